@@ -1,0 +1,12 @@
+"""Compare every layer of every checkpoint of a model zoo with every other: SVCCA and its family on Dask and zarr."""
+
+from importlib.metadata import version
+
+from dask_svcca.capture.torch import capture_torch
+from dask_svcca.engine.compare import compare
+from dask_svcca.stores.comparison import open_comparison
+from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
+
+__version__ = version("dask-svcca")
+
+__all__ = ["Zoo", "__version__", "capture_torch", "compare", "create_zoo", "open_comparison", "open_zoo"]

@@ -1,0 +1,355 @@
+"""Compare a zoo: from a plan to a finished comparison."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import psutil
+
+from dask_svcca.engine import run
+from dask_svcca.engine.subspace import compute_subspace
+from dask_svcca.engine.tile import compute_tile
+from dask_svcca.errors import InvalidActivationsError, StoreFormatError
+from dask_svcca.plan.comparison import PROCESS_BYTES, Plan, choose_group, choose_rows, make_plan
+from dask_svcca.plan.parameters import Parameters, make_parameters
+from dask_svcca.plan.selection import Pairs, select_pairs
+from dask_svcca.plan.tasks import Job, SubspaceReport, TileReport
+from dask_svcca.stores.comparison import ComparisonStore, open_comparison
+from dask_svcca.stores.subspaces import read_record
+from dask_svcca.stores.zoo import Representation, Zoo
+from dask_svcca.variables import PairStatus
+
+if TYPE_CHECKING:
+    import distributed
+    import numpy.typing as npt
+    import xarray as xr
+
+    from dask_svcca.stores._io import StoreLike
+
+Stage = Literal["subspaces", "tiles"]
+Progress = Callable[[Stage, int, int], None]
+"""Called with the stage, how many tasks of it are done, and how many there are."""
+
+
+@dataclass
+class Outcome:
+    """What became of a run.
+
+    Attributes
+    ----------
+    plan : Plan
+    problems : dict of str to str
+        Representations that could not be compared, with the reason.
+    """
+
+    plan: Plan
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def compare(
+    zoo: Zoo,
+    store: StoreLike,
+    *,
+    measures: str | tuple[str, ...] | list[str] = ("svcca",),
+    variance: float | None = 0.99,
+    conv: Literal["mean"] = "mean",
+    sequence: Literal["mean"] = "mean",
+    precision: Literal["float32", "float64"] = "float32",
+    pairs: Pairs = "all",
+    client: distributed.Client | None = None,
+) -> xr.Dataset:
+    """Compare every layer of every checkpoint of a zoo with every other.
+
+    Work that the store has already is not done again: after an interruption, or when the zoo has grown, only what is
+    missing is computed.
+
+    Parameters
+    ----------
+    zoo : Zoo
+        From `open_zoo`.
+    store : path, zarr store, or URL
+        Of the comparison: new, or an earlier one of the same zoo and parameters.
+    measures : str or tuple of str
+        Names of measures.
+    variance : float or None
+        Share of the variance that the kept directions explain, above 0 and up to 1: SVCCA's first step. None keeps
+        the full numerical rank.
+    conv, sequence : {"mean"}
+        How layers with spatial axes, or with tokens, are read: ``mean`` averages over positions.
+    precision : {"float32", "float64"}
+        Of scores and their products. Correlations are right to about 1e-7 and 1e-12.
+    pairs : str, or boolean matrix
+        Which pairs: see `dask_svcca.plan.selection.select_pairs`.
+    client : distributed.Client, optional
+        Default: as any Dask collection, the current client, else Dask's local scheduler.
+
+    Returns
+    -------
+    xarray.Dataset
+        As `open_comparison`.
+
+    Raises
+    ------
+    ParametersChangedError
+        Where the store holds a comparison of other parameters or examples.
+    MemoryLimitError
+        Where a task cannot fit in a worker; before anything runs.
+    InvalidActivationsError
+        Where the zoo is empty. A representation that cannot be compared does not raise: variable ``problem_a`` of
+        the result has the reason, and ``pair_status`` says ``failed`` for its pairs.
+
+    Examples
+    --------
+    >>> import tempfile, dask_svcca
+    >>> folder = tempfile.mkdtemp()
+    >>> x = np.random.default_rng(0).normal(size=(200, 6)).astype("float32")
+    >>> with dask_svcca.create_zoo(folder + "/zoo.zarr", examples=range(200)) as zoo:
+    ...     zoo.write("net", "step1", "fc1", x)
+    ...     zoo.write("net", "step2", "fc1", x @ np.diag([1, 2, 3, 4, 5, 6]).astype("float32"))
+    >>> result = dask_svcca.compare(zoo, folder + "/comparison.zarr", variance=1.0)
+    >>> float(result.svcca.sel(representation_a="net/step1/fc1", representation_b="net/step2/fc1").round(6))
+    1.0
+    """
+    parameters = make_parameters(measures, variance=variance, conv=conv, sequence=sequence, precision=precision)
+    run_comparison(zoo, store, parameters, pairs=pairs, client=client)
+    return open_comparison(store)
+
+
+def plan_comparison(
+    zoo: Zoo, store: StoreLike, parameters: Parameters, *, pairs: Pairs = "all", workers: int = 1, memory: int
+) -> Plan:
+    """What `run_comparison` would do; nothing is written."""
+    try:
+        comparison = ComparisonStore.open(store)
+    except StoreFormatError as error:
+        if "there is no zarr v3 group" not in str(error):
+            raise
+        comparison = None
+    plan, _ = _plan(zoo, comparison, parameters, pairs, workers, memory)
+    return plan
+
+
+def run_comparison(
+    zoo: Zoo,
+    store: StoreLike,
+    parameters: Parameters,
+    *,
+    pairs: Pairs = "all",
+    client: distributed.Client | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Do what `compare` says, and tell how it went."""
+    zoo.refresh()
+    client = run.current_client(client)
+    workers, memory = _resources(client)
+    comparison = _open_or_create(zoo, store, parameters, workers)
+    plan, entries = _plan(zoo, comparison, parameters, pairs, workers, memory)
+    _register(comparison, entries)
+    job = Job(
+        run=uuid.uuid4().hex[:12],
+        zoo=_reference(zoo.root),
+        comparison=_reference(comparison.root),
+        parameters=parameters,
+        rows=plan.rows,
+        memory=max(0, memory - PROCESS_BYTES),
+    )
+    graph, keys = build_graph(plan, job)
+    outcome = Outcome(plan)
+    totals: dict[Stage, int] = {"subspaces": len(plan.subspaces), "tiles": len(plan.tiles)}
+    done: dict[Stage, int] = {"subspaces": 0, "tiles": 0}
+
+    def on_done(_: str, report: SubspaceReport | TileReport) -> None:
+        stage: Stage = "subspaces" if isinstance(report, SubspaceReport) else "tiles"
+        done[stage] += 1
+        if isinstance(report, SubspaceReport) and report.problem:
+            outcome.problems[report.label] = report.problem
+        if progress is not None:
+            progress(stage, done[stage], totals[stage])
+
+    try:
+        run.run_graph(graph, keys, on_done, client)
+    finally:
+        outcome.problems = {**_describe(comparison, entries), **outcome.problems}
+    return outcome
+
+
+def build_graph(plan: Plan, job: Job) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
+    """The Dask graph of a plan, and the keys whose results are reports.
+
+    A tile waits for the subspaces of its two groups, not for all.
+    """
+    graph: dict[str, tuple[Any, ...]] = {}
+    waiting: dict[str, str] = {}
+    keys = []
+    for task in plan.subspaces:
+        key = f"subspace-{job.run}-{task.path}"
+        graph[key] = (compute_subspace, job, task)
+        waiting[task.path] = key
+        keys.append(key)
+    for tile in plan.tiles:
+        groups = []
+        for index, paths in ((tile.row, tile.paths_a), (tile.column, tile.paths_b)):
+            group = f"group-{job.run}-{index}"
+            if group not in graph:
+                graph[group] = (_joined, [waiting[path] for path in paths if path in waiting])
+            groups.append(group)
+        key = f"tile-{job.run}-{tile.row}-{tile.column}"
+        graph[key] = (compute_tile, job, tile, *groups)
+        keys.append(key)
+    return graph, keys
+
+
+def _joined(_: list[SubspaceReport]) -> None:
+    """Join the subspaces of a group, so that a tile has two dependencies and not hundreds."""
+
+
+def _resources(client: distributed.Client | None) -> tuple[int, int]:
+    """Number of tasks at a time, and memory for each."""
+    if client is None:
+        threads = psutil.cpu_count() or 1
+        return threads, int(psutil.virtual_memory().available * 0.6 / threads) + PROCESS_BYTES
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not workers:
+        raise RuntimeError("the cluster has no workers; wait for some with client.wait_for_workers(1)")
+    limits = [worker["memory_limit"] / worker["nthreads"] for worker in workers if worker["memory_limit"]]
+    # Dask pauses a worker at 80 % of its limit.
+    memory = 0.75 * min(limits) if limits else psutil.virtual_memory().available * 0.6 / len(workers)
+    return sum(worker["nthreads"] for worker in workers), int(memory)
+
+
+def _open_or_create(zoo: Zoo, store: StoreLike, parameters: Parameters, workers: int) -> ComparisonStore:
+    if not len(zoo):
+        unfinished = f"; {len(zoo.unfinished)} are unfinished" if zoo.unfinished else ""
+        raise InvalidActivationsError(
+            f"the zoo {str(zoo.root.store_path)!r} has no complete representation{unfinished}. Capture some first"
+        )
+    try:
+        comparison = ComparisonStore.open(store, mode="r+")
+    except StoreFormatError as error:
+        if "there is no zarr v3 group" not in str(error):
+            raise
+        return ComparisonStore.create(
+            store,
+            parameters=parameters.to_dict(),
+            measures=parameters.records,
+            tile=choose_group(len(zoo), workers),
+            rows=choose_rows(
+                zoo.n_examples,
+                max(entry.shape[-1] for entry in zoo.entries()),
+                np.dtype(parameters.precision).itemsize,
+            ),
+            zoo=str(zoo.root.store_path),
+            examples_digest=zoo.examples_digest,
+            n_examples=zoo.n_examples,
+        )
+    return comparison
+
+
+def _plan(
+    zoo: Zoo, comparison: ComparisonStore | None, parameters: Parameters, pairs: Pairs, workers: int, memory: int
+) -> tuple[Plan, list[Representation]]:
+    by_label = {entry.name.label: entry for entry in zoo.entries()}
+    frame = zoo.representations
+    selected = pd.DataFrame(select_pairs(pairs, frame), index=frame.index, columns=frame.index)
+    known: list[str] = []
+    changed = np.zeros(0, dtype=np.bool_)
+    old = np.zeros((0, 0), dtype=np.uint8)
+    if comparison is not None:
+        comparison.check(parameters.to_dict(), zoo.examples_digest, zoo.n_examples)
+        known = [str(label) for label in comparison.column("representation")]
+        digests = comparison.column("digest")
+        changed = np.array(
+            [label in by_label and by_label[label].digest != d for label, d in zip(known, digests, strict=True)],
+            dtype=np.bool_,
+        )
+        old = comparison.status()
+    gone = [label for label in known if label not in by_label]
+    if gone:
+        raise InvalidActivationsError(
+            f"{len(gone)} representations of the comparison are no longer in the zoo, the first {gone[0]!r}. Compare "
+            f"into another store"
+        )
+    # New representations come behind those that are there, so that finished tiles stay where they are.
+    order = known + [label for label in by_label if label not in set(known)]
+    status = np.zeros((len(order), len(order)), dtype=np.uint8)
+    status[: len(known), : len(known)] = old
+    status[: len(known)][changed] = PairStatus.MISSING
+    status[:, : len(known)][:, changed] = PairStatus.MISSING
+    entries = [by_label[label] for label in order]
+    ready = np.zeros(len(order), dtype=np.bool_)
+    if comparison is not None:
+        for index, entry in enumerate(entries[: len(known)]):
+            record = read_record(comparison.root, entry.name.path)
+            ready[index] = record is not None and record.digest == entry.digest
+    widest = max(entry.shape[-1] for entry in entries)
+    itemsize = np.dtype(parameters.precision).itemsize
+    plan = make_plan(
+        representations=frame.loc[order],
+        paths=[entry.name.path for entry in entries],
+        rows_per_chunk=[entry.rows for entry in entries],
+        selected=selected.loc[order, order].to_numpy(),
+        status=status,
+        ready=ready,
+        parameters=parameters,
+        group=comparison.tile if comparison is not None else choose_group(len(order), workers),
+        rows=comparison.rows if comparison is not None else choose_rows(zoo.n_examples, widest, itemsize),
+        memory=memory,
+    )
+    return plan, entries
+
+
+def _register(comparison: ComparisonStore, entries: list[Representation]) -> None:
+    """Make room for new representations, and forget pairs of those that have changed."""
+    known = [str(label) for label in comparison.column("representation")]
+    digests = comparison.column("digest")
+    changed = [i for i, digest in enumerate(digests) if digest != entries[i].digest]
+    if changed:
+        comparison.invalidate(np.array(changed))
+    if changed or len(known) < len(entries):
+        comparison.resize(len(entries))
+        comparison.write_columns(
+            {
+                "representation": _text(entry.name.label for entry in entries),
+                "model": _text(entry.name.model for entry in entries),
+                "checkpoint": _text(entry.name.checkpoint for entry in entries),
+                "layer": _text(entry.name.layer for entry in entries),
+                "step": np.array([np.nan if entry.step is None else entry.step for entry in entries]),
+                "depth": np.array([np.nan if entry.depth is None else entry.depth for entry in entries]),
+                "digest": _text(entry.digest for entry in entries),
+            }
+        )
+        _describe(comparison, entries)
+
+
+def _describe(comparison: ComparisonStore, entries: list[Representation]) -> dict[str, str]:
+    """Write what the subspaces say of the representations; return the problems."""
+    records = [read_record(comparison.root, entry.name.path) for entry in entries]
+    comparison.write_columns(
+        {
+            "neurons": np.array([-1 if r is None or r.problem else r.neurons for r in records]),
+            "samples": np.array([-1 if r is None or r.problem else r.samples for r in records]),
+            "rank": np.array([-1 if r is None or r.problem else r.kept_rank for r in records]),
+            "variance_kept": np.array([np.nan if r is None else r.variance_kept for r in records]),
+            "problem": _text("" if r is None else r.problem for r in records),
+        }
+    )
+    comparison.consolidate()
+    return {
+        entry.name.label: record.problem
+        for entry, record in zip(entries, records, strict=True)
+        if record is not None and record.problem
+    }
+
+
+def _text(values: Any) -> npt.NDArray[np.object_]:
+    return np.array(list(values), dtype=object)
+
+
+def _reference(group: Any) -> Any:
+    """What a worker opens a store by."""
+    return group.store_path

@@ -1,0 +1,80 @@
+"""Runs task graphs on the scheduler of the user's choice, and tells how they go."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import dask.base
+import dask.threaded
+import distributed
+import threadpoolctl
+from dask.callbacks import Callback
+
+from dask_svcca.engine import _process
+
+Graph: TypeAlias = Mapping[str, tuple[Any, ...]]
+OnDone: TypeAlias = Callable[[str, Any], None]
+
+RETRIES = 2
+
+
+def current_client(client: distributed.Client | None) -> distributed.Client | None:
+    """The client to run on: the one given, else the one any Dask collection would use, else none."""
+    if client is not None:
+        return client
+    scheduler = dask.base.get_scheduler()
+    owner = getattr(scheduler, "__self__", None)
+    return owner if isinstance(owner, distributed.Client) else None
+
+
+def run_graph(graph: Graph, keys: Sequence[str], on_done: OnDone, client: distributed.Client | None) -> None:
+    """Run a graph; hand over each wanted result as it comes.
+
+    Parameters
+    ----------
+    graph : mapping of str to tuple
+        A Dask graph: key to (function, argument, ...), where an argument that is a key waits for that task.
+    keys : sequence of str
+        Tasks whose results are wanted.
+    on_done : callable
+        Called with key and result, in the caller's process.
+    client : distributed.Client or None
+        None runs on Dask's local scheduler: threads, or what ``dask.config`` says.
+    """
+    if not keys:
+        return
+    if client is None:
+        _run_local(graph, keys, on_done)
+    else:
+        _run_distributed(graph, keys, on_done, client)
+
+
+def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone) -> None:
+    scheduler = dask.base.get_scheduler() or dask.threaded.get
+    wanted = set(keys)
+
+    def finished(key: str, result: Any, *_: Any) -> None:
+        if key in wanted:
+            on_done(key, result)
+
+    with threadpoolctl.threadpool_limits(1), Callback(posttask=finished):
+        scheduler(dict(graph), list(keys))
+
+
+def _run_distributed(graph: Graph, keys: Sequence[str], on_done: OnDone, client: distributed.Client) -> None:
+    client.run(_process.single_blas_thread)
+    futures = client.get(dict(graph), list(keys), sync=False, retries=RETRIES)
+    pending = {future.key: future for future in futures}
+    del futures
+    try:
+        for future, result in distributed.as_completed(list(pending.values()), with_results=True):
+            # Released as they finish: held, a finished task of a worker that dies would run again.
+            pending.pop(future.key, None)
+            on_done(future.key, result)
+            del future
+    except BaseException:
+        with contextlib.suppress(Exception):
+            client.cancel(list(pending.values()), force=True)
+        raise

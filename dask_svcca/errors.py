@@ -1,0 +1,57 @@
+"""Every error this package raises on purpose.
+
+All derive from `DaskSvccaError`, so that one ``except`` catches what is about the data or the request, and nothing
+else. Their messages name the representation or store, both values that disagree, and what to do.
+"""
+
+
+class DaskSvccaError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class StoreFormatError(DaskSvccaError):
+    """A store is not a zoo or a comparison of ours, or was written by a newer version."""
+
+
+class RepresentationExistsError(DaskSvccaError):
+    """A representation of this model, checkpoint and layer is already in the zoo."""
+
+
+class RepresentationNotFoundError(DaskSvccaError, KeyError):
+    """No such representation in the zoo or comparison."""
+
+    def __str__(self) -> str:
+        # KeyError would print the repr of the message.
+        return str(self.args[0]) if self.args else ""
+
+
+class IncompleteRepresentationError(DaskSvccaError):
+    """A representation was begun and not finished: fewer rows than the zoo has examples."""
+
+
+class MismatchedExamplesError(DaskSvccaError):
+    """Two representations, or a representation and its zoo, saw different examples."""
+
+
+class InvalidActivationsError(DaskSvccaError, ValueError):
+    """Activations that cannot be compared: not finite, constant, too few examples, or of an unexpected shape."""
+
+
+class IncompatibleError(DaskSvccaError, ValueError):
+    """A representation has no such reading: for example a DFT of an array without spatial axes."""
+
+
+class ParametersChangedError(DaskSvccaError):
+    """A comparison was made with other parameters, or from other inputs, than those asked for now."""
+
+
+class UnknownMeasureError(DaskSvccaError, ValueError):
+    """No measure of that name is registered."""
+
+
+class MemoryLimitError(DaskSvccaError, MemoryError):
+    """A task would need more memory than a worker has; raised before anything runs."""
+
+
+class CaptureError(DaskSvccaError, ValueError):
+    """Activations cannot be captured: a model, a file of inputs, or the two together, are not what capture needs."""

@@ -1,0 +1,261 @@
+"""From moments to a subspace: spectrum, rank, loadings, and orthonormal scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.linalg
+
+if TYPE_CHECKING:
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
+    from dask_svcca.kernels.moments import Moments
+
+
+@dataclass(frozen=True, slots=True)
+class Eigenbasis:
+    """Principal directions of a representation, those above rounding noise only.
+
+    Directions are sorted by block, and by falling variance within a block.
+
+    Attributes
+    ----------
+    spectrum : (direction,)
+        Eigenvalues of the scatter: the variance of a direction times the number of samples. Descending in a block.
+    loadings : (neuron, direction)
+        Orthonormal within a block.
+    block : (direction,)
+        The block of each direction, ascending.
+    kept : (direction,)
+        Whether the variance threshold keeps a direction. In a block the kept directions come first.
+    total : float
+        Sum of all eigenvalues of all blocks, with multiplicities.
+    """
+
+    spectrum: FloatArray
+    loadings: InexactArray
+    block: IntArray
+    kept: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    total: float
+
+
+def noise_floor(moments: Moments, epsilon: float) -> float:
+    """Smallest eigenvalue of the scatter that is more than rounding noise.
+
+    Rounding the input to relative precision ``epsilon`` perturbs each entry by up to ``epsilon`` times its size, mean
+    included, and so each eigenvalue by up to ``epsilon**2`` times the largest second moment. Forming the scatter in
+    double precision perturbs it by its own share.
+
+    Parameters
+    ----------
+    moments : Moments
+    epsilon : float
+        Relative precision of the stored activations: 1.2e-7 for float32.
+
+    Returns
+    -------
+    float
+        Zero only for data that are zero.
+
+    Examples
+    --------
+    >>> from dask_svcca.kernels.moments import moments
+    >>> x = np.random.default_rng(0).normal(size=(100, 1, 3))
+    >>> 1e-13 < noise_floor(moments(x), epsilon=1.2e-7) / 100 < 1e-12
+    True
+    """
+    neurons = moments.scatter.shape[-1]
+    variances = np.einsum("bii->bi", moments.scatter).real
+    bound = float(variances.sum(axis=1).max())
+    second = float((variances[0] + moments.count * np.abs(moments.mean) ** 2).max())
+    return max(epsilon**2 * max(bound, second), neurons * np.finfo(np.float64).eps * bound)
+
+
+def eigenbasis(
+    moments: Moments,
+    *,
+    multiplicity: IntArray,
+    variance: float | None,
+    epsilon: float,
+    leading_only: bool,
+) -> Eigenbasis:
+    """Principal directions by eigendecomposition of each block's scatter.
+
+    Parameters
+    ----------
+    moments : Moments
+    multiplicity : (block,)
+        How often a block counts: 2 where it stands for a conjugate pair of frequencies.
+    variance : float or None
+        Share of the total variance, in (0, 1], that the kept directions explain together: SVCCA's first step. One
+        threshold over all blocks, since their eigenvalues are together those of the full covariance. None keeps all.
+    epsilon : float
+        Relative precision of the stored activations; see `noise_floor`.
+    leading_only : bool
+        Return the kept directions alone.
+
+    Returns
+    -------
+    Eigenbasis
+        With no direction at all where nothing rises above rounding noise: a constant representation.
+
+    Examples
+    --------
+    >>> from dask_svcca.kernels.moments import moments
+    >>> x = np.array([[3.0, 0, 0], [-3, 0, 0], [0, 1, 0], [0, -1, 0]])[:, np.newaxis]
+    >>> basis = eigenbasis(moments(x), multiplicity=np.ones(1, int), variance=0.8, epsilon=1e-7, leading_only=False)
+    >>> basis.spectrum, basis.kept
+    (array([18.,  2.]), array([ True, False]))
+    """
+    blocks, neurons, _ = moments.scatter.shape
+    values = np.empty((blocks, neurons))
+    vectors = np.empty_like(moments.scatter)
+    for index, scatter in enumerate(moments.scatter):
+        ascending, basis = np.linalg.eigh(scatter)
+        values[index], vectors[index] = ascending[::-1], basis[:, ::-1]
+    total = float(multiplicity @ np.clip(values, 0.0, None).sum(axis=1))
+
+    floor = noise_floor(moments, epsilon)
+    above = values > floor
+    # Centring takes one sample's worth of directions from the first block; no block has more than its samples.
+    limits = np.full(blocks, moments.count)
+    limits[0] -= 1
+    above &= np.arange(neurons) < limits[:, np.newaxis]
+
+    block, column = np.nonzero(above)
+    spectrum = values[block, column]
+    kept = leading_directions(spectrum, multiplicity[block], variance)
+    chosen = kept if leading_only else np.ones_like(kept)
+    return Eigenbasis(
+        spectrum=spectrum[chosen],
+        loadings=vectors[block[chosen], :, column[chosen]].T,
+        block=block[chosen],
+        kept=kept[chosen],
+        total=total,
+    )
+
+
+def leading_directions(
+    spectrum: FloatArray, weights: IntArray, variance: float | None
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Fewest directions that explain at least a share of the variance.
+
+    Parameters
+    ----------
+    spectrum, weights : (direction,)
+        Variance of a direction, and how often it counts.
+    variance : float or None
+        Share of the sum, in (0, 1]. None keeps all.
+
+    Returns
+    -------
+    (direction,)
+        Boolean.
+
+    References
+    ----------
+    Raghu et al. (2017), SVCCA, section 2.1, step 1.
+
+    Examples
+    --------
+    >>> leading_directions(np.array([1.0, 6.0, 3.0]), np.ones(3, int), 0.8)
+    array([False,  True,  True])
+    """
+    if variance is None or not len(spectrum):
+        return np.ones(len(spectrum), dtype=np.bool_)
+    order = np.argsort(-spectrum, kind="stable")
+    explained = np.cumsum((spectrum * weights)[order])
+    # A hair below the threshold counts as reached, so that variance=1.0 does not hang on the last bit of a sum.
+    enough = int(np.searchsorted(explained, variance * explained[-1] * (1 - 1e-12))) + 1
+    kept = np.zeros(len(spectrum), dtype=np.bool_)
+    kept[order[:enough]] = True
+    return kept
+
+
+def project(samples: InexactArray, mean: InexactArray, weights: InexactArray, block: IntArray) -> InexactArray:
+    """Scores of one chunk of samples.
+
+    Parameters
+    ----------
+    samples : (sample, block, neuron)
+    mean : (neuron,)
+        Of the first block.
+    weights : (neuron, direction)
+        Loadings divided by the square roots of the spectrum, so that scores come out orthonormal.
+    block : (direction,)
+        Ascending.
+
+    Returns
+    -------
+    (sample, direction)
+        In double precision.
+
+    Examples
+    --------
+    >>> project(np.array([[[1.0, 2.0]], [[3.0, 6.0]]]), np.array([2.0, 4.0]), np.eye(2), np.zeros(2, int))
+    array([[-1., -2.],
+           [ 1.,  2.]])
+    """
+    scores = np.empty((samples.shape[0], weights.shape[1]), dtype=np.result_type(weights.dtype, np.float64))
+    for index, columns in blocks_of(block):
+        chunk = np.asarray(samples[:, index], dtype=np.result_type(samples.dtype, np.float64))
+        if index == 0:
+            chunk = chunk - mean
+        np.matmul(chunk, weights[:, columns], out=scores[:, columns])
+    return scores
+
+
+def gram_correction(gram: InexactArray, block: IntArray) -> InexactArray:
+    """Upper-triangular T for which ``scores @ T`` is orthonormal to rounding.
+
+    The covariance route loses orthogonality in directions of small variance: an error of the machine precision times
+    the ratio of the largest variance to theirs. A Cholesky factor of the Gram matrix puts it right, and being
+    triangular it mixes into a direction only those of larger variance.
+
+    Parameters
+    ----------
+    gram : (direction, direction)
+        ``scores.conj().T @ scores``, near the identity.
+    block : (direction,)
+
+    Returns
+    -------
+    (direction, direction)
+        Block-diagonal.
+
+    References
+    ----------
+    Yamamoto et al. (2015), Roundoff error analysis of the CholeskyQR2 algorithm.
+
+    Examples
+    --------
+    >>> z = np.array([[2.0, 1.0], [0.0, 1.0]])
+    >>> np.round((z @ gram_correction(z.T @ z, np.zeros(2, int))), 12)
+    array([[1., 0.],
+           [0., 1.]])
+    """
+    correction = np.zeros_like(gram)
+    for _, columns in blocks_of(block):
+        lower = np.linalg.cholesky(gram[columns, columns])
+        identity = np.eye(lower.shape[0], dtype=lower.dtype)
+        correction[columns, columns] = scipy.linalg.solve_triangular(lower, identity, lower=True).conj().T
+    return correction
+
+
+def blocks_of(block: IntArray) -> list[tuple[int, slice]]:
+    """Blocks and the run of directions of each.
+
+    Parameters
+    ----------
+    block : (direction,)
+        Ascending.
+
+    Examples
+    --------
+    >>> blocks_of(np.array([0, 0, 3]))
+    [(0, slice(0, 2, None)), (3, slice(2, 3, None))]
+    """
+    present, starts = np.unique(block, return_index=True)
+    stops = np.append(starts[1:], len(block))
+    return [(int(index), slice(int(a), int(b))) for index, a, b in zip(present, starts, stops, strict=True)]

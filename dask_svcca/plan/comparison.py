@@ -1,0 +1,254 @@
+"""The plan of a comparison: subspaces to make, tiles to compute, memory, bytes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dask_svcca.errors import MemoryLimitError
+from dask_svcca.plan.tasks import SubspaceTask, TileTask
+from dask_svcca.variables import PairStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    import pandas as pd
+
+    from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.selection import BoolMatrix
+
+PROCESS_BYTES = 350 * 2**20
+"""What a worker process holds before it has done anything: the interpreter, NumPy, SciPy, zarr, Dask."""
+
+MAX_TILE = 128
+SCORE_CHUNK_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a comparison would do; printed by ``--dry-run``.
+
+    Attributes
+    ----------
+    representations : int
+    pairs, pairs_done : int
+        Asked for (each pair once, a representation with itself included), and there already.
+    subspaces : tuple of SubspaceTask
+    tiles : tuple of TileTask
+    group : int
+        Representations along the side of a tile.
+    rows : int
+        Samples in a chunk of scores.
+    bytes_to_read : int
+        Activations, once.
+    subspace_bytes, tile_bytes : int
+        Most memory a task of either kind takes, beyond its process.
+    """
+
+    representations: int
+    pairs: int
+    pairs_done: int
+    subspaces: tuple[SubspaceTask, ...]
+    tiles: tuple[TileTask, ...]
+    group: int
+    rows: int
+    bytes_to_read: int
+    subspace_bytes: int
+    tile_bytes: int
+
+    @property
+    def tasks(self) -> int:
+        """Number of Dask tasks, those that only join others included."""
+        groups = {task.row for task in self.tiles} | {task.column for task in self.tiles}
+        return len(self.subspaces) + len(self.tiles) + len(groups)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers of the plan, as JSON values."""
+        return {
+            "representations": self.representations,
+            "pairs": self.pairs,
+            "pairs_done": self.pairs_done,
+            "subspaces": len(self.subspaces),
+            "tiles": len(self.tiles),
+            "tile": [self.group, self.group],
+            "tasks": self.tasks,
+            "bytes_to_read": self.bytes_to_read,
+            "bytes_per_subspace_task": self.subspace_bytes,
+            "bytes_per_tile_task": self.tile_bytes,
+            "bytes_per_process": PROCESS_BYTES,
+        }
+
+    def __str__(self) -> str:
+        rows = [
+            ("representations", f"{self.representations:,}, of which {len(self.subspaces):,} subspaces to make"),
+            ("pairs", f"{self.pairs:,}, of which {self.pairs - self.pairs_done:,} to compute"),
+            ("tiles", f"{len(self.tiles):,} of {self.group} x {self.group} representations"),
+            ("tasks", f"{self.tasks:,}"),
+            ("bytes to read", f"{self.bytes_to_read / 1e6:,.1f} MB of activations"),
+            (
+                "memory per task",
+                f"{self.subspace_bytes / 2**20:,.0f} MiB a subspace, {self.tile_bytes / 2**20:,.0f} MiB a tile, beyond "
+                f"{PROCESS_BYTES / 2**20:,.0f} MiB a process",
+            ),
+        ]
+        return "\n".join(f"{name:<16} {text}" for name, text in rows)
+
+
+def choose_group(representations: int, workers: int) -> int:
+    """Representations along the side of a tile.
+
+    Enough tiles to keep all workers busy to the end (about sixteen each), few enough that the scheduler does not
+    notice: a tile of 128 x 128 still makes ten thousand representations into three thousand tasks.
+
+    Examples
+    --------
+    >>> choose_group(900, 2), choose_group(256, 2), choose_group(10_000, 2), choose_group(3, 2)
+    (112, 32, 128, 8)
+    """
+    groups = math.ceil(math.sqrt(2 * 16 * workers))
+    side = math.ceil(representations / groups / 8) * 8
+    return max(8, min(MAX_TILE, side))
+
+
+def choose_rows(samples: int, neurons: int, itemsize: int) -> int:
+    """Samples in a chunk of scores: chunks of about 4 MB for the widest representation.
+
+    Examples
+    --------
+    >>> choose_rows(10_000, 512, 4), choose_rows(500, 24, 4)
+    (2048, 500)
+    """
+    return max(1, min(samples, max(256, SCORE_CHUNK_BYTES // (neurons * itemsize))))
+
+
+def subspace_memory(
+    *, samples: int, neurons: int, row_values: int, rows: int, chunk_rows: int, dtype: np.dtype[Any]
+) -> int:
+    """Memory of one subspace task in bytes, without keeping samples between its two passes.
+
+    Parameters
+    ----------
+    samples, neurons : int
+    row_values : int
+        Values an example has in the store, positions included.
+    rows, chunk_rows : int
+        Samples in a chunk of scores, examples in a chunk of activations.
+    dtype : numpy.dtype
+        Of the activations.
+    """
+    chunk = chunk_rows * row_values * (2 * dtype.itemsize) + chunk_rows * neurons * 16
+    # Scatter of the chunk and of all, eigenvectors, and what the eigensolver works in.
+    square = 6 * neurons * neurons * 8
+    directions = min(neurons, samples - 1)
+    scores = 3 * min(samples, rows + chunk_rows) * directions * 8
+    return chunk + square + scores
+
+
+def pair_memory(*, directions: int, rows: int, itemsize: int) -> int:
+    """Memory in bytes of the smallest piece of a tile: one pair of the widest representations."""
+    product = directions * directions * (8 + itemsize + 8 + 8)
+    operands = 2 * directions * rows * itemsize
+    return product + operands
+
+
+def make_plan(
+    *,
+    representations: pd.DataFrame,
+    paths: Sequence[str],
+    rows_per_chunk: Sequence[int],
+    selected: BoolMatrix,
+    status: npt.NDArray[np.uint8],
+    ready: npt.NDArray[np.bool_],
+    parameters: Parameters,
+    group: int,
+    rows: int,
+    memory: int,
+) -> Plan:
+    """Plan a comparison: refuse what cannot fit, before anything runs.
+
+    Parameters
+    ----------
+    representations : pandas.DataFrame
+        As `Zoo.representations`, in the order of the comparison.
+    paths : sequence of str
+        Place of each representation.
+    rows_per_chunk : sequence of int
+        Examples in a chunk of activations.
+    selected : (representation, representation)
+        Pairs asked for, symmetric.
+    status : (representation, representation)
+        `PairStatus` values of the comparison so far.
+    ready : (representation,)
+        Whether the subspace is there already.
+    parameters : Parameters
+    group, rows : int
+        See `choose_group` and `choose_rows`.
+    memory : int
+        Bytes a worker process may take.
+
+    Raises
+    ------
+    MemoryLimitError
+        Naming the representation and both numbers.
+    """
+    count = len(representations)
+    missing = selected & (status == PairStatus.MISSING)
+    needed = missing.any(axis=1) & ~ready
+    itemsize = np.dtype(parameters.precision).itemsize
+
+    subspaces, subspace_bytes, widest = [], 0, 0
+    for index, (label, row) in enumerate(representations.iterrows()):
+        samples, neurons = row["shape"][0], row["shape"][-1]
+        widest = max(widest, min(neurons, samples - 1))
+        if not needed[index]:
+            continue
+        size = subspace_memory(
+            samples=samples,
+            neurons=neurons,
+            row_values=math.prod(row["shape"][1:]),
+            rows=rows,
+            chunk_rows=rows_per_chunk[index],
+            dtype=np.dtype(row["dtype"]),
+        )
+        _must_fit(f"the subspace of {label!r}, {samples} x {neurons} neurons,", size, memory)
+        subspace_bytes = max(subspace_bytes, size)
+        dims = row["dims"]
+        subspaces.append(
+            SubspaceTask(str(label), paths[index], row["digest"], spatial=len(dims) - 2, tokens="token" in dims)
+        )
+
+    tiles = []
+    for first in range(0, count, group):
+        for second in range(first, count, group):
+            a, b = slice(first, first + group), slice(second, second + group)
+            if missing[a, b].any():
+                mask = np.packbits(missing[a, b]).tobytes()
+                tiles.append(TileTask(first // group, second // group, tuple(paths[a]), tuple(paths[b]), mask))
+    smallest = pair_memory(directions=widest, rows=rows, itemsize=itemsize)
+    if tiles:
+        _must_fit("one pair of the widest representations", smallest, memory)
+    upper = np.triu_indices(count)
+    return Plan(
+        representations=count,
+        pairs=int(selected[upper].sum()),
+        pairs_done=int((selected & ~missing)[upper].sum()),
+        subspaces=tuple(subspaces),
+        tiles=tuple(tiles),
+        group=group,
+        rows=rows,
+        bytes_to_read=int(representations["nbytes"].to_numpy()[needed].sum()) if count else 0,
+        subspace_bytes=subspace_bytes,
+        tile_bytes=max(smallest, memory - PROCESS_BYTES) if tiles else 0,
+    )
+
+
+def _must_fit(what: str, size: int, memory: int) -> None:
+    if size + PROCESS_BYTES > memory:
+        raise MemoryLimitError(
+            f"{what} needs {(size + PROCESS_BYTES) / 2**20:,.0f} MiB in one worker ({size / 2**20:,.0f} MiB beyond its "
+            f"process), and a worker has {memory / 2**20:,.0f} MiB. Use fewer workers with more memory each"
+        )

@@ -1,0 +1,113 @@
+"""Which pairs to compare."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import xarray as xr
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas as pd
+
+BoolMatrix: TypeAlias = "npt.NDArray[np.bool_]"
+Pairs: TypeAlias = "str | npt.NDArray[np.bool_] | xr.DataArray"
+
+SELECTIONS = ("all", "same-layer", "same-checkpoint", "within-model", "final", "between A B")
+
+
+def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> BoolMatrix:
+    """Selected pairs, as a symmetric boolean matrix.
+
+    Parameters
+    ----------
+    pairs : str, or boolean matrix
+        ``all``; ``same-layer`` (equal names of layers); ``same-checkpoint`` (of the same model);
+        ``within-model``; ``final`` (each against the last checkpoint of its model);
+        ``between A B`` (model A against model B); or a boolean (representation, representation) array in the order
+        of the frame, or a DataArray labelled by ``representation_a`` and ``representation_b``.
+    representations : pandas.DataFrame
+        As `Zoo.representations`: one row each.
+
+    Returns
+    -------
+    (representation, representation)
+
+    Raises
+    ------
+    ValueError
+        Where the selection is unknown, does not fit, or selects nothing.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"model": list("aab"), "checkpoint": list("121"), "layer": list("xxx"), "step": [1, 2, 1]})
+    >>> select_pairs("final", frame).astype(int)
+    array([[0, 1, 0],
+           [1, 1, 0],
+           [0, 0, 1]])
+    """
+    count = len(representations)
+    selected = _by_name(pairs, representations) if isinstance(pairs, str) else _by_mask(pairs, representations)
+    selected |= selected.T
+    if count and not selected.any():
+        raise ValueError(f"pairs={pairs if isinstance(pairs, str) else 'the given mask'} selects no pair of {count}")
+    return selected
+
+
+def _equal(values: pd.Series[Any]) -> BoolMatrix:
+    codes = np.unique(values.to_numpy(dtype=str), return_inverse=True)[1]
+    return np.asarray(codes[:, np.newaxis] == codes)
+
+
+def _by_name(pairs: str, frame: pd.DataFrame) -> BoolMatrix:
+    kind, *names = pairs.split()
+    match kind, names:
+        case "all", []:
+            return np.ones((len(frame), len(frame)), dtype=np.bool_)
+        case "same-layer", []:
+            return _equal(frame["layer"])
+        case "within-model", []:
+            return _equal(frame["model"])
+        case "same-checkpoint", []:
+            return _equal(frame["model"]) & _equal(frame["checkpoint"])
+        case "final", []:
+            final = final_checkpoints(frame)
+            return _equal(frame["model"]) & final[np.newaxis, :]
+        case "between", [first, second]:
+            models = frame["model"].to_numpy(dtype=str)
+            for name in (first, second):
+                if name not in models:
+                    raise ValueError(f"no model {name!r} for pairs={pairs!r}; there are {', '.join(np.unique(models))}")
+            return np.outer(models == first, models == second)
+    raise ValueError(f"pairs={pairs!r} is not a selection; there are {', '.join(map(repr, SELECTIONS))}, or a mask")
+
+
+def final_checkpoints(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Whether each representation is of the last checkpoint of its model.
+
+    The last is the one with the highest step; where a model has no steps, the last by name.
+    """
+    order = frame.assign(step=frame["step"].fillna(-np.inf)).sort_values(["step", "checkpoint"])
+    last = order.groupby("model")["checkpoint"].last()
+    return np.asarray(frame["checkpoint"].to_numpy() == frame["model"].map(last).to_numpy(), dtype=np.bool_)
+
+
+def _by_mask(mask: npt.NDArray[np.bool_] | xr.DataArray, frame: pd.DataFrame) -> BoolMatrix:
+    if isinstance(mask, xr.DataArray):
+        labels = frame.index.to_numpy()
+        try:
+            mask = mask.sel(representation_a=labels, representation_b=labels).transpose(
+                "representation_a", "representation_b"
+            )
+        except KeyError as error:
+            raise ValueError(f"the mask of pairs has no label {error} of the zoo") from None
+    values = np.array(mask)
+    count = len(frame)
+    if values.dtype != np.bool_ or values.shape != (count, count):
+        raise ValueError(
+            f"a mask of pairs is boolean, ({count}, {count}) for {count} representations; got {values.dtype}, "
+            f"{values.shape}"
+        )
+    return values

@@ -1,0 +1,61 @@
+"""Names of representations, and the paths that stand for them in a store."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import quote
+
+# A path segment must not be empty, hold a slash, or look like a file of zarr's own or a hidden one.
+_SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) not in '/%\\:*?"<>|')
+
+
+def encode(name: str) -> str:
+    """Path segment for any name; reversible, readable for ordinary names.
+
+    Examples
+    --------
+    >>> encode("block1.conv1"), encode("/backbone/50%"), encode("..")
+    ('block1.conv1', '%2Fbackbone%2F50%25', '%2E.')
+    """
+    segment = quote(name, safe=_SAFE)
+    if segment == "zarr.json":
+        return "zarr%2Ejson"
+    if segment.startswith((".", "_")):
+        return f"%{ord(segment[0]):02X}{segment[1:]}"
+    return segment
+
+
+class RepresentationName(NamedTuple):
+    """Model, checkpoint and layer: what a representation is known by."""
+
+    model: str
+    checkpoint: str
+    layer: str
+
+    @property
+    def path(self) -> str:
+        """Where the representation lies in a store.
+
+        Examples
+        --------
+        >>> RepresentationName("resnet-s0", "step00100", "/conv").path
+        'resnet-s0/step00100/%2Fconv'
+        """
+        return "/".join(map(encode, self))
+
+    @property
+    def label(self) -> str:
+        """How people read and select it: unique, with the layer's name as it is.
+
+        Examples
+        --------
+        >>> RepresentationName("resnet-s0", "step00100", "/conv").label
+        'resnet-s0/step00100//conv'
+        """
+        return f"{encode(self.model)}/{encode(self.checkpoint)}/{self.layer}"
+
+    def check(self) -> None:
+        """Raise ValueError where a part is empty or not text."""
+        for part, value in self._asdict().items():
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"the name of a {part} must be text of at least one character; got {value!r}")

@@ -1,0 +1,80 @@
+"""Every variable a comparison stores, declared once: from here come dtype, fill value, attributes and documentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final, Literal
+
+import numpy as np
+
+
+class PairStatus(IntEnum):
+    """What became of a pair. Anything but MISSING is final for these inputs and parameters."""
+
+    MISSING = 0
+    DONE = 1
+    FAILED = 2
+    INCOMPATIBLE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """Declaration of one stored variable.
+
+    Attributes
+    ----------
+    name : str
+        Without the suffix ``_a`` or ``_b`` that a variable along one axis gets.
+    kind : {"pair", "representation"}
+        Dims ``(representation_a, representation_b)``, or one of the two.
+    dtype : str
+        ``string``, or a NumPy dtype.
+    fill : int, float or str
+        What an element that was never written reads as.
+    description : str
+        Becomes ``long_name``.
+    units : str
+        ``1`` for shares and correlations; empty where there is none.
+    coordinate : bool
+        Whether xarray shows it as a coordinate.
+    """
+
+    name: str
+    kind: Literal["pair", "representation"]
+    dtype: str
+    fill: float | str
+    description: str
+    units: str = ""
+    coordinate: bool = False
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes stored with the variable."""
+        found: dict[str, Any] = {"long_name": self.description}
+        if self.units:
+            found["units"] = self.units
+        return found
+
+
+REPRESENTATION_VARIABLES: Final = (
+    Variable("representation", "representation", "string", "", "label: model/checkpoint/layer", coordinate=True),
+    Variable("model", "representation", "string", "", "model", coordinate=True),
+    Variable("checkpoint", "representation", "string", "", "checkpoint", coordinate=True),
+    Variable("layer", "representation", "string", "", "layer", coordinate=True),
+    Variable("step", "representation", "float64", np.nan, "training step of the checkpoint", coordinate=True),
+    Variable("depth", "representation", "float64", np.nan, "position of the layer in the network", coordinate=True),
+    Variable("neurons", "representation", "int64", -1, "number of neurons, or of channels of a conv layer"),
+    Variable("samples", "representation", "int64", -1, "number of samples that entered the covariance"),
+    Variable("rank", "representation", "int64", -1, "directions kept by the variance threshold, with multiplicities"),
+    Variable("variance_kept", "representation", "float64", np.nan, "share of the variance in the kept directions", "1"),
+    Variable("digest", "representation", "string", "", "digest of the activations compared"),
+    Variable("problem", "representation", "string", "", "why this representation could not be compared; empty if it was"),
+)
+
+PAIR_STATUS: Final = Variable("pair_status", "pair", "uint8", int(PairStatus.MISSING), "what became of the pair")
+
+STATUS_ATTRIBUTES: Final = {
+    "flag_values": [int(status) for status in PairStatus],
+    "flag_meanings": " ".join(status.name.lower() for status in PairStatus),
+}
