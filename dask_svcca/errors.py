@@ -55,3 +55,7 @@ class MemoryLimitError(DaskSvccaError, MemoryError):
 
 class CaptureError(DaskSvccaError, ValueError):
     """Activations cannot be captured: a model, a file of inputs, or the two together, are not what capture needs."""
+
+
+class ClusterError(DaskSvccaError):
+    """No scheduler answers, or a local cluster cannot have what was asked of it."""

@@ -95,7 +95,8 @@ def _sum_of_correlations(pairs: PairStack) -> FloatArray:
 
 
 def _over_smaller_rank(sums: FloatArray, a: Totals, b: Totals) -> FloatArray:
-    return sums / np.minimum(a.rank, b.rank)
+    # Cropped layers may keep nothing at the frequencies they share: nothing in common, and not zero by zero.
+    return sums / np.maximum(np.minimum(a.rank, b.rank), 1)
 
 
 SVCCA = Measure(

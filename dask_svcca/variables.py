@@ -10,12 +10,18 @@ import numpy as np
 
 
 class PairStatus(IntEnum):
-    """What became of a pair. Anything but MISSING is final for these inputs and parameters."""
+    """What became of a pair. Anything but MISSING is final for these inputs and parameters.
+
+    FAILED: one of the two could not be compared with anything; its ``problem`` says why. INCOMPATIBLE_GRIDS: sizes of
+    convolutional layers that neither crop nor fold. INCOMPATIBLE_SAMPLES: positions as samples on one side only, or
+    not the same ones.
+    """
 
     MISSING = 0
     DONE = 1
     FAILED = 2
-    INCOMPATIBLE = 3
+    INCOMPATIBLE_GRIDS = 3
+    INCOMPATIBLE_SAMPLES = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,9 +17,10 @@ from dask_svcca.engine.subspace import compute_subspace
 from dask_svcca.engine.tile import compute_tile
 from dask_svcca.errors import InvalidActivationsError, StoreFormatError
 from dask_svcca.plan.comparison import PROCESS_BYTES, Plan, choose_group, choose_rows, make_plan
-from dask_svcca.plan.parameters import Parameters, make_parameters
+from dask_svcca.plan.parameters import Convolutional, Match, Parameters, Precision, Sequential, make_parameters
+from dask_svcca.plan.readings import choose_reading
 from dask_svcca.plan.selection import Pairs, select_pairs
-from dask_svcca.plan.tasks import Job, SubspaceReport, TileReport
+from dask_svcca.plan.tasks import Job, SubspaceReport, TileReport, subspace_place
 from dask_svcca.stores.comparison import ComparisonStore, open_comparison
 from dask_svcca.stores.subspaces import read_record
 from dask_svcca.stores.zoo import Representation, Zoo
@@ -57,9 +59,13 @@ def compare(
     *,
     measures: str | tuple[str, ...] | list[str] = ("svcca",),
     variance: float | None = 0.99,
-    conv: Literal["mean"] = "mean",
-    sequence: Literal["mean"] = "mean",
-    precision: Literal["float32", "float64"] = "float32",
+    conv: Convolutional = "dft",
+    match: Match = "crop",
+    sequence: Sequential = "mean",
+    positions: str = "all",
+    spatial_size: Sequence[int] | None = None,
+    mask: str | None = None,
+    precision: Precision = "float32",
     pairs: Pairs = "all",
     client: distributed.Client | None = None,
 ) -> xr.Dataset:
@@ -79,8 +85,22 @@ def compare(
     variance : float or None
         Share of the variance that the kept directions explain, above 0 and up to 1: SVCCA's first step. None keeps
         the full numerical rank.
-    conv, sequence : {"mean"}
-        How layers with spatial axes, or with tokens, are read: ``mean`` averages over positions.
+    conv : {"dft", "mean", "positions", "flatten"}
+        How layers with spatial axes are read. ``dft``: as plain CCA of all circular translations of the examples,
+        split by spatial frequency (Raghu et al. 2017, section 3); a dense layer meets the zero frequency. ``mean``:
+        averaged over positions. ``positions``: positions as samples. ``flatten``: positions as neurons.
+    match : {"crop", "fold"}
+        How layers of unequal sizes meet under ``dft``. ``crop``: at the frequencies that both have, as published.
+        ``fold``: exactly, where one is a strided version of the other, so that sizes divide.
+    sequence : {"mean", "positions", "last"}
+        How layers with tokens are read.
+    positions : str
+        Which positions or tokens are samples, under ``positions``: ``all``, ``regular N`` or ``random N``.
+    spatial_size : sequence of int, optional
+        Resample all convolutional layers to this size, under ``positions``; without, only layers of equal sizes
+        have samples in common.
+    mask : str, optional
+        Coordinate of the zoo, (example, token), true for tokens that count: padding is left out.
     precision : {"float32", "float64"}
         Of scores and their products. Correlations are right to about 1e-7 and 1e-12.
     pairs : str, or boolean matrix
@@ -115,7 +135,17 @@ def compare(
     >>> float(result.svcca.sel(representation_a="net/step1/fc1", representation_b="net/step2/fc1").round(6))
     1.0
     """
-    parameters = make_parameters(measures, variance=variance, conv=conv, sequence=sequence, precision=precision)
+    parameters = make_parameters(
+        measures,
+        variance=variance,
+        conv=conv,
+        match=match,
+        sequence=sequence,
+        positions=positions,
+        spatial_size=spatial_size,
+        mask=mask,
+        precision=precision,
+    )
     run_comparison(zoo, store, parameters, pairs=pairs, client=client)
     return open_comparison(store)
 
@@ -174,7 +204,7 @@ def run_comparison(
     try:
         run.run_graph(graph, keys, on_done, client)
     finally:
-        outcome.problems = {**_describe(comparison, entries), **outcome.problems}
+        outcome.problems = _describe(comparison, entries, outcome.problems)
     return outcome
 
 
@@ -184,19 +214,19 @@ def build_graph(plan: Plan, job: Job) -> tuple[dict[str, tuple[Any, ...]], list[
     A tile waits for the subspaces of its two groups, not for all.
     """
     graph: dict[str, tuple[Any, ...]] = {}
-    waiting: dict[str, str] = {}
+    waiting: dict[str, list[str]] = {}
     keys = []
     for task in plan.subspaces:
-        key = f"subspace-{job.run}-{task.path}"
+        key = f"subspace-{job.run}-{task.place}"
         graph[key] = (compute_subspace, job, task)
-        waiting[task.path] = key
+        waiting.setdefault(task.path, []).append(key)
         keys.append(key)
     for tile in plan.tiles:
         groups = []
         for index, paths in ((tile.row, tile.paths_a), (tile.column, tile.paths_b)):
             group = f"group-{job.run}-{index}"
             if group not in graph:
-                graph[group] = (_joined, [waiting[path] for path in paths if path in waiting])
+                graph[group] = (_joined, [key for path in paths for key in waiting.get(path, ())])
             groups.append(group)
         key = f"tile-{job.run}-{tile.row}-{tile.column}"
         graph[key] = (compute_tile, job, tile, *groups)
@@ -238,11 +268,7 @@ def _open_or_create(zoo: Zoo, store: StoreLike, parameters: Parameters, workers:
             parameters=parameters.to_dict(),
             measures=parameters.records,
             tile=choose_group(len(zoo), workers),
-            rows=choose_rows(
-                zoo.n_examples,
-                max(entry.shape[-1] for entry in zoo.entries()),
-                np.dtype(parameters.precision).itemsize,
-            ),
+            rows=_rows(zoo.entries(), parameters),
             zoo=str(zoo.root.store_path),
             examples_digest=zoo.examples_digest,
             n_examples=zoo.n_examples,
@@ -262,12 +288,13 @@ def _plan(
     if comparison is not None:
         comparison.check(parameters.to_dict(), zoo.examples_digest, zoo.n_examples)
         known = [str(label) for label in comparison.column("representation")]
-        digests = comparison.column("digest")
+        # A run that was stopped while it added representations may have left more of them in some variables.
+        digests = comparison.column("digest")[: len(known)]
         changed = np.array(
             [label in by_label and by_label[label].digest != d for label, d in zip(known, digests, strict=True)],
             dtype=np.bool_,
         )
-        old = comparison.status()
+        old = comparison.status()[: len(known), : len(known)]
     gone = [label for label in known if label not in by_label]
     if gone:
         raise InvalidActivationsError(
@@ -284,10 +311,8 @@ def _plan(
     ready = np.zeros(len(order), dtype=np.bool_)
     if comparison is not None:
         for index, entry in enumerate(entries[: len(known)]):
-            record = read_record(comparison.root, entry.name.path)
+            record = read_record(comparison.root, subspace_place(entry.name.path))
             ready[index] = record is not None and record.digest == entry.digest
-    widest = max(entry.shape[-1] for entry in entries)
-    itemsize = np.dtype(parameters.precision).itemsize
     plan = make_plan(
         representations=frame.loc[order],
         paths=[entry.name.path for entry in entries],
@@ -297,16 +322,26 @@ def _plan(
         ready=ready,
         parameters=parameters,
         group=comparison.tile if comparison is not None else choose_group(len(order), workers),
-        rows=comparison.rows if comparison is not None else choose_rows(zoo.n_examples, widest, itemsize),
+        rows=comparison.rows if comparison is not None else _rows(entries, parameters),
         memory=memory,
     )
     return plan, entries
 
 
+def _rows(entries: Sequence[Representation], parameters: Parameters) -> int:
+    """Samples in a chunk of scores, from the widest representation under its reading."""
+    widths = []
+    for entry in entries:
+        reading = choose_reading(entry.dims, entry.shape, parameters)
+        width = min(reading.neurons(entry.shape[-1]), reading.samples(entry.shape[0]))
+        widths.append(len(reading.multiplicity) * width * (2 if reading.grid else 1))
+    return choose_rows(max(widths), np.dtype(parameters.precision).itemsize)
+
+
 def _register(comparison: ComparisonStore, entries: list[Representation]) -> None:
     """Make room for new representations, and forget pairs of those that have changed."""
     known = [str(label) for label in comparison.column("representation")]
-    digests = comparison.column("digest")
+    digests = comparison.column("digest")[: len(known)]
     changed = [i for i, digest in enumerate(digests) if digest != entries[i].digest]
     if changed:
         comparison.invalidate(np.array(changed))
@@ -326,24 +361,26 @@ def _register(comparison: ComparisonStore, entries: list[Representation]) -> Non
         _describe(comparison, entries)
 
 
-def _describe(comparison: ComparisonStore, entries: list[Representation]) -> dict[str, str]:
-    """Write what the subspaces say of the representations; return the problems."""
-    records = [read_record(comparison.root, entry.name.path) for entry in entries]
+def _describe(
+    comparison: ComparisonStore, entries: list[Representation], met: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Write what the subspaces say of the representations, and problems met in this run; return all problems."""
+    records = [read_record(comparison.root, subspace_place(entry.name.path)) for entry in entries]
+    problems = [
+        met.get(entry.name.label, "") if record is None else record.problem
+        for entry, record in zip(entries, records, strict=True)
+    ]
     comparison.write_columns(
         {
             "neurons": np.array([-1 if r is None or r.problem else r.neurons for r in records]),
             "samples": np.array([-1 if r is None or r.problem else r.samples for r in records]),
             "rank": np.array([-1 if r is None or r.problem else r.kept_rank for r in records]),
             "variance_kept": np.array([np.nan if r is None else r.variance_kept for r in records]),
-            "problem": _text("" if r is None else r.problem for r in records),
+            "problem": _text(problems),
         }
     )
     comparison.consolidate()
-    return {
-        entry.name.label: record.problem
-        for entry, record in zip(entries, records, strict=True)
-        if record is not None and record.problem
-    }
+    return {entry.name.label: problem for entry, problem in zip(entries, problems, strict=True) if problem}
 
 
 def _text(values: Any) -> npt.NDArray[np.object_]:

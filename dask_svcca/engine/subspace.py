@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import zarr
 
 from dask_svcca.engine import _process
 from dask_svcca.errors import InvalidActivationsError
-from dask_svcca.kernels.moments import Moments, merge, moments
-from dask_svcca.kernels.readings import mean_over_positions
-from dask_svcca.kernels.subspace import Eigenbasis, blocks_of, eigenbasis, gram_correction, project
+from dask_svcca.kernels.fourier import half_plane
+from dask_svcca.kernels.moments import merge, moments
+from dask_svcca.kernels.subspace import Eigenbasis, blocks_of, dual_basis, eigenbasis, gram_correction, project
 from dask_svcca.plan.tasks import Job, SubspaceReport, SubspaceTask
 from dask_svcca.stores.subspaces import Block, SubspaceWriter, read_record, write_failure
+from dask_svcca.stores.zoo import chunk_digest, combined_digest
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels.readings import Reading
 
 GRAM_TOLERANCE = 1e-9
 """Departure of the scores from orthonormality that is left alone: it moves correlations by about as much."""
@@ -27,28 +31,41 @@ GRAM_TOLERANCE = 1e-9
 class Samples:
     """The samples of a representation, chunk by chunk, as often as asked; kept where they are small enough."""
 
-    def __init__(self, array: zarr.Array[Any], reading: Callable[[FloatArray], FloatArray], keep: int) -> None:
+    def __init__(
+        self, array: zarr.Array[Any], digest: str, reading: Reading, mask: npt.NDArray[np.bool_] | None, keep: int
+    ) -> None:
         self._array = array
         self._reading = reading
+        self._mask = mask
         self._budget = keep
-        self._kept: list[FloatArray] | None = []
+        self._kept: dict[int, InexactArray] = {}
+        self._digest = digest
+        self._digests: dict[int, bytes] = {}
         self.read = 0
+        self.epsilon = float(np.finfo(array.dtype).eps)
 
-    def __iter__(self) -> Iterator[FloatArray]:
-        if self._kept:
-            yield from self._kept
-            return
+    def __iter__(self) -> Iterator[InexactArray]:
         rows = self._array.chunks[0]
         for start in range(0, self._array.shape[0], rows):
+            if start in self._kept:
+                yield self._kept[start]
+                continue
             chunk = np.asarray(self._array[start : start + rows])
             self.read += chunk.nbytes
-            samples = self._reading(chunk)
+            self._digests[start] = chunk_digest(chunk)
+            samples = self._reading(chunk, None if self._mask is None else self._mask[start : start + rows])
             self._budget -= samples.nbytes
-            if self._budget < 0:
-                self._kept = None
-            elif self._kept is not None:
-                self._kept.append(samples)
+            if self._budget >= 0:
+                self._kept[start] = samples
             yield samples
+        self._verify()
+
+    def _verify(self) -> None:
+        """Raise OSError where the store does not hold what was written: a lost chunk would read as zeros."""
+        if combined_digest(self._digests.values()) != self._digest:
+            lost = self._array.nchunks - self._array.nchunks_initialized
+            what = f"{lost} of {self._array.nchunks} chunks are missing" if lost else "a chunk is damaged"
+            raise OSError(f"the activations in the store are not those that were written: {what}")
 
     def describe_not_finite(self) -> str:
         """How many values are not finite, and where the first is."""
@@ -71,78 +88,183 @@ def compute_subspace(job: Job, task: SubspaceTask) -> SubspaceReport:
     recorded, so that another run tries again.
     """
     stores = _process.stores(job)
-    zoo, comparison = stores.zoo, stores.comparison
-    record = read_record(comparison, task.path)
+    record = read_record(stores.comparison, task.place)
     if record is not None and record.digest == task.digest:
         return SubspaceReport(task.label, record.problem, read=0, skipped=True)
+    if record is not None:
+        # Made from other activations: should the new ones not be readable, no tile may take it for theirs.
+        stores.comparison.create_group(task.place, overwrite=True)
     try:
-        array = zarr.open_array(zoo.store, path=f"{zoo.path}/{task.path}/activations".lstrip("/"), mode="r")
-        samples = Samples(array, mean_over_positions, keep=job.memory // 4)
-        make_subspace(job, task, samples, comparison)
+        path = f"{stores.zoo.path}/{task.path}/activations".lstrip("/")
+        array = zarr.open_array(stores.zoo.store, path=path, mode="r")
+        samples = Samples(array, task.digest, task.reading, _mask(job, task, stores.zoo), keep=job.memory // 4)
+        make_subspace(job, task, samples, stores.comparison)
     except InvalidActivationsError as error:
-        write_failure(comparison, task.path, task.digest, str(error))
+        write_failure(stores.comparison, task.place, task.digest, str(error))
         return SubspaceReport(task.label, str(error), read=0, skipped=False)
     except (OSError, ValueError, RuntimeError) as error:
-        return SubspaceReport(task.label, f"{type(error).__name__}: {error}", read=0, skipped=False)
+        return SubspaceReport(task.label, f"{task.label!r}: {type(error).__name__}: {error}", read=0, skipped=False)
     return SubspaceReport(task.label, "", read=samples.read, skipped=False)
 
 
-def make_subspace(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr.Group) -> None:
-    """Stream the samples twice: for moments, and for scores."""
-    parameters = job.parameters
-    found = reduce(merge, map(moments, samples))
-    if not np.isfinite(found.scatter).all():
-        raise InvalidActivationsError(f"{task.label!r}: {samples.describe_not_finite()}")
-    if found.count < 2:
-        raise InvalidActivationsError(f"{task.label!r} has {found.count} sample; at least two are needed")
-    multiplicity = np.ones(len(found.scatter), dtype=np.int64)
-    basis = eigenbasis(
-        found,
-        multiplicity=multiplicity,
-        variance=parameters.variance,
-        epsilon=float(np.finfo(samples._array.dtype).eps),
-        leading_only=parameters.leading_only,
-    )
-    if not len(basis.spectrum):
+def _mask(job: Job, task: SubspaceTask, zoo: zarr.Group) -> npt.NDArray[np.bool_] | None:
+    """Which tokens count, for a sequence under a mask."""
+    name = job.parameters.mask
+    if name is None or not task.tokens:
+        return None
+    mask = np.asarray(zoo[name][...], dtype=np.bool_)  # type: ignore[index]
+    if mask.shape[1:] != task.reading.sizes:
         raise InvalidActivationsError(
-            f"{task.label!r} is constant: none of its {found.mean.size} neurons varies over {found.count} samples by "
-            f"more than rounding"
+            f"{task.label!r} has {task.reading.sizes[0]} tokens, the mask {name!r} has {mask.shape[1]}"
         )
-    dtype = np.dtype(parameters.precision)
-    writer = SubspaceWriter(
-        comparison, task.path, samples=found.count, directions=len(basis.spectrum), rows=job.rows, dtype=dtype
-    )
-    _write_scores(writer, samples, found, basis, job.rows)
+    empty = np.flatnonzero(~mask.any(axis=1))
+    if len(empty):
+        raise InvalidActivationsError(f"the mask {name!r} leaves no token of example {int(empty[0])}")
+    return mask
+
+
+def make_subspace(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr.Group) -> None:
+    """Make a subspace from samples that can be iterated over several times."""
+    multiplicity = task.reading.multiplicity
+    neurons = next(iter(samples)).shape[2]
+    dual = len(multiplicity) == 1 and neurons > task.samples
+    mean, count, basis, writer = (_by_samples if dual else _by_neurons)(job, task, samples, comparison)
+    arrays = {"mean": (("neuron",), mean), "spectrum": (("direction",), basis.spectrum)}
+    if not dual:
+        arrays["loadings"] = (("neuron", "direction"), basis.loadings)
+    if task.reading.grid:
+        frequency = half_plane(task.reading.grid).frequency
+        arrays["frequency"] = (("direction", "axis"), frequency[basis.block])
+        arrays["multiplicity"] = (("direction",), multiplicity[basis.block])
     weights = multiplicity[basis.block]
     writer.finish(
         digest=task.digest,
-        neurons=found.mean.size,
+        neurons=neurons,
+        domain=task.reading.domain,
+        grid=task.reading.grid,
         blocks=tuple(
             Block(index, int(multiplicity[index]), columns.stop - columns.start, int(basis.kept[columns].sum()))
             for index, columns in blocks_of(basis.block)
         ),
         variance_kept=float((basis.spectrum * weights)[basis.kept].sum() / basis.total),
-        arrays={
-            "mean": (("neuron",), found.mean),
-            "spectrum": (("direction",), basis.spectrum),
-            "loadings": (("neuron", "direction"), basis.loadings),
-        },
+        arrays=arrays,
     )
 
 
-def _write_scores(writer: SubspaceWriter, samples: Samples, found: Moments, basis: Eigenbasis, rows: int) -> None:
+_Made: TypeAlias = "tuple[InexactArray, int, Eigenbasis, SubspaceWriter]"
+
+
+def _by_neurons(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr.Group) -> _Made:
+    """Two passes: moments, then scores."""
+    # Infinities and overflow end in a scatter that is not finite, which is refused by name.
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = reduce(merge, map(moments, samples))
+    _check(task, samples, found.count, finite=bool(np.isfinite(found.scatter).all()))
+    basis = eigenbasis(
+        found,
+        multiplicity=task.reading.multiplicity,
+        variance=job.parameters.variance,
+        epsilon=samples.epsilon,
+        leading_only=job.parameters.leading_only,
+    )
+    writer = _writer(job, task, comparison, basis, found.count, complex_scores=np.iscomplexobj(found.scatter))
     weights = basis.loadings / np.sqrt(basis.spectrum)
-    gram = np.zeros((weights.shape[1], weights.shape[1]), dtype=weights.dtype)
+    runs = [columns for _, columns in blocks_of(basis.block)]
+    grams: list[InexactArray | float] = [0.0] * len(runs)
     chunks = 0
-    for scores in regroup((project(chunk, found.mean, weights, basis.block) for chunk in samples), rows):
-        for _, columns in blocks_of(basis.block):
-            gram[columns, columns] += scores[:, columns].conj().T @ scores[:, columns]
+    for scores in regroup((project(chunk, found.mean, weights, basis.block) for chunk in samples), writer.rows):
+        for index, columns in enumerate(runs):
+            grams[index] = grams[index] + scores[:, columns].conj().T @ scores[:, columns]
         writer.write_scores(chunks, scores)
         chunks += 1
-    if np.abs(gram - np.eye(len(gram))).max() > GRAM_TOLERANCE:
-        correction = gram_correction(gram, basis.block)
-        for chunk in range(chunks):
-            writer.write_scores(chunk, writer.read_scores(chunk) @ correction)
+    _orthonormalise(writer, chunks, runs, [np.asarray(gram) for gram in grams])
+    return found.mean, found.count, basis, writer
+
+
+def _orthonormalise(
+    writer: SubspaceWriter, chunks: int, runs: list[slice], grams: list[InexactArray]
+) -> None:
+    """Put right scores that the covariance route left short of orthonormal."""
+    corrections = [
+        (columns, gram_correction(gram))
+        for columns, gram in zip(runs, grams, strict=True)
+        if np.abs(gram - np.eye(len(gram))).max() > GRAM_TOLERANCE
+    ]
+    if not corrections:
+        return
+    for chunk in range(chunks):
+        scores = writer.read_scores(chunk)
+        for columns, correction in corrections:
+            scores[:, columns] = scores[:, columns] @ correction
+        writer.write_scores(chunk, scores)
+
+
+def _by_samples(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr.Group) -> _Made:
+    """The dual route, for more neurons than samples: no array of neurons x neurons."""
+    count, total = 0, np.zeros(())
+    for chunk in samples:
+        count += len(chunk)
+        total = total + chunk[:, 0].sum(axis=0, dtype=np.float64)
+    mean = total / count
+    _check(task, samples, count, finite=bool(np.isfinite(mean).all()))
+    gram = _sample_gram(samples, mean, count, budget=job.memory // 4)
+    basis, scores = dual_basis(
+        gram,
+        float(np.square(mean).max()),
+        variance=job.parameters.variance,
+        epsilon=samples.epsilon,
+        leading_only=job.parameters.leading_only,
+    )
+    writer = _writer(job, task, comparison, basis, count, complex_scores=False)
+    for chunk_index, start in enumerate(range(0, count, writer.rows)):
+        writer.write_scores(chunk_index, scores[start : start + writer.rows])
+    return mean, count, basis, writer
+
+
+def _sample_gram(samples: Samples, mean: InexactArray, count: int, budget: int) -> FloatArray:
+    """Inner products of all centred samples: some rows held, all later ones streamed past them."""
+    gram = np.zeros((count, count))
+    first = 0
+    while first < count:
+        held: list[FloatArray] = []
+        size, stop, position = 0, first, 0
+        for chunk in samples:
+            start, position = position, position + len(chunk)
+            if start < first:
+                continue
+            rows = chunk[:, 0] - mean
+            if stop == start and (not held or size + rows.nbytes <= budget):
+                held.append(rows)
+                size += rows.nbytes
+                stop = position
+            offset = first
+            for part in held:
+                gram[start:position, offset : offset + len(part)] = rows @ part.T
+                offset += len(part)
+        first = stop
+    lower = np.tril(gram)
+    return lower + np.tril(gram, -1).T
+
+
+def _check(task: SubspaceTask, samples: Samples, count: int, *, finite: bool) -> None:
+    if not finite:
+        raise InvalidActivationsError(f"{task.label!r}: {samples.describe_not_finite()}")
+    if count < 2:
+        raise InvalidActivationsError(f"{task.label!r} has {count} sample; at least two are needed")
+
+
+def _writer(
+    job: Job, task: SubspaceTask, comparison: zarr.Group, basis: Eigenbasis, count: int, *, complex_scores: bool
+) -> SubspaceWriter:
+    if not len(basis.spectrum):
+        raise InvalidActivationsError(
+            f"{task.label!r} is constant: none of its neurons varies over {count} samples by more than rounding"
+        )
+    precision = np.dtype(job.parameters.precision)
+    dtype = np.result_type(precision, np.complex64) if complex_scores else precision
+    return SubspaceWriter(
+        comparison, task.place, samples=count, directions=len(basis.spectrum), rows=min(count, job.rows), dtype=dtype
+    )
 
 
 def regroup(chunks: Iterable[InexactArray], rows: int) -> Iterator[InexactArray]:

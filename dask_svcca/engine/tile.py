@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from dask_svcca.engine import _process
 from dask_svcca.kernels.pairs import PairStack
 from dask_svcca.measures import Measure, Totals
-from dask_svcca.plan.tasks import Job, TileReport, TileTask
+from dask_svcca.plan.readings import Meeting, meet
+from dask_svcca.plan.tasks import Job, TileReport, TileTask, subspace_place
 from dask_svcca.stores import _io
 from dask_svcca.stores.subspaces import SubspaceRecord, read_record
 from dask_svcca.variables import PAIR_STATUS, PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
     import zarr
 
     from dask_svcca.kernels._types import InexactArray
+    from dask_svcca.kernels.fourier import Grid, SharedFrequency
 
 STACK_BYTES = 32 * 2**20
 """Couplings handed to LAPACK at once: many small ones in one call, without doubling a tile's memory."""
@@ -43,7 +45,6 @@ class Run:
     member: int
     directions: int
     kept: int
-    multiplicity: int
 
 
 class Panel:
@@ -52,18 +53,18 @@ class Panel:
     Within a block, representations with equally many directions stand together: their couplings form one stack.
     """
 
-    def __init__(self, root: zarr.Group, records: Sequence[SubspaceRecord], members: Sequence[int]) -> None:
+    def __init__(self, root: zarr.Group, records: Mapping[int, SubspaceRecord]) -> None:
         self._root = root
-        self.members = members
-        self._records = [records[member] for member in members]
+        self.members = list(records)
+        self._records = list(records.values())
         runs: dict[int, list[tuple[Run, int]]] = {}
-        for position, member in enumerate(members):
-            for block in records[member].blocks:
-                run = Run(member, block.directions, block.kept, block.multiplicity)
+        for position, (member, record) in enumerate(records.items()):
+            for block in record.blocks:
+                run = Run(member, block.directions, block.kept)
                 runs.setdefault(block.index, []).append((run, position))
         self.blocks: dict[int, list[Run]] = {}
-        self._places: list[list[slice]] = [[] for _ in members]
-        self._spans: dict[int, slice] = {}
+        self._places: list[list[slice]] = [[] for _ in records]
+        self.spans: dict[int, slice] = {}
         start = 0
         for index in sorted(runs):
             runs[index].sort(key=lambda item: (item[0].directions, item[0].kept, item[0].member))
@@ -72,26 +73,20 @@ class Panel:
             for run, position in runs[index]:
                 self._places[position].append(slice(start, start + run.directions))
                 start += run.directions
-            self._spans[index] = slice(first, start)
+            self.spans[index] = slice(first, start)
         self.directions = start
-        self.rows = self._records[0].rows
-        self.chunks = -(-self._records[0].samples // self.rows)
-        self.dtype = np.result_type(*(record.dtype for record in self._records))
+        self.chunks = -(-self._records[0].samples // self._records[0].rows)
 
-    def read(self, chunk: int, buffer: InexactArray) -> dict[int, InexactArray]:
-        """Scores of each block, (direction, sample)."""
+    def read(self, chunk: int, buffer: InexactArray) -> InexactArray:
+        """Scores of all blocks, (direction, sample), into the first rows of a buffer."""
         for record, places in zip(self._records, self._places, strict=True):
-            path = f"subspaces/{record.path}/scores"
-            if len(places) == 1:
-                _io.read_scores(self._root, path, chunk, buffer[places[0]])
-                continue
-            whole = np.empty((record.directions, buffer.shape[1]), dtype=record.dtype)
-            _io.read_scores(self._root, path, chunk, whole)
-            start = 0
-            for place in places:
-                buffer[place] = whole[start : start + place.stop - place.start]
-                start += place.stop - place.start
-        return {index: buffer[span] for index, span in self._spans.items()}
+            _io.read_scores(self._root, f"{record.place}/scores", chunk, [buffer[place] for place in places])
+        return buffer[: self.directions]
+
+
+def _buffer(panels: Sequence[Panel], record: SubspaceRecord) -> InexactArray:
+    """A buffer that takes a chunk of any of the panels: reused, since fresh memory is five times slower to fill."""
+    return np.empty((max(panel.directions for panel in panels), record.rows), dtype=record.dtype)
 
 
 def compute_tile(job: Job, task: TileTask, *_after: object) -> TileReport:
@@ -100,38 +95,32 @@ def compute_tile(job: Job, task: TileTask, *_after: object) -> TileReport:
     What else it is handed only makes Dask run it after the subspaces.
     """
     stores = _process.stores(job)
-    comparison = stores.comparison
-    measures = job.parameters.records
-    shape = (len(task.paths_a), len(task.paths_b))
     status_array = stores.variable(PAIR_STATUS.name)
+    shape = (len(task.paths_a), len(task.paths_b))
     tile = status_array.chunks[0]
     a = slice(task.row * tile, task.row * tile + shape[0])
     b = slice(task.column * tile, task.column * tile + shape[1])
 
-    selected = np.unpackbits(np.frombuffer(task.selected, np.uint8), count=shape[0] * shape[1]).reshape(shape)
+    asked = np.unpackbits(np.frombuffer(task.selected, np.uint8), count=shape[0] * shape[1]).reshape(shape) > 0
     status = np.asarray(status_array[a, b])
-    wanted = selected.astype(np.bool_) & (status == PairStatus.MISSING)
-    records_a = [read_record(comparison, path) for path in task.paths_a]
-    records_b = records_a if task.row == task.column else [read_record(comparison, path) for path in task.paths_b]
-    wanted &= np.outer([r is not None for r in records_a], [r is not None for r in records_b])
-    good = np.outer(
-        [r is not None and not r.problem for r in records_a], [r is not None and not r.problem for r in records_b]
-    )
-    failed, todo = wanted & ~good, wanted & good
-    if not wanted.any():
-        return TileReport(task.row, task.column, 0, 0, int((selected.astype(np.bool_) & (status == 0)).sum()))
-
-    if todo.any():
-        values = tile_values(
-            comparison, records_a, records_b, todo, measures, memory=job.memory, diagonal=task.row == task.column
-        )
+    wanted = asked & (status == PairStatus.MISSING)
+    if wanted.any():
+        measures = job.parameters.records
+        update, values = _tile(job, task, stores.comparison, wanted)
         for measure in measures:
             array = stores.variable(measure.name)
-            _write(array, a, b, np.where(todo, values[measure.name], array[a, b]), task)
-    status = np.where(todo, PairStatus.DONE, np.where(failed, PairStatus.FAILED, status)).astype(np.uint8)
-    _write(status_array, a, b, status, task)
-    left = int((selected.astype(np.bool_) & (status == PairStatus.MISSING)).sum())
-    return TileReport(task.row, task.column, int(todo.sum()), int(failed.sum()), left)
+            _write(array, a, b, np.where(update == PairStatus.DONE, values[measure.name], array[a, b]), task)
+        status = np.where(update != PairStatus.MISSING, update, status)
+        _write(status_array, a, b, status, task)
+    found = status[asked]
+    return TileReport(
+        row=task.row,
+        column=task.column,
+        done=int((found == PairStatus.DONE).sum()),
+        failed=int((found == PairStatus.FAILED).sum()),
+        incompatible=int((found > PairStatus.FAILED).sum()),
+        missing=int((found == PairStatus.MISSING).sum()),
+    )
 
 
 def _write(array: zarr.Array[Any], a: slice, b: slice, values: npt.NDArray[Any], task: TileTask) -> None:
@@ -141,90 +130,168 @@ def _write(array: zarr.Array[Any], a: slice, b: slice, values: npt.NDArray[Any],
     array[a, b] = values
 
 
-def tile_values(
-    root: zarr.Group,
-    records_a: Sequence[SubspaceRecord | None],
-    records_b: Sequence[SubspaceRecord | None],
-    wanted: npt.NDArray[np.bool_],
-    measures: Sequence[Measure],
-    *,
-    memory: int,
-    diagonal: bool,
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Values of all measures for the wanted pairs of two groups; NaN elsewhere.
+def _tile(
+    job: Job, task: TileTask, root: zarr.Group, wanted: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[np.float64]]]:
+    """What becomes of the wanted pairs, `PairStatus.MISSING` for the others, and the values of those done."""
+    diagonal = task.row == task.column
+    records_a = _records(root, task.paths_a)
+    records_b = records_a if diagonal else _records(root, task.paths_b)
+    there = np.outer([r is not None for r in records_a], [r is not None for r in records_b])
+    sound = np.outer([bool(r and not r.problem) for r in records_a], [bool(r and not r.problem) for r in records_b])
+    # On the diagonal each pair once; the other triangle is its mirror image.
+    todo = np.triu(wanted) if diagonal else wanted
+    status = np.where(todo & there & ~sound, PairStatus.FAILED, PairStatus.MISSING).astype(np.uint8)
+    values = {measure.name: np.full(wanted.shape, np.nan) for measure in job.parameters.records}
+    for kind_a, members_a in _kinds(records_a).items():
+        for kind_b, members_b in _kinds(records_b).items():
+            cells = np.ix_(members_a, members_b)
+            if not todo[cells].any():
+                continue
+            meeting = meet(*kind_a, *kind_b, job.parameters.match)
+            if isinstance(meeting, PairStatus):
+                status[cells] = np.where(todo[cells], meeting, status[cells])
+                continue
+            chosen_a = _chosen(root, task.paths_a, members_a, records_a, meeting.fold_a)
+            chosen_b = _chosen(root, task.paths_b, members_b, records_b, meeting.fold_b)
+            part = np.zeros_like(todo)
+            part[np.ix_(list(chosen_a), list(chosen_b))] = todo[np.ix_(list(chosen_a), list(chosen_b))]
+            same = diagonal and kind_a == kind_b
+            found = pair_values(root, chosen_a, chosen_b, part, meeting, job.parameters.records, job.memory, same=same)
+            status[part] = PairStatus.DONE
+            for name, value in found.items():
+                values[name][part] = value[part]
+    if diagonal:
+        below = np.tri(*status.shape, k=-1, dtype=np.bool_)
+        status = np.where(below, status.T, status)
+        values = {name: np.where(below, value.T, value) for name, value in values.items()}
+    return status, values
 
-    On the diagonal only pairs on and above it are computed, and mirrored.
+
+def _records(root: zarr.Group, paths: Sequence[str]) -> list[SubspaceRecord | None]:
+    return [read_record(root, subspace_place(path)) for path in paths]
+
+
+def _kinds(records: Sequence[SubspaceRecord | None]) -> dict[tuple[str, Grid], list[int]]:
+    """Members of a group by what a sample is and by grid."""
+    kinds: dict[tuple[str, Grid], list[int]] = {}
+    for member, record in enumerate(records):
+        if record is not None and not record.problem:
+            kinds.setdefault((record.domain, record.grid), []).append(member)
+    return kinds
+
+
+def _chosen(
+    root: zarr.Group, paths: Sequence[str], members: list[int], own: Sequence[SubspaceRecord | None], fold: Grid
+) -> dict[int, SubspaceRecord]:
+    """The subspaces to compare by: the representations' own, or those folded on a partner's grid."""
+    found = {member: read_record(root, subspace_place(paths[member], fold)) if fold else own[member] for member in members}
+    return {member: record for member, record in found.items() if record is not None and not record.problem}
+
+
+def pair_values(
+    root: zarr.Group,
+    records_a: Mapping[int, SubspaceRecord],
+    records_b: Mapping[int, SubspaceRecord],
+    todo: npt.NDArray[np.bool_],
+    meeting: Meeting,
+    measures: Sequence[Measure],
+    memory: int,
+    *,
+    same: bool,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Values of all measures for pairs of two groups.
+
+    Parameters
+    ----------
+    root : zarr.Group
+        Of the comparison.
+    records_a, records_b : mapping of int to SubspaceRecord
+        By position in the group. All of one side have the same domain and grid.
+    todo : (a, b)
+        Pairs wanted. Others have no meaning in what is returned.
+    meeting : Meeting
+    measures : sequence of Measure
+    memory : int
+        Bytes to stay within, where a single pair fits.
+    same : bool
+        Whether both sides are the same subspaces.
     """
-    todo = np.triu(wanted | wanted.T) if diagonal else wanted
-    sums = {measure.name: np.zeros(wanted.shape) for measure in measures}
-    panels_a = list(_panels(root, records_a, todo.any(axis=1), memory))
-    panels_b = panels_a if diagonal else list(_panels(root, records_b, todo.any(axis=0), memory))
+    sums = {measure.name: np.zeros(todo.shape) for measure in measures}
+    panels_a = list(_panels(root, records_a, memory))
+    panels_b = panels_a if same else list(_panels(root, records_b, memory))
+    buffers = _buffer(panels_a, next(iter(records_a.values()))), _buffer(panels_b, next(iter(records_b.values())))
     for panel_a in panels_a:
         for panel_b in panels_b:
-            if not todo[np.ix_(panel_a.members, panel_b.members)].any():
-                continue
-            _add_panel_sums(panel_a, panel_b, todo, measures, sums)
-    totals_a, totals_b = _totals(records_a, axis=0), _totals(records_b, axis=1)
-    values = {}
-    for measure in measures:
-        # Pairs that were not asked for divide zero by zero; they are masked.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            value = measure.value(sums[measure.name], totals_a[measure.directions], totals_b[measure.directions])
-        value = np.where(todo, value, np.nan)
-        if diagonal:
-            value = np.where(np.tri(*value.shape, k=-1, dtype=np.bool_), value.T, value)
-        values[measure.name] = value
-    return values
-
-
-def _panels(
-    root: zarr.Group, records: Sequence[SubspaceRecord | None], needed: npt.NDArray[np.bool_], memory: int
-) -> Iterator[Panel]:
-    """Cut a group into panels whose couplings with another such panel fit in memory."""
-    members = [index for index in np.flatnonzero(needed) if records[index] is not None]
-    present = [record for record in records if record is not None and not record.problem]
-    rows = max(record.rows for record in present)
-    itemsize = max(record.dtype.itemsize for record in present)
-    # side**2 couplings, in double precision and as they come from the product; two operands of side x rows.
-    quadratic, linear = 8.0 + itemsize, 2.0 * itemsize * rows
-    side = (np.sqrt(linear**2 + 4 * quadratic * max(0, memory - 2 * STACK_BYTES)) - linear) / (2 * quadratic)
-    chosen: list[int] = []
-    size = 0
-    for member in members:
-        directions = records[member].directions  # type: ignore[union-attr]
-        if chosen and size + directions > side:
-            yield Panel(root, records, chosen)  # type: ignore[arg-type]
-            chosen, size = [], 0
-        chosen.append(member)
-        size += directions
-    if chosen:
-        yield Panel(root, records, chosen)  # type: ignore[arg-type]
-
-
-def _totals(records: Sequence[SubspaceRecord | None], axis: int) -> dict[str, Totals]:
-    found = [record if record is not None else SubspaceRecord("", "", "missing") for record in records]
+            if todo[np.ix_(panel_a.members, panel_b.members)].any():
+                _add_panel_sums(panel_a, panel_b, buffers, todo, meeting, measures, sums)
+    rank_a = _ranks(records_a, todo.shape[0], meeting, side="a")
+    rank_b = _ranks(records_b, todo.shape[1], meeting, side="b")
     return {
-        "kept": Totals(rank=np.expand_dims(np.array([record.kept_rank for record in found], dtype=float), 1 - axis)),
-        "all": Totals(rank=np.expand_dims(np.array([record.rank for record in found], dtype=float), 1 - axis)),
+        measure.name: measure.value(
+            sums[measure.name],
+            Totals(rank=rank_a[measure.directions][:, np.newaxis]),
+            Totals(rank=rank_b[measure.directions][np.newaxis, :]),
+        )
+        for measure in measures
     }
+
+
+def _panels(root: zarr.Group, records: Mapping[int, SubspaceRecord], memory: int) -> Iterator[Panel]:
+    """Cut a group into panels whose couplings with another such panel fit in memory."""
+    first = next(iter(records.values()))
+    itemsize = first.dtype.itemsize
+    # Of a side x side product: as it comes, summed up in double precision; and two operands of side x rows.
+    quadratic, linear = 3.0 * itemsize, 2.0 * itemsize * first.rows
+    budget = max(0, memory - 2 * STACK_BYTES)
+    side = (np.sqrt(linear**2 + 4 * quadratic * budget) - linear) / (2 * quadratic)
+    chosen: dict[int, SubspaceRecord] = {}
+    size = 0
+    for member, record in records.items():
+        if chosen and size + record.directions > side:
+            yield Panel(root, chosen)
+            chosen, size = {}, 0
+        chosen[member] = record
+        size += record.directions
+    yield Panel(root, chosen)
+
+
+def _ranks(
+    records: Mapping[int, SubspaceRecord], count: int, meeting: Meeting, side: Literal["a", "b"]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Ranks that a mean divides by: of the whole layer, or of the frequencies compared where some were cropped."""
+    weights: dict[int, int] = {}
+    for shared in meeting.shared:
+        index = getattr(shared, side)
+        weights[index] = weights.get(index, 0) + shared.multiplicity
+    found = {"kept": np.zeros(count), "all": np.zeros(count)}
+    for member, record in records.items():
+        for block in record.blocks:
+            weight = weights.get(block.index, 0) if meeting.cropped else block.multiplicity
+            found["kept"][member] += weight * block.kept
+            found["all"][member] += weight * block.directions
+    return found
 
 
 def _add_panel_sums(
     a: Panel,
     b: Panel,
+    buffers: tuple[InexactArray, InexactArray],
     todo: npt.NDArray[np.bool_],
+    meeting: Meeting,
     measures: Sequence[Measure],
     sums: dict[str, npt.NDArray[np.float64]],
 ) -> None:
-    for index, coupling in _couplings(a, b).items():
+    shared = [meet for meet in meeting.shared if meet.a in a.blocks and meet.b in b.blocks]
+    for frequency, coupling in zip(shared, _couplings(a, b, buffers, shared), strict=True):
         row = 0
-        for class_a in _classes(a.blocks[index]):
+        for class_a in _classes(a.blocks[frequency.a]):
             height = len(class_a) * class_a[0].directions
             column = 0
-            for class_b in _classes(b.blocks[index]):
+            for class_b in _classes(b.blocks[frequency.b]):
                 width = len(class_b) * class_b[0].directions
                 piece = coupling[row : row + height, column : column + width]
-                _add_stacks(piece, class_a, class_b, todo, measures, sums)
+                _add_stacks(piece, class_a, class_b, frequency.multiplicity, todo, measures, sums)
                 column += width
             row += height
 
@@ -234,24 +301,24 @@ def _classes(runs: list[Run]) -> list[list[Run]]:
     return [list(members) for _, members in groupby(runs, key=lambda run: (run.directions, run.kept))]
 
 
-def _couplings(a: Panel, b: Panel) -> dict[int, InexactArray]:
-    """Couplings of all representations of two panels, block by block, summed over all samples."""
-    rows, dtype = a.rows, a.dtype
-    buffer_a = np.empty((a.directions, rows), dtype=dtype)
-    buffer_b = buffer_a if b is a else np.empty((b.directions, rows), dtype=dtype)
-    total: dict[int, InexactArray] = {}
+def _couplings(
+    a: Panel, b: Panel, buffers: tuple[InexactArray, InexactArray], shared: Sequence[SharedFrequency]
+) -> list[InexactArray]:
+    """Couplings of all representations of two panels at each shared frequency, summed over all samples."""
+    total: list[InexactArray] = []
     for chunk in range(a.chunks):
-        left = a.read(chunk, buffer_a)
+        left = a.read(chunk, buffers[0])
         # The very same array on both sides lets BLAS compute half of the product.
-        right = left if b is a else b.read(chunk, buffer_b)
-        for index in left.keys() & right.keys():
-            product = left[index].conj() @ right[index].T
+        right = left if b is a else b.read(chunk, buffers[1])
+        for position, frequency in enumerate(shared):
+            rows = left[a.spans[frequency.a]]
+            product = (rows if frequency.conjugate else rows.conj()) @ right[b.spans[frequency.b]].T
             if a.chunks == 1:
-                total[index] = product
-            elif index in total:
-                total[index] += product
+                total.append(product)
+            elif chunk == 0:
+                total.append(product.astype(np.result_type(product.dtype, np.float64)))
             else:
-                total[index] = product.astype(np.result_type(dtype, np.float64))
+                total[position] += product
     return total
 
 
@@ -259,6 +326,7 @@ def _add_stacks(
     coupling: InexactArray,
     class_a: list[Run],
     class_b: list[Run],
+    multiplicity: int,
     todo: npt.NDArray[np.bool_],
     measures: Sequence[Measure],
     sums: dict[str, npt.NDArray[np.float64]],
@@ -268,11 +336,12 @@ def _add_stacks(
     members_a, members_b = np.array([run.member for run in class_a]), np.array([run.member for run in class_b])
     pairs = np.argwhere(todo[np.ix_(members_a, members_b)])
     cells = coupling.reshape(len(class_a), k, len(class_b), l).transpose(0, 2, 1, 3)
-    batch = max(1, STACK_BYTES // (8 * k * l))
+    wide = np.result_type(cells.dtype, np.float64)
+    batch = max(1, STACK_BYTES // (wide.itemsize * k * l))
     for start in range(0, len(pairs), batch):
         in_a, in_b = pairs[start : start + batch].T
-        stack = PairStack(cells[in_a, in_b].astype(np.result_type(cells.dtype, np.float64), copy=False))
+        stack = PairStack(cells[in_a, in_b].astype(wide, copy=False))
         kept = stack.leading(first_a.kept, first_b.kept)
         for measure in measures:
             added = measure.sums(kept if measure.directions == "kept" else stack)
-            sums[measure.name][members_a[in_a], members_b[in_b]] += first_a.multiplicity * added
+            sums[measure.name][members_a[in_a], members_b[in_b]] += multiplicity * added

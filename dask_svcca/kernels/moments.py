@@ -58,6 +58,10 @@ def moments(samples: InexactArray) -> Moments:
     count = wide.shape[0]
     mean = wide[:, 0].mean(axis=0)
     wide[:, 0] -= mean
+    # The rounding of a mean is one error common to all samples: left in, a constant neuron would seem to vary.
+    rest = wide[:, 0].mean(axis=0)
+    wide[:, 0] -= rest
+    mean = mean + rest
     if wide.shape[1] == 1:
         # As one plain product of an array with its own transpose, BLAS computes only half of it.
         flat = wide[:, 0]

@@ -37,6 +37,8 @@ def canonical_correlations(coupling: InexactArray) -> FloatArray:
     >>> canonical_correlations(xy.T @ xz)
     array([1., 0.])
     """
+    if 0 in coupling.shape[-2:]:
+        return np.zeros((*coupling.shape[:-2], 0))
     return np.clip(np.linalg.svd(coupling, compute_uv=False), 0.0, 1.0)
 
 

@@ -24,7 +24,7 @@ class Eigenbasis:
     spectrum : (direction,)
         Eigenvalues of the scatter: the variance of a direction times the number of samples. Descending in a block.
     loadings : (neuron, direction)
-        Orthonormal within a block.
+        Orthonormal within a block. No rows where the directions came from the samples alone.
     block : (direction,)
         The block of each direction, ascending.
     kept : (direction,)
@@ -109,11 +109,8 @@ def eigenbasis(
     (array([18.,  2.]), array([ True, False]))
     """
     blocks, neurons, _ = moments.scatter.shape
-    values = np.empty((blocks, neurons))
-    vectors = np.empty_like(moments.scatter)
-    for index, scatter in enumerate(moments.scatter):
-        ascending, basis = np.linalg.eigh(scatter)
-        values[index], vectors[index] = ascending[::-1], basis[:, ::-1]
+    ascending, vectors = np.linalg.eigh(moments.scatter)
+    values, vectors = ascending[:, ::-1], vectors[:, :, ::-1]
     total = float(multiplicity @ np.clip(values, 0.0, None).sum(axis=1))
 
     floor = noise_floor(moments, epsilon)
@@ -134,6 +131,53 @@ def eigenbasis(
         kept=kept[chosen],
         total=total,
     )
+
+
+def dual_basis(
+    gram: FloatArray, mean_square: float, *, variance: float | None, epsilon: float, leading_only: bool
+) -> tuple[Eigenbasis, FloatArray]:
+    """Principal directions by way of the samples, where neurons outnumber them.
+
+    Parameters
+    ----------
+    gram : (sample, sample)
+        Inner products of the centred samples.
+    mean_square : float
+        Largest squared mean of a neuron.
+    variance, epsilon, leading_only
+        As for `eigenbasis`.
+
+    Returns
+    -------
+    Eigenbasis
+        Of one block, without loadings: (0, direction).
+    scores : (sample, direction)
+        Orthonormal.
+
+    Examples
+    --------
+    >>> x = np.array([[1.0, 2, 2], [-1, -2, -2]])
+    >>> basis, scores = dual_basis(x @ x.T, 0.0, variance=None, epsilon=1e-7, leading_only=True)
+    >>> basis.spectrum.round(12), np.abs(scores[:, 0]).round(4)
+    (array([18.]), array([0.7071, 0.7071]))
+    """
+    count = len(gram)
+    ascending, vectors = scipy.linalg.eigh(gram)
+    values = ascending[::-1]
+    bound = float(np.trace(gram))
+    floor = max(epsilon**2 * max(bound, count * mean_square), count * np.finfo(np.float64).eps * bound)
+    rank = min(int((values > floor).sum()), count - 1)
+    kept = leading_directions(values[:rank], np.ones(rank, dtype=np.int64), variance)
+    if leading_only:
+        rank = int(kept.sum())
+    basis = Eigenbasis(
+        spectrum=values[:rank],
+        loadings=np.zeros((0, rank)),
+        block=np.zeros(rank, dtype=np.int64),
+        kept=kept[:rank],
+        total=bound,
+    )
+    return basis, vectors[:, ::-1][:, :rank]
 
 
 def leading_directions(
@@ -206,8 +250,8 @@ def project(samples: InexactArray, mean: InexactArray, weights: InexactArray, bl
     return scores
 
 
-def gram_correction(gram: InexactArray, block: IntArray) -> InexactArray:
-    """Upper-triangular T for which ``scores @ T`` is orthonormal to rounding.
+def gram_correction(gram: InexactArray) -> InexactArray:
+    """Upper-triangular T for which ``scores @ T`` is orthonormal to rounding; of one block.
 
     The covariance route loses orthogonality in directions of small variance: an error of the machine precision times
     the ratio of the largest variance to theirs. A Cholesky factor of the Gram matrix puts it right, and being
@@ -217,12 +261,6 @@ def gram_correction(gram: InexactArray, block: IntArray) -> InexactArray:
     ----------
     gram : (direction, direction)
         ``scores.conj().T @ scores``, near the identity.
-    block : (direction,)
-
-    Returns
-    -------
-    (direction, direction)
-        Block-diagonal.
 
     References
     ----------
@@ -231,16 +269,12 @@ def gram_correction(gram: InexactArray, block: IntArray) -> InexactArray:
     Examples
     --------
     >>> z = np.array([[2.0, 1.0], [0.0, 1.0]])
-    >>> np.round((z @ gram_correction(z.T @ z, np.zeros(2, int))), 12)
+    >>> np.round(z @ gram_correction(z.T @ z), 12)
     array([[1., 0.],
            [0., 1.]])
     """
-    correction = np.zeros_like(gram)
-    for _, columns in blocks_of(block):
-        lower = np.linalg.cholesky(gram[columns, columns])
-        identity = np.eye(lower.shape[0], dtype=lower.dtype)
-        correction[columns, columns] = scipy.linalg.solve_triangular(lower, identity, lower=True).conj().T
-    return correction
+    lower = np.linalg.cholesky(gram)
+    return np.asarray(scipy.linalg.solve_triangular(lower, np.eye(len(gram), dtype=gram.dtype), lower=True).conj().T)
 
 
 def blocks_of(block: IntArray) -> list[tuple[int, slice]]:

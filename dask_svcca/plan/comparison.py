@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dask_svcca.errors import MemoryLimitError
+from dask_svcca.plan.readings import choose_reading, divides
 from dask_svcca.plan.tasks import SubspaceTask, TileTask
 from dask_svcca.variables import PairStatus
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from dask_svcca.kernels.fourier import Grid
+    from dask_svcca.kernels.readings import Reading
     from dask_svcca.plan.parameters import Parameters
     from dask_svcca.plan.selection import BoolMatrix
 
@@ -114,45 +118,76 @@ def choose_group(representations: int, workers: int) -> int:
     return max(8, min(MAX_TILE, side))
 
 
-def choose_rows(samples: int, neurons: int, itemsize: int) -> int:
+def choose_rows(directions: int, itemsize: int) -> int:
     """Samples in a chunk of scores: chunks of about 4 MB for the widest representation.
 
     Examples
     --------
-    >>> choose_rows(10_000, 512, 4), choose_rows(500, 24, 4)
-    (2048, 500)
+    >>> choose_rows(512, 4), choose_rows(24, 4)
+    (2048, 43690)
     """
-    return max(1, min(samples, max(256, SCORE_CHUNK_BYTES // (neurons * itemsize))))
+    return max(256, SCORE_CHUNK_BYTES // (directions * itemsize))
 
 
-def subspace_memory(
-    *, samples: int, neurons: int, row_values: int, rows: int, chunk_rows: int, dtype: np.dtype[Any]
-) -> int:
-    """Memory of one subspace task in bytes, without keeping samples between its two passes.
+def subspace_memory(reading: Reading, *, shape: Sequence[int], chunk_rows: int, rows: int, dtype: np.dtype[Any]) -> int:
+    """Memory of one subspace task in bytes, without what it may keep between its two passes.
 
     Parameters
     ----------
-    samples, neurons : int
-    row_values : int
-        Values an example has in the store, positions included.
-    rows, chunk_rows : int
-        Samples in a chunk of scores, examples in a chunk of activations.
+    reading : Reading
+    shape : sequence of int
+        Of the activations.
+    chunk_rows : int
+        Examples in a chunk of activations.
+    rows : int
+        Samples in a chunk of scores.
     dtype : numpy.dtype
         Of the activations.
     """
-    chunk = chunk_rows * row_values * (2 * dtype.itemsize) + chunk_rows * neurons * 16
-    # Scatter of the chunk and of all, eigenvectors, and what the eigensolver works in.
-    square = 6 * neurons * neurons * 8
-    directions = min(neurons, samples - 1)
-    scores = 3 * min(samples, rows + chunk_rows) * directions * 8
-    return chunk + square + scores
+    blocks, neurons = len(reading.multiplicity), reading.neurons(shape[-1])
+    samples = reading.samples(shape[0])
+    itemsize = 16 if reading.grid else 8
+    stored = chunk_rows * math.prod(shape[1:]) * dtype.itemsize
+    chunk_samples = reading.samples(chunk_rows)
+    read = chunk_samples * blocks * neurons * itemsize
+    directions = min(neurons, samples) * blocks
+    scores = 3 * min(samples, rows + chunk_samples) * directions * itemsize
+    if blocks == 1 and neurons > samples:
+        # The Gram matrix of the samples, its eigenvectors, and what the eigensolver works in.
+        square = 4 * samples * samples * 8
+    else:
+        # Scatter of the chunk and of all, eigenvectors, and what the eigensolver works in.
+        square = 5 * blocks * neurons * neurons * itemsize
+    return 2 * stored + 3 * read + square + scores
 
 
-def pair_memory(*, directions: int, rows: int, itemsize: int) -> int:
-    """Memory in bytes of the smallest piece of a tile: one pair of the widest representations."""
-    product = directions * directions * (8 + itemsize + 8 + 8)
-    operands = 2 * directions * rows * itemsize
-    return product + operands
+def pair_memory(reading: Reading, *, shape: Sequence[int], rows: int, precision: str) -> int:
+    """Memory in bytes of the smallest piece of a tile: a representation against another like it."""
+    samples, neurons = reading.samples(shape[0]), reading.neurons(shape[-1])
+    blocks, width = len(reading.multiplicity), min(neurons, samples)
+    itemsize = np.dtype(precision).itemsize * (2 if reading.grid else 1)
+    return blocks * width * (width * 3 * itemsize + 2 * min(rows, samples) * itemsize)
+
+
+def needed_folds(grids: Sequence[Grid], missing: BoolMatrix) -> dict[int, tuple[Grid, ...]]:
+    """Coarser grids that each representation is folded on, for the pairs that are missing.
+
+    Examples
+    --------
+    >>> needed_folds([(8, 8), (4, 4), ()], np.ones((3, 3), dtype=bool))
+    {0: ((4, 4),)}
+    """
+    members: dict[Grid, list[int]] = {}
+    for index, grid in enumerate(grids):
+        members.setdefault(grid, []).append(index)
+    found: dict[int, tuple[Grid, ...]] = {}
+    for fine, coarse in itertools.permutations(filter(None, members), 2):
+        if divides(coarse, fine):
+            partners = missing[np.ix_(members[fine], members[coarse])].any(axis=1)
+            for index, asked in zip(members[fine], partners, strict=True):
+                if asked:
+                    found[index] = (*found.get(index, ()), coarse)
+    return found
 
 
 def make_plan(
@@ -197,29 +232,25 @@ def make_plan(
     """
     count = len(representations)
     missing = selected & (status == PairStatus.MISSING)
-    needed = missing.any(axis=1) & ~ready
-    itemsize = np.dtype(parameters.precision).itemsize
-
-    subspaces, subspace_bytes, widest = [], 0, 0
+    needed = missing.any(axis=1)
+    readings = [
+        choose_reading(dims, shape, parameters)
+        for dims, shape in zip(representations["dims"], representations["shape"], strict=True)
+    ]
+    folds = needed_folds([reading.grid for reading in readings], missing) if parameters.match == "fold" else {}
+    subspaces, subspace_bytes = [], 0
     for index, (label, row) in enumerate(representations.iterrows()):
-        samples, neurons = row["shape"][0], row["shape"][-1]
-        widest = max(widest, min(neurons, samples - 1))
-        if not needed[index]:
-            continue
-        size = subspace_memory(
-            samples=samples,
-            neurons=neurons,
-            row_values=math.prod(row["shape"][1:]),
-            rows=rows,
-            chunk_rows=rows_per_chunk[index],
-            dtype=np.dtype(row["dtype"]),
-        )
-        _must_fit(f"the subspace of {label!r}, {samples} x {neurons} neurons,", size, memory)
-        subspace_bytes = max(subspace_bytes, size)
-        dims = row["dims"]
-        subspaces.append(
-            SubspaceTask(str(label), paths[index], row["digest"], spatial=len(dims) - 2, tokens="token" in dims)
-        )
+        for grid in ((), *folds.get(index, ())):
+            if not needed[index] or (not grid and ready[index]):
+                continue
+            reading = replace(readings[index], grid=grid) if grid else readings[index]
+            size = subspace_memory(
+                reading, shape=row["shape"], chunk_rows=rows_per_chunk[index], rows=rows, dtype=np.dtype(row["dtype"])
+            )
+            _must_fit(f"the subspace of {label!r}, an array of shape {row['shape']},", size, memory)
+            subspace_bytes = max(subspace_bytes, size)
+            samples, tokens = reading.samples(row["shape"][0]), "token" in row["dims"]
+            subspaces.append(SubspaceTask(str(label), paths[index], row["digest"], reading, samples, tokens, grid))
 
     tiles = []
     for first in range(0, count, group):
@@ -228,19 +259,24 @@ def make_plan(
             if missing[a, b].any():
                 mask = np.packbits(missing[a, b]).tobytes()
                 tiles.append(TileTask(first // group, second // group, tuple(paths[a]), tuple(paths[b]), mask))
-    smallest = pair_memory(directions=widest, rows=rows, itemsize=itemsize)
+    smallest = max(
+        (
+            pair_memory(reading, shape=shape, rows=rows, precision=parameters.precision)
+            for reading, shape in set(zip(readings, map(tuple, representations["shape"]), strict=True))
+        ),
+        default=0,
+    )
     if tiles:
         _must_fit("one pair of the widest representations", smallest, memory)
-    upper = np.triu_indices(count)
     return Plan(
         representations=count,
-        pairs=int(selected[upper].sum()),
-        pairs_done=int((selected & ~missing)[upper].sum()),
+        pairs=int(np.count_nonzero(np.triu(selected))),
+        pairs_done=int(np.count_nonzero(np.triu(selected & ~missing))),
         subspaces=tuple(subspaces),
         tiles=tuple(tiles),
         group=group,
         rows=rows,
-        bytes_to_read=int(representations["nbytes"].to_numpy()[needed].sum()) if count else 0,
+        bytes_to_read=int(representations["nbytes"].to_numpy()[needed & ~ready].sum()),
         subspace_bytes=subspace_bytes,
         tile_bytes=max(smallest, memory - PROCESS_BYTES) if tiles else 0,
     )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dask_svcca.kernels.fourier import Grid
+    from dask_svcca.kernels.readings import Reading
     from dask_svcca.plan.parameters import Parameters
 
 
@@ -36,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class SubspaceTask:
-    """Make the subspace of one representation.
+    """Make the subspace of one representation under one reading.
 
     Attributes
     ----------
@@ -44,17 +46,38 @@ class SubspaceTask:
         Name for people, and place below the root of either store.
     digest : str
         Of the activations; a subspace made from others is made again.
-    spatial : int
-        Number of axes between examples and neurons.
+    reading : Reading
+    samples : int
+        How many it has, without regard to masked tokens.
     tokens : bool
-        Whether that axis is one of tokens.
+        Whether its axis is one of tokens, to which a mask applies.
+    fold : tuple of int
+        Coarser grid that the representation is folded on for its partners; empty for its own reading.
     """
 
     label: str
     path: str
     digest: str
-    spatial: int
+    reading: Reading
+    samples: int
     tokens: bool
+    fold: Grid = ()
+
+    @property
+    def place(self) -> str:
+        """Where the subspace lies below the root of the comparison."""
+        return subspace_place(self.path, self.fold)
+
+
+def subspace_place(path: str, fold: Grid = ()) -> str:
+    """Where a subspace lies below the root of a comparison.
+
+    Examples
+    --------
+    >>> subspace_place("a/b/c"), subspace_place("a/b/c", (4, 4))
+    ('subspaces/a/b/c', 'subspaces-4x4/a/b/c')
+    """
+    return f"subspaces{'-' if fold else ''}{'x'.join(map(str, fold))}/{path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +113,11 @@ class TileTask:
 
 @dataclass(frozen=True, slots=True)
 class TileReport:
-    """How many pairs of a tile were computed, failed, or stay missing because a subspace is."""
+    """What became of the pairs asked for in a tile; missing are those whose subspace is."""
 
     row: int
     column: int
     done: int
     failed: int
+    incompatible: int
     missing: int

@@ -19,18 +19,37 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, StorePath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dask_svcca.kernels._types import InexactArray
 
 from dask_svcca.errors import StoreFormatError
 
+_MOST_BUFFERS = 512
+"""Buffers handed to one system call; Linux takes up to 1,024."""
+
 StoreLike: TypeAlias = str | os.PathLike[str] | Store | StorePath
+
+_NO_GROUP = (zarr.errors.GroupNotFoundError, zarr.errors.NodeTypeValidationError, zarr.errors.ContainsArrayError)
 
 
 def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
     """Create a group with attributes at the root of an empty store."""
-    return zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
+    try:
+        return zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
+    except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
+        raise StoreFormatError(
+            f"there is something at {describe(store)!r} already, and it is not ours; choose another place"
+        ) from None
+
+
+def is_group(store: StoreLike) -> bool:
+    """Whether there is a zarr v3 group, ours or not."""
+    try:
+        zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
+    except (OSError, *_NO_GROUP):
+        return False
+    return True
 
 
 def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.Group:
@@ -38,7 +57,7 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
     try:
         # What was consolidated may be older than what is there.
         root = zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
-    except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.NodeTypeValidationError):
+    except (FileNotFoundError, NotADirectoryError, *_NO_GROUP):
         raise StoreFormatError(
             f"no {kind} at {describe(store)!r}: there is no zarr v3 group. Is the path right, and was the {kind} created?"
         ) from None
@@ -106,8 +125,8 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
         stack.extend((Path(entry.path), f"{path}/{entry.name}".lstrip("/"), level + 1) for entry in entries)
 
 
-def read_scores(root: zarr.Group, path: str, chunk: int, out: InexactArray) -> None:
-    """Read one chunk of an uncompressed scores array into a buffer.
+def read_scores(root: zarr.Group, path: str, chunk: int, out: Sequence[InexactArray]) -> None:
+    """Read one chunk of an uncompressed scores array, cut by direction, into buffers.
 
     Parameters
     ----------
@@ -116,20 +135,39 @@ def read_scores(root: zarr.Group, path: str, chunk: int, out: InexactArray) -> N
         Of the array, below the root.
     chunk : int
         Index along samples.
-    out : (direction, sample)
-        Contiguous; the whole chunk, so that the rows behind the last sample become zero.
+    out : sequence of (direction, sample)
+        Contiguous; together all directions, and each the whole chunk, so that rows behind the last sample become zero.
     """
     local = directory(root)
     if local is not None:
-        with (local / path / "c" / str(chunk) / "0").open("rb", buffering=0) as file:
-            count = file.readinto(memoryview(out).cast("B"))
-        if count != out.nbytes:
-            raise OSError(f"chunk {chunk} of {path!r} has {count} bytes where {out.nbytes} were expected")
+        descriptor = os.open(local / path / "c" / str(chunk) / "0", os.O_RDONLY)
+        try:
+            _read_into(descriptor, [memoryview(part).cast("B") for part in out], path)
+        finally:
+            os.close(descriptor)
         return
     array = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")
-    rows = np.asarray(array[chunk * out.shape[1] : (chunk + 1) * out.shape[1]])
-    out[:, : rows.shape[0]] = rows.T
-    out[:, rows.shape[0] :] = 0
+    length = out[0].shape[1]
+    rows = np.asarray(array[chunk * length : (chunk + 1) * length])
+    start = 0
+    for part in out:
+        part[:, : len(rows)] = rows[:, start : start + len(part)].T
+        part[:, len(rows) :] = 0
+        start += len(part)
+
+
+def _read_into(descriptor: int, views: list[memoryview], path: str) -> None:
+    wanted = sum(view.nbytes for view in views)
+    offset = 0
+    while views:
+        count = os.preadv(descriptor, views[:_MOST_BUFFERS], offset)
+        if count == 0:
+            raise OSError(f"a chunk of {path!r} has {offset} bytes where {wanted} were expected")
+        offset += count
+        while views and count >= views[0].nbytes:
+            count -= views.pop(0).nbytes
+        if count:
+            views[0] = views[0][count:]
 
 
 def consolidate(root: zarr.Group) -> None:

@@ -128,9 +128,10 @@ class ComparisonStore:
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write variables along the representations, for both axes."""
-        for variable in REPRESENTATION_VARIABLES:
+        # The labels of the first axis last: as many as there are, so many representations are known.
+        for variable in reversed(REPRESENTATION_VARIABLES):
             if variable.name in columns:
-                for axis in AXES:
+                for axis in reversed(AXES):
                     _write_column(self.root, variable, axis, columns[variable.name])
 
     def resize(self, count: int) -> None:
@@ -141,10 +142,12 @@ class ComparisonStore:
 
     def invalidate(self, rows: npt.NDArray[np.integer[Any]]) -> None:
         """Forget the pairs of some representations, whose activations have changed."""
-        status = self.array(PAIR_STATUS.name)
-        for index in rows:
-            status[index, :] = PairStatus.MISSING
-            status[:, index] = PairStatus.MISSING
+        pairs = [array for _, array in self.root.arrays() if array.ndim == 2]
+        # The status first: a pair without a value must not say that it has one.
+        for array in sorted(pairs, key=lambda array: array.basename != PAIR_STATUS.name):
+            for index in rows:
+                array[index, :] = array.fill_value
+                array[:, index] = array.fill_value
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The zarr array of a variable."""

@@ -41,13 +41,17 @@ class SubspaceRecord:
 
     Attributes
     ----------
-    path : str
+    place : str
         Below the root of the comparison.
     digest : str
         Of the activations it was made from.
     problem : str
         Why there is no subspace; empty if there is one.
     samples, neurons : int
+    domain : str
+        What a sample is.
+    grid : tuple of int
+        Of the DFT; empty where there is none.
     variance_kept : float
     blocks : tuple of Block
         In the order of the stored directions.
@@ -57,11 +61,13 @@ class SubspaceRecord:
         Of the scores.
     """
 
-    path: str
+    place: str
     digest: str
     problem: str
     samples: int = 0
     neurons: int = 0
+    domain: str = ""
+    grid: tuple[int, ...] = ()
     variance_kept: float = float("nan")
     blocks: tuple[Block, ...] = ()
     rows: int = 1
@@ -83,19 +89,21 @@ class SubspaceRecord:
         return sum(block.kept * block.multiplicity for block in self.blocks)
 
 
-def read_record(root: zarr.Group, path: str) -> SubspaceRecord | None:
+def read_record(root: zarr.Group, place: str) -> SubspaceRecord | None:
     """Record of one subspace; None where it was not made yet, or not finished."""
-    attributes = _io.read_attributes(root, f"subspaces/{path}")
+    attributes = _io.read_attributes(root, place)
     if attributes is None or "digest" not in attributes:
         return None
     if attributes["problem"]:
-        return SubspaceRecord(path, attributes["digest"], attributes["problem"])
+        return SubspaceRecord(place, attributes["digest"], attributes["problem"])
     return SubspaceRecord(
-        path=path,
+        place=place,
         digest=attributes["digest"],
         problem="",
         samples=attributes["samples"],
         neurons=attributes["neurons"],
+        domain=attributes["domain"],
+        grid=tuple(attributes["grid"]),
         variance_kept=attributes["variance_kept"],
         blocks=tuple(Block(*block) for block in attributes["blocks"]),
         rows=attributes["rows"],
@@ -103,9 +111,9 @@ def read_record(root: zarr.Group, path: str) -> SubspaceRecord | None:
     )
 
 
-def write_failure(root: zarr.Group, path: str, digest: str, problem: str) -> None:
+def write_failure(root: zarr.Group, place: str, digest: str, problem: str) -> None:
     """Record why a representation has no subspace."""
-    group = _begin(root, path)
+    group = root.create_group(place, overwrite=True)
     group.update_attributes({"digest": digest, "problem": problem})
 
 
@@ -113,10 +121,10 @@ class SubspaceWriter:
     """One subspace on its way into a comparison: scores chunk by chunk, then the rest, then the record."""
 
     def __init__(
-        self, root: zarr.Group, path: str, *, samples: int, directions: int, rows: int, dtype: np.dtype[Any]
+        self, root: zarr.Group, place: str, *, samples: int, directions: int, rows: int, dtype: np.dtype[Any]
     ) -> None:
-        self._group = _begin(root, path)
-        self._rows = rows
+        self._group = root.create_group(place, overwrite=True)
+        self.rows = rows
         array = self._group.create_array(
             "scores",
             shape=(samples, directions),
@@ -134,19 +142,21 @@ class SubspaceWriter:
 
     def write_scores(self, chunk: int, scores: InexactArray) -> None:
         """Write one chunk of scores, (sample, direction)."""
-        start = chunk * self._rows
+        start = chunk * self.rows
         self._scores[start : start + len(scores)] = scores.astype(self._scores.dtype)
 
     def read_scores(self, chunk: int) -> InexactArray:
         """Read back one chunk of scores, (sample, direction)."""
-        start = chunk * self._rows
-        return np.asarray(self._scores[start : start + self._rows])
+        start = chunk * self.rows
+        return np.asarray(self._scores[start : start + self.rows])
 
     def finish(
         self,
         *,
         digest: str,
         neurons: int,
+        domain: str,
+        grid: tuple[int, ...],
         blocks: tuple[Block, ...],
         variance_kept: float,
         arrays: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]],
@@ -162,13 +172,12 @@ class SubspaceWriter:
                 "problem": "",
                 "samples": self._scores.shape[0],
                 "neurons": neurons,
+                "domain": domain,
+                "grid": list(grid),
                 "variance_kept": variance_kept,
                 "blocks": [[b.index, b.multiplicity, b.directions, b.kept] for b in blocks],
-                "rows": self._rows,
+                "rows": self.rows,
                 "dtype": str(self._scores.dtype),
             }
         )
 
-
-def _begin(root: zarr.Group, path: str) -> zarr.Group:
-    return root.create_group(f"subspaces/{path}", overwrite=True)

@@ -103,15 +103,25 @@ class _Writer:
         whole = self.pending[0] if len(self.pending) == 1 else np.concatenate(self.pending)
         end = gathered if last else gathered - gathered % rows
         for start in range(0, end, rows):
-            chunk = np.ascontiguousarray(whole[start : start + rows])
+            chunk = whole[start : start + rows]
             self.array[self.written : self.written + len(chunk)] = chunk
-            self.digests.append(hashlib.sha256(chunk).digest())
+            self.digests.append(chunk_digest(chunk))
             self.written += len(chunk)
         self.pending = [whole[end:].copy()] if end < gathered else []
 
     def finish(self) -> None:
-        digest = hashlib.sha256(b"".join(self.digests)).hexdigest()[:32]
+        digest = combined_digest(self.digests)
         self.group.update_attributes({**self.attributes, "digest": digest, "complete": True})
+
+
+def chunk_digest(chunk: npt.NDArray[Any]) -> bytes:
+    """Digest of the values of one chunk of activations, as it is stored and as it is read."""
+    return hashlib.sha256(np.ascontiguousarray(chunk)).digest()
+
+
+def combined_digest(digests: Iterable[bytes]) -> str:
+    """Digest of a representation from those of its chunks, in order."""
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:32]
 
 
 class Zoo:
@@ -310,14 +320,22 @@ class Zoo:
         name = RepresentationName(model, checkpoint, layer)
         if isinstance(activations, xr.DataArray) and dims is None and "example" in activations.dims:
             options["dims"] = dims = tuple(map(str, activations.dims))
+        # What an earlier attempt began is begun anew.
+        self._writers.pop(name, None)
         rows = 0
-        for batch in _batches(activations, name, dims, self.n_examples):
-            self.append(*name, batch, **options)
-            rows += len(batch)
-            options["overwrite"] = False
-        if rows != self.n_examples:
+        try:
+            for batch in _batches(activations, name, dims, self.n_examples):
+                length = batch.shape[_example_axis(dims)] if batch.ndim else 0
+                if rows == self.n_examples and length:
+                    self._retract(name)
+                    raise _mismatch(name, rows + length, self.n_examples, more=True)
+                if length:
+                    self.append(*name, batch, **options)
+                rows += length
+            if rows != self.n_examples:
+                raise _mismatch(name, rows, self.n_examples)
+        finally:
             self._writers.pop(name, None)
-            raise _mismatch(name, rows, self.n_examples)
 
     def append(
         self,
@@ -343,6 +361,7 @@ class Zoo:
             )
         name = RepresentationName(model, checkpoint, layer)
         values = np.asarray(batch)
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
         canonical = _canonical_dims(dims, values.ndim, name)
         if dims is not None:
             values = values.transpose([list(dims).index(dim) for dim in canonical])
@@ -367,6 +386,8 @@ class Zoo:
             if self._index is not None:
                 attributes = _io.read_attributes(self._root, name.path)
                 self._index[name] = _from_attributes(attributes or {})
+                self._index = dict(sorted(self._index.items(), key=lambda item: _order(item[1])))
+                self._unfinished = [other for other in self._unfinished if other != name]
 
     def _begin(
         self,
@@ -381,9 +402,12 @@ class Zoo:
         overwrite: bool,
     ) -> _Writer:
         name.check()
-        if values.dtype.kind != "f":
+        if name.model in self._read_coords():
+            raise ValueError(f"a model cannot be called {name.model!r}: a coordinate of the examples has that name")
+        if values.dtype.kind != "f" or values.dtype.itemsize > 8:
             raise InvalidActivationsError(
-                f"activations of {name.label!r} are {values.dtype}; write floats, for example x.astype('float32')"
+                f"activations of {name.label!r} are {values.dtype}; write float16, float32 or float64, for example "
+                f"x.astype('float32')"
             )
         if 0 in values.shape[1:]:
             raise InvalidActivationsError(f"activations of {name.label!r} have an empty axis: shape {values.shape}")
@@ -397,8 +421,7 @@ class Zoo:
         row_bytes = max(1, math.prod(shape[1:]) * values.dtype.itemsize)
         rows = max(1, min(self.n_examples, CHUNK_BYTES // row_bytes))
         if present is not None:
-            # A replaced representation must not look complete while its chunks change.
-            zarr.open_group(self._root.store, path=self._path(name), mode="r+").update_attributes({"complete": False})
+            self._retract(name)
         array = self._root.create_array(
             f"{name.path}/activations",
             shape=shape,
@@ -411,15 +434,23 @@ class Zoo:
         attributes = {
             **(dict(attrs) if attrs else {}),
             **name._asdict(),
-            "step": step,
-            "depth": depth,
+            "step": _plain(step),
+            "depth": _plain(depth),
             "dims": list(dims),
             "shape": list(shape),
             "dtype": str(values.dtype),
             "rows": rows,
         }
         group = zarr.open_group(self._root.store, path=self._path(name), mode="r+")
-        return _Writer(array, group, attributes)
+        # A chunk of zeros that is not there would look like one that was lost.
+        return _Writer(array.with_config({"write_empty_chunks": True}), group, attributes)
+
+    def _retract(self, name: RepresentationName) -> None:
+        """Mark a representation as unfinished: it must not look complete while its chunks change, or are too many."""
+        zarr.open_group(self._root.store, path=self._path(name), mode="r+").attrs.put({"complete": False})
+        if self._index is not None:
+            self._index.pop(name, None)
+            self._unfinished = sorted({*self._unfinished, name})
 
     def _path(self, name: RepresentationName, *parts: str) -> str:
         return "/".join(part for part in (self._root.path, name.path, *parts) if part)
@@ -486,18 +517,16 @@ def create_zoo(
     """
     ids = _example_ids(examples)
     digest = _digest(ids)
+    if coords and "example" in coords:
+        raise ValueError("the coordinate 'example' holds the ids, given as examples=; call the other one otherwise")
     values = {"example": ids, **{name: np.asarray(value) for name, value in (coords or {}).items()}}
     for name, value in values.items():
         if value.shape != ids.shape:
             raise MismatchedExamplesError(
                 f"coordinate {name!r} has shape {value.shape}; there are {len(ids)} examples"
             )
-    try:
+    if _io.is_group(store):
         zoo = open_zoo(store, mode="r+")
-    except StoreFormatError:
-        if _occupied(store):
-            raise
-    else:
         if not exist_ok:
             raise StoreFormatError(
                 f"there is a zoo at {_io.describe(store)!r} already; open it with open_zoo(store, mode='r+'), or "
@@ -579,14 +608,6 @@ def _digest(ids: npt.NDArray[Any]) -> str:
     return hashlib.sha256("\0".join(map(str, ids)).encode()).hexdigest()[:32]
 
 
-def _occupied(store: StoreLike) -> bool:
-    try:
-        root = zarr.open_group(store, mode="r")
-    except FileNotFoundError:
-        return False
-    return "format" in root.attrs or next(iter(root.group_keys()), None) is not None
-
-
 def _batches(
     activations: npt.ArrayLike | Iterable[npt.ArrayLike],
     name: RepresentationName,
@@ -598,7 +619,7 @@ def _batches(
             yield np.asarray(batch)
         return
     values: Any = activations if hasattr(activations, "shape") else np.asarray(activations)
-    along = list(dims).index("example") if dims is not None and "example" in dims else 0
+    along = _example_axis(dims)
     if values.ndim == 0 or values.shape[along] != examples:
         raise _mismatch(name, values.shape[along] if values.ndim else 0, examples)
     if isinstance(values, xr.DataArray):
@@ -612,6 +633,15 @@ def _batches(
         index = [slice(None)] * values.ndim
         index[along] = slice(start, stop)
         yield np.asarray(values[tuple(index)])
+
+
+def _example_axis(dims: Sequence[str] | None) -> int:
+    return list(dims).index("example") if dims is not None and "example" in dims else 0
+
+
+def _plain(number: float | None) -> float | None:
+    """A number as JSON takes it: not NumPy's."""
+    return number.item() if isinstance(number, np.generic) else number
 
 
 def _canonical_dims(dims: Sequence[str] | None, ndim: int, name: RepresentationName) -> tuple[str, ...]:
@@ -650,11 +680,14 @@ def _not_found(name: RepresentationName, index: Mapping[RepresentationName, Repr
 
 
 def _compressors(compression: Compression) -> zarr.codecs.BloscCodec | zarr.codecs.ZstdCodec | None:
-    if compression == "none":
-        return None
-    if compression == "zstd":
-        return zarr.codecs.ZstdCodec(level=1, checksum=True)
-    return zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+    match compression:
+        case "none":
+            return None
+        case "zstd":
+            return zarr.codecs.ZstdCodec(level=1, checksum=True)
+        case "lz4":
+            return zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+    raise ValueError(f"compression is one of 'lz4', 'zstd', 'none'; got {compression!r}")
 
 
 def _from_attributes(attributes: Mapping[str, Any]) -> Representation:
@@ -671,8 +704,6 @@ def _from_attributes(attributes: Mapping[str, Any]) -> Representation:
 
 
 def _name_of(path: str) -> RepresentationName:
-
-
     return RepresentationName(*map(unquote, path.split("/")))
 
 

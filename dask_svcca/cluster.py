@@ -1,0 +1,194 @@
+"""Dask clusters: one of processes on this machine for as long as it is needed, or one that runs already."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing.resource_tracker
+import os
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import dask.utils
+import distributed
+import distributed.utils
+from distributed.system import CPU_COUNT, MEMORY_LIMIT
+
+from dask_svcca.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ENVIRONMENT: Final = {
+    # A fresh buffer for every chunk would be handed back to the system and faulted in again, page by page: with
+    # Dask's own 64 KiB, reading is several times slower.
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    # Processes are the parallelism: BLAS threads on top would fight over the same cores.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+"""What worker processes of a local cluster start with; an allocator reads it only then."""
+
+CONNECT_SECONDS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a local cluster would have.
+
+    Attributes
+    ----------
+    workers : int
+        Processes, of one thread each.
+    memory : int
+        Bytes each of them may take.
+    """
+
+    workers: int
+    memory: int
+
+
+def local_resources(workers: int | None = None, memory: str | int | None = None) -> Resources:
+    """Size of a local cluster: by default a worker for each core, and all memory shared between them.
+
+    Parameters
+    ----------
+    workers : int, optional
+    memory : str or int, optional
+        Of each worker: bytes, or text such as ``"4GiB"``.
+
+    Raises
+    ------
+    ClusterError
+        Where the numbers make no sense, or the machine has not so much memory.
+
+    Examples
+    --------
+    >>> local_resources(2, "1GiB")
+    Resources(workers=2, memory=1073741824)
+    """
+    count = CPU_COUNT if workers is None else workers
+    if count < 1:
+        raise ClusterError(f"a cluster needs at least one worker; got {count}")
+    if memory is None:
+        return Resources(count, int(MEMORY_LIMIT) // count)
+    try:
+        limit = int(dask.utils.parse_bytes(memory))
+    except ValueError:
+        raise ClusterError(f"{memory!r} is not an amount of memory; write it like 4GiB or 500MB") from None
+    if limit < 1 or limit * count > MEMORY_LIMIT:
+        raise ClusterError(
+            f"{count} workers of {dask.utils.format_bytes(limit)} each do not fit into the "
+            f"{dask.utils.format_bytes(int(MEMORY_LIMIT))} of this machine. Use fewer workers, or less memory for each"
+        )
+    return Resources(count, limit)
+
+
+@contextlib.contextmanager
+def connect(
+    address: str | None = None, *, workers: int | None = None, memory: str | int | None = None
+) -> Iterator[distributed.Client]:
+    """A client, for as long as the context lasts: of a scheduler that runs, or of a local cluster of its own.
+
+    Nothing of a local cluster can be reached from another machine, it has no dashboard, and it is gone when the
+    context ends, however that comes about.
+
+    Parameters
+    ----------
+    address : str, optional
+        Of a running scheduler, such as ``tcp://10.0.0.1:8786``. Its workers keep their own settings.
+    workers, memory : optional
+        Of a local cluster, see `local_resources`.
+
+    Yields
+    ------
+    distributed.Client
+
+    Raises
+    ------
+    ClusterError
+        Where no scheduler answers, or the local cluster cannot be what was asked for.
+
+    Examples
+    --------
+    >>> with connect(workers=2) as client:  # doctest: +SKIP
+    ...     dask_svcca.compare(zoo, "comparison.zarr", client=client)
+    """
+    if address is None:
+        with _local(local_resources(workers, memory)) as client:
+            yield client
+        return
+    if workers is not None or memory is not None:
+        raise ClusterError(
+            f"a scheduler was given, {address!r}: it has the workers and the memory it has. Leave out either the "
+            f"scheduler, or workers and memory"
+        )
+    try:
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"no Dask scheduler answers at {address!r} ({type(error).__name__}: {error}). Is it running, and is this "
+            f"its address? 'dask scheduler' prints it as it starts"
+        ) from None
+    with client:
+        yield client
+
+
+@contextlib.contextmanager
+def _local(resources: Resources) -> Iterator[distributed.Client]:
+    opened = contextlib.ExitStack()
+    try:
+        with _environment(ENVIRONMENT), _interrupts_held():
+            cluster = opened.enter_context(
+                distributed.LocalCluster(
+                    n_workers=resources.workers,
+                    threads_per_worker=1,
+                    memory_limit=resources.memory,
+                    host="127.0.0.1",
+                    dashboard_address=None,
+                    silence_logs=logging.ERROR,
+                )
+            )
+            client = opened.enter_context(distributed.Client(cluster, set_as_default=False))
+        yield client
+    finally:
+        # Lost connections are no news now, and a second Ctrl-C must not leave workers behind.
+        with distributed.utils.silence_logging_cmgr(logging.CRITICAL), _interrupts_held():
+            opened.close()
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables, which processes started meanwhile inherit; a nanny takes them over for restarts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back Ctrl-C until the end of the block; threads and processes started in it never see one.
+
+    A terminal sends it to all processes. Workers would end by themselves, with a traceback each, and this process
+    could no longer end them in order.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Started later, by the first worker, it would lift the mask again.
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
