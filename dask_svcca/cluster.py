@@ -10,10 +10,11 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import dask.system
 import dask.utils
 import distributed
 import distributed.utils
-from distributed.system import CPU_COUNT, MEMORY_LIMIT
+from distributed.system import MEMORY_LIMIT
 
 from dask_svcca.errors import ClusterError
 
@@ -70,7 +71,7 @@ def local_resources(workers: int | None = None, memory: str | int | None = None)
     >>> local_resources(2, "1GiB")
     Resources(workers=2, memory=1073741824)
     """
-    count = CPU_COUNT if workers is None else workers
+    count = dask.system.CPU_COUNT if workers is None else workers
     if count < 1:
         raise ClusterError(f"a cluster needs at least one worker; got {count}")
     if memory is None:
@@ -148,7 +149,9 @@ def _local(resources: Resources) -> Iterator[distributed.Client]:
                     threads_per_worker=1,
                     memory_limit=resources.memory,
                     host="127.0.0.1",
-                    dashboard_address=None,
+                    # Without an address, the scheduler's HTTP server would fight for Dask's usual port.
+                    dashboard_address="127.0.0.1:0",
+                    scheduler_kwargs={"dashboard": False},
                     silence_logs=logging.ERROR,
                 )
             )

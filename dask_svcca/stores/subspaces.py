@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
-import zarr.codecs
 
-from dask_svcca.stores import _io
+from dask_svcca.stores import _chunked, _io
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import zarr
 
     from dask_svcca.kernels._types import InexactArray
 
@@ -113,8 +112,7 @@ def read_record(root: zarr.Group, place: str) -> SubspaceRecord | None:
 
 def write_failure(root: zarr.Group, place: str, digest: str, problem: str) -> None:
     """Record why a representation has no subspace."""
-    group = root.create_group(place, overwrite=True)
-    group.update_attributes({"digest": digest, "problem": problem})
+    _chunked.write_group(root, place, {"digest": digest, "problem": problem}, clear=True)
 
 
 class SubspaceWriter:
@@ -123,32 +121,28 @@ class SubspaceWriter:
     def __init__(
         self, root: zarr.Group, place: str, *, samples: int, directions: int, rows: int, dtype: np.dtype[Any]
     ) -> None:
-        self._group = root.create_group(place, overwrite=True)
+        self._root, self._place = root, place
         self.rows = rows
-        array = self._group.create_array(
-            "scores",
+        # The record of an earlier attempt goes first: it must not vouch for scores that change.
+        _chunked.write_group(root, place, {}, clear=True)
+        # Column-major: a tile reads whole runs of directions straight into its product's operand.
+        self._scores = _chunked.ChunkedArray(
+            root,
+            f"{place}/scores",
             shape=(samples, directions),
-            chunks=(rows, directions),
+            rows=rows,
             dtype=dtype,
-            # Direction by direction on disk: a tile reads whole runs of directions straight into its product's operand.
-            filters=[zarr.codecs.TransposeCodec(order=(1, 0))],
-            compressors=None,
-            fill_value=0,
-            dimension_names=("sample", "direction"),
-            overwrite=True,
+            dims=("sample", "direction"),
+            column_major=True,
         )
-        # A chunk of zeros that is not there would look like one that was lost.
-        self._scores = array.with_config({"write_empty_chunks": True})
 
     def write_scores(self, chunk: int, scores: InexactArray) -> None:
         """Write one chunk of scores, (sample, direction)."""
-        start = chunk * self.rows
-        self._scores[start : start + len(scores)] = scores.astype(self._scores.dtype)
+        self._scores.write(chunk, scores.astype(self._scores.dtype, copy=False))
 
     def read_scores(self, chunk: int) -> InexactArray:
         """Read back one chunk of scores, (sample, direction)."""
-        start = chunk * self.rows
-        return np.asarray(self._scores[start : start + self.rows])
+        return self._scores.read(chunk)
 
     def finish(
         self,
@@ -163,21 +157,17 @@ class SubspaceWriter:
     ) -> None:
         """Write the small arrays, given with their dims, and last of all the record that makes it count."""
         for name, (dims, values) in arrays.items():
-            self._group.create_array(
-                name, data=np.ascontiguousarray(values), compressors=None, dimension_names=dims, overwrite=True
-            )
-        self._group.update_attributes(
-            {
-                "digest": digest,
-                "problem": "",
-                "samples": self._scores.shape[0],
-                "neurons": neurons,
-                "domain": domain,
-                "grid": list(grid),
-                "variance_kept": variance_kept,
-                "blocks": [[b.index, b.multiplicity, b.directions, b.kept] for b in blocks],
-                "rows": self.rows,
-                "dtype": str(self._scores.dtype),
-            }
-        )
-
+            _chunked.write_array(self._root, f"{self._place}/{name}", values, dims)
+        record = {
+            "digest": digest,
+            "problem": "",
+            "samples": self._scores.shape[0],
+            "neurons": neurons,
+            "domain": domain,
+            "grid": list(grid),
+            "variance_kept": variance_kept,
+            "blocks": [[b.index, b.multiplicity, b.directions, b.kept] for b in blocks],
+            "rows": self.rows,
+            "dtype": str(self._scores.dtype),
+        }
+        _chunked.write_group(self._root, self._place, record)

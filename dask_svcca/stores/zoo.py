@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
-import zarr.codecs
 
 from dask_svcca.errors import (
     IncompleteRepresentationError,
@@ -24,7 +23,8 @@ from dask_svcca.errors import (
     RepresentationNotFoundError,
     StoreFormatError,
 )
-from dask_svcca.stores import _io
+from dask_svcca.stores import _chunked, _io
+from dask_svcca.stores._chunked import Compression
 from dask_svcca.stores._io import StoreLike
 from dask_svcca.stores._names import RepresentationName
 
@@ -43,7 +43,6 @@ DEFAULT_DIMS = {
     4: ("example", "height", "width", "channel"),
 }
 
-Compression = Literal["lz4", "zstd", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +83,16 @@ class Representation:
 class _Writer:
     """One representation on its way into the zoo: gathers rows until they fill a chunk."""
 
-    array: zarr.Array[Any]
-    group: zarr.Group
+    root: zarr.Group
+    path: str
+    array: _chunked.ChunkedArray
     attributes: dict[str, Any]
     written: int = 0
     pending: list[npt.NDArray[Any]] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
 
     def append(self, batch: npt.NDArray[Any]) -> None:
-        rows = self.array.chunks[0]
+        rows = self.array.rows
         self.pending.append(batch)
         gathered = sum(len(part) for part in self.pending)
         last = self.written + gathered == self.array.shape[0]
@@ -104,14 +104,14 @@ class _Writer:
         end = gathered if last else gathered - gathered % rows
         for start in range(0, end, rows):
             chunk = whole[start : start + rows]
-            self.array[self.written : self.written + len(chunk)] = chunk
+            self.array.write(self.written // rows, chunk)
             self.digests.append(chunk_digest(chunk))
             self.written += len(chunk)
         self.pending = [whole[end:].copy()] if end < gathered else []
 
     def finish(self) -> None:
         digest = combined_digest(self.digests)
-        self.group.update_attributes({**self.attributes, "digest": digest, "complete": True})
+        _chunked.write_group(self.root, self.path, {**self.attributes, "digest": digest, "complete": True})
 
 
 def chunk_digest(chunk: npt.NDArray[Any]) -> bytes:
@@ -222,7 +222,11 @@ class Zoo:
         self._index = None
 
     def __contains__(self, key: tuple[str, str, str]) -> bool:
-        return RepresentationName(*key) in self._read_index()
+        name = RepresentationName(*key)
+        if self._index is None:
+            # One look, and not a walk through the whole store.
+            return bool((_io.read_attributes(self._root, name.path) or {}).get("complete"))
+        return name in self._index
 
     def __len__(self) -> int:
         return len(self._read_index())
@@ -422,14 +426,16 @@ class Zoo:
         rows = max(1, min(self.n_examples, CHUNK_BYTES // row_bytes))
         if present is not None:
             self._retract(name)
-        array = self._root.create_array(
+        else:
+            _chunked.write_group(self._root, name.path, {})
+        array = _chunked.ChunkedArray(
+            self._root,
             f"{name.path}/activations",
             shape=shape,
+            rows=rows,
             dtype=values.dtype,
-            chunks=(rows, *shape[1:]),
-            compressors=_compressors(compression),
-            dimension_names=dims,
-            overwrite=True,
+            dims=dims,
+            compression=compression,
         )
         attributes = {
             **(dict(attrs) if attrs else {}),
@@ -441,13 +447,11 @@ class Zoo:
             "dtype": str(values.dtype),
             "rows": rows,
         }
-        group = zarr.open_group(self._root.store, path=self._path(name), mode="r+")
-        # A chunk of zeros that is not there would look like one that was lost.
-        return _Writer(array.with_config({"write_empty_chunks": True}), group, attributes)
+        return _Writer(self._root, name.path, array, attributes)
 
     def _retract(self, name: RepresentationName) -> None:
         """Mark a representation as unfinished: it must not look complete while its chunks change, or are too many."""
-        zarr.open_group(self._root.store, path=self._path(name), mode="r+").attrs.put({"complete": False})
+        _chunked.write_group(self._root, name.path, {"complete": False})
         if self._index is not None:
             self._index.pop(name, None)
             self._unfinished = sorted({*self._unfinished, name})
@@ -677,17 +681,6 @@ def _not_found(name: RepresentationName, index: Mapping[RepresentationName, Repr
             shown = ", ".join(map(repr, choices[:8])) + (f" and {len(choices) - 8} more" if len(choices) > 8 else "")
             return f"no {field_name} {name[part]!r} for {name.label!r} in this zoo; it has {shown or 'none'}"
     return f"no {name.label!r} in this zoo"
-
-
-def _compressors(compression: Compression) -> zarr.codecs.BloscCodec | zarr.codecs.ZstdCodec | None:
-    match compression:
-        case "none":
-            return None
-        case "zstd":
-            return zarr.codecs.ZstdCodec(level=1, checksum=True)
-        case "lz4":
-            return zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
-    raise ValueError(f"compression is one of 'lz4', 'zstd', 'none'; got {compression!r}")
 
 
 def _from_attributes(attributes: Mapping[str, Any]) -> Representation:
