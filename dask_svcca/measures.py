@@ -6,7 +6,6 @@ into the value. So it is the same record for a dense layer (one block) and a con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -16,6 +15,8 @@ from dask_svcca.errors import UnknownMeasureError
 from dask_svcca.variables import Variable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.kernels.pairs import PairStack
 

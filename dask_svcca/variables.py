@@ -75,7 +75,9 @@ REPRESENTATION_VARIABLES: Final = (
     Variable("rank", "representation", "int64", -1, "directions kept by the variance threshold, with multiplicities"),
     Variable("variance_kept", "representation", "float64", np.nan, "share of the variance in the kept directions", "1"),
     Variable("digest", "representation", "string", "", "digest of the activations compared"),
-    Variable("problem", "representation", "string", "", "why this representation could not be compared; empty if it was"),
+    Variable(
+        "problem", "representation", "string", "", "why this representation could not be compared; empty if it was"
+    ),
 )
 
 PAIR_STATUS: Final = Variable("pair_status", "pair", "uint8", int(PairStatus.MISSING), "what became of the pair")

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from dask_svcca.stores._chunked import Compression
     from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.zoo import Compression, Zoo
+    from dask_svcca.stores.zoo import Zoo
 
     Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.stores.zoo import Compression
+    from dask_svcca.stores._chunked import Compression
 
 CHANNELS_FIRST = (
     *("Conv", "BatchNorm", "SyncBatchNorm", "InstanceNorm", "GroupNorm", "LocalResponseNorm", "MaxPool", "AvgPool"),

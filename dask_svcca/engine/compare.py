@@ -23,7 +23,6 @@ from dask_svcca.plan.selection import Pairs, select_pairs
 from dask_svcca.plan.tasks import Job, SubspaceReport, TileReport, subspace_place
 from dask_svcca.stores.comparison import ComparisonStore, open_comparison
 from dask_svcca.stores.subspaces import read_record
-from dask_svcca.stores.zoo import Representation, Zoo
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dask_svcca.stores._io import StoreLike
+    from dask_svcca.stores.zoo import Representation, Zoo
 
 Stage = Literal["subspaces", "tiles"]
 Progress = Callable[[Stage, int, int], None]

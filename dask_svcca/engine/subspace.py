@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,6 +18,8 @@ from dask_svcca.stores.subspaces import Block, SubspaceWriter, read_record, writ
 from dask_svcca.stores.zoo import chunk_digest, combined_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     import numpy.typing as npt
 
     from dask_svcca.kernels._types import FloatArray, InexactArray
@@ -128,7 +129,8 @@ def make_subspace(job: Job, task: SubspaceTask, samples: Samples, comparison: za
     multiplicity = task.reading.multiplicity
     neurons = next(iter(samples)).shape[2]
     dual = len(multiplicity) == 1 and neurons > task.samples
-    mean, count, basis, writer = (_by_samples if dual else _by_neurons)(job, task, samples, comparison)
+    mean, basis, writer = (_by_samples if dual else _by_neurons)(job, task, samples, comparison)
+    arrays: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]
     arrays = {"mean": (("neuron",), mean), "spectrum": (("direction",), basis.spectrum)}
     if not dual:
         arrays["loadings"] = (("neuron", "direction"), basis.loadings)
@@ -151,7 +153,7 @@ def make_subspace(job: Job, task: SubspaceTask, samples: Samples, comparison: za
     )
 
 
-_Made: TypeAlias = "tuple[InexactArray, int, Eigenbasis, SubspaceWriter]"
+_Made: TypeAlias = "tuple[InexactArray, Eigenbasis, SubspaceWriter]"
 
 
 def _by_neurons(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr.Group) -> _Made:
@@ -178,12 +180,10 @@ def _by_neurons(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr
         writer.write_scores(chunks, scores)
         chunks += 1
     _orthonormalise(writer, chunks, runs, [np.asarray(gram) for gram in grams])
-    return found.mean, found.count, basis, writer
+    return found.mean, basis, writer
 
 
-def _orthonormalise(
-    writer: SubspaceWriter, chunks: int, runs: list[slice], grams: list[InexactArray]
-) -> None:
+def _orthonormalise(writer: SubspaceWriter, chunks: int, runs: list[slice], grams: list[InexactArray]) -> None:
     """Put right scores that the covariance route left short of orthonormal."""
     corrections = [
         (columns, gram_correction(gram))
@@ -202,15 +202,18 @@ def _orthonormalise(
 def _by_samples(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr.Group) -> _Made:
     """The dual route, for more neurons than samples: no array of neurons x neurons."""
     count, total = 0, np.zeros(())
-    for chunk in samples:
-        count += len(chunk)
-        total = total + chunk[:, 0].sum(axis=0, dtype=np.float64)
-    mean = total / count
-    _check(task, samples, count, finite=bool(np.isfinite(mean).all()))
-    gram = _sample_gram(samples, mean, count, budget=job.memory // 4)
+    low, high = np.array(np.inf), np.array(-np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for chunk in samples:
+            count += len(chunk)
+            total = total + chunk[:, 0].sum(axis=0, dtype=np.float64)
+            low, high = np.minimum(low, chunk[:, 0].min(axis=0)), np.maximum(high, chunk[:, 0].max(axis=0))
+        mean = total / count
+        gram = _sample_gram(samples, mean, count, budget=job.memory // 4)
+    _check(task, samples, count, finite=bool(np.isfinite(gram).all()))
     basis, scores = dual_basis(
         gram,
-        float(np.square(mean).max()),
+        float(np.square(mean[low < high]).max(initial=0.0)),
         variance=job.parameters.variance,
         epsilon=samples.epsilon,
         leading_only=job.parameters.leading_only,
@@ -218,7 +221,7 @@ def _by_samples(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr
     writer = _writer(job, task, comparison, basis, count, complex_scores=False)
     for chunk_index, start in enumerate(range(0, count, writer.rows)):
         writer.write_scores(chunk_index, scores[start : start + writer.rows])
-    return mean, count, basis, writer
+    return mean, basis, writer
 
 
 def _sample_gram(samples: Samples, mean: InexactArray, count: int, budget: int) -> FloatArray:
@@ -226,7 +229,7 @@ def _sample_gram(samples: Samples, mean: InexactArray, count: int, budget: int) 
     gram = np.zeros((count, count))
     first = 0
     while first < count:
-        held: list[FloatArray] = []
+        held: list[InexactArray] = []
         size, stop, position = 0, first, 0
         for chunk in samples:
             start, position = position, position + len(chunk)

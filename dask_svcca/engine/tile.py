@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import zarr
 
-    from dask_svcca.kernels._types import InexactArray
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid, SharedFrequency
 
 STACK_BYTES = 32 * 2**20
@@ -162,7 +162,7 @@ def _tile(
             for name, value in found.items():
                 values[name][part] = value[part]
     if diagonal:
-        below = np.tri(*status.shape, k=-1, dtype=np.bool_)
+        below = np.tri(len(status), k=-1, dtype=np.bool_)
         status = np.where(below, status.T, status)
         values = {name: np.where(below, value.T, value) for name, value in values.items()}
     return status, values
@@ -185,7 +185,9 @@ def _chosen(
     root: zarr.Group, paths: Sequence[str], members: list[int], own: Sequence[SubspaceRecord | None], fold: Grid
 ) -> dict[int, SubspaceRecord]:
     """The subspaces to compare by: the representations' own, or those folded on a partner's grid."""
-    found = {member: read_record(root, subspace_place(paths[member], fold)) if fold else own[member] for member in members}
+    found = {
+        member: read_record(root, subspace_place(paths[member], fold)) if fold else own[member] for member in members
+    }
     return {member: record for member, record in found.items() if record is not None and not record.problem}
 
 
@@ -199,7 +201,7 @@ def pair_values(
     memory: int,
     *,
     same: bool,
-) -> dict[str, npt.NDArray[np.float64]]:
+) -> dict[str, FloatArray]:
     """Values of all measures for pairs of two groups.
 
     Parameters
@@ -283,6 +285,7 @@ def _add_panel_sums(
     sums: dict[str, npt.NDArray[np.float64]],
 ) -> None:
     shared = [meet for meet in meeting.shared if meet.a in a.blocks and meet.b in b.blocks]
+    stacks = _Stacks(measures, sums)
     for frequency, coupling in zip(shared, _couplings(a, b, buffers, shared), strict=True):
         row = 0
         for class_a in _classes(a.blocks[frequency.a]):
@@ -291,9 +294,10 @@ def _add_panel_sums(
             for class_b in _classes(b.blocks[frequency.b]):
                 width = len(class_b) * class_b[0].directions
                 piece = coupling[row : row + height, column : column + width]
-                _add_stacks(piece, class_a, class_b, frequency.multiplicity, todo, measures, sums)
+                stacks.add(piece, class_a, class_b, frequency.multiplicity, todo)
                 column += width
             row += height
+    stacks.finish()
 
 
 def _classes(runs: list[Run]) -> list[list[Run]]:
@@ -305,7 +309,7 @@ def _couplings(
     a: Panel, b: Panel, buffers: tuple[InexactArray, InexactArray], shared: Sequence[SharedFrequency]
 ) -> list[InexactArray]:
     """Couplings of all representations of two panels at each shared frequency, summed over all samples."""
-    total: list[InexactArray] = []
+    total: list[npt.NDArray[Any]] = []
     for chunk in range(a.chunks):
         left = a.read(chunk, buffers[0])
         # The very same array on both sides lets BLAS compute half of the product.
@@ -322,26 +326,53 @@ def _couplings(
     return total
 
 
-def _add_stacks(
-    coupling: InexactArray,
-    class_a: list[Run],
-    class_b: list[Run],
-    multiplicity: int,
-    todo: npt.NDArray[np.bool_],
-    measures: Sequence[Measure],
-    sums: dict[str, npt.NDArray[np.float64]],
-) -> None:
-    first_a, first_b = class_a[0], class_b[0]
-    k, l = first_a.directions, first_b.directions
-    members_a, members_b = np.array([run.member for run in class_a]), np.array([run.member for run in class_b])
-    pairs = np.argwhere(todo[np.ix_(members_a, members_b)])
-    cells = coupling.reshape(len(class_a), k, len(class_b), l).transpose(0, 2, 1, 3)
-    wide = np.result_type(cells.dtype, np.float64)
-    batch = max(1, STACK_BYTES // (wide.itemsize * k * l))
-    for start in range(0, len(pairs), batch):
-        in_a, in_b = pairs[start : start + batch].T
-        stack = PairStack(cells[in_a, in_b].astype(wide, copy=False))
-        kept = stack.leading(first_a.kept, first_b.kept)
-        for measure in measures:
+class _Stacks:
+    """Gathers couplings of equal shape over classes and frequencies, so that LAPACK gets many in one call."""
+
+    def __init__(self, measures: Sequence[Measure], sums: dict[str, npt.NDArray[np.float64]]) -> None:
+        self._measures = measures
+        self._sums = sums
+        self._pieces: dict[tuple[int, ...], list[tuple[InexactArray, IntArray, int]]] = {}
+        self._bytes: dict[tuple[int, ...], int] = {}
+
+    def add(
+        self,
+        coupling: InexactArray,
+        class_a: list[Run],
+        class_b: list[Run],
+        multiplicity: int,
+        todo: npt.NDArray[np.bool_],
+    ) -> None:
+        """Take the couplings of two classes, (members of a x k, members of b x l)."""
+        k, l = class_a[0].directions, class_b[0].directions
+        members_a, members_b = [run.member for run in class_a], [run.member for run in class_b]
+        cells = coupling.reshape(len(class_a), k, len(class_b), l).transpose(0, 2, 1, 3)
+        wanted = todo[members_a][:, members_b]
+        places = np.add.outer(np.multiply(members_a, todo.shape[1]), members_b)[wanted]
+        key = (k, l, class_a[0].kept, class_b[0].kept)
+        batch = max(1, STACK_BYTES // (2 * coupling.itemsize * k * l))
+        chosen = cells.reshape(-1, k, l) if wanted.all() else cells[wanted]
+        for start in range(0, len(chosen), batch):
+            piece = chosen[start : start + batch]
+            self._pieces.setdefault(key, []).append((piece, places[start : start + batch], multiplicity))
+            self._bytes[key] = self._bytes.get(key, 0) + piece.nbytes
+            if self._bytes[key] > STACK_BYTES // 2:
+                self._solve(key)
+
+    def finish(self) -> None:
+        """Solve what is left."""
+        for key in list(self._pieces):
+            self._solve(key)
+
+    def _solve(self, key: tuple[int, ...]) -> None:
+        pieces = self._pieces.pop(key)
+        del self._bytes[key]
+        couplings = np.concatenate([piece for piece, _, _ in pieces])
+        places = np.concatenate([place for _, place, _ in pieces])
+        weights = np.repeat([weight for _, _, weight in pieces], [len(place) for _, place, _ in pieces])
+        stack = PairStack(couplings.astype(np.result_type(couplings.dtype, np.float64), copy=False))
+        kept = stack.leading(*key[2:])
+        for measure in self._measures:
             added = measure.sums(kept if measure.directions == "kept" else stack)
-            sums[measure.name][members_a[in_a], members_b[in_b]] += multiplicity * added
+            # A pair may be there several times, at several frequencies.
+            np.add.at(self._sums[measure.name].reshape(-1), places, weights * added)

@@ -39,7 +39,7 @@ def canonical_correlations(coupling: InexactArray) -> FloatArray:
     """
     if 0 in coupling.shape[-2:]:
         return np.zeros((*coupling.shape[:-2], 0))
-    return np.clip(np.linalg.svd(coupling, compute_uv=False), 0.0, 1.0)
+    return np.asarray(np.clip(np.linalg.svd(coupling, compute_uv=False), 0.0, 1.0))
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def mean_over_positions(activations: FloatArray, mask: BoolArray | None = None) 
     if mask is None:
         return np.asarray(flat.mean(axis=1, dtype=np.float64, keepdims=True))
     weights = mask / mask.sum(axis=1, keepdims=True)
-    return np.einsum("ep,epn->en", weights, flat.astype(np.float64))[:, np.newaxis]
+    return np.asarray(np.einsum("ep,epn->en", weights, flat.astype(np.float64)))[:, np.newaxis]
 
 
 def last_position(activations: FloatArray, mask: BoolArray | None = None) -> FloatArray:
@@ -151,7 +151,7 @@ def last_position(activations: FloatArray, mask: BoolArray | None = None) -> Flo
     """
     length = activations.shape[1]
     last = np.full(len(activations), length - 1) if mask is None else length - 1 - np.argmax(mask[:, ::-1], axis=1)
-    return activations[np.arange(len(activations)), last][:, np.newaxis]
+    return np.asarray(activations[np.arange(len(activations)), last])[:, np.newaxis]
 
 
 def chosen_positions(choice: str, sizes: Grid) -> IntArray:

@@ -68,8 +68,10 @@ def noise_floor(moments: Moments, epsilon: float) -> float:
     neurons = moments.scatter.shape[-1]
     variances = np.einsum("bii->bi", moments.scatter).real
     bound = float(variances.sum(axis=1).max())
-    second = float((variances[0] + moments.count * np.abs(moments.mean) ** 2).max())
-    return max(epsilon**2 * max(bound, second), neurons * np.finfo(np.float64).eps * bound)
+    # A neuron that does not vary is rounded alike in all samples: no noise, however large its mean.
+    varies = variances[0] > 0
+    second = float((varies * (variances[0] + moments.count * np.abs(moments.mean) ** 2)).max())
+    return max(epsilon**2 * max(bound, second), neurons * float(np.finfo(np.float64).eps) * bound)
 
 
 def eigenbasis(
@@ -143,7 +145,7 @@ def dual_basis(
     gram : (sample, sample)
         Inner products of the centred samples.
     mean_square : float
-        Largest squared mean of a neuron.
+        Largest squared mean of a neuron that varies.
     variance, epsilon, leading_only
         As for `eigenbasis`.
 
@@ -162,6 +164,9 @@ def dual_basis(
     (array([18.]), array([0.7071, 0.7071]))
     """
     count = len(gram)
+    # The rounding of the means is one error common to all samples: left in, constant neurons would seem to vary.
+    gram = gram - gram.mean(axis=0)
+    gram -= gram.mean(axis=1, keepdims=True)
     ascending, vectors = scipy.linalg.eigh(gram)
     values = ascending[::-1]
     bound = float(np.trace(gram))

@@ -87,17 +87,17 @@ class Plan:
         }
 
     def __str__(self) -> str:
+        memory = (
+            f"{self.subspace_bytes / 2**20:,.0f} MiB a subspace, {self.tile_bytes / 2**20:,.0f} MiB a tile, beyond "
+            f"{PROCESS_BYTES / 2**20:,.0f} MiB a process"
+        )
         rows = [
             ("representations", f"{self.representations:,}, of which {len(self.subspaces):,} subspaces to make"),
             ("pairs", f"{self.pairs:,}, of which {self.pairs - self.pairs_done:,} to compute"),
             ("tiles", f"{len(self.tiles):,} of {self.group} x {self.group} representations"),
             ("tasks", f"{self.tasks:,}"),
             ("bytes to read", f"{self.bytes_to_read / 1e6:,.1f} MB of activations"),
-            (
-                "memory per task",
-                f"{self.subspace_bytes / 2**20:,.0f} MiB a subspace, {self.tile_bytes / 2**20:,.0f} MiB a tile, beyond "
-                f"{PROCESS_BYTES / 2**20:,.0f} MiB a process",
-            ),
+            ("memory per task", memory),
         ]
         return "\n".join(f"{name:<16} {text}" for name, text in rows)
 
@@ -183,9 +183,9 @@ def needed_folds(grids: Sequence[Grid], missing: BoolMatrix) -> dict[int, tuple[
     found: dict[int, tuple[Grid, ...]] = {}
     for fine, coarse in itertools.permutations(filter(None, members), 2):
         if divides(coarse, fine):
-            partners = missing[np.ix_(members[fine], members[coarse])].any(axis=1)
-            for index, asked in zip(members[fine], partners, strict=True):
-                if asked:
+            asked = missing[np.ix_(members[fine], members[coarse])]
+            for index, partners in zip(members[fine], asked, strict=True):
+                if partners.any():
                     found[index] = (*found.get(index, ()), coarse)
     return found
 
@@ -232,7 +232,7 @@ def make_plan(
     """
     count = len(representations)
     missing = selected & (status == PairStatus.MISSING)
-    needed = missing.any(axis=1)
+    needed: npt.NDArray[np.bool_] = missing.any(axis=1)
     readings = [
         choose_reading(dims, shape, parameters)
         for dims, shape in zip(representations["dims"], representations["shape"], strict=True)

@@ -113,7 +113,8 @@ class ChunkedArray:
         return stored.reshape([shape[axis] for axis in self._order]).transpose(self._order)[:count]
 
     def _file(self, chunk: int) -> Path:
-        assert self._directory is not None  # noqa: S101 - for the type checker
+        if self._directory is None:
+            raise RuntimeError("only an array in a local store has files")
         return self._directory.joinpath("c", str(chunk), *["0"] * (len(self.shape) - 1))
 
     @cached_property
@@ -124,7 +125,7 @@ class ChunkedArray:
 
     def _encode(self, data: npt.NDArray[Any]) -> memoryview:
         if self._compression == "none":
-            return memoryview(data).cast("B")
+            return data.data.cast("B")
         return memoryview(self._codec.encode(data)).cast("B")
 
     def _metadata(self, dims: Sequence[str]) -> dict[str, Any]:
@@ -156,9 +157,7 @@ def write_array(root: zarr.Group, path: str, values: npt.NDArray[Any], dims: Seq
     An axis may have no elements, as the neurons of loadings that were never formed do.
     """
     chunk = math.prod(values.shape)
-    array = ChunkedArray(
-        root, path, shape=values.shape, rows=max(1, len(values)), dtype=values.dtype, dims=dims
-    )
+    array = ChunkedArray(root, path, shape=values.shape, rows=max(1, len(values)), dtype=values.dtype, dims=dims)
     if chunk:
         array.write(0, values)
 

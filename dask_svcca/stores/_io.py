@@ -59,7 +59,8 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
         root = zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
     except (FileNotFoundError, NotADirectoryError, *_NO_GROUP):
         raise StoreFormatError(
-            f"no {kind} at {describe(store)!r}: there is no zarr v3 group. Is the path right, and was the {kind} created?"
+            f"no {kind} at {describe(store)!r}: there is no zarr v3 group. Is the path right, and was the {kind} "
+            f"created?"
         ) from None
     found = root.attrs.get("format")
     if found != f"dask-svcca-{kind}":
@@ -142,7 +143,7 @@ def read_scores(root: zarr.Group, path: str, chunk: int, out: Sequence[InexactAr
     if local is not None:
         descriptor = os.open(local / path / "c" / str(chunk) / "0", os.O_RDONLY)
         try:
-            _read_into(descriptor, [memoryview(part).cast("B") for part in out], path)
+            _read_into(descriptor, [part.data.cast("B") for part in out], path)
         finally:
             os.close(descriptor)
         return

@@ -11,7 +11,7 @@ import zarr.codecs
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.stores import _io
-from dask_svcca.variables import PAIR_STATUS, REPRESENTATION_VARIABLES, STATUS_ATTRIBUTES, PairStatus, Variable
+from dask_svcca.variables import PAIR_STATUS, REPRESENTATION_VARIABLES, STATUS_ATTRIBUTES, Variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -117,13 +117,14 @@ class ComparisonStore:
             found = self.parameters.get(name)
             if found != asked:
                 raise ParametersChangedError(
-                    f"the comparison {place!r} was made with {name}={found!r}, now {name}={asked!r} is asked for. {remedy}"
+                    f"the comparison {place!r} was made with {name}={found!r}, now {name}={asked!r} is asked for. "
+                    f"{remedy}"
                 )
         found = str(self.root.attrs["examples_digest"])
         if found != examples_digest:
             raise ParametersChangedError(
-                f"the comparison {place!r} is of {self.root.attrs['n_examples']} examples (digest {found[:8]}), the zoo "
-                f"has {n_examples} (digest {examples_digest[:8]}): not the same ones. {remedy}"
+                f"the comparison {place!r} is of {self.root.attrs['n_examples']} examples (digest {found[:8]}), the "
+                f"zoo has {n_examples} (digest {examples_digest[:8]}): not the same ones. {remedy}"
             )
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:

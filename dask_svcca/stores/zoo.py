@@ -24,14 +24,15 @@ from dask_svcca.errors import (
     StoreFormatError,
 )
 from dask_svcca.stores import _chunked, _io
-from dask_svcca.stores._chunked import Compression
-from dask_svcca.stores._io import StoreLike
 from dask_svcca.stores._names import RepresentationName
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     import numpy.typing as npt
+
+    from dask_svcca.stores._chunked import Compression
+    from dask_svcca.stores._io import StoreLike
 
 FORMAT_VERSION = 1
 CHUNK_BYTES = 8 * 2**20
@@ -42,7 +43,6 @@ DEFAULT_DIMS = {
     3: ("example", "token", "neuron"),
     4: ("example", "height", "width", "channel"),
 }
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class _Writer:
 
 def chunk_digest(chunk: npt.NDArray[Any]) -> bytes:
     """Digest of the values of one chunk of activations, as it is stored and as it is read."""
-    return hashlib.sha256(np.ascontiguousarray(chunk)).digest()
+    return hashlib.sha256(np.ascontiguousarray(chunk).data).digest()
 
 
 def combined_digest(digests: Iterable[bytes]) -> str:
@@ -190,7 +190,7 @@ class Zoo:
     def representations(self) -> pd.DataFrame:
         """All complete representations, one row each, ordered by model, step, checkpoint and depth."""
         items = list(self._read_index().values())
-        frame = pd.DataFrame(
+        return pd.DataFrame(
             {
                 "model": [item.name.model for item in items],
                 "checkpoint": [item.name.checkpoint for item in items],
@@ -205,7 +205,6 @@ class Zoo:
             },
             index=pd.Index([item.name.label for item in items], name="representation", dtype=object),
         )
-        return frame
 
     @property
     def unfinished(self) -> list[str]:
@@ -526,9 +525,7 @@ def create_zoo(
     values = {"example": ids, **{name: np.asarray(value) for name, value in (coords or {}).items()}}
     for name, value in values.items():
         if value.shape != ids.shape:
-            raise MismatchedExamplesError(
-                f"coordinate {name!r} has shape {value.shape}; there are {len(ids)} examples"
-            )
+            raise MismatchedExamplesError(f"coordinate {name!r} has shape {value.shape}; there are {len(ids)} examples")
     if _io.is_group(store):
         zoo = open_zoo(store, mode="r+")
         if not exist_ok:
@@ -643,7 +640,7 @@ def _example_axis(dims: Sequence[str] | None) -> int:
     return list(dims).index("example") if dims is not None and "example" in dims else 0
 
 
-def _plain(number: float | None) -> float | None:
+def _plain(number: Any) -> Any:
     """A number as JSON takes it: not NumPy's."""
     return number.item() if isinstance(number, np.generic) else number
 
