@@ -14,7 +14,7 @@ class PairStatus(IntEnum):
 
     FAILED: one of the two could not be compared with anything; its ``problem`` says why. INCOMPATIBLE_GRIDS: sizes of
     convolutional layers that neither crop nor fold. INCOMPATIBLE_SAMPLES: positions as samples on one side only, or
-    not the same ones.
+    not the same ones. SATURATED: there is a value, and it says nothing: so few samples that all correlations are 1.
     """
 
     MISSING = 0
@@ -22,6 +22,10 @@ class PairStatus(IntEnum):
     FAILED = 2
     INCOMPATIBLE_GRIDS = 3
     INCOMPATIBLE_SAMPLES = 4
+    SATURATED = 5
+
+
+VALUED: Final = (PairStatus.DONE, PairStatus.SATURATED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ Progress = Callable[[Stage, int, int], None]
 """Called with the stage, how many tasks of it are done, and how many there are."""
 
 
+USABLE_SHARE = 0.75
+"""Of the memory limit of a worker; Dask pauses a worker at 80 %."""
+
+
 @dataclass
 class Outcome:
     """What became of a run.
@@ -47,10 +52,16 @@ class Outcome:
     plan : Plan
     problems : dict of str to str
         Representations that could not be compared, with the reason.
+    computed, settled : int
+        Pairs that this run gave a value, and pairs that have none for a reason that is now recorded.
+    seconds : float
     """
 
     plan: Plan
     problems: dict[str, str] = field(default_factory=dict)
+    computed: int = 0
+    settled: int = 0
+    seconds: float = 0.0
 
 
 def compare(
@@ -174,9 +185,10 @@ def run_comparison(
     progress: Progress | None = None,
 ) -> Outcome:
     """Do what `compare` says, and tell how it went."""
+    started = time.perf_counter()
     zoo.refresh()
     client = run.current_client(client)
-    workers, memory = _resources(client)
+    workers, memory = resources(client)
     comparison = _open_or_create(zoo, store, parameters, workers)
     plan, entries = _plan(zoo, comparison, parameters, pairs, workers, memory)
     _register(comparison, entries)
@@ -185,11 +197,13 @@ def run_comparison(
         zoo=_reference(zoo.root),
         comparison=_reference(comparison.root),
         parameters=parameters,
+        measures=parameters.records,
         rows=plan.rows,
         memory=max(0, memory - PROCESS_BYTES),
     )
     graph, keys = build_graph(plan, job)
     outcome = Outcome(plan)
+    before = comparison.status()
     totals: dict[Stage, int] = {"subspaces": len(plan.subspaces), "tiles": len(plan.tiles)}
     done: dict[Stage, int] = {"subspaces": 0, "tiles": 0}
 
@@ -205,6 +219,11 @@ def run_comparison(
         run.run_graph(graph, keys, on_done, client)
     finally:
         outcome.problems = _describe(comparison, entries, outcome.problems)
+        after = comparison.status()
+        new = np.triu(after != before)
+        outcome.computed = int((new & (after == PairStatus.DONE)).sum())
+        outcome.settled = int(new.sum()) - outcome.computed
+        outcome.seconds = time.perf_counter() - started
     return outcome
 
 
@@ -238,8 +257,8 @@ def _joined(_: list[SubspaceReport]) -> None:
     """Join the subspaces of a group, so that a tile has two dependencies and not hundreds."""
 
 
-def _resources(client: distributed.Client | None) -> tuple[int, int]:
-    """Number of tasks at a time, and memory for each."""
+def resources(client: distributed.Client | None) -> tuple[int, int]:
+    """Number of tasks at a time, and memory for each in bytes."""
     if client is None:
         threads = psutil.cpu_count() or 1
         return threads, int(psutil.virtual_memory().available * 0.6 / threads) + PROCESS_BYTES
@@ -247,8 +266,7 @@ def _resources(client: distributed.Client | None) -> tuple[int, int]:
     if not workers:
         raise RuntimeError("the cluster has no workers; wait for some with client.wait_for_workers(1)")
     limits = [worker["memory_limit"] / worker["nthreads"] for worker in workers if worker["memory_limit"]]
-    # Dask pauses a worker at 80 % of its limit.
-    memory = 0.75 * min(limits) if limits else psutil.virtual_memory().available * 0.6 / len(workers)
+    memory = USABLE_SHARE * min(limits) if limits else psutil.virtual_memory().available * 0.6 / len(workers)
     return sum(worker["nthreads"] for worker in workers), int(memory)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -69,12 +68,14 @@ def _run_distributed(graph: Graph, keys: Sequence[str], on_done: OnDone, client:
     pending = {future.key: future for future in futures}
     del futures
     try:
-        for future, result in distributed.as_completed(list(pending.values()), with_results=True):
+        for future, result in distributed.as_completed(list(pending.values()), loop=client.loop, with_results=True):
             # Released as they finish: held, a finished task of a worker that dies would run again.
             pending.pop(future.key, None)
             on_done(future.key, result)
             del future
     except BaseException:
-        with contextlib.suppress(Exception):
-            client.cancel(list(pending.values()), force=True)
+        # Not client.cancel(): it takes the scheduler's side of this client down where a task in between, that nobody
+        # asked for by name, depends on one that is cancelled.
+        for future in pending.values():
+            future.release()
         raise

@@ -12,6 +12,7 @@ from dask_svcca.engine import _process
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.kernels.moments import merge, moments
+from dask_svcca.kernels.readings import chosen_positions
 from dask_svcca.kernels.subspace import Eigenbasis, blocks_of, dual_basis, eigenbasis, gram_correction, project
 from dask_svcca.plan.tasks import Job, SubspaceReport, SubspaceTask
 from dask_svcca.stores.subspaces import Block, SubspaceWriter, read_record, write_failure
@@ -44,22 +45,26 @@ class Samples:
         self._digests: dict[int, bytes] = {}
         self.read = 0
         self.epsilon = float(np.finfo(array.dtype).eps)
+        self.neurons = reading.neurons(array.shape[-1])
 
     def __iter__(self) -> Iterator[InexactArray]:
         rows = self._array.chunks[0]
         for start in range(0, self._array.shape[0], rows):
-            if start in self._kept:
-                yield self._kept[start]
-                continue
-            chunk = np.asarray(self._array[start : start + rows])
-            self.read += chunk.nbytes
-            self._digests[start] = chunk_digest(chunk)
-            samples = self._reading(chunk, None if self._mask is None else self._mask[start : start + rows])
-            self._budget -= samples.nbytes
-            if self._budget >= 0:
-                self._kept[start] = samples
-            yield samples
+            samples = self._kept[start] if start in self._kept else self._load(start, start + rows)
+            # Of the positions chosen, a mask may leave none in a whole chunk.
+            if len(samples):
+                yield samples
         self._verify()
+
+    def _load(self, start: int, stop: int) -> InexactArray:
+        chunk = np.asarray(self._array[start:stop])
+        self.read += chunk.nbytes
+        self._digests[start] = chunk_digest(chunk)
+        samples = self._reading(chunk, None if self._mask is None else self._mask[start:stop])
+        self._budget -= samples.nbytes
+        if self._budget >= 0:
+            self._kept[start] = samples
+        return samples
 
     def _verify(self) -> None:
         """Raise OSError where the store does not hold what was written: a lost chunk would read as zeros."""
@@ -98,7 +103,7 @@ def compute_subspace(job: Job, task: SubspaceTask) -> SubspaceReport:
     try:
         path = f"{stores.zoo.path}/{task.path}/activations".lstrip("/")
         array = zarr.open_array(stores.zoo.store, path=path, mode="r")
-        samples = Samples(array, task.digest, task.reading, _mask(job, task, stores.zoo), keep=job.memory // 4)
+        samples = Samples(array, task.digest, task.reading, _mask(task, stores.zoo), keep=job.memory // 4)
         make_subspace(job, task, samples, stores.comparison)
     except InvalidActivationsError as error:
         write_failure(stores.comparison, task.place, task.digest, str(error))
@@ -108,27 +113,27 @@ def compute_subspace(job: Job, task: SubspaceTask) -> SubspaceReport:
     return SubspaceReport(task.label, "", read=samples.read, skipped=False)
 
 
-def _mask(job: Job, task: SubspaceTask, zoo: zarr.Group) -> npt.NDArray[np.bool_] | None:
+def _mask(task: SubspaceTask, zoo: zarr.Group) -> npt.NDArray[np.bool_] | None:
     """Which tokens count, for a sequence under a mask."""
-    name = job.parameters.mask
-    if name is None or not task.tokens:
+    name = task.reading.mask
+    if not name:
         return None
     mask = np.asarray(zoo[name][...], dtype=np.bool_)  # type: ignore[index]
     if mask.shape[1:] != task.reading.sizes:
-        raise InvalidActivationsError(
-            f"{task.label!r} has {task.reading.sizes[0]} tokens, the mask {name!r} has {mask.shape[1]}"
-        )
+        sizes, tokens = (" x ".join(map(str, shape)) for shape in (task.reading.sizes, mask.shape[1:]))
+        raise InvalidActivationsError(f"{task.label!r} has {sizes} tokens, the mask {name!r} has {tokens}")
     empty = np.flatnonzero(~mask.any(axis=1))
     if len(empty):
         raise InvalidActivationsError(f"the mask {name!r} leaves no token of example {int(empty[0])}")
+    if task.reading.kind == "positions" and not mask[:, chosen_positions(task.reading.positions, mask.shape[1:])].any():
+        raise InvalidActivationsError(f"the mask {name!r} leaves no token among {task.reading.positions} positions")
     return mask
 
 
 def make_subspace(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr.Group) -> None:
     """Make a subspace from samples that can be iterated over several times."""
     multiplicity = task.reading.multiplicity
-    neurons = next(iter(samples)).shape[2]
-    dual = len(multiplicity) == 1 and neurons > task.samples
+    dual = len(multiplicity) == 1 and samples.neurons > task.samples
     mean, basis, writer = (_by_samples if dual else _by_neurons)(job, task, samples, comparison)
     arrays: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]
     arrays = {"mean": (("neuron",), mean), "spectrum": (("direction",), basis.spectrum)}
@@ -141,7 +146,7 @@ def make_subspace(job: Job, task: SubspaceTask, samples: Samples, comparison: za
     weights = multiplicity[basis.block]
     writer.finish(
         digest=task.digest,
-        neurons=neurons,
+        neurons=samples.neurons,
         domain=task.reading.domain,
         grid=task.reading.grid,
         blocks=tuple(
@@ -170,17 +175,37 @@ def _by_neurons(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr
         leading_only=job.parameters.leading_only,
     )
     writer = _writer(job, task, comparison, basis, found.count, complex_scores=np.iscomplexobj(found.scatter))
-    weights = basis.loadings / np.sqrt(basis.spectrum)
     runs = [columns for _, columns in blocks_of(basis.block)]
     grams: list[InexactArray | float] = [0.0] * len(runs)
     chunks = 0
-    for scores in regroup((project(chunk, found.mean, weights, basis.block) for chunk in samples), writer.rows):
+    for scores in _score_chunks(samples, found.mean, basis, writer.rows):
         for index, columns in enumerate(runs):
             grams[index] = grams[index] + scores[:, columns].conj().T @ scores[:, columns]
         writer.write_scores(chunks, scores)
         chunks += 1
     _orthonormalise(writer, chunks, runs, [np.asarray(gram) for gram in grams])
     return found.mean, basis, writer
+
+
+def _score_chunks(
+    samples: Iterable[InexactArray], mean: InexactArray, basis: Eigenbasis, rows: int
+) -> Iterator[InexactArray]:
+    """Scores, ``rows`` samples at a time; the last may be fewer. What was handed out before is overwritten."""
+    weights = basis.loadings / np.sqrt(basis.spectrum)
+    # In the order in which they are stored: a direction's scores side by side.
+    buffer = np.empty((len(basis.spectrum), rows), dtype=np.result_type(weights.dtype, np.float64)).T
+    filled = 0
+    for chunk in samples:
+        start = 0
+        while start < len(chunk):
+            part = chunk[start : start + rows - filled]
+            project(part, mean, weights, basis.block, out=buffer[filled : filled + len(part)])
+            start, filled = start + len(part), filled + len(part)
+            if filled == rows:
+                yield buffer
+                filled = 0
+    if filled:
+        yield buffer[:filled]
 
 
 def _orthonormalise(writer: SubspaceWriter, chunks: int, runs: list[slice], grams: list[InexactArray]) -> None:
@@ -268,27 +293,3 @@ def _writer(
     return SubspaceWriter(
         comparison, task.place, samples=count, directions=len(basis.spectrum), rows=min(count, job.rows), dtype=dtype
     )
-
-
-def regroup(chunks: Iterable[InexactArray], rows: int) -> Iterator[InexactArray]:
-    """The same rows in chunks of another length; the last may be shorter.
-
-    Examples
-    --------
-    >>> [len(chunk) for chunk in regroup([np.zeros((5, 1)), np.zeros((4, 1))], 3)]
-    [3, 3, 3]
-    """
-    pending: list[InexactArray] = []
-    count = 0
-    for chunk in chunks:
-        pending.append(chunk)
-        count += len(chunk)
-        if count < rows:
-            continue
-        gathered = pending[0] if len(pending) == 1 else np.concatenate(pending)
-        whole = count - count % rows
-        for start in range(0, whole, rows):
-            yield gathered[start : start + rows]
-        pending, count = [gathered[whole:]], count - whole
-    if count:
-        yield np.concatenate(pending)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from dask_svcca.engine import _process
-from dask_svcca.kernels.pairs import PairStack
-from dask_svcca.measures import Measure, Totals
+from dask_svcca.kernels.fourier import half_plane
+from dask_svcca.kernels.pairs import PairStack, Side
+from dask_svcca.measures import Measure, Need, Own, PairTotals, Totals
 from dask_svcca.plan.readings import Meeting, meet
 from dask_svcca.plan.tasks import Job, TileReport, TileTask, subspace_place
 from dask_svcca.stores import _io
-from dask_svcca.stores.subspaces import SubspaceRecord, read_record
-from dask_svcca.variables import PAIR_STATUS, PairStatus
+from dask_svcca.stores.subspaces import SubspaceRecord, read_loadings, read_record, read_spectrum
+from dask_svcca.variables import PAIR_STATUS, VALUED, PairStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +31,21 @@ if TYPE_CHECKING:
 STACK_BYTES = 32 * 2**20
 """Couplings handed to LAPACK at once: many small ones in one call, without doubling a tile's memory."""
 
+FEW_DIRECTIONS, FEW_SAMPLES = 32, 1000
+"""Up to here the mean of a pair's correlations averages out too little of what single-precision sums round (up to
+7e-7), while sums in double precision cost little next to the singular values."""
+
+PIECE = 1024
+"""Samples converted to double precision at a time."""
+
+
+NARROW = 48
+"""Directions of a representation below which products are formed in double precision.
+
+A sum of many products in single precision is off by about 3e-7 where it comes near 1. The mean over many correlations
+averages that out to below 1e-7; the mean over a few does not, and their products are cheap.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -38,13 +55,21 @@ class Run:
     ----------
     member : int
         Position of the representation in its group.
-    kept : int
-        Leading directions that the variance threshold keeps.
+    start : int
+        First of its directions among all of the representation.
+    directions, kept : int
+        How many there are, and how many of them, the first, the variance threshold keeps.
     """
 
     member: int
+    start: int
     directions: int
     kept: int
+
+    @property
+    def columns(self) -> slice:
+        """Its directions among all of the representation."""
+        return slice(self.start, self.start + self.directions)
 
 
 class Panel:
@@ -59,8 +84,10 @@ class Panel:
         self._records = list(records.values())
         runs: dict[int, list[tuple[Run, int]]] = {}
         for position, (member, record) in enumerate(records.items()):
+            first = 0
             for block in record.blocks:
-                run = Run(member, block.directions, block.kept)
+                run = Run(member, first, block.directions, block.kept)
+                first += block.directions
                 runs.setdefault(block.index, []).append((run, position))
         self.blocks: dict[int, list[Run]] = {}
         self._places: list[list[slice]] = [[] for _ in records]
@@ -76,12 +103,29 @@ class Panel:
             self.spans[index] = slice(first, start)
         self.directions = start
         self.chunks = -(-self._records[0].samples // self._records[0].rows)
+        first_record = self._records[0]
+        self.rounding_shows = first_record.dtype.char in "fF" and (
+            first_record.samples <= FEW_SAMPLES or self.directions < FEW_DIRECTIONS * len(self.members)
+        )
 
     def read(self, chunk: int, buffer: InexactArray) -> InexactArray:
         """Scores of all blocks, (direction, sample), into the first rows of a buffer."""
         for record, places in zip(self._records, self._places, strict=True):
             _io.read_scores(self._root, f"{record.place}/scores", chunk, [buffer[place] for place in places])
         return buffer[: self.directions]
+
+    def row_norms(self, chunk: int, buffer: InexactArray, group: Group) -> FloatArray:
+        """Squared norm of each sample of each representation, (member, sample), in the units of the activations."""
+        scores = self.read(chunk, buffer)
+        weights = np.zeros((len(self.members), self.directions))
+        for row, (member, places) in enumerate(zip(self.members, self._places, strict=True)):
+            weighted = group.weights[member] * group.spectra[member]
+            start = 0
+            for place in places:
+                count = place.stop - place.start
+                weights[row, place] = weighted[start : start + count]
+                start += count
+        return np.asarray(weights @ (scores.real**2 + scores.imag**2))
 
 
 def _buffer(panels: Sequence[Panel], record: SubspaceRecord) -> InexactArray:
@@ -105,35 +149,37 @@ def compute_tile(job: Job, task: TileTask, *_after: object) -> TileReport:
     status = np.asarray(status_array[a, b])
     wanted = asked & (status == PairStatus.MISSING)
     if wanted.any():
-        measures = job.parameters.records
         update, values = _tile(job, task, stores.comparison, wanted)
-        for measure in measures:
+        valued = np.isin(update, VALUED)
+        for measure in job.measures:
             array = stores.variable(measure.name)
-            _write(array, a, b, np.where(update == PairStatus.DONE, values[measure.name], array[a, b]), task)
+            straight, mirrored = values[measure.name]
+            # The mirror image first: a tile counts as done by its own status, which is written last of all.
+            if task.row != task.column:
+                array[b, a] = np.where(valued.T, mirrored.T, np.asarray(array[b, a]))
+            array[a, b] = np.where(valued, straight, np.asarray(array[a, b]))
         status = np.where(update != PairStatus.MISSING, update, status)
-        _write(status_array, a, b, status, task)
+        if task.row != task.column:
+            status_array[b, a] = status.T
+        status_array[a, b] = status
     found = status[asked]
     return TileReport(
         row=task.row,
         column=task.column,
-        done=int((found == PairStatus.DONE).sum()),
+        done=int(np.isin(found, VALUED).sum()),
         failed=int((found == PairStatus.FAILED).sum()),
-        incompatible=int((found > PairStatus.FAILED).sum()),
+        incompatible=int(np.isin(found, (PairStatus.INCOMPATIBLE_GRIDS, PairStatus.INCOMPATIBLE_SAMPLES)).sum()),
         missing=int((found == PairStatus.MISSING).sum()),
     )
 
 
-def _write(array: zarr.Array[Any], a: slice, b: slice, values: npt.NDArray[Any], task: TileTask) -> None:
-    # The mirror image first: a tile counts as done by its own status, which is written last of all.
-    if task.row != task.column:
-        array[b, a] = values.T
-    array[a, b] = values
-
-
 def _tile(
     job: Job, task: TileTask, root: zarr.Group, wanted: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[np.float64]]]:
-    """What becomes of the wanted pairs, `PairStatus.MISSING` for the others, and the values of those done."""
+) -> tuple[npt.NDArray[np.uint8], dict[str, tuple[FloatArray, FloatArray]]]:
+    """What becomes of the wanted pairs, `PairStatus.MISSING` for the others, and the values of those done.
+
+    Values come twice: of a with b, and of b with a; both (a, b).
+    """
     diagonal = task.row == task.column
     records_a = _records(root, task.paths_a)
     records_b = records_a if diagonal else _records(root, task.paths_b)
@@ -142,7 +188,7 @@ def _tile(
     # On the diagonal each pair once; the other triangle is its mirror image.
     todo = np.triu(wanted) if diagonal else wanted
     status = np.where(todo & there & ~sound, PairStatus.FAILED, PairStatus.MISSING).astype(np.uint8)
-    values = {measure.name: np.full(wanted.shape, np.nan) for measure in job.parameters.records}
+    values = {m.name: (np.full(wanted.shape, np.nan), np.full(wanted.shape, np.nan)) for m in job.measures}
     for kind_a, members_a in _kinds(records_a).items():
         for kind_b, members_b in _kinds(records_b).items():
             cells = np.ix_(members_a, members_b)
@@ -157,14 +203,18 @@ def _tile(
             part = np.zeros_like(todo)
             part[np.ix_(list(chosen_a), list(chosen_b))] = todo[np.ix_(list(chosen_a), list(chosen_b))]
             same = diagonal and kind_a == kind_b
-            found = pair_values(root, chosen_a, chosen_b, part, meeting, job.parameters.records, job.memory, same=same)
-            status[part] = PairStatus.DONE
-            for name, value in found.items():
-                values[name][part] = value[part]
+            found = pair_values(root, chosen_a, chosen_b, part, meeting, job.measures, job.memory, same=same)
+            status[part] = np.where(found.saturated, PairStatus.SATURATED, PairStatus.DONE)[part]
+            for name, both in found.values.items():
+                for target, value in zip(values[name], both, strict=True):
+                    target[part] = value[part]
     if diagonal:
         below = np.tri(len(status), k=-1, dtype=np.bool_)
         status = np.where(below, status.T, status)
-        values = {name: np.where(below, value.T, value) for name, value in values.items()}
+        values = {
+            name: (np.where(below, back.T, there), np.where(below, there.T, back))
+            for name, (there, back) in values.items()
+        }
     return status, values
 
 
@@ -191,6 +241,22 @@ def _chosen(
     return {member: record for member, record in found.items() if record is not None and not record.problem}
 
 
+@dataclass(frozen=True, slots=True)
+class PairValues:
+    """Values of all measures for pairs of two groups.
+
+    Attributes
+    ----------
+    values : dict of str to ((a, b), (a, b))
+        Of a with b, and of b with a.
+    saturated : (a, b)
+        Whether all correlations of a pair are 1 for want of samples.
+    """
+
+    values: dict[str, tuple[FloatArray, FloatArray]]
+    saturated: npt.NDArray[np.bool_]
+
+
 def pair_values(
     root: zarr.Group,
     records_a: Mapping[int, SubspaceRecord],
@@ -201,7 +267,7 @@ def pair_values(
     memory: int,
     *,
     same: bool,
-) -> dict[str, FloatArray]:
+) -> PairValues:
     """Values of all measures for pairs of two groups.
 
     Parameters
@@ -219,24 +285,120 @@ def pair_values(
     same : bool
         Whether both sides are the same subspaces.
     """
-    sums = {measure.name: np.zeros(todo.shape) for measure in measures}
+    needs = frozenset().union(*(measure.needs for measure in measures))
+    group_a = Group(root, records_a, todo.shape[0], meeting, "a", needs)
+    group_b = Group(root, records_b, todo.shape[1], meeting, "b", needs)
     panels_a = list(_panels(root, records_a, memory))
     panels_b = panels_a if same else list(_panels(root, records_b, memory))
     buffers = _buffer(panels_a, next(iter(records_a.values()))), _buffer(panels_b, next(iter(records_b.values())))
+    stacks = Stacks(group_a, group_b, meeting, measures, todo)
     for panel_a in panels_a:
         for panel_b in panels_b:
             if todo[np.ix_(panel_a.members, panel_b.members)].any():
-                _add_panel_sums(panel_a, panel_b, buffers, todo, meeting, measures, sums)
-    rank_a = _ranks(records_a, todo.shape[0], meeting, side="a")
-    rank_b = _ranks(records_b, todo.shape[1], meeting, side="b")
-    return {
-        measure.name: measure.value(
-            sums[measure.name],
-            Totals(rank=rank_a[measure.directions][:, np.newaxis]),
-            Totals(rank=rank_b[measure.directions][np.newaxis, :]),
-        )
-        for measure in measures
-    }
+                _add_panel_pair(panel_a, panel_b, buffers, stacks)
+    first = next(iter(records_a.values()))
+    norms: FloatArray = np.zeros(todo.shape)
+    if "row_norms" in needs:
+        norms = _row_norm_products(panels_a, panels_b, buffers, group_a, group_b)
+    translations = sum(shared.multiplicity for shared in meeting.shared)
+    if not (first.grid and next(iter(records_b.values())).grid):
+        translations = max(math.prod(record.grid) for record in (first, next(iter(records_b.values()))))
+    pairs = PairTotals(first.samples, translations, norms)
+    turned = PairTotals(first.samples, translations, norms.T)
+    found = {}
+    for measure in measures:
+        a, b = group_a.totals(measure), group_b.totals(measure)
+        straight = measure.value(stacks.sums[measure.name], _upright(a), _across(b), pairs)
+        if measure.symmetric:
+            found[measure.name] = straight, straight
+        else:
+            turned_sums = stacks.reversed_sums[measure.name].transpose(1, 0, 2)
+            found[measure.name] = straight, measure.value(turned_sums, _upright(b), _across(a), turned).T
+    saturated = np.zeros(todo.shape, dtype=np.bool_)
+    for measure in measures:
+        if measure.name == "spurious":
+            ranks = np.minimum.outer(group_a.totals(measure).rank, group_b.totals(measure).rank)
+            saturated = (ranks > 0) & (found[measure.name][0] >= ranks)
+    return PairValues(found, saturated)
+
+
+def _upright(totals: Totals) -> Totals:
+    return Totals(*(getattr(totals, name)[:, np.newaxis] for name in totals.__slots__))
+
+
+def _across(totals: Totals) -> Totals:
+    return Totals(*(getattr(totals, name)[np.newaxis, :] for name in totals.__slots__))
+
+
+class Group:
+    """What measures need of the representations of one side beside their scores."""
+
+    def __init__(
+        self,
+        root: zarr.Group,
+        records: Mapping[int, SubspaceRecord],
+        count: int,
+        meeting: Meeting,
+        side: Literal["a", "b"],
+        needs: frozenset[Need],
+    ) -> None:
+        self._count = count
+        self.multiplicity = half_plane(next(iter(records.values())).grid).multiplicity
+        # Means divide by the whole layer, or by the frequencies compared where some were cropped.
+        shared: dict[int, int] = {}
+        for frequency in meeting.shared:
+            index = getattr(frequency, side)
+            shared[index] = shared.get(index, 0) + frequency.multiplicity
+        self.weights: dict[int, FloatArray] = {}
+        self.kept: dict[int, npt.NDArray[np.bool_]] = {}
+        self.spectra: dict[int, FloatArray] = {}
+        self.loadings: dict[int, InexactArray] = {}
+        for member, record in records.items():
+            blocks = record.blocks
+            weights = [shared.get(b.index, 0) if meeting.cropped else b.multiplicity for b in blocks]
+            self.weights[member] = np.repeat(np.array(weights, dtype=float), [b.directions for b in blocks])
+            self.kept[member] = np.concatenate([np.arange(b.directions) < b.kept for b in blocks])
+            if needs:
+                self.spectra[member] = read_spectrum(root, record)
+            if "loadings" in needs:
+                self.loadings[member] = read_loadings(root, record)
+        self.samples = next(iter(records.values())).samples
+        self.squared_row_norms = np.zeros(count)
+        self._totals: dict[tuple[str, Own], Totals] = {}
+        self._block_loadings: dict[int, InexactArray] = {}
+        self._whole = self._sum_up("all", lambda _spectrum, _weights: 0.0)
+
+    def class_spectra(self, members: Sequence[Run]) -> FloatArray:
+        """Spectra of runs of equally many directions, (run, direction); zeros where no measure needs them."""
+        if not self.spectra:
+            return np.zeros((len(members), members[0].directions))
+        return np.stack([self.spectra[run.member][run.columns] for run in members])
+
+    def take_loadings(self, members: Sequence[Run]) -> None:
+        """Have the next stack see the loadings of these runs."""
+        self._block_loadings = {run.member: self.loadings[run.member][:, run.columns] for run in members}
+
+    def side(self, members: IntArray, spectra: FloatArray) -> Side:
+        """What a stack knows of some representations."""
+        return Side(spectra, self._whole.variance[members], self._whole.rank[members], members, self._block_loadings)
+
+    def totals(self, measure: Measure) -> Totals:
+        """What a measure may divide by, (member,)."""
+        key = measure.directions, measure.own
+        if key not in self._totals:
+            self._totals[key] = self._sum_up(measure.directions, measure.own)
+        return self._totals[key]
+
+    def _sum_up(self, directions: Literal["kept", "all"], own: Own) -> Totals:
+        rank, variance, numbers = np.zeros(self._count), np.zeros(self._count), np.zeros(self._count)
+        for member, weights in self.weights.items():
+            chosen = self.kept[member] if directions == "kept" else slice(None)
+            rank[member] = weights[chosen].sum()
+            if self.spectra:
+                spectrum = self.spectra[member][chosen]
+                variance[member] = weights[chosen] @ spectrum
+                numbers[member] = own(spectrum, weights[chosen])
+        return Totals(rank, variance, numbers, self.squared_row_norms)
 
 
 def _panels(root: zarr.Group, records: Mapping[int, SubspaceRecord], memory: int) -> Iterator[Panel]:
@@ -258,34 +420,8 @@ def _panels(root: zarr.Group, records: Mapping[int, SubspaceRecord], memory: int
     yield Panel(root, chosen)
 
 
-def _ranks(
-    records: Mapping[int, SubspaceRecord], count: int, meeting: Meeting, side: Literal["a", "b"]
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Ranks that a mean divides by: of the whole layer, or of the frequencies compared where some were cropped."""
-    weights: dict[int, int] = {}
-    for shared in meeting.shared:
-        index = getattr(shared, side)
-        weights[index] = weights.get(index, 0) + shared.multiplicity
-    found = {"kept": np.zeros(count), "all": np.zeros(count)}
-    for member, record in records.items():
-        for block in record.blocks:
-            weight = weights.get(block.index, 0) if meeting.cropped else block.multiplicity
-            found["kept"][member] += weight * block.kept
-            found["all"][member] += weight * block.directions
-    return found
-
-
-def _add_panel_sums(
-    a: Panel,
-    b: Panel,
-    buffers: tuple[InexactArray, InexactArray],
-    todo: npt.NDArray[np.bool_],
-    meeting: Meeting,
-    measures: Sequence[Measure],
-    sums: dict[str, npt.NDArray[np.float64]],
-) -> None:
-    shared = [meet for meet in meeting.shared if meet.a in a.blocks and meet.b in b.blocks]
-    stacks = _Stacks(measures, sums)
+def _add_panel_pair(a: Panel, b: Panel, buffers: tuple[InexactArray, InexactArray], stacks: Stacks) -> None:
+    shared = [meet for meet in stacks.meeting.shared if meet.a in a.blocks and meet.b in b.blocks]
     for frequency, coupling in zip(shared, _couplings(a, b, buffers, shared), strict=True):
         row = 0
         for class_a in _classes(a.blocks[frequency.a]):
@@ -293,11 +429,31 @@ def _add_panel_sums(
             column = 0
             for class_b in _classes(b.blocks[frequency.b]):
                 width = len(class_b) * class_b[0].directions
-                piece = coupling[row : row + height, column : column + width]
-                stacks.add(piece, class_a, class_b, frequency.multiplicity, todo)
+                stacks.add(coupling[row : row + height, column : column + width], class_a, class_b, frequency)
                 column += width
             row += height
     stacks.finish()
+
+
+def _row_norm_products(
+    panels_a: Sequence[Panel],
+    panels_b: Sequence[Panel],
+    buffers: tuple[InexactArray, InexactArray],
+    a: Group,
+    b: Group,
+) -> FloatArray:
+    """Inner products, over all samples, of the squared norms of the samples of two groups."""
+    products = np.zeros((len(a.squared_row_norms), len(b.squared_row_norms)))
+    for chunk in range(panels_a[0].chunks):
+        norms = []
+        for panels, buffer, group in ((panels_a, buffers[0], a), (panels_b, buffers[1], b)):
+            found = np.zeros((len(group.squared_row_norms), buffer.shape[1]))
+            for panel in panels:
+                found[panel.members] = panel.row_norms(chunk, buffer, group)
+            norms.append(found)
+            group.squared_row_norms += np.square(found).sum(axis=1)
+        products += norms[0] @ norms[1].T
+    return products
 
 
 def _classes(runs: list[Run]) -> list[list[Run]]:
@@ -309,54 +465,96 @@ def _couplings(
     a: Panel, b: Panel, buffers: tuple[InexactArray, InexactArray], shared: Sequence[SharedFrequency]
 ) -> list[InexactArray]:
     """Couplings of all representations of two panels at each shared frequency, summed over all samples."""
+    narrow = min(a.directions / len(a.members), b.directions / len(b.members)) < NARROW
     total: list[npt.NDArray[Any]] = []
     for chunk in range(a.chunks):
-        left = a.read(chunk, buffers[0])
+        left = _widened(a.read(chunk, buffers[0]), narrow=narrow)
         # The very same array on both sides lets BLAS compute half of the product.
-        right = left if b is a else b.read(chunk, buffers[1])
+        right = left if b is a else _widened(b.read(chunk, buffers[1]), narrow=narrow)
         for position, frequency in enumerate(shared):
             rows = left[a.spans[frequency.a]]
             product = (rows if frequency.conjugate else rows.conj()) @ right[b.spans[frequency.b]].T
             if a.chunks == 1:
                 total.append(product)
             elif chunk == 0:
-                total.append(product.astype(np.result_type(product.dtype, np.float64)))
+                total.append(product.astype(np.result_type(product.dtype, np.float64), copy=False))
             else:
                 total[position] += product
     return total
 
 
-class _Stacks:
-    """Gathers couplings of equal shape over classes and frequencies, so that LAPACK gets many in one call."""
+def _product(left: InexactArray, right: InexactArray, *, in_double: bool) -> InexactArray:
+    """``left @ right.T``, its sums over samples in double precision if asked."""
+    if not in_double:
+        return np.asarray(left @ right.T)
+    wide = np.result_type(left.dtype, np.float64)
+    same = left.__array_interface__["data"] == right.__array_interface__["data"] and left.shape == right.shape
+    product = np.zeros((len(left), len(right)), dtype=wide)
+    for start in range(0, left.shape[1], PIECE):
+        piece = left[:, start : start + PIECE].astype(wide)
+        # The very same array on both sides lets BLAS compute half of the product.
+        product += piece @ (piece if same else right[:, start : start + PIECE].astype(wide)).T
+    return product
 
-    def __init__(self, measures: Sequence[Measure], sums: dict[str, npt.NDArray[np.float64]]) -> None:
-        self._measures = measures
-        self._sums = sums
-        self._pieces: dict[tuple[int, ...], list[tuple[InexactArray, IntArray, int]]] = {}
-        self._bytes: dict[tuple[int, ...], int] = {}
 
-    def add(
-        self,
-        coupling: InexactArray,
-        class_a: list[Run],
-        class_b: list[Run],
-        multiplicity: int,
-        todo: npt.NDArray[np.bool_],
+class Stacks:
+    """Gathers couplings of equal shape over classes and frequencies, so that LAPACK gets many in one call.
+
+    Attributes
+    ----------
+    sums : dict of str to (a, b, components)
+        Of each measure, over all blocks added and solved so far.
+    reversed_sums : dict of str to (a, b, components)
+        The same of b with a, for measures that are not symmetric.
+    """
+
+    def __init__(
+        self, a: Group, b: Group, meeting: Meeting, measures: Sequence[Measure], todo: npt.NDArray[np.bool_]
     ) -> None:
+        self.meeting = meeting
+        self._groups = a, b
+        self._measures = measures
+        self._todo = todo
+        self.sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures}
+        self.reversed_sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures if not m.symmetric}
+        # Loadings differ from block to block: couplings of different blocks must not meet in one stack.
+        self._by_block = any("loadings" in measure.needs for measure in measures)
+        self._pieces: dict[_Key, list[_Piece]] = {}
+        self._bytes: dict[_Key, int] = {}
+
+    def add(self, coupling: InexactArray, class_a: list[Run], class_b: list[Run], frequency: SharedFrequency) -> None:
         """Take the couplings of two classes, (members of a x k, members of b x l)."""
+        a, b = self._groups
         k, l = class_a[0].directions, class_b[0].directions
-        members_a, members_b = [run.member for run in class_a], [run.member for run in class_b]
+        members_a, members_b = np.array([run.member for run in class_a]), np.array([run.member for run in class_b])
         cells = coupling.reshape(len(class_a), k, len(class_b), l).transpose(0, 2, 1, 3)
-        wanted = todo[members_a][:, members_b]
-        places = np.add.outer(np.multiply(members_a, todo.shape[1]), members_b)[wanted]
-        key = (k, l, class_a[0].kept, class_b[0].kept)
-        batch = max(1, STACK_BYTES // (2 * coupling.itemsize * k * l))
+        wanted = self._todo[members_a][:, members_b]
+        rows, columns = np.nonzero(wanted)
         chosen = cells.reshape(-1, k, l) if wanted.all() else cells[wanted]
+        key = _Key(
+            shape=(k, l),
+            kept=(class_a[0].kept, class_b[0].kept),
+            centred=frequency.a == 0 and frequency.b == 0,
+            is_complex=bool(a.multiplicity[frequency.a] > 1 or b.multiplicity[frequency.b] > 1),
+            block=(frequency.a, frequency.b) if self._by_block else None,
+        )
+        batch = max(1, STACK_BYTES // (2 * coupling.itemsize * k * l))
         for start in range(0, len(chosen), batch):
-            piece = chosen[start : start + batch]
-            self._pieces.setdefault(key, []).append((piece, places[start : start + batch], multiplicity))
-            self._bytes[key] = self._bytes.get(key, 0) + piece.nbytes
-            if self._bytes[key] > STACK_BYTES // 2:
+            part = slice(start, start + batch)
+            piece = _Piece(
+                coupling=chosen[part],
+                members_a=members_a[rows[part]],
+                members_b=members_b[columns[part]],
+                spectra_a=a.class_spectra(class_a)[rows[part]],
+                spectra_b=b.class_spectra(class_b)[columns[part]],
+                multiplicity=frequency.multiplicity,
+            )
+            self._pieces.setdefault(key, []).append(piece)
+            self._bytes[key] = self._bytes.get(key, 0) + piece.coupling.nbytes
+            if self._by_block:
+                a.take_loadings(class_a)
+                b.take_loadings(class_b)
+            if self._by_block or self._bytes[key] > STACK_BYTES // 2:
                 self._solve(key)
 
     def finish(self) -> None:
@@ -364,15 +562,58 @@ class _Stacks:
         for key in list(self._pieces):
             self._solve(key)
 
-    def _solve(self, key: tuple[int, ...]) -> None:
+    def _solve(self, key: _Key) -> None:
         pieces = self._pieces.pop(key)
         del self._bytes[key]
-        couplings = np.concatenate([piece for piece, _, _ in pieces])
-        places = np.concatenate([place for _, place, _ in pieces])
-        weights = np.repeat([weight for _, _, weight in pieces], [len(place) for _, place, _ in pieces])
-        stack = PairStack(couplings.astype(np.result_type(couplings.dtype, np.float64), copy=False))
-        kept = stack.leading(*key[2:])
+        a, b = self._groups
+        members_a = np.concatenate([piece.members_a for piece in pieces])
+        members_b = np.concatenate([piece.members_b for piece in pieces])
+        weights = np.repeat([piece.multiplicity for piece in pieces], [len(piece.members_a) for piece in pieces])
+        coupling = np.concatenate([piece.coupling for piece in pieces])
+        every = PairStack(
+            coupling.astype(np.result_type(coupling.dtype, np.float64), copy=False),
+            a.side(members_a, np.concatenate([piece.spectra_a for piece in pieces])),
+            b.side(members_b, np.concatenate([piece.spectra_b for piece in pieces])),
+            degrees=a.samples - 1 if key.centred else a.samples,
+            is_complex=key.is_complex,
+        )
+        leading = every.leading(*key.kept)
         for measure in self._measures:
-            added = measure.sums(kept if measure.directions == "kept" else stack)
-            # A pair may be there several times, at several frequencies.
-            np.add.at(self._sums[measure.name].reshape(-1), places, weights * added)
+            stack = leading if measure.directions == "kept" else every
+            self._accumulate(self.sums[measure.name], members_a, members_b, weights, measure.sums(stack))
+            if not measure.symmetric:
+                turned = measure.sums(stack.reversed)
+                self._accumulate(self.reversed_sums[measure.name], members_a, members_b, weights, turned)
+
+    @staticmethod
+    def _accumulate(
+        target: FloatArray, members_a: IntArray, members_b: IntArray, weights: IntArray, added: FloatArray
+    ) -> None:
+        # A pair may be there several times, at several frequencies.
+        np.add.at(target, (members_a, members_b), weights[:, np.newaxis] * added.reshape(len(weights), -1))
+
+
+def _widened(scores: InexactArray, *, narrow: bool) -> InexactArray:
+    return scores.astype(np.result_type(scores.dtype, np.float64), copy=False) if narrow else scores
+
+
+class _Key(NamedTuple):
+    """What couplings have in common that are solved together."""
+
+    shape: tuple[int, int]
+    kept: tuple[int, int]
+    centred: bool
+    is_complex: bool
+    block: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Couplings of some pairs at one frequency."""
+
+    coupling: InexactArray
+    members_a: IntArray
+    members_b: IntArray
+    spectra_a: FloatArray
+    spectra_b: FloatArray
+    multiplicity: int

@@ -54,22 +54,20 @@ def moments(samples: InexactArray) -> Moments:
     array([[[2., 4.],
             [4., 8.]]])
     """
-    wide = np.array(samples, dtype=np.result_type(samples.dtype, np.float64))
-    count = wide.shape[0]
-    mean = wide[:, 0].mean(axis=0)
-    wide[:, 0] -= mean
+    count, blocks, neurons = samples.shape
+    dtype = np.result_type(samples.dtype, np.float64)
+    first = np.array(samples[:, 0], dtype=dtype)
+    mean = first.mean(axis=0)
+    first -= mean
     # The rounding of a mean is one error common to all samples: left in, a constant neuron would seem to vary.
-    rest = wide[:, 0].mean(axis=0)
-    wide[:, 0] -= rest
-    mean = mean + rest
-    if wide.shape[1] == 1:
-        # As one plain product of an array with its own transpose, BLAS computes only half of it.
-        flat = wide[:, 0]
-        scatter = (flat.T.conj() @ flat)[np.newaxis]
-    else:
-        by_block = wide.transpose(1, 0, 2)
-        scatter = by_block.conj().transpose(0, 2, 1) @ by_block
-    return Moments(count, mean, scatter)
+    rest = first.mean(axis=0)
+    first -= rest
+    scatter = np.empty((blocks, neurons, neurons), dtype=dtype)
+    for index in range(blocks):
+        block = first if index == 0 else samples[:, index].astype(dtype, copy=False)
+        # Of real samples, it is an array times its own transpose, of which BLAS computes only half.
+        np.matmul(block.conj().T, block, out=scatter[index])
+    return Moments(count, mean + rest, scatter)
 
 
 def merge(first: Moments, second: Moments) -> Moments:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from collections.abc import Mapping
+
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
 
 
 def canonical_correlations(coupling: InexactArray) -> FloatArray:
@@ -37,9 +39,42 @@ def canonical_correlations(coupling: InexactArray) -> FloatArray:
     >>> canonical_correlations(xy.T @ xz)
     array([1., 0.])
     """
-    if 0 in coupling.shape[-2:]:
-        return np.zeros((*coupling.shape[:-2], 0))
-    return np.asarray(np.clip(np.linalg.svd(coupling, compute_uv=False), 0.0, 1.0))
+    return np.asarray(np.clip(singular_values(coupling), 0.0, 1.0))
+
+
+def singular_values(matrices: InexactArray) -> FloatArray:
+    """Singular values of a stack, descending; none for matrices without rows or columns."""
+    if 0 in matrices.shape[-2:]:
+        return np.zeros((*matrices.shape[:-2], 0))
+    return np.asarray(np.linalg.svd(matrices, compute_uv=False))
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a stack knows of the representations on one side.
+
+    Attributes
+    ----------
+    spectrum : (pair, k)
+        Eigenvalues of the scatter: variances of the directions times the number of samples.
+    variance, rank : (pair,)
+        Sum of all eigenvalues, and number of directions, of the whole representation: over all of its blocks.
+    member : (pair,)
+        Which representation.
+    loadings : mapping of int to (neuron, k)
+        By member. Empty where no measure asked for loadings.
+    """
+
+    spectrum: FloatArray
+    variance: FloatArray
+    rank: FloatArray
+    member: IntArray
+    loadings: Mapping[int, InexactArray] = field(default_factory=dict)
+
+    def leading(self, count: int) -> Side:
+        """The same representations, of their leading directions only."""
+        loadings = {member: matrix[:, :count] for member, matrix in self.loadings.items()}
+        return Side(self.spectrum[:, :count], self.variance, self.rank, self.member, loadings)
 
 
 @dataclass(frozen=True)
@@ -52,15 +87,47 @@ class PairStack:
     ----------
     coupling : (pair, k, l)
         ``scores_a.conj().T @ scores_b``.
+    a, b : Side
+    degrees : int
+        Degrees of freedom: samples, less one in a block that was centred.
+    is_complex : bool
+        Whether the samples of this block are complex: a frequency that is not its own conjugate.
     """
 
     coupling: InexactArray
+    a: Side
+    b: Side
+    degrees: int
+    is_complex: bool = False
 
     @cached_property
     def correlations(self) -> FloatArray:
         """Canonical correlations, (pair, min(k, l)), descending."""
         return canonical_correlations(self.coupling)
 
+    @cached_property
+    def squared_coupling(self) -> FloatArray:
+        """Squared absolute values of the coupling, (pair, k, l)."""
+        return np.asarray(self.coupling.real**2 + self.coupling.imag**2)
+
+    @cached_property
+    def canonical_vectors(self) -> tuple[InexactArray, FloatArray]:
+        """Canonical directions of a in terms of its scores, (pair, k, min(k, l)), and the correlations."""
+        vectors, values, _ = np.linalg.svd(self.coupling, full_matrices=False)
+        return vectors, np.asarray(np.clip(values, 0.0, 1.0))
+
+    def weighted(self, a: FloatArray, b: FloatArray) -> InexactArray:
+        """The coupling with its rows and columns weighted, (pair, k), (pair, l)."""
+        return a[:, :, np.newaxis] * self.coupling * b[:, np.newaxis, :]
+
+    @property
+    def reversed(self) -> PairStack:
+        """The same pairs with a and b exchanged."""
+        coupling = self.coupling.conj().transpose(0, 2, 1)
+        return PairStack(coupling, self.b, self.a, self.degrees, self.is_complex)
+
     def leading(self, k: int, l: int) -> PairStack:
         """The same pairs, of their leading directions only."""
-        return self if self.coupling.shape[1:] == (k, l) else PairStack(self.coupling[:, :k, :l])
+        if self.coupling.shape[1:] == (k, l):
+            return self
+        return PairStack(self.coupling[:, :k, :l], self.a.leading(k), self.b.leading(l), self.degrees, self.is_complex)

@@ -34,6 +34,8 @@ class Reading:
         Under ``positions``: ``all``, ``regular N`` or ``random N``.
     resampled : tuple of int
         Under ``positions``, sizes that the layer is resampled to before; empty for none.
+    mask : str
+        Name of the mask that says which positions count; empty where all do.
     """
 
     kind: ReadingKind
@@ -41,13 +43,16 @@ class Reading:
     grid: Grid = ()
     positions: str = "all"
     resampled: Grid = ()
+    mask: str = ""
 
     @property
     def domain(self) -> str:
         """What a sample is: only representations with equal domains have samples in common."""
-        if self.kind != "positions":
+        sizes = self.resampled or self.sizes
+        if self.kind != "positions" or math.prod(sizes) == 1:
             return "examples"
-        return f"{self.positions} positions of {'x'.join(map(str, self.resampled or self.sizes))}"
+        where = f" where {self.mask!r}" if self.mask else ""
+        return f"{self.positions} positions of {'x'.join(map(str, sizes))}{where}"
 
     @property
     def multiplicity(self) -> IntArray:

@@ -71,7 +71,7 @@ def noise_floor(moments: Moments, epsilon: float) -> float:
     # A neuron that does not vary is rounded alike in all samples: no noise, however large its mean.
     varies = variances[0] > 0
     second = float((varies * (variances[0] + moments.count * np.abs(moments.mean) ** 2)).max())
-    return max(epsilon**2 * max(bound, second), neurons * float(np.finfo(np.float64).eps) * bound)
+    return float(max(epsilon**2 * max(bound, second), neurons * np.finfo(np.float64).eps * bound))
 
 
 def eigenbasis(
@@ -222,7 +222,13 @@ def leading_directions(
     return kept
 
 
-def project(samples: InexactArray, mean: InexactArray, weights: InexactArray, block: IntArray) -> InexactArray:
+def project(
+    samples: InexactArray,
+    mean: InexactArray,
+    weights: InexactArray,
+    block: IntArray,
+    out: InexactArray | None = None,
+) -> InexactArray:
     """Scores of one chunk of samples.
 
     Parameters
@@ -234,6 +240,8 @@ def project(samples: InexactArray, mean: InexactArray, weights: InexactArray, bl
         Loadings divided by the square roots of the spectrum, so that scores come out orthonormal.
     block : (direction,)
         Ascending.
+    out : (sample, direction), optional
+        Takes the scores.
 
     Returns
     -------
@@ -246,7 +254,8 @@ def project(samples: InexactArray, mean: InexactArray, weights: InexactArray, bl
     array([[-1., -2.],
            [ 1.,  2.]])
     """
-    scores = np.empty((samples.shape[0], weights.shape[1]), dtype=np.result_type(weights.dtype, np.float64))
+    shape = (samples.shape[0], weights.shape[1])
+    scores = np.empty(shape, dtype=np.result_type(weights.dtype, np.float64)) if out is None else out
     for index, columns in blocks_of(block):
         chunk = np.asarray(samples[:, index], dtype=np.result_type(samples.dtype, np.float64))
         if index == 0:

@@ -151,7 +151,8 @@ def subspace_memory(reading: Reading, *, shape: Sequence[int], chunk_rows: int, 
     chunk_samples = reading.samples(chunk_rows)
     read = chunk_samples * blocks * neurons * itemsize
     directions = min(neurons, samples) * blocks
-    scores = 3 * min(samples, rows + chunk_samples) * directions * itemsize
+    # As they are computed, and as they are stored.
+    scores = 2 * min(samples, rows) * directions * itemsize
     if blocks == 1 and neurons > samples:
         # The Gram matrix of the samples, its eigenvectors, and what the eigensolver works in.
         square = 4 * samples * samples * 8
@@ -249,8 +250,8 @@ def make_plan(
             )
             _must_fit(f"the subspace of {label!r}, an array of shape {row['shape']},", size, memory)
             subspace_bytes = max(subspace_bytes, size)
-            samples, tokens = reading.samples(row["shape"][0]), "token" in row["dims"]
-            subspaces.append(SubspaceTask(str(label), paths[index], row["digest"], reading, samples, tokens, grid))
+            samples = reading.samples(row["shape"][0])
+            subspaces.append(SubspaceTask(str(label), paths[index], row["digest"], reading, samples, grid))
 
     tiles = []
     for first in range(0, count, group):

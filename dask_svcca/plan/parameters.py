@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from dask_svcca.measures import Measure, find_measures
+from dask_svcca.measures import Measure, find_measures, with_companions
 
 Convolutional = Literal["dft", "mean", "positions", "flatten"]
 Sequential = Literal["mean", "positions", "last"]
@@ -72,8 +72,8 @@ class Parameters:
 
     @property
     def records(self) -> tuple[Measure, ...]:
-        """The measures themselves."""
-        return find_measures(self.measures)
+        """The measures themselves, with their companions."""
+        return with_companions(find_measures(self.measures))
 
     @property
     def leading_only(self) -> bool:

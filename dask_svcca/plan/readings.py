@@ -38,9 +38,11 @@ def choose_reading(dims: Sequence[str], shape: Sequence[int], parameters: Parame
     if not sizes:
         return Reading("neurons")
     if "token" in dims:
-        return Reading(parameters.sequence, sizes, positions=parameters.positions)
+        return Reading(parameters.sequence, sizes, positions=parameters.positions, mask=parameters.mask or "")
     if parameters.conv == "positions":
-        resampled = parameters.spatial_size or ()
+        size = parameters.spatial_size or ()
+        # A layer with another number of axes stays as it is, and has no samples in common with those resampled.
+        resampled = size if len(size) == len(sizes) else ()
         return Reading("positions", sizes, positions=parameters.positions, resampled=resampled)
     if math.prod(sizes) == 1:
         # One position has one frequency: it is a dense layer.

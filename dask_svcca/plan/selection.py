@@ -97,12 +97,16 @@ def final_checkpoints(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
 def _by_mask(mask: npt.NDArray[np.bool_] | xr.DataArray, frame: pd.DataFrame) -> BoolMatrix:
     if isinstance(mask, xr.DataArray):
         labels = frame.index.to_numpy()
-        try:
-            mask = mask.sel(representation_a=labels, representation_b=labels).transpose(
-                "representation_a", "representation_b"
-            )
-        except KeyError as error:
-            raise ValueError(f"the mask of pairs has no label {error} of the zoo") from None
+        for axis in ("representation_a", "representation_b"):
+            absent = frame.index.difference(mask.indexes.get(axis, []))
+            if len(absent):
+                raise ValueError(
+                    f"the mask of pairs has no {axis} for {len(absent)} representations of the zoo, among them "
+                    f"{absent[0]!r}"
+                )
+        mask = mask.sel(representation_a=labels, representation_b=labels).transpose(
+            "representation_a", "representation_b"
+        )
     values = np.array(mask)
     count = len(frame)
     if values.dtype != np.bool_ or values.shape != (count, count):

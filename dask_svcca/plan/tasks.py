@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.kernels.readings import Reading
+    from dask_svcca.measures import Measure
     from dask_svcca.plan.parameters import Parameters
 
 
@@ -22,6 +23,8 @@ class Job:
     zoo, comparison
         Anything zarr opens: a path, a URL, a store.
     parameters : Parameters
+    measures : tuple of Measure
+        With their companions: records, since a worker may not know of measures of the user's own.
     rows : int
         Samples in a chunk of scores, the same for all representations.
     memory : int
@@ -32,6 +35,7 @@ class Job:
     zoo: Any
     comparison: Any
     parameters: Parameters
+    measures: tuple[Measure, ...]
     rows: int
     memory: int
 
@@ -49,8 +53,6 @@ class SubspaceTask:
     reading : Reading
     samples : int
         How many it has, without regard to masked tokens.
-    tokens : bool
-        Whether its axis is one of tokens, to which a mask applies.
     fold : tuple of int
         Coarser grid that the representation is folded on for its partners; empty for its own reading.
     """
@@ -60,7 +62,6 @@ class SubspaceTask:
     digest: str
     reading: Reading
     samples: int
-    tokens: bool
     fold: Grid = ()
 
     @property

@@ -13,7 +13,7 @@ import os
 import shutil
 import uuid
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numcodecs.blosc
 import numcodecs.zstd
@@ -64,6 +64,7 @@ class ChunkedArray:
     ) -> None:
         self.shape, self.rows, self.dtype = shape, rows, dtype
         self._compression = compression
+        self._compressors = _compressors(compression)
         self._order = tuple(reversed(range(len(shape)))) if column_major else None
         local = _io.directory(root)
         self._directory = None if local is None else local / path
@@ -75,7 +76,7 @@ class ChunkedArray:
                 dtype=dtype,
                 chunks=self._chunk_shape,
                 filters=[zarr.codecs.TransposeCodec(order=self._order)] if self._order else "auto",
-                compressors=_compressors(compression),
+                compressors=self._compressors,
                 fill_value=0,
                 dimension_names=dims,
                 overwrite=True,
@@ -132,7 +133,7 @@ class ChunkedArray:
         codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
         if self._order is not None:
             codecs.insert(0, {"name": "transpose", "configuration": {"order": list(self._order)}})
-        codecs += [codec.to_dict() for codec in _compressors(self._compression) or []]
+        codecs += [codec.to_dict() for codec in self._compressors or []]
         for codec in codecs:
             if codec["name"] == "blosc":
                 codec["configuration"]["typesize"] = self.dtype.itemsize
@@ -160,6 +161,14 @@ def write_array(root: zarr.Group, path: str, values: npt.NDArray[Any], dims: Seq
     array = ChunkedArray(root, path, shape=values.shape, rows=max(1, len(values)), dtype=values.dtype, dims=dims)
     if chunk:
         array.write(0, values)
+
+
+def read_array(root: zarr.Group, path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Read back what `write_array` wrote."""
+    local = _io.directory(root)
+    if local is None:
+        return np.asarray(zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")[...])
+    return np.fromfile(local.joinpath(path, "c", *["0"] * len(shape)), dtype=dtype).reshape(shape)
 
 
 def write_group(root: zarr.Group, path: str, attributes: Mapping[str, Any], *, clear: bool = False) -> None:
@@ -196,6 +205,8 @@ def _group_document(attributes: Mapping[str, Any]) -> bytes:
 
 
 def _compressors(compression: Compression) -> list[zarr.codecs.BloscCodec | zarr.codecs.ZstdCodec] | None:
+    if compression not in get_args(Compression):
+        raise ValueError(f"compression is one of {', '.join(map(repr, get_args(Compression)))}; got {compression!r}")
     if compression == "none":
         return None
     if compression == "zstd":

@@ -52,6 +52,17 @@ def is_group(store: StoreLike) -> bool:
     return True
 
 
+def read_kind(store: StoreLike) -> str:
+    """Which of our stores one is: ``zoo`` or ``comparison``."""
+    if not is_group(store):
+        raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}. Is the path right?")
+    found = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False).attrs.get("format")
+    kind = str(found).removeprefix("dask-svcca-")
+    if kind not in {"zoo", "comparison"}:
+        raise StoreFormatError(f"{describe(store)!r} is neither a zoo nor a comparison: its format is {found!r}")
+    return kind
+
+
 def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.Group:
     """Open a store of ours, or say what is wrong with it."""
     try:

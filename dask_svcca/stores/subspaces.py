@@ -110,6 +110,17 @@ def read_record(root: zarr.Group, place: str) -> SubspaceRecord | None:
     )
 
 
+def read_spectrum(root: zarr.Group, record: SubspaceRecord) -> npt.NDArray[np.float64]:
+    """Eigenvalues of the scatter, (direction,)."""
+    return _chunked.read_array(root, f"{record.place}/spectrum", (record.directions,), np.dtype(np.float64))
+
+
+def read_loadings(root: zarr.Group, record: SubspaceRecord) -> InexactArray:
+    """Orthonormal directions, (neuron, direction); complex for a subspace of the DFT."""
+    dtype = np.dtype(np.complex128 if record.grid else np.float64)
+    return _chunked.read_array(root, f"{record.place}/loadings", (record.neurons, record.directions), dtype)
+
+
 def write_failure(root: zarr.Group, place: str, digest: str, problem: str) -> None:
     """Record why a representation has no subspace."""
     _chunked.write_group(root, place, {"digest": digest, "problem": problem}, clear=True)

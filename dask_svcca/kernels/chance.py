@@ -1,0 +1,119 @@
+"""What independent representations would score, and how many correlations are more than chance."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.special
+
+if TYPE_CHECKING:
+    from dask_svcca.kernels._types import FloatArray, IntArray
+
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)
+_ANGLES = (_NODES + 1) * (np.pi / 2), _WEIGHTS * (np.pi / 2)
+"""Gauss-Legendre nodes and weights on [0, pi]."""
+
+
+@lru_cache(maxsize=100_000)
+def expected_correlation(k: int, l: int, degrees: int) -> float:
+    """Mean canonical correlation of two independent Gaussian representations: Wachter's law.
+
+    Parameters
+    ----------
+    k, l : int
+        Directions.
+    degrees : int
+        Degrees of freedom: samples, less one for centring.
+
+    Returns
+    -------
+    float
+        Mean over ``min(k, l)`` correlations, in [0, 1]. The law is that of many directions; with one or two it is a
+        few percent high.
+
+    References
+    ----------
+    Wachter (1980), The limiting empirical measure of multiple discriminant ratios, Annals of Statistics 8.
+
+    Examples
+    --------
+    >>> round(expected_correlation(100, 50, 1999), 4)
+    0.2084
+    """
+    small, large = min(k, l), max(k, l)
+    if small == 0:
+        return 0.0
+    if large >= degrees:
+        return 1.0
+    ones = max(0, small + large - degrees) / small
+    x, y = small / degrees, large / degrees
+    low = (np.sqrt(x * (1 - y)) - np.sqrt(y * (1 - x))) ** 2
+    high = (np.sqrt(x * (1 - y)) + np.sqrt(y * (1 - x))) ** 2
+    # In the angle between the edges of the law the integrand is smooth, even where the lower edge is zero.
+    nodes, shares = _ANGLES
+    squared = (low + high) / 2 + (high - low) / 2 * np.cos(nodes)
+    density = ((high - low) / 2 * np.sin(nodes)) ** 2 / (2 * np.pi * x * squared * (1 - squared))
+    mean = float(shares @ (density * np.sqrt(squared))) / float(shares @ density)
+    return float(ones + (1 - ones) * mean)
+
+
+def spurious_correlations(k: int, l: int, degrees: int) -> int:
+    """How many correlations are 1 whatever the data: two subspaces of dimensions k and l must intersect in so many.
+
+    Examples
+    --------
+    >>> spurious_correlations(60, 50, 99), spurious_correlations(10, 10, 99)
+    (11, 0)
+    """
+    return min(k, l, max(0, k + l - degrees))
+
+
+def significant_correlations(
+    correlations: FloatArray, k: int, l: int, degrees: int, *, is_complex: bool, level: float = 0.05
+) -> IntArray:
+    """How many leading correlations are more than chance: Bartlett's sequential test with Lawley's correction.
+
+    Parameters
+    ----------
+    correlations : (pair, min(k, l))
+        Descending.
+    k, l : int
+        Directions.
+    degrees : int
+        Degrees of freedom.
+    is_complex : bool
+        Complex samples have twice the degrees.
+    level : float
+        Of each test.
+
+    Returns
+    -------
+    (pair,)
+        The first count of correlations behind which no more is found.
+
+    References
+    ----------
+    Bartlett (1941), Biometrika 32; Lawley (1959), Tests of significance in canonical analysis, Biometrika 46, eq. 7.
+
+    Examples
+    --------
+    >>> significant_correlations(np.array([[0.9, 0.05], [0.03, 0.02]]), 2, 2, 99, is_complex=False)
+    array([1, 0])
+    """
+    pairs, count = correlations.shape
+    if count == 0 or k + l >= degrees:
+        return np.zeros(pairs, dtype=np.int64)
+    # A correlation of one has an infinite statistic; the largest double below one has a large one.
+    squared = np.clip(correlations**2, 1e-300, 1 - 1e-15)
+    before = np.arange(count)
+    tail = -np.cumsum(np.log1p(-squared)[:, ::-1], axis=1)[:, ::-1]
+    inverse = np.cumsum(1 / squared, axis=1) - 1 / squared
+    # Where earlier correlations are all but zero the correction has no meaning, and the test has ended before.
+    factor = degrees - before - (k + l + 1) / 2 + np.minimum(inverse, degrees)
+    scale = 2 if is_complex else 1
+    freedom = scale * (k - before) * (l - before)
+    chance = scipy.special.chdtrc(freedom, np.maximum(scale * factor * tail, 0.0))
+    return np.asarray(np.argmin(np.column_stack([chance < level, np.zeros(pairs, dtype=bool)]), axis=1))
