@@ -152,7 +152,8 @@ def _local(resources: Resources) -> Iterator[distributed.Client]:
                     # Without an address, the scheduler's HTTP server would fight for Dask's usual port.
                     dashboard_address="127.0.0.1:0",
                     scheduler_kwargs={"dashboard": False},
-                    silence_logs=logging.ERROR,
+                    # What goes wrong with a task is raised here; the rest is talk among processes that are leaving.
+                    silence_logs=logging.CRITICAL,
                 )
             )
             client = opened.enter_context(distributed.Client(cluster, set_as_default=False))

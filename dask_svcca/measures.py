@@ -361,8 +361,7 @@ _MEASURES = (
         needs=frozenset({"spectrum", "row_norms"}),
         valid_range=(-1.0, 1.0),
         invariances=_ORTHOGONAL,
-        reference="Song et al. (2012), Feature selection via dependence maximization, JMLR 13, eq. 4; Nguyen, Raghu and "
-        "Kornblith (2021), ICLR",
+        reference="Song et al. (2012), Feature selection via dependence maximization, JMLR 13, eq. 4",
     ),
     Measure(
         name="procrustes",

@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"plan", "stores"}),
     frozenset({"analysis", "capture", "cluster", "engine", "report"}),
     frozenset({"__init__"}),  # the public names
+    frozenset({"demo"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )

@@ -140,7 +140,11 @@ class _Survey:
 
 
 def name_checkpoints(
-    model_paths: Iterable[str | os.PathLike[str]], *, model: str | None = None, checkpoint: str | None = None
+    model_paths: Iterable[str | os.PathLike[str]],
+    *,
+    model: str | None = None,
+    checkpoint: str | None = None,
+    pattern: str | None = None,
 ) -> list[Checkpoint]:
     """Names for model files: the model is the file's folder, the checkpoint its stem, the step the number in it.
 
@@ -149,6 +153,9 @@ def name_checkpoints(
     model_paths : iterable of paths
     model, checkpoint : str, optional
         Instead of the folder, and of the stem.
+    pattern : str, optional
+        How the end of a path spells names, such as ``"{model}-epoch{step}"``: ``{model}`` and ``{checkpoint}`` stand
+        for text within one part of the path, ``{step}`` for a number. The file's suffix may be left out.
 
     Returns
     -------
@@ -157,21 +164,26 @@ def name_checkpoints(
     Raises
     ------
     CaptureError
-        Where two files would have the same name, or two checkpoints of a model the same step.
+        Where two files would have the same name, or two checkpoints of a model the same step; where a path does not
+        follow the pattern.
 
     Examples
     --------
     >>> name_checkpoints(["zoo/resnet-s0/step00100.onnx"])
     [Checkpoint(path='zoo/resnet-s0/step00100.onnx', model='resnet-s0', checkpoint='step00100', step=100)]
+    >>> name_checkpoints(["zoo/vit-7.onnx"], pattern="{model}-{step}")
+    [Checkpoint(path='zoo/vit-7.onnx', model='vit', checkpoint='vit-7', step=7)]
     """
     named: list[Checkpoint] = []
     taken: dict[tuple[str, str, str | int], str] = {}
     for path in model_paths:
-        owner = model or Path(path).absolute().parent.name
-        name = checkpoint or Path(path).stem
+        spelled = {} if pattern is None else _spelled(Path(path).absolute(), pattern)
+        owner = model or spelled.get("model") or Path(path).absolute().parent.name
+        name = checkpoint or spelled.get("checkpoint") or Path(path).stem
         # Of several numbers, as in "resnet18-step200-acc97", the one that follows the word.
         numbers = re.findall(r"(?:step|iter|epoch)\D?(\d+)", name) or re.findall(r"\d+", name)
-        step = int(numbers[-1]) if numbers else None
+        found = spelled.get("step") or (numbers[-1] if numbers else None)
+        step = None if found is None else int(found)
         for kind, key in (("checkpoint", name), ("step", step)):
             if key is None:
                 continue
@@ -184,6 +196,23 @@ def name_checkpoints(
             taken[owner, kind, key] = str(path)
         named.append(Checkpoint(str(path), owner, name, step))
     return named
+
+
+def _spelled(path: Path, pattern: str) -> dict[str, str]:
+    """Parts of a path that the fields of a pattern stand for."""
+    fields = {"{model}": "(?P<model>[^/]+)", "{checkpoint}": "(?P<checkpoint>[^/]+)", "{step}": r"(?P<step>\d+)"}
+    pieces = re.split(r"(\{[^}]*\})", pattern)
+    used = pieces[1::2]
+    if not used or set(used) - fields.keys() or len(set(used)) < len(used):
+        raise CaptureError(
+            f"{pattern!r} is no pattern of names: it has some of {{model}}, {{checkpoint}} and {{step}}, each once, as "
+            f"in '{{model}}/epoch{{step}}'"
+        )
+    expression = "".join(fields.get(piece) or re.escape(piece) for piece in pieces)
+    found = re.search(rf"(?:^|/){expression}(?:{re.escape(path.suffix)})?$", path.as_posix())
+    if found is None:
+        raise CaptureError(f"{str(path)!r} does not end as {pattern!r} says. Change the pattern, or leave the file out")
+    return found.groupdict()
 
 
 def input_names(model_path: str | os.PathLike[str]) -> list[str]:

@@ -22,8 +22,10 @@ from dask_svcca.plan.parameters import Convolutional, Match, Parameters, Precisi
 from dask_svcca.plan.readings import choose_reading
 from dask_svcca.plan.selection import Pairs, select_pairs
 from dask_svcca.plan.tasks import Job, SubspaceReport, TileReport, subspace_place
+from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.comparison import ComparisonStore, open_comparison
 from dask_svcca.stores.subspaces import read_record
+from dask_svcca.stores.zoo import Representation, frame_of
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.zoo import Representation, Zoo
+    from dask_svcca.stores.zoo import Zoo
+
 
 Stage = Literal["subspaces", "tiles"]
 Progress = Callable[[Stage, int, int], None]
@@ -297,6 +300,8 @@ def _open_or_create(zoo: Zoo, store: StoreLike, parameters: Parameters, workers:
 def _plan(
     zoo: Zoo, comparison: ComparisonStore | None, parameters: Parameters, pairs: Pairs, workers: int, memory: int
 ) -> tuple[Plan, list[Representation]]:
+    if parameters.mask is not None:
+        _check_mask(zoo, parameters.mask)
     by_label = {entry.name.label: entry for entry in zoo.entries()}
     frame = zoo.representations
     selected = pd.DataFrame(select_pairs(pairs, frame), index=frame.index, columns=frame.index)
@@ -313,12 +318,8 @@ def _plan(
             dtype=np.bool_,
         )
         old = comparison.status()[: len(known), : len(known)]
-    gone = [label for label in known if label not in by_label]
-    if gone:
-        raise InvalidActivationsError(
-            f"{len(gone)} representations of the comparison are no longer in the zoo, the first {gone[0]!r}. Compare "
-            f"into another store"
-        )
+        # What was compared and has left the zoo keeps its place and its results; nothing more is computed of it.
+        by_label = {**_departed(comparison, set(known) - set(by_label)), **by_label}
     # New representations come behind those that are there, so that finished tiles stay where they are.
     order = known + [label for label in by_label if label not in set(known)]
     status = np.zeros((len(order), len(order)), dtype=np.uint8)
@@ -326,16 +327,17 @@ def _plan(
     status[: len(known)][changed] = PairStatus.MISSING
     status[:, : len(known)][:, changed] = PairStatus.MISSING
     entries = [by_label[label] for label in order]
+    selected = selected.reindex(index=order, columns=order, fill_value=False)
     ready = np.zeros(len(order), dtype=np.bool_)
     if comparison is not None:
         for index, entry in enumerate(entries[: len(known)]):
             record = read_record(comparison.root, subspace_place(entry.name.path))
             ready[index] = record is not None and record.digest == entry.digest
     plan = make_plan(
-        representations=frame.loc[order],
+        representations=frame_of(entries),
         paths=[entry.name.path for entry in entries],
         rows_per_chunk=[entry.rows for entry in entries],
-        selected=selected.loc[order, order].to_numpy(),
+        selected=selected.to_numpy(),
         status=status,
         ready=ready,
         parameters=parameters,
@@ -344,6 +346,40 @@ def _plan(
         memory=memory,
     )
     return plan, entries
+
+
+def _departed(comparison: ComparisonStore, labels: set[str]) -> dict[str, Representation]:
+    """Representations that were compared and are no longer in the zoo, as far as the comparison knows them."""
+    if not labels:
+        return {}
+    names = ("representation", "model", "checkpoint", "layer", "step", "depth", "neurons", "digest")
+    found = {}
+    for label, model, checkpoint, layer, step, depth, neurons, digest in zip(
+        *(comparison.column(name) for name in names), strict=True
+    ):
+        if label in labels:
+            found[str(label)] = Representation(
+                name=RepresentationName(str(model), str(checkpoint), str(layer)),
+                dims=("example", "neuron"),
+                shape=(int(comparison.root.attrs["n_examples"]), max(1, int(neurons))),  # type: ignore[arg-type]
+                dtype=np.dtype(np.float32),
+                rows=1,
+                step=None if np.isnan(step) else float(step),
+                depth=None if np.isnan(depth) else float(depth),
+                digest=str(digest),
+            )
+    return found
+
+
+def _check_mask(zoo: Zoo, name: str) -> None:
+    coords = zoo.coords
+    if name in coords and coords[name].ndim == 2:
+        return
+    masks = [repr(other) for other, values in coords.items() if values.ndim == 2]
+    raise ValueError(
+        f"mask={name!r} is no coordinate of the zoo along examples and tokens; it has {', '.join(masks) or 'none'}. "
+        f"Give it to create_zoo as coords={{{name!r}: mask}}"
+    )
 
 
 def _rows(entries: Sequence[Representation], parameters: Parameters) -> int:

@@ -51,7 +51,7 @@ def half_plane(grid: Grid) -> HalfPlane:
     >>> plane = half_plane((4,))
     >>> plane.frequency[:, 0], plane.multiplicity
     (array([ 0,  1, -2]), array([1, 2, 1]))
-    >>> half_plane((8, 8)).multiplicity.sum()
+    >>> int(half_plane((8, 8)).multiplicity.sum())
     64
     """
     if not grid:

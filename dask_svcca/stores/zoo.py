@@ -168,7 +168,7 @@ class Zoo:
 
     @property
     def coords(self) -> dict[str, npt.NDArray[Any]]:
-        """Coordinates along the examples, such as ``label``; without the ids."""
+        """Coordinates along the examples, such as ``label``, or along examples and tokens; without the ids."""
         return {name: values for name, values in self._read_coords().items() if name != "example"}
 
     @property
@@ -189,22 +189,7 @@ class Zoo:
     @property
     def representations(self) -> pd.DataFrame:
         """All complete representations, one row each, ordered by model, step, checkpoint and depth."""
-        items = list(self._read_index().values())
-        return pd.DataFrame(
-            {
-                "model": [item.name.model for item in items],
-                "checkpoint": [item.name.checkpoint for item in items],
-                "layer": [item.name.layer for item in items],
-                "step": np.array([item.step for item in items], dtype=np.float64),
-                "depth": np.array([item.depth for item in items], dtype=np.float64),
-                "dims": [item.dims for item in items],
-                "shape": [item.shape for item in items],
-                "dtype": [str(item.dtype) for item in items],
-                "nbytes": np.array([item.nbytes for item in items], dtype=np.int64),
-                "digest": [item.digest for item in items],
-            },
-            index=pd.Index([item.name.label for item in items], name="representation", dtype=object),
-        )
+        return frame_of(self.entries())
 
     @property
     def unfinished(self) -> list[str]:
@@ -256,7 +241,11 @@ class Zoo:
         return xr.DataArray(
             dask.array.from_zarr(array, inline_array=True),
             dims=item.dims,
-            coords={dim: ("example", values) for dim, values in self._read_coords().items()},
+            coords={
+                coordinate: (item.dims[: values.ndim], values)
+                for coordinate, values in self._read_coords().items()
+                if values.ndim == 1 or (item.dims[1] == "token" and values.shape[1] == item.shape[1])
+            },
             name="activations",
             attrs={
                 key: value
@@ -296,7 +285,7 @@ class Zoo:
             Default by number of axes: ``(example, neuron)``, ``(example, token, neuron)``,
             ``(example, height, width, channel)``. Names of spatial axes: ``height``, ``width``, ``depth``; of
             sequences: ``token``. Dims in another order are transposed: channels-first arrays are welcome with
-            ``dims=("example", "channel", "height", "width")``.
+            ``dims=("example", "channel", "height", "width")``. Without dims, four axes that look so are refused.
         attrs : mapping, optional
             More to keep with the representation: JSON values.
         compression : {"lz4", "zstd", "none"}
@@ -310,7 +299,7 @@ class Zoo:
         MismatchedExamplesError
             Where the number of rows is not the number of examples.
         InvalidActivationsError
-            Not floating, or of an unexpected shape.
+            Not floating, of an unexpected shape, or channels-first as it seems and without ``dims``.
         """
         options: dict[str, Any] = {
             "step": step,
@@ -365,7 +354,7 @@ class Zoo:
         name = RepresentationName(model, checkpoint, layer)
         values = np.asarray(batch)
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
-        canonical = _canonical_dims(dims, values.ndim, name)
+        canonical = _canonical_dims(dims, values.shape, name)
         if dims is not None:
             values = values.transpose([list(dims).index(dim) for dim in canonical])
         writer = self._writers.get(name)
@@ -478,6 +467,25 @@ class Zoo:
         return self._index
 
 
+def frame_of(items: Sequence[Representation]) -> pd.DataFrame:
+    """Representations as a frame, one row each, by label."""
+    return pd.DataFrame(
+        {
+            "model": [item.name.model for item in items],
+            "checkpoint": [item.name.checkpoint for item in items],
+            "layer": [item.name.layer for item in items],
+            "step": np.array([item.step for item in items], dtype=np.float64),
+            "depth": np.array([item.depth for item in items], dtype=np.float64),
+            "dims": [item.dims for item in items],
+            "shape": [item.shape for item in items],
+            "dtype": [str(item.dtype) for item in items],
+            "nbytes": np.array([item.nbytes for item in items], dtype=np.int64),
+            "digest": [item.digest for item in items],
+        },
+        index=pd.Index([item.name.label for item in items], name="representation", dtype=object),
+    )
+
+
 def create_zoo(
     store: StoreLike,
     *,
@@ -492,8 +500,10 @@ def create_zoo(
     store : path, zarr store, or URL
     examples : (example,)
         Ids, text or integers, unique. All representations of the zoo have these examples in this order.
-    coords : mapping of str to (example,), optional
-        Coordinates along the examples, for example ``label``.
+    coords : mapping of str to (example,) or (example, token), optional
+        Coordinates along the examples, for example ``label``; or along examples and tokens, for example a mask that
+        is true for tokens and false for padding. Layers with another number of tokens do without the latter, and
+        ``xr.open_datatree``, where one length holds for all, wants ``drop_variables="mask"``.
     exist_ok : bool
         Open the zoo if it is there already and has the same examples.
 
@@ -507,7 +517,7 @@ def create_zoo(
     StoreFormatError
         Where something is there already.
     MismatchedExamplesError
-        With ``exist_ok``, where the zoo has other examples.
+        Where a coordinate is not of these examples, or, with ``exist_ok``, the zoo has others.
 
     Examples
     --------
@@ -523,9 +533,7 @@ def create_zoo(
     if coords and "example" in coords:
         raise ValueError("the coordinate 'example' holds the ids, given as examples=; call the other one otherwise")
     values = {"example": ids, **{name: np.asarray(value) for name, value in (coords or {}).items()}}
-    for name, value in values.items():
-        if value.shape != ids.shape:
-            raise MismatchedExamplesError(f"coordinate {name!r} has shape {value.shape}; there are {len(ids)} examples")
+    _check_coords(values, len(ids))
     if _io.is_group(store):
         zoo = open_zoo(store, mode="r+")
         if not exist_ok:
@@ -548,7 +556,7 @@ def create_zoo(
             shape=value.shape,
             dtype="string" if text else value.dtype,
             chunks=value.shape,
-            dimension_names=("example",),
+            dimension_names=("example", "token")[: value.ndim],
         )
         array[...] = value.astype(object) if text else value
     # Written last: a store without them is not yet a zoo.
@@ -605,6 +613,21 @@ def _example_ids(examples: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]
     return ids
 
 
+def _check_coords(coords: Mapping[str, npt.NDArray[Any]], examples: int) -> None:
+    tokens: dict[str, int] = {}
+    for name, value in coords.items():
+        if value.shape[:1] != (examples,):
+            raise MismatchedExamplesError(f"coordinate {name!r} has shape {value.shape}; there are {examples} examples")
+        if value.ndim > 2 or 0 in value.shape:
+            raise ValueError(
+                f"a coordinate has one value an example, or one an example and token; {name!r} has shape {value.shape}"
+            )
+        if value.ndim == 2:
+            tokens[name] = value.shape[1]
+    if len(set(tokens.values())) > 1:
+        raise ValueError(f"coordinates along tokens must have equally many; they have {tokens}")
+
+
 def _digest(ids: npt.NDArray[Any]) -> str:
     return hashlib.sha256("\0".join(map(str, ids)).encode()).hexdigest()[:32]
 
@@ -645,12 +668,18 @@ def _plain(number: Any) -> Any:
     return number.item() if isinstance(number, np.generic) else number
 
 
-def _canonical_dims(dims: Sequence[str] | None, ndim: int, name: RepresentationName) -> tuple[str, ...]:
+def _canonical_dims(dims: Sequence[str] | None, shape: tuple[int, ...], name: RepresentationName) -> tuple[str, ...]:
+    ndim = len(shape)
     if dims is None:
         if ndim not in DEFAULT_DIMS:
             raise InvalidActivationsError(
                 f"activations of {name.label!r} have {ndim} axes; say what they are with dims=, for example "
                 f"dims=('example', 'width', 'channel')"
+            )
+        if ndim == 4 and shape[1] != shape[2] == shape[3]:
+            raise InvalidActivationsError(
+                f"activations of {name.label!r} look channels-first: {shape[1:]}. Say what the axes are: "
+                f"dims=('example', 'channel', 'height', 'width') if so, dims={DEFAULT_DIMS[ndim]!r} if not"
             )
         return DEFAULT_DIMS[ndim]
     last = [dim for dim in dims if dim in {"neuron", "channel"}]

@@ -1,0 +1,173 @@
+"""Choose pairs of a comparison by name and value, reading no more than their rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import xarray as xr
+
+    BoolVector = npt.NDArray[np.bool_]
+
+PARTS = ("model", "checkpoint", "layer")
+BLOCK_ELEMENTS = 2**22
+"""Elements of the matrix looked at in one go."""
+
+Side = Literal["a", "b"]
+Patterns = Mapping[str, Sequence[str]]
+"""Patterns for some of `PARTS`: a name is chosen by any of them."""
+
+
+@dataclass(frozen=True)
+class PairQuery:
+    """Some pairs of a comparison, each once, and no representation with itself.
+
+    Attributes
+    ----------
+    dataset : xarray.Dataset
+        As from `open_comparison`.
+    measure : str
+    a, b : (representation,) bool
+        Which representations stand on either side.
+    low, high : float
+        Bounds of the value, both included.
+    """
+
+    dataset: xr.Dataset
+    measure: str
+    a: BoolVector
+    b: BoolVector
+    low: float = -np.inf
+    high: float = np.inf
+
+    @classmethod
+    def build(
+        cls,
+        dataset: xr.Dataset,
+        measure: str | None = None,
+        *,
+        a: Patterns | None = None,
+        b: Patterns | None = None,
+        low: float | None = None,
+        high: float | None = None,
+    ) -> PairQuery:
+        """Query by patterns of names, with ``*``, ``?`` and ``[]`` as for files.
+
+        Parameters
+        ----------
+        dataset : xarray.Dataset
+        measure : str, optional
+            Default: the first that was asked for.
+        a, b : mapping of str to sequence of str, optional
+            Patterns for ``model``, ``checkpoint`` and ``layer`` of either side.
+        low, high : float, optional
+
+        Raises
+        ------
+        RepresentationNotFoundError, UnknownMeasureError
+            Naming what there is.
+        """
+        asked = list(dataset.attrs["parameters"]["measures"])
+        # Beside the measures asked for stand what they are read against, such as their value by chance.
+        present = asked + sorted(
+            str(name) for name, array in dataset.data_vars.items() if "sense" in array.attrs and name not in asked
+        )
+        name = asked[0] if measure is None else measure
+        if name not in present:
+            raise UnknownMeasureError(f"no measure {name!r} in this comparison; it has {', '.join(present)}")
+        return cls(
+            dataset,
+            name,
+            select_representations(dataset, "a", a or {}),
+            select_representations(dataset, "b", b or {}),
+            -np.inf if low is None else low,
+            np.inf if high is None else high,
+        )
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """Pairs with a value, some rows of the matrix at a time and in its order.
+
+        Columns are the names, ``step`` and ``depth`` of either side, and the value.
+        """
+        rows, columns = np.flatnonzero(self.a), np.flatnonzero(self.b)
+        height = max(1, BLOCK_ELEMENTS // max(1, len(columns)))
+        for start in range(0, len(rows), height):
+            block = rows[start : start + height]
+            values = self.dataset[self.measure][{"representation_a": block, "representation_b": columns}].to_numpy()
+            with np.errstate(invalid="ignore"):
+                wanted = self._once(block, columns) & (values >= self.low) & (values <= self.high)
+            row, column = np.nonzero(wanted)
+            yield self._frame(block[row], columns[column], values[row, column])
+
+    def highest(self, count: int) -> tuple[pd.DataFrame, int]:
+        """The pairs of highest value, in that order, and how many there are to choose from."""
+        best = self._frame(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
+        total = 0
+        for frame in self.frames():
+            total += len(frame)
+            best = pd.concat([best, frame], ignore_index=True).nlargest(count, self.measure, keep="first")
+        return best.reset_index(drop=True), total
+
+    def _once(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of these are no self-comparison, nor the mirror image of another pair asked for."""
+        row, column = rows[:, np.newaxis], columns[np.newaxis, :]
+        mirrored = self.a[column] & self.b[row] & (row > column)
+        if not self.dataset[self.measure].attrs.get("symmetric", True):
+            mirrored = np.zeros_like(mirrored)
+        return np.asarray((row != column) & ~mirrored)
+
+    def _frame(
+        self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], values: npt.NDArray[np.float64]
+    ) -> pd.DataFrame:
+        sides = (("a", rows), ("b", columns))
+        return pd.DataFrame(
+            {
+                **{
+                    f"{part}_{side}": self.dataset[f"{part}_{side}"].to_numpy()[index]
+                    for side, index in sides
+                    for part in (*PARTS, "step", "depth")
+                },
+                self.measure: values,
+            }
+        )
+
+
+def select_representations(dataset: xr.Dataset, side: Side, patterns: Patterns) -> BoolVector:
+    """Representations whose names match.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    side : {"a", "b"}
+    patterns : mapping of str to sequence of str
+        See `PairQuery.build`. A name always matches itself, whatever it consists of.
+
+    Raises
+    ------
+    RepresentationNotFoundError
+        Where nothing matches, naming what there is.
+    """
+    chosen = np.ones(dataset.sizes[f"representation_{side}"], dtype=np.bool_)
+    for part in PARTS:
+        wanted = patterns.get(part, ())
+        if not wanted:
+            continue
+        names = dataset[f"{part}_{side}"].to_numpy()
+        present = list(dict.fromkeys(names[chosen]))
+        matching = {name for name in present if name in wanted or any(fnmatchcase(name, glob) for glob in wanted)}
+        if not matching:
+            shown = ", ".join(map(repr, present[:12])) + (f" and {len(present) - 12} more" if len(present) > 12 else "")
+            raise RepresentationNotFoundError(
+                f"no {part} matches {' or '.join(map(repr, wanted))} on side {side}; there are {shown}"
+            )
+        chosen &= np.isin(names, list(matching))
+    return chosen

@@ -1,0 +1,116 @@
+"""Activations from files that hold arrays: npy and npz."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from dask_svcca.capture._common import listing
+from dask_svcca.errors import CaptureError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """A file of arrays, of which only the headers are read.
+
+    Attributes
+    ----------
+    path : str
+    headers : mapping of str to (tuple of int, numpy.dtype)
+        Shape and type of each array. The one array of an npy file is called ``""``.
+    """
+
+    path: str
+    headers: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+
+    def choose(self, name: str | None) -> list[str]:
+        """All arrays, or the one of a name.
+
+        Raises
+        ------
+        CaptureError
+            Where there is none of that name, naming those there are.
+        """
+        if name is None:
+            return list(self.headers)
+        if name not in self.headers or not name:
+            raise CaptureError(f"{self.path!r} has no array {name!r}; it has {listing(filter(None, self.headers))}")
+        return [name]
+
+    def load(self, name: str) -> npt.NDArray[Any]:
+        """One array; that of an npy file stays on disk until it is looked at."""
+        loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return np.asarray(loaded[name])
+
+
+def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
+    """Look into an npy or npz file.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    ArrayFile
+
+    Raises
+    ------
+    CaptureError
+        Where the file cannot be read, or holds Python objects.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = tempfile.mkdtemp() + "/layers.npz"
+    >>> np.savez(file, conv1=np.zeros((5, 8, 8, 3), "float32"), fc=np.ones((5, 10), "float32"))
+    >>> arrays = open_arrays(file)
+    >>> arrays.headers["conv1"]
+    ((5, 8, 8, 3), dtype('float32'))
+    >>> arrays.load("fc").sum()
+    np.float32(50.0)
+    """
+    try:
+        headers = _headers(str(path))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise CaptureError(f"cannot read {str(path)!r}: {error}. It must be npy or npz") from error
+    pickled = [name for name, (_, dtype) in headers.items() if dtype.hasobject]
+    if pickled:
+        raise CaptureError(
+            f"array {pickled[0] or 'the only one'!r} of {str(path)!r} holds Python objects, never loaded, for "
+            f"they could run code. Save numbers, for example array.astype('float32')"
+        )
+    if not headers:
+        raise CaptureError(f"{str(path)!r} holds no array")
+    return ArrayFile(str(path), headers)
+
+
+def _headers(path: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:  # noqa: PTH123 - beside the members of an archive
+            return {"": _header(file)}
+    with zipfile.ZipFile(path) as archive:
+        headers = {}
+        for member in archive.namelist():
+            with archive.open(member) as file:
+                headers[member.removesuffix(".npy")] = _header(file)
+        return headers
+
+
+def _header(file: BinaryIO | Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype

@@ -1,0 +1,151 @@
+"""``dask-svcca capture``: activations of models into a zoo."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dask_svcca.capture import onnx
+from dask_svcca.cli._cluster import cluster_options, connected
+from dask_svcca.cli._console import Bars, Refused, counted, echo_next, echo_problems, examples, resumable, seconds, size
+from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.engine.capture import capture_each
+from dask_svcca.stores.zoo import create_zoo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import distributed
+
+    from dask_svcca.capture.onnx import Checkpoint
+
+
+@click.group()
+def capture() -> None:
+    """Capture the activations of models into a zoo."""
+
+
+@capture.command(
+    "onnx",
+    epilog=examples(
+        "dask-svcca capture onnx runs/*/*.onnx --inputs probe.npz --zoo zoo.zarr",
+        "dask-svcca capture onnx vit.onnx --inputs probe.npy --zoo zoo.zarr --layers 'block*.add,logits'",
+        "dask-svcca capture onnx out/*.onnx --inputs probe.npy --zoo zoo.zarr --name '{model}-epoch{step}'",
+    ),
+)
+@click.argument("models", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False), metavar="MODEL...")
+@click.option(
+    "--inputs",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The examples: npy, or npz with an array for each model input. In an npz, further arrays along the "
+    "examples become coordinates, such as label; the array example holds their ids.",
+)
+@click.option("--zoo", required=True, metavar="STORE", help="Where to; made if it is not there.")
+@click.option("--model", metavar="NAME", help="Name of the model [default: the file's folder].")
+@click.option("--checkpoint", metavar="NAME", help="Name of the checkpoint, of a single file [default: its stem].")
+@click.option(
+    "--step",
+    type=float,
+    metavar="NUMBER",
+    help="Training step, of a single file [default: the number in the checkpoint's name].",
+)
+@click.option(
+    "--name",
+    "pattern",
+    metavar="PATTERN",
+    help="How the end of a path spells names, with {model}, {checkpoint} and {step}.",
+)
+@click.option(
+    "--layers",
+    multiple=True,
+    metavar="PATTERN",
+    help="Names of tensors, * and ? as for files; several, or with commas [default: all].",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples at a time [default: to fit 64 MB]."
+)
+@click.option("--compression", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True)
+@cluster_options
+def capture_onnx(
+    models: tuple[str, ...],
+    *,
+    inputs: str,
+    zoo: str,
+    model: str | None,
+    checkpoint: str | None,
+    step: float | None,
+    pattern: str | None,
+    layers: tuple[str, ...],
+    batch_size: int | None,
+    compression: Any,
+    workers: int | None,
+    memory: str | None,
+    scheduler: str | None,
+) -> None:
+    """Capture ONNX checkpoints, each file one checkpoint.
+
+    By default the model is called like the file's folder, the checkpoint like the file without suffix, and its step
+    is the number in that name. The layers are all floating tensors that the model computes, first axis the examples,
+    without those that only repeat another. What the zoo has already is left alone, so that the same command goes on
+    after an interruption.
+    """
+    if len(models) > 1 and (checkpoint is not None or step is not None):
+        raise click.UsageError("--checkpoint and --step name a single file; for several files, use --name PATTERN.")
+    checkpoints = onnx.name_checkpoints(models, model=model, checkpoint=checkpoint, pattern=pattern)
+    place, inputs = absolute(zoo), str(Path(inputs).absolute())
+    with resumable("All finished layers"), connected(workers, memory, scheduler) as client:
+        _prepare_zoo(place, inputs, checkpoints, client)
+        captures = {
+            f"{item.model}/{item.checkpoint}": functools.partial(
+                onnx.capture_checkpoint,
+                str(Path(item.path).absolute()),
+                inputs,
+                place,
+                model=item.model,
+                checkpoint=item.checkpoint,
+                step=item.step if step is None else step,
+                layers=layers or None,
+                batch_size=batch_size,
+                compression=compression,
+            )
+            for item in checkpoints
+        }
+        with Bars({"capture": ("Capturing activations", "checkpoints")}) as bars:
+            outcome = capture_each(captures, client=client, progress=functools.partial(bars, "capture"))
+    reports = outcome.reports.values()
+    written, present = sum(report.written for report in reports), sum(report.present for report in reports)
+    click.echo(
+        f"Captured {counted(written, 'representation')} of {counted(len(reports), 'checkpoint')} in "
+        f"{seconds(outcome.seconds)}: {size(sum(report.nbytes for report in reports))}"
+        + (f"; {counted(present, 'representation')} were there already." if present else ".")
+    )
+    echo_problems(outcome.problems, "checkpoint")
+    if outcome.problems:
+        raise SystemExit(1)
+    echo_next(
+        [
+            (f"dask-svcca info {quoted(zoo)}", "what the zoo holds"),
+            (f"dask-svcca compare {quoted(zoo)} comparison.zarr", "compare every layer with every other"),
+        ]
+    )
+
+
+def _prepare_zoo(zoo: str, inputs: str, checkpoints: Sequence[Checkpoint], client: distributed.Client) -> None:
+    """Make the zoo, whose examples are what the models see.
+
+    A model file is read on the cluster, not here: it may be large, and it may be that it can be read only there.
+    """
+    first = {item.model: str(Path(item.path).absolute()) for item in reversed(checkpoints)}
+    looks = {model: functools.partial(onnx.input_names, path) for model, path in first.items()}
+    outcome = capture_each(looks, client=client)
+    if not outcome.reports:
+        raise Refused(next(iter(outcome.problems.values())))
+    names = next(iter(outcome.reports.values()))
+    file = onnx.load_inputs(inputs)
+    others = {name for found in outcome.reports.values() for name in found}
+    create_zoo(zoo, examples=file.ids(names), coords=file.coords([*others]), exist_ok=True)

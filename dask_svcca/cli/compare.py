@@ -1,0 +1,209 @@
+"""``dask-svcca compare``: from a zoo to a comparison."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+import click
+
+from dask_svcca import cluster
+from dask_svcca.cli._cluster import cluster_options, connected
+from dask_svcca.cli._console import (
+    Bars,
+    checked_options,
+    counted,
+    echo_next,
+    echo_problems,
+    examples,
+    resumable,
+    seconds,
+)
+from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.engine.compare import USABLE_SHARE, Outcome, plan_comparison, resources, run_comparison
+from dask_svcca.plan.parameters import Convolutional, Match, Parameters, Precision, Sequential, make_parameters
+from dask_svcca.plan.selection import SELECTIONS, select_pairs
+from dask_svcca.stores.zoo import Zoo, open_zoo
+
+if TYPE_CHECKING:
+    from dask_svcca.plan.comparison import Plan
+
+STAGES: Final = {
+    "subspaces": ("Making subspaces", "representations"),
+    "tiles": ("Comparing pairs", "tiles"),
+}
+
+
+class _Share(click.ParamType[float | None]):
+    """A share of the variance, or none."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        """Text to a number."""
+        if value is None or str(value).lower() == "none":
+            return None
+        return float(click.FLOAT.convert(value, param, ctx))
+
+
+class _Sizes(click.ParamType[tuple[int, ...]]):
+    """Sizes of axes, such as 8x8."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Text to numbers."""
+        try:
+            return tuple(int(part) for part in str(value).lower().split("x"))
+        except ValueError:
+            self.fail(f"{value!r} is no size; write it like 8x8", param, ctx)
+
+
+@click.command(
+    epilog=examples(
+        "dask-svcca compare zoo.zarr comparison.zarr",
+        "dask-svcca compare zoo.zarr comparison.zarr --dry-run",
+        "dask-svcca compare zoo.zarr final.zarr --pairs final --workers 4 --memory 4GiB",
+        "dask-svcca compare zoo.zarr two.zarr --pairs 'between resnet vit' --scheduler tcp://10.0.0.1:8786",
+    )
+)
+@click.argument("zoo")
+@click.argument("comparison")
+@click.option(
+    "--measure",
+    "measures",
+    multiple=True,
+    default=Parameters().measures,
+    show_default=True,
+    metavar="NAME",
+    help="May be repeated; 'all' is every one there is.",
+)
+@click.option(
+    "--variance",
+    type=_Share(),
+    default=Parameters().variance,
+    show_default=True,
+    metavar="SHARE",
+    help="Keep the directions that explain this share of the variance; 'none' keeps all.",
+)
+@click.option(
+    "--conv",
+    type=click.Choice(get_args(Convolutional)),
+    default=Parameters().conv,
+    show_default=True,
+    help="How convolutional layers are read.",
+)
+@click.option(
+    "--match",
+    type=click.Choice(get_args(Match)),
+    default=Parameters().match,
+    show_default=True,
+    help="With --conv dft, how layers of unequal sizes meet.",
+)
+@click.option(
+    "--sequence",
+    type=click.Choice(get_args(Sequential)),
+    default=Parameters().sequence,
+    show_default=True,
+    help="How layers with tokens are read.",
+)
+@click.option(
+    "--positions",
+    default=Parameters().positions,
+    show_default=True,
+    metavar="WHICH",
+    help="Where positions are samples, which: all, 'regular N' or 'random N'.",
+)
+@click.option(
+    "--spatial-size", type=_Sizes(), metavar="HxW", help="With --conv positions, the size all layers are resampled to."
+)
+@click.option("--mask", metavar="NAME", help="Coordinate of the zoo that is true for tokens that count.")
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default=Parameters().precision,
+    show_default=True,
+    help="Of scores and their products.",
+)
+@click.option(
+    "--pairs",
+    default="all",
+    show_default=True,
+    metavar="WHICH",
+    help=f"{', '.join(map(repr, SELECTIONS[:-1]))} or {SELECTIONS[-1]!r} for two models.",
+)
+@cluster_options
+@click.option("--dry-run", is_flag=True, help="Show the plan, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: the plan as JSON.")
+def compare(
+    zoo: str,
+    comparison: str,
+    *,
+    pairs: str,
+    workers: int | None,
+    memory: str | None,
+    scheduler: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare every layer of every checkpoint of a ZOO with every other, and write a COMPARISON.
+
+    What the comparison has already is not computed again: after an interruption, or when the zoo has grown, the same
+    command does what is missing.
+    """
+    if as_json and not dry_run:
+        raise click.UsageError("--json shows the plan; use it with --dry-run.")
+    with checked_options():
+        parameters = make_parameters(**options)
+        source = open_zoo(absolute(zoo))
+        if len(source):
+            select_pairs(pairs, source.representations)
+    if dry_run:
+        plan = _plan(source, absolute(comparison), parameters, pairs, workers, memory, scheduler)
+        click.echo(json.dumps(plan.to_dict(), indent=2) if as_json else str(plan))
+        return
+    with resumable("All finished tiles"), connected(workers, memory, scheduler) as client, Bars(STAGES) as bars:
+        outcome = run_comparison(source, absolute(comparison), parameters, pairs=pairs, client=client, progress=bars)
+    click.echo(summary(outcome))
+    echo_problems(outcome.problems, "representation")
+    if outcome.problems:
+        raise SystemExit(1)
+    echo_next(
+        [
+            (f"dask-svcca info {quoted(comparison)}", "what the comparison holds"),
+            (f"dask-svcca query {quoted(comparison)} --top 10", "the most similar pairs"),
+        ]
+    )
+
+
+def summary(outcome: Outcome) -> str:
+    """What a run did, in a sentence or two."""
+    plan = outcome.plan
+    there = plan.pairs_done + outcome.computed + outcome.settled
+    without = f"; {counted(outcome.settled, 'pair')} cannot have a value" if outcome.settled else ""
+    if not outcome.computed and not outcome.settled and there == plan.pairs:
+        return f"Nothing to do: all {plan.pairs:,} pairs of {plan.representations:,} representations are there."
+    return (
+        f"Compared {counted(outcome.computed, 'pair')} of {counted(plan.representations, 'representation')} in "
+        f"{seconds(outcome.seconds)}{without}. {there:,} of {plan.pairs:,} pairs are there now."
+    )
+
+
+def _plan(
+    zoo: Zoo,
+    comparison: str,
+    parameters: Parameters,
+    pairs: str,
+    workers: int | None,
+    memory: str | None,
+    scheduler: str | None,
+) -> Plan:
+    """The plan, for the cluster that would be used; a local one is not started for it."""
+    if scheduler is None:
+        local = cluster.local_resources(workers, memory)
+        count, usable = local.workers, int(USABLE_SHARE * local.memory)
+    else:
+        with connected(workers, memory, scheduler) as client:
+            count, usable = resources(client)
+    return plan_comparison(zoo, comparison, parameters, pairs=pairs, workers=count, memory=usable)

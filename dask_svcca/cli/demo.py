@@ -1,0 +1,133 @@
+"""``dask-svcca demo``: from trained networks to a finished comparison."""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from dask_svcca.cli._cluster import cluster_options, connected
+from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, examples, resumable, seconds, size
+from dask_svcca.cli._paths import quoted
+from dask_svcca.cli.compare import STAGES
+from dask_svcca.demo import Demo, architectures, reading, run_demo, similarity_to_final
+from dask_svcca.stores.comparison import open_comparison
+from dask_svcca.stores.zoo import open_zoo
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+MAIN_LAYERS = re.compile(r"(.*\.)?(relu\d*|logits)")
+"""Rows of the table: what each block hands on, not every step on the way."""
+
+
+@click.command(epilog=examples("dask-svcca demo", "dask-svcca demo --output /tmp/demo --workers 4"))
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False),
+    default="dask-svcca-demo",
+    show_default=True,
+    metavar="DIR",
+    help="Where the zoo and the comparison go.",
+)
+@cluster_options
+def demo(*, output: str, workers: int | None, memory: str | None, scheduler: str | None) -> None:
+    """Compare a real zoo: four small networks, trained on digits, at eleven checkpoints each.
+
+    Captures the activations of all 44 checkpoints on 500 held-out images, compares every layer of every checkpoint
+    with every other, and shows how the layers settle during training. A second run does only what is missing.
+    """
+    started = time.perf_counter()
+    stages = {"capture": ("Capturing activations", "checkpoints"), **STAGES}
+    with resumable("All finished layers and tiles"), connected(workers, memory, scheduler) as client:
+        ready = time.perf_counter() - started
+        with Bars(stages) as bars:
+            result = run_demo(output, client=client, on_capture=functools.partial(bars, "capture"), on_compare=bars)
+    _summarise(result, ready)
+    problems = {**result.captured.problems, **result.compared.problems}
+    echo_problems(problems, "item")
+    _show_settling(open_comparison(result.comparison))
+    echo_next(_next_commands(Path(output)))
+    if problems:
+        raise SystemExit(1)
+
+
+def _next_commands(output: Path) -> list[tuple[str, str]]:
+    zoo, comparison = quoted(str(output / "zoo.zarr")), quoted(str(output / "comparison.zarr"))
+    names = "--model-a cnn-s0 --model-b resnet-s0 --checkpoint-a '*630' --checkpoint-b '*630'"
+    code = f"import dask_svcca; print(dask_svcca.open_comparison({str(output / 'comparison.zarr')!r}))"
+    # Easier to read between double quotes, as long as the path has nothing that means something there.
+    quoted_code = f'"{code}"' if comparison == str(output / "comparison.zarr") else quoted(code)
+    return [
+        (f"dask-svcca info {zoo}", "what was captured"),
+        (f"dask-svcca query {comparison} {names}", "which layers of two trained networks are most alike"),
+        (f"python -c {quoted_code}", "the whole matrix, as an xarray Dataset"),
+    ]
+
+
+def _summarise(result: Demo, ready: float) -> None:
+    captured, compared = result.captured, result.compared
+    reports = captured.reports.values()
+    models = {report.model for report in reports}
+    layers = {(report.model, report.written + report.present) for report in reports}
+    click.echo(
+        f"\n{counted(len(models), 'network')} x {len(reports) // len(models)} checkpoints x "
+        f"{' or '.join(sorted({str(count) for _, count in layers}, key=int))} layers = "
+        f"{counted(sum(report.written + report.present for report in reports), 'representation')} of "
+        f"{open_zoo(result.zoo).n_examples} images"
+    )
+    written = sum(report.written for report in reports)
+    click.echo(f"  cluster   {seconds(ready):>7}  to start")
+    if written:
+        click.echo(
+            f"  capture   {seconds(captured.seconds):>7}  {counted(written, 'representation')}, "
+            f"{size(sum(report.nbytes for report in reports))}"
+        )
+    else:
+        click.echo(f"  capture   {seconds(captured.seconds):>7}  nothing to do, all were there")
+    if compared.computed:
+        click.echo(
+            f"  compare   {seconds(compared.seconds):>7}  {counted(compared.computed, 'pair')}, "
+            f"{compared.computed / compared.seconds:,.0f} a second"
+        )
+    else:
+        click.echo(f"  compare   {seconds(compared.seconds):>7}  nothing to do, all {compared.plan.pairs:,} were there")
+
+
+def _show_settling(comparison: xr.Dataset) -> None:
+    groups = architectures(comparison)
+    tables = {name: similarity_to_final(comparison, models) for name, models in groups.items()}
+    seeds = counted(max(map(len, groups.values())), "seed")
+    click.echo(f"\nSVCCA of a layer with itself at the end of training, mean of {seeds}, 1 is alike:")
+    console = Console(highlight=False, soft_wrap=True)
+    # With sixteen colours, shades would be mere stripes.
+    shaded = console.color_system in {"256", "truecolor"}
+    for name, table in tables.items():
+        main = [str(layer) for layer in table["layer"].to_numpy() if MAIN_LAYERS.fullmatch(str(layer))]
+        header = "".join(f"{step:>6.0f}" for step in table["step"].to_numpy())
+        console.print(Text.assemble("\n", (f"{name:<15}", "bold"), ("step" + header[4:], "dim")))
+        for layer in main:
+            values = table.sel(layer=layer).to_numpy()
+            console.print(
+                Text.assemble(
+                    f"  {layer:<13}", *((f"{value:>6.2f}", _shade(value) if shaded else "") for value in values)
+                )
+            )
+    click.echo(f"\n{reading(tables)}")
+
+
+def _shade(value: float) -> str:
+    """Colours for a similarity: the lighter, the higher, from 0.4 or less to 1."""
+    # Three points of viridis, which people of all colour visions and greyscale printers tell apart.
+    points = ((68, 1, 84), (33, 145, 140), (253, 231, 37))
+    place = np.clip((value - 0.4) / 0.6, 0, 1) * 2 if np.isfinite(value) else 0.0
+    index = min(int(place), 1)
+    mixed = (round(a + (b - a) * (place - index)) for a, b in zip(points[index], points[index + 1], strict=True))
+    return f"{'black' if place > 1 else 'white'} on rgb({','.join(map(str, mixed))})"

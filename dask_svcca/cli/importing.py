@@ -1,0 +1,162 @@
+"""``dask-svcca import``: arrays from files into a zoo."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from dask_svcca.capture.arrays import ArrayFile, open_arrays
+from dask_svcca.cli._console import counted, echo_next, examples, size
+from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, RepresentationExistsError
+from dask_svcca.stores._io import is_group
+from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+
+@click.command(
+    "import",
+    epilog=examples(
+        "dask-svcca import fc1.npy --zoo zoo.zarr --model resnet --checkpoint step100 --layer fc1 --step 100",
+        "dask-svcca import layers.npz --zoo zoo.zarr --model resnet --checkpoint step100",
+        "dask-svcca import conv.npy --zoo zoo.zarr --model vgg --checkpoint final --layer conv1 \\",
+        "    --dims example,channel,height,width",
+    ),
+)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--zoo", required=True, metavar="STORE", help="Where to; made if it is not there.")
+@click.option("--model", required=True, metavar="NAME")
+@click.option("--checkpoint", required=True, metavar="NAME")
+@click.option("--layer", metavar="NAME", help="Name of the layer [default: each array of an npz is one].")
+@click.option("--array", metavar="NAME", help="The array of an npz to take, under the name of --layer.")
+@click.option("--step", type=float, metavar="NUMBER", help="Training step, to order checkpoints by.")
+@click.option("--depth", type=float, metavar="NUMBER", help="Place in the network, to order layers by.")
+@click.option(
+    "--dims",
+    metavar="NAMES",
+    help="What the axes are: example; neuron or channel; height, width, depth; token. By default example,neuron or "
+    "example,token,neuron or example,height,width,channel.",
+)
+@click.option(
+    "--examples",
+    "examples_file",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Ids of the examples: npy, or npz where the array example holds them and others become coordinates "
+    "[default: 0, 1, 2 ...].",
+)
+@click.option("--compression", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace representations of the same name.")
+def import_arrays(
+    file: str,
+    *,
+    zoo: str,
+    model: str,
+    checkpoint: str,
+    layer: str | None,
+    array: str | None,
+    step: float | None,
+    depth: float | None,
+    dims: str | None,
+    examples_file: str | None,
+    compression: Any,
+    overwrite: bool,
+) -> None:
+    """Import activations from an npy or npz FILE.
+
+    The first axis is the examples, in the order all representations of the zoo have them. Files are never unpickled.
+    """
+    arrays = open_arrays(file)
+    layers = _layers(arrays, layer, array)
+    axes = None if dims is None else tuple(part.strip() for part in dims.split(","))
+    along = axes.index("example") if axes is not None and "example" in axes else 0
+    count = _check(arrays, layers, along)
+    target = _open_zoo(absolute(zoo), count, examples_file)
+    if not overwrite:
+        _check_absent(target, zoo, model, checkpoint, layers)
+    nbytes = 0
+    with target:
+        for position, (name, source) in enumerate(layers.items()):
+            values = arrays.load(source)
+            # In an npz, the order is most likely that of the network.
+            place = depth if depth is not None or "" in arrays.headers or array is not None else position
+            target.write(
+                model,
+                checkpoint,
+                name,
+                values,
+                step=step,
+                depth=place,
+                dims=axes,
+                compression=compression,
+                overwrite=overwrite,
+            )
+            nbytes += values.nbytes
+    click.echo(f"Imported {counted(len(layers), 'representation')} of {counted(count, 'example')}: {size(nbytes)}.")
+    echo_next([(f"dask-svcca info {quoted(zoo)}", "what the zoo holds")])
+
+
+def _layers(arrays: ArrayFile, layer: str | None, array: str | None) -> dict[str, str]:
+    """Names of layers, and the arrays they are."""
+    if "" in arrays.headers:
+        if array is not None:
+            raise click.UsageError(f"{arrays.path!r} holds a single array without a name; leave out --array.")
+        if layer is None:
+            raise click.UsageError(f"{arrays.path!r} does not say what layer it is; name it with --layer.")
+        return {layer: ""}
+    if layer is not None and array is None:
+        if len(arrays.headers) > 1:
+            names = ", ".join(map(repr, arrays.headers))
+            raise click.UsageError(f"{arrays.path!r} holds several arrays, {names}; choose one with --array.")
+        (array,) = arrays.headers
+    return {layer or name: name for name in arrays.choose(array)}
+
+
+def _check(arrays: ArrayFile, layers: dict[str, str], along: int) -> int:
+    """Number of examples; refuse before the first layer is written, not after some."""
+    lengths = {}
+    for layer, source in layers.items():
+        shape, dtype = arrays.headers[source]
+        if dtype.kind != "f":
+            raise InvalidActivationsError(
+                f"the array of layer {layer!r} in {arrays.path!r} is {dtype}; activations are float16, float32 or "
+                f"float64. Choose the arrays that are with --array, one at a time"
+            )
+        if along >= len(shape):
+            raise InvalidActivationsError(
+                f"the array of layer {layer!r} in {arrays.path!r} has shape {shape}, too few axes for examples"
+            )
+        lengths[layer] = shape[along]
+    if len(set(lengths.values())) > 1:
+        raise MismatchedExamplesError(
+            f"the layers of {arrays.path!r} must have the same examples; their numbers are {lengths}"
+        )
+    return next(iter(lengths.values()))
+
+
+def _open_zoo(zoo: str, count: int, examples_file: str | None) -> Zoo:
+    if examples_file is not None:
+        ids, coords = _examples(open_arrays(examples_file), count)
+        return create_zoo(zoo, examples=ids, coords=coords, exist_ok=True)
+    return open_zoo(zoo, mode="r+") if is_group(zoo) else create_zoo(zoo, examples=np.arange(count))
+
+
+def _examples(arrays: ArrayFile, count: int) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
+    if "" in arrays.headers:
+        return arrays.load(""), {}
+    flat = {name: arrays.load(name) for name, (shape, _) in arrays.headers.items() if len(shape) == 1}
+    return flat.pop("example", np.arange(count)), flat
+
+
+def _check_absent(zoo: Zoo, place: str, model: str, checkpoint: str, layers: dict[str, str]) -> None:
+    present = [layer for layer in layers if (model, checkpoint, layer) in zoo]
+    if present:
+        raise RepresentationExistsError(
+            f"{present[0]!r} of {model!r}, {checkpoint!r} is already in the zoo {place!r}"
+            + (f", and {len(present) - 1} more of these layers" if len(present) > 1 else "")
+            + ". Give it another name, or replace it with --overwrite"
+        )

@@ -1,0 +1,130 @@
+"""``dask-svcca info``: what is in a zoo or a comparison."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from dask_svcca.cli._console import SHOWN_PROBLEMS, counted, examples, results, size, table
+from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.stores._io import read_kind
+from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.zoo import Zoo, open_zoo
+from dask_svcca.variables import PairStatus
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODEL_ROWS = 40
+"""Models listed one by one; a larger zoo is summed up."""
+
+
+@click.command(epilog=examples("dask-svcca info zoo.zarr", "dask-svcca info comparison.zarr"))
+@click.argument("store")
+def info(store: str) -> None:
+    """Show what is in a STORE: a zoo or a comparison."""
+    if read_kind(absolute(store)) == "comparison":
+        _show_comparison(store, ComparisonStore.open(absolute(store)))
+    else:
+        _show_zoo(store, open_zoo(absolute(store)))
+
+
+def _show_zoo(store: str, zoo: Zoo) -> None:
+    frame = zoo.representations
+    coords = ", ".join(f"{name} ({values.dtype})" for name, values in zoo.coords.items())
+    results(
+        [
+            ("zoo", store),
+            ("examples", f"{zoo.n_examples:,}" + (f", with {coords}" if coords else "")),
+            ("representations", f"{len(frame):,}, {size(frame['nbytes'].sum())} before compression"),
+        ]
+    )
+    if len(frame):
+        click.echo()
+        table(
+            ["model", "checkpoints", "steps", "layers", "representations", "size", "activations of an example"],
+            [_model_row(str(model), rows) for model, rows in list(frame.groupby("model", sort=False))[:MODEL_ROWS]],
+            right=("checkpoints", "layers", "representations", "size"),
+        )
+        left = frame["model"].nunique() - MODEL_ROWS
+        if left > 0:
+            click.echo(f"and {counted(left, 'more model')}")
+    _show_some(zoo.unfinished, "representation", "begun and never finished, and does not count; capture again:")
+
+
+def _model_row(model: str, rows: pd.DataFrame) -> list[str]:
+    shapes = rows.drop_duplicates("layer")["shape"].map(lambda shape: shape[1:])
+    smallest, largest = min(shapes, key=np.prod), max(shapes, key=np.prod)
+    steps = rows["step"].dropna()
+    return [
+        model,
+        f"{rows['checkpoint'].nunique():,}",
+        _span(steps.min(), steps.max()) if len(steps) else "",
+        f"{rows['layer'].nunique():,}",
+        f"{len(rows):,}",
+        size(rows["nbytes"].sum()),
+        _shape(smallest) if smallest == largest else f"{_shape(smallest)} to {_shape(largest)}",
+    ]
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _show_comparison(store: str, comparison: ComparisonStore) -> None:
+    attributes: dict[str, Any] = dict(comparison.root.attrs)
+    labels = comparison.column("representation")
+    ranks, problems = comparison.column("rank"), comparison.column("problem")
+    counts = pair_counts(comparison)
+    total = sum(counts.values())
+    missing = counts.pop(PairStatus.MISSING)
+    measured = ranks[ranks >= 0]
+    progress = "".join(
+        f"; {count:,} {status.name.lower().replace('_', ' ')}"
+        for status, count in counts.items()
+        if count and status is not PairStatus.DONE
+    )
+    results(
+        [
+            ("comparison", store),
+            ("of the zoo", str(attributes["zoo"])),
+            ("examples", f"{attributes['n_examples']:,}"),
+            ("representations", f"{len(labels):,} of {counted(len(set(comparison.column('model'))), 'model')}"),
+            ("directions kept", _span(measured.min(), measured.max()) if len(measured) else "none yet"),
+            *((name, _value(value)) for name, value in comparison.parameters.items()),
+            ("pairs", f"{counts[PairStatus.DONE]:,} of {total:,} done" + progress),
+            *([("missing", f"{missing:,}: not asked for yet, or interrupted")] if missing else []),
+        ]
+    )
+    failed = {label: problem for label, problem in zip(labels, problems, strict=True) if problem}
+    _show_some([f"{label}: {problem}" for label, problem in failed.items()], "representation", "failed:")
+    click.echo(f"\nHighest similarities: dask-svcca query {quoted(store)}")
+
+
+def pair_counts(comparison: ComparisonStore) -> dict[PairStatus, int]:
+    """Number of pairs of each status, each pair once and a representation with itself included."""
+    upper = np.triu(comparison.status() + np.uint8(1))
+    found = np.bincount(upper.ravel(), minlength=len(PairStatus) + 1)
+    return {status: int(found[status + 1]) for status in PairStatus}
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _show_some(items: list[str], noun: str, what: str) -> None:
+    if not items:
+        return
+    click.echo(f"\n{click.style(counted(len(items), noun), fg='red')} {what}")
+    for item in items[:SHOWN_PROBLEMS]:
+        click.echo(f"  {item}")
+    if len(items) > SHOWN_PROBLEMS:
+        click.echo(f"  and {len(items) - SHOWN_PROBLEMS:,} more")

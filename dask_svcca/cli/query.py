@@ -1,0 +1,99 @@
+"""``dask-svcca query``: pairs of a comparison, by name and value."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dask_svcca.analysis.query import PARTS, PairQuery
+from dask_svcca.cli._console import counted, examples, table
+from dask_svcca.cli._paths import absolute
+from dask_svcca.stores.comparison import open_comparison
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_TOP = 20
+
+
+@click.command(
+    epilog=examples(
+        "dask-svcca query comparison.zarr --top 10",
+        "dask-svcca query comparison.zarr --model-a 'resnet*' --model-b 'cnn*' --layer-a fc --layer-b fc",
+        "dask-svcca query comparison.zarr --model-a resnet-s0 --min 0.9 --csv pairs.csv",
+    )
+)
+@click.argument("comparison")
+@click.option("--model-a", multiple=True, metavar="PATTERN", help="Model of the first, * and ? as for files.")
+@click.option("--checkpoint-a", multiple=True, metavar="PATTERN")
+@click.option("--layer-a", multiple=True, metavar="PATTERN")
+@click.option("--model-b", multiple=True, metavar="PATTERN", help="The same for the second; all may be repeated.")
+@click.option("--checkpoint-b", multiple=True, metavar="PATTERN")
+@click.option("--layer-b", multiple=True, metavar="PATTERN")
+@click.option("--measure", metavar="NAME", help="[default: the first of the comparison]")
+@click.option("--min", "low", type=float, metavar="VALUE", help="Only values from here.")
+@click.option("--max", "high", type=float, metavar="VALUE", help="Only values up to here.")
+@click.option(
+    "--top", type=click.IntRange(min=1), metavar="N", help="Only the N highest [default: 20; all with --csv]."
+)
+@click.option(
+    "--csv",
+    "csv_file",
+    is_flag=False,
+    flag_value="-",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    metavar="[FILE]",
+    help="Write CSV, to standard output unless a file is named.",
+)
+def query(
+    comparison: str,
+    *,
+    measure: str | None,
+    low: float | None,
+    high: float | None,
+    top: int | None,
+    csv_file: str | None,
+    **patterns: tuple[str, ...],
+) -> None:
+    """List pairs of a COMPARISON, the most similar first.
+
+    Each pair is listed once, a representation with itself never. Only the rows and columns asked for are read.
+    """
+    found = PairQuery.build(
+        open_comparison(absolute(comparison)),
+        measure,
+        a={part: patterns[f"{part}_a"] for part in PARTS},
+        b={part: patterns[f"{part}_b"] for part in PARTS},
+        low=low,
+        high=high,
+    )
+    if csv_file is not None:
+        _write_csv(found, csv_file, top)
+        return
+    best, total = found.highest(top or DEFAULT_TOP)
+    if not total:
+        click.echo("No pair with a value matches; 'dask-svcca info' says what is missing or failed.", err=True)
+        return
+    table(
+        ["model", "checkpoint", "layer", "model ", "checkpoint ", "layer ", found.measure],
+        [_row(row, found.measure) for _, row in best.iterrows()],
+        right=(found.measure,),
+    )
+    if total > len(best):
+        click.echo(f"{len(best):,} of {counted(total, 'pair')}; more with --top N, all with --csv.", err=True)
+
+
+def _row(row: pd.Series[Any], measure: str) -> list[str]:
+    return [*(str(row[f"{part}_{side}"]) for side in "ab" for part in PARTS), f"{row[measure]:.4f}"]
+
+
+def _write_csv(found: PairQuery, file: str, top: int | None) -> None:
+    with nullcontext(sys.stdout) if file == "-" else Path(file).open("w", encoding="utf-8", newline="") as target:
+        header = True
+        for frame in found.frames() if top is None else [found.highest(top)[0]]:
+            frame.to_csv(target, index=False, header=header)
+            header = False

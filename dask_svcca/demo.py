@@ -1,0 +1,188 @@
+"""The demo: 44 trained networks from the repository, captured and compared, every layer with every other."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dask_svcca.capture import onnx
+from dask_svcca.engine.capture import CaptureOutcome, capture_each
+from dask_svcca.engine.compare import Outcome, Progress, run_comparison
+from dask_svcca.errors import CaptureError
+from dask_svcca.plan.parameters import Parameters
+from dask_svcca.stores.zoo import create_zoo
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+
+    import distributed
+
+    from dask_svcca.capture._common import CaptureReport
+
+PACKAGE = Path(__file__).parent
+PARAMETERS = Parameters(conv="mean")
+"""Averaging over positions compares the 407,253 pairs in seconds, and needs a tenth of the disk; see `compare`."""
+
+CLEAR = 0.8
+TENDENCY = 0.3
+"""Rank correlations from which an order of the layers is called clear, or a tendency."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where the demo's stores are, and what this run added to them.
+
+    Attributes
+    ----------
+    zoo, comparison : Path
+    captured : CaptureOutcome
+    compared : Outcome
+    """
+
+    zoo: Path
+    comparison: Path
+    captured: CaptureOutcome[CaptureReport]
+    compared: Outcome
+
+
+def find_networks() -> Path:
+    """Folder of the trained networks: inside an installed package, or in a checkout of the repository.
+
+    Raises
+    ------
+    CaptureError
+        Where they are not.
+    """
+    places = (PACKAGE / "_demo", PACKAGE.parent / "jobs" / "demo")
+    for place in places:
+        if (place / "examples.npz").exists():
+            return place
+    raise CaptureError(
+        f"the demo's networks are in neither {str(places[0])!r} nor {str(places[1])!r}; install the package again, or "
+        f"train them with jobs/demo/train.py"
+    )
+
+
+def run_demo(
+    output: str | os.PathLike[str],
+    *,
+    client: distributed.Client | None = None,
+    on_capture: Callable[[int, int], None] | None = None,
+    on_compare: Progress | None = None,
+) -> Demo:
+    """Capture the networks to ``output/zoo.zarr``, and compare them to ``output/comparison.zarr``.
+
+    What is there already is not done again.
+
+    Parameters
+    ----------
+    output : path
+    client : distributed.Client, optional
+        Default: as any Dask collection, the current client, else Dask's local scheduler.
+    on_capture, on_compare : callable, optional
+        See `dask_svcca.engine.capture.Progress` and `dask_svcca.engine.compare.Progress`.
+
+    Returns
+    -------
+    Demo
+    """
+    networks = find_networks()
+    # A worker may have another working directory.
+    folder = Path(output).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = onnx.load_inputs(networks / "examples.npz")
+    zoo_store, comparison_store = folder / "zoo.zarr", folder / "comparison.zarr"
+    zoo = create_zoo(zoo_store, examples=inputs.ids(["input"]), coords=inputs.coords(["input"]), exist_ok=True)
+    captures = {
+        f"{item.model}/{item.checkpoint}": functools.partial(
+            onnx.capture_checkpoint, item.path, networks / "examples.npz", zoo_store
+        )
+        for item in onnx.name_checkpoints(sorted(networks.glob("*/*.onnx")))
+    }
+    captured = capture_each(captures, client=client, progress=on_capture)
+    if not captured.reports:
+        raise CaptureError(next(iter(captured.problems.values())))
+    compared = run_comparison(zoo, comparison_store, PARAMETERS, client=client, progress=on_compare)
+    return Demo(zoo_store, comparison_store, captured, compared)
+
+
+def architectures(comparison: xr.Dataset) -> dict[str, list[str]]:
+    """Names of the networks by architecture: they differ in their seed."""
+    models = dict.fromkeys(str(name) for name in comparison["model_a"].to_numpy())
+    found: dict[str, list[str]] = {}
+    for model in models:
+        found.setdefault(model.rpartition("-s")[0] or model, []).append(model)
+    return found
+
+
+def similarity_to_final(comparison: xr.Dataset, models: list[str]) -> xr.DataArray:
+    """Similarity of each layer to itself at the end of training, averaged over networks.
+
+    Parameters
+    ----------
+    comparison : xarray.Dataset
+        As from `open_comparison`.
+    models : list of str
+        Of one architecture, with checkpoints at the same steps.
+
+    Returns
+    -------
+    (layer, step)
+        Layers in the order of their depth.
+    """
+    return xr.concat([_of_model(comparison, model) for model in models], "model").mean("model")
+
+
+def _of_model(comparison: xr.Dataset, model: str) -> xr.DataArray:
+    last = comparison["step_b"].where(comparison["model_b"] == model).max()
+    rows = np.flatnonzero(comparison["model_a"] == model)
+    columns = np.flatnonzero((comparison["model_b"] == model) & (comparison["step_b"] == last))
+    block = comparison["svcca"][{"representation_a": rows, "representation_b": columns}].sortby("depth_a")
+    layers = list(dict.fromkeys(block["layer_a"].to_numpy()))
+    own = block.swap_dims(representation_b="layer_b").sel(layer_b=block["layer_a"])
+    values = xr.DataArray(
+        own.to_numpy(),
+        dims="pair",
+        coords={"layer": ("pair", own["layer_a"].to_numpy()), "step": ("pair", own["step_a"].to_numpy())},
+    )
+    return values.set_index(pair=["layer", "step"]).unstack("pair").sel(layer=layers)  # noqa: PD010 - not pandas
+
+
+def reading(tables: Mapping[str, xr.DataArray]) -> str:
+    """What the tables say of the order in which layers settle, as far as they say it.
+
+    Parameters
+    ----------
+    tables : mapping of str to (layer, step)
+        As from `similarity_to_final`, by architecture.
+
+    Examples
+    --------
+    >>> early, late = [0.9, 0.95, 1.0], [0.2, 0.5, 1.0]
+    >>> table = xr.DataArray([early, late], dims=("layer", "step"))
+    >>> reading({"cnn": table})
+    'Layers closer to the input settle earlier: depth and similarity have rank correlation -1.00 (cnn).'
+    """
+    correlations = {name: _depth_correlation(table) for name, table in tables.items()}
+    weakest = min(map(abs, correlations.values()))
+    signs = {value < 0 for value in correlations.values()}
+    if len(signs) > 1 or not weakest >= TENDENCY:
+        found = "There is no common order in which layers settle"
+    else:
+        which = "closer to the input" if signs == {True} else "closer to the output"
+        found = f"Layers {which} {'settle' if weakest >= CLEAR else 'tend to settle'} earlier"
+    numbers = ", ".join(f"{value:.2f} ({name})" for name, value in correlations.items())
+    return f"{found}: depth and similarity have rank correlation {numbers}."
+
+
+def _depth_correlation(table: xr.DataArray) -> float:
+    """Rank correlation of a layer's depth with its similarity to its final self, on average before the last step."""
+    similarity = pd.Series(table[{"step": slice(None, -1)}].mean("step").to_numpy())
+    return float(similarity.rank().corr(pd.Series(np.arange(len(similarity)))))

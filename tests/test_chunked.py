@@ -1,0 +1,157 @@
+"""Arrays written past zarr are plain zarr v3: zarr reads them back, and they are never there by half."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import zarr
+from zarr.storage import MemoryStore
+
+from dask_svcca.stores import _chunked, _io
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> zarr.Group:
+    return zarr.create_group(tmp_path / "store.zarr" if request.param == "local" else MemoryStore())
+
+
+def values(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    imaginary = 1j * rng.normal(size=shape) if np.dtype(dtype).kind == "c" else 0
+    return (rng.normal(size=shape) + imaginary).astype(dtype)
+
+
+@pytest.mark.parametrize("column_major", [False, True])
+@pytest.mark.parametrize("compression", ["lz4", "zstd", "none"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128", "int64"])
+def test_chunked_array__is_read_by_zarr(root: zarr.Group, dtype: str, compression: Any, column_major: bool) -> None:
+    x = values((23, 4, 3), dtype)
+    array = _chunked.ChunkedArray(
+        root,
+        "some/where/x",
+        shape=x.shape,
+        rows=10,
+        dtype=x.dtype,
+        dims=("example", "width", "channel"),
+        compression=compression,
+        column_major=column_major,
+    )
+    for chunk, start in enumerate(range(0, 23, 10)):
+        array.write(chunk, x[start : start + 10])
+    found = zarr.open_array(root.store, path="some/where/x", mode="r")
+    assert (found.dtype, found.chunks) == (x.dtype, (10, 4, 3))
+    assert found.metadata.dimension_names == ("example", "width", "channel")
+    np.testing.assert_array_equal(found[...], x)
+    assert found.nchunks_initialized == 3
+
+
+def test_chunked_array__chunks_of_zeros_are_there(root: zarr.Group) -> None:
+    array = _chunked.ChunkedArray(root, "x", shape=(20, 3), rows=10, dtype=np.dtype("float32"), dims=("a", "b"))
+    array.write(1, np.zeros((10, 3), dtype="float32"))
+    assert zarr.open_array(root.store, path="x", mode="r").nchunks_initialized == 1
+
+
+@pytest.mark.parametrize("column_major", [False, True])
+def test_chunked_array__reads_back(root: zarr.Group, column_major: bool) -> None:
+    x = values((23, 4), "float32")
+    array = _chunked.ChunkedArray(
+        root, "x", shape=x.shape, rows=10, dtype=x.dtype, dims=("a", "b"), column_major=column_major
+    )
+    for chunk, start in enumerate(range(0, 23, 10)):
+        array.write(chunk, x[start : start + 10])
+        np.testing.assert_array_equal(array.read(chunk), x[start : start + 10])
+
+
+def test_chunked_array__replaces_what_was_there(root: zarr.Group) -> None:
+    for length in (20, 10):
+        array = _chunked.ChunkedArray(root, "x", shape=(length, 2), rows=5, dtype=np.dtype("float32"), dims=("a", "b"))
+    array.write(0, np.ones((5, 2), dtype="float32"))
+    found = zarr.open_array(root.store, path="x", mode="r")
+    assert found.shape == (10, 2)
+    assert found.nchunks_initialized == 1
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 3), (0, 3)])
+def test_write_array__is_read_by_zarr(root: zarr.Group, shape: tuple[int, ...]) -> None:
+    x = values(shape, "float64")
+    _chunked.write_array(root, "group/x", x, [f"axis{i}" for i in range(len(shape))])
+    np.testing.assert_array_equal(zarr.open_array(root.store, path="group/x", mode="r")[...], x)
+
+
+def test_write_group__replaces_attributes_and_keeps_or_clears_the_rest(root: zarr.Group) -> None:
+    _chunked.write_group(root, "a/b/c", {"x": 1, "y": 2})
+    _chunked.write_array(root, "a/b/c/array", np.ones(3), ("axis",))
+    _chunked.write_group(root, "a/b/c", {"x": 3})
+    again = zarr.open_group(root.store, mode="r")
+    assert again["a/b/c"].attrs.asdict() == {"x": 3}
+    assert list(again["a/b/c"].array_keys()) == ["array"]
+    # The groups above are there too, so that zarr can walk down to it.
+    assert list(again.group_keys()) == ["a"]
+    _chunked.write_group(root, "a/b/c", {}, clear=True)
+    again = zarr.open_group(root.store, mode="r")
+    assert again["a/b/c"].attrs.asdict() == {}
+    assert list(again["a/b/c"].array_keys()) == []
+
+
+def test_write__leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "chunk"
+    _chunked._write(file, b"old")
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pathlib.Path.replace", full)
+        with pytest.raises(OSError, match="no space left"):
+            _chunked._write(file, b"new")
+    assert file.read_bytes() == b"old"
+
+
+# Reading scores: straight from the file, or through zarr.
+
+
+def write_scores(root: zarr.Group, scores: np.ndarray, rows: int) -> None:
+    array = _chunked.ChunkedArray(
+        root,
+        "scores",
+        shape=scores.shape,
+        rows=rows,
+        dtype=scores.dtype,
+        dims=("sample", "direction"),
+        column_major=True,
+    )
+    for chunk, start in enumerate(range(0, len(scores), rows)):
+        array.write(chunk, scores[start : start + rows])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+@pytest.mark.parametrize("directions", [7, 1500])
+def test_read_scores__cut_by_direction(root: zarr.Group, dtype: str, directions: int) -> None:
+    scores = values((13, directions), dtype)
+    write_scores(root, scores, rows=5)
+    # More pieces than one system call takes, and one large one.
+    cuts = np.arange(1, directions) if directions < 10 else np.arange(1, 1000)
+    for chunk in range(3):
+        out = [np.full((size, 5), np.nan, dtype) for size in np.diff([0, *cuts, directions])]
+        _io.read_scores(root, "scores", chunk, out)
+        expected = np.zeros((directions, 5), dtype)
+        part = scores[chunk * 5 : chunk * 5 + 5]
+        expected[:, : len(part)] = part.T
+        np.testing.assert_array_equal(np.concatenate(out), expected)
+
+
+def test_read_scores__of_a_file_cut_short_is_an_error(tmp_path: Path) -> None:
+    root = zarr.create_group(tmp_path / "store.zarr")
+    write_scores(root, values((10, 4), "float32"), rows=10)
+    file = tmp_path / "store.zarr" / "scores" / "c" / "0" / "0"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(OSError, match="'scores' has 100 bytes where 160 were expected"):
+        _io.read_scores(root, "scores", 0, [np.empty((4, 10), "float32")])
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        _io.read_scores(root, "scores", 0, [np.empty((4, 10), "float32")])

@@ -1,0 +1,231 @@
+"""The comparison as a store: a labelled Dataset to anyone with xarray, the truth about progress to the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import dask_svcca
+from dask_svcca.errors import ParametersChangedError, StoreFormatError
+from dask_svcca.measures import find_measures
+from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.subspaces import Block, SubspaceWriter, read_record, write_failure
+from dask_svcca.variables import PAIR_STATUS, REPRESENTATION_VARIABLES, PairStatus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PARAMETERS = {"measures": ["svcca"], "variance": 0.99, "conv": "mean"}
+LABELS = np.array([f"net/step{i}//layer%{i}" for i in range(5)], dtype=object)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "comparison.zarr"
+
+
+@pytest.fixture
+def store(place: Path) -> ComparisonStore:
+    return ComparisonStore.create(
+        place,
+        parameters=PARAMETERS,
+        measures=[find_measures("svcca")[0]],
+        tile=2,
+        rows=100,
+        zoo="zoo.zarr",
+        examples_digest="a" * 32,
+        n_examples=60,
+    )
+
+
+def register(store: ComparisonStore) -> None:
+    """Five representations, and no pair of them."""
+    store.resize(5)
+    texts = {v.name: LABELS for v in REPRESENTATION_VARIABLES if v.dtype == "string"}
+    numbers = {v.name: np.arange(5.0) for v in REPRESENTATION_VARIABLES if v.dtype != "string"}
+    store.write_columns({**texts, **numbers})
+    store.consolidate()
+
+
+def fill(store: ComparisonStore) -> None:
+    """Five representations, and a value for each pair."""
+    register(store)
+    store.array("svcca")[...] = np.arange(25.0).reshape(5, 5) / 25
+    store.array(PAIR_STATUS.name)[...] = PairStatus.DONE
+
+
+@pytest.mark.parametrize("open_it", [dask_svcca.open_comparison, xr.open_zarr])
+def test_comparison__is_a_labelled_dataset(store: ComparisonStore, place: Path, open_it: Any) -> None:
+    fill(store)
+    with open_it(place) as result:
+        assert result.svcca.dims == ("representation_a", "representation_b")
+        assert result.sizes == {"representation_a": 5, "representation_b": 5}
+        for axis in "ab":
+            names = {f"{name}_{axis}" for name in ("representation", "model", "checkpoint", "layer", "step", "depth")}
+            assert names <= set(result.coords)
+            assert {f"rank_{axis}", f"problem_{axis}"} <= set(result.data_vars)
+        picked = result.svcca.sel(representation_a=LABELS[1], representation_b=LABELS[3])
+        assert float(picked) == 8 / 25
+        assert picked.layer_a == LABELS[1]
+        assert result.step_b.to_numpy().tolist() == [0, 1, 2, 3, 4]
+        # Subspaces are the engine's: a person who opens the comparison does not see them.
+        assert not [name for name in result.variables if "subspace" in name]
+
+
+def test_comparison__variables_say_what_they_are(store: ComparisonStore, place: Path) -> None:
+    fill(store)
+    result = dask_svcca.open_comparison(place)
+    assert result.svcca.attrs["valid_range"] == [0, 1]
+    assert result.svcca.attrs["sense"] == "similarity"
+    assert all("long_name" in result[name].attrs for name in result.variables)
+    meanings = result.pair_status.attrs["flag_meanings"].split()
+    assert dict(zip(meanings, result.pair_status.attrs["flag_values"], strict=True)) == {
+        status.name.lower(): status for status in PairStatus
+    }
+
+
+def test_comparison__pairs_never_written_are_missing(store: ComparisonStore, place: Path) -> None:
+    register(store)
+    with dask_svcca.open_comparison(place) as result:
+        assert np.isnan(result.svcca).all()
+        assert (result.pair_status == PairStatus.MISSING).all()
+
+
+def test_open_comparison__reads_nothing_until_it_is_looked_at(
+    store: ComparisonStore, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    asked = []
+    get = zarr.storage.LocalStore.get
+
+    async def watched(self: Any, key: str, *args: Any, **options: Any) -> Any:
+        asked.append(key)
+        return await get(self, key, *args, **options)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "get", watched)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("something was computed")
+
+    with dask.config.set(scheduler=refuse), dask_svcca.open_comparison(place) as result:
+        corner = result.svcca[:2, 2:4]
+        assert not [key for key in asked if key.startswith("svcca/c/")]
+        corner.load()
+        assert {key for key in asked if key.startswith("svcca/c/")} == {"svcca/c/0/1"}
+
+
+@pytest.mark.parametrize("name", ["nothing", "zoo"])
+def test_open_comparison__says_what_is_there_instead(tmp_path: Path, name: str) -> None:
+    dask_svcca.create_zoo(tmp_path / "zoo", examples=range(3))
+    with pytest.raises(StoreFormatError, match=f"{name}.*(no zarr v3 group|it says format 'dask-svcca-zoo')"):
+        dask_svcca.open_comparison(tmp_path / name)
+
+
+def test_open_comparison__refuses_a_newer_format(store: ComparisonStore, place: Path) -> None:
+    store.root.update_attributes({"format_version": 2})
+    with pytest.raises(StoreFormatError, match=r"format version 2; this dask-svcca reads up to 1\. Upgrade"):
+        dask_svcca.open_comparison(place)
+
+
+def test_check__accepts_what_the_comparison_was_made_with(store: ComparisonStore, place: Path) -> None:
+    again = ComparisonStore.open(place)
+    again.check(PARAMETERS, "a" * 32, 60)
+    assert (again.tile, again.rows, again.parameters) == (2, 100, PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "digest", "message"),
+    [
+        ({**PARAMETERS, "variance": 0.9}, "a" * 32, r"was made with variance=0\.99, now variance=0\.9 is asked for"),
+        ({**PARAMETERS, "new": 1}, "a" * 32, "was made with new=None, now new=1 is asked for"),
+        (PARAMETERS, "b" * 32, r"60 examples \(digest aaaaaaaa\), the zoo has 50 \(digest bbbbbbbb\)"),
+    ],
+)
+def test_check__names_both_values(store: ComparisonStore, parameters: Any, digest: str, message: str) -> None:
+    with pytest.raises(ParametersChangedError, match=message):
+        store.check(parameters, digest, 50)
+
+
+def test_resize__keeps_what_is_there(store: ComparisonStore) -> None:
+    fill(store)
+    store.resize(7)
+    again = store.array("svcca")[...]
+    np.testing.assert_array_equal(again[:5, :5], np.arange(25).reshape(5, 5) / 25)
+    assert np.isnan(again[5:]).all()
+    assert np.isnan(again[:, 5:]).all()
+    assert (store.status()[5:] == PairStatus.MISSING).all()
+
+
+def test_invalidate__forgets_a_row_and_its_column(store: ComparisonStore) -> None:
+    fill(store)
+    store.invalidate(np.array([1]))
+    gone = np.zeros((5, 5), dtype=bool)
+    gone[1] = gone[:, 1] = True
+    np.testing.assert_array_equal(store.status(), np.where(gone, PairStatus.MISSING, PairStatus.DONE))
+    # A number of activations that are no longer there must not be left to look like a result.
+    np.testing.assert_array_equal(np.isnan(store.array("svcca")[...]), gone)
+
+
+def test_array__of_a_group_is_refused(store: ComparisonStore) -> None:
+    with pytest.raises(StoreFormatError, match=r"'subspaces' .* is a group, not an array"):
+        store.array("subspaces")
+
+
+# Subspaces.
+
+
+def write_subspace(root: zarr.Group, *, finish: bool = True) -> None:
+    writer = SubspaceWriter(root, "subspaces/a/b/c", samples=5, directions=3, rows=4, dtype=np.dtype("float32"))
+    scores = np.arange(15, dtype=float).reshape(5, 3)
+    writer.write_scores(0, scores[:4])
+    writer.write_scores(1, scores[4:])
+    np.testing.assert_array_equal(writer.read_scores(1), scores[4:])
+    if finish:
+        writer.finish(
+            digest="d1",
+            neurons=6,
+            domain="examples",
+            grid=(4, 4),
+            blocks=(Block(0, 1, 1, 1), Block(2, 2, 2, 1)),
+            variance_kept=0.9,
+            arrays={"mean": (("neuron",), np.arange(6.0))},
+        )
+
+
+def test_read_record__is_what_was_written(store: ComparisonStore) -> None:
+    write_subspace(store.root)
+    record = read_record(store.root, "subspaces/a/b/c")
+    assert record is not None
+    assert (record.place, record.digest, record.problem) == ("subspaces/a/b/c", "d1", "")
+    assert (record.samples, record.neurons, record.rows, record.dtype) == (5, 6, 4, np.float32)
+    assert (record.domain, record.grid, record.variance_kept) == ("examples", (4, 4), 0.9)
+    assert (record.directions, record.rank, record.kept_rank) == (3, 5, 3)
+    group = store.root["subspaces/a/b/c"]
+    np.testing.assert_array_equal(group["scores"][...], np.arange(15).reshape(5, 3))
+    np.testing.assert_array_equal(group["mean"][...], np.arange(6))
+
+
+def test_read_record__does_not_count_what_was_not_finished(store: ComparisonStore) -> None:
+    assert read_record(store.root, "subspaces/a/b/c") is None
+    write_subspace(store.root, finish=False)
+    assert read_record(store.root, "subspaces/a/b/c") is None
+
+
+def test_subspace_writer__the_old_record_does_not_vouch_for_new_scores(store: ComparisonStore) -> None:
+    write_subspace(store.root)
+    write_subspace(store.root, finish=False)
+    assert read_record(store.root, "subspaces/a/b/c") is None
+
+
+def test_write_failure__replaces_a_subspace(store: ComparisonStore) -> None:
+    write_subspace(store.root)
+    write_failure(store.root, "subspaces/a/b/c", "d2", "'a/b/c' is constant")
+    record = read_record(store.root, "subspaces/a/b/c")
+    assert record is not None
+    assert (record.digest, record.problem, record.directions) == ("d2", "'a/b/c' is constant", 0)
+    assert "scores" not in store.root["subspaces/a/b/c"]

@@ -1,0 +1,513 @@
+"""Convolutional layers and sequences, end to end: the DFT split against plain CCA of all circular translations.
+
+The oracle translates every example every way, flattens, and does plain CCA by QR and SVD. A frequency that is not its
+own conjugate has two equal eigenvalues there, one for its real and one for its imaginary part; where a variance
+threshold falls between the two, plain CCA would keep an arbitrary line of their plane. The DFT split keeps both, and so
+does the oracle: it never cuts between equal eigenvalues.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from oracles import svcca
+from zarr.storage import MemoryStore
+
+import dask_svcca
+from dask_svcca.engine import compare as compare_module
+from dask_svcca.kernels.readings import chosen_positions
+from dask_svcca.stores import zoo as zoo_module
+from dask_svcca.variables import PairStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+AXES = {2: ("neuron",), 3: ("width", "channel"), 4: ("height", "width", "channel")}
+AXES[5] = ("depth", *AXES[4])
+
+
+def grid_of(layer: np.ndarray) -> tuple[int, ...]:
+    return layer.shape[1:-1]
+
+
+def related(*grids: tuple[int, ...], examples: int = 15, channels: Sequence[int] = (3, 2), seed: int = 0) -> Any:
+    """Layers that see the same random images, on grids that divide the first: strided 1 x 1 convolutions and noise."""
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(examples, *grids[0], 3))
+    layers = []
+    for grid, width in zip(grids, channels, strict=False):
+        strides = [slice(None, None, fine // coarse) for fine, coarse in zip(grids[0], grid, strict=True)]
+        seen = images[(slice(None), *strides)]
+        layers.append(seen @ rng.normal(size=(3, width)) + 0.5 * rng.normal(size=(*seen.shape[:-1], width)) + 1)
+    return layers
+
+
+def compared(layers: Mapping[str, np.ndarray], store: Any = None, coords: Any = None, **options: Any) -> xr.Dataset:
+    """Compare layers, as those of one checkpoint."""
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(len(next(iter(layers.values())))), coords=coords)
+    for name, layer in layers.items():
+        tokens = name.startswith("tokens")
+        zoo.write("m", "1", name, layer, dims=None if tokens else ("example", *AXES[layer.ndim]))
+    with dask.config.set(scheduler="synchronous"):
+        return dask_svcca.compare(zoo, MemoryStore() if store is None else store, **options).load()
+
+
+def value(result: xr.Dataset, a: str, b: str, name: str = "svcca") -> float:
+    return float(result[name].sel(representation_a=f"m/1/{a}", representation_b=f"m/1/{b}"))
+
+
+def rank(result: xr.Dataset, layer: str) -> int:
+    return int(result.rank_a.sel(representation_a=f"m/1/{layer}"))
+
+
+# Plain CCA of all translations.
+
+
+def augmented(layer: np.ndarray, cells: tuple[int, ...] | None = None) -> np.ndarray:
+    """Every translation of every example by whole cells of a grid (its own), flattened: (translation x example, neuron)."""
+    grid = grid_of(layer)
+    steps = [range(0, size, size // count) for size, count in zip(grid, cells or grid, strict=True)]
+    axes = tuple(range(1, layer.ndim - 1))
+    return np.concatenate([np.roll(layer, shift, axes).reshape(len(layer), -1) for shift in product(*steps)])
+
+
+def repeated(layer: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """A dense layer beside the translations of a convolutional one: it does not see them."""
+    return np.tile(layer, (int(np.prod(grid)), 1))
+
+
+def leading(squares: np.ndarray, variance: float | None) -> int:
+    """How many of these falling eigenvalues reach the share; never between equal ones."""
+    count = int((squares > 1e-12 * squares[0]).sum())
+    if variance is not None:
+        count = 1 + int(np.argmax(np.cumsum(squares) >= variance * squares.sum() * (1 - 1e-12)))
+    return int((squares > squares[count - 1] * (1 - 1e-9)).sum())
+
+
+def plain_basis(samples: np.ndarray, variance: float | None) -> np.ndarray:
+    left, singular, _ = np.linalg.svd(samples - samples.mean(axis=0), full_matrices=False)
+    return np.linalg.qr(left[:, : leading(singular**2, variance)])[0]
+
+
+def plain_cca(a: np.ndarray, b: np.ndarray, variance: float | None) -> np.ndarray:
+    """Canonical correlations, descending."""
+    return np.linalg.svd(plain_basis(a, variance).T @ plain_basis(b, variance), compute_uv=False)
+
+
+GRIDS = [(6,), (5,), (4, 4), (5, 3), (4, 6), (1, 5), (2, 3, 4), (3, 3, 2)]
+PRECISIONS = [("float64", 1e-10), ("float32", 1e-6)]
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), PRECISIONS)
+@pytest.mark.parametrize("variance", [0.6, 0.9, None])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_dft__is_plain_cca_of_all_translations(
+    grid: tuple[int, ...], variance: float | None, precision: Any, tolerance: float
+) -> None:
+    x, y = related(grid, grid)
+    x_augmented, y_augmented = augmented(x), augmented(y)
+    expected = plain_cca(x_augmented, y_augmented, variance).mean()
+    for match in ("crop", "fold"):
+        result = compared({"x": x, "y": y}, variance=variance, precision=precision, match=match)
+        assert rank(result, "x") == plain_basis(x_augmented, variance).shape[1]
+        assert rank(result, "y") == plain_basis(y_augmented, variance).shape[1]
+        assert abs(value(result, "x", "y") - expected) < tolerance
+
+
+def test_dft__is_the_default() -> None:
+    x, y = related((4, 4), (4, 4))
+    expected = plain_cca(augmented(x), augmented(y), 0.99).mean()
+    assert abs(value(compared({"x": x, "y": y}), "x", "y") - expected) < 1e-6
+
+
+@pytest.mark.parametrize("examples", [3, 8])
+def test_dft__more_channels_than_examples(examples: int) -> None:
+    x, y = related((4, 3), (4, 3), examples=examples, channels=(10, 2))
+    x_augmented, y_augmented = augmented(x), augmented(y)
+    result = compared({"x": x, "y": y}, variance=None, precision="float64")
+    assert rank(result, "x") == plain_basis(x_augmented, None).shape[1] < 10 * 12
+    assert abs(value(result, "x", "y") - plain_cca(x_augmented, y_augmented, None).mean()) < 1e-10
+
+
+STRIDED = [
+    ((8, 8), (4, 4)),
+    ((8, 8), (2, 2)),
+    ((6, 4), (3, 2)),
+    ((6, 6), (6, 3)),
+    ((8,), (2,)),
+    ((6,), (3,)),
+    ((4, 4, 2), (2, 2, 2)),
+]
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), PRECISIONS)
+@pytest.mark.parametrize("variance", [0.9, None])
+@pytest.mark.parametrize(("fine", "coarse"), STRIDED)
+def test_fold__is_plain_cca_of_the_translations_that_both_have(
+    fine: tuple[int, ...], coarse: tuple[int, ...], variance: float | None, precision: Any, tolerance: float
+) -> None:
+    examples = 40 + 2 * int(np.prod(fine))
+    x, y = related(fine, coarse, examples=examples, channels=(2, 2))
+    expected = plain_cca(augmented(x, coarse), augmented(y), variance).mean()
+    result = compared({"x": x, "y": y}, variance=variance, precision=precision, match="fold")
+    assert abs(value(result, "x", "y") - expected) < tolerance
+    assert value(result, "x", "y") == value(result, "y", "x")
+
+
+def test_fold__each_pair_meets_on_its_own_grid() -> None:
+    grids = {"x": (8, 4), "y": (4, 4), "z": (4, 2)}
+    layers = dict(zip(grids, related(*grids.values(), examples=70, channels=(2, 3, 2)), strict=True))
+    result = compared(layers, variance=0.9, precision="float64", match="fold")
+    for a, b in product(layers, layers):
+        cells = min(grids[a], grids[b])
+        expected = plain_cca(augmented(layers[a], cells), augmented(layers[b], cells), 0.9).mean()
+        assert abs(value(result, a, b) - expected) < 1e-10
+
+
+# The union over frequencies, from what is stored.
+
+
+def stored_correlations(store: Path, place_a: str, place_b: str) -> np.ndarray:
+    """Correlations at each frequency as often as it counts, descending; zeros where only one layer keeps something."""
+    a, b = (xr.open_zarr(store, group=place, consolidated=False).load() for place in (place_a, place_b))
+    found: list[float] = []
+    for frequency in np.unique(a.frequency, axis=0):
+        at_a, at_b = ((side.frequency == frequency).all("axis").to_numpy() for side in (a, b))
+        coupling = a.scores.to_numpy()[:, at_a].conj().T @ b.scores.to_numpy()[:, at_b]
+        for correlation in np.linalg.svd(coupling, compute_uv=False):
+            found += [correlation] * int(a.multiplicity[at_a][0])
+    ranks = [int(side.multiplicity.sum()) for side in (a, b)]
+    return np.sort(np.pad(found, (0, min(ranks) - len(found))))[::-1]
+
+
+@pytest.mark.parametrize("variance", [0.6, None])
+@pytest.mark.parametrize(
+    ("grid_x", "grid_y", "place"),
+    [
+        ((4, 4), (4, 4), "subspaces/m/1/x"),
+        ((5, 3), (5, 3), "subspaces/m/1/x"),
+        ((6,), (6,), "subspaces/m/1/x"),
+        ((4, 6), (2, 3), "subspaces-2x3/m/1/x"),
+        ((4, 2, 2), (2, 2, 2), "subspaces-2x2x2/m/1/x"),
+    ],
+)
+def test_dft__union_over_frequencies_is_that_of_plain_cca(
+    tmp_path: Path, grid_x: tuple[int, ...], grid_y: tuple[int, ...], place: str, variance: float | None
+) -> None:
+    x, y = related(grid_x, grid_y, examples=40)
+    store = tmp_path / "comparison.zarr"
+    result = compared({"x": x, "y": y}, store, variance=variance, precision="float64", match="fold")
+    found = stored_correlations(store, place, "subspaces/m/1/y")
+    expected = plain_cca(augmented(x, grid_y), augmented(y), variance)
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+    assert abs(found.mean() - value(result, "x", "y")) < 1e-10
+
+
+# Cropped planes.
+
+
+def full_plane(layer: np.ndarray, variance: float | None) -> dict[tuple[int, ...], np.ndarray]:
+    """Orthonormal scores at every frequency, by ``fftn``, of the directions that a threshold over all of them keeps."""
+    grid = grid_of(layer)
+    spectrum = np.fft.fftn(layer, axes=range(1, layer.ndim - 1))
+    decomposed = {}
+    for frequency in product(*(range(-(size // 2), (size + 1) // 2) for size in grid)):
+        block = spectrum[(slice(None), *frequency)]
+        left, singular, _ = np.linalg.svd(block - block.mean(axis=0) * (not any(frequency)), full_matrices=False)
+        decomposed[frequency] = left, singular**2
+    squares = np.sort(np.concatenate([squares for _, squares in decomposed.values()]))[::-1]
+    smallest = squares[leading(squares, variance) - 1] * (1 - 1e-9)
+    return {frequency: left[:, squares > smallest] for frequency, (left, squares) in decomposed.items()}
+
+
+@pytest.mark.parametrize("variance", [0.7, None])
+@pytest.mark.parametrize(
+    ("grid_x", "grid_y"),
+    [((8, 8), (4, 4)), ((4, 4), (8, 8)), ((8, 6), (5, 4)), ((7,), (4,)), ((6, 3), (4, 5)), ((4, 3, 5), (2, 4, 3))],
+)
+def test_crop__is_the_mean_over_the_frequencies_of_both_full_planes(
+    grid_x: tuple[int, ...], grid_y: tuple[int, ...], variance: float | None
+) -> None:
+    x, y = (related(grid, examples=20, channels=[width])[0] for grid, width in ((grid_x, 3), (grid_y, 4)))
+    result = compared({"x": x, "y": y}, variance=variance, precision="float64", match="crop")
+    x_scores, y_scores = full_plane(x, variance), full_plane(y, variance)
+    shared = x_scores.keys() & y_scores.keys()
+    total = sum(
+        np.linalg.svd(x_scores[frequency].conj().T @ y_scores[frequency], compute_uv=False).sum()
+        for frequency in shared
+    )
+    ranks = [sum(scores[frequency].shape[1] for frequency in shared) for scores in (x_scores, y_scores)]
+    assert abs(value(result, "x", "y") - total / min(ranks)) < 1e-10
+    assert value(result, "x", "y") == value(result, "y", "x")
+    # The ranks reported are of the whole layers.
+    assert rank(result, "x") == sum(scores.shape[1] for scores in x_scores.values())
+
+
+# Dense layers.
+
+
+@pytest.mark.parametrize("match", ["crop", "fold"])
+@pytest.mark.parametrize("variance", [0.9, None])
+@pytest.mark.parametrize(("grid", "neurons"), [((4, 4), 5), ((5,), 3), ((2, 3, 2), 4), ((4, 4), 1)])
+def test_dft__a_dense_layer_does_not_see_translations(
+    grid: tuple[int, ...], neurons: int, variance: float | None, match: Any
+) -> None:
+    (conv,) = related(grid, examples=30, channels=[3])
+    rng = np.random.default_rng(1)
+    # One neuron of it is what the paper asks of a class logit.
+    dense = conv.mean(axis=tuple(range(1, conv.ndim - 1))) @ rng.normal(size=(3, neurons))
+    dense += 0.1 * rng.normal(size=dense.shape)
+    expected = plain_cca(augmented(conv), repeated(dense, grid), variance)
+    result = compared({"conv": conv, "dense": dense}, variance=variance, precision="float64", match=match)
+    assert rank(result, "dense") == len(expected) <= neurons
+    assert abs(value(result, "conv", "dense") - expected.mean()) < 1e-10
+    assert value(result, "dense", "conv") == value(result, "conv", "dense")
+
+
+def test_dft__one_position_is_a_dense_layer() -> None:
+    conv, dense = related((4, 4), examples=30)[0], np.random.default_rng(2).normal(size=(30, 3))
+    layers = {"conv": conv, "dense": dense, "point": dense[:, np.newaxis, np.newaxis]}
+    result = compared(layers, variance=0.99, precision="float64")
+    assert abs(value(result, "dense", "point") - 1) < 1e-12
+    assert abs(value(result, "conv", "dense") - value(result, "conv", "point")) < 1e-12
+
+
+# What must not matter.
+
+
+def circular_convolution(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """As in a network, but that the edges wrap around; the kernel is (height, width, channel in, channel out)."""
+    shifts = product(range(kernel.shape[0]), range(kernel.shape[1]))
+    return sum(np.roll(images, shift, axis=(1, 2)) @ kernel[shift] for shift in shifts)
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+@pytest.mark.parametrize("size", [(8, 8), (7, 4)])
+def test_dft__channels_mixed_change_nothing(size: tuple[int, int], rectify: bool) -> None:
+    rng = np.random.default_rng(3)
+    layer = circular_convolution(rng.normal(size=(50, *size, 3)), rng.normal(size=(3, 3, 3, 6)))
+    if rectify:
+        layer = np.maximum(layer, 0)
+    layer = layer.astype("float32")
+    mixed = layer @ rng.normal(size=(6, 6)).astype("float32")
+    assert abs(value(compared({"x": layer, "y": mixed}, variance=None), "x", "y") - 1) < 1e-7
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda x: np.roll(x, (1, 3), axis=(1, 2)), id="translation of the images"),
+        pytest.param(lambda x: x + np.arange(3.0), id="offset of the channels"),
+        pytest.param(lambda x: 1000 * x, id="scale"),
+        pytest.param(lambda x: x[..., [2, 0, 1]], id="order of the channels"),
+        pytest.param(lambda x: x @ np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0], id="rotation"),
+    ],
+)
+def test_dft__a_changed_copy_is_the_same_layer(change: Any) -> None:
+    x, y = related((4, 6), (4, 6))
+    result = compared({"x": x, "changed": change(x), "y": y}, variance=0.8, precision="float64")
+    assert abs(value(result, "x", "changed") - 1) < 1e-12
+    assert abs(value(result, "x", "y") - value(result, "changed", "y")) < 1e-12
+    assert value(result, "x", "y") < 0.9
+
+
+@pytest.mark.parametrize("match", ["crop", "fold"])
+def test_dft__chunks_do_not_matter(match: Any) -> None:
+    x, y, z = related((8, 4), (4, 4), (8, 4), examples=700, channels=(3, 2, 4))
+    layers = {"x": x, "y": y, "z": z, "dense": x[:, 0, 0]}
+    whole = compared(layers, variance=0.9, precision="float64", match=match)
+    with (
+        patch.object(zoo_module, "CHUNK_BYTES", 100 * x[0].nbytes),
+        patch.object(compare_module, "choose_rows", lambda *_: 256),
+    ):
+        pieces = compared(layers, variance=0.9, precision="float64", match=match)
+    assert pieces.attrs["rows"] == 256
+    np.testing.assert_allclose(pieces.svcca, whole.svcca, atol=1e-12)
+    np.testing.assert_array_equal(pieces.rank_a, whole.rank_a)
+
+
+# What does not fit is recorded, and the rest goes on.
+
+
+@pytest.mark.parametrize("match", ["crop", "fold"])
+def test_dft__incompatible_grids_do_not_stop_the_others(match: Any) -> None:
+    grids = {"a": (6, 6), "b": (4, 4), "c": (6,), "d": (6, 6)}
+    layers = {name: related(grid)[0] for name, grid in grids.items()}
+    result = compared(layers, variance=0.9, match=match)
+    assert set(result.problem_a.to_numpy()) == {""}
+    for a, b in product(grids, grids):
+        fits = grids[a] == grids[b] or (match == "crop" and len(grids[a]) == len(grids[b]))
+        status = value(result, a, b, "pair_status")
+        assert status == (PairStatus.DONE if fits else PairStatus.INCOMPATIBLE_GRIDS)
+        assert np.isnan(value(result, a, b)) == (not fits)
+
+
+def test_positions__have_no_samples_in_common_with_other_layers() -> None:
+    conv, coarse = related((4, 4), (2, 2))
+    layers = {"conv": conv, "coarse": coarse, "other": -conv, "dense": conv[:, 0, 0]}
+    result = compared(layers, conv="positions")
+    for a, b in product(layers, layers):
+        fits = a == b or {a, b} == {"conv", "other"}
+        assert value(result, a, b, "pair_status") == (PairStatus.DONE if fits else PairStatus.INCOMPATIBLE_SAMPLES)
+        assert np.isnan(value(result, a, b)) == (not fits)
+
+
+# Other readings, by name.
+
+
+def check(result: xr.Dataset, a: np.ndarray, b: np.ndarray, variance: float, names: tuple[str, str] = ("x", "y")) -> None:
+    assert abs(value(result, *names) - svcca(a, b, variance)) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("positions", "chosen"),
+    [
+        ("all", list(range(16))),
+        ("regular 4", [0, 5, 10, 15]),
+        ("random 5", list(chosen_positions("random 5", (4, 4)))),
+    ],
+)
+def test_positions__are_samples(positions: str, chosen: list[int]) -> None:
+    x, y = related((4, 4), (4, 4), examples=50)
+    result = compared({"x": x, "y": y}, conv="positions", positions=positions, variance=0.9, precision="float64")
+    assert set(result.samples_a.to_numpy()) == {50 * len(chosen)}
+    check(result, *(layer.reshape(50, 16, -1)[:, chosen].reshape(-1, layer.shape[-1]) for layer in (x, y)), 0.9)
+
+
+def test_positions__resampled_to_one_size() -> None:
+    x, y = related((8, 6), (4, 6), examples=50)
+    result = compared({"x": x, "y": y}, conv="positions", spatial_size=(4, 3), variance=0.9, precision="float64")
+    pooled = x.reshape(50, 4, 2, 3, 2, -1).mean(axis=(2, 4)), y.reshape(50, 4, 3, 2, -1).mean(axis=3)
+    check(result, *(layer.reshape(50 * 12, -1) for layer in pooled), 0.9)
+
+
+def test_mean__is_over_positions() -> None:
+    x, y = related((8, 8), (2, 2), examples=50)
+    layers = {"x": x, "y": y, "dense": x[:, 0, 0]}
+    result = compared(layers, conv="mean", variance=0.9, precision="float64")
+    check(result, x.mean(axis=(1, 2)), y.mean(axis=(1, 2)), 0.9)
+    check(result, x.mean(axis=(1, 2)), x[:, 0, 0], 0.9, ("x", "dense"))
+
+
+@pytest.mark.parametrize("examples", [200, 30])
+def test_flatten__is_plain_cca_by_either_route(examples: int) -> None:
+    # 48 neurons: with fewer examples, by way of the inner products of the examples.
+    x, y = related((4, 4), (2, 2), examples=examples)
+    result = compared({"x": x, "y": y}, conv="flatten", variance=0.9, precision="float64")
+    assert rank(result, "x") < min(48, examples - 1)
+    check(result, x.reshape(examples, -1), y.reshape(examples, -1), 0.9)
+
+
+# Sequences.
+
+TOKENS = 6
+
+
+@pytest.fixture(scope="module")
+def sequences() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two layers and the mask of their padding, which is large and meaningless."""
+    rng = np.random.default_rng(4)
+    mask = np.arange(TOKENS) < rng.integers(1, TOKENS + 1, size=(60, 1))
+    # Some are padded in front.
+    mask[::3] = mask[::3, ::-1]
+    x = rng.normal(size=(60, TOKENS, 4))
+    y = x @ rng.normal(size=(4, 3)) + rng.normal(size=(60, TOKENS, 3))
+    for layer in (x, y):
+        layer[~mask] = 100 * rng.normal(size=layer[~mask].shape)
+    return x, y, mask
+
+
+def tokens_that_count(sequence: str, layer: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    rows = [layer[i, mask[i]] for i in range(len(layer))]
+    match sequence:
+        case "mean":
+            return np.array([row.mean(axis=0) for row in rows])
+        case "last":
+            return np.array([row[-1] for row in rows])
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("sequence", ["mean", "last", "positions"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_sequences__are_read_as_asked(sequences: Any, sequence: Any, masked: bool) -> None:
+    x, y, mask = sequences
+    options = {"mask": "real"} if masked else {}
+    layers = {"tokens x": x, "tokens y": y}
+    result = compared(layers, coords={"real": mask}, sequence=sequence, variance=0.9, precision="float64", **options)
+    mask = mask if masked else np.ones_like(mask)
+    expected = [tokens_that_count(sequence, layer, mask) for layer in (x, y)]
+    assert set(result.samples_a.to_numpy()) == {len(expected[0])}
+    check(result, *expected, 0.9, ("tokens x", "tokens y"))
+
+
+def test_sequences__a_mask_may_leave_whole_chunks_without_samples(sequences: Any) -> None:
+    x, y, mask = sequences
+    # The first position is padding in the first half of the examples.
+    mask = np.ones_like(mask)
+    mask[:30, 0] = False
+    options: Any = {"sequence": "positions", "positions": "regular 1", "mask": "real", "precision": "float64"}
+    with patch.object(zoo_module, "CHUNK_BYTES", 10 * x[0].nbytes):
+        result = compared({"tokens x": x, "tokens y": y}, coords={"real": mask}, variance=0.9, **options)
+    check(result, x[30:, 0], y[30:, 0], 0.9, ("tokens x", "tokens y"))
+
+
+def test_sequences__a_mask_is_of_tokens_only(sequences: Any) -> None:
+    x, _, mask = sequences
+    layers = {"tokens": x, "conv": x[:, :, :3], "dense": x[:, 0]}
+    options: Any = {"sequence": "positions", "conv": "positions", "variance": 0.9}
+    result = compared(layers, coords={"real": mask}, mask="real", **options)
+    # As many positions, and not the same ones.
+    assert value(result, "tokens", "conv", "pair_status") == PairStatus.INCOMPATIBLE_SAMPLES
+    samples = result.samples_a.to_series()
+    assert samples.to_dict() == {"m/1/tokens": mask.sum(), "m/1/conv": mask.size, "m/1/dense": 60}
+    without = compared(layers, **options)
+    assert value(without, "tokens", "conv", "pair_status") == PairStatus.DONE
+
+
+@pytest.mark.parametrize("sequence", ["mean", "positions"])
+def test_sequences__a_mask_that_does_not_fit_is_recorded(sequences: Any, sequence: Any) -> None:
+    x, _, mask = sequences
+    layers = {"tokens": x, "tokens longer": np.concatenate([x, x], axis=1), "dense": x[:, 0]}
+    result = compared(layers, coords={"real": mask}, mask="real", sequence=sequence)
+    assert result.problem_a.to_series().to_dict() == {
+        "m/1/tokens": "",
+        "m/1/tokens longer": "'m/1/tokens longer' has 12 tokens, the mask 'real' has 6",
+        "m/1/dense": "",
+    }
+    assert value(result, "tokens", "tokens longer", "pair_status") == PairStatus.FAILED
+    assert value(result, "tokens", "tokens", "pair_status") == PairStatus.DONE
+
+
+@pytest.mark.parametrize(
+    ("hidden", "options", "problem"),
+    [
+        ((7, slice(None)), {}, "the mask 'real' leaves no token of example 7"),
+        (
+            (slice(None), 0),
+            {"sequence": "positions", "positions": "regular 1"},
+            "the mask 'real' leaves no token among regular 1 positions",
+        ),
+    ],
+)
+def test_sequences__a_mask_that_leaves_nothing_is_recorded(
+    sequences: Any, hidden: Any, options: Any, problem: str
+) -> None:
+    x, _, mask = sequences
+    mask = np.ones_like(mask)
+    mask[hidden] = False
+    result = compared({"tokens": x, "dense": x[:, 0]}, coords={"real": mask}, mask="real", **options)
+    assert list(result.problem_a.sel(representation_a=["m/1/tokens", "m/1/dense"])) == [problem, ""]
+
+
+@pytest.mark.parametrize("name", ["mask", "label"])
+def test_compare__refuses_what_is_no_mask(sequences: Any, name: str) -> None:
+    x, _, mask = sequences
+    with pytest.raises(ValueError, match=rf"mask='{name}' is no coordinate of the zoo .* it has 'real'. Give it"):
+        compared({"tokens": x}, coords={"real": mask, "label": np.arange(60)}, mask=name)

@@ -1,0 +1,74 @@
+"""Pairs: canonical correlations against angles between subspaces, one pair or a stack of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dask_svcca.kernels.pairs import PairStack, Side, canonical_correlations
+
+
+def orthonormal(seed: int, samples: int, directions: int, *, complex_values: bool = False) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    imaginary = 1j * rng.normal(size=(samples, directions)) if complex_values else 0
+    return np.linalg.qr(rng.normal(size=(samples, directions)) + imaginary)[0]
+
+
+@given(seed=st.integers(0, 999), k=st.integers(1, 8), m=st.integers(1, 8), complex_values=st.booleans())
+def test_canonical_correlations__are_cosines_of_the_angles_between(
+    seed: int, k: int, m: int, complex_values: bool
+) -> None:
+    a = orthonormal(seed, 20, k, complex_values=complex_values)
+    b = orthonormal(seed + 1000, 20, m, complex_values=complex_values)
+    found = canonical_correlations(a.conj().T @ b)
+    assert found.shape == (min(k, m),)
+    np.testing.assert_allclose(found, np.sort(np.cos(scipy.linalg.subspace_angles(a, b)))[::-1], atol=1e-12)
+
+
+def test_canonical_correlations__of_a_stack_are_those_of_each() -> None:
+    a, b = orthonormal(0, 30, 12).reshape(30, 4, 3), orthonormal(1, 30, 20).reshape(30, 4, 5)
+    couplings = np.einsum("sik,sjl->ijkl", a, b)
+    found = canonical_correlations(couplings)
+    assert found.shape == (4, 4, 3)
+    for i, j in np.ndindex(4, 4):
+        np.testing.assert_allclose(found[i, j], canonical_correlations(couplings[i, j]), rtol=1e-13)
+
+
+def test_canonical_correlations__of_a_subspace_with_itself_are_one() -> None:
+    a = orthonormal(2, 30, 6)
+    rotated = a @ orthonormal(3, 6, 6)
+    np.testing.assert_allclose(canonical_correlations(a.T @ rotated), 1, rtol=1e-14)
+
+
+def test_canonical_correlations__do_not_leave_their_range() -> None:
+    np.testing.assert_array_equal(canonical_correlations(np.diag([1 + 1e-15, 0.5, 0.0])), [1, 0.5, 0])
+
+
+@pytest.mark.parametrize("shape", [(4, 0, 3), (4, 3, 0), (0, 2)])
+def test_canonical_correlations__of_no_directions_are_none(shape: tuple[int, ...]) -> None:
+    assert canonical_correlations(np.zeros(shape)).shape == (*shape[:-2], 0)
+
+
+def test_pair_stack__leading_compares_the_leading_directions_only() -> None:
+    a, b = orthonormal(4, 30, 6), orthonormal(5, 30, 5)
+    spectra = np.array([[6.0, 5, 4, 3, 2, 1]]), np.array([[5.0, 4, 3, 2, 1]])
+    sides = [Side(spectrum, np.ones(1), np.ones(1), np.zeros(1, int)) for spectrum in spectra]
+    stack = PairStack((a.T @ b)[np.newaxis], *sides, degrees=29)
+    leading = stack.leading(3, 2)
+    angles = scipy.linalg.subspace_angles(a[:, :3], b[:, :2])
+    np.testing.assert_allclose(leading.correlations[0], np.sort(np.cos(angles))[::-1], atol=1e-12)
+    np.testing.assert_array_equal(leading.a.spectrum, [[6, 5, 4]])
+    np.testing.assert_array_equal(leading.b.spectrum, [[5, 4]])
+    assert stack.leading(6, 5) is stack
+
+
+def test_pair_stack__reversed_exchanges_the_sides() -> None:
+    a, b = orthonormal(6, 30, 4, complex_values=True), orthonormal(7, 30, 3, complex_values=True)
+    sides = [Side(np.ones((1, k)), np.ones(1), np.array([k]), np.zeros(1, int)) for k in (4, 3)]
+    stack = PairStack((a.conj().T @ b)[np.newaxis], *sides, degrees=29, is_complex=True)
+    np.testing.assert_allclose(stack.reversed.coupling[0], b.conj().T @ a, atol=1e-14)
+    assert (stack.reversed.a, stack.reversed.b) == (stack.b, stack.a)
+    np.testing.assert_allclose(stack.reversed.correlations, stack.correlations, atol=1e-14)
