@@ -206,7 +206,8 @@ def _ridge_cross(pairs: PairStack, lam: float) -> FloatArray:
 
 
 def _partly_whitened(spectrum: FloatArray, variance: FloatArray, rank: FloatArray, alpha: float) -> FloatArray:
-    return np.asarray(alpha * np.sqrt(spectrum * (rank / variance)) + (1 - alpha))
+    mean = variance / np.maximum(rank, 1)
+    return np.asarray(alpha * np.sqrt(spectrum / np.maximum(mean, np.finfo(np.float64).tiny)) + (1 - alpha))
 
 
 def _partial_nuclear_norm(pairs: PairStack, alpha: float) -> FloatArray:
@@ -254,6 +255,10 @@ def _partial_norm(spectrum: FloatArray, weights: FloatArray, alpha: float) -> fl
 # --- values from sums ----------------------------------------------------------------------------------------------
 
 
+_CANCELLED = 1e-6
+"""Share of the terms of a difference below which, in single precision, it is rounding."""
+
+
 def _the_sum(sums: FloatArray, _a: Totals, _b: Totals, _: PairTotals) -> FloatArray:
     return sums[..., 0]
 
@@ -282,22 +287,26 @@ def _ridge_distance(sums: FloatArray, a: Totals, b: Totals, _: PairTotals) -> Fl
 
 
 def _debiased(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> FloatArray:
-    if pairs.samples < 4:
+    times = pairs.translations
+    count = pairs.samples * times
+    if count < 4:
         return np.full(sums.shape[:2], np.nan)
 
     def unbiased(cross: FloatArray, norms: FloatArray, variances: FloatArray) -> FloatArray:
-        times = pairs.translations
-        count = pairs.samples * times
         return np.asarray(
             times**2 * cross
             - times * norms * (count / (count - 2))
             + times**2 * variances / ((count - 1) * (count - 2))
         )
 
-    own_a = unbiased(a.own, a.squared_row_norms, a.variance**2)
-    own_b = unbiased(b.own, b.squared_row_norms, b.variance**2)
+    def norm(side: Totals) -> FloatArray:
+        # Of samples that are all equally far apart nothing but rounding is left.
+        found = unbiased(side.own, side.squared_row_norms, side.variance**2)
+        return np.where(found > _CANCELLED * times**2 * side.own, found, np.nan)
+
     cross = unbiased(sums[..., 0], pairs.row_norms, a.variance * b.variance)
-    return np.asarray(cross / np.sqrt(np.maximum(own_a * own_b, np.finfo(np.float64).tiny)))
+    # Cropped layers with nothing at the frequencies they share have nothing in common.
+    return np.where(a.variance * b.variance > 0, cross / np.sqrt(norm(a) * norm(b)), 0.0)
 
 
 # --- the measures --------------------------------------------------------------------------------------------------
@@ -322,6 +331,7 @@ _MEASURES = (
         sums=_correlations,
         invariances=_LINEAR,
         reference="Hotelling (1936), Relations between two sets of variates, Biometrika 28",
+        companions=("null_cca", "spurious_cca"),
     ),
     Measure(
         name="pwcca",
@@ -333,6 +343,7 @@ _MEASURES = (
         invariances=("translation", "isotropic scaling", "invertible linear transformation of b"),
         reference="Morcos, Raghu and Bengio (2018), Insights on representational similarity, NeurIPS, eq. 3",
         symmetric=False,
+        companions=("spurious_cca",),
     ),
     Measure(
         name="r2_cca",
@@ -340,6 +351,7 @@ _MEASURES = (
         sums=_squared_correlations,
         invariances=_LINEAR,
         reference="Kornblith et al. (2019), Similarity of neural network representations revisited, ICML, table 1",
+        companions=("spurious_cca",),
     ),
     Measure(
         name="cka",
@@ -354,7 +366,8 @@ _MEASURES = (
     ),
     Measure(
         name="cka_debiased",
-        description="linear centred kernel alignment from unbiased estimates: 0 on average for independent ones",
+        description="linear centred kernel alignment from unbiased estimates: 0 on average for independent ones. None "
+        "(NaN) with fewer than four samples, or where these are all equally far apart",
         sums=_cross_covariance_norm,
         value=_debiased,
         own=_sum_of_squares,
@@ -401,8 +414,16 @@ _MEASURES = (
         role="reference",
     ),
     Measure(
+        name="null_cca",
+        description="cca expected of independent representations of these ranks: Wachter's law",
+        sums=_expected_correlations,
+        reference="Wachter (1980), Annals of Statistics 8",
+        role="reference",
+    ),
+    Measure(
         name="significant",
-        description="correlations that are more than chance, at level 0.05: Bartlett's test, Lawley's correction",
+        description="correlations that are more than chance, at level 0.05 (of each spatial frequency, with conv='dft'): "
+        "Bartlett's test, Lawley's correction",
         sums=_significant,
         value=_the_sum,
         directions="kept",
@@ -412,10 +433,19 @@ _MEASURES = (
     ),
     Measure(
         name="spurious",
-        description="correlations that are 1 whatever the data, there being too few samples",
+        description="correlations of svcca that are 1 whatever the data, there being too few samples",
         sums=_spurious,
         value=_the_sum,
         directions="kept",
+        valid_range=(0.0, np.inf),
+        reference="two subspaces of dimensions k and l in one of dimension d meet in k + l - d",
+        role="reference",
+    ),
+    Measure(
+        name="spurious_cca",
+        description="correlations of cca that are 1 whatever the data, there being too few samples",
+        sums=_spurious,
+        value=_the_sum,
         valid_range=(0.0, np.inf),
         reference="two subspaces of dimensions k and l in one of dimension d meet in k + l - d",
         role="reference",
@@ -434,7 +464,7 @@ _MEASURES = (
 
 
 def _gulp(name: str, lam: float) -> Measure:
-    if lam <= 0:
+    if not 0 < lam < np.inf:
         raise UnknownMeasureError(f"gulp's lambda is above 0, a share of the variance; got {lam!r}")
     return Measure(
         name=name,
@@ -512,7 +542,7 @@ def with_companions(measures: Iterable[Measure]) -> tuple[Measure, ...]:
     found = {measure.name: measure for measure in measures}
     for measure in list(found.values()):
         for name in measure.companions:
-            found.setdefault(name, _REGISTRY[name])
+            found.setdefault(name, _find(name))
     return tuple(found.values())
 
 

@@ -71,7 +71,9 @@ def test_meet__crops_to_what_both_have() -> None:
     )
 
 
-@pytest.mark.parametrize(("fine", "coarse"), [((8, 8), (4, 4)), ((8, 8), (8, 2)), ((12,), (3,)), ((4, 4, 4), (2, 2, 2))])
+@pytest.mark.parametrize(
+    ("fine", "coarse"), [((8, 8), (4, 4)), ((8, 8), (8, 2)), ((12,), (3,)), ((4, 4, 4), (2, 2, 2))]
+)
 def test_meet__folds_the_finer(fine: Any, coarse: Any) -> None:
     shared = shared_frequencies(coarse, coarse)
     assert meet("examples", fine, "examples", coarse, "fold") == Meeting(coarse, (), shared, cropped=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import zarr
 
 from dask_svcca.engine import _process
 from dask_svcca.errors import InvalidActivationsError
@@ -15,6 +15,7 @@ from dask_svcca.kernels.moments import merge, moments
 from dask_svcca.kernels.readings import chosen_positions
 from dask_svcca.kernels.subspace import Eigenbasis, blocks_of, dual_basis, eigenbasis, gram_correction, project
 from dask_svcca.plan.tasks import Job, SubspaceReport, SubspaceTask
+from dask_svcca.stores._chunked import ChunkReader
 from dask_svcca.stores.subspaces import Block, SubspaceWriter, read_record, write_failure
 from dask_svcca.stores.zoo import chunk_digest, combined_digest
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import numpy.typing as npt
+    import zarr
 
     from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.kernels.readings import Reading
@@ -34,7 +36,7 @@ class Samples:
     """The samples of a representation, chunk by chunk, as often as asked; kept where they are small enough."""
 
     def __init__(
-        self, array: zarr.Array[Any], digest: str, reading: Reading, mask: npt.NDArray[np.bool_] | None, keep: int
+        self, array: ChunkReader, digest: str, reading: Reading, mask: npt.NDArray[np.bool_] | None, keep: int
     ) -> None:
         self._array = array
         self._reading = reading
@@ -48,43 +50,43 @@ class Samples:
         self.neurons = reading.neurons(array.shape[-1])
 
     def __iter__(self) -> Iterator[InexactArray]:
-        rows = self._array.chunks[0]
-        for start in range(0, self._array.shape[0], rows):
-            samples = self._kept[start] if start in self._kept else self._load(start, start + rows)
+        for chunk in range(self._array.chunks):
+            samples = self._kept[chunk] if chunk in self._kept else self._load(chunk)
             # Of the positions chosen, a mask may leave none in a whole chunk.
             if len(samples):
                 yield samples
         self._verify()
 
-    def _load(self, start: int, stop: int) -> InexactArray:
-        chunk = np.asarray(self._array[start:stop])
-        self.read += chunk.nbytes
-        self._digests[start] = chunk_digest(chunk)
-        samples = self._reading(chunk, None if self._mask is None else self._mask[start:stop])
+    def _load(self, chunk: int) -> InexactArray:
+        activations = self._array.read(chunk)
+        self.read += activations.nbytes
+        self._digests[chunk] = chunk_digest(activations)
+        start = chunk * self._array.rows
+        samples = self._reading(
+            activations, None if self._mask is None else self._mask[start : start + len(activations)]
+        )
         self._budget -= samples.nbytes
         if self._budget >= 0:
-            self._kept[start] = samples
+            self._kept[chunk] = samples
         return samples
 
     def _verify(self) -> None:
         """Raise OSError where the store does not hold what was written: a lost chunk would read as zeros."""
         if combined_digest(self._digests.values()) != self._digest:
-            lost = self._array.nchunks - self._array.nchunks_initialized
-            what = f"{lost} of {self._array.nchunks} chunks are missing" if lost else "a chunk is damaged"
-            raise OSError(f"the activations in the store are not those that were written: {what}")
+            raise OSError("the activations in the store are not those that were written: a chunk is missing or damaged")
 
     def describe_not_finite(self) -> str:
         """How many values are not finite, and where the first is."""
-        rows, count, first = self._array.chunks[0], 0, ""
-        for start in range(0, self._array.shape[0], rows):
-            bad = np.argwhere(~np.isfinite(np.asarray(self._array[start : start + rows])))
+        count, first = 0, ""
+        for chunk in range(self._array.chunks):
+            bad = np.argwhere(~np.isfinite(self._array.read(chunk)))
             if len(bad) and not first:
-                index = tuple(int(i) for i in bad[0] + np.array([start, *[0] * (bad.shape[1] - 1)]))
+                index = (chunk * self._array.rows + int(bad[0][0]), *map(int, bad[0][1:]))
                 first = f"the first at index {index}"
             count += len(bad)
         if not count:
             return "values so large that their squares overflow"
-        return f"{count} of {self._array.size} values are NaN or infinite, {first}"
+        return f"{count} of {math.prod(self._array.shape)} values are NaN or infinite, {first}"
 
 
 def compute_subspace(job: Job, task: SubspaceTask) -> SubspaceReport:
@@ -101,8 +103,7 @@ def compute_subspace(job: Job, task: SubspaceTask) -> SubspaceReport:
         # Made from other activations: should the new ones not be readable, no tile may take it for theirs.
         stores.comparison.create_group(task.place, overwrite=True)
     try:
-        path = f"{stores.zoo.path}/{task.path}/activations".lstrip("/")
-        array = zarr.open_array(stores.zoo.store, path=path, mode="r")
+        array = ChunkReader(stores.zoo, f"{task.path}/activations")
         samples = Samples(array, task.digest, task.reading, _mask(task, stores.zoo), keep=job.memory // 4)
         make_subspace(job, task, samples, stores.comparison)
     except InvalidActivationsError as error:

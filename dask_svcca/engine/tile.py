@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from dask_svcca.engine import _process
 from dask_svcca.kernels.fourier import half_plane
@@ -28,16 +29,11 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid, SharedFrequency
 
-STACK_BYTES = 32 * 2**20
-"""Couplings handed to LAPACK at once: many small ones in one call, without doubling a tile's memory."""
+STACK_BYTES = 16 * 2**20
+"""Couplings handed to LAPACK at once, in double precision: many small ones in one call."""
 
-FEW_DIRECTIONS, FEW_SAMPLES = 32, 1000
-"""Up to here the mean of a pair's correlations averages out too little of what single-precision sums round (up to
-7e-7), while sums in double precision cost little next to the singular values."""
-
-PIECE = 1024
-"""Samples converted to double precision at a time."""
-
+STACK_COPIES = 6
+"""How often a stack is held, with what measures make of it and what LAPACK works in."""
 
 NARROW = 48
 """Directions of a representation below which products are formed in double precision.
@@ -45,6 +41,12 @@ NARROW = 48
 A sum of many products in single precision is off by about 3e-7 where it comes near 1. The mean over many correlations
 averages that out to below 1e-7; the mean over a few does not, and their products are cheap.
 """
+
+PIECE = 1024
+"""Samples converted to double precision at a time."""
+
+ROUNDING = 1e-5
+"""How far beyond its range rounding may take a measure of scores in single precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +105,6 @@ class Panel:
             self.spans[index] = slice(first, start)
         self.directions = start
         self.chunks = -(-self._records[0].samples // self._records[0].rows)
-        first_record = self._records[0]
-        self.rounding_shows = first_record.dtype.char in "fF" and (
-            first_record.samples <= FEW_SAMPLES or self.directions < FEW_DIRECTIONS * len(self.members)
-        )
 
     def read(self, chunk: int, buffer: InexactArray) -> InexactArray:
         """Scores of all blocks, (direction, sample), into the first rows of a buffer."""
@@ -117,20 +115,25 @@ class Panel:
     def row_norms(self, chunk: int, buffer: InexactArray, group: Group) -> FloatArray:
         """Squared norm of each sample of each representation, (member, sample), in the units of the activations."""
         scores = self.read(chunk, buffer)
-        weights = np.zeros((len(self.members), self.directions))
-        for row, (member, places) in enumerate(zip(self.members, self._places, strict=True)):
-            weighted = group.weights[member] * group.spectra[member]
-            start = 0
-            for place in places:
-                count = place.stop - place.start
-                weights[row, place] = weighted[start : start + count]
-                start += count
-        return np.asarray(weights @ (scores.real**2 + scores.imag**2))
+        columns = [np.r_[tuple(places)] for places in self._places]
+        shares = [group.weights[member] * group.spectra[member] for member in self.members]
+        ends = np.cumsum([0, *map(len, columns)])
+        summing = scipy.sparse.csr_array((np.concatenate(shares), np.concatenate(columns), ends))
+        norms = np.empty((len(self.members), scores.shape[1]))
+        for piece in _pieces(scores.shape[1]):
+            part = scores[:, piece].astype(np.result_type(scores.dtype, np.float64))
+            norms[:, piece] = summing @ (part.real**2 + part.imag**2)
+        return norms
 
 
 def _buffer(panels: Sequence[Panel], record: SubspaceRecord) -> InexactArray:
     """A buffer that takes a chunk of any of the panels: reused, since fresh memory is five times slower to fill."""
     return np.empty((max(panel.directions for panel in panels), record.rows), dtype=record.dtype)
+
+
+def _pieces(samples: int) -> Iterator[slice]:
+    """Runs of samples that are converted to double precision at a time."""
+    return (slice(start, min(start + PIECE, samples)) for start in range(0, samples, PIECE))
 
 
 def compute_tile(job: Job, task: TileTask, *_after: object) -> TileReport:
@@ -288,14 +291,17 @@ def pair_values(
     needs = frozenset().union(*(measure.needs for measure in measures))
     group_a = Group(root, records_a, todo.shape[0], meeting, "a", needs)
     group_b = Group(root, records_b, todo.shape[1], meeting, "b", needs)
-    panels_a = list(_panels(root, records_a, memory))
-    panels_b = panels_a if same else list(_panels(root, records_b, memory))
+    narrow, loadings = _is_narrow(records_a, records_b), "loadings" in needs
+    panels_a = list(_panels(root, records_a, memory, loadings=loadings, narrow=narrow))
+    panels_b = panels_a if same else list(_panels(root, records_b, memory, loadings=loadings, narrow=narrow))
     buffers = _buffer(panels_a, next(iter(records_a.values()))), _buffer(panels_b, next(iter(records_b.values())))
     stacks = Stacks(group_a, group_b, meeting, measures, todo)
     for panel_a in panels_a:
         for panel_b in panels_b:
             if todo[np.ix_(panel_a.members, panel_b.members)].any():
-                _add_panel_pair(panel_a, panel_b, buffers, stacks)
+                group_a.open(panel_a)
+                group_b.open(panel_b)
+                _add_panel_pair(panel_a, panel_b, buffers, stacks, narrow=narrow)
     first = next(iter(records_a.values()))
     norms: FloatArray = np.zeros(todo.shape)
     if "row_norms" in needs:
@@ -308,18 +314,26 @@ def pair_values(
     found = {}
     for measure in measures:
         a, b = group_a.totals(measure), group_b.totals(measure)
-        straight = measure.value(stacks.sums[measure.name], _upright(a), _across(b), pairs)
+        straight = _within(measure.value(stacks.sums[measure.name], _upright(a), _across(b), pairs), measure)
         if measure.symmetric:
             found[measure.name] = straight, straight
         else:
             turned_sums = stacks.reversed_sums[measure.name].transpose(1, 0, 2)
-            found[measure.name] = straight, measure.value(turned_sums, _upright(b), _across(a), turned).T
+            value = measure.value(turned_sums, _upright(b), _across(a), turned)
+            found[measure.name] = straight, _within(value, measure).T
     saturated = np.zeros(todo.shape, dtype=np.bool_)
-    for measure in measures:
-        if measure.name == "spurious":
-            ranks = np.minimum.outer(group_a.totals(measure).rank, group_b.totals(measure).rank)
-            saturated = (ranks > 0) & (found[measure.name][0] >= ranks)
+    # Of the directions that the threshold keeps, where a measure looks at those; else of all.
+    for measure in sorted((m for m in measures if m.name in {"spurious", "spurious_cca"}), key=lambda m: m.name)[:1]:
+        ranks = np.minimum.outer(group_a.totals(measure).rank, group_b.totals(measure).rank)
+        saturated = (ranks > 0) & (found[measure.name][0] >= ranks)
     return PairValues(found, saturated)
+
+
+def _within(values: FloatArray, measure: Measure) -> FloatArray:
+    """Values that rounding took out of a measure's range put back on its edge; what is further out stays to be seen."""
+    low, high = measure.valid_range
+    values = np.where((values < low) & (values >= low - ROUNDING), low, values)
+    return np.where((values > high) & (values <= high + ROUNDING), high, values)
 
 
 def _upright(totals: Totals) -> Totals:
@@ -352,7 +366,9 @@ class Group:
         self.weights: dict[int, FloatArray] = {}
         self.kept: dict[int, npt.NDArray[np.bool_]] = {}
         self.spectra: dict[int, FloatArray] = {}
-        self.loadings: dict[int, InexactArray] = {}
+        self._root, self._records = root, records
+        self._with_loadings = "loadings" in needs
+        self._loadings: dict[int, InexactArray] = {}
         for member, record in records.items():
             blocks = record.blocks
             weights = [shared.get(b.index, 0) if meeting.cropped else b.multiplicity for b in blocks]
@@ -360,13 +376,12 @@ class Group:
             self.kept[member] = np.concatenate([np.arange(b.directions) < b.kept for b in blocks])
             if needs:
                 self.spectra[member] = read_spectrum(root, record)
-            if "loadings" in needs:
-                self.loadings[member] = read_loadings(root, record)
         self.samples = next(iter(records.values())).samples
         self.squared_row_norms = np.zeros(count)
         self._totals: dict[tuple[str, Own], Totals] = {}
         self._block_loadings: dict[int, InexactArray] = {}
         self._whole = self._sum_up("all", lambda _spectrum, _weights: 0.0)
+        self.neurons = max(record.neurons for record in records.values()) if self._with_loadings else 0
 
     def class_spectra(self, members: Sequence[Run]) -> FloatArray:
         """Spectra of runs of equally many directions, (run, direction); zeros where no measure needs them."""
@@ -374,9 +389,16 @@ class Group:
             return np.zeros((len(members), members[0].directions))
         return np.stack([self.spectra[run.member][run.columns] for run in members])
 
-    def take_loadings(self, members: Sequence[Run]) -> None:
+    def open(self, panel: Panel) -> None:
+        """Have the loadings of a panel at hand, where a measure needs them, and no others."""
+        if self._with_loadings and list(self._loadings) != panel.members:
+            self._loadings.clear()
+            self._loadings.update((m, read_loadings(self._root, self._records[m])) for m in panel.members)
+
+    def take_loadings(self, members: Sequence[Run], *, conjugate: bool) -> None:
         """Have the next stack see the loadings of these runs."""
-        self._block_loadings = {run.member: self.loadings[run.member][:, run.columns] for run in members}
+        parts = {run.member: self._loadings[run.member][:, run.columns] for run in members}
+        self._block_loadings = {member: part.conj() for member, part in parts.items()} if conjugate else parts
 
     def side(self, members: IntArray, spectra: FloatArray) -> Side:
         """What a stack knows of some representations."""
@@ -401,28 +423,45 @@ class Group:
         return Totals(rank, variance, numbers, self.squared_row_norms)
 
 
-def _panels(root: zarr.Group, records: Mapping[int, SubspaceRecord], memory: int) -> Iterator[Panel]:
-    """Cut a group into panels whose couplings with another such panel fit in memory."""
+def _panels(
+    root: zarr.Group, records: Mapping[int, SubspaceRecord], memory: int, *, loadings: bool, narrow: bool
+) -> Iterator[Panel]:
+    """Cut a group into panels that fit in memory with another such panel and their couplings."""
     first = next(iter(records.values()))
     itemsize = first.dtype.itemsize
+    wide = np.result_type(first.dtype, np.float64).itemsize
+    budget = max(0, memory - STACK_COPIES * STACK_BYTES)
+    most = budget // 4 if loadings else 0
     # Of a side x side product: as it comes, summed up in double precision; and two operands of side x rows.
-    quadratic, linear = 3.0 * itemsize, 2.0 * itemsize * first.rows
-    budget = max(0, memory - 2 * STACK_BYTES)
-    side = (np.sqrt(linear**2 + 4 * quadratic * budget) - linear) / (2 * quadratic)
+    quadratic = 2.0 * wide if narrow else float(itemsize + wide)
+    linear = 2.0 * (itemsize * first.rows + wide * min(PIECE, first.rows))
+    side = (np.sqrt(linear**2 + 4 * quadratic * (budget - 2 * most)) - linear) / (2 * quadratic)
     chosen: dict[int, SubspaceRecord] = {}
-    size = 0
+    size, loaded = 0, 0
     for member, record in records.items():
-        if chosen and size + record.directions > side:
+        own = _loadings_bytes(record) if loadings else 0
+        if chosen and (size + record.directions > side or loaded + own > most):
             yield Panel(root, chosen)
-            chosen, size = {}, 0
+            chosen, size, loaded = {}, 0, 0
         chosen[member] = record
-        size += record.directions
+        size, loaded = size + record.directions, loaded + own
     yield Panel(root, chosen)
 
 
-def _add_panel_pair(a: Panel, b: Panel, buffers: tuple[InexactArray, InexactArray], stacks: Stacks) -> None:
+def _loadings_bytes(record: SubspaceRecord) -> int:
+    return record.neurons * record.directions * (16 if record.grid else 8)
+
+
+def _is_narrow(*groups: Mapping[int, SubspaceRecord]) -> bool:
+    """Whether the representations of one of the groups have few directions."""
+    return min(sum(r.directions for r in group.values()) / len(group) for group in groups) < NARROW
+
+
+def _add_panel_pair(
+    a: Panel, b: Panel, buffers: tuple[InexactArray, InexactArray], stacks: Stacks, *, narrow: bool
+) -> None:
     shared = [meet for meet in stacks.meeting.shared if meet.a in a.blocks and meet.b in b.blocks]
-    for frequency, coupling in zip(shared, _couplings(a, b, buffers, shared), strict=True):
+    for frequency, coupling in zip(shared, _couplings(a, b, buffers, shared, narrow=narrow), strict=True):
         row = 0
         for class_a in _classes(a.blocks[frequency.a]):
             height = len(class_a) * class_a[0].directions
@@ -462,39 +501,33 @@ def _classes(runs: list[Run]) -> list[list[Run]]:
 
 
 def _couplings(
-    a: Panel, b: Panel, buffers: tuple[InexactArray, InexactArray], shared: Sequence[SharedFrequency]
+    a: Panel, b: Panel, buffers: tuple[InexactArray, InexactArray], shared: Sequence[SharedFrequency], *, narrow: bool
 ) -> list[InexactArray]:
     """Couplings of all representations of two panels at each shared frequency, summed over all samples."""
-    narrow = min(a.directions / len(a.members), b.directions / len(b.members)) < NARROW
     total: list[npt.NDArray[Any]] = []
     for chunk in range(a.chunks):
-        left = _widened(a.read(chunk, buffers[0]), narrow=narrow)
+        left = a.read(chunk, buffers[0])
         # The very same array on both sides lets BLAS compute half of the product.
-        right = left if b is a else _widened(b.read(chunk, buffers[1]), narrow=narrow)
-        for position, frequency in enumerate(shared):
-            rows = left[a.spans[frequency.a]]
-            product = (rows if frequency.conjugate else rows.conj()) @ right[b.spans[frequency.b]].T
-            if a.chunks == 1:
-                total.append(product)
-            elif chunk == 0:
-                total.append(product.astype(np.result_type(product.dtype, np.float64), copy=False))
-            else:
-                total[position] += product
+        right = left if b is a else b.read(chunk, buffers[1])
+        for part_a, part_b in _widened(left, right) if narrow else [(left, right)]:
+            for position, frequency in enumerate(shared):
+                rows = part_a[a.spans[frequency.a]]
+                product = (rows if frequency.conjugate else rows.conj()) @ part_b[b.spans[frequency.b]].T
+                if position < len(total):
+                    total[position] += product
+                elif a.chunks == 1:
+                    total.append(product)
+                else:
+                    total.append(product.astype(np.result_type(product.dtype, np.float64), copy=False))
     return total
 
 
-def _product(left: InexactArray, right: InexactArray, *, in_double: bool) -> InexactArray:
-    """``left @ right.T``, its sums over samples in double precision if asked."""
-    if not in_double:
-        return np.asarray(left @ right.T)
+def _widened(left: InexactArray, right: InexactArray) -> Iterator[tuple[InexactArray, InexactArray]]:
+    """Both operands in double precision, a run of samples at a time."""
     wide = np.result_type(left.dtype, np.float64)
-    same = left.__array_interface__["data"] == right.__array_interface__["data"] and left.shape == right.shape
-    product = np.zeros((len(left), len(right)), dtype=wide)
-    for start in range(0, left.shape[1], PIECE):
-        piece = left[:, start : start + PIECE].astype(wide)
-        # The very same array on both sides lets BLAS compute half of the product.
-        product += piece @ (piece if same else right[:, start : start + PIECE].astype(wide)).T
-    return product
+    for piece in _pieces(left.shape[1]):
+        part = left[:, piece].astype(wide)
+        yield part, part if right is left else right[:, piece].astype(wide)
 
 
 class Stacks:
@@ -538,7 +571,8 @@ class Stacks:
             is_complex=bool(a.multiplicity[frequency.a] > 1 or b.multiplicity[frequency.b] > 1),
             block=(frequency.a, frequency.b) if self._by_block else None,
         )
-        batch = max(1, STACK_BYTES // (2 * coupling.itemsize * k * l))
+        wide = np.result_type(coupling.dtype, np.float64).itemsize
+        batch = max(1, STACK_BYTES // (wide * max(k * l, min(k, l) * max(a.neurons, b.neurons))))
         for start in range(0, len(chosen), batch):
             part = slice(start, start + batch)
             piece = _Piece(
@@ -550,10 +584,11 @@ class Stacks:
                 multiplicity=frequency.multiplicity,
             )
             self._pieces.setdefault(key, []).append(piece)
-            self._bytes[key] = self._bytes.get(key, 0) + piece.coupling.nbytes
+            self._bytes[key] = self._bytes.get(key, 0) + wide * piece.coupling.size
             if self._by_block:
-                a.take_loadings(class_a)
-                b.take_loadings(class_b)
+                # Where one of the two stands as its conjugate, the coupling is that of a's conjugate.
+                a.take_loadings(class_a, conjugate=frequency.conjugate)
+                b.take_loadings(class_b, conjugate=False)
             if self._by_block or self._bytes[key] > STACK_BYTES // 2:
                 self._solve(key)
 
@@ -591,10 +626,6 @@ class Stacks:
     ) -> None:
         # A pair may be there several times, at several frequencies.
         np.add.at(target, (members_a, members_b), weights[:, np.newaxis] * added.reshape(len(weights), -1))
-
-
-def _widened(scores: InexactArray, *, narrow: bool) -> InexactArray:
-    return scores.astype(np.result_type(scores.dtype, np.float64), copy=False) if narrow else scores
 
 
 class _Key(NamedTuple):

@@ -1,0 +1,236 @@
+"""Directions of two sets of neurons: principal, canonical (CCA), and of greatest covariance (PLS)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dask_svcca.kernels.subspace import leading_directions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Principal directions of one block, those that were asked for: ``rows`` is all but ``left * singular @ loadings``.
+
+    Attributes
+    ----------
+    rows : (row, neuron)
+        The samples, up to a rotation of the samples.
+    left : (row, k)
+        Orthonormal.
+    singular : (k,)
+        Descending, above zero.
+    loadings : (neuron, k)
+        Orthonormal.
+    whole : bool
+        Whether these are all directions that the neurons have.
+    """
+
+    rows: InexactArray
+    left: InexactArray
+    singular: FloatArray
+    loadings: InexactArray
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """Components of one block: pairs of directions.
+
+    Attributes
+    ----------
+    values : (component,)
+        Correlations, or singular values of the cross-scatter; descending.
+    coefficients_a, coefficients_b : (neuron, component)
+        From the centred neurons to the directions.
+    directions_a, directions_b : (row, component)
+        Up to a rotation of the samples.
+    """
+
+    values: FloatArray
+    coefficients_a: InexactArray
+    coefficients_b: InexactArray
+    directions_a: InexactArray
+    directions_b: InexactArray
+
+
+def principal_directions(
+    blocks: Sequence[InexactArray],
+    *,
+    limits: Sequence[int],
+    weights: IntArray,
+    variance: float | None,
+    offset: float,
+    epsilon: float,
+) -> list[Principal]:
+    """Principal directions of each block, those above rounding noise, by SVD.
+
+    Parameters
+    ----------
+    blocks : sequence of (row, neuron)
+    limits : sequence of int
+        Largest possible rank of each block: samples, less one if it was centred.
+    weights : (block,)
+        How often a block counts.
+    variance : float or None
+        Share of the variance of all blocks that the kept directions explain together. None keeps all.
+    offset : float
+        Largest mean of a neuron that varies, times the square root of the number of samples.
+    epsilon : float
+        Relative precision of the activations. Rounding them perturbs a singular value by up to as much of the largest
+        second moment.
+
+    Returns
+    -------
+    list of Principal
+        Without any direction where nothing rises above noise.
+
+    Examples
+    --------
+    >>> x = np.array([[3.0, 0, 0], [-3, 0, 0], [0, 1, 0], [0, -1, 0]])
+    >>> options = dict(limits=[3], weights=np.ones(1, int), offset=0.0, epsilon=2e-16)
+    >>> [found] = principal_directions([x], variance=None, **options)
+    >>> found.singular.round(6), found.whole
+    (array([4.242641, 1.414214]), True)
+    >>> [found] = principal_directions([x], variance=0.8, **options)
+    >>> found.singular.round(6), found.whole
+    (array([4.242641]), False)
+    """
+    found = [np.linalg.svd(block, full_matrices=False) for block in blocks]
+    largest = max(float(values.max(initial=0.0)) for _, values, _ in found)
+    # In units of the largest, so that no square overflows or vanishes.
+    unit = largest or 1.0
+    total = max(float(np.linalg.norm(values / unit)) for _, values, _ in found)
+    size = max(*(max(block.shape) for block in blocks), *np.sqrt(limits))
+    with np.errstate(over="ignore"):
+        floor = max(epsilon * max(total, offset / unit), float(size) * np.finfo(np.float64).eps)
+    ranks = [
+        min(int((values / unit > floor).sum()), limit) for (_, values, _), limit in zip(found, limits, strict=True)
+    ]
+    owner = np.repeat(np.arange(len(blocks)), ranks)
+    spectrum = np.concatenate([(values[:rank] / unit) ** 2 for (_, values, _), rank in zip(found, ranks, strict=True)])
+    kept = leading_directions(spectrum, weights[owner], variance)
+    return [
+        _principal(block, *decomposition, count=int(kept[owner == index].sum()))
+        for index, (block, decomposition) in enumerate(zip(blocks, found, strict=True))
+    ]
+
+
+def _principal(
+    rows: InexactArray, left: InexactArray, values: FloatArray, right: InexactArray, *, count: int
+) -> Principal:
+    whole = count == int(np.any(rows != 0, axis=0).sum())
+    return Principal(rows, left[:, :count], values[:count], right[:count].conj().T, whole)
+
+
+def canonical_directions(a: Principal, b: Principal) -> Aligned:
+    """Canonical correlation analysis of one block.
+
+    Parameters
+    ----------
+    a, b : Principal
+        Of the same samples, in the same rotation.
+
+    Returns
+    -------
+    Aligned
+        Values are correlations, in [0, 1]; directions are orthonormal.
+
+    References
+    ----------
+    Björck and Golub (1973), Numerical methods for computing angles between linear subspaces, Mathematics of
+    Computation 27.
+
+    Examples
+    --------
+    >>> options = dict(limits=[2], weights=np.ones(1, int), variance=None, offset=0.0, epsilon=2e-16)
+    >>> [a] = principal_directions([np.array([[1.0], [-1.0], [0.0]])], **options)
+    >>> [b] = principal_directions([np.array([[1.0], [0.0], [-1.0]])], **options)
+    >>> canonical_directions(a, b).values.round(12)
+    array([0.5])
+    """
+    (basis_a, weights_a), (basis_b, weights_b) = _orthonormal(a), _orthonormal(b)
+    u, correlations, v = _svd(basis_a.conj().T @ basis_b)
+    coefficients_a, coefficients_b = weights_a @ u, weights_b @ v
+    phase = _phase(coefficients_a)
+    return Aligned(
+        np.clip(correlations, 0.0, 1.0),
+        coefficients_a * phase,
+        coefficients_b * phase,
+        basis_a @ u * phase,
+        basis_b @ v * phase,
+    )
+
+
+def covariance_directions(a: Principal, b: Principal) -> Aligned:
+    """Partial least squares (PLS-SVD) of one block: directions of greatest covariance.
+
+    Parameters
+    ----------
+    a, b : Principal
+        Of the same samples, in the same rotation.
+
+    Returns
+    -------
+    Aligned
+        Values are singular values of the cross-scatter; coefficients are orthonormal.
+
+    References
+    ----------
+    Wold (1985), Partial least squares, Encyclopedia of Statistical Sciences 6.
+
+    Examples
+    --------
+    >>> options = dict(limits=[2], weights=np.ones(1, int), variance=None, offset=0.0, epsilon=2e-16)
+    >>> [a] = principal_directions([np.array([[1.0], [-1.0], [0.0]])], **options)
+    >>> [b] = principal_directions([np.array([[2.0], [0.0], [-2.0]])], **options)
+    >>> covariance_directions(a, b).values.round(12)
+    array([2.])
+    """
+    scores_a, scores_b = a.left * a.singular, b.left * b.singular
+    u, values, v = _svd(scores_a.conj().T @ scores_b)
+    coefficients_a, coefficients_b = a.loadings @ u, b.loadings @ v
+    phase = _phase(coefficients_a)
+    return Aligned(
+        values, coefficients_a * phase, coefficients_b * phase, scores_a @ u * phase, scores_b @ v * phase
+    )
+
+
+def _svd(coupling: InexactArray) -> tuple[InexactArray, FloatArray, InexactArray]:
+    """Left singular vectors, values, and right singular vectors as columns."""
+    count = min(coupling.shape)
+    if not count:
+        return np.zeros((coupling.shape[0], 0)), np.zeros(0), np.zeros((coupling.shape[1], 0))
+    u, values, v = np.linalg.svd(coupling, full_matrices=False)
+    return u, values, v.conj().T
+
+
+def _orthonormal(principal: Principal) -> tuple[InexactArray, InexactArray]:
+    """Orthonormal basis of the directions, (row, k), and the weights, (neuron, k), that make it of the rows.
+
+    Of all directions of the neurons together any basis will do: with each neuron scaled to one length first, neurons
+    of very different scales cost no accuracy.
+    """
+    lengths = np.abs(principal.rows).max(axis=0, initial=0.0)
+    if not principal.whole:
+        return principal.left, principal.loadings / principal.singular
+    lengths = np.where(lengths > 0, lengths, 1.0)
+    count = len(principal.singular)
+    left, values, right = np.linalg.svd(principal.rows / lengths, full_matrices=False)
+    weights = right[:count].conj().T / values[:count] / lengths[:, np.newaxis]
+    return left[:, :count], weights
+
+
+def _phase(coefficients: InexactArray) -> InexactArray:
+    """What makes the largest coefficient of each component real and positive."""
+    if not coefficients.size:
+        return np.ones(coefficients.shape[1])
+    largest = np.take_along_axis(coefficients, np.abs(coefficients).argmax(axis=0)[np.newaxis], axis=0)[0]
+    return np.asarray(largest.conj() / np.abs(largest))

@@ -1,0 +1,147 @@
+"""On a real cluster of processes: the same bits as without one, even if workers are killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.threaded
+import numpy as np
+import pytest
+
+import dask_svcca
+from dask_svcca.cluster import connect
+from dask_svcca.engine.compare import resources, run_comparison
+from dask_svcca.errors import MemoryLimitError
+from dask_svcca.plan.parameters import Parameters
+from dask_svcca.variables import PairStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import distributed
+    import xarray as xr
+
+    from dask_svcca import Zoo
+
+pytestmark = pytest.mark.slow
+
+WORKERS = 2
+MEMORY = 2**30
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[distributed.Client]:
+    with connect(workers=WORKERS, memory=MEMORY) as client:
+        yield client
+
+
+@pytest.fixture
+def client(cluster: distributed.Client) -> distributed.Client:
+    # A test before may have killed some; nannies start others.
+    cluster.wait_for_workers(WORKERS)
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """Forty layers, one of them bad: five groups, fifteen tiles."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(100, 6))
+    zoo = dask_svcca.create_zoo(tmp_path_factory.mktemp("zoo") / "zoo.zarr", examples=range(100))
+    for step, neurons in enumerate(rng.integers(3, 12, 40)):
+        x = common @ rng.normal(size=(6, neurons)) + rng.normal(size=(100, neurons))
+        if step == 17:
+            x[3, 1] = np.nan
+        zoo.write("net", f"step{step:03}", "fc", x.astype("float32"), step=step)
+    return zoo
+
+
+@pytest.fixture(scope="module")
+def undisturbed(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    """The comparison without a cluster."""
+    with dask.config.set(scheduler="synchronous"):
+        return dask_svcca.compare(zoo, tmp_path_factory.mktemp("undisturbed") / "comparison.zarr").load()
+
+
+def assert_same(place: Path, expected: xr.Dataset) -> None:
+    found = dask_svcca.open_comparison(place)
+    assert set(found.variables) == set(expected.variables)
+    for name in expected.variables:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=str(name))
+
+
+def test_compare__a_cluster_changes_no_bit(
+    client: distributed.Client, zoo: Zoo, tmp_path: Path, undisturbed: xr.Dataset
+) -> None:
+    dask_svcca.compare(zoo, tmp_path / "comparison.zarr", client=client)
+    assert_same(tmp_path / "comparison.zarr", undisturbed)
+
+
+def test_compare__runs_on_the_current_client(
+    client: distributed.Client,
+    zoo: Zoo,
+    tmp_path: Path,
+    undisturbed: xr.Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("something was computed in this process")
+
+    monkeypatch.setattr(dask.threaded, "get", refuse)
+    with client.as_current():
+        dask_svcca.compare(zoo, tmp_path / "comparison.zarr")
+    assert_same(tmp_path / "comparison.zarr", undisturbed)
+
+
+@pytest.mark.parametrize(("stage", "after"), [("subspaces", 5), ("tiles", 2)])
+def test_compare__survives_a_killed_worker(
+    client: distributed.Client, zoo: Zoo, tmp_path: Path, undisturbed: xr.Dataset, stage: str, after: int
+) -> None:
+    victim, *_ = client.run(os.getpid).values()
+    told = []
+
+    def kill(at: str, done: int, total: int) -> None:
+        told.append((at, done))
+        if (at, done) == (stage, after):
+            os.kill(victim, signal.SIGKILL)
+
+    outcome = run_comparison(zoo, tmp_path / "comparison.zarr", Parameters(), client=client, progress=kill)
+    assert told.index((stage, after)) < len(told) - 1
+    assert list(outcome.problems) == ["net/step017/fc"]
+    assert_same(tmp_path / "comparison.zarr", undisturbed)
+    client.wait_for_workers(WORKERS)
+    assert victim not in client.run(os.getpid).values()
+
+
+def test_compare__resumes_after_an_interrupt(
+    client: distributed.Client, zoo: Zoo, tmp_path: Path, undisturbed: xr.Dataset
+) -> None:
+    def interrupt(at: str, done: int, total: int) -> None:
+        if (at, done) == ("tiles", 3):
+            raise KeyboardInterrupt
+
+    place = tmp_path / "comparison.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        run_comparison(zoo, place, Parameters(), client=client, progress=interrupt)
+    with dask_svcca.open_comparison(place) as begun:
+        assert (begun.pair_status == PairStatus.MISSING).any()
+        assert (begun.pair_status == PairStatus.DONE).any()
+    outcome = run_comparison(zoo, place, Parameters(), client=client)
+    assert len(outcome.plan.subspaces) < 40
+    assert 0 < len(outcome.plan.tiles) <= 12
+    assert_same(place, undisturbed)
+
+
+def test_compare__refuses_what_does_not_fit_in_a_worker(client: distributed.Client, tmp_path: Path) -> None:
+    tasks, memory = resources(client)
+    assert tasks == WORKERS
+    # Dask pauses a worker before it reaches its limit.
+    assert 0.5 * MEMORY < memory < 0.8 * MEMORY
+    zoo = dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(4000))
+    zoo.write("net", "step0", "wide", np.zeros((4000, 4000), dtype="float16"))
+    with pytest.raises(MemoryLimitError, match=r"'net/step0/wide'.* needs [\d,]+ MiB in one worker .* has 768 MiB"):
+        dask_svcca.compare(zoo, tmp_path / "comparison.zarr", client=client)
