@@ -688,6 +688,21 @@ def test_compare__an_old_subspace_does_not_stand_in_for_new_activations(zoo: Zoo
     assert "is missing" in str(found.problem_a[3].item())
 
 
+def test_compare__a_fold_that_cannot_be_made_stops_nothing(tmp_path: Path, place: Path) -> None:
+    rng = np.random.default_rng(12)
+    zoo = make_zoo(tmp_path / "zoo.zarr", [rng.normal(size=(N, 4, 4, 2))])
+    dask_svcca.compare(zoo, place, match="fold")
+    # Its own subspace is there; the one on the grid of a new partner needs its activations again.
+    lose_all_chunks(tmp_path / "zoo.zarr" / "net" / "step000" / "fc" / "activations")
+    write(zoo, [rng.normal(size=(N, 2, 2, 2)), rng.normal(size=(N, 2, 2, 3))], start=1)
+    found = dask_svcca.compare(zoo, place, match="fold")
+    expected = np.full((3, 3), DONE)
+    expected[0, 1:] = expected[1:, 0] = MISSING
+    np.testing.assert_array_equal(found.pair_status, expected)
+    np.testing.assert_array_equal(found.svcca.notnull(), expected == DONE)
+    assert "is missing" in str(found.problem_a[0].item())
+
+
 # Refused, naming both values.
 
 

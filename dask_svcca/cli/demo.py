@@ -105,7 +105,7 @@ def _show_settling(comparison: xr.Dataset) -> None:
     groups = architectures(comparison)
     tables = {name: similarity_to_final(comparison, models) for name, models in groups.items()}
     seeds = counted(max(map(len, groups.values())), "seed")
-    click.echo(f"\nSVCCA of a layer with itself at the end of training, mean of {seeds}, 1 is alike:")
+    click.echo(f"\nSVCCA similarity of each layer to itself at the end of training, mean of {seeds}:")
     console = Console(highlight=False, soft_wrap=True)
     # With sixteen colours, shades would be mere stripes.
     shaded = console.color_system in {"256", "truecolor"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +12,8 @@ import threadpoolctl
 import zarr
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dask_svcca.plan.tasks import Job
 
 
@@ -31,6 +36,29 @@ class Stores:
 
 
 _OPEN: dict[str, Stores] = {}
+_CLOCK: ContextVar[dict[str, float]] = ContextVar("clock")
+
+
+@contextmanager
+def clock() -> Iterator[dict[str, float]]:
+    """Collect what `timed` measures in this task, stage by stage, in seconds."""
+    stages: dict[str, float] = {}
+    token = _CLOCK.set(stages)
+    try:
+        yield stages
+    finally:
+        _CLOCK.reset(token)
+
+
+@contextmanager
+def timed(stage: str) -> Iterator[None]:
+    """Add the time of a block to a stage of the task around it. Blocks are not nested."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        stages = _CLOCK.get({})
+        stages[stage] = stages.get(stage, 0.0) + time.perf_counter() - start
 
 
 def stores(job: Job) -> Stores:

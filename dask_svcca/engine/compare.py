@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,6 +59,11 @@ class Outcome:
     computed, settled : int
         Pairs that this run gave a value, and pairs that have none for a reason that is now recorded.
     seconds : float
+        From the call to the end.
+    stages : dict of str to float
+        Seconds that tasks spent in each stage, over all workers.
+    bytes_read : int
+        Of activations.
     """
 
     plan: Plan
@@ -65,6 +71,8 @@ class Outcome:
     computed: int = 0
     settled: int = 0
     seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    bytes_read: int = 0
 
 
 def compare(
@@ -213,8 +221,12 @@ def run_comparison(
     def on_done(_: str, report: SubspaceReport | TileReport) -> None:
         stage: Stage = "subspaces" if isinstance(report, SubspaceReport) else "tiles"
         done[stage] += 1
-        if isinstance(report, SubspaceReport) and report.problem:
-            outcome.problems[report.label] = report.problem
+        for name, seconds in report.seconds.items():
+            outcome.stages[name] = outcome.stages.get(name, 0.0) + seconds
+        if isinstance(report, SubspaceReport):
+            outcome.bytes_read += report.read
+            if report.problem:
+                outcome.problems[report.label] = report.problem
         if progress is not None:
             progress(stage, done[stage], totals[stage])
 
@@ -227,7 +239,25 @@ def run_comparison(
         outcome.computed = int((new & (after == PairStatus.DONE)).sum())
         outcome.settled = int(new.sum()) - outcome.computed
         outcome.seconds = time.perf_counter() - started
+        if outcome.computed:
+            comparison.add_run(_timing(outcome, workers))
     return outcome
+
+
+def _timing(outcome: Outcome, workers: int) -> dict[str, Any]:
+    """Where the time of a run went, as stored with the comparison."""
+    busy = sum(outcome.stages.values())
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(outcome.seconds, 3),
+        "workers": workers,
+        "pairs": outcome.computed,
+        "pairs_per_second": round(outcome.computed / outcome.seconds, 1),
+        "bytes_read": outcome.bytes_read,
+        "stages": {name: round(seconds, 3) for name, seconds in sorted(outcome.stages.items())},
+        # Dask, Python, waiting for the last tile: what the workers had time for and did not spend in a stage.
+        "overhead": round(max(0.0, outcome.seconds * workers - busy), 3),
+    }
 
 
 def build_graph(plan: Plan, job: Job) -> tuple[dict[str, tuple[Any, ...]], list[str]]:
@@ -421,7 +451,7 @@ def _describe(
     """Write what the subspaces say of the representations, and problems met in this run; return all problems."""
     records = [read_record(comparison.root, subspace_place(entry.name.path)) for entry in entries]
     problems = [
-        met.get(entry.name.label, "") if record is None else record.problem
+        (record.problem if record is not None else "") or met.get(entry.name.label, "")
         for entry, record in zip(entries, records, strict=True)
     ]
     comparison.write_columns(

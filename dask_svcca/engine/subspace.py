@@ -11,7 +11,7 @@ import numpy as np
 from dask_svcca.engine import _process
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.kernels.fourier import half_plane
-from dask_svcca.kernels.moments import merge, moments
+from dask_svcca.kernels.moments import Moments, merge, moments
 from dask_svcca.kernels.readings import chosen_positions
 from dask_svcca.kernels.subspace import Eigenbasis, blocks_of, dual_basis, eigenbasis, gram_correction, project
 from dask_svcca.plan.tasks import Job, SubspaceReport, SubspaceTask
@@ -58,13 +58,14 @@ class Samples:
         self._verify()
 
     def _load(self, chunk: int) -> InexactArray:
-        activations = self._array.read(chunk)
+        with _process.timed("read"):
+            activations = self._array.read(chunk)
+            self._digests[chunk] = chunk_digest(activations)
         self.read += activations.nbytes
-        self._digests[chunk] = chunk_digest(activations)
         start = chunk * self._array.rows
-        samples = self._reading(
-            activations, None if self._mask is None else self._mask[start : start + len(activations)]
-        )
+        mask = None if self._mask is None else self._mask[start : start + len(activations)]
+        with _process.timed("transform"):
+            samples = self._reading(activations, mask)
         self._budget -= samples.nbytes
         if self._budget >= 0:
             self._kept[chunk] = samples
@@ -95,10 +96,15 @@ def compute_subspace(job: Job, task: SubspaceTask) -> SubspaceReport:
     Activations that cannot be compared are recorded with the reason. A store that cannot be read is reported, not
     recorded, so that another run tries again.
     """
+    with _process.clock() as seconds:
+        return _compute_subspace(job, task, seconds)
+
+
+def _compute_subspace(job: Job, task: SubspaceTask, seconds: dict[str, float]) -> SubspaceReport:
     stores = _process.stores(job)
     record = read_record(stores.comparison, task.place)
     if record is not None and record.digest == task.digest:
-        return SubspaceReport(task.label, record.problem, read=0, skipped=True)
+        return SubspaceReport(task.label, record.problem, read=0, skipped=True, seconds=seconds)
     if record is not None:
         # Made from other activations: should the new ones not be readable, no tile may take it for theirs.
         stores.comparison.create_group(task.place, overwrite=True)
@@ -108,10 +114,11 @@ def compute_subspace(job: Job, task: SubspaceTask) -> SubspaceReport:
         make_subspace(job, task, samples, stores.comparison)
     except InvalidActivationsError as error:
         write_failure(stores.comparison, task.place, task.digest, str(error))
-        return SubspaceReport(task.label, str(error), read=0, skipped=False)
+        return SubspaceReport(task.label, str(error), read=0, skipped=False, seconds=seconds)
     except (OSError, ValueError, RuntimeError) as error:
-        return SubspaceReport(task.label, f"{task.label!r}: {type(error).__name__}: {error}", read=0, skipped=False)
-    return SubspaceReport(task.label, "", read=samples.read, skipped=False)
+        problem = f"{task.label!r}: {type(error).__name__}: {error}"
+        return SubspaceReport(task.label, problem, read=0, skipped=False, seconds=seconds)
+    return SubspaceReport(task.label, "", read=samples.read, skipped=False, seconds=seconds)
 
 
 def _mask(task: SubspaceTask, zoo: zarr.Group) -> npt.NDArray[np.bool_] | None:
@@ -144,6 +151,18 @@ def make_subspace(job: Job, task: SubspaceTask, samples: Samples, comparison: za
         frequency = half_plane(task.reading.grid).frequency
         arrays["frequency"] = (("direction", "axis"), frequency[basis.block])
         arrays["multiplicity"] = (("direction",), multiplicity[basis.block])
+    with _process.timed("write"):
+        _finish(writer, task, samples, basis, arrays)
+
+
+def _finish(
+    writer: SubspaceWriter,
+    task: SubspaceTask,
+    samples: Samples,
+    basis: Eigenbasis,
+    arrays: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]],
+) -> None:
+    multiplicity = task.reading.multiplicity
     weights = multiplicity[basis.block]
     writer.finish(
         digest=task.digest,
@@ -166,26 +185,34 @@ def _by_neurons(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr
     """Two passes: moments, then scores."""
     # Infinities and overflow end in a scatter that is not finite, which is refused by name.
     with np.errstate(over="ignore", invalid="ignore"):
-        found = reduce(merge, map(moments, samples))
+        found = reduce(merge, map(_timed_moments, samples))
     _check(task, samples, found.count, finite=bool(np.isfinite(found.scatter).all()))
-    basis = eigenbasis(
-        found,
-        multiplicity=task.reading.multiplicity,
-        variance=job.parameters.variance,
-        epsilon=samples.epsilon,
-        leading_only=job.parameters.leading_only,
-    )
+    with _process.timed("eigen"):
+        basis = eigenbasis(
+            found,
+            multiplicity=task.reading.multiplicity,
+            variance=job.parameters.variance,
+            epsilon=samples.epsilon,
+            leading_only=job.parameters.leading_only,
+        )
     writer = _writer(job, task, comparison, basis, found.count, complex_scores=np.iscomplexobj(found.scatter))
     runs = [columns for _, columns in blocks_of(basis.block)]
     grams: list[InexactArray | float] = [0.0] * len(runs)
     chunks = 0
     for scores in _score_chunks(samples, found.mean, basis, writer.rows):
-        for index, columns in enumerate(runs):
-            grams[index] = grams[index] + scores[:, columns].conj().T @ scores[:, columns]
-        writer.write_scores(chunks, scores)
+        with _process.timed("project"):
+            for index, columns in enumerate(runs):
+                grams[index] = grams[index] + scores[:, columns].conj().T @ scores[:, columns]
+        with _process.timed("write"):
+            writer.write_scores(chunks, scores)
         chunks += 1
     _orthonormalise(writer, chunks, runs, [np.asarray(gram) for gram in grams])
     return found.mean, basis, writer
+
+
+def _timed_moments(chunk: InexactArray) -> Moments:
+    with _process.timed("covariance"):
+        return moments(chunk)
 
 
 def _score_chunks(
@@ -200,7 +227,8 @@ def _score_chunks(
         start = 0
         while start < len(chunk):
             part = chunk[start : start + rows - filled]
-            project(part, mean, weights, basis.block, out=buffer[filled : filled + len(part)])
+            with _process.timed("project"):
+                project(part, mean, weights, basis.block, out=buffer[filled : filled + len(part)])
             start, filled = start + len(part), filled + len(part)
             if filled == rows:
                 yield buffer

@@ -108,8 +108,9 @@ class Panel:
 
     def read(self, chunk: int, buffer: InexactArray) -> InexactArray:
         """Scores of all blocks, (direction, sample), into the first rows of a buffer."""
-        for record, places in zip(self._records, self._places, strict=True):
-            _io.read_scores(self._root, f"{record.place}/scores", chunk, [buffer[place] for place in places])
+        with _process.timed("read"):
+            for record, places in zip(self._records, self._places, strict=True):
+                _io.read_scores(self._root, f"{record.place}/scores", chunk, [buffer[place] for place in places])
         return buffer[: self.directions]
 
     def row_norms(self, chunk: int, buffer: InexactArray, group: Group) -> FloatArray:
@@ -141,6 +142,11 @@ def compute_tile(job: Job, task: TileTask, *_after: object) -> TileReport:
 
     What else it is handed only makes Dask run it after the subspaces.
     """
+    with _process.clock() as seconds:
+        return _compute_tile(job, task, seconds)
+
+
+def _compute_tile(job: Job, task: TileTask, seconds: dict[str, float]) -> TileReport:
     stores = _process.stores(job)
     status_array = stores.variable(PAIR_STATUS.name)
     shape = (len(task.paths_a), len(task.paths_b))
@@ -154,17 +160,18 @@ def compute_tile(job: Job, task: TileTask, *_after: object) -> TileReport:
     if wanted.any():
         update, values = _tile(job, task, stores.comparison, wanted)
         valued = np.isin(update, VALUED)
-        for measure in job.measures:
-            array = stores.variable(measure.name)
-            straight, mirrored = values[measure.name]
-            # The mirror image first: a tile counts as done by its own status, which is written last of all.
-            if task.row != task.column:
-                array[b, a] = np.where(valued.T, mirrored.T, np.asarray(array[b, a]))
-            array[a, b] = np.where(valued, straight, np.asarray(array[a, b]))
         status = np.where(update != PairStatus.MISSING, update, status)
-        if task.row != task.column:
-            status_array[b, a] = status.T
-        status_array[a, b] = status
+        with _process.timed("write"):
+            for measure in job.measures:
+                array = stores.variable(measure.name)
+                straight, mirrored = values[measure.name]
+                # The mirror image first: a tile counts as done by its own status, which is written last of all.
+                if task.row != task.column:
+                    array[b, a] = np.where(valued.T, mirrored.T, np.asarray(array[b, a]))
+                array[a, b] = np.where(valued, straight, np.asarray(array[a, b]))
+            if task.row != task.column:
+                status_array[b, a] = status.T
+            status_array[a, b] = status
     found = status[asked]
     return TileReport(
         row=task.row,
@@ -173,6 +180,7 @@ def compute_tile(job: Job, task: TileTask, *_after: object) -> TileReport:
         failed=int((found == PairStatus.FAILED).sum()),
         incompatible=int(np.isin(found, (PairStatus.INCOMPATIBLE_GRIDS, PairStatus.INCOMPATIBLE_SAMPLES)).sum()),
         missing=int((found == PairStatus.MISSING).sum()),
+        seconds=seconds,
     )
 
 
@@ -205,6 +213,9 @@ def _tile(
             chosen_b = _chosen(root, task.paths_b, members_b, records_b, meeting.fold_b)
             part = np.zeros_like(todo)
             part[np.ix_(list(chosen_a), list(chosen_b))] = todo[np.ix_(list(chosen_a), list(chosen_b))]
+            if not part.any():
+                # Nothing folded could be made: these pairs stay missing, and the report of the fold says why.
+                continue
             same = diagonal and kind_a == kind_b
             found = pair_values(root, chosen_a, chosen_b, part, meeting, job.measures, job.memory, same=same)
             status[part] = np.where(found.saturated, PairStatus.SATURATED, PairStatus.DONE)[part]
@@ -511,14 +522,15 @@ def _couplings(
         right = left if b is a else b.read(chunk, buffers[1])
         for part_a, part_b in _widened(left, right) if narrow else [(left, right)]:
             for position, frequency in enumerate(shared):
-                rows = part_a[a.spans[frequency.a]]
-                product = (rows if frequency.conjugate else rows.conj()) @ part_b[b.spans[frequency.b]].T
-                if position < len(total):
-                    total[position] += product
-                elif a.chunks == 1:
-                    total.append(product)
-                else:
-                    total.append(product.astype(np.result_type(product.dtype, np.float64), copy=False))
+                with _process.timed("coupling"):
+                    rows = part_a[a.spans[frequency.a]]
+                    product = (rows if frequency.conjugate else rows.conj()) @ part_b[b.spans[frequency.b]].T
+                    if position < len(total):
+                        total[position] += product
+                    elif a.chunks == 1:
+                        total.append(product)
+                    else:
+                        total.append(product.astype(np.result_type(product.dtype, np.float64), copy=False))
     return total
 
 
@@ -613,12 +625,13 @@ class Stacks:
             is_complex=key.is_complex,
         )
         leading = every.leading(*key.kept)
-        for measure in self._measures:
-            stack = leading if measure.directions == "kept" else every
-            self._accumulate(self.sums[measure.name], members_a, members_b, weights, measure.sums(stack))
-            if not measure.symmetric:
-                turned = measure.sums(stack.reversed)
-                self._accumulate(self.reversed_sums[measure.name], members_a, members_b, weights, turned)
+        with _process.timed("singular values"):
+            for measure in self._measures:
+                stack = leading if measure.directions == "kept" else every
+                self._accumulate(self.sums[measure.name], members_a, members_b, weights, measure.sums(stack))
+                if not measure.symmetric:
+                    turned = measure.sums(stack.reversed)
+                    self._accumulate(self.reversed_sums[measure.name], members_a, members_b, weights, turned)
 
     @staticmethod
     def _accumulate(

@@ -198,9 +198,7 @@ def covariance_directions(a: Principal, b: Principal) -> Aligned:
     u, values, v = _svd(scores_a.conj().T @ scores_b)
     coefficients_a, coefficients_b = a.loadings @ u, b.loadings @ v
     phase = _phase(coefficients_a)
-    return Aligned(
-        values, coefficients_a * phase, coefficients_b * phase, scores_a @ u * phase, scores_b @ v * phase
-    )
+    return Aligned(values, coefficients_a * phase, coefficients_b * phase, scores_a @ u * phase, scores_b @ v * phase)
 
 
 def _svd(coupling: InexactArray) -> tuple[InexactArray, FloatArray, InexactArray]:

@@ -62,7 +62,7 @@ def noise_floor(moments: Moments, epsilon: float) -> float:
     --------
     >>> from dask_svcca.kernels.moments import moments
     >>> x = np.random.default_rng(0).normal(size=(100, 1, 3))
-    >>> 1e-13 < noise_floor(moments(x), epsilon=1.2e-7) / 100 < 1e-12
+    >>> 1e-14 < noise_floor(moments(x), epsilon=1.2e-7) / 100 < 1e-13
     True
     """
     neurons = moments.scatter.shape[-1]

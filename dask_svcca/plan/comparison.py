@@ -111,7 +111,7 @@ def choose_group(representations: int, workers: int) -> int:
     Examples
     --------
     >>> choose_group(900, 2), choose_group(256, 2), choose_group(10_000, 2), choose_group(3, 2)
-    (112, 32, 128, 8)
+    (120, 32, 128, 8)
     """
     groups = math.ceil(math.sqrt(2 * 16 * workers))
     side = math.ceil(representations / groups / 8) * 8

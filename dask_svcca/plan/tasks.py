@@ -83,12 +83,26 @@ def subspace_place(path: str, fold: Grid = ()) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SubspaceReport:
-    """What became of one subspace. ``problem`` is empty where all went well."""
+    """What became of one subspace.
+
+    Attributes
+    ----------
+    label : str
+    problem : str
+        Empty where all went well.
+    read : int
+        Bytes of activations.
+    skipped : bool
+        Whether it was there already.
+    seconds : dict of str to float
+        By stage.
+    """
 
     label: str
     problem: str
     read: int
     skipped: bool
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +136,4 @@ class TileReport:
     failed: int
     incompatible: int
     missing: int
+    seconds: dict[str, float]

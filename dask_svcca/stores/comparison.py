@@ -100,6 +100,12 @@ class ComparisonStore:
         """Write the metadata of all variables into one file, so that xarray opens the comparison at once."""
         _io.consolidate(self.root)
 
+    def add_run(self, record: Mapping[str, Any]) -> None:
+        """Remember where the time of a run went; of the latest twenty."""
+        runs = [*self.root.attrs.get("runs", []), dict(record)]  # type: ignore[misc]
+        self.root.update_attributes({"runs": runs[-20:]})
+        self.consolidate()
+
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters the comparison was made with."""
