@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from dask_svcca.engine.capture import CaptureOutcome, capture_each
 from dask_svcca.engine.compare import Outcome, Progress, run_comparison
 from dask_svcca.errors import CaptureError
 from dask_svcca.plan.parameters import Parameters
+from dask_svcca.plan.selection import final_checkpoints
 from dask_svcca.stores.zoo import create_zoo
 
 if TYPE_CHECKING:
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import distributed
+    import numpy.typing as npt
 
     from dask_svcca.capture._common import CaptureReport
 
 PACKAGE = Path(__file__).parent
 PARAMETERS = Parameters(conv="mean")
-"""Averaging over positions compares the 407,253 pairs in seconds, and needs a tenth of the disk; see `compare`."""
+"""Averaging over positions compares the 407,253 pairs in seconds, and needs a fifth of the disk."""
+
+PARAMETERS_DFT = Parameters(conv="dft")
+"""By spatial frequency, for the pairs of `training_pairs`: all of them would take the demo to a minute."""
 
 CLEAR = 0.8
 TENDENCY = 0.3
@@ -42,14 +47,18 @@ class Demo:
     Attributes
     ----------
     zoo, comparison : Path
+    comparison_dft : Path
+        Of the same layers read by spatial frequency.
     captured : CaptureOutcome
-    compared : Outcome
+    compared, compared_dft : Outcome
     """
 
     zoo: Path
     comparison: Path
+    comparison_dft: Path
     captured: CaptureOutcome[CaptureReport]
     compared: Outcome
+    compared_dft: Outcome
 
 
 def find_networks() -> Path:
@@ -76,8 +85,12 @@ def run_demo(
     client: distributed.Client | None = None,
     on_capture: Callable[[int, int], None] | None = None,
     on_compare: Progress | None = None,
+    on_compare_dft: Progress | None = None,
 ) -> Demo:
     """Capture the networks to ``output/zoo.zarr``, and compare them to ``output/comparison.zarr``.
+
+    A second comparison, ``output/comparison-dft.zarr``, reads convolutional layers by spatial frequency, for each layer
+    against its final self and against the same layer of the other seed.
 
     What is there already is not done again.
 
@@ -86,7 +99,7 @@ def run_demo(
     output : path
     client : distributed.Client, optional
         Default: as any Dask collection, the current client, else Dask's local scheduler.
-    on_capture, on_compare : callable, optional
+    on_capture, on_compare, on_compare_dft : callable, optional
         See `dask_svcca.engine.capture.Progress` and `dask_svcca.engine.compare.Progress`.
 
     Returns
@@ -110,7 +123,34 @@ def run_demo(
     if not captured.reports:
         raise CaptureError(next(iter(captured.problems.values())))
     compared = run_comparison(zoo, comparison_store, PARAMETERS, client=client, progress=on_compare)
-    return Demo(zoo_store, comparison_store, captured, compared)
+    dft_store = folder / "comparison-dft.zarr"
+    pairs = training_pairs(zoo.representations)
+    compared_dft = run_comparison(zoo, dft_store, PARAMETERS_DFT, pairs=pairs, client=client, progress=on_compare_dft)
+    return Demo(zoo_store, comparison_store, dft_store, captured, compared, compared_dft)
+
+
+def training_pairs(representations: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Pairs of the same layer: with its own last checkpoint, and across seeds at the same step.
+
+    Parameters
+    ----------
+    representations : pandas.DataFrame
+        As `Zoo.representations`.
+
+    Returns
+    -------
+    (representation, representation)
+    """
+    architecture = representations["model"].str.rpartition("-s")[0]
+
+    def equal(values: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+        codes = pd.factorize(values)[0]
+        return np.equal.outer(codes, codes)
+
+    final = np.asarray(final_checkpoints(representations))
+    own = equal(representations["model"]) & (final[:, np.newaxis] | final)
+    across = equal(architecture) & equal(representations["step"])
+    return np.asarray(equal(representations["layer"]) & (own | across))
 
 
 def architectures(comparison: xr.Dataset) -> dict[str, list[str]]:

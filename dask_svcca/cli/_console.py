@@ -216,9 +216,20 @@ def echo_problems(problems: Mapping[str, str], noun: str) -> None:
         return
     click.echo(click.style(f"{counted(len(problems), noun)} failed:", fg="red"), err=True)
     for name, reason in list(problems.items())[:SHOWN_PROBLEMS]:
-        click.echo(f"  {name}: {reason}", err=True)
+        click.echo(f"  {named(name, reason)}", err=True)
     if len(problems) > SHOWN_PROBLEMS:
         click.echo(f"  and {len(problems) - SHOWN_PROBLEMS:,} more", err=True)
+
+
+def named(name: str, reason: str) -> str:
+    """A reason, and what it is about unless it says so itself.
+
+    Examples
+    --------
+    >>> named("net/c/fc", "it is constant"), named("net/c/fc", "'net/c/fc' is constant")
+    ('net/c/fc: it is constant', "'net/c/fc' is constant")
+    """
+    return reason if name in reason else f"{name}: {reason}"
 
 
 def echo_next(commands: Iterable[tuple[str, str]]) -> None:

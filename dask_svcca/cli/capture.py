@@ -117,6 +117,10 @@ def capture_onnx(
         }
         with Bars({"capture": ("Capturing activations", "checkpoints")}) as bars:
             outcome = capture_each(captures, client=client, progress=functools.partial(bars, "capture"))
+    if not outcome.reports:
+        others = len(outcome.problems) - 1
+        more = f" (and {counted(others, 'more file')} of {len(checkpoints)} failed)" if others else ""
+        raise Refused(next(iter(outcome.problems.values())) + more)
     reports = outcome.reports.values()
     written, present = sum(report.written for report in reports), sum(report.present for report in reports)
     click.echo(

@@ -45,15 +45,25 @@ def demo(*, output: str, workers: int | None, memory: str | None, scheduler: str
     with every other, and shows how the layers settle during training. A second run does only what is missing.
     """
     started = time.perf_counter()
-    stages = {"capture": ("Capturing activations", "checkpoints"), **STAGES}
+    stages = {
+        "capture": ("Capturing activations", "checkpoints"),
+        **STAGES,
+        **{f"{stage} dft": (f"{what}, dft", unit) for stage, (what, unit) in STAGES.items()},
+    }
     with resumable("All finished layers and tiles"), connected(workers, memory, scheduler) as client:
         ready = time.perf_counter() - started
         with Bars(stages) as bars:
-            result = run_demo(output, client=client, on_capture=functools.partial(bars, "capture"), on_compare=bars)
+            result = run_demo(
+                output,
+                client=client,
+                on_capture=functools.partial(bars, "capture"),
+                on_compare=bars,
+                on_compare_dft=lambda stage, done, total: bars(f"{stage} dft", done, total),
+            )
     _summarise(result, ready)
-    problems = {**result.captured.problems, **result.compared.problems}
+    problems = {**result.captured.problems, **result.compared.problems, **result.compared_dft.problems}
     echo_problems(problems, "item")
-    _show_settling(open_comparison(result.comparison))
+    _show_settling(open_comparison(result.comparison), open_comparison(result.comparison_dft))
     echo_next(_next_commands(Path(output)))
     if problems:
         raise SystemExit(1)
@@ -92,20 +102,30 @@ def _summarise(result: Demo, ready: float) -> None:
         )
     else:
         click.echo(f"  capture   {seconds(captured.seconds):>7}  nothing to do, all were there")
-    if compared.computed:
-        click.echo(
-            f"  compare   {seconds(compared.seconds):>7}  {counted(compared.computed, 'pair')}, "
-            f"{compared.computed / compared.seconds:,.0f} a second"
-        )
-    else:
-        click.echo(f"  compare   {seconds(compared.seconds):>7}  nothing to do, all {compared.plan.pairs:,} were there")
+    readings = (
+        ("averaged over positions, all pairs", compared),
+        ("by spatial frequency, each layer with its final self and across seeds", result.compared_dft),
+    )
+    for reading_name, outcome in readings:
+        done = "nothing to do, all there"
+        if outcome.computed:
+            done = f"{counted(outcome.computed, 'pair')}, {outcome.computed / outcome.seconds:,.0f} a second"
+        click.echo(f"  compare   {seconds(outcome.seconds):>7}  {done}: {reading_name}")
 
 
-def _show_settling(comparison: xr.Dataset) -> None:
+def _show_settling(comparison: xr.Dataset, by_frequency: xr.Dataset) -> None:
     groups = architectures(comparison)
-    tables = {name: similarity_to_final(comparison, models) for name, models in groups.items()}
     seeds = counted(max(map(len, groups.values())), "seed")
-    click.echo(f"\nSVCCA similarity of each layer to itself at the end of training, mean of {seeds}:")
+    click.echo(f"\nSVCCA similarity of each layer to itself at the end of training, mean of {seeds},")
+    tables = {name: similarity_to_final(comparison, models) for name, models in groups.items()}
+    click.echo("averaged over positions:")
+    _show_tables(tables)
+    click.echo("\nby spatial frequency (the DFT split; the same for dense layers):")
+    _show_tables({name: similarity_to_final(by_frequency, models) for name, models in groups.items()})
+    click.echo(f"\n{reading(tables)}")
+
+
+def _show_tables(tables: dict[str, xr.DataArray]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     # With sixteen colours, shades would be mere stripes.
     shaded = console.color_system in {"256", "truecolor"}
@@ -120,7 +140,6 @@ def _show_settling(comparison: xr.Dataset) -> None:
                     f"  {layer:<13}", *((f"{value:>6.2f}", _shade(value) if shaded else "") for value in values)
                 )
             )
-    click.echo(f"\n{reading(tables)}")
 
 
 def _shade(value: float) -> str:

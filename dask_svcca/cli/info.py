@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from dask_svcca.cli._console import SHOWN_PROBLEMS, counted, examples, results, size, table
+from dask_svcca.cli._console import SHOWN_PROBLEMS, counted, examples, named, results, size, table
 from dask_svcca.cli._paths import absolute, quoted
 from dask_svcca.stores._io import read_kind
 from dask_svcca.stores.comparison import ComparisonStore
@@ -103,7 +103,7 @@ def _show_comparison(store: str, comparison: ComparisonStore) -> None:
         ]
     )
     failed = {label: problem for label, problem in zip(labels, problems, strict=True) if problem}
-    _show_some([f"{label}: {problem}" for label, problem in failed.items()], "representation", "failed:")
+    _show_some([named(label, problem) for label, problem in failed.items()], "representation", "failed:")
     click.echo(f"\nHighest similarities: dask-svcca query {quoted(store)}")
 
 

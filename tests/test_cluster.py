@@ -1,0 +1,164 @@
+"""Clusters: what their workers start with, who can reach them, and that nothing of them stays behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import distributed
+import psutil
+import pytest
+
+from dask_svcca import cluster
+from dask_svcca.cluster import ENVIRONMENT, Resources, connect, local_resources
+from dask_svcca.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def blocked_signals() -> set[signal.Signals]:
+    return {signal.Signals(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])}
+
+
+def family() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[distributed.Client]:
+    with connect(workers=2) as client:
+        yield client
+
+
+def test_local_resources__shares_the_machine() -> None:
+    whole = local_resources(1)
+    assert whole.workers == 1
+    assert local_resources(4) == Resources(4, whole.memory // 4)
+    assert local_resources(2, "1GiB") == Resources(2, 2**30)
+    assert local_resources(2, 10**8) == Resources(2, 10**8)
+
+
+@pytest.mark.parametrize(
+    ("workers", "memory", "message"),
+    [
+        (0, None, "at least one worker; got 0"),
+        (2, "much", "'much' is not an amount of memory; write it like 4GiB"),
+        (2, "0", "2 workers of 0 B each do not fit"),
+        (2, "10PiB", r"2 workers of 10\.00 PiB each do not fit into the .* of this machine"),
+    ],
+)
+def test_local_resources__refuses_nonsense(workers: int, memory: str | None, message: str) -> None:
+    with pytest.raises(ClusterError, match=message):
+        local_resources(workers, memory)
+
+
+def test_connect__refuses_workers_for_a_running_scheduler() -> None:
+    with pytest.raises(ClusterError, match="'tcp://somewhere:8786'.*Leave out either"), connect("tcp://somewhere:8786", workers=2):
+        pass
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
+def test_connect__says_that_no_scheduler_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    with pytest.raises(ClusterError, match=f"no Dask scheduler answers at '{address}'"), connect(address):
+        pass
+
+
+@pytest.mark.slow
+def test_connect__workers_start_with_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What an earlier cluster of this process, or the user's shell, may have left.
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    with connect(workers=2) as client:
+        found = client.run(environment)
+        assert len(found) == 2
+        for variables in found.values():
+            assert variables.items() >= ENVIRONMENT.items()
+    assert {name: os.environ.get(name) for name in ENVIRONMENT} == before
+
+
+@pytest.mark.slow
+def test_connect__workers_are_processes_of_one_thread(client: distributed.Client) -> None:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    assert [worker["nthreads"] for worker in workers] == [1, 1]
+    assert {worker["memory_limit"] for worker in workers} == {local_resources(2).memory}
+    assert os.getpid() not in client.run(os.getpid).values()
+
+
+@pytest.mark.slow
+def test_connect__listens_on_this_machine_only(client: distributed.Client) -> None:
+    processes = [psutil.Process(), *family()]
+    listening = {
+        connection.laddr.ip
+        for process in processes
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+
+@pytest.mark.slow
+def test_connect__workers_never_see_an_interrupt(client: distributed.Client) -> None:
+    assert all(signal.SIGINT in found for found in client.run(blocked_signals).values())
+    assert signal.SIGINT not in blocked_signals()
+
+
+@pytest.mark.slow
+def test_connect__leaves_nothing_behind(capfd: pytest.CaptureFixture[str]) -> None:
+    levels = [handler.level for handler in logging.getLogger("distributed").handlers]
+    with pytest.raises(ZeroDivisionError), connect(workers=2) as client:
+        workers = [psutil.Process(pid) for pid in client.run(os.getpid).values()]
+        client.submit(os.getpid).result()
+        raise ZeroDivisionError
+    assert not any(worker.is_running() for worker in workers)
+    assert [handler.level for handler in logging.getLogger("distributed").handlers] == levels
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(ValueError, match="No clients found"):
+        distributed.default_client()
+
+
+@pytest.mark.slow
+def test_connect__joins_a_running_scheduler(client: distributed.Client) -> None:
+    with connect(client.scheduler.address) as other:
+        assert other.submit(sum, [1, 2]).result() == 3
+    # It was not ours to stop.
+    assert client.submit(sum, [3, 4]).result() == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_connect__workers_go_with_a_killed_process(number: signal.Signals) -> None:
+    script = """
+        import os, sys
+        from dask_svcca.cluster import connect
+        if __name__ == "__main__":
+            with connect(workers=2) as client:
+                print(*client.run(os.getpid).values(), flush=True)
+                sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        workers = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+        assert len(workers) == 2
+        process.send_signal(number)
+        process.wait(30)
+        _, alive = psutil.wait_procs(workers, timeout=30)
+        assert not alive

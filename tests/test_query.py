@@ -1,0 +1,138 @@
+"""Queries: the right pairs, each once, from no more of the matrix than they need."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dask_svcca
+from dask_svcca.analysis import query as module
+from dask_svcca.analysis.query import PairQuery, select_representations
+from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import xarray as xr
+
+MODELS, STEPS, LAYERS = ("cnn", "resnet"), (0, 10), ("conv1", "conv[2]", "fc")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve representations: two groups, three tiles."""
+    folder = tmp_path_factory.mktemp("query")
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(50, 5))
+    with dask_svcca.create_zoo(folder / "zoo.zarr", examples=range(50)) as zoo:
+        for model, step, (depth, layer) in product(MODELS, STEPS, enumerate(LAYERS)):
+            x = common @ rng.normal(size=(5, 4)) + rng.normal(size=(50, 4))
+            zoo.write(model, f"step{step}", layer, x.astype("float32"), step=step, depth=depth)
+    dask_svcca.compare(zoo, folder / "comparison.zarr")
+    return folder / "comparison.zarr"
+
+
+@pytest.fixture(scope="module")
+def dataset(store: Path) -> xr.Dataset:
+    return dask_svcca.open_comparison(store)
+
+
+def pairs_of(query: PairQuery) -> list[tuple[str, str, float]]:
+    found = []
+    for frame in query.frames():
+        labels = [["/".join(row) for row in frame[[f"{p}_{s}" for p in module.PARTS]].to_numpy()] for s in "ab"]
+        found += list(zip(*labels, frame[query.measure], strict=True))
+    return found
+
+
+def expected(dataset: xr.Dataset, a: list[int], b: list[int], low: float, high: float) -> set[tuple[frozenset[str], float]]:
+    labels, values = dataset["representation_a"].to_numpy(), dataset["svcca"].to_numpy()
+    return {
+        (frozenset({str(labels[i]), str(labels[j])}), values[i, j])
+        for i in a
+        for j in b
+        if i != j and low <= values[i, j] <= high
+    }
+
+
+@given(
+    a=st.sets(st.integers(0, 11)),
+    b=st.sets(st.integers(0, 11)),
+    low=st.floats(0, 1),
+    height=st.integers(1, 40),
+)
+def test_frames__hold_each_pair_once(dataset: xr.Dataset, a: set[int], b: set[int], low: float, height: int) -> None:
+    masks = [np.isin(np.arange(12), list(side)) for side in (a, b)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK_ELEMENTS", height)
+        found = pairs_of(PairQuery(dataset, "svcca", *masks, low=low))
+    unordered = [(frozenset({one, other}), value) for one, other, value in found]
+    assert len(unordered) == len(set(unordered))
+    assert set(unordered) == expected(dataset, sorted(a), sorted(b), low, np.inf)
+
+
+def test_frames__keep_both_orders_of_an_asymmetric_measure(dataset: xr.Dataset) -> None:
+    lopsided = dataset.copy()
+    lopsided["svcca"] = dataset["svcca"].copy()
+    lopsided["svcca"].attrs = {**dataset["svcca"].attrs, "symmetric": False}
+    assert len(pairs_of(PairQuery.build(lopsided))) == 12 * 11
+
+
+def test_highest__is_sorted_and_counts_all(dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 24)
+    best, total = PairQuery.build(dataset).highest(5)
+    values = dataset["svcca"].to_numpy()[np.triu_indices(12, k=1)]
+    assert total == 66
+    np.testing.assert_array_equal(best["svcca"], np.sort(values)[::-1][:5])
+
+
+def test_build__combines_patterns_and_bounds(dataset: xr.Dataset) -> None:
+    query = PairQuery.build(
+        dataset, a={"model": ["cnn"], "layer": ["conv*"]}, b={"model": ["res*"], "checkpoint": ["step10"]}, high=0.9
+    )
+    found = pairs_of(query)
+    assert {one.split("/")[0] for one, _, _ in found} == {"cnn"}
+    assert {tuple(other.split("/")[:2]) for _, other, _ in found} == {("resnet", "step10")}
+    assert max(value for *_, value in found) <= 0.9
+
+
+def test_select_representations__a_name_matches_itself(dataset: xr.Dataset) -> None:
+    chosen = select_representations(dataset, "a", {"layer": ["conv[2]"]})
+    assert set(dataset["layer_a"].to_numpy()[chosen]) == {"conv[2]"}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ({"model": ["vit"]}, "no model matches 'vit' on side b; there are 'cnn', 'resnet'"),
+        ({"checkpoint": ["a*", "b"]}, r"no checkpoint matches 'a\*' or 'b' on side b; there are 'step0', 'step10'"),
+        ({"model": ["cnn"], "layer": ["relu"]}, r"no layer matches 'relu' on side b; there are 'conv1', 'conv\[2\]', 'fc'"),
+    ],
+)
+def test_select_representations__names_what_exists(dataset: xr.Dataset, patterns: Any, message: str) -> None:
+    with pytest.raises(RepresentationNotFoundError, match=message):
+        select_representations(dataset, "b", patterns)
+
+
+def test_build__names_the_measures(dataset: xr.Dataset) -> None:
+    with pytest.raises(UnknownMeasureError, match="no measure 'pair_status' in this comparison; it has svcca"):
+        PairQuery.build(dataset, "pair_status")
+
+
+def test_frames__read_only_the_tiles_asked_for(store: Path) -> None:
+    dataset = dask_svcca.open_comparison(store)
+    (damaged,) = store.glob("svcca/c/0/1")
+    whole = damaged.read_bytes()
+    damaged.write_bytes(b"damaged")
+    try:
+        first_group = {"model": ["cnn"]}
+        assert len(pairs_of(PairQuery.build(dataset, a=first_group, b=first_group))) == 15
+        with pytest.raises(RuntimeError, match="Zstd"):
+            pairs_of(PairQuery.build(dataset))
+    finally:
+        damaged.write_bytes(whole)
