@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 _OPTIONS = (
     click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes [default: one a core]."),
-    click.option("--memory", metavar="SIZE", help="Memory of each worker, such as 4GiB [default: a fair share]."),
+    click.option(
+        "--worker-memory", "memory", metavar="SIZE", help="Memory of each worker, such as 4GiB [default: a fair share]."
+    ),
     click.option("--scheduler", metavar="ADDRESS", help="Run on this Dask cluster, such as tcp://10.0.0.1:8786."),
 )
 
@@ -34,7 +36,7 @@ def connected(workers: int | None, memory: str | None, scheduler: str | None) ->
     """The cluster those options ask for."""
     if scheduler is not None and (workers is not None or memory is not None):
         raise click.UsageError(
-            "--scheduler names a cluster with workers and memory of its own; leave out --workers and --memory."
+            "--scheduler names a cluster with workers and memory of its own; leave out --workers and --worker-memory."
         )
     if scheduler is None:
         doing = f"Starting {counted(cluster.local_resources(workers, memory).workers, 'worker')} on this machine"

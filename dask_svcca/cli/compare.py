@@ -63,7 +63,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     epilog=examples(
         "dask-svcca compare zoo.zarr comparison.zarr",
         "dask-svcca compare zoo.zarr comparison.zarr --dry-run",
-        "dask-svcca compare zoo.zarr final.zarr --pairs final --workers 4 --memory 4GiB",
+        "dask-svcca compare zoo.zarr final.zarr --pairs final --workers 4 --worker-memory 4GiB",
         "dask-svcca compare zoo.zarr two.zarr --pairs 'between resnet vit' --scheduler tcp://10.0.0.1:8786",
     )
 )

@@ -21,11 +21,17 @@ MODEL_ROWS = 40
 """Models listed one by one; a larger zoo is summed up."""
 
 
-@click.command(epilog=examples("dask-svcca info zoo.zarr", "dask-svcca info comparison.zarr"))
+@click.command(epilog=examples("dask-svcca info zoo.zarr", "dask-svcca info comparison.zarr --timing"))
 @click.argument("store")
-def info(store: str) -> None:
+@click.option("--timing", is_flag=True, help="Of a comparison: where the time of its runs went.")
+def info(store: str, *, timing: bool) -> None:
     """Show what is in a STORE: a zoo or a comparison."""
-    if read_kind(absolute(store)) == "comparison":
+    kind = read_kind(absolute(store))
+    if timing and kind != "comparison":
+        raise click.UsageError(f"--timing is of comparisons; {store!r} is a {kind}")
+    if timing:
+        _show_timing(ComparisonStore.open(absolute(store)))
+    elif kind == "comparison":
         _show_comparison(store, ComparisonStore.open(absolute(store)))
     else:
         _show_zoo(store, open_zoo(absolute(store)))
@@ -105,6 +111,32 @@ def _show_comparison(store: str, comparison: ComparisonStore) -> None:
     failed = {label: problem for label, problem in zip(labels, problems, strict=True) if problem}
     _show_some([named(label, problem) for label, problem in failed.items()], "representation", "failed:")
     click.echo(f"\nHighest similarities: dask-svcca query {quoted(store)}")
+
+
+def _show_timing(comparison: ComparisonStore) -> None:
+    runs: list[dict[str, Any]] = list(comparison.root.attrs.get("runs", []))  # type: ignore[arg-type]
+    if not runs:
+        click.echo("No run has computed a pair yet.")
+        return
+    stages = sorted({stage for run in runs for stage in run["stages"]})
+    table(
+        ["finished", "seconds", "workers", "pairs", "pairs a second", "read", *stages, "overhead"],
+        [
+            [
+                run["finished"],
+                f"{run['seconds']:,.1f}",
+                str(run["workers"]),
+                f"{run['pairs']:,}",
+                f"{run['pairs_per_second']:,.0f}",
+                size(run["bytes_read"]),
+                *(f"{run['stages'].get(stage, 0):,.1f}" for stage in stages),
+                f"{run['overhead']:,.1f}",
+            ]
+            for run in runs
+        ],
+        right=("seconds", "workers", "pairs", "pairs a second", "read", *stages, "overhead"),
+    )
+    click.echo("\nStages are seconds over all workers; overhead is what workers had time for and spent in none.")
 
 
 def pair_counts(comparison: ComparisonStore) -> dict[PairStatus, int]:
