@@ -8,7 +8,7 @@ import multiprocessing.resource_tracker
 import os
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import dask.system
 import dask.utils
@@ -20,6 +20,9 @@ from dask_svcca.errors import ClusterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+Client: TypeAlias = distributed.Client
+"""A client of a Dask cluster, for those who may not know where it comes from."""
 
 ENVIRONMENT: Final = {
     # A fresh buffer for every chunk would be handed back to the system and faulted in again, page by page: with

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
 
-    import distributed
     import numpy.typing as npt
 
     from dask_svcca.capture._common import CaptureReport
+    from dask_svcca.cluster import Client
 
 PACKAGE = Path(__file__).parent
 PARAMETERS = Parameters(conv="mean")
@@ -82,7 +82,7 @@ def find_networks() -> Path:
 def run_demo(
     output: str | os.PathLike[str],
     *,
-    client: distributed.Client | None = None,
+    client: Client | None = None,
     on_capture: Callable[[int, int], None] | None = None,
     on_compare: Progress | None = None,
     on_compare_dft: Progress | None = None,
@@ -97,7 +97,7 @@ def run_demo(
     Parameters
     ----------
     output : path
-    client : distributed.Client, optional
+    client : Client, optional
         Default: as any Dask collection, the current client, else Dask's local scheduler.
     on_capture, on_compare, on_compare_dft : callable, optional
         See `dask_svcca.engine.capture.Progress` and `dask_svcca.engine.compare.Progress`.

@@ -15,7 +15,8 @@ from dask_svcca.cli._console import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import distributed
+    from dask_svcca.cluster import Client
+
 
 _OPTIONS = (
     click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes [default: one a core]."),
@@ -32,7 +33,7 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def connected(workers: int | None, memory: str | None, scheduler: str | None) -> Iterator[distributed.Client]:
+def connected(workers: int | None, memory: str | None, scheduler: str | None) -> Iterator[Client]:
     """The cluster those options ask for."""
     if scheduler is not None and (workers is not None or memory is not None):
         raise click.UsageError(

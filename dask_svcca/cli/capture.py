@@ -18,9 +18,8 @@ from dask_svcca.stores.zoo import create_zoo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import distributed
-
     from dask_svcca.capture.onnx import Checkpoint
+    from dask_svcca.cluster import Client
 
 
 @click.group()
@@ -139,7 +138,7 @@ def capture_onnx(
     )
 
 
-def _prepare_zoo(zoo: str, inputs: str, checkpoints: Sequence[Checkpoint], client: distributed.Client) -> None:
+def _prepare_zoo(zoo: str, inputs: str, checkpoints: Sequence[Checkpoint], client: Client) -> None:
     """Make the zoo, whose examples are what the models see.
 
     A model file is read on the cluster, not here: it may be large, and it may be that it can be read only there.

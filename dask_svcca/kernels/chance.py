@@ -41,7 +41,7 @@ def expected_correlation(k: int, l: int, degrees: int) -> float:
     Examples
     --------
     >>> round(expected_correlation(100, 50, 1999), 4)
-    0.2084
+    0.2092
     """
     small, large = min(k, l), max(k, l)
     if small == 0:
