@@ -112,6 +112,58 @@ def test_write__leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: p
     assert file.read_bytes() == b"old"
 
 
+# Reading activations: straight from files where they are as ours, else through zarr.
+
+
+def read_all(reader: _chunked.ChunkReader) -> np.ndarray:
+    return np.concatenate([reader.read(chunk) for chunk in range(reader.chunks)])
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd", "none"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_chunk_reader__reads_what_we_write(root: zarr.Group, dtype: str, compression: Any) -> None:
+    x = values((23, 4, 3), dtype)
+    dims = ("example", "token", "neuron")
+    array = _chunked.ChunkedArray(
+        root, "a/x", shape=x.shape, rows=10, dtype=x.dtype, dims=dims, compression=compression
+    )
+    for chunk, start in enumerate(range(0, 23, 10)):
+        array.write(chunk, x[start : start + 10])
+    reader = _chunked.ChunkReader(root, "a/x")
+    assert (reader.shape, reader.rows, reader.dtype, reader.chunks) == (x.shape, 10, x.dtype, 3)
+    np.testing.assert_array_equal(read_all(reader), x)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"compressors": zarr.codecs.GzipCodec()},
+        {"compressors": [zarr.codecs.BloscCodec(cname="zstd"), zarr.codecs.Crc32cCodec()]},
+        {"compressors": zarr.codecs.BloscCodec(cname="zlib", shuffle="bitshuffle")},
+        {"filters": zarr.codecs.TransposeCodec(order=(1, 0))},
+        {"serializer": zarr.codecs.BytesCodec(endian="big")},
+        {"shards": (20, 4)},
+        {"chunk_key_encoding": {"name": "default", "separator": "."}},
+    ],
+    ids=str,
+)
+def test_chunk_reader__reads_what_others_write(root: zarr.Group, options: Any) -> None:
+    x = values((23, 4), "float32")
+    root.create_array("x", shape=x.shape, chunks=(10, 4), dtype=x.dtype, **options)[...] = x
+    np.testing.assert_array_equal(read_all(_chunked.ChunkReader(root, "x")), x)
+
+
+def test_chunk_reader__a_chunk_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    root = zarr.create_group(tmp_path / "store.zarr")
+    array = _chunked.ChunkedArray(root, "x", shape=(20, 3), rows=10, dtype=np.dtype("float32"), dims=("a", "b"))
+    array.write(1, np.ones((10, 3), dtype="float32"))
+    reader = _chunked.ChunkReader(root, "x")
+    np.testing.assert_array_equal(reader.read(1), 1)
+    with pytest.raises(OSError, match="chunk 0 of 2 is missing from the store"):
+        reader.read(0)
+
+
 # Reading scores: straight from the file, or through zarr.
 
 

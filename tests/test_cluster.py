@@ -63,7 +63,10 @@ def test_local_resources__refuses_nonsense(workers: int, memory: str | None, mes
 
 
 def test_connect__refuses_workers_for_a_running_scheduler() -> None:
-    with pytest.raises(ClusterError, match="'tcp://somewhere:8786'.*Leave out either"), connect("tcp://somewhere:8786", workers=2):
+    with (
+        pytest.raises(ClusterError, match=r"'tcp://somewhere:8786'.*Leave out either"),
+        connect("tcp://somewhere:8786", workers=2),
+    ):
         pass
 
 
@@ -118,10 +121,17 @@ def test_connect__workers_never_see_an_interrupt(client: distributed.Client) -> 
 @pytest.mark.slow
 def test_connect__leaves_nothing_behind(capfd: pytest.CaptureFixture[str]) -> None:
     levels = [handler.level for handler in logging.getLogger("distributed").handlers]
-    with pytest.raises(ZeroDivisionError), connect(workers=2) as client:
-        workers = [psutil.Process(pid) for pid in client.run(os.getpid).values()]
-        client.submit(os.getpid).result()
-        raise ZeroDivisionError
+    workers: list[psutil.Process] = []
+
+    def fail() -> None:
+        with connect(workers=2) as client:
+            workers.extend(psutil.Process(pid) for pid in client.run(os.getpid).values())
+            assert client.submit(sum, [1, 2]).result() == 3
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert len(workers) == 2
     assert not any(worker.is_running() for worker in workers)
     assert [handler.level for handler in logging.getLogger("distributed").handlers] == levels
     assert capfd.readouterr() == ("", "")

@@ -166,6 +166,12 @@ def test_leading_directions__are_the_fewest_that_reach_the_share(
     assert (kept * counts).sum() - counts[last] < whole <= (kept * counts).sum()
 
 
+@pytest.mark.parametrize("count", range(1, 11))
+def test_leading_directions__reaching_the_share_is_enough(count: int) -> None:
+    # 0.7 * 10 is more than 7.
+    assert leading_directions(np.ones(10), np.ones(10, dtype=int), count / 10).sum() == count
+
+
 @pytest.mark.parametrize("variance", [1.0, None])
 def test_leading_directions__all_of_the_variance_is_all_directions(variance: float | None) -> None:
     # Tenths, whose running sum does not end exactly at their sum.
@@ -190,6 +196,15 @@ def test_dual_basis__agrees_with_svd(neurons: int, variance: float | None) -> No
     np.testing.assert_allclose(scores.T @ scores, np.eye(scores.shape[1]), atol=1e-12)
     singular = np.linalg.svd(centred, compute_uv=False)[: len(found.spectrum)]
     np.testing.assert_allclose(found.spectrum, singular**2, rtol=1e-9)
+
+
+def test_dual_basis__an_offset_common_to_all_samples_does_not_matter() -> None:
+    x = np.random.default_rng(9).normal(size=(20, 30))
+    centred, offset = x - x.mean(axis=0), np.linspace(-1, 1, 30)
+    options = {"variance": None, "epsilon": 2e-16, "leading_only": True}
+    expected, _ = dual_basis(centred @ centred.T, 0.0, **options)
+    found, _ = dual_basis((centred + offset) @ (centred + offset).T, 0.0, **options)
+    np.testing.assert_allclose(found.spectrum, expected.spectrum, rtol=1e-12)
 
 
 def test_project__centres_the_first_block_only() -> None:

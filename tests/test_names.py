@@ -89,3 +89,11 @@ def test_representation_name__label_shows_the_layer_as_it_is() -> None:
 def test_representation_name__refuses_what_is_no_text(name: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RepresentationName(*name).check()
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"), [("x" * 256, "takes 256 bytes"), ("é" * 60, "takes 360 bytes"), ("\ud800", "no text")]
+)
+def test_check__refuses_what_no_file_system_takes(layer: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        RepresentationName("m", "c", layer).check()

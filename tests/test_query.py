@@ -50,7 +50,9 @@ def pairs_of(query: PairQuery) -> list[tuple[str, str, float]]:
     return found
 
 
-def expected(dataset: xr.Dataset, a: list[int], b: list[int], low: float, high: float) -> set[tuple[frozenset[str], float]]:
+def expected(
+    dataset: xr.Dataset, a: list[int], b: list[int], low: float, high: float
+) -> set[tuple[frozenset[str], float]]:
     labels, values = dataset["representation_a"].to_numpy(), dataset["svcca"].to_numpy()
     return {
         (frozenset({str(labels[i]), str(labels[j])}), values[i, j])
@@ -111,7 +113,10 @@ def test_select_representations__a_name_matches_itself(dataset: xr.Dataset) -> N
     [
         ({"model": ["vit"]}, "no model matches 'vit' on side b; there are 'cnn', 'resnet'"),
         ({"checkpoint": ["a*", "b"]}, r"no checkpoint matches 'a\*' or 'b' on side b; there are 'step0', 'step10'"),
-        ({"model": ["cnn"], "layer": ["relu"]}, r"no layer matches 'relu' on side b; there are 'conv1', 'conv\[2\]', 'fc'"),
+        (
+            {"model": ["cnn"], "layer": ["relu"]},
+            r"no layer matches 'relu' on side b; there are 'conv1', 'conv\[2\]', 'fc'",
+        ),
     ],
 )
 def test_select_representations__names_what_exists(dataset: xr.Dataset, patterns: Any, message: str) -> None:

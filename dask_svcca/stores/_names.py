@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import quote
 
+LONGEST = 255
+"""Bytes in a file name, on the file systems in use."""
+
 # A path segment must not be empty, hold a slash, or look like a file of zarr's own or a hidden one.
 _SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) not in '/%\\:*?"<>|')
 
@@ -59,3 +62,12 @@ class RepresentationName(NamedTuple):
         for part, value in self._asdict().items():
             if not isinstance(value, str) or not value:
                 raise ValueError(f"the name of a {part} must be text of at least one character; got {value!r}")
+            try:
+                length = len(encode(value))
+            except UnicodeEncodeError:
+                raise ValueError(f"the name of a {part} has a character that is no text: {value!r}") from None
+            if length > LONGEST:
+                raise ValueError(
+                    f"the name of a {part} takes {length} bytes as a file name, and file systems allow 255: "
+                    f"{value[:40]!r}... Give it a shorter one"
+                )
