@@ -2,11 +2,26 @@
 
 from importlib.metadata import version
 
+from dask_svcca import compat
 from dask_svcca.capture.torch import capture_torch
 from dask_svcca.engine.compare import compare
+from dask_svcca.engine.pairwise import cca, pca, pls, projection
 from dask_svcca.stores.comparison import open_comparison
 from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
 
 __version__ = version("dask-svcca")
 
-__all__ = ["Zoo", "__version__", "capture_torch", "compare", "create_zoo", "open_comparison", "open_zoo"]
+__all__ = [
+    "Zoo",
+    "__version__",
+    "capture_torch",
+    "cca",
+    "compare",
+    "compat",
+    "create_zoo",
+    "open_comparison",
+    "open_zoo",
+    "pca",
+    "pls",
+    "projection",
+]

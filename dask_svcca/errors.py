@@ -1,7 +1,7 @@
-"""Every error this package raises on purpose.
+"""Every error this package raises on purpose, and every warning.
 
-All derive from `DaskSvccaError`, so that one ``except`` catches what is about the data or the request, and nothing
-else. Their messages name the representation or store, both values that disagree, and what to do.
+All errors derive from `DaskSvccaError`, so that one ``except`` catches what is about the data or the request, and
+nothing else. Their messages name the representation or store, both values that disagree, and what to do.
 """
 
 
@@ -49,6 +49,10 @@ class UnknownMeasureError(DaskSvccaError, ValueError):
     """No measure of that name is registered."""
 
 
+class FewSamplesWarning(UserWarning):
+    """Representations have so few samples a direction that chance alone correlates them."""
+
+
 class MemoryLimitError(DaskSvccaError, MemoryError):
     """A task would need more memory than a worker has; raised before anything runs."""
 
@@ -58,4 +62,4 @@ class CaptureError(DaskSvccaError, ValueError):
 
 
 class ClusterError(DaskSvccaError):
-    """No scheduler answers, or a local cluster cannot have what was asked of it."""
+    """No scheduler answers, a local cluster cannot have what was asked of it, or workers die of a task."""

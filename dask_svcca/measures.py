@@ -422,8 +422,8 @@ _MEASURES = (
     ),
     Measure(
         name="significant",
-        description="correlations that are more than chance, at level 0.05 (of each spatial frequency, with conv='dft'): "
-        "Bartlett's test, Lawley's correction",
+        description="correlations that are more than chance: Bartlett's test, Lawley's correction, at level 0.05 (with "
+        "conv='dft', of each spatial frequency)",
         sums=_significant,
         value=_the_sum,
         directions="kept",
@@ -544,6 +544,28 @@ def with_companions(measures: Iterable[Measure]) -> tuple[Measure, ...]:
         for name in measure.companions:
             found.setdefault(name, _find(name))
     return tuple(found.values())
+
+
+def leading_only(measures: Iterable[Measure]) -> bool:
+    """Whether no measure looks beyond the directions that the variance threshold keeps.
+
+    Examples
+    --------
+    >>> leading_only(find_measures("svcca")), leading_only(find_measures(("svcca", "cka")))
+    (True, False)
+    """
+    return all(measure.directions == "kept" for measure in measures)
+
+
+def needs_loadings(measures: Iterable[Measure]) -> bool:
+    """Whether a measure needs loadings.
+
+    Examples
+    --------
+    >>> needs_loadings(find_measures("pwcca")), needs_loadings(find_measures("cka"))
+    (True, False)
+    """
+    return any("loadings" in measure.needs for measure in measures)
 
 
 def register_measure(name: str, *, description: str, **options: Any) -> Callable[[Sums], Sums]:

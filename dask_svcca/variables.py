@@ -36,8 +36,8 @@ class Variable:
     ----------
     name : str
         Without the suffix ``_a`` or ``_b`` that a variable along one axis gets.
-    kind : {"pair", "representation"}
-        Dims ``(representation_a, representation_b)``, or one of the two.
+    kind : {"pair", "representation", "axis"}
+        Dims ``(representation_a, representation_b)``, one of the two, or neither.
     dtype : str
         ``string``, or a NumPy dtype.
     fill : int, float or str
@@ -48,15 +48,18 @@ class Variable:
         ``1`` for shares and correlations; empty where there is none.
     coordinate : bool
         Whether xarray shows it as a coordinate.
+    dims : tuple of str
+        Behind those of its kind.
     """
 
     name: str
-    kind: Literal["pair", "representation"]
+    kind: Literal["pair", "representation", "axis"]
     dtype: str
     fill: float | str
     description: str
     units: str = ""
     coordinate: bool = False
+    dims: tuple[str, ...] = ()
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -82,6 +85,35 @@ REPRESENTATION_VARIABLES: Final = (
     Variable(
         "problem", "representation", "string", "", "why this representation could not be compared; empty if it was"
     ),
+)
+
+KEPT_VARIABLES: Final = {
+    "correlations": Variable(
+        "correlations",
+        "pair",
+        "float32",
+        np.nan,
+        "canonical correlations of the kept directions, descending, as often as their frequency counts; their mean is "
+        "svcca. NaN behind the last",
+        "1",
+        dims=("component",),
+    ),
+    "frequencies": Variable(
+        "svcca_by_frequency",
+        "pair",
+        "float32",
+        np.nan,
+        "mean canonical correlation at each spatial frequency of convolutional layers: sum(r) / min(k, l) of its kept "
+        "directions. 0 where only one layer keeps any, NaN where neither does or both are not compared",
+        "1",
+        dims=("frequency_y", "frequency_x"),
+    ),
+}
+"""What a comparison keeps of every pair when asked, by the name it is asked for by."""
+
+FREQUENCY_AXES: Final = tuple(
+    Variable(name, "axis", "int64", 0, f"cycles over the {length} of the layer", dims=(name,))
+    for name, length in (("frequency_y", "height"), ("frequency_x", "width"))
 )
 
 PAIR_STATUS: Final = Variable("pair_status", "pair", "uint8", int(PairStatus.MISSING), "what became of the pair")

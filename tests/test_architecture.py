@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"variables"}),  # how a measure declares what it yields
     frozenset({"measures"}),
     frozenset({"plan", "stores"}),
-    frozenset({"analysis", "capture", "cluster", "engine", "report"}),
+    frozenset({"analysis", "capture", "cluster", "compat", "engine", "report"}),
     frozenset({"__init__"}),  # the public names
     frozenset({"demo"}),
     frozenset({"cli"}),

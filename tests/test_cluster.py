@@ -10,12 +10,14 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+import dask
 import distributed
 import psutil
 import pytest
 
 from dask_svcca import cluster
 from dask_svcca.cluster import ENVIRONMENT, Resources, connect, local_resources
+from dask_svcca.engine.run import run_graph
 from dask_svcca.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -172,3 +174,18 @@ def test_connect__workers_go_with_a_killed_process(number: signal.Signals) -> No
         process.wait(30)
         _, alive = psutil.wait_procs(workers, timeout=30)
         assert not alive
+
+
+@pytest.mark.slow
+def test_run_graph__says_that_workers_die() -> None:
+    def run_deadly() -> None:
+        with connect(workers=1) as client:
+            run_graph({"deadly": (os._exit, 1)}, ["deadly"], lambda *_: None, client)
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        pytest.raises(
+            ClusterError, match=r"workers that ran 'deadly' died, the last of them at tcp://127\.0\.0\.1:\d+"
+        ),
+    ):
+        run_deadly()

@@ -8,8 +8,11 @@ does the oracle: it never cuts between equal eigenvalues.
 
 from __future__ import annotations
 
+import os
+import shutil
 from functools import cache
 from itertools import count, product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -22,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from zarr.storage import MemoryStore
 
 import dask_svcca
+from dask_svcca.cluster import connect
 from dask_svcca.engine import compare as compare_module
 from dask_svcca.kernels.readings import chosen_positions
 from dask_svcca.stores import zoo as zoo_module
@@ -29,7 +33,6 @@ from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     Compared = Callable[..., xr.Dataset]
 
@@ -163,6 +166,7 @@ def test_dft__is_the_default(compared: Compared) -> None:
     assert abs(value(compared({"x": x, "y": y}), "x", "y") - expected) < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
 @pytest.mark.parametrize("examples", [3, 8])
 def test_dft__more_channels_than_examples(compared: Compared, examples: int) -> None:
     x, y = related((4, 3), (4, 3), examples=examples, channels=(10, 2))
@@ -445,6 +449,7 @@ def test_mean__is_over_positions(compared: Compared) -> None:
     check(result, x.mean(axis=(1, 2)), x[:, 0, 0], 0.9, ("x", "dense"))
 
 
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
 @pytest.mark.parametrize("examples", [200, 30])
 def test_flatten__is_plain_cca_by_either_route(compared: Compared, examples: int) -> None:
     # 48 neurons: with fewer examples, by way of the inner products of the examples.
@@ -560,3 +565,43 @@ def test_compare__refuses_what_is_no_mask(compared: Compared, sequences: Any, na
     x, _, mask = sequences
     with pytest.raises(ValueError, match=rf"mask='{name}' is no coordinate of the zoo .* it has 'real'. Give it"):
         compared({"tokens": x}, coords={"real": mask, "label": np.arange(60)}, mask=name)
+
+
+# A layer that is larger than the worker it goes through.
+
+
+@pytest.fixture
+def large_folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the peak of a process")
+def test_dft__a_layer_larger_than_its_worker(large_folder: Path) -> None:
+    examples, size, channels, signals = 10_000, 32, 64, 32
+    rng = np.random.default_rng(6)
+    mixing = np.linalg.qr(rng.normal(size=(channels, signals)))[0].T.astype("float32")
+
+    def batches() -> Iterator[np.ndarray]:
+        for _ in range(examples // 500):
+            batch = rng.standard_normal((500, size, size, signals), dtype="float32") @ mixing
+            yield batch + 0.01 * rng.standard_normal(batch.shape, dtype="float32")
+
+    def peak_memory() -> int:
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+    with dask_svcca.create_zoo(large_folder / "zoo.zarr", examples=range(examples)) as zoo:
+        zoo.write("m", "1", "conv", batches())
+    assert zoo.representations.nbytes.item() > 2.6e9
+    with connect(workers=1, memory="2GB") as client:
+        process = client.run(os.getpid)
+        result = dask_svcca.compare(zoo, large_folder / "comparison.zarr", client=client).load()
+        (peak,) = client.run(peak_memory).values()
+        # Dask starts another worker where it has killed one.
+        assert client.run(os.getpid) == process
+    assert peak < 1.5e9
+    assert abs(result.svcca.item() - 1) < 1e-6
+    # Of 64 channels, 32 carry signal at all 1,024 frequencies.
+    assert 0.98 < result.rank_a.item() / (signals * size**2) <= 1

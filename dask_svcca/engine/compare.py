@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,17 +19,18 @@ import psutil
 from dask_svcca.engine import run
 from dask_svcca.engine.subspace import compute_subspace
 from dask_svcca.engine.tile import compute_tile
-from dask_svcca.errors import InvalidActivationsError, StoreFormatError
+from dask_svcca.errors import FewSamplesWarning, InvalidActivationsError, ParametersChangedError, StoreFormatError
 from dask_svcca.plan.comparison import PROCESS_BYTES, Plan, choose_group, choose_rows, make_plan
-from dask_svcca.plan.parameters import Convolutional, Match, Parameters, Precision, Sequential, make_parameters
+from dask_svcca.plan.keep import Sizes, kept_sizes, smaller_tile
+from dask_svcca.plan.parameters import Convolutional, Keep, Match, Parameters, Precision, Sequential, make_parameters
 from dask_svcca.plan.readings import choose_reading
 from dask_svcca.plan.selection import Pairs, select_pairs
 from dask_svcca.plan.tasks import Job, SubspaceReport, TileReport, subspace_place
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.comparison import ComparisonStore, open_comparison
-from dask_svcca.stores.subspaces import read_record
+from dask_svcca.stores.subspaces import SubspaceRecord, read_record
 from dask_svcca.stores.zoo import Representation, frame_of
-from dask_svcca.variables import PairStatus
+from dask_svcca.variables import VALUED, PairStatus
 
 if TYPE_CHECKING:
     import distributed
@@ -42,6 +45,9 @@ Stage = Literal["subspaces", "tiles"]
 Progress = Callable[[Stage, int, int], None]
 """Called with the stage, how many tasks of it are done, and how many there are."""
 
+
+SAMPLES_PER_DIRECTION = 5
+"""Fewer are warned of: at five, two independent representations of equally many directions score 0.39."""
 
 USABLE_SHARE = 0.75
 """Of the memory limit of a worker; Dask pauses a worker at 80 %."""
@@ -64,6 +70,8 @@ class Outcome:
         Seconds that tasks spent in each stage, over all workers.
     bytes_read : int
         Of activations.
+    few_samples : dict of str to (int, int)
+        Representations with fewer than five samples a kept direction, and how many they have of either.
     """
 
     plan: Plan
@@ -73,6 +81,7 @@ class Outcome:
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     bytes_read: int = 0
+    few_samples: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def compare(
@@ -88,6 +97,7 @@ def compare(
     spatial_size: Sequence[int] | None = None,
     mask: str | None = None,
     precision: Precision = "float32",
+    keep: Keep | Sequence[Keep] = (),
     pairs: Pairs = "all",
     client: distributed.Client | None = None,
 ) -> xr.Dataset:
@@ -119,12 +129,17 @@ def compare(
     positions : str
         Which positions or tokens are samples, under ``positions``: ``all``, ``regular N`` or ``random N``.
     spatial_size : sequence of int, optional
-        Resample all convolutional layers to this size, under ``positions``; without, only layers of equal sizes
-        have samples in common.
+        Resample convolutional layers with as many axes to this size, under ``positions``; without, only layers of
+        equal sizes have samples in common.
     mask : str, optional
         Coordinate of the zoo, (example, token), true for tokens that count: padding is left out.
     precision : {"float32", "float64"}
         Of scores and their products. Correlations are right to about 1e-7 and 1e-12.
+    keep : {"correlations", "frequencies"} or sequence of these
+        What to store of every pair beside its measures. ``correlations``: all canonical correlations of the kept
+        directions, (representation_a, representation_b, component). ``frequencies``: of convolutional layers under
+        ``dft``, their mean at each spatial frequency, ``svcca_by_frequency`` (representation_a, representation_b,
+        frequency_y, frequency_x).
     pairs : str, or boolean matrix
         Which pairs: see `dask_svcca.plan.selection.select_pairs`.
     client : distributed.Client, optional
@@ -144,6 +159,11 @@ def compare(
     InvalidActivationsError
         Where the zoo is empty. A representation that cannot be compared does not raise: variable ``problem_a`` of
         the result has the reason, and ``pair_status`` says ``failed`` for its pairs.
+
+    Warns
+    -----
+    FewSamplesWarning
+        For representations with fewer than five samples a kept direction: ``null_svcca`` says what chance gives them.
 
     Examples
     --------
@@ -167,8 +187,11 @@ def compare(
         spatial_size=spatial_size,
         mask=mask,
         precision=precision,
+        keep=keep,
     )
-    run_comparison(zoo, store, parameters, pairs=pairs, client=client)
+    outcome = run_comparison(zoo, store, parameters, pairs=pairs, client=client)
+    if outcome.few_samples:
+        warnings.warn(_describe_few_samples(outcome), FewSamplesWarning, stacklevel=2)
     return open_comparison(store)
 
 
@@ -203,6 +226,8 @@ def run_comparison(
     comparison = _open_or_create(zoo, store, parameters, workers)
     plan, entries = _plan(zoo, comparison, parameters, pairs, workers, memory)
     _register(comparison, entries)
+    if plan.tiles and "correlations" in plan.kept:
+        comparison.resize_components(max(*plan.kept["correlations"], *comparison.kept["correlations"]))
     job = Job(
         run=uuid.uuid4().hex[:12],
         zoo=_reference(zoo.root),
@@ -233,10 +258,12 @@ def run_comparison(
     try:
         run.run_graph(graph, keys, on_done, client)
     finally:
-        outcome.problems = _describe(comparison, entries, outcome.problems)
+        records = _records(comparison, entries)
+        outcome.problems = _describe(comparison, entries, records, outcome.problems)
+        outcome.few_samples = _few_samples(entries, records)
         after = comparison.status()
         new = np.triu(after != before)
-        outcome.computed = int((new & (after == PairStatus.DONE)).sum())
+        outcome.computed = int((new & np.isin(after, VALUED)).sum())
         outcome.settled = int(new.sum()) - outcome.computed
         outcome.seconds = time.perf_counter() - started
         if outcome.computed:
@@ -318,11 +345,12 @@ def _open_or_create(zoo: Zoo, store: StoreLike, parameters: Parameters, workers:
             store,
             parameters=parameters.to_dict(),
             measures=parameters.records,
-            tile=choose_group(len(zoo), workers),
+            tile=_tile_side(zoo.entries(), parameters, workers),
             rows=_rows(zoo.entries(), parameters),
             zoo=str(zoo.root.store_path),
             examples_digest=zoo.examples_digest,
             n_examples=zoo.n_examples,
+            kept=_kept(zoo.entries(), parameters),
         )
     return comparison
 
@@ -371,10 +399,18 @@ def _plan(
         status=status,
         ready=ready,
         parameters=parameters,
-        group=comparison.tile if comparison is not None else choose_group(len(order), workers),
+        group=comparison.tile if comparison is not None else _tile_side(entries, parameters, workers),
         rows=comparison.rows if comparison is not None else _rows(entries, parameters),
         memory=memory,
     )
+    if comparison is not None and "frequencies" in plan.kept:
+        grid, room = plan.kept["frequencies"], comparison.kept["frequencies"]
+        if any(size > there for size, there in zip(grid, room, strict=True)):
+            raise ParametersChangedError(
+                f"the comparison {str(comparison.root.store_path)!r} keeps frequencies of grids up to "
+                f"{' x '.join(map(str, room))}, and the zoo now has one of {' x '.join(map(str, grid))}. Compare into "
+                f"another store"
+            )
     return plan, entries
 
 
@@ -412,6 +448,22 @@ def _check_mask(zoo: Zoo, name: str) -> None:
     )
 
 
+def _kept(entries: Sequence[Representation], parameters: Parameters) -> Sizes:
+    """Sizes of what is kept of every pair."""
+    readings = [choose_reading(entry.dims, entry.shape, parameters) for entry in entries]
+    sizes = kept_sizes(parameters.keep, readings, [entry.shape for entry in entries])
+    if sizes.get("frequencies") == (0, 0):
+        raise InvalidActivationsError(
+            "keep='frequencies' keeps those of layers with height and width, and the zoo has none yet"
+        )
+    return sizes
+
+
+def _tile_side(entries: Sequence[Representation], parameters: Parameters, workers: int) -> int:
+    """Representations along the side of a tile."""
+    return smaller_tile(choose_group(len(entries), workers), _kept(entries, parameters))
+
+
 def _rows(entries: Sequence[Representation], parameters: Parameters) -> int:
     """Samples in a chunk of scores, from the widest representation under its reading."""
     widths = []
@@ -442,14 +494,44 @@ def _register(comparison: ComparisonStore, entries: list[Representation]) -> Non
                 "digest": _text(entry.digest for entry in entries),
             }
         )
-        _describe(comparison, entries)
+        _describe(comparison, entries, _records(comparison, entries))
+
+
+def _records(comparison: ComparisonStore, entries: Sequence[Representation]) -> list[SubspaceRecord | None]:
+    return [read_record(comparison.root, subspace_place(entry.name.path)) for entry in entries]
+
+
+def _few_samples(
+    entries: Sequence[Representation], records: Sequence[SubspaceRecord | None]
+) -> dict[str, tuple[int, int]]:
+    """Representations of few samples, translations of a convolutional layer included, and many kept directions."""
+    found = {}
+    for entry, record in zip(entries, records, strict=True):
+        if record is not None and not record.problem:
+            numbers = record.samples * math.prod(record.grid), record.kept_rank
+            if numbers[0] < SAMPLES_PER_DIRECTION * numbers[1]:
+                found[entry.name.label] = numbers
+    return found
+
+
+def _describe_few_samples(outcome: Outcome) -> str:
+    worst, (samples, directions) = min(outcome.few_samples.items(), key=lambda item: item[1][0] / item[1][1])
+    return (
+        f"{len(outcome.few_samples)} of {outcome.plan.representations} representations have fewer than "
+        f"{SAMPLES_PER_DIRECTION} samples a kept direction, and correlate by chance. Fewest has {worst!r}: "
+        f"{samples} samples, {directions} directions. Use more examples, or a lower variance; null_svcca is what "
+        f"independent ones would score"
+    )
 
 
 def _describe(
-    comparison: ComparisonStore, entries: list[Representation], met: Mapping[str, str] = MappingProxyType({})
+    comparison: ComparisonStore,
+    entries: list[Representation],
+    records: Sequence[SubspaceRecord | None],
+    met: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Write what the subspaces say of the representations, and problems met in this run; return all problems."""
-    records = [read_record(comparison.root, subspace_place(entry.name.path)) for entry in entries]
+    comparison.resize_components(max(0 if record is None else record.kept_rank for record in records))
     problems = [
         (record.problem if record is not None else "") or met.get(entry.name.label, "")
         for entry, record in zip(entries, records, strict=True)

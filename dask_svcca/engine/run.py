@@ -12,6 +12,7 @@ import threadpoolctl
 from dask.callbacks import Callback
 
 from dask_svcca.engine import _process
+from dask_svcca.errors import ClusterError
 
 Graph: TypeAlias = Mapping[str, tuple[Any, ...]]
 OnDone: TypeAlias = Callable[[str, Any], None]
@@ -73,9 +74,14 @@ def _run_distributed(graph: Graph, keys: Sequence[str], on_done: OnDone, client:
             pending.pop(future.key, None)
             on_done(future.key, result)
             del future
-    except BaseException:
+    except BaseException as error:
         # Not client.cancel(): it takes the scheduler's side of this client down where a task in between, that nobody
         # asked for by name, depends on one that is cancelled.
         for future in pending.values():
             future.release()
+        if isinstance(error, distributed.KilledWorker):
+            raise ClusterError(
+                f"the workers that ran {error.task!r} died, the last of them at {error.last_worker.address}: most "
+                f"likely they had too little memory. Use fewer workers with more memory each; what is finished is kept"
+            ) from error
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -145,7 +146,7 @@ def make_subspace(job: Job, task: SubspaceTask, samples: Samples, comparison: za
     mean, basis, writer = (_by_samples if dual else _by_neurons)(job, task, samples, comparison)
     arrays: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]
     arrays = {"mean": (("neuron",), mean), "spectrum": (("direction",), basis.spectrum)}
-    if not dual:
+    if len(basis.loadings):
         arrays["loadings"] = (("neuron", "direction"), basis.loadings)
     if task.reading.grid:
         frequency = half_plane(task.reading.grid).frequency
@@ -193,7 +194,7 @@ def _by_neurons(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr
             multiplicity=task.reading.multiplicity,
             variance=job.parameters.variance,
             epsilon=samples.epsilon,
-            leading_only=job.parameters.leading_only,
+            leading_only=job.leading_only,
         )
     writer = _writer(job, task, comparison, basis, found.count, complex_scores=np.iscomplexobj(found.scatter))
     runs = [columns for _, columns in blocks_of(basis.block)]
@@ -270,12 +271,25 @@ def _by_samples(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr
         float(np.square(mean[low < high]).max(initial=0.0)),
         variance=job.parameters.variance,
         epsilon=samples.epsilon,
-        leading_only=job.parameters.leading_only,
+        leading_only=job.leading_only,
     )
+    if job.with_loadings:
+        basis = replace(basis, loadings=_loadings(samples, mean, basis, scores))
     writer = _writer(job, task, comparison, basis, count, complex_scores=False)
     for chunk_index, start in enumerate(range(0, count, writer.rows)):
         writer.write_scores(chunk_index, scores[start : start + writer.rows])
     return mean, basis, writer
+
+
+def _loadings(samples: Samples, mean: InexactArray, basis: Eigenbasis, scores: FloatArray) -> InexactArray:
+    """Loadings of directions that came from the samples alone, by another pass over the activations."""
+    loadings: npt.NDArray[Any] = np.zeros((samples.neurons, scores.shape[1]))
+    start = 0
+    for chunk in samples:
+        loadings += (chunk[:, 0] - mean).T @ scores[start : start + len(chunk)]
+        start += len(chunk)
+    loadings /= np.sqrt(basis.spectrum)
+    return loadings
 
 
 def _sample_gram(samples: Samples, mean: InexactArray, count: int, budget: int) -> FloatArray:

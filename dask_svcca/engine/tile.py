@@ -11,14 +11,17 @@ import numpy as np
 import scipy.sparse
 
 from dask_svcca.engine import _process
+from dask_svcca.engine.kept import Correlations, FrequencyMeans, nothing_kept
+from dask_svcca.engine.kept import finish as finish_kept
 from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.kernels.pairs import PairStack, Side
 from dask_svcca.measures import Measure, Need, Own, PairTotals, Totals
+from dask_svcca.plan.keep import COPIES
 from dask_svcca.plan.readings import Meeting, meet
 from dask_svcca.plan.tasks import Job, TileReport, TileTask, subspace_place
 from dask_svcca.stores import _io
 from dask_svcca.stores.subspaces import SubspaceRecord, read_loadings, read_record, read_spectrum
-from dask_svcca.variables import PAIR_STATUS, VALUED, PairStatus
+from dask_svcca.variables import KEPT_VARIABLES, PAIR_STATUS, VALUED, PairStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import zarr
 
+    from dask_svcca.engine.kept import Keeper, Values
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid, SharedFrequency
 
@@ -158,17 +162,21 @@ def _compute_tile(job: Job, task: TileTask, seconds: dict[str, float]) -> TileRe
     status = np.asarray(status_array[a, b])
     wanted = asked & (status == PairStatus.MISSING)
     if wanted.any():
-        update, values = _tile(job, task, stores.comparison, wanted)
+        kept_arrays: dict[str, zarr.Array[Any]] = {
+            name: stores.variable(KEPT_VARIABLES[name].name) for name in job.parameters.keep
+        }
+        kept = nothing_kept(shape, {name: array.shape[2:] for name, array in kept_arrays.items()})
+        update, values = _tile(job, task, stores.comparison, wanted, kept)
         valued = np.isin(update, VALUED)
         status = np.where(update != PairStatus.MISSING, update, status)
         with _process.timed("write"):
-            for measure in job.measures:
-                array = stores.variable(measure.name)
-                straight, mirrored = values[measure.name]
+            results = [(stores.variable(m.name), *values[m.name]) for m in job.measures]
+            results += [(kept_arrays[name], found, found) for name, found in kept.items()]
+            for array, straight, mirrored in results:
                 # The mirror image first: a tile counts as done by its own status, which is written last of all.
                 if task.row != task.column:
-                    array[b, a] = np.where(valued.T, mirrored.T, np.asarray(array[b, a]))
-                array[a, b] = np.where(valued, straight, np.asarray(array[a, b]))
+                    _put(array, (b, a), mirrored.swapaxes(0, 1), valued.T)
+                _put(array, (a, b), straight, valued)
             if task.row != task.column:
                 status_array[b, a] = status.T
             status_array[a, b] = status
@@ -184,13 +192,24 @@ def _compute_tile(job: Job, task: TileTask, seconds: dict[str, float]) -> TileRe
     )
 
 
+def _put(
+    array: zarr.Array[Any], place: tuple[slice, slice], values: npt.NDArray[Any], valued: npt.NDArray[np.bool_]
+) -> None:
+    """Write the values of some pairs of a tile, and leave the others as they are."""
+    if not valued.all():
+        chosen = valued.reshape(valued.shape + (1,) * (values.ndim - 2))
+        values = np.where(chosen, values, np.asarray(array[place]))
+    array[place] = values
+
+
 def _tile(
-    job: Job, task: TileTask, root: zarr.Group, wanted: npt.NDArray[np.bool_]
+    job: Job, task: TileTask, root: zarr.Group, wanted: npt.NDArray[np.bool_], kept: Values
 ) -> tuple[npt.NDArray[np.uint8], dict[str, tuple[FloatArray, FloatArray]]]:
     """What becomes of the wanted pairs, `PairStatus.MISSING` for the others, and the values of those done.
 
-    Values come twice: of a with b, and of b with a; both (a, b).
+    Values come twice: of a with b, and of b with a; both (a, b). What is kept is put into the arrays for it.
     """
+    memory = max(0, job.memory - COPIES * sum(array.nbytes for array in kept.values()))
     diagonal = task.row == task.column
     records_a = _records(root, task.paths_a)
     records_b = records_a if diagonal else _records(root, task.paths_b)
@@ -217,11 +236,12 @@ def _tile(
                 # Nothing folded could be made: these pairs stay missing, and the report of the fold says why.
                 continue
             same = diagonal and kind_a == kind_b
-            found = pair_values(root, chosen_a, chosen_b, part, meeting, job.measures, job.memory, same=same)
+            found = pair_values(root, chosen_a, chosen_b, part, meeting, job.measures, memory, kept, same=same)
             status[part] = np.where(found.saturated, PairStatus.SATURATED, PairStatus.DONE)[part]
             for name, both in found.values.items():
                 for target, value in zip(values[name], both, strict=True):
                     target[part] = value[part]
+    finish_kept(kept, diagonal=diagonal)
     if diagonal:
         below = np.tri(len(status), k=-1, dtype=np.bool_)
         status = np.where(below, status.T, status)
@@ -279,6 +299,7 @@ def pair_values(
     meeting: Meeting,
     measures: Sequence[Measure],
     memory: int,
+    kept: Values,
     *,
     same: bool,
 ) -> PairValues:
@@ -296,6 +317,8 @@ def pair_values(
     measures : sequence of Measure
     memory : int
         Bytes to stay within, where a single pair fits.
+    kept : dict of str to array
+        Takes what is kept of the pairs; see `dask_svcca.engine.kept`.
     same : bool
         Whether both sides are the same subspaces.
     """
@@ -306,7 +329,12 @@ def pair_values(
     panels_a = list(_panels(root, records_a, memory, loadings=loadings, narrow=narrow))
     panels_b = panels_a if same else list(_panels(root, records_b, memory, loadings=loadings, narrow=narrow))
     buffers = _buffer(panels_a, next(iter(records_a.values()))), _buffer(panels_b, next(iter(records_b.values())))
-    stacks = Stacks(group_a, group_b, meeting, measures, todo)
+    keepers: list[Keeper] = []
+    if "correlations" in kept:
+        keepers.append(Correlations(kept["correlations"], todo, group_a.kept_ranks, group_b.kept_ranks))
+    if "frequencies" in kept:
+        keepers.append(FrequencyMeans(kept["frequencies"], todo, records_a, records_b, meeting))
+    stacks = Stacks(group_a, group_b, meeting, measures, keepers, todo)
     for panel_a in panels_a:
         for panel_b in panels_b:
             if todo[np.ix_(panel_a.members, panel_b.members)].any():
@@ -322,6 +350,13 @@ def pair_values(
         translations = max(math.prod(record.grid) for record in (first, next(iter(records_b.values()))))
     pairs = PairTotals(first.samples, translations, norms)
     turned = PairTotals(first.samples, translations, norms.T)
+    return _values(group_a, group_b, stacks, measures, pairs, turned)
+
+
+def _values(
+    group_a: Group, group_b: Group, stacks: Stacks, measures: Sequence[Measure], pairs: PairTotals, turned: PairTotals
+) -> PairValues:
+    """Values from the sums over all blocks."""
     found = {}
     for measure in measures:
         a, b = group_a.totals(measure), group_b.totals(measure)
@@ -332,7 +367,7 @@ def pair_values(
             turned_sums = stacks.reversed_sums[measure.name].transpose(1, 0, 2)
             value = measure.value(turned_sums, _upright(b), _across(a), turned)
             found[measure.name] = straight, _within(value, measure).T
-    saturated = np.zeros(todo.shape, dtype=np.bool_)
+    saturated = np.zeros(pairs.row_norms.shape, dtype=np.bool_)
     # Of the directions that the threshold keeps, where a measure looks at those; else of all.
     for measure in sorted((m for m in measures if m.name in {"spurious", "spurious_cca"}), key=lambda m: m.name)[:1]:
         ranks = np.minimum.outer(group_a.totals(measure).rank, group_b.totals(measure).rank)
@@ -392,6 +427,7 @@ class Group:
         self._totals: dict[tuple[str, Own], Totals] = {}
         self._block_loadings: dict[int, InexactArray] = {}
         self._whole = self._sum_up("all", lambda _spectrum, _weights: 0.0)
+        self.kept_ranks = self._sum_up("kept", lambda _spectrum, _weights: 0.0).rank
         self.neurons = max(record.neurons for record in records.values()) if self._with_loadings else 0
 
     def class_spectra(self, members: Sequence[Run]) -> FloatArray:
@@ -536,10 +572,10 @@ def _couplings(
 
 def _widened(left: InexactArray, right: InexactArray) -> Iterator[tuple[InexactArray, InexactArray]]:
     """Both operands in double precision, a run of samples at a time."""
-    wide = np.result_type(left.dtype, np.float64)
+    wide_a, wide_b = (np.result_type(side.dtype, np.float64) for side in (left, right))
     for piece in _pieces(left.shape[1]):
-        part = left[:, piece].astype(wide)
-        yield part, part if right is left else right[:, piece].astype(wide)
+        part = left[:, piece].astype(wide_a)
+        yield part, part if right is left else right[:, piece].astype(wide_b)
 
 
 class Stacks:
@@ -554,9 +590,16 @@ class Stacks:
     """
 
     def __init__(
-        self, a: Group, b: Group, meeting: Meeting, measures: Sequence[Measure], todo: npt.NDArray[np.bool_]
+        self,
+        a: Group,
+        b: Group,
+        meeting: Meeting,
+        measures: Sequence[Measure],
+        keepers: Sequence[Keeper],
+        todo: npt.NDArray[np.bool_],
     ) -> None:
         self.meeting = meeting
+        self._keepers = keepers
         self._groups = a, b
         self._measures = measures
         self._todo = todo
@@ -593,7 +636,7 @@ class Stacks:
                 members_b=members_b[columns[part]],
                 spectra_a=a.class_spectra(class_a)[rows[part]],
                 spectra_b=b.class_spectra(class_b)[columns[part]],
-                multiplicity=frequency.multiplicity,
+                frequency=frequency,
             )
             self._pieces.setdefault(key, []).append(piece)
             self._bytes[key] = self._bytes.get(key, 0) + wide * piece.coupling.size
@@ -615,7 +658,8 @@ class Stacks:
         a, b = self._groups
         members_a = np.concatenate([piece.members_a for piece in pieces])
         members_b = np.concatenate([piece.members_b for piece in pieces])
-        weights = np.repeat([piece.multiplicity for piece in pieces], [len(piece.members_a) for piece in pieces])
+        counts = [len(piece.members_a) for piece in pieces]
+        weights = np.repeat([piece.frequency.multiplicity for piece in pieces], counts)
         coupling = np.concatenate([piece.coupling for piece in pieces])
         every = PairStack(
             coupling.astype(np.result_type(coupling.dtype, np.float64), copy=False),
@@ -625,6 +669,10 @@ class Stacks:
             is_complex=key.is_complex,
         )
         leading = every.leading(*key.kept)
+        for keeper in self._keepers:
+            for piece, stop in zip(pieces, np.cumsum(counts), strict=True):
+                part = leading.correlations[stop - len(piece.members_a) : stop]
+                keeper.add(piece.members_a, piece.members_b, part, piece.frequency)
         with _process.timed("singular values"):
             for measure in self._measures:
                 stack = leading if measure.directions == "kept" else every
@@ -660,4 +708,4 @@ class _Piece:
     members_b: IntArray
     spectra_a: FloatArray
     spectra_b: FloatArray
-    multiplicity: int
+    frequency: SharedFrequency

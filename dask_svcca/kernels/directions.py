@@ -52,6 +52,8 @@ class Aligned:
         From the centred neurons to the directions.
     directions_a, directions_b : (row, component)
         Up to a rotation of the samples.
+    loads_a, loads_b : (neuron, component)
+        From the directions back to the neurons: ``directions @ loads.conj().T``.
     """
 
     values: FloatArray
@@ -59,6 +61,8 @@ class Aligned:
     coefficients_b: InexactArray
     directions_a: InexactArray
     directions_b: InexactArray
+    loads_a: InexactArray
+    loads_b: InexactArray
 
 
 def principal_directions(
@@ -104,18 +108,14 @@ def principal_directions(
     (array([4.242641]), False)
     """
     found = [np.linalg.svd(block, full_matrices=False) for block in blocks]
-    largest = max(float(values.max(initial=0.0)) for _, values, _ in found)
-    # In units of the largest, so that no square overflows or vanishes.
-    unit = largest or 1.0
-    total = max(float(np.linalg.norm(values / unit)) for _, values, _ in found)
+    values = [singular for _, singular, _ in found]
+    total = max(float(np.linalg.norm(singular)) for singular in values)
     size = max(*(max(block.shape) for block in blocks), *np.sqrt(limits))
-    with np.errstate(over="ignore"):
-        floor = max(epsilon * max(total, offset / unit), float(size) * np.finfo(np.float64).eps)
-    ranks = [
-        min(int((values / unit > floor).sum()), limit) for (_, values, _), limit in zip(found, limits, strict=True)
-    ]
+    largest = max(float(singular.max(initial=0.0)) for singular in values)
+    floor = max(epsilon * max(total, offset), float(size) * np.finfo(np.float64).eps * largest)
+    ranks = [min(int((singular > floor).sum()), limit) for singular, limit in zip(values, limits, strict=True)]
     owner = np.repeat(np.arange(len(blocks)), ranks)
-    spectrum = np.concatenate([(values[:rank] / unit) ** 2 for (_, values, _), rank in zip(found, ranks, strict=True)])
+    spectrum = np.concatenate([singular[:rank] ** 2 for singular, rank in zip(values, ranks, strict=True)])
     kept = leading_directions(spectrum, weights[owner], variance)
     return [
         _principal(block, *decomposition, count=int(kept[owner == index].sum()))
@@ -159,13 +159,16 @@ def canonical_directions(a: Principal, b: Principal) -> Aligned:
     (basis_a, weights_a), (basis_b, weights_b) = _orthonormal(a), _orthonormal(b)
     u, correlations, v = _svd(basis_a.conj().T @ basis_b)
     coefficients_a, coefficients_b = weights_a @ u, weights_b @ v
-    phase = _phase(coefficients_a)
+    phase = phases(coefficients_a)
+    directions_a, directions_b = basis_a @ u * phase, basis_b @ v * phase
     return Aligned(
         np.clip(correlations, 0.0, 1.0),
         coefficients_a * phase,
         coefficients_b * phase,
-        basis_a @ u * phase,
-        basis_b @ v * phase,
+        directions_a,
+        directions_b,
+        a.rows.conj().T @ directions_a,
+        b.rows.conj().T @ directions_b,
     )
 
 
@@ -197,8 +200,34 @@ def covariance_directions(a: Principal, b: Principal) -> Aligned:
     scores_a, scores_b = a.left * a.singular, b.left * b.singular
     u, values, v = _svd(scores_a.conj().T @ scores_b)
     coefficients_a, coefficients_b = a.loadings @ u, b.loadings @ v
-    phase = _phase(coefficients_a)
-    return Aligned(values, coefficients_a * phase, coefficients_b * phase, scores_a @ u * phase, scores_b @ v * phase)
+    phase = phases(coefficients_a)
+    coefficients_a, coefficients_b = coefficients_a * phase, coefficients_b * phase
+    directions_a, directions_b = scores_a @ u * phase, scores_b @ v * phase
+    return Aligned(values, coefficients_a, coefficients_b, directions_a, directions_b, coefficients_a, coefficients_b)
+
+
+def own_directions(a: Principal, b: Principal) -> Aligned:  # noqa: ARG001 - as the others, of a pair
+    """Principal component analysis of one block: of a alone.
+
+    Returns
+    -------
+    Aligned
+        Values are eigenvalues of the scatter; coefficients are orthonormal; both sides are the same.
+
+    References
+    ----------
+    Pearson (1901), On lines and planes of closest fit to systems of points in space, Philosophical Magazine 2.
+
+    Examples
+    --------
+    >>> options = dict(limits=[2], weights=np.ones(1, int), variance=None, offset=0.0, epsilon=2e-16)
+    >>> [a] = principal_directions([np.array([[1.0], [-1.0], [0.0]])], **options)
+    >>> own_directions(a, a).values.round(12)
+    array([2.])
+    """
+    phase = phases(a.loadings)
+    coefficients, directions = a.loadings * phase, a.left * a.singular * phase
+    return Aligned(a.singular**2, coefficients, coefficients, directions, directions, coefficients, coefficients)
 
 
 def _svd(coupling: InexactArray) -> tuple[InexactArray, FloatArray, InexactArray]:
@@ -216,9 +245,9 @@ def _orthonormal(principal: Principal) -> tuple[InexactArray, InexactArray]:
     Of all directions of the neurons together any basis will do: with each neuron scaled to one length first, neurons
     of very different scales cost no accuracy.
     """
-    lengths = np.abs(principal.rows).max(axis=0, initial=0.0)
     if not principal.whole:
         return principal.left, principal.loadings / principal.singular
+    lengths = np.abs(principal.rows).max(axis=0, initial=0.0)
     lengths = np.where(lengths > 0, lengths, 1.0)
     count = len(principal.singular)
     left, values, right = np.linalg.svd(principal.rows / lengths, full_matrices=False)
@@ -226,8 +255,8 @@ def _orthonormal(principal: Principal) -> tuple[InexactArray, InexactArray]:
     return left[:, :count], weights
 
 
-def _phase(coefficients: InexactArray) -> InexactArray:
-    """What makes the largest coefficient of each component real and positive."""
+def phases(coefficients: InexactArray) -> InexactArray:
+    """What makes the largest coefficient of each component real and positive, (component,)."""
     if not coefficients.size:
         return np.ones(coefficients.shape[1])
     largest = np.take_along_axis(coefficients, np.abs(coefficients).argmax(axis=0)[np.newaxis], axis=0)[0]

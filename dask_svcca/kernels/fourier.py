@@ -173,14 +173,40 @@ def shared_frequencies(grid_a: Grid, grid_b: Grid) -> tuple[SharedFrequency, ...
         return (SharedFrequency(0, 0, conjugate=False, multiplicity=1),)
     if len(grid_a) != len(grid_b):
         raise ValueError(f"grids {grid_a} and {grid_b} have different numbers of axes")
+    return tuple(SharedFrequency(*key, multiplicity=len(found)) for key, found in _shared_plane(grid_a, grid_b))
+
+
+def plane_frequencies(grid_a: Grid, grid_b: Grid) -> tuple[IntArray, ...]:
+    """Frequencies of the full plane that each of the shared ones stands for.
+
+    Parameters
+    ----------
+    grid_a, grid_b : tuple of int
+        Of equally many axes, and not of dense layers.
+
+    Returns
+    -------
+    tuple of (multiplicity, axes)
+        Signed indices, in the order of `shared_frequencies`.
+
+    Examples
+    --------
+    >>> [found[:, 0].tolist() for found in plane_frequencies((4,), (8,))]
+    [[0], [-1, 1], [-2]]
+    """
+    return tuple(np.array(found) for _, found in _shared_plane(grid_a, grid_b))
+
+
+@lru_cache(maxsize=64)
+def _shared_plane(grid_a: Grid, grid_b: Grid) -> tuple[tuple[tuple[int, int, bool], tuple[tuple[int, ...], ...]], ...]:
+    """Frequencies that both grids have, by their places in the half planes and whether one is its conjugate there."""
     common = tuple(map(min, grid_a, grid_b))
     place_a, place_b = _places(grid_a), _places(grid_b)
-    counts: dict[tuple[int, int, bool], int] = {}
+    found: dict[tuple[int, int, bool], list[tuple[int, ...]]] = {}
     for frequency in itertools.product(*(range(-(size // 2), (size + 1) // 2) for size in common)):
         (a, flipped_a), (b, flipped_b) = place_a[frequency], place_b[frequency]
-        key = (a, b, flipped_a != flipped_b)
-        counts[key] = counts.get(key, 0) + 1
-    return tuple(SharedFrequency(*key, multiplicity=count) for key, count in sorted(counts.items()))
+        found.setdefault((a, b, flipped_a != flipped_b), []).append(frequency)
+    return tuple((key, tuple(frequencies)) for key, frequencies in sorted(found.items()))
 
 
 def _places(grid: Grid) -> dict[tuple[int, ...], tuple[int, bool]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dask_svcca.errors import MemoryLimitError
+from dask_svcca.measures import needs_loadings
+from dask_svcca.plan.keep import COPIES, Sizes, kept_sizes, pair_bytes
 from dask_svcca.plan.readings import choose_reading, divides
 from dask_svcca.plan.tasks import SubspaceTask, TileTask
 from dask_svcca.variables import PairStatus
@@ -51,6 +53,8 @@ class Plan:
         Activations, once.
     subspace_bytes, tile_bytes : int
         Most memory a task of either kind takes, beyond its process.
+    kept : dict of str to tuple of int
+        What is kept of every pair beside its measures, and the sizes of its dims behind those of the pair.
     """
 
     representations: int
@@ -63,6 +67,7 @@ class Plan:
     bytes_to_read: int
     subspace_bytes: int
     tile_bytes: int
+    kept: Sizes = field(default_factory=dict)
 
     @property
     def tasks(self) -> int:
@@ -84,6 +89,7 @@ class Plan:
             "bytes_per_subspace_task": self.subspace_bytes,
             "bytes_per_tile_task": self.tile_bytes,
             "bytes_per_process": PROCESS_BYTES,
+            "bytes_kept_per_pair": pair_bytes(self.kept),
         }
 
     def __str__(self) -> str:
@@ -99,6 +105,8 @@ class Plan:
             ("bytes to read", f"{self.bytes_to_read / 1e6:,.1f} MB of activations"),
             ("memory per task", memory),
         ]
+        if self.kept:
+            rows.append(("kept", f"up to {pair_bytes(self.kept):,} bytes a pair, before compression"))
         return "\n".join(f"{name:<16} {text}" for name, text in rows)
 
 
@@ -129,7 +137,9 @@ def choose_rows(directions: int, itemsize: int) -> int:
     return max(256, SCORE_CHUNK_BYTES // (directions * itemsize))
 
 
-def subspace_memory(reading: Reading, *, shape: Sequence[int], chunk_rows: int, rows: int, dtype: np.dtype[Any]) -> int:
+def subspace_memory(
+    reading: Reading, *, shape: Sequence[int], chunk_rows: int, rows: int, dtype: np.dtype[Any], loadings: bool
+) -> int:
     """Memory of one subspace task in bytes, without what it may keep between its two passes.
 
     Parameters
@@ -143,6 +153,8 @@ def subspace_memory(reading: Reading, *, shape: Sequence[int], chunk_rows: int, 
         Samples in a chunk of scores.
     dtype : numpy.dtype
         Of the activations.
+    loadings : bool
+        Whether a measure needs loadings, so that they are formed however many neurons there are.
     """
     blocks, neurons = len(reading.multiplicity), reading.neurons(shape[-1])
     samples = reading.samples(shape[0])
@@ -155,19 +167,20 @@ def subspace_memory(reading: Reading, *, shape: Sequence[int], chunk_rows: int, 
     scores = 2 * min(samples, rows) * directions * itemsize
     if blocks == 1 and neurons > samples:
         # The Gram matrix of the samples, its eigenvectors, and what the eigensolver works in.
-        square = 4 * samples * samples * 8
+        square = 4 * samples * samples * 8 + (2 * neurons * samples * 8 if loadings else 0)
     else:
         # Scatter of the chunk and of all, eigenvectors, and what the eigensolver works in.
         square = 5 * blocks * neurons * neurons * itemsize
     return 2 * stored + 3 * read + square + scores
 
 
-def pair_memory(reading: Reading, *, shape: Sequence[int], rows: int, precision: str) -> int:
+def pair_memory(reading: Reading, *, shape: Sequence[int], rows: int, precision: str, loadings: bool) -> int:
     """Memory in bytes of the smallest piece of a tile: a representation against another like it."""
     samples, neurons = reading.samples(shape[0]), reading.neurons(shape[-1])
     blocks, width = len(reading.multiplicity), min(neurons, samples)
     itemsize = np.dtype(precision).itemsize * (2 if reading.grid else 1)
-    return blocks * width * (width * 3 * itemsize + 2 * min(rows, samples) * itemsize)
+    loaded = 2 * neurons * (16 if reading.grid else 8) if loadings else 0
+    return blocks * width * (width * 3 * itemsize + 2 * min(rows, samples) * itemsize + loaded)
 
 
 def needed_folds(grids: Sequence[Grid], missing: BoolMatrix) -> dict[int, tuple[Grid, ...]]:
@@ -239,6 +252,7 @@ def make_plan(
         for dims, shape in zip(representations["dims"], representations["shape"], strict=True)
     ]
     folds = needed_folds([reading.grid for reading in readings], missing) if parameters.match == "fold" else {}
+    loadings = needs_loadings(parameters.records)
     subspaces, subspace_bytes = [], 0
     for index, (label, row) in enumerate(representations.iterrows()):
         for grid in ((), *folds.get(index, ())):
@@ -246,7 +260,12 @@ def make_plan(
                 continue
             reading = replace(readings[index], grid=grid) if grid else readings[index]
             size = subspace_memory(
-                reading, shape=row["shape"], chunk_rows=rows_per_chunk[index], rows=rows, dtype=np.dtype(row["dtype"])
+                reading,
+                shape=row["shape"],
+                chunk_rows=rows_per_chunk[index],
+                rows=rows,
+                dtype=np.dtype(row["dtype"]),
+                loadings=loadings,
             )
             _must_fit(f"the subspace of {label!r}, an array of shape {row['shape']},", size, memory)
             subspace_bytes = max(subspace_bytes, size)
@@ -260,9 +279,11 @@ def make_plan(
             if missing[a, b].any():
                 mask = np.packbits(missing[a, b]).tobytes()
                 tiles.append(TileTask(first // group, second // group, tuple(paths[a]), tuple(paths[b]), mask))
+    kept = kept_sizes(parameters.keep, readings, list(representations["shape"]))
+    kept_bytes = COPIES * min(group, count) ** 2 * pair_bytes(kept)
     smallest = max(
         (
-            pair_memory(reading, shape=shape, rows=rows, precision=parameters.precision)
+            kept_bytes + pair_memory(reading, shape=shape, rows=rows, precision=parameters.precision, loadings=loadings)
             for reading, shape in set(zip(readings, map(tuple, representations["shape"]), strict=True))
         ),
         default=0,
@@ -280,6 +301,7 @@ def make_plan(
         bytes_to_read=int(representations["nbytes"].to_numpy()[needed & ~ready].sum()),
         subspace_bytes=subspace_bytes,
         tile_bytes=max(smallest, memory - PROCESS_BYTES) if tiles else 0,
+        kept=kept,
     )
 
 

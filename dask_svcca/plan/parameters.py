@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from dask_svcca.measures import Measure, find_measures, with_companions
+from dask_svcca.variables import KEPT_VARIABLES
 
 Convolutional = Literal["dft", "mean", "positions", "flatten"]
 Sequential = Literal["mean", "positions", "last"]
 Match = Literal["crop", "fold"]
 Precision = Literal["float32", "float64"]
+Keep = Literal["correlations", "frequencies"]
 _CHOICES = {
     "conv": get_args(Convolutional),
     "match": get_args(Match),
@@ -38,11 +40,14 @@ class Parameters:
     positions : str
         Under ``positions``, which: ``all``, ``regular N`` or ``random N``.
     spatial_size : tuple of int or None
-        Under ``positions``, sizes that all convolutional layers are resampled to.
+        Under ``positions``, sizes that convolutional layers with as many axes are resampled to.
     mask : str or None
         Coordinate of the zoo, (example, token), that is true for tokens that count.
     precision : {"float32", "float64"}
         Of scores and their products.
+    keep : tuple of {"correlations", "frequencies"}
+        What to store of every pair beside its measures: all canonical correlations, or their mean at each spatial
+        frequency.
     """
 
     measures: tuple[str, ...] = ("svcca",)
@@ -54,6 +59,7 @@ class Parameters:
     spatial_size: tuple[int, ...] | None = None
     mask: str | None = None
     precision: Precision = "float32"
+    keep: tuple[Keep, ...] = ()
 
     def __post_init__(self) -> None:
         if self.variance is not None and not 0 < self.variance <= 1:
@@ -65,6 +71,13 @@ class Parameters:
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}; got {value!r}")
+        for name in self.keep:
+            if name not in KEPT_VARIABLES:
+                raise ValueError(f"keep is some of {', '.join(map(repr, KEPT_VARIABLES))}; got {name!r}")
+        if "frequencies" in self.keep and self.conv != "dft":
+            raise ValueError(
+                f"keep='frequencies' needs conv='dft', which splits layers by frequency; got {self.conv!r}"
+            )
         if not re.fullmatch(r"all|(regular|random) [1-9][0-9]*", self.positions):
             raise ValueError(f"positions is 'all', 'regular N' or 'random N'; got {self.positions!r}")
         if self.spatial_size is not None and (not self.spatial_size or min(self.spatial_size) < 1):
@@ -75,15 +88,10 @@ class Parameters:
         """The measures themselves, with their companions."""
         return with_companions(find_measures(self.measures))
 
-    @property
-    def leading_only(self) -> bool:
-        """Whether no measure looks beyond the directions that the threshold keeps."""
-        return all(measure.directions == "kept" for measure in self.records)
-
     def to_dict(self) -> dict[str, Any]:
         """JSON values, as stored."""
         size = list(self.spatial_size) if self.spatial_size else None
-        return {**asdict(self), "measures": list(self.measures), "spatial_size": size}
+        return {**asdict(self), "measures": list(self.measures), "spatial_size": size, "keep": list(self.keep)}
 
 
 def make_parameters(measures: str | tuple[str, ...] | list[str], **options: Any) -> Parameters:
@@ -100,4 +108,10 @@ def make_parameters(measures: str | tuple[str, ...] | list[str], **options: Any)
     """
     names = tuple(measure.name for measure in find_measures(measures))
     size = options.pop("spatial_size", None)
-    return Parameters(measures=names, spatial_size=None if size is None else tuple(map(int, size)), **options)
+    keep: Any = options.pop("keep", ())
+    return Parameters(
+        measures=names,
+        spatial_size=None if size is None else tuple(map(int, size)),
+        keep=tuple(sorted({keep} if isinstance(keep, str) else set(keep))),
+        **options,
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dask_svcca.measures import leading_only, needs_loadings
+
 if TYPE_CHECKING:
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.kernels.readings import Reading
@@ -38,6 +40,16 @@ class Job:
     measures: tuple[Measure, ...]
     rows: int
     memory: int
+
+    @property
+    def leading_only(self) -> bool:
+        """Whether no measure looks beyond the directions that the variance threshold keeps."""
+        return leading_only(self.measures)
+
+    @property
+    def with_loadings(self) -> bool:
+        """Whether a measure needs loadings."""
+        return needs_loadings(self.measures)
 
 
 @dataclass(frozen=True, slots=True)

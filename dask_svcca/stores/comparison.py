@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,7 +12,14 @@ import zarr.codecs
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.stores import _io
-from dask_svcca.variables import PAIR_STATUS, REPRESENTATION_VARIABLES, STATUS_ATTRIBUTES, Variable
+from dask_svcca.variables import (
+    FREQUENCY_AXES,
+    KEPT_VARIABLES,
+    PAIR_STATUS,
+    REPRESENTATION_VARIABLES,
+    STATUS_ATTRIBUTES,
+    Variable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,23 +51,32 @@ class ComparisonStore:
         zoo: str,
         examples_digest: str,
         n_examples: int,
+        kept: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
     ) -> Self:
-        """Create a comparison without any representation yet; `extend` adds them."""
+        """Create a comparison without any representation yet; `resize` makes room for some.
+
+        ``kept`` says what is kept of every pair beside its measures, and the sizes of its dims behind those of the
+        pair: see `dask_svcca.plan.keep.kept_sizes`.
+        """
         root = _io.create_root(store, {})
-        for variable, attributes in (
-            *((measure.variable, measure.attributes) for measure in measures),
-            (PAIR_STATUS, {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}),
+        for variable, sizes, attributes in (
+            *((measure.variable, (), measure.attributes) for measure in measures),
+            *((KEPT_VARIABLES[name], sizes, KEPT_VARIABLES[name].attributes) for name, sizes in kept.items()),
+            (PAIR_STATUS, (), {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}),
         ):
             root.create_array(
                 variable.name,
-                shape=(0, 0),
-                chunks=(tile, tile),
+                shape=(0, 0, *sizes),
+                chunks=(tile, tile, *sizes),
                 dtype=variable.dtype,
                 fill_value=variable.fill,
                 compressors=zarr.codecs.ZstdCodec(level=1, checksum=True),
-                dimension_names=AXES,
+                dimension_names=(*AXES, *variable.dims),
                 attributes=attributes,
             )
+        if "frequencies" in kept:
+            for variable, size in zip(FREQUENCY_AXES, kept["frequencies"], strict=True):
+                _write_column(root, variable, variable.name, np.arange(size) - size // 2)
         for variable in REPRESENTATION_VARIABLES:
             for axis in AXES:
                 _write_column(root, variable, axis, np.zeros(0))
@@ -143,18 +160,34 @@ class ComparisonStore:
 
     def resize(self, count: int) -> None:
         """Make room for ``count`` representations; what is there stays."""
-        for _, array in self.root.arrays():
-            if array.ndim == 2:
-                array.resize((count, count))
+        for array in self._pair_arrays():
+            array.resize((count, count, *array.shape[2:]))
+
+    @property
+    def kept(self) -> dict[str, tuple[int, ...]]:
+        """What is kept of every pair beside its measures, and the sizes of its dims behind those of the pair."""
+        return {
+            name: self.array(variable.name).shape[2:]
+            for name, variable in KEPT_VARIABLES.items()
+            if variable.name in self.root
+        }
+
+    def resize_components(self, count: int) -> None:
+        """Make room for so many canonical correlations of a pair, or leave no more; where they are kept."""
+        if "correlations" in self.kept:
+            array = self.array(KEPT_VARIABLES["correlations"].name)
+            array.resize((*array.shape[:2], max(1, count)))
 
     def invalidate(self, rows: npt.NDArray[np.integer[Any]]) -> None:
         """Forget the pairs of some representations, whose activations have changed."""
-        pairs = [array for _, array in self.root.arrays() if array.ndim == 2]
         # The status first: a pair without a value must not say that it has one.
-        for array in sorted(pairs, key=lambda array: array.basename != PAIR_STATUS.name):
+        for array in sorted(self._pair_arrays(), key=lambda array: array.basename != PAIR_STATUS.name):
             for index in rows:
                 array[index, :] = array.fill_value
                 array[:, index] = array.fill_value
+
+    def _pair_arrays(self) -> list[zarr.Array[Any]]:
+        return [array for _, array in self.root.arrays() if array.ndim >= 2]
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The zarr array of a variable."""
@@ -199,7 +232,7 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
 
 def _write_column(root: zarr.Group, variable: Variable, axis: str, values: npt.NDArray[Any]) -> None:
     array = root.create_array(
-        variable.name + axis[-2:],
+        variable.name + (axis[-2:] if variable.kind == "representation" else ""),
         shape=(len(values),),
         chunks=(max(1, len(values)),),
         dtype=variable.dtype,

@@ -1,0 +1,271 @@
+"""The demo as a user runs it: real processes, real signals, and numbers that an independent computation agrees with."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import pytest
+import xarray as xr
+from oracles import svcca
+
+import dask_svcca
+from dask_svcca.demo import PARAMETERS, architectures, find_networks, reading, similarity_to_final
+from dask_svcca.variables import PairStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REPRESENTATIONS = 902
+PAIRS = REPRESENTATIONS * (REPRESENTATIONS + 1) // 2
+PATIENCE = 300
+"""Seconds that anything may take: a machine may be busy, a test must not hang."""
+
+
+def environment() -> dict[str, str]:
+    """That of a user who has activated the virtual environment these tests run in."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def start(*command: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a command as a terminal does, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dask_svcca", *command],
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
+    """Wait for a command; nothing it started may outlive it, and none of it may print a traceback."""
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    deadline = time.monotonic() + 30
+    while left := [p for p in psutil.process_iter() if _is_in_group(p, process.pid)]:
+        assert time.monotonic() < deadline, f"still running: {left}"
+        time.sleep(0.05)
+    return out, err
+
+
+def _is_in_group(process: psutil.Process, group: int) -> bool:
+    try:
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnxruntime")
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def output(folder: Path) -> str:
+    """What the first run prints."""
+    out, err = finish(start("demo", "--workers", "2", folder=folder))
+    assert "Capturing activations: 44 of 44 checkpoints" in err
+    assert "Comparing pairs" in err
+    return out
+
+
+@pytest.fixture
+def zoo(output: str, folder: Path) -> dask_svcca.Zoo:
+    return dask_svcca.open_zoo(folder / "dask-svcca-demo" / "zoo.zarr")
+
+
+@pytest.fixture
+def comparison(output: str, folder: Path) -> Path:
+    return folder / "dask-svcca-demo" / "comparison.zarr"
+
+
+def test_find_networks__are_44_small_files() -> None:
+    files = sorted(find_networks().glob("*/*.onnx"))
+    assert len(files) == 44
+    assert sum(file.stat().st_size for file in files) < 2.5e6
+
+
+def table(*rows: list[float]) -> xr.DataArray:
+    return xr.DataArray(list(rows), dims=("layer", "step"))
+
+
+@pytest.mark.parametrize(
+    ("tables", "beginning"),
+    [
+        ({"a": table([0.9, 1], [0.8, 1], [0.7, 1])}, "Layers closer to the input settle earlier"),
+        ({"a": table([0.7, 1], [0.8, 1], [0.9, 1])}, "Layers closer to the output settle earlier"),
+        ({"a": table([0.9, 1], [0.7, 1], [0.8, 1])}, "Layers closer to the input tend to settle earlier"),
+        (
+            {"a": table([0.9, 1], [0.8, 1], [0.7, 1]), "b": table([0.7, 1], [0.8, 1], [0.9, 1])},
+            "There is no common order in which layers settle",
+        ),
+        (
+            {"a": table([0.9, 1], [0.8, 1], [0.7, 1]), "b": table([0.8, 1], [0.8, 1], [0.8, 1])},
+            "There is no common order in which layers settle",
+        ),
+    ],
+)
+def test_reading__claims_no_more_than_the_numbers(tables: dict[str, xr.DataArray], beginning: str) -> None:
+    assert reading(tables).startswith(f"{beginning}: ")
+
+
+@pytest.mark.slow
+def test_demo__summary(output: str) -> None:
+    assert f"= {REPRESENTATIONS} representations of 500 images" in output
+    assert re.search(rf"compare +\S+ s +{PAIRS:,} pairs, [\d,]+ a second", output)
+    lines = output.splitlines()
+    for architecture, layers in (("cnn", ["relu1", "logits"]), ("resnet", ["relu", "block2.relu2", "logits"])):
+        begin = next(n for n, line in enumerate(lines) if line.startswith(architecture))
+        assert lines[begin].split()[1:] == ["step", "0", "5", "9", "15", "25", "43", "73", "126", "215", "368", "630"]
+        rows = {line.split()[0]: line.split()[1:] for line in lines[begin + 1 : lines.index("", begin)]}
+        assert set(layers) <= rows.keys()
+        assert all(len(values) == 11 and values[-1] == "1.00" for values in rows.values())
+    assert max(map(len, lines[: lines.index("Next:")])) <= 130
+
+
+@pytest.mark.slow
+def test_demo__next_commands_work_as_printed(output: str, folder: Path) -> None:
+    commands = [line.strip() for line in output.split("Next:")[1].splitlines() if line and "#" not in line]
+    assert len(commands) == 3
+    for command in commands:
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) > 5
+
+
+@pytest.mark.slow
+def test_demo__opens_with_xarray_alone(comparison: Path) -> None:
+    # Warnings are errors here.
+    with xr.open_zarr(comparison) as dataset:
+        assert dict(dataset.sizes) == {"representation_a": REPRESENTATIONS, "representation_b": REPRESENTATIONS}
+        labels = {
+            name: dataset["svcca"].coords[name] for name in ("model_a", "checkpoint_a", "layer_a", "step_a", "depth_a")
+        }
+        assert len(set(labels["model_a"].to_numpy())) == 4
+        assert set(labels["step_a"].to_numpy()) == {0, 5, 9, 15, 25, 43, 73, 126, 215, 368, 630}
+        one = dataset["svcca"].sel(
+            representation_a="cnn-s0/step00630/conv1", representation_b="resnet-s1/step00630/block1.conv1"
+        )
+        assert 0 < float(one) < 1
+        values = dataset["svcca"].to_numpy()
+    assert np.isfinite(values).all()
+    np.testing.assert_array_equal(values, values.T)
+    np.testing.assert_allclose(np.diag(values), 1, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_demo__agrees_with_angles_between_subspaces(zoo: dask_svcca.Zoo, comparison: Path) -> None:
+    dataset = dask_svcca.open_comparison(comparison)
+    entries = zoo.entries()
+    for i, j in np.random.default_rng(0).integers(len(entries), size=(10, 2)):
+        # The demo averages over positions.
+        a, b = (
+            zoo[entries[k].name].to_numpy().astype("float64").reshape(500, -1, entries[k].shape[-1]).mean(axis=1)
+            for k in (i, j)
+        )
+        found = dataset["svcca"].sel(representation_a=entries[i].name.label, representation_b=entries[j].name.label)
+        assert float(found) == pytest.approx(svcca(a, b, PARAMETERS.variance), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_similarity_to_final__against_a_loop(comparison: Path) -> None:
+    dataset = dask_svcca.open_comparison(comparison)
+    groups = architectures(dataset)
+    assert groups == {"cnn": ["cnn-s0", "cnn-s1"], "resnet": ["resnet-s0", "resnet-s1"]}
+    found = similarity_to_final(dataset, groups["cnn"])
+    assert found.dims == ("layer", "step")
+    assert found["layer"].to_numpy().tolist()[:3] == ["conv1", "relu1", "conv2"]
+    values = dataset["svcca"].load()
+    for layer, step in [("conv1", 0), ("relu5", 43), ("logits", 368)]:
+        expected = [
+            float(
+                values.sel(
+                    representation_a=f"{model}/step{step:05}/{layer}", representation_b=f"{model}/step00630/{layer}"
+                )
+            )
+            for model in groups["cnn"]
+        ]
+        assert float(found.sel(layer=layer, step=step)) == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+@pytest.mark.slow
+def test_demo__second_run_does_nothing(output: str, folder: Path, comparison: Path) -> None:
+    def written() -> dict[str, int]:
+        files = [*comparison.parent.glob("*.zarr/svcca/c/*/*"), *comparison.parent.glob("zoo.zarr/*/*/*/zarr.json")]
+        return {str(file): file.stat().st_mtime_ns for file in files}
+
+    before = written()
+    assert len(before) > REPRESENTATIONS
+    out, err = finish(start("demo", "--workers", "2", folder=folder))
+    assert written() == before
+    assert re.search(r"capture +\S+ s +nothing to do, all were there", out)
+    assert len(re.findall(r"compare +\S+ s +nothing to do, all there", out)) == 2
+    assert "Comparing pairs" not in err
+    # The same table as the first time.
+    assert out.split("SVCCA")[1] == output.split("SVCCA")[1]
+
+
+@pytest.mark.slow
+def test_compare__interrupted_and_resumed_is_the_same_bit_by_bit(comparison: Path, folder: Path) -> None:
+    store = folder / "interrupted.zarr"
+    command = ("compare", "dask-svcca-demo/zoo.zarr", store.name, "--conv", PARAMETERS.conv, "--workers", "2")
+    process = start(*command, folder=folder)
+    wait_until(lambda: next(store.glob("pair_status/c/*/*"), None), process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = finish(process, status=130)
+    assert "Interrupted. All finished tiles are kept: the same command goes on from there." in err
+    status = dask_svcca.open_comparison(store)["pair_status"].to_numpy()
+    done = int(np.triu(status == PairStatus.DONE).sum())
+    assert 0 < done < PAIRS
+
+    out, _ = finish(start(*command, folder=folder))
+    assert f"Compared {PAIRS - done:,} pairs" in out
+    resumed, whole = dask_svcca.open_comparison(store), dask_svcca.open_comparison(comparison)
+    assert set(resumed.variables) == set(whole.variables)
+    for name in whole.variables:
+        a, b = resumed[name].to_numpy(), whole[name].to_numpy()
+        assert a.tobytes() == b.tobytes() if a.dtype.kind in "fiu" else (a == b).all(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True])
+def test_demo__interrupted_anywhere_leaves_nothing_running(again: bool, tmp_path: Path, folder: Path) -> None:
+    process = start("demo", "--workers", "2", folder=tmp_path)
+    wait_until(lambda: next(tmp_path.glob("dask-svcca-demo/zoo.zarr/*/*/*/zarr.json"), None), process)
+    os.killpg(process.pid, signal.SIGINT)
+    if again:
+        # Someone who cannot wait for the end of the end.
+        os.killpg(process.pid, signal.SIGINT)
+    _, err = finish(process, status=130)
+    assert "All finished layers and tiles are kept" in err

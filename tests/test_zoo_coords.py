@@ -1,0 +1,111 @@
+"""Coordinates of a zoo along examples and tokens, and axes that are not what they seem."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from zarr.storage import MemoryStore
+
+import dask_svcca
+from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+N, TOKENS = 20, 6
+MASK = np.arange(TOKENS) < np.random.default_rng(0).integers(1, TOKENS + 1, size=(N, 1))
+COORDS = {"label": np.arange(N) % 3, "mask": MASK, "word": np.full((N, TOKENS), "a word")}
+
+
+def values(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(N, *shape)).astype("float32")
+
+
+def test_coords__come_back_from_the_store(tmp_path: Path) -> None:
+    dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(N), coords=COORDS)
+    found = dask_svcca.open_zoo(tmp_path / "zoo.zarr").coords
+    assert found.keys() == COORDS.keys()
+    for name, expected in COORDS.items():
+        np.testing.assert_array_equal(found[name], expected)
+    with xr.open_datatree(tmp_path / "zoo.zarr", engine="zarr", consolidated=False) as tree:
+        assert tree["mask"].dims == tree["word"].dims == ("example", "token")
+        assert tree["label"].dims == ("example",)
+        np.testing.assert_array_equal(tree["mask"], MASK)
+
+
+@pytest.mark.parametrize("store", ["folder", "memory"])
+def test_getitem__labels_tokens_where_there_are_as_many(tmp_path: Path, store: str) -> None:
+    x = values(TOKENS, 3)
+    root: Any = MemoryStore() if store == "memory" else tmp_path / "zoo.zarr"
+    with dask_svcca.create_zoo(root, examples=range(N), coords=COORDS) as zoo:
+        zoo.write("net", "1", "tokens", x)
+        zoo.write("net", "1", "longer", values(TOKENS + 1, 3))
+        zoo.write("net", "1", "dense", values(TOKENS))
+        zoo.write("net", "1", "conv", values(TOKENS, 3), dims=("example", "width", "channel"))
+    assert zoo["net", "1", "tokens"].coords["mask"].dims == ("example", "token")
+    np.testing.assert_array_equal(zoo["net", "1", "tokens"].where(lambda tokens: tokens.mask).count(), MASK.sum() * 3)
+    for layer in ("longer", "dense", "conv"):
+        assert set(zoo["net", "1", layer].coords) == {"example", "label"}
+
+
+def test_zoo__is_a_datatree_whatever_the_numbers_of_tokens(tmp_path: Path) -> None:
+    with dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(N), coords={"mask": MASK}) as zoo:
+        zoo.write("net", "1", "tokens", values(TOKENS, 3))
+    options: Any = {"engine": "zarr", "consolidated": False}
+    with xr.open_datatree(tmp_path / "zoo.zarr", **options) as tree:
+        assert tree["net/1/tokens/activations"].dims == ("example", "token", "neuron")
+    zoo.write("net", "1", "longer", values(TOKENS + 1, 3))
+    with xr.open_datatree(tmp_path / "zoo.zarr", drop_variables="mask", **options) as tree:
+        assert tree["net/1/longer/activations"].sizes["token"] == TOKENS + 1
+
+
+@pytest.mark.parametrize(
+    ("coords", "error", "message"),
+    [
+        ({"mask": MASK[1:]}, MismatchedExamplesError, r"coordinate 'mask' has shape \(19, 6\); there are 20 examples"),
+        ({"mask": MASK.T}, MismatchedExamplesError, r"coordinate 'mask' has shape \(6, 20\); there are 20 examples"),
+        ({"label": np.array(3)}, MismatchedExamplesError, r"coordinate 'label' has shape \(\); there are 20 examples"),
+        ({"box": np.zeros((N, 2, 2))}, ValueError, r"one an example and token; 'box' has shape \(20, 2, 2\)"),
+        ({"mask": MASK[:, :0]}, ValueError, r"one an example and token; 'mask' has shape \(20, 0\)"),
+        ({"mask": MASK, "word": MASK[:, 1:]}, ValueError, "must have equally many; they have {'mask': 6, 'word': 5}"),
+    ],
+)
+def test_create_zoo__refuses_coordinates_that_do_not_fit(
+    tmp_path: Path, coords: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(N), coords=coords)
+    assert not (tmp_path / "zoo.zarr").exists()
+
+
+# Channels-first.
+
+
+@pytest.mark.parametrize("shape", [(64, 8, 8), (3, 32, 32), (4, 8, 8), (64, 1, 1)])
+def test_write__refuses_what_looks_channels_first(shape: tuple[int, ...]) -> None:
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(N))
+    message = (
+        rf"'net/1/conv' look channels-first: \({', '.join(map(str, shape))}\)\. Say what the axes are: "
+        r"dims=\('example', 'channel', 'height', 'width'\) if so, "
+        r"dims=\('example', 'height', 'width', 'channel'\) if not"
+    )
+    for activations in (values(*shape), iter([values(*shape)])):
+        with pytest.raises(InvalidActivationsError, match=message):
+            zoo.write("net", "1", "conv", activations)
+    assert len(zoo) == 0
+    assert zoo.unfinished == []
+    # What it says to do works.
+    zoo.write("net", "1", "first", values(*shape), dims=("example", "channel", "height", "width"))
+    zoo.write("net", "1", "last", values(*shape), dims=("example", "height", "width", "channel"))
+    assert zoo["net", "1", "first"].sizes["channel"] == shape[0]
+    assert zoo["net", "1", "last"].sizes["channel"] == shape[-1]
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 64), (8, 8, 8), (8, 4, 6), (1, 1, 64), (64, 8)])
+def test_write__takes_what_may_well_be_channels_last(shape: tuple[int, ...]) -> None:
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(N))
+    zoo.write("net", "1", "layer", values(*shape))
+    assert zoo["net", "1", "layer"].shape == (N, *shape)
