@@ -6,6 +6,7 @@ from dask_svcca import compat
 from dask_svcca.capture.torch import capture_torch
 from dask_svcca.engine.compare import compare
 from dask_svcca.engine.pairwise import cca, pca, pls, projection
+from dask_svcca.measures import register_measure
 from dask_svcca.stores.comparison import open_comparison
 from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
 
@@ -24,4 +25,5 @@ __all__ = [
     "pca",
     "pls",
     "projection",
+    "register_measure",
 ]

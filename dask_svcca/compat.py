@@ -10,8 +10,8 @@ function               published                                       here
 =====================  ==============================================  ===============================================
 get_cca_similarity     keeps rounding noise: neurons that depend on    numerical rank; correlations beyond it are 0
                        each other give NaN or "SVD did not converge"
-get_cca_similarity     checks only the first set for more neurons      refuses both: all correlations would be 1
-                       than datapoints
+get_cca_similarity     checks only the first set for more neurons      refuses both: all correlations would be 1,
+                       than datapoints                                 whatever the data
 get_cca_similarity     ``epsilon`` drops neurons of small variance,    leaves out *directions* of less than
                        so that units decide; and as a ridge puts a     ``epsilon`` times the largest variance; adds
                        set against itself below 1                      nothing
@@ -405,7 +405,7 @@ def _decomposed(
     varies, mean = found.varies[columns], found.mean[columns]
     (principal,) = principal_directions(
         [found.rows[0][:, columns][:, varies]],
-        limits=[found.count - 1],
+        samples=found.count,
         weights=np.ones(1, dtype=np.int64),
         variance=None,
         offset=float(np.abs(mean[varies]).max(initial=0.0)) * np.sqrt(found.count),
@@ -431,7 +431,7 @@ def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, name: str) -> l
     count = len(layer)
     found = principal_directions(
         rows,
-        limits=[count - 1, *[count] * (len(rows) - 1)],
+        samples=count,
         weights=np.ones(len(rows), dtype=np.int64),
         variance=None,
         offset=float(np.abs(layer[..., _varies(layer)]).max(initial=0.0)) * np.sqrt(count),

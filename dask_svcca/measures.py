@@ -20,7 +20,7 @@ import numpy as np
 from dask_svcca.errors import UnknownMeasureError
 from dask_svcca.kernels.chance import expected_correlation, significant_correlations, spurious_correlations
 from dask_svcca.kernels.pairs import singular_values
-from dask_svcca.variables import Variable
+from dask_svcca.variables import STORED_NAMES, Variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -595,6 +595,9 @@ def register_measure(name: str, *, description: str, **options: Any) -> Callable
     """
     if not re.fullmatch(r"[A-Za-z_]\w*", name):
         raise UnknownMeasureError(f"{name!r} is no name for a measure; use letters, digits and underscores")
+
+    if name in STORED_NAMES:
+        raise UnknownMeasureError(f"{name!r} is the name of another variable of a comparison; choose another")
 
     def register(sums: Sums) -> Sums:
         known = _REGISTRY.get(name)

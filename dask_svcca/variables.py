@@ -118,6 +118,15 @@ FREQUENCY_AXES: Final = tuple(
 
 PAIR_STATUS: Final = Variable("pair_status", "pair", "uint8", int(PairStatus.MISSING), "what became of the pair")
 
+STORED_NAMES: Final = frozenset(
+    {
+        PAIR_STATUS.name,
+        *(variable.name for variable in (*KEPT_VARIABLES.values(), *FREQUENCY_AXES)),
+        *(f"{variable.name}_{side}" for variable in REPRESENTATION_VARIABLES for side in "ab"),
+    }
+)
+"""All variables of a comparison but the measures."""
+
 STATUS_ATTRIBUTES: Final = {
     "flag_values": [int(status) for status in PairStatus],
     "flag_meanings": " ".join(status.name.lower() for status in PairStatus),

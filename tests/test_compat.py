@@ -186,13 +186,14 @@ def test_published__keeps_rounding_noise() -> None:
     assert not np.allclose(theirs, [*expected, 0], atol=1e-6)
     found = compat.get_cca_similarity(ramp, other)
     np.testing.assert_allclose(found["cca_coef1"], [*expected, 0], atol=1e-12)
+    assert found["cca_coef1"][1] == 0
     np.testing.assert_allclose(compat.compute_pwcca(ramp, other)[2], [*expected, 0], atol=1e-12)
 
 
 def test_published__checks_only_the_first_set() -> None:
     rng = np.random.default_rng(1)
     few, many = rng.normal(size=(3, 20)), rng.normal(size=(40, 20))
-    np.testing.assert_allclose(published(few, many)["cca_coef1"], 1, atol=1e-6)
+    np.testing.assert_allclose(published(few, many, 1e-4)["cca_coef1"], 1, atol=1e-3)
     for acts in ((few, many), (many, few)):
         with pytest.raises(InvalidActivationsError, match="40 neurons and 20 datapoints; fewer neurons"):
             compat.get_cca_similarity(*acts)
@@ -398,7 +399,7 @@ def test_errors(call: Any) -> None:
     x, y = sets(3, 5)
     with pytest.raises(MismatchedExamplesError, match="the first set has 60 datapoints, the second 59"):
         call(x, y[:, 1:])
-    with pytest.raises(InvalidActivationsError, match="acts2 has 60 neurons and 5 datapoints.* transposed"):
+    with pytest.raises(InvalidActivationsError, match=r"acts2 has 60 neurons and 5 datapoints.* transposed"):
         call(x, y.T)
     x[1, 2] = np.nan
     with pytest.raises(InvalidActivationsError, match="1 of 180 values of acts1 are NaN"):

@@ -21,7 +21,7 @@ from dask_svcca.cli._console import (
 )
 from dask_svcca.cli._paths import absolute, quoted
 from dask_svcca.engine.compare import USABLE_SHARE, Outcome, plan_comparison, resources, run_comparison
-from dask_svcca.plan.parameters import Convolutional, Match, Parameters, Precision, Sequential, make_parameters
+from dask_svcca.plan.parameters import Convolutional, Keep, Match, Parameters, Precision, Sequential, make_parameters
 from dask_svcca.plan.selection import SELECTIONS, select_pairs
 from dask_svcca.stores.zoo import Zoo, open_zoo
 
@@ -124,6 +124,12 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     default=Parameters().precision,
     show_default=True,
     help="Of scores and their products.",
+)
+@click.option(
+    "--keep",
+    multiple=True,
+    type=click.Choice(get_args(Keep)),
+    help="Store more of every pair: all correlations, or their mean at each spatial frequency. May be repeated.",
 )
 @click.option(
     "--pairs",

@@ -643,7 +643,7 @@ def _decompose(
         offset = max(offset, float(means.max()) * np.finfo(np.float64).eps / one.epsilon)
     principals = principal_directions(
         list(rows.values()),
-        limits=[samples - (member.frequency == 0) for member in rows],
+        samples=samples,
         weights=weights,
         variance=variance,
         offset=offset,
@@ -816,7 +816,7 @@ def _check_memory(need: int, what: str, remedy: str) -> None:
     there = psutil.virtual_memory().available
     if need > there:
         raise MemoryLimitError(
-            f"{what} take {need / 1e9:.1f} GB, and there are {there / 1e9:.1f} GB of memory free; pass {remedy}"
+            f"{what} take {need / 1e9:.2f} GB, and there are {there / 1e9:.2f} GB of memory free; pass {remedy}"
         )
 
 

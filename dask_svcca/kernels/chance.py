@@ -120,7 +120,9 @@ def significant_correlations(
     # Lawley's correction, as degrees of freedom that are left to the directions that are. Where earlier correlations
     # are all but zero it has no meaning, and the test has ended before.
     left = degrees - 2 * before + np.clip(inverse, before, degrees)
-    mean, variance = _moments_of_wilks(max(k, l) - before, min(k, l) - before, left, 1.0 if is_complex else 0.5)
+    mean, variance = _moments_of_wilks(
+        max(k, l) - before, min(k, l) - before, left.astype(np.float64), 1.0 if is_complex else 0.5
+    )
     chance = scipy.special.gammaincc(mean**2 / variance, tail * mean / variance)
     return np.asarray(np.argmin(np.column_stack([chance < level, np.zeros(pairs, dtype=bool)]), axis=1))
 

@@ -68,7 +68,7 @@ class Aligned:
 def principal_directions(
     blocks: Sequence[InexactArray],
     *,
-    limits: Sequence[int],
+    samples: int,
     weights: IntArray,
     variance: float | None,
     offset: float,
@@ -79,8 +79,8 @@ def principal_directions(
     Parameters
     ----------
     blocks : sequence of (row, neuron)
-    limits : sequence of int
-        Largest possible rank of each block: samples, less one if it was centred.
+    samples : int
+        Whose rotation the rows are.
     weights : (block,)
         How often a block counts.
     variance : float or None
@@ -99,7 +99,7 @@ def principal_directions(
     Examples
     --------
     >>> x = np.array([[3.0, 0, 0], [-3, 0, 0], [0, 1, 0], [0, -1, 0]])
-    >>> options = dict(limits=[3], weights=np.ones(1, int), offset=0.0, epsilon=2e-16)
+    >>> options = dict(samples=4, weights=np.ones(1, int), offset=0.0, epsilon=2e-16)
     >>> [found] = principal_directions([x], variance=None, **options)
     >>> found.singular.round(6), found.whole
     (array([4.242641, 1.414214]), True)
@@ -110,10 +110,10 @@ def principal_directions(
     found = [np.linalg.svd(block, full_matrices=False) for block in blocks]
     values = [singular for _, singular, _ in found]
     total = max(float(np.linalg.norm(singular)) for singular in values)
-    size = max(*(max(block.shape) for block in blocks), *np.sqrt(limits))
+    size = max(*(max(block.shape) for block in blocks), np.sqrt(samples))
     largest = max(float(singular.max(initial=0.0)) for singular in values)
     floor = max(epsilon * max(total, offset), float(size) * np.finfo(np.float64).eps * largest)
-    ranks = [min(int((singular > floor).sum()), limit) for singular, limit in zip(values, limits, strict=True)]
+    ranks = [int((singular > floor).sum()) for singular in values]
     owner = np.repeat(np.arange(len(blocks)), ranks)
     spectrum = np.concatenate([singular[:rank] ** 2 for singular, rank in zip(values, ranks, strict=True)])
     kept = leading_directions(spectrum, weights[owner], variance)
@@ -126,8 +126,10 @@ def principal_directions(
 def _principal(
     rows: InexactArray, left: InexactArray, values: FloatArray, right: InexactArray, *, count: int
 ) -> Principal:
-    whole = count == int(np.any(rows != 0, axis=0).sum())
-    return Principal(rows, left[:, :count], values[:count], right[:count].conj().T, whole)
+    # A neuron that is constant takes no part, not even by rounding.
+    varies = np.any(rows != 0, axis=0)
+    loadings = right[:count].conj().T * varies[:, np.newaxis]
+    return Principal(rows, left[:, :count], values[:count], loadings, whole=count == int(varies.sum()))
 
 
 def canonical_directions(a: Principal, b: Principal) -> Aligned:
@@ -150,7 +152,7 @@ def canonical_directions(a: Principal, b: Principal) -> Aligned:
 
     Examples
     --------
-    >>> options = dict(limits=[2], weights=np.ones(1, int), variance=None, offset=0.0, epsilon=2e-16)
+    >>> options = dict(samples=3, weights=np.ones(1, int), variance=None, offset=0.0, epsilon=2e-16)
     >>> [a] = principal_directions([np.array([[1.0], [-1.0], [0.0]])], **options)
     >>> [b] = principal_directions([np.array([[1.0], [0.0], [-1.0]])], **options)
     >>> canonical_directions(a, b).values.round(12)
@@ -191,7 +193,7 @@ def covariance_directions(a: Principal, b: Principal) -> Aligned:
 
     Examples
     --------
-    >>> options = dict(limits=[2], weights=np.ones(1, int), variance=None, offset=0.0, epsilon=2e-16)
+    >>> options = dict(samples=3, weights=np.ones(1, int), variance=None, offset=0.0, epsilon=2e-16)
     >>> [a] = principal_directions([np.array([[1.0], [-1.0], [0.0]])], **options)
     >>> [b] = principal_directions([np.array([[2.0], [0.0], [-2.0]])], **options)
     >>> covariance_directions(a, b).values.round(12)
@@ -220,7 +222,7 @@ def own_directions(a: Principal, b: Principal) -> Aligned:  # noqa: ARG001 - as 
 
     Examples
     --------
-    >>> options = dict(limits=[2], weights=np.ones(1, int), variance=None, offset=0.0, epsilon=2e-16)
+    >>> options = dict(samples=3, weights=np.ones(1, int), variance=None, offset=0.0, epsilon=2e-16)
     >>> [a] = principal_directions([np.array([[1.0], [-1.0], [0.0]])], **options)
     >>> own_directions(a, a).values.round(12)
     array([2.])
@@ -248,7 +250,7 @@ def _orthonormal(principal: Principal) -> tuple[InexactArray, InexactArray]:
     if not principal.whole:
         return principal.left, principal.loadings / principal.singular
     lengths = np.abs(principal.rows).max(axis=0, initial=0.0)
-    lengths = np.where(lengths > 0, lengths, 1.0)
+    lengths = np.where(lengths > 0, lengths, np.inf)
     count = len(principal.singular)
     left, values, right = np.linalg.svd(principal.rows / lengths, full_matrices=False)
     weights = right[:count].conj().T / values[:count] / lengths[:, np.newaxis]

@@ -84,11 +84,8 @@ def factor(blocks: Sequence[InexactArray]) -> Factor:
     low, high = first.min(axis=0), first.max(axis=0)
     mean = first.mean(axis=0)
     first -= mean
-    # The rounding of a mean is one error common to all samples: left in, a constant neuron would seem to vary.
-    rest = first.mean(axis=0)
-    first -= rest
     others = (np.asarray(block, dtype=np.result_type(block.dtype, np.float64)) for block in blocks[1:])
-    return Factor(len(first), mean + rest, low, high, tuple(map(compress, (first, *others))))
+    return Factor(len(first), mean, low, high, tuple(map(compress, (first, *others))))
 
 
 def merge(parts: Sequence[Factor]) -> Factor:

@@ -112,6 +112,6 @@ def make_parameters(measures: str | tuple[str, ...] | list[str], **options: Any)
     return Parameters(
         measures=names,
         spatial_size=None if size is None else tuple(map(int, size)),
-        keep=tuple(sorted({keep} if isinstance(keep, str) else set(keep))),
+        keep=tuple(sorted({keep} if isinstance(keep, str) else set(keep))),  # type: ignore[arg-type]
         **options,
     )

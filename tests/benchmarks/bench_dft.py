@@ -1,7 +1,7 @@
 """What it costs to compare convolutional layers by the DFT, against doing for each pair what the formulas say.
 
-Forty layers of 2,000 x 16 x 16 x 32, on one thread; takes a few minutes and 6 GB of disk. Seconds are of processor time,
-so that others on the machine do not count:
+Forty layers of 2,000 x 16 x 16 x 32, on one thread; takes a few minutes and 6 GB of disk. Seconds are of
+processor time, so that others on the machine do not count:
 
     python -m pytest tests/benchmarks/bench_dft.py -m benchmark -s
 """
