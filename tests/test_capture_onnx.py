@@ -27,6 +27,12 @@ EXAMPLES = DEMO / "examples.npz"
 FLOAT = TensorProto.FLOAT
 
 
+def load(file: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file, which is closed."""
+    with np.load(file) as archive:
+        return dict(archive)
+
+
 def network(
     path: Path,
     nodes: Sequence[Any],
@@ -109,7 +115,7 @@ def test_capture__values_are_the_models(conv_net: Path, images: Path, tmp_path: 
     store = new_zoo(tmp_path, images, "input")
     report = capture.capture_checkpoint(conv_net, images, store, batch_size=4)
 
-    x = np.load(images)["input"]
+    x = load(images)["input"]
     logits = runtime.InferenceSession(conv_net, providers=["CPUExecutionProvider"]).run(["logits"], {"input": x})[0]
     weights = {w.name: numpy_helper.to_array(w) for w in onnx.load(conv_net).graph.initializer}
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)]), (3, 3), axis=(2, 3))
@@ -158,7 +164,7 @@ def test_capture__demo_network(architecture: str, tmp_path: Path) -> None:
     report = capture.capture_checkpoint(path, EXAMPLES, store)
     assert report.written == len(layer_names(path)) == {"cnn": 13, "resnet": 28}[architecture]
     assert report.skipped == {}
-    examples = np.load(EXAMPLES)
+    examples = load(EXAMPLES)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     logits = stored(store, f"{architecture}-s0", "step00630", "logits").values
     np.testing.assert_allclose(logits, session.run(None, {"input": examples["input"]})[0], rtol=1e-3, atol=1e-4)
@@ -576,7 +582,7 @@ def test_capture__other_inputs_are_refused(conv_net: Path, tmp_path: Path, rng: 
     store = new_zoo(tmp_path, first, "input")
     with pytest.raises(MismatchedExamplesError, match=r"1.npz' has 6 examples \(ids are hashes.*first to differ, at 0"):
         capture.capture_checkpoint(conv_net, second, store)
-    fewer = save(tmp_path / "fewer.npz", input=np.load(first)["input"][:4])
+    fewer = save(tmp_path / "fewer.npz", input=load(first)["input"][:4])
     with pytest.raises(MismatchedExamplesError, match=r"has 4 examples .* the zoo at .*zoo.zarr' 6\. Capture"):
         capture.capture_checkpoint(conv_net, fewer, store)
     assert len(open_zoo(store)) == 0

@@ -311,7 +311,8 @@ def test_capture_torch__agrees_with_onnx_runtime(tmp_path: Path) -> None:
     model = CNN()
     weights = {w.name: torch.tensor(onnx.numpy_helper.to_array(w)) for w in onnx.load(path).graph.initializer}
     model.load_state_dict({name: value for name, value in weights.items() if not name.startswith("val_")})
-    examples = np.load(DEMO / "examples.npz")
+    with np.load(DEMO / "examples.npz") as archive:
+        examples = dict(archive)
     images = torch.tensor(examples["input"])
     with create_zoo(tmp_path / "zoo.zarr", examples=examples["example"]) as zoo:
         capture_torch(model, images.split(128), zoo=zoo, name="torch", checkpoint="c")

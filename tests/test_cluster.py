@@ -10,6 +10,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+import cloudpickle
 import dask
 import distributed
 import psutil
@@ -22,6 +23,10 @@ from dask_svcca.errors import ClusterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# Workers cannot import this module: they get its functions whole.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def environment() -> dict[str, str]:

@@ -20,7 +20,13 @@ from zarr.storage import MemoryStore
 import dask_svcca
 from dask_svcca import cca, pca, pls, projection
 from dask_svcca.cluster import connect
-from dask_svcca.errors import IncompatibleError, InvalidActivationsError, MemoryLimitError, MismatchedExamplesError
+from dask_svcca.errors import (
+    FewSamplesWarning,
+    IncompatibleError,
+    InvalidActivationsError,
+    MemoryLimitError,
+    MismatchedExamplesError,
+)
 from dask_svcca.kernels.factors import factor, merge
 
 if TYPE_CHECKING:
@@ -182,6 +188,17 @@ def test_golden__rank_one_once_centred() -> None:
     np.testing.assert_allclose(found.mean_correlation, 0.8125, atol=5e-5)
     assert (int(found.rank_x), int(found.rank_y)) == (1, 4)
     np.testing.assert_allclose(found.explained_variance_x, [1], rtol=1e-12)
+
+
+def test_golden__a_comparison_gives_the_same() -> None:
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(8))
+    with zoo:
+        zoo.write("net", "0", "ramp", RAMP)
+        zoo.write("net", "0", "other", OTHER.astype(float))
+    with dask.config.set(scheduler="synchronous"), pytest.warns(FewSamplesWarning):
+        found = dask_svcca.compare(zoo, MemoryStore(), measures=["cka", "svcca"], precision="float64")
+    np.testing.assert_allclose(found.cka[0, 1], 0.2815, atol=5e-5)
+    np.testing.assert_allclose(found.svcca[0, 1], 0.8125, atol=5e-5)
 
 
 def test_golden__independent_layers() -> None:
