@@ -195,7 +195,8 @@ def _partial_least_squares(pairs: PairStack) -> FloatArray:
 
 
 def _ridge(spectrum: FloatArray, variance: FloatArray, lam: float) -> FloatArray:
-    share = spectrum / np.maximum(variance, np.finfo(np.float64).tiny)
+    # Cropped layers may have no variance at the frequencies they share.
+    share = spectrum / np.where(variance > 0, variance, 1)
     return np.asarray(share / (share + lam))
 
 
@@ -206,8 +207,8 @@ def _ridge_cross(pairs: PairStack, lam: float) -> FloatArray:
 
 
 def _partly_whitened(spectrum: FloatArray, variance: FloatArray, rank: FloatArray, alpha: float) -> FloatArray:
-    mean = variance / np.maximum(rank, 1)
-    return np.asarray(alpha * np.sqrt(spectrum / np.maximum(mean, np.finfo(np.float64).tiny)) + (1 - alpha))
+    mean = np.where(variance > 0, variance, 1) / np.maximum(rank, 1)
+    return np.asarray(alpha * np.sqrt(spectrum / mean) + (1 - alpha))
 
 
 def _partial_nuclear_norm(pairs: PairStack, alpha: float) -> FloatArray:
@@ -255,8 +256,8 @@ def _partial_norm(spectrum: FloatArray, weights: FloatArray, alpha: float) -> fl
 # --- values from sums ----------------------------------------------------------------------------------------------
 
 
-_CANCELLED = 1e-6
-"""Share of the terms of a difference below which, in single precision, it is rounding."""
+_CANCELLED = 1e-5
+"""Share of its terms below which a difference of scores in single precision is, for a hundredth or more, rounding."""
 
 
 def _the_sum(sums: FloatArray, _a: Totals, _b: Totals, _: PairTotals) -> FloatArray:
@@ -300,13 +301,13 @@ def _debiased(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> Floa
         )
 
     def norm(side: Totals) -> FloatArray:
-        # Of samples that are all equally far apart nothing but rounding is left.
+        # Of samples that are orthogonal to one another, all or but for a translation, only rounding is left.
         found = unbiased(side.own, side.squared_row_norms, side.variance**2)
         return np.where(found > _CANCELLED * times**2 * side.own, found, np.nan)
 
     cross = unbiased(sums[..., 0], pairs.row_norms, a.variance * b.variance)
     # Cropped layers with nothing at the frequencies they share have nothing in common.
-    return np.where(a.variance * b.variance > 0, cross / np.sqrt(norm(a) * norm(b)), 0.0)
+    return np.where(a.variance * b.variance > 0, np.clip(cross / np.sqrt(norm(a) * norm(b)), -1.0, 1.0), 0.0)
 
 
 # --- the measures --------------------------------------------------------------------------------------------------
@@ -367,7 +368,7 @@ _MEASURES = (
     Measure(
         name="cka_debiased",
         description="linear centred kernel alignment from unbiased estimates: 0 on average for independent ones. None "
-        "(NaN) with fewer than four samples, or where these are all equally far apart",
+        "(NaN) with fewer than four samples, or where all of these are orthogonal to one another",
         sums=_cross_covariance_norm,
         value=_debiased,
         own=_sum_of_squares,

@@ -1,0 +1,164 @@
+"""What chance gives: laws against simulation and against the sums they approximate, counts against the data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.special
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dask_svcca.kernels.chance import (
+    _moments_of_wilks,
+    expected_correlation,
+    significant_correlations,
+    spurious_correlations,
+)
+
+
+def simulate(
+    samples: int,
+    k: int,
+    m: int,
+    *,
+    repeats: int = 1,
+    planted: tuple[float, ...] = (),
+    complex_values: bool = False,
+    seed: int = 0,
+) -> tuple[np.ndarray, int]:
+    """Canonical correlations of Gaussian layers, (repeat, component), and the degrees of freedom.
+
+    The first directions have the planted correlations, the others none. Real samples are centred, complex ones are not:
+    as the frequencies of a convolutional layer.
+    """
+    rng = np.random.default_rng(seed)
+
+    def layer(width: int) -> np.ndarray:
+        values = rng.normal(size=(repeats, samples, width))
+        return values + 1j * rng.normal(size=values.shape) if complex_values else values
+
+    a, b = layer(k), layer(m)
+    for index, strength in enumerate(planted):
+        b[..., index] = strength * a[..., index] + np.sqrt(1 - strength**2) * b[..., index]
+    if not complex_values:
+        a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
+    bases = [x @ np.linalg.inv(np.linalg.cholesky(x.conj().swapaxes(1, 2) @ x)).conj().swapaxes(1, 2) for x in (a, b)]
+    coupling = bases[0].conj().swapaxes(1, 2) @ bases[1]
+    return np.linalg.svd(coupling, compute_uv=False), samples - (not complex_values)
+
+
+# Wachter's law.
+
+
+def test_expected_correlation__of_a_hundred_neurons_and_fifty() -> None:
+    found, degrees = simulate(2000, 100, 50, repeats=3)
+    assert found.mean() == pytest.approx(0.2084, abs=0.0008)
+    # The law is of infinitely many: here it is half a percent high.
+    assert found.mean() == pytest.approx(expected_correlation(100, 50, degrees), rel=0.005)
+
+
+def test_expected_correlation__of_five_hundred_neurons() -> None:
+    found, degrees = simulate(10_000, 500, 500)
+    assert found.mean() == pytest.approx(0.1908, abs=0.0005)
+    assert found.mean() == pytest.approx(expected_correlation(500, 500, degrees), abs=0.0005)
+    assert found[0, :20].mean() == pytest.approx(0.412, abs=0.002)
+
+
+@pytest.mark.parametrize(("k", "m", "samples"), [(40, 40, 200), (20, 60, 90), (70, 50, 100)])
+@pytest.mark.parametrize("complex_values", [False, True])
+def test_expected_correlation__is_what_simulation_gives(k: int, m: int, samples: int, complex_values: bool) -> None:
+    found, degrees = simulate(samples, k, m, repeats=30, complex_values=complex_values)
+    assert found.mean() == pytest.approx(expected_correlation(k, m, degrees), rel=0.01)
+    assert expected_correlation(k, m, degrees) == expected_correlation(m, k, degrees)
+
+
+@given(degrees=st.integers(2, 400), data=st.data())
+def test_expected_correlation__is_one_only_without_degrees_to_spare(degrees: int, data: st.DataObject) -> None:
+    k, m = (data.draw(st.integers(1, degrees)) for _ in range(2))
+    found = expected_correlation(k, m, degrees)
+    assert 0 < found <= 1
+    assert (found == 1) == (max(k, m) >= degrees)
+    # More samples: less chance.
+    assert expected_correlation(k, m, 2 * degrees) < found
+    # Those that are 1 whatever the data are counted as such.
+    assert found >= spurious_correlations(k, m, degrees) / min(k, m)
+
+
+def test_expected_correlation__of_no_direction_is_none() -> None:
+    assert expected_correlation(0, 5, 10) == expected_correlation(5, 0, 10) == 0
+
+
+# Correlations of 1 whatever the data.
+
+
+@pytest.mark.parametrize(("k", "m", "samples"), [(30, 25, 40), (39, 10, 40), (39, 39, 40), (20, 19, 40), (20, 20, 40)])
+@pytest.mark.parametrize("complex_values", [False, True])
+def test_spurious_correlations__are_those_that_are_one(k: int, m: int, samples: int, complex_values: bool) -> None:
+    found, degrees = simulate(samples, k, m, repeats=5, complex_values=complex_values)
+    ones = (found > 1 - 1e-10).sum(axis=1)
+    np.testing.assert_array_equal(ones, spurious_correlations(k, m, degrees))
+
+
+# Significance.
+
+
+@pytest.mark.parametrize(
+    ("k", "m", "degrees", "half", "tolerance"),
+    [(1, 1, 3, 0.5, 0.02), (40, 40, 81, 0.5, 2e-3), (40, 3, 60, 1.0, 1e-6), (500, 500, 9999, 0.5, 1e-8)],
+)
+def test_moments_of_wilks__are_those_of_a_product_of_betas(
+    k: int, m: int, degrees: int, half: float, tolerance: float
+) -> None:
+    first = half * (degrees - k - np.arange(m))
+    second = half * k
+    mean, variance = _moments_of_wilks(np.array(k), np.array(m), np.array(float(degrees)), half)
+    expected_mean = (scipy.special.digamma(first + second) - scipy.special.digamma(first)).sum()
+    expected_variance = (scipy.special.polygamma(1, first) - scipy.special.polygamma(1, first + second)).sum()
+    np.testing.assert_allclose(mean, expected_mean, rtol=tolerance)
+    np.testing.assert_allclose(variance, expected_variance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("complex_values", [False, True])
+@pytest.mark.parametrize(("k", "m", "samples"), [(10, 8, 200), (20, 20, 50), (15, 14, 32), (5, 5, 12), (1, 1, 20)])
+def test_significant_correlations__chance_is_rarely_taken_for_more(
+    k: int, m: int, samples: int, complex_values: bool
+) -> None:
+    repeats = 1000
+    found, degrees = simulate(samples, k, m, repeats=repeats, complex_values=complex_values)
+    counts = significant_correlations(found, k, m, degrees, is_complex=complex_values)
+    # At the level 0.05, to three standard errors of the share.
+    assert (counts > 0).mean() == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / repeats))
+
+
+@pytest.mark.parametrize("complex_values", [False, True])
+def test_significant_correlations__finds_those_that_were_planted(complex_values: bool) -> None:
+    repeats = 200
+    planted = (0.9, 0.8, 0.7)
+    found, degrees = simulate(300, 20, 15, repeats=repeats, planted=planted, complex_values=complex_values)
+    counts = significant_correlations(found, 20, 15, degrees, is_complex=complex_values)
+    assert counts.min() == 3
+    assert (counts > 3).mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / repeats)
+
+
+def test_significant_correlations__many_samples_are_bartletts_chi_squared() -> None:
+    found, degrees = simulate(5000, 4, 3, repeats=200)
+    statistic = -(degrees - (4 + 3 + 1) / 2) * np.log1p(-(found**2)).sum(axis=1)
+    for level in (0.5, 0.05):
+        expected = scipy.special.chdtrc(12, statistic) < level
+        counts = significant_correlations(found, 4, 3, degrees, is_complex=False, level=level)
+        np.testing.assert_array_equal(counts > 0, expected)
+
+
+def test_significant_correlations__without_degrees_to_spare_are_none() -> None:
+    found, degrees = simulate(40, 20, 19)
+    np.testing.assert_array_equal(significant_correlations(found, 20, 19, degrees, is_complex=False), [0])
+
+
+def test_significant_correlations__of_a_layer_with_itself_are_all() -> None:
+    # Correlations of exactly 1, and one of exactly 0.
+    counts = significant_correlations(np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]), 3, 3, 99, is_complex=False)
+    np.testing.assert_array_equal(counts, [3, 2])
+
+
+def test_significant_correlations__of_no_direction_are_none() -> None:
+    assert significant_correlations(np.zeros((4, 0)), 3, 0, 99, is_complex=False).tolist() == [0, 0, 0, 0]
