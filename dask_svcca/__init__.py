@@ -3,6 +3,8 @@
 from importlib.metadata import version
 
 from dask_svcca import compat
+from dask_svcca.analysis.identification import layer_identification
+from dask_svcca.analysis.significance import jackknife, permutation_null
 from dask_svcca.capture.torch import capture_torch
 from dask_svcca.engine.compare import compare
 from dask_svcca.engine.pairwise import cca, pca, pls, projection
@@ -20,9 +22,12 @@ __all__ = [
     "compare",
     "compat",
     "create_zoo",
+    "jackknife",
+    "layer_identification",
     "open_comparison",
     "open_zoo",
     "pca",
+    "permutation_null",
     "pls",
     "projection",
     "register_measure",

@@ -336,7 +336,8 @@ _MEASURES = (
     ),
     Measure(
         name="pwcca",
-        description="canonical correlations weighted by how much of a's neurons they account for",
+        description="canonical correlations weighted by how much of a's neurons x_j their directions h account for: "
+        "sum(w r) / sum(w), w = sum_j |<h, x_j>|",
         sums=_projection_weighted,
         value=_ratio,
         components=2,
@@ -379,7 +380,8 @@ _MEASURES = (
     ),
     Measure(
         name="procrustes",
-        description="nuclear norm of the cross-covariance: the cosine of the angular Procrustes distance",
+        description="nuclear norm of the cross-covariance, the cosine of the angular Procrustes distance: "
+        "|S_a C S_b|_* / (|S_a| |S_b|)",
         sums=_nuclear_norm,
         value=_over_deviations,
         needs=_SPECTRUM,
@@ -398,7 +400,8 @@ _MEASURES = (
     ),
     Measure(
         name="pls",
-        description="covariance of the partial least squares directions, of the most that such spectra allow",
+        description="covariance of the partial least squares directions, of the most that such spectra allow: "
+        "|S_a C S_b|_* / sum(s_a s_b)",
         sums=_partial_least_squares,
         value=_ratio,
         components=2,
@@ -469,7 +472,8 @@ def _gulp(name: str, lam: float) -> Measure:
         raise UnknownMeasureError(f"gulp's lambda is above 0, a share of the variance; got {lam!r}")
     return Measure(
         name=name,
-        description=f"GULP distance, lambda={lam:g} of the total variance: largest difference of ridge predictions",
+        description=f"GULP distance, largest difference of ridge predictions, lambda={lam:g} of the total variance: "
+        "sqrt(|R_a|**2 + |R_b|**2 - 2 |R_a**(1/2) C R_b**(1/2)|**2), R = S**2 / (S**2 + lambda)",
         sums=partial(_ridge_cross, lam=lam),
         value=_ridge_distance,
         own=partial(_sum_of_squared_ridges, lam=lam),
@@ -486,7 +490,8 @@ def _partial_procrustes(name: str, alpha: float) -> Measure:
         raise UnknownMeasureError(f"partial_procrustes' alpha is from 0 (whitened) to 1 (procrustes); got {alpha!r}")
     return Measure(
         name=name,
-        description=f"procrustes of partly whitened representations: alpha={alpha:g} between procrustes, 1, and cca, 0",
+        description=f"procrustes of partly whitened representations, X (alpha I + (1 - alpha) (X'X)**(-1/2)) at a mean "
+        f"variance of 1 a direction: alpha={alpha:g} between whitened, 0, and procrustes, 1",
         sums=partial(_partial_nuclear_norm, alpha=alpha),
         value=_over_geometric_mean,
         own=partial(_partial_norm, alpha=alpha),

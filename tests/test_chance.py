@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
+from zarr.storage import MemoryStore
 
+import dask_svcca
+from dask_svcca.errors import FewSamplesWarning
 from dask_svcca.kernels.chance import (
     _moments_of_wilks,
     expected_correlation,
     significant_correlations,
     spurious_correlations,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def simulate(
@@ -162,3 +170,37 @@ def test_significant_correlations__of_a_layer_with_itself_are_all() -> None:
 
 def test_significant_correlations__of_no_direction_are_none() -> None:
     assert significant_correlations(np.zeros((4, 0)), 3, 0, 99, is_complex=False).tolist() == [0, 0, 0, 0]
+
+
+# Said where it matters.
+
+
+def compared(*layers: np.ndarray, **options: Any) -> xr.Dataset:
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(len(layers[0])))
+    for index, layer in enumerate(layers):
+        zoo.write("net", "1", str(index), layer)
+    return dask_svcca.compare(zoo, MemoryStore(), **options)
+
+
+def test_compare__warns_once_of_few_samples_with_numbers() -> None:
+    rng = np.random.default_rng(2)
+    layers = [rng.normal(size=(100, p)) for p in (20, 21, 50, 3)]
+    with pytest.warns(FewSamplesWarning) as caught:
+        compared(*layers, variance=None)
+    (warning,) = caught
+    message = str(warning.message)
+    assert message.startswith("2 of 4 representations have fewer than 5 samples a kept direction")
+    assert "'net/1/2': 100 samples, 50 directions" in message
+    assert warning.filename == __file__
+
+
+def test_compare__counts_the_directions_that_are_kept() -> None:
+    rng = np.random.default_rng(3)
+    compared(rng.normal(size=(100, 50)) * np.logspace(0, -2, 50), variance=0.9)
+
+
+def test_compare__counts_translations_as_samples() -> None:
+    rng = np.random.default_rng(4)
+    compared(rng.normal(size=(30, 8, 8, 6)), variance=None)
+    with pytest.warns(FewSamplesWarning, match="1920 samples, 448 directions"):
+        compared(rng.normal(size=(30, 8, 8, 7)), variance=None)

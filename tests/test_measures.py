@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_compare import graph_of, peak_memory
 from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca.cluster import connect
+from dask_svcca.engine import tile as tile_module
+from dask_svcca.engine.compare import plan_comparison
 from dask_svcca.errors import UnknownMeasureError
 from dask_svcca.kernels.pairs import PairStack, Side
 from dask_svcca.measures import (
@@ -25,6 +29,7 @@ from dask_svcca.measures import (
     register_measure,
     with_companions,
 )
+from dask_svcca.plan.parameters import Parameters
 from dask_svcca.stores.subspaces import read_record
 from dask_svcca.variables import PairStatus
 
@@ -77,7 +82,7 @@ def related(samples: int, *widths: int, seed: int = 0, noise: float = 0.5) -> li
 
 
 def images(*sizes: tuple[int, ...], examples: int = 20, seed: int = 0) -> list[np.ndarray]:
-    """Convolutional layers over the same images, (height, width, channels) each; smaller ones are strided."""  # noqa: E501
+    """Convolutional layers over the same images, (height, width, channels) each; smaller ones are strided."""
     rng = np.random.default_rng(seed)
     common = rng.normal(size=(examples, *sizes[0][:-1], 3))
     found = []
@@ -263,7 +268,7 @@ def claimed(measure: Measure, transformation: str, side: str) -> bool:
     return {transformation, f"{transformation} of {side}"} & set(measure.invariances) != set()
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**16), widths=st.tuples(st.integers(2, 7), st.integers(2, 7)), samples=st.integers(20, 60))
 def test_measures__are_invariant_to_what_they_say(seed: int, widths: tuple[int, int], samples: int) -> None:
     x, y = related(samples, *widths, seed=seed)
@@ -305,7 +310,7 @@ def layers_of_any_kind(draw: st.DrawFn) -> list[np.ndarray]:
     return [layer @ rng.normal(size=(layer.shape[1], p)) for layer, p in zip(layers, widths, strict=True)]
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     layers=layers_of_any_kind(),
     variance=st.sampled_from([0.8, None]),
@@ -430,9 +435,9 @@ def test_measures__the_published_example() -> None:
 
 
 def test_null_cka__is_the_mean_over_all_orders_of_the_examples() -> None:
-    x, y = related(5, 3, 2)
-    every = [y[list(order)] for order in permutations(range(5))]
-    found = compared(x, *every, measures="cka", precision="float64", pairs=np.eye(121, dtype=bool)[[0] * 121].T)
+    x, y = related(4, 3, 2)
+    every = [y[list(order)] for order in permutations(range(4))]
+    found = compared(x, *every, measures="cka", precision="float64", pairs=np.eye(25, dtype=bool)[[0] * 25].T)
     np.testing.assert_allclose(found.null_cka[0, 1:], float(found.cka[0, 1:].mean()), rtol=1e-9)
 
 
@@ -490,22 +495,21 @@ def test_compare__a_covariance_is_not_saturated() -> None:
 # Layers at the edge.
 
 
-def edge_cases() -> Iterator[tuple[str, list[np.ndarray]]]:
+def edge_cases() -> dict[str, list[np.ndarray]]:
     rng = np.random.default_rng(9)
-    for n in (2, 3, 4):
-        yield f"{n} samples", [rng.normal(size=(n, p)) for p in (1, 2, 5)]
-    left = np.linalg.qr(rng.normal(size=(60, 12)))[0]
-    for condition in (1e4, 1e8, 1e12):
-        singular = np.logspace(0, -np.log10(condition), 12)
-        right = np.linalg.qr(rng.normal(size=(12, 12)))[0]
-        yield f"condition {condition:g}", [left * singular @ right, rng.normal(size=(60, 4)), left @ right]
+    cases = {f"{n} samples": [rng.normal(size=(n, p)) for p in (1, 2, 5)] for n in (2, 3, 4)}
+    left, right = (np.linalg.qr(rng.normal(size=(rows, 12)))[0] for rows in (60, 12))
+    conditions = [left * np.logspace(0, -decades, 12) @ right for decades in (0, 4, 8, 12)]
+    cases["condition to 1e12"] = [*conditions, rng.normal(size=(60, 4))]
     x = rng.normal(size=(40, 3))
-    yield "copies of a neuron", [np.repeat(x[:, :1], 6, axis=1), x, np.hstack([x, x, 1e-9 * x])]
-    yield "huge and tiny", [1e15 * x, 1e-15 * x, x + 1e6]
-    yield "two values", [np.repeat([[0.0], [1.0]], 20, axis=0), x, 1.0 * (x > 0)]
+    copies = [np.repeat(x[:, :1], 6, axis=1), np.hstack([x, x, 1e-9 * x])]
+    scales = [1e15 * x, 1e-15 * x, x + 1e6]
+    values = [np.repeat([[0.0], [1.0]], 20, axis=0), 1.0 * (x > 0)]
+    cases["copies, scales, few values"] = [x, *copies, *scales, *values]
+    return cases
 
 
-EDGE_CASES = dict(edge_cases())
+EDGE_CASES = edge_cases()
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -623,6 +627,44 @@ def test_compare__svcca_alone_does_not_pay_for_full_rank() -> None:
             assert record is not None
             assert record.kept_rank == int(found.rank_a[index]) < neurons
             assert record.rank == (neurons if full else record.kept_rank)
+
+
+@pytest.mark.parametrize(
+    ("shape", "measures"),
+    [((400, 60), "all"), ((300, 4, 4, 8), "all"), ((400, 30), "pwcca"), ((6000, 12), "svcca")],
+    ids=["dense", "convolutional", "loadings", "narrow"],
+)
+def test_compute_tile__stays_within_its_memory_whatever_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], measures: str
+) -> None:
+    monkeypatch.setattr(tile_module, "STACK_BYTES", 2**17)
+    rng = np.random.default_rng(12)
+    zoo = make_zoo([rng.normal(size=shape).astype("float32") for _ in range(9)], tmp_path / "zoo.zarr")
+    memory = 2**21
+    names = tuple(measure.name for measure in find_measures(measures))
+    graph = graph_of(zoo, tmp_path / "c.zarr", variance=None, measures=names)
+    for key, (function, job, value, *_) in ((key, task) for key, task in graph.items() if not key.startswith("group")):
+        if key.startswith("subspace"):
+            function(job, value)
+        else:
+            report, peak = peak_memory((function, replace(job, memory=memory), value))
+            assert report.missing == 0
+            assert peak < memory
+
+
+def test_compute_subspace__counts_the_memory_of_loadings(tmp_path: Path) -> None:
+    zoo = make_zoo([np.random.default_rng(13).normal(size=(100, 4000)).astype("float32")], tmp_path / "zoo.zarr")
+    plans, peaks = [], []
+    for measures in (("cka",), ("pwcca",)):
+        parameters = Parameters(measures=measures)
+        plans.append(plan_comparison(zoo, tmp_path / measures[0], parameters, memory=2**31))
+        graph = graph_of(zoo, tmp_path / measures[0], measures=measures)
+        (task,) = [task for key, task in graph.items() if key.startswith("subspace")]
+        report, peak = peak_memory((task[0], replace(task[1], memory=0), task[2]))
+        assert report.problem == ""
+        peaks.append(peak)
+    assert plans[1].subspace_bytes > peaks[1] > peaks[0]
+    assert plans[0].subspace_bytes > peaks[0]
 
 
 # One's own.

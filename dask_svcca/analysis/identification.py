@@ -1,0 +1,196 @@
+"""Layer identification: how often a measure finds the corresponding layer of another training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from itertools import permutations
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError
+from dask_svcca.plan.selection import final_checkpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dask_svcca.kernels._types import BoolArray, FloatArray
+
+Groups: TypeAlias = "Mapping[str, Sequence[str]] | Iterable[Sequence[str]]"
+
+
+def layer_identification(
+    result: xr.Dataset,
+    measure: str | Sequence[str] = "svcca",
+    *,
+    groups: Groups | None = None,
+    checkpoint: str | None = None,
+    exclude: Sequence[str] = (),
+) -> xr.Dataset:
+    """How often the most similar layer of another training of the same architecture is the corresponding one.
+
+    The test of a measure that needs no truth but the architecture: each layer of one model is looked for among the
+    layers of the other, for all models of a group with all others, both ways. A layer that is as similar to another as
+    to its counterpart was not found.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        From `open_comparison` or `compare`.
+    measure : str or sequence of str
+        ``all`` for all measures of the comparison.
+    groups : mapping of str to sequence of str, or iterable of sequence of str, optional
+        Models of one architecture, by a name for it. Default: models whose layers have the same names.
+    checkpoint : str, optional
+        Of all models. Default: the last of each.
+    exclude : sequence of str
+        Patterns of names of layers to leave out, such as the logits, which any training makes alike.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``accuracy`` (measure, group): share of layers found. ``tested`` (measure, group): how many were looked for, of
+        those whose pairs have a value. ``layer_accuracy`` (measure, group, layer): the share for each layer, NaN where
+        it was not looked for.
+
+    Raises
+    ------
+    UnknownMeasureError, RepresentationNotFoundError
+        Where the comparison has no such measure, model or checkpoint.
+    ValueError
+        Where there are no two models to compare.
+
+    References
+    ----------
+    Kornblith et al. (2019), Similarity of neural network representations revisited, ICML, table 2.
+
+    Examples
+    --------
+    >>> import tempfile, dask_svcca
+    >>> rng, folder = np.random.default_rng(0), tempfile.mkdtemp()
+    >>> early, late = rng.normal(size=(2, 100, 4))
+    >>> with dask_svcca.create_zoo(folder + "/zoo.zarr", examples=range(100)) as zoo:
+    ...     for seed in ("net-0", "net-1"):
+    ...         zoo.write(seed, "end", "early", early + 0.3 * rng.normal(size=early.shape))
+    ...         zoo.write(seed, "end", "late", late + 0.3 * rng.normal(size=late.shape))
+    >>> result = dask_svcca.compare(zoo, folder + "/comparison.zarr")
+    >>> found = layer_identification(result, groups={"net": ["net-0", "net-1"]})
+    >>> float(found.accuracy.sel(measure="svcca", group="net")), int(found.tested.sel(measure="svcca", group="net"))
+    (1.0, 4)
+    """
+    measures = _measures(result, measure)
+    sides = [_representations(result, side, checkpoint, exclude) for side in ("a", "b")]
+    chosen = _groups(sides[0], groups)
+    layers = list(dict.fromkeys(layer for models in chosen.values() for layer in _layers_of(sides[0], models)))
+    shape = len(measures), len(chosen)
+    found, tested = np.zeros((*shape, len(layers)), dtype=np.int64), np.zeros((*shape, len(layers)), dtype=np.int64)
+    for row, name in enumerate(measures):
+        sign = -1.0 if result[name].attrs["sense"] == "distance" else 1.0
+        for column, models in enumerate(chosen.values()):
+            for first, second in permutations(models, 2):
+                a, b = (side[side["model"] == model] for side, model in zip(sides, (first, second), strict=True))
+                places = {"representation_a": a["place"].to_numpy(), "representation_b": b["place"].to_numpy()}
+                values = sign * result[name].isel(places).to_numpy()
+                for layer, looked_for, was_found in _identify(values, list(a["layer"]), list(b["layer"])):
+                    tested[row, column, layers.index(layer)] += looked_for
+                    found[row, column, layers.index(layer)] += was_found
+    with np.errstate(invalid="ignore"):
+        accuracy, by_layer = found.sum(axis=-1) / tested.sum(axis=-1), found / tested
+    return xr.Dataset(
+        {
+            "accuracy": (("measure", "group"), accuracy, {"long_name": "share of layers found", "units": "1"}),
+            "tested": (("measure", "group"), tested.sum(axis=-1), {"long_name": "layers that were looked for"}),
+            "layer_accuracy": (
+                ("measure", "group", "layer"),
+                by_layer,
+                {"long_name": "share of the trainings in which a layer was found", "units": "1"},
+            ),
+        },
+        coords={"measure": measures, "group": list(chosen), "layer": layers},
+    )
+
+
+def _measures(result: xr.Dataset, measure: str | Sequence[str]) -> list[str]:
+    known = [
+        str(name) for name, found in result.data_vars.items() if found.attrs.get("sense") in {"similarity", "distance"}
+    ]
+    if measure == "all":
+        return known
+    wanted = [measure] if isinstance(measure, str) else list(measure)
+    for name in wanted:
+        if name not in known:
+            raise UnknownMeasureError(f"no measure {name!r} in this comparison; it has {', '.join(known)}")
+    return wanted
+
+
+def _representations(result: xr.Dataset, side: str, checkpoint: str | None, exclude: Sequence[str]) -> pd.DataFrame:
+    """Representations of one checkpoint of each model, with their place in the matrix, in order of depth."""
+    frame = pd.DataFrame(
+        {name: result[f"{name}_{side}"].to_numpy() for name in ("model", "checkpoint", "layer", "step", "depth")}
+    )
+    frame["place"] = np.arange(len(frame))
+    if checkpoint is None:
+        chosen: BoolArray = final_checkpoints(frame)
+    else:
+        chosen = np.asarray(frame["checkpoint"] == checkpoint, dtype=np.bool_)
+        if not chosen.any():
+            raise RepresentationNotFoundError(f"no model of this comparison has a checkpoint {checkpoint!r}")
+    wanted = [not any(fnmatchcase(layer, pattern) for pattern in exclude) for layer in frame["layer"]]
+    return frame[chosen & np.array(wanted, dtype=np.bool_)].sort_values("depth", kind="stable")
+
+
+def _groups(frame: pd.DataFrame, groups: Groups | None) -> dict[str, list[str]]:
+    """Models by architecture."""
+    known = list(dict.fromkeys(frame["model"]))
+    if groups is None:
+        alike: dict[frozenset[str], list[str]] = {}
+        for model in known:
+            alike.setdefault(frozenset(frame.loc[frame["model"] == model, "layer"]), []).append(model)
+        chosen = {", ".join(models): models for models in alike.values() if len(models) > 1}
+        if not chosen:
+            raise ValueError(
+                f"no two of the models {', '.join(map(repr, known))} have the same layers; say which are of one "
+                f"architecture: groups={{'name': [model, model]}}"
+            )
+        return chosen
+    named = groups.items() if isinstance(groups, Mapping) else ((", ".join(models), models) for models in groups)
+    chosen = {name: list(models) for name, models in named}
+    for name, models in chosen.items():
+        if len(set(models)) < 2:
+            raise ValueError(f"a group has two models or more; {name!r} has {', '.join(map(repr, models)) or 'none'}")
+        for model in models:
+            if model not in known:
+                raise RepresentationNotFoundError(
+                    f"no model {model!r} in this comparison; it has {', '.join(map(repr, known))}"
+                )
+    return chosen
+
+
+def _layers_of(frame: pd.DataFrame, models: Sequence[str]) -> list[str]:
+    return [str(layer) for layer in frame.loc[frame["model"].isin(models), "layer"]]
+
+
+def _identify(values: FloatArray, layers_a: Sequence[str], layers_b: Sequence[str]) -> list[tuple[str, bool, bool]]:
+    """Each layer of a, whether it was looked for in b, and whether it was found.
+
+    Parameters
+    ----------
+    values : (a, b)
+        Higher is more similar.
+    layers_a, layers_b : sequence of str
+
+    Examples
+    --------
+    >>> _identify(np.array([[0.9, 0.2], [0.5, 0.4]]), ["x", "y"], ["x", "y"])
+    [('x', True, True), ('y', True, False)]
+    """
+    identified = []
+    for layer, row in zip(layers_a, values, strict=True):
+        own = np.array([other == layer for other in layers_b], dtype=np.bool_)
+        others = row[~own & np.isfinite(row)]
+        looked_for = bool(np.isfinite(row[own]).any() and len(others))
+        identified.append((layer, looked_for, bool(looked_for and row[own].max() > others.max())))
+    return identified

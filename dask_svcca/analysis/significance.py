@@ -1,0 +1,392 @@
+"""How sure a number is: against shuffled examples, and without some of them. From scores; no activation is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from dask_svcca.analysis._pairs import HELD, Basis, Pairs, RowNorms, Subspace, measure_pair, shared_weights
+from dask_svcca.errors import InvalidActivationsError
+from dask_svcca.kernels.subspace import leading_directions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import xarray as xr
+
+    from dask_svcca.analysis._pairs import Label
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
+    from dask_svcca.kernels.fourier import SharedFrequency
+    from dask_svcca.plan.readings import Meeting
+    from dask_svcca.stores._io import StoreLike
+
+Variables: TypeAlias = "dict[str, tuple[tuple[str, ...], FloatArray, str]]"
+
+STACK_BYTES = 16 * 2**20
+"""Couplings of shuffled examples looked at together."""
+
+ROUNDING = 1e-6
+"""Variation of a measure that is rounding, of scores in single precision."""
+
+
+def permutation_null(
+    store: StoreLike,
+    pairs: Iterable[tuple[str, str]],
+    *,
+    permutations: int = 199,
+    measures: str | Iterable[str] = ("svcca",),
+    seed: int = 0,
+) -> xr.Dataset:
+    """What pairs score when the examples of one of the two are shuffled.
+
+    Parameters
+    ----------
+    store : path, zarr store, or URL
+        Of a comparison, with the subspaces it was made by.
+    pairs : iterable of (str, str)
+        Labels of representations: those that were looked at, before one of them was chosen.
+    permutations : int
+        At least 1. The smallest p-value is ``1 / (permutations + 1)``.
+    measures : str or iterable of str
+        Names; of the full numerical rank only where the comparison has it.
+    seed : int
+        Of the permutations: the same for all pairs.
+
+    Returns
+    -------
+    xarray.Dataset
+        For each measure ``m``: ``m`` (pair); ``m_null`` (pair, permutation); ``m_p`` (pair), the share of permutations,
+        the one that was observed among them, that are as similar; ``m_p_corrected`` (pair), the same for the most
+        similar of all pairs, in standard deviations from its own null: what to read where layers are searched.
+
+    Raises
+    ------
+    RepresentationNotFoundError, UnknownMeasureError, ValueError
+    IncompatibleError
+        Where two representations have not been compared, or the comparison lacks directions that a measure needs.
+
+    References
+    ----------
+    Westfall and Young (1993), Resampling-based multiple testing; Phipson and Smyth (2010), Permutation p-values should
+    never be zero, SAGMB 9.
+
+    Examples
+    --------
+    >>> import tempfile, dask_svcca
+    >>> store = tempfile.mkdtemp() + "/comparison.zarr"
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.normal(size=(2, 100, 4))
+    >>> with dask_svcca.create_zoo(store[:-15] + "zoo.zarr", examples=range(100)) as zoo:
+    ...     for layer, values in {"x": x, "y": y, "z": x + y}.items():
+    ...         zoo.write("net", "1", layer, values)
+    >>> _ = dask_svcca.compare(zoo, store)
+    >>> null = permutation_null(store, [("net/1/x", "net/1/z"), ("net/1/x", "net/1/y")], permutations=99)
+    >>> null.svcca_p_corrected.to_numpy() < 0.05
+    array([ True, False])
+    """
+    if permutations < 1:
+        raise ValueError(f"permutations is at least 1; got {permutations}")
+    chosen = Pairs(store, pairs, measures)
+    generator = np.random.default_rng(seed)
+    # The order that was observed first.
+    orders = np.stack(
+        [np.arange(chosen.examples), *(generator.permutation(chosen.examples) for _ in range(permutations))]
+    )
+    values = [_shuffled(chosen, label, orders) for label in chosen.labels]
+    variables: Variables = {}
+    for measure in chosen.measures:
+        name = measure.name
+        found = np.stack([value[name] for value in values])
+        p, corrected = _p_values(-found if measure.role == "distance" else found)
+        variables[name] = ("pair",), found[:, 0], measure.description
+        variables[f"{name}_null"] = ("pair", "permutation"), found[:, 1:], f"{name} of shuffled examples"
+        variables[f"{name}_p"] = ("pair",), p, f"share of permutations, the observed one included, with such a {name}"
+        variables[f"{name}_p_corrected"] = ("pair",), corrected, f"{name}_p, corrected for the search among all pairs"
+    return chosen.dataset(variables, permutations=permutations, seed=seed)
+
+
+def jackknife(
+    store: StoreLike,
+    pairs: Iterable[tuple[str, str]],
+    *,
+    blocks: int = 20,
+    measures: str | Iterable[str] = ("svcca",),
+) -> xr.Dataset:
+    """Standard errors by leaving out one block of examples after another.
+
+    Covariances, subspaces, the variance threshold and canonical correlations are those of the examples that remain;
+    all of them follow from the scores. Where a comparison holds only the directions that the threshold keeps, these
+    are taken as given.
+
+    Parameters
+    ----------
+    store : path, zarr store, or URL
+        Of a comparison, with the subspaces it was made by.
+    pairs : iterable of (str, str)
+        Labels of representations.
+    blocks : int
+        Of consecutive examples, as equal as can be; at least 2.
+    measures : str or iterable of str
+        Names; of the full numerical rank only where the comparison has it.
+
+    Returns
+    -------
+    xarray.Dataset
+        For each measure ``m``: ``m`` (pair), ``m_stderr`` (pair), and ``m_jackknife`` (pair, block), the values
+        without one block.
+
+    Raises
+    ------
+    RepresentationNotFoundError, UnknownMeasureError, ValueError
+    IncompatibleError
+        Where two representations have not been compared, or the comparison lacks directions that a measure needs.
+    InvalidActivationsError
+        Where a representation is constant without one of the blocks.
+
+    References
+    ----------
+    Efron and Stein (1981), The jackknife estimate of variance, Annals of Statistics 9.
+
+    Examples
+    --------
+    >>> import tempfile, dask_svcca
+    >>> store = tempfile.mkdtemp() + "/comparison.zarr"
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.normal(size=(2, 100, 4))
+    >>> with dask_svcca.create_zoo(store[:-15] + "zoo.zarr", examples=range(100)) as zoo:
+    ...     zoo.write("net", "1", "x", x)
+    ...     zoo.write("net", "1", "z", x + y)
+    >>> _ = dask_svcca.compare(zoo, store)
+    >>> found = jackknife(store, [("net/1/x", "net/1/z"), ("net/1/x", "net/1/x")])
+    >>> found.svcca.to_numpy().round(2), found.svcca_stderr.to_numpy().round(2)
+    (array([0.73, 1.  ]), array([0.02, 0.  ]))
+    """
+    chosen = Pairs(store, pairs, measures)
+    if not 2 <= blocks <= chosen.examples // 2:
+        raise ValueError(f"blocks is from 2 to half the number of examples, {chosen.examples // 2}; got {blocks}")
+    edges = np.linspace(0, chosen.examples, blocks + 1).round().astype(int)
+    # A representation stands in many pairs.
+    remainders = lru_cache(maxsize=HELD)(lambda subspace: _remainders(chosen, subspace, edges))
+    whole, without = [], []
+    for label in chosen.labels:
+        a, b, meeting = chosen.open(label)
+        pair = _Pair(chosen, a, b, meeting)
+        whole.append(pair.values())
+        without.append([pair.values_without(*parts) for parts in zip(remainders(a), remainders(b), strict=True)])
+    variables: Variables = {}
+    for measure in chosen.measures:
+        name = measure.name
+        found = np.array([[values[name][0] for values in pair] for pair in without])
+        error = np.sqrt((blocks - 1) / blocks * np.square(found - found.mean(axis=1, keepdims=True)).sum(axis=1))
+        variables[name] = ("pair",), np.array([values[name][0] for values in whole]), measure.description
+        variables[f"{name}_stderr"] = ("pair",), error, f"standard error of {name}: jackknife over blocks of examples"
+        variables[f"{name}_jackknife"] = ("pair", "block"), found, f"{name} without one block of examples"
+    return chosen.dataset(variables, blocks=blocks)
+
+
+def _shuffled(chosen: Pairs, label: Label, orders: IntArray) -> dict[str, FloatArray]:
+    """Values of a pair, (order,), with the examples of b in one order after another."""
+    a, b, meeting = chosen.open(label)
+    samples = a.record.samples
+    each = chosen.samples_per_example(a)
+    rows = (orders[:, :, np.newaxis] * each + np.arange(each)).reshape(len(orders), samples)
+    shared = [meet for meet in meeting.shared if meet.a in a.columns and meet.b in b.columns]
+    sizes = [len(a.basis.spectrum[meet.a]) * len(b.basis.spectrum[meet.b]) for meet in shared]
+    batch = max(1, STACK_BYTES // (a.scores.itemsize * max(sizes, default=1)))
+    norms_a, norms_b = _row_norms(chosen, a, b, meeting)
+
+    def couplings(part: IntArray) -> Iterator[tuple[SharedFrequency, InexactArray]]:
+        for frequency in shared:
+            left, right = a.scores[:, a.columns[frequency.a]].T, b.scores[:, b.columns[frequency.b]]
+            left = left if frequency.conjugate else left.conj()
+            yield frequency, np.stack([left @ right[order] for order in part])
+
+    found: list[dict[str, FloatArray]] = []
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        norms = RowNorms(
+            float(norms_a @ norms_a), float(norms_b @ norms_b), np.array([norms_a @ norms_b[order] for order in part])
+        )
+        grids = a.record.grid, b.record.grid
+        found.append(measure_pair(chosen.measures, (a.basis, b.basis), meeting, grids, couplings(part), samples, norms))
+    return {name: np.concatenate([values[name] for values in found]) for name in found[0]}
+
+
+def _row_norms(chosen: Pairs, a: Subspace, b: Subspace, meeting: Meeting) -> tuple[FloatArray, FloatArray]:
+    """Squared norms of the samples of both, (sample,); zeros where no measure needs them."""
+    if not chosen.with_row_norms:
+        return np.zeros(a.record.samples), np.zeros(b.record.samples)
+    return a.row_norms(shared_weights(a.basis, meeting, "a")), b.row_norms(shared_weights(b.basis, meeting, "b"))
+
+
+def _p_values(found: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """p-values of the first of some values of each pair, (pair, order), alone and corrected for the most of all pairs.
+
+    Pairs of more directions score higher by chance alone, so that each is seen in standard deviations from its own
+    mean. A pair without a value has no p-value either.
+    """
+    p, corrected = np.full(len(found), np.nan), np.full(len(found), np.nan)
+    valued = np.isfinite(found).all(axis=1)
+    there = found[valued]
+    spread = there.std(axis=1, keepdims=True)
+    varies = spread > ROUNDING
+    excess = np.where(varies, (there - there.mean(axis=1, keepdims=True)) / np.where(varies, spread, 1), 0.0)
+    p[valued] = (excess >= excess[:, :1]).mean(axis=1)
+    if valued.any():
+        corrected[valued] = (excess.max(axis=0) >= excess[:, :1]).mean(axis=1)
+    return p, corrected
+
+
+@dataclass(frozen=True)
+class _Remainder:
+    """A representation without one block of its samples.
+
+    Attributes
+    ----------
+    left_out : slice
+        Samples.
+    samples : int
+        That remain.
+    basis : Basis
+    transform : dict of int to (direction, direction)
+        By block, from old scores to new ones.
+    total : (direction,)
+        Sum of the scores that remain, in the block that is centred.
+    """
+
+    left_out: slice
+    samples: int
+    basis: Basis
+    transform: Mapping[int, InexactArray]
+    total: InexactArray
+
+
+def _remainders(chosen: Pairs, subspace: Subspace, edges: IntArray) -> list[_Remainder]:
+    each = chosen.samples_per_example(subspace)
+    variance = None if chosen.leading_only else chosen.parameters["variance"]
+    places = [
+        slice(start * each, stop * each) for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+    ]
+    return [_remainder(subspace, place, variance) for place in places]
+
+
+def _remainder(subspace: Subspace, left_out: slice, variance: float | None) -> _Remainder:
+    """Subspace of the samples that remain, from the scores of those that do not.
+
+    Scores Z are orthonormal, so that Z'Z of the rest is one less that of the block. Its eigenvectors make scores that
+    are orthonormal over the rest; the scatter in their terms is as large as the rank, and its eigenvectors are the new
+    directions.
+    """
+    old, scores = subspace.basis, subspace.scores[left_out]
+    samples = len(subspace.scores) - len(scores)
+    noise = 1e-5 if subspace.record.dtype.char in "fF" else 1e-9
+    spectra, transforms, loadings = {}, {}, {}
+    total: InexactArray = np.zeros(0)
+    for index, columns in subspace.columns.items():
+        part = scores[:, columns]
+        gram = np.eye(part.shape[1]) - part.conj().T @ part
+        if index == 0:
+            total = -part.sum(axis=0)
+            gram -= np.outer(total.conj(), total) / samples
+        lengths, vectors = np.linalg.eigh(gram)
+        # Directions that only the block had.
+        lengths, vectors = lengths[lengths > noise], vectors[:, lengths > noise]
+        root = np.sqrt(old.spectrum[index])[:, np.newaxis] * vectors * np.sqrt(lengths)
+        ascending, rotation = np.linalg.eigh(root.conj().T @ root)
+        spectrum, rotation = ascending[::-1], rotation[:, ::-1]
+        if len(spectrum):
+            spectra[index] = spectrum
+            transforms[index] = (vectors / np.sqrt(lengths)) @ rotation
+            if old.loadings:
+                loadings[index] = old.loadings[index] @ (root @ rotation) / np.sqrt(spectrum)
+    if not spectra:
+        raise InvalidActivationsError(
+            f"{subspace.record.place.split('/', 1)[1]!r} is constant without samples {left_out.start} to "
+            f"{left_out.stop}; use more and smaller blocks"
+        )
+    counts = [len(spectrum) for spectrum in spectra.values()]
+    multiplicity = {index: old.multiplicity[index] for index in spectra}
+    kept = leading_directions(
+        np.concatenate(list(spectra.values())), np.repeat(list(multiplicity.values()), counts), variance
+    )
+    kept_counts = [int(part.sum()) for part in np.split(kept, np.cumsum(counts)[:-1])]
+    basis = Basis(spectra, dict(zip(spectra, kept_counts, strict=True)), multiplicity, loadings)
+    return _Remainder(left_out, samples, basis, transforms, total)
+
+
+class _Pair:
+    """A pair, with all of its samples or without some of them."""
+
+    def __init__(self, chosen: Pairs, a: Subspace, b: Subspace, meeting: Meeting) -> None:
+        self._chosen, self._a, self._b, self._meeting = chosen, a, b, meeting
+        self._norms = _row_norms(chosen, a, b, meeting)
+
+    @cached_property
+    def _couplings(self) -> list[tuple[SharedFrequency, InexactArray]]:
+        """Over all samples."""
+        return [
+            (frequency, self._coupling(frequency, slice(None)))
+            for frequency in self._meeting.shared
+            if frequency.a in self._a.columns and frequency.b in self._b.columns
+        ]
+
+    def _coupling(self, frequency: SharedFrequency, rows: slice) -> InexactArray:
+        left, right = (
+            self._a.scores[rows, self._a.columns[frequency.a]],
+            self._b.scores[rows, self._b.columns[frequency.b]],
+        )
+        return np.asarray((left if frequency.conjugate else left.conj()).T @ right)
+
+    def values(self) -> dict[str, FloatArray]:
+        """Of all samples."""
+        couplings = ((frequency, coupling[np.newaxis]) for frequency, coupling in self._couplings)
+        return self._measure((self._a.basis, self._b.basis), couplings, self._a.record.samples, *self._norms)
+
+    def values_without(self, a: _Remainder, b: _Remainder) -> dict[str, FloatArray]:
+        """Of the samples that remain."""
+        remain = np.ones(len(self._a.scores), dtype=np.bool_)
+        remain[a.left_out] = False
+        norms = [
+            self._norms_of(subspace, remainder, side, norms)[remain]
+            for subspace, remainder, side, norms in zip(
+                (self._a, self._b), (a, b), ("a", "b"), self._norms, strict=True
+            )
+        ]
+        return self._measure((a.basis, b.basis), self._couplings_without(a, b), a.samples, *norms)
+
+    def _couplings_without(self, a: _Remainder, b: _Remainder) -> Iterator[tuple[SharedFrequency, InexactArray]]:
+        for frequency, whole in self._couplings:
+            if frequency.a not in a.transform or frequency.b not in b.transform:
+                continue
+            coupling = whole - self._coupling(frequency, a.left_out)
+            if frequency.a == 0 and frequency.b == 0:
+                coupling -= np.outer(a.total.conj(), b.total) / a.samples
+            left = a.transform[frequency.a]
+            yield (
+                frequency,
+                ((left if frequency.conjugate else left.conj()).T @ coupling @ b.transform[frequency.b])[None],
+            )
+
+    def _norms_of(self, subspace: Subspace, remainder: _Remainder, side: str, norms: FloatArray) -> FloatArray:
+        """Squared norms of all samples from the mean of those that remain."""
+        if not self._chosen.with_row_norms or 0 not in subspace.columns:
+            return norms
+        weight = shared_weights(subspace.basis, self._meeting, side)[0]
+        mean, spectrum = remainder.total / remainder.samples, subspace.basis.spectrum[0]
+        across = (subspace.scores[:, subspace.columns[0]] @ (spectrum * mean.conj())).real
+        return np.asarray(norms + weight * (spectrum @ np.abs(mean) ** 2 - 2 * across))
+
+    def _measure(
+        self,
+        bases: tuple[Basis, Basis],
+        couplings: Iterable[tuple[SharedFrequency, InexactArray]],
+        samples: int,
+        norms_a: FloatArray,
+        norms_b: FloatArray,
+    ) -> dict[str, FloatArray]:
+        norms = RowNorms(float(norms_a @ norms_a), float(norms_b @ norms_b), np.array([norms_a @ norms_b]))
+        grids = self._a.record.grid, self._b.record.grid
+        return measure_pair(self._chosen.measures, bases, self._meeting, grids, couplings, samples, norms)
