@@ -21,10 +21,12 @@ from oracles import basis, svcca, svcca_matrix, translations
 from zarr.storage import MemoryStore
 
 import dask_svcca
+from dask_svcca.engine import compare as compare_module
 from dask_svcca.engine import tile as tile_module
 from dask_svcca.engine.compare import plan_comparison, run_comparison
-from dask_svcca.errors import InvalidActivationsError, ParametersChangedError, StoreFormatError
+from dask_svcca.errors import InvalidActivationsError, MemoryLimitError, ParametersChangedError, StoreFormatError
 from dask_svcca.plan import comparison as plan_module
+from dask_svcca.plan.comparison import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.stores import zoo as zoo_module
 from dask_svcca.variables import PairStatus
@@ -707,6 +709,20 @@ def test_compare__a_fold_that_cannot_be_made_stops_nothing(tmp_path: Path, place
 
 
 # Refused, naming both values.
+
+
+@pytest.mark.parametrize("refused", [{"pairs": "between net other"}, {"pairs": np.zeros((2, 2), dtype=bool)}])
+def test_compare__what_is_refused_leaves_no_store(zoo: Zoo, place: Path, refused: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="pairs"):
+        dask_svcca.compare(zoo, place, variance=0.5, **refused)
+    assert not place.exists()
+
+
+def test_compare__what_does_not_fit_leaves_no_store(zoo: Zoo, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_module, "resources", lambda client: (1, PROCESS_BYTES))
+    with pytest.raises(MemoryLimitError, match="MiB in one worker"):
+        dask_svcca.compare(zoo, place)
+    assert not place.exists()
 
 
 def test_compare__other_parameters_are_refused(zoo: Zoo, place: Path) -> None:

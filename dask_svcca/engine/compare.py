@@ -19,13 +19,14 @@ import psutil
 from dask_svcca.engine import run
 from dask_svcca.engine.subspace import compute_subspace
 from dask_svcca.engine.tile import compute_tile
-from dask_svcca.errors import FewSamplesWarning, InvalidActivationsError, ParametersChangedError, StoreFormatError
+from dask_svcca.errors import FewSamplesWarning, InvalidActivationsError, ParametersChangedError
 from dask_svcca.plan.comparison import PROCESS_BYTES, Plan, choose_group, choose_rows, make_plan
 from dask_svcca.plan.keep import Sizes, kept_sizes, smaller_tile
 from dask_svcca.plan.parameters import Convolutional, Keep, Match, Parameters, Precision, Sequential, make_parameters
 from dask_svcca.plan.readings import choose_reading
 from dask_svcca.plan.selection import Pairs, select_pairs
 from dask_svcca.plan.tasks import Job, SubspaceReport, TileReport, subspace_place
+from dask_svcca.stores._io import is_group
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.comparison import ComparisonStore, open_comparison
 from dask_svcca.stores.subspaces import SubspaceRecord, read_record
@@ -199,13 +200,7 @@ def plan_comparison(
     zoo: Zoo, store: StoreLike, parameters: Parameters, *, pairs: Pairs = "all", workers: int = 1, memory: int
 ) -> Plan:
     """What `run_comparison` would do; nothing is written."""
-    try:
-        comparison = ComparisonStore.open(store)
-    except StoreFormatError as error:
-        if "there is no zarr v3 group" not in str(error):
-            raise
-        comparison = None
-    plan, _ = _plan(zoo, comparison, parameters, pairs, workers, memory)
+    plan, _ = _plan(zoo, _existing(store, mode="r"), parameters, pairs, workers, memory)
     return plan
 
 
@@ -223,8 +218,11 @@ def run_comparison(
     zoo.refresh()
     client = run.current_client(client)
     workers, memory = resources(client)
-    comparison = _open_or_create(zoo, store, parameters, workers)
+    comparison = _existing(store, mode="r+")
     plan, entries = _plan(zoo, comparison, parameters, pairs, workers, memory)
+    if comparison is None:
+        # Only now: a plan that is refused must not leave a store that insists on its parameters.
+        comparison = _create(store, zoo, parameters, plan)
     _register(comparison, entries)
     if plan.tiles and "correlations" in plan.kept:
         comparison.resize_components(max(*plan.kept["correlations"], *comparison.kept["correlations"]))
@@ -330,34 +328,33 @@ def resources(client: distributed.Client | None) -> tuple[int, int]:
     return sum(worker["nthreads"] for worker in workers), int(memory)
 
 
-def _open_or_create(zoo: Zoo, store: StoreLike, parameters: Parameters, workers: int) -> ComparisonStore:
-    if not len(zoo):
-        unfinished = f"; {len(zoo.unfinished)} are unfinished" if zoo.unfinished else ""
-        raise InvalidActivationsError(
-            f"the zoo {str(zoo.root.store_path)!r} has no complete representation{unfinished}. Capture some first"
-        )
-    try:
-        comparison = ComparisonStore.open(store, mode="r+")
-    except StoreFormatError as error:
-        if "there is no zarr v3 group" not in str(error):
-            raise
-        return ComparisonStore.create(
-            store,
-            parameters=parameters.to_dict(),
-            measures=parameters.records,
-            tile=_tile_side(zoo.entries(), parameters, workers),
-            rows=_rows(zoo.entries(), parameters),
-            zoo=str(zoo.root.store_path),
-            examples_digest=zoo.examples_digest,
-            n_examples=zoo.n_examples,
-            kept=_kept(zoo.entries(), parameters),
-        )
-    return comparison
+def _existing(store: StoreLike, *, mode: str) -> ComparisonStore | None:
+    """The comparison that is there already, if there is anything."""
+    return ComparisonStore.open(store, mode=mode) if is_group(store) else None
+
+
+def _create(store: StoreLike, zoo: Zoo, parameters: Parameters, plan: Plan) -> ComparisonStore:
+    return ComparisonStore.create(
+        store,
+        parameters=parameters.to_dict(),
+        measures=parameters.records,
+        tile=plan.group,
+        rows=plan.rows,
+        zoo=str(zoo.root.store_path),
+        examples_digest=zoo.examples_digest,
+        n_examples=zoo.n_examples,
+        kept=_kept(zoo.entries(), parameters),
+    )
 
 
 def _plan(
     zoo: Zoo, comparison: ComparisonStore | None, parameters: Parameters, pairs: Pairs, workers: int, memory: int
 ) -> tuple[Plan, list[Representation]]:
+    if not len(zoo):
+        unfinished = f"; {len(zoo.unfinished)} are unfinished" if zoo.unfinished else ""
+        raise InvalidActivationsError(
+            f"the zoo {str(zoo.root.store_path)!r} has no complete representation{unfinished}. Capture some first"
+        )
     if parameters.mask is not None:
         _check_mask(zoo, parameters.mask)
     by_label = {entry.name.label: entry for entry in zoo.entries()}

@@ -669,11 +669,11 @@ class Stacks:
             is_complex=key.is_complex,
         )
         leading = every.leading(*key.kept)
-        for keeper in self._keepers:
-            for piece, stop in zip(pieces, np.cumsum(counts), strict=True):
-                part = leading.correlations[stop - len(piece.members_a) : stop]
-                keeper.add(piece.members_a, piece.members_b, part, piece.frequency)
         with _process.timed("singular values"):
+            for keeper in self._keepers:
+                for piece, stop in zip(pieces, np.cumsum(counts), strict=True):
+                    part = leading.correlations[stop - len(piece.members_a) : stop]
+                    keeper.add(piece.members_a, piece.members_b, part, piece.frequency)
             for measure in self._measures:
                 stack = leading if measure.directions == "kept" else every
                 self._accumulate(self.sums[measure.name], members_a, members_b, weights, measure.sums(stack))
