@@ -15,7 +15,7 @@ from dask_svcca.capture import onnx
 from dask_svcca.engine.capture import CaptureOutcome, capture_each
 from dask_svcca.engine.compare import Outcome, Progress, run_comparison
 from dask_svcca.errors import CaptureError
-from dask_svcca.plan.parameters import Parameters
+from dask_svcca.plan.parameters import Parameters, make_parameters
 from dask_svcca.plan.selection import final_checkpoints
 from dask_svcca.stores.zoo import create_zoo
 
@@ -35,6 +35,9 @@ PARAMETERS = Parameters(conv="mean")
 PARAMETERS_DFT = Parameters(conv="dft")
 """By spatial frequency, for the pairs of `training_pairs`: all of them would take the demo to a minute."""
 
+PARAMETERS_FINAL = make_parameters("all", conv="mean")
+"""All measures, for the pairs of `final_pairs`: what the field tests a measure by needs no more."""
+
 CLEAR = 0.8
 TENDENCY = 0.3
 """Rank correlations from which an order of the layers is called clear, or a tendency."""
@@ -49,16 +52,20 @@ class Demo:
     zoo, comparison : Path
     comparison_dft : Path
         Of the same layers read by spatial frequency.
+    comparison_final : Path
+        Of the last checkpoints, by all measures.
     captured : CaptureOutcome
-    compared, compared_dft : Outcome
+    compared, compared_dft, compared_final : Outcome
     """
 
     zoo: Path
     comparison: Path
     comparison_dft: Path
+    comparison_final: Path
     captured: CaptureOutcome[CaptureReport]
     compared: Outcome
     compared_dft: Outcome
+    compared_final: Outcome
 
 
 def find_networks() -> Path:
@@ -86,6 +93,7 @@ def run_demo(
     on_capture: Callable[[int, int], None] | None = None,
     on_compare: Progress | None = None,
     on_compare_dft: Progress | None = None,
+    on_compare_final: Progress | None = None,
 ) -> Demo:
     """Capture the networks to ``output/zoo.zarr``, and compare them to ``output/comparison.zarr``.
 
@@ -99,7 +107,7 @@ def run_demo(
     output : path
     client : Client, optional
         Default: as any Dask collection, the current client, else Dask's local scheduler.
-    on_capture, on_compare, on_compare_dft : callable, optional
+    on_capture, on_compare, on_compare_dft, on_compare_final : callable, optional
         See `dask_svcca.engine.capture.Progress` and `dask_svcca.engine.compare.Progress`.
 
     Returns
@@ -126,7 +134,12 @@ def run_demo(
     dft_store = folder / "comparison-dft.zarr"
     pairs = training_pairs(zoo.representations)
     compared_dft = run_comparison(zoo, dft_store, PARAMETERS_DFT, pairs=pairs, client=client, progress=on_compare_dft)
-    return Demo(zoo_store, comparison_store, dft_store, captured, compared, compared_dft)
+    final_store = folder / "comparison-final.zarr"
+    pairs = final_pairs(zoo.representations)
+    compared_final = run_comparison(
+        zoo, final_store, PARAMETERS_FINAL, pairs=pairs, client=client, progress=on_compare_final
+    )
+    return Demo(zoo_store, comparison_store, dft_store, final_store, captured, compared, compared_dft, compared_final)
 
 
 def training_pairs(representations: pd.DataFrame) -> npt.NDArray[np.bool_]:
@@ -141,16 +154,36 @@ def training_pairs(representations: pd.DataFrame) -> npt.NDArray[np.bool_]:
     -------
     (representation, representation)
     """
-    architecture = representations["model"].str.rpartition("-s")[0]
+    final = final_checkpoints(representations)
+    own = _equal(representations["model"]) & (final[:, np.newaxis] | final)
+    across = _equal(_architecture(representations)) & _equal(representations["step"])
+    return np.asarray(_equal(representations["layer"]) & (own | across))
 
-    def equal(values: pd.Series[Any]) -> npt.NDArray[np.bool_]:
-        codes = pd.factorize(values)[0]
-        return np.equal.outer(codes, codes)
 
-    final = np.asarray(final_checkpoints(representations))
-    own = equal(representations["model"]) & (final[:, np.newaxis] | final)
-    across = equal(architecture) & equal(representations["step"])
-    return np.asarray(equal(representations["layer"]) & (own | across))
+def final_pairs(representations: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Pairs of layers of trained networks of one architecture, across seeds.
+
+    Parameters
+    ----------
+    representations : pandas.DataFrame
+        As `Zoo.representations`.
+
+    Returns
+    -------
+    (representation, representation)
+    """
+    final = final_checkpoints(representations)
+    across = _equal(_architecture(representations)) & ~_equal(representations["model"])
+    return np.asarray(np.outer(final, final) & across)
+
+
+def _architecture(representations: pd.DataFrame) -> pd.Series[str]:
+    return representations["model"].str.rpartition("-s")[0]
+
+
+def _equal(values: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+    codes = pd.factorize(values)[0]
+    return np.equal.outer(codes, codes)
 
 
 def architectures(comparison: xr.Dataset) -> dict[str, list[str]]:

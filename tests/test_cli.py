@@ -247,6 +247,17 @@ def test_compare__what_the_zoo_gained(comparison: Path) -> None:
     assert "45 of 45 pairs are there now" in result.stdout
 
 
+def test_compare__cautions_of_few_examples_once(folder: Path) -> None:
+    for number in range(3):
+        np.save("x.npy", activations(number, (5, 12, 30)[number]))
+        run(f"import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l{number}")
+    result = run("compare zoo.zarr comparison.zarr --variance none")
+    assert result.stderr.count("Caution:") == 1
+    assert "2 of 3 representations have fewer than 5 samples a kept direction" in result.stderr
+    assert f"Fewest has 'm/c/l2': {N} samples, 30 directions." in result.stderr
+    assert "Caution" not in run("compare zoo.zarr other.zarr --variance 0.1").stderr
+
+
 def test_compare__dry_run_writes_nothing(zoo: Path) -> None:
     result = run("compare zoo.zarr comparison.zarr --dry-run")
     assert "representations  8, of which 8 subspaces to make" in result.output

@@ -19,6 +19,7 @@ from oracles import svcca
 
 import dask_svcca
 from dask_svcca.demo import PARAMETERS, architectures, find_networks, reading, similarity_to_final
+from dask_svcca.measures import find_measures
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -142,6 +143,14 @@ def test_demo__summary(output: str) -> None:
         rows = {line.split()[0]: line.split()[1:] for line in lines[begin + 1 : lines.index("", begin)]}
         assert set(layers) <= rows.keys()
         assert all(len(values) == 11 and values[-1] == "1.00" for values in rows.values())
+    begin = next(
+        n for n, line in enumerate(lines) if line.split() == ["cnn,", "12", "layers", "resnet,", "16", "layers"]
+    )
+    identified = {line.split()[0]: list(map(float, line.split()[1:])) for line in lines[begin + 1 : begin + 12]}
+    assert set(identified) == {measure.name for measure in find_measures("all")}
+    # As in Kornblith et al. (2019), table 2.
+    assert max(identified["svcca"]) < min(identified["cka"])
+    assert lines[begin + 12].split() == ["(by", "chance)", "0.17", "0.12"]
     assert max(map(len, lines[: lines.index("Next:")])) <= 130
 
 

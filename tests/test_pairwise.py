@@ -11,10 +11,12 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from cca_zoo import linear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from oracles import basis, correlations, scatter, translations
+from sklearn import cross_decomposition, decomposition
 from zarr.storage import MemoryStore
 
 import dask_svcca
@@ -124,10 +126,9 @@ def test_cca__directions_of_the_smaller_explain_all_of_it() -> None:
 
 
 def test_cca__agrees_with_scikit_learn() -> None:
-    cross = pytest.importorskip("sklearn.cross_decomposition", reason="scikit-learn is an oracle, not a dependency")
     x, y = layers(5, 3, examples=300)
     found = cca(x, y)
-    theirs = cross.CCA(n_components=2, scale=False, max_iter=100_000, tol=1e-14).fit_transform(x, y)
+    theirs = cross_decomposition.CCA(n_components=2, scale=False, max_iter=100_000, tol=1e-14).fit_transform(x, y)
     for column in range(2):
         pair = [scores[:, column] / np.linalg.norm(scores[:, column]) for scores in theirs]
         np.testing.assert_allclose(pair[0] @ pair[1], found.correlation[column], atol=1e-7)
@@ -135,11 +136,33 @@ def test_cca__agrees_with_scikit_learn() -> None:
             np.testing.assert_allclose(abs(mine[:, column].to_numpy() @ one), 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("widths", [(5, 3), (4, 9), (6, 6)])
+def test_cca__agrees_with_cca_zoo(widths: tuple[int, int]) -> None:
+    x, y = layers(*widths, examples=300)
+    found, count = cca(x, y), min(widths)
+    theirs = linear.CCA(n_components=count).fit([x, y])
+    for mine, scores in zip((found.direction_x, found.direction_y), theirs.transform([x, y]), strict=True):
+        angles = np.abs(np.sum(mine.to_numpy() * scores / np.linalg.norm(scores, axis=0), axis=0))
+        np.testing.assert_allclose(angles, 1, rtol=1e-10)
+    pair = [scores / np.linalg.norm(scores, axis=0) for scores in theirs.transform([x, y])]
+    np.testing.assert_allclose(found.correlation, np.sum(pair[0] * pair[1], axis=0), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(found.correlation.mean(), theirs.score([x, y]), rtol=1e-10)
+
+
+@pytest.mark.parametrize("widths", [(5, 3), (4, 9)])
+def test_pls__agrees_with_cca_zoo(widths: tuple[int, int]) -> None:
+    x, y = layers(*widths)
+    found = pls(x, y)
+    theirs = linear.PLS(n_components=min(widths)).fit([x, y]).transform([x, y])
+    for mine, scores in zip((found.direction_x, found.direction_y), theirs, strict=True):
+        np.testing.assert_allclose(np.abs(mine), np.abs(scores), atol=1e-9)
+    np.testing.assert_allclose(found.covariance, np.sum(theirs[0] * theirs[1], axis=0) / (N - 1), rtol=1e-9)
+
+
 def test_pls__agrees_with_scikit_learn() -> None:
-    cross = pytest.importorskip("sklearn.cross_decomposition", reason="scikit-learn is an oracle, not a dependency")
     x, y = layers(5, 3)
     found = pls(x, y)
-    theirs = cross.PLSSVD(n_components=3, scale=False).fit(x, y)
+    theirs = cross_decomposition.PLSSVD(n_components=3, scale=False).fit(x, y)
     for mine, weights in ((found.coefficients_x, theirs.x_weights_), (found.coefficients_y, theirs.y_weights_)):
         np.testing.assert_allclose(np.abs((mine.to_numpy() * weights).sum(axis=0)), 1, rtol=1e-10)
     for mine, scores in zip((found.direction_x, found.direction_y), theirs.transform(x, y), strict=True):
@@ -147,7 +170,6 @@ def test_pls__agrees_with_scikit_learn() -> None:
 
 
 def test_pca__agrees_with_scikit_learn() -> None:
-    decomposition = pytest.importorskip("sklearn.decomposition", reason="scikit-learn is an oracle, not a dependency")
     (x,) = layers(6)
     found, theirs = pca(x), decomposition.PCA().fit(x)
     np.testing.assert_allclose(found.variance, theirs.explained_variance_, rtol=1e-10)

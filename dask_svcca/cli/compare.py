@@ -172,6 +172,8 @@ def compare(
     with resumable("All finished tiles"), connected(workers, memory, scheduler) as client, Bars(STAGES) as bars:
         outcome = run_comparison(source, absolute(comparison), parameters, pairs=pairs, client=client, progress=bars)
     click.echo(summary(outcome))
+    if outcome.caution:
+        click.echo(f"{click.style('Caution:', fg='yellow')} {outcome.caution}.", err=True)
     echo_problems(outcome.problems, "representation")
     if outcome.problems:
         raise SystemExit(1)

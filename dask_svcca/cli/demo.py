@@ -13,8 +13,9 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from dask_svcca.analysis.identification import layer_identification
 from dask_svcca.cli._cluster import cluster_options, connected
-from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, examples, resumable, seconds, size
+from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, examples, resumable, seconds, size, table
 from dask_svcca.cli._paths import quoted
 from dask_svcca.cli.compare import STAGES
 from dask_svcca.demo import Demo, architectures, reading, run_demo, similarity_to_final
@@ -49,6 +50,7 @@ def demo(*, output: str, workers: int | None, memory: str | None, scheduler: str
         "capture": ("Capturing activations", "checkpoints"),
         **STAGES,
         **{f"{stage} dft": (f"{what}, dft", unit) for stage, (what, unit) in STAGES.items()},
+        **{f"{stage} final": (f"{what}, all measures", unit) for stage, (what, unit) in STAGES.items()},
     }
     with resumable("All finished layers and tiles"), connected(workers, memory, scheduler) as client:
         ready = time.perf_counter() - started
@@ -59,11 +61,14 @@ def demo(*, output: str, workers: int | None, memory: str | None, scheduler: str
                 on_capture=functools.partial(bars, "capture"),
                 on_compare=bars,
                 on_compare_dft=lambda stage, done, total: bars(f"{stage} dft", done, total),
+                on_compare_final=lambda stage, done, total: bars(f"{stage} final", done, total),
             )
     _summarise(result, ready)
-    problems = {**result.captured.problems, **result.compared.problems, **result.compared_dft.problems}
+    outcomes = (result.captured, result.compared, result.compared_dft, result.compared_final)
+    problems = {name: reason for outcome in outcomes for name, reason in outcome.problems.items()}
     echo_problems(problems, "item")
     _show_settling(open_comparison(result.comparison), open_comparison(result.comparison_dft))
+    _show_identification(open_comparison(result.comparison_final))
     echo_next(_next_commands(Path(output)))
     if problems:
         raise SystemExit(1)
@@ -105,6 +110,7 @@ def _summarise(result: Demo, ready: float) -> None:
     readings = (
         ("averaged over positions, all pairs", compared),
         ("by spatial frequency, each layer with its final self and across seeds", result.compared_dft),
+        ("by all measures, trained networks across seeds", result.compared_final),
     )
     for reading_name, outcome in readings:
         done = "nothing to do, all there"
@@ -129,17 +135,32 @@ def _show_tables(tables: dict[str, xr.DataArray]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     # With sixteen colours, shades would be mere stripes.
     shaded = console.color_system in {"256", "truecolor"}
-    for name, table in tables.items():
-        main = [str(layer) for layer in table["layer"].to_numpy() if MAIN_LAYERS.fullmatch(str(layer))]
-        header = "".join(f"{step:>6.0f}" for step in table["step"].to_numpy())
+    for name, values_of in tables.items():
+        main = [str(layer) for layer in values_of["layer"].to_numpy() if MAIN_LAYERS.fullmatch(str(layer))]
+        header = "".join(f"{step:>6.0f}" for step in values_of["step"].to_numpy())
         console.print(Text.assemble("\n", (f"{name:<15}", "bold"), ("step" + header[4:], "dim")))
         for layer in main:
-            values = table.sel(layer=layer).to_numpy()
+            values = values_of.sel(layer=layer).to_numpy()
             console.print(
                 Text.assemble(
                     f"  {layer:<13}", *((f"{value:>6.2f}", _shade(value) if shaded else "") for value in values)
                 )
             )
+
+
+def _show_identification(comparison: xr.Dataset) -> None:
+    """How often each measure finds the layers of the tables in the other training."""
+    groups = architectures(comparison)
+    inner = {str(layer) for layer in comparison["layer_a"].to_numpy() if not MAIN_LAYERS.fullmatch(str(layer))}
+    found = layer_identification(comparison, "all", groups=groups, exclude=sorted(inner))
+    found = found.sortby(found["accuracy"].mean("group"), ascending=False)
+    click.echo("\nLayer identification: how often the layer of another seed that is most similar is the same layer:\n")
+    tested = found["tested"].isel(measure=0).to_numpy()
+    header = ["", *(f"{name}, {count} layers" for name, count in zip(groups, tested, strict=True))]
+    rows = [[str(row["measure"].item()), *(f"{value:.2f}" for value in row.to_numpy())] for row in found["accuracy"]]
+    directed = [len(models) * (len(models) - 1) for models in groups.values()]
+    rows.append(["(by chance)", *(f"{value:.2f}" for value in directed / tested)])
+    table(header, rows, right=header[1:])
 
 
 def _shade(value: float) -> str:

@@ -84,6 +84,19 @@ class Outcome:
     bytes_read: int = 0
     few_samples: dict[str, tuple[int, int]] = field(default_factory=dict)
 
+    @property
+    def caution(self) -> str:
+        """What to say of `few_samples`; empty where there are none."""
+        if not self.few_samples:
+            return ""
+        worst, (samples, directions) = min(self.few_samples.items(), key=lambda item: item[1][0] / item[1][1])
+        return (
+            f"{len(self.few_samples)} of {self.plan.representations} representations have fewer than "
+            f"{SAMPLES_PER_DIRECTION} samples a kept direction, and correlate by chance. Fewest has {worst!r}: "
+            f"{samples} samples, {directions} directions. Use more examples, or a lower variance; null_svcca is what "
+            f"independent ones would score"
+        )
+
 
 def compare(
     zoo: Zoo,
@@ -192,7 +205,7 @@ def compare(
     )
     outcome = run_comparison(zoo, store, parameters, pairs=pairs, client=client)
     if outcome.few_samples:
-        warnings.warn(_describe_few_samples(outcome), FewSamplesWarning, stacklevel=2)
+        warnings.warn(outcome.caution, FewSamplesWarning, stacklevel=2)
     return open_comparison(store)
 
 
@@ -509,16 +522,6 @@ def _few_samples(
             if numbers[0] < SAMPLES_PER_DIRECTION * numbers[1]:
                 found[entry.name.label] = numbers
     return found
-
-
-def _describe_few_samples(outcome: Outcome) -> str:
-    worst, (samples, directions) = min(outcome.few_samples.items(), key=lambda item: item[1][0] / item[1][1])
-    return (
-        f"{len(outcome.few_samples)} of {outcome.plan.representations} representations have fewer than "
-        f"{SAMPLES_PER_DIRECTION} samples a kept direction, and correlate by chance. Fewest has {worst!r}: "
-        f"{samples} samples, {directions} directions. Use more examples, or a lower variance; null_svcca is what "
-        f"independent ones would score"
-    )
 
 
 def _describe(
