@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import dask_svcca
 from dask_svcca.engine.compare import plan_comparison
 from dask_svcca.errors import MemoryLimitError, UnknownMeasureError
-from dask_svcca.plan.comparison import MAX_TILE, PROCESS_BYTES, Plan, choose_group, choose_rows, make_plan
+from dask_svcca.plan.comparison import MAX_TILE, PROCESS_BYTES, Plan, choose_rows, choose_tile, make_plan
 from dask_svcca.plan.parameters import Parameters, make_parameters
 from dask_svcca.plan.selection import select_pairs
 from dask_svcca.variables import PairStatus
@@ -59,6 +59,7 @@ def frame(models: int = 2, checkpoints: int = 3, layers: int = 2, shape: tuple[i
 
 def plan_of(representations: pd.DataFrame, **options: Any) -> Plan:
     count = len(representations)
+    side = options.pop("side", choose_tile(count, 2))
     defaults: dict[str, Any] = {
         "paths": list(representations.index),
         "rows_per_chunk": [500] * count,
@@ -66,18 +67,20 @@ def plan_of(representations: pd.DataFrame, **options: Any) -> Plan:
         "status": np.zeros((count, count), dtype=np.uint8),
         "ready": np.zeros(count, dtype=bool),
         "parameters": Parameters(),
-        "group": choose_group(count, 2),
+        "tile": side,
+        "side": side,
+        "workers": 2,
         "rows": 500,
         "memory": GIGABYTE,
     }
     return make_plan(representations=representations, **{**defaults, **options})
 
 
-def pairs_of(tile: TileTask, group: int) -> list[tuple[int, int]]:
+def pairs_of(tile: TileTask) -> list[tuple[int, int]]:
     """Pairs that a tile is asked for, by position in the whole matrix."""
     shape = len(tile.paths_a), len(tile.paths_b)
     mask = np.unpackbits(np.frombuffer(tile.selected, np.uint8), count=shape[0] * shape[1]).reshape(shape)
-    return [(tile.row * group + int(i), tile.column * group + int(j)) for i, j in np.argwhere(mask)]
+    return [(tile.row * tile.side + int(i), tile.column * tile.side + int(j)) for i, j in np.argwhere(mask)]
 
 
 # Which pairs.
@@ -194,27 +197,27 @@ def test_parameters__are_json(parameters: Parameters) -> None:
 @settings(max_examples=40)
 @given(
     count=st.integers(1, 24),
-    group=st.sampled_from([1, 4, 8, 32]),
+    side=st.sampled_from([1, 4, 8, 32]),
     asked=st.floats(0.0, 1.0),
     done=st.floats(0.0, 1.0),
     seed=st.integers(0, 99),
 )
 def test_make_plan__each_missing_pair_is_in_exactly_one_tile(
-    count: int, group: int, asked: float, done: float, seed: int
+    count: int, side: int, asked: float, done: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     selected = np.triu(rng.random((count, count)) <= asked)
     status = np.where(np.triu(rng.random((count, count)) <= done), PairStatus.DONE, PairStatus.MISSING).astype(np.uint8)
     selected, status = selected | selected.T, np.maximum(status, status.T)
     ready = rng.random(count) < 0.5
-    plan = plan_of(frame(count, 1, 1), selected=selected, status=status, ready=ready, group=group)
+    plan = plan_of(frame(count, 1, 1), selected=selected, status=status, ready=ready, side=side)
     missing = selected & (status == PairStatus.MISSING)
     expected = {(int(i), int(j)) for i, j in np.argwhere(np.triu(missing))}
-    found = Counter((i, j) for tile in plan.tiles for i, j in pairs_of(tile, group) if i <= j)
+    found = Counter((i, j) for tile in plan.tiles for i, j in pairs_of(tile) if i <= j)
     assert found == Counter(expected)
     for tile in plan.tiles:
         assert tile.row <= tile.column
-        assert pairs_of(tile, group)
+        assert pairs_of(tile)
     assert [task.path for task in plan.subspaces] == list(frame(count, 1, 1).index[missing.any(axis=1) & ~ready])
     assert plan.pairs == np.triu(selected).sum()
     assert plan.pairs - plan.pairs_done == len(expected)
@@ -236,7 +239,7 @@ def test_make_plan__reads_only_what_has_no_subspace_yet() -> None:
 @pytest.mark.parametrize("workers", [1, 2, 16, 128])
 def test_make_plan__the_demo_is_a_few_thousand_tasks_at_most(workers: int) -> None:
     representations = frame(4, 11, 20)
-    plan = plan_of(representations, group=choose_group(len(representations), workers))
+    plan = plan_of(representations, side=choose_tile(len(representations), workers))
     assert plan.pairs == 880 * 881 // 2
     assert plan.tasks < 4000
     assert len(plan.tiles) >= workers
@@ -244,21 +247,75 @@ def test_make_plan__the_demo_is_a_few_thousand_tasks_at_most(workers: int) -> No
 
 def test_make_plan__ten_thousand_representations_are_thousands_of_tasks() -> None:
     representations = frame(10, 50, 20)
-    plan = plan_of(representations, group=choose_group(len(representations), 2))
+    plan = plan_of(representations, side=choose_tile(len(representations), 2))
     assert plan.pairs == 50_005_000
     assert len(plan.tiles) < 4000
     assert plan.tasks < 15_000
 
 
 @given(representations=st.integers(1, 20_000), workers=st.integers(1, 1000))
-def test_choose_group__keeps_all_workers_busy_with_few_tiles(representations: int, workers: int) -> None:
-    group = choose_group(representations, workers)
-    assert 8 <= group <= MAX_TILE
-    assert group % 8 == 0
-    side = -(-representations // group)
+def test_choose_tile__keeps_all_workers_busy_with_few_tiles(representations: int, workers: int) -> None:
+    tile = choose_tile(representations, workers)
+    assert 8 <= tile <= MAX_TILE
+    assert tile % 8 == 0
+    tiles = -(-representations // tile)
     # As many tiles as keep every worker busy, unless they would be too small to be worth a task.
-    assert side * (side + 1) // 2 >= workers or group == 8
-    assert group == MAX_TILE or side <= np.ceil(np.sqrt(32 * workers))
+    assert tiles * (tiles + 1) // 2 >= workers or tile == 8
+    assert tile == MAX_TILE or tiles <= np.ceil(np.sqrt(32 * workers))
+
+
+def test_choose_tile__is_smaller_where_a_pair_is_long_work() -> None:
+    assert choose_tile(8, 2) == 8
+    assert choose_tile(8, 2, 1e9) == 4
+    assert choose_tile(1000, 2, 1e9) == choose_tile(1000, 2)
+
+
+# Representations in parts.
+
+
+def test_make_plan__parts_where_representations_are_few_and_long() -> None:
+    long = frame(1, 1, 3, shape=(2**20, 64))
+    plan = plan_of(long, rows_per_chunk=[4096] * 3)
+    # Of 64 MiB each.
+    assert [task.parts for task in plan.subspaces] == [4, 4, 4]
+    one = plan_of(frame(1, 1, 1, shape=(10**7, 64)), rows_per_chunk=[4096])
+    assert [task.parts for task in one.subspaces] == [8]
+    # Moments, two merges and one of these, basis, scores, correction, corrected scores, report; one tile, one group.
+    assert one.tasks == 8 + 2 + 1 + 1 + 8 + 1 + 8 + 1 + 2
+
+
+def test_make_plan__one_long_among_short_ones() -> None:
+    mixed = frame(1, 1, 9, shape=(10**4, 64))
+    mixed["shape"] = [(10**7, 64), *[(10**4, 64)] * 8]
+    mixed["nbytes"] = [int(np.prod(shape)) * 4 for shape in mixed["shape"]]
+    assert [task.parts for task in plan_of(mixed).subspaces] == [8, *[1] * 8]
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((10**6, 64), {"workers": 1}),
+        # As one chunk.
+        ((10**6, 64), {"rows_per_chunk": [10**6], "memory": 10 * GIGABYTE}),
+        # By way of the samples.
+        ((1000, 10**6), {"memory": 100 * GIGABYTE}),
+        # Small.
+        ((10**5, 64), {}),
+    ],
+)
+def test_make_plan__no_parts_where_they_are_of_no_use(shape: tuple[int, int], options: dict[str, Any]) -> None:
+    plan = plan_of(frame(1, 1, 1, shape=shape), **{"rows_per_chunk": [500], **options})
+    assert [task.parts for task in plan.subspaces] == [1]
+
+
+def test_make_plan__parts_wait_in_memory_that_is_predicted() -> None:
+    wide = frame(1, 1, 1, shape=(10**5, 2048))
+    scatter = 2048**2 * 8
+    (whole, parts) = (plan_of(wide, workers=workers) for workers in (1, 2))
+    assert parts.subspaces[0].parts > 1
+    assert parts.subspace_bytes == whole.subspace_bytes + 4 * scatter
+    tight = plan_of(wide, memory=whole.subspace_bytes + PROCESS_BYTES + scatter)
+    assert tight.subspaces[0].parts == 1
 
 
 @given(directions=st.integers(1, 100_000), itemsize=st.sampled_from([4, 8, 16]))
@@ -308,12 +365,12 @@ def test_plan__is_json_and_prints_its_numbers() -> None:
     numbers = plan.to_dict()
     assert json.loads(json.dumps(numbers)) == numbers
     assert numbers["pairs"] == 387_640
-    assert numbers["tasks"] == plan.tasks == numbers["subspaces"] + numbers["tiles"] + -(-880 // plan.group)
+    assert numbers["tasks"] == plan.tasks == numbers["subspaces"] + numbers["tiles"] + -(-880 // plan.side)
     text = str(plan)
     for line, number in {
         "representations": "880",
         "pairs": "387,640",
-        "tiles": f"{len(plan.tiles)} of {plan.group} x {plan.group}",
+        "tiles": f"{len(plan.tiles)} of {plan.side} x {plan.side}",
         "tasks": f"{plan.tasks:,}",
         "bytes to read": "42.2 MB",
         "memory per task": "MiB a subspace",

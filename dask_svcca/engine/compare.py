@@ -17,10 +17,11 @@ import pandas as pd
 import psutil
 
 from dask_svcca.engine import run
+from dask_svcca.engine.parts import subspace_graph
 from dask_svcca.engine.subspace import compute_subspace
 from dask_svcca.engine.tile import compute_tile
 from dask_svcca.errors import FewSamplesWarning, InvalidActivationsError, ParametersChangedError
-from dask_svcca.plan.comparison import PROCESS_BYTES, Plan, choose_group, choose_rows, make_plan
+from dask_svcca.plan.comparison import PROCESS_BYTES, Plan, choose_rows, choose_tile, make_plan
 from dask_svcca.plan.keep import Sizes, kept_sizes, smaller_tile
 from dask_svcca.plan.parameters import Convolutional, Keep, Match, Parameters, Precision, Sequential, make_parameters
 from dask_svcca.plan.readings import choose_reading
@@ -307,8 +308,12 @@ def build_graph(plan: Plan, job: Job) -> tuple[dict[str, tuple[Any, ...]], list[
     waiting: dict[str, list[str]] = {}
     keys = []
     for task in plan.subspaces:
-        key = f"subspace-{job.run}-{task.place}"
-        graph[key] = (compute_subspace, job, task)
+        if task.parts > 1:
+            parts, key = subspace_graph(job, task)
+            graph |= parts
+        else:
+            key = f"subspace-{job.run}-{task.place}"
+            graph[key] = (compute_subspace, job, task)
         waiting.setdefault(task.path, []).append(key)
         keys.append(key)
     for tile in plan.tiles:
@@ -351,7 +356,7 @@ def _create(store: StoreLike, zoo: Zoo, parameters: Parameters, plan: Plan) -> C
         store,
         parameters=parameters.to_dict(),
         measures=parameters.records,
-        tile=plan.group,
+        tile=plan.tile,
         rows=plan.rows,
         zoo=str(zoo.root.store_path),
         examples_digest=zoo.examples_digest,
@@ -401,6 +406,8 @@ def _plan(
         for index, entry in enumerate(entries[: len(known)]):
             record = read_record(comparison.root, subspace_place(entry.name.path))
             ready[index] = record is not None and record.digest == entry.digest
+    side = _tile_side(entries, parameters, workers)
+    tile = side if comparison is None else comparison.tile
     plan = make_plan(
         representations=frame_of(entries),
         paths=[entry.name.path for entry in entries],
@@ -409,8 +416,11 @@ def _plan(
         status=status,
         ready=ready,
         parameters=parameters,
-        group=comparison.tile if comparison is not None else _tile_side(entries, parameters, workers),
+        tile=tile,
+        # A comparison that began small has small tiles: a task takes several, or there would be far too many tasks.
+        side=tile * max(1, side // tile),
         rows=comparison.rows if comparison is not None else _rows(entries, parameters),
+        workers=workers,
         memory=memory,
     )
     if comparison is not None and "frequencies" in plan.kept:
@@ -471,7 +481,13 @@ def _kept(entries: Sequence[Representation], parameters: Parameters) -> Sizes:
 
 def _tile_side(entries: Sequence[Representation], parameters: Parameters, workers: int) -> int:
     """Representations along the side of a tile."""
-    return smaller_tile(choose_group(len(entries), workers), _kept(entries, parameters))
+    products = 0.0
+    for entry in entries:
+        reading = choose_reading(entry.dims, entry.shape, parameters)
+        samples = reading.samples(entry.shape[0])
+        width = min(reading.neurons(entry.shape[-1]), samples)
+        products = max(products, float(len(reading.multiplicity) * samples * width**2))
+    return smaller_tile(choose_tile(len(entries), workers, products), _kept(entries, parameters))
 
 
 def _rows(entries: Sequence[Representation], parameters: Parameters) -> int:

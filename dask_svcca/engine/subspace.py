@@ -21,12 +21,12 @@ from dask_svcca.stores.subspaces import Block, SubspaceWriter, read_record, writ
 from dask_svcca.stores.zoo import chunk_digest, combined_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     import numpy.typing as npt
     import zarr
 
-    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.readings import Reading
 
 GRAM_TOLERANCE = 1e-9
@@ -34,36 +34,58 @@ GRAM_TOLERANCE = 1e-9
 
 
 class Samples:
-    """The samples of a representation, chunk by chunk, as often as asked; kept where they are small enough."""
+    """The samples of a representation, chunk by chunk, as often as asked; kept where they are small enough.
+
+    Attributes
+    ----------
+    array : ChunkReader
+    digests : dict of int to bytes
+        Of the chunks read so far.
+    read : int
+        Bytes of activations.
+    epsilon : float
+        Relative precision of the activations.
+    neurons : int
+        Of a block.
+    """
 
     def __init__(
-        self, array: ChunkReader, digest: str, reading: Reading, mask: npt.NDArray[np.bool_] | None, keep: int
+        self,
+        array: ChunkReader,
+        digest: str,
+        reading: Reading,
+        mask: npt.NDArray[np.bool_] | None = None,
+        keep: int = 0,
     ) -> None:
-        self._array = array
+        self.array = array
+        self._digest = digest
         self._reading = reading
         self._mask = mask
         self._budget = keep
         self._kept: dict[int, InexactArray] = {}
-        self._digest = digest
-        self._digests: dict[int, bytes] = {}
+        self.digests: dict[int, bytes] = {}
         self.read = 0
         self.epsilon = float(np.finfo(array.dtype).eps)
         self.neurons = reading.neurons(array.shape[-1])
 
     def __iter__(self) -> Iterator[InexactArray]:
-        for chunk in range(self._array.chunks):
+        yield from self.of_chunks(0, self.array.chunks)
+        verify(self.digests, self._digest)
+
+    def of_chunks(self, first: int, stop: int) -> Iterator[InexactArray]:
+        """Samples of some chunks, (sample, block, neuron) each."""
+        for chunk in range(first, stop):
             samples = self._kept[chunk] if chunk in self._kept else self._load(chunk)
             # Of the positions chosen, a mask may leave none in a whole chunk.
             if len(samples):
                 yield samples
-        self._verify()
 
     def _load(self, chunk: int) -> InexactArray:
         with _process.timed("read"):
-            activations = self._array.read(chunk)
-            self._digests[chunk] = chunk_digest(activations)
+            activations = self.array.read(chunk)
+            self.digests[chunk] = chunk_digest(activations)
         self.read += activations.nbytes
-        start = chunk * self._array.rows
+        start = chunk * self.array.rows
         mask = None if self._mask is None else self._mask[start : start + len(activations)]
         with _process.timed("transform"):
             samples = self._reading(activations, mask)
@@ -72,23 +94,24 @@ class Samples:
             self._kept[chunk] = samples
         return samples
 
-    def _verify(self) -> None:
-        """Raise OSError where the store does not hold what was written: a lost chunk would read as zeros."""
-        if combined_digest(self._digests.values()) != self._digest:
-            raise OSError("the activations in the store are not those that were written: a chunk is missing or damaged")
-
     def describe_not_finite(self) -> str:
         """How many values are not finite, and where the first is."""
         count, first = 0, ""
-        for chunk in range(self._array.chunks):
-            bad = np.argwhere(~np.isfinite(self._array.read(chunk)))
+        for chunk in range(self.array.chunks):
+            bad = np.argwhere(~np.isfinite(self.array.read(chunk)))
             if len(bad) and not first:
-                index = (chunk * self._array.rows + int(bad[0][0]), *map(int, bad[0][1:]))
+                index = (chunk * self.array.rows + int(bad[0][0]), *map(int, bad[0][1:]))
                 first = f"the first at index {index}"
             count += len(bad)
         if not count:
             return "values so large that their squares overflow"
-        return f"{count} of {math.prod(self._array.shape)} values are NaN or infinite, {first}"
+        return f"{count} of {math.prod(self.array.shape)} values are NaN or infinite, {first}"
+
+
+def verify(digests: Mapping[int, bytes], digest: str) -> None:
+    """Raise OSError where the store does not hold what was written: a lost chunk would read as zeros."""
+    if combined_digest(digests[chunk] for chunk in sorted(digests)) != digest:
+        raise OSError("the activations in the store are not those that were written: a chunk is missing or damaged")
 
 
 def compute_subspace(job: Job, task: SubspaceTask) -> SubspaceReport:
@@ -144,6 +167,20 @@ def make_subspace(job: Job, task: SubspaceTask, samples: Samples, comparison: za
     multiplicity = task.reading.multiplicity
     dual = len(multiplicity) == 1 and samples.neurons > task.samples
     mean, basis, writer = (_by_samples if dual else _by_neurons)(job, task, samples, comparison)
+    finish(writer, task, samples.neurons, mean, basis)
+
+
+def finish(
+    writer: SubspaceWriter,
+    task: SubspaceTask,
+    neurons: int,
+    mean: InexactArray,
+    basis: Eigenbasis,
+    *,
+    draft: bool = False,
+) -> None:
+    """Write all but the scores, and the record last; as a draft, where the scores are not there yet."""
+    multiplicity = task.reading.multiplicity
     arrays: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]
     arrays = {"mean": (("neuron",), mean), "spectrum": (("direction",), basis.spectrum)}
     if len(basis.loadings):
@@ -153,30 +190,19 @@ def make_subspace(job: Job, task: SubspaceTask, samples: Samples, comparison: za
         arrays["frequency"] = (("direction", "axis"), frequency[basis.block])
         arrays["multiplicity"] = (("direction",), multiplicity[basis.block])
     with _process.timed("write"):
-        _finish(writer, task, samples, basis, arrays)
-
-
-def _finish(
-    writer: SubspaceWriter,
-    task: SubspaceTask,
-    samples: Samples,
-    basis: Eigenbasis,
-    arrays: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]],
-) -> None:
-    multiplicity = task.reading.multiplicity
-    weights = multiplicity[basis.block]
-    writer.finish(
-        digest=task.digest,
-        neurons=samples.neurons,
-        domain=task.reading.domain,
-        grid=task.reading.grid,
-        blocks=tuple(
-            Block(index, int(multiplicity[index]), columns.stop - columns.start, int(basis.kept[columns].sum()))
-            for index, columns in blocks_of(basis.block)
-        ),
-        variance_kept=float((basis.spectrum * weights)[basis.kept].sum() / basis.total),
-        arrays=arrays,
-    )
+        writer.finish(
+            digest=task.digest,
+            neurons=neurons,
+            domain=task.reading.domain,
+            grid=task.reading.grid,
+            blocks=tuple(
+                Block(index, int(multiplicity[index]), columns.stop - columns.start, int(basis.kept[columns].sum()))
+                for index, columns in blocks_of(basis.block)
+            ),
+            variance_kept=float((basis.spectrum * multiplicity[basis.block])[basis.kept].sum() / basis.total),
+            arrays=arrays,
+            draft=draft,
+        )
 
 
 _Made: TypeAlias = "tuple[InexactArray, Eigenbasis, SubspaceWriter]"
@@ -184,31 +210,40 @@ _Made: TypeAlias = "tuple[InexactArray, Eigenbasis, SubspaceWriter]"
 
 def _by_neurons(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr.Group) -> _Made:
     """Two passes: moments, then scores."""
-    # Infinities and overflow end in a scatter that is not finite, which is refused by name.
+    found = sum_moments(samples)
+    check(task, samples, found.count, finite=bool(np.isfinite(found.scatter).all()))
+    basis = find_basis(job, task, samples, found)
+    writer = open_writer(job, task, comparison, basis, found.count)
+    weights = basis.loadings / np.sqrt(basis.spectrum)
+    grams = write_scores(writer, 0, score_chunks(samples, found.mean, weights, basis.block, writer.rows), basis.block)
+    wrong = corrections(grams)
+    for chunk in range(-(-found.count // writer.rows) if wrong else 0):
+        scores = writer.read_scores(chunk)
+        for columns, factor in wrong:
+            scores[:, columns] = scores[:, columns] @ factor
+        writer.write_scores(chunk, scores)
+    return found.mean, basis, writer
+
+
+def sum_moments(chunks: Iterable[InexactArray]) -> Moments:
+    """Moments of some chunks together.
+
+    Infinities and overflow end in a scatter that is not finite, which is refused by name.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        found = reduce(merge, map(_timed_moments, samples))
-    _check(task, samples, found.count, finite=bool(np.isfinite(found.scatter).all()))
+        return reduce(merge, map(_timed_moments, chunks))
+
+
+def find_basis(job: Job, task: SubspaceTask, samples: Samples, found: Moments) -> Eigenbasis:
+    """Principal directions from the moments of all samples."""
     with _process.timed("eigen"):
-        basis = eigenbasis(
+        return eigenbasis(
             found,
             multiplicity=task.reading.multiplicity,
             variance=job.parameters.variance,
             epsilon=samples.epsilon,
             leading_only=job.leading_only,
         )
-    writer = _writer(job, task, comparison, basis, found.count, complex_scores=np.iscomplexobj(found.scatter))
-    runs = [columns for _, columns in blocks_of(basis.block)]
-    grams: list[InexactArray | float] = [0.0] * len(runs)
-    chunks = 0
-    for scores in _score_chunks(samples, found.mean, basis, writer.rows):
-        with _process.timed("project"):
-            for index, columns in enumerate(runs):
-                grams[index] = grams[index] + scores[:, columns].conj().T @ scores[:, columns]
-        with _process.timed("write"):
-            writer.write_scores(chunks, scores)
-        chunks += 1
-    _orthonormalise(writer, chunks, runs, [np.asarray(gram) for gram in grams])
-    return found.mean, basis, writer
 
 
 def _timed_moments(chunk: InexactArray) -> Moments:
@@ -216,20 +251,19 @@ def _timed_moments(chunk: InexactArray) -> Moments:
         return moments(chunk)
 
 
-def _score_chunks(
-    samples: Iterable[InexactArray], mean: InexactArray, basis: Eigenbasis, rows: int
+def score_chunks(
+    samples: Iterable[InexactArray], mean: InexactArray, weights: InexactArray, block: IntArray, rows: int
 ) -> Iterator[InexactArray]:
     """Scores, ``rows`` samples at a time; the last may be fewer. What was handed out before is overwritten."""
-    weights = basis.loadings / np.sqrt(basis.spectrum)
     # In the order in which they are stored: a direction's scores side by side.
-    buffer = np.empty((len(basis.spectrum), rows), dtype=np.result_type(weights.dtype, np.float64)).T
+    buffer = np.empty((len(block), rows), dtype=np.result_type(weights.dtype, np.float64)).T
     filled = 0
     for chunk in samples:
         start = 0
         while start < len(chunk):
             part = chunk[start : start + rows - filled]
             with _process.timed("project"):
-                project(part, mean, weights, basis.block, out=buffer[filled : filled + len(part)])
+                project(part, mean, weights, block, out=buffer[filled : filled + len(part)])
             start, filled = start + len(part), filled + len(part)
             if filled == rows:
                 yield buffer
@@ -238,20 +272,29 @@ def _score_chunks(
         yield buffer[:filled]
 
 
-def _orthonormalise(writer: SubspaceWriter, chunks: int, runs: list[slice], grams: list[InexactArray]) -> None:
-    """Put right scores that the covariance route left short of orthonormal."""
-    corrections = [
+def write_scores(
+    writer: SubspaceWriter, first: int, chunks: Iterable[InexactArray], block: IntArray
+) -> list[tuple[slice, InexactArray]]:
+    """Write chunks of scores; the Gram matrix of each block of directions, (direction, direction), over all of them."""
+    grams: list[InexactArray | float] = []
+    runs = [columns for _, columns in blocks_of(block)]
+    grams = [0.0] * len(runs)
+    for number, scores in enumerate(chunks, start=first):
+        with _process.timed("project"):
+            for index, columns in enumerate(runs):
+                grams[index] = grams[index] + scores[:, columns].conj().T @ scores[:, columns]
+        with _process.timed("write"):
+            writer.write_scores(number, scores)
+    return [(columns, np.asarray(gram)) for columns, gram in zip(runs, grams, strict=True)]
+
+
+def corrections(grams: Iterable[tuple[slice, InexactArray]]) -> list[tuple[slice, InexactArray]]:
+    """What puts right, from the right, scores that the covariance route left short of orthonormal."""
+    return [
         (columns, gram_correction(gram))
-        for columns, gram in zip(runs, grams, strict=True)
+        for columns, gram in grams
         if np.abs(gram - np.eye(len(gram))).max() > GRAM_TOLERANCE
     ]
-    if not corrections:
-        return
-    for chunk in range(chunks):
-        scores = writer.read_scores(chunk)
-        for columns, correction in corrections:
-            scores[:, columns] = scores[:, columns] @ correction
-        writer.write_scores(chunk, scores)
 
 
 def _by_samples(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr.Group) -> _Made:
@@ -265,7 +308,7 @@ def _by_samples(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr
             low, high = np.minimum(low, chunk[:, 0].min(axis=0)), np.maximum(high, chunk[:, 0].max(axis=0))
         mean = total / count
         gram = _sample_gram(samples, mean, count, budget=job.memory // 4)
-    _check(task, samples, count, finite=bool(np.isfinite(gram).all()))
+    check(task, samples, count, finite=bool(np.isfinite(gram).all()))
     basis, scores = dual_basis(
         gram,
         float(np.square(mean[low < high]).max(initial=0.0)),
@@ -275,7 +318,7 @@ def _by_samples(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr
     )
     if job.with_loadings:
         basis = replace(basis, loadings=_loadings(samples, mean, basis, scores))
-    writer = _writer(job, task, comparison, basis, count, complex_scores=False)
+    writer = open_writer(job, task, comparison, basis, count)
     for chunk_index, start in enumerate(range(0, count, writer.rows)):
         writer.write_scores(chunk_index, scores[start : start + writer.rows])
     return mean, basis, writer
@@ -317,22 +360,30 @@ def _sample_gram(samples: Samples, mean: InexactArray, count: int, budget: int) 
     return lower + np.tril(gram, -1).T
 
 
-def _check(task: SubspaceTask, samples: Samples, count: int, *, finite: bool) -> None:
+def check(task: SubspaceTask, samples: Samples, count: int, *, finite: bool) -> None:
+    """Refuse samples that are too few, or whose moments are not finite."""
     if not finite:
         raise InvalidActivationsError(f"{task.label!r}: {samples.describe_not_finite()}")
     if count < 2:
         raise InvalidActivationsError(f"{task.label!r} has {count} sample; at least two are needed")
 
 
-def _writer(
-    job: Job, task: SubspaceTask, comparison: zarr.Group, basis: Eigenbasis, count: int, *, complex_scores: bool
+def open_writer(
+    job: Job, task: SubspaceTask, comparison: zarr.Group, basis: Eigenbasis, count: int, *, draft: bool = False
 ) -> SubspaceWriter:
+    """Begin to write a subspace; or go on with its draft."""
     if not len(basis.spectrum):
         raise InvalidActivationsError(
             f"{task.label!r} is constant: none of its neurons varies over {count} samples by more than rounding"
         )
     precision = np.dtype(job.parameters.precision)
-    dtype = np.result_type(precision, np.complex64) if complex_scores else precision
+    dtype = np.result_type(precision, np.complex64) if np.iscomplexobj(basis.loadings) else precision
     return SubspaceWriter(
-        comparison, task.place, samples=count, directions=len(basis.spectrum), rows=min(count, job.rows), dtype=dtype
+        comparison,
+        task.place,
+        samples=count,
+        directions=len(basis.spectrum),
+        rows=min(count, job.rows),
+        dtype=dtype,
+        exist_ok=draft,
     )

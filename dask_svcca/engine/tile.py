@@ -154,9 +154,8 @@ def _compute_tile(job: Job, task: TileTask, seconds: dict[str, float]) -> TileRe
     stores = _process.stores(job)
     status_array = stores.variable(PAIR_STATUS.name)
     shape = (len(task.paths_a), len(task.paths_b))
-    tile = status_array.chunks[0]
-    a = slice(task.row * tile, task.row * tile + shape[0])
-    b = slice(task.column * tile, task.column * tile + shape[1])
+    a = slice(task.row * task.side, task.row * task.side + shape[0])
+    b = slice(task.column * task.side, task.column * task.side + shape[1])
 
     asked = np.unpackbits(np.frombuffer(task.selected, np.uint8), count=shape[0] * shape[1]).reshape(shape) > 0
     status = np.asarray(status_array[a, b])

@@ -13,7 +13,7 @@ from dask_svcca.errors import MemoryLimitError
 from dask_svcca.measures import needs_loadings
 from dask_svcca.plan.keep import COPIES, Sizes, kept_sizes, pair_bytes
 from dask_svcca.plan.readings import choose_reading, divides
-from dask_svcca.plan.tasks import SubspaceTask, TileTask
+from dask_svcca.plan.tasks import MERGED_AT_ONCE, SubspaceTask, TileTask
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -31,6 +31,15 @@ PROCESS_BYTES = 350 * 2**20
 """What a worker process holds before it has done anything: the interpreter, NumPy, SciPy, zarr, Dask."""
 
 MAX_TILE = 128
+SMALL_TILE = 8
+LONG_PAIR = 1e9
+"""Multiplications in the coupling of a pair from which a tile of four by four is worth a task: a second or so."""
+
+SPLIT_BYTES = 64 * 2**20
+"""Activations in a part of a representation that is read in parts."""
+
+PARTS_PER_WORKER = 4
+
 SCORE_CHUNK_BYTES = 4 * 2**20
 
 
@@ -45,8 +54,10 @@ class Plan:
         Asked for (each pair once, a representation with itself included), and there already.
     subspaces : tuple of SubspaceTask
     tiles : tuple of TileTask
-    group : int
-        Representations along the side of a tile.
+    tile : int
+        Representations along the side of a tile of the store.
+    side : int
+        Representations along the side of what one task computes: some whole tiles.
     rows : int
         Samples in a chunk of scores.
     bytes_to_read : int
@@ -62,7 +73,8 @@ class Plan:
     pairs_done: int
     subspaces: tuple[SubspaceTask, ...]
     tiles: tuple[TileTask, ...]
-    group: int
+    tile: int
+    side: int
     rows: int
     bytes_to_read: int
     subspace_bytes: int
@@ -73,7 +85,7 @@ class Plan:
     def tasks(self) -> int:
         """Number of Dask tasks, those that only join others included."""
         groups = {task.row for task in self.tiles} | {task.column for task in self.tiles}
-        return len(self.subspaces) + len(self.tiles) + len(groups)
+        return sum(task.tasks for task in self.subspaces) + len(self.tiles) + len(groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers of the plan, as JSON values."""
@@ -83,7 +95,7 @@ class Plan:
             "pairs_done": self.pairs_done,
             "subspaces": len(self.subspaces),
             "tiles": len(self.tiles),
-            "tile": [self.group, self.group],
+            "tile": [self.side, self.side],
             "tasks": self.tasks,
             "bytes_to_read": self.bytes_to_read,
             "bytes_per_subspace_task": self.subspace_bytes,
@@ -100,7 +112,7 @@ class Plan:
         rows = [
             ("representations", f"{self.representations:,}, of which {len(self.subspaces):,} subspaces to make"),
             ("pairs", f"{self.pairs:,}, of which {self.pairs - self.pairs_done:,} to compute"),
-            ("tiles", f"{len(self.tiles):,} of {self.group} x {self.group} representations"),
+            ("tiles", f"{len(self.tiles):,} of {self.side} x {self.side} representations"),
             ("tasks", f"{self.tasks:,}"),
             ("bytes to read", f"{self.bytes_to_read / 1e6:,.1f} MB of activations"),
             ("memory per task", memory),
@@ -110,20 +122,32 @@ class Plan:
         return "\n".join(f"{name:<16} {text}" for name, text in rows)
 
 
-def choose_group(representations: int, workers: int) -> int:
+def choose_tile(representations: int, workers: int, pair_products: float = 0.0) -> int:
     """Representations along the side of a tile.
 
     Enough tiles to keep all workers busy to the end (about sixteen each), few enough that the scheduler does not
-    notice: a tile of 128 x 128 still makes ten thousand representations into three thousand tasks.
+    notice: a tile of 128 x 128 still makes ten thousand representations into three thousand tasks. Tiles are as small
+    as 4 x 4 only where a pair is long work.
+
+    Parameters
+    ----------
+    representations, workers : int
+    pair_products : float
+        Multiplications in the coupling of one pair.
 
     Examples
     --------
-    >>> choose_group(900, 2), choose_group(256, 2), choose_group(10_000, 2), choose_group(3, 2)
+    >>> choose_tile(900, 2), choose_tile(256, 2), choose_tile(10_000, 2), choose_tile(3, 2)
     (120, 32, 128, 8)
+    >>> choose_tile(30, 2, 1e10)
+    4
     """
     groups = math.ceil(math.sqrt(2 * 16 * workers))
-    side = math.ceil(representations / groups / 8) * 8
-    return max(8, min(MAX_TILE, side))
+    side = math.ceil(representations / groups)
+    if side > SMALL_TILE:
+        side = math.ceil(side / SMALL_TILE) * SMALL_TILE
+    least = SMALL_TILE // 2 if pair_products >= LONG_PAIR else SMALL_TILE
+    return max(least, min(MAX_TILE, side))
 
 
 def choose_rows(directions: int, itemsize: int) -> int:
@@ -169,9 +193,40 @@ def subspace_memory(
         # The Gram matrix of the samples, its eigenvectors, and what the eigensolver works in.
         square = 4 * samples * samples * 8 + (2 * neurons * samples * 8 if loadings else 0)
     else:
-        # Scatter of the chunk and of all, eigenvectors, and what the eigensolver works in.
-        square = 5 * blocks * neurons * neurons * itemsize
+        # Scatter of the chunk and of all, eigenvectors, and what the eigensolver works in; or what parts merge.
+        square = (MERGED_AT_ONCE + 1) * _scatter_bytes(reading, shape)
     return 2 * stored + 3 * read + square + scores
+
+
+def _scatter_bytes(reading: Reading, shape: Sequence[int]) -> int:
+    return len(reading.multiplicity) * reading.neurons(shape[-1]) ** 2 * (16 if reading.grid else 8)
+
+
+def _has_parts(reading: Reading, shape: Sequence[int]) -> bool:
+    """Whether moments of parts can be merged: not by way of the samples, nor where a mask hides how many there are."""
+    by_samples = len(reading.multiplicity) == 1 and reading.neurons(shape[-1]) > reading.samples(shape[0])
+    return not by_samples and not reading.mask
+
+
+def choose_parts(nbytes: int, total: int, workers: int) -> int:
+    """In how many parts to read a representation: several where it alone would keep the others waiting.
+
+    Parameters
+    ----------
+    nbytes, total : int
+        Of its activations, and of all that are to be read.
+    workers : int
+
+    Examples
+    --------
+    Of one among many, of one alone on two workers, and on one worker:
+
+    >>> choose_parts(10**9, 10**11, 2), choose_parts(10**9, 10**9, 2), choose_parts(10**9, 10**9, 1)
+    (1, 8, 1)
+    """
+    if workers == 1 or 2 * workers * nbytes <= total:
+        return 1
+    return max(1, min(PARTS_PER_WORKER * workers, nbytes // SPLIT_BYTES))
 
 
 def pair_memory(reading: Reading, *, shape: Sequence[int], rows: int, precision: str, loadings: bool) -> int:
@@ -213,8 +268,10 @@ def make_plan(
     status: npt.NDArray[np.uint8],
     ready: npt.NDArray[np.bool_],
     parameters: Parameters,
-    group: int,
+    tile: int,
+    side: int,
     rows: int,
+    workers: int,
     memory: int,
 ) -> Plan:
     """Plan a comparison: refuse what cannot fit, before anything runs.
@@ -234,8 +291,12 @@ def make_plan(
     ready : (representation,)
         Whether the subspace is there already.
     parameters : Parameters
-    group, rows : int
-        See `choose_group` and `choose_rows`.
+    tile, side : int
+        See `choose_tile`; ``side`` is a multiple of ``tile``.
+    rows : int
+        See `choose_rows`.
+    workers : int
+        Tasks at a time.
     memory : int
         Bytes a worker process may take.
 
@@ -254,10 +315,15 @@ def make_plan(
     folds = needed_folds([reading.grid for reading in readings], missing) if parameters.match == "fold" else {}
     loadings = needs_loadings(parameters.records)
     subspaces, subspace_bytes = [], 0
+    # Its own reading, unless that is there already, and what its partners need it folded on.
+    asked = [
+        (*([()] if needed[index] and not ready[index] else []), *(folds.get(index, ()) if needed[index] else ()))
+        for index in range(count)
+    ]
+    nbytes = [int(size) for size in representations["nbytes"]]
+    total = sum(size * len(grids) for size, grids in zip(nbytes, asked, strict=True))
     for index, (label, row) in enumerate(representations.iterrows()):
-        for grid in ((), *folds.get(index, ())):
-            if not needed[index] or (not grid and ready[index]):
-                continue
+        for grid in asked[index]:
             reading = replace(readings[index], grid=grid) if grid else readings[index]
             size = subspace_memory(
                 reading,
@@ -268,19 +334,27 @@ def make_plan(
                 loadings=loadings,
             )
             _must_fit(f"the subspace of {label!r}, an array of shape {row['shape']},", size, memory)
+            parts = choose_parts(nbytes[index], total, workers) if _has_parts(reading, row["shape"]) else 1
+            parts = min(parts, -(-row["shape"][0] // rows_per_chunk[index]))
+            # Parts wait in the memory of a worker until they are merged.
+            waiting = PARTS_PER_WORKER * _scatter_bytes(reading, row["shape"])
+            if parts > 1 and size + waiting + PROCESS_BYTES <= memory:
+                size += waiting
+            else:
+                parts = 1
             subspace_bytes = max(subspace_bytes, size)
             samples = reading.samples(row["shape"][0])
-            subspaces.append(SubspaceTask(str(label), paths[index], row["digest"], reading, samples, grid))
+            subspaces.append(SubspaceTask(str(label), paths[index], row["digest"], reading, samples, grid, parts))
 
     tiles = []
-    for first in range(0, count, group):
-        for second in range(first, count, group):
-            a, b = slice(first, first + group), slice(second, second + group)
+    for first in range(0, count, side):
+        for second in range(first, count, side):
+            a, b = slice(first, first + side), slice(second, second + side)
             if missing[a, b].any():
                 mask = np.packbits(missing[a, b]).tobytes()
-                tiles.append(TileTask(first // group, second // group, tuple(paths[a]), tuple(paths[b]), mask))
+                tiles.append(TileTask(first // side, second // side, side, tuple(paths[a]), tuple(paths[b]), mask))
     kept = kept_sizes(parameters.keep, readings, list(representations["shape"]))
-    kept_bytes = COPIES * min(group, count) ** 2 * pair_bytes(kept)
+    kept_bytes = COPIES * min(side, count) ** 2 * pair_bytes(kept)
     smallest = max(
         (
             kept_bytes + pair_memory(reading, shape=shape, rows=rows, precision=parameters.precision, loadings=loadings)
@@ -296,9 +370,10 @@ def make_plan(
         pairs_done=int(np.count_nonzero(np.triu(selected & ~missing))),
         subspaces=tuple(subspaces),
         tiles=tuple(tiles),
-        group=group,
+        tile=tile,
+        side=side,
         rows=rows,
-        bytes_to_read=int(representations["nbytes"].to_numpy()[needed & ~ready].sum()),
+        bytes_to_read=total,
         subspace_bytes=subspace_bytes,
         tile_bytes=max(smallest, memory - PROCESS_BYTES) if tiles else 0,
         kept=kept,

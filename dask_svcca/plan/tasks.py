@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from dask_svcca.plan.parameters import Parameters
 
 
+MERGED_AT_ONCE = 4
+"""Parts of a representation, or what was merged of them, that one task merges."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What all tasks of one run share.
@@ -67,6 +71,8 @@ class SubspaceTask:
         How many it has, without regard to masked tokens.
     fold : tuple of int
         Coarser grid that the representation is folded on for its partners; empty for its own reading.
+    parts : int
+        In how many parts it is read, side by side.
     """
 
     label: str
@@ -75,6 +81,19 @@ class SubspaceTask:
     reading: Reading
     samples: int
     fold: Grid = ()
+    parts: int = 1
+
+    @property
+    def tasks(self) -> int:
+        """Number of Dask tasks that make it."""
+        if self.parts == 1:
+            return 1
+        merges, left = 0, self.parts
+        while left > 1:
+            left = -(-left // MERGED_AT_ONCE)
+            merges += left
+        # Moments, scores and corrections of each part; the basis, what is to be corrected, and the end.
+        return 3 * self.parts + merges + 3
 
     @property
     def place(self) -> str:
@@ -125,6 +144,8 @@ class TileTask:
     ----------
     row, column : int
         Position in the grid of tiles; row <= column.
+    side : int
+        Representations along the side of a tile: a whole number of tiles of the store.
     paths_a, paths_b : tuple of str
         Places of the subspaces.
     selected : bytes
@@ -133,6 +154,7 @@ class TileTask:
 
     row: int
     column: int
+    side: int
     paths_a: tuple[str, ...]
     paths_b: tuple[str, ...]
     selected: bytes

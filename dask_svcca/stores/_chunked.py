@@ -33,7 +33,7 @@ Compression: TypeAlias = Literal["lz4", "zstd", "none"]
 
 
 class ChunkedArray:
-    """A new array, chunked along its first axis only; each chunk is written whole, by one writer.
+    """An array to be written, chunked along its first axis only; each chunk whole, by one writer.
 
     Parameters
     ----------
@@ -48,6 +48,8 @@ class ChunkedArray:
     compression : {"lz4", "zstd", "none"}
     column_major : bool
         Store a chunk column by column, so that a run of columns is one run of bytes.
+    exist_ok : bool
+        Go on with one that is there, made by the same call.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class ChunkedArray:
         dims: Sequence[str],
         compression: Compression = "none",
         column_major: bool = False,
+        exist_ok: bool = False,
     ) -> None:
         self.shape, self.rows, self.dtype = shape, rows, dtype
         self._compression = compression
@@ -69,6 +72,10 @@ class ChunkedArray:
         local = _io.directory(root)
         self._directory = None if local is None else local / path
         self._array: zarr.Array[Any] | None = None
+        if self._directory is None and exist_ok:
+            opened = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r+")
+            self._array = opened.with_config({"write_empty_chunks": True})
+            return
         if self._directory is None:
             self._array = root.create_array(
                 path,
@@ -81,6 +88,8 @@ class ChunkedArray:
                 dimension_names=dims,
                 overwrite=True,
             ).with_config({"write_empty_chunks": True})
+            return
+        if exist_ok:
             return
         if self._directory.exists():
             shutil.rmtree(self._directory)

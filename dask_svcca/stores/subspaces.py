@@ -10,6 +10,8 @@ import numpy as np
 from dask_svcca.stores import _chunked, _io
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
     import zarr
 
@@ -93,6 +95,18 @@ def read_record(root: zarr.Group, place: str) -> SubspaceRecord | None:
     attributes = _io.read_attributes(root, place)
     if attributes is None or "digest" not in attributes:
         return None
+    return _record(place, attributes)
+
+
+def read_draft(root: zarr.Group, place: str, digest: str) -> SubspaceRecord | None:
+    """Record of a subspace of these activations whose scores are still to be written; None where there is none."""
+    attributes = _io.read_attributes(root, place)
+    if attributes is None or attributes.get("draft", {}).get("digest") != digest:
+        return None
+    return _record(place, attributes["draft"])
+
+
+def _record(place: str, attributes: Mapping[str, Any]) -> SubspaceRecord:
     if attributes["problem"]:
         return SubspaceRecord(place, attributes["digest"], attributes["problem"])
     return SubspaceRecord(
@@ -108,6 +122,12 @@ def read_record(root: zarr.Group, place: str) -> SubspaceRecord | None:
         rows=attributes["rows"],
         dtype=np.dtype(attributes["dtype"]),
     )
+
+
+def read_mean(root: zarr.Group, record: SubspaceRecord) -> InexactArray:
+    """Mean of each neuron of the first block, (neuron,); complex for a subspace of the DFT."""
+    dtype = np.dtype(np.complex128 if record.grid else np.float64)
+    return _chunked.read_array(root, f"{record.place}/mean", (record.neurons,), dtype)
 
 
 def read_spectrum(root: zarr.Group, record: SubspaceRecord) -> npt.NDArray[np.float64]:
@@ -130,12 +150,21 @@ class SubspaceWriter:
     """One subspace on its way into a comparison: scores chunk by chunk, then the rest, then the record."""
 
     def __init__(
-        self, root: zarr.Group, place: str, *, samples: int, directions: int, rows: int, dtype: np.dtype[Any]
+        self,
+        root: zarr.Group,
+        place: str,
+        *,
+        samples: int,
+        directions: int,
+        rows: int,
+        dtype: np.dtype[Any],
+        exist_ok: bool = False,
     ) -> None:
         self._root, self._place = root, place
         self.rows = rows
-        # The record of an earlier attempt goes first: it must not vouch for scores that change.
-        _chunked.write_group(root, place, {}, clear=True)
+        if not exist_ok:
+            # The record of an earlier attempt goes first: it must not vouch for scores that change.
+            _chunked.write_group(root, place, {}, clear=True)
         # Column-major: a tile reads whole runs of directions straight into its product's operand.
         self._scores = _chunked.ChunkedArray(
             root,
@@ -145,6 +174,7 @@ class SubspaceWriter:
             dtype=dtype,
             dims=("sample", "direction"),
             column_major=True,
+            exist_ok=exist_ok,
         )
 
     def write_scores(self, chunk: int, scores: InexactArray) -> None:
@@ -165,8 +195,12 @@ class SubspaceWriter:
         blocks: tuple[Block, ...],
         variance_kept: float,
         arrays: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]],
+        draft: bool = False,
     ) -> None:
-        """Write the small arrays, given with their dims, and last of all the record that makes it count."""
+        """Write the small arrays, given with their dims, and last of all the record that makes it count.
+
+        The record of a draft counts for nobody but those who write its scores.
+        """
         for name, (dims, values) in arrays.items():
             _chunked.write_array(self._root, f"{self._place}/{name}", values, dims)
         record = {
@@ -181,4 +215,4 @@ class SubspaceWriter:
             "rows": self.rows,
             "dtype": str(self._scores.dtype),
         }
-        _chunked.write_group(self._root, self._place, record)
+        _chunked.write_group(self._root, self._place, {"draft": record} if draft else record)

@@ -31,7 +31,7 @@ from rich.table import Table
 
 from dask_svcca import create_zoo, open_comparison, open_zoo
 from dask_svcca.engine.compare import run_comparison
-from dask_svcca.plan.comparison import choose_group, choose_rows, make_plan
+from dask_svcca.plan.comparison import choose_rows, choose_tile, make_plan
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.plan.selection import select_pairs
 
@@ -183,7 +183,7 @@ def machine_limit(case: Case, directions: int, tiles: int, group: int) -> dict[s
 def headline(case: Case, folder: Path) -> None:
     zoo = make_zoo(case, folder)
     one, two = run_job(zoo, folder, 1), run_job(zoo, folder, 2)
-    group = choose_group(case.representations, 2)
+    group = choose_tile(case.representations, 2, 1e9)
     groups = -(-case.representations // group)
     limit = machine_limit(case, two.directions, groups * (groups + 1) // 2, group)
     opened = open_zoo(zoo)
@@ -261,7 +261,9 @@ def plans() -> None:
             status=np.zeros((count, count), dtype=np.uint8),
             ready=np.zeros(count, dtype=bool),
             parameters=parameters,
-            group=choose_group(count, 2),
+            tile=choose_tile(count, 2, 1e9),
+            side=choose_tile(count, 2, 1e9),
+            workers=2,
             rows=choose_rows(512, 4),
             memory=2 * 2**30,
         )

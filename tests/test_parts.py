@@ -1,0 +1,279 @@
+"""Long representations, read in parts: what comes out is what one task makes, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import shutil
+import tracemalloc
+from typing import TYPE_CHECKING, Any
+
+import dask
+import numpy as np
+import pytest
+import zarr
+from zarr.storage import MemoryStore
+
+import dask_svcca
+from dask_svcca.cluster import connect
+from dask_svcca.engine import compare as compare_module
+from dask_svcca.engine import parts as parts_module
+from dask_svcca.engine.compare import plan_comparison, run_comparison
+from dask_svcca.plan import comparison as plan_module
+from dask_svcca.plan.parameters import Parameters
+from dask_svcca.stores import zoo as zoo_module
+from dask_svcca.stores.subspaces import read_record
+from dask_svcca.variables import PairStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dask_svcca import Zoo
+
+EXAMPLES = 700
+SHAPES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "dense": ((EXAMPLES, 24), {}),
+    "dft": ((EXAMPLES, 5, 4, 3), {}),
+    "positions": ((EXAMPLES, 3, 2, 4), {"conv": "positions"}),
+    "tokens": ((EXAMPLES, 5, 6), {"sequence": "positions"}),
+    "flatten": ((EXAMPLES, 3, 2, 4), {"conv": "flatten"}),
+    "full rank": ((EXAMPLES, 24), {"variance": None, "measures": ("svcca", "pwcca")}),
+}
+
+pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several chunks of scores, and two workers whatever the machine has."""
+    monkeypatch.setattr(plan_module, "SCORE_CHUNK_BYTES", 1)
+    monkeypatch.setattr(compare_module, "resources", lambda client: (2, 2**31))
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every representation is long."""
+    monkeypatch.setattr(plan_module, "SPLIT_BYTES", 1)
+    monkeypatch.setattr(plan_module, "choose_parts", lambda nbytes, total, workers: 5)
+
+
+def layers(shape: tuple[int, ...], count: int = 3) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(*shape[:-1], 4))
+    return [
+        (common @ rng.normal(size=(4, shape[-1])) + rng.normal(size=shape) + 3).astype("float32") for _ in range(count)
+    ]
+
+
+def make_zoo(store: Any, arrays: list[np.ndarray], rows: int = 64) -> Zoo:
+    with dask_svcca.create_zoo(store, examples=range(len(arrays[0]))) as zoo, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo_module, "CHUNK_BYTES", rows * arrays[0][0].nbytes)
+        for step, array in enumerate(arrays):
+            zoo.write("net", f"step{step}", "layer", array, step=step)
+    return zoo
+
+
+def graph_of(zoo: Zoo, place: Any, **options: Any) -> dict[str, Any]:
+    """What a comparison hands to Dask."""
+    graphs = []
+    with dask.config.set(scheduler=lambda graph, keys, **_: graphs.append(graph)):
+        run_comparison(zoo, place, Parameters(**options))
+    return graphs[0]
+
+
+def run(graph: dict[str, Any], key: str, done: dict[str, Any] | None = None) -> Any:
+    """Run the tasks that a key needs and that are not done yet."""
+    done = {} if done is None else done
+
+    def value(argument: Any) -> Any:
+        if isinstance(argument, list):
+            return [value(one) for one in argument]
+        if isinstance(argument, str) and argument in graph:
+            if argument not in done:
+                function, *arguments = graph[argument]
+                done[argument] = function(*map(value, arguments))
+            return done[argument]
+        return argument
+
+    return value(key)
+
+
+def key_of(graph: dict[str, Any], kind: str) -> str:
+    return next(key for key in graph if key.startswith(f"{kind}-"))
+
+
+@pytest.mark.parametrize("rows", [64, 53, 1000])
+@pytest.mark.parametrize("case", SHAPES)
+def test_parts__make_what_one_task_makes(case: str, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, options = SHAPES[case]
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(shape), rows)
+    options = {"precision": "float64", **options}
+    whole = dask_svcca.compare(zoo, tmp_path / "whole", **options).load()
+    monkeypatch.setattr(plan_module, "SPLIT_BYTES", 1)
+    monkeypatch.setattr(plan_module, "choose_parts", lambda nbytes, total, workers: 5)
+    plan = plan_comparison(zoo, tmp_path / "parts", Parameters(**options), workers=2, memory=2**31)
+    assert {task.parts for task in plan.subspaces} == {min(5, -(-EXAMPLES // rows))}
+    found = dask_svcca.compare(zoo, tmp_path / "parts", **options).load()
+    assert set(found.variables) == set(whole.variables)
+    for name in found.data_vars:
+        if found[name].dtype.kind == "f":
+            np.testing.assert_allclose(found[name], whole[name], atol=1e-12, err_msg=str(name))
+        else:
+            np.testing.assert_array_equal(found[name], whole[name], err_msg=str(name))
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_parts__in_any_store() -> None:
+    arrays = layers((EXAMPLES, 24))
+    with dask.config.set(scheduler="synchronous"):
+        found = dask_svcca.compare(make_zoo(MemoryStore(), arrays), MemoryStore(), precision="float64")
+    assert np.isfinite(found.svcca).all()
+    np.testing.assert_allclose(np.diag(found.svcca), 1, atol=1e-12)
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_parts__are_put_right_where_the_covariance_falls_short(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    turned = np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    scaled = rng.normal(size=(EXAMPLES, 12)) * np.logspace(0, -6, 12) @ turned
+    zoo = make_zoo(tmp_path / "zoo.zarr", [scaled, rng.normal(size=(EXAMPLES, 12))])
+    graph = graph_of(zoo, tmp_path / "c", variance=None, precision="float64")
+    done: dict[str, Any] = {}
+    run(graph, key_of(graph, "subspace"), done)
+    assert done[key_of(graph, "correction")].value
+    scores = zarr.open_array(tmp_path / "c" / "subspaces" / "net" / "step0" / "layer" / "scores", mode="r")[...]
+    np.testing.assert_allclose(scores.T @ scores, np.eye(12), atol=1e-9)
+
+
+def not_finite(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array[300, 2] = np.nan
+    return array
+
+
+@pytest.mark.usefixtures("in_parts")
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (not_finite, "1 of 16800 values are NaN or infinite, the first at index (300, 2)"),
+        (np.ones_like, "is constant"),
+    ],
+)
+def test_parts__bad_activations_are_recorded(
+    tmp_path: Path, spoil: Callable[[np.ndarray], np.ndarray], reason: str
+) -> None:
+    arrays = layers((EXAMPLES, 24))
+    zoo = make_zoo(tmp_path / "zoo.zarr", [arrays[0], spoil(arrays[1]), arrays[2]])
+    outcome = run_comparison(zoo, tmp_path / "c", Parameters())
+    assert list(outcome.problems) == ["net/step1/layer"]
+    assert reason in outcome.problems["net/step1/layer"]
+    found = dask_svcca.open_comparison(tmp_path / "c")
+    assert (found.pair_status[1] == PairStatus.FAILED).all()
+    assert np.isfinite(found.svcca[::2, ::2]).all()
+    assert run_comparison(zoo, tmp_path / "c", Parameters()).plan.tasks == 0
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_parts__a_lost_chunk_is_told_and_tried_again(tmp_path: Path) -> None:
+    arrays = layers((EXAMPLES, 24))
+    zoo = make_zoo(tmp_path / "zoo.zarr", arrays)
+    dask_svcca.compare(zoo, tmp_path / "c")
+    # Replaced, and then damaged: the old subspace may not stand for the new activations.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo_module, "CHUNK_BYTES", 64 * arrays[0][0].nbytes)
+        zoo.write("net", "step1", "layer", arrays[1] + 1, step=1, overwrite=True)
+    chunk = tmp_path / "zoo.zarr" / "net" / "step1" / "layer" / "activations" / "c" / "3" / "0"
+    away = shutil.move(chunk, tmp_path / "away")
+    outcome = run_comparison(zoo, tmp_path / "c", Parameters())
+    assert "chunk 3 of 11 is missing" in outcome.problems["net/step1/layer"]
+    found = dask_svcca.open_comparison(tmp_path / "c")
+    assert (found.pair_status[1] == PairStatus.MISSING).all()
+    assert read_record(zarr.open_group(tmp_path / "c"), "subspaces/net/step1/layer") is None
+    shutil.move(away, chunk)
+    outcome = run_comparison(zoo, tmp_path / "c", Parameters())
+    assert not outcome.problems
+    assert np.isfinite(dask_svcca.open_comparison(tmp_path / "c").svcca).all()
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_parts__the_basis_is_found_once(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers((EXAMPLES, 5, 4, 3)))
+    graph = graph_of(zoo, tmp_path / "c", variance=0.9)
+    first: dict[str, Any] = {}
+    mean, basis = run(graph, key_of(graph, "basis"), first).value
+    assert all(first[key].read for key in graph if key.startswith("moments-") and key in first)
+    # Again, as after a worker that died with all it held, or a run that was stopped: from the store, and the same.
+    again: dict[str, Any] = {}
+    mean_again, basis_again = run(graph, key_of(graph, "basis"), again).value
+    assert not any(again[key].read for key in again)
+    np.testing.assert_array_equal(mean_again, mean)
+    for name in ("spectrum", "loadings", "block", "kept"):
+        np.testing.assert_array_equal(getattr(basis_again, name), getattr(basis, name))
+    assert basis_again.total == pytest.approx(basis.total, rel=1e-12)
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_parts__scores_that_are_there_survive_the_loss_of_a_worker(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers((EXAMPLES, 24), 1))
+    whole = graph_of(zoo, tmp_path / "whole")
+    run(whole, key_of(whole, "subspace"))
+    graph = graph_of(zoo, tmp_path / "c")
+    done: dict[str, Any] = {}
+    scores = [key for key in graph if key.startswith("scores-")]
+    for key in scores[:2]:
+        run(graph, key, done)
+    for key in [key for key in done if key.startswith(("basis", "merged", "moments"))]:
+        del done[key]
+    assert run(graph, key_of(graph, "subspace"), done).problem == ""
+    arrays = [
+        zarr.open_array(tmp_path / name / "subspaces" / "net" / "step0" / "layer" / "scores", mode="r")[...]
+        for name in ("whole", "c")
+    ]
+    np.testing.assert_array_equal(*arrays)
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_parts__stay_within_their_predicted_memory(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers((4000, 150), 1), rows=256)
+    plan = plan_comparison(zoo, tmp_path / "c", Parameters(variance=None), workers=2, memory=2**31)
+    graph = graph_of(zoo, tmp_path / "c", variance=None)
+    peaks = []
+
+    def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            value = function(*arguments)
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+            return value
+
+        return call
+
+    tracemalloc.start()
+    try:
+        run({key: (watched(task[0]), *task[1:]) for key, task in graph.items()}, key_of(graph, "subspace"))
+    finally:
+        tracemalloc.stop()
+    assert len(peaks) == plan.subspaces[0].tasks
+    waiting = 4 * 150**2 * 8
+    assert max(peaks) + waiting < plan.subspace_bytes
+
+
+@pytest.mark.slow
+def test_parts__on_worker_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(plan_module, "SPLIT_BYTES", 2**20)
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers((20_000, 64), 1), rows=1024)
+    with connect(workers=2) as client:
+        outcome = run_comparison(zoo, tmp_path / "c", Parameters(), client=client)
+    (task,) = outcome.plan.subspaces
+    assert task.parts == 4
+    assert outcome.problems == {}
+    assert outcome.bytes_read >= 2 * 20_000 * 64 * 4
+    assert float(dask_svcca.open_comparison(tmp_path / "c").svcca[0, 0]) == pytest.approx(1, abs=1e-7)
+
+
+def test_share__covers_everything_once() -> None:
+    for count in range(20):
+        for parts in range(1, 8):
+            shares = [range(*parts_module._share(count, parts, part)) for part in range(parts)]
+            assert [number for share in shares for number in share] == list(range(count))
