@@ -289,7 +289,7 @@ def test_plan__counts_what_is_kept(tmp_path: Path) -> None:
 
 def test_plan__refuses_to_keep_what_cannot_fit() -> None:
     wide, memory = frame(1, 64, 1, shape=(20_000, 8000)), 350 * 2**20 + 9 * 10**8
-    options: Any = {"ready": np.ones(64, dtype=bool), "group": 64, "memory": memory}
+    options: Any = {"ready": np.ones(64, dtype=bool), "side": 64, "memory": memory}
     assert len(plan_of(wide, **options).tiles) == 1
     with pytest.raises(MemoryLimitError, match="one pair of the widest representations needs"):
         plan_of(wide, parameters=Parameters(keep=("correlations",)), **options)

@@ -43,6 +43,26 @@ def test_canonical_correlations__of_a_subspace_with_itself_are_one() -> None:
     np.testing.assert_allclose(canonical_correlations(a.T @ rotated), 1, rtol=1e-14)
 
 
+@pytest.mark.parametrize("is_complex", [False, True])
+@pytest.mark.parametrize("shape", [(70, 70), (64, 90), (90, 64), (63, 90)])
+def test_canonical_correlations__in_single_precision_are_as_good(shape: tuple[int, int], is_complex: bool) -> None:
+    rng = np.random.default_rng(3)
+    samples = [rng.normal(size=(200, width)) + is_complex * 1j * rng.normal(size=(200, width)) for width in shape]
+    samples[1][:, :40] = samples[0][:, :40]
+    a, b = (np.linalg.qr(sample)[0] for sample in samples)
+    coupling = a.conj().T @ b
+    exact, found = canonical_correlations(coupling), canonical_correlations(coupling, single=True)
+    assert found.shape == exact.shape
+    assert (np.diff(found) <= 0).all()
+    assert found[0] <= 1
+    np.testing.assert_allclose(found, exact, atol=1e-8)
+
+
+def test_canonical_correlations__in_single_precision_of_nothing_in_common() -> None:
+    assert canonical_correlations(np.zeros((2, 70, 70)), single=True).max() == 0
+    np.testing.assert_allclose(canonical_correlations(np.diag([1.0] * 69 + [0]), single=True)[-1], 0, atol=1e-7)
+
+
 def test_canonical_correlations__do_not_leave_their_range() -> None:
     np.testing.assert_array_equal(canonical_correlations(np.diag([1 + 1e-15, 0.5, 0.0])), [1, 0.5, 0])
 

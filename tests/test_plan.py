@@ -267,7 +267,7 @@ def test_choose_tile__keeps_all_workers_busy_with_few_tiles(representations: int
 def test_choose_tile__is_smaller_where_a_pair_is_long_work() -> None:
     assert choose_tile(8, 2) == 8
     assert choose_tile(8, 2, 1e9) == 4
-    assert choose_tile(1000, 2, 1e9) == choose_tile(1000, 2)
+    assert choose_tile(10_000, 2, 1e9) == choose_tile(10_000, 2) == MAX_TILE
 
 
 # Representations in parts.

@@ -46,6 +46,9 @@ A sum of many products in single precision is off by about 3e-7 where it comes n
 averages that out to below 1e-7; the mean over a few does not, and their products are cheap.
 """
 
+WIDE_CELL = 2**12
+"""Numbers in a coupling from which copying one by one, converted on the way, beats copying all and then converting."""
+
 PIECE = 1024
 """Samples converted to double precision at a time."""
 
@@ -617,7 +620,6 @@ class Stacks:
         cells = coupling.reshape(len(class_a), k, len(class_b), l).transpose(0, 2, 1, 3)
         wanted = self._todo[members_a][:, members_b]
         rows, columns = np.nonzero(wanted)
-        chosen = cells.reshape(-1, k, l) if wanted.all() else cells[wanted]
         key = _Key(
             shape=(k, l),
             kept=(class_a[0].kept, class_b[0].kept),
@@ -627,10 +629,12 @@ class Stacks:
         )
         wide = np.result_type(coupling.dtype, np.float64).itemsize
         batch = max(1, STACK_BYTES // (wide * max(k * l, min(k, l) * max(a.neurons, b.neurons))))
-        for start in range(0, len(chosen), batch):
+        for start in range(0, len(rows), batch):
             part = slice(start, start + batch)
             piece = _Piece(
-                coupling=chosen[part],
+                cells=cells,
+                rows=rows[part],
+                columns=columns[part],
                 members_a=members_a[rows[part]],
                 members_b=members_b[columns[part]],
                 spectra_a=a.class_spectra(class_a)[rows[part]],
@@ -638,7 +642,7 @@ class Stacks:
                 frequency=frequency,
             )
             self._pieces.setdefault(key, []).append(piece)
-            self._bytes[key] = self._bytes.get(key, 0) + wide * piece.coupling.size
+            self._bytes[key] = self._bytes.get(key, 0) + wide * k * l * len(piece.rows)
             if self._by_block:
                 # Where one of the two stands as its conjugate, the coupling is that of a's conjugate.
                 a.take_loadings(class_a, conjugate=frequency.conjugate)
@@ -659,13 +663,15 @@ class Stacks:
         members_b = np.concatenate([piece.members_b for piece in pieces])
         counts = [len(piece.members_a) for piece in pieces]
         weights = np.repeat([piece.frequency.multiplicity for piece in pieces], counts)
-        coupling = np.concatenate([piece.coupling for piece in pieces])
+        with _process.timed("coupling"):
+            coupling = _gathered(pieces)
         every = PairStack(
-            coupling.astype(np.result_type(coupling.dtype, np.float64), copy=False),
+            coupling,
             a.side(members_a, np.concatenate([piece.spectra_a for piece in pieces])),
             b.side(members_b, np.concatenate([piece.spectra_b for piece in pieces])),
             degrees=a.samples - 1 if key.centred else a.samples,
             is_complex=key.is_complex,
+            single=pieces[0].cells.dtype.char in "fF",
         )
         leading = every.leading(*key.kept)
         with _process.timed("singular values"):
@@ -700,11 +706,40 @@ class _Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Couplings of some pairs at one frequency."""
+    """Couplings of some pairs at one frequency.
 
-    coupling: InexactArray
+    Attributes
+    ----------
+    cells : (member of class a, member of class b, k, l)
+        Couplings of two classes; a view of the product that they came from.
+    rows, columns : (pair,)
+        Which of them.
+    members_a, members_b : (pair,)
+    spectra_a, spectra_b : (pair, k), (pair, l)
+    frequency : SharedFrequency
+    """
+
+    cells: InexactArray
+    rows: IntArray
+    columns: IntArray
     members_a: IntArray
     members_b: IntArray
     spectra_a: FloatArray
     spectra_b: FloatArray
     frequency: SharedFrequency
+
+
+def _gathered(pieces: Sequence[_Piece]) -> InexactArray:
+    """Couplings of all pieces as one stack, (pair, k, l), in double precision."""
+    first = pieces[0].cells
+    stack = np.empty((sum(len(p.rows) for p in pieces), *first.shape[2:]), np.result_type(first.dtype, np.float64))
+    start = 0
+    for piece in pieces:
+        part = stack[start : start + len(piece.rows)]
+        start += len(part)
+        if part[0].size < WIDE_CELL:
+            part[...] = piece.cells[piece.rows, piece.columns]
+        else:
+            for target, row, column in zip(part, piece.rows, piece.columns, strict=True):
+                target[...] = piece.cells[row, column]
+    return stack

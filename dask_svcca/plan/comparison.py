@@ -126,8 +126,8 @@ def choose_tile(representations: int, workers: int, pair_products: float = 0.0) 
     """Representations along the side of a tile.
 
     Enough tiles to keep all workers busy to the end (about sixteen each), few enough that the scheduler does not
-    notice: a tile of 128 x 128 still makes ten thousand representations into three thousand tasks. Tiles are as small
-    as 4 x 4 only where a pair is long work.
+    notice: a tile of 128 x 128 still makes ten thousand representations into three thousand tasks. Where a pair is long
+    work, tiles are twice as many and as small as 4 x 4, so that no worker waits long for the last.
 
     Parameters
     ----------
@@ -139,14 +139,15 @@ def choose_tile(representations: int, workers: int, pair_products: float = 0.0) 
     --------
     >>> choose_tile(900, 2), choose_tile(256, 2), choose_tile(10_000, 2), choose_tile(3, 2)
     (120, 32, 128, 8)
-    >>> choose_tile(30, 2, 1e10)
-    4
+    >>> choose_tile(30, 2, 1e10), choose_tile(256, 2, 1e10)
+    (4, 24)
     """
-    groups = math.ceil(math.sqrt(2 * 16 * workers))
+    long = pair_products >= LONG_PAIR
+    groups = math.ceil(math.sqrt(2 * (32 if long else 16) * workers))
     side = math.ceil(representations / groups)
     if side > SMALL_TILE:
         side = math.ceil(side / SMALL_TILE) * SMALL_TILE
-    least = SMALL_TILE // 2 if pair_products >= LONG_PAIR else SMALL_TILE
+    least = SMALL_TILE // 2 if long else SMALL_TILE
     return max(least, min(MAX_TILE, side))
 
 
