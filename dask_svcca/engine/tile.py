@@ -336,7 +336,8 @@ def pair_values(
         keepers.append(Correlations(kept["correlations"], todo, group_a.kept_ranks, group_b.kept_ranks))
     if "frequencies" in kept:
         keepers.append(FrequencyMeans(kept["frequencies"], todo, records_a, records_b, meeting))
-    stacks = Stacks(group_a, group_b, meeting, measures, keepers, todo)
+    single = not narrow and next(iter(records_a.values())).dtype.char in "fF"
+    stacks = Stacks(group_a, group_b, meeting, measures, keepers, todo, single=single)
     for panel_a in panels_a:
         for panel_b in panels_b:
             if todo[np.ix_(panel_a.members, panel_b.members)].any():
@@ -599,8 +600,11 @@ class Stacks:
         measures: Sequence[Measure],
         keepers: Sequence[Keeper],
         todo: npt.NDArray[np.bool_],
+        *,
+        single: bool,
     ) -> None:
         self.meeting = meeting
+        self._single = single
         self._keepers = keepers
         self._groups = a, b
         self._measures = measures
@@ -671,7 +675,7 @@ class Stacks:
             b.side(members_b, np.concatenate([piece.spectra_b for piece in pieces])),
             degrees=a.samples - 1 if key.centred else a.samples,
             is_complex=key.is_complex,
-            single=pieces[0].cells.dtype.char in "fF",
+            single=self._single,
         )
         leading = every.leading(*key.kept)
         with _process.timed("singular values"):
