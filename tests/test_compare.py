@@ -394,6 +394,22 @@ def test_run_comparison__tells_how_it_goes(zoo: Zoo, place: Path) -> None:
 # Again and again: what is there is not done again.
 
 
+def test_compare__small_ones_in_batches(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_module, "resources", lambda client: (1, 2**31))
+    arrays = layers(40)
+    arrays[7] = spoil("nan", arrays[7])
+    zoo = make_zoo(tmp_path / "zoo.zarr", arrays)
+    told: list[tuple[str, int, int]] = []
+    outcome = run_comparison(zoo, place, Parameters(), progress=lambda *event: told.append(event))
+    assert {len(batch) for batch in outcome.plan.batches} == {2}
+    assert [event for event in told if event[0] == "subspaces"] == [("subspaces", i + 1, 40) for i in range(40)]
+    assert list(outcome.problems) == [label(7)]
+    found = dask_svcca.open_comparison(place).svcca.to_numpy()
+    others = np.arange(40) != 7
+    expected = svcca_matrix([array for array, good in zip(arrays, others, strict=True) if good])
+    np.testing.assert_allclose(found[np.ix_(others, others)], expected, atol=1e-7)
+
+
 def test_compare__again_has_nothing_to_do(zoo: Zoo, place: Path, undisturbed: xr.Dataset) -> None:
     dask_svcca.compare(zoo, place)
 

@@ -270,6 +270,23 @@ def test_choose_tile__is_smaller_where_a_pair_is_long_work() -> None:
     assert choose_tile(10_000, 2, 1e9) == choose_tile(10_000, 2) == MAX_TILE
 
 
+# Small representations in batches.
+
+
+def test_make_plan__many_small_ones_make_few_tasks() -> None:
+    representations = frame(4, 11, 20)
+    plan = plan_of(representations)
+    assert tuple(task for batch in plan.batches for task in batch) == plan.subspaces
+    assert 16 * 2 <= len(plan.batches) < 40
+    assert max(map(len, plan.batches)) == 880 // 32
+    # Of a few megabytes each, fewer; and of many megabytes, one by one.
+    larger = plan_of(frame(4, 11, 20, shape=(2**16, 24)))
+    assert max(map(len, larger.batches)) == 2
+    assert {len(batch) for batch in plan_of(frame(4, 11, 20, shape=(2**18, 24))).batches} == {1}
+    # All workers have something to do.
+    assert {len(batch) for batch in plan_of(representations, workers=100).batches} == {1}
+
+
 # Representations in parts.
 
 
@@ -365,7 +382,7 @@ def test_plan__is_json_and_prints_its_numbers() -> None:
     numbers = plan.to_dict()
     assert json.loads(json.dumps(numbers)) == numbers
     assert numbers["pairs"] == 387_640
-    assert numbers["tasks"] == plan.tasks == numbers["subspaces"] + numbers["tiles"] + -(-880 // plan.side)
+    assert numbers["tasks"] == plan.tasks == len(plan.batches) + numbers["tiles"] + -(-880 // plan.side)
     text = str(plan)
     for line, number in {
         "representations": "880",

@@ -18,7 +18,7 @@ import psutil
 
 from dask_svcca.engine import run
 from dask_svcca.engine.parts import subspace_graph
-from dask_svcca.engine.subspace import compute_subspace
+from dask_svcca.engine.subspace import compute_subspace, compute_subspaces
 from dask_svcca.engine.tile import compute_tile
 from dask_svcca.errors import FewSamplesWarning, InvalidActivationsError, ParametersChangedError
 from dask_svcca.plan.comparison import PROCESS_BYTES, Plan, choose_rows, choose_tile, make_plan
@@ -252,23 +252,10 @@ def run_comparison(
     graph, keys = build_graph(plan, job)
     outcome = Outcome(plan)
     before = comparison.status()
-    totals: dict[Stage, int] = {"subspaces": len(plan.subspaces), "tiles": len(plan.tiles)}
-    done: dict[Stage, int] = {"subspaces": 0, "tiles": 0}
-
-    def on_done(_: str, report: SubspaceReport | TileReport) -> None:
-        stage: Stage = "subspaces" if isinstance(report, SubspaceReport) else "tiles"
-        done[stage] += 1
-        for name, seconds in report.seconds.items():
-            outcome.stages[name] = outcome.stages.get(name, 0.0) + seconds
-        if isinstance(report, SubspaceReport):
-            outcome.bytes_read += report.read
-            if report.problem:
-                outcome.problems[report.label] = report.problem
-        if progress is not None:
-            progress(stage, done[stage], totals[stage])
+    tally = _Tally(outcome, progress)
 
     try:
-        run.run_graph(graph, keys, on_done, client)
+        run.run_graph(graph, keys, lambda _, found: tally.add(found), client)
     finally:
         records = _records(comparison, entries)
         outcome.problems = _describe(comparison, entries, records, outcome.problems)
@@ -281,6 +268,29 @@ def run_comparison(
         if outcome.computed:
             comparison.add_run(_timing(outcome, workers))
     return outcome
+
+
+class _Tally:
+    """Adds to an outcome what tasks report, and tells how it goes."""
+
+    def __init__(self, outcome: Outcome, progress: Progress | None) -> None:
+        self._outcome, self._progress = outcome, progress
+        self._done: dict[Stage, int] = {"subspaces": 0, "tiles": 0}
+        self._totals: dict[Stage, int] = {"subspaces": len(outcome.plan.subspaces), "tiles": len(outcome.plan.tiles)}
+
+    def add(self, found: SubspaceReport | list[SubspaceReport] | TileReport) -> None:
+        """Take the result of one task."""
+        for report in found if isinstance(found, list) else [found]:
+            stage: Stage = "subspaces" if isinstance(report, SubspaceReport) else "tiles"
+            self._done[stage] += 1
+            for name, seconds in report.seconds.items():
+                self._outcome.stages[name] = self._outcome.stages.get(name, 0.0) + seconds
+            if isinstance(report, SubspaceReport):
+                self._outcome.bytes_read += report.read
+                if report.problem:
+                    self._outcome.problems[report.label] = report.problem
+            if self._progress is not None:
+                self._progress(stage, self._done[stage], self._totals[stage])
 
 
 def _timing(outcome: Outcome, workers: int) -> dict[str, Any]:
@@ -307,21 +317,24 @@ def build_graph(plan: Plan, job: Job) -> tuple[dict[str, tuple[Any, ...]], list[
     graph: dict[str, tuple[Any, ...]] = {}
     waiting: dict[str, list[str]] = {}
     keys = []
-    for task in plan.subspaces:
-        if task.parts > 1:
-            parts, key = subspace_graph(job, task)
-            graph |= parts
+    for batch in plan.batches:
+        task = batch[0]
+        key = f"subspace-{job.run}-{task.place}"
+        if len(batch) > 1:
+            graph[key] = (compute_subspaces, job, batch)
+        elif task.parts > 1:
+            graph |= subspace_graph(job, task, key)
         else:
-            key = f"subspace-{job.run}-{task.place}"
             graph[key] = (compute_subspace, job, task)
-        waiting.setdefault(task.path, []).append(key)
+        for each in batch:
+            waiting.setdefault(each.path, []).append(key)
         keys.append(key)
     for tile in plan.tiles:
         groups = []
         for index, paths in ((tile.row, tile.paths_a), (tile.column, tile.paths_b)):
             group = f"group-{job.run}-{index}"
             if group not in graph:
-                graph[group] = (_joined, [key for path in paths for key in waiting.get(path, ())])
+                graph[group] = (_joined, list(dict.fromkeys(key for path in paths for key in waiting.get(path, ()))))
             groups.append(group)
         key = f"tile-{job.run}-{tile.row}-{tile.column}"
         graph[key] = (compute_tile, job, tile, *groups)
@@ -329,7 +342,7 @@ def build_graph(plan: Plan, job: Job) -> tuple[dict[str, tuple[Any, ...]], list[
     return graph, keys
 
 
-def _joined(_: list[SubspaceReport]) -> None:
+def _joined(_: list[SubspaceReport | list[SubspaceReport]]) -> None:
     """Join the subspaces of a group, so that a tile has two dependencies and not hundreds."""
 
 

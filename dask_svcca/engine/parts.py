@@ -77,8 +77,8 @@ class Found:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def subspace_graph(job: Job, task: SubspaceTask) -> tuple[dict[str, tuple[Any, ...]], str]:
-    """The Dask graph of one subspace in parts, and the key of its report."""
+def subspace_graph(job: Job, task: SubspaceTask, report: str) -> dict[str, tuple[Any, ...]]:
+    """The Dask graph of one subspace in parts; ``report`` is the key of its report."""
     name = f"{job.run}-{task.place}"
     graph: dict[str, tuple[Any, ...]] = {}
     level = [f"moments-{name}-{part}" for part in range(task.parts)]
@@ -89,7 +89,7 @@ def subspace_graph(job: Job, task: SubspaceTask) -> tuple[dict[str, tuple[Any, .
         level = [f"merged-{name}-{depth}-{number}" for number in range(len(groups))]
         graph |= {key: (merge_moments, group) for key, group in zip(level, groups, strict=True)}
         depth += 1
-    basis, wrong, report = f"basis-{name}", f"correction-{name}", f"subspace-{name}"
+    basis, wrong = f"basis-{name}", f"correction-{name}"
     graph[basis] = (compute_basis, job, task, level[0])
     scores = [f"scores-{name}-{part}" for part in range(task.parts)]
     graph |= {key: (compute_scores, job, task, part, basis) for part, key in enumerate(scores)}
@@ -97,7 +97,7 @@ def subspace_graph(job: Job, task: SubspaceTask) -> tuple[dict[str, tuple[Any, .
     corrected = [f"corrected-{name}-{part}" for part in range(task.parts)]
     graph |= {key: (correct_scores, job, task, part, basis, wrong) for part, key in enumerate(corrected)}
     graph[report] = (finish_subspace, job, task, basis, wrong, corrected)
-    return graph, report
+    return graph
 
 
 def compute_moments(job: Job, task: SubspaceTask, part: int) -> Found:

@@ -21,7 +21,7 @@ from dask_svcca.stores.subspaces import Block, SubspaceWriter, read_record, writ
 from dask_svcca.stores.zoo import chunk_digest, combined_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
     import zarr
@@ -122,6 +122,11 @@ def compute_subspace(job: Job, task: SubspaceTask) -> SubspaceReport:
     """
     with _process.clock() as seconds:
         return _compute_subspace(job, task, seconds)
+
+
+def compute_subspaces(job: Job, tasks: Sequence[SubspaceTask]) -> list[SubspaceReport]:
+    """Make the subspaces of several small representations, one after the other."""
+    return [compute_subspace(job, task) for task in tasks]
 
 
 def _compute_subspace(job: Job, task: SubspaceTask, seconds: dict[str, float]) -> SubspaceReport:

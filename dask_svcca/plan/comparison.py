@@ -40,6 +40,12 @@ SPLIT_BYTES = 64 * 2**20
 
 PARTS_PER_WORKER = 4
 
+BATCH_BYTES = 16 * 2**20
+"""Activations of small representations that one task makes subspaces of."""
+
+BATCHES_PER_WORKER = 16
+"""At least, before small representations are put together: no worker shall wait long for the last."""
+
 SCORE_CHUNK_BYTES = 4 * 2**20
 
 
@@ -53,6 +59,8 @@ class Plan:
     pairs, pairs_done : int
         Asked for (each pair once, a representation with itself included), and there already.
     subspaces : tuple of SubspaceTask
+    batches : tuple of tuple of SubspaceTask
+        The same, as they are run: small ones several in one Dask task.
     tiles : tuple of TileTask
     tile : int
         Representations along the side of a tile of the store.
@@ -72,6 +80,7 @@ class Plan:
     pairs: int
     pairs_done: int
     subspaces: tuple[SubspaceTask, ...]
+    batches: tuple[tuple[SubspaceTask, ...], ...]
     tiles: tuple[TileTask, ...]
     tile: int
     side: int
@@ -85,7 +94,7 @@ class Plan:
     def tasks(self) -> int:
         """Number of Dask tasks, those that only join others included."""
         groups = {task.row for task in self.tiles} | {task.column for task in self.tiles}
-        return sum(task.tasks for task in self.subspaces) + len(self.tiles) + len(groups)
+        return sum(batch[0].tasks for batch in self.batches) + len(self.tiles) + len(groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers of the plan, as JSON values."""
@@ -230,6 +239,22 @@ def choose_parts(nbytes: int, total: int, workers: int) -> int:
     return max(1, min(PARTS_PER_WORKER * workers, nbytes // SPLIT_BYTES))
 
 
+def _batches(
+    subspaces: Sequence[SubspaceTask], sizes: Sequence[int], workers: int
+) -> tuple[tuple[SubspaceTask, ...], ...]:
+    """Subspaces as they are run: a task costs the scheduler about what a subspace of a small layer takes."""
+    most = len(subspaces) // (BATCHES_PER_WORKER * workers)
+    batches: list[list[SubspaceTask]] = []
+    room = 0
+    for task, size in zip(subspaces, sizes, strict=True):
+        if size > room or len(batches[-1]) >= most or task.parts > 1:
+            batches.append([])
+            room = BATCH_BYTES if task.parts == 1 else 0
+        batches[-1].append(task)
+        room -= size
+    return tuple(map(tuple, batches))
+
+
 def pair_memory(reading: Reading, *, shape: Sequence[int], rows: int, precision: str, loadings: bool) -> int:
     """Memory in bytes of the smallest piece of a tile: a representation against another like it."""
     samples, neurons = reading.samples(shape[0]), reading.neurons(shape[-1])
@@ -315,7 +340,9 @@ def make_plan(
     ]
     folds = needed_folds([reading.grid for reading in readings], missing) if parameters.match == "fold" else {}
     loadings = needs_loadings(parameters.records)
-    subspaces, subspace_bytes = [], 0
+    subspaces: list[SubspaceTask] = []
+    sizes: list[int] = []
+    subspace_bytes = 0
     # Its own reading, unless that is there already, and what its partners need it folded on.
     asked = [
         (*([()] if needed[index] and not ready[index] else []), *(folds.get(index, ()) if needed[index] else ()))
@@ -346,6 +373,7 @@ def make_plan(
             subspace_bytes = max(subspace_bytes, size)
             samples = reading.samples(row["shape"][0])
             subspaces.append(SubspaceTask(str(label), paths[index], row["digest"], reading, samples, grid, parts))
+            sizes.append(nbytes[index])
 
     tiles = []
     for first in range(0, count, side):
@@ -370,6 +398,7 @@ def make_plan(
         pairs=int(np.count_nonzero(np.triu(selected))),
         pairs_done=int(np.count_nonzero(np.triu(selected & ~missing))),
         subspaces=tuple(subspaces),
+        batches=_batches(subspaces, sizes, workers),
         tiles=tuple(tiles),
         tile=tile,
         side=side,

@@ -45,6 +45,10 @@ class Job:
     rows: int
     memory: int
 
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        """What tells it from others: without, Dask would look into every part of it, once a task."""
+        return type(self).__name__, self.run
+
     @property
     def leading_only(self) -> bool:
         """Whether no measure looks beyond the directions that the variance threshold keeps."""
@@ -82,6 +86,10 @@ class SubspaceTask:
     samples: int
     fold: Grid = ()
     parts: int = 1
+
+    def __dask_tokenize__(self) -> tuple[str, str, str]:
+        """What tells it from others of a run."""
+        return type(self).__name__, self.place, self.digest
 
     @property
     def tasks(self) -> int:
@@ -158,6 +166,10 @@ class TileTask:
     paths_a: tuple[str, ...]
     paths_b: tuple[str, ...]
     selected: bytes
+
+    def __dask_tokenize__(self) -> tuple[str, int, int]:
+        """What tells it from others of a run."""
+        return type(self).__name__, self.row, self.column
 
 
 @dataclass(frozen=True, slots=True)
