@@ -32,7 +32,7 @@ from dask_svcca.stores import zoo as zoo_module
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from dask_svcca import Zoo
@@ -52,15 +52,16 @@ def layers(count: int, examples: int = N, seed: int = 0, dtype: str = "float32")
     ]
 
 
-def write(zoo: Zoo, arrays: Sequence[Any], start: int = 0, **options: Any) -> None:
+def write(zoo: Zoo, arrays: Iterable[Any], start: int = 0, **options: Any) -> None:
     """Each array as the layer of a checkpoint of its own, so that the comparison has them in this order."""
     with zoo:
         for step, array in enumerate(arrays, start):
             zoo.write("net", f"step{step:03}", "fc", array, step=step, **options)
 
 
-def make_zoo(store: Any, arrays: Sequence[Any], **options: Any) -> Zoo:
-    zoo = dask_svcca.create_zoo(store, examples=range(len(arrays[0])))
+def make_zoo(store: Any, arrays: Iterable[Any], examples: int | None = None, **options: Any) -> Zoo:
+    arrays = arrays if examples else list(arrays)
+    zoo = dask_svcca.create_zoo(store, examples=range(examples or len(arrays[0])))
     write(zoo, arrays, **options)
     return zoo
 
@@ -333,6 +334,33 @@ def test_compute_tile__stays_within_its_memory(tmp_path: Path, monkeypatch: pyte
         report, peak = peak_memory(task)
         assert report.missing == 0
         assert peak < memory
+
+
+@pytest.mark.parametrize(("examples", "count"), [(40_000, 8), (4000, 80)])
+def test_compare__ten_times_as_much_takes_no_more_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int, count: int
+) -> None:
+    monkeypatch.setattr(tile_module, "STACK_BYTES", 2**17)
+    monkeypatch.setattr(plan_module, "SCORE_CHUNK_BYTES", 2**17)
+    monkeypatch.setattr(zoo_module, "CHUNK_BYTES", 2**17)
+    memory = 3 * 2**20
+    with_memory(monkeypatch, memory)
+    peaks = []
+    for name, (n, layers_of) in {"small": (4000, 8), "large": (examples, count)}.items():
+        rng = np.random.default_rng(8)
+        zoo = make_zoo(
+            tmp_path / f"zoo-{name}.zarr", (rng.normal(size=(n, 60)).astype("float32") for _ in range(layers_of)), n
+        )
+        graph = graph_of(zoo, tmp_path / name, variance=None)
+        found = {}
+        for kind in ("subspace", "tile"):
+            tasks = [task for key, task in graph.items() if key.startswith(kind)]
+            found[kind] = max(peak_memory(task)[1] for task in tasks[: None if kind == "subspace" else 1])
+        peaks.append(found)
+    small, large = peaks
+    for kind in small:
+        assert large[kind] <= memory
+        assert large[kind] <= 1.25 * small[kind]
 
 
 # On the scheduler of the user's choice.

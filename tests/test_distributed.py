@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import dask_svcca
 from dask_svcca.cluster import connect
 from dask_svcca.engine.compare import resources, run_comparison
 from dask_svcca.errors import MemoryLimitError
+from dask_svcca.plan.comparison import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.variables import PairStatus
 
@@ -145,3 +147,28 @@ def test_compare__refuses_what_does_not_fit_in_a_worker(client: distributed.Clie
     zoo.write("net", "step0", "wide", np.zeros((4000, 4000), dtype="float16"))
     with pytest.raises(MemoryLimitError, match=r"'net/step0/wide'.* needs [\d,]+ MiB in one worker .* has 768 MiB"):
         dask_svcca.compare(zoo, tmp_path / "comparison.zarr", client=client)
+
+
+# Memory of whole processes.
+
+
+def peak_of(folder: Path, examples: int, count: int) -> tuple[int, int]:
+    """Most bytes that a worker process held, and most that the plan said."""
+    rng = np.random.default_rng(1)
+    with dask_svcca.create_zoo(folder / "zoo.zarr", examples=range(examples)) as zoo:
+        for step in range(count):
+            x = rng.standard_normal((examples, 256), dtype=np.float32)
+            zoo.write("net", f"step{step:03}", "fc", x, step=step, compression="none")
+    with connect(workers=WORKERS, memory=MEMORY) as client:
+        outcome = run_comparison(zoo, folder / "comparison.zarr", Parameters(), client=client)
+        peaks = client.run(lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    assert outcome.computed == count * (count + 1) // 2
+    return max(peaks.values()), PROCESS_BYTES + max(outcome.plan.subspace_bytes, outcome.plan.tile_bytes)
+
+
+def test_compare__workers_hold_no_more_of_ten_times_as_much(tmp_path: Path) -> None:
+    small, _ = peak_of(tmp_path / "small", 4000, 12)
+    for name, examples, count in (("examples", 40_000, 12), ("representations", 4000, 120)):
+        peak, predicted = peak_of(tmp_path / name, examples, count)
+        assert peak <= predicted <= MEMORY
+        assert peak <= 1.5 * small

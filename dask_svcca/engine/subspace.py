@@ -139,7 +139,8 @@ def _compute_subspace(job: Job, task: SubspaceTask, seconds: dict[str, float]) -
         stores.comparison.create_group(task.place, overwrite=True)
     try:
         array = ChunkReader(stores.zoo, f"{task.path}/activations")
-        samples = Samples(array, task.digest, task.reading, _mask(task, stores.zoo), keep=job.memory // 4)
+        keep = min(job.memory // 4, job.memory - task.memory)
+        samples = Samples(array, task.digest, task.reading, _mask(task, stores.zoo), keep)
         make_subspace(job, task, samples, stores.comparison)
     except InvalidActivationsError as error:
         write_failure(stores.comparison, task.place, task.digest, str(error))

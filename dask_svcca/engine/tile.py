@@ -49,6 +49,9 @@ averages that out to below 1e-7; the mean over a few does not, and their product
 WIDE_CELL = 2**12
 """Numbers in a coupling from which copying one by one, converted on the way, beats copying all and then converting."""
 
+PRODUCT_BYTES = 8 * 2**20
+"""Of a product at a time, where it is added to others: larger ones would be faulted in page by page."""
+
 PIECE = 1024
 """Samples converted to double precision at a time."""
 
@@ -563,14 +566,25 @@ def _couplings(
             for position, frequency in enumerate(shared):
                 with _process.timed("coupling"):
                     rows = part_a[a.spans[frequency.a]]
-                    product = (rows if frequency.conjugate else rows.conj()) @ part_b[b.spans[frequency.b]].T
-                    if position < len(total):
-                        total[position] += product
-                    elif a.chunks == 1:
-                        total.append(product)
+                    rows = rows if frequency.conjugate else rows.conj()
+                    columns = part_b[b.spans[frequency.b]].T
+                    if position == len(total):
+                        product = rows @ columns
+                        wide = np.result_type(product.dtype, np.float64)
+                        total.append(product if a.chunks == 1 else product.astype(wide, copy=False))
                     else:
-                        total.append(product.astype(np.result_type(product.dtype, np.float64), copy=False))
+                        _add_product(total[position], rows, columns)
     return total
+
+
+def _add_product(total: npt.NDArray[Any], rows: InexactArray, columns: InexactArray) -> None:
+    """Add a product to what there is, some rows at a time: what is added stays in the processor's cache."""
+    if rows.base is columns.base:
+        total += rows @ columns
+        return
+    step = max(64, PRODUCT_BYTES // (rows.itemsize * columns.shape[1]))
+    for start in range(0, len(rows), step):
+        total[start : start + step] += rows[start : start + step] @ columns
 
 
 def _widened(left: InexactArray, right: InexactArray) -> Iterator[tuple[InexactArray, InexactArray]]:

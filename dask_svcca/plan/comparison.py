@@ -372,7 +372,7 @@ def make_plan(
                 parts = 1
             subspace_bytes = max(subspace_bytes, size)
             samples = reading.samples(row["shape"][0])
-            subspaces.append(SubspaceTask(str(label), paths[index], row["digest"], reading, samples, grid, parts))
+            subspaces.append(SubspaceTask(str(label), paths[index], row["digest"], reading, samples, grid, parts, size))
             sizes.append(nbytes[index])
 
     tiles = []

@@ -77,6 +77,8 @@ class SubspaceTask:
         Coarser grid that the representation is folded on for its partners; empty for its own reading.
     parts : int
         In how many parts it is read, side by side.
+    memory : int
+        Bytes it takes, without what it may keep of the samples between its two passes.
     """
 
     label: str
@@ -86,6 +88,7 @@ class SubspaceTask:
     samples: int
     fold: Grid = ()
     parts: int = 1
+    memory: int = 0
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
         """What tells it from others of a run."""

@@ -152,7 +152,8 @@ def read_scores(root: zarr.Group, path: str, chunk: int, out: Sequence[InexactAr
     """
     local = directory(root)
     if local is not None:
-        descriptor = os.open(local / path / "c" / str(chunk) / "0", os.O_RDONLY)
+        # Text, for a tile reads tens of thousands of chunks, and Python never forgets a part of a Path.
+        descriptor = os.open(f"{local}/{path}/c/{chunk}/0", os.O_RDONLY)
         try:
             _read_into(descriptor, [part.data.cast("B") for part in out], path)
         finally:
