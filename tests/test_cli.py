@@ -171,6 +171,13 @@ def test_import__one_array_of_an_npz(folder: Path) -> None:
     assert dask_svcca.open_zoo("zoo.zarr").representations.index.tolist() == ["m/c/conv1"]
 
 
+def test_import__in_half_precision(folder: Path) -> None:
+    np.save("x.npy", activations(0, 3))
+    result = run("import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l --dtype float16")
+    assert "Imported 1 representation of 40 examples: 240 B." in result.output
+    assert dask_svcca.open_zoo("zoo.zarr")["m", "c", "l"].dtype == "float16"
+
+
 def test_import__ids_and_coordinates(folder: Path) -> None:
     np.save("x.npy", activations(0, 3))
     np.savez("examples.npz", example=np.arange(N) + 100, label=np.arange(N) % 5, input=activations(0, 8, 8))

@@ -27,6 +27,7 @@ from dask_svcca.errors import (
     StoreFormatError,
 )
 from dask_svcca.stores import zoo as zoo_module
+from dask_svcca.stores.zoo import FLOAT16_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -557,3 +558,40 @@ def test_create_zoo__touches_nothing_that_is_not_a_zoo(tmp_path: Path, make: Any
     with pytest.raises(StoreFormatError):
         dask_svcca.create_zoo(tmp_path / "store", examples=range(N), exist_ok=exist_ok)
     assert {path: path.read_bytes() for path in before} == before
+
+
+# In another precision.
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_write__in_another_precision(tmp_path: Path, dtype: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(50, 7)).astype("float32")
+    with dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(50)) as zoo:
+        zoo.write("m", "c", "whole", x, dtype=dtype)
+        zoo.write("m", "c", "batches", (x[start : start + 9] for start in range(0, 50, 9)), dtype=dtype)
+    for layer in ("whole", "batches"):
+        stored = zoo["m", "c", layer].to_numpy()
+        assert stored.dtype == dtype
+        np.testing.assert_allclose(stored, x, rtol=5e-4 if dtype == "float16" else 0)
+
+
+def test_write__half_precision_moves_similarities_as_little_as_stated(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    common = rng.normal(size=(400, 30)) * np.arange(1, 31) ** -0.8
+    found = {}
+    for dtype in ("float32", "float16"):
+        with dask_svcca.create_zoo(tmp_path / f"{dtype}.zarr", examples=range(400)) as zoo:
+            for step in range(4):
+                noise = np.random.default_rng(step).normal(size=(400, 30)) * np.arange(1, 31) ** -0.8
+                zoo.write("m", str(step), "l", (common + 0.5 * noise).astype("float32"), step=step, dtype=dtype)
+        found[dtype] = dask_svcca.compare(zoo, tmp_path / f"{dtype}-c.zarr", measures=("svcca", "cka"))
+    for measure in ("svcca", "cka"):
+        np.testing.assert_allclose(found["float16"][measure], found["float32"][measure], atol=FLOAT16_ERROR)
+
+
+def test_write__refuses_values_that_a_precision_does_not_reach(tmp_path: Path) -> None:
+    zoo = dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(3))
+    with pytest.raises(InvalidActivationsError, match=r"as large as 7e\+04, and float16 reaches 6.55e\+04; store"):
+        zoo.write("m", "c", "l", np.array([[1.0], [-7e4], [2.0]]), dtype="float16")
+    with pytest.raises(ValueError, match="dtype is one of 'float16', 'float32', 'float64'; got 'int8'"):
+        zoo.write("m", "c", "l", np.ones((3, 1)), dtype="int8")  # type: ignore[arg-type]

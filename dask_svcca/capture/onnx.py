@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.stores._chunked import Compression
     from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.zoo import Zoo
+    from dask_svcca.stores.zoo import Stored, Zoo
 
     Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
@@ -282,6 +282,7 @@ def capture_checkpoint(
     layers: str | Sequence[str] | None = None,
     batch_size: int | None = None,
     compression: Compression = "lz4",
+    dtype: Stored | None = None,
 ) -> CaptureReport:
     """Write the activations of one ONNX file to a zoo.
 
@@ -303,6 +304,8 @@ def capture_checkpoint(
         Examples computed at a time; by default as many as keep all tensors of the model within 64 MB.
     compression : {"lz4", "zstd", "none"}
         Of the stored activations.
+    dtype : {"float16", "float32", "float64"}, optional
+        See `Zoo.write`.
 
     Returns
     -------
@@ -346,8 +349,9 @@ def capture_checkpoint(
                     dims=layer.dims,
                     attrs={"op_type": layer.op_type},
                     compression=compression,
+                    dtype=dtype,
                 )
-                nbytes += values.nbytes
+                nbytes += values.size * np.dtype(dtype or values.dtype).itemsize
     return CaptureReport(
         model=named.model,
         checkpoint=named.checkpoint,

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dask_svcca.capture._common import CaptureReport, as_dims, dims_of, listing, require, select
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
 from dask_svcca.stores.zoo import Zoo
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.stores._chunked import Compression
+    from dask_svcca.stores.zoo import Stored
 
 CHANNELS_FIRST = (
     *("Conv", "BatchNorm", "SyncBatchNorm", "InstanceNorm", "GroupNorm", "LocalResponseNorm", "MaxPool", "AvgPool"),
@@ -41,6 +44,7 @@ def capture_torch(
     step: float | None = None,
     layers: str | Sequence[str] | None = None,
     compression: Compression = "lz4",
+    dtype: Stored | None = None,
 ) -> CaptureReport:
     """Write what the modules of a PyTorch model put out, over all examples, to a zoo.
 
@@ -64,6 +68,8 @@ def capture_torch(
         Names of modules as in ``model.named_modules()``, patterns as for files: ``"block1.*"``, several separated by
         commas. By default all modules that have no others inside.
     compression : {"lz4", "zstd", "none"}
+    dtype : {"float16", "float32", "float64"}, optional
+        See `Zoo.write`.
 
     Returns
     -------
@@ -137,8 +143,9 @@ def capture_torch(
                     depth=place.depth,
                     dims=place.dims,
                     compression=compression,
+                    dtype=dtype,
                 )
-                nbytes += values.nbytes
+                nbytes += values.size * np.dtype(dtype or values.dtype).itemsize
         if (missing or not usable) and rows != writer.n_examples:
             raise MismatchedExamplesError(
                 f"the batches for {name!r} have {'at least ' if rows > writer.n_examples else ''}{rows} examples, the "

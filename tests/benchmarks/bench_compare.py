@@ -19,26 +19,31 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import distributed
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import threadpoolctl
 from rich.console import Console
 from rich.table import Table
 
 from dask_svcca import create_zoo, open_comparison, open_zoo
-from dask_svcca.engine.compare import run_comparison
+from dask_svcca.engine.compare import build_graph, run_comparison
 from dask_svcca.plan.comparison import choose_rows, choose_tile, make_plan
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.plan.selection import select_pairs
+from dask_svcca.plan.tasks import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
+
+    from dask_svcca.plan.comparison import Plan
 
 VARIANCE = 0.99
 CONSOLE = Console(width=110)
@@ -94,14 +99,14 @@ def make_zoo(case: Case, folder: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Job:
+class Measured:
     seconds: float
     directions: int
     peak: float
-    record: dict[str, object]
+    record: dict[str, Any]
 
 
-def run_job(zoo: Path, folder: Path, workers: int) -> Job:
+def run_job(zoo: Path, folder: Path, workers: int) -> Measured:
     """The whole job on a cluster that is up already: Dask, zarr and writing included."""
     place = folder / "comparison.zarr"
     shutil.rmtree(place, ignore_errors=True)
@@ -119,7 +124,7 @@ def run_job(zoo: Path, folder: Path, workers: int) -> Job:
         peaks = client.run(lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
     result = open_comparison(place)
     record = result.attrs.get("runs", [{}])[-1]
-    return Job(seconds, int(np.median(result.rank_a)), max(peaks.values()), record)
+    return Measured(seconds, int(np.median(result.rank_a)), max(peaks.values()), record)
 
 
 def recipe(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
@@ -186,9 +191,7 @@ def headline(case: Case, folder: Path) -> None:
     group = choose_tile(case.representations, 2, 1e9)
     groups = -(-case.representations // group)
     limit = machine_limit(case, two.directions, groups * (groups + 1) // 2, group)
-    opened = open_zoo(zoo)
-    arrays = [opened[entry.name].to_numpy().astype(np.float64) for entry in opened.entries()[:3]]
-    published = median(lambda: recipe(arrays[0], arrays[1]))
+    published = time_of_recipe(zoo)
     table = Table(title=f"{case} float32, {two.directions} directions kept, {case.pairs:,} pairs", title_justify="left")
     for name in ("what", "seconds", "ms a pair", "ratio"):
         table.add_column(name, justify="left" if name == "what" else "right")
@@ -210,31 +213,71 @@ def headline(case: Case, folder: Path) -> None:
     table.add_row("1 to 2 workers", "", "", f"{one.seconds / two.seconds:.2f} x faster")
     table.add_row("peak of a worker", "", "", f"{max(one.peak, two.peak):.2f} GiB")
     CONSOLE.print(table)
-    if two.record:
-        CONSOLE.print(f"stages of the run on 2 workers: {json.dumps(two.record)}")
+    for label, job in (("1 worker", one), ("2 workers", two)):
+        CONSOLE.print(
+            f"stages on {label}, seconds: {json.dumps(job.record['stages'])}, overhead {job.record['overhead']}"
+        )
 
 
 def growth(cases: list[Case], folder: Path) -> None:
-    table = Table(title="How it grows, 2 workers", title_justify="left")
-    for name in ("zoo", "pairs", "directions", "seconds", "ms a pair", "peak of a worker"):
+    table = Table(title="How it grows: ours on 2 workers, the recipe on one core", title_justify="left")
+    for name in (
+        "zoo",
+        "pairs",
+        "directions",
+        "seconds",
+        "ms a pair",
+        "recipe, ms a pair",
+        "ratio",
+        "peak of a worker",
+    ):
         table.add_column(name, justify="right")
     for case in cases:
-        job = run_job(make_zoo(case, folder), folder, 2)
+        zoo = make_zoo(case, folder)
+        job = run_job(zoo, folder, 2)
         each = job.seconds / case.pairs * 1e3
+        published = time_of_recipe(zoo, repeats=1) * 1e3
         table.add_row(
             str(case),
             f"{case.pairs:,}",
             str(job.directions),
             f"{job.seconds:,.1f}",
             f"{each:,.2f}",
+            f"{published:,.0f}",
+            f"{published / each:,.0f}",
             f"{job.peak:.2f} GiB",
         )
     CONSOLE.print(table)
 
 
+def time_of_recipe(zoo: Path, repeats: int = 3) -> float:
+    opened = open_zoo(zoo)
+    x, y = (opened[entry.name].to_numpy().astype(np.float64) for entry in opened.entries()[:2])
+    return median(lambda: recipe(x, y), repeats)
+
+
+def scheduler_bytes(plan: Plan) -> tuple[int, int]:
+    """Size of the graph as it is sent, and what a scheduler holds for it."""
+    parameters = make_parameters("svcca")
+    job = Job("bench", "zoo", "comparison", parameters, parameters.records, plan.rows, 2**30)
+    graph, keys = build_graph(plan, job)
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        process = psutil.Process()
+        before = process.memory_info().rss
+        futures = client.get(graph, keys, sync=False)
+        while len(cluster.scheduler.tasks) < len(graph):
+            time.sleep(0.01)
+        held = process.memory_info().rss - before
+        del futures
+    return len(cloudpickle.dumps(graph)), held
+
+
 def plans() -> None:
     table = Table(title="Plans, not run", title_justify="left")
-    for name in ("representations", "pairs", "tasks", "tiles", "seconds to plan", "peak of the process"):
+    for name in ("representations", "pairs", "tasks", "tiles", "seconds to plan", "peak", "graph", "scheduler"):
         table.add_column(name, justify="right")
     parameters = make_parameters("svcca")
     for count in (256, 2_000, 10_000):
@@ -276,6 +319,7 @@ def plans() -> None:
             f"{len(plan.tiles):,}",
             f"{seconds:.1f}",
             f"{peak:.2f} GiB",
+            *(f"{size / 2**20:.0f} MiB" for size in scheduler_bytes(plan)),
         )
     CONSOLE.print(table)
 
