@@ -207,3 +207,18 @@ def test_read_scores__of_a_file_cut_short_is_an_error(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(FileNotFoundError):
         _io.read_scores(root, "scores", 0, [np.empty((4, 10), "float32")])
+
+
+def test_chunk_reader__takes_the_zarrs_pipeline_where_zarr_reads(tmp_path: Path) -> None:
+    pytest.importorskip("zarrs", reason="needs the extra 'zarrs'")
+    root = zarr.create_group(tmp_path)
+    values = np.random.default_rng(0).normal(size=(50, 4)).astype("float32")
+    # Not among the codecs that are read from files without zarr.
+    array = root.create_array(
+        "x", shape=values.shape, chunks=(7, 4), dtype="float32", compressors=zarr.codecs.GzipCodec()
+    )
+    array[...] = values
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        reader = _chunked.ChunkReader(zarr.open_group(tmp_path, mode="r"), "x")
+        found = np.concatenate([reader.read(chunk) for chunk in range(reader.chunks)])
+    np.testing.assert_array_equal(found, values)
