@@ -15,6 +15,7 @@ from dask_svcca.engine.kept import Correlations, FrequencyMeans, nothing_kept
 from dask_svcca.engine.kept import finish as finish_kept
 from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.kernels.pairs import PairStack, Side
+from dask_svcca.kernels.products import ProductSum
 from dask_svcca.measures import Measure, Need, Own, PairTotals, Totals
 from dask_svcca.plan.keep import COPIES
 from dask_svcca.plan.readings import Meeting, meet
@@ -48,9 +49,6 @@ averages that out to below 1e-7; the mean over a few does not, and their product
 
 WIDE_CELL = 2**12
 """Numbers in a coupling from which copying one by one, converted on the way, beats copying all and then converting."""
-
-PRODUCT_BYTES = 8 * 2**20
-"""Of a product at a time, where it is added to others: larger ones would be faulted in page by page."""
 
 PIECE = 1024
 """Samples converted to double precision at a time."""
@@ -557,34 +555,17 @@ def _couplings(
     a: Panel, b: Panel, buffers: tuple[InexactArray, InexactArray], shared: Sequence[SharedFrequency], *, narrow: bool
 ) -> list[InexactArray]:
     """Couplings of all representations of two panels at each shared frequency, summed over all samples."""
-    total: list[npt.NDArray[Any]] = []
+    totals = [ProductSum() for _ in shared]
     for chunk in range(a.chunks):
         left = a.read(chunk, buffers[0])
         # The very same array on both sides lets BLAS compute half of the product.
         right = left if b is a else b.read(chunk, buffers[1])
         for part_a, part_b in _widened(left, right) if narrow else [(left, right)]:
-            for position, frequency in enumerate(shared):
+            for total, frequency in zip(totals, shared, strict=True):
                 with _process.timed("coupling"):
                     rows = part_a[a.spans[frequency.a]]
-                    rows = rows if frequency.conjugate else rows.conj()
-                    columns = part_b[b.spans[frequency.b]].T
-                    if position == len(total):
-                        product = rows @ columns
-                        wide = np.result_type(product.dtype, np.float64)
-                        total.append(product if a.chunks == 1 else product.astype(wide, copy=False))
-                    else:
-                        _add_product(total[position], rows, columns)
-    return total
-
-
-def _add_product(total: npt.NDArray[Any], rows: InexactArray, columns: InexactArray) -> None:
-    """Add a product to what there is, some rows at a time: what is added stays in the processor's cache."""
-    if rows.base is columns.base:
-        total += rows @ columns
-        return
-    step = max(64, PRODUCT_BYTES // (rows.itemsize * columns.shape[1]))
-    for start in range(0, len(rows), step):
-        total[start : start + step] += rows[start : start + step] @ columns
+                    total.add(rows if frequency.conjugate else rows.conj(), part_b[b.spans[frequency.b]])
+    return [total.value for total in totals]
 
 
 def _widened(left: InexactArray, right: InexactArray) -> Iterator[tuple[InexactArray, InexactArray]]:

@@ -1,0 +1,56 @@
+"""Sums of products, against the product of everything at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dask_svcca.kernels import products
+from dask_svcca.kernels.products import ProductSum
+
+
+def samples(width: int, count: int, dtype: str, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    found = rng.normal(size=(width, count))
+    if np.dtype(dtype).kind == "c":
+        found = found + 1j * rng.normal(size=(width, count))
+    return found.astype(dtype)
+
+
+@pytest.mark.parametrize("most", [2**14, 64])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@given(widths=st.tuples(st.integers(1, 9), st.integers(1, 9)), count=st.integers(1, 300), chunk=st.integers(1, 90))
+def test_product_sum__is_the_product_of_everything(
+    dtype: str, most: int, widths: tuple[int, int], count: int, chunk: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "SINGLE_SAMPLES", most)
+        a, b = (samples(width, count, dtype, seed) for seed, width in enumerate(widths))
+        total, own = ProductSum(), ProductSum()
+        for start in range(0, count, chunk):
+            part_a, part_b = (np.ascontiguousarray(each[:, start : start + chunk]) for each in (a, b))
+            total.add(part_a, part_b)
+            own.add(part_a.conj(), part_a)
+    tolerance = 1e-12 if np.dtype(dtype).itemsize // (1 + (np.dtype(dtype).kind == "c")) == 8 else 2e-4
+    np.testing.assert_allclose(total.value, a.astype("complex128") @ b.T, atol=tolerance)
+    np.testing.assert_allclose(own.value, a.astype("complex128").conj() @ a.T, atol=tolerance)
+
+
+def test_product_sum__adds_up_in_double_beyond_so_many_samples() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(5, 1000)).astype("float32") for _ in range(2))
+    short, long = ProductSum(), ProductSum()
+    for _ in range(16):
+        short.add(a, b)
+    for _ in range(40):
+        long.add(a, b)
+    assert short.value.dtype == "float32"
+    assert long.value.dtype == "float64"
+    np.testing.assert_allclose(long.value, 40 * (a.astype("float64") @ b.T), rtol=1e-5, atol=1e-3)
+
+
+def test_product_sum__of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing was added yet"):
+        _ = ProductSum().value
