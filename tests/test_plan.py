@@ -330,9 +330,12 @@ def test_make_plan__parts_wait_in_memory_that_is_predicted() -> None:
     scatter = 2048**2 * 8
     (whole, parts) = (plan_of(wide, workers=workers) for workers in (1, 2))
     assert parts.subspaces[0].parts > 1
-    assert parts.subspace_bytes == whole.subspace_bytes + 4 * scatter
-    tight = plan_of(wide, memory=whole.subspace_bytes + PROCESS_BYTES + scatter)
+    assert parts.subspace_bytes == parts.subspaces[0].memory == whole.subspaces[0].memory + 4 * scatter
+    tight = plan_of(wide, memory=whole.subspaces[0].memory + PROCESS_BYTES + scatter)
     assert tight.subspaces[0].parts == 1
+    # What is left, a task that reads all of it uses to read less twice.
+    assert whole.subspace_bytes == whole.subspaces[0].memory + (GIGABYTE - PROCESS_BYTES) // 4
+    assert tight.subspace_bytes == tight.subspaces[0].memory + scatter
 
 
 @given(directions=st.integers(1, 100_000), itemsize=st.sampled_from([4, 8, 16]))

@@ -15,6 +15,7 @@ from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.kernels.moments import Moments, merge, moments
 from dask_svcca.kernels.readings import chosen_positions
 from dask_svcca.kernels.subspace import Eigenbasis, blocks_of, dual_basis, eigenbasis, gram_correction, project
+from dask_svcca.plan.comparison import kept_samples
 from dask_svcca.plan.tasks import Job, SubspaceReport, SubspaceTask
 from dask_svcca.stores._chunked import ChunkReader
 from dask_svcca.stores.subspaces import Block, SubspaceWriter, read_record, write_failure
@@ -139,7 +140,7 @@ def _compute_subspace(job: Job, task: SubspaceTask, seconds: dict[str, float]) -
         stores.comparison.create_group(task.place, overwrite=True)
     try:
         array = ChunkReader(stores.zoo, f"{task.path}/activations")
-        keep = min(job.memory // 4, job.memory - task.memory)
+        keep = kept_samples(task.memory, job.memory)
         samples = Samples(array, task.digest, task.reading, _mask(task, stores.zoo), keep)
         make_subspace(job, task, samples, stores.comparison)
     except InvalidActivationsError as error:

@@ -239,6 +239,17 @@ def choose_parts(nbytes: int, total: int, workers: int) -> int:
     return max(1, min(PARTS_PER_WORKER * workers, nbytes // SPLIT_BYTES))
 
 
+def kept_samples(size: int, memory: int) -> int:
+    """Bytes of its samples that a task keeps between its two passes, where it takes so many without.
+
+    Examples
+    --------
+    >>> kept_samples(100, 1000), kept_samples(900, 1000), kept_samples(1100, 1000)
+    (250, 100, 0)
+    """
+    return max(0, min(memory // 4, memory - size))
+
+
 def _batches(
     subspaces: Sequence[SubspaceTask], sizes: Sequence[int], workers: int
 ) -> tuple[tuple[SubspaceTask, ...], ...]:
@@ -370,7 +381,11 @@ def make_plan(
                 size += waiting
             else:
                 parts = 1
-            subspace_bytes = max(subspace_bytes, size)
+            held = kept_samples(size, memory - PROCESS_BYTES) if parts == 1 else 0
+            # As double precision complex numbers at most.
+            subspace_bytes = max(
+                subspace_bytes, size + min(held, nbytes[index] * 16 // np.dtype(row["dtype"]).itemsize)
+            )
             samples = reading.samples(row["shape"][0])
             subspaces.append(SubspaceTask(str(label), paths[index], row["digest"], reading, samples, grid, parts, size))
             sizes.append(nbytes[index])
