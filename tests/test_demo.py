@@ -239,7 +239,7 @@ def test_demo__second_run_does_nothing(output: str, folder: Path, comparison: Pa
     out, err = finish(start("demo", "--workers", "2", folder=folder))
     assert written() == before
     assert re.search(r"capture +\S+ s +nothing to do, all were there", out)
-    assert len(re.findall(r"compare +\S+ s +nothing to do, all there", out)) == 2
+    assert len(re.findall(r"compare +\S+ s +nothing to do, all there", out)) == 3
     assert "Comparing pairs" not in err
     # The same table as the first time.
     assert out.split("SVCCA")[1] == output.split("SVCCA")[1]

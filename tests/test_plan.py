@@ -270,6 +270,13 @@ def test_choose_tile__is_smaller_where_a_pair_is_long_work() -> None:
     assert choose_tile(10_000, 2, 1e9) == choose_tile(10_000, 2) == MAX_TILE
 
 
+def test_make_plan__a_tile_takes_what_its_layers_can_need_or_all_there_is() -> None:
+    few = plan_of(frame(2, 2, 2))
+    assert few.tile_bytes < 200 * 2**20
+    many = plan_of(frame(40, 4, 4, shape=(500, 400)), memory=GIGABYTE)
+    assert many.tile_bytes == GIGABYTE - PROCESS_BYTES
+
+
 # Small representations in batches.
 
 

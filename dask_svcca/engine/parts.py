@@ -198,9 +198,11 @@ def finish_subspace(
     root = _process.stores(job).comparison
     if found.lasting:
         write_failure(root, task.place, task.digest, found.problem)
-    elif found.problem and read_record(root, task.place) is not None:
-        # Made from other activations: no tile may take it for theirs.
-        root.create_group(task.place, overwrite=True)
+    elif found.problem:
+        there = read_record(root, task.place)
+        if there is not None and there.digest != task.digest:
+            # Made from other activations: no tile may take it for theirs.
+            root.create_group(task.place, overwrite=True)
     return SubspaceReport(task.label, found.problem, read=found.read, skipped=False, seconds=dict(found.seconds))
 
 

@@ -19,7 +19,7 @@ from dask_svcca.kernels.products import ProductSum
 from dask_svcca.measures import Measure, Need, Own, PairTotals, Totals
 from dask_svcca.plan.keep import COPIES
 from dask_svcca.plan.readings import Meeting, meet
-from dask_svcca.plan.tasks import Job, TileReport, TileTask, subspace_place
+from dask_svcca.plan.tasks import PIECE, STACK_BYTES, STACK_COPIES, Job, TileReport, TileTask, subspace_place
 from dask_svcca.stores import _io
 from dask_svcca.stores.subspaces import SubspaceRecord, read_loadings, read_record, read_spectrum
 from dask_svcca.variables import KEPT_VARIABLES, PAIR_STATUS, VALUED, PairStatus
@@ -34,12 +34,6 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid, SharedFrequency
 
-STACK_BYTES = 16 * 2**20
-"""Couplings handed to LAPACK at once, in double precision: many small ones in one call."""
-
-STACK_COPIES = 6
-"""How often a stack is held, with what measures make of it and what LAPACK works in."""
-
 NARROW = 48
 """Directions of a representation below which products are formed in double precision.
 
@@ -49,9 +43,6 @@ averages that out to below 1e-7; the mean over a few does not, and their product
 
 WIDE_CELL = 2**12
 """Numbers in a coupling from which copying one by one, converted on the way, beats copying all and then converting."""
-
-PIECE = 1024
-"""Samples converted to double precision at a time."""
 
 ROUNDING = 1e-5
 """How far beyond its range rounding may take a measure of scores in single precision."""

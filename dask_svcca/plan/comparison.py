@@ -13,7 +13,7 @@ from dask_svcca.errors import MemoryLimitError
 from dask_svcca.measures import needs_loadings
 from dask_svcca.plan.keep import COPIES, Sizes, kept_sizes, pair_bytes
 from dask_svcca.plan.readings import choose_reading, divides
-from dask_svcca.plan.tasks import MERGED_AT_ONCE, SubspaceTask, TileTask
+from dask_svcca.plan.tasks import MERGED_AT_ONCE, PIECE, STACK_BYTES, STACK_COPIES, SubspaceTask, TileTask
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ class Plan:
 
     def __str__(self) -> str:
         memory = (
-            f"{self.subspace_bytes / 2**20:,.0f} MiB a subspace, {self.tile_bytes / 2**20:,.0f} MiB a tile, beyond "
-            f"{PROCESS_BYTES / 2**20:,.0f} MiB a process"
+            f"at most {self.subspace_bytes / 2**20:,.0f} MiB a subspace and {self.tile_bytes / 2**20:,.0f} MiB a tile, "
+            f"beyond {PROCESS_BYTES / 2**20:,.0f} MiB a process"
         )
         rows = [
             ("representations", f"{self.representations:,}, of which {len(self.subspaces):,} subspaces to make"),
@@ -275,6 +275,48 @@ def pair_memory(reading: Reading, *, shape: Sequence[int], rows: int, precision:
     return blocks * width * (width * 3 * itemsize + 2 * min(rows, samples) * itemsize + loaded)
 
 
+def tile_memory(
+    readings: Sequence[Reading],
+    shapes: Sequence[Sequence[int]],
+    *,
+    side: int,
+    rows: int,
+    precision: str,
+    measures: int,
+    loadings: bool,
+) -> int:
+    """Memory in bytes that a tile would take at most: all of its couplings at once, before any direction is left out.
+
+    Examples
+    --------
+    >>> from dask_svcca.kernels.readings import Reading
+    >>> layers = [Reading("neurons")] * 24, [(10_000, 512)] * 24
+    >>> options = dict(rows=2048, precision="float32", measures=4, loadings=False)
+    >>> [tile_memory(*layers, side=side, **options) // 10**6 for side in (4, 8, 24)]
+    [234, 503, 2919]
+    """
+    itemsize = np.dtype(precision).itemsize * (2 if any(reading.grid for reading in readings) else 1)
+    wide = max(itemsize, 16 if any(reading.grid for reading in readings) else 8)
+    directions, loaded, samples = [], [], 1
+    for reading, shape in zip(readings, shapes, strict=True):
+        neurons, count = reading.neurons(shape[-1]), reading.samples(shape[0])
+        directions.append(len(reading.multiplicity) * min(neurons, count))
+        loaded.append(directions[-1] * neurons * wide if loadings else 0)
+        samples = max(samples, count)
+    starts = np.arange(0, len(readings), side)
+    most = int(np.add.reduceat(directions, starts).max())
+    rows = min(rows, samples)
+    operands = 2 * most * (itemsize * rows + wide * min(PIECE, rows))
+    values = 8 * 8 * measures * min(side, len(readings)) ** 2
+    return (
+        2 * wide * most**2
+        + operands
+        + STACK_COPIES * STACK_BYTES
+        + 2 * int(np.add.reduceat(loaded, starts).max())
+        + values
+    )
+
+
 def needed_folds(grids: Sequence[Grid], missing: BoolMatrix) -> dict[int, tuple[Grid, ...]]:
     """Coarser grids that each representation is folded on, for the pairs that are missing.
 
@@ -406,6 +448,15 @@ def make_plan(
         ),
         default=0,
     )
+    largest = tile_memory(
+        readings,
+        list(representations["shape"]),
+        side=side,
+        rows=rows,
+        precision=parameters.precision,
+        measures=len(parameters.records),
+        loadings=loadings,
+    )
     if tiles:
         _must_fit("one pair of the widest representations", smallest, memory)
     return Plan(
@@ -420,7 +471,7 @@ def make_plan(
         rows=rows,
         bytes_to_read=total,
         subspace_bytes=subspace_bytes,
-        tile_bytes=max(smallest, memory - PROCESS_BYTES) if tiles else 0,
+        tile_bytes=max(smallest, min(memory - PROCESS_BYTES, kept_bytes + largest)) if tiles else 0,
         kept=kept,
     )
 

@@ -18,6 +18,16 @@ MERGED_AT_ONCE = 4
 """Parts of a representation, or what was merged of them, that one task merges."""
 
 
+STACK_BYTES = 16 * 2**20
+"""Couplings handed to LAPACK at once, in double precision: many small ones in one call."""
+
+STACK_COPIES = 6
+"""How often a stack is held, with what measures make of it and what LAPACK works in."""
+
+PIECE = 1024
+"""Samples converted to double precision at a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What all tasks of one run share.
