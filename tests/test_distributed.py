@@ -155,14 +155,14 @@ LITTLE = 640 * 2**20
 """Memory of a worker that a tile of even the smaller zoo would fill."""
 
 
-def _peak() -> int:
-    """Most bytes that this process held; not by getrusage, which counts the process that forked it."""
-    status = Path("/proc/self/status").read_text("utf-8")
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
-
-
 def peak_of(folder: Path, examples: int, count: int) -> tuple[int, int]:
     """Most bytes that a worker process held, and most that the plan said."""
+
+    def held() -> int:
+        # Not by getrusage, which counts the process that forked this one. Defined here, to be sent as it is.
+        status = Path("/proc/self/status").read_text("utf-8")
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
+
     rng = np.random.default_rng(1)
     with dask_svcca.create_zoo(folder / "zoo.zarr", examples=range(examples)) as zoo:
         for step in range(count):
@@ -170,7 +170,7 @@ def peak_of(folder: Path, examples: int, count: int) -> tuple[int, int]:
             zoo.write("net", f"step{step:03}", "fc", x, step=step, compression="none")
     with connect(workers=WORKERS, memory=LITTLE) as client:
         outcome = run_comparison(zoo, folder / "comparison.zarr", Parameters(), client=client)
-        peaks = client.run(_peak)
+        peaks = client.run(held)
     assert outcome.computed == count * (count + 1) // 2
     return max(peaks.values()), PROCESS_BYTES + max(outcome.plan.subspace_bytes, outcome.plan.tile_bytes)
 
