@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import dask
 import dask.base
 import dask.threaded
 import distributed
@@ -65,7 +66,9 @@ def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone) -> None:
 
 def _run_distributed(graph: Graph, keys: Sequence[str], on_done: OnDone, client: distributed.Client) -> None:
     client.run(_process.single_blas_thread)
-    futures = client.get(dict(graph), list(keys), sync=False, retries=RETRIES)
+    # The graph of ten thousand representations is 15 MB, and Dask would warn of it.
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
+        futures = client.get(dict(graph), list(keys), sync=False, retries=RETRIES)
     pending = {future.key: future for future in futures}
     del futures
     try:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
+import dask
 import distributed
 import numpy as np
 import pandas as pd
@@ -262,12 +263,13 @@ def scheduler_bytes(plan: Plan) -> tuple[int, int]:
     job = Job("bench", "zoo", "comparison", parameters, parameters.records, plan.rows, 2**30)
     graph, keys = build_graph(plan, job)
     with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
     ):
         process = psutil.Process()
         before = process.memory_info().rss
-        futures = client.get(graph, keys, sync=False)
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
+            futures = client.get(graph, keys, sync=False)
         while len(cluster.scheduler.tasks) < len(graph):
             time.sleep(0.01)
         held = process.memory_info().rss - before
