@@ -12,6 +12,22 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
+# Eight examples of four neurons, the first of rank 1 once centred, whose numbers are known from elsewhere.
+RAMP = np.arange(32.0).reshape(8, 4)
+OTHER = np.array(
+    [
+        [1, 2, 27, 22],
+        [0, 28, 15, 18],
+        [12, 9, 14, 8],
+        [11, 19, 16, 13],
+        [31, 20, 10, 3],
+        [24, 5, 7, 29],
+        [4, 30, 21, 6],
+        [26, 17, 23, 25],
+    ]
+)
+
+
 def scatter(samples: npt.NDArray[np.inexact]) -> npt.NDArray[np.inexact]:
     """Sum of ``conj(x) x.T`` over the samples of each block, (sample, block, neuron); the first block centred."""
     wide = samples.astype(np.result_type(samples.dtype, np.float64))

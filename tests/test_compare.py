@@ -116,6 +116,18 @@ def test_compare__agrees_with_the_oracle_closely_in_double_precision() -> None:
     np.testing.assert_allclose(found, svcca_matrix(arrays, 0.95), atol=1e-10)
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-7), ("float64", 1e-12)])
+def test_compare__of_many_directions_half_of_them_in_common(precision: Any, tolerance: float) -> None:
+    rng = np.random.default_rng(3)
+    centred = rng.normal(size=(600, 140))
+    axes = np.linalg.qr(centred - centred.mean(axis=0))[0]
+    # The other half is orthogonal: correlations of zero are where squaring would cost most.
+    turned = [axes[:, i : i + 70] @ np.linalg.qr(rng.normal(size=(70, 70)))[0] for i in (0, 35, 70)]
+    arrays = [array * np.linspace(1, 2, 70) for array in turned]
+    found = matrix(arrays, variance=None, precision=precision)
+    np.testing.assert_allclose(found, [[1, 0.5, 0], [0.5, 1, 0.5], [0, 0.5, 1]], atol=tolerance)
+
+
 def test_compare__agrees_with_the_oracle_on_directions_of_small_variance() -> None:
     # Standard deviations over six decades: the Gram correction is what keeps the scores orthonormal.
     rng = np.random.default_rng(1)
@@ -287,6 +299,15 @@ def test_compare__little_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch,
     split = dask_svcca.compare(zoo, tmp_path / "split", precision="float64").svcca
     assert max(members) < 8  # representations of a group
     np.testing.assert_allclose(split, whole, atol=1e-12)
+
+
+def test_compare__couplings_gathered_one_by_one_are_the_same(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measures = ("svcca", "linear_regression")
+    together = dask_svcca.compare(zoo, tmp_path / "together", measures=measures).load()
+    monkeypatch.setattr(tile_module, "WIDE_CELL", 0)
+    assert_same(dask_svcca.compare(zoo, tmp_path / "one by one", measures=measures), together)
 
 
 def graph_of(zoo: Zoo, place: Path, **options: Any) -> dict[str, Any]:
@@ -465,6 +486,22 @@ def test_compare__a_zoo_that_grew_adds_its_rows_and_columns(zoo: Zoo, place: Pat
     np.testing.assert_allclose(after.svcca, svcca_matrix([*layers(20), more[4], *more[:4]]), atol=1e-7)
     with xr.open_zarr(place) as plain:
         assert plain.sizes["representation_a"] == 25
+
+
+def test_compare__a_zoo_that_grew_much_has_larger_tasks_and_the_same_tiles(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module, "resources", lambda client: (1, 2**31))
+    arrays = layers(60)
+    zoo = make_zoo(tmp_path / "zoo.zarr", arrays[:5])
+    dask_svcca.compare(zoo, place)
+    write(zoo, arrays[5:], start=5)
+    plan = run_comparison(zoo, place, Parameters()).plan
+    assert (plan.tile, plan.side) == (8, 16)
+    assert zarr.open_array(place / "svcca", mode="r").chunks == (8, 8)
+    found = dask_svcca.open_comparison(place)
+    np.testing.assert_array_equal(found.pair_status, DONE)
+    np.testing.assert_allclose(found.svcca, svcca_matrix(arrays), atol=1e-7)
 
 
 def test_compare__a_replaced_representation_is_compared_anew(zoo: Zoo, place: Path) -> None:

@@ -38,6 +38,16 @@ def test_product_sum__is_the_product_of_everything(
     np.testing.assert_allclose(own.value, a.astype("complex128").conj() @ a.T, atol=tolerance)
 
 
+def test_product_sum__of_real_and_complex() -> None:
+    # A dense layer meets the zero frequency of a convolutional one.
+    a, b = samples(5, 90, "float32", 0), samples(4, 90, "complex64", 1)
+    for rows, columns in ((a, b), (b, a)):
+        total = ProductSum()
+        for start in range(0, 90, 30):
+            total.add(*(np.ascontiguousarray(each[:, start : start + 30]) for each in (rows, columns)))
+        np.testing.assert_allclose(total.value, rows.astype("complex128") @ columns.T, atol=1e-4)
+
+
 def test_product_sum__adds_up_in_double_beyond_so_many_samples() -> None:
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=(5, 1000)).astype("float32") for _ in range(2))

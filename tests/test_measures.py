@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import OTHER, RAMP
 from test_compare import graph_of, peak_memory
 from zarr.storage import MemoryStore
 
@@ -411,21 +412,7 @@ def test_measures__of_isotropic_scalings_are_one() -> None:
 
 
 def test_measures__the_published_example() -> None:
-    x = np.arange(32.0).reshape(8, 4)
-    y = np.array(
-        [
-            [1, 2, 27, 22],
-            [0, 28, 15, 18],
-            [12, 9, 14, 8],
-            [11, 19, 16, 13],
-            [31, 20, 10, 3],
-            [24, 5, 7, 29],
-            [4, 30, 21, 6],
-            [26, 17, 23, 25],
-        ],
-        dtype=float,
-    )
-    found = compared(x, y)
+    found = compared(RAMP, OTHER.astype(float))
     assert found.rank_a.to_numpy().tolist() == [1, 4]
     assert float(found.cka[0, 1]) == pytest.approx(0.2815, abs=5e-5)
     assert float(found.svcca[0, 1]) == pytest.approx(0.8125, abs=5e-5)

@@ -15,7 +15,7 @@ from cca_zoo import linear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from oracles import basis, correlations, scatter, translations
+from oracles import OTHER, RAMP, basis, correlations, scatter, translations
 from sklearn import cross_decomposition, decomposition
 from zarr.storage import MemoryStore
 
@@ -35,19 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 N = 80
-RAMP = np.arange(32.0).reshape(8, 4)
-OTHER = np.array(
-    [
-        [1, 2, 27, 22],
-        [0, 28, 15, 18],
-        [12, 9, 14, 8],
-        [11, 19, 16, 13],
-        [31, 20, 10, 3],
-        [24, 5, 7, 29],
-        [4, 30, 21, 6],
-        [26, 17, 23, 25],
-    ]
-)
 
 
 def layers(*widths: int, sizes: tuple[int, ...] = (), examples: int = N, seed: int = 0) -> list[np.ndarray]:

@@ -53,7 +53,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every representation is long."""
     monkeypatch.setattr(plan_module, "SPLIT_BYTES", 1)
-    monkeypatch.setattr(plan_module, "choose_parts", lambda nbytes, total, workers: 5)
 
 
 def layers(shape: tuple[int, ...], count: int = 3) -> list[np.ndarray]:
@@ -109,9 +108,8 @@ def test_parts__make_what_one_task_makes(case: str, rows: int, tmp_path: Path, m
     options = {"precision": "float64", **options}
     whole = dask_svcca.compare(zoo, tmp_path / "whole", **options).load()
     monkeypatch.setattr(plan_module, "SPLIT_BYTES", 1)
-    monkeypatch.setattr(plan_module, "choose_parts", lambda nbytes, total, workers: 5)
     plan = plan_comparison(zoo, tmp_path / "parts", Parameters(**options), workers=2, memory=2**31)
-    assert {task.parts for task in plan.subspaces} == {min(5, -(-EXAMPLES // rows))}
+    assert {task.parts for task in plan.subspaces} == {min(8, -(-EXAMPLES // rows))}
     found = dask_svcca.compare(zoo, tmp_path / "parts", **options).load()
     assert set(found.variables) == set(whole.variables)
     for name in found.data_vars:
@@ -209,6 +207,19 @@ def test_parts__the_basis_is_found_once(tmp_path: Path) -> None:
     for name in ("spectrum", "loadings", "block", "kept"):
         np.testing.assert_array_equal(getattr(basis_again, name), getattr(basis, name))
     assert basis_again.total == pytest.approx(basis.total, rel=1e-12)
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_parts__a_chunk_that_changed_under_an_earlier_basis_is_told(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers((EXAMPLES, 24), 1))
+    graph = graph_of(zoo, tmp_path / "c")
+    run(graph, key_of(graph, "basis"))
+    chunks = tmp_path / "zoo.zarr" / "net" / "step0" / "layer" / "activations" / "c"
+    shutil.copy(chunks / "2" / "0", chunks / "3" / "0")
+    problem = run(graph, key_of(graph, "subspace")).problem
+    assert problem.startswith("'net/step0/layer': OSError: ")
+    assert "a chunk is missing or damaged" in problem
+    assert read_record(zarr.open_group(tmp_path / "c"), "subspaces/net/step0/layer") is None
 
 
 @pytest.mark.usefixtures("in_parts")

@@ -591,7 +591,7 @@ def test_write__half_precision_moves_similarities_as_little_as_stated(tmp_path: 
 
 def test_write__refuses_values_that_a_precision_does_not_reach(tmp_path: Path) -> None:
     zoo = dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(3))
-    with pytest.raises(InvalidActivationsError, match=r"as large as 7e\+04, and float16 reaches 6.55e\+04; store"):
+    with pytest.raises(InvalidActivationsError, match=r"as large as 7e\+04, and float16 reaches 6.55e\+04; choose"):
         zoo.write("m", "c", "l", np.array([[1.0], [-7e4], [2.0]]), dtype="float16")
     with pytest.raises(ValueError, match="dtype is one of 'float16', 'float32', 'float64'; got 'int8'"):
         zoo.write("m", "c", "l", np.ones((3, 1)), dtype="int8")  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +12,9 @@ from dask_svcca.capture import onnx
 from dask_svcca.cli._cluster import cluster_options, connected
 from dask_svcca.cli._console import Bars, Refused, counted, echo_next, echo_problems, examples, resumable, seconds, size
 from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.cli._storage import storage_options
 from dask_svcca.engine.capture import capture_each
-from dask_svcca.stores.zoo import Stored, create_zoo
+from dask_svcca.stores.zoo import create_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,12 +69,7 @@ def capture() -> None:
 @click.option(
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples at a time [default: to fit 64 MB]."
 )
-@click.option("--compression", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True)
-@click.option(
-    "--dtype",
-    type=click.Choice(get_args(Stored)),
-    help="Store activations so; float16 takes half the disk and rounds by 1 part in 2,000 [default: as they come].",
-)
+@storage_options
 @cluster_options
 def capture_onnx(
     models: tuple[str, ...],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -10,9 +10,10 @@ import numpy as np
 from dask_svcca.capture.arrays import ArrayFile, open_arrays
 from dask_svcca.cli._console import counted, echo_next, examples, size
 from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.cli._storage import storage_options
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, RepresentationExistsError
 from dask_svcca.stores._io import is_group
-from dask_svcca.stores.zoo import Stored, Zoo, create_zoo, open_zoo
+from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -49,12 +50,7 @@ if TYPE_CHECKING:
     help="Ids of the examples: npy, or npz where the array example holds them and others become coordinates "
     "[default: 0, 1, 2 ...].",
 )
-@click.option("--compression", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True)
-@click.option(
-    "--dtype",
-    type=click.Choice(get_args(Stored)),
-    help="Store activations so; float16 takes half the disk and rounds by 1 part in 2,000 [default: as they come].",
-)
+@storage_options
 @click.option("--overwrite", is_flag=True, help="Replace representations of the same name.")
 def import_arrays(
     file: str,

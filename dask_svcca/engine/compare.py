@@ -374,7 +374,7 @@ def _create(store: StoreLike, zoo: Zoo, parameters: Parameters, plan: Plan) -> C
         zoo=str(zoo.root.store_path),
         examples_digest=zoo.examples_digest,
         n_examples=zoo.n_examples,
-        kept=_kept(zoo.entries(), parameters),
+        kept=plan.kept,
     )
 
 
@@ -497,9 +497,8 @@ def _tile_side(entries: Sequence[Representation], parameters: Parameters, worker
     products = 0.0
     for entry in entries:
         reading = choose_reading(entry.dims, entry.shape, parameters)
-        samples = reading.samples(entry.shape[0])
-        width = min(reading.neurons(entry.shape[-1]), samples)
-        products = max(products, float(len(reading.multiplicity) * samples * width**2))
+        directions, blocks = reading.directions(entry.shape), len(reading.multiplicity)
+        products = max(products, reading.samples(entry.shape[0]) * directions**2 / blocks)
     return smaller_tile(choose_tile(len(entries), workers, products), _kept(entries, parameters))
 
 
@@ -508,8 +507,7 @@ def _rows(entries: Sequence[Representation], parameters: Parameters) -> int:
     widths = []
     for entry in entries:
         reading = choose_reading(entry.dims, entry.shape, parameters)
-        width = min(reading.neurons(entry.shape[-1]), reading.samples(entry.shape[0]))
-        widths.append(len(reading.multiplicity) * width * (2 if reading.grid else 1))
+        widths.append(reading.directions(entry.shape) * (2 if reading.grid else 1))
     return choose_rows(max(widths), np.dtype(parameters.precision).itemsize)
 
 

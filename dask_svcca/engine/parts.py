@@ -27,6 +27,7 @@ from dask_svcca.engine.subspace import (
     write_scores,
 )
 from dask_svcca.errors import InvalidActivationsError
+from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.kernels.moments import merge
 from dask_svcca.kernels.subspace import Eigenbasis
 from dask_svcca.plan.tasks import MERGED_AT_ONCE, Job, SubspaceReport, SubspaceTask
@@ -93,7 +94,7 @@ def subspace_graph(job: Job, task: SubspaceTask, report: str) -> dict[str, tuple
     graph[basis] = (compute_basis, job, task, level[0])
     scores = [f"scores-{name}-{part}" for part in range(task.parts)]
     graph |= {key: (compute_scores, job, task, part, basis) for part, key in enumerate(scores)}
-    graph[wrong] = (find_corrections, scores)
+    graph[wrong] = (find_corrections, task, scores)
     corrected = [f"corrected-{name}-{part}" for part in range(task.parts)]
     graph |= {key: (correct_scores, job, task, part, basis, wrong) for part, key in enumerate(corrected)}
     graph[report] = (finish_subspace, job, task, basis, wrong, corrected)
@@ -138,16 +139,10 @@ def compute_basis(job: Job, task: SubspaceTask, merged: Found) -> Found:
 
 
 def _read_basis(root: zarr.Group, record: SubspaceRecord) -> tuple[InexactArray, Eigenbasis]:
-    spectrum, directions = read_spectrum(root, record), [block.directions for block in record.blocks]
-    weights = np.repeat([block.multiplicity for block in record.blocks], directions)
-    kept = np.concatenate([np.arange(block.directions) < block.kept for block in record.blocks])
-    basis = Eigenbasis(
-        spectrum=spectrum,
-        loadings=read_loadings(root, record),
-        block=np.repeat([block.index for block in record.blocks], directions),
-        kept=kept,
-        total=float((weights * spectrum)[kept].sum() / record.variance_kept),
-    )
+    spectrum, block, kept = read_spectrum(root, record), record.block, record.kept
+    weights = half_plane(record.grid).multiplicity[block]
+    total = float((weights * spectrum)[kept].sum() / record.variance_kept)
+    basis = Eigenbasis(spectrum, read_loadings(root, record), block, kept, total)
     return read_mean(root, record), basis
 
 
@@ -156,7 +151,7 @@ def compute_scores(job: Job, task: SubspaceTask, part: int, basis: Found) -> Fou
     return _attempt(job, task, [basis], lambda samples: _project(job, task, samples, part, basis, {}))
 
 
-def find_corrections(scores: Sequence[Found]) -> Found:
+def find_corrections(task: SubspaceTask, scores: Sequence[Found]) -> Found:
     """What puts scores right that are not orthonormal, by the first direction of the block; none where all are."""
     found = _together(scores, None)
     if found.problem:
@@ -168,7 +163,7 @@ def find_corrections(scores: Sequence[Found]) -> Found:
     try:
         wrong = {columns.start: factor for columns, factor in corrections(totals.values())}
     except np.linalg.LinAlgError as error:
-        return _together(scores, None, f"{type(error).__name__}: {error}")
+        return _together(scores, None, f"{task.label!r}: {type(error).__name__}: {error}")
     return _together(scores, wrong)
 
 

@@ -171,8 +171,7 @@ def _mask(task: SubspaceTask, zoo: zarr.Group) -> npt.NDArray[np.bool_] | None:
 
 def make_subspace(job: Job, task: SubspaceTask, samples: Samples, comparison: zarr.Group) -> None:
     """Make a subspace from samples that can be iterated over several times."""
-    multiplicity = task.reading.multiplicity
-    dual = len(multiplicity) == 1 and samples.neurons > task.samples
+    dual = task.reading.by_samples(samples.array.shape)
     mean, basis, writer = (_by_samples if dual else _by_neurons)(job, task, samples, comparison)
     finish(writer, task, samples.neurons, mean, basis)
 

@@ -414,7 +414,7 @@ class Group:
             blocks = record.blocks
             weights = [shared.get(b.index, 0) if meeting.cropped else b.multiplicity for b in blocks]
             self.weights[member] = np.repeat(np.array(weights, dtype=float), [b.directions for b in blocks])
-            self.kept[member] = np.concatenate([np.arange(b.directions) < b.kept for b in blocks])
+            self.kept[member] = record.kept
             if needs:
                 self.spectra[member] = read_spectrum(root, record)
         self.samples = next(iter(records.values())).samples

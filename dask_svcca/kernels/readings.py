@@ -11,6 +11,8 @@ import numpy as np
 from dask_svcca.kernels.fourier import Grid, fold, half_plane, split
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray, IntArray
 
 ReadingKind: TypeAlias = Literal["neurons", "mean", "flatten", "last", "positions", "dft"]
@@ -70,6 +72,14 @@ class Reading:
         if self.kind != "positions":
             return examples
         return examples * len(chosen_positions(self.positions, self.resampled or self.sizes))
+
+    def directions(self, shape: Sequence[int]) -> int:
+        """Most directions that activations of a shape can have, over all blocks."""
+        return len(self.multiplicity) * min(self.neurons(shape[-1]), self.samples(shape[0]))
+
+    def by_samples(self, shape: Sequence[int]) -> bool:
+        """Whether directions are found by way of the samples: neurons outnumber them."""
+        return len(self.multiplicity) == 1 and self.neurons(shape[-1]) > self.samples(shape[0])
 
     def __call__(self, activations: FloatArray, mask: BoolArray | None = None) -> InexactArray:
         """Read one chunk.

@@ -196,10 +196,10 @@ def subspace_memory(
     stored = chunk_rows * math.prod(shape[1:]) * dtype.itemsize
     chunk_samples = reading.samples(chunk_rows)
     read = chunk_samples * blocks * neurons * itemsize
-    directions = min(neurons, samples) * blocks
+    directions = reading.directions(shape)
     # As they are computed, and as they are stored.
     scores = 2 * min(samples, rows) * directions * itemsize
-    if blocks == 1 and neurons > samples:
+    if reading.by_samples(shape):
         # The Gram matrix of the samples, its eigenvectors, and what the eigensolver works in.
         square = 4 * samples * samples * 8 + (2 * neurons * samples * 8 if loadings else 0)
     else:
@@ -214,8 +214,7 @@ def _scatter_bytes(reading: Reading, shape: Sequence[int]) -> int:
 
 def _has_parts(reading: Reading, shape: Sequence[int]) -> bool:
     """Whether moments of parts can be merged: not by way of the samples, nor where a mask hides how many there are."""
-    by_samples = len(reading.multiplicity) == 1 and reading.neurons(shape[-1]) > reading.samples(shape[0])
-    return not by_samples and not reading.mask
+    return not reading.by_samples(shape) and not reading.mask
 
 
 def choose_parts(nbytes: int, total: int, workers: int) -> int:
@@ -299,10 +298,9 @@ def tile_memory(
     wide = max(itemsize, 16 if any(reading.grid for reading in readings) else 8)
     directions, loaded, samples = [], [], 1
     for reading, shape in zip(readings, shapes, strict=True):
-        neurons, count = reading.neurons(shape[-1]), reading.samples(shape[0])
-        directions.append(len(reading.multiplicity) * min(neurons, count))
-        loaded.append(directions[-1] * neurons * wide if loadings else 0)
-        samples = max(samples, count)
+        directions.append(reading.directions(shape))
+        loaded.append(directions[-1] * reading.neurons(shape[-1]) * wide if loadings else 0)
+        samples = max(samples, reading.samples(shape[0]))
     starts = np.arange(0, len(readings), side)
     most = int(np.add.reduceat(directions, starts).max())
     rows = min(rows, samples)

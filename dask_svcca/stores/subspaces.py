@@ -80,6 +80,16 @@ class SubspaceRecord:
         return sum(block.directions for block in self.blocks)
 
     @property
+    def block(self) -> npt.NDArray[np.int64]:
+        """The block of each direction, (direction,)."""
+        return np.repeat([block.index for block in self.blocks], [block.directions for block in self.blocks])
+
+    @property
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """Whether the variance threshold keeps a direction, (direction,)."""
+        return np.concatenate([np.arange(block.directions) < block.kept for block in self.blocks])
+
+    @property
     def rank(self) -> int:
         """Directions stored, counted with multiplicities."""
         return sum(block.directions * block.multiplicity for block in self.blocks)

@@ -755,12 +755,14 @@ def _rounded(values: npt.NDArray[Any], dtype: Stored, name: RepresentationName) 
     """Values in another precision, none of them lost to infinity."""
     if dtype not in get_args(Stored):
         raise ValueError(f"dtype is one of {', '.join(map(repr, get_args(Stored)))}; got {dtype!r}")
+    if np.can_cast(values.dtype, dtype):
+        return values.astype(dtype, copy=False)
     with np.errstate(over="ignore"):
-        rounded = values.astype(dtype, copy=False)
+        rounded = values.astype(dtype)
     lost = np.isinf(rounded) & np.isfinite(values)
     if lost.any():
         raise InvalidActivationsError(
             f"activations of {name.label!r} are as large as {np.abs(values[lost]).max():.3g}, and {dtype} reaches "
-            f"{np.finfo(dtype).max:.3g}; store them as float32"
+            f"{np.finfo(dtype).max:.3g}; choose a wider dtype, or leave it out to store them as {values.dtype}"
         )
     return rounded

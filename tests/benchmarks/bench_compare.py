@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_svcca import create_zoo, open_comparison, open_zoo
+from dask_svcca.cluster import connect
 from dask_svcca.engine.compare import build_graph, run_comparison
 from dask_svcca.plan.comparison import choose_rows, choose_tile, make_plan
 from dask_svcca.plan.parameters import make_parameters
@@ -111,13 +112,7 @@ def run_job(zoo: Path, folder: Path, workers: int) -> Measured:
     """The whole job on a cluster that is up already: Dask, zarr and writing included."""
     place = folder / "comparison.zarr"
     shutil.rmtree(place, ignore_errors=True)
-    environment = {"MALLOC_TRIM_THRESHOLD_": "268435456", "MALLOC_MMAP_THRESHOLD_": "33554432"}
-    with (
-        distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, env=environment
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    with connect(workers=workers) as client:
         client.run(__import__, "dask_svcca.engine.tile")
         start = time.perf_counter()
         run_comparison(open_zoo(zoo), place, make_parameters("svcca", variance=VARIANCE), client=client)

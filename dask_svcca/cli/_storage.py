@@ -1,0 +1,28 @@
+"""The options of all commands that write activations."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from dask_svcca.stores._chunked import Compression
+from dask_svcca.stores.zoo import Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_OPTIONS = (
+    click.option("--compression", type=click.Choice(get_args(Compression)), default="lz4", show_default=True),
+    click.option(
+        "--dtype",
+        type=click.Choice(get_args(Stored)),
+        help="Store activations so; float16 takes half the disk and rounds by 1 part in 2,000 [default: as they come].",
+    ),
+)
+
+
+def storage_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say how activations are stored."""
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), command)
