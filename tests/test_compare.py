@@ -107,13 +107,13 @@ def assert_same(found: xr.Dataset, expected: xr.Dataset) -> None:
 @pytest.mark.parametrize("variance", [0.5, 0.9, 0.99, 1.0, None])
 def test_compare__agrees_with_the_oracle(variance: float | None) -> None:
     arrays = [*layers(6, 300), *layers(2, 300, dtype="float16"), *layers(2, 300, dtype="float64")]
-    np.testing.assert_allclose(matrix(arrays, variance=variance), svcca_matrix(arrays, variance), atol=1e-7)
+    np.testing.assert_allclose(matrix(arrays, variance=variance), svcca_matrix(arrays, variance), rtol=0, atol=1e-7)
 
 
 def test_compare__agrees_with_the_oracle_closely_in_double_precision() -> None:
     arrays = layers(6, 300, dtype="float64")
     found = matrix(arrays, variance=0.95, precision="float64")
-    np.testing.assert_allclose(found, svcca_matrix(arrays, 0.95), atol=1e-10)
+    np.testing.assert_allclose(found, svcca_matrix(arrays, 0.95), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-7), ("float64", 1e-12)])
@@ -125,7 +125,7 @@ def test_compare__of_many_directions_half_of_them_in_common(precision: Any, tole
     turned = [axes[:, i : i + 70] @ np.linalg.qr(rng.normal(size=(70, 70)))[0] for i in (0, 35, 70)]
     arrays = [array * np.linspace(1, 2, 70) for array in turned]
     found = matrix(arrays, variance=None, precision=precision)
-    np.testing.assert_allclose(found, [[1, 0.5, 0], [0.5, 1, 0.5], [0, 0.5, 1]], atol=tolerance)
+    np.testing.assert_allclose(found, [[1, 0.5, 0], [0.5, 1, 0.5], [0, 0.5, 1]], rtol=0, atol=tolerance)
 
 
 def test_compare__agrees_with_the_oracle_on_directions_of_small_variance() -> None:
@@ -136,8 +136,8 @@ def test_compare__agrees_with_the_oracle_on_directions_of_small_variance() -> No
         for _ in range(4)
     ]
     found = matrix(arrays, variance=None, precision="float64")
-    np.testing.assert_allclose(found, svcca_matrix(arrays, None), atol=1e-8)
-    np.testing.assert_allclose(np.diag(found), 1, atol=1e-12)
+    np.testing.assert_allclose(found, svcca_matrix(arrays, None), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(np.diag(found), 1, rtol=0, atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
@@ -146,7 +146,7 @@ def test_compare__more_neurons_than_examples(variance: float | None) -> None:
     rng = np.random.default_rng(2)
     arrays = [rng.normal(size=(40, p)) * np.linspace(2, 0.2, p) + 5 for p in (39, 40, 41, 120, 3)]
     found = matrix(arrays, variance=variance, precision="float64")
-    np.testing.assert_allclose(found, svcca_matrix(arrays, variance), atol=1e-10)
+    np.testing.assert_allclose(found, svcca_matrix(arrays, variance), rtol=0, atol=1e-10)
 
 
 def test_compare__constant_neurons_and_deficient_rank_count_for_nothing() -> None:
@@ -154,8 +154,8 @@ def test_compare__constant_neurons_and_deficient_rank_count_for_nothing() -> Non
     same = np.hstack([x, np.full((200, 2), 1e4, "float32"), x[:, :2], x @ np.ones((x.shape[1], 1), "float32")])
     found = dask_svcca.compare(make_zoo(MemoryStore(), [x, same, y]), MemoryStore(), variance=None)
     assert found.rank_a.to_numpy().tolist() == [x.shape[1], x.shape[1], y.shape[1]]
-    np.testing.assert_allclose(found.svcca[0, 1], 1, atol=1e-6)
-    np.testing.assert_allclose(found.svcca[1, 2], svcca(x, y, None), atol=1e-6)
+    np.testing.assert_allclose(found.svcca[0, 1], 1, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.svcca[1, 2], svcca(x, y, None), rtol=0, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
@@ -167,7 +167,7 @@ def test_compare__reads_convolutional_layers_as_asked() -> None:
 
     def check(found: Sequence[np.ndarray], expected: Sequence[np.ndarray], conv: str) -> None:
         given = matrix(found, conv=conv, precision="float64", variance=0.9)
-        np.testing.assert_allclose(given, svcca_matrix(expected, 0.9), atol=1e-10)
+        np.testing.assert_allclose(given, svcca_matrix(expected, 0.9), rtol=0, atol=1e-10)
 
     check([*arrays, dense], [*(array.mean(axis=(1, 2)) for array in arrays), dense], "mean")
     check(arrays, [array.reshape(40, -1) for array in arrays], "flatten")
@@ -182,7 +182,7 @@ def test_compare__reads_sequences_as_asked() -> None:
         ("last", [array[:, -1] for array in arrays]),
         ("positions", [array.reshape(4 * N, -1) for array in arrays]),
     ):
-        np.testing.assert_allclose(matrix(arrays, sequence=reading), svcca_matrix(expected), atol=1e-7)
+        np.testing.assert_allclose(matrix(arrays, sequence=reading), svcca_matrix(expected), rtol=0, atol=1e-7)
 
 
 def test_compare__describes_what_it_compared(undisturbed: xr.Dataset) -> None:
@@ -236,9 +236,9 @@ def test_compare__sees_neither_rotation_scale_translation_nor_order(
     found = matrix([*alike, y], variance=variance, precision="float64")
     np.testing.assert_array_equal(found, found.T)
     assert ((found >= 0) & (found <= 1)).all()
-    np.testing.assert_allclose(found[:5, :5], 1, atol=1e-8)
-    np.testing.assert_allclose(found[:5, 5], found[0, 5], atol=1e-8)
-    np.testing.assert_allclose(found[5, 5], 1, atol=1e-8)
+    np.testing.assert_allclose(found[:5, :5], 1, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(found[:5, 5], found[0, 5], rtol=0, atol=1e-8)
+    np.testing.assert_allclose(found[5, 5], 1, rtol=0, atol=1e-8)
 
 
 @settings(max_examples=5)
@@ -248,7 +248,7 @@ def test_compare__of_full_rank_sees_no_invertible_map(seed: int, p: int) -> None
     x, y = rng.normal(size=(40, p)), rng.normal(size=(40, 3))
     mixing = np.linalg.qr(rng.normal(size=(p, p)))[0] * np.logspace(0, -2, p)
     found = matrix([x, x @ mixing + 5, y], variance=None, precision="float64")
-    np.testing.assert_allclose(found[0], found[1], atol=1e-9)
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, 256, 300])
@@ -260,7 +260,7 @@ def test_compare__chunks_of_activations_do_not_matter(
     zoo = make_zoo(tmp_path / "zoo.zarr", arrays)
     assert {entry.rows for entry in zoo.entries()} == {chunk_rows}
     found = dask_svcca.compare(zoo, MemoryStore(), precision="float64").svcca
-    np.testing.assert_allclose(found, svcca_matrix(arrays), atol=1e-12)
+    np.testing.assert_allclose(found, svcca_matrix(arrays), rtol=0, atol=1e-12)
 
 
 def test_compare__chunks_of_scores_do_not_matter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -274,8 +274,8 @@ def test_compare__chunks_of_scores_do_not_matter(monkeypatch: pytest.MonkeyPatch
             results[size, precision] = dask_svcca.compare(zoo, place, precision=precision).svcca.load()
             scores = zarr.open_array(place / "subspaces" / "net" / "step000" / "fc" / "scores", mode="r")
             assert scores.nchunks == (3 if size == 1 else 1)
-    np.testing.assert_allclose(results[1, "float64"], results[2**22, "float64"], atol=1e-12)
-    np.testing.assert_allclose(results[1, "float32"], results[2**22, "float32"], atol=1e-7)
+    np.testing.assert_allclose(results[1, "float64"], results[2**22, "float64"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(results[1, "float32"], results[2**22, "float32"], rtol=0, atol=1e-7)
 
 
 def with_memory(monkeypatch: pytest.MonkeyPatch, task_bytes: int) -> None:
@@ -298,7 +298,7 @@ def test_compare__little_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(tile_module, "Panel", watched)
     split = dask_svcca.compare(zoo, tmp_path / "split", precision="float64").svcca
     assert max(members) < 8  # representations of a group
-    np.testing.assert_allclose(split, whole, atol=1e-12)
+    np.testing.assert_allclose(split, whole, rtol=0, atol=1e-12)
 
 
 def test_compare__couplings_gathered_one_by_one_are_the_same(
@@ -456,7 +456,7 @@ def test_compare__small_ones_in_batches(tmp_path: Path, place: Path, monkeypatch
     found = dask_svcca.open_comparison(place).svcca.to_numpy()
     others = np.arange(40) != 7
     expected = svcca_matrix([array for array, good in zip(arrays, others, strict=True) if good])
-    np.testing.assert_allclose(found[np.ix_(others, others)], expected, atol=1e-7)
+    np.testing.assert_allclose(found[np.ix_(others, others)], expected, rtol=0, atol=1e-7)
 
 
 def test_compare__again_has_nothing_to_do(zoo: Zoo, place: Path, undisturbed: xr.Dataset) -> None:
@@ -483,7 +483,7 @@ def test_compare__a_zoo_that_grew_adds_its_rows_and_columns(zoo: Zoo, place: Pat
     order = [*(label(step) for step in range(20)), "a net/step0/fc", *(label(step) for step in range(20, 24))]
     assert after.representation_a.to_numpy().tolist() == order
     np.testing.assert_array_equal(after.svcca[:20, :20], before.svcca)
-    np.testing.assert_allclose(after.svcca, svcca_matrix([*layers(20), more[4], *more[:4]]), atol=1e-7)
+    np.testing.assert_allclose(after.svcca, svcca_matrix([*layers(20), more[4], *more[:4]]), rtol=0, atol=1e-7)
     with xr.open_zarr(place) as plain:
         assert plain.sizes["representation_a"] == 25
 
@@ -501,7 +501,7 @@ def test_compare__a_zoo_that_grew_much_has_larger_tasks_and_the_same_tiles(
     assert zarr.open_array(place / "svcca", mode="r").chunks == (8, 8)
     found = dask_svcca.open_comparison(place)
     np.testing.assert_array_equal(found.pair_status, DONE)
-    np.testing.assert_allclose(found.svcca, svcca_matrix(arrays), atol=1e-7)
+    np.testing.assert_allclose(found.svcca, svcca_matrix(arrays), rtol=0, atol=1e-7)
 
 
 def test_compare__a_replaced_representation_is_compared_anew(zoo: Zoo, place: Path) -> None:
@@ -515,7 +515,7 @@ def test_compare__a_replaced_representation_is_compared_anew(zoo: Zoo, place: Pa
     arrays = [*layers(20)[:12], new, *layers(20)[13:]]
     others = np.arange(20) != 12
     np.testing.assert_array_equal(after.svcca[others, others], before.svcca[others, others])
-    np.testing.assert_allclose(after.svcca[12], svcca_matrix(arrays)[12], atol=1e-7)
+    np.testing.assert_allclose(after.svcca[12], svcca_matrix(arrays)[12], rtol=0, atol=1e-7)
     assert after.neurons_b[12] == new.shape[1]
     assert after.digest_b[12] != before.digest_b[12]
 
@@ -533,10 +533,10 @@ def test_compare__other_pairs_asked_for_later_are_added(
     first = dask_svcca.compare(zoo, place, pairs=chosen if pairs == "mask" else pairs).load()
     chosen |= chosen.T
     np.testing.assert_array_equal(first.pair_status, np.where(chosen, DONE, MISSING))
-    np.testing.assert_allclose(first.svcca, np.where(chosen, undisturbed.svcca, np.nan), atol=1e-7)
+    np.testing.assert_allclose(first.svcca, np.where(chosen, undisturbed.svcca, np.nan), rtol=0, atol=1e-7)
     second = dask_svcca.compare(zoo, place).load()
     np.testing.assert_array_equal(np.where(chosen, second.svcca, np.nan), first.svcca)
-    np.testing.assert_allclose(second.svcca, undisturbed.svcca, atol=1e-7)
+    np.testing.assert_allclose(second.svcca, undisturbed.svcca, rtol=0, atol=1e-7)
     assert (second.pair_status == DONE).all()
 
 
@@ -618,7 +618,7 @@ def test_compare__stopped_while_it_took_in_representations(
             dask_svcca.compare(whole, place)
     found = dask_svcca.compare(whole, place)
     assert found.representation_a.to_numpy().tolist() == undisturbed.representation_a.to_numpy().tolist()
-    np.testing.assert_allclose(found.svcca, undisturbed.svcca, atol=1e-7)
+    np.testing.assert_allclose(found.svcca, undisturbed.svcca, rtol=0, atol=1e-7)
 
 
 # Bad representations.
@@ -662,7 +662,7 @@ def test_compare__a_bad_representation_is_recorded_and_stops_nothing(kind: str, 
     fine = np.array([True, False, True])
     np.testing.assert_array_equal(found.pair_status, np.where(np.outer(fine, fine), DONE, FAILED))
     np.testing.assert_array_equal(found.svcca.notnull(), np.outer(fine, fine))
-    np.testing.assert_allclose(found.svcca[0, 2], svcca(*good), atol=1e-7)
+    np.testing.assert_allclose(found.svcca[0, 2], svcca(*good), rtol=0, atol=1e-7)
     for axis in "ab":
         problem = found[f"problem_{axis}"].to_numpy().tolist()
         assert problem[0] == problem[2] == ""
@@ -857,4 +857,4 @@ def test_compare__awkward_names_are_labels(tmp_path: Path, place: Path) -> None:
     assert sorted(triples) == sorted(names)
     a, b = (dict(zip(names, layers(4), strict=True))[name] for name in names[:2])
     picked = found.svcca.where((found.layer_a == names[0][2]) & (found.layer_b == names[1][2]), drop=True)
-    np.testing.assert_allclose(picked.item(), svcca(a, b), atol=1e-7)
+    np.testing.assert_allclose(picked.item(), svcca(a, b), rtol=0, atol=1e-7)

@@ -88,7 +88,7 @@ def published_pwcca(
 
 def same_up_to_sign(found: np.ndarray, expected: np.ndarray) -> None:
     signs = np.sign((found * expected).sum(axis=1, keepdims=True))
-    np.testing.assert_allclose(signs * found, expected, atol=1e-9)
+    np.testing.assert_allclose(signs * found, expected, rtol=0, atol=1e-9)
 
 
 # --- where it is right ---------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_get_cca_similarity__is_as_published(shapes: tuple[int, int], threshold:
     acts = sets(*shapes)
     found, expected = compat.get_cca_similarity(*acts, threshold=threshold, compute_dirns=True), published(*acts)
     for name in ("cca_coef1", "neuron_means1", "neuron_means2", "invsqrt_xx", "invsqrt_yy", "x_idxs", "y_idxs"):
-        np.testing.assert_allclose(found[name], expected[name], atol=1e-9)
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-9)
     np.testing.assert_array_equal(found["cca_coef2"], found["cca_coef1"])
     mean = published_mean(expected["cca_coef1"], threshold)
     np.testing.assert_allclose([*found["mean"], *found["sum"]], [mean] * 2 + [expected["cca_coef1"].sum()] * 2)
@@ -130,8 +130,8 @@ def test_get_cca_similarity__constant_neurons_take_no_part() -> None:
     wider = np.insert(x, 1, 1e4 / 3, axis=0)
     found, expected = (compat.get_cca_similarity(acts, y, compute_dirns=True) for acts in (wider, x))
     assert found["x_idxs"].tolist() == [True, False, True, True]
-    np.testing.assert_allclose(found["cca_coef1"], expected["cca_coef1"], atol=1e-12)
-    np.testing.assert_allclose(found["cca_dirns1"][[0, 2, 3]], expected["cca_dirns1"], atol=1e-9)
+    np.testing.assert_allclose(found["cca_coef1"], expected["cca_coef1"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found["cca_dirns1"][[0, 2, 3]], expected["cca_dirns1"], rtol=0, atol=1e-9)
     np.testing.assert_array_equal(found["full_invsqrt_xx"][1], 0)
     np.testing.assert_array_equal(found["full_coef_x"][:, 1], 0)
     np.testing.assert_allclose(
@@ -147,7 +147,7 @@ def test_get_pls_similarity__is_as_published_but_for_directions() -> None:
     same_up_to_sign(found["neuron_coeffs1"], u.T)
     same_up_to_sign(found["neuron_coeffs2"], v)
     cross = found["pls_dirns1"] @ found["pls_dirns2"].T / (M - 1)
-    np.testing.assert_allclose(cross, np.diag(s), atol=1e-10)
+    np.testing.assert_allclose(cross, np.diag(s), rtol=0, atol=1e-10)
     # It takes off, and adds, the mean of each datapoint over neurons: the directions have other covariances.
     means = [acts.mean(axis=0) for acts in (x, y)]
     theirs = [c @ (acts - mean) + mean for c, acts, mean in zip((u.T, v), (x, y), means, strict=True)]
@@ -160,7 +160,7 @@ def test_get_pca__is_as_published_where_that_centres_neurons() -> None:
     u, s, _ = np.linalg.svd(centred(x), full_matrices=False)
     np.testing.assert_allclose(found["eigenvals"], s, rtol=1e-10)
     same_up_to_sign(found["neuron_coefs"], u.T)
-    np.testing.assert_allclose(found["pca_dirns"] @ found["pca_dirns"].T, np.diag(s**2), atol=1e-9)
+    np.testing.assert_allclose(found["pca_dirns"] @ found["pca_dirns"].T, np.diag(s**2), rtol=0, atol=1e-9)
     assert set(compat.get_pca(x)) == {"eigenvals", "neuron_coefs"}
     # It takes off the mean of each datapoint over neurons.
     theirs = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
@@ -185,15 +185,15 @@ def test_published__keeps_rounding_noise() -> None:
     expected = correlations(ramp.T, other.T)
     assert not np.allclose(theirs, [*expected, 0], atol=1e-6)
     found = compat.get_cca_similarity(ramp, other)
-    np.testing.assert_allclose(found["cca_coef1"], [*expected, 0], atol=1e-12)
+    np.testing.assert_allclose(found["cca_coef1"], [*expected, 0], rtol=0, atol=1e-12)
     assert found["cca_coef1"][1] == 0
-    np.testing.assert_allclose(compat.compute_pwcca(ramp, other)[2], [*expected, 0], atol=1e-12)
+    np.testing.assert_allclose(compat.compute_pwcca(ramp, other)[2], [*expected, 0], rtol=0, atol=1e-12)
 
 
 def test_published__checks_only_the_first_set() -> None:
     rng = np.random.default_rng(1)
     few, many = rng.normal(size=(3, 20)), rng.normal(size=(40, 20))
-    np.testing.assert_allclose(published(few, many, 1e-4)["cca_coef1"], 1, atol=1e-3)
+    np.testing.assert_allclose(published(few, many, 1e-4)["cca_coef1"], 1, rtol=0, atol=1e-3)
     for acts in ((few, many), (many, few)):
         with pytest.raises(InvalidActivationsError, match="40 neurons and 20 datapoints; fewer neurons"):
             compat.get_cca_similarity(*acts)
@@ -204,31 +204,31 @@ def test_published__epsilon_depends_on_units_and_pulls_down() -> None:
     in_other_units = x * [[1], [1e-3], [1]]
     assert published(in_other_units, y, 1e-4)["x_idxs"].tolist() == [True, False, True]
     assert published(x, x, 0.1)["cca_coef1"].max() < 0.96
-    np.testing.assert_allclose(compat.get_cca_similarity(x, x, epsilon=0.1)["cca_coef1"][0], 1, atol=1e-12)
+    np.testing.assert_allclose(compat.get_cca_similarity(x, x, epsilon=0.1)["cca_coef1"][0], 1, rtol=0, atol=1e-12)
     assert compat.get_cca_similarity(in_other_units, y, epsilon=1e-4)["x_idxs"].all()
     # What stays: a direction of small variance can be left out.
     q = np.linalg.qr(centred(np.random.default_rng(2).normal(size=(2, M))).T)[0].T
     small = compat.get_cca_similarity(q * [[1], [1e-3]], q, epsilon=1e-5)["cca_coef1"]
-    np.testing.assert_allclose(small, [1, 0], atol=1e-12)
+    np.testing.assert_allclose(small, [1, 0], rtol=0, atol=1e-12)
     np.testing.assert_allclose(compat.get_cca_similarity(q * [[1], [1e-3]], q, epsilon=1e-7)["cca_coef1"], [1, 1])
-    np.testing.assert_allclose(compat.compute_pwcca(q * [[1], [1e-3]], q, epsilon=1e-5)[1], [1, 0], atol=1e-12)
+    np.testing.assert_allclose(compat.compute_pwcca(q * [[1], [1e-3]], q, epsilon=1e-5)[1], [1, 0], rtol=0, atol=1e-12)
 
 
 def test_published__moves_directions_by_means_of_neurons() -> None:
     x, y = sets(3, 5)
     theirs = published(x, y)["cca_dirns1"].mean(axis=1)
-    np.testing.assert_allclose(theirs, x.mean(axis=1), atol=1e-9)
+    np.testing.assert_allclose(theirs, x.mean(axis=1), rtol=0, atol=1e-9)
     ours = compat.get_cca_similarity(x, y, compute_dirns=True)
-    np.testing.assert_allclose(ours["cca_dirns1"].mean(axis=1), 0, atol=1e-12)
+    np.testing.assert_allclose(ours["cca_dirns1"].mean(axis=1), 0, rtol=0, atol=1e-12)
     cross = ours["cca_dirns1"] @ ours["cca_dirns2"][:3].T
-    np.testing.assert_allclose(cross, np.diag(np.diagonal(cross)), atol=1e-9)
+    np.testing.assert_allclose(cross, np.diag(np.diagonal(cross)), rtol=0, atol=1e-9)
 
 
 def test_published__robust_takes_a_threshold_for_epsilon() -> None:
     x = np.random.default_rng(3).normal(size=(10, 5000))
     scores = published(x, x, epsilon=0.98)["cca_coef1"]
     np.testing.assert_allclose(published_mean(scores, threshold=True), 0.503, atol=0.002)
-    np.testing.assert_allclose(compat.get_cca_similarity(x, x)["mean"][0], 1, atol=1e-12)
+    np.testing.assert_allclose(compat.get_cca_similarity(x, x)["mean"][0], 1, rtol=0, atol=1e-12)
 
 
 def test_published__pwcca_takes_the_wrong_set() -> None:
@@ -237,9 +237,9 @@ def test_published__pwcca_takes_the_wrong_set() -> None:
         published_pwcca(x, y)
     value, weights, found = compat.compute_pwcca(x, y)
     other = compat.compute_pwcca(y, x)
-    np.testing.assert_allclose(value, other[0], atol=1e-12)
-    np.testing.assert_allclose(weights, other[1], atol=1e-12)
-    np.testing.assert_allclose(found, correlations(x.T, y.T), atol=1e-10)
+    np.testing.assert_allclose(value, other[0], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(weights, other[1], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found, correlations(x.T, y.T), rtol=0, atol=1e-10)
 
 
 def test_published__pwcca_is_not_whitened_and_follows_arbitrary_signs() -> None:
@@ -247,7 +247,7 @@ def test_published__pwcca_is_not_whitened_and_follows_arbitrary_signs() -> None:
     np.testing.assert_allclose([min(values), max(values)], [0.917, 0.946], atol=5e-4)
     # Put right, it is the definition; whatever the signs.
     put_right = [published_pwcca(X, Y, signs, whitened=True, moved=False) for signs in product((1, -1), repeat=3)]
-    np.testing.assert_allclose(compat.compute_pwcca(X, Y)[0], put_right, atol=1e-10)
+    np.testing.assert_allclose(compat.compute_pwcca(X, Y)[0], put_right, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("shapes", [(3, 5), (4, 4)])
@@ -257,8 +257,8 @@ def test_compute_pwcca__is_the_definition(shapes: tuple[int, int]) -> None:
     directions = compat.get_cca_similarity(x, y, compute_dirns=True)["cca_dirns1"]
     directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     expected = [sum(abs(h @ neuron) for neuron in x) for h in directions[: min(shapes)]]
-    np.testing.assert_allclose(weights, np.array(expected) / np.sum(expected), atol=1e-9)
-    np.testing.assert_allclose(value, weights @ found, atol=1e-12)
+    np.testing.assert_allclose(weights, np.array(expected) / np.sum(expected), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(value, weights @ found, rtol=0, atol=1e-12)
 
 
 def test_published__a_constant_set_is_refused_here_by_name() -> None:
@@ -286,11 +286,11 @@ def test_fourier_ccas__is_cca_over_all_translations() -> None:
     assert found.location.tolist() == list(product(range(4), range(3)))
     together = np.sort(np.concatenate(found.cca_coef1.tolist()))[::-1]
     expected = correlations(translations(x), translations(y))
-    np.testing.assert_allclose(together, expected, atol=1e-10)
+    np.testing.assert_allclose(together, expected, rtol=0, atol=1e-10)
     # Centred at every frequency, as published, they are others.
     spectra = [np.fft.fft2(array, axes=(1, 2)) for array in (x, y)]
     theirs = [published(*(s[:, i, j].T for s in spectra))["cca_coef1"] for i, j in found.location]
-    np.testing.assert_allclose(theirs[0], found.cca_coef1[0], atol=1e-9)
+    np.testing.assert_allclose(theirs[0], found.cca_coef1[0], rtol=0, atol=1e-9)
     assert np.abs(np.sort(np.concatenate(theirs))[::-1] - expected).max() > 1e-3
     np.testing.assert_allclose(found["sum"].map(lambda pair: pair[1]), [one.sum() for one in found.cca_coef2])
     np.testing.assert_allclose([mean for mean, _ in found["mean"]], [published_mean(c, 0.98) for c in found.cca_coef1])
@@ -302,7 +302,7 @@ def test_fourier_ccas__crops_to_the_smaller(sizes: tuple[int, int]) -> None:
     found = compat.fourier_ccas(x, y)
     assert len(found) == np.prod(np.minimum((4, 3), sizes))
     together = np.sort(np.concatenate(found.cca_coef1.tolist()))[::-1]
-    np.testing.assert_allclose(together, dask_svcca.cca(x, y).correlation, atol=1e-10)
+    np.testing.assert_allclose(together, dask_svcca.cca(x, y).correlation, rtol=0, atol=1e-10)
 
 
 def test_fourier_ccas__coefficients_and_directions_are_in_activation_space() -> None:
@@ -311,16 +311,16 @@ def test_fourier_ccas__coefficients_and_directions_are_in_activation_space() -> 
     assert "neuron_coeffs1" not in compat.fourier_ccas(x, y)
     assert "cca_dirns1" not in compat.fourier_ccas(x, y, return_coefs=True)
     for row in found.itertuples():
-        np.testing.assert_allclose(row.cca_dirns1 @ row.cca_dirns1.conj().T, np.eye(2), atol=1e-10)
+        np.testing.assert_allclose(row.cca_dirns1 @ row.cca_dirns1.conj().T, np.eye(2), rtol=0, atol=1e-10)
         coupling = row.cca_dirns1.conj() @ row.cca_dirns2.T
-        np.testing.assert_allclose(coupling, np.diag(row.cca_coef1), atol=1e-10)
+        np.testing.assert_allclose(coupling, np.diag(row.cca_coef1), rtol=0, atol=1e-10)
         for coefficients, directions, acts in (
             (row.neuron_coeffs1, row.cca_dirns1, x),
             (row.neuron_coeffs2, row.cca_dirns2, y),
         ):
             assert coefficients.shape == (2, *acts.shape[1:])
             applied = np.einsum("khwc,dhwc->kd", coefficients, acts - acts.mean(axis=(0, 1, 2)))
-            np.testing.assert_allclose(applied, directions, atol=1e-10)
+            np.testing.assert_allclose(applied, directions, rtol=0, atol=1e-10)
             # Of one frequency alone.
             spectrum = np.abs(np.fft.fft2(coefficients.conj(), axes=(1, 2))).sum(axis=(0, 3))
             assert np.argwhere(spectrum > 1e-9 * spectrum.max()).tolist() == [list(row.location)]
@@ -330,7 +330,7 @@ def test_fourier_ccas__an_empty_frequency_has_nothing_in_common() -> None:
     x, y = conv(2, 3, sizes=(4, 4))
     smooth = x.mean(axis=(1, 2), keepdims=True) + np.zeros((4, 4, 1))
     found = compat.fourier_ccas(smooth, y).set_index("location")
-    np.testing.assert_allclose(found.cca_coef1[0, 0], compat.fourier_ccas(x, y).cca_coef1[0], atol=1e-10)
+    np.testing.assert_allclose(found.cca_coef1[0, 0], compat.fourier_ccas(x, y).cca_coef1[0], rtol=0, atol=1e-10)
     np.testing.assert_array_equal(found.cca_coef1[1, 2], 0)
     assert found["mean"][1, 2] == (0, 0)
 
@@ -341,7 +341,7 @@ def test_fourier_ccas__constant_channels_take_no_part() -> None:
     found, expected = compat.fourier_ccas(wider, y), compat.fourier_ccas(x, y)
     assert found.x_idxs[0].tolist() == [False, True, True]
     for mine, other in zip(found.cca_coef1, expected.cca_coef1, strict=True):
-        np.testing.assert_allclose(mine, [*other, 0], atol=1e-10)
+        np.testing.assert_allclose(mine, [*other, 0], rtol=0, atol=1e-10)
 
 
 # --- which number is right -----------------------------------------------------------------------------------------

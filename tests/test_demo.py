@@ -190,7 +190,7 @@ def test_demo__opens_with_xarray_alone(comparison: Path) -> None:
         values = dataset["svcca"].to_numpy()
     assert np.isfinite(values).all()
     np.testing.assert_array_equal(values, values.T)
-    np.testing.assert_allclose(np.diag(values), 1, atol=1e-6)
+    np.testing.assert_allclose(np.diag(values), 1, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -91,14 +91,14 @@ def test_correlations__are_those_of_the_oracle(variance: float | None) -> None:
     assert found.sizes["component"] == int(found.rank_a.max())
     for a, b in np.ndindex(11, 11):
         expected = correlations(layers[a], layers[b], variance)
-        np.testing.assert_allclose(kept(found.correlations[a, b]), expected, atol=1e-6)
+        np.testing.assert_allclose(kept(found.correlations[a, b]), expected, rtol=0, atol=1e-6)
 
 
 def test_correlations__are_those_of_the_kept_directions_whatever_else_is_asked() -> None:
     layers = dense(3)
     alone = compared(*layers, variance=0.8, measures="svcca")
     along = compared(*layers, variance=0.8, measures=("cka", "cca"))
-    np.testing.assert_allclose(along.correlations, alone.correlations, atol=1e-6)
+    np.testing.assert_allclose(along.correlations, alone.correlations, rtol=0, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
@@ -107,7 +107,7 @@ def test_correlations__of_convolutional_layers_are_those_of_all_translations() -
     found = compared(*layers, variance=None)
     for a, b in np.ndindex(2, 2):
         expected = correlations(translations(layers[a]), translations(layers[b]))
-        np.testing.assert_allclose(kept(found.correlations[a, b]), expected, atol=1e-6)
+        np.testing.assert_allclose(kept(found.correlations[a, b]), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("match", ["crop", "fold"])
@@ -115,7 +115,7 @@ def test_correlations__have_svcca_as_their_mean(match: Any) -> None:
     # Layers that keep some frequencies, and others that the partner does not keep: those correlations are zero.
     layers = [*images((8, 4, 3), (8, 4, 2), (4, 4, 2), (4, 2, 3)), dense(1)[0]]
     found = compared(*layers, variance=0.7, match=match)
-    np.testing.assert_allclose(found.correlations.mean("component"), found.svcca, atol=1e-6)
+    np.testing.assert_allclose(found.correlations.mean("component"), found.svcca, rtol=0, atol=1e-6)
     same_grid = found.correlations[:2, :2].count("component").to_numpy()
     np.testing.assert_array_equal(same_grid, np.minimum.outer(*[found.rank_a[:2].to_numpy()] * 2))
     assert (found.correlations[0, 1] == 0).any()
@@ -129,8 +129,8 @@ def test_correlations__however_a_tile_is_computed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(keep_module, "KEPT_BYTES", 2**10)
     split = compared(*layers, keep=KINDS)
     assert split.attrs["tile"] < whole.attrs["tile"]
-    np.testing.assert_allclose(split.correlations, whole.correlations, atol=1e-6)
-    np.testing.assert_allclose(split.svcca_by_frequency, whole.svcca_by_frequency, atol=1e-6)
+    np.testing.assert_allclose(split.correlations, whole.correlations, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(split.svcca_by_frequency, whole.svcca_by_frequency, rtol=0, atol=1e-6)
 
 
 def test_correlations__of_some_pairs_leave_the_others_alone() -> None:
@@ -144,7 +144,9 @@ def test_correlations__of_some_pairs_leave_the_others_alone() -> None:
     assert (second.pair_status == PairStatus.DONE).all()
     width = first.sizes["component"]
     np.testing.assert_array_equal(second.correlations[1, 2, :width], first.correlations[1, 2])
-    np.testing.assert_allclose(kept(second.correlations[3, 4]), correlations(layers[3], layers[4], 0.99), atol=1e-6)
+    np.testing.assert_allclose(
+        kept(second.correlations[3, 4]), correlations(layers[3], layers[4], 0.99), rtol=0, atol=1e-6
+    )
 
 
 def test_correlations__a_wider_layer_makes_room_for_more(tmp_path: Path) -> None:
@@ -216,7 +218,7 @@ def test_frequencies__are_those_of_the_full_plane(variance: float) -> None:
     counts = [kept_directions(layer, variance) for layer in layers]
     for a, b in np.ndindex(2, 2):
         expected = by_frequency(layers[a], layers[b], counts[a], counts[b], (6, 5))
-        np.testing.assert_allclose(found.svcca_by_frequency[a, b], expected, atol=1e-6)
+        np.testing.assert_allclose(found.svcca_by_frequency[a, b], expected, rtol=0, atol=1e-6)
     if variance == 0.6:
         values = found.svcca_by_frequency[0, 1]
         assert values.isnull().any()
@@ -233,7 +235,7 @@ def test_frequencies__of_cropped_layers_are_those_that_both_have(sizes: Any) -> 
     grid = layers[1].shape[1:3]
     expected = by_frequency(*layers, *counts, grid)
     there = found.svcca_by_frequency[0, 1].dropna("frequency_y", how="all").dropna("frequency_x", how="all")
-    np.testing.assert_allclose(there, expected, atol=1e-6)
+    np.testing.assert_allclose(there, expected, rtol=0, atol=1e-6)
     for axis, size in zip("yx", grid, strict=True):
         np.testing.assert_array_equal(there[f"frequency_{axis}"], np.arange(size) - size // 2)
     assert found.svcca_by_frequency[0, 0].notnull().all()
@@ -246,13 +248,15 @@ def test_frequencies__of_folded_layers_are_those_of_the_coarse_grid() -> None:
     phases = layers[0].reshape(N, 4, 2, 4, 2, 2).transpose(0, 1, 3, 2, 4, 5).reshape(N, 4, 4, 8)
     alone = compared(phases, layers[1], keep="frequencies", variance=0.9)
     coarse = found.svcca_by_frequency[0, 1].sel(frequency_y=slice(-2, 1), frequency_x=slice(-2, 1))
-    np.testing.assert_allclose(coarse, alone.svcca_by_frequency[0, 1], atol=1e-6)
+    np.testing.assert_allclose(coarse, alone.svcca_by_frequency[0, 1], rtol=0, atol=1e-6)
 
 
 def test_frequencies__weigh_to_svcca() -> None:
     layers = images((4, 4, 2), (4, 4, 2))
     found = compared(*layers, keep=KINDS, variance=1.0)
-    np.testing.assert_allclose(found.svcca_by_frequency.mean(["frequency_y", "frequency_x"]), found.svcca, atol=1e-6)
+    np.testing.assert_allclose(
+        found.svcca_by_frequency.mean(["frequency_y", "frequency_x"]), found.svcca, rtol=0, atol=1e-6
+    )
 
 
 def test_frequencies__of_other_layers_there_are_none() -> None:

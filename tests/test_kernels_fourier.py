@@ -70,7 +70,7 @@ def test_split__is_the_dft_at_the_frequencies_of_the_half_plane(grid: tuple[int,
     frequencies = half_plane(grid).frequency
     assert found.shape == (3, len(frequencies), 2)
     for position, frequency in enumerate(frequencies):
-        np.testing.assert_allclose(found[:, position], coefficient(x, tuple(frequency)), atol=1e-12)
+        np.testing.assert_allclose(found[:, position], coefficient(x, tuple(frequency)), rtol=0, atol=1e-12)
 
 
 @given(grid=GRIDS, seed=SEEDS)
@@ -100,7 +100,7 @@ def test_fold__joins_the_frequencies_that_alias(cells_and_sizes: list[tuple[int,
         block = folded[:, position]
         assert block.shape == joint.shape
         # Equal up to a unitary transformation of the neurons, so with equal inner products of the examples.
-        np.testing.assert_allclose(block @ block.conj().T, joint @ joint.conj().T, atol=1e-10)
+        np.testing.assert_allclose(block @ block.conj().T, joint @ joint.conj().T, rtol=0, atol=1e-10)
 
 
 def test_fold__takes_each_cell_apart() -> None:
@@ -128,7 +128,7 @@ def test_shared_frequencies__are_those_of_both_full_planes(sizes: list[tuple[int
         coupling = (left if shared.conjugate else left.conj()).T @ right
         ours += [coupling] * shared.multiplicity
     # The full plane has a coupling, its conjugate, or each as often as the other: equal but for conjugation.
-    np.testing.assert_allclose(np.sort(np.abs(ours), axis=0), np.sort(np.abs(expected), axis=0), atol=1e-10)
+    np.testing.assert_allclose(np.sort(np.abs(ours), axis=0), np.sort(np.abs(expected), axis=0), rtol=0, atol=1e-10)
 
 
 @given(grid=GRIDS)

@@ -75,7 +75,7 @@ def resampled_by_repetition(x: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray
 def test_resample__averages_over_the_new_cells(pairs: list[tuple[int, int]]) -> None:
     old, new = zip(*pairs, strict=True)
     x = values(2, *old, 3)
-    np.testing.assert_allclose(resample(x, new), resampled_by_repetition(x, new), atol=1e-12)
+    np.testing.assert_allclose(resample(x, new), resampled_by_repetition(x, new), rtol=0, atol=1e-12)
 
 
 @given(sizes=SIZES)
@@ -93,7 +93,7 @@ def test_resample__to_the_same_sizes_changes_nothing(sizes: tuple[int, ...]) -> 
 def test_mean_over_positions__leaves_padding_out(data: st.DataObject, tokens: int) -> None:
     x, mask = values(3, tokens, 2), data.draw(masks(3, tokens))
     expected = [[x[i, mask[i]].mean(axis=0)] for i in range(3)]
-    np.testing.assert_allclose(mean_over_positions(x, mask), expected, atol=1e-12)
+    np.testing.assert_allclose(mean_over_positions(x, mask), expected, rtol=0, atol=1e-12)
 
 
 @given(data=st.data(), tokens=st.integers(1, 6))
@@ -165,7 +165,7 @@ def test_reading__takes_positions_of_the_resampled_layer() -> None:
     x = values(4, 6, 6, 5)
     reading = Reading("positions", (6, 6), positions="regular 2", resampled=(2, 2))
     corners = np.stack([x[:, :3, :3].mean(axis=(1, 2)), x[:, 3:, 3:].mean(axis=(1, 2))], axis=1)
-    np.testing.assert_allclose(reading(x)[:, 0], corners.reshape(8, 5), atol=1e-12)
+    np.testing.assert_allclose(reading(x)[:, 0], corners.reshape(8, 5), rtol=0, atol=1e-12)
     assert reading.samples(4) == 8
 
 

@@ -246,7 +246,7 @@ def test_kernels__take_stacks_of_pairs() -> None:
             )
             expected = oracle.measures(x, y)
             expected["svcca"] = expected["cca"]
-            np.testing.assert_allclose(value, expected[measure.name], atol=1e-10, err_msg=measure.name)
+            np.testing.assert_allclose(value, expected[measure.name], rtol=0, atol=1e-10, err_msg=measure.name)
 
 
 # What each says of itself: invariances, symmetry, range.
@@ -283,7 +283,9 @@ def test_measures__are_invariant_to_what_they_say(seed: int, widths: tuple[int, 
                 if claimed(measure, name, side) or (
                     name == "orthogonal transformation" and claimed(measure, "invertible linear transformation", side)
                 ):
-                    np.testing.assert_allclose(after, before, atol=1e-9, err_msg=f"{measure.name}: {name} of {side}")
+                    np.testing.assert_allclose(
+                        after, before, rtol=0, atol=1e-9, err_msg=f"{measure.name}: {name} of {side}"
+                    )
                     checked += 1
     assert checked > 60
 
@@ -408,7 +410,7 @@ def test_measures__of_isotropic_scalings_are_one() -> None:
     found = compared(x, -1e5 * x, 1e-5 * x + 1, precision="float64")
     for measure in find_measures("all"):
         expected = 0 if measure.role == "distance" else 1
-        np.testing.assert_allclose(found[measure.name], expected, atol=1e-6, err_msg=measure.name)
+        np.testing.assert_allclose(found[measure.name], expected, rtol=0, atol=1e-6, err_msg=measure.name)
 
 
 def test_measures__the_published_example() -> None:
@@ -470,7 +472,7 @@ def test_compare__says_where_correlations_are_one_for_want_of_samples(measures: 
     saturated = found.pair_status == PairStatus.SATURATED
     np.testing.assert_array_equal(saturated[0], True)
     assert not saturated[1:, 1:].any()
-    np.testing.assert_allclose(found[measures[0]][0], 1, atol=1e-6)
+    np.testing.assert_allclose(found[measures[0]][0], 1, rtol=0, atol=1e-6)
 
 
 def test_compare__a_covariance_is_not_saturated() -> None:
@@ -679,7 +681,7 @@ def max_correlation() -> Iterator[str]:
 def test_register_measure__is_compared_by(max_correlation: str) -> None:
     x, y = related(60, 6, 5)
     found = compared(x, y, measures=("svcca", max_correlation), keep="correlations", precision="float64")
-    np.testing.assert_allclose(found[max_correlation], found.correlations.max("component"), atol=1e-6)
+    np.testing.assert_allclose(found[max_correlation], found.correlations.max("component"), rtol=0, atol=1e-6)
     assert found[max_correlation].attrs["sense"] == "similarity"
     assert max_correlation in {measure.name for measure in find_measures("all")}
 

@@ -82,10 +82,10 @@ def test_cca__agrees_with_principal_angles(variance: float | None, dtype: str) -
     found = cca(x, y, variance=variance)
     stored = (x.astype(float), y.astype(float)) if dtype == "int32" else (x, y)
     expected = correlations(*stored, variance)
-    np.testing.assert_allclose(found.correlation, expected, atol=1e-10)
+    np.testing.assert_allclose(found.correlation, expected, rtol=0, atol=1e-10)
     assert int(found.rank_x) == basis(stored[0], variance).shape[1]
     assert int(found.rank_y) == basis(stored[1], variance).shape[1]
-    np.testing.assert_allclose(found.mean_correlation, expected.mean(), atol=1e-10)
+    np.testing.assert_allclose(found.mean_correlation, expected.mean(), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("shapes", [(7, 5), (5, 7), (4, 4), (1, 3)])
@@ -93,11 +93,11 @@ def test_cca__directions_are_what_they_are_said_to_be(shapes: tuple[int, int]) -
     x, y = layers(*shapes)
     found = cca(x, y)
     a, b = found.direction_x.to_numpy(), found.direction_y.to_numpy()
-    np.testing.assert_allclose(a.T @ a, np.eye(min(shapes)), atol=1e-12)
-    np.testing.assert_allclose(b.T @ b, np.eye(min(shapes)), atol=1e-12)
-    np.testing.assert_allclose(a.T @ b, np.diag(found.correlation), atol=1e-12)
-    np.testing.assert_allclose(applied(found, x), a, atol=1e-12)
-    np.testing.assert_allclose(applied(found, y, "_y"), b, atol=1e-12)
+    np.testing.assert_allclose(a.T @ a, np.eye(min(shapes)), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(b.T @ b, np.eye(min(shapes)), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(a.T @ b, np.diag(found.correlation), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(applied(found, x), a, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(applied(found, y, "_y"), b, rtol=0, atol=1e-12)
     np.testing.assert_allclose(found.mean_x, x.mean(axis=0), rtol=1e-12)
     weights = flat(found, "coefficients_x")
     assert (weights[np.abs(weights).argmax(axis=0), np.arange(min(shapes))] > 0).all()
@@ -118,9 +118,9 @@ def test_cca__agrees_with_scikit_learn() -> None:
     theirs = cross_decomposition.CCA(n_components=2, scale=False, max_iter=100_000, tol=1e-14).fit_transform(x, y)
     for column in range(2):
         pair = [scores[:, column] / np.linalg.norm(scores[:, column]) for scores in theirs]
-        np.testing.assert_allclose(pair[0] @ pair[1], found.correlation[column], atol=1e-7)
+        np.testing.assert_allclose(pair[0] @ pair[1], found.correlation[column], rtol=0, atol=1e-7)
         for mine, one in zip((found.direction_x, found.direction_y), pair, strict=True):
-            np.testing.assert_allclose(abs(mine[:, column].to_numpy() @ one), 1, atol=1e-6)
+            np.testing.assert_allclose(abs(mine[:, column].to_numpy() @ one), 1, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("widths", [(5, 3), (4, 9), (6, 6)])
@@ -142,7 +142,7 @@ def test_pls__agrees_with_cca_zoo(widths: tuple[int, int]) -> None:
     found = pls(x, y)
     theirs = linear.PLS(n_components=min(widths)).fit([x, y]).transform([x, y])
     for mine, scores in zip((found.direction_x, found.direction_y), theirs, strict=True):
-        np.testing.assert_allclose(np.abs(mine), np.abs(scores), atol=1e-9)
+        np.testing.assert_allclose(np.abs(mine), np.abs(scores), rtol=0, atol=1e-9)
     np.testing.assert_allclose(found.covariance, np.sum(theirs[0] * theirs[1], axis=0) / (N - 1), rtol=1e-9)
 
 
@@ -153,7 +153,7 @@ def test_pls__agrees_with_scikit_learn() -> None:
     for mine, weights in ((found.coefficients_x, theirs.x_weights_), (found.coefficients_y, theirs.y_weights_)):
         np.testing.assert_allclose(np.abs((mine.to_numpy() * weights).sum(axis=0)), 1, rtol=1e-10)
     for mine, scores in zip((found.direction_x, found.direction_y), theirs.transform(x, y), strict=True):
-        np.testing.assert_allclose(np.abs(mine), np.abs(scores), atol=1e-10)
+        np.testing.assert_allclose(np.abs(mine), np.abs(scores), rtol=0, atol=1e-10)
 
 
 def test_pca__agrees_with_scikit_learn() -> None:
@@ -161,8 +161,8 @@ def test_pca__agrees_with_scikit_learn() -> None:
     found, theirs = pca(x), decomposition.PCA().fit(x)
     np.testing.assert_allclose(found.variance, theirs.explained_variance_, rtol=1e-10)
     np.testing.assert_allclose(found.explained_variance, theirs.explained_variance_ratio_, rtol=1e-10)
-    np.testing.assert_allclose(np.abs(found.coefficients), np.abs(theirs.components_.T), atol=1e-10)
-    np.testing.assert_allclose(np.abs(found.direction), np.abs(theirs.transform(x)), atol=1e-9)
+    np.testing.assert_allclose(np.abs(found.coefficients), np.abs(theirs.components_.T), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(np.abs(found.direction), np.abs(theirs.transform(x)), rtol=0, atol=1e-9)
     np.testing.assert_allclose(found["mean"], theirs.mean_, rtol=1e-12)
 
 
@@ -173,12 +173,12 @@ def test_pls__is_the_svd_of_the_cross_covariance(shapes: tuple[int, int]) -> Non
     cross = centred(x).T @ centred(y) / (N - 1)
     np.testing.assert_allclose(found.covariance, np.linalg.svd(cross, compute_uv=False), rtol=1e-10)
     a, b = found.direction_x.to_numpy(), found.direction_y.to_numpy()
-    np.testing.assert_allclose(a.T @ b / (N - 1), np.diag(found.covariance), atol=1e-10)
+    np.testing.assert_allclose(a.T @ b / (N - 1), np.diag(found.covariance), rtol=0, atol=1e-10)
     expected = [np.corrcoef(one, other)[0, 1] for one, other in zip(a.T, b.T, strict=True)]
-    np.testing.assert_allclose(found.correlation, expected, atol=1e-12)
+    np.testing.assert_allclose(found.correlation, expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(found.explained_variance_x, a.var(axis=0) / x.var(axis=0).sum(), rtol=1e-10)
     w = found.coefficients_y.to_numpy()
-    np.testing.assert_allclose(w.T @ w, np.eye(w.shape[1]), atol=1e-12)
+    np.testing.assert_allclose(w.T @ w, np.eye(w.shape[1]), rtol=0, atol=1e-12)
 
 
 # --- closed forms and golden numbers -------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_pls__is_the_svd_of_the_cross_covariance(shapes: tuple[int, int]) -> Non
 def test_cca__recovers_a_correlation_by_construction(rho: float) -> None:
     q = np.linalg.qr(centred(np.random.default_rng(1).normal(size=(50, 4))))[0]
     x, y = q[:, :2], np.stack([rho * q[:, 0] + np.sqrt(1 - rho**2) * q[:, 2], q[:, 3]], axis=1)
-    np.testing.assert_allclose(cca(5 * x + 1, y @ [[1, 2], [3, 4]] - 7).correlation, [rho, 0], atol=1e-14)
+    np.testing.assert_allclose(cca(5 * x + 1, y @ [[1, 2], [3, 4]] - 7).correlation, [rho, 0], rtol=0, atol=1e-14)
 
 
 def test_golden__rank_one_once_centred() -> None:
@@ -233,13 +233,13 @@ def test_cca__says_what_chance_gives() -> None:
     found = cca(x, y)
     # Subspaces of 6 and 5 dimensions in one of 9 meet in two.
     assert int(found.spurious) == 2
-    np.testing.assert_allclose(found.correlation[:2], 1, atol=1e-12)
+    np.testing.assert_allclose(found.correlation[:2], 1, rtol=0, atol=1e-12)
     assert int(found.significant) == 0
     assert int(cca(*layers(6, 5, examples=400)).significant) == 4
     # By frequency, of which pairs count twice; the zero frequency alone is centred.
     conv = cca(*layers(3, 3, sizes=(3, 1), examples=5))
     assert int(conv.spurious) == 2 * (3 + 3 - 5) + (3 + 3 - 4)
-    np.testing.assert_allclose(conv.correlation[:4], 1, atol=1e-12)
+    np.testing.assert_allclose(conv.correlation[:4], 1, rtol=0, atol=1e-12)
 
 
 # --- what is hard --------------------------------------------------------------------------------------------------
@@ -253,9 +253,9 @@ def test_cca__loses_nothing_to_neurons_of_different_scales(decades: int, chunks:
     given = scaled if chunks is None else da.from_array(scaled, chunks=(chunks, 5))
     found = cca(given, y)
     assert int(found.rank_x) == 12
-    np.testing.assert_allclose(found.correlation, by_qr(x, y), atol=1e-10)
+    np.testing.assert_allclose(found.correlation, by_qr(x, y), rtol=0, atol=1e-10)
     directions = found.direction_x.to_numpy()
-    np.testing.assert_allclose(directions.T @ directions, np.eye(8), atol=1e-10)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(8), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("decades", [3, 6, 9, 12])
@@ -269,7 +269,7 @@ def test_cca__stays_a_correlation_when_ill_conditioned(decades: int) -> None:
         assert ((values >= 0) & (values <= 1)).all()
         assert all(np.isfinite(found[name]).all() for name in found.data_vars)
     # The rounding of the input alone moves the directions by the condition number.
-    np.testing.assert_allclose(cca(turned, y).correlation, by_qr(x, y), atol=1e-15 * 10**decades)
+    np.testing.assert_allclose(cca(turned, y).correlation, by_qr(x, y), rtol=0, atol=1e-15 * 10**decades)
 
 
 @pytest.mark.parametrize("variance", [None, 0.9])
@@ -278,11 +278,11 @@ def test_cca__more_neurons_than_examples(chunks: int | None, variance: float | N
     x, y = layers(100, 5, examples=30)
     given = x if chunks is None else da.from_array(x, chunks=(chunks, 30))
     found = cca(given, y, variance=variance)
-    np.testing.assert_allclose(found.correlation, correlations(x, y, variance), atol=1e-10)
-    np.testing.assert_allclose(found.direction_x, applied(found, x), atol=1e-10)
+    np.testing.assert_allclose(found.correlation, correlations(x, y, variance), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.direction_x, applied(found, x), rtol=0, atol=1e-10)
     assert int(cca(given, y).rank_x) == 29
     if chunks is None:
-        np.testing.assert_allclose(cca(x, x + 1).correlation, np.ones(29), atol=1e-12)
+        np.testing.assert_allclose(cca(x, x + 1).correlation, np.ones(29), rtol=0, atol=1e-12)
 
 
 def test_cca__counts_no_neuron_twice() -> None:
@@ -290,8 +290,8 @@ def test_cca__counts_no_neuron_twice() -> None:
     same = np.hstack([x, x[:, :2], x @ np.ones((5, 1)), np.full((N, 2), 1e4 / 3)])
     found = cca(same, y)
     assert int(found.rank_x) == 5
-    np.testing.assert_allclose(found.correlation, by_qr(x, y), atol=1e-10)
-    np.testing.assert_allclose(applied(found, same), found.direction_x, atol=1e-8)
+    np.testing.assert_allclose(found.correlation, by_qr(x, y), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(applied(found, same), found.direction_x, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("value", [0.1, 1e9 / 3])
@@ -300,7 +300,7 @@ def test_cca__constant_neurons_stay_constant_over_chunks(value: float) -> None:
     wider = np.insert(x, 1, value, axis=1)
     found = cca(da.from_array(wider, chunks=((7, 23, 11, 1, 38), (4,))), y)
     assert int(found.rank_x) == 3
-    np.testing.assert_allclose(found.correlation, by_qr(x, y), atol=1e-10)
+    np.testing.assert_allclose(found.correlation, by_qr(x, y), rtol=0, atol=1e-10)
     np.testing.assert_array_equal(found.coefficients_x[1], 0)
     np.testing.assert_array_equal(pls(wider, y).coefficients_x[1], 0)
 
@@ -311,7 +311,7 @@ def test_dft__constant_channels_have_no_frequency() -> None:
     wider = np.insert(1e-3 * x, 1, 1e9 / 3, axis=-1)
     found = cca(wider, y)
     assert int(found.rank_x) == int(cca(x, y).rank_x)
-    np.testing.assert_allclose(found.correlation, cca(x, y).correlation, atol=1e-6)
+    np.testing.assert_allclose(found.correlation, cca(x, y).correlation, rtol=0, atol=1e-6)
 
 
 def test_pca__rank_does_not_grow_with_the_number_of_chunks() -> None:
@@ -329,7 +329,7 @@ def test_cca__knows_the_rounding_of_its_input() -> None:
 
 def test_cca__of_two_examples() -> None:
     found = cca(np.array([[1.0, 5], [2, 3]]), np.array([[7.0], [4]]))
-    np.testing.assert_allclose(found.correlation, [1], atol=1e-15)
+    np.testing.assert_allclose(found.correlation, [1], rtol=0, atol=1e-15)
     assert int(found.spurious) == 1
 
 
@@ -350,8 +350,8 @@ def test_cca__invariances(x: np.ndarray, y: np.ndarray, order: list[int]) -> Non
     expected = cca(x, y).correlation.to_numpy()
     linear = np.array([[2.0, 1, 0], [0, 1, -1], [1, 0, 3]])
     for a, b in ((x @ linear + [1, 2, 3], y), (x, y @ linear.T * -1e3), (y, x), (x[order], y[order])):
-        np.testing.assert_allclose(cca(a, b).correlation, expected, atol=1e-9)
-    np.testing.assert_allclose(cca(x, x @ linear).correlation, np.ones(3), atol=1e-9)
+        np.testing.assert_allclose(cca(a, b).correlation, expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(cca(x, x @ linear).correlation, np.ones(3), rtol=0, atol=1e-9)
 
 
 @given(activations, activations)
@@ -361,7 +361,7 @@ def test_pls__invariances(x: np.ndarray, y: np.ndarray) -> None:
     expected = pls(x, y).covariance.to_numpy()
     turn = np.linalg.qr(np.array([[2.0, 1, 0], [0, 1, -1], [1, 0, 3]]))[0]
     for a, b in ((x @ turn + 5, y), (x, y @ turn), (y, x)):
-        np.testing.assert_allclose(pls(a, b).covariance, expected, atol=1e-10)
+        np.testing.assert_allclose(pls(a, b).covariance, expected, rtol=0, atol=1e-10)
     np.testing.assert_allclose(pls(3 * x, -2 * y).covariance, 6 * expected, rtol=1e-9)
 
 
@@ -371,8 +371,8 @@ def test_factor__does_not_depend_on_chunks(x: np.ndarray, cuts: set[int]) -> Non
     whole = merge([factor([part, np.exp(1j * part)]) for part in parts])
     expected = scatter(np.stack([x, np.exp(1j * x)], axis=1))
     for rows, one in zip(whole.rows, expected, strict=True):
-        np.testing.assert_allclose(rows.conj().T @ rows, one, atol=1e-10 * max(1.0, np.abs(one).max()))
-    np.testing.assert_allclose(whole.mean, x.mean(axis=0), atol=1e-11)
+        np.testing.assert_allclose(rows.conj().T @ rows, one, rtol=0, atol=1e-10 * max(1.0, np.abs(one).max()))
+    np.testing.assert_allclose(whole.mean, x.mean(axis=0), rtol=0, atol=1e-11)
     np.testing.assert_array_equal(whole.varies, np.ptp(x, axis=0) > 0)
     assert whole.count == 23
 
@@ -394,14 +394,14 @@ def test_dft__is_cca_over_all_translations(sizes: tuple[int, ...], variance: flo
     found = cca(x, y, variance=variance)
     expected = correlations(*everywhere, variance)
     # Frequencies that keep nothing in one of the two have no component: they count as zeros.
-    np.testing.assert_allclose(found.correlation, expected[: found.sizes["component"]], atol=1e-10)
-    np.testing.assert_allclose(expected[found.sizes["component"] :], 0, atol=1e-7)
-    np.testing.assert_allclose(found.mean_correlation, expected.mean(), atol=1e-9)
+    np.testing.assert_allclose(found.correlation, expected[: found.sizes["component"]], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(expected[found.sizes["component"] :], 0, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(found.mean_correlation, expected.mean(), rtol=0, atol=1e-9)
     a, b = applied(found, everywhere[0]), applied(found, everywhere[1], "_y")
     shifts = np.prod(sizes)
-    np.testing.assert_allclose(a.T @ a / shifts, np.eye(a.shape[1]), atol=1e-10)
-    np.testing.assert_allclose(a.T @ b / shifts, np.diag(found.correlation), atol=1e-10)
-    np.testing.assert_allclose(found.direction_x, a[:40], atol=1e-10)
+    np.testing.assert_allclose(a.T @ a / shifts, np.eye(a.shape[1]), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(a.T @ b / shifts, np.diag(found.correlation), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.direction_x, a[:40], rtol=0, atol=1e-10)
     np.testing.assert_allclose(flat(found, "mean_y"), everywhere[1].mean(axis=0), rtol=1e-10)
     shares = [(np.outer(one, one @ centred(everywhere[0])) ** 2).sum() for one in a.T / np.sqrt(shifts)]
     np.testing.assert_allclose(found.explained_variance_x, shares / (centred(everywhere[0]) ** 2).sum(), rtol=1e-8)
@@ -411,13 +411,13 @@ def test_dft__pls_and_pca_over_all_translations() -> None:
     x, y = layers(3, 2, sizes=(4, 3), examples=40)
     a, b = (translations(array) for array in (x, y))
     cross = centred(a).T @ centred(b) / (len(a) - 1)
-    np.testing.assert_allclose(pls(x, y).covariance, np.linalg.svd(cross, compute_uv=False), atol=1e-10)
+    np.testing.assert_allclose(pls(x, y).covariance, np.linalg.svd(cross, compute_uv=False), rtol=0, atol=1e-10)
     found = pca(x)
-    np.testing.assert_allclose(found.variance, np.linalg.eigvalsh(np.cov(a.T))[::-1], atol=1e-10)
+    np.testing.assert_allclose(found.variance, np.linalg.eigvalsh(np.cov(a.T))[::-1], rtol=0, atol=1e-10)
     np.testing.assert_allclose(found.explained_variance.sum(), 1, rtol=1e-12)
     w = flat(found, "coefficients")
-    np.testing.assert_allclose(w.T @ w, np.eye(36), atol=1e-12)
-    np.testing.assert_allclose(found.direction, applied(found, x, ""), atol=1e-10)
+    np.testing.assert_allclose(w.T @ w, np.eye(36), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.direction, applied(found, x, ""), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("sizes", [(), (4, 3)])
@@ -425,7 +425,7 @@ def test_dft__pls_and_pca_over_all_translations() -> None:
 def test_components__are_the_leading_ones(count: int, sizes: tuple[int, ...]) -> None:
     x, y = layers(3, 4, sizes=sizes)
     for found, every in ((cca(x, y, components=count), cca(x, y)), (pca(x, components=count), pca(x))):
-        xr.testing.assert_allclose(found, every.isel(component=slice(count)), atol=1e-14)
+        xr.testing.assert_allclose(found, every.isel(component=slice(count)), rtol=0, atol=1e-14)
 
 
 def test_dft__names_the_frequency_of_each_component() -> None:
@@ -449,10 +449,10 @@ def test_dft__folds_onto_a_coarser_grid_exactly() -> None:
     b = translations(y)
     for one, other, (left, right) in ((x, y, (a, b)), (y, x, (b, a))):
         found = cca(one, other, match="fold")
-        np.testing.assert_allclose(found.correlation, correlations(left, right), atol=1e-10)
+        np.testing.assert_allclose(found.correlation, correlations(left, right), rtol=0, atol=1e-10)
         first, second = applied(found, left), applied(found, right, "_y")
-        np.testing.assert_allclose(first.T @ second / 4, np.diag(found.correlation), atol=1e-10)
-        np.testing.assert_allclose(found.direction_x, first[:60], atol=1e-10)
+        np.testing.assert_allclose(first.T @ second / 4, np.diag(found.correlation), rtol=0, atol=1e-10)
+        np.testing.assert_allclose(found.direction_x, first[:60], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("fine", "coarse"), [((5, 5), (3, 3)), ((4, 4), (2, 2)), ((6, 4), (4, 6)), ((4, 4), (4, 1))])
@@ -466,15 +466,15 @@ def test_dft__crops_as_a_comparison_does(fine: tuple[int, int], coarse: tuple[in
             zoo.write("net", "0", name, array)
     with dask.config.set(scheduler="synchronous"):
         compared = dask_svcca.compare(zoo, MemoryStore(), variance=0.95, precision="float64")
-    np.testing.assert_allclose(found.mean_correlation, compared.svcca[0, 1], atol=1e-9)
-    np.testing.assert_allclose(found.expected_correlation, compared.null_svcca[0, 1], atol=1e-12)
+    np.testing.assert_allclose(found.mean_correlation, compared.svcca[0, 1], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.expected_correlation, compared.null_svcca[0, 1], rtol=0, atol=1e-12)
     assert int(found.significant) == int(compared.significant[0, 1])
     assert int(found.rank_x) == int(compared.rank_a[0])
     for side, array in (("x", x), ("y", y)):
-        np.testing.assert_allclose(found[f"direction_{side}"], applied(found, array, f"_{side}"), atol=1e-10)
+        np.testing.assert_allclose(found[f"direction_{side}"], applied(found, array, f"_{side}"), rtol=0, atol=1e-10)
         moved = applied(found, translations(array), f"_{side}")
         gram = moved.conj().T @ moved / np.prod(array.shape[1:3])
-        np.testing.assert_allclose(gram, np.eye(len(gram)), atol=1e-10)
+        np.testing.assert_allclose(gram, np.eye(len(gram)), rtol=0, atol=1e-10)
     # Complex only where a highest frequency of one layer is an ordinary one of the other.
     edge = any(a != b and min(a, b) % 2 == 0 for a, b in zip(fine, coarse, strict=True))
     assert (found.direction_x.dtype.kind == "c") == edge
@@ -484,9 +484,9 @@ def test_dft__dense_against_convolutional_meets_the_zero_frequency() -> None:
     (x,) = layers(2, sizes=(3, 3))
     y = x.mean(axis=(1, 2)) @ np.ones((2, 1)) + 0.1 * layers(1)[0]
     found = cca(x, y)
-    np.testing.assert_allclose(found.correlation, correlations(x.mean(axis=(1, 2)), y), atol=1e-10)
+    np.testing.assert_allclose(found.correlation, correlations(x.mean(axis=(1, 2)), y), rtol=0, atol=1e-10)
     a, b = found.direction_x.to_numpy(), found.direction_y.to_numpy()
-    np.testing.assert_allclose(a.T @ b, np.diag(found.correlation), atol=1e-12)
+    np.testing.assert_allclose(a.T @ b, np.diag(found.correlation), rtol=0, atol=1e-12)
     np.testing.assert_allclose(
         pls(x, y).covariance,
         np.linalg.svd(np.cov(3 * x.mean(axis=(1, 2)).T, y.T)[:2, 2:], compute_uv=False),
@@ -503,13 +503,15 @@ def test_readings__of_convolutional_layers_and_sequences() -> None:
     found = cca(x, y, conv="flatten")
     xr.testing.assert_allclose(found.correlation, flattened.correlation)
     assert found.coefficients_x.dims == ("height_x", "width_x", "channel_x", "component")
-    np.testing.assert_allclose(flat(found, "coefficients_x"), flattened.coefficients_x, atol=1e-10)
-    np.testing.assert_allclose(flat(found, "mean_x"), flattened.mean_x, atol=1e-12)
+    np.testing.assert_allclose(flat(found, "coefficients_x"), flattened.coefficients_x, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(flat(found, "mean_x"), flattened.mean_x, rtol=0, atol=1e-12)
     positions = cca(x.reshape(N * 6, 3), y.reshape(N * 6, 2))
     found = cca(x, y, conv="positions")
     xr.testing.assert_allclose(found.correlation, positions.correlation)
     assert found.direction_x.dims == ("example", "height", "width", "component")
-    np.testing.assert_allclose(found.direction_x.to_numpy().reshape(N * 6, -1), positions.direction_x, atol=1e-12)
+    np.testing.assert_allclose(
+        found.direction_x.to_numpy().reshape(N * 6, -1), positions.direction_x, rtol=0, atol=1e-12
+    )
     tokens = x.reshape(N, 6, 3), y.reshape(N, 6, 2)
     last = cca(*(array[:, -1] for array in tokens))
     xr.testing.assert_allclose(cca(*tokens, sequence="last").correlation, last.correlation)
@@ -528,7 +530,7 @@ def test_projection__is_idempotent_and_of_rank_k(method: Any, sizes: tuple[int, 
     found = projection(x, None if method == "pca" else y, k=k, method=method)
     size = 6 * int(np.prod(sizes))
     p = found.projector.to_numpy().reshape(size, size)
-    np.testing.assert_allclose(p @ p, p, atol=1e-12)
+    np.testing.assert_allclose(p @ p, p, rtol=0, atol=1e-12)
     assert np.linalg.matrix_rank(p) == k
     np.testing.assert_allclose(p, flat(found, "coefficients") @ found.reconstruction.to_numpy().reshape(k, -1))
     samples = translations(x) if sizes else x
@@ -542,20 +544,22 @@ def test_projection__reconstructs_by_least_squares() -> None:
     directions = cca(x, y).direction_x[:, :3].to_numpy()
     fitted = directions @ np.linalg.lstsq(directions, centred(x))[0]
     found = projection(x, y, k=3)
-    np.testing.assert_allclose(centred(x) @ found.projector.to_numpy(), fitted, atol=1e-11)
-    np.testing.assert_allclose((x - found["mean"].to_numpy()) @ found.coefficients.to_numpy(), directions, atol=1e-12)
+    np.testing.assert_allclose(centred(x) @ found.projector.to_numpy(), fitted, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(
+        (x - found["mean"].to_numpy()) @ found.coefficients.to_numpy(), directions, rtol=0, atol=1e-12
+    )
 
 
 def test_projection__onto_all_directions_changes_nothing() -> None:
     x, y = layers(4, 6)
     for method in ("cca", "pls"):
-        np.testing.assert_allclose(projection(x, y, k=4, method=method).projector, np.eye(4), atol=1e-12)
+        np.testing.assert_allclose(projection(x, y, k=4, method=method).projector, np.eye(4), rtol=0, atol=1e-12)
 
 
 def test_projection__of_a_dask_array() -> None:
     x, y = layers(4, 6)
     found = projection(da.from_array(x, chunks=30), da.from_array(y, chunks=17), k=2)
-    xr.testing.assert_allclose(found, projection(x, y, k=2), atol=1e-12)
+    xr.testing.assert_allclose(found, projection(x, y, k=2), rtol=0, atol=1e-12)
 
 
 # --- Dask and xarray -----------------------------------------------------------------------------------------------
@@ -579,7 +583,7 @@ def test_dask__gives_what_numpy_gives(call: Callable[..., xr.Dataset], sizes: tu
         if name == "axis":
             np.testing.assert_array_equal(found[name], variable)
         else:
-            np.testing.assert_allclose(found[name], variable, atol=1e-10)
+            np.testing.assert_allclose(found[name], variable, rtol=0, atol=1e-10)
 
 
 def test_dask__directions_are_lazy() -> None:
@@ -602,7 +606,7 @@ def test_dask__directions_are_lazy() -> None:
         with pytest.raises(AssertionError, match="computed"):
             one.compute()
     read.clear()
-    np.testing.assert_allclose(one.compute(), cca(x, y).direction_x[25:35, 0], atol=1e-12)
+    np.testing.assert_allclose(one.compute(), cca(x, y).direction_x[25:35, 0], rtol=0, atol=1e-12)
     assert read == [(1, 0)]
 
 
@@ -635,14 +639,14 @@ def test_dask__runs_on_a_cluster() -> None:
     x, y = layers(4, 3)
     with connect(workers=2, memory=2**30):
         found = cca(da.from_array(x, chunks=(13, 2)), da.from_array(y, chunks=(20, 3)))
-        xr.testing.assert_allclose(found.compute(), cca(x, y), atol=1e-12)
+        xr.testing.assert_allclose(found.compute(), cca(x, y), rtol=0, atol=1e-12)
 
 
 def test_dask__numpy_arrays_of_any_length_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = layers(4, 3, examples=500)
     expected = cca(x, y)
     monkeypatch.setattr("dask_svcca.engine.pairwise.CHUNK_BYTES", 0)
-    xr.testing.assert_allclose(cca(x, y), expected, atol=1e-12)
+    xr.testing.assert_allclose(cca(x, y), expected, rtol=0, atol=1e-12)
 
 
 def test_xarray__takes_named_dims_in_any_order_and_keeps_coordinates() -> None:

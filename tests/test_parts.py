@@ -114,7 +114,7 @@ def test_parts__make_what_one_task_makes(case: str, rows: int, tmp_path: Path, m
     assert set(found.variables) == set(whole.variables)
     for name in found.data_vars:
         if found[name].dtype.kind == "f":
-            np.testing.assert_allclose(found[name], whole[name], atol=1e-12, err_msg=str(name))
+            np.testing.assert_allclose(found[name], whole[name], rtol=0, atol=1e-12, err_msg=str(name))
         else:
             np.testing.assert_array_equal(found[name], whole[name], err_msg=str(name))
 
@@ -125,7 +125,7 @@ def test_parts__in_any_store() -> None:
     with dask.config.set(scheduler="synchronous"):
         found = dask_svcca.compare(make_zoo(MemoryStore(), arrays), MemoryStore(), precision="float64")
     assert np.isfinite(found.svcca).all()
-    np.testing.assert_allclose(np.diag(found.svcca), 1, atol=1e-12)
+    np.testing.assert_allclose(np.diag(found.svcca), 1, rtol=0, atol=1e-12)
 
 
 @pytest.mark.usefixtures("in_parts")
@@ -139,7 +139,7 @@ def test_parts__are_put_right_where_the_covariance_falls_short(tmp_path: Path) -
     run(graph, key_of(graph, "subspace"), done)
     assert done[key_of(graph, "correction")].value
     scores = zarr.open_array(tmp_path / "c" / "subspaces" / "net" / "step0" / "layer" / "scores", mode="r")[...]
-    np.testing.assert_allclose(scores.T @ scores, np.eye(12), atol=1e-9)
+    np.testing.assert_allclose(scores.T @ scores, np.eye(12), rtol=0, atol=1e-9)
 
 
 def not_finite(array: np.ndarray) -> np.ndarray:

@@ -94,8 +94,8 @@ def test_permutation_null__is_what_shuffled_examples_score(kind: Any) -> None:
     found = dask_svcca.permutation_null(store, PAIR, permutations=1, measures=ALL, seed=3)
     _, shuffled = compared([x, y[np.random.default_rng(3).permutation(N)]], **options)
     for name in ALL:
-        np.testing.assert_allclose(found[name], [value(whole, name)], atol=1e-9, err_msg=name)
-        np.testing.assert_allclose(found[f"{name}_null"], [[value(shuffled, name)]], atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(found[name], [value(whole, name)], rtol=0, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(found[f"{name}_null"], [[value(shuffled, name)]], rtol=0, atol=1e-9, err_msg=name)
 
 
 def test_permutation_null__finds_what_is_not_chance() -> None:
@@ -195,10 +195,10 @@ def test_jackknife__is_what_comparisons_of_the_other_examples_give(kind: Any) ->
     results = [without(layers, block, 2, **options) for block in range(2)]
     for name in ALL:
         expected = np.array([value(result, name) for result in results])
-        np.testing.assert_allclose(found[name], [value(whole, name)], atol=1e-9, err_msg=name)
-        np.testing.assert_allclose(found[f"{name}_jackknife"][0], expected, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(found[name], [value(whole, name)], rtol=0, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(found[f"{name}_jackknife"][0], expected, rtol=0, atol=1e-7, err_msg=name)
         error = np.sqrt(1 / 2 * np.square(expected - expected.mean()).sum())
-        np.testing.assert_allclose(found[f"{name}_stderr"], [error], atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(found[f"{name}_stderr"], [error], rtol=0, atol=1e-7, err_msg=name)
 
 
 def test_jackknife__of_scores_in_single_precision() -> None:
@@ -220,7 +220,7 @@ def test_jackknife__of_neurons_that_only_one_block_has() -> None:
     results = [without([x, y], block, 4, **options) for block in range(4)]
     for name in ALL:
         expected = [value(result, name) for result in results]
-        np.testing.assert_allclose(found[f"{name}_jackknife"][0], expected, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(found[f"{name}_jackknife"][0], expected, rtol=0, atol=1e-7, err_msg=name)
 
 
 def test_jackknife__of_kept_directions_alone_takes_them_as_given() -> None:
@@ -232,7 +232,7 @@ def test_jackknife__of_kept_directions_alone_takes_them_as_given() -> None:
         left, singular, _ = np.linalg.svd(layer - layer.mean(axis=0), full_matrices=False)
         projected.append(left[:, :rank] * singular[:rank])
     expected = [value(without(projected, block, 4, measures="svcca", variance=None), "svcca") for block in range(4)]
-    np.testing.assert_allclose(found.svcca_jackknife[0], expected, atol=1e-9)
+    np.testing.assert_allclose(found.svcca_jackknife[0], expected, rtol=0, atol=1e-9)
 
 
 def test_jackknife__is_the_standard_error() -> None:
