@@ -37,6 +37,10 @@ class InvalidActivationsError(DaskSvccaError, ValueError):
     """Activations that cannot be compared: not finite, constant, too few examples, or of an unexpected shape."""
 
 
+class UnreadableActivationsError(DaskSvccaError, OSError):
+    """Activations that are in the zoo and cannot be read, or are not those that were written."""
+
+
 class IncompatibleError(DaskSvccaError, ValueError):
     """A representation has no such reading: for example a DFT of an array without spatial axes."""
 

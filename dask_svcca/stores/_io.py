@@ -12,7 +12,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import zarr
 import zarr.errors
 from zarr.abc.store import Store
@@ -21,7 +20,6 @@ from zarr.storage import LocalStore, StorePath
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dask_svcca.kernels._types import InexactArray
 
 from dask_svcca.errors import StoreFormatError
 
@@ -137,45 +135,49 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
         stack.extend((Path(entry.path), f"{path}/{entry.name}".lstrip("/"), level + 1) for entry in entries)
 
 
-def read_scores(root: zarr.Group, path: str, chunk: int, out: Sequence[InexactArray]) -> None:
-    """Read one chunk of an uncompressed scores array, cut by direction, into buffers.
+def read_runs(file: str, wanted: Sequence[tuple[int, memoryview]]) -> None:
+    """Read runs of bytes of a file into buffers.
 
     Parameters
     ----------
-    root : zarr.Group
-    path : str
-        Of the array, below the root.
-    chunk : int
-        Index along samples.
-    out : sequence of (direction, sample)
-        Contiguous; together all directions, and each the whole chunk, so that rows behind the last sample become zero.
+    file : str
+    wanted : sequence of (int, memoryview)
+        Where a run begins, and the buffer that takes it. Runs that follow one another are read in one call.
+
+    Raises
+    ------
+    OSError
+        Where the file ends before.
     """
-    local = directory(root)
-    if local is not None:
-        # Text, for a tile reads tens of thousands of chunks, and Python never forgets a part of a Path.
-        descriptor = os.open(f"{local}/{path}/c/{chunk}/0", os.O_RDONLY)
-        try:
-            _read_into(descriptor, [part.data.cast("B") for part in out], path)
-        finally:
-            os.close(descriptor)
-        return
-    array = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")
-    length = out[0].shape[1]
-    rows = np.asarray(array[chunk * length : (chunk + 1) * length])
-    start = 0
-    for part in out:
-        part[:, : len(rows)] = rows[:, start : start + len(part)].T
-        part[:, len(rows) :] = 0
-        start += len(part)
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        for offset, views in _consecutive(wanted):
+            _read_into(descriptor, views, offset, file)
+    finally:
+        os.close(descriptor)
 
 
-def _read_into(descriptor: int, views: list[memoryview], path: str) -> None:
-    wanted = sum(view.nbytes for view in views)
-    offset = 0
+def _consecutive(wanted: Sequence[tuple[int, memoryview]]) -> Iterator[tuple[int, list[memoryview]]]:
+    """Buffers of runs that follow one another, and where the first of them begins."""
+    offset, end, views = 0, -1, list[memoryview]()
+    for start, view in wanted:
+        if start != end and views:
+            yield offset, views
+            views = []
+        if not views:
+            offset = start
+        views.append(view)
+        end = start + view.nbytes
+    if views:
+        yield offset, views
+
+
+def _read_into(descriptor: int, views: list[memoryview], offset: int, file: str) -> None:
+    wanted = offset + sum(view.nbytes for view in views)
     while views:
         count = os.preadv(descriptor, views[:_MOST_BUFFERS], offset)
         if count == 0:
-            raise OSError(f"a chunk of {path!r} has {offset} bytes where {wanted} were expected")
+            raise OSError(f"{file!r} has {offset} bytes where {wanted} were expected")
         offset += count
         while views and count >= views[0].nbytes:
             count -= views.pop(0).nbytes

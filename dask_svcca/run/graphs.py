@@ -1,4 +1,4 @@
-"""Runs task graphs on the scheduler of the user's choice, and tells how they go."""
+"""Dask graphs, run on the scheduler of the user's choice."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import distributed
 import threadpoolctl
 from dask.callbacks import Callback
 
-from dask_svcca.engine import _process
 from dask_svcca.errors import ClusterError
+from dask_svcca.tasks import single_blas_thread
 
 Graph: TypeAlias = Mapping[str, tuple[Any, ...]]
 OnDone: TypeAlias = Callable[[str, Any], None]
@@ -65,7 +65,7 @@ def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone) -> None:
 
 
 def _run_distributed(graph: Graph, keys: Sequence[str], on_done: OnDone, client: distributed.Client) -> None:
-    client.run(_process.single_blas_thread)
+    client.run(single_blas_thread)
     # The graph of ten thousand representations is 15 MB, and Dask would warn of it.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
         futures = client.get(dict(graph), list(keys), sync=False, retries=RETRIES)

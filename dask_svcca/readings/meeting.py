@@ -1,53 +1,18 @@
-"""How representations are read under the parameters of a comparison, and how two readings meet."""
+"""How two readings are brought together, or why they cannot be."""
 
 from __future__ import annotations
 
-import math
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dask_svcca.kernels.fourier import Grid, SharedFrequency, shared_frequencies
-from dask_svcca.kernels.readings import Reading
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from dask_svcca.plan.parameters import Parameters
-
-
-def choose_reading(dims: Sequence[str], shape: Sequence[int], parameters: Parameters) -> Reading:
-    """How a representation of these dims is read.
-
-    Parameters
-    ----------
-    dims : sequence of str
-        The first is ``example``, the last ``neuron`` or ``channel``.
-    shape : sequence of int
-    parameters : Parameters
-
-    Examples
-    --------
-    >>> from dask_svcca.plan.parameters import Parameters
-    >>> choose_reading(("example", "height", "width", "channel"), (100, 8, 8, 16), Parameters(conv="dft")).grid
-    (8, 8)
-    >>> choose_reading(("example", "neuron"), (100, 16), Parameters()).kind
-    'neurons'
-    """
-    sizes = tuple(shape[1:-1])
-    if not sizes:
-        return Reading("neurons")
-    if "token" in dims:
-        return Reading(parameters.sequence, sizes, positions=parameters.positions, mask=parameters.mask or "")
-    if parameters.conv == "positions":
-        size = parameters.spatial_size or ()
-        # A layer with another number of axes stays as it is, and has no samples in common with those resampled.
-        resampled = size if len(size) == len(sizes) else ()
-        return Reading("positions", sizes, positions=parameters.positions, resampled=resampled)
-    if math.prod(sizes) == 1:
-        # One position has one frequency: it is a dense layer.
-        return Reading("flatten", sizes)
-    return Reading(parameters.conv, sizes, grid=sizes if parameters.conv == "dft" else ())
+    from dask_svcca.kernels._types import BoolArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +37,7 @@ class Meeting:
 def meet(  # noqa: PLR0911 - one return a case, in the order they are told apart
     domain_a: str, grid_a: Grid, domain_b: str, grid_b: Grid, match: str
 ) -> Meeting | PairStatus:
-    """How two readings meet, or why they do not.
+    """How two readings are brought together, or why they cannot be.
 
     Parameters
     ----------
@@ -114,3 +79,33 @@ def divides(coarse: Grid, fine: Grid) -> bool:
     (True, False)
     """
     return len(coarse) == len(fine) and all(f % c == 0 for c, f in zip(coarse, fine, strict=True))
+
+
+def needed_folds(
+    grids: Sequence[Grid], asked: Callable[[list[int], list[int]], BoolArray]
+) -> dict[int, tuple[Grid, ...]]:
+    """Coarser grids that each representation is folded on.
+
+    Parameters
+    ----------
+    grids : sequence of tuple of int
+        Of each representation; empty for one that has none.
+    asked : callable
+        From two lists of representations, which of their pairs are to be compared, (first, second).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> needed_folds([(8, 8), (4, 4), ()], lambda a, b: np.ones((len(a), len(b)), dtype=bool))
+    {0: ((4, 4),)}
+    """
+    members: dict[Grid, list[int]] = {}
+    for index, grid in enumerate(grids):
+        members.setdefault(grid, []).append(index)
+    found: dict[int, tuple[Grid, ...]] = {}
+    for fine, coarse in itertools.permutations(filter(None, members), 2):
+        if divides(coarse, fine):
+            for index, partners in zip(members[fine], asked(members[fine], members[coarse]), strict=True):
+                if partners.any():
+                    found[index] = (*found.get(index, ()), coarse)
+    return found

@@ -1,4 +1,4 @@
-"""What a tile keeps of its pairs beside their measures: all correlations, or their mean at each frequency."""
+"""Details of pairs beside their measures, where they are asked for: all correlations, or their mean by frequency."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
     from dask_svcca.kernels.fourier import Grid, SharedFrequency
-    from dask_svcca.plan.readings import Meeting
-    from dask_svcca.stores.subspaces import SubspaceRecord
+    from dask_svcca.evaluate.basis import Basis
+    from dask_svcca.readings import Meeting
 
-Values = dict[str, "npt.NDArray[np.float32]"]
-"""By the name of what is kept, (a, b, ...)."""
+Details = dict[str, "npt.NDArray[np.float32]"]
+"""By name, (a, b, ...)."""
 
 
-class Keeper(Protocol):
+class TakesCorrelations(Protocol):
     """Takes correlations as they are found."""
 
     def add(self, a: IntArray, b: IntArray, correlations: FloatArray, frequency: SharedFrequency) -> None:
@@ -41,7 +41,7 @@ class Correlations:
     """All canonical correlations of each pair, into an array that is sorted by `finish` when all are there."""
 
     def __init__(
-        self, values: npt.NDArray[np.float32], todo: BoolArray, ranks_a: FloatArray, ranks_b: FloatArray
+        self, values: npt.NDArray[np.float32], todo: BoolArray, ranks_a: IntArray, ranks_b: IntArray
     ) -> None:
         self._values = values
         self._filled = np.zeros(todo.shape, dtype=np.int64)
@@ -64,16 +64,16 @@ class FrequencyMeans:
         self,
         values: npt.NDArray[np.float32],
         todo: BoolArray,
-        records_a: Mapping[int, SubspaceRecord],
-        records_b: Mapping[int, SubspaceRecord],
+        bases_a: Mapping[int, Basis],
+        bases_b: Mapping[int, Basis],
         meeting: Meeting,
     ) -> None:
         self._values = values
         self._places: dict[SharedFrequency, tuple[IntArray, IntArray]] = {}
-        grid_a, grid_b = (next(iter(records.values())).grid for records in (records_a, records_b))
+        grid_a, grid_b = (next(iter(bases.values())).grid for bases in (bases_a, bases_b))
         if len(grid_a) != 2 or len(grid_b) != 2:
             return
-        keeps_a, keeps_b = _keeps(records_a, todo.shape[0], grid_a), _keeps(records_b, todo.shape[1], grid_b)
+        keeps_a, keeps_b = _keeps(bases_a, todo.shape[0], grid_a), _keeps(bases_b, todo.shape[1], grid_b)
         for shared, frequencies in zip(meeting.shared, plane_frequencies(grid_a, grid_b), strict=True):
             y, x = (frequencies + np.array(values.shape[2:]) // 2).T
             self._places[shared] = y, x
@@ -87,28 +87,28 @@ class FrequencyMeans:
             self._values[a[:, np.newaxis], b[:, np.newaxis], y, x] = correlations.mean(axis=1)[:, np.newaxis]
 
 
-def _keeps(records: Mapping[int, SubspaceRecord], count: int, grid: Grid) -> BoolArray:
+def _keeps(bases: Mapping[int, Basis], count: int, grid: Grid) -> BoolArray:
     """Which members keep directions at which frequency of the half plane, (member, frequency)."""
     keeps = np.zeros((count, len(half_plane(grid).multiplicity)), dtype=np.bool_)
-    for member, record in records.items():
-        keeps[member, [block.index for block in record.blocks if block.kept]] = True
+    for member, basis in bases.items():
+        keeps[member, basis.block[basis.kept]] = True
     return keeps
 
 
-def nothing_kept(shape: tuple[int, ...], sizes: Mapping[str, tuple[int, ...]]) -> Values:
-    """Arrays for what is kept of the pairs of a tile."""
+def no_details(shape: tuple[int, ...], sizes: Mapping[str, tuple[int, ...]]) -> Details:
+    """Arrays for the details of pairs, none there yet."""
     return {name: np.full((*shape, *size), np.nan, dtype=np.float32) for name, size in sizes.items()}
 
 
-def finish(kept: Values, *, diagonal: bool) -> None:
+def finish_details(details: Details, *, diagonal: bool) -> None:
     """Sort correlations, and of a tile on the diagonal copy the upper triangle to the lower."""
-    if "correlations" in kept:
-        values = kept["correlations"]
+    if "correlations" in details:
+        values = details["correlations"]
         # Descending, what is not there behind.
         np.negative(values, out=values)
         values.sort(axis=-1)
         np.negative(values, out=values)
     if diagonal:
-        for values in kept.values():
+        for values in details.values():
             for row in range(1, len(values)):
                 values[row, :row] = values[:row, row]

@@ -1,29 +1,26 @@
-"""How large what a comparison keeps of every pair can be."""
+"""How large the details of a pair can be that a comparison keeps beside its measures."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from dask_svcca.variables import KEPT_VARIABLES
+from dask_svcca.variables import DETAIL_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dask_svcca.kernels.readings import Reading
+    from dask_svcca.readings import Reading
 
-KEPT_BYTES = 32 * 2**20
-"""What tiles are made small enough for, in what they keep of their pairs."""
-
-COPIES = 5
-"""How often a tile holds what it keeps: as it is, turned, merged with what the store has, and as it is written."""
+DETAIL_BYTES = 32 * 2**20
+"""What tiles are made small enough for, in the details of their pairs."""
 
 Sizes = dict[str, tuple[int, ...]]
-"""By the name of what is kept, sizes of the dims of its variable behind those of the pair."""
+"""By name, sizes of the dims of a detail's variable behind those of the pair."""
 
 
-def kept_sizes(keep: Sequence[str], readings: Sequence[Reading], shapes: Sequence[Sequence[int]]) -> Sizes:
-    """Sizes that hold what is kept of any pair of these representations.
+def detail_sizes(keep: Sequence[str], readings: Sequence[Reading], shapes: Sequence[Sequence[int]]) -> Sizes:
+    """Sizes that hold the details of any pair of these representations.
 
     Parameters
     ----------
@@ -40,9 +37,9 @@ def kept_sizes(keep: Sequence[str], readings: Sequence[Reading], shapes: Sequenc
 
     Examples
     --------
-    >>> from dask_svcca.kernels.readings import Reading
-    >>> layers = [Reading("neurons"), Reading("dft", (8, 4), grid=(8, 4))]
-    >>> kept_sizes(("correlations", "frequencies"), layers, [(50, 64), (50, 8, 4, 3)])
+    >>> from dask_svcca.readings import Fourier, Neurons
+    >>> layers = [Neurons(), Fourier.of((8, 4))]
+    >>> detail_sizes(("correlations", "frequencies"), layers, [(50, 64), (50, 8, 4, 3)])
     {'correlations': (96,), 'frequencies': (8, 4)}
     """
     sizes: Sizes = {}
@@ -59,19 +56,19 @@ def kept_sizes(keep: Sequence[str], readings: Sequence[Reading], shapes: Sequenc
 
 
 def pair_bytes(sizes: Mapping[str, tuple[int, ...]]) -> int:
-    """Bytes kept of one pair.
+    """Bytes of the details of one pair.
 
     Examples
     --------
     >>> pair_bytes({"correlations": (100,), "frequencies": (8, 8)})
     656
     """
-    itemsizes = {name: int(variable.dtype.removeprefix("float")) // 8 for name, variable in KEPT_VARIABLES.items()}
+    itemsizes = {name: int(variable.dtype.removeprefix("float")) // 8 for name, variable in DETAIL_VARIABLES.items()}
     return sum(math.prod(size) * itemsizes[name] for name, size in sizes.items())
 
 
 def smaller_tile(tile: int, sizes: Mapping[str, tuple[int, ...]]) -> int:
-    """Side of a tile that keeps no more than `KEPT_BYTES` of its pairs, if a single one does not.
+    """Side of a tile with no more than `DETAIL_BYTES` of details, if a single pair has not.
 
     Examples
     --------
@@ -79,5 +76,5 @@ def smaller_tile(tile: int, sizes: Mapping[str, tuple[int, ...]]) -> int:
     (16, 1)
     """
     own = pair_bytes(sizes)
-    side = min(tile, max(1, math.isqrt(KEPT_BYTES // own))) if own else tile
+    side = min(tile, max(1, math.isqrt(DETAIL_BYTES // own))) if own else tile
     return side - side % 8 if side > 8 else side

@@ -1,0 +1,15 @@
+"""The one place where a pair becomes a number: couplings and spectra in, values out."""
+
+from dask_svcca.evaluate.basis import Basis, MemberBlock
+from dask_svcca.evaluate.details import Details, finish_details, no_details
+from dask_svcca.evaluate.evaluation import Evaluation, Values
+
+__all__ = [
+    "Basis",
+    "Details",
+    "Evaluation",
+    "MemberBlock",
+    "Values",
+    "finish_details",
+    "no_details",
+]

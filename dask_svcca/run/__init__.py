@@ -1,0 +1,1 @@
+"""Runs plans, on the scheduler of the user's choice."""
