@@ -424,7 +424,7 @@ def _plan(
     plan = make_plan(
         representations=frame_of(entries),
         paths=[entry.name.path for entry in entries],
-        rows_per_chunk=[entry.rows for entry in entries],
+        rows_per_chunk=[entry.chunk_examples for entry in entries],
         selected=selected.to_numpy(),
         status=status,
         ready=ready,
@@ -462,7 +462,7 @@ def _departed(comparison: ComparisonStore, labels: set[str]) -> dict[str, Repres
                 dims=("example", "neuron"),
                 shape=(int(comparison.root.attrs["n_examples"]), max(1, int(neurons))),  # type: ignore[arg-type]
                 dtype=np.dtype(np.float32),
-                rows=1,
+                chunk_examples=1,
                 step=None if np.isnan(step) else float(step),
                 depth=None if np.isnan(depth) else float(depth),
                 digest=str(digest),
