@@ -42,7 +42,7 @@ def canonical_dims(dims: Sequence[str] | None, shape: Sequence[int], label: str)
         Names of the axes as they come; None for `DEFAULT_DIMS`.
     shape : sequence of int
     label : str
-        Of the representation, for messages.
+        The name of the representation in messages.
 
     Returns
     -------

@@ -297,12 +297,12 @@ def test_representations__are_in_the_order_of_training_and_depth(zoo: Zoo) -> No
 
 def test_entries__are_what_a_new_look_finds(zoo: Zoo) -> None:
     rng = np.random.default_rng(0)
-    names = [(f"net{i % 3}", f"step{i % 5}", f"layer{i % 7}") for i in range(40)]
-    for index in rng.permutation(len(names)):
-        # Some are there already, and some of those move to another place.
+    names = [(f"net{i % 2}", f"step{i % 3}", f"layer{i % 5}") for i in range(30)]
+    for index in rng.integers(len(names), size=60):
+        # Some are there already, and move to another place.
         zoo.write(*names[index], X[:, :2], step=float(rng.integers(3)), depth=float(rng.integers(3)), overwrite=True)
         assert zoo.entries() == dask_svcca.open_zoo(zoo.root.store_path).entries()
-    assert {item.label for item in zoo.entries()} == set(zoo.representations.index) == set(map("/".join, names))
+    assert {item.label for item in zoo.entries()} == set(zoo.representations.index) <= set(map("/".join, names))
     assert all(item.path == item.label for item in zoo.entries())
 
 

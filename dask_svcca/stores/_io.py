@@ -129,7 +129,7 @@ def _open_group(store: StoreLike, *, mode: str) -> zarr.Group:
     with _accessing(store):
         folder = _local_folder(store)
         if folder is not None:
-            # Asked before zarr is: it takes a folder that may not be entered for one that is not there.
+            # zarr may take a folder that must not be entered for one that is not there.
             (folder / "zarr.json").stat()
         # What was consolidated may be older than what is there.
         return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def _local_folder(store: StoreLike) -> Path | None:
 
 @contextmanager
 def _accessing(place: object) -> Iterator[None]:
-    """Say what could not be read: an error that is not "there is nothing" must not pass for it."""
+    """Raise `StoreAccessError` for an error of the system, unless it says that there is nothing."""
     try:
         yield
     except (*_ABSENT, FileExistsError, StoreAccessError):
@@ -236,7 +236,7 @@ def read_scores(root: zarr.Group, path: str, chunk: int, out: Sequence[InexactAr
     ----------
     root : zarr.Group
     path : str
-        Of the array, below the root.
+        Where the array lies, below the root.
     chunk : int
         Index along samples.
     out : sequence of (direction, sample)

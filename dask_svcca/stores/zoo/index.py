@@ -36,7 +36,7 @@ class Representation:
     step, depth : float or None
         Order of the checkpoint in training, and of the layer in the network.
     digest : str
-        Of the stored values.
+        Tells whether the stored values changed: see `chunk_digest`.
     """
 
     name: RepresentationName

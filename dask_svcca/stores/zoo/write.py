@@ -107,7 +107,7 @@ class Writer:
     first : Batch
         What the others must be like. It is not written yet.
     examples : int
-        Of the zoo.
+        How many the zoo has.
     options : WriteOptions
 
     Attributes
