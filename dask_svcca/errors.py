@@ -10,7 +10,11 @@ class DaskSvccaError(Exception):
 
 
 class StoreFormatError(DaskSvccaError):
-    """A store is not a zoo or a comparison of ours, or was written by a newer version."""
+    """A store is not a zoo or a comparison of ours, or was written by another version."""
+
+
+class StoreAccessError(DaskSvccaError, OSError):
+    """Whether a store is there, or what is in it, cannot be read: missing rights, a disk or a network that fails."""
 
 
 class RepresentationExistsError(DaskSvccaError):

@@ -20,6 +20,7 @@ PACKAGE = ROOT / "dask_svcca"
 # From the bottom. A module imports from its own part and from lower layers: not from a neighbour, not upwards.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
+    frozenset({"dims"}),
     frozenset({"kernels"}),
     frozenset({"variables"}),  # how a measure declares what it yields
     frozenset({"measures"}),
