@@ -8,7 +8,8 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from pairwise_oracles import layers
+import xarray as xr
+from pairwise_oracles import N, layers
 
 from dask_svcca import cca, pca, projection
 from dask_svcca.errors import MemoryLimitError
@@ -50,3 +51,14 @@ def test_errors__results_larger_than_memory(monkeypatch: pytest.MonkeyPatch) -> 
         pca(x)
     with pytest.raises(MemoryLimitError, match="a projector of 1024 x 1024 neurons"):
         projection(x, k=3, method="pca")
+
+
+def test_coordinates__are_of_both_arrays_and_first_of_x() -> None:
+    arrays = []
+    for array, label, extra in zip(layers(3, 2), ("from x", "from y"), ("only_x", "only_y"), strict=True):
+        coords = {name: ("example", np.full(N, label)) for name in ("label", extra)}
+        arrays.append(xr.DataArray(array, dims=("example", "neuron"), coords=coords))
+    found = cca(*arrays)
+    assert set(found.label.to_numpy()) == {"from x"}
+    assert set(found.only_x.to_numpy()) == {"from x"}
+    assert set(found.only_y.to_numpy()) == {"from y"}
