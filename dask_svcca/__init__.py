@@ -7,8 +7,8 @@ from dask_svcca.analysis.identification import layer_identification
 from dask_svcca.analysis.significance import jackknife, permutation_null
 from dask_svcca.capture.torch import capture_torch
 from dask_svcca.engine.compare import compare
-from dask_svcca.engine.pairwise import cca, pca, pls, projection
 from dask_svcca.measures import register_measure
+from dask_svcca.pairwise import cca, pca, pls, projection
 from dask_svcca.stores.comparison import open_comparison
 from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
 

@@ -1,10 +1,10 @@
-"""Frequencies of two arrays side by side, and directions from frequencies back to activations."""
+"""Frequencies of two arrays paired and put side by side, and directions as linear maps of activations."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -12,13 +12,18 @@ import numpy as np
 from dask_svcca.kernels.fourier import half_plane
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid, SharedFrequency
     from dask_svcca.kernels.readings import Reading
 
-Kind: TypeAlias = Literal["real", "pair", "complex"]
+Kind: TypeAlias = Literal["real", "double", "complex"]
+"""What a component of two paired frequencies is.
+
+``real``: one component. ``double``: two real ones, a cosine and a sine, for a frequency and its conjugate.
+``complex``: one whose frequency is its own conjugate in one array alone, at the edge of a cropped grid.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,66 +32,67 @@ class Member:
 
     Attributes
     ----------
-    side : int
-        Which array.
+    array : int
+        Which array, 0 or 1.
     frequency : int
         Position in its half plane.
     conjugate : bool
         Whether it stands in its block as its conjugate.
     """
 
-    side: int
+    array: int
     frequency: int
     conjugate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Meet:
-    """Frequencies that are compared, one of either array.
+class Pairing:
+    """Two frequencies that are compared, one of either array.
 
     Attributes
     ----------
     a, b : Member
-        Of one array alone, the same twice.
+        The same twice where there is one array.
     multiplicity : int
         How often their components count.
-    turned : bool
-        Whether directions are conjugated. Where one frequency meets two, its directions in the one are those of the
-        frequency, in the other those of its conjugate: over all translations, they are uncorrelated.
+    conjugated : bool
+        Whether directions are conjugated. Where one frequency is paired with two, its directions in the first pairing
+        are those of the frequency, and in the second those of its conjugate: over all translations, they are
+        uncorrelated.
     """
 
     a: Member
     b: Member
     multiplicity: int
-    turned: bool = False
+    conjugated: bool = False
 
     @property
     def members(self) -> tuple[Member, Member]:
-        """As the directions have them."""
-        if not self.turned:
+        """Both members as the directions have them: conjugated where directions are."""
+        if not self.conjugated:
             return self.a, self.b
         return replace(self.a, conjugate=not self.a.conjugate), replace(self.b, conjugate=not self.b.conjugate)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Frequencies side by side in blocks, so that those that meet have samples in common.
+    """Frequencies side by side in blocks, so that those that are compared have samples in common.
 
     Attributes
     ----------
     readings : tuple of Reading
-        Of the arrays.
+        One an array.
     neurons : tuple of int
-        Of a frequency of each.
+        Neurons of one frequency, by array.
     blocks : tuple of tuple of Member
         Every frequency of every array is in one block; the zero frequency is in the first.
-    meetings : tuple of Meet
+    pairings : tuple of Pairing
     """
 
     readings: tuple[Reading, ...]
     neurons: tuple[int, ...]
     blocks: tuple[tuple[Member, ...], ...]
-    meetings: tuple[Meet, ...]
+    pairings: tuple[Pairing, ...]
 
     def read(self, arrays: Sequence[FloatArray]) -> list[InexactArray]:
         """Samples of each block, (sample, neuron): neurons of its members side by side.
@@ -98,37 +104,45 @@ class Layout:
         """
         samples = [reading(array) for reading, array in zip(self.readings, arrays, strict=True)]
         return [
-            np.hstack([frequency_of(samples[member.side], self.readings[member.side], member) for member in block])
+            np.hstack([frequency_of(samples[member.array], self.readings[member.array], member) for member in block])
             for block in self.blocks
         ]
 
     def split(self, rows: Sequence[InexactArray]) -> list[dict[Member, InexactArray]]:
-        """Of each array, the columns of its members; the other way round.
+        """Columns of each member, by array: the inverse of putting them side by side.
 
         Parameters
         ----------
         rows : sequence of (row, neuron)
             By block.
         """
-        found: list[dict[Member, InexactArray]] = [{} for _ in self.readings]
+        columns: list[dict[Member, InexactArray]] = [{} for _ in self.readings]
         for block, stacked in zip(self.blocks, rows, strict=True):
             start = 0
             for member in block:
-                stop = start + self.neurons[member.side]
-                found[member.side][member] = stacked[:, start:stop]
+                stop = start + self.neurons[member.array]
+                columns[member.array][member] = stacked[:, start:stop]
                 start = stop
-        return found
+        return columns
 
-    def kind(self, met: Meet) -> Kind:
-        """What a component of two members is.
-
-        A ``pair`` stands for two real ones, a cosine and a sine. ``complex`` are those of a frequency that is its own
-        conjugate in one array alone: at the edge of a cropped grid.
-        """
-        if met.multiplicity == 2:
-            return "pair"
-        own = (self.readings[member.side].multiplicity[member.frequency] == 1 for member in (met.a, met.b))
+    def kind(self, pairing: Pairing) -> Kind:
+        """What a component of two paired frequencies is."""
+        if pairing.multiplicity == 2:
+            return "double"
+        members = (pairing.a, pairing.b)
+        own = (self.readings[member.array].multiplicity[member.frequency] == 1 for member in members)
         return "real" if all(own) else "complex"
+
+
+def copies(kind: Kind) -> int:
+    """How many components one of this kind stands for.
+
+    Examples
+    --------
+    >>> copies("double"), copies("complex")
+    (2, 1)
+    """
+    return 2 if kind == "double" else 1
 
 
 def frequency_of(samples: InexactArray, reading: Reading, member: Member) -> InexactArray:
@@ -153,23 +167,23 @@ def signed_frequency(grid: Grid, member: Member) -> IntArray:
 
 
 def lay_out(readings: tuple[Reading, ...], neurons: tuple[int, ...], shared: Sequence[SharedFrequency]) -> Layout:
-    """Layout of one array, or of two that meet at some frequencies.
+    """Layout of one array, or of two that are compared at some frequencies.
 
     Parameters
     ----------
     readings : tuple of Reading
     neurons : tuple of int
-        Of a frequency of each.
+        Neurons of one frequency, by array.
     shared : sequence of SharedFrequency
-        The zero frequency foremost. Of no consequence for one array.
+        The zero frequency foremost. Not used for one array.
 
     Examples
     --------
     >>> from dask_svcca.kernels.fourier import shared_frequencies
     >>> from dask_svcca.kernels.readings import Reading
     >>> fine, coarse = (Reading("dft", (size,), (size,)) for size in (3, 1))
-    >>> found = lay_out((fine, coarse), (5, 5), shared_frequencies((3,), (1,)))
-    >>> [[(member.side, member.frequency) for member in block] for block in found.blocks]
+    >>> layout = lay_out((fine, coarse), (5, 5), shared_frequencies((3,), (1,)))
+    >>> [[(member.array, member.frequency) for member in block] for block in layout.blocks]
     [[(0, 0), (1, 0)], [(0, 1)]]
     """
     blocks: list[list[Member]] = []
@@ -179,13 +193,13 @@ def lay_out(readings: tuple[Reading, ...], neurons: tuple[int, ...], shared: Seq
         if block == len(blocks):
             blocks.append([])
         blocks[block].append(member)
-        places[member.side, member.frequency] = block, member
+        places[member.array, member.frequency] = block, member
         return member
 
-    meetings = []
+    pairings = []
     for one in shared if len(readings) == 2 else ():
-        # At the edge of a cropped grid one frequency meets two: they form one block.
-        turned = (0, one.a) in places or (1, one.b) in places
+        # At the edge of a cropped grid one frequency is paired with two: they form one block.
+        conjugated = (0, one.a) in places or (1, one.b) in places
         if (0, one.a) in places:
             block, a = places[0, one.a]
             b = place(Member(1, one.b, a.conjugate != one.conjugate), block)
@@ -195,14 +209,14 @@ def lay_out(readings: tuple[Reading, ...], neurons: tuple[int, ...], shared: Seq
         else:
             a = place(Member(0, one.a), len(blocks))
             b = place(Member(1, one.b, one.conjugate), len(blocks) - 1)
-        meetings.append(Meet(a, b, one.multiplicity, turned))
-    for side, reading in enumerate(readings):
+        pairings.append(Pairing(a, b, one.multiplicity, conjugated))
+    for array, reading in enumerate(readings):
         for frequency, multiplicity in enumerate(reading.multiplicity):
-            if (side, frequency) not in places:
-                member = place(Member(side, frequency), len(blocks))
+            if (array, frequency) not in places:
+                member = place(Member(array, frequency), len(blocks))
                 if len(readings) == 1:
-                    meetings.append(Meet(member, member, int(multiplicity)))
-    return Layout(readings, neurons, tuple(map(tuple, blocks)), tuple(meetings))
+                    pairings.append(Pairing(member, member, int(multiplicity)))
+    return Layout(readings, neurons, tuple(map(tuple, blocks)), tuple(pairings))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,11 +227,11 @@ class Filters:
     ----------
     reading : Reading
     mean : (neuron,)
-        Of the first block.
+        Means at the zero frequency.
     parts : tuple of (Member, Kind, (neuron, component) array)
         Coefficients by frequency.
     order : (component,)
-        Which of all components, a pair being two, come in which order.
+        Which of all components, a double one being two, come in which order.
     """
 
     reading: Reading
@@ -229,10 +243,6 @@ class Filters:
     def dtype(self) -> np.dtype[Any]:
         """Complex only if a part is."""
         return np.dtype(np.complex128 if any(kind == "complex" for _, kind, _ in self.parts) else np.float64)
-
-    def first(self, count: int) -> Filters:
-        """The leading components alone."""
-        return replace(self, order=self.order[:count])
 
     def __call__(self, activations: FloatArray) -> InexactArray:
         """Directions of one chunk.
@@ -247,36 +257,36 @@ class Filters:
             (example, *sizes, component) where positions are samples.
         """
         samples = self.reading(activations)
-        found = np.empty((len(samples), len(self.order)), dtype=self.dtype)
+        directions = np.empty((len(samples), len(self.order)), dtype=self.dtype)
         for member, kind, coefficients, chosen, places in self._columns():
             part = frequency_of(samples, self.reading, member)
             part = part - self.mean if member.frequency == 0 else part
-            found[:, places] = _expand(part @ coefficients, kind)[:, chosen]
+            directions[:, places] = _expand(part @ coefficients, kind)[:, chosen]
         shape = (len(activations), *self.reading.sizes) if self.reading.kind == "positions" else (len(activations),)
-        return found.reshape(*shape, len(self.order))
+        return directions.reshape(*shape, len(self.order))
 
     def coefficients(self) -> InexactArray:
-        """From activations less their mean to directions, (*neuron axes, component).
+        """Weights from activations less their mean to directions, (*neuron axes, component).
 
         Neuron axes are those of the activations where positions are neurons of their own (``dft``, ``flatten``), else
         the last alone.
         """
-        found = np.empty((*self.neuron_mean().shape, len(self.order)), dtype=self.dtype)
+        weights = np.empty((*self.neuron_mean().shape, len(self.order)), dtype=self.dtype)
         for member, kind, coefficients, chosen, places in self._columns():
-            found[..., places] = _expand(self._at_positions(coefficients, member), kind)[..., chosen]
-        return found
+            weights[..., places] = _expand(self._at_positions(coefficients, member), kind)[..., chosen]
+        return weights
 
     def _columns(self) -> Iterator[tuple[Member, Kind, InexactArray, IntArray, IntArray]]:
-        """Of each part the components that are in order, which of them once expanded, and their places in order."""
+        """Each part's components that are in order, which of them once expanded, and their places in order."""
         start = 0
         for member, kind, coefficients in self.parts:
-            copies = 2 if kind == "pair" else 1
-            stop = start + copies * coefficients.shape[1]
+            times = copies(kind)
+            stop = start + times * coefficients.shape[1]
             places = np.flatnonzero((self.order >= start) & (self.order < stop))
-            component, copy = np.divmod(self.order[places] - start, copies)
+            component, copy = np.divmod(self.order[places] - start, times)
             wanted, index = np.unique(component, return_inverse=True)
             if len(places):
-                yield member, kind, coefficients[:, wanted], index * copies + copy, places
+                yield member, kind, coefficients[:, wanted], index * times + copy, places
             start = stop
 
     def neuron_mean(self) -> FloatArray:
@@ -289,37 +299,54 @@ class Filters:
         if not reading.grid:
             sizes = reading.sizes if reading.kind == "flatten" else ()
             return coefficients.reshape(*sizes, -1, count)
-        waves = _wave(reading.grid, member.frequency)
-        waves = waves.conj() if member.conjugate else waves
-        spread = np.multiply.outer(waves, coefficients)
+        frequency_wave = _half_plane_wave(reading.grid, member.frequency)
+        frequency_wave = frequency_wave.conj() if member.conjugate else frequency_wave
+        spread = np.multiply.outer(frequency_wave, coefficients)
         return _unfold(spread, reading.sizes, reading.grid)
 
 
 def _expand(values: InexactArray, kind: Kind) -> InexactArray:
-    """A pair as a cosine and a sine, along the last axis; real ones without the imaginary part that is all zeros."""
-    if kind == "pair":
+    """A double one as a cosine and a sine, along the last axis; a real one without its imaginary part of zeros."""
+    if kind == "double":
         both = np.stack([values.real, values.imag], axis=-1) * math.sqrt(2)
         return both.reshape(*values.shape[:-1], -1)
     return values.real if kind == "real" else values
 
 
+def wave(grid: Grid, frequency: Iterable[int]) -> InexactArray:
+    """What the unitary DFT multiplies each position by.
+
+    Parameters
+    ----------
+    grid : tuple of int
+    frequency : (axes,)
+        Cycles over the whole of each axis.
+
+    Returns
+    -------
+    (*grid)
+        Complex, of length 1.
+
+    Examples
+    --------
+    >>> wave((2,), [1]).real.round(3)
+    array([ 0.707, -0.707])
+    """
+    by_axis = [np.arange(size) * int(step) / size for size, step in zip(grid, frequency, strict=True)]
+    cycles = reduce(np.add.outer, by_axis, np.zeros(()))
+    return np.asarray(np.exp(-2j * np.pi * cycles) / math.sqrt(math.prod(grid)))
+
+
 @lru_cache(maxsize=64)
-def _wave(grid: Grid, frequency: int) -> InexactArray:
-    """What the unitary DFT multiplies each position by; real where the frequency is its own conjugate."""
+def _half_plane_wave(grid: Grid, frequency: int) -> InexactArray:
+    """The wave at a place of the half plane; real where the frequency is its own conjugate."""
     plane = half_plane(grid)
-    cycles = sum(
-        (
-            np.expand_dims(np.arange(size) * step / size, tuple(other for other in range(len(grid)) if other != axis))
-            for axis, (size, step) in enumerate(zip(grid, plane.frequency[frequency], strict=True))
-        ),
-        start=np.zeros(grid),
-    )
-    wave = np.exp(-2j * np.pi * cycles) / math.sqrt(math.prod(grid))
-    return wave.real if plane.multiplicity[frequency] == 1 else wave
+    values = wave(grid, plane.frequency[frequency])
+    return values.real if plane.multiplicity[frequency] == 1 else values
 
 
 def _unfold(values: InexactArray, sizes: Grid, grid: Grid) -> InexactArray:
-    """From cells of a coarser grid and their phases back to positions: the inverse of `fourier.fold`.
+    """Positions from the cells of a coarser grid and their phases: the inverse of `fourier.fold`.
 
     Parameters
     ----------
