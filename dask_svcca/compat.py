@@ -93,7 +93,7 @@ import scipy.fft
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
 from dask_svcca.kernels.directions import canonical_directions, principal_directions, relative_precision
 from dask_svcca.kernels.factors import compress, factor
-from dask_svcca.kernels.layout import wave
+from dask_svcca.kernels.fourier import wave
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -69,5 +69,9 @@ class CaptureError(DaskSvccaError, ValueError):
     """Activations cannot be captured: a model, a file of inputs, or the two together, are not what capture needs."""
 
 
+class MissingPackageError(DaskSvccaError, ImportError):
+    """An optional package is not there, or cannot be imported; the message names the extra that brings it."""
+
+
 class ClusterError(DaskSvccaError):
     """No scheduler answers, a local cluster cannot have what was asked of it, or workers die of a task."""

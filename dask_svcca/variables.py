@@ -85,6 +85,7 @@ REPRESENTATION_VARIABLES: Final = (
     Variable("rank", "representation", "int64", -1, "directions kept by the variance threshold, with multiplicities"),
     Variable("variance_kept", "representation", "float64", np.nan, "share of the variance in the kept directions", "1"),
     Variable("digest", "representation", "string", "", "digest of the activations compared"),
+    Variable("subspace", "representation", "string", "", "what its subspace is known by: digest and reading"),
     Variable(
         "problem", "representation", "string", "", "why this representation could not be compared; empty if it was"
     ),

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.dims import as_dims, dims_of
+from dask_svcca.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -45,11 +46,17 @@ class CaptureReport:
 
 
 def require(package: str, extra: str) -> Any:
-    """Import an optional package, or say which extra brings it."""
+    """Import an optional package.
+
+    Raises
+    ------
+    MissingPackageError
+        Where it cannot be imported, naming the extra that brings it.
+    """
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"capturing needs the package {package!r}, which cannot be imported ({error}); "
             f"pip install 'dask-svcca[{extra}]'"
         ) from error

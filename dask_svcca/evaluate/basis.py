@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from dask_svcca.kernels.subspace import blocks_of
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
     from dask_svcca.kernels.fourier import Grid
+    from dask_svcca.readings import Meeting
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +98,22 @@ class Basis:
             if count:
                 found.append(MemberBlock(member, index, columns.start, count, kept))
         return found
+
+
+def direction_weights(basis: Basis, meeting: Meeting, side: Literal["a", "b"]) -> FloatArray:
+    """How often each direction counts, (direction,): in the whole layer, or at the frequencies that both have.
+
+    Where layers were cropped, means divide by what was compared.
+    """
+    return block_weights(basis.grid, meeting, side)[basis.block].astype(np.float64)
+
+
+def block_weights(grid: Grid, meeting: Meeting, side: Literal["a", "b"]) -> IntArray:
+    """The same of each block, (block,)."""
+    multiplicity = half_plane(grid).multiplicity
+    if not meeting.cropped:
+        return multiplicity
+    times = np.zeros_like(multiplicity)
+    for frequency in meeting.shared:
+        times[getattr(frequency, side)] += frequency.multiplicity
+    return times

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from dask_svcca.evaluate.basis import block_weights, direction_weights
 from dask_svcca.evaluate.details import Correlations, FrequencyMeans
 from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.kernels.pairs import PairStack, Side
@@ -317,14 +318,8 @@ class _Group:
         self._multiplicity = half_plane(first.grid).multiplicity
         self.grid, self.samples = first.grid, first.samples
         self.neurons = max(basis.neurons for basis in bases.values())
-        # Means divide by the whole layer, or by the frequencies compared where some were cropped.
-        times = self._multiplicity
-        if meeting.cropped:
-            times = np.zeros_like(times)
-            for frequency in meeting.shared:
-                times[getattr(frequency, side)] += frequency.multiplicity
-        self.weights = {member: times[basis.block].astype(np.float64) for member, basis in bases.items()}
-        self._times = times
+        self._times = block_weights(self.grid, meeting, side)
+        self.weights = {member: direction_weights(basis, meeting, side) for member, basis in bases.items()}
         self._counts: dict[_Directions, IntArray] = {}
         self._totals: dict[tuple[_Directions, Own], tuple[FloatArray, FloatArray, FloatArray]] = {}
         self._loadings: dict[int, InexactArray] = {}

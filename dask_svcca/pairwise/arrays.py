@@ -12,15 +12,15 @@ import xarray as xr
 
 from dask_svcca.errors import IncompatibleError, InvalidActivationsError, MismatchedExamplesError
 from dask_svcca.kernels.directions import relative_precision
-from dask_svcca.plan.readings import Meeting, choose_reading, meet
-from dask_svcca.stores.zoo import DEFAULT_DIMS
+from dask_svcca.readings import Fourier, Meeting, choose_reading, meet
+from dask_svcca.dims import DEFAULT_DIMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from dask_svcca.kernels.readings import Reading
+    from dask_svcca.readings import Reading
     from dask_svcca.plan.parameters import Parameters
 
 Array: TypeAlias = Any
@@ -80,13 +80,13 @@ class InputArray:
     @property
     def coefficient_dims(self) -> tuple[str, ...]:
         """Dims of the neurons that coefficients belong to."""
-        by_position = self.reading.kind in {"flatten", "dft"}
+        by_position = self.reading.positions_as == "neurons"
         return (*self.spatial_dims, self.neuron_dim) if by_position else (self.neuron_dim,)
 
     @property
     def sample_dims(self) -> tuple[str, ...]:
         """Dims of the samples that directions have a value for."""
-        return ("example", *self.spatial_dims) if self.reading.kind == "positions" else ("example",)
+        return ("example", *self.spatial_dims) if self.reading.positions_as == "samples" else ("example",)
 
 
 def as_input(
@@ -135,7 +135,7 @@ def as_input(
         raise InvalidActivationsError(
             f"{name} is {' x '.join(map(str, values.shape))} {dims}; at least two examples and one neuron are needed"
         )
-    reading = choose_reading(dims, values.shape, parameters)
+    reading = choose_reading(dims, values.shape, parameters.reading)
     return InputArray(name, values, dims[-1], dims[1:-1], coords, reading, relative_precision(values.dtype))
 
 
@@ -191,10 +191,10 @@ def match_readings(
             else f"x has the grid {a.grid}, y {b.grid}, and neither divides the other; pass match='crop' or conv='mean'"
         )
         raise IncompatibleError(f"x and y cannot be compared: {what}")
-    if meeting.fold_a:
-        x = replace(x, reading=replace(a, grid=meeting.fold_a))
-    if meeting.fold_b:
-        y = replace(y, reading=replace(b, grid=meeting.fold_b))
+    if meeting.fold_a and isinstance(a, Fourier):
+        x = replace(x, reading=a.folded(meeting.fold_a))
+    if meeting.fold_b and isinstance(b, Fourier):
+        y = replace(y, reading=b.folded(meeting.fold_b))
     return (x, y), meeting
 
 

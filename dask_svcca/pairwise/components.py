@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.kernels.layout import Filters, copies, signed_frequency
+from dask_svcca.pairwise.layout import Filters, copies, signed_frequency
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.directions import Aligned, Principal
-    from dask_svcca.kernels.layout import Kind, Pairing
+    from dask_svcca.pairwise.layout import Kind, Pairing
     from dask_svcca.pairwise.principals import Decomposition
 
 

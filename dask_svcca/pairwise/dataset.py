@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.kernels._types import FloatArray, InexactArray
-    from dask_svcca.kernels.layout import Filters
+    from dask_svcca.pairwise.layout import Filters
     from dask_svcca.pairwise.arrays import InputArray
     from dask_svcca.pairwise.components import Components
 
@@ -117,7 +117,7 @@ def _variables_of_array(
 def _directions(source: InputArray, filters: Filters) -> Any:
     """Directions of all examples: lazy for a Dask array, computed for any other."""
     count = len(filters.order)
-    sizes = source.reading.sizes if source.reading.kind == "positions" else ()
+    sizes = source.reading.sizes if source.reading.positions_as == "samples" else ()
     if not source.lazy:
         directions = np.empty((source.examples, *sizes, count), dtype=filters.dtype)
         size = examples_at_a_time([source])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.kernels.layout import Layout
+    from dask_svcca.pairwise.layout import Layout
     from dask_svcca.pairwise.arrays import InputArray
 
 FAN_IN = 4

@@ -10,15 +10,15 @@ import numpy as np
 
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.kernels.directions import principal_directions
-from dask_svcca.kernels.layout import lay_out
+from dask_svcca.pairwise.layout import lay_out
 from dask_svcca.pairwise.arrays import as_input, check_examples, match_readings
 from dask_svcca.pairwise.factors import factor_of_examples
-from dask_svcca.plan.readings import Meeting
+from dask_svcca.readings import Meeting
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
     from dask_svcca.kernels.directions import Principal
-    from dask_svcca.kernels.layout import Layout, Member
+    from dask_svcca.pairwise.layout import Layout, Member
     from dask_svcca.pairwise.arrays import Array, InputArray
     from dask_svcca.plan.parameters import Parameters
 
@@ -62,29 +62,15 @@ class Decomposition:
     arrays : tuple of DecomposedArray
     layout : Layout
         Which frequencies are paired.
-    cropped : bool
-        Whether frequencies that only one array has were left out.
+    meeting : Meeting
+        How two arrays are compared; of no consequence for one.
     samples : int
     """
 
     arrays: tuple[DecomposedArray, ...]
     layout: Layout
-    cropped: bool
+    meeting: Meeting
     samples: int
-
-    @property
-    def smaller_rank(self) -> int:
-        """What means divide by: of the whole arrays, or of the frequencies compared where some were cropped."""
-        ranks = [array.rank for array in self.arrays]
-        if self.cropped:
-            ranks = [
-                sum(
-                    pairing.multiplicity * array.directions((pairing.a, pairing.b)[index])
-                    for pairing in self.layout.pairings
-                )
-                for index, array in enumerate(self.arrays)
-            ]
-        return max(min(ranks), 1)
 
     @property
     def per_degree(self) -> float:
@@ -124,7 +110,7 @@ def decompose(parameters: Parameters, x: Array, y: Array | None = None) -> Decom
             _decompose_one(one, rows, factor.count, factor.mean[columns], factor.varies[columns], parameters.variance)
         )
         start = columns.stop
-    return Decomposition(tuple(arrays), layout, meeting.cropped, factor.count)
+    return Decomposition(tuple(arrays), layout, meeting, factor.count)
 
 
 def _decompose_one(

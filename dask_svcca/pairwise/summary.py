@@ -6,10 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dask_svcca.kernels.chance import expected_correlation, significant_correlations, spurious_correlations
+from dask_svcca.evaluate import Basis, Evaluation, MemberBlock
+from dask_svcca.measures import find_measures, with_companions
 
 if TYPE_CHECKING:
+    from dask_svcca.kernels._types import FloatArray
     from dask_svcca.pairwise.components import Components
+    from dask_svcca.pairwise.principals import DecomposedArray
+
+NAMES = {
+    "mean_correlation": ("svcca", "mean correlation, over the smaller rank"),
+    "expected_correlation": ("null_svcca", "mean correlation of independent arrays of these ranks"),
+    "significant": ("significant", "correlations that are more than chance, at level 0.05"),
+    "spurious": ("spurious", "correlations that are 1 whatever the data, there being too few samples"),
+}
+"""Measures whose values sum up a comparison, and what they are called here."""
 
 
 def summarize(components: Components) -> dict[str, tuple[float | int, str]]:
@@ -26,21 +37,49 @@ def summarize(components: Components) -> dict[str, tuple[float | int, str]]:
         Value and description by name: ``mean_correlation``, ``expected_correlation``, ``significant``, ``spurious``.
     """
     decomposition = components.decomposition
-    expected, significant, spurious = 0.0, 0, 0
-    for one in components.pairings:
-        a, b = one.pairing.a, one.pairing.b
-        k, l = (decomposition.arrays[member.array].directions(member) for member in (a, b))
-        degrees = decomposition.samples - (a.frequency == 0)
-        expected += one.copies * min(k, l) * expected_correlation(k, l, degrees)
-        spurious += one.copies * spurious_correlations(k, l, degrees)
-        correlations = one.aligned.values[np.newaxis]
-        (count,) = significant_correlations(correlations, k, l, degrees, is_complex=one.kind != "real")
-        significant += one.copies * int(count)
-    smaller_rank = decomposition.smaller_rank
-    mean = float(components.all_values.sum()) / smaller_rank
+    a, b = decomposition.arrays
+    evaluation = Evaluation(
+        {0: _basis(a, decomposition.samples)},
+        {0: _basis(b, decomposition.samples)},
+        decomposition.meeting,
+        with_companions(find_measures("svcca")),
+        np.ones((1, 1), dtype=np.bool_),
+    )
+    for shared, one in zip(decomposition.meeting.shared, components.pairings, strict=True):
+        k, l = a.directions(one.pairing.a), b.directions(one.pairing.b)
+        if k and l:
+            # Between directions that are aligned, the coupling is the diagonal of their correlations.
+            coupling = _diagonal(one.aligned.values, k, l)
+            blocks = (_block(shared.a, k), _block(shared.b, l))
+            evaluation.add(coupling[np.newaxis, np.newaxis], [blocks[0]], [blocks[1]], shared)
+    values = {name: value[0].item() for name, value in evaluation.values().values.items()}
+    counts = {"significant", "spurious"}
     return {
-        "mean_correlation": (mean, "mean correlation, over the smaller rank"),
-        "expected_correlation": (expected / smaller_rank, "mean correlation of independent arrays of these ranks"),
-        "significant": (significant, "correlations that are more than chance, at level 0.05"),
-        "spurious": (spurious, "correlations that are 1 whatever the data, there being too few samples"),
+        name: (int(values[measure]) if name in counts else values[measure], description)
+        for name, (measure, description) in NAMES.items()
     }
+
+
+def _basis(array: DecomposedArray, samples: int) -> Basis:
+    """Directions of all frequencies, those that the threshold keeps."""
+    principals = sorted(array.principals.items(), key=lambda item: item[0].frequency)
+    counts = [len(principal.singular) for _, principal in principals]
+    return Basis(
+        spectrum=np.concatenate([principal.singular**2 for _, principal in principals]),
+        block=np.repeat([member.frequency for member, _ in principals], counts),
+        kept=np.ones(sum(counts), dtype=np.bool_),
+        grid=array.source.reading.grid,
+        samples=samples,
+        neurons=array.source.neurons,
+    )
+
+
+def _block(index: int, directions: int) -> MemberBlock:
+    # No measure here looks at the spectrum, so that it may begin anywhere.
+    return MemberBlock(0, index, 0, directions, directions)
+
+
+def _diagonal(values: FloatArray, k: int, l: int) -> FloatArray:
+    found = np.zeros((k, l))
+    np.fill_diagonal(found, values)
+    return found

@@ -1,1 +1,1 @@
-"""Runs plans, on the scheduler of the user's choice."""
+"""What runs work: each checkpoint of a capture, each task of a plan."""

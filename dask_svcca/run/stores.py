@@ -123,6 +123,7 @@ class Stores:
                 "step": lambda row: _number(row.representation.step),
                 "depth": lambda row: _number(row.representation.depth),
                 "digest": lambda row: row.representation.digest,
+                "subspace": lambda row: row.key,
             }
             describe(comparison, rows, self.read_index(), {}, self.parameters.variance)
             comparison.write_columns(

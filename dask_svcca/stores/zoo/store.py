@@ -85,6 +85,10 @@ class Zoo:
         """Coordinates along the examples, such as ``label``, or along examples and tokens; without the ids."""
         return {name: values for name, values in self._coords.items() if name != EXAMPLE}
 
+    def coordinate_digest(self, name: str) -> str:
+        """Digest of the values of a coordinate: equal digests, same values."""
+        return combined_digest([chunk_digest(self._coords[name])])
+
     @property
     def examples(self) -> npt.NDArray[Any]:
         """Ids of the examples, in the order all representations have them."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from dask_svcca.kernels.fourier import half_plane
+from dask_svcca.kernels.fourier import half_plane, wave
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid, SharedFrequency
-    from dask_svcca.kernels.readings import Reading
+    from dask_svcca.readings import Reading
 
 Kind: TypeAlias = Literal["real", "double", "complex"]
 """What a component of two paired frequencies is.
@@ -180,8 +180,8 @@ def lay_out(readings: tuple[Reading, ...], neurons: tuple[int, ...], shared: Seq
     Examples
     --------
     >>> from dask_svcca.kernels.fourier import shared_frequencies
-    >>> from dask_svcca.kernels.readings import Reading
-    >>> fine, coarse = (Reading("dft", (size,), (size,)) for size in (3, 1))
+    >>> from dask_svcca.readings import Fourier
+    >>> fine, coarse = (Fourier.of((size,)) for size in (3, 1))
     >>> layout = lay_out((fine, coarse), (5, 5), shared_frequencies((3,), (1,)))
     >>> [[(member.array, member.frequency) for member in block] for block in layout.blocks]
     [[(0, 0), (1, 0)], [(0, 1)]]
@@ -262,7 +262,7 @@ class Filters:
             part = frequency_of(samples, self.reading, member)
             part = part - self.mean if member.frequency == 0 else part
             directions[:, places] = _expand(part @ coefficients, kind)[:, chosen]
-        shape = (len(activations), *self.reading.sizes) if self.reading.kind == "positions" else (len(activations),)
+        shape = (len(activations), *self.reading.sizes) if self.reading.positions_as == "samples" else (len(activations),)
         return directions.reshape(*shape, len(self.order))
 
     def coefficients(self) -> InexactArray:
@@ -297,7 +297,7 @@ class Filters:
         """The transpose of the DFT: (neuron of the frequency, component) to (*neuron axes, component)."""
         reading, count = self.reading, coefficients.shape[1]
         if not reading.grid:
-            sizes = reading.sizes if reading.kind == "flatten" else ()
+            sizes = reading.sizes if reading.positions_as == "neurons" else ()
             return coefficients.reshape(*sizes, -1, count)
         frequency_wave = _half_plane_wave(reading.grid, member.frequency)
         frequency_wave = frequency_wave.conj() if member.conjugate else frequency_wave
@@ -311,30 +311,6 @@ def _expand(values: InexactArray, kind: Kind) -> InexactArray:
         both = np.stack([values.real, values.imag], axis=-1) * math.sqrt(2)
         return both.reshape(*values.shape[:-1], -1)
     return values.real if kind == "real" else values
-
-
-def wave(grid: Grid, frequency: Iterable[int]) -> InexactArray:
-    """What the unitary DFT multiplies each position by.
-
-    Parameters
-    ----------
-    grid : tuple of int
-    frequency : (axes,)
-        Cycles over the whole of each axis.
-
-    Returns
-    -------
-    (*grid)
-        Complex, of length 1.
-
-    Examples
-    --------
-    >>> wave((2,), [1]).real.round(3)
-    array([ 0.707, -0.707])
-    """
-    by_axis = [np.arange(size) * int(step) / size for size, step in zip(grid, frequency, strict=True)]
-    cycles = reduce(np.add.outer, by_axis, np.zeros(()))
-    return np.asarray(np.exp(-2j * np.pi * cycles) / math.sqrt(math.prod(grid)))
 
 
 @lru_cache(maxsize=64)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dask_svcca.kernels.fourier import half_plane, shared_frequencies
-from dask_svcca.kernels.layout import Member, lay_out, signed_frequency, wave
-from dask_svcca.kernels.readings import Reading
+from dask_svcca.pairwise.layout import Member, lay_out, signed_frequency, wave
+from dask_svcca.readings import Reading
 
 GRIDS = [(1,), (4,), (5,), (4, 3), (2, 6), (3, 2, 4)]
 
