@@ -16,7 +16,7 @@ import xxhash
 
 from dask_svcca.errors import InvalidMeasureError, MeasureExistsError, MeasureModuleError, UnknownMeasureError
 from dask_svcca.measures import alignment, correlations, references, regression, shape
-from dask_svcca.measures.record import Directions, Measure, Need, Role, Saturates, Sums
+from dask_svcca.measures.record import Directions, Family, Measure, Need, Role, Saturates, Sums
 from dask_svcca.measures.versions import version_of
 from dask_svcca.variables import STORED_NAMES
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import ModuleType
 
-_BUILT_IN: Final = {
+_BUILT_IN: Final[dict[str, Measure]] = {
     measure.name: measure
     for kin in (correlations, alignment, shape, regression, references)
     for measure in kin.MEASURES
 }
 
-_FAMILIES: Final = {family.name: family for kin in (shape, regression) for family in kin.FAMILIES}
+_FAMILIES: Final[dict[str, Family]] = {family.name: family for kin in (shape, regression) for family in kin.FAMILIES}
 
 _OWN: Final[dict[str, Measure]] = {}
-"""The user's, by name. Their versions are made when they are asked for: a helper may be defined after its user."""
+"""The user's, by name. Versions are made whenever they are found, since helpers may be defined after what uses them."""
 
 OPTIONS: Final = frozenset(field.name for field in dataclasses.fields(Measure)) - {
     "name",
@@ -178,7 +178,9 @@ def register_measure(name: str, *, description: str, replace: bool = False, **op
     def register(sums: Sums) -> Sums:
         measure = OwnMeasure(name=name, description=description, sums=sums, **options)
         known = _OWN.get(name)
-        if known is not None and not replace and version_of(known) != version_of(measure):
+        # Its source is read now, also where nothing is to be replaced: later the file may be another.
+        version = version_of(measure)
+        if known is not None and not replace and version_of(known) != version:
             raise MeasureExistsError(
                 f"there is a measure {name!r} already, and it computes something else; choose another name, or "
                 f"replace it by register_measure({name!r}, ..., replace=True)"
@@ -242,17 +244,19 @@ def load_measures(module: str) -> tuple[str, ...]:
 
 
 def _import_file(path: Path) -> ModuleType:
-    # Its own name could be that of a module that is there already.
-    name = f"{path.stem}_{xxhash.xxh3_64_hexdigest(str(path.resolve()))}"
+    # By its own name it could hide a module that is there already.
+    name = f"{path.stem}_{xxhash.xxh3_64_hexdigest(str(path.resolve()).encode())}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a file of Python")
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[name] = loaded
+    known = sys.modules.get(name)
+    # As a reload does: what was registered before then uses the same names as what is registered now.
+    loaded = sys.modules[name] = importlib.util.module_from_spec(spec) if known is None else known
     try:
         spec.loader.exec_module(loaded)
     except BaseException:
-        del sys.modules[name]
+        if known is None:
+            del sys.modules[name]
         raise
     return loaded
 

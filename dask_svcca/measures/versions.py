@@ -12,11 +12,13 @@ import ast
 import dis
 import linecache
 import re
+import warnings
 from dataclasses import fields
 from enum import Enum
 from functools import cached_property, lru_cache, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import xxhash
@@ -40,6 +42,7 @@ _PARTS: Final[dict[type, tuple[str, ...]]] = {
     MethodType: ("__self__", "__func__"),
     property: ("fget",),
     cached_property: ("func",),
+    np.vectorize: ("pyfunc", "signature"),
 }
 """Kinds of values that are made of others."""
 
@@ -127,13 +130,13 @@ class _Reader:
     def _content(self, value: object) -> object:
         if isinstance(value, FunctionType | type):
             if not self._counts(value):
-                return _named(value)
+                return self._named(value)
             return self._function(value) if isinstance(value, FunctionType) else self._class(value)
         if isinstance(value, list | tuple | dict | set | frozenset | np.ndarray):
             return type(value).__name__, self._items(value)
         for kind, parts in _PARTS.items():
             if isinstance(value, kind):
-                return _named(type(value)), [self.read(getattr(value, part)) for part in parts]
+                return self._named(type(value)), [self.read(getattr(value, part)) for part in parts]
         return self._object(value)
 
     def _items(self, value: Any) -> object:
@@ -147,15 +150,25 @@ class _Reader:
 
     def _object(self, value: object) -> object:
         if (wrapped := getattr(value, "__wrapped__", None)) is not None:
-            return _named(type(value)), self.read(wrapped)
+            return self._named(type(value)), self.read(wrapped)
         if type(value).__module__ in self._homes:
-            state = getattr(value, "__dict__", None) or {
-                name: getattr(value, name, None) for name in getattr(value, "__slots__", ())
+            kind = type(value)
+            names = [*getattr(value, "__dict__", ()), *getattr(kind, "__slots__", ())]
+            # What is computed once and kept is there or not, and says nothing new.
+            state = {
+                name: getattr(value, name, None)
+                for name in names
+                if not isinstance(getattr(kind, name, None), cached_property)
             }
-            return self.read(type(value)), self.read(state)
+            return self.read(kind), self.read(state)
         # An address is another one in every process; then only the type is left to tell by.
         text = repr(value)
-        return _named(type(value)), "" if re.search(r" at 0x[0-9a-fA-F]+", text) else text
+        return self._named(type(value)), "" if re.search(r" at 0x[0-9a-fA-F]+", text) else text
+
+    def _named(self, value: type | FunctionType) -> str:
+        # The same file may be a script here and a module there.
+        module = "" if value.__module__ in self._homes else value.__module__
+        return f"{module}.{value.__qualname__}"
 
     def _counts(self, value: FunctionType | type) -> bool:
         """Whether it counts by its content: it is from one of the homes, or nothing can import it by its name."""
@@ -189,10 +202,6 @@ class _Reader:
         return "class", [self.read(base) for base in value.__bases__], self.read(members)
 
 
-def _named(value: type | FunctionType) -> str:
-    return f"{value.__module__}.{value.__qualname__}"
-
-
 def _globals(code: CodeType) -> set[str]:
     """Names that a function looks up in its module, in functions within it too."""
     found = {str(each.argval) for each in dis.get_instructions(code) if each.opname in _LOOK_UPS}
@@ -203,13 +212,22 @@ def _inner(code: CodeType) -> Iterator[CodeType]:
     return (each for each in code.co_consts if isinstance(each, CodeType))
 
 
+_formulas: Final[WeakKeyDictionary[CodeType, object]] = WeakKeyDictionary()
+"""What was read from source, since a file may be edited while what it was is still in use."""
+
+
 def _formula(function: FunctionType) -> object:
     """Arguments and body of a function, from its source; None where that is not to be had."""
     code = function.__code__
+    if code not in _formulas:
+        _formulas[code] = _read_formula(code, function.__globals__)
+    return _formulas[code]
+
+
+def _read_formula(code: CodeType, module: dict[str, Any]) -> object:
     linecache.checkcache(code.co_filename)
-    lines = linecache.getlines(code.co_filename, function.__globals__)
     try:
-        trees, codes = _definitions("".join(lines))
+        trees, codes = _definitions("".join(linecache.getlines(code.co_filename, module)))
     except (SyntaxError, ValueError):
         return None
     found = trees.get((code.co_name, code.co_firstlineno), [])
@@ -224,7 +242,11 @@ def _formula(function: FunctionType) -> object:
 def _definitions(source: str) -> tuple[dict[tuple[str, int], list[_Definition]], frozenset[CodeType]]:
     """Functions of a file by name and first line, and the code of all."""
     trees: dict[tuple[str, int], list[_Definition]] = {}
-    parsed = ast.parse(source)
+    with warnings.catch_warnings():
+        # Python said what there is to say of this source when it was compiled first.
+        warnings.simplefilter("ignore")
+        parsed = ast.parse(source)
+        module = compile(parsed, "<measures>", "exec", dont_inherit=True)
     for tree in ast.walk(parsed):
         if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):
             first = min(each.lineno for each in (tree, *tree.decorator_list))
@@ -237,7 +259,7 @@ def _definitions(source: str) -> tuple[dict[tuple[str, int], list[_Definition]],
         for inner in _inner(code):
             yield from all_of(inner)
 
-    return trees, frozenset(all_of(compile(parsed, "<measures>", "exec", dont_inherit=True)))
+    return trees, frozenset(all_of(module))
 
 
 def _plain(tree: object) -> object:
