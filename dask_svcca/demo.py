@@ -13,6 +13,7 @@ import xarray as xr
 
 from dask_svcca.capture import onnx
 from dask_svcca.run.compare import run_comparison
+from dask_svcca.run.outcome import Outcome, Progress
 from dask_svcca.errors import CaptureError
 from dask_svcca.plan.parameters import Parameters, make_parameters
 from dask_svcca.plan.selection import final_checkpoints
@@ -108,7 +109,7 @@ def run_demo(
     client : Client, optional
         Default: as any Dask collection, the current client, else Dask's local scheduler.
     on_capture, on_compare, on_compare_dft, on_compare_final : callable, optional
-        See `dask_svcca.run.capture.Progress` and `dask_svcca.engine.compare.Progress`.
+        See `dask_svcca.run.capture.Progress` and `dask_svcca.run.outcome.Progress`.
 
     Returns
     -------

@@ -57,6 +57,18 @@ class UnknownMeasureError(DaskSvccaError, ValueError):
     """No measure of that name is registered."""
 
 
+class MeasureExistsError(DaskSvccaError, ValueError):
+    """Another measure of that name is registered already."""
+
+
+class InvalidMeasureError(DaskSvccaError, ValueError):
+    """A measure cannot be registered as it is: its name, or one of its options, is not valid."""
+
+
+class MeasureModuleError(DaskSvccaError):
+    """A module that is to register measures is not found, cannot be imported, or registers none."""
+
+
 class FewSamplesWarning(UserWarning):
     """Representations have so few samples a direction that chance alone correlates them."""
 

@@ -20,6 +20,7 @@ from dask_svcca.cli._console import (
     seconds,
 )
 from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.measures import load_measures
 from dask_svcca.plan.parameters import Keep, Match, Parameters, Precision, make_parameters
 from dask_svcca.plan.selection import SELECTIONS, select_pairs
 from dask_svcca.plan.subspaces import Budget
@@ -78,6 +79,13 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     show_default=True,
     metavar="NAME",
     help="May be repeated; 'all' is every one there is.",
+)
+@click.option(
+    "--measures-from",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Load measures of your own from this module, or file that ends in .py. May be repeated.",
 )
 @click.option(
     "--variance",
@@ -151,6 +159,7 @@ def compare(
     zoo: str,
     comparison: str,
     *,
+    modules: tuple[str, ...],
     pairs: str,
     subspaces: str | None,
     workers: int | None,
@@ -168,6 +177,8 @@ def compare(
     if as_json and not dry_run:
         raise click.UsageError("--json shows the plan; use it with --dry-run.")
     with checked_options():
+        for module in modules:
+            load_measures(module)
         parameters = make_parameters(**options)
         source = open_zoo(absolute(zoo))
         if len(source):
