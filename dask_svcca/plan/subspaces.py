@@ -203,6 +203,6 @@ def _fits(members: list[SubspaceTask], budget: Budget) -> bool:
 
 def _name(members: Sequence[SubspaceTask]) -> str:
     """Name of a pack: the same members make the same one, whenever a run comes to it."""
-    return xxhash.xxh3_64_hexdigest("\n".join(member.key for member in members))
+    return xxhash.xxh3_64_hexdigest("\n".join(member.key for member in members).encode())
 
 
