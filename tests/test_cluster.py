@@ -18,7 +18,7 @@ import pytest
 
 from dask_svcca import cluster
 from dask_svcca.cluster import ENVIRONMENT, Resources, connect, local_resources
-from dask_svcca.engine.run import run_graph
+from dask_svcca.run.graphs import run_graph
 from dask_svcca.errors import ClusterError
 
 if TYPE_CHECKING:

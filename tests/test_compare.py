@@ -23,7 +23,7 @@ from zarr.storage import MemoryStore
 import dask_svcca
 from dask_svcca.engine import compare as compare_module
 from dask_svcca.engine import tile as tile_module
-from dask_svcca.engine.compare import plan_comparison, run_comparison
+from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.errors import InvalidActivationsError, MemoryLimitError, ParametersChangedError, StoreFormatError
 from dask_svcca.plan import comparison as plan_module
 from dask_svcca.plan.comparison import PROCESS_BYTES

@@ -18,7 +18,7 @@ from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca.engine import tile as tile_module
-from dask_svcca.engine.compare import plan_comparison
+from dask_svcca.run.compare import plan_run
 from dask_svcca.kernels.pairs import PairStack, Side
 from dask_svcca.measures import (
     Measure,

@@ -22,7 +22,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 import dask_svcca
-from dask_svcca.engine.compare import run_comparison
+from dask_svcca.run.compare import run_comparison
 from dask_svcca.plan.parameters import make_parameters
 
 if TYPE_CHECKING:
