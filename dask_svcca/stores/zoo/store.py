@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import dask.array
 import xarray as xr
 import zarr
 
@@ -19,7 +18,7 @@ from dask_svcca.errors import (
     StoreFormatError,
 )
 from dask_svcca.stores import _chunked, _io
-from dask_svcca.stores._digest import DIGEST, ids_digest
+from dask_svcca.stores._digest import DIGEST, chunk_digest, combined_digest, ids_digest
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.zoo.examples import example_coords, example_ids, read_coords, write_coords
 from dask_svcca.stores.zoo.index import Index, Representation, frame_of
@@ -154,6 +153,8 @@ class Zoo:
         if name not in index.by_name:
             raise RepresentationNotFoundError(index.describe_missing(name))
         item = index.by_name[name]
+        import dask.array  # noqa: PLC0415 - a worker imports this module, and needs no Dask
+
         path = f"{self._root.path}/{item.path}/activations".lstrip("/")
         sizes = dict(zip(item.dims, item.shape, strict=True))
         return xr.DataArray(
