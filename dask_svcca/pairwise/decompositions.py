@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dask_svcca.pairwise.arrays import Array
-    from dask_svcca.plan.parameters import Convolutional, Match, Sequential
+    from dask_svcca.plan.parameters import Match
+    from dask_svcca.readings.choose import Convolutional, Sequential
 
 
 def cca(

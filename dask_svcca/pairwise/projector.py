@@ -16,7 +16,8 @@ from dask_svcca.plan.parameters import Parameters
 
 if TYPE_CHECKING:
     from dask_svcca.pairwise.arrays import Array
-    from dask_svcca.plan.parameters import Convolutional, Match, Sequential
+    from dask_svcca.plan.parameters import Match
+    from dask_svcca.readings.choose import Convolutional, Sequential
 
 Method: TypeAlias = Literal["cca", "pls", "pca"]
 

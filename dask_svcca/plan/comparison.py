@@ -203,9 +203,7 @@ def make_plan(
     # New representations come behind those that are there, so that finished tiles stay where they are.
     order = [*known, *(label for label in present if label not in set(known))]
     items = [representations[present[label]] if label in present else None for label in order]
-    readings = [
-        None if item is None else choose_reading(item.dims, item.shape, parameters.reading) for item in items
-    ]
+    readings = [None if item is None else choose_reading(item.dims, item.shape, parameters.reading) for item in items]
     rows = tuple(
         Row(label, item, "" if item is None or reading is None else subspace_key(item.digest, reading.identity))
         for label, item, reading in zip(order, items, readings, strict=True)
@@ -224,7 +222,7 @@ def make_plan(
         for item, reading in zip(items, readings, strict=True)
     ]
     there = [layer for layer in layers if layer is not None]
-    chunk_samples = _chunk_samples(state, index, there, parameters)
+    chunk_samples = _chunk_samples(index, there, parameters)
     wanted, subspaces = _wanted(rows, readings, missing, index, parameters, loadings=needs_loadings(measures))
     packs = plan_subspaces(
         list(wanted.values()),
@@ -243,8 +241,7 @@ def make_plan(
             number,
             tuple(
                 tuple(
-                    SubspacePlace(*(made.get(key) or _place(index, key)), fold)
-                    for fold, key in subspaces[row].items()
+                    SubspacePlace(*(made.get(key) or _place(index, key)), fold) for fold, key in subspaces[row].items()
                 )
                 for row in range(start, min(start + side, len(rows)))
             ),
@@ -331,9 +328,7 @@ def _changed(state: ComparisonState | None, rows: Sequence[Row]) -> tuple[int, .
     )
 
 
-def _chunk_samples(
-    state: ComparisonState | None, index: SubspaceIndex | None, layers: Sequence[Layer], parameters: Parameters
-) -> int:
+def _chunk_samples(index: SubspaceIndex | None, layers: Sequence[Layer], parameters: Parameters) -> int:
     if index is not None:
         return index.chunk_samples
     return choose_chunk_samples(*score_itemsize(layers, parameters.precision))
@@ -353,13 +348,13 @@ def _wanted(
     folds: dict[int, tuple[Grid, ...]] = {}
     if parameters.match == "fold":
         folds = needed_folds(grids, lambda a, b: missing[np.ix_(a, b)])
-    needed = missing.any(axis=1)
+    needed: BoolArray = np.asarray(missing.any(axis=1))
     wanted: dict[str, Wanted] = {}
     subspaces: list[dict[Grid, str]] = []
     for number, (row, reading) in enumerate(zip(rows, readings, strict=True)):
         keys: dict[Grid, str] = {}
         if row.representation is not None and reading is not None and needed[number]:
-            own = [((), reading)]
+            own: list[tuple[Grid, Reading]] = [((), reading)]
             if isinstance(reading, Fourier):
                 own += [(grid, reading.folded(grid)) for grid in folds.get(number, ())]
             for grid, one in own:
@@ -410,7 +405,7 @@ def _tiles(
             selected=np.packbits(
                 missing[starts[row] : starts[row] + side, starts[column] : starts[column] + side]
             ).tobytes(),
-            details=options.details,
+            details=dict(options.details),
             memory=tile_memory(panels[row], panels[column], min(side, len(layers)), options, budget.available),
         )
         for row, column in places

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dask_svcca.capture import onnx
-from dask_svcca.run.graphs import current_client, run_graph
 from dask_svcca.errors import CaptureError, DaskSvccaError, MissingPackageError
+from dask_svcca.run.graphs import current_client, run_graph
 from dask_svcca.stores.zoo import create_zoo
 
 if TYPE_CHECKING:

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.comparison import ComparisonState
     from dask_svcca.stores.subspaces import SubspaceIndex
-    from dask_svcca.stores.zoo import Zoo
+    from dask_svcca.stores.zoo import Representation, Zoo
+
+
+NAMING = ("representation", "model", "checkpoint", "layer", "step", "depth", "digest", "subspace")
+"""Variables of a representation that do not hang on its subspace."""
 
 
 @dataclass
@@ -100,9 +104,7 @@ class Stores:
                 self.subspaces = SubspaceStore.create_inside(self.comparison.root, identity, plan.chunk_samples)
             else:
                 self.subspaces = SubspaceStore.create(self.place, identity, plan.chunk_samples)
-        asked = tuple(
-            dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures))
-        )
+        asked = tuple(dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures)))
         self.comparison.add_results(plan.measures, asked, plan.details, plan.settled)
         self._register(self.comparison, plan)
         return self.comparison, self.subspaces
@@ -114,24 +116,12 @@ class Stores:
         known = 0 if self.state is None else len(self.state.labels)
         if plan.changed or known < len(plan.rows):
             comparison.resize(len(plan.rows))
-            rows = plan.rows
-            names = {
-                "representation": lambda row: row.label,
-                "model": lambda row: row.representation.name.model,
-                "checkpoint": lambda row: row.representation.name.checkpoint,
-                "layer": lambda row: row.representation.name.layer,
-                "step": lambda row: _number(row.representation.step),
-                "depth": lambda row: _number(row.representation.depth),
-                "digest": lambda row: row.representation.digest,
-                "subspace": lambda row: row.key,
-            }
-            describe(comparison, rows, self.read_index(), {}, self.parameters.variance)
-            comparison.write_columns(
-                {
-                    name: _column(comparison, name, [None if row.representation is None else get(row) for row in rows])
-                    for name, get in names.items()
-                }
-            )
+            describe(comparison, plan.rows, self.read_index(), {}, self.parameters.variance)
+            columns: dict[str, list[Any]] = {name: [] for name in NAMING}
+            for row in plan.rows:
+                for name, values in columns.items():
+                    values.append(None if row.representation is None else _naming(row, row.representation)[name])
+            comparison.write_columns({name: _column(comparison, name, values) for name, values in columns.items()})
         comparison.consolidate()
 
 
@@ -187,6 +177,22 @@ def describe(
     return problems, numbers
 
 
+def _naming(row: Row, representation: Representation) -> dict[str, Any]:
+    """What a row is called, and what it was computed from."""
+    name = representation.name
+    values = (
+        row.label,
+        name.model,
+        name.checkpoint,
+        name.layer,
+        _number(representation.step),
+        _number(representation.depth),
+        representation.digest,
+        row.key,
+    )
+    return dict(zip(NAMING, values, strict=True))
+
+
 def _column(comparison: ComparisonStore, name: str, values: Sequence[Any]) -> npt.NDArray[Any]:
     """Values of a variable along representations; where there is None, what the comparison has."""
     there = comparison.column(name) if any(value is None for value in values) else None
@@ -198,9 +204,7 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else float(value)
 
 
-def _open_subspaces(
-    comparison: ComparisonStore | None, place: StoreLike | None, mode: str
-) -> SubspaceStore | None:
+def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None, mode: str) -> SubspaceStore | None:
     if place is not None:
         return SubspaceStore.open(place, mode=mode) if _io.is_group(place) else None
     if comparison is None or INSIDE not in comparison.root:

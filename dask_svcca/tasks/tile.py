@@ -104,7 +104,9 @@ class _Tile:
         """What becomes of the wanted pairs, of a with b and of b with a; and the values of those done, both (a, b)."""
         entries_a, entries_b = self._entries
         there = np.outer([e is not None for e in entries_a], [e is not None for e in entries_b])
-        sound = np.outer(*([e is not None and not e.problem for e in entries] for entries in self._entries))
+        sound = np.outer(
+            [e is not None and not e.problem for e in entries_a], [e is not None and not e.problem for e in entries_b]
+        )
         # On the diagonal each pair once; the other triangle is its mirror image.
         todo = np.triu(wanted) if self.diagonal else wanted
         status = np.where(todo & there & ~sound, PairStatus.FAILED, PairStatus.MISSING).astype(np.uint8)

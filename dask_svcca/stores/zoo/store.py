@@ -19,7 +19,7 @@ from dask_svcca.errors import (
     StoreFormatError,
 )
 from dask_svcca.stores import _chunked, _io
-from dask_svcca.stores._digest import DIGEST, ids_digest
+from dask_svcca.stores._digest import DIGEST, chunk_digest, combined_digest, ids_digest
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.zoo.examples import example_coords, example_ids, read_coords, write_coords
 from dask_svcca.stores.zoo.index import Index, Representation, frame_of
