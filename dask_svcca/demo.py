@@ -17,7 +17,6 @@ from dask_svcca.plan.parameters import Parameters, make_parameters
 from dask_svcca.plan.selection import final_checkpoints
 from dask_svcca.run.capture import CaptureOutcome, capture_each
 from dask_svcca.run.compare import run_comparison
-from dask_svcca.run.outcome import Outcome, Progress
 from dask_svcca.stores.zoo import create_zoo
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.capture._common import CaptureReport
     from dask_svcca.cluster import Client
+    from dask_svcca.run.outcome import Outcome, Progress
 
 PACKAGE = Path(__file__).parent
 PARAMETERS = Parameters(conv="mean")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 
@@ -27,8 +27,10 @@ from dask_svcca.plan.subspaces import Budget
 from dask_svcca.readings.choose import Convolutional, Sequential
 from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
-from dask_svcca.run.outcome import Outcome
 from dask_svcca.stores.zoo import open_zoo
+
+if TYPE_CHECKING:
+    from dask_svcca.run.outcome import Outcome
 
 STAGES: Final = {
     "subspaces": ("Making subspaces", "representations"),

@@ -93,9 +93,9 @@ def compare(
         Of scores and their products. Correlations are right to about 1e-7 and 1e-12.
     keep : {"correlations", "frequencies"} or sequence of these
         What to store of every pair beside its measures, or beside what is stored already. ``correlations``: all
-        canonical correlations of the kept directions, (representation_a, representation_b, component). ``frequencies``: of convolutional layers under
-        ``dft``, their mean at each spatial frequency, ``svcca_by_frequency`` (representation_a, representation_b,
-        frequency_y, frequency_x).
+        canonical correlations of the kept directions, (representation_a, representation_b, component).
+        ``frequencies``: of convolutional layers under ``dft``, their mean at each spatial frequency,
+        ``svcca_by_frequency`` (representation_a, representation_b, frequency_y, frequency_x).
     pairs : str, or boolean matrix
         Which pairs: see `dask_svcca.plan.selection.select_pairs`.
     subspaces : path, zarr store, or URL, optional

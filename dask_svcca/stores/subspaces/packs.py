@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
+    from dask_svcca.stores.subspaces.store import SubspaceStore
 
 
 @dataclass(frozen=True)
