@@ -15,19 +15,19 @@ import psutil
 import pytest
 import xarray as xr
 import zarr
+from dask_svcca.engine import compare as compare_module
+from dask_svcca.engine import tile as tile_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import basis, svcca, svcca_matrix, translations
 from zarr.storage import MemoryStore
 
 import dask_svcca
-from dask_svcca.engine import compare as compare_module
-from dask_svcca.engine import tile as tile_module
-from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.errors import InvalidActivationsError, MemoryLimitError, ParametersChangedError, StoreFormatError
 from dask_svcca.plan import comparison as plan_module
 from dask_svcca.plan.comparison import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
+from dask_svcca.run.compare import run_comparison
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.variables import PairStatus
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from measured import BUILT_IN, REFERENCES, compared, make_zoo, related
 
 import dask_svcca
-from dask_svcca.cli import main
+from dask_svcca.cli._program import program
 from dask_svcca.cluster import connect
 from dask_svcca.errors import InvalidMeasureError, MeasureExistsError, MeasureModuleError, UnknownMeasureError
 from dask_svcca.measures import (
@@ -484,7 +484,7 @@ def test_load_measures__says_what_is_wrong(tmp_path: Path, module: str, source: 
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["compare", *arguments], prog_name="dask-svcca")
+    return CliRunner().invoke(program, ["compare", *arguments], prog_name="dask-svcca")
 
 
 OWN = """

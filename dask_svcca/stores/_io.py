@@ -269,7 +269,7 @@ def _read_into(descriptor: int, views: list[memoryview], offset: int, file: str)
     while views:
         count = _read_some(descriptor, views, offset)
         if count == 0:
-            raise OSError(f"{file!r} has {offset} bytes where {wanted} were expected")
+            raise OSError(f"{file!r} is shorter than the {wanted} bytes that were expected")
         offset += count
         while views and count >= views[0].nbytes:
             count -= views.pop(0).nbytes
