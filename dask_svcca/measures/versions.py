@@ -264,6 +264,9 @@ def _definitions(source: str) -> tuple[dict[tuple[str, int], list[_Definition]],
 
 def _plain(tree: object) -> object:
     """A syntax tree in nested tuples, alike in all versions of Python, without what computes nothing."""
+    if isinstance(tree, ast.JoinedStr):
+        # Python 3.12 has empty strings among the parts.
+        tree = [part for part in tree.values if not (isinstance(part, ast.Constant) and part.value == "")]
     if isinstance(tree, list):
         return tuple(
             _plain(each) for each in tree if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
