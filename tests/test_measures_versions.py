@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import numpy as np
 import pytest
 import xxhash
@@ -285,12 +287,21 @@ def test_load_measures__says_what_is_wrong(tmp_path: Path, module: str, source: 
 # How they reach workers.
 
 
-def test_own_measures__are_pickled_with_their_functions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("imported", [False, True])
+def test_own_measures__are_pickled_with_their_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imported: bool
+) -> None:
     (tmp_path / "mine.py").write_text(MODULE, "utf-8")
-    load_measures(str(tmp_path / "mine.py"))
+    if imported:
+        monkeypatch.syspath_prepend(str(tmp_path))
+        importlib.import_module("mine")
+    else:
+        load_measures(str(tmp_path / "mine.py"))
     # Plain pickle, in a process without the module and without its file.
     data = pickle.dumps((find_measures("mine"), find_measures("svcca")))
     (tmp_path / "mine.py").unlink()
+    sys.modules.pop("mine", None)
+    assert not cloudpickle.list_registry_pickle_by_value()
     script = "import pickle, sys; (m,), _ = pickle.load(sys.stdin.buffer); print(m.name, m.version, m.own(4.0, 2.0))"
     done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True)
     assert done.stdout.decode().split() == ["mine", find_measures("mine")[0].version, "8.0"]
