@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from oracles import correlations, translations
-from test_compare import graph_of, peak_memory
+from comparisons import graph_of, peak_memory
 from test_plan import frame, plan_of
 from zarr.storage import MemoryStore
 
