@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 from dask_svcca.engine import tile as tile_module
 from oracles import correlations, translations
-from test_compare import graph_of, peak_memory
+from comparisons import graph_of, peak_memory
 from test_plan import frame, plan_of
 from zarr.storage import MemoryStore
 

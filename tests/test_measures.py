@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import compared, images, make_zoo, related
 from oracles import OTHER, RAMP
-from test_compare import graph_of, peak_memory
+from comparisons import graph_of, peak_memory
 from zarr.storage import MemoryStore
 
 import dask_svcca
