@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import dask.array
 import xarray as xr
 import zarr
 
@@ -154,6 +153,8 @@ class Zoo:
         if name not in index.by_name:
             raise RepresentationNotFoundError(index.describe_missing(name))
         item = index.by_name[name]
+        import dask.array  # noqa: PLC0415 - a worker imports this module, and needs no Dask
+
         path = f"{self._root.path}/{item.path}/activations".lstrip("/")
         sizes = dict(zip(item.dims, item.shape, strict=True))
         return xr.DataArray(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-import dask.array
 import numpy as np
 import xarray as xr
 
@@ -218,6 +217,8 @@ def batches(
         raise mismatch(name, values.shape[along] if values.ndim else 0, examples)
     if isinstance(values, xr.DataArray):
         values = values.data
+    import dask.array  # noqa: PLC0415 - a worker imports this module, and needs no Dask
+
     if not isinstance(values, dask.array.Array):
         yield np.asarray(values)
         return
