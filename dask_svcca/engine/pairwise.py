@@ -102,6 +102,7 @@ def cca(
         ``explained_variance_x``, ``explained_variance_y`` (component)
             Share of the variance of all neurons that a direction explains, in [0, 1].
         ``mean_x``, ``mean_y`` (neuron_x or neuron_y)
+            Of each neuron over the samples.
         ``mean_correlation``, ``rank_x``, ``rank_y``
             The mean over the smaller rank: correlations that are missing count as zero. Where frequencies were
             cropped, that is the rank at those compared.
@@ -222,7 +223,10 @@ def pca(
             Uncorrelated, each of its variance.
         ``coefficients`` (neuron, component)
             Orthonormal; ``direction = (array - mean) @ coefficients``.
-        ``mean`` (neuron), ``rank``
+        ``mean`` (neuron)
+            Of each neuron over the samples.
+        ``rank``
+            Number of directions.
 
     Raises
     ------
@@ -281,6 +285,7 @@ def projection(
         ``coefficients`` (neuron, component), ``reconstruction`` (component, neuron_out)
             The layer in two, through k neurons: what to compute with.
         ``mean`` (neuron)
+            Of each neuron of x over the samples.
         ``explained_variance``
             Share of the variance of x that is kept.
 
