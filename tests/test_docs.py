@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import dask_svcca
+from dask_svcca import measures
 from dask_svcca.cli import main
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def test_page__does_what_it_shows(page: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
+    # Measures that a page registers are none for other tests.
+    monkeypatch.setattr(measures, "_REGISTRY", dict(measures._REGISTRY))
     namespace: dict[str, object] = {"__name__": "__main__"}
     output = ""
     for block in blocks((DOCS / page).read_text("utf-8")):

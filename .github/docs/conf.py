@@ -29,7 +29,8 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_extensions"]
+exclude_patterns = ["_extensions", "_templates"]
+templates_path = ["_templates"]
 # What docstrings write between single backticks: a name of this package, linked where it has a page.
 default_role = "py:obj"
 myst_enable_extensions = ["colon_fence", "deflist"]
