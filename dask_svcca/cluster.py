@@ -62,7 +62,7 @@ def local_resources(workers: int | None = None, memory: str | int | None = None)
     ----------
     workers : int, optional
     memory : str or int, optional
-        Of each worker: bytes, or text such as ``"4GiB"``.
+        Memory of each worker: bytes, or text such as ``"4GiB"``.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def local_resources(workers: int | None = None, memory: str | int | None = None)
 def connect(
     address: str | None = None, *, workers: int | None = None, memory: str | int | None = None
 ) -> Iterator[distributed.Client]:
-    """A client, for as long as the context lasts: of a scheduler that runs, or of a local cluster of its own.
+    """Connect to a scheduler that runs, or to a local cluster of its own, for as long as the context lasts.
 
     Nothing of a local cluster can be reached from another machine, it has no dashboard, and it is gone when the
     context ends, however that comes about.
@@ -103,9 +103,9 @@ def connect(
     Parameters
     ----------
     address : str, optional
-        Of a running scheduler, such as ``tcp://10.0.0.1:8786``. Its workers keep their own settings.
+        Address of a running scheduler, such as ``tcp://10.0.0.1:8786``. Its workers keep their own settings.
     workers, memory : optional
-        Of a local cluster, see `local_resources`.
+        Size of a local cluster: by default a worker for each core, and all memory shared between them.
 
     Yields
     ------
@@ -114,11 +114,11 @@ def connect(
     Raises
     ------
     ClusterError
-        Where no scheduler answers, or the local cluster cannot be what was asked for.
+        Where no scheduler answers, or the local cluster cannot be what was asked for or does not start.
 
     Examples
     --------
-    >>> with connect(workers=2) as client:  # doctest: +SKIP
+    >>> with connect(workers=2, memory="1GiB") as client:  # doctest: +SKIP
     ...     dask_svcca.compare(zoo, "comparison.zarr", client=client)
     """
     if address is None:
@@ -146,25 +146,34 @@ def _local(resources: Resources) -> Iterator[distributed.Client]:
     opened = contextlib.ExitStack()
     try:
         with _environment(ENVIRONMENT), _interrupts_held():
-            cluster = opened.enter_context(
-                distributed.LocalCluster(
-                    n_workers=resources.workers,
-                    threads_per_worker=1,
-                    memory_limit=resources.memory,
-                    host="127.0.0.1",
-                    # Without an address, the scheduler's HTTP server would fight for Dask's usual port.
-                    dashboard_address="127.0.0.1:0",
-                    scheduler_kwargs={"dashboard": False},
-                    # What goes wrong with a task is raised here; the rest is talk among processes that are leaving.
-                    silence_logs=logging.CRITICAL,
-                )
-            )
+            cluster = opened.enter_context(_start(resources))
             client = opened.enter_context(distributed.Client(cluster, set_as_default=False))
         yield client
     finally:
         # Lost connections are no news now, and a second Ctrl-C must not leave workers behind.
         with distributed.utils.silence_logging_cmgr(logging.CRITICAL), _interrupts_held():
             opened.close()
+
+
+def _start(resources: Resources) -> distributed.LocalCluster:
+    try:
+        return distributed.LocalCluster(
+            n_workers=resources.workers,
+            threads_per_worker=1,
+            memory_limit=resources.memory,
+            host="127.0.0.1",
+            # Without an address, the scheduler's HTTP server would fight for Dask's usual port.
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            # What goes wrong with a task is raised here; the rest is talk among processes that are leaving.
+            silence_logs=logging.CRITICAL,
+        )
+    except RuntimeError as error:
+        raise ClusterError(
+            f"the local cluster of {resources.workers} workers did not start: one of its processes ended at once "
+            f"({error.__cause__ or error}). It may have been killed for want of memory: use fewer workers. A script "
+            f"that starts a cluster has to do so under if __name__ == '__main__'"
+        ) from error
 
 
 @contextlib.contextmanager

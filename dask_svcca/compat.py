@@ -65,14 +65,14 @@ PWCCA    0.9166  not whitened (google/svcca)
 >>> round(compute_pwcca(x, y)[0], 4)
 0.8904
 
-Of a layer that is of rank 1, ``arange(32)``, against eight examples of four neurons: 0.8125, the correlation of its one
-direction with the best combination of the four, which 99 % of the variance keeps all.
+A layer of rank 1, ``arange(32)``, against eight examples of four neurons gives 0.8125: the correlation of its one
+direction with the best combination of the four. All four are kept at 99 % of the variance.
 
 >>> ramp = np.arange(32.0).reshape(8, 4)
 >>> other = np.array([[1, 2, 27, 22], [0, 28, 15, 18], [12, 9, 14, 8], [11, 19, 16, 13],
 ...                   [31, 20, 10, 3], [24, 5, 7, 29], [4, 30, 21, 6], [26, 17, 23, 25]])
->>> found = dask_svcca.cca(ramp, other, variance=0.99)
->>> found.correlation.values.round(4), int(found.rank_x), int(found.rank_y)
+>>> result = dask_svcca.cca(ramp, other, variance=0.99)
+>>> result.correlation.values.round(4), int(result.rank_x), int(result.rank_y)
 (array([0.8125]), 1, 4)
 
 References
@@ -91,13 +91,16 @@ import pandas as pd
 import scipy.fft
 
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
-from dask_svcca.kernels.directions import Principal, canonical_directions, principal_directions
-from dask_svcca.kernels.factors import Factor, compress, factor
+from dask_svcca.kernels.directions import canonical_directions, principal_directions, relative_precision
+from dask_svcca.kernels.factors import compress, factor
+from dask_svcca.kernels.fourier import wave
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
+    from dask_svcca.kernels.directions import Principal
+    from dask_svcca.kernels.factors import Factor
 
 __all__ = ["compute_pwcca", "fourier_ccas", "get_cca_similarity", "get_pca", "get_pls_similarity"]
 
@@ -124,7 +127,7 @@ def get_cca_similarity(
     compute_coefs, compute_dirns : bool
         Whether the coefficients, and the directions, are returned.
     verbose : bool
-        Of no consequence: there is nothing to tell.
+        Without effect: nothing is printed.
 
     Returns
     -------
@@ -147,35 +150,35 @@ def get_cca_similarity(
     Examples
     --------
     >>> x = np.array([[1.0, 0, -1, 0], [0, 1, 0, -1]])
-    >>> found = get_cca_similarity(x, x[:1] + 3, verbose=False)
-    >>> found["cca_coef1"].round(12), found["neuron_means2"]
+    >>> result = get_cca_similarity(x, x[:1] + 3, verbose=False)
+    >>> result["cca_coef1"].round(12), result["neuron_means2"]
     (array([1.]), array([[3.]]))
     """
     del verbose
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is the share of the sum of correlations, from 0 to 1; got {threshold!r}")
-    first, second = _pair(acts1, acts2, epsilon)
+    x, y = _decompose_both(acts1, acts2, epsilon)
     # The published whitening is symmetric, so that its directions are known in terms of the neurons.
-    coupling = first.principal.left.T @ second.principal.left
-    u, s, v = np.linalg.svd(first.principal.loadings @ coupling @ second.principal.loadings.T)
+    coupling = x.principal.left.T @ y.principal.left
+    u, s, v = np.linalg.svd(x.principal.loadings @ coupling @ y.principal.loadings.T)
     s = np.clip(s, 0.0, 1.0)
     s[min(coupling.shape) :] = 0.0
-    found: dict[str, Any] = {}
-    sides = ((first, u.T, "x", "1"), (second, v, "y", "2"))
+    result: dict[str, Any] = {}
+    sets = ((x, u.T, "x", "1"), (y, v, "y", "2"))
     if compute_coefs:
-        for side, coefficients, letter, number in sides:
-            found[f"coef_{letter}"] = coefficients
-            found[f"invsqrt_{letter * 2}"] = side.whitening
-            found[f"full_coef_{letter}"] = side.over_all_neurons(coefficients)
-            found[f"full_invsqrt_{letter * 2}"] = side.over_all_neurons(side.whitening)
-            found[f"neuron_means{number}"] = side.mean
-    found |= {"cca_coef1": s, "cca_coef2": s, "x_idxs": first.varies, "y_idxs": second.varies}
-    found |= _summary(s, threshold)
+        for one, coefficients, letter, number in sets:
+            result[f"coef_{letter}"] = coefficients
+            result[f"invsqrt_{letter * 2}"] = one.whitening
+            result[f"full_coef_{letter}"] = one.over_all_neurons(coefficients)
+            result[f"full_invsqrt_{letter * 2}"] = one.over_all_neurons(one.whitening)
+            result[f"neuron_means{number}"] = one.mean
+    result |= {"cca_coef1": s, "cca_coef2": s, "x_idxs": x.varies, "y_idxs": y.varies}
+    result |= _mean_and_sum(s, threshold)
     if compute_dirns:
-        for side, coefficients, _, number in sides:
-            forward = side.over_all_neurons(coefficients) @ side.over_all_neurons(side.whitening)
-            found[f"cca_dirns{number}"] = forward @ (side.acts - side.mean)
-    return found
+        for one, coefficients, _, number in sets:
+            forward = one.over_all_neurons(coefficients) @ one.over_all_neurons(one.whitening)
+            result[f"cca_dirns{number}"] = forward @ (one.acts - one.mean)
+    return result
 
 
 def compute_pwcca(
@@ -186,7 +189,7 @@ def compute_pwcca(
     Parameters
     ----------
     acts1, acts2 : (neuron, datapoint)
-        Weights are those of the set of fewer neurons, of ``acts1`` where there are as many.
+        Weights are those of the set of fewer neurons; of ``acts1`` where both have as many.
     epsilon : float
         As for `get_cca_similarity`.
 
@@ -214,11 +217,12 @@ def compute_pwcca(
     >>> weights.round(12), correlations.round(12), round(value, 12)
     (array([0.75, 0.25]), array([1., 0.]), 0.75)
     """
-    first, second = _pair(acts1, acts2, epsilon)
-    aligned = canonical_directions(first.principal, second.principal)
-    loads = aligned.loads_a if first.varies.sum() <= second.varies.sum() else aligned.loads_b
+    x, y = _decompose_both(acts1, acts2, epsilon)
+    aligned = canonical_directions(x.principal, y.principal)
+    neurons = int(x.varies.sum()), int(y.varies.sum())
+    loads = aligned.loads_a if neurons[0] <= neurons[1] else aligned.loads_b
     weights = np.abs(loads).sum(axis=0)
-    padding = (0, int(min(first.varies.sum(), second.varies.sum())) - len(weights))
+    padding = (0, min(neurons) - len(weights))
     weights, correlations = np.pad(weights / weights.sum(), padding), np.pad(aligned.values, padding)
     return float(weights @ correlations), weights, correlations
 
@@ -288,8 +292,8 @@ def get_pca(acts: npt.ArrayLike, compute_dirns: bool = False) -> dict[str, Float
     x = _check(acts, "acts")
     centred = x - x.mean(axis=1, keepdims=True)
     u, values, _ = np.linalg.svd(centred, full_matrices=False)
-    found = {"eigenvals": values, "neuron_coefs": u.T}
-    return {**found, "pca_dirns": u.T @ centred} if compute_dirns else found
+    result = {"eigenvals": values, "neuron_coefs": u.T}
+    return {**result, "pca_dirns": u.T @ centred} if compute_dirns else result
 
 
 def fourier_ccas(
@@ -304,10 +308,10 @@ def fourier_ccas(
     Parameters
     ----------
     conv_acts1, conv_acts2 : (datapoint, height, width, channel)
-        Each of fewer channels than datapoints. Of layers of unequal sizes, frequencies that both have.
+        Each of fewer channels than datapoints. Layers of unequal sizes are compared at frequencies that both have.
     return_coefs, compute_dirns : bool
     verbose : bool
-        Of no consequence: there is nothing to tell.
+        Without effect: nothing is printed.
 
     Returns
     -------
@@ -328,39 +332,39 @@ def fourier_ccas(
     Examples
     --------
     >>> image = np.random.default_rng(0).normal(size=(10, 2, 2, 1))
-    >>> found = fourier_ccas(image, 3 * image)
-    >>> found.location.tolist(), [round(float(one[0]), 12) for one in found["mean"]]
+    >>> result = fourier_ccas(image, 3 * image)
+    >>> result.location.tolist(), [round(float(one[0]), 12) for one in result["mean"]]
     ([(0, 0), (0, 1), (1, 0), (1, 1)], [1.0, 1.0, 1.0, 1.0])
     """
     del verbose
     layers = [_check(acts, name, conv=True) for acts, name in ((conv_acts1, "conv_acts1"), (conv_acts2, "conv_acts2"))]
     _check_datapoints(*(layer.reshape(len(layer), -1).T for layer in layers))
     height, width = (min(layer.shape[axis] for layer in layers) for axis in (1, 2))
-    centred = [(layer - layer.mean(axis=(0, 1, 2))) * _varies(layer) for layer in layers]
+    varies = [np.asarray(np.ptp(layer, axis=(0, 1, 2)) > 0) for layer in layers]
+    centred = [(layer - layer.mean(axis=(0, 1, 2))) * some for layer, some in zip(layers, varies, strict=True)]
     spectra = [scipy.fft.fft2(layer, axes=(1, 2), norm="ortho") for layer in centred]
     locations = [(i, j) for i in range(height) for j in range(width)]
-    signed = np.array([[_signed(i, height), _signed(j, width)] for i, j in locations])
-    joint = [
-        compress(np.hstack([spectrum[:, i % spectrum.shape[1], j % spectrum.shape[2]] for spectrum in spectra]))
-        for i, j in signed
-    ]
+    signed = [(_signed(i, height), _signed(j, width)) for i, j in locations]
+    joint = [compress(np.hstack([spectrum[:, i, j] for spectrum in spectra])) for i, j in signed]
     columns = slice(layers[0].shape[-1]), slice(layers[0].shape[-1], None)
-    first = _by_frequency([rows[:, columns[0]] for rows in joint], conv_acts1, "conv_acts1")
-    second = _by_frequency([rows[:, columns[1]] for rows in joint], conv_acts2, "conv_acts2")
+    principals = [
+        _by_frequency([rows[:, columns[0]] for rows in joint], conv_acts1, varies[0], "conv_acts1"),
+        _by_frequency([rows[:, columns[1]] for rows in joint], conv_acts2, varies[1], "conv_acts2"),
+    ]
     table = []
-    for place, (location, frequency) in enumerate(zip(locations, signed, strict=True)):
-        aligned = canonical_directions(first[place], second[place])
+    for location, frequency, *pair in zip(locations, signed, *principals, strict=True):
+        aligned = canonical_directions(*pair)
         correlations = np.pad(aligned.values, (0, min(layer.shape[-1] for layer in layers) - len(aligned.values)))
         row: dict[str, Any] = {"location": location, "cca_coef1": correlations, "cca_coef2": correlations}
-        row |= _summary(correlations, 0.98)
-        for side, (letter, forward) in enumerate((("x", aligned.coefficients_a), ("y", aligned.coefficients_b))):
-            row[f"{letter}_idxs"] = _varies(layers[side])
-            waves = _wave(frequency, layers[side].shape[1:3])
+        row |= _mean_and_sum(correlations, 0.98)
+        for index, (letter, forward) in enumerate((("x", aligned.coefficients_a), ("y", aligned.coefficients_b))):
+            row[f"{letter}_idxs"] = varies[index]
+            waves = wave(layers[index].shape[1:3], frequency)
             coefficients = np.multiply.outer(forward.T, waves).transpose(0, 2, 3, 1)
             if return_coefs:
-                row[f"neuron_coeffs{side + 1}"] = coefficients
+                row[f"neuron_coeffs{index + 1}"] = coefficients
             if compute_dirns:
-                row[f"cca_dirns{side + 1}"] = np.tensordot(coefficients, centred[side], axes=([1, 2, 3], [1, 2, 3]))
+                row[f"cca_dirns{index + 1}"] = np.tensordot(coefficients, centred[index], axes=([1, 2, 3], [1, 2, 3]))
         table.append(row)
     return pd.DataFrame(table)
 
@@ -369,7 +373,7 @@ def fourier_ccas(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Set:
+class _NeuronSet:
     """One of two sets of neurons, decomposed."""
 
     acts: FloatArray
@@ -379,71 +383,62 @@ class _Set:
 
     @property
     def whitening(self) -> FloatArray:
-        """Inverse square root of the covariance over its largest entry, of the neurons that vary."""
-        rows, found = self.principal.rows, self.principal
-        largest = float((rows**2).sum(axis=0).max())
-        return np.asarray((found.loadings * (np.sqrt(largest) / found.singular)) @ found.loadings.T)
+        """Inverse square root of the covariance over its largest entry, for the neurons that vary."""
+        loadings, singular = self.principal.loadings, self.principal.singular
+        largest = float((self.principal.rows**2).sum(axis=0).max())
+        return np.asarray((loadings * (np.sqrt(largest) / singular)) @ loadings.T)
 
     def over_all_neurons(self, matrix: FloatArray) -> FloatArray:
-        """Of neurons that vary, with zeros for those that do not."""
+        """A matrix over the neurons that vary, with zeros for those that do not."""
         full = np.zeros((len(self.varies), len(self.varies)))
         full[np.ix_(self.varies, self.varies)] = matrix
         return full
 
 
-def _pair(acts1: npt.ArrayLike, acts2: npt.ArrayLike, epsilon: float) -> tuple[_Set, _Set]:
+def _decompose_both(acts1: npt.ArrayLike, acts2: npt.ArrayLike, epsilon: float) -> tuple[_NeuronSet, _NeuronSet]:
     x, y = _check(acts1, "acts1"), _check(acts2, "acts2")
     _check_datapoints(x, y)
-    found = factor([np.hstack([x.T, y.T])])
-    first = _decomposed(x, np.asarray(acts1).dtype, found, slice(len(x)), epsilon, "acts1")
-    return first, _decomposed(y, np.asarray(acts2).dtype, found, slice(len(x), None), epsilon, "acts2")
+    both = factor([np.hstack([x.T, y.T])])
+    precision_x, precision_y = (relative_precision(np.asarray(acts).dtype) for acts in (acts1, acts2))
+    return (
+        _decompose(x, precision_x, both, slice(len(x)), epsilon, "acts1"),
+        _decompose(y, precision_y, both, slice(len(x), None), epsilon, "acts2"),
+    )
 
 
-def _decomposed(
-    acts: FloatArray, dtype: np.dtype[Any], found: Factor, columns: slice, epsilon: float, name: str
-) -> _Set:
-    varies, mean = found.varies[columns], found.mean[columns]
+def _decompose(
+    acts: FloatArray, precision: float, both: Factor, columns: slice, epsilon: float, name: str
+) -> _NeuronSet:
+    varies, mean = both.varies[columns], both.mean[columns]
     (principal,) = principal_directions(
-        [found.rows[0][:, columns][:, varies]],
-        samples=found.count,
+        [both.rows[0][:, columns][:, varies]],
+        samples=both.count,
         weights=np.ones(1, dtype=np.int64),
         variance=None,
-        offset=float(np.abs(mean[varies]).max(initial=0.0)) * np.sqrt(found.count),
-        epsilon=_precision(dtype),
+        offset=float(np.abs(mean[varies]).max(initial=0.0)) * np.sqrt(both.count),
+        epsilon=precision,
     )
-    kept = int((principal.singular**2 >= epsilon * principal.singular[:1] ** 2).sum())
-    if not kept:
+    principal = principal.leading(int((principal.singular**2 >= epsilon * principal.singular[:1] ** 2).sum()))
+    if not len(principal.singular):
         raise InvalidActivationsError(f"{name} is constant: none of its neurons varies by more than rounding")
-    if kept < len(principal.singular):
-        principal = Principal(
-            principal.rows,
-            principal.left[:, :kept],
-            principal.singular[:kept],
-            principal.loadings[:, :kept],
-            whole=False,
-        )
-    return _Set(acts, varies, mean[:, np.newaxis], principal)
+    return _NeuronSet(acts, varies, mean[:, np.newaxis], principal)
 
 
-def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, name: str) -> list[Principal]:
+def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, varies: BoolArray, name: str) -> list[Principal]:
     """Principal directions of one convolutional layer, at each frequency."""
     layer = np.asarray(acts)
     count = len(layer)
-    found = principal_directions(
+    principals = principal_directions(
         rows,
         samples=count,
         weights=np.ones(len(rows), dtype=np.int64),
         variance=None,
-        offset=float(np.abs(layer[..., _varies(layer)]).max(initial=0.0)) * np.sqrt(count),
-        epsilon=_precision(layer.dtype),
+        offset=float(np.abs(layer[..., varies]).max(initial=0.0)) * np.sqrt(count),
+        epsilon=relative_precision(layer.dtype),
     )
-    if not any(len(one.singular) for one in found):
+    if not any(len(one.singular) for one in principals):
         raise InvalidActivationsError(f"{name} is constant: none of its channels varies by more than rounding")
-    return found
-
-
-def _varies(layer: npt.NDArray[Any]) -> BoolArray:
-    return np.asarray(np.ptp(layer, axis=(0, 1, 2)) > 0)
+    return principals
 
 
 def _check(acts: npt.ArrayLike, name: str, *, conv: bool = False) -> FloatArray:
@@ -474,11 +469,7 @@ def _check_datapoints(x: FloatArray, y: FloatArray) -> None:
         )
 
 
-def _precision(dtype: np.dtype[Any]) -> float:
-    return float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
-
-
-def _summary(correlations: FloatArray, threshold: float) -> dict[str, tuple[float, float]]:
+def _mean_and_sum(correlations: FloatArray, threshold: float) -> dict[str, tuple[float, float]]:
     """Mean over the leading correlations that make up a share of their sum, and the sum; each twice."""
     total = float(correlations.sum())
     enough = int(np.searchsorted(np.cumsum(correlations), threshold * total)) + 1
@@ -488,9 +479,3 @@ def _summary(correlations: FloatArray, threshold: float) -> dict[str, tuple[floa
 
 def _signed(index: int, size: int) -> int:
     return index - size if index >= (size + 1) // 2 else index
-
-
-def _wave(frequency: FloatArray, sizes: tuple[int, ...]) -> InexactArray:
-    """What the unitary DFT multiplies each position by, (height, width)."""
-    cycles = [step * np.arange(size) / size for step, size in zip(frequency, sizes, strict=True)]
-    return np.asarray(np.exp(-2j * np.pi * np.add.outer(*cycles)) / np.sqrt(sizes[0] * sizes[1]))

@@ -10,7 +10,11 @@ class DaskSvccaError(Exception):
 
 
 class StoreFormatError(DaskSvccaError):
-    """A store is not a zoo or a comparison of ours, or was written by a newer version."""
+    """A store is not a zoo or a comparison of ours, or was written by another version."""
+
+
+class StoreAccessError(DaskSvccaError, OSError):
+    """Whether a store is there, or what is in it, cannot be read: missing rights, a disk or a network that fails."""
 
 
 class RepresentationExistsError(DaskSvccaError):
@@ -37,6 +41,10 @@ class InvalidActivationsError(DaskSvccaError, ValueError):
     """Activations that cannot be compared: not finite, constant, too few examples, or of an unexpected shape."""
 
 
+class UnreadableActivationsError(DaskSvccaError, OSError):
+    """Activations that are in the zoo and cannot be read, or are not those that were written."""
+
+
 class IncompatibleError(DaskSvccaError, ValueError):
     """A representation has no such reading: for example a DFT of an array without spatial axes."""
 
@@ -49,6 +57,18 @@ class UnknownMeasureError(DaskSvccaError, ValueError):
     """No measure of that name is registered."""
 
 
+class MeasureExistsError(DaskSvccaError, ValueError):
+    """Another measure of that name is registered already."""
+
+
+class InvalidMeasureError(DaskSvccaError, ValueError):
+    """A measure cannot be registered as it is: its name, or one of its options, is not valid."""
+
+
+class MeasureModuleError(DaskSvccaError):
+    """A module that is to register measures is not found, cannot be imported, or registers none."""
+
+
 class FewSamplesWarning(UserWarning):
     """Representations have so few samples a direction that chance alone correlates them."""
 
@@ -59,6 +79,10 @@ class MemoryLimitError(DaskSvccaError, MemoryError):
 
 class CaptureError(DaskSvccaError, ValueError):
     """Activations cannot be captured: a model, a file of inputs, or the two together, are not what capture needs."""
+
+
+class MissingPackageError(DaskSvccaError, ImportError):
+    """An optional package is not there, or cannot be imported; the message names the extra that brings it."""
 
 
 class ClusterError(DaskSvccaError):

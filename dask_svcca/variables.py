@@ -10,11 +10,13 @@ import numpy as np
 
 
 class PairStatus(IntEnum):
-    """What became of a pair. Anything but MISSING is final for these inputs and parameters.
+    """What became of a pair. Anything but MISSING and PARTIAL is final for these inputs and parameters.
 
     FAILED: one of the two could not be compared with anything; its ``problem`` says why. INCOMPATIBLE_GRIDS: sizes of
     convolutional layers that neither crop nor fold. INCOMPATIBLE_SAMPLES: positions as samples on one side only, or
-    not the same ones. SATURATED: there is a value, and it says nothing: so few samples that all correlations are 1.
+    not the same ones. SATURATED: there are values, and one of them says nothing: so few samples that it is what it is
+    whatever the data; the attribute ``saturates`` of a measure says when. PARTIAL: there are values of some measures;
+    those of measures that were added later are still missing.
     """
 
     MISSING = 0
@@ -23,6 +25,7 @@ class PairStatus(IntEnum):
     INCOMPATIBLE_GRIDS = 3
     INCOMPATIBLE_SAMPLES = 4
     SATURATED = 5
+    PARTIAL = 6
 
 
 VALUED: Final = (PairStatus.DONE, PairStatus.SATURATED)
@@ -82,12 +85,13 @@ REPRESENTATION_VARIABLES: Final = (
     Variable("rank", "representation", "int64", -1, "directions kept by the variance threshold, with multiplicities"),
     Variable("variance_kept", "representation", "float64", np.nan, "share of the variance in the kept directions", "1"),
     Variable("digest", "representation", "string", "", "digest of the activations compared"),
+    Variable("subspace", "representation", "string", "", "what its subspace is known by: digest and reading"),
     Variable(
         "problem", "representation", "string", "", "why this representation could not be compared; empty if it was"
     ),
 )
 
-KEPT_VARIABLES: Final = {
+DETAIL_VARIABLES: Final = {
     "correlations": Variable(
         "correlations",
         "pair",
@@ -109,7 +113,7 @@ KEPT_VARIABLES: Final = {
         dims=("frequency_y", "frequency_x"),
     ),
 }
-"""What a comparison keeps of every pair when asked, by the name it is asked for by."""
+"""What a comparison keeps of every pair beside its measures, by the name it is asked for by."""
 
 FREQUENCY_AXES: Final = tuple(
     Variable(name, "axis", "int64", 0, f"cycles over the {length} of the layer", dims=(name,))
@@ -121,7 +125,7 @@ PAIR_STATUS: Final = Variable("pair_status", "pair", "uint8", int(PairStatus.MIS
 STORED_NAMES: Final = frozenset(
     {
         PAIR_STATUS.name,
-        *(variable.name for variable in (*KEPT_VARIABLES.values(), *FREQUENCY_AXES)),
+        *(variable.name for variable in (*DETAIL_VARIABLES.values(), *FREQUENCY_AXES)),
         *(f"{variable.name}_{side}" for variable in REPRESENTATION_VARIABLES for side in "ab"),
     }
 )

@@ -19,12 +19,16 @@ PACKAGE = ROOT / "dask_svcca"
 
 # From the bottom. A module imports from its own part and from lower layers: not from a neighbour, not upwards.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors"}),
+    frozenset({"errors", "machine", "variables"}),
+    frozenset({"dims"}),
     frozenset({"kernels"}),
-    frozenset({"variables"}),  # how a measure declares what it yields
-    frozenset({"measures"}),
-    frozenset({"plan", "stores"}),
-    frozenset({"analysis", "capture", "cluster", "compat", "engine", "report"}),
+    frozenset({"measures", "readings"}),
+    frozenset({"evaluate", "stores"}),
+    frozenset({"plan"}),
+    frozenset({"tasks"}),
+    frozenset({"capture", "cluster"}),
+    frozenset({"analysis", "compat", "pairwise", "run"}),
+    frozenset({"explore", "plot"}),
     frozenset({"__init__"}),  # the public names
     frozenset({"demo"}),
     frozenset({"cli"}),
@@ -34,17 +38,18 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 # Where a package may appear; one that is not named here may appear anywhere but in the kernels.
 HOMES: dict[str, frozenset[str]] = {
-    "dask": frozenset({"cluster", "engine", "stores"}),
-    "distributed": frozenset({"cluster", "engine"}),
+    "dask": frozenset({"cluster", "machine", "pairwise", "run", "stores"}),
+    "distributed": frozenset({"cluster", "machine", "run"}),
     "onnx": frozenset({"capture"}),
     "onnxruntime": frozenset({"capture"}),
     "torch": frozenset({"capture"}),
-    "bokeh": frozenset({"report"}),
-    "matplotlib": frozenset({"report"}),
+    "matplotlib": frozenset({"plot"}),
+    "tornado": frozenset({"explore"}),
 }
 KERNELS_MAY_IMPORT = sys.stdlib_module_names | {"numpy", "scipy"}
 
-# The engine alone builds Dask work; these names mean nothing else.
+# These parts alone build Dask work, with these names, which mean nothing else.
+GRAPH_BUILDING_PARTS = frozenset({"pairwise", "run"})
 GRAPH_BUILDERS = frozenset(
     {"apply_gufunc", "blockwise", "delayed", "from_delayed", "map_blocks", "map_overlap", "map_partitions"}
 )
@@ -60,8 +65,11 @@ def violations(source: str, path: str) -> list[str]:
     tree = ast.parse(source)
     package = ("dask_svcca", *PurePosixPath(path).parent.parts)
     found = [(line, reason) for line, name in imports(tree, package) if (reason := objection(part, name))]
-    if part != "engine":
-        found += [(line, f"{name!r} builds Dask work, which only 'engine' may") for line, name in graph_builders(tree)]
+    if part not in GRAPH_BUILDING_PARTS:
+        found += [
+            (line, f"{name!r} builds Dask work, which only {' and '.join(sorted(GRAPH_BUILDING_PARTS))} may")
+            for line, name in graph_builders(tree)
+        ]
     return [f"{path}:{line}: {reason}" for line, reason in sorted(found)]
 
 
@@ -137,25 +145,34 @@ def test_repository__top_level_is_short() -> None:
     [
         ("kernels/moments.py", "import dask_svcca.stores.zoo", "'dask_svcca.stores' is not in a lower layer"),
         ("kernels/moments.py", "from dask_svcca import measures", "'dask_svcca.measures' is not in a lower layer"),
-        ("kernels/moments.py", "from ..engine import run", "'dask_svcca.engine' is not in a lower layer"),
+        ("kernels/moments.py", "from ..run import compare", "'dask_svcca.run' is not in a lower layer"),
         ("kernels/moments.py", "import xarray as xr", "knows only numpy, scipy"),
         ("kernels/moments.py", "from pandas import DataFrame", "knows only numpy, scipy"),
         ("kernels/deep/er.py", "from ... import plan", "'dask_svcca.plan' is not in a lower layer"),
         ("errors.py", "from dask_svcca.kernels import moments", "'dask_svcca.kernels' is not in a lower layer"),
+        ("machine.py", "from dask_svcca import kernels", "'dask_svcca.kernels' is not in a lower layer"),
         ("variables.py", "from dask_svcca import measures", "'dask_svcca.measures' is not in a lower layer"),
         ("stores/zoo.py", "from dask_svcca.plan import tiles", "'dask_svcca.plan' is not in a lower layer"),
         ("stores/zoo.py", "from dask_svcca import compare", "'dask_svcca.__init__' is not in a lower layer"),
         ("stores/zoo.py", "from dask import delayed", "builds Dask work"),
         ("stores/zoo.py", "import dask.array as da\nda.map_blocks(f, x)", "zoo.py:2: 'map_blocks' builds Dask work"),
-        ("stores/zoo.py", "from dask.distributed import Client", "'distributed' belongs in cluster and engine"),
-        ("stores/zoo.py", "from dask import distributed", "'distributed' belongs in cluster and engine"),
-        ("plan/tiles.py", "import dask", "'dask' belongs in cluster and engine and stores"),
-        ("cluster.py", "import dask_svcca.engine", "'dask_svcca.engine' is not in a lower layer"),
-        ("engine/tiles.py", "def f():\n    import torch", "tiles.py:2: 'engine' must not import 'torch'"),
-        ("engine/tiles.py", "if TYPE_CHECKING:\n    import onnx", "'onnx' belongs in capture"),
-        ("report/plots.py", "importlib.import_module('onnxruntime')", "'onnxruntime' belongs in capture"),
-        ("analysis/dynamics.py", "import matplotlib.pyplot as plt", "'matplotlib' belongs in report"),
-        ("cli.py", "from bokeh.plotting import figure", "'bokeh' belongs in report"),
+        (
+            "stores/zoo.py",
+            "from dask.distributed import Client",
+            "'distributed' belongs in cluster and machine and run",
+        ),
+        ("stores/zoo.py", "from dask import distributed", "'distributed' belongs in cluster and machine and run"),
+        ("plan/tiles.py", "import dask", "'dask' belongs in cluster and machine and pairwise and run and stores"),
+        ("tasks/tile.py", "import dask", "'dask' belongs in cluster and machine and pairwise and run and stores"),
+        ("pairwise/factors.py", "import dask_svcca.run", "'dask_svcca.run' is not in a lower layer"),
+        ("pairwise/factors.py", "import distributed", "'distributed' belongs in cluster and machine and run"),
+        ("evaluate/basis.py", "import dask_svcca.stores", "'dask_svcca.stores' is not in a lower layer"),
+        ("cluster.py", "import dask_svcca.run", "'dask_svcca.run' is not in a lower layer"),
+        ("run/graphs.py", "def f():\n    import torch", "graphs.py:2: 'run' must not import 'torch'"),
+        ("run/graphs.py", "if TYPE_CHECKING:\n    import onnx", "'onnx' belongs in capture"),
+        ("plot/pairs.py", "importlib.import_module('onnxruntime')", "'onnxruntime' belongs in capture"),
+        ("analysis/dynamics.py", "import matplotlib.pyplot as plt", "'matplotlib' belongs in plot"),
+        ("cli.py", "import tornado.web", "'tornado' belongs in explore"),
         ("__init__.py", "from dask_svcca.cli import main", "'dask_svcca.cli' is not in a lower layer"),
         ("helpers.py", "", "'helpers' is in no layer"),
     ],
@@ -171,12 +188,14 @@ def test_violations__names_a_wrong_import(path: str, source: str, problem: str) 
         ("kernels/moments.py", "import functools\nimport numpy as np\nimport scipy.linalg\nfrom . import coupling"),
         ("kernels/moments.py", "from dask_svcca.errors import NotFiniteError\nfrom dask_svcca.kernels import coupling"),
         ("measures.py", "from dask_svcca.variables import Variable"),
+        ("machine.py", "def f():\n    import dask\n    import distributed"),
+        ("pairwise/factors.py", "import dask\nfrom dask_svcca import machine\ndask.delayed(f)"),
         ("stores/zoo.py", "import dask.array as da\nimport zarr\nfrom .. import errors, variables"),
-        ("engine/tiles.py", "from dask import delayed\nfrom dask.distributed import Client\nx.map_blocks(f)"),
-        ("engine/__init__.py", "from .tiles import run\nfrom ..plan import Tile"),
+        ("run/graphs.py", "from dask import delayed\nfrom dask.distributed import Client\nx.map_blocks(f)"),
+        ("run/__init__.py", "from .graphs import run\nfrom ..plan import Tile"),
         ("capture/torch.py", "import torch\nimport dask_svcca.stores.zoo"),
-        ("__init__.py", "from dask_svcca.engine import compare\nfrom .errors import NotFiniteError"),
-        ("cli.py", "import click\nimport dask_svcca\nfrom dask_svcca import capture, engine, report"),
+        ("__init__.py", "from dask_svcca.run import compare\nfrom .errors import NotFiniteError"),
+        ("cli.py", "import click\nimport dask_svcca\nfrom dask_svcca import capture, plot, run"),
         ("__main__.py", "from dask_svcca.cli import main"),
     ],
 )

@@ -18,11 +18,12 @@ import pytest
 
 from dask_svcca import cluster
 from dask_svcca.cluster import ENVIRONMENT, Resources, connect, local_resources
-from dask_svcca.engine.run import run_graph
 from dask_svcca.errors import ClusterError
+from dask_svcca.run.graphs import run_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 # Workers cannot import this module: they get its functions whole.
@@ -179,6 +180,33 @@ def test_connect__workers_go_with_a_killed_process(number: signal.Signals) -> No
         process.wait(30)
         _, alive = psutil.wait_procs(workers, timeout=30)
         assert not alive
+
+
+@pytest.mark.slow
+def test_connect__says_that_a_worker_died_as_it_started(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As by ``kill -9``; the other worker is still on its way, and must not stay behind."""
+    dies = f"""
+import os, signal
+try:
+    os.close(os.open({str(tmp_path / "one")!r}, os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    pass
+else:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    there = family()
+    with (
+        dask.config.set({"distributed.worker.preload": [dies]}),
+        pytest.raises(ClusterError, match=r"local cluster of 2 workers did not start: .*\(Nanny failed to start"),
+        connect(workers=2),
+    ):
+        pass
+    started = [process for process in family() if process not in there]
+    assert not [process for process in started if "spawn_main" in " ".join(process.cmdline())]
+    assert {name: os.environ.get(name) for name in ENVIRONMENT} == before
+    assert signal.SIGINT not in blocked_signals()
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow

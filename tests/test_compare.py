@@ -15,20 +15,20 @@ import psutil
 import pytest
 import xarray as xr
 import zarr
+from dask_svcca.engine import compare as compare_module
+from dask_svcca.engine import tile as tile_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import basis, svcca, svcca_matrix, translations
 from zarr.storage import MemoryStore
 
 import dask_svcca
-from dask_svcca.engine import compare as compare_module
-from dask_svcca.engine import tile as tile_module
-from dask_svcca.engine.compare import plan_comparison, run_comparison
 from dask_svcca.errors import InvalidActivationsError, MemoryLimitError, ParametersChangedError, StoreFormatError
 from dask_svcca.plan import comparison as plan_module
 from dask_svcca.plan.comparison import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
-from dask_svcca.stores import zoo as zoo_module
+from dask_svcca.run.compare import run_comparison
+from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def test_compare__chunks_of_activations_do_not_matter(
     arrays = [np.hstack([x, x**2])[:, :6] for x in layers(2, 300, dtype="float64")]
     monkeypatch.setattr(zoo_module, "CHUNK_BYTES", chunk_rows * arrays[0][0].nbytes)
     zoo = make_zoo(tmp_path / "zoo.zarr", arrays)
-    assert {entry.rows for entry in zoo.entries()} == {chunk_rows}
+    assert {entry.chunk_examples for entry in zoo.entries()} == {chunk_rows}
     found = dask_svcca.compare(zoo, MemoryStore(), precision="float64").svcca
     np.testing.assert_allclose(found, svcca_matrix(arrays), rtol=0, atol=1e-12)
 

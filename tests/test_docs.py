@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner
 
 import dask_svcca
-from dask_svcca import measures
-from dask_svcca.cli import main
+from dask_svcca.cli._program import program
+from dask_svcca.measures import registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ class Block:
     @property
     def obstacle(self) -> str:
         """Why it is not run here; empty if it is."""
-        if self.comment.startswith(("not run:", "awaits:")):
+        if self.comment.startswith("not run:"):
             return self.comment
         needed = self.comment.removeprefix("needs:").strip() if self.comment.startswith("needs:") else ""
         return f"no {needed}" if needed and importlib.util.find_spec(needed) is None else ""
@@ -86,7 +86,7 @@ def test_page__does_what_it_shows(page: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     # Measures that a page registers are none for other tests.
-    monkeypatch.setattr(measures, "_REGISTRY", dict(measures._REGISTRY))
+    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))
     namespace: dict[str, object] = {"__name__": "__main__"}
     output = ""
     for block in blocks((DOCS / page).read_text("utf-8")):
@@ -102,7 +102,7 @@ def test_page__does_what_it_shows(page: str, tmp_path: Path, monkeypatch: pytest
         elif block.kind == "console":
             for command, expected in commands(block.text):
                 if command.startswith("dask-svcca"):
-                    result = CliRunner().invoke(main, shlex.split(command)[1:])
+                    result = CliRunner().invoke(program, shlex.split(command)[1:])
                     assert result.exit_code == 0, f"{page}, line {block.line}: {command}\n{result.output}"
                     if expected:
                         check(page, block.line, expected, result.output)
@@ -113,12 +113,7 @@ def test_page__commands_have_the_options_that_it_gives_them(page: str, monkeypat
     monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: value)  # the files are the reader's
     text = (DOCS / page).read_text("utf-8")
     # Those in tables stand between backticks.
-    found = [
-        command
-        for block in blocks(text)
-        if block.kind == "console" and not block.comment.startswith("awaits:")
-        for command, _ in commands(block.text)
-    ]
+    found = [command for block in blocks(text) if block.kind == "console" for command, _ in commands(block.text)]
     found += re.findall(r"`(dask-svcca [^`]*[^`.])`", text)
     for command in found:
         words = shlex.split(command)
@@ -128,8 +123,8 @@ def test_page__commands_have_the_options_that_it_gives_them(page: str, monkeypat
 
 def parse(words: list[str]) -> None:
     """Have the command line parse a command, without running it."""
-    context = click.Context(main)
-    command: click.Command = main
+    context = click.Context(program)
+    command: click.Command = program
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         name, found, words = command.resolve_command(context, words)
         assert found is not None
@@ -146,6 +141,11 @@ def test_reference__lists_all_public_names() -> None:
     listed |= set(re.findall(r"^\.\. automodule:: dask_svcca\.(\w+)$", text, re.MULTILINE))
     missing = set(dask_svcca.__all__) - {"__version__"} - listed
     assert not missing, f"reference/api.md lacks {', '.join(sorted(missing))}"
+
+
+def test_reference__lists_all_commands() -> None:
+    text = (DOCS / "reference" / "cli.md").read_text("utf-8")
+    assert re.findall(r"^   :prog: dask-svcca (\w+)$", text, re.MULTILINE) == list(program.commands)
 
 
 @pytest.mark.parametrize(

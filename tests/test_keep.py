@@ -10,17 +10,17 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from dask_svcca.engine import tile as tile_module
 from oracles import correlations, translations
 from test_compare import graph_of, peak_memory
 from test_plan import frame, plan_of
 from zarr.storage import MemoryStore
 
 import dask_svcca
-from dask_svcca.engine import tile as tile_module
-from dask_svcca.engine.compare import plan_comparison, run_comparison
 from dask_svcca.errors import InvalidActivationsError, MemoryLimitError, ParametersChangedError
 from dask_svcca.plan import keep as keep_module
 from dask_svcca.plan.parameters import Parameters
+from dask_svcca.run.compare import run_comparison
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.variables import PairStatus
 

@@ -1,33 +1,29 @@
-"""Measures: each against its definition on raw arrays, its stated invariances, symmetry and range; names; one's own."""
+"""Measures: each against its definition on raw arrays, its stated invariances, symmetry and range."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import dask
 import measure_oracles as oracle
 import numpy as np
 import pytest
+from dask_svcca.engine import tile as tile_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured import compared, images, make_zoo, related
 from oracles import OTHER, RAMP
 from test_compare import graph_of, peak_memory
 from zarr.storage import MemoryStore
 
 import dask_svcca
-from dask_svcca.cluster import connect
-from dask_svcca.engine import tile as tile_module
-from dask_svcca.engine.compare import plan_comparison
-from dask_svcca.errors import UnknownMeasureError
 from dask_svcca.kernels.pairs import PairStack, Side
 from dask_svcca.measures import (
     Measure,
     PairTotals,
     Totals,
     find_measures,
-    register_measure,
     with_companions,
 )
 from dask_svcca.plan.parameters import Parameters
@@ -35,63 +31,12 @@ from dask_svcca.stores.subspaces import read_record
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import xarray as xr
 
 pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
-
-AXES = {2: None, 3: ("example", "width", "channel"), 4: ("example", "height", "width", "channel")}
-BUILT_IN = (
-    "svcca",
-    "cca",
-    "pwcca",
-    "r2_cca",
-    "cka",
-    "cka_debiased",
-    "procrustes",
-    "linear_regression",
-    "pls",
-    "gulp",
-    "partial_procrustes",
-)
-REFERENCES = ("null_svcca", "null_cca", "significant", "spurious", "spurious_cca", "null_cka")
-
-
-def make_zoo(layers: Sequence[np.ndarray], store: Any = None) -> dask_svcca.Zoo:
-    zoo = dask_svcca.create_zoo(MemoryStore() if store is None else store, examples=range(len(layers[0])))
-    with zoo:
-        for index, layer in enumerate(layers):
-            zoo.write("net", "1", f"{index:02}", layer, dims=AXES[layer.ndim])
-    return zoo
-
-
-def compared(*layers: np.ndarray, measures: Any = "all", **options: Any) -> xr.Dataset:
-    """All pairs of some layers, in their order."""
-    with dask.config.set(scheduler="synchronous"):
-        return dask_svcca.compare(make_zoo(layers), MemoryStore(), measures=measures, **options).load()
-
-
-def related(samples: int, *widths: int, seed: int = 0, noise: float = 0.5) -> list[np.ndarray]:
-    """Layers of some neurons each that have signals in common, and a mean."""
-    rng = np.random.default_rng(seed)
-    common = rng.normal(size=(samples, max(widths)))
-    return [
-        common[:, :p] @ rng.normal(size=(p, p)) / np.sqrt(p) + noise * rng.normal(size=(samples, p)) + 2 for p in widths
-    ]
-
-
-def images(*sizes: tuple[int, ...], examples: int = 20, seed: int = 0) -> list[np.ndarray]:
-    """Convolutional layers over the same images, (height, width, channels) each; smaller ones are strided."""
-    rng = np.random.default_rng(seed)
-    common = rng.normal(size=(examples, *sizes[0][:-1], 3))
-    found = []
-    for *grid, channels in sizes:
-        seen = common[(slice(None), *(slice(None, None, fine // n) for fine, n in zip(sizes[0], grid, strict=False)))]
-        seen = seen[(slice(None), *map(slice, grid))] @ rng.normal(size=(3, channels))
-        found.append(seen + 0.5 * rng.normal(size=seen.shape) + 1)
-    return found
 
 
 def assert_agrees(found: xr.Dataset, a: int, b: int, expected: dict[str, float], tolerance: float) -> None:
@@ -420,185 +365,6 @@ def test_measures__the_published_example() -> None:
     assert float(found.svcca[0, 1]) == pytest.approx(0.8125, abs=5e-5)
 
 
-# Numbers to read others by.
-
-
-def test_null_cka__is_the_mean_over_all_orders_of_the_examples() -> None:
-    x, y = related(4, 3, 2)
-    every = [y[list(order)] for order in permutations(range(4))]
-    found = compared(x, *every, measures="cka", precision="float64", pairs=np.eye(25, dtype=bool)[[0] * 25].T)
-    np.testing.assert_allclose(found.null_cka[0, 1:], float(found.cka[0, 1:].mean()), rtol=1e-9)
-
-
-@pytest.mark.parametrize(("p", "q", "n"), [(50, 20, 100), (200, 300, 100), (10, 10, 1000)])
-def test_null_cka__of_isotropic_noise(p: int, q: int, n: int) -> None:
-    rng = np.random.default_rng(4)
-    found = compared(*(rng.normal(size=(n, width)) for width in (p, p, p, p, q, q, q, q)), measures="cka")
-    expected = np.sqrt(p * q / ((p + n - 1) * (q + n - 1)))
-    np.testing.assert_allclose(found.null_cka[:4, 4:], expected, rtol=0.02)
-    assert float(found.cka[:4, 4:].mean()) == pytest.approx(expected, rel=0.1)
-
-
-def test_cka_debiased__of_noise_is_about_zero() -> None:
-    rng = np.random.default_rng(5)
-    found = compared(*(rng.normal(size=(100, 200)) for _ in range(12)), measures=("cka", "cka_debiased"))
-    above = np.triu_indices(12, 1)
-    assert found.cka.to_numpy()[above].min() > 0.6
-    values = found.cka_debiased.to_numpy()[above]
-    assert abs(values.mean()) < 3 * values.std() / np.sqrt(len(values))
-
-
-def test_references__say_what_chance_gives_a_comparison() -> None:
-    rng = np.random.default_rng(6)
-    common = rng.normal(size=(400, 3))
-    x, y, z = (rng.normal(size=(400, 20)) for _ in range(3))
-    x[:, :3] += 3 * common
-    y[:, :3] += 3 * common
-    found = compared(x, y, z, variance=None, measures=("svcca", "cca"))
-    assert float(found.null_svcca[0, 2]) == pytest.approx(float(found.svcca[0, 2]), rel=0.1)
-    assert found.significant[0].to_numpy().tolist() == [20, 3, 0]
-    np.testing.assert_array_equal(found.spurious, 0)
-    np.testing.assert_array_equal(found.null_cca, found.null_svcca)
-
-
-@pytest.mark.parametrize("measures", [("svcca",), ("cca",), ("r2_cca",), ("pwcca",)])
-def test_compare__says_where_correlations_are_one_for_want_of_samples(measures: Any) -> None:
-    rng = np.random.default_rng(7)
-    found = compared(*(rng.normal(size=(30, p)) for p in (40, 28, 15, 12)), variance=None, measures=measures)
-    spurious = found["spurious" if measures == ("svcca",) else "spurious_cca"].to_numpy()
-    np.testing.assert_array_equal(spurious[0], [29, 28, 15, 12])
-    np.testing.assert_array_equal(spurious[1], [28, 27, 14, 11])
-    np.testing.assert_array_equal(spurious[2:, 2:], [[1, 0], [0, 0]])
-    saturated = found.pair_status == PairStatus.SATURATED
-    np.testing.assert_array_equal(saturated[0], True)
-    assert not saturated[1:, 1:].any()
-    np.testing.assert_allclose(found[measures[0]][0], 1, rtol=0, atol=1e-6)
-
-
-def test_compare__a_covariance_is_not_saturated() -> None:
-    rng = np.random.default_rng(8)
-    found = compared(*(rng.normal(size=(10, 40)) for _ in range(2)), measures=("cka", "procrustes"))
-    assert (found.pair_status == PairStatus.DONE).all()
-
-
-# Layers at the edge.
-
-
-def edge_cases() -> dict[str, list[np.ndarray]]:
-    rng = np.random.default_rng(9)
-    cases = {f"{n} samples": [rng.normal(size=(n, p)) for p in (1, 2, 5)] for n in (2, 3, 4)}
-    left, right = (np.linalg.qr(rng.normal(size=(rows, 12)))[0] for rows in (60, 12))
-    conditions = [left * np.logspace(0, -decades, 12) @ right for decades in (0, 4, 8, 12)]
-    cases["condition to 1e12"] = [*conditions, rng.normal(size=(60, 4))]
-    x = rng.normal(size=(40, 3))
-    copies = [np.repeat(x[:, :1], 6, axis=1), np.hstack([x, x, 1e-9 * x])]
-    scales = [1e15 * x, 1e-15 * x, x + 1e6]
-    values = [np.repeat([[0.0], [1.0]], 20, axis=0), 1.0 * (x > 0)]
-    cases["copies, scales, few values"] = [x, *copies, *scales, *values]
-    return cases
-
-
-EDGE_CASES = edge_cases()
-
-
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-@pytest.mark.parametrize("case", EDGE_CASES)
-def test_measures__at_the_edge_are_numbers_in_their_range(case: str, precision: Any) -> None:
-    layers = EDGE_CASES[case]
-    found = compared(*layers, precision=precision, variance=None)
-    assert found.pair_status.isin([PairStatus.DONE, PairStatus.SATURATED]).all()
-    for measure in with_companions(find_measures("all")):
-        values = found[measure.name].to_numpy()
-        if measure.name == "cka_debiased" and len(layers[0]) < 4:
-            assert np.isnan(values).all()
-            continue
-        low, high = measure.valid_range
-        assert ((values >= low) & (values <= high)).all(), f"{measure.name} {values}"
-
-
-def test_cka_debiased__is_none_where_it_would_divide_zero_by_zero() -> None:
-    rng = np.random.default_rng(10)
-    # No two samples of the first have anything in common, nor of the second, each neuron of which sees one.
-    found = compared(np.eye(50) + 3, np.eye(50)[:, :4], rng.normal(size=(50, 3)))
-    np.testing.assert_array_equal(found.cka_debiased.notnull(), np.outer([0, 0, 1], [0, 0, 1]))
-    assert "orthogonal to one another" in found.cka_debiased.attrs["long_name"]
-    assert found.cka.notnull().all()
-
-
-def test_measures__of_layers_with_nothing_at_the_frequencies_they_share() -> None:
-    # The larger layer has one frequency, which the smaller does not reach.
-    rng = np.random.default_rng(11)
-    stripes = np.cos(np.pi * np.arange(8))[np.newaxis, :, np.newaxis, np.newaxis] * np.ones((20, 8, 8, 1))
-    found = compared(stripes * rng.normal(size=(20, 1, 1, 2)), rng.normal(size=(20, 4, 4, 2)))
-    assert (found.pair_status == PairStatus.DONE).all()
-    for measure in find_measures("all"):
-        if measure.role == "similarity":
-            assert float(found[measure.name][0, 1]) == 0, measure.name
-    assert np.isfinite(found.gulp).all()
-
-
-# By name.
-
-
-def test_find_measures__all_are_all_but_the_references() -> None:
-    names = {measure.name for measure in find_measures("all")}
-    assert names >= set(BUILT_IN)
-    assert not names & set(REFERENCES)
-    assert {measure.name for measure in with_companions(find_measures(BUILT_IN))} == {*BUILT_IN, *REFERENCES}
-
-
-def test_measures__describe_themselves() -> None:
-    found = compared(*related(30, 3, 2))
-    for name in (*BUILT_IN, *REFERENCES):
-        attributes = found[name].attrs
-        assert attributes["sense"] in {"similarity", "distance", "reference"}
-        assert len(attributes["long_name"]) > 20
-        assert attributes["reference"]
-        assert attributes["valid_range"][0] in {0, -1}
-        assert attributes["sense"] == "reference" or "translation" in attributes["invariant_to"]
-
-
-def test_compare__parameters_stand_side_by_side() -> None:
-    layers = related(80, 6, 5)
-    names = (
-        "gulp(lambda=1)",
-        "gulp",
-        "gulp(lambda=1e-4)",
-        "partial_procrustes(alpha=1)",
-        "partial_procrustes(alpha=0.0)",
-    )
-    found = compared(*layers, measures=(*names, "procrustes", "cca"), variance=None, precision="float64")
-    x, y = (layer - layer.mean(axis=0) for layer in layers)
-    for name, lam in (("gulp(lambda=1)", 1), ("gulp", 0.01), ("gulp(lambda=1e-4)", 1e-4)):
-        assert float(found[name][0, 1]) == pytest.approx(oracle.gulp(x, y, lam), rel=1e-9)
-    np.testing.assert_allclose(found["partial_procrustes(alpha=1)"], found.procrustes, rtol=1e-10)
-    # Whitened, it is the sum of the correlations over the geometric mean of the ranks.
-    assert float(found["partial_procrustes(alpha=0.0)"][0, 1]) == pytest.approx(
-        float(found.cca[0, 1]) * 5 / np.sqrt(30)
-    )
-    again = ("gulp(lambda=1)", "cca")
-    assert [measure.name for measure in find_measures((*again, *again))] == list(again)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("svca", "no measure 'svca'; there are .*cka, .*gulp\\(lambda=...\\), .*svcca, .*or 'all'"),
-        ("gulp(alpha=1)", "gulp takes one number, lambda=...; got 'gulp\\(alpha=1\\)'"),
-        ("gulp(lambda='x')", "gulp takes one number"),
-        ("gulp(lambda=x)", "gulp takes one number"),
-        ("gulp(lambda=0)", "gulp's lambda is above 0, a share of the variance; got 0.0"),
-        ("gulp(lambda=1e999)", "gulp's lambda is above 0"),
-        ("partial_procrustes(alpha=1.5)", "alpha is from 0 .* to 1 .*; got 1.5"),
-        ("cka(lambda=1)", "no measure 'cka\\(lambda=1\\)'"),
-        ("gulp(lambda=1", "no measure"),
-    ],
-)
-def test_find_measures__says_what_there_is(name: str, message: str) -> None:
-    with pytest.raises(UnknownMeasureError, match=message):
-        find_measures(("svcca", name))
-
-
 # What only svcca needs.
 
 
@@ -654,67 +420,3 @@ def test_compute_subspace__counts_the_memory_of_loadings(tmp_path: Path) -> None
         peaks.append(peak)
     assert plans[1].subspace_bytes > peaks[1] > peaks[0]
     assert plans[0].subspace_bytes > peaks[0]
-
-
-# One's own.
-
-
-@pytest.fixture
-def max_correlation() -> Iterator[str]:
-    """A measure that only this process knows of."""
-    name = "max_correlation"
-
-    @register_measure(
-        name,
-        description="largest canonical correlation",
-        directions="kept",
-        value=lambda sums, _a, _b, _pairs: sums[..., 0],
-        invariances=("translation",),
-    )
-    def largest(pairs: PairStack) -> np.ndarray:
-        return pairs.correlations[:, 0]
-
-    yield name
-    dask_svcca.measures._REGISTRY.pop(name)
-
-
-def test_register_measure__is_compared_by(max_correlation: str) -> None:
-    x, y = related(60, 6, 5)
-    found = compared(x, y, measures=("svcca", max_correlation), keep="correlations", precision="float64")
-    np.testing.assert_allclose(found[max_correlation], found.correlations.max("component"), rtol=0, atol=1e-6)
-    assert found[max_correlation].attrs["sense"] == "similarity"
-    assert max_correlation in {measure.name for measure in find_measures("all")}
-
-
-def test_register_measure__workers_need_not_know_it(max_correlation: str, tmp_path: Path) -> None:
-    layers = related(60, 6, 5, 4)
-    expected = compared(*layers, measures=max_correlation)
-    zoo = make_zoo(layers, tmp_path / "zoo.zarr")
-    with connect(workers=1, memory="1GiB") as client:
-        known = client.run(lambda: "max_correlation" in __import__("dask_svcca.measures").measures._REGISTRY)
-        assert not any(known.values())
-        found = dask_svcca.compare(zoo, tmp_path / "comparison.zarr", measures=max_correlation, client=client).load()
-    np.testing.assert_array_equal(found[max_correlation], expected[max_correlation])
-
-
-@pytest.mark.parametrize("name", ["svcca", "gulp", "null_cka"])
-def test_register_measure__does_not_replace_ours(name: str) -> None:
-    with pytest.raises(UnknownMeasureError, match=f"there is a measure '{name}' already"):
-        register_measure(name, description="mine")(lambda pairs: pairs.correlations.sum(axis=-1))
-
-
-@pytest.mark.parametrize("name", ["1st", "my measure", "a/b", ""])
-def test_register_measure__needs_a_name(name: str) -> None:
-    with pytest.raises(UnknownMeasureError, match="is no name for a measure"):
-        register_measure(name, description="mine")
-
-
-@pytest.mark.parametrize("name", ["pair_status", "correlations", "svcca_by_frequency", "rank_a", "frequency_y"])
-def test_register_measure__does_not_hide_what_else_is_stored(name: str) -> None:
-    with pytest.raises(UnknownMeasureError, match=f"{name!r} is the name of another variable of a comparison"):
-        register_measure(name, description="mine")
-
-
-def test_register_measure__twice_is_the_latter(max_correlation: str) -> None:
-    register_measure(max_correlation, description="another")(lambda pairs: pairs.correlations[:, -1])
-    assert find_measures(max_correlation)[0].description == "another"

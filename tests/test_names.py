@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dask_svcca.stores._names import RepresentationName, encode
 
-# Lone surrogates are no text: they have no UTF-8.
+# Lone surrogates are not valid text: UTF-8 has none.
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 AWKWARD = [
     "/",
@@ -86,13 +86,13 @@ def test_representation_name__label_shows_the_layer_as_it_is() -> None:
         (("m", "c", None), "the name of a layer must be text of at least one character; got None"),
     ],
 )
-def test_representation_name__refuses_what_is_no_text(name: tuple, message: str) -> None:
+def test_representation_name__refuses_what_is_not_text(name: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RepresentationName(*name).check()
 
 
 @pytest.mark.parametrize(
-    ("layer", "why"), [("x" * 256, "takes 256 bytes"), ("é" * 60, "takes 360 bytes"), ("\ud800", "no text")]
+    ("layer", "why"), [("x" * 256, "takes 256 bytes"), ("é" * 60, "takes 360 bytes"), ("\ud800", "not valid text")]
 )
 def test_check__refuses_what_no_file_system_takes(layer: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):

@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dask_svcca
-from dask_svcca.engine.compare import plan_comparison
 from dask_svcca.errors import MemoryLimitError, UnknownMeasureError
 from dask_svcca.plan.comparison import MAX_TILE, PROCESS_BYTES, Plan, choose_rows, choose_tile, make_plan
 from dask_svcca.plan.parameters import Parameters, make_parameters

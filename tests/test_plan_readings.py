@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dask_svcca.kernels.readings import Reading
+from dask_svcca.plan.readings import Meeting, choose_reading, divides, meet
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_svcca.kernels.fourier import half_plane, shared_frequencies
-from dask_svcca.kernels.readings import Reading
 from dask_svcca.plan.comparison import needed_folds
 from dask_svcca.plan.parameters import Parameters
-from dask_svcca.plan.readings import Meeting, choose_reading, divides, meet
 from dask_svcca.variables import PairStatus
 
 DENSE = ("example", "neuron"), (500, 24)

@@ -6,6 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,9 +86,9 @@ def test_frames__keep_both_orders_of_an_asymmetric_measure(dataset: xr.Dataset) 
     assert len(pairs_of(PairQuery.build(lopsided))) == 12 * 11
 
 
-def test_highest__is_sorted_and_counts_all(dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_most_similar__is_sorted_and_counts_all(dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK_ELEMENTS", 24)
-    best, total = PairQuery.build(dataset).highest(5)
+    best, total = PairQuery.build(dataset).most_similar(5)
     values = dataset["svcca"].to_numpy()[np.triu_indices(12, k=1)]
     assert total == 66
     np.testing.assert_array_equal(best["svcca"], np.sort(values)[::-1][:5])
@@ -141,3 +142,55 @@ def test_frames__read_only_the_tiles_asked_for(store: Path) -> None:
             pairs_of(PairQuery.build(dataset))
     finally:
         damaged.write_bytes(whole)
+
+
+def with_values(dataset: xr.Dataset, values: np.ndarray, **attributes: Any) -> xr.Dataset:
+    """A comparison of other values, to see what a query makes of them."""
+    changed = dataset.copy()
+    changed["svcca"] = (dataset["svcca"].dims, values, {**dataset["svcca"].attrs, **attributes})
+    return changed
+
+
+@pytest.mark.parametrize("height", [1, 12, 1000])
+@pytest.mark.parametrize("sense", ["similarity", "distance"])
+def test_query__sorts_by_similarity_and_keeps_the_order_of_equals(
+    dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch, sense: str, height: int
+) -> None:
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", height)
+    few = np.random.default_rng(0).integers(0, 3, size=(12, 12)) / 4
+    values = np.triu(few) + np.triu(few, k=1).T
+    changed = with_values(dataset, values, sense=sense)
+    sign = 1 if sense == "distance" else -1
+    pairs = sorted((sign * values[i, j], i, j) for i in range(12) for j in range(i + 1, 12))
+    labels = dataset["representation_a"].to_numpy()
+    for top in (None, 1, 20, 100):
+        frame = dask_svcca.query(changed, top=top)
+        expected = [(labels[i], labels[j], values[i, j]) for _, i, j in pairs[:top]]
+        names = [frame[[f"{part}_{side}" for part in module.PARTS]].agg("/".join, axis=1) for side in "ab"]
+        assert list(zip(*names, frame["svcca"], strict=True)) == expected
+        assert frame.index.tolist() == list(range(len(expected)))
+
+
+def test_query__takes_a_store_or_a_dataset_and_one_pattern_or_several(store: Path, dataset: xr.Dataset) -> None:
+    one = dask_svcca.query(store, "svcca", a={"model": "cnn", "layer": "fc"}, b={"checkpoint": "*0"}, low=0.2)
+    other = dask_svcca.query(dataset, a={"model": ("cnn",), "layer": ["fc"]}, b={"checkpoint": ["step0", "step1*"]})
+    pd.testing.assert_frame_equal(one, other[other["svcca"] >= 0.2])
+    assert set(one["layer_a"]) == {"fc"}
+    assert list(one) == [f"{part}_{side}" for side in "ab" for part in (*module.PARTS, "step", "depth")] + ["svcca"]
+
+
+def test_query__without_a_match_is_empty(dataset: xr.Dataset) -> None:
+    assert dask_svcca.query(dataset, low=2).shape == (0, 11)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top": 0}, "top is how many pairs to list, at least 1, or None for all; got 0"),
+        ({"a": {"layers": "fc"}}, "side a is chosen by 'model', 'checkpoint', 'layer'; got 'layers'"),
+        ({"b": {"step": "1", "model": "cnn"}}, "side b is chosen by 'model', 'checkpoint', 'layer'; got 'step'"),
+    ],
+)
+def test_query__refuses_nonsense(dataset: xr.Dataset, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dask_svcca.query(dataset, **options)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import xxhash
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,8 +27,9 @@ from dask_svcca.errors import (
     RepresentationNotFoundError,
     StoreFormatError,
 )
-from dask_svcca.stores import zoo as zoo_module
-from dask_svcca.stores.zoo import FLOAT16_ERROR
+from dask_svcca.stores.zoo import DEFAULT_DIMS, FLOAT16_ERROR
+from dask_svcca.stores.zoo import index as index_module
+from dask_svcca.stores.zoo import write as zoo_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +114,7 @@ def test_write__keeps_values_and_precision(zoo: Zoo, shape: tuple[int, ...], dty
     zoo.write(*NAME, activations)
     found = zoo[NAME]
     assert found.dtype == np.dtype(dtype).newbyteorder("=")
-    assert found.dims == zoo_module.DEFAULT_DIMS[len(shape)]
+    assert found.dims == DEFAULT_DIMS[len(shape)]
     np.testing.assert_array_equal(found, activations)
 
 
@@ -152,7 +154,7 @@ def test_write__puts_the_channels_last(zoo: Zoo) -> None:
         np.testing.assert_array_equal(zoo["net", "1", layer], first.transpose(0, 2, 3, 1))
     xr.testing.assert_equal(
         zoo["net", "1", "labelled"].drop_vars("example"),
-        xr.DataArray(first, dims=dims).transpose("example", "width", "height", "channel"),
+        xr.DataArray(first, dims=dims).transpose("example", "height", "width", "channel"),
     )
 
 
@@ -182,7 +184,7 @@ def test_append__batch_sizes_do_not_matter(
 
 def test_write__holds_one_block_of_a_dask_array_at_a_time(zoo: Zoo) -> None:
     log = []
-    append = zoo.append
+    append = zoo_module.Writer.append
 
     def block(block_info: Any) -> np.ndarray:
         log.append("compute")
@@ -194,7 +196,7 @@ def test_write__holds_one_block_of_a_dask_array_at_a_time(zoo: Zoo) -> None:
         append(*args, **options)
 
     lazy = da.map_blocks(block, chunks=((20, 20, 20), (5,)), dtype=X.dtype, meta=X[:0])
-    with patch.object(zoo, "append", watched_append):
+    with patch.object(zoo_module.Writer, "append", watched_append):
         zoo.write(*NAME, lazy)
     assert log == ["compute", "append"] * 3
     np.testing.assert_array_equal(zoo[NAME], X)
@@ -216,6 +218,25 @@ def test_write__refuses_an_unknown_compression(zoo: Zoo) -> None:
 def test_write__takes_numbers_of_numpy(zoo: Zoo) -> None:
     zoo.write(*NAME, X, step=np.int64(100), depth=np.float32(1.5))
     assert zoo.representations[["step", "depth"]].to_numpy().tolist() == [[100, 1.5]]
+
+
+@pytest.mark.parametrize("number", [np.nan, float("inf"), "100", 1j])
+def test_write__refuses_what_orders_nothing(zoo: Zoo, number: Any) -> None:
+    for option in ("step", "depth"):
+        with pytest.raises(ValueError, match=f"{option} is a finite number, or None where there is none; got"):
+            zoo.write(*NAME, X, **{option: number})
+    assert zoo.unfinished == []
+
+
+@pytest.mark.parametrize(
+    "dims", [("width", "example", "channel", "height", "depth"), ("example", "depth", "height", "width", "channel")]
+)
+def test_write__orders_spatial_axes(zoo: Zoo, dims: tuple[str, ...]) -> None:
+    stored = ("example", "depth", "height", "width", "channel")
+    given = xr.DataArray(values(N, 2, 3, 4, 5), dims=stored)
+    zoo.write(*NAME, given.transpose(*dims).to_numpy(), dims=dims)
+    assert zoo[NAME].dims == stored
+    np.testing.assert_array_equal(zoo[NAME], given)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +295,27 @@ def test_representations__are_in_the_order_of_training_and_depth(zoo: Zoo) -> No
     assert np.isnan(frame.loc["net/undated/a", ["step", "depth"]].to_numpy(dtype=float)).all()
 
 
+def test_entries__are_what_a_new_look_finds(zoo: Zoo) -> None:
+    rng = np.random.default_rng(0)
+    names = [(f"net{i % 2}", f"step{i % 3}", f"layer{i % 5}") for i in range(30)]
+    for index in rng.integers(len(names), size=60):
+        # Some are there already, and move to another place.
+        zoo.write(*names[index], X[:, :2], step=float(rng.integers(3)), depth=float(rng.integers(3)), overwrite=True)
+        assert zoo.entries() == dask_svcca.open_zoo(zoo.root.store_path).entries()
+    assert {item.label for item in zoo.entries()} == set(zoo.representations.index) <= set(map("/".join, names))
+    assert all(item.path == item.label for item in zoo.entries())
+
+
+def test_append__puts_a_representation_in_its_place_without_sorting_all(zoo: Zoo) -> None:
+    for step in range(40):
+        zoo.write("net", f"step{step}", "fc", X[:, :1], step=step)
+    assert len(zoo) == 40
+    with patch.object(index_module, "_order", wraps=index_module._order) as order:
+        zoo.write("net", "early", "fc", X[:, :1], step=0.5)
+    assert order.call_count < 10
+    assert [item.step for item in zoo.entries()] == [0, 0.5, *range(1, 40)]
+
+
 def test_representations__of_an_empty_zoo_have_the_same_columns(zoo: Zoo) -> None:
     empty = zoo.representations
     zoo.write(*NAME, X)
@@ -287,6 +329,18 @@ def test_zoo__is_a_container(zoo: Zoo) -> None:
     assert NAME in zoo
     assert len(zoo) == 1
     assert "1 representations, 60 examples" in repr(zoo)
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_zoo__knows_what_it_has_begun(zoo: Zoo, looked: bool) -> None:
+    if looked:
+        assert len(zoo) == 0
+    zoo.append(*NAME, X[:10])
+    assert NAME not in zoo
+    assert zoo.unfinished == ["net/step1/fc"]
+    zoo.append(*NAME, X[10:])
+    assert NAME in zoo
+    assert zoo.unfinished == []
 
 
 def test_zoo__refresh_shows_what_others_wrote(zoo: Zoo) -> None:
@@ -380,6 +434,34 @@ def test_append__refuses_batches_that_differ(zoo: Zoo, batch: np.ndarray) -> Non
         zoo.append(*NAME, batch)
 
 
+def test_append__goes_on_after_a_batch_that_differed(zoo: Zoo) -> None:
+    zoo.append(*NAME, X[:10])
+    with pytest.raises(InvalidActivationsError):
+        zoo.append(*NAME, values(10, 4))
+    zoo.append(*NAME, X[10:])
+    np.testing.assert_array_equal(zoo[NAME], X)
+
+
+def test_append__begins_anew_where_a_batch_was_written_by_half(zoo: Zoo) -> None:
+    zoo.append(*NAME, X[:10])
+    with (
+        patch.object(zoo_module, "chunk_digest", side_effect=OSError("no space left on device")),
+        pytest.raises(OSError, match="no space left"),
+    ):
+        zoo.append(*NAME, X[10:])
+    for batch in (X[:10], X[10:]):
+        zoo.append(*NAME, batch)
+    np.testing.assert_array_equal(zoo[NAME], X)
+
+
+def test_append__options_of_the_first_batch_hold_for_all(zoo: Zoo) -> None:
+    first = values(N, 3, 4, 5)
+    zoo.append(*NAME, first[:20], dims=("example", "channel", "height", "width"), step=3, dtype="float64")
+    zoo.append(*NAME, first[20:])
+    assert (zoo[NAME].dtype, zoo[NAME].attrs["step"]) == (np.float64, 3)
+    np.testing.assert_array_equal(zoo[NAME], first.transpose(0, 2, 3, 1))
+
+
 def test_append__refuses_too_many_rows(zoo: Zoo) -> None:
     zoo.append(*NAME, X[:50])
     with pytest.raises(MismatchedExamplesError, match="at least 70 examples, its zoo 60"):
@@ -403,6 +485,35 @@ def test_write__overwrite_replaces_everything(zoo: Zoo) -> None:
     assert "note" not in attributes
     assert (attributes["step"], attributes["depth"]) == (None, 2)
     assert attributes["digest"] != before
+
+
+@pytest.mark.parametrize("shape", [(N, 12), (N, 2, 6), (N, 2, 2, 3), (N // 2, 24)])
+def test_write__other_shapes_of_the_same_values_have_other_digests(zoo: Zoo, shape: tuple[int, ...]) -> None:
+    x = values(N, 6, 2)
+    zoo.write(*NAME, x)
+    before = digest(zoo)
+    if shape[0] != N:
+        zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(shape[0]))
+    zoo.write(*NAME, x.reshape(shape), overwrite=True)
+    assert digest(zoo) != before
+
+
+def test_write__digests_are_those_of_the_chunks_as_read(zoo: Zoo) -> None:
+    with patch.object(zoo_module, "CHUNK_BYTES", 7 * X[0].nbytes):
+        zoo.write(*NAME, X)
+    (item,) = zoo.entries()
+    assert item.chunk_examples == 7
+    assert zoo.root.attrs["digest"] == "xxh3-128"
+    # As any program would compute it from what zarr reads.
+    chunks = [zoo[NAME].to_numpy()[start : start + 7] for start in range(0, N, 7)]
+    each = [xxhash.xxh3_128_digest(f"float32 {chunk.shape}".encode() + chunk.tobytes()) for chunk in chunks]
+    assert item.digest == digest(zoo) == xxhash.xxh3_128_hexdigest(b"".join(each))
+    assert zoo.examples_digest == xxhash.xxh3_128_hexdigest("\0".join(map(str, range(N))).encode())
+
+
+def test_write__overwrite_keeps_no_old_chunks(zoo: Zoo) -> None:
+    zoo.write(*NAME, X)
+    zoo.write(*NAME, values(N, 3, dtype="float64"), depth=2, overwrite=True)
     np.testing.assert_array_equal(zoo[NAME], values(N, 3, dtype="float64"))
 
 
@@ -507,10 +618,19 @@ def test_create_zoo__does_not_mix_examples(zoo: Zoo, tmp_path: Path, examples: r
 
 
 def test_open_zoo__refuses_a_newer_format(zoo: Zoo, tmp_path: Path) -> None:
-    zoo.root.update_attributes({"format_version": 2})
-    with pytest.raises(StoreFormatError, match=r"has format version 2; this dask-svcca reads up to 1\. Upgrade"):
+    zoo.root.update_attributes({"format_version": 3})
+    with pytest.raises(StoreFormatError, match=r"has format version 3; this dask-svcca reads up to 2\. Upgrade"):
         dask_svcca.open_zoo(tmp_path / "zoo.zarr")
-    with pytest.raises(StoreFormatError, match="has format version 2"):
+    with pytest.raises(StoreFormatError, match="has format version 3"):
+        dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(N), exist_ok=True)
+
+
+def test_open_zoo__refuses_an_older_format(zoo: Zoo, tmp_path: Path) -> None:
+    zoo.root.update_attributes({"format_version": 1})
+    message = r"format version 1, which an older .* reads version 2 only\. Make the zoo anew .* or use the older"
+    with pytest.raises(StoreFormatError, match=message):
+        dask_svcca.open_zoo(tmp_path / "zoo.zarr")
+    with pytest.raises(StoreFormatError, match=message):
         dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(N), exist_ok=True)
 
 

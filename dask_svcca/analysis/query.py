@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError
+from dask_svcca.stores.comparison import open_comparison
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import xarray as xr
+
+    from dask_svcca.stores._io import StoreLike
 
     BoolVector = npt.NDArray[np.bool_]
 
@@ -23,8 +26,72 @@ BLOCK_ELEMENTS = 2**22
 """Elements of the matrix looked at in one go."""
 
 Side = Literal["a", "b"]
-Patterns = Mapping[str, Sequence[str]]
-"""Patterns for some of `PARTS`: a name is chosen by any of them."""
+Patterns = Mapping[str, str | Sequence[str]]
+"""One pattern or several for some of `PARTS`: a name is chosen by any of them."""
+
+
+def query(
+    comparison: xr.Dataset | StoreLike,
+    measure: str | None = None,
+    *,
+    a: Patterns | None = None,
+    b: Patterns | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    top: int | None = None,
+) -> pd.DataFrame:
+    """Pairs of a comparison by name and value, the most similar first.
+
+    Each pair is listed once, a representation with itself never. Only the rows and columns asked for are read.
+
+    Parameters
+    ----------
+    comparison : xarray.Dataset, path, zarr store, or URL
+        As from `open_comparison`, or where it is.
+    measure : str, optional
+        Default: the first that was asked for.
+    a, b : mapping of str to str or sequence of str, optional
+        Which representations stand on either side, by ``model``, ``checkpoint`` and ``layer``: a name, a pattern with
+        ``*``, ``?`` and ``[]`` as for files, or several of these. Default: all.
+    low, high : float, optional
+        Bounds of the value, both included.
+    top : int, optional
+        How many pairs, at least 1. Default: all that match.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a pair that has a value, sorted by it: descending, or ascending where the measure is a distance. Columns
+        are ``model_a``, ``checkpoint_a``, ``layer_a``, ``step_a``, ``depth_a``, the same for b, and the measure.
+
+    Raises
+    ------
+    RepresentationNotFoundError, UnknownMeasureError
+        Naming what there is.
+    StoreFormatError
+        Where there is no comparison.
+    ValueError
+        Where ``a`` or ``b`` choose by something else, or ``top`` is not positive.
+
+    Examples
+    --------
+    >>> import tempfile, dask_svcca
+    >>> folder = tempfile.mkdtemp()
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.normal(size=(2, 100, 4))
+    >>> with dask_svcca.create_zoo(folder + "/zoo.zarr", examples=range(100)) as zoo:
+    ...     for layer, values in {"conv1": x, "conv2": x + y, "fc": y}.items():
+    ...         zoo.write("net", "end", layer, values)
+    >>> comparison = dask_svcca.compare(zoo, folder + "/comparison.zarr")
+    >>> query(comparison, a={"layer": "conv*"}, top=2)[["layer_a", "layer_b", "svcca"]].round(2)
+      layer_a layer_b  svcca
+    0   conv2      fc   0.74
+    1   conv1   conv2   0.73
+    """
+    if top is not None and top < 1:
+        raise ValueError(f"top is how many pairs to list, at least 1, or None for all; got {top}")
+    dataset = comparison if isinstance(comparison, xr.Dataset) else open_comparison(comparison)
+    return PairQuery.build(dataset, measure, a=a, b=b, low=low, high=high).most_similar(top)[0]
 
 
 @dataclass(frozen=True)
@@ -67,7 +134,7 @@ class PairQuery:
         dataset : xarray.Dataset
         measure : str, optional
             Default: the first that was asked for.
-        a, b : mapping of str to sequence of str, optional
+        a, b : mapping of str to str or sequence of str, optional
             Patterns for ``model``, ``checkpoint`` and ``layer`` of either side.
         low, high : float, optional
 
@@ -75,6 +142,8 @@ class PairQuery:
         ------
         RepresentationNotFoundError, UnknownMeasureError
             Naming what there is.
+        ValueError
+            Where ``a`` or ``b`` choose by something else.
         """
         asked = list(dataset.attrs["parameters"]["measures"])
         # Beside the measures asked for stand what they are read against, such as their value by chance.
@@ -108,17 +177,38 @@ class PairQuery:
             row, column = np.nonzero(wanted)
             yield self._frame(block[row], columns[column], values[row, column])
 
-    def highest(self, count: int) -> tuple[pd.DataFrame, int]:
-        """The pairs of highest value, in that order, and how many there are to choose from."""
-        best = self._frame(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
+    def most_similar(self, count: int | None = None) -> tuple[pd.DataFrame, int]:
+        """The most similar pairs, in that order, and how many there are to choose from.
+
+        Parameters
+        ----------
+        count : int, optional
+            Default: all of them.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Pairs of equal value in the order of the matrix.
+        int
+        """
+        frames = [self._frame(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
         total = 0
         for frame in self.frames():
             total += len(frame)
-            best = pd.concat([best, frame], ignore_index=True).nlargest(count, self.measure, keep="first")
-        return best.reset_index(drop=True), total
+            frames.append(frame)
+            if count is not None:
+                frames = [self._sorted(frames).head(count)]
+        return self._sorted(frames), total
+
+    def _sorted(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """Pairs of some frames, the most similar first."""
+        ascending = self.dataset[self.measure].attrs.get("sense") == "distance"
+        return pd.concat(frames, ignore_index=True).sort_values(
+            self.measure, ascending=ascending, kind="stable", ignore_index=True
+        )
 
     def _once(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which of these are no self-comparison, nor the mirror image of another pair asked for."""
+        """Which of these are neither a self-comparison nor the mirror image of another pair asked for."""
         row, column = rows[:, np.newaxis], columns[np.newaxis, :]
         mirrored = self.a[column] & self.b[row] & (row > column)
         if not self.dataset[self.measure].attrs.get("symmetric", True):
@@ -148,17 +238,22 @@ def select_representations(dataset: xr.Dataset, side: Side, patterns: Patterns) 
     ----------
     dataset : xarray.Dataset
     side : {"a", "b"}
-    patterns : mapping of str to sequence of str
+    patterns : mapping of str to str or sequence of str
         See `PairQuery.build`. A name always matches itself, whatever it consists of.
 
     Raises
     ------
     RepresentationNotFoundError
         Where nothing matches, naming what there is.
+    ValueError
+        Where something else is to match.
     """
+    if unknown := [part for part in patterns if part not in PARTS]:
+        raise ValueError(f"side {side} is chosen by {', '.join(map(repr, PARTS))}; got {', '.join(map(repr, unknown))}")
     chosen = np.ones(dataset.sizes[f"representation_{side}"], dtype=np.bool_)
     for part in PARTS:
-        wanted = patterns.get(part, ())
+        given = patterns.get(part, ())
+        wanted = [given] if isinstance(given, str) else list(given)
         if not wanted:
             continue
         names = dataset[f"{part}_{side}"].to_numpy()

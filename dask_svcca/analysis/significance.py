@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from dask_svcca.analysis._pairs import HELD, Basis, Pairs, RowNorms, Subspace, measure_pair, shared_weights
+from dask_svcca.analysis._pairs import Pairs, RowNorms, Subspace, measure_pair
 from dask_svcca.errors import InvalidActivationsError
+from dask_svcca.evaluate import Basis, direction_weights
 from dask_svcca.kernels.subspace import leading_directions
+from dask_svcca.plan.memory import STACK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -20,20 +23,19 @@ if TYPE_CHECKING:
     from dask_svcca.analysis._pairs import Label
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import SharedFrequency
-    from dask_svcca.plan.readings import Meeting
+    from dask_svcca.readings import Meeting
     from dask_svcca.stores._io import StoreLike
 
 Variables: TypeAlias = "dict[str, tuple[tuple[str, ...], FloatArray, str]]"
 
-STACK_BYTES = 16 * 2**20
-"""Couplings of shuffled examples looked at together."""
+SIDES: tuple[Literal["a"], Literal["b"]] = ("a", "b")
 
 ROUNDING = 1e-6
 """Variation of a measure that is rounding, of scores in single precision."""
 
 
 def permutation_null(
-    store: StoreLike,
+    comparison: xr.Dataset | StoreLike,
     pairs: Iterable[tuple[str, str]],
     *,
     permutations: int = 199,
@@ -44,14 +46,14 @@ def permutation_null(
 
     Parameters
     ----------
-    store : path, zarr store, or URL
-        Of a comparison, with the subspaces it was made by.
+    comparison : Dataset, path, zarr store, or URL
+        What `compare` or `open_comparison` returned, or where it is; its subspaces must be there.
     pairs : iterable of (str, str)
         Labels of representations: those that were looked at, before one of them was chosen.
     permutations : int
         At least 1. The smallest p-value is ``1 / (permutations + 1)``.
     measures : str or iterable of str
-        Names; of the full numerical rank only where the comparison has it.
+        Names.
     seed : int
         Of the permutations: the same for all pairs.
 
@@ -66,7 +68,9 @@ def permutation_null(
     ------
     RepresentationNotFoundError, UnknownMeasureError, ValueError
     IncompatibleError
-        Where two representations have not been compared, or the comparison lacks directions that a measure needs.
+        Where two representations have not been compared, or the comparison lacks loadings that a measure needs.
+    MemoryLimitError
+        Where the scores of two representations do not fit in memory.
 
     References
     ----------
@@ -82,20 +86,15 @@ def permutation_null(
     >>> with dask_svcca.create_zoo(store[:-15] + "zoo.zarr", examples=range(100)) as zoo:
     ...     for layer, values in {"x": x, "y": y, "z": x + y}.items():
     ...         zoo.write("net", "1", layer, values)
-    >>> _ = dask_svcca.compare(zoo, store)
-    >>> null = permutation_null(store, [("net/1/x", "net/1/z"), ("net/1/x", "net/1/y")], permutations=99)
+    >>> result = dask_svcca.compare(zoo, store)
+    >>> null = permutation_null(result, [("net/1/x", "net/1/z"), ("net/1/x", "net/1/y")], permutations=99)
     >>> null.svcca_p_corrected.to_numpy() < 0.05
     array([ True, False])
     """
     if permutations < 1:
         raise ValueError(f"permutations is at least 1; got {permutations}")
-    chosen = Pairs(store, pairs, measures)
-    generator = np.random.default_rng(seed)
-    # The order that was observed first.
-    orders = np.stack(
-        [np.arange(chosen.examples), *(generator.permutation(chosen.examples) for _ in range(permutations))]
-    )
-    values = [_shuffled(chosen, label, orders) for label in chosen.labels]
+    chosen = Pairs(comparison, pairs, measures)
+    values = [_shuffled(chosen, label, permutations, seed) for label in chosen.labels]
     variables: Variables = {}
     for measure in chosen.measures:
         name = measure.name
@@ -109,7 +108,7 @@ def permutation_null(
 
 
 def jackknife(
-    store: StoreLike,
+    comparison: xr.Dataset | StoreLike,
     pairs: Iterable[tuple[str, str]],
     *,
     blocks: int = 20,
@@ -118,19 +117,18 @@ def jackknife(
     """Standard errors by leaving out one block of examples after another.
 
     Covariances, subspaces, the variance threshold and canonical correlations are those of the examples that remain;
-    all of them follow from the scores. Where a comparison holds only the directions that the threshold keeps, these
-    are taken as given.
+    all of them follow from the scores.
 
     Parameters
     ----------
-    store : path, zarr store, or URL
-        Of a comparison, with the subspaces it was made by.
+    comparison : Dataset, path, zarr store, or URL
+        What `compare` or `open_comparison` returned, or where it is; its subspaces must be there.
     pairs : iterable of (str, str)
         Labels of representations.
     blocks : int
         Of consecutive examples, as equal as can be; at least 2.
     measures : str or iterable of str
-        Names; of the full numerical rank only where the comparison has it.
+        Names.
 
     Returns
     -------
@@ -142,7 +140,9 @@ def jackknife(
     ------
     RepresentationNotFoundError, UnknownMeasureError, ValueError
     IncompatibleError
-        Where two representations have not been compared, or the comparison lacks directions that a measure needs.
+        Where two representations have not been compared, or the comparison lacks loadings that a measure needs.
+    MemoryLimitError
+        Where the scores of two representations do not fit in memory.
     InvalidActivationsError
         Where a representation is constant without one of the blocks.
 
@@ -164,12 +164,12 @@ def jackknife(
     >>> found.svcca.to_numpy().round(2), found.svcca_stderr.to_numpy().round(2)
     (array([0.73, 1.  ]), array([0.02, 0.  ]))
     """
-    chosen = Pairs(store, pairs, measures)
+    chosen = Pairs(comparison, pairs, measures)
     if not 2 <= blocks <= chosen.examples // 2:
         raise ValueError(f"blocks is from 2 to half the number of examples, {chosen.examples // 2}; got {blocks}")
     edges = np.linspace(0, chosen.examples, blocks + 1).round().astype(int)
     # A representation stands in many pairs.
-    remainders = lru_cache(maxsize=HELD)(lambda subspace: _remainders(chosen, subspace, edges))
+    remainders = lru_cache(maxsize=chosen.held)(lambda subspace: _remainders(chosen, subspace, edges))
     whole, without = [], []
     for label in chosen.labels:
         a, b, meeting = chosen.open(label)
@@ -187,39 +187,58 @@ def jackknife(
     return chosen.dataset(variables, blocks=blocks)
 
 
-def _shuffled(chosen: Pairs, label: Label, orders: IntArray) -> dict[str, FloatArray]:
+def _orders(examples: int, permutations: int, seed: int) -> Iterator[IntArray]:
+    """The order that was observed, then permutations: drawn again for each pair, so that one at a time is held."""
+    generator = np.random.default_rng(seed)
+    yield np.arange(examples)
+    for _ in range(permutations):
+        yield generator.permutation(examples)
+
+
+def _shuffled(chosen: Pairs, label: Label, permutations: int, seed: int) -> dict[str, FloatArray]:
     """Values of a pair, (order,), with the examples of b in one order after another."""
     a, b, meeting = chosen.open(label)
-    samples = a.record.samples
     each = chosen.samples_per_example(a)
-    rows = (orders[:, :, np.newaxis] * each + np.arange(each)).reshape(len(orders), samples)
-    shared = [meet for meet in meeting.shared if meet.a in a.columns and meet.b in b.columns]
-    sizes = [len(a.basis.spectrum[meet.a]) * len(b.basis.spectrum[meet.b]) for meet in shared]
-    batch = max(1, STACK_BYTES // (a.scores.itemsize * max(sizes, default=1)))
+    shared = [one for one in meeting.shared if one.a in a.blocks and one.b in b.blocks]
+    sizes = [a.blocks[one.a].directions * b.blocks[one.b].directions for one in shared]
+    batch = max(1, STACK_BYTES // (a.scores.itemsize * max(1, sum(sizes))))
     norms_a, norms_b = _row_norms(chosen, a, b, meeting)
-
-    def couplings(part: IntArray) -> Iterator[tuple[SharedFrequency, InexactArray]]:
-        for frequency in shared:
-            left, right = a.scores[:, a.columns[frequency.a]].T, b.scores[:, b.columns[frequency.b]]
-            left = left if frequency.conjugate else left.conj()
-            yield frequency, np.stack([left @ right[order] for order in part])
-
+    lefts = [_left(a, one) for one in shared]
+    orders = _orders(chosen.examples, permutations, seed)
     found: list[dict[str, FloatArray]] = []
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
-        norms = RowNorms(
-            float(norms_a @ norms_a), float(norms_b @ norms_b), np.array([norms_a @ norms_b[order] for order in part])
+    while part := list(itertools.islice(orders, batch)):
+        couplings: list[list[InexactArray]] = [[] for _ in shared]
+        products = []
+        for order in part:
+            samples = (order[:, np.newaxis] * each + np.arange(each)).ravel()
+            products.append(norms_a @ norms_b[samples])
+            for known, one, left in zip(couplings, shared, lefts, strict=True):
+                known.append(left @ b.scores[samples, b.blocks[one.b].columns])
+        stacks = [(one, np.stack(known)) for one, known in zip(shared, couplings, strict=True)]
+        norms = RowNorms(float(norms_a @ norms_a), float(norms_b @ norms_b), np.array(products))
+        loadings = a.loadings, b.loadings
+        found.append(
+            measure_pair(
+                chosen.measures, (a.basis, b.basis), meeting, stacks, len(part), norms=norms, loadings=loadings
+            )
         )
-        grids = a.record.grid, b.record.grid
-        found.append(measure_pair(chosen.measures, (a.basis, b.basis), meeting, grids, couplings(part), samples, norms))
     return {name: np.concatenate([values[name] for values in found]) for name in found[0]}
+
+
+def _left(a: Subspace, frequency: SharedFrequency) -> InexactArray:
+    """Scores of a, (direction, sample), as the coupling at a frequency takes them."""
+    scores = a.scores[:, a.blocks[frequency.a].columns].T
+    return scores if frequency.conjugate else scores.conj()
 
 
 def _row_norms(chosen: Pairs, a: Subspace, b: Subspace, meeting: Meeting) -> tuple[FloatArray, FloatArray]:
     """Squared norms of the samples of both, (sample,); zeros where no measure needs them."""
     if not chosen.with_row_norms:
-        return np.zeros(a.record.samples), np.zeros(b.record.samples)
-    return a.row_norms(shared_weights(a.basis, meeting, "a")), b.row_norms(shared_weights(b.basis, meeting, "b"))
+        return np.zeros(len(a.scores)), np.zeros(len(b.scores))
+    return (
+        a.row_norms(direction_weights(a.basis, meeting, "a")),
+        b.row_norms(direction_weights(b.basis, meeting, "b")),
+    )
 
 
 def _p_values(found: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -255,6 +274,8 @@ class _Remainder:
         By block, from old scores to new ones.
     total : (direction,)
         Sum of the scores that remain, in the block that is centred.
+    loadings : (neuron, direction) or None
+        None where no measure needs them.
     """
 
     left_out: slice
@@ -262,11 +283,12 @@ class _Remainder:
     basis: Basis
     transform: Mapping[int, InexactArray]
     total: InexactArray
+    loadings: InexactArray | None
 
 
 def _remainders(chosen: Pairs, subspace: Subspace, edges: IntArray) -> list[_Remainder]:
     each = chosen.samples_per_example(subspace)
-    variance = None if chosen.leading_only else chosen.parameters["variance"]
+    variance = chosen.parameters["variance"]
     places = [
         slice(start * each, stop * each) for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     ]
@@ -282,11 +304,11 @@ def _remainder(subspace: Subspace, left_out: slice, variance: float | None) -> _
     """
     old, scores = subspace.basis, subspace.scores[left_out]
     samples = len(subspace.scores) - len(scores)
-    noise = 1e-5 if subspace.record.dtype.char in "fF" else 1e-9
-    spectra, transforms, loadings = {}, {}, {}
+    noise = 1e-5 if subspace.single else 1e-9
+    spectra, transforms, loadings = {}, {}, []
     total: InexactArray = np.zeros(0)
-    for index, columns in subspace.columns.items():
-        part = scores[:, columns]
+    for index, block in subspace.blocks.items():
+        part, before = scores[:, block.columns], old.spectrum[block.columns]
         gram = np.eye(part.shape[1]) - part.conj().T @ part
         if index == 0:
             total = -part.sum(axis=0)
@@ -294,27 +316,31 @@ def _remainder(subspace: Subspace, left_out: slice, variance: float | None) -> _
         lengths, vectors = np.linalg.eigh(gram)
         # Directions that only the block had.
         lengths, vectors = lengths[lengths > noise], vectors[:, lengths > noise]
-        root = np.sqrt(old.spectrum[index])[:, np.newaxis] * vectors * np.sqrt(lengths)
+        root = np.sqrt(before)[:, np.newaxis] * vectors * np.sqrt(lengths)
         ascending, rotation = np.linalg.eigh(root.conj().T @ root)
         spectrum, rotation = ascending[::-1], rotation[:, ::-1]
         if len(spectrum):
             spectra[index] = spectrum
             transforms[index] = (vectors / np.sqrt(lengths)) @ rotation
-            if old.loadings:
-                loadings[index] = old.loadings[index] @ (root @ rotation) / np.sqrt(spectrum)
+            if subspace.loadings is not None:
+                loadings.append(subspace.loadings[:, block.columns] @ (root @ rotation) / np.sqrt(spectrum))
     if not spectra:
         raise InvalidActivationsError(
-            f"{subspace.record.place.split('/', 1)[1]!r} is constant without samples {left_out.start} to "
-            f"{left_out.stop}; use more and smaller blocks"
+            f"{subspace.label!r} is constant without samples {left_out.start} to {left_out.stop}; use more and smaller "
+            f"blocks"
         )
-    counts = [len(spectrum) for spectrum in spectra.values()]
-    multiplicity = {index: old.multiplicity[index] for index in spectra}
-    kept = leading_directions(
-        np.concatenate(list(spectra.values())), np.repeat(list(multiplicity.values()), counts), variance
+    basis = Basis(
+        spectrum=np.concatenate(list(spectra.values())),
+        block=np.repeat(list(spectra), [len(spectrum) for spectrum in spectra.values()]),
+        kept=np.zeros(0, dtype=np.bool_),
+        grid=old.grid,
+        samples=samples,
+        neurons=old.neurons,
     )
-    kept_counts = [int(part.sum()) for part in np.split(kept, np.cumsum(counts)[:-1])]
-    basis = Basis(spectra, dict(zip(spectra, kept_counts, strict=True)), multiplicity, loadings)
-    return _Remainder(left_out, samples, basis, transforms, total)
+    basis = replace(basis, kept=leading_directions(basis.spectrum, basis.multiplicity, variance))
+    return _Remainder(
+        left_out, samples, basis, transforms, total, np.concatenate(loadings, axis=1) if loadings else None
+    )
 
 
 class _Pair:
@@ -330,32 +356,31 @@ class _Pair:
         return [
             (frequency, self._coupling(frequency, slice(None)))
             for frequency in self._meeting.shared
-            if frequency.a in self._a.columns and frequency.b in self._b.columns
+            if frequency.a in self._a.blocks and frequency.b in self._b.blocks
         ]
 
     def _coupling(self, frequency: SharedFrequency, rows: slice) -> InexactArray:
-        left, right = (
-            self._a.scores[rows, self._a.columns[frequency.a]],
-            self._b.scores[rows, self._b.columns[frequency.b]],
-        )
-        return np.asarray((left if frequency.conjugate else left.conj()).T @ right)
+        left = _left(self._a, frequency)[:, rows]
+        return np.asarray(left @ self._b.scores[rows, self._b.blocks[frequency.b].columns])
 
     def values(self) -> dict[str, FloatArray]:
-        """Of all samples."""
+        """From all samples."""
         couplings = ((frequency, coupling[np.newaxis]) for frequency, coupling in self._couplings)
-        return self._measure((self._a.basis, self._b.basis), couplings, self._a.record.samples, *self._norms)
+        loadings = self._a.loadings, self._b.loadings
+        return self._measure((self._a.basis, self._b.basis), couplings, loadings, *self._norms)
 
     def values_without(self, a: _Remainder, b: _Remainder) -> dict[str, FloatArray]:
-        """Of the samples that remain."""
+        """From the samples that remain."""
         remain = np.ones(len(self._a.scores), dtype=np.bool_)
         remain[a.left_out] = False
         norms = [
             self._norms_of(subspace, remainder, side, norms)[remain]
-            for subspace, remainder, side, norms in zip(
-                (self._a, self._b), (a, b), ("a", "b"), self._norms, strict=True
+            for subspace, remainder, side, norms in (
+                (self._a, a, SIDES[0], self._norms[0]),
+                (self._b, b, SIDES[1], self._norms[1]),
             )
         ]
-        return self._measure((a.basis, b.basis), self._couplings_without(a, b), a.samples, *norms)
+        return self._measure((a.basis, b.basis), self._couplings_without(a, b), (a.loadings, b.loadings), *norms)
 
     def _couplings_without(self, a: _Remainder, b: _Remainder) -> Iterator[tuple[SharedFrequency, InexactArray]]:
         for frequency, whole in self._couplings:
@@ -370,23 +395,25 @@ class _Pair:
                 ((left if frequency.conjugate else left.conj()).T @ coupling @ b.transform[frequency.b])[None],
             )
 
-    def _norms_of(self, subspace: Subspace, remainder: _Remainder, side: str, norms: FloatArray) -> FloatArray:
+    def _norms_of(
+        self, subspace: Subspace, remainder: _Remainder, side: Literal["a", "b"], norms: FloatArray
+    ) -> FloatArray:
         """Squared norms of all samples from the mean of those that remain."""
-        if not self._chosen.with_row_norms or 0 not in subspace.columns:
+        if not self._chosen.with_row_norms or 0 not in subspace.blocks:
             return norms
-        weight = shared_weights(subspace.basis, self._meeting, side)[0]
-        mean, spectrum = remainder.total / remainder.samples, subspace.basis.spectrum[0]
-        across = (subspace.scores[:, subspace.columns[0]] @ (spectrum * mean.conj())).real
+        columns = subspace.blocks[0].columns
+        weight = direction_weights(subspace.basis, self._meeting, side)[columns.start]
+        mean, spectrum = remainder.total / remainder.samples, subspace.basis.spectrum[columns]
+        across = (subspace.scores[:, columns] @ (spectrum * mean.conj())).real
         return np.asarray(norms + weight * (spectrum @ np.abs(mean) ** 2 - 2 * across))
 
     def _measure(
         self,
         bases: tuple[Basis, Basis],
         couplings: Iterable[tuple[SharedFrequency, InexactArray]],
-        samples: int,
+        loadings: tuple[InexactArray | None, InexactArray | None],
         norms_a: FloatArray,
         norms_b: FloatArray,
     ) -> dict[str, FloatArray]:
         norms = RowNorms(float(norms_a @ norms_a), float(norms_b @ norms_b), np.array([norms_a @ norms_b]))
-        grids = self._a.record.grid, self._b.record.grid
-        return measure_pair(self._chosen.measures, bases, self._meeting, grids, couplings, samples, norms)
+        return measure_pair(self._chosen.measures, bases, self._meeting, couplings, 1, norms=norms, loadings=loadings)

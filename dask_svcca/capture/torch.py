@@ -82,13 +82,13 @@ def capture_torch(
         Where no module matches, none gives a representation, or one gives it for some batches only.
     MismatchedExamplesError
         Where there are more or fewer examples than in the zoo.
-    ImportError
+    MissingPackageError
         Without PyTorch.
 
     Notes
     -----
-    A module called several times in a pass gives ``name``, ``name#2`` and so on. Of a module that returns several
-    tensors, the first is taken. Functions such as ``torch.nn.functional.relu`` have no hooks: make them modules.
+    A module called several times in a pass gives ``name``, ``name#2`` and so on. A module that returns several
+    tensors gives the first. Functions such as ``torch.nn.functional.relu`` have no hooks: make them modules.
 
     Examples
     --------

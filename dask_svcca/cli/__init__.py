@@ -1,28 +1,19 @@
-"""The command line: ``dask-svcca``."""
+"""The command line: ``dask-svcca``.
+
+Packages that take long to import are imported by the command that needs them, so that help is there at once.
+"""
 
 from __future__ import annotations
 
-import click
-
-import dask_svcca
-from dask_svcca.cli._console import ErrorsInOneLine
-from dask_svcca.cli.capture import capture
-from dask_svcca.cli.compare import compare
-from dask_svcca.cli.demo import demo
-from dask_svcca.cli.importing import import_arrays
-from dask_svcca.cli.info import info
-from dask_svcca.cli.query import query
+import sys
 
 
-@click.group(
-    cls=ErrorsInOneLine,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with: dask-svcca demo",
-)
-@click.version_option(dask_svcca.__version__, prog_name="dask-svcca")
 def main() -> None:
-    """Compare every layer of every checkpoint of a model zoo with every other: SVCCA on Dask and zarr."""
+    """Run the command line. Ctrl-C ends it with status 130 and no traceback, during imports too."""
+    try:
+        from dask_svcca.cli._program import program  # noqa: PLC0415 - Ctrl-C while it is imported is answered here
 
-
-for command in (demo, capture, import_arrays, compare, info, query):
-    main.add_command(command)
+        program()
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(130)

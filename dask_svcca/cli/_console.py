@@ -1,69 +1,27 @@
-"""What all commands share: errors in one line, bars or plain lines of progress, amounts as people read them."""
+"""What all commands share: bars or plain lines of progress, and amounts as people read them."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from dask_svcca.cli._errors import Interrupted
 from dask_svcca.errors import DaskSvccaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
 LINE_SECONDS: Final = 30
-"""Between two lines of progress, where there is no terminal to draw bars in."""
+"""Time between two lines of progress, where there is no terminal to draw bars in."""
 
 SHOWN_PROBLEMS: Final = 5
-
-Command: TypeAlias = Callable[..., Any]
-
-
-class Refused(click.ClickException):
-    """An error that is about the request or the data, in one line."""
-
-    exit_code = 2
-
-    def show(self, file: Any = None) -> None:  # noqa: ARG002 - click's signature
-        """Print the message."""
-        click.echo(
-            f"{click.style('Error:', fg='red', bold=True)} {click.style(self.format_message(), fg='red')}", err=True
-        )
-
-
-class Interrupted(click.ClickException):
-    """Ctrl-C; the message says what is kept."""
-
-    exit_code = 130
-
-    def show(self, file: Any = None) -> None:  # noqa: ARG002 - click's signature
-        """Print the message."""
-        click.echo(click.style(self.format_message(), fg="yellow"), err=True)
-
-
-class ErrorsInOneLine(click.Group):
-    """A group whose commands end with one line where the request or the data is at fault, not with a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except (DaskSvccaError, ImportError) as error:
-            raise Refused(str(error)) from error
-        except BrokenPipeError:
-            # Whoever read the output has seen enough; click ends in silence.
-            raise
-        except OSError as error:
-            raise Refused(f"{type(error).__name__}: {error}") from error
-        except KeyboardInterrupt:
-            raise Interrupted("Interrupted.") from None
 
 
 @contextlib.contextmanager
@@ -124,7 +82,7 @@ class Bars:
         if self._progress is None:
             return
         for task in self._tasks.values():
-            # Of a stage without a number, nothing was left to do.
+            # In a stage without a number, nothing was left to do.
             task.visible = task.total is not None
         self._progress.stop()
 

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from dask_svcca.capture import onnx
 from dask_svcca.cli._cluster import cluster_options, connected
-from dask_svcca.cli._console import Bars, Refused, counted, echo_next, echo_problems, examples, resumable, seconds, size
-from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, examples, resumable, seconds, size
+from dask_svcca.cli._paths import quoted
 from dask_svcca.cli._storage import storage_options
-from dask_svcca.engine.capture import capture_each
-from dask_svcca.stores.zoo import create_zoo
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dask_svcca.capture.onnx import Checkpoint
-    from dask_svcca.cluster import Client
+from dask_svcca.run.capture import capture_onnx, name_files
 
 
 @click.group()
@@ -71,7 +62,7 @@ def capture() -> None:
 )
 @storage_options
 @cluster_options
-def capture_onnx(
+def onnx(
     models: tuple[str, ...],
     *,
     inputs: str,
@@ -95,34 +86,28 @@ def capture_onnx(
     without those that only repeat another. What the zoo has already is left alone, so that the same command goes on
     after an interruption.
     """
-    if len(models) > 1 and (checkpoint is not None or step is not None):
-        raise click.UsageError("--checkpoint and --step name a single file; for several files, use --name PATTERN.")
-    checkpoints = onnx.name_checkpoints(models, model=model, checkpoint=checkpoint, pattern=pattern)
-    place, inputs = absolute(zoo), str(Path(inputs).absolute())
-    with resumable("All finished layers"), connected(workers, memory, scheduler) as client:
-        _prepare_zoo(place, inputs, checkpoints, client)
-        captures = {
-            f"{item.model}/{item.checkpoint}": functools.partial(
-                onnx.capture_checkpoint,
-                str(Path(item.path).absolute()),
-                inputs,
-                place,
-                model=item.model,
-                checkpoint=item.checkpoint,
-                step=item.step if step is None else step,
-                layers=layers or None,
-                batch_size=batch_size,
-                compression=compression,
-                dtype=dtype,
-            )
-            for item in checkpoints
-        }
-        with Bars({"capture": ("Capturing activations", "checkpoints")}) as bars:
-            outcome = capture_each(captures, client=client, progress=functools.partial(bars, "capture"))
-    if not outcome.reports:
-        others = len(outcome.problems) - 1
-        more = f" (and {counted(others, 'more file')} of {len(checkpoints)} failed)" if others else ""
-        raise Refused(next(iter(outcome.problems.values())) + more)
+    # Wrong names are refused before a cluster is started for them.
+    name_files(models, model=model, checkpoint=checkpoint, step=step, pattern=pattern)
+    with (
+        resumable("All finished layers"),
+        connected(workers, memory, scheduler) as client,
+        Bars({"capture": ("Capturing activations", "checkpoints")}) as bars,
+    ):
+        outcome = capture_onnx(
+            models,
+            inputs,
+            zoo,
+            model=model,
+            checkpoint=checkpoint,
+            step=step,
+            pattern=pattern,
+            layers=layers,
+            batch_size=batch_size,
+            compression=compression,
+            dtype=dtype,
+            client=client,
+            progress=functools.partial(bars, "capture"),
+        )
     reports = outcome.reports.values()
     written, present = sum(report.written for report in reports), sum(report.present for report in reports)
     click.echo(
@@ -139,19 +124,3 @@ def capture_onnx(
             (f"dask-svcca compare {quoted(zoo)} comparison.zarr", "compare every layer with every other"),
         ]
     )
-
-
-def _prepare_zoo(zoo: str, inputs: str, checkpoints: Sequence[Checkpoint], client: Client) -> None:
-    """Make the zoo, whose examples are what the models see.
-
-    A model file is read on the cluster, not here: it may be large, and it may be that it can be read only there.
-    """
-    first = {item.model: str(Path(item.path).absolute()) for item in reversed(checkpoints)}
-    looks = {model: functools.partial(onnx.input_names, path) for model, path in first.items()}
-    outcome = capture_each(looks, client=client)
-    if not outcome.reports:
-        raise Refused(next(iter(outcome.problems.values())))
-    names = next(iter(outcome.reports.values()))
-    file = onnx.load_inputs(inputs)
-    others = {name for found in outcome.reports.values() for name in found}
-    create_zoo(zoo, examples=file.ids(names), coords=file.coords([*others]), exist_ok=True)

@@ -20,13 +20,17 @@ from dask_svcca.cli._console import (
     seconds,
 )
 from dask_svcca.cli._paths import absolute, quoted
-from dask_svcca.engine.compare import USABLE_SHARE, Outcome, plan_comparison, resources, run_comparison
-from dask_svcca.plan.parameters import Convolutional, Keep, Match, Parameters, Precision, Sequential, make_parameters
+from dask_svcca.measures import load_measures
+from dask_svcca.plan.parameters import Keep, Match, Parameters, Precision, make_parameters
 from dask_svcca.plan.selection import SELECTIONS, select_pairs
-from dask_svcca.stores.zoo import Zoo, open_zoo
+from dask_svcca.plan.subspaces import Budget
+from dask_svcca.readings.choose import Convolutional, Sequential
+from dask_svcca.run.compare import plan_run, run_comparison
+from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
+from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
-    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.run.outcome import Outcome
 
 STAGES: Final = {
     "subspaces": ("Making subspaces", "representations"),
@@ -77,6 +81,13 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     show_default=True,
     metavar="NAME",
     help="May be repeated; 'all' is every one there is.",
+)
+@click.option(
+    "--measures-from",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Load measures of your own from this module, or file that ends in .py. May be repeated.",
 )
 @click.option(
     "--variance",
@@ -138,6 +149,11 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     metavar="WHICH",
     help=f"{', '.join(map(repr, SELECTIONS[:-1]))} or {SELECTIONS[-1]!r} for two models.",
 )
+@click.option(
+    "--subspaces",
+    metavar="STORE",
+    help="Keep the layers' directions here, for other comparisons of the zoo [default: inside the comparison].",
+)
 @cluster_options
 @click.option("--dry-run", is_flag=True, help="Show the plan, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: the plan as JSON.")
@@ -145,7 +161,9 @@ def compare(
     zoo: str,
     comparison: str,
     *,
+    modules: tuple[str, ...],
     pairs: str,
+    subspaces: str | None,
     workers: int | None,
     memory: str | None,
     scheduler: str | None,
@@ -156,21 +174,27 @@ def compare(
     """Compare every layer of every checkpoint of a ZOO with every other, and write a COMPARISON.
 
     What the comparison has already is not computed again: after an interruption, or when the zoo has grown, the same
-    command does what is missing.
+    command does what is missing. Asked for more measures, it gains them.
     """
     if as_json and not dry_run:
         raise click.UsageError("--json shows the plan; use it with --dry-run.")
     with checked_options():
+        for module in modules:
+            load_measures(module)
         parameters = make_parameters(**options)
         source = open_zoo(absolute(zoo))
         if len(source):
             select_pairs(pairs, source.representations)
+    shared = None if subspaces is None else absolute(subspaces)
     if dry_run:
-        plan = _plan(source, absolute(comparison), parameters, pairs, workers, memory, scheduler)
+        budget = _budget(workers, memory, scheduler)
+        plan = plan_run(source, absolute(comparison), parameters, budget, pairs=pairs, subspaces=shared)
         click.echo(json.dumps(plan.to_dict(), indent=2) if as_json else str(plan))
         return
     with resumable("All finished tiles"), connected(workers, memory, scheduler) as client, Bars(STAGES) as bars:
-        outcome = run_comparison(source, absolute(comparison), parameters, pairs=pairs, client=client, progress=bars)
+        outcome = run_comparison(
+            source, absolute(comparison), parameters, pairs=pairs, subspaces=shared, client=client, progress=bars
+        )
     click.echo(summary(outcome))
     if outcome.caution:
         click.echo(f"{click.style('Caution:', fg='yellow')} {outcome.caution}.", err=True)
@@ -198,20 +222,10 @@ def summary(outcome: Outcome) -> str:
     )
 
 
-def _plan(
-    zoo: Zoo,
-    comparison: str,
-    parameters: Parameters,
-    pairs: str,
-    workers: int | None,
-    memory: str | None,
-    scheduler: str | None,
-) -> Plan:
-    """The plan, for the cluster that would be used; a local one is not started for it."""
+def _budget(workers: int | None, memory: str | None, scheduler: str | None) -> Budget:
+    """What the cluster that would be used has; a local one is not started for it."""
     if scheduler is None:
         local = cluster.local_resources(workers, memory)
-        count, usable = local.workers, int(USABLE_SHARE * local.memory)
-    else:
-        with connected(workers, memory, scheduler) as client:
-            count, usable = resources(client)
-    return plan_comparison(zoo, comparison, parameters, pairs=pairs, workers=count, memory=usable)
+        return Budget(local.workers, int(USABLE_SHARE * local.memory))
+    with connected(workers, memory, scheduler) as client:
+        return DaskExecutor(client, "").budget

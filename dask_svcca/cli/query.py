@@ -38,7 +38,7 @@ DEFAULT_TOP = 20
 @click.option("--min", "low", type=float, metavar="VALUE", help="Only values from here.")
 @click.option("--max", "high", type=float, metavar="VALUE", help="Only values up to here.")
 @click.option(
-    "--top", type=click.IntRange(min=1), metavar="N", help="Only the N highest [default: 20; all with --csv]."
+    "--top", type=click.IntRange(min=1), metavar="N", help="Only the N most similar [default: 20; all with --csv]."
 )
 @click.option(
     "--csv",
@@ -74,7 +74,7 @@ def query(
     if csv_file is not None:
         _write_csv(found, csv_file, top)
         return
-    best, total = found.highest(top or DEFAULT_TOP)
+    best, total = found.most_similar(top or DEFAULT_TOP)
     if not total:
         click.echo("No pair with a value matches; 'dask-svcca info' says what is missing or failed.", err=True)
         return
@@ -94,6 +94,6 @@ def _row(row: pd.Series[Any], measure: str) -> list[str]:
 def _write_csv(found: PairQuery, file: str, top: int | None) -> None:
     with nullcontext(sys.stdout) if file == "-" else Path(file).open("w", encoding="utf-8", newline="") as target:
         header = True
-        for frame in found.frames() if top is None else [found.highest(top)[0]]:
+        for frame in found.frames() if top is None else [found.most_similar(top)[0]]:
             frame.to_csv(target, index=False, header=header)
             header = False

@@ -1,9 +1,9 @@
-"""Directions of two sets of neurons: principal, canonical (CCA), and of greatest covariance (PLS)."""
+"""Directions of one or two sets of neurons: principal (PCA), canonical (CCA), and of greatest covariance (PLS)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Principal directions of one block, those that were asked for: ``rows`` is all but ``left * singular @ loadings``.
+    """Principal directions of one block: singular vectors and values of its rows, or the leading of them.
 
     Attributes
     ----------
@@ -39,6 +39,16 @@ class Principal:
     loadings: InexactArray
     whole: bool
 
+    def leading(self, count: int) -> Principal:
+        """The leading directions alone."""
+        return replace(
+            self,
+            left=self.left[:, :count],
+            singular=self.singular[:count],
+            loadings=self.loadings[:, :count],
+            whole=self.whole and count >= len(self.singular),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
@@ -49,11 +59,11 @@ class Aligned:
     values : (component,)
         Correlations, or singular values of the cross-scatter; descending.
     coefficients_a, coefficients_b : (neuron, component)
-        From the centred neurons to the directions.
+        Weights from the centred neurons to the directions.
     directions_a, directions_b : (row, component)
         Up to a rotation of the samples.
     loads_a, loads_b : (neuron, component)
-        From the directions back to the neurons: ``directions @ loads.conj().T``.
+        Weights from the directions back to the neurons: ``directions @ loads.conj().T``.
     """
 
     values: FloatArray
@@ -63,6 +73,22 @@ class Aligned:
     directions_b: InexactArray
     loads_a: InexactArray
     loads_b: InexactArray
+
+
+def relative_precision(dtype: np.dtype[Any]) -> float:
+    """Relative precision that activations were rounded to when they were stored.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        That of the activations. Integers and booleans become numbers in double precision.
+
+    Examples
+    --------
+    >>> relative_precision(np.dtype("float16")), relative_precision(np.dtype("int8"))
+    (0.0009765625, 2.220446049250313e-16)
+    """
+    return float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
 
 
 def principal_directions(
@@ -80,7 +106,7 @@ def principal_directions(
     ----------
     blocks : sequence of (row, neuron)
     samples : int
-        Whose rotation the rows are.
+        Number of samples, whose rotation the rows are.
     weights : (block,)
         How often a block counts.
     variance : float or None
@@ -100,15 +126,15 @@ def principal_directions(
     --------
     >>> x = np.array([[3.0, 0, 0], [-3, 0, 0], [0, 1, 0], [0, -1, 0]])
     >>> options = dict(samples=4, weights=np.ones(1, int), offset=0.0, epsilon=2e-16)
-    >>> [found] = principal_directions([x], variance=None, **options)
-    >>> found.singular.round(6), found.whole
+    >>> [principal] = principal_directions([x], variance=None, **options)
+    >>> principal.singular.round(6), principal.whole
     (array([4.242641, 1.414214]), True)
-    >>> [found] = principal_directions([x], variance=0.8, **options)
-    >>> found.singular.round(6), found.whole
+    >>> [principal] = principal_directions([x], variance=0.8, **options)
+    >>> principal.singular.round(6), principal.whole
     (array([4.242641]), False)
     """
-    found = [np.linalg.svd(block, full_matrices=False) for block in blocks]
-    values = [singular for _, singular, _ in found]
+    decompositions = [np.linalg.svd(block, full_matrices=False) for block in blocks]
+    values = [singular for _, singular, _ in decompositions]
     total = max(float(np.linalg.norm(singular)) for singular in values)
     size = max(*(max(block.shape) for block in blocks), np.sqrt(samples))
     largest = max(float(singular.max(initial=0.0)) for singular in values)
@@ -119,7 +145,7 @@ def principal_directions(
     kept = leading_directions(spectrum, weights[owner], variance)
     return [
         _principal(block, *decomposition, count=int(kept[owner == index].sum()))
-        for index, (block, decomposition) in enumerate(zip(blocks, found, strict=True))
+        for index, (block, decomposition) in enumerate(zip(blocks, decompositions, strict=True))
     ]
 
 
@@ -138,7 +164,7 @@ def canonical_directions(a: Principal, b: Principal) -> Aligned:
     Parameters
     ----------
     a, b : Principal
-        Of the same samples, in the same rotation.
+        From the same samples, in the same rotation.
 
     Returns
     -------
@@ -180,7 +206,7 @@ def covariance_directions(a: Principal, b: Principal) -> Aligned:
     Parameters
     ----------
     a, b : Principal
-        Of the same samples, in the same rotation.
+        From the same samples, in the same rotation.
 
     Returns
     -------
@@ -208,8 +234,8 @@ def covariance_directions(a: Principal, b: Principal) -> Aligned:
     return Aligned(values, coefficients_a, coefficients_b, directions_a, directions_b, coefficients_a, coefficients_b)
 
 
-def own_directions(a: Principal, b: Principal) -> Aligned:  # noqa: ARG001 - as the others, of a pair
-    """Principal component analysis of one block: of a alone.
+def own_directions(a: Principal, b: Principal) -> Aligned:  # noqa: ARG001 - called as the others are
+    """Principal component analysis of one block. It takes two, as the others do, and uses a alone.
 
     Returns
     -------
@@ -244,7 +270,7 @@ def _svd(coupling: InexactArray) -> tuple[InexactArray, FloatArray, InexactArray
 def _orthonormal(principal: Principal) -> tuple[InexactArray, InexactArray]:
     """Orthonormal basis of the directions, (row, k), and the weights, (neuron, k), that make it of the rows.
 
-    Of all directions of the neurons together any basis will do: with each neuron scaled to one length first, neurons
+    For all directions of the neurons together any basis will do: with each neuron scaled to one length first, neurons
     of very different scales cost no accuracy.
     """
     if not principal.whole:
@@ -258,7 +284,7 @@ def _orthonormal(principal: Principal) -> tuple[InexactArray, InexactArray]:
 
 
 def phases(coefficients: InexactArray) -> InexactArray:
-    """What makes the largest coefficient of each component real and positive, (component,)."""
+    """Factors that make the largest coefficient of each component real and positive, (component,)."""
     if not coefficients.size:
         return np.ones(coefficients.shape[1])
     largest = np.take_along_axis(coefficients, np.abs(coefficients).argmax(axis=0)[np.newaxis], axis=0)[0]

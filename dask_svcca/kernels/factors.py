@@ -1,7 +1,7 @@
 """Samples, chunk by chunk, as a few rows that have the same inner products: a QR decomposition in one pass.
 
-Against covariances: nothing is squared, so that directions of a millionth of the largest standard deviation keep ten
-digits and not four; and the samples are read once. Against an SVD in memory: only one chunk is ever there.
+Unlike a covariance it squares nothing, so that directions of a millionth of the largest standard deviation keep ten
+digits and not four. Unlike an SVD of all samples it holds one chunk at a time.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Factor:
     count : int
         Number of samples.
     mean, low, high : (neuron,)
-        Of the first block: mean, least and greatest value. Only this block is centred: over all translations of the
-        input, the mean of any other spatial frequency is zero.
+        Mean, least and greatest value of each neuron of the first block. Only this block is centred: over all
+        translations of the input, the mean of any other spatial frequency is zero.
     rows : tuple of (row, neuron)
-        By block: ``rows.conj().T @ rows`` is the scatter of the samples. No more rows than samples, and seldom many
-        more than neurons.
+        One array a block: ``rows.conj().T @ rows`` is the scatter of the samples. There are no more rows than samples,
+        and seldom many more than neurons.
     """
 
     count: int
@@ -41,7 +41,7 @@ class Factor:
 
     @property
     def varies(self) -> BoolArray:
-        """Neurons of the first block that are not constant."""
+        """Whether a neuron of the first block is not constant, (neuron,)."""
         return np.asarray(self.low < self.high)
 
 
@@ -80,12 +80,12 @@ def factor(blocks: Sequence[InexactArray]) -> Factor:
     >>> chunk.mean, chunk.rows[0]
     (array([2., 4.]), array([[-1., -2.], [ 1.,  2.]]))
     """
-    first = np.array(blocks[0], dtype=np.float64)
-    low, high = first.min(axis=0), first.max(axis=0)
-    mean = first.mean(axis=0)
-    first -= mean
+    centred = np.array(blocks[0], dtype=np.float64)
+    low, high = centred.min(axis=0), centred.max(axis=0)
+    mean = centred.mean(axis=0)
+    centred -= mean
     others = (np.asarray(block, dtype=np.result_type(block.dtype, np.float64)) for block in blocks[1:])
-    return Factor(len(first), mean, low, high, tuple(map(compress, (first, *others))))
+    return Factor(len(centred), mean, low, high, tuple(map(compress, (centred, *others))))
 
 
 def merge(parts: Sequence[Factor]) -> Factor:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import scipy.fft
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
 
 Grid: TypeAlias = tuple[int, ...]
@@ -220,3 +223,27 @@ def _places(grid: Grid) -> dict[tuple[int, ...], tuple[int, bool]]:
             signed = np.where(mirrored >= (np.array(grid) + 1) // 2, mirrored - np.array(grid), mirrored)
             places[tuple(map(int, signed))] = (position, True)
     return places
+
+
+def wave(grid: Grid, frequency: Iterable[int]) -> InexactArray:
+    """What the unitary DFT multiplies each position by.
+
+    Parameters
+    ----------
+    grid : tuple of int
+    frequency : (axes,)
+        Cycles over the whole of each axis.
+
+    Returns
+    -------
+    (*grid)
+        Complex, of length 1.
+
+    Examples
+    --------
+    >>> wave((2,), [1]).real.round(3)
+    array([ 0.707, -0.707])
+    """
+    by_axis = [np.arange(size) * int(step) / size for size, step in zip(grid, frequency, strict=True)]
+    cycles = reduce(np.add.outer, by_axis, np.zeros(()))
+    return np.asarray(np.exp(-2j * np.pi * cycles) / math.sqrt(math.prod(grid)))

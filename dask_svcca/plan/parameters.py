@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from dask_svcca.measures import Measure, find_measures, with_companions
-from dask_svcca.variables import KEPT_VARIABLES
+from dask_svcca.measures import find_measures, with_companions
+from dask_svcca.readings import ReadingOptions
+from dask_svcca.variables import DETAIL_VARIABLES
 
-Convolutional = Literal["dft", "mean", "positions", "flatten"]
-Sequential = Literal["mean", "positions", "last"]
+if TYPE_CHECKING:
+    from dask_svcca.measures import Measure
+    from dask_svcca.readings.choose import Convolutional, Sequential
+
 Match = Literal["crop", "fold"]
 Precision = Literal["float32", "float64"]
 Keep = Literal["correlations", "frequencies"]
-_CHOICES = {
-    "conv": get_args(Convolutional),
-    "match": get_args(Match),
-    "sequence": get_args(Sequential),
-    "precision": get_args(Precision),
-}
+_CHOICES = {"match": get_args(Match), "precision": get_args(Precision)}
+
+GROWING = ("measures", "keep")
+"""Parameters that a comparison may gain values of; all others are fixed when it is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +31,10 @@ class Parameters:
     measures : tuple of str
     variance : float or None
         Share of the variance that the kept directions explain, in (0, 1].
-    conv : {"dft", "mean", "positions", "flatten"}
-        How arrays with spatial axes are read.
+    conv, sequence, positions, spatial_size, mask
+        See `ReadingOptions`.
     match : {"crop", "fold"}
         Under ``dft``, how layers of unequal sizes meet.
-    sequence : {"mean", "positions", "last"}
-        How arrays with tokens are read.
-    positions : str
-        Under ``positions``, which: ``all``, ``regular N`` or ``random N``.
-    spatial_size : tuple of int or None
-        Under ``positions``, sizes that convolutional layers with as many axes are resampled to.
-    mask : str or None
-        Coordinate of the zoo, (example, token), that is true for tokens that count.
     precision : {"float32", "float64"}
         Of scores and their products.
     keep : tuple of {"correlations", "frequencies"}
@@ -72,16 +64,19 @@ class Parameters:
             if value not in choices:
                 raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}; got {value!r}")
         for name in self.keep:
-            if name not in KEPT_VARIABLES:
-                raise ValueError(f"keep is some of {', '.join(map(repr, KEPT_VARIABLES))}; got {name!r}")
+            if name not in DETAIL_VARIABLES:
+                raise ValueError(f"keep is some of {', '.join(map(repr, DETAIL_VARIABLES))}; got {name!r}")
         if "frequencies" in self.keep and self.conv != "dft":
             raise ValueError(
                 f"keep='frequencies' needs conv='dft', which splits layers by frequency; got {self.conv!r}"
             )
-        if not re.fullmatch(r"all|(regular|random) [1-9][0-9]*", self.positions):
-            raise ValueError(f"positions is 'all', 'regular N' or 'random N'; got {self.positions!r}")
-        if self.spatial_size is not None and (not self.spatial_size or min(self.spatial_size) < 1):
-            raise ValueError(f"spatial_size is one size an axis, each at least 1; got {self.spatial_size!r}")
+        # Checked where they are declared.
+        _ = self.reading
+
+    @property
+    def reading(self) -> ReadingOptions:
+        """How representations are read."""
+        return ReadingOptions(self.conv, self.sequence, self.positions, self.spatial_size, self.mask)
 
     @property
     def records(self) -> tuple[Measure, ...]:
@@ -92,6 +87,11 @@ class Parameters:
         """JSON values, as stored."""
         size = list(self.spatial_size) if self.spatial_size else None
         return {**asdict(self), "measures": list(self.measures), "spatial_size": size, "keep": list(self.keep)}
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What a comparison cannot change, as stored."""
+        return {name: value for name, value in self.to_dict().items() if name not in GROWING}
 
 
 def make_parameters(measures: str | tuple[str, ...] | list[str], **options: Any) -> Parameters:

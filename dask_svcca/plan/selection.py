@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -25,8 +26,9 @@ def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> BoolMatrix:
     pairs : str, or boolean matrix
         ``all``; ``same-layer`` (equal names of layers); ``same-checkpoint`` (of the same model);
         ``within-model``; ``final`` (each against the last checkpoint of its model);
-        ``between A B`` (model A against model B); or a boolean (representation, representation) array in the order
-        of the frame, or a DataArray labelled by ``representation_a`` and ``representation_b``.
+        ``between A B`` (model A against model B; names with spaces in quotes, as in a shell); or a boolean
+        (representation, representation) array in the order of the frame, or a DataArray labelled by
+        ``representation_a`` and ``representation_b``.
     representations : pandas.DataFrame
         As `Zoo.representations`: one row each.
 
@@ -62,7 +64,11 @@ def _equal(values: pd.Series[Any]) -> BoolMatrix:
 
 
 def _by_name(pairs: str, frame: pd.DataFrame) -> BoolMatrix:
-    kind, *names = pairs.split()
+    try:
+        # Quotes as in a shell, for names with spaces.
+        kind, *names = shlex.split(pairs) or [""]
+    except ValueError as error:
+        raise ValueError(f"pairs={pairs!r} cannot be read: {error}. Close every quote") from None
     match kind, names:
         case "all", []:
             return np.ones((len(frame), len(frame)), dtype=np.bool_)

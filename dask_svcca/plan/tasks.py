@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from dask_svcca.measures import leading_only, needs_loadings
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from dask_svcca.kernels.fourier import Grid
-    from dask_svcca.kernels.readings import Reading
     from dask_svcca.measures import Measure
+    from dask_svcca.plan.details import Sizes
+    from dask_svcca.plan.memory import SubspaceMemory, TileMemory
     from dask_svcca.plan.parameters import Parameters
-
+    from dask_svcca.readings import Reading
 
 MERGED_AT_ONCE = 4
 """Parts of a representation, or what was merged of them, that one task merges."""
-
-
-STACK_BYTES = 16 * 2**20
-"""Couplings handed to LAPACK at once, in double precision: many small ones in one call."""
-
-STACK_COPIES = 6
-"""How often a stack is held, with what measures make of it and what LAPACK works in."""
-
-PIECE = 1024
-"""Samples converted to double precision at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +25,32 @@ class Job:
     ----------
     run : str
         Unique to the run; workers keep what they opened for as long as it stays the same.
-    zoo, comparison
+    zoo, subspaces, comparison
         Anything zarr opens: a path, a URL, a store.
     parameters : Parameters
     measures : tuple of Measure
-        With their companions: records, since a worker may not know of measures of the user's own.
-    rows : int
-        Samples in a chunk of scores, the same for all representations.
-    memory : int
-        Bytes a task may use beyond what its process holds anyway.
+        All of the comparison, with their companions: records, since a worker may not know of a user's own measures.
+    details : tuple of str
+        What is stored of every pair beside its measures.
+    settled : tuple of str
+        Measures and details that every partial pair has already.
+    chunk_samples : int
+        Most samples in a chunk of scores.
     """
 
     run: str
     zoo: Any
+    subspaces: Any
     comparison: Any
     parameters: Parameters
     measures: tuple[Measure, ...]
-    rows: int
-    memory: int
+    details: tuple[str, ...]
+    settled: tuple[str, ...]
+    chunk_samples: int
 
     def __dask_tokenize__(self) -> tuple[str, str]:
         """What tells it from others: without, Dask would look into every part of it, once a task."""
         return type(self).__name__, self.run
-
-    @property
-    def leading_only(self) -> bool:
-        """Whether no measure looks beyond the directions that the variance threshold keeps."""
-        return leading_only(self.measures)
-
-    @property
-    def with_loadings(self) -> bool:
-        """Whether a measure needs loadings."""
-        return needs_loadings(self.measures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,84 +60,134 @@ class SubspaceTask:
     Attributes
     ----------
     label, path : str
-        Name for people, and place below the root of either store.
+        Name for people, and place below the root of the zoo.
     digest : str
-        Of the activations; a subspace made from others is made again.
+        Of the activations.
+    key : str
+        Of the subspace.
     reading : Reading
     samples : int
         How many it has, without regard to masked tokens.
-    fold : tuple of int
-        Coarser grid that the representation is folded on for its partners; empty for its own reading.
-    parts : int
-        In how many parts it is read, side by side.
-    memory : int
-        Bytes it takes, without what it may keep of the samples between its two passes.
+    with_loadings : bool
+        Whether loadings are made even where directions come from the samples.
+    memory : SubspaceMemory
     """
 
     label: str
     path: str
     digest: str
+    key: str
     reading: Reading
     samples: int
-    fold: Grid = ()
-    parts: int = 1
-    memory: int = 0
-
-    def __dask_tokenize__(self) -> tuple[str, str, str]:
-        """What tells it from others of a run."""
-        return type(self).__name__, self.place, self.digest
-
-    @property
-    def tasks(self) -> int:
-        """Number of Dask tasks that make it."""
-        if self.parts == 1:
-            return 1
-        merges, left = 0, self.parts
-        while left > 1:
-            left = -(-left // MERGED_AT_ONCE)
-            merges += left
-        # Moments, scores and corrections of each part; the basis, what is to be corrected, and the end.
-        return 3 * self.parts + merges + 3
-
-    @property
-    def place(self) -> str:
-        """Where the subspace lies below the root of the comparison."""
-        return subspace_place(self.path, self.fold)
-
-
-def subspace_place(path: str, fold: Grid = ()) -> str:
-    """Where a subspace lies below the root of a comparison.
-
-    Examples
-    --------
-    >>> subspace_place("a/b/c"), subspace_place("a/b/c", (4, 4))
-    ('subspaces/a/b/c', 'subspaces-4x4/a/b/c')
-    """
-    return f"subspaces{'-' if fold else ''}{'x'.join(map(str, fold))}/{path}"
+    with_loadings: bool
+    memory: SubspaceMemory
 
 
 @dataclass(frozen=True, slots=True)
-class SubspaceReport:
-    """What became of one subspace.
+class PackTask:
+    """Make the subspaces of one long representation, or of several small ones, and write them as a pack.
 
     Attributes
     ----------
-    label : str
-    problem : str
-        Empty where all went well.
-    read : int
-        Bytes of activations.
-    skipped : bool
-        Whether it was there already.
-    seconds : dict of str to float
-        By stage.
+    name : str
+        Of the pack.
+    members : tuple of SubspaceTask
+        Of one domain, and all real or all complex.
+    parts : int
+        In how many parts a single member is read, side by side.
     """
 
-    label: str
-    problem: str
-    read: int
-    skipped: bool
-    seconds: dict[str, float]
+    name: str
+    members: tuple[SubspaceTask, ...]
+    parts: int = 1
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        """What tells it from others of a run."""
+        return type(self).__name__, self.name
+
+    @property
+    def key(self) -> str:
+        """Name of the task."""
+        return f"subspaces-{self.name}"
+
+    @property
+    def memory(self) -> int:
+        """Bytes it takes at most: those of its largest member, and what all others leave behind."""
+        left = sum(member.memory.result for member in self.members) if len(self.members) > 1 else 0
+        return max(member.memory.peak for member in self.members) + 2 * left
+
+
+@dataclass(frozen=True, slots=True)
+class PartTask:
+    """One step of a pack whose single member is read in parts.
+
+    Attributes
+    ----------
+    step : str
+        ``moments`` of a part; ``merge`` those of several; ``basis`` from all; ``scores`` of a part; ``corrections``
+        that scores need, if any; ``correct`` those of a part; ``finish``.
+    pack : PackTask
+    number : int
+        Which part; of merges, one after the other.
+    """
+
+    step: str
+    pack: PackTask
+    number: int = 0
+
+    def __dask_tokenize__(self) -> tuple[str, str, str, int]:
+        """What tells it from others of a run."""
+        return type(self).__name__, self.step, self.pack.name, self.number
+
+    @property
+    def key(self) -> str:
+        """Name of the task."""
+        return self.pack.key if self.step == "finish" else f"{self.step}-{self.pack.name}-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class SubspacePlace:
+    """Where a tile finds a subspace.
+
+    Attributes
+    ----------
+    pack : str
+    position : int
+        In the index of the pack.
+    fold : tuple of int
+        Coarser grid that the representation is folded on; empty for its own reading.
+    """
+
+    pack: str
+    position: int
+    fold: Grid = ()
+
+
+Places: TypeAlias = "tuple[tuple[SubspacePlace, ...], ...]"
+"""Of each member of a group, its own subspace and those on coarser grids; none for one that has left the zoo."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTask:
+    """Wait for the subspaces of a group, so that a tile has two dependencies and not hundreds; say where they are.
+
+    Attributes
+    ----------
+    number : int
+    places : tuple of tuple of SubspacePlace
+    """
+
+    number: int
+    places: Places
+
+    def __dask_tokenize__(self) -> tuple[str, int]:
+        """What tells it from others of a run."""
+        return type(self).__name__, self.number
+
+    @property
+    def key(self) -> str:
+        """Name of the task."""
+        return f"group-{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,32 +200,93 @@ class TileTask:
         Position in the grid of tiles; row <= column.
     side : int
         Representations along the side of a tile: a whole number of tiles of the store.
-    paths_a, paths_b : tuple of str
-        Places of the subspaces.
     selected : bytes
         Which pairs are asked for: packed bits of the (a, b) mask.
+    details : dict of str to tuple of int
+        Sizes of the details that are stored of a pair.
+    memory : TileMemory
     """
 
     row: int
     column: int
     side: int
-    paths_a: tuple[str, ...]
-    paths_b: tuple[str, ...]
     selected: bytes
+    details: Sizes
+    memory: TileMemory
 
     def __dask_tokenize__(self) -> tuple[str, int, int]:
         """What tells it from others of a run."""
         return type(self).__name__, self.row, self.column
 
+    @property
+    def key(self) -> str:
+        """Name of the task."""
+        return f"tile-{self.row}-{self.column}"
+
+
+Task: TypeAlias = PackTask | PartTask | GroupTask | TileTask
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A task, and the tasks whose results it is given.
+
+    Attributes
+    ----------
+    task : Task
+    needs : tuple of str
+        Keys; results are handed over in this order.
+    reports : bool
+        Whether its result is a report for whoever started the run.
+    """
+
+    task: Task
+    needs: tuple[str, ...] = ()
+    reports: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SubspaceReport:
+    """What became of one subspace.
+
+    Attributes
+    ----------
+    label, key : str
+    problem : str
+        A sentence whose subject is the representation; empty where all went well.
+    read : int
+        Bytes of activations.
+    seconds : dict of str to float
+        By stage.
+    """
+
+    label: str
+    key: str
+    problem: str
+    read: int
+    seconds: dict[str, float]
+
 
 @dataclass(frozen=True, slots=True)
 class TileReport:
-    """What became of the pairs asked for in a tile; missing are those whose subspace is."""
+    """What became of the pairs asked for in a tile, each counted once.
+
+    Attributes
+    ----------
+    row, column : int
+    computed : int
+        Pairs that have their values now.
+    settled : int
+        Pairs that have none, for a reason that is recorded.
+    seconds : dict of str to float
+        By stage.
+    """
 
     row: int
     column: int
-    done: int
-    failed: int
-    incompatible: int
-    missing: int
+    computed: int
+    settled: int
     seconds: dict[str, float]
+
+
+Report: TypeAlias = "list[SubspaceReport] | TileReport"

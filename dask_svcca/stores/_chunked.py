@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import uuid
 from functools import cached_property
@@ -299,10 +298,10 @@ def _write(file: Path, data: bytes | memoryview) -> None:
     """Write a file that is there whole or not at all."""
     partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        target = partial.open("xb")
     except FileNotFoundError:
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    with os.fdopen(descriptor, "wb") as target:
+        target = partial.open("xb")
+    with target:
         target.write(data)
     partial.replace(file)

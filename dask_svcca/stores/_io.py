@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import zarr
 import zarr.errors
 from zarr.abc.store import Store
@@ -21,22 +21,32 @@ from zarr.storage import LocalStore, StorePath
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dask_svcca.kernels._types import InexactArray
 
-from dask_svcca.errors import StoreFormatError
+from dask_svcca.errors import StoreAccessError, StoreFormatError
+
+_READ_BYTES = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+"""How a file is opened by its descriptor: Windows would else translate line ends."""
 
 _MOST_BUFFERS = 512
 """Buffers handed to one system call; Linux takes up to 1,024."""
 
 StoreLike: TypeAlias = str | os.PathLike[str] | Store | StorePath
 
-_NO_GROUP = (zarr.errors.GroupNotFoundError, zarr.errors.NodeTypeValidationError, zarr.errors.ContainsArrayError)
+_ABSENT = (
+    FileNotFoundError,
+    NotADirectoryError,
+    zarr.errors.GroupNotFoundError,
+    zarr.errors.NodeTypeValidationError,
+    zarr.errors.ContainsArrayError,
+)
+"""What zarr raises where there is no group."""
 
 
 def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
     """Create a group with attributes at the root of an empty store."""
     try:
-        return zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
+        with _accessing(store):
+            return zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
     except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
         raise StoreFormatError(
             f"there is something at {describe(store)!r} already, and it is not ours; choose another place"
@@ -44,10 +54,16 @@ def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
 
 
 def is_group(store: StoreLike) -> bool:
-    """Whether there is a zarr v3 group, ours or not."""
+    """Whether there is a zarr v3 group, ours or not.
+
+    Raises
+    ------
+    StoreAccessError
+        Where it cannot be told, for lack of rights for example.
+    """
     try:
-        zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
-    except (OSError, *_NO_GROUP):
+        _open_group(store, mode="r")
+    except _ABSENT:
         return False
     return True
 
@@ -56,7 +72,7 @@ def read_kind(store: StoreLike) -> str:
     """Which of our stores one is: ``zoo`` or ``comparison``."""
     if not is_group(store):
         raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}. Is the path right?")
-    found = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False).attrs.get("format")
+    found = _open_group(store, mode="r").attrs.get("format")
     kind = str(found).removeprefix("dask-svcca-")
     if kind not in {"zoo", "comparison"}:
         raise StoreFormatError(f"{describe(store)!r} is neither a zoo nor a comparison: its format is {found!r}")
@@ -64,11 +80,27 @@ def read_kind(store: StoreLike) -> str:
 
 
 def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.Group:
-    """Open a store of ours, or say what is wrong with it."""
+    """Open a store of ours.
+
+    Parameters
+    ----------
+    store : path, zarr store, or URL
+    mode : {"r", "r+"}
+    kind : str
+        Which of our stores it is to be: ``zoo``, for example.
+    version : int
+        The version of its format that is read, and no other.
+
+    Raises
+    ------
+    StoreFormatError
+        Where it is not there, is something else, or is of another version.
+    StoreAccessError
+        Where it cannot be read.
+    """
     try:
-        # What was consolidated may be older than what is there.
-        root = zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
-    except (FileNotFoundError, NotADirectoryError, *_NO_GROUP):
+        root = _open_group(store, mode=mode)
+    except _ABSENT:
         raise StoreFormatError(
             f"no {kind} at {describe(store)!r}: there is no zarr v3 group. Is the path right, and was the {kind} "
             f"created?"
@@ -83,7 +115,47 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
             f"the {kind} at {describe(store)!r} has format version {number!r}; this dask-svcca reads up to {version}. "
             f"Upgrade dask-svcca"
         )
+    if number < version:
+        raise StoreFormatError(
+            f"the {kind} at {describe(store)!r} has format version {number}, which an older dask-svcca wrote, and this "
+            f"one reads version {version} only. Make the {kind} anew with this version, or use the older dask-svcca"
+        )
     return root
+
+
+def _open_group(store: StoreLike, *, mode: str) -> zarr.Group:
+    with _accessing(store):
+        folder = _local_folder(store)
+        if folder is not None:
+            # zarr may take a folder that must not be entered for one that is not there.
+            (folder / "zarr.json").stat()
+        # What was consolidated may be older than what is there.
+        return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
+
+
+def _local_folder(store: StoreLike) -> Path | None:
+    """Folder of a store on the local file system, None for any other."""
+    if isinstance(store, StorePath):
+        above = _local_folder(store.store)
+        return None if above is None else above / store.path
+    if isinstance(store, LocalStore):
+        return Path(store.root)
+    if isinstance(store, str | os.PathLike) and "://" not in str(store):
+        return Path(store)
+    return None
+
+
+@contextmanager
+def _accessing(place: object) -> Iterator[None]:
+    """Raise `StoreAccessError` for an error of the system, unless it says that there is nothing."""
+    try:
+        yield
+    except (*_ABSENT, FileExistsError, StoreAccessError):
+        raise
+    except OSError as error:
+        raise StoreAccessError(
+            f"cannot access {str(place)!r}: {error}. Check your rights, and that the disk or network works"
+        ) from error
 
 
 def describe(store: StoreLike) -> str:
@@ -98,16 +170,25 @@ def directory(group: zarr.Group) -> Path | None:
 
 
 def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
-    """Attributes of a group below a root, None where there is no such group."""
+    """Attributes of a group below a root, None where there is no such group.
+
+    Raises
+    ------
+    StoreAccessError
+        Where it may be there and cannot be read.
+    """
     local = directory(root)
     if local is None:
         try:
-            node = root[path]
+            with _accessing(root.store_path / path):
+                node = root[path]
         except KeyError:
             return None
         return dict(node.attrs)
+    file = local / path / "zarr.json"
     try:
-        text = (local / path / "zarr.json").read_bytes()
+        with _accessing(file):
+            text = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     attributes: dict[str, Any] = json.loads(text).get("attributes", {})
@@ -115,10 +196,18 @@ def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
 
 
 def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Paths and attributes of all groups exactly ``depth`` levels below a root."""
+    """Paths and attributes of all groups exactly ``depth`` levels below a root.
+
+    Raises
+    ------
+    StoreAccessError
+        Where a folder on the way cannot be read.
+    """
     local = directory(root)
     if local is None:
-        for path, node in root.members(max_depth=depth):
+        with _accessing(root.store_path):
+            members = root.members(max_depth=depth)
+        for path, node in members:
             if path.count("/") == depth - 1 and isinstance(node, zarr.Group):
                 yield path, dict(node.attrs)
         return
@@ -131,56 +220,71 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
                 yield path, attributes
             continue
         try:
-            entries = sorted((entry for entry in os.scandir(folder) if entry.is_dir()), key=lambda e: e.name)
+            with _accessing(folder), os.scandir(folder) as found:
+                entries = sorted((entry for entry in found if entry.is_dir()), key=lambda e: e.name)
         except FileNotFoundError:
             continue
         stack.extend((Path(entry.path), f"{path}/{entry.name}".lstrip("/"), level + 1) for entry in entries)
 
 
-def read_scores(root: zarr.Group, path: str, chunk: int, out: Sequence[InexactArray]) -> None:
-    """Read one chunk of an uncompressed scores array, cut by direction, into buffers.
+def read_runs(file: str, wanted: Sequence[tuple[int, memoryview]]) -> None:
+    """Read runs of bytes of a file into buffers.
 
     Parameters
     ----------
-    root : zarr.Group
-    path : str
-        Of the array, below the root.
-    chunk : int
-        Index along samples.
-    out : sequence of (direction, sample)
-        Contiguous; together all directions, and each the whole chunk, so that rows behind the last sample become zero.
+    file : str
+    wanted : sequence of (int, memoryview)
+        Where a run begins, and the buffer that takes it. Runs that follow one another are read in one call.
+
+    Raises
+    ------
+    OSError
+        Where the file ends before.
     """
-    local = directory(root)
-    if local is not None:
-        # Text, for a tile reads tens of thousands of chunks, and Python never forgets a part of a Path.
-        descriptor = os.open(f"{local}/{path}/c/{chunk}/0", os.O_RDONLY)
-        try:
-            _read_into(descriptor, [part.data.cast("B") for part in out], path)
-        finally:
-            os.close(descriptor)
-        return
-    array = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")
-    length = out[0].shape[1]
-    rows = np.asarray(array[chunk * length : (chunk + 1) * length])
-    start = 0
-    for part in out:
-        part[:, : len(rows)] = rows[:, start : start + len(part)].T
-        part[:, len(rows) :] = 0
-        start += len(part)
+    descriptor = os.open(file, _READ_BYTES)
+    try:
+        for offset, views in _consecutive(wanted):
+            _read_into(descriptor, views, offset, file)
+    finally:
+        os.close(descriptor)
 
 
-def _read_into(descriptor: int, views: list[memoryview], path: str) -> None:
-    wanted = sum(view.nbytes for view in views)
-    offset = 0
+def _consecutive(wanted: Sequence[tuple[int, memoryview]]) -> Iterator[tuple[int, list[memoryview]]]:
+    """Buffers of runs that follow one another, and where the first of them begins."""
+    offset, end, views = 0, -1, list[memoryview]()
+    for start, view in wanted:
+        if start != end and views:
+            yield offset, views
+            views = []
+        if not views:
+            offset = start
+        views.append(view)
+        end = start + view.nbytes
+    if views:
+        yield offset, views
+
+
+def _read_into(descriptor: int, views: list[memoryview], offset: int, file: str) -> None:
+    wanted = offset + sum(view.nbytes for view in views)
     while views:
-        count = os.preadv(descriptor, views[:_MOST_BUFFERS], offset)
+        count = _read_some(descriptor, views, offset)
         if count == 0:
-            raise OSError(f"a chunk of {path!r} has {offset} bytes where {wanted} were expected")
+            raise OSError(f"{file!r} is shorter than the {wanted} bytes that were expected")
         offset += count
         while views and count >= views[0].nbytes:
             count -= views.pop(0).nbytes
         if count:
             views[0] = views[0][count:]
+
+
+def _read_some(descriptor: int, views: list[memoryview], offset: int) -> int:
+    """Read from an offset into the first buffers; how many bytes came."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, views[:_MOST_BUFFERS], offset)
+    # Windows has no read into several buffers.
+    with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
+        file.seek(offset)
+        return file.readinto(views[0])
 
 
 def consolidate(root: zarr.Group) -> None:

@@ -65,7 +65,7 @@ class RepresentationName(NamedTuple):
             try:
                 length = len(encode(value))
             except UnicodeEncodeError:
-                raise ValueError(f"the name of a {part} has a character that is no text: {value!r}") from None
+                raise ValueError(f"the name of a {part} has a character that is not valid text: {value!r}") from None
             if length > LONGEST:
                 raise ValueError(
                     f"the name of a {part} takes {length} bytes as a file name, and file systems allow 255: "

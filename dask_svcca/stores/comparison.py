@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -13,28 +13,133 @@ import zarr.codecs
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.stores import _io
 from dask_svcca.variables import (
+    DETAIL_VARIABLES,
     FREQUENCY_AXES,
-    KEPT_VARIABLES,
     PAIR_STATUS,
     REPRESENTATION_VARIABLES,
     STATUS_ATTRIBUTES,
+    VALUED,
+    PairStatus,
     Variable,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
     from dask_svcca.measures import Measure
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 AXES = ("representation_a", "representation_b")
+RUNS = 20
+"""Records of runs that are remembered."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComparisonState:
+    """What a comparison has: one value, read at once.
+
+    Attributes
+    ----------
+    place : str
+        Where it is.
+    parameters : dict of str to object
+        Those it was made with, as stored.
+    versions : dict of str to str
+        Of the measures it has, companions included.
+    details : dict of str to tuple of int
+        What it stores of every pair beside its measures, and the sizes of its dims behind those of the pair.
+    settled : tuple of str
+        Measures and details that partial pairs have.
+    growing : bool
+        Whether measures were added, and pairs may still be marked as done that lack them.
+    tile : int
+        Representations along the side of a tile.
+    examples_digest : str
+    n_examples : int
+    labels, digests : tuple of str
+        Of its representations, and of their activations.
+    status : (representation_a, representation_b)
+        `PairStatus` values.
+    subspaces : str
+        Where its subspaces are; empty where they are inside.
+    """
+
+    place: str
+    parameters: Mapping[str, Any]
+    versions: Mapping[str, str]
+    details: Mapping[str, tuple[int, ...]]
+    settled: tuple[str, ...]
+    growing: bool
+    tile: int
+    examples_digest: str
+    n_examples: int
+    labels: tuple[str, ...]
+    digests: tuple[str, ...]
+    status: npt.NDArray[np.uint8]
+    subspaces: str
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Measures asked for so far, without companions."""
+        return tuple(self.parameters["measures"])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All measures, companions included, and details."""
+        return (*self.versions, *self.details)
+
+    def lacks(self, names: Iterable[str]) -> bool:
+        """Whether it has no variable yet for one of some measures and details, or values of one may be missing."""
+        return self.growing or not set(names) <= set(self.names)
+
+    def check(
+        self, fixed: Mapping[str, Any], measures: Sequence[Measure], examples_digest: str, n_examples: int
+    ) -> None:
+        """Raise `ParametersChangedError` where this comparison is not the one asked for.
+
+        Parameters
+        ----------
+        fixed : mapping
+            Parameters that a comparison cannot change.
+        measures : sequence of Measure
+            Those asked for; new ones are welcome.
+        examples_digest : str
+        n_examples : int
+            Of the zoo.
+        """
+        remedy = "Ask for the same, or compare into another store"
+        for name, asked in fixed.items():
+            found = self.parameters.get(name)
+            if found != asked:
+                raise ParametersChangedError(
+                    f"the comparison {self.place!r} was made with {name}={found!r}, now {name}={asked!r} is asked "
+                    f"for. {remedy}"
+                )
+        for measure in measures:
+            version = self.versions.get(measure.name, measure.version)
+            if version != measure.version:
+                raise ParametersChangedError(
+                    f"the comparison {self.place!r} has {measure.name!r} in version {version!r}, and this one is "
+                    f"{measure.version!r}: what it computes has changed. Register it under another name, or compare "
+                    f"into another store"
+                )
+        if self.examples_digest != examples_digest:
+            raise ParametersChangedError(
+                f"the comparison {self.place!r} is of {self.n_examples} examples (digest {self.examples_digest[:8]}), "
+                f"the zoo has {n_examples} (digest {examples_digest[:8]}): not the same ones. {remedy}"
+            )
 
 
 class ComparisonStore:
-    """A comparison open for the engine: tiles in, progress out. People use `open_comparison`."""
+    """A comparison open for the engine: tiles in, progress out. People use `open_comparison`.
+
+    Attributes
+    ----------
+    root : zarr.Group
+    """
 
     def __init__(self, root: zarr.Group) -> None:
         self.root = root
@@ -45,54 +150,34 @@ class ComparisonStore:
         store: StoreLike,
         *,
         parameters: Mapping[str, Any],
-        measures: Sequence[Measure],
         tile: int,
-        rows: int,
         zoo: str,
         examples_digest: str,
         n_examples: int,
-        kept: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+        subspaces: str = "",
     ) -> Self:
-        """Create a comparison without any representation yet; `resize` makes room for some.
-
-        ``kept`` says what is kept of every pair beside its measures, and the sizes of its dims behind those of the
-        pair: see `dask_svcca.plan.keep.kept_sizes`.
-        """
+        """Create a comparison without any representation or measure yet; see `add_results` and `register`."""
         root = _io.create_root(store, {})
-        for variable, sizes, attributes in (
-            *((measure.variable, (), measure.attributes) for measure in measures),
-            *((KEPT_VARIABLES[name], sizes, KEPT_VARIABLES[name].attributes) for name, sizes in kept.items()),
-            (PAIR_STATUS, (), {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}),
-        ):
-            root.create_array(
-                variable.name,
-                shape=(0, 0, *sizes),
-                chunks=(tile, tile, *sizes),
-                dtype=variable.dtype,
-                fill_value=variable.fill,
-                compressors=zarr.codecs.ZstdCodec(level=1, checksum=True),
-                dimension_names=(*AXES, *variable.dims),
-                attributes=attributes,
-            )
-        if "frequencies" in kept:
-            for variable, size in zip(FREQUENCY_AXES, kept["frequencies"], strict=True):
-                _write_column(root, variable, variable.name, np.arange(size) - size // 2)
+        status = {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}
+        _create_pairs(root, PAIR_STATUS, (), status, count=0, tile=tile)
         for variable in REPRESENTATION_VARIABLES:
             for axis in AXES:
                 _write_column(root, variable, axis, np.zeros(0))
         coordinates = [v.name + axis[-2:] for v in REPRESENTATION_VARIABLES if v.coordinate for axis in AXES]
-        root.create_group("subspaces")
         # Written last: a store without them is not yet a comparison.
         root.update_attributes(
             {
                 "format": "dask-svcca-comparison",
                 "format_version": FORMAT_VERSION,
-                "parameters": dict(parameters),
+                "parameters": {**parameters, "measures": [], "keep": []},
+                "versions": {},
+                "settled": [],
+                "growing": False,
                 "zoo": zoo,
+                "subspaces": subspaces,
                 "examples_digest": examples_digest,
                 "n_examples": n_examples,
                 "tile": tile,
-                "rows": rows,
                 "coordinates": " ".join(name for name in coordinates if not name.startswith("representation")),
             }
         )
@@ -104,14 +189,46 @@ class ComparisonStore:
         return cls(_io.open_root(store, mode=mode, kind="comparison", version=FORMAT_VERSION))
 
     @property
+    def place(self) -> str:
+        """Where it is."""
+        return str(self.root.store_path)
+
+    @property
     def tile(self) -> int:
         """Representations along the side of a tile."""
         return int(self.root.attrs["tile"])  # type: ignore[arg-type]
 
     @property
-    def rows(self) -> int:
-        """Samples in a chunk of scores."""
-        return int(self.root.attrs["rows"])  # type: ignore[arg-type]
+    def parameters(self) -> dict[str, Any]:
+        """Parameters the comparison was made with."""
+        return dict(self.root.attrs["parameters"])  # type: ignore[arg-type]
+
+    @property
+    def subspaces(self) -> str:
+        """Where its subspaces are; empty where they are inside."""
+        return str(self.root.attrs["subspaces"])
+
+    def read_state(self) -> ComparisonState:
+        """What is there."""
+        attributes: dict[str, Any] = dict(self.root.attrs)
+        labels = [str(label) for label in self.column("representation")]
+        # A run that was stopped while it added representations may have left more of them in some variables.
+        count = len(labels)
+        return ComparisonState(
+            place=self.place,
+            parameters=attributes["parameters"],
+            versions=attributes["versions"],
+            details=self.details,
+            settled=tuple(attributes["settled"]),
+            growing=bool(attributes["growing"]),
+            tile=self.tile,
+            examples_digest=str(attributes["examples_digest"]),
+            n_examples=int(attributes["n_examples"]),
+            labels=tuple(labels),
+            digests=tuple(map(str, self.column("digest")[:count])),
+            status=self.status()[:count, :count],
+            subspaces=self.subspaces,
+        )
 
     def consolidate(self) -> None:
         """Write the metadata of all variables into one file, so that xarray opens the comparison at once."""
@@ -120,35 +237,67 @@ class ComparisonStore:
     def add_run(self, record: Mapping[str, Any]) -> None:
         """Remember where the time of a run went; of the latest twenty."""
         runs = [*self.root.attrs.get("runs", []), dict(record)]  # type: ignore[misc]
-        self.root.update_attributes({"runs": runs[-20:]})
+        self.root.update_attributes({"runs": runs[-RUNS:]})
         self.consolidate()
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Parameters the comparison was made with."""
-        return dict(self.root.attrs["parameters"])  # type: ignore[arg-type]
+    def set_subspaces(self, place: str) -> None:
+        """Remember where the subspaces are."""
+        self.root.update_attributes({"subspaces": place})
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One variable along the representations, in the order of the matrix."""
         return np.asarray(self.root[f"{name}_a"][...])  # type: ignore[index]
 
-    def check(self, parameters: Mapping[str, Any], examples_digest: str, n_examples: int) -> None:
-        """Raise `ParametersChangedError` where this comparison is not the one asked for."""
-        place = str(self.root.store_path)
-        remedy = "Ask for the same, or compare into another store"
-        for name, asked in parameters.items():
-            found = self.parameters.get(name)
-            if found != asked:
-                raise ParametersChangedError(
-                    f"the comparison {place!r} was made with {name}={found!r}, now {name}={asked!r} is asked for. "
-                    f"{remedy}"
-                )
-        found = str(self.root.attrs["examples_digest"])
-        if found != examples_digest:
-            raise ParametersChangedError(
-                f"the comparison {place!r} is of {self.root.attrs['n_examples']} examples (digest {found[:8]}), the "
-                f"zoo has {n_examples} (digest {examples_digest[:8]}): not the same ones. {remedy}"
+    def add_results(
+        self,
+        measures: Sequence[Measure],
+        asked: Sequence[str],
+        details: Mapping[str, tuple[int, ...]],
+        settled: Sequence[str],
+    ) -> None:
+        """Make room for the results of measures, and for details; those that are there stay.
+
+        From when their names are in the attributes, a pair counts as partial that was done before. Stopped anywhere,
+        the same call does what is left.
+
+        Parameters
+        ----------
+        measures : sequence of Measure
+            All of the comparison, companions included.
+        asked : sequence of str
+            Names of those that were asked for.
+        details : mapping of str to tuple of int
+            All details, and the sizes of their dims behind those of the pair.
+        settled : sequence of str
+            What partial pairs have already.
+        """
+        attributes: dict[str, Any] = dict(self.root.attrs)
+        count = self.array(PAIR_STATUS.name).shape[0]
+        versions, keep = dict(attributes["versions"]), list(attributes["parameters"]["keep"])
+        added = [measure for measure in measures if measure.name not in versions]
+        for measure in added:
+            _create_pairs(self.root, measure.variable, (), measure.attributes, count=count, tile=self.tile)
+        for name, sizes in details.items():
+            if name in keep:
+                continue
+            variable = DETAIL_VARIABLES[name]
+            _create_pairs(self.root, variable, sizes, variable.attributes, count=count, tile=self.tile)
+            if name == "frequencies":
+                for axis, size in zip(FREQUENCY_AXES, sizes, strict=True):
+                    _write_column(self.root, axis, axis.name, np.arange(size) - size // 2)
+        if added or set(details) - set(keep):
+            growing = bool(versions)
+            parameters = {**attributes["parameters"], "measures": list(asked), "keep": sorted({*keep, *details})}
+            versions |= {measure.name: measure.version for measure in added}
+            self.root.update_attributes(
+                {"parameters": parameters, "versions": versions, "settled": list(settled), "growing": growing}
             )
+        if self.root.attrs["growing"]:
+            array = self.array(PAIR_STATUS.name)
+            for start in range(0, count, self.tile):
+                block = np.asarray(array[start : start + self.tile])
+                array[start : start + self.tile] = np.where(np.isin(block, VALUED), PairStatus.PARTIAL, block)
+            self.root.update_attributes({"growing": False})
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write variables along the representations, for both axes."""
@@ -164,21 +313,17 @@ class ComparisonStore:
             array.resize((count, count, *array.shape[2:]))
 
     @property
-    def kept(self) -> dict[str, tuple[int, ...]]:
-        """What is kept of every pair beside its measures, and the sizes of its dims behind those of the pair."""
-        return {
-            name: self.array(variable.name).shape[2:]
-            for name, variable in KEPT_VARIABLES.items()
-            if variable.name in self.root
-        }
+    def details(self) -> dict[str, tuple[int, ...]]:
+        """What is stored of every pair beside its measures, and the sizes of its dims behind those of the pair."""
+        return {name: self.array(DETAIL_VARIABLES[name].name).shape[2:] for name in self.parameters["keep"]}
 
     def resize_components(self, count: int) -> None:
-        """Make room for so many canonical correlations of a pair, or leave no more; where they are kept."""
-        if "correlations" in self.kept:
-            array = self.array(KEPT_VARIABLES["correlations"].name)
+        """Make room for so many canonical correlations of a pair, or leave no more; where they are stored."""
+        if "correlations" in self.details:
+            array = self.array(DETAIL_VARIABLES["correlations"].name)
             array.resize((*array.shape[:2], max(1, count)))
 
-    def invalidate(self, rows: npt.NDArray[np.integer[Any]]) -> None:
+    def invalidate(self, rows: Sequence[int]) -> None:
         """Forget the pairs of some representations, whose activations have changed."""
         # The status first: a pair without a value must not say that it has one.
         for array in sorted(self._pair_arrays(), key=lambda array: array.basename != PAIR_STATUS.name):
@@ -193,7 +338,7 @@ class ComparisonStore:
         """The zarr array of a variable."""
         found = self.root[name]
         if not isinstance(found, zarr.Array):
-            raise StoreFormatError(f"{name!r} in {str(self.root.store_path)!r} is a group, not an array")
+            raise StoreFormatError(f"{name!r} in {self.place!r} is a group, not an array")
         return found
 
     def status(self) -> npt.NDArray[np.uint8]:
@@ -218,15 +363,59 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     Raises
     ------
     StoreFormatError
-        Where there is no comparison, or one of a newer version.
+        Where there is no comparison, or one of another version.
     """
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
-    return xr.open_dataset(
+    found = xr.open_dataset(
         root.store,  # type: ignore[arg-type]
         group=root.path or None,
         engine="zarr",
         chunks=None,
         consolidated=False,
+    )
+    found.encoding["source"] = root.store_path
+    return found
+
+
+def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
+    """Where a comparison is, of which a Dataset was opened; a place is returned as it is.
+
+    Raises
+    ------
+    StoreFormatError
+        For a Dataset that does not know any more where it came from.
+    """
+    if not isinstance(comparison, xr.Dataset):
+        return comparison
+    source: Any = comparison.encoding.get("source")
+    if source is None:
+        raise StoreFormatError(
+            "this Dataset does not say which comparison it was opened from, as one does that was computed from "
+            "another; pass what open_comparison or compare returned, or the path of the comparison"
+        )
+    return source  # type: ignore[no-any-return]
+
+
+def _create_pairs(
+    root: zarr.Group,
+    variable: Variable,
+    sizes: tuple[int, ...],
+    attributes: Mapping[str, Any],
+    *,
+    count: int,
+    tile: int,
+) -> None:
+    """Create an array along pairs; one that an earlier attempt left without a name in the attributes is replaced."""
+    root.create_array(
+        variable.name,
+        shape=(count, count, *sizes),
+        chunks=(tile, tile, *sizes),
+        dtype=variable.dtype,
+        fill_value=variable.fill,
+        compressors=zarr.codecs.ZstdCodec(level=1, checksum=True),
+        dimension_names=(*AXES, *variable.dims),
+        attributes=dict(attributes),
+        overwrite=True,
     )
 
 

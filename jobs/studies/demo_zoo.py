@@ -6,10 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 import dask_svcca
-from dask_svcca.capture.onnx import capture_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,10 +42,7 @@ def capture(folder: Path, steps: Sequence[int] = STEPS) -> dask_svcca.Zoo:
     Zoo
         Models ``cnn-s0``, ``cnn-s1``, ``resnet-s0`` and ``resnet-s1``.
     """
-    inputs, store = NETWORKS / "examples.npz", str(folder / "zoo.zarr")
-    with np.load(inputs) as arrays:
-        dask_svcca.create_zoo(store, examples=arrays["example"], coords={"label": arrays["label"]}, exist_ok=True)
-    for step in steps:
-        for path in sorted(NETWORKS.glob(f"*/step{step:05}.onnx")):
-            capture_checkpoint(path, inputs, store)
+    store = str(folder / "zoo.zarr")
+    files = [path for step in steps for path in sorted(NETWORKS.glob(f"*/step{step:05}.onnx"))]
+    dask_svcca.capture_onnx(files, NETWORKS / "examples.npz", store)
     return dask_svcca.open_zoo(store)

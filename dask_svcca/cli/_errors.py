@@ -1,0 +1,51 @@
+"""How a command ends: with one line where the request or the data is at fault, not with a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dask_svcca.errors import DaskSvccaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Refused(click.ClickException):
+    """An error that is about the request or the data, in one line."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:  # noqa: ARG002 - click's signature
+        """Print the message."""
+        click.echo(
+            f"{click.style('Error:', fg='red', bold=True)} {click.style(self.format_message(), fg='red')}", err=True
+        )
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C; the message says what is kept."""
+
+    exit_code = 130
+
+    def show(self, file: Any = None) -> None:  # noqa: ARG002 - click's signature
+        """Print the message."""
+        click.echo(click.style(self.format_message(), fg="yellow"), err=True)
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Turn errors on purpose, errors of the system and Ctrl-C into what click prints in one line."""
+    try:
+        yield
+    except DaskSvccaError as error:
+        raise Refused(str(error)) from error
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; click ends in silence.
+        raise
+    except OSError as error:
+        raise Refused(f"{type(error).__name__}: {error}") from error
+    except KeyboardInterrupt:
+        raise Interrupted("Interrupted.") from None

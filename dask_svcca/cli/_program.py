@@ -1,0 +1,80 @@
+"""The commands by name, each imported when it runs or shows its own help."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from dask_svcca.cli._errors import errors_in_one_line
+
+
+class Deferred(click.Command):
+    """Stands for a command until it is needed: its name, and what the list of commands says of it.
+
+    Parameters
+    ----------
+    name : str
+    home : str
+        Where the command is, as ``module:attribute``.
+    sentence : str
+        The first sentence of its help.
+    """
+
+    def __init__(self, name: str, home: str, sentence: str) -> None:
+        super().__init__(name, help=sentence)
+        self.home = home
+
+    def load(self) -> click.Command:
+        """The command itself."""
+        module, _, attribute = self.home.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+class Program(click.Group):
+    """A group of deferred commands, which end with one line where the request or the data is at fault."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the options before the command."""
+        with errors_in_one_line():
+            return super().make_context(*args, **kwargs)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, and import it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.load() if isinstance(command, Deferred) else command, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with errors_in_one_line():
+            return super().invoke(ctx)
+
+
+@click.group(
+    cls=Program,
+    commands=[
+        Deferred(
+            "demo",
+            "dask_svcca.cli.demo:demo",
+            "Compare a real zoo: four small networks, trained on digits, at eleven checkpoints each.",
+        ),
+        Deferred("capture", "dask_svcca.cli.capture:capture", "Capture the activations of models into a zoo."),
+        Deferred("import", "dask_svcca.cli.importing:import_arrays", "Import activations from an npy or npz FILE."),
+        Deferred(
+            "compare",
+            "dask_svcca.cli.compare:compare",
+            "Compare every layer of every checkpoint of a ZOO with every other, and write a COMPARISON.",
+        ),
+        Deferred("info", "dask_svcca.cli.info:info", "Show what is in a STORE: a zoo or a comparison."),
+        Deferred("query", "dask_svcca.cli.query:query", "List pairs of a COMPARISON, the most similar first."),
+    ],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: dask-svcca demo",
+)
+@click.version_option(package_name="dask-svcca", prog_name="dask-svcca")
+def program() -> None:
+    """Compare every layer of every checkpoint of a model zoo with every other: SVCCA on Dask and zarr."""

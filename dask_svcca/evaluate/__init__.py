@@ -1,0 +1,17 @@
+"""The one place where a pair becomes a number: couplings and spectra in, values out."""
+
+from dask_svcca.evaluate.basis import Basis, MemberBlock, block_weights, direction_weights
+from dask_svcca.evaluate.details import Details, finish_details, no_details
+from dask_svcca.evaluate.evaluation import Evaluation, Values
+
+__all__ = [
+    "Basis",
+    "Details",
+    "Evaluation",
+    "MemberBlock",
+    "Values",
+    "block_weights",
+    "direction_weights",
+    "finish_details",
+    "no_details",
+]

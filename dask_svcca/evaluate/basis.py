@@ -1,0 +1,119 @@
+"""What the value of a pair follows from, of each of the two, beside their coupling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from dask_svcca.kernels.fourier import half_plane
+from dask_svcca.kernels.subspace import blocks_of
+
+if TYPE_CHECKING:
+    from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
+    from dask_svcca.kernels.fourier import Grid
+    from dask_svcca.readings import Meeting
+
+
+@dataclass(frozen=True, slots=True)
+class MemberBlock:
+    """Directions of one member of a group in one block.
+
+    Attributes
+    ----------
+    member : int
+        Which representation, in its group.
+    index : int
+        Of the block.
+    start : int
+        First of its directions among all of the representation.
+    directions, kept : int
+        How many there are, and how many of them, the first, the variance threshold keeps.
+    """
+
+    member: int
+    index: int
+    start: int
+    directions: int
+    kept: int
+
+    @property
+    def columns(self) -> slice:
+        """Its directions among all of the representation."""
+        return slice(self.start, self.start + self.directions)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Basis:
+    """Directions of one representation.
+
+    Attributes
+    ----------
+    spectrum : (direction,)
+        Eigenvalues of the scatter: the variance of a direction times the number of samples. Descending in a block.
+    block : (direction,)
+        The block of each direction, ascending.
+    kept : (direction,)
+        Whether the variance threshold keeps a direction. In a block the kept directions come first.
+    grid : tuple of int
+        Of the DFT; empty where there is none.
+    samples, neurons : int
+    """
+
+    spectrum: FloatArray
+    block: IntArray
+    kept: BoolArray
+    grid: Grid
+    samples: int
+    neurons: int
+
+    @property
+    def multiplicity(self) -> IntArray:
+        """How often each direction counts, (direction,)."""
+        return np.asarray(half_plane(self.grid).multiplicity[self.block])
+
+    @property
+    def positions(self) -> int:
+        """Circular translations that a sample stands for."""
+        return math.prod(self.grid)
+
+    @property
+    def rank(self) -> int:
+        """All directions, with multiplicities."""
+        return int(self.multiplicity.sum())
+
+    @property
+    def kept_rank(self) -> int:
+        """Kept directions, with multiplicities."""
+        return int(self.multiplicity[self.kept].sum())
+
+    def member_blocks(self, member: int, *, kept_only: bool = False) -> list[MemberBlock]:
+        """Directions of each block, or the kept ones alone; a block without any is left out."""
+        found = []
+        for index, columns in blocks_of(self.block):
+            kept = int(self.kept[columns].sum())
+            count = kept if kept_only else columns.stop - columns.start
+            if count:
+                found.append(MemberBlock(member, index, columns.start, count, kept))
+        return found
+
+
+def direction_weights(basis: Basis, meeting: Meeting, side: Literal["a", "b"]) -> FloatArray:
+    """How often each direction counts, (direction,): in the whole layer, or at the frequencies that both have.
+
+    Where layers were cropped, means divide by what was compared.
+    """
+    return block_weights(basis.grid, meeting, side)[basis.block].astype(np.float64)
+
+
+def block_weights(grid: Grid, meeting: Meeting, side: Literal["a", "b"]) -> IntArray:
+    """The same of each block, (block,)."""
+    multiplicity = half_plane(grid).multiplicity
+    if not meeting.cropped:
+        return multiplicity
+    times = np.zeros_like(multiplicity)
+    for frequency in meeting.shared:
+        times[getattr(frequency, side)] += frequency.multiplicity
+    return times

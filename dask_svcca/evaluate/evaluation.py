@@ -1,0 +1,430 @@
+"""Values of measures for pairs of two groups, from their couplings, block by block."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from dask_svcca.evaluate.basis import block_weights, direction_weights
+from dask_svcca.evaluate.details import Correlations, FrequencyMeans
+from dask_svcca.kernels.fourier import half_plane
+from dask_svcca.kernels.pairs import PairStack, Side
+from dask_svcca.measures import Measure, Own, PairTotals, Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from dask_svcca.evaluate.basis import Basis, MemberBlock
+    from dask_svcca.evaluate.details import Details, TakesCorrelations
+    from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray, IntArray
+    from dask_svcca.kernels.fourier import SharedFrequency
+    from dask_svcca.readings import Meeting
+
+STACK_BYTES = 16 * 2**20
+"""Couplings handed to LAPACK at once, in double precision: many small ones in one call."""
+
+WIDE_CELL = 2**12
+"""Numbers in a coupling from which copying one by one, converted on the way, beats copying all and then converting."""
+
+ROUNDING = 1e-5
+"""How far beyond its range rounding may take a measure of scores in single precision."""
+
+_Directions = Literal["kept", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Values of all measures for pairs of two groups.
+
+    Attributes
+    ----------
+    values : dict of str to ((a, b), (a, b))
+        By measure: of a with b, and of b with a.
+    saturated : ((a, b), (a, b))
+        Whether the number of samples alone makes a measure what it is: of a with b, and of b with a.
+    """
+
+    values: Mapping[str, tuple[FloatArray, FloatArray]]
+    saturated: tuple[BoolArray, BoolArray]
+
+
+class Evaluation:
+    """Takes couplings of pairs, block by block; gives the values of measures when all are there.
+
+    Parameters
+    ----------
+    a, b : mapping of int to Basis
+        By position in either group. All of one side have the same samples and grid.
+    meeting : Meeting
+        How the two sides are compared.
+    measures : sequence of Measure
+    todo : (a, b)
+        Pairs wanted. Others have no meaning in what is returned.
+    details : dict of str to (a, b, ...), optional
+        Arrays that take the details of pairs, see `no_details`.
+    single : bool
+        Whether couplings were summed in single precision.
+    stack_bytes : int
+        Couplings solved at once, in double precision; at least one.
+    """
+
+    def __init__(
+        self,
+        a: Mapping[int, Basis],
+        b: Mapping[int, Basis],
+        meeting: Meeting,
+        measures: Sequence[Measure],
+        todo: BoolArray,
+        *,
+        details: Details | None = None,
+        single: bool = False,
+        stack_bytes: int = STACK_BYTES,
+    ) -> None:
+        self.meeting = meeting
+        self._measures = measures
+        self._todo = todo
+        self._single = single
+        self._stack_bytes = stack_bytes
+        self._a, self._b = _Group(a, todo.shape[0], meeting, "a"), _Group(b, todo.shape[1], meeting, "b")
+        self._takers = list(self._take(details or {}, a, b))
+        self._sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures}
+        self._turned_sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures if not m.symmetric}
+        # Loadings differ from block to block: couplings of different blocks must not meet in one stack.
+        self._by_block = any("loadings" in measure.needs for measure in measures)
+        self._pieces: dict[_Key, list[_Piece]] = {}
+        self._bytes: dict[_Key, int] = {}
+
+    def _take(self, details: Details, a: Mapping[int, Basis], b: Mapping[int, Basis]) -> Iterator[TakesCorrelations]:
+        if "correlations" in details:
+            ranks = self._a.ranks("kept"), self._b.ranks("kept")
+            yield Correlations(details["correlations"], self._todo, *ranks)
+        if "frequencies" in details:
+            yield FrequencyMeans(details["frequencies"], self._todo, a, b, self.meeting)
+
+    @property
+    def weights(self) -> tuple[Mapping[int, FloatArray], Mapping[int, FloatArray]]:
+        """How often each direction counts, (direction,) by member, on either side."""
+        return self._a.weights, self._b.weights
+
+    def add(
+        self,
+        couplings: InexactArray,
+        blocks_a: Sequence[MemberBlock],
+        blocks_b: Sequence[MemberBlock],
+        frequency: SharedFrequency,
+        loadings: tuple[Mapping[int, InexactArray], Mapping[int, InexactArray]] = ({}, {}),
+    ) -> None:
+        """Take the couplings of some members of a with some of b.
+
+        Parameters
+        ----------
+        couplings : (a, b, k, l)
+            At one frequency, ``scores_a.conj().T @ scores_b``. May be a view: it is copied when `finish` is called, or
+            before.
+        blocks_a, blocks_b : sequence of MemberBlock
+            Of either side, all of equally many directions.
+        frequency : SharedFrequency
+        loadings : (mapping of int to (neuron, direction), the same)
+            By member, of all directions; where a measure needs them.
+        """
+        k, l = blocks_a[0].directions, blocks_b[0].directions
+        members_a, members_b = (np.array([block.member for block in blocks]) for blocks in (blocks_a, blocks_b))
+        rows, columns = np.nonzero(self._todo[members_a][:, members_b])
+        key = _Key(
+            shape=(k, l),
+            kept=(blocks_a[0].kept, blocks_b[0].kept),
+            centred=frequency.a == 0 and frequency.b == 0,
+            is_complex=self._a.counts_twice(frequency.a) or self._b.counts_twice(frequency.b),
+            block=(frequency.a, frequency.b) if self._by_block else None,
+        )
+        wide = np.result_type(couplings.dtype, np.float64).itemsize
+        # Measures that need loadings hold an array of neurons a pair.
+        neurons = max(self._a.neurons, self._b.neurons) if self._by_block else 0
+        batch = max(1, self._stack_bytes // (wide * max(1, k * l, min(k, l) * neurons)))
+        for start in range(0, len(rows), batch):
+            part = slice(start, start + batch)
+            piece = _Piece(
+                couplings=couplings,
+                rows=rows[part],
+                columns=columns[part],
+                members_a=members_a[rows[part]],
+                members_b=members_b[columns[part]],
+                spectra_a=self._a.spectra_of(blocks_a)[rows[part]],
+                spectra_b=self._b.spectra_of(blocks_b)[columns[part]],
+                frequency=frequency,
+            )
+            self._pieces.setdefault(key, []).append(piece)
+            self._bytes[key] = self._bytes.get(key, 0) + wide * k * l * len(piece.rows)
+            if self._by_block:
+                # Where one of the two stands as its conjugate, the coupling is that of a's conjugate.
+                self._a.take_loadings(loadings[0], blocks_a, conjugate=frequency.conjugate)
+                self._b.take_loadings(loadings[1], blocks_b, conjugate=False)
+            if self._by_block or self._bytes[key] > self._stack_bytes // 2:
+                self._solve(key)
+
+    def finish(self) -> None:
+        """Solve what is left, so that couplings given may be overwritten."""
+        for key in list(self._pieces):
+            self._solve(key)
+
+    def values(
+        self,
+        row_norms: FloatArray | None = None,
+        squared_row_norms: tuple[FloatArray, FloatArray] | None = None,
+    ) -> Values:
+        """Values of all measures.
+
+        Parameters
+        ----------
+        row_norms : (a, b), optional
+            Inner products, over samples, of the squared norms of the samples; where a measure needs them.
+        squared_row_norms : ((a,), (b,)), optional
+            Sums over samples of their fourth powers.
+        """
+        self.finish()
+        shape = self._todo.shape
+        norms = np.zeros(shape) if row_norms is None else row_norms
+        fourth = (np.zeros(shape[0]), np.zeros(shape[1])) if squared_row_norms is None else squared_row_norms
+        translations = sum(shared.multiplicity for shared in self.meeting.shared)
+        if not (self._a.grid and self._b.grid):
+            translations = max(math.prod(self._a.grid), math.prod(self._b.grid))
+        pairs = PairTotals(self._a.samples, translations, norms)
+        turned = PairTotals(self._a.samples, translations, norms.T)
+        found = {}
+        for measure in self._measures:
+            a, b = self._a.totals(measure, fourth[0]), self._b.totals(measure, fourth[1])
+            value = _within(measure.value(self._sums[measure.name], _upright(a), _across(b), pairs), measure)
+            back = value
+            if not measure.symmetric:
+                sums = self._turned_sums[measure.name].transpose(1, 0, 2)
+                back = _within(measure.value(sums, _upright(b), _across(a), turned), measure).T
+            found[measure.name] = value, back
+        return Values(found, self.saturated(self._measures))
+
+    def saturated(self, measures: Sequence[Measure]) -> tuple[BoolArray, BoolArray]:
+        """Whether samples are so few that one of some measures is what it is whatever the data, (a, b) both ways.
+
+        It follows from ranks and samples alone: two subspaces of k and l directions among d share k + l - d.
+        """
+        straight, back = np.zeros(self._todo.shape, dtype=np.bool_), np.zeros(self._todo.shape, dtype=np.bool_)
+        for directions, saturates in {(m.directions, m.saturates) for m in measures if m.saturates != "never"}:
+            if saturates == "either":
+                found = self._all_spurious(directions)
+                straight, back = straight | found, back | found
+            else:
+                straight = straight | _spans(self._a.counts(directions), self._b.counts(directions), self._degrees())
+                back = back | _spans(self._b.counts(directions), self._a.counts(directions), self._degrees(True)).T
+        return straight & self._todo, back & self._todo
+
+    def _degrees(self, turned: bool = False) -> list[tuple[int, int, int, int]]:
+        """Blocks of either side, degrees of freedom and multiplicity of each shared frequency."""
+        return [
+            (
+                shared.b if turned else shared.a,
+                shared.a if turned else shared.b,
+                self._a.samples - (shared.a == 0 and shared.b == 0),
+                shared.multiplicity,
+            )
+            for shared in self.meeting.shared
+        ]
+
+    def _all_spurious(self, directions: _Directions) -> BoolArray:
+        """Whether all correlations of a pair are 1 for want of samples."""
+        a, b = self._a.counts(directions), self._b.counts(directions)
+        spurious = np.zeros(self._todo.shape)
+        for block_a, block_b, degrees, multiplicity in self._degrees():
+            k, l = a[:, block_a, np.newaxis], b[np.newaxis, :, block_b]
+            spurious += multiplicity * np.minimum(np.minimum(k, l), np.maximum(0, k + l - degrees))
+        ranks = np.minimum.outer(self._a.ranks(directions), self._b.ranks(directions))
+        return np.asarray((ranks > 0) & (spurious >= ranks))
+
+    def _solve(self, key: _Key) -> None:
+        pieces = self._pieces.pop(key)
+        del self._bytes[key]
+        a, b = self._a, self._b
+        members_a = np.concatenate([piece.members_a for piece in pieces])
+        members_b = np.concatenate([piece.members_b for piece in pieces])
+        counts = [len(piece.members_a) for piece in pieces]
+        weights = np.repeat([piece.frequency.multiplicity for piece in pieces], counts)
+        every = PairStack(
+            _gathered(pieces),
+            a.side(members_a, np.concatenate([piece.spectra_a for piece in pieces])),
+            b.side(members_b, np.concatenate([piece.spectra_b for piece in pieces])),
+            degrees=a.samples - 1 if key.centred else a.samples,
+            is_complex=key.is_complex,
+            single=self._single,
+        )
+        leading = every.leading(*key.kept)
+        for taker in self._takers:
+            for piece, stop in zip(pieces, np.cumsum(counts), strict=True):
+                part = leading.correlations[stop - len(piece.members_a) : stop]
+                taker.add(piece.members_a, piece.members_b, part, piece.frequency)
+        for measure in self._measures:
+            stack = leading if measure.directions == "kept" else every
+            _accumulate(self._sums[measure.name], members_a, members_b, weights, measure.sums(stack))
+            if not measure.symmetric:
+                turned = measure.sums(stack.reversed)
+                _accumulate(self._turned_sums[measure.name], members_a, members_b, weights, turned)
+
+
+def _accumulate(
+    target: FloatArray, members_a: IntArray, members_b: IntArray, weights: IntArray, added: FloatArray
+) -> None:
+    # A pair may be there several times, at several frequencies.
+    np.add.at(target, (members_a, members_b), weights[:, np.newaxis] * added.reshape(len(weights), -1))
+
+
+def _within(values: FloatArray, measure: Measure) -> FloatArray:
+    """Values that rounding took out of a measure's range put back on its edge; what is further out stays to be seen."""
+    low, high = measure.valid_range
+    values = np.where((values < low) & (values >= low - ROUNDING), low, values)
+    return np.where((values > high) & (values <= high + ROUNDING), high, values)
+
+
+def _upright(totals: Totals) -> Totals:
+    return Totals(*(getattr(totals, name)[:, np.newaxis] for name in totals.__slots__))
+
+
+def _across(totals: Totals) -> Totals:
+    return Totals(*(getattr(totals, name)[np.newaxis, :] for name in totals.__slots__))
+
+
+def _spans(counts_a: IntArray, counts_b: IntArray, degrees: Sequence[tuple[int, int, int, int]]) -> BoolArray:
+    """Whether b has as many directions as there are degrees of freedom, wherever a has any, (a, b)."""
+    found = (counts_a.sum(axis=1) > 0)[:, np.newaxis] & np.ones(len(counts_b), dtype=np.bool_)
+    met = np.zeros_like(counts_a)
+    for block_a, block_b, available, _ in degrees:
+        met[:, block_a] = counts_a[:, block_a]
+        found &= (counts_a[:, block_a, np.newaxis] == 0) | (counts_b[np.newaxis, :, block_b] >= available)
+    # What a has at frequencies that b lacks is explained by nothing.
+    return np.asarray(found & (met.sum(axis=1) == counts_a.sum(axis=1))[:, np.newaxis])
+
+
+class _Group:
+    """What measures need of the representations of one side beside their couplings."""
+
+    def __init__(self, bases: Mapping[int, Basis], count: int, meeting: Meeting, side: Literal["a", "b"]) -> None:
+        first = next(iter(bases.values()))
+        self._bases, self._count = bases, count
+        self._multiplicity = half_plane(first.grid).multiplicity
+        self.grid, self.samples = first.grid, first.samples
+        self.neurons = max(basis.neurons for basis in bases.values())
+        self._times = block_weights(self.grid, meeting, side)
+        self.weights = {member: direction_weights(basis, meeting, side) for member, basis in bases.items()}
+        self._counts: dict[_Directions, IntArray] = {}
+        self._totals: dict[tuple[_Directions, Own], tuple[FloatArray, FloatArray, FloatArray]] = {}
+        self._loadings: dict[int, InexactArray] = {}
+        self._variance, self._rank, _ = self._sum_up("all", _nothing)
+
+    def counts_twice(self, block: int) -> bool:
+        """Whether a block stands for a pair of conjugate frequencies."""
+        return bool(self._multiplicity[block] > 1)
+
+    def spectra_of(self, blocks: Sequence[MemberBlock]) -> FloatArray:
+        """Spectra of some members' directions, equally many, (member, direction)."""
+        return np.stack([self._bases[block.member].spectrum[block.columns] for block in blocks])
+
+    def take_loadings(
+        self, loadings: Mapping[int, InexactArray], blocks: Sequence[MemberBlock], *, conjugate: bool
+    ) -> None:
+        """Have the next stack see the loadings of these directions."""
+        parts = {block.member: loadings[block.member][:, block.columns] for block in blocks}
+        self._loadings = {member: part.conj() for member, part in parts.items()} if conjugate else parts
+
+    def side(self, members: IntArray, spectra: FloatArray) -> Side:
+        """What a stack knows of some representations."""
+        return Side(spectra, self._variance[members], self._rank[members], members, self._loadings)
+
+    def counts(self, directions: _Directions) -> IntArray:
+        """Directions of each member in each block, (member, block)."""
+        if directions not in self._counts:
+            found = np.zeros((self._count, len(self._multiplicity)), dtype=np.int64)
+            for member, basis in self._bases.items():
+                chosen = basis.block[basis.kept] if directions == "kept" else basis.block
+                found[member] = np.bincount(chosen, minlength=len(self._multiplicity))
+            self._counts[directions] = found
+        return self._counts[directions]
+
+    def ranks(self, directions: _Directions) -> IntArray:
+        """Directions with multiplicities, (member,)."""
+        return np.asarray(self.counts(directions) @ self._times)
+
+    def totals(self, measure: Measure, squared_row_norms: FloatArray) -> Totals:
+        """What a measure may divide by, (member,)."""
+        key = measure.directions, measure.own
+        if key not in self._totals:
+            self._totals[key] = self._sum_up(measure.directions, measure.own)
+        variance, rank, own = self._totals[key]
+        return Totals(rank, variance, own, squared_row_norms)
+
+    def _sum_up(self, directions: _Directions, own: Own) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Variance, rank, and what a measure makes of the spectrum of each member."""
+        variance, rank, numbers = np.zeros(self._count), np.zeros(self._count), np.zeros(self._count)
+        for member, weights in self.weights.items():
+            chosen = self._bases[member].kept if directions == "kept" else slice(None)
+            spectrum = self._bases[member].spectrum[chosen]
+            rank[member] = weights[chosen].sum()
+            variance[member] = weights[chosen] @ spectrum
+            numbers[member] = own(spectrum, weights[chosen])
+        return variance, rank, numbers
+
+
+def _nothing(_spectrum: FloatArray, _weights: FloatArray) -> float:
+    return 0.0
+
+
+class _Key(NamedTuple):
+    """What couplings have in common that are solved together."""
+
+    shape: tuple[int, int]
+    kept: tuple[int, int]
+    centred: bool
+    is_complex: bool
+    block: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Couplings of some pairs at one frequency.
+
+    Attributes
+    ----------
+    couplings : (member of a, member of b, k, l)
+        A view of the product that they came from.
+    rows, columns : (pair,)
+        Which of them.
+    members_a, members_b : (pair,)
+    spectra_a, spectra_b : (pair, k), (pair, l)
+    frequency : SharedFrequency
+    """
+
+    couplings: InexactArray
+    rows: IntArray
+    columns: IntArray
+    members_a: IntArray
+    members_b: IntArray
+    spectra_a: FloatArray
+    spectra_b: FloatArray
+    frequency: SharedFrequency
+
+
+def _gathered(pieces: Sequence[_Piece]) -> InexactArray:
+    """Couplings of all pieces as one stack, (pair, k, l), in double precision."""
+    first = pieces[0].couplings
+    dtype: np.dtype[Any] = np.result_type(first.dtype, np.float64)
+    stack: npt.NDArray[Any] = np.empty((sum(len(piece.rows) for piece in pieces), *first.shape[2:]), dtype)
+    start = 0
+    for piece in pieces:
+        part = stack[start : start + len(piece.rows)]
+        start += len(part)
+        if part[0].size < WIDE_CELL:
+            part[...] = piece.couplings[piece.rows, piece.columns]
+        else:
+            for target, row, column in zip(part, piece.rows, piece.columns, strict=True):
+                target[...] = piece.couplings[row, column]
+    return stack

@@ -1,0 +1,33 @@
+"""Measures of similarity as records, by kin, and the registry that finds them by name."""
+
+from dask_svcca.measures.record import (
+    Measure,
+    Need,
+    Own,
+    PairTotals,
+    Saturates,
+    Totals,
+)
+from dask_svcca.measures.registry import (
+    find_measures,
+    leading_only,
+    load_measures,
+    needs_loadings,
+    register_measure,
+    with_companions,
+)
+
+__all__ = [
+    "Measure",
+    "Need",
+    "Own",
+    "PairTotals",
+    "Saturates",
+    "Totals",
+    "find_measures",
+    "leading_only",
+    "load_measures",
+    "needs_loadings",
+    "register_measure",
+    "with_companions",
+]

@@ -1,0 +1,41 @@
+"""What measures of several kinds have in common: sums, values, needs, invariances."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from dask_svcca.kernels.pairs import singular_values
+
+if TYPE_CHECKING:
+    from dask_svcca.kernels._types import FloatArray
+    from dask_svcca.kernels.pairs import PairStack
+    from dask_svcca.measures.record import Need, PairTotals, Totals
+
+ORTHOGONAL: Final = ("translation", "isotropic scaling", "orthogonal transformation")
+LINEAR: Final = ("translation", "invertible linear transformation")
+SPECTRUM: Final[frozenset[Need]] = frozenset({"spectrum"})
+
+
+def nuclear_norm(pairs: PairStack) -> FloatArray:
+    """Sum of the singular values of the cross-covariance of each block."""
+    weighted = pairs.weighted(np.sqrt(pairs.a.spectrum), np.sqrt(pairs.b.spectrum))
+    return np.asarray(singular_values(weighted).sum(axis=-1))
+
+
+def sum_of_squares(spectrum: FloatArray, weights: FloatArray) -> float:
+    """Squared Frobenius norm of the scatter."""
+    return float(weights @ spectrum**2)
+
+
+def ratio(sums: FloatArray, _a: Totals, _b: Totals, _: PairTotals) -> FloatArray:
+    """The first sum over the second."""
+    # Cropped layers with nothing at the frequencies they share have nothing to weigh by either.
+    return np.asarray(sums[..., 0] / np.where(sums[..., 1] > 0, sums[..., 1], 1))
+
+
+def over_geometric_mean(sums: FloatArray, a: Totals, b: Totals, _: PairTotals) -> FloatArray:
+    """The sum over the geometric mean of the own numbers of both sides."""
+    norms = np.sqrt(a.own * b.own)
+    return np.asarray(sums[..., 0] / np.where(norms > 0, norms, 1))

@@ -1,0 +1,84 @@
+"""Canonical correlations, by their means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from dask_svcca.measures.common import LINEAR, ORTHOGONAL, ratio
+from dask_svcca.measures.record import Measure
+
+if TYPE_CHECKING:
+    from dask_svcca.kernels._types import FloatArray
+    from dask_svcca.kernels.pairs import PairStack
+
+
+def _correlations(pairs: PairStack) -> FloatArray:
+    return np.asarray(pairs.correlations.sum(axis=-1))
+
+
+def _squared_correlations(pairs: PairStack) -> FloatArray:
+    return np.asarray(pairs.squared_coupling.sum(axis=(1, 2)))
+
+
+def _projection_weighted(pairs: PairStack) -> FloatArray:
+    vectors, correlations = pairs.canonical_vectors
+    weights = np.empty(correlations.shape)
+    deviations = np.sqrt(pairs.a.spectrum)
+    for member in np.unique(pairs.a.member):
+        chosen = pairs.a.member == member
+        # Inner products of canonical directions and neurons: u.T S V.T, without any sample.
+        scaled = vectors[chosen].conj().transpose(0, 2, 1) * deviations[chosen][:, np.newaxis, :]
+        weights[chosen] = np.abs(scaled @ pairs.a.loadings[int(member)].conj().T).sum(axis=-1)
+    return np.stack([(weights * correlations).sum(axis=-1), weights.sum(axis=-1)], axis=-1)
+
+
+MEASURES: Final = (
+    Measure(
+        name="svcca",
+        version="1",
+        description="mean canonical correlation of the directions that explain most variance: sum(r) / min(k, l)",
+        sums=_correlations,
+        directions="kept",
+        invariances=ORTHOGONAL,
+        reference="Raghu et al. (2017), SVCCA: Singular Vector Canonical Correlation Analysis, NeurIPS",
+        saturates="either",
+        companions=("null_svcca", "significant", "spurious"),
+    ),
+    Measure(
+        name="cca",
+        version="1",
+        description="mean canonical correlation: sum(r) / min(k, l)",
+        sums=_correlations,
+        invariances=LINEAR,
+        reference="Hotelling (1936), Relations between two sets of variates, Biometrika 28",
+        saturates="either",
+        companions=("null_cca", "spurious_cca"),
+    ),
+    Measure(
+        name="pwcca",
+        version="1",
+        description="canonical correlations weighted by how much of a's neurons x_j their directions h account for: "
+        "sum(w r) / sum(w), w = sum_j |<h, x_j>|",
+        sums=_projection_weighted,
+        value=ratio,
+        components=2,
+        needs=frozenset({"spectrum", "loadings"}),
+        invariances=("translation", "isotropic scaling", "invertible linear transformation of b"),
+        reference="Morcos, Raghu and Bengio (2018), Insights on representational similarity, NeurIPS, eq. 3",
+        symmetric=False,
+        saturates="either",
+        companions=("spurious_cca",),
+    ),
+    Measure(
+        name="r2_cca",
+        version="1",
+        description="mean squared canonical correlation: sum(r**2) / min(k, l)",
+        sums=_squared_correlations,
+        invariances=LINEAR,
+        reference="Kornblith et al. (2019), Similarity of neural network representations revisited, ICML, table 1",
+        saturates="either",
+        companions=("spurious_cca",),
+    ),
+)

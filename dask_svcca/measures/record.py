@@ -1,0 +1,180 @@
+"""Measures: records that say how one number about a pair follows from couplings and spectra.
+
+A measure is a sum over the blocks of a pair, each weighted by its multiplicity, and a last step that turns the sum
+into the value. So it is the same record for a dense layer (one block) and a convolutional one (a block a frequency).
+
+Notation: k directions of a and l of b with eigenvalues ``s**2`` of the scatter, coupling C (k x l), its singular values
+the canonical correlations ``r``. Sums run over all blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from dask_svcca.variables import Variable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dask_svcca.kernels._types import FloatArray
+    from dask_svcca.kernels.pairs import PairStack
+
+Need: TypeAlias = Literal["spectrum", "loadings", "row_norms"]
+Role: TypeAlias = Literal["similarity", "distance", "reference"]
+Directions: TypeAlias = Literal["kept", "all"]
+Saturates: TypeAlias = Literal["never", "either", "b"]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a measure may divide by, of the representations of one side: over all blocks, with multiplicities.
+
+    Arrays broadcast: those of a are (a, 1), those of b (1, b).
+
+    Attributes
+    ----------
+    rank, variance : array
+        Number of directions, and sum of eigenvalues.
+    own : array
+        What `Measure.own` gives for each representation.
+    squared_row_norms : array
+        Sum over samples of the fourth power of the norm of a sample; zero where no measure needs it.
+    """
+
+    rank: FloatArray
+    variance: FloatArray
+    own: FloatArray
+    squared_row_norms: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class PairTotals:
+    """What a measure may need of the pairs as such.
+
+    Attributes
+    ----------
+    samples : int
+    translations : int
+        Circular translations that the samples stand for: positions of the grid of the DFT, 1 for dense layers.
+    row_norms : (a, b)
+        Inner products of the squared norms of the samples; zero where no measure needs them.
+    """
+
+    samples: int
+    translations: int
+    row_norms: FloatArray
+
+
+Sums: TypeAlias = "Callable[[PairStack], FloatArray]"
+Own: TypeAlias = "Callable[[FloatArray, FloatArray], float]"
+Value: TypeAlias = "Callable[[FloatArray, Totals, Totals, PairTotals], FloatArray]"
+
+
+def over_smaller_rank(sums: FloatArray, a: Totals, b: Totals, _: PairTotals) -> FloatArray:
+    """Mean over the directions of the smaller of the two."""
+    # Cropped layers may keep nothing at the frequencies they share: nothing in common, and not zero by zero.
+    return np.asarray(sums[..., 0] / np.maximum(np.minimum(a.rank, b.rank), 1))
+
+
+def _no_own(_spectrum: FloatArray, _weights: FloatArray) -> float:
+    return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One measure of similarity, or a number to read one by.
+
+    Attributes
+    ----------
+    name : str
+        Name of the variable in a comparison.
+    description : str
+    sums : callable
+        From a `PairStack`, (pair,) or (pair, components); added up over blocks.
+    value : callable
+        From the sums, (a, b, components), the `Totals` of both sides and `PairTotals`, the value, (a, b).
+    own : callable
+        From the spectrum of one representation and the multiplicities of its directions, a number of its own.
+    components : int
+    directions : {"kept", "all"}
+        Whether it looks at the directions kept by the variance threshold, or at the full numerical rank.
+    needs : frozenset of {"spectrum", "loadings", "row_norms"}
+        What it takes beside couplings and ranks.
+    valid_range : (float, float)
+    invariances : tuple of str
+    reference : str
+    symmetric : bool
+    role : {"similarity", "distance", "reference"}
+        Higher is more similar; lower is; or a number that helps to read another measure.
+    saturates : {"never", "either", "b"}
+        Where too few samples fix the value by the ranks alone, whatever the data. A representation spans everything
+        where it has as many directions as there are degrees of freedom (samples less one). ``either``: where one of the
+        two does, since all canonical correlations are then 1. ``b``: where b does, since a regression on b then
+        explains all of a. ``never``: the spectra weigh the directions, so the value still depends on the data. It may
+        be high by chance all the same; `companions` say how high.
+    companions : tuple of str
+        References stored along with it, to read it by. Measures may share them.
+    version : str
+        What a stored value was computed by: it changes with the formula. Measures of the user's own have a digest of
+        what they compute, see `dask_svcca.measures.versions`; `find_measures` fills it in.
+    """
+
+    name: str
+    description: str
+    sums: Sums
+    value: Value = over_smaller_rank
+    own: Own = _no_own
+    components: int = 1
+    directions: Directions = "all"
+    needs: frozenset[Need] = frozenset()
+    valid_range: tuple[float, float] = (0.0, 1.0)
+    invariances: tuple[str, ...] = ()
+    reference: str = ""
+    symmetric: bool = True
+    role: Role = "similarity"
+    saturates: Saturates = "never"
+    companions: tuple[str, ...] = ()
+    version: str = ""
+
+    @property
+    def variable(self) -> Variable:
+        """Declaration of the variable that holds it."""
+        return Variable(self.name, "pair", "float64", np.nan, self.description, "1")
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes stored with the variable."""
+        return {
+            **self.variable.attributes,
+            "valid_range": [None if np.isinf(bound) else bound for bound in self.valid_range],
+            "symmetric": self.symmetric,
+            "sense": self.role,
+            "saturates": self.saturates,
+            "companions": list(self.companions),
+            "invariant_to": list(self.invariances),
+            "reference": self.reference,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Measures that differ in one number.
+
+    Attributes
+    ----------
+    name : str
+    parameter : str
+        Name of the number.
+    usual : float
+        Its value where none is given.
+    make : callable
+        From the name as it was given and the number, the record.
+    """
+
+    name: str
+    parameter: str
+    usual: float
+    make: Callable[[str, float], Measure]

@@ -1,0 +1,321 @@
+"""Measures by name: those of this package, families with a parameter, and the user's own."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+import cloudpickle
+import xxhash
+
+from dask_svcca.errors import InvalidMeasureError, MeasureExistsError, MeasureModuleError, UnknownMeasureError
+from dask_svcca.measures import alignment, correlations, references, regression, shape
+from dask_svcca.measures.record import Directions, Family, Measure, Need, Role, Saturates, Sums
+from dask_svcca.measures.versions import version_of
+from dask_svcca.variables import STORED_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import ModuleType
+
+_BUILT_IN: Final[dict[str, Measure]] = {
+    measure.name: measure
+    for kin in (correlations, alignment, shape, regression, references)
+    for measure in kin.MEASURES
+}
+
+_FAMILIES: Final[dict[str, Family]] = {family.name: family for kin in (shape, regression) for family in kin.FAMILIES}
+
+_OWN: Final[dict[str, Measure]] = {}
+"""The user's, by name. Versions are made whenever they are found, since helpers may be defined after what uses them."""
+
+OPTIONS: Final = frozenset(field.name for field in dataclasses.fields(Measure)) - {
+    "name",
+    "description",
+    "sums",
+    "version",
+}
+"""What `register_measure` takes beside name and description."""
+
+_WORDS: Final = {
+    "directions": get_args(Directions),
+    "role": get_args(Role),
+    "saturates": get_args(Saturates),
+    "needs": get_args(Need),
+}
+"""Options that are one of some words, or a set of them."""
+
+
+class OwnMeasure(Measure):
+    """A measure of the user's own, which goes to workers with its functions: these need not know its module."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Whoever pickles a task may pickle functions by the name of their module; cloudpickle takes them as they are.
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return _own_measure, (cloudpickle.dumps(values),)
+
+
+def _own_measure(values: bytes) -> OwnMeasure:
+    return OwnMeasure(**cloudpickle.loads(values))
+
+
+def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
+    """Measures by name, without their companions.
+
+    Parameters
+    ----------
+    names : str or iterable of str
+        ``all``, or names; parameters in parentheses: ``gulp(lambda=0.1)``.
+
+    Raises
+    ------
+    UnknownMeasureError
+        Naming what there is.
+
+    Examples
+    --------
+    >>> [measure.name for measure in find_measures(("svcca", "gulp(lambda=0.1)"))]
+    ['svcca', 'gulp(lambda=0.1)']
+    """
+    wanted = [names] if isinstance(names, str) else list(names)
+    if not wanted:
+        raise UnknownMeasureError("no measure asked for; the usual one is 'svcca'")
+    if "all" in wanted:
+        every = [measure.name for measure in (*_BUILT_IN.values(), *_OWN.values()) if measure.role != "reference"]
+        wanted = [*every, *_FAMILIES, *(name for name in wanted if name != "all")]
+    return tuple(_find(name) for name in dict.fromkeys(wanted))
+
+
+def with_companions(measures: Iterable[Measure]) -> tuple[Measure, ...]:
+    """Measures and the references stored along with them, each once.
+
+    Examples
+    --------
+    >>> [measure.name for measure in with_companions(find_measures("cka"))]
+    ['cka', 'null_cka']
+    """
+    found = {measure.name: measure for measure in measures}
+    for measure in list(found.values()):
+        for name in measure.companions:
+            if name not in found:
+                found[name] = _find(name)
+    return tuple(found.values())
+
+
+def leading_only(measures: Iterable[Measure]) -> bool:
+    """Whether no measure looks beyond the directions that the variance threshold keeps.
+
+    Examples
+    --------
+    >>> leading_only(find_measures("svcca")), leading_only(find_measures(("svcca", "cka")))
+    (True, False)
+    """
+    return all(measure.directions == "kept" for measure in measures)
+
+
+def needs_loadings(measures: Iterable[Measure]) -> bool:
+    """Whether a measure needs loadings.
+
+    Examples
+    --------
+    >>> needs_loadings(find_measures("pwcca")), needs_loadings(find_measures("cka"))
+    (True, False)
+    """
+    return any("loadings" in measure.needs for measure in measures)
+
+
+def register_measure(name: str, *, description: str, replace: bool = False, **options: Any) -> Callable[[Sums], Sums]:
+    """Register a measure of your own, by decorating what it sums over blocks.
+
+    Parameters
+    ----------
+    name : str
+        Name of the measure, and of the variable that holds it.
+    description : str
+        With the formula.
+    replace : bool
+        Whether to take the place of another measure of your own that has this name. To register the same again, as
+        running a cell of a notebook twice does, needs no permission.
+    **options
+        Other attributes of `Measure`. By default the value is the sum over the smaller of the two ranks.
+
+    Returns
+    -------
+    callable
+        The decorator, which gives the function back as it is.
+
+    Raises
+    ------
+    MeasureExistsError
+        Where another measure has the name.
+    InvalidMeasureError
+        Where the name is not a valid one, or an option is unknown or has a value that is not valid.
+
+    Notes
+    -----
+    A comparison stores a digest of what a measure computes, and refuses to go on with another formula. It covers the
+    functions, what they use of their own module, and the options; see `dask_svcca.measures.versions`.
+
+    Examples
+    --------
+    >>> @register_measure("max_correlation_cubed", description="mean cube of the correlations", directions="kept")
+    ... def cubes(pairs):
+    ...     return (pairs.correlations**3).sum(axis=-1)
+    >>> find_measures("max_correlation_cubed")[0].symmetric
+    True
+    """
+    _check_name(name)
+    _check_options(name, options)
+
+    def register(sums: Sums) -> Sums:
+        measure = OwnMeasure(name=name, description=description, sums=sums, **options)
+        known = _OWN.get(name)
+        # Its source is read now, also where nothing is to be replaced: later the file may be another.
+        version = version_of(measure)
+        if known is not None and not replace and version_of(known) != version:
+            raise MeasureExistsError(
+                f"there is a measure {name!r} already, and it computes something else; choose another name, or "
+                f"replace it by register_measure({name!r}, ..., replace=True)"
+            )
+        _OWN[name] = measure
+        return sums
+
+    return register
+
+
+def load_measures(module: str) -> tuple[str, ...]:
+    """Load a module that registers measures of your own.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name of a module that can be imported, or path of a file that ends in ``.py``. Workers need not have
+        it: its functions go to them by value. What it imports must be there.
+
+    Returns
+    -------
+    tuple of str
+        Names of the measures that it registers.
+
+    Raises
+    ------
+    MeasureModuleError
+        Where it is not found, cannot be imported, or registers nothing. No measure of it is registered then.
+
+    Examples
+    --------
+    >>> load_measures("my_measures.py")  # doctest: +SKIP
+    ('max_correlation',)
+    """
+    before = dict(_OWN)
+    is_file = module.endswith(".py")
+    try:
+        loaded = _import_file(Path(module)) if is_file else importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        # What a user's module raises may be anything, and what it registered before that is not all of it.
+        _OWN.clear()
+        _OWN.update(before)
+        if is_file and not Path(module).is_file():
+            reason = "there is no such file"
+        elif isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+            reason = "there is no such module; give a dotted name that can be imported, or the path of a file, with .py"
+        else:
+            reason = f"importing it raised {type(error).__name__}: {' '.join(str(error).split())}"
+        raise MeasureModuleError(f"cannot load measures from {module!r}: {reason}") from error
+    # A module that was imported before runs no decorator again.
+    found = tuple(
+        name for name, measure in _OWN.items() if before.get(name) is not measure or _is_from(measure, loaded)
+    )
+    if not found:
+        raise MeasureModuleError(
+            f"cannot load measures from {module!r}: it registers none. Decorate a function with "
+            f"@dask_svcca.register_measure(name, description=...)"
+        )
+    cloudpickle.register_pickle_by_value(loaded)
+    return found
+
+
+def _import_file(path: Path) -> ModuleType:
+    # By its own name it could hide a module that is there already.
+    name = f"{path.stem}_{xxhash.xxh3_64_hexdigest(str(path.resolve()).encode())}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a file of Python")
+    known = sys.modules.get(name)
+    # As a reload does: what was registered before then uses the same names as what is registered now.
+    loaded = sys.modules[name] = importlib.util.module_from_spec(spec) if known is None else known
+    try:
+        spec.loader.exec_module(loaded)
+    except BaseException:
+        if known is None:
+            del sys.modules[name]
+        raise
+    return loaded
+
+
+def _is_from(measure: Measure, module: ModuleType) -> bool:
+    home = str(getattr(measure.sums, "__module__", ""))
+    return f"{home}.".startswith(f"{module.__name__}.")
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise InvalidMeasureError(
+            f"{name!r} is not a valid name for a measure; use letters, digits and underscores, a letter first"
+        )
+    if name in STORED_NAMES:
+        raise InvalidMeasureError(f"{name!r} is the name of another variable of a comparison; choose another")
+    if name == "all":
+        raise InvalidMeasureError("'all' stands for all measures; choose another name")
+    if name in _BUILT_IN or name in _FAMILIES:
+        raise MeasureExistsError(f"there is a measure {name!r} in dask-svcca already; choose another name")
+
+
+def _check_options(name: str, options: dict[str, Any]) -> None:
+    if unknown := sorted(options.keys() - OPTIONS):
+        raise InvalidMeasureError(
+            f"measure {name!r} has an option {unknown[0]!r}, which is not one; there are {', '.join(sorted(OPTIONS))}"
+        )
+    for option, words in _WORDS.items():
+        if option not in options:
+            continue
+        given = options[option]
+        if not ((option == "needs" and not isinstance(given, str) and set(given) <= set(words)) or given in words):
+            raise InvalidMeasureError(
+                f"{option}={given!r} of measure {name!r} is not valid; there are {', '.join(map(repr, words))}"
+            )
+    for companion in options.get("companions", ()):
+        try:
+            _find(companion)
+        except UnknownMeasureError as error:
+            raise InvalidMeasureError(f"measure {name!r} has a companion that is not registered: {error}") from None
+
+
+def _find(name: str) -> Measure:
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    if name in _OWN:
+        return dataclasses.replace(_OWN[name], version=version_of(_OWN[name]))
+    match = re.fullmatch(r"(\w+)(?:\(\s*(\w+)\s*=\s*([^()]+)\))?", name)
+    if match is None or match[1] not in _FAMILIES:
+        families = (f"{family.name}({family.parameter}=...)" for family in _FAMILIES.values())
+        known = sorted([*_BUILT_IN, *_OWN, *families])
+        raise UnknownMeasureError(f"no measure {name!r}; there are {', '.join(known)}, or 'all'")
+    family = _FAMILIES[match[1]]
+    if match[2] is None:
+        return family.make(name, family.usual)
+    try:
+        value = ast.literal_eval(match[3].strip())
+    except (SyntaxError, ValueError):
+        value = None
+    if match[2] != family.parameter or not isinstance(value, int | float):
+        raise UnknownMeasureError(f"{family.name} takes one number, {family.parameter}=...; got {name!r}")
+    return family.make(name, float(value))

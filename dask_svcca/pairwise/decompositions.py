@@ -1,0 +1,226 @@
+"""Canonical correlations, partial least squares and principal components of arrays, with their directions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dask_svcca.kernels.directions import canonical_directions, covariance_directions, own_directions
+from dask_svcca.pairwise.components import find_components
+from dask_svcca.pairwise.dataset import as_dataset
+from dask_svcca.pairwise.principals import decompose
+from dask_svcca.pairwise.summary import summarize
+from dask_svcca.plan.parameters import Parameters
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from dask_svcca.pairwise.arrays import Array
+    from dask_svcca.plan.parameters import Match
+    from dask_svcca.readings.choose import Convolutional, Sequential
+
+
+def cca(
+    x: Array,
+    y: Array,
+    *,
+    variance: float | None = None,
+    components: int | None = None,
+    conv: Convolutional = "dft",
+    match: Match = "crop",
+    sequence: Sequential = "mean",
+) -> xr.Dataset:
+    """Canonical correlations of two arrays, with the directions behind them; SVCCA with ``variance=0.99``.
+
+    Parameters
+    ----------
+    x, y : (example, neuron), (example, token, neuron) or (example, height, width, channel)
+        NumPy, Dask or xarray; the same examples in the same order. Each core reads one chunk of examples of a Dask
+        array at a time, and keeps ``p * p`` numbers for ``p`` neurons of x and y together (fewer where there are fewer
+        examples). A DataArray whose dims are named as above may have them in any order, and more spatial axes.
+    variance : float, optional
+        Share of the variance, in (0, 1], that is kept of each array before they are compared: SVCCA's first step.
+        None keeps all that is more than rounding noise.
+    components : int, optional
+        How many of the leading components to return; None returns all. A layer of many positions has many under
+        ``dft``, and each has as many coefficients. Numbers that do not belong to one component count all of them.
+    conv : {"dft", "mean", "positions", "flatten"}
+        How an array with spatial axes is read. Under ``dft`` the result is that of all circular translations of the
+        examples, flattened.
+    match : {"crop", "fold"}
+        Under ``dft``, how arrays of unequal sizes are compared: at the frequencies that both have, or exactly, the
+        finer on the grid of the coarser, which must divide it.
+    sequence : {"mean", "positions", "last"}
+        How an array with tokens is read.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``correlation`` (component)
+            In [0, 1], descending.
+        ``direction_x``, ``direction_y`` (example, component)
+            Aligned directions: orthonormal, and ``direction_x.T @ direction_y`` is the diagonal of correlations. Lazy
+            where the array is a Dask array. With positions as samples there is one value a position. Under ``dft``
+            these sums over examples hold on average over all translations.
+        ``coefficients_x``, ``coefficients_y`` (neuron_x or neuron_y, component)
+            ``direction = (array - mean) @ coefficients``. Under ``dft``, (height, width, channel, component).
+        ``explained_variance_x``, ``explained_variance_y`` (component)
+            Share of the variance of all neurons that a direction explains, in [0, 1].
+        ``mean_x``, ``mean_y`` (neuron_x or neuron_y)
+            Of each neuron over the samples.
+        ``mean_correlation``, ``rank_x``, ``rank_y``
+            The mean over the smaller rank: correlations that are missing count as zero. Where frequencies were
+            cropped, that is the rank at those compared.
+        ``expected_correlation``, ``significant``, ``spurious``
+            Mean correlation that independent arrays of these ranks would have; how many correlations are more than
+            chance (Bartlett's test, level 0.05); how many are 1 whatever the data, for want of examples.
+
+        Each component's largest coefficient in x is positive. Where ``dft`` crops to a grid of even size, its highest
+        frequency is real in one array and complex in the other: coefficients and directions are then complex.
+
+    Raises
+    ------
+    MismatchedExamplesError
+        For unequal numbers, or labels, of examples.
+    InvalidActivationsError
+        For values that are not finite, a constant array, or fewer than two examples.
+    IncompatibleError
+        For arrays whose readings have no samples, or no grid, in common.
+    MemoryLimitError
+        For results that are larger than the memory there is.
+    ValueError
+        For options out of range.
+
+    References
+    ----------
+    Hotelling (1936), Relations between two sets of variates, Biometrika 28; Björck and Golub (1973), Mathematics of
+    Computation 27; Raghu et al. (2017), SVCCA, NeurIPS.
+
+    Examples
+    --------
+    >>> x = np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
+    >>> result = cca(x, x[:, :1] + 3)
+    >>> result.correlation.values.round(12), result.mean_y.values
+    (array([1.]), array([3.]))
+    >>> result.direction_x.values[:, 0].round(3) + 0.0
+    array([ 0.707,  0.   , -0.707,  0.   ])
+    """
+    parameters = Parameters(variance=variance, conv=conv, match=match, sequence=sequence)
+    canonical = find_components(decompose(parameters, x, y), canonical_directions, components)
+    return as_dataset(
+        "canonical correlation analysis",
+        canonical,
+        {"correlation": (canonical.values, "canonical correlation", "1")},
+        summarize(canonical),
+    )
+
+
+def pls(
+    x: Array,
+    y: Array,
+    *,
+    components: int | None = None,
+    conv: Convolutional = "dft",
+    match: Match = "crop",
+    sequence: Sequential = "mean",
+) -> xr.Dataset:
+    """Directions of greatest covariance of two arrays: partial least squares by SVD of the cross-covariance.
+
+    Parameters
+    ----------
+    x, y, components, conv, match, sequence
+        As for `cca`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Variables as of `cca`, without those that sum up correlations, and with these differences:
+
+        ``covariance`` (component)
+            Covariance of the two directions, over the number of samples less one; descending.
+        ``correlation`` (component)
+            Correlation of the two directions, in [0, 1].
+        ``coefficients_x``, ``coefficients_y``
+            Orthonormal, where those of `cca` make directions orthonormal.
+        ``explained_variance_x``, ``explained_variance_y``
+            Variance along a direction, as a share.
+
+    Raises
+    ------
+    MismatchedExamplesError, InvalidActivationsError, IncompatibleError, MemoryLimitError, ValueError
+        As `cca`.
+
+    References
+    ----------
+    Wold (1985), Partial least squares, Encyclopedia of Statistical Sciences 6.
+
+    Examples
+    --------
+    >>> x = np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
+    >>> pls(x, 3 * x[:, :1]).covariance.values.round(12)
+    array([2.])
+    """
+    parameters = Parameters(variance=None, conv=conv, match=match, sequence=sequence)
+    aligned = find_components(decompose(parameters, x, y), covariance_directions, components)
+    correlations = np.clip(aligned.values / aligned.lengths(0) / aligned.lengths(1), 0.0, 1.0)
+    return as_dataset(
+        "partial least squares",
+        aligned,
+        {
+            "covariance": (
+                aligned.values * aligned.decomposition.per_degree,
+                "covariance of the two directions",
+                "",
+            ),
+            "correlation": (correlations, "correlation of the two directions", "1"),
+        },
+        {},
+    )
+
+
+def pca(
+    x: Array, *, components: int | None = None, conv: Convolutional = "dft", sequence: Sequential = "mean"
+) -> xr.Dataset:
+    """Principal directions of one array.
+
+    Parameters
+    ----------
+    x, components, conv, sequence
+        As for `cca`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``variance`` (component)
+            Descending; over the number of samples less one.
+        ``explained_variance`` (component)
+            The same as a share of the whole, in [0, 1].
+        ``direction`` (example, component)
+            Uncorrelated; each has its ``variance``.
+        ``coefficients`` (neuron, component)
+            Orthonormal; ``direction = (array - mean) @ coefficients``.
+        ``mean`` (neuron)
+            Of each neuron over the samples.
+        ``rank``
+            Number of directions.
+
+    Raises
+    ------
+    InvalidActivationsError, IncompatibleError, MemoryLimitError, ValueError
+        As `cca`.
+
+    References
+    ----------
+    Pearson (1901), On lines and planes of closest fit to systems of points in space, Philosophical Magazine 2.
+
+    Examples
+    --------
+    >>> result = pca(np.array([[3.0, 1], [-3, 1], [0, 2], [0, 0]]))
+    >>> result.explained_variance.values, result.variance.values.round(12)
+    (array([0.9, 0.1]), array([6.        , 0.66666667]))
+    """
+    parameters = Parameters(variance=None, conv=conv, sequence=sequence)
+    principal = find_components(decompose(parameters, x), own_directions, components)
+    variances = principal.values * principal.decomposition.per_degree
+    return as_dataset("principal components", principal, {"variance": (variances, "variance of the direction", "")}, {})

@@ -1,0 +1,154 @@
+"""From the arrays to their principal directions, by frequency: what all results follow from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dask_svcca.errors import InvalidActivationsError
+from dask_svcca.kernels.directions import principal_directions
+from dask_svcca.pairwise.arrays import as_input, check_examples, match_readings
+from dask_svcca.pairwise.factors import factor_of_examples
+from dask_svcca.pairwise.layout import lay_out
+from dask_svcca.readings import Meeting
+
+if TYPE_CHECKING:
+    from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
+    from dask_svcca.kernels.directions import Principal
+    from dask_svcca.pairwise.arrays import Array, InputArray
+    from dask_svcca.pairwise.layout import Layout, Member
+    from dask_svcca.plan.parameters import Parameters
+
+GREATEST = 1e140
+"""What samples vary by at most, and its inverse what they vary by at least."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecomposedArray:
+    """One array and its principal directions.
+
+    Attributes
+    ----------
+    source : InputArray
+    mean : (neuron,)
+        Means at the zero frequency.
+    principals : dict of Member to Principal
+    rank : int
+        Number of directions, with multiplicities.
+    scatter : float
+        Variance of all neurons together, times the number of samples.
+    """
+
+    source: InputArray
+    mean: FloatArray
+    principals: dict[Member, Principal]
+    rank: int
+    scatter: float
+
+    def directions(self, member: Member) -> int:
+        """Number of directions at one frequency."""
+        return len(self.principals[member].singular)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decomposition:
+    """One array or two, decomposed.
+
+    Attributes
+    ----------
+    arrays : tuple of DecomposedArray
+    layout : Layout
+        Which frequencies are paired.
+    meeting : Meeting
+        How two arrays are compared; of no consequence for one.
+    samples : int
+    """
+
+    arrays: tuple[DecomposedArray, ...]
+    layout: Layout
+    meeting: Meeting
+    samples: int
+
+    @property
+    def per_degree(self) -> float:
+        """What makes covariances, over the set of all translations, of sums over samples."""
+        grids = [array.source.reading.grid for array in self.arrays]
+        translations = math.prod(map(min, zip(*grids, strict=True))) if all(grids) else 1
+        return 1 / (self.samples - 1 / translations)
+
+
+def decompose(parameters: Parameters, x: Array, y: Array | None = None) -> Decomposition:
+    """Check one array or two, read them once, and find their principal directions.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        How they are read, and the share of the variance that is kept of each.
+    x, y : array
+        As for `dask_svcca.cca`.
+
+    Raises
+    ------
+    MismatchedExamplesError, InvalidActivationsError, IncompatibleError
+        As `dask_svcca.cca`.
+    """
+    inputs: tuple[InputArray, ...] = (as_input(x, "x", parameters),)
+    meeting = Meeting((), (), (), cropped=False)
+    if y is not None:
+        other = as_input(y, "y", parameters, inputs[0].spatial_dims)
+        check_examples(inputs[0], other)
+        inputs, meeting = match_readings(inputs[0], other, parameters)
+    layout = lay_out(tuple(one.reading for one in inputs), tuple(one.neurons for one in inputs), meeting.shared)
+    factor = factor_of_examples(layout, inputs)
+    arrays, start = [], 0
+    for one, rows in zip(inputs, layout.split(factor.rows), strict=True):
+        columns = slice(start, start + one.neurons)
+        arrays.append(
+            _decompose_one(one, rows, factor.count, factor.mean[columns], factor.varies[columns], parameters.variance)
+        )
+        start = columns.stop
+    return Decomposition(tuple(arrays), layout, meeting, factor.count)
+
+
+def _decompose_one(
+    source: InputArray,
+    rows: dict[Member, InexactArray],
+    samples: int,
+    mean: FloatArray,
+    varies: BoolArray,
+    variance: float | None,
+) -> DecomposedArray:
+    rows = {member: part * varies if member.frequency == 0 else part for member, part in rows.items()}
+    largest = max(float(np.abs(part).max(initial=0.0)) for part in rows.values())
+    # Sums that overflowed are not finite.
+    if largest and not 1 / GREATEST < largest < GREATEST:
+        raise InvalidActivationsError(
+            f"{source.name} varies by {largest:.0e}, and squares of that leave the range of double precision; "
+            f"rescale it"
+        )
+    multiplicities = np.array([source.reading.multiplicity[member.frequency] for member in rows])
+    means = np.abs(mean) * math.sqrt(samples)
+    offset = float(means[varies].max(initial=0.0))
+    if source.reading.grid:
+        # The transform of a neuron, constant or not, leaves rounding of its own, in double precision.
+        offset = max(offset, float(means.max()) * np.finfo(np.float64).eps / source.epsilon)
+    principals = principal_directions(
+        list(rows.values()),
+        samples=samples,
+        weights=multiplicities,
+        variance=variance,
+        offset=offset,
+        epsilon=source.epsilon,
+    )
+    rank = sum(int(times) * len(one.singular) for times, one in zip(multiplicities, principals, strict=True))
+    if not rank:
+        raise InvalidActivationsError(
+            f"{source.name} is constant: none of its neurons varies over {samples} samples by more than rounding; "
+            f"leave it out"
+        )
+    squares = np.array([np.linalg.norm(part) ** 2 for part in rows.values()])
+    by_member = dict(zip(rows, principals, strict=True))
+    return DecomposedArray(source, mean, by_member, rank, float(multiplicities @ squares))

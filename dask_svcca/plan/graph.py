@@ -1,0 +1,53 @@
+"""A plan as tasks and what each of them waits for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dask_svcca.plan.tasks import MERGED_AT_ONCE, Node, PartTask
+
+if TYPE_CHECKING:
+    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.tasks import PackTask
+
+
+def nodes_of(plan: Plan) -> dict[str, Node]:
+    """Tasks by key, each behind those that it waits for.
+
+    A tile waits for the subspaces of its two groups, not for all.
+    """
+    nodes: dict[str, Node] = {}
+    for pack in plan.packs:
+        nodes |= _in_parts(pack) if pack.parts > 1 else {pack.key: Node(pack, reports=True)}
+    made = {pack.name: pack.key for pack in plan.packs}
+    groups = {number for tile in plan.tiles for number in (tile.row, tile.column)}
+    for number in sorted(groups):
+        group = plan.groups[number]
+        needs = dict.fromkeys(made[place.pack] for own in group.places for place in own if place.pack in made)
+        nodes[group.key] = Node(group, tuple(needs))
+    for tile in plan.tiles:
+        nodes[tile.key] = Node(tile, (plan.groups[tile.row].key, plan.groups[tile.column].key), reports=True)
+    return nodes
+
+
+def _in_parts(pack: PackTask) -> dict[str, Node]:
+    """Steps of one long representation: parts side by side, and a tree that merges their moments."""
+    nodes: dict[str, Node] = {}
+
+    def add(step: str, number: int, *needs: str, reports: bool = False) -> str:
+        task = PartTask(step, pack, number)
+        nodes[task.key] = Node(task, needs, reports)
+        return task.key
+
+    level = [add("moments", part) for part in range(pack.parts)]
+    merges = 0
+    while len(level) > 1:
+        groups = [level[start : start + MERGED_AT_ONCE] for start in range(0, len(level), MERGED_AT_ONCE)]
+        level = [add("merge", merges + number, *group) for number, group in enumerate(groups)]
+        merges += len(groups)
+    basis = add("basis", 0, level[0])
+    scores = [add("scores", part, basis) for part in range(pack.parts)]
+    corrections = add("corrections", 0, *scores)
+    corrected = [add("correct", part, basis, corrections) for part in range(pack.parts)]
+    add("finish", 0, basis, corrections, *corrected, reports=True)
+    return nodes

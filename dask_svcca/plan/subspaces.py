@@ -1,0 +1,204 @@
+"""Which subspaces are to be made, in which packs, and what each may take of memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from dask_svcca.errors import MemoryLimitError
+from dask_svcca.plan.memory import PROCESS_BYTES, SubspaceMemory, subspace_costs
+from dask_svcca.plan.tasks import PackTask, SubspaceTask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dask_svcca.plan.memory import SubspaceCosts
+    from dask_svcca.readings import Reading
+    from dask_svcca.stores.zoo import Representation
+
+SPLIT_BYTES = 64 * 2**20
+"""Activations in a part of a representation that is read in parts."""
+
+PARTS_PER_WORKER = 4
+
+BATCH_BYTES = 16 * 2**20
+"""Activations of small representations that one task makes subspaces of."""
+
+BATCHES_PER_WORKER = 16
+"""At least, before small representations are put together: no worker shall wait long for the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What there is to run a plan.
+
+    Attributes
+    ----------
+    workers : int
+        Tasks at a time.
+    memory : int
+        Bytes that a worker process may take.
+    """
+
+    workers: int
+    memory: int
+
+    @property
+    def available(self) -> int:
+        """Bytes that a task may take beyond what its process holds anyway."""
+        return max(0, self.memory - PROCESS_BYTES)
+
+    def check(self, what: str, size: int, remedy: str = "Use fewer workers with more memory each") -> None:
+        """Raise `MemoryLimitError`, with both numbers, where something does not fit."""
+        if size > self.available:
+            raise MemoryLimitError(
+                f"{what} needs {(size + PROCESS_BYTES) / 2**20:,.0f} MiB in one worker ({size / 2**20:,.0f} MiB beyond "
+                f"its process), and a worker has {self.memory / 2**20:,.0f} MiB. {remedy}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A subspace that is to be made.
+
+    Attributes
+    ----------
+    representation : Representation
+    reading : Reading
+    key : str
+    """
+
+    representation: Representation
+    reading: Reading
+    key: str
+
+
+def plan_subspaces(
+    wanted: Sequence[Wanted], budget: Budget, *, chunk_samples: int, precision: str, with_loadings: bool
+) -> tuple[PackTask, ...]:
+    """Tasks that make subspaces, each of one or of several small ones.
+
+    Parameters
+    ----------
+    wanted : sequence of Wanted
+        Each key once.
+    budget : Budget
+    chunk_samples : int
+        Most samples in a chunk of scores.
+    precision : str
+    with_loadings : bool
+        Whether loadings are made even where directions come from the samples.
+
+    Raises
+    ------
+    MemoryLimitError
+        Naming the representation and both numbers.
+    """
+    total = sum(one.representation.nbytes for one in wanted)
+    tasks: list[tuple[SubspaceTask, int]] = []
+    for one in wanted:
+        item = one.representation
+        costs = subspace_costs(
+            one.reading,
+            shape=item.shape,
+            chunk_examples=item.chunk_examples,
+            chunk_samples=chunk_samples,
+            dtype=item.dtype,
+            precision=precision,
+            with_loadings=with_loadings,
+        )
+        budget.check(
+            f"the subspace of {item.label!r}, an array of shape {item.shape},",
+            costs.fixed,
+            "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
+        )
+        parts = 1
+        # Moments of parts can be merged: not by way of the samples, nor where a mask hides how many there are.
+        if not one.reading.by_samples(item.shape) and not one.reading.mask:
+            parts = choose_parts(item.nbytes, total, budget.workers)
+            parts = min(parts, -(-item.shape[0] // item.chunk_examples))
+        # Parts wait in the memory of a worker until they are merged.
+        waiting = PARTS_PER_WORKER * costs.scatter
+        if costs.fixed + waiting > budget.available:
+            parts = 1
+        memory = _memory(costs, budget.available, waiting if parts > 1 else 0)
+        task = SubspaceTask(
+            label=item.label,
+            path=item.path,
+            digest=item.digest,
+            key=one.key,
+            reading=one.reading,
+            samples=one.reading.samples(item.shape[0]),
+            with_loadings=with_loadings or not one.reading.by_samples(item.shape),
+            memory=memory,
+        )
+        tasks.append((task, parts))
+    return _packs(tasks, [one.representation.nbytes for one in wanted], budget)
+
+
+def _memory(costs: SubspaceCosts, available: int, waiting: int) -> SubspaceMemory:
+    """What a task may take: samples are kept between its passes where there is room, so that they are read once."""
+    held = 0 if waiting else held_samples(costs.fixed, available)
+    streamed = max(costs.streamed, min(available // 4, available - costs.fixed)) if costs.streamed else 0
+    peak = max(costs.fixed + waiting + min(held, costs.samples), costs.fixed + min(streamed, costs.samples * 2))
+    return SubspaceMemory(held, streamed, costs.result, min(peak, max(available, costs.fixed)))
+
+
+def held_samples(fixed: int, available: int) -> int:
+    """Bytes of its samples that a task keeps between its passes, where it takes so many without.
+
+    Examples
+    --------
+    >>> held_samples(100, 1000), held_samples(900, 1000), held_samples(1100, 1000)
+    (250, 100, 0)
+    """
+    return max(0, min(available // 4, available - fixed))
+
+
+def choose_parts(nbytes: int, total: int, workers: int) -> int:
+    """In how many parts to read a representation: several where it alone would keep the others waiting.
+
+    Parameters
+    ----------
+    nbytes, total : int
+        Of its activations, and of all that are to be read.
+    workers : int
+
+    Examples
+    --------
+    One among many, one alone on two workers, and one worker:
+
+    >>> choose_parts(10**9, 10**11, 2), choose_parts(10**9, 10**9, 2), choose_parts(10**9, 10**9, 1)
+    (1, 8, 1)
+    """
+    if workers == 1 or 2 * workers * nbytes <= total:
+        return 1
+    return max(1, min(PARTS_PER_WORKER * workers, nbytes // SPLIT_BYTES))
+
+
+def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budget: Budget) -> tuple[PackTask, ...]:
+    """Subspaces as they are made: a task costs the scheduler about what a subspace of a small layer takes."""
+    most = max(1, len(tasks) // (BATCHES_PER_WORKER * budget.workers))
+    packs: list[tuple[list[SubspaceTask], int]] = []
+    # Scores of one pack have the same samples, and are all real or all complex.
+    open_packs: dict[tuple[str, int, bool], tuple[list[SubspaceTask], int]] = {}
+    for (task, parts), size in zip(tasks, sizes, strict=True):
+        kind = task.reading.domain, task.samples, task.reading.is_complex
+        members, room = open_packs.get(kind, ([], 0))
+        if parts > 1 or size > room or len(members) >= most or not _fits([*members, task], budget):
+            members, room = [], BATCH_BYTES
+            packs.append((members, parts))
+        members.append(task)
+        open_packs[kind] = members, room - size if parts == 1 else 0
+    return tuple(PackTask(_name(members), tuple(members), parts) for members, parts in packs)
+
+
+def _fits(members: list[SubspaceTask], budget: Budget) -> bool:
+    return PackTask("", tuple(members)).memory <= budget.available
+
+
+def _name(members: Sequence[SubspaceTask]) -> str:
+    """Name of a pack: the same members make the same one, whenever a run comes to it."""
+    return xxhash.xxh3_64_hexdigest("\n".join(member.key for member in members).encode())

@@ -1,0 +1,21 @@
+"""How an array of activations is read: one class a reading, and how two readings are brought together."""
+
+from dask_svcca.readings.choose import ReadingOptions, choose_reading
+from dask_svcca.readings.kinds import Flatten, Fourier, Last, Mean, Neurons, Positions, Reading
+from dask_svcca.readings.meeting import Meeting, divides, meet, needed_folds
+
+__all__ = [
+    "Flatten",
+    "Fourier",
+    "Last",
+    "Mean",
+    "Meeting",
+    "Neurons",
+    "Positions",
+    "Reading",
+    "ReadingOptions",
+    "choose_reading",
+    "divides",
+    "meet",
+    "needed_folds",
+]

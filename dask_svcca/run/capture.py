@@ -1,0 +1,286 @@
+"""Capture many checkpoints: each a task of its own, and what goes wrong with one leaves the others alone."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from dask_svcca.capture import onnx
+from dask_svcca.errors import CaptureError, DaskSvccaError, MissingPackageError
+from dask_svcca.run.graphs import current_client, run_graph
+from dask_svcca.stores.zoo import create_zoo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import distributed
+
+    from dask_svcca.capture._common import CaptureReport
+    from dask_svcca.capture.onnx import Checkpoint
+    from dask_svcca.stores._chunked import Compression
+    from dask_svcca.stores._io import StoreLike
+    from dask_svcca.stores.zoo import Stored
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+"""Called with how many checkpoints are done, well or not, and how many there are."""
+
+
+@dataclass
+class CaptureOutcome(Generic[T]):
+    """What became of the checkpoints, in the order they were given.
+
+    Attributes
+    ----------
+    reports : dict
+        Name of a checkpoint to what its capture returned.
+    problems : dict of str to str
+        Name of a checkpoint to why it could not be captured.
+    seconds : float
+    """
+
+    reports: dict[str, T] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def capture_onnx(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    inputs: str | os.PathLike[str],
+    zoo: StoreLike,
+    *,
+    model: str | None = None,
+    checkpoint: str | None = None,
+    step: float | None = None,
+    pattern: str | None = None,
+    layers: str | Sequence[str] | None = None,
+    batch_size: int | None = None,
+    compression: Compression = "lz4",
+    dtype: Stored | None = None,
+    client: distributed.Client | None = None,
+    progress: Progress | None = None,
+) -> CaptureOutcome[CaptureReport]:
+    """Capture the activations of ONNX checkpoints into a zoo, each file one checkpoint and one task.
+
+    The layers are all floating tensors that a model computes, with the examples along the first axis, without those
+    that only repeat another. What the zoo has already is left alone, so that the same call goes on after an
+    interruption.
+
+    Parameters
+    ----------
+    paths : path, or iterable of paths
+        ONNX files, at the same place on every worker.
+    inputs : path
+        The examples: npy, or npz with an array for each input of the models. Further arrays of an npz along the
+        examples become coordinates, such as ``label``; the array ``example`` holds their ids, which are hashes of
+        what the models see otherwise.
+    zoo : path, zarr store, or URL
+        The zoo to write to; made if it is not there.
+    model : str, optional
+        Name of the model. Default: the file's folder.
+    checkpoint : str, optional
+        Name of the checkpoint, of a single file. Default: the file's stem.
+    step : float, optional
+        Training step, of a single file. Default: the number in the checkpoint's name.
+    pattern : str, optional
+        How the end of a path spells names, with ``{model}``, ``{checkpoint}`` and ``{step}``.
+    layers : str or sequence of str, optional
+        Names of tensors, ``*`` and ``?`` as for files; several, or with commas. Default: all.
+    batch_size : int, optional
+        Examples computed at a time, at least 1. Default: as many as keep all tensors of a model within 64 MB.
+    compression : {"lz4", "zstd", "none"}
+        How the stored activations are compressed.
+    dtype : {"float16", "float32", "float64"}, optional
+        Type of the stored activations. Default: as they come.
+    client : distributed.Client, optional
+        Default: as any Dask collection, the current client, else Dask's local scheduler.
+    progress : callable, optional
+        Called with how many checkpoints are done, well or not, and how many there are.
+
+    Returns
+    -------
+    CaptureOutcome
+        By ``"model/checkpoint"``, ``reports`` of what was captured and ``problems`` of what could not be.
+
+    Raises
+    ------
+    CaptureError
+        Where files cannot be named, the inputs cannot be read, or not one checkpoint can be captured.
+    MismatchedExamplesError
+        Where the zoo is there and has other examples.
+    MissingPackageError
+        Without the extra ``onnx``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from dask_svcca.demo import find_networks
+    >>> networks = find_networks()
+    >>> files = sorted(networks.glob("cnn-s0/*.onnx"))[:2]
+    >>> zoo = tempfile.mkdtemp() + "/zoo.zarr"
+    >>> outcome = capture_onnx(files, networks / "examples.npz", zoo, layers="relu*,logits")
+    >>> {name: report.written for name, report in outcome.reports.items()}
+    {'cnn-s0/step00000': 6, 'cnn-s0/step00005': 6}
+    """
+    files = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    checkpoints = name_files(files, model=model, checkpoint=checkpoint, step=step, pattern=pattern)
+    inputs_path, place = str(Path(inputs).absolute()), _absolute(zoo)
+    _prepare_zoo(place, inputs_path, checkpoints, client)
+    captures = {
+        f"{item.model}/{item.checkpoint}": functools.partial(
+            onnx.capture_checkpoint,
+            item.path,
+            inputs_path,
+            place,
+            model=item.model,
+            checkpoint=item.checkpoint,
+            step=item.step if step is None else step,
+            layers=layers or None,
+            batch_size=batch_size,
+            compression=compression,
+            dtype=dtype,
+        )
+        for item in checkpoints
+    }
+    outcome = capture_each(captures, client=client, progress=progress)
+    if not outcome.reports:
+        raise _nothing_captured(outcome.problems, len(checkpoints))
+    return outcome
+
+
+def name_files(
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    model: str | None = None,
+    checkpoint: str | None = None,
+    step: float | None = None,
+    pattern: str | None = None,
+) -> list[Checkpoint]:
+    """Names for the files of `capture_onnx`, with paths that hold in any working directory.
+
+    Raises
+    ------
+    CaptureError
+        Where there is no file, several would get one name, or a path does not follow the pattern.
+    """
+    if not files:
+        raise CaptureError("no model file is given; give the path of at least one ONNX file")
+    if len(files) > 1 and (checkpoint is not None or step is not None):
+        raise CaptureError(
+            f"checkpoint and step name a single file, and {len(files):,} files are given. Let their paths say it, with "
+            f"a pattern of names such as '{{model}}/epoch{{step}}'"
+        )
+    absolute = [Path(file).absolute() for file in files]
+    return onnx.name_checkpoints(absolute, model=model, checkpoint=checkpoint, pattern=pattern)
+
+
+def capture_each(
+    captures: Mapping[str, Callable[[], T]],
+    *,
+    client: distributed.Client | None = None,
+    progress: Progress | None = None,
+) -> CaptureOutcome[T]:
+    """Capture each of some checkpoints, one a task.
+
+    Parameters
+    ----------
+    captures : mapping of str to callable
+        What to call for each checkpoint, on a worker: without arguments, and small enough to send there. It writes to
+        a store that all share, and may run more than once.
+    client : distributed.Client, optional
+        Default: as any Dask collection, the current client, else Dask's local scheduler.
+    progress : callable, optional
+
+    Returns
+    -------
+    CaptureOutcome
+        A capture that raises is among its ``problems``. Nothing is raised for it, so that the others go on.
+
+    Raises
+    ------
+    MissingPackageError
+        Where an optional package is missing, for all of them need it.
+
+    Examples
+    --------
+    >>> outcome = capture_each({"good": lambda: 13, "bad": lambda: int("x")})
+    >>> outcome.reports, outcome.problems
+    ({'good': 13}, {'bad': "ValueError: invalid literal for int() with base 10: 'x'"})
+    """
+    started = time.perf_counter()
+    name = uuid.uuid4().hex[:12]
+    labels = {f"capture-{name}-{position}": label for position, label in enumerate(captures)}
+    results: dict[str, tuple[T | None, str]] = {}
+
+    def on_done(key: str, result: tuple[T | None, str]) -> None:
+        results[labels[key]] = result
+        if progress is not None:
+            progress(len(results), len(captures))
+
+    graph = {key: (_attempt, captures[label]) for key, label in labels.items()}
+    run_graph(graph, list(graph), on_done, current_client(client))
+    outcome: CaptureOutcome[T] = CaptureOutcome(seconds=time.perf_counter() - started)
+    for label in captures:
+        report, problem = results[label]
+        if problem:
+            outcome.problems[label] = problem
+        elif report is not None:
+            outcome.reports[label] = report
+    return outcome
+
+
+def _absolute(store: StoreLike) -> StoreLike:
+    """A store's place for a worker, which may have another working directory; URLs and stores stay as they are."""
+    if isinstance(store, str | os.PathLike) and "://" not in os.fspath(store):
+        return str(Path(store).absolute())
+    return store
+
+
+def _prepare_zoo(
+    zoo: StoreLike, inputs_path: str, checkpoints: Sequence[Checkpoint], client: distributed.Client | None
+) -> None:
+    """Make the zoo, whose examples are what the models see.
+
+    A model file is read on the cluster, not here: it may be large, and it may be that it can be read only there.
+    """
+    unread: dict[str, list[str]] = {}
+    for item in checkpoints:
+        unread.setdefault(item.model, []).append(item.path)
+    names: dict[str, list[str]] = {name: [] for name in unread}
+    problems: dict[str, str] = {}
+    # One file tells what a model's inputs are: the first that can be read.
+    while unread:
+        looks = {model: functools.partial(onnx.input_names, paths[0]) for model, paths in unread.items()}
+        outcome = capture_each(looks, client=client)
+        names |= outcome.reports
+        problems = outcome.problems | problems
+        unread = {model: unread[model][1:] for model in outcome.problems if unread[model][1:]}
+    readable = [found for found in names.values() if found]
+    if not readable:
+        raise _nothing_captured(problems, len(checkpoints))
+    file = onnx.load_inputs(inputs_path)
+    every = dict.fromkeys(name for found in readable for name in found)
+    create_zoo(zoo, examples=file.ids(readable[0]), coords=file.coords([*every]), exist_ok=True)
+
+
+def _nothing_captured(problems: Mapping[str, str], files: int) -> CaptureError:
+    more = f" (and {files - 1:,} more of {files:,} files failed)" if files > 1 else ""
+    return CaptureError(next(iter(problems.values())) + more)
+
+
+def _attempt(capture: Callable[[], T]) -> tuple[T | None, str]:
+    try:
+        return capture(), ""
+    except MissingPackageError:
+        # Nothing can be captured here without it; another worker may have it.
+        raise
+    except DaskSvccaError as error:
+        return None, str(error)
+    except (OSError, RuntimeError, ValueError) as error:
+        return None, f"{type(error).__name__}: {error}"

@@ -1,0 +1,82 @@
+"""Who runs the tasks of a plan: the last choice, and of no consequence for the numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dask_svcca import machine
+from dask_svcca.errors import ClusterError
+from dask_svcca.plan.memory import PROCESS_BYTES
+from dask_svcca.plan.subspaces import Budget
+from dask_svcca.run.graphs import current_client, run_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import distributed
+
+    from dask_svcca.plan.tasks import Node
+
+USABLE_SHARE = 0.75
+"""Of the memory limit of a worker; Dask pauses a worker at 80 %."""
+
+LOCAL_SHARE = 0.6
+"""Of the memory that is free on this machine, where tasks run in threads of this process."""
+
+
+class Executor(Protocol):
+    """Runs tasks, each when those that it needs are done."""
+
+    @property
+    def budget(self) -> Budget:
+        """How many tasks it runs at a time, and what memory a process of its has."""
+
+    def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
+        """Run all tasks.
+
+        Parameters
+        ----------
+        nodes : mapping of str to Node
+        perform : callable
+            Given a task and the results of those that it needs, returns its result. Goes to other processes.
+        on_done : callable
+            Called with key and result of each node that reports, in this process.
+        """
+
+
+class DaskExecutor:
+    """Runs tasks on a Dask cluster, or on Dask's local scheduler.
+
+    Parameters
+    ----------
+    client : distributed.Client, optional
+        Default: as any Dask collection, the current client, else the local scheduler.
+    run : str
+        What tells the tasks of this run from all others on the cluster.
+    """
+
+    def __init__(self, client: distributed.Client | None, run: str) -> None:
+        self._client, self._run = current_client(client), run
+
+    @property
+    def budget(self) -> Budget:
+        """How many tasks it runs at a time, and what memory a process of its has."""
+        if self._client is None:
+            threads = machine.cores()
+            return Budget(threads, int(machine.available_memory() * LOCAL_SHARE / threads) + PROCESS_BYTES)
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        if not workers:
+            raise ClusterError("the cluster has no workers; wait for some with client.wait_for_workers(1)")
+        limits = [worker["memory_limit"] / worker["nthreads"] for worker in workers if worker["memory_limit"]]
+        memory = USABLE_SHARE * min(limits) if limits else machine.available_memory() * LOCAL_SHARE / len(workers)
+        return Budget(sum(worker["nthreads"] for worker in workers), int(memory))
+
+    def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
+        """Run all tasks."""
+        names = {key: f"{key}-{self._run}" for key in nodes}
+        keys = {name: key for key, name in names.items()}
+        graph = {
+            names[key]: (perform, node.task, *(names[needed] for needed in node.needs)) for key, node in nodes.items()
+        }
+        reporting = [names[key] for key, node in nodes.items() if node.reports]
+        run_graph(graph, reporting, lambda name, result: on_done(keys[name], result), self._client)

@@ -1,0 +1,114 @@
+"""What became of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from dask_svcca.plan.tasks import SubspaceReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.tasks import Report
+
+Stage = Literal["subspaces", "tiles"]
+Progress: TypeAlias = "Callable[[Stage, int, int], None]"
+"""Called with the stage, how many tasks of it are done, and how many there are."""
+
+SAMPLES_PER_DIRECTION = 5
+"""Fewer are warned of: at five, two independent representations of equally many directions score 0.39."""
+
+
+@dataclass
+class Outcome:
+    """What became of a run.
+
+    Attributes
+    ----------
+    plan : Plan
+    problems : dict of str to str
+        Representations that could not be compared, with the reason: a sentence that names them.
+    computed, settled : int
+        Pairs that this run gave a value, and pairs that have none for a reason that is now recorded.
+    seconds : float
+        From the call to the end.
+    stages : dict of str to float
+        Seconds that tasks spent in each stage, over all workers.
+    bytes_read : int
+        Of activations.
+    few_samples : dict of str to (int, int)
+        Representations with fewer than five samples a kept direction, and how many they have of either.
+    """
+
+    plan: Plan
+    problems: dict[str, str] = field(default_factory=dict)
+    computed: int = 0
+    settled: int = 0
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    bytes_read: int = 0
+    few_samples: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def caution(self) -> str:
+        """What to say of `few_samples`; empty where there are none."""
+        if not self.few_samples:
+            return ""
+        worst, (samples, directions) = min(self.few_samples.items(), key=lambda item: item[1][0] / item[1][1])
+        return (
+            f"{len(self.few_samples)} of {self.plan.representations} representations have fewer than "
+            f"{SAMPLES_PER_DIRECTION} samples a kept direction, and correlate by chance. Fewest has {worst!r}: "
+            f"{samples} samples, {directions} directions. Use more examples, or a lower variance; null_svcca is what "
+            f"independent ones would score"
+        )
+
+    def timing(self, workers: int) -> dict[str, Any]:
+        """Where the time went, as stored with the comparison."""
+        busy = sum(self.stages.values())
+        return {
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(self.seconds, 3),
+            "workers": workers,
+            "pairs": self.computed,
+            "pairs_per_second": round(self.computed / self.seconds, 1),
+            "bytes_read": self.bytes_read,
+            "stages": {name: round(seconds, 3) for name, seconds in sorted(self.stages.items())},
+            # Dask, Python, waiting for the last tile: what the workers had time for and did not spend in a stage.
+            "overhead": round(max(0.0, self.seconds * workers - busy), 3),
+        }
+
+
+class Tally:
+    """Adds to an outcome what tasks report, and tells how it goes.
+
+    Attributes
+    ----------
+    problems : dict of str to str
+        By key of the subspace: sentences whose subject is the representation.
+    """
+
+    def __init__(self, outcome: Outcome, progress: Progress | None) -> None:
+        self.problems: dict[str, str] = {}
+        self._outcome, self._progress = outcome, progress
+        self._done: dict[Stage, int] = {"subspaces": 0, "tiles": 0}
+        self._totals: dict[Stage, int] = {"subspaces": outcome.plan.subspaces, "tiles": len(outcome.plan.tiles)}
+
+    def add(self, found: Report) -> None:
+        """Take the report of one task."""
+        for report in found if isinstance(found, list) else [found]:
+            stage: Stage = "subspaces" if isinstance(report, SubspaceReport) else "tiles"
+            self._done[stage] += 1
+            for name, seconds in report.seconds.items():
+                self._outcome.stages[name] = self._outcome.stages.get(name, 0.0) + seconds
+            if isinstance(report, SubspaceReport):
+                self._outcome.bytes_read += report.read
+                if report.problem:
+                    self.problems[report.key] = report.problem
+            else:
+                self._outcome.computed += report.computed
+                self._outcome.settled += report.settled
+            if self._progress is not None:
+                self._progress(stage, self._done[stage], self._totals[stage])

@@ -1,0 +1,237 @@
+"""The stores of a comparison: opened to plan, made and written to when it runs."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dask_svcca.kernels.subspace import leading_directions
+from dask_svcca.stores import _io
+from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from dask_svcca.plan.comparison import Plan, Row
+    from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.stores._io import StoreLike
+    from dask_svcca.stores.comparison import ComparisonState
+    from dask_svcca.stores.subspaces import SubspaceIndex
+    from dask_svcca.stores.zoo import Representation, Zoo
+
+
+NAMING = ("representation", "model", "checkpoint", "layer", "step", "depth", "digest", "subspace")
+"""Variables of a representation that do not hang on its subspace."""
+
+
+@dataclass
+class Stores:
+    """A comparison and its subspaces, as far as they are there.
+
+    Attributes
+    ----------
+    zoo : Zoo
+    store : path, zarr store, or URL
+        Of the comparison.
+    parameters : Parameters
+    comparison : ComparisonStore or None
+    state : ComparisonState or None
+    subspaces : SubspaceStore or None
+    place : path, zarr store, URL, or None
+        Of the subspaces; None where they are inside the comparison.
+    """
+
+    zoo: Zoo
+    store: StoreLike
+    parameters: Parameters
+    comparison: ComparisonStore | None
+    state: ComparisonState | None
+    subspaces: SubspaceStore | None
+    place: StoreLike | None
+
+    @classmethod
+    def open(
+        cls, zoo: Zoo, store: StoreLike, parameters: Parameters, subspaces: StoreLike | None, *, mode: str
+    ) -> Stores:
+        """Open what is there, and see that it can serve; nothing is written.
+
+        Raises
+        ------
+        ParametersChangedError, StoreFormatError
+        """
+        comparison = ComparisonStore.open(store, mode=mode) if _io.is_group(store) else None
+        state = None if comparison is None else comparison.read_state()
+        if state is not None:
+            state.check(parameters.fixed, parameters.records, zoo.examples_digest, zoo.n_examples)
+        place = absolute(subspaces)
+        if place is None and state is not None and state.subspaces:
+            place = state.subspaces
+        opened = _open_subspaces(comparison, place, mode)
+        if opened is not None:
+            opened.check(_identity(zoo, parameters))
+        return cls(zoo, store, parameters, comparison, state, opened, place)
+
+    def read_index(self) -> SubspaceIndex | None:
+        """What subspaces there are."""
+        return None if self.subspaces is None else self.subspaces.read_index()
+
+    def prepare(self, plan: Plan) -> tuple[ComparisonStore, SubspaceStore]:
+        """Make what is missing, and room for what the plan adds."""
+        place = str(self.place) if isinstance(self.place, str) else ""
+        if self.comparison is None:
+            self.comparison = ComparisonStore.create(
+                self.store,
+                parameters=self.parameters.to_dict(),
+                tile=plan.tile,
+                zoo=str(self.zoo.root.store_path),
+                examples_digest=self.zoo.examples_digest,
+                n_examples=self.zoo.n_examples,
+                subspaces=place,
+            )
+        elif self.comparison.subspaces != place:
+            self.comparison.set_subspaces(place)
+        if self.subspaces is None:
+            identity = _identity(self.zoo, self.parameters)
+            if self.place is None:
+                self.subspaces = SubspaceStore.create_inside(self.comparison.root, identity, plan.chunk_samples)
+            else:
+                self.subspaces = SubspaceStore.create(self.place, identity, plan.chunk_samples)
+        asked = tuple(dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures)))
+        self.comparison.add_results(plan.measures, asked, plan.details, plan.settled)
+        self._register(self.comparison, plan)
+        return self.comparison, self.subspaces
+
+    def _register(self, comparison: ComparisonStore, plan: Plan) -> None:
+        """Make room for new representations, and forget pairs of those that have changed."""
+        if plan.changed:
+            comparison.invalidate(plan.changed)
+        known = 0 if self.state is None else len(self.state.labels)
+        if plan.changed or known < len(plan.rows):
+            comparison.resize(len(plan.rows))
+            describe(comparison, plan.rows, self.read_index(), {}, self.parameters.variance)
+            columns: dict[str, list[Any]] = {name: [] for name in NAMING}
+            for row in plan.rows:
+                for name, values in columns.items():
+                    values.append(None if row.representation is None else _naming(row, row.representation)[name])
+            comparison.write_columns({name: _column(comparison, name, values) for name, values in columns.items()})
+        comparison.consolidate()
+
+
+def describe(
+    comparison: ComparisonStore,
+    rows: Sequence[Row],
+    index: SubspaceIndex | None,
+    met: Mapping[str, str],
+    variance: float | None,
+) -> tuple[dict[str, str], dict[str, tuple[int, int]]]:
+    """Write what the subspaces say of the representations, and problems met in this run.
+
+    Parameters
+    ----------
+    comparison : ComparisonStore
+    rows : sequence of Row
+    index : SubspaceIndex or None
+    met : mapping of str to str
+        Problems by key of the subspace.
+    variance : float or None
+        See `Parameters`.
+
+    Returns
+    -------
+    problems : dict of str to str
+        All, by label.
+    numbers : dict of str to (int, int)
+        Samples, translations of a convolutional layer included, and kept directions, by label.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in ("neurons", "samples", "rank", "variance_kept", "problem")}
+    problems, numbers = {}, {}
+    for row in rows:
+        record = None if index is None else index.records.get(row.key)
+        problem = "" if not row.key else met.get(row.key, "" if record is None else record.entry.problem)
+        if problem:
+            problems[row.label] = problem = f"{row.label!r} {problem}"
+        neurons = samples = rank = -1
+        share = np.nan
+        if index is not None and record is not None and not record.entry.problem:
+            entry, spectrum = record.entry, index.spectrum(record)
+            kept = leading_directions(spectrum, entry.multiplicity, variance)
+            rank = int(entry.multiplicity[kept].sum())
+            share = float((spectrum * entry.multiplicity)[kept].sum() / entry.total)
+            neurons, samples = entry.neurons, entry.samples
+            numbers[row.label] = samples * math.prod(entry.grid), rank
+        # What is known of one that has left the zoo stays as it is.
+        found = (neurons, samples, rank, share, problem) if row.key else (None,) * 5
+        for values, value in zip(columns.values(), found, strict=True):
+            values.append(value)
+    comparison.resize_components(max((rank for _, rank in numbers.values()), default=0))
+    comparison.write_columns({name: _column(comparison, name, values) for name, values in columns.items()})
+    comparison.consolidate()
+    return problems, numbers
+
+
+def _naming(row: Row, representation: Representation) -> dict[str, Any]:
+    """What a row is called, and what it was computed from."""
+    name = representation.name
+    values = (
+        row.label,
+        name.model,
+        name.checkpoint,
+        name.layer,
+        _number(representation.step),
+        _number(representation.depth),
+        representation.digest,
+        row.key,
+    )
+    return dict(zip(NAMING, values, strict=True))
+
+
+def _column(comparison: ComparisonStore, name: str, values: Sequence[Any]) -> npt.NDArray[Any]:
+    """Values of a variable along representations; where there is None, what the comparison has."""
+    there = comparison.column(name) if any(value is None for value in values) else None
+    found = [there[row] if value is None and there is not None else value for row, value in enumerate(values)]
+    return np.array(found, dtype=object) if any(isinstance(value, str) for value in found) else np.array(found)
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else float(value)
+
+
+def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None, mode: str) -> SubspaceStore | None:
+    if place is not None:
+        return SubspaceStore.open(place, mode=mode) if _io.is_group(place) else None
+    if comparison is None or INSIDE not in comparison.root:
+        return None
+    return SubspaceStore.open_inside(comparison.root)
+
+
+def _identity(zoo: Zoo, parameters: Parameters) -> dict[str, Any]:
+    """What subspaces are of, and how they are read."""
+    mask = parameters.mask
+    return {
+        "examples_digest": zoo.examples_digest,
+        "n_examples": zoo.n_examples,
+        "precision": parameters.precision,
+        **parameters.reading.to_dict(),
+        "mask_digest": None if mask is None else zoo.coordinate_digest(mask),
+    }
+
+
+def absolute(store: StoreLike | None) -> StoreLike | None:
+    """A path as one that holds for a worker with another working directory; URLs and stores as they are.
+
+    Examples
+    --------
+    >>> absolute("s3://bucket/subspaces.zarr"), absolute("/data/subspaces.zarr")
+    ('s3://bucket/subspaces.zarr', '/data/subspaces.zarr')
+    """
+    if isinstance(store, str | os.PathLike) and "://" not in str(store):
+        return str(Path(store).absolute())
+    return store

@@ -1,0 +1,22 @@
+"""The zoo: activations of many layers of many checkpoints over the same examples."""
+
+from dask_svcca.dims import DEFAULT_DIMS
+from dask_svcca.stores._digest import chunk_digest, combined_digest
+from dask_svcca.stores.zoo.index import Representation, frame_of
+from dask_svcca.stores.zoo.store import FORMAT_VERSION, Zoo, create_zoo, open_zoo
+from dask_svcca.stores.zoo.write import CHUNK_BYTES, FLOAT16_ERROR, Stored
+
+__all__ = [
+    "CHUNK_BYTES",
+    "DEFAULT_DIMS",
+    "FLOAT16_ERROR",
+    "FORMAT_VERSION",
+    "Representation",
+    "Stored",
+    "Zoo",
+    "chunk_digest",
+    "combined_digest",
+    "create_zoo",
+    "frame_of",
+    "open_zoo",
+]

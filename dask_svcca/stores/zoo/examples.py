@@ -1,0 +1,96 @@
+"""The examples of a zoo: their ids, and coordinates along them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dask_svcca.dims import EXAMPLE, TOKEN
+from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+    import zarr
+
+
+def example_ids(examples: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Ids of examples as an array of integers, or of text as objects; each once.
+
+    Raises
+    ------
+    InvalidActivationsError
+        Where they are not ids, or fewer than two.
+    MismatchedExamplesError
+        Where one occurs twice.
+
+    Examples
+    --------
+    >>> example_ids(["a", "b"])
+    array(['a', 'b'], dtype=object)
+    """
+    ids = np.asarray(examples)
+    if ids.ndim != 1 or ids.dtype.kind not in "iuUOT":
+        raise InvalidActivationsError(
+            f"examples are ids, one integer or text each; got an array of shape {ids.shape} and type {ids.dtype}"
+        )
+    if ids.dtype.kind in "UOT":
+        ids = np.array([str(value) for value in ids], dtype=object)
+    unique, counts = np.unique(ids, return_counts=True)
+    if len(unique) != len(ids):
+        raise MismatchedExamplesError(
+            f"ids of examples must be unique; {unique[counts > 1][0]!r} occurs {counts.max()} times"
+        )
+    if len(ids) < 2:
+        raise InvalidActivationsError(f"a zoo needs at least two examples to compare anything; got {len(ids)}")
+    return ids
+
+
+def example_coords(ids: npt.NDArray[Any], coords: Mapping[str, npt.ArrayLike] | None) -> dict[str, npt.NDArray[Any]]:
+    """All coordinates of a zoo, the ids first.
+
+    Raises
+    ------
+    MismatchedExamplesError
+        Where a coordinate is not as long as the ids.
+    ValueError
+        Where one has the name of the ids or more than two axes, or two have unequal numbers of tokens.
+    """
+    if coords and EXAMPLE in coords:
+        raise ValueError("the coordinate 'example' holds the ids, given as examples=; call the other one otherwise")
+    found = {EXAMPLE: ids, **{name: np.asarray(value) for name, value in (coords or {}).items()}}
+    tokens: dict[str, int] = {}
+    for name, value in found.items():
+        if value.shape[:1] != ids.shape:
+            raise MismatchedExamplesError(f"coordinate {name!r} has shape {value.shape}; there are {len(ids)} examples")
+        if value.ndim > 2 or 0 in value.shape:
+            raise ValueError(
+                f"a coordinate has one value an example, or one an example and token; {name!r} has shape {value.shape}"
+            )
+        if value.ndim == 2:
+            tokens[name] = value.shape[1]
+    if len(set(tokens.values())) > 1:
+        raise ValueError(f"coordinates along tokens must have equally many; they have {tokens}")
+    return found
+
+
+def write_coords(root: zarr.Group, coords: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write coordinates as arrays of one chunk each."""
+    for name, value in coords.items():
+        text = value.dtype.kind in "OUT"
+        array = root.create_array(
+            name,
+            shape=value.shape,
+            dtype="string" if text else value.dtype,
+            chunks=value.shape,
+            dimension_names=(EXAMPLE, TOKEN)[: value.ndim],
+        )
+        array[...] = value.astype(object) if text else value
+
+
+def read_coords(root: zarr.Group) -> dict[str, npt.NDArray[Any]]:
+    """Read back what `write_coords` wrote, in its order."""
+    names: list[str] = root.attrs["example_coordinates"]  # type: ignore[assignment]
+    return {name: np.asarray(root[name][...]) for name in names}  # type: ignore[index]

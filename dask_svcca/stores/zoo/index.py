@@ -1,0 +1,172 @@
+"""What a zoo holds: its representations in order, read from their attributes without opening an array."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+
+from dask_svcca.stores import _io
+from dask_svcca.stores._names import RepresentationName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import zarr
+
+
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """What the index of a zoo knows of one representation.
+
+    Attributes
+    ----------
+    name : RepresentationName
+    dims : tuple of str
+        The first is ``example``, the last ``neuron`` or ``channel``.
+    shape : tuple of int
+    dtype : numpy.dtype
+    chunk_examples : int
+        Examples in a chunk.
+    step, depth : float or None
+        Order of the checkpoint in training, and of the layer in the network.
+    digest : str
+        Tells whether the stored values changed: see `chunk_digest`.
+    """
+
+    name: RepresentationName
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunk_examples: int
+    step: float | None
+    depth: float | None
+    digest: str
+
+    @property
+    def label(self) -> str:
+        """How people read and select it: see `RepresentationName.label`."""
+        return self.name.label
+
+    @property
+    def path(self) -> str:
+        """Where it lies below the root of its zoo."""
+        return self.name.path
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the activations in bytes, uncompressed."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the store holds of it, as JSON values."""
+        return {
+            **self.name._asdict(),
+            "step": self.step,
+            "depth": self.depth,
+            "dims": list(self.dims),
+            "shape": list(self.shape),
+            "dtype": str(self.dtype),
+            "chunk_examples": self.chunk_examples,
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> Self:
+        """Read what `attributes` gave."""
+        return cls(
+            name=RepresentationName(attributes["model"], attributes["checkpoint"], attributes["layer"]),
+            dims=tuple(attributes["dims"]),
+            shape=tuple(attributes["shape"]),
+            dtype=np.dtype(attributes["dtype"]),
+            chunk_examples=attributes["chunk_examples"],
+            step=attributes.get("step"),
+            depth=attributes.get("depth"),
+            digest=attributes["digest"],
+        )
+
+
+class Index:
+    """Complete representations, ordered by model, step, checkpoint and depth; and the names of unfinished ones.
+
+    Attributes
+    ----------
+    ordered : list of Representation
+    by_name : mapping of RepresentationName to Representation
+    unfinished : set of RepresentationName
+    """
+
+    def __init__(self, complete: Iterable[Representation], unfinished: Iterable[RepresentationName]) -> None:
+        self.ordered = sorted(complete, key=_order)
+        self.by_name = {item.name: item for item in self.ordered}
+        self.unfinished = set(unfinished)
+
+    @classmethod
+    def read(cls, root: zarr.Group) -> Self:
+        """Walk through a zoo: some 30 microseconds a representation where it is local."""
+        complete, unfinished = [], []
+        for path, attributes in _io.walk_attributes(root, depth=3):
+            if attributes.get("complete"):
+                complete.append(Representation.from_attributes(attributes))
+            else:
+                unfinished.append(RepresentationName(*map(unquote, path.split("/"))))
+        return cls(complete, unfinished)
+
+    def begin(self, name: RepresentationName) -> None:
+        """Count a representation as unfinished; one of that name no longer as complete."""
+        self._remove(name)
+        self.unfinished.add(name)
+
+    def add(self, item: Representation) -> None:
+        """Count a representation as complete."""
+        self._remove(item.name)
+        self.unfinished.discard(item.name)
+        insort(self.ordered, item, key=_order)
+        self.by_name[item.name] = item
+
+    def _remove(self, name: RepresentationName) -> None:
+        item = self.by_name.pop(name, None)
+        if item is not None:
+            del self.ordered[bisect_left(self.ordered, _order(item), key=_order)]
+
+    def describe_missing(self, name: RepresentationName) -> str:
+        """Sentence for a representation that is not there, with what there is in its place."""
+        for part, field_name in enumerate(("model", "checkpoint", "layer")):
+            choices = sorted({other[part] for other in self.by_name if other[:part] == name[:part]})
+            if name[part] not in choices:
+                more = f" and {len(choices) - 8} more" if len(choices) > 8 else ""
+                shown = ", ".join(map(repr, choices[:8])) + more
+                return f"no {field_name} {name[part]!r} for {name.label!r} in this zoo; it has {shown or 'none'}"
+        return f"no {name.label!r} in this zoo"
+
+
+def frame_of(items: Sequence[Representation]) -> pd.DataFrame:
+    """Representations as a frame, one row each, by label."""
+    return pd.DataFrame(
+        {
+            "model": [item.name.model for item in items],
+            "checkpoint": [item.name.checkpoint for item in items],
+            "layer": [item.name.layer for item in items],
+            "step": np.array([item.step for item in items], dtype=np.float64),
+            "depth": np.array([item.depth for item in items], dtype=np.float64),
+            "dims": [item.dims for item in items],
+            "shape": [item.shape for item in items],
+            "dtype": [str(item.dtype) for item in items],
+            "nbytes": np.array([item.nbytes for item in items], dtype=np.int64),
+            "digest": [item.digest for item in items],
+        },
+        index=pd.Index([item.label for item in items], name="representation", dtype=object),
+    )
+
+
+def _order(item: Representation) -> tuple[Any, ...]:
+    name = item.name
+    step = math.inf if item.step is None else item.step
+    depth = math.inf if item.depth is None else item.depth
+    return (name.model, step, name.checkpoint, depth, name.layer)

@@ -1,0 +1,281 @@
+"""The first stage of a long representation: parts of it side by side, and a tree that merges their moments.
+
+Where representations are many, each is one task and all workers are busy. Where they are few and long, a worker would
+read one of them while the others wait. What is found of all parts together, the basis, is in the store before any part
+is projected on it: should it be needed again, because a worker died or a run was stopped, it is the same one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsError
+from dask_svcca.kernels.moments import merge
+from dask_svcca.kernels.subspace import Eigenbasis
+from dask_svcca.plan.memory import score_dtype
+from dask_svcca.plan.tasks import SubspaceReport
+from dask_svcca.stores.subspaces import PackWriter, SubspaceEntry, chunk_length
+from dask_svcca.tasks.samples import Samples, verify
+from dask_svcca.tasks.subspace import (
+    check,
+    corrections,
+    find_basis,
+    score_chunks,
+    subspace_of,
+    sum_moments,
+    write_scores,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from dask_svcca.kernels._types import InexactArray
+    from dask_svcca.plan.tasks import PartTask, SubspaceTask
+    from dask_svcca.stores.subspaces import Pack
+    from dask_svcca.tasks.worker import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a step found, or why it found nothing; and what it took.
+
+    Attributes
+    ----------
+    value : object
+    problem : str
+        Empty where all went well.
+    lasting : bool
+        Whether the problem is the activations' own, so that it is recorded.
+    digests : dict of int to bytes
+        Of the chunks of activations that were read.
+    read : int
+        Bytes of activations.
+    seconds : dict of str to float
+        By stage.
+    """
+
+    value: Any = None
+    problem: str = ""
+    lasting: bool = False
+    digests: Mapping[int, bytes] = field(default_factory=dict)
+    read: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def perform_part(context: Context, task: PartTask, *needed: Found) -> Found | list[SubspaceReport]:
+    """Do one step.
+
+    Parameters
+    ----------
+    context : Context
+    task : PartTask
+    *needed : Found
+        What the steps before found; see `dask_svcca.plan.graph`.
+    """
+    match task.step:
+        case "moments":
+            return _moments(context, task)
+        case "merge":
+            return _merged(needed)
+        case "basis":
+            return _basis(context, task, needed[0])
+        case "scores":
+            return _scores(context, task, needed[0], {})
+        case "corrections":
+            return _corrections(needed)
+        case "correct":
+            return _corrected(context, task, *needed)
+        case "finish":
+            return _finish(context, task, needed)
+    raise ValueError(f"{task.step!r} is not a step of a representation that is read in parts")
+
+
+def _moments(context: Context, task: PartTask) -> Found:
+    """Moments of one part of the samples; none where an earlier run found the basis already."""
+
+    def moments(samples: Samples) -> Any:
+        if _draft(context, task) is not None:
+            return None
+        return sum_moments(context, samples.of_chunks(*_share(samples.array.chunks, task.pack.parts, task.number)))
+
+    return _attempt(context, task, [], moments)
+
+
+def _merged(found: Sequence[Found]) -> Found:
+    """Moments of several parts together."""
+    values = [part.value for part in found]
+    # Under an earlier basis, or after a failure, there are none.
+    return _together(found, None if any(value is None for value in values) else reduce(merge, values))
+
+
+def _basis(context: Context, task: PartTask, merged: Found) -> Found:
+    """Principal directions, (mean, basis); in the store before anything is projected on them."""
+
+    def basis(samples: Samples) -> tuple[InexactArray, Eigenbasis]:
+        draft = _draft(context, task)
+        if draft is not None:
+            return _read_basis(draft)
+        found, member = merged.value, _member(task)
+        verify(merged.digests, member.digest)
+        check(samples, found.count, finite=bool(np.isfinite(found.scatter).all()))
+        directions = find_basis(context, member, samples, found)
+        subspace = subspace_of(member, samples.neurons, found.count, found.mean, directions, with_loadings=True)
+        _writer(context, task, directions, exist_ok=False).finish([subspace], draft=True)
+        return found.mean, directions
+
+    return _together([merged, made := _attempt(context, task, [merged], basis)], made.value)
+
+
+def _draft(context: Context, task: PartTask) -> Pack | None:
+    """The basis that an earlier attempt, or an earlier run, left."""
+    found = context.worker.subspaces.draft(task.pack.name)
+    return found if found is not None and found.records[0].entry.key == _member(task).key else None
+
+
+def _read_basis(draft: Pack) -> tuple[InexactArray, Eigenbasis]:
+    (record,) = draft.records
+    basis = Eigenbasis(
+        draft.spectrum(record).copy(), draft.loadings(record), record.entry.block, total=record.entry.total
+    )
+    return draft.mean(record), basis
+
+
+def _scores(context: Context, task: PartTask, basis: Found, correction: Mapping[int, InexactArray]) -> Found:
+    """Scores of one part, written; their Gram matrices, where they may need to be put right."""
+    return _attempt(context, task, [basis], lambda samples: _project(context, task, samples, basis, correction))
+
+
+def _corrections(scores: Sequence[Found]) -> Found:
+    """What puts scores right that are not orthonormal, by the first direction of the block; none where all are."""
+    found = _together(scores, None)
+    if found.problem:
+        return found
+    totals: dict[int, tuple[slice, Any]] = {}
+    for columns, gram in (item for part in scores for item in part.value):
+        before = totals[columns.start][1] if columns.start in totals else 0.0
+        totals[columns.start] = columns, before + gram
+    try:
+        wrong = {columns.start: factor for columns, factor in corrections(totals.values())}
+    except np.linalg.LinAlgError as error:
+        return _together(scores, None, f"has scores that cannot be made orthonormal: {error}")
+    return _together(scores, wrong)
+
+
+def _corrected(context: Context, task: PartTask, basis: Found, correction: Found) -> Found:
+    """Scores of one part once more, where they have to be put right: from the activations, so as to be repeatable."""
+    if not correction.value:
+        return Found(problem=correction.problem, lasting=correction.lasting)
+    return _scores(context, task, basis, correction.value)
+
+
+def _finish(context: Context, task: PartTask, needed: Sequence[Found]) -> list[SubspaceReport]:
+    """Write the index of the pack, now that all of its parts are there."""
+    basis, correction, *_ = needed
+    member = _member(task)
+
+    def index(samples: Samples) -> None:
+        verify(correction.digests, member.digest)
+        mean, directions = basis.value
+        subspace = subspace_of(member, samples.neurons, member.samples, mean, directions, with_loadings=True)
+        _writer(context, task, directions).finish([subspace])
+
+    ended = _attempt(context, task, needed, index)
+    found = _together([*needed, ended], None)
+    if found.lasting:
+        dtype = _dtype(context, task)
+        failed = PackWriter(
+            context.worker.subspaces, task.pack.name, samples=1, directions=0, dtype=dtype, chunk_samples=1
+        )
+        failed.finish([SubspaceEntry(member.key, found.problem)])
+    return [SubspaceReport(member.label, member.key, found.problem, found.read, dict(found.seconds))]
+
+
+def _project(
+    context: Context, task: PartTask, samples: Samples, basis: Found, correction: Mapping[int, InexactArray]
+) -> list[tuple[slice, InexactArray]]:
+    mean, directions = basis.value
+    weights = directions.loadings / np.sqrt(directions.spectrum)
+    for first, factor in correction.items():
+        columns = slice(first, first + len(factor))
+        weights[:, columns] = weights[:, columns] @ factor
+    member = _member(task)
+    writer = _writer(context, task, directions)
+    length = writer.chunk_samples
+    first, stop = _share(-(-member.samples // length), task.pack.parts, task.number)
+    window = _window(samples, member, first * length, min(stop * length, member.samples))
+    chunks = score_chunks(context, window, mean, weights, directions.block, length)
+    return write_scores(context, writer, first, chunks, directions)
+
+
+def _window(samples: Samples, member: SubspaceTask, start: int, stop: int) -> Iterator[InexactArray]:
+    """Some samples, chunk by chunk."""
+    each = member.reading.samples(samples.array.rows)
+    first = start // each
+    for number, chunk in enumerate(samples.of_chunks(first, -(-stop // each)), start=first):
+        yield chunk[max(0, start - number * each) : stop - number * each]
+
+
+def _member(task: PartTask) -> SubspaceTask:
+    (member,) = task.pack.members
+    return member
+
+
+def _dtype(context: Context, task: PartTask) -> np.dtype[Any]:
+    return score_dtype(context.job.parameters.precision, is_complex=_member(task).reading.is_complex)
+
+
+def _writer(context: Context, task: PartTask, basis: Eigenbasis, *, exist_ok: bool = True) -> PackWriter:
+    samples = _member(task).samples
+    return PackWriter(
+        context.worker.subspaces,
+        task.pack.name,
+        samples=samples,
+        directions=len(basis.spectrum),
+        dtype=_dtype(context, task),
+        chunk_samples=chunk_length(samples, context.job.chunk_samples),
+        exist_ok=exist_ok,
+    )
+
+
+def _share(count: int, parts: int, part: int) -> tuple[int, int]:
+    """First of some things in a row that a part takes, and the first of the next part's.
+
+    Examples
+    --------
+    >>> [_share(7, 3, part) for part in range(3)]
+    [(0, 2), (2, 4), (4, 7)]
+    """
+    return count * part // parts, count * (part + 1) // parts
+
+
+def _attempt(context: Context, task: PartTask, before: Sequence[Found], do: Callable[[Samples], Any]) -> Found:
+    """Do a part of the work, unless what it builds upon failed."""
+    failed = next((found for found in before if found.problem), None)
+    if failed is not None:
+        return Found(problem=failed.problem, lasting=failed.lasting)
+    try:
+        samples = Samples(context, _member(task))
+        value = do(samples)
+    except InvalidActivationsError as error:
+        return Found(problem=str(error), lasting=True, seconds=context.seconds)
+    except UnreadableActivationsError as error:
+        return Found(problem=str(error), seconds=context.seconds)
+    except np.linalg.LinAlgError as error:
+        return Found(problem=f"has no directions that LAPACK finds: {error}", seconds=context.seconds)
+    return Found(value, digests=samples.digests, read=samples.read, seconds=context.seconds)
+
+
+def _together(found: Sequence[Found], value: Any, problem: str = "") -> Found:
+    """A value found of several, with all they took, and the first problem that any of them had."""
+    failed = next((part for part in found if part.problem), Found(problem=problem))
+    seconds: dict[str, float] = {}
+    for part in found:
+        for stage, took in part.seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + took
+    digests = {chunk: digest for part in found for chunk, digest in part.digests.items()}
+    read = sum(part.read for part in found)
+    return Found(value, failed.problem, failed.lasting, digests, read, seconds)

@@ -1,0 +1,141 @@
+"""The samples of a representation, chunk by chunk."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr.errors
+
+from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsError
+from dask_svcca.kernels.positions import chosen_positions
+from dask_svcca.readings import Positions
+from dask_svcca.stores._chunked import ChunkReader
+from dask_svcca.stores.zoo import chunk_digest, combined_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy.typing as npt
+
+    from dask_svcca.kernels._types import BoolArray, InexactArray
+    from dask_svcca.plan.tasks import SubspaceTask
+    from dask_svcca.tasks.worker import Context
+
+UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, zarr.errors.BaseZarrError)
+"""What reading a chunk raises that is missing, damaged, or of a codec that is not there."""
+
+
+class Samples:
+    """The samples of a representation, as often as asked; kept in memory as far as the task may.
+
+    Attributes
+    ----------
+    array : ChunkReader
+    digests : dict of int to bytes
+        Of the chunks read so far.
+    read : int
+        Bytes of activations.
+    epsilon : float
+        Relative precision of the activations.
+    neurons : int
+        Of a block.
+
+    Raises
+    ------
+    UnreadableActivationsError
+    InvalidActivationsError
+        Where a mask does not fit.
+    """
+
+    def __init__(self, context: Context, task: SubspaceTask, *, held: int = 0) -> None:
+        self._context, self._task = context, task
+        try:
+            self.array = ChunkReader(context.worker.zoo, f"{task.path}/activations")
+        except UNREADABLE as error:
+            raise _unreadable(error) from error
+        self._mask = _mask(context, task)
+        self._budget = held
+        self._held: dict[int, InexactArray] = {}
+        self.digests: dict[int, bytes] = {}
+        self.read = 0
+        self.epsilon = float(np.finfo(self.array.dtype).eps)
+        self.neurons = task.reading.neurons(self.array.shape[-1])
+
+    def __iter__(self) -> Iterator[InexactArray]:
+        yield from self.of_chunks(0, self.array.chunks)
+        verify(self.digests, self._task.digest)
+
+    def of_chunks(self, first: int, stop: int) -> Iterator[InexactArray]:
+        """Samples of some chunks, (sample, block, neuron) each."""
+        for chunk in range(first, stop):
+            samples = self._held[chunk] if chunk in self._held else self._load(chunk)
+            # A mask may leave none of the positions chosen in a whole chunk.
+            if len(samples):
+                yield samples
+
+    def _load(self, chunk: int) -> InexactArray:
+        with self._context.timed("read"):
+            activations = self._read(chunk)
+            self.digests[chunk] = chunk_digest(activations)
+        self.read += activations.nbytes
+        start = chunk * self.array.rows
+        mask = None if self._mask is None else self._mask[start : start + len(activations)]
+        with self._context.timed("transform"):
+            samples = self._task.reading(activations, mask)
+        self._budget -= samples.nbytes
+        if self._budget >= 0:
+            self._held[chunk] = samples
+        return samples
+
+    def _read(self, chunk: int) -> npt.NDArray[Any]:
+        try:
+            return self.array.read(chunk)
+        except UNREADABLE as error:
+            raise _unreadable(error) from error
+
+    def describe_not_finite(self) -> str:
+        """How many values are not finite, and where the first is."""
+        count, first = 0, ""
+        for chunk in range(self.array.chunks):
+            bad = np.argwhere(~np.isfinite(self._read(chunk)))
+            if len(bad) and not first:
+                index = (chunk * self.array.rows + int(bad[0][0]), *map(int, bad[0][1:]))
+                first = f"the first at index {index}"
+            count += len(bad)
+        if not count:
+            return "has values so large that their squares overflow"
+        return f"has {count} of {math.prod(self.array.shape)} values that are NaN or infinite, {first}"
+
+
+def verify(digests: Mapping[int, bytes], digest: str) -> None:
+    """Raise where the store does not hold what was written: a lost chunk would read as zeros."""
+    if combined_digest(digests[chunk] for chunk in sorted(digests)) != digest:
+        raise UnreadableActivationsError(
+            "cannot be read: the activations in the store are not those that were written; a chunk is missing or "
+            "damaged"
+        )
+
+
+def _unreadable(error: BaseException) -> UnreadableActivationsError:
+    return UnreadableActivationsError(f"cannot be read: {type(error).__name__}: {error}")
+
+
+def _mask(context: Context, task: SubspaceTask) -> BoolArray | None:
+    """Which tokens count, for a sequence under a mask."""
+    name = task.reading.mask
+    if not name:
+        return None
+    mask = np.asarray(context.worker.zoo[name][...], dtype=np.bool_)  # type: ignore[index]
+    if mask.shape[1:] != task.reading.sizes:
+        sizes, tokens = (" x ".join(map(str, shape)) for shape in (task.reading.sizes, mask.shape[1:]))
+        raise InvalidActivationsError(f"has {sizes} tokens, and the mask {name!r} has {tokens}")
+    empty = np.flatnonzero(~mask.any(axis=1))
+    if len(empty):
+        raise InvalidActivationsError(f"has no token of example {int(empty[0])} that counts under the mask {name!r}")
+    if isinstance(task.reading, Positions):
+        choice = task.reading.choice
+        if not mask[:, chosen_positions(choice, mask.shape[1:])].any():
+            raise InvalidActivationsError(f"has no token among {choice} positions that counts under the mask {name!r}")
+    return mask

@@ -1,0 +1,387 @@
+"""The first stage: from activations to subspaces in the store, a pack a task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+
+from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsError
+from dask_svcca.kernels.moments import Moments, merge, moments
+from dask_svcca.kernels.subspace import (
+    Eigenbasis,
+    blocks_of,
+    dual_basis,
+    eigenbasis,
+    gram_correction,
+    needs_correction,
+    project,
+)
+from dask_svcca.plan.memory import score_dtype
+from dask_svcca.plan.tasks import SubspaceReport
+from dask_svcca.stores.subspaces import Block, PackWriter, Subspace, SubspaceEntry, chunk_length
+from dask_svcca.tasks.samples import Samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import numpy.typing as npt
+
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
+    from dask_svcca.plan.tasks import PackTask, SubspaceTask
+    from dask_svcca.tasks.worker import Context
+
+GRAM_TOLERANCE = 1e-9
+"""Departure of the scores from orthonormality that is left alone: it moves correlations by about as much."""
+
+NOT_MADE = SubspaceEntry("", "was not made: its activations cannot be read")
+
+
+class ScoreWriter(Protocol):
+    """Takes the scores of one subspace, chunk by chunk."""
+
+    chunk_samples: int
+
+    def write_scores(self, chunk: int, scores: InexactArray) -> None:
+        """Take one chunk, (sample, direction)."""
+
+    def read_scores(self, chunk: int) -> InexactArray:
+        """Give one chunk back."""
+
+
+Begin: TypeAlias = "Callable[[int, int, np.dtype[Any]], ScoreWriter]"
+"""From the number of samples, that of directions and the type of scores, what takes them."""
+
+
+class HeldScores:
+    """Scores of one subspace in memory, until those of the whole pack are there."""
+
+    def __init__(self, samples: int, directions: int, dtype: np.dtype[Any], chunk_samples: int) -> None:
+        self.chunk_samples = chunk_samples
+        self.scores: npt.NDArray[Any] = np.empty((samples, directions), dtype=dtype)
+
+    def write_scores(self, chunk: int, scores: InexactArray) -> None:
+        """Take one chunk, (sample, direction)."""
+        self.scores[chunk * self.chunk_samples :][: len(scores)] = scores
+
+    def read_scores(self, chunk: int) -> InexactArray:
+        """Give one chunk back, in double precision."""
+        part = self.scores[chunk * self.chunk_samples :][: self.chunk_samples]
+        return part.astype(np.result_type(part.dtype, np.float64))
+
+
+def make_pack(context: Context, task: PackTask) -> list[SubspaceReport]:
+    """Make the subspaces of a pack, unless the store has them.
+
+    Activations that cannot be compared are recorded with the reason. A store that cannot be read is reported, not
+    recorded, so that another run tries again.
+    """
+    there = context.worker.subspaces.pack(task.name)
+    if there is not None and _is_whole(task, [record.entry for record in there.records]):
+        return [
+            SubspaceReport(member.label, member.key, record.entry.problem, 0, {})
+            for member, record in zip(task.members, there.records, strict=True)
+        ]
+    made = _make_one(context, task) if len(task.members) == 1 else _make_several(context, task)
+    reports = [
+        SubspaceReport(member.label, member.key, problem, read, {})
+        for member, (problem, read) in zip(task.members, made, strict=True)
+    ]
+    return [replace(reports[0], seconds=context.seconds), *reports[1:]]
+
+
+def _is_whole(task: PackTask, entries: list[SubspaceEntry]) -> bool:
+    return len(entries) == len(task.members) and all(
+        entry.key == member.key and (bool(entry.problem) or entry.with_loadings or not member.with_loadings)
+        for entry, member in zip(entries, task.members, strict=True)
+    )
+
+
+_Made: TypeAlias = "tuple[str, int]"
+"""A problem, empty where all went well, and bytes of activations read."""
+
+
+def _make_one(context: Context, task: PackTask) -> list[_Made]:
+    """A pack of one member, whose scores go to the store as they come."""
+    (member,) = task.members
+    writers: list[PackWriter] = []
+
+    def begin(samples: int, directions: int, dtype: np.dtype[Any]) -> ScoreWriter:
+        writers.append(_writer(context, task, samples, directions, dtype))
+        return writers[-1]
+
+    found, problem, read = attempt(context, member, begin)
+    if found is not NOT_MADE:
+        if not writers:
+            begin(1, 0, np.dtype(context.job.parameters.precision))
+        with context.timed("write"):
+            writers[-1].finish([found])
+    return [(problem, read)]
+
+
+def _make_several(context: Context, task: PackTask) -> list[_Made]:
+    """A pack of several members, whose scores wait for one another."""
+    held: list[HeldScores] = []
+
+    def begin(samples: int, directions: int, dtype: np.dtype[Any]) -> ScoreWriter:
+        length = chunk_length(samples, context.job.chunk_samples)
+        held.append(HeldScores(samples, directions, dtype, length))
+        return held[-1]
+
+    found: list[Subspace | SubspaceEntry] = []
+    made: list[_Made] = []
+    for member in task.members:
+        count = len(held)
+        subspace, problem, read = attempt(context, member, begin)
+        if not isinstance(subspace, Subspace):
+            # What was begun may be there in part.
+            del held[count:]
+        found.append(subspace)
+        made.append((problem, read))
+    with context.timed("write"):
+        dtype = score_dtype(context.job.parameters.precision, is_complex=task.members[0].reading.is_complex)
+        samples = len(held[0].scores) if held else 1
+        writer = _writer(context, task, samples, sum(one.scores.shape[1] for one in held), dtype)
+        for chunk, start in enumerate(range(0, samples if held else 0, writer.chunk_samples)):
+            parts = [one.scores[start : start + writer.chunk_samples] for one in held]
+            writer.write_scores(chunk, np.concatenate(parts, axis=1))
+        writer.finish(found)
+    return made
+
+
+def _writer(context: Context, task: PackTask, samples: int, directions: int, dtype: np.dtype[Any]) -> PackWriter:
+    return PackWriter(
+        context.worker.subspaces,
+        task.name,
+        samples=samples,
+        directions=directions,
+        dtype=dtype,
+        chunk_samples=chunk_length(samples, context.job.chunk_samples),
+    )
+
+
+def attempt(context: Context, member: SubspaceTask, begin: Begin) -> tuple[Subspace | SubspaceEntry, str, int]:
+    """Make one subspace; what was made of it, what went wrong, and bytes of activations read."""
+    read = 0
+    try:
+        samples = Samples(context, member, held=member.memory.held)
+        try:
+            found = _make_subspace(context, member, samples, begin)
+        finally:
+            read = samples.read
+    except InvalidActivationsError as error:
+        return SubspaceEntry(member.key, str(error)), str(error), read
+    except UnreadableActivationsError as error:
+        return NOT_MADE, str(error), read
+    except np.linalg.LinAlgError as error:
+        return NOT_MADE, f"has no directions that LAPACK finds: {error}", read
+    return found, "", read
+
+
+def _make_subspace(context: Context, task: SubspaceTask, samples: Samples, begin: Begin) -> Subspace:
+    """Make a subspace from samples that can be iterated over several times."""
+    by_samples = task.reading.by_samples(samples.array.shape)
+    return (_by_samples if by_samples else _by_neurons)(context, task, samples, begin)
+
+
+def subspace_of(
+    task: SubspaceTask, neurons: int, count: int, mean: InexactArray, basis: Eigenbasis, *, with_loadings: bool
+) -> Subspace:
+    """What is stored of a subspace beside its scores."""
+    multiplicity = task.reading.multiplicity
+    entry = SubspaceEntry(
+        key=task.key,
+        samples=count,
+        neurons=neurons,
+        domain=task.reading.domain,
+        grid=task.reading.grid,
+        total=basis.total,
+        blocks=tuple(
+            Block(index, int(multiplicity[index]), columns.stop - columns.start)
+            for index, columns in blocks_of(basis.block)
+        ),
+        with_loadings=with_loadings,
+    )
+    return Subspace(entry, mean, basis.spectrum, basis.loadings)
+
+
+def _by_neurons(context: Context, task: SubspaceTask, samples: Samples, begin: Begin) -> Subspace:
+    """Two passes: moments, then scores."""
+    found = sum_moments(context, samples)
+    count, mean = found.count, found.mean
+    check(samples, count, finite=bool(np.isfinite(found.scatter).all()))
+    basis = find_basis(context, task, samples, found)
+    # Its scatter may be as large as all else.
+    del found
+    writer = begin(count, len(basis.spectrum), _score_dtype(context, task))
+    weights = basis.loadings / np.sqrt(basis.spectrum)
+    chunks = score_chunks(context, samples, mean, weights, basis.block, writer.chunk_samples)
+    grams = write_scores(context, writer, 0, chunks, basis)
+    wrong = corrections(grams)
+    for chunk in range(-(-count // writer.chunk_samples) if wrong else 0):
+        scores = writer.read_scores(chunk)
+        for columns, factor in wrong:
+            scores[:, columns] = scores[:, columns] @ factor
+        writer.write_scores(chunk, scores)
+    return subspace_of(task, samples.neurons, count, mean, basis, with_loadings=True)
+
+
+def sum_moments(context: Context, chunks: Iterable[InexactArray]) -> Moments:
+    """Moments of some chunks together.
+
+    Infinities and overflow end in a scatter that is not finite, which is refused by name.
+    """
+
+    def of_chunk(chunk: InexactArray) -> Moments:
+        with context.timed("covariance"):
+            return moments(chunk)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        return reduce(merge, map(of_chunk, chunks))
+
+
+def find_basis(context: Context, task: SubspaceTask, samples: Samples, found: Moments) -> Eigenbasis:
+    """Principal directions from the moments of all samples."""
+    with context.timed("eigen"):
+        basis = eigenbasis(found, multiplicity=task.reading.multiplicity, epsilon=samples.epsilon)
+    return _not_constant(basis, found.count)
+
+
+def _not_constant(basis: Eigenbasis, count: int) -> Eigenbasis:
+    if not len(basis.spectrum):
+        raise InvalidActivationsError(
+            f"is constant: none of its neurons varies over {count} samples by more than rounding"
+        )
+    return basis
+
+
+def _score_dtype(context: Context, task: SubspaceTask) -> np.dtype[Any]:
+    return score_dtype(context.job.parameters.precision, is_complex=task.reading.is_complex)
+
+
+def score_chunks(
+    context: Context,
+    samples: Iterable[InexactArray],
+    mean: InexactArray,
+    weights: InexactArray,
+    block: IntArray,
+    length: int,
+) -> Iterator[InexactArray]:
+    """Scores, ``length`` samples at a time; the last may be fewer. What was handed out before is overwritten."""
+    # In the order in which they are stored: a direction's scores side by side.
+    buffer = np.empty((len(block), length), dtype=np.result_type(weights.dtype, np.float64)).T
+    filled = 0
+    for chunk in samples:
+        start = 0
+        while start < len(chunk):
+            part = chunk[start : start + length - filled]
+            with context.timed("project"):
+                project(part, mean, weights, block, out=buffer[filled : filled + len(part)])
+            start, filled = start + len(part), filled + len(part)
+            if filled == length:
+                yield buffer
+                filled = 0
+    if filled:
+        yield buffer[:filled]
+
+
+def write_scores(
+    context: Context, writer: ScoreWriter, first: int, chunks: Iterable[InexactArray], basis: Eigenbasis
+) -> list[tuple[slice, InexactArray]]:
+    """Write chunks of scores; the Gram matrix, over all of them, of each block that may need to be put right."""
+    runs = [columns for _, columns in blocks_of(basis.block) if needs_correction(basis, columns)]
+    grams: list[InexactArray | float] = [0.0] * len(runs)
+    for number, scores in enumerate(chunks, start=first):
+        with context.timed("project"):
+            for index, columns in enumerate(runs):
+                grams[index] = grams[index] + scores[:, columns].conj().T @ scores[:, columns]
+        with context.timed("write"):
+            writer.write_scores(number, scores)
+    return [(columns, np.asarray(gram)) for columns, gram in zip(runs, grams, strict=True)]
+
+
+def corrections(grams: Iterable[tuple[slice, InexactArray]]) -> list[tuple[slice, InexactArray]]:
+    """What puts right, from the right, scores that the covariance route left short of orthonormal."""
+    return [
+        (columns, gram_correction(gram))
+        for columns, gram in grams
+        if np.abs(gram - np.eye(len(gram))).max() > GRAM_TOLERANCE
+    ]
+
+
+def _by_samples(context: Context, task: SubspaceTask, samples: Samples, begin: Begin) -> Subspace:
+    """The dual route, for more neurons than samples: no array of neurons x neurons."""
+    count, total = 0, np.zeros(())
+    low, high = np.array(np.inf), np.array(-np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for chunk in samples:
+            with context.timed("covariance"):
+                count += len(chunk)
+                total = total + chunk[:, 0].sum(axis=0, dtype=np.float64)
+                low, high = np.minimum(low, chunk[:, 0].min(axis=0)), np.maximum(high, chunk[:, 0].max(axis=0))
+        mean = total / count
+        gram = _sample_gram(context, samples, mean, count, task.memory.streamed)
+    check(samples, count, finite=bool(np.isfinite(gram).all()))
+    with context.timed("eigen"):
+        largest_mean = float(np.square(mean[low < high]).max(initial=0.0))
+        basis, scores = dual_basis(gram, largest_mean, epsilon=samples.epsilon)
+    del gram
+    _not_constant(basis, count)
+    if task.with_loadings:
+        basis = replace(basis, loadings=_loadings(context, samples, mean, basis, scores))
+    writer = begin(count, len(basis.spectrum), _score_dtype(context, task))
+    with context.timed("write"):
+        for chunk_index, start in enumerate(range(0, count, writer.chunk_samples)):
+            writer.write_scores(chunk_index, scores[start : start + writer.chunk_samples])
+    return subspace_of(task, samples.neurons, count, mean, basis, with_loadings=task.with_loadings)
+
+
+def _loadings(
+    context: Context, samples: Samples, mean: InexactArray, basis: Eigenbasis, scores: FloatArray
+) -> InexactArray:
+    """Loadings of directions that came from the samples alone, by another pass over the activations."""
+    loadings: npt.NDArray[Any] = np.zeros((samples.neurons, scores.shape[1]))
+    start = 0
+    for chunk in samples:
+        with context.timed("project"):
+            loadings += (chunk[:, 0] - mean).T @ scores[start : start + len(chunk)]
+            start += len(chunk)
+    loadings /= np.sqrt(basis.spectrum)
+    return loadings
+
+
+def _sample_gram(context: Context, samples: Samples, mean: InexactArray, count: int, budget: int) -> FloatArray:
+    """Inner products of all centred samples: some held, all later ones streamed past them."""
+    gram = np.zeros((count, count))
+    first = 0
+    while first < count:
+        held: list[InexactArray] = []
+        size, stop, position = 0, first, 0
+        for chunk in samples:
+            start, position = position, position + len(chunk)
+            if start < first:
+                continue
+            with context.timed("covariance"):
+                rows = chunk[:, 0] - mean
+                if stop == start and (not held or size + rows.nbytes <= budget):
+                    held.append(rows)
+                    size += rows.nbytes
+                    stop = position
+                offset = first
+                for part in held:
+                    product = rows @ part.T
+                    gram[start:position, offset : offset + len(part)] = product
+                    gram[offset : offset + len(part), start:position] = product.T
+                    offset += len(part)
+        first = stop
+    return gram
+
+
+def check(samples: Samples, count: int, *, finite: bool) -> None:
+    """Refuse samples that are too few, or whose moments are not finite."""
+    if not finite:
+        raise InvalidActivationsError(samples.describe_not_finite())
+    if count < 2:
+        raise InvalidActivationsError(f"has {count} sample; at least two are needed")

@@ -1,0 +1,107 @@
+"""What a worker process keeps between the tasks of one run, and what one task keeps of time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import threadpoolctl
+import zarr
+
+from dask_svcca.stores.subspaces import SubspaceStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dask_svcca.plan.tasks import Job
+    from dask_svcca.stores.subspaces import Pack
+
+
+class Worker:
+    """The stores of one run, each opened once in a process.
+
+    Attributes
+    ----------
+    run : str
+    zoo, comparison : zarr.Group
+    subspaces : SubspaceStore
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.run = job.run
+        self.zoo = zarr.open_group(job.zoo, mode="r", use_consolidated=False)
+        self.comparison = zarr.open_group(job.comparison, mode="r+", use_consolidated=False)
+        self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode="r+", use_consolidated=False))
+        self._variables: dict[str, zarr.Array[Any]] = {}
+        self._packs: dict[str, Pack] = {}
+
+    def variable(self, name: str) -> zarr.Array[Any]:
+        """One variable of the comparison."""
+        if name not in self._variables:
+            array = self.comparison[name]
+            if not isinstance(array, zarr.Array):
+                raise TypeError(f"{name!r} in {str(self.comparison.store_path)!r} is a group, not an array")
+            self._variables[name] = array
+        return self._variables[name]
+
+    def pack(self, name: str) -> Pack | None:
+        """One pack of subspaces; None where it was not made."""
+        if name not in self._packs:
+            found = self.subspaces.pack(name)
+            if found is None:
+                return None
+            self._packs[name] = found
+        return self._packs[name]
+
+
+class Context:
+    """One task at work: the job, the worker, and the seconds spent by stage.
+
+    Attributes
+    ----------
+    job : Job
+    worker : Worker
+    seconds : dict of str to float
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.worker = _worker_of(job)
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage. Blocks are not nested."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+_LOCK = threading.Lock()
+_WORKERS: dict[str, Worker] = {}
+
+
+def _worker_of(job: Job) -> Worker:
+    """The worker of a run. Only the latest run's is kept: a later one may have resized the stores."""
+    with _LOCK:
+        found = _WORKERS.get(job.run)
+        if found is None:
+            found = Worker(job)
+            _WORKERS.clear()
+            _WORKERS[job.run] = found
+        return found
+
+
+@cache
+def single_blas_thread() -> None:
+    """Limit BLAS to one thread, once in a worker process.
+
+    Nannies set it by the environment; workers without a nanny do not. The limit is the process's own, so that it is
+    never set around a task: another thread's task would lose it in the middle.
+    """
+    threadpoolctl.threadpool_limits(1)

@@ -1,0 +1,107 @@
+"""Compare: what it computes, what it leaves alone, what it refuses, and the status it ends with."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_runner import N, activations, run
+
+import dask_svcca
+
+
+def test_compare__then_nothing_to_do(zoo: Path) -> None:
+    result = run("compare zoo.zarr comparison.zarr")
+    assert "Making subspaces: 8 of 8 representations" in result.stderr
+    assert re.search(r"Compared 36 pairs of 8 representations in .* 36 of 36 pairs are there now\.", result.stdout)
+    values = dask_svcca.open_comparison("comparison.zarr")["svcca"].to_numpy()
+    assert np.isfinite(values).all()
+    again = run("compare zoo.zarr comparison.zarr")
+    assert "Nothing to do: all 36 pairs of 8 representations are there." in again.stdout
+    for line in re.findall(r"dask-svcca .*", again.stdout):
+        assert run(line.removeprefix("dask-svcca ")).output
+
+
+def test_compare__what_the_zoo_gained(comparison: Path) -> None:
+    np.save("x.npy", activations(9, 3))
+    run("import x.npy --zoo zoo.zarr --model new --checkpoint c --layer l")
+    result = run("compare zoo.zarr comparison.zarr")
+    assert "Compared 9 pairs of 9 representations" in result.stdout
+    assert "45 of 45 pairs are there now" in result.stdout
+
+
+def test_compare__cautions_of_few_examples_once(folder: Path) -> None:
+    for number in range(3):
+        np.save("x.npy", activations(number, (5, 12, 30)[number]))
+        run(f"import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l{number}")
+    result = run("compare zoo.zarr comparison.zarr --variance none")
+    assert result.stderr.count("Caution:") == 1
+    assert "2 of 3 representations have fewer than 5 samples a kept direction" in result.stderr
+    assert f"Fewest has 'm/c/l2': {N} samples, 30 directions." in result.stderr
+    assert "Caution" not in run("compare zoo.zarr other.zarr --variance 0.1").stderr
+
+
+def test_compare__dry_run_writes_nothing(zoo: Path) -> None:
+    result = run("compare zoo.zarr comparison.zarr --dry-run")
+    assert "representations  8, of which 8 subspaces to make" in result.output
+    plan = json.loads(run("compare zoo.zarr comparison.zarr --dry-run --json --pairs same-layer").stdout)
+    assert (plan["representations"], plan["pairs"]) == (8, 20)
+    assert {"tiles", "tasks", "bytes_to_read", "bytes_per_tile_task"} <= plan.keys()
+    assert [path.name for path in zoo.parent.iterdir()] == ["zoo.zarr"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("zoo.zarr comparison.zarr --variance 0.5", "was made with variance=0.99, now variance=0.5 is asked for"),
+        ("zoo.zarr other.zarr --variance 2", "variance is the share of the variance to keep"),
+        ("zoo.zarr other.zarr --variance x", "'x' is not a valid float"),
+        ("zoo.zarr other.zarr --measure nonsense", "no measure 'nonsense'"),
+        ("zoo.zarr other.zarr --conv nonsense", "'nonsense' is not one of 'dft'"),
+        ("zoo.zarr other.zarr --pairs nonsense", "pairs='nonsense' is not a selection; there are 'all'"),
+        ("zoo.zarr other.zarr --pairs 'between net-s0 x'", "no model 'x'"),
+        ("zoo.zarr other.zarr --spatial-size 8,8", "'8,8' is no size; write it like 8x8"),
+        ("zoo.zarr other.zarr --json", "--json shows the plan; use it with --dry-run"),
+        ("zoo.zarr other.zarr --dry-run --worker-memory lots", "'lots' is not an amount of memory"),
+        ("zoo.zarr other.zarr --dry-run --worker-memory 400MiB", "MiB in one worker"),
+        ("nowhere.zarr other.zarr", "no zoo at"),
+        ("comparison.zarr other.zarr", "is not a zoo of dask-svcca"),
+        ("zoo.zarr zoo.zarr", "is not a comparison of dask-svcca"),
+        ("empty.zarr other.zarr", "has no complete representation"),
+    ],
+)
+def test_compare__refuses(comparison: Path, arguments: str, message: str) -> None:
+    dask_svcca.create_zoo("empty.zarr", examples=range(3))
+    result = run(f"compare {arguments}", status=2)
+    assert message in " ".join(result.output.split())
+    assert not Path("other.zarr").exists()
+
+
+def test_compare__records_what_failed_and_says_so(zoo: Path) -> None:
+    bad = activations(0, 3)
+    bad[5, 1] = np.nan
+    with dask_svcca.open_zoo(zoo, mode="r+") as store:
+        store.write("bad", "c", "nan", bad)
+        store.write("bad", "c", "constant", np.ones((N, 2), dtype="float32"))
+    # Recorded, so that a second run says the same without trying again.
+    for _ in range(2):
+        result = run("compare zoo.zarr comparison.zarr", status=1)
+        assert "2 representations failed:" in result.stderr
+        assert "  'bad/c/nan' has 1 of 120 values that are NaN or infinite, the first at index (5, 1)" in result.stderr
+    text = run("info comparison.zarr").output
+    assert re.search(r"pairs +36 of 55 done; 19 failed", text)
+    assert "'bad/c/constant'" in text
+
+
+def test_compare__ctrl_c_says_what_is_kept(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["dask_svcca.cli.compare"], "run_comparison", interrupted)
+    result = run("compare zoo.zarr comparison.zarr", status=130)
+    assert result.stderr == "Interrupted. All finished tiles are kept: the same command goes on from there.\n"

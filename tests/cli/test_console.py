@@ -1,0 +1,48 @@
+"""Progress in terminals and elsewhere, and lists of problems."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from dask_svcca.cli import _console
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_bars__without_a_terminal_speak_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with _console.Bars({"read": ("Reading", "files")}) as bars:
+        for done in range(1, 1001):
+            bars("read", done, 1000)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"Reading: 1,000 of 1,000 files, \d\.\d s\n", err)
+
+
+def test_bars__in_a_terminal_show_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        _console, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100, color_system=None)
+    )
+    stages = {"read": ("Reading", "files"), "write": ("Writing", "files"), "idle": ("Idling", "hours")}
+    with _console.Bars(stages) as bars:
+        bars("read", 1, 2)
+        bars("read", 2, 2)
+        bars("write", 5, 5)
+    last = screen.getvalue().replace("\x1b[2K", "").split("\x1b[1A")[-1]
+    shown = screen.getvalue()
+    assert re.search(r"Reading .*2/2 files", shown)
+    assert re.search(r"Writing .*5/5 files", shown)
+    assert "Idling" not in last
+
+
+def test_problems__are_a_few_of_many(capsys: pytest.CaptureFixture[str]) -> None:
+    _console.echo_problems({f"layer{number}": "is bad" for number in range(1200)}, "representation")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "1,200 representations failed:"
+    assert lines[1] == "  layer0: is bad"
+    assert lines[-1] == "  and 1,195 more"

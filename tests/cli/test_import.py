@@ -1,0 +1,101 @@
+"""Import: arrays from files, what they may be, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_runner import N, activations, run
+
+import dask_svcca
+
+
+def test_import__npy_and_back(folder: Path) -> None:
+    x = activations(0, 3, 4, 5)
+    np.save("conv.npy", x)
+    result = run(
+        "import conv.npy --zoo zoo.zarr --model m/1 --checkpoint c --layer l --step 7 --depth 2 "
+        "--dims example,channel,height,width"
+    )
+    assert "Imported 1 representation of 40 examples: 9.6 kB." in result.output
+    zoo = dask_svcca.open_zoo("zoo.zarr")
+    stored = zoo["m/1", "c", "l"]
+    assert stored.dims == ("example", "height", "width", "channel")
+    assert (stored.attrs["step"], stored.attrs["depth"]) == (7, 2)
+    np.testing.assert_array_equal(stored.to_numpy(), x.transpose(0, 2, 3, 1))
+    assert zoo.examples.tolist() == list(range(N))
+
+
+def test_import__each_array_of_an_npz_is_a_layer(folder: Path) -> None:
+    np.savez("layers.npz", conv=activations(0, 2, 2, 3), fc=activations(1, 4))
+    run("import layers.npz --zoo zoo.zarr --model m --checkpoint c")
+    frame = dask_svcca.open_zoo("zoo.zarr").representations
+    assert frame["layer"].tolist() == ["conv", "fc"]
+    assert frame["depth"].tolist() == [0, 1]
+
+
+def test_import__one_array_of_an_npz(folder: Path) -> None:
+    np.savez("layers.npz", conv=activations(0, 3), labels=np.arange(N))
+    run("import layers.npz --zoo zoo.zarr --model m --checkpoint c --array conv --layer conv1")
+    assert dask_svcca.open_zoo("zoo.zarr").representations.index.tolist() == ["m/c/conv1"]
+
+
+def test_import__in_half_precision(folder: Path) -> None:
+    np.save("x.npy", activations(0, 3))
+    result = run("import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l --dtype float16")
+    assert "Imported 1 representation of 40 examples: 240 B." in result.output
+    assert dask_svcca.open_zoo("zoo.zarr")["m", "c", "l"].dtype == "float16"
+
+
+def test_import__ids_and_coordinates(folder: Path) -> None:
+    np.save("x.npy", activations(0, 3))
+    np.savez("examples.npz", example=np.arange(N) + 100, label=np.arange(N) % 5, input=activations(0, 8, 8))
+    run("import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l --examples examples.npz")
+    zoo = dask_svcca.open_zoo("zoo.zarr")
+    assert zoo.examples[0] == 100
+    assert list(zoo.coords) == ["label"]
+    other = run("import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l2 --examples x.npy", status=2)
+    assert "Error: examples are ids" in other.output
+    np.save("ids.npy", np.arange(N))
+    other = run("import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l2 --examples ids.npy", status=2)
+    assert "not the same ones" in other.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("x.npy", "does not say what layer it is; name it with --layer"),
+        ("x.npy --layer l --array a", "holds a single array without a name; leave out --array"),
+        ("two.npz --layer l", "holds several arrays, 'a', 'b'; choose one with --array"),
+        ("two.npz --array c", "has no array 'c'; it has 'a', 'b'"),
+        ("integers.npy --layer l", "is int64; activations are float16, float32 or float64"),
+        ("objects.npy --layer l", "holds Python objects, never loaded, for they"),
+        ("objects.npz --array o", "array 'o' of 'objects.npz' holds Python objects"),
+        ("nothing.npy --layer l", "cannot read 'nothing.npy'"),
+        ("unequal.npz", "must have the same examples; their numbers are {'a': 40, 'b': 39}"),
+        ("x.npy --layer l --dims example,neuron,what", "do not describe the 2 axes"),
+        ("short.npy --layer l", "'m/c/l' has 39 examples, its zoo 40"),
+        ("x.npy --layer taken", "'taken' of 'm', 'c' is already in the zoo"),
+    ],
+)
+def test_import__refuses(folder: Path, arguments: str, message: str) -> None:
+    np.save("x.npy", activations(0, 3))
+    run("import x.npy --zoo zoo.zarr --model m --checkpoint c --layer taken")
+    np.savez("two.npz", a=activations(0, 3), b=activations(0, 3))
+    np.savez("unequal.npz", a=activations(0, 3), b=activations(0, 3)[1:])
+    np.save("short.npy", activations(0, 3)[1:])
+    np.save("integers.npy", np.arange(N))
+    np.save("objects.npy", np.array([{}] * N))
+    np.savez("objects.npz", o=np.array([{}] * N))
+    Path("nothing.npy").write_text("nothing")
+    result = run(f"import {arguments} --zoo zoo.zarr --model m --checkpoint c", status=2)
+    assert message in " ".join(result.output.split())
+    assert dask_svcca.open_zoo("zoo.zarr").representations.index.tolist() == ["m/c/taken"]
+
+
+def test_import__overwrite(folder: Path) -> None:
+    for seed, option in ((0, ""), (1, "--overwrite")):
+        np.save("x.npy", activations(seed, 3))
+        run(f"import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l {option}")
+    np.testing.assert_array_equal(dask_svcca.open_zoo("zoo.zarr")["m", "c", "l"].to_numpy(), activations(1, 3))

@@ -1,0 +1,47 @@
+"""Info: what it shows of zoos and comparisons."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING
+
+import zarr
+from cli_runner import activations, run
+
+import dask_svcca
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_info__of_a_zoo(zoo: Path) -> None:
+    with contextlib.suppress(ValueError), dask_svcca.open_zoo(zoo, mode="r+") as store:
+        store.append("net-s0", "step9", "half", activations(0, 3)[:7])
+        raise ValueError
+    text = run("info zoo.zarr").output
+    assert re.search(r"examples +40, with label \(int64\)", text)
+    assert re.search(r"representations +8, 5\.1 kB", text)
+    assert re.search(r"net-s0 +2 +0 to 1 +2 +4 +2\.6 kB +4", text)
+    assert "1 representation begun and never finished" in text
+    assert "net-s0/step9/half" in text
+
+
+def test_info__of_an_empty_zoo(folder: Path) -> None:
+    dask_svcca.create_zoo("zoo.zarr", examples=range(3))
+    assert re.search(r"representations +0, 0 B", run("info zoo.zarr").output)
+
+
+def test_info__of_a_comparison(zoo: Path) -> None:
+    run("compare zoo.zarr comparison.zarr --pairs same-checkpoint --variance 0.9")
+    text = run("info comparison.zarr").output
+    for name, value in [("variance", "0.9"), ("measures", "svcca"), ("examples", "40"), ("mask", "none")]:
+        assert re.search(rf"^{name} +{value}$", text, flags=re.MULTILINE)
+    assert re.search(r"pairs +12 of 36 done", text)
+    assert re.search(r"missing +24: not asked for yet, or interrupted", text)
+
+
+def test_info__of_something_else(folder: Path) -> None:
+    assert "there is no zarr v3 group at" in run("info nowhere.zarr", status=2).stderr
+    zarr.create_group("other.zarr")
+    assert "neither a zoo nor a comparison: its format is None" in run("info other.zarr", status=2).stderr
