@@ -259,4 +259,6 @@ def reading(tables: Mapping[str, xr.DataArray]) -> str:
 def _depth_correlation(table: xr.DataArray) -> float:
     """Rank correlation of a layer's depth with its similarity to its final self, on average before the last step."""
     similarity = pd.Series(table[{"step": slice(None, -1)}].mean("step").to_numpy())
-    return float(similarity.rank().corr(pd.Series(np.arange(len(similarity)))))
+    # Where all layers are alike there is no correlation, which pandas before 3.1 says with a warning.
+    with np.errstate(invalid="ignore"):
+        return float(similarity.rank().corr(pd.Series(np.arange(len(similarity)))))

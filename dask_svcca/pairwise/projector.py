@@ -60,6 +60,7 @@ def projection(
         ``coefficients`` (neuron, component), ``reconstruction`` (component, neuron_out)
             The projector as two factors, through k neurons: what to compute with.
         ``mean`` (neuron)
+            Of each neuron of x over the samples.
         ``explained_variance``
             Share of the variance of x that is kept.
 
