@@ -10,9 +10,9 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from comparisons import graph_of, peak_memory
 from dask_svcca.engine import tile as tile_module
 from oracles import correlations, translations
-from comparisons import graph_of, peak_memory
 from test_plan import frame, plan_of
 from zarr.storage import MemoryStore
 
