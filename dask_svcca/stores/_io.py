@@ -69,13 +69,15 @@ def is_group(store: StoreLike) -> bool:
 
 
 def read_kind(store: StoreLike) -> str:
-    """Which of our stores one is: ``zoo`` or ``comparison``."""
+    """Which of our stores one is: ``zoo``, ``comparison`` or ``subspaces``."""
     if not is_group(store):
         raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}. Is the path right?")
     found = _open_group(store, mode="r").attrs.get("format")
     kind = str(found).removeprefix("dask-svcca-")
-    if kind not in {"zoo", "comparison"}:
-        raise StoreFormatError(f"{describe(store)!r} is neither a zoo nor a comparison: its format is {found!r}")
+    if kind not in {"zoo", "comparison", "subspaces"}:
+        raise StoreFormatError(
+            f"{describe(store)!r} holds neither a zoo nor a comparison nor subspaces: its format is {found!r}"
+        )
     return kind
 
 
