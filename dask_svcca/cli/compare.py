@@ -19,7 +19,7 @@ from dask_svcca.cli._console import (
     resumable,
     seconds,
 )
-from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.cli._paths import quoted
 from dask_svcca.measures import load_measures
 from dask_svcca.plan.parameters import Keep, Match, Parameters, Precision, make_parameters
 from dask_svcca.plan.selection import SELECTIONS, select_pairs
@@ -182,18 +182,17 @@ def compare(
         for module in modules:
             load_measures(module)
         parameters = make_parameters(**options)
-        source = open_zoo(absolute(zoo))
+        source = open_zoo(zoo)
         if len(source):
             select_pairs(pairs, source.representations)
-    shared = None if subspaces is None else absolute(subspaces)
     if dry_run:
         budget = _budget(workers, memory, scheduler)
-        plan = plan_run(source, absolute(comparison), parameters, budget, pairs=pairs, subspaces=shared)
+        plan = plan_run(source, comparison, parameters, budget, pairs=pairs, subspaces=subspaces)
         click.echo(json.dumps(plan.to_dict(), indent=2) if as_json else str(plan))
         return
     with resumable("All finished tiles"), connected(workers, memory, scheduler) as client, Bars(STAGES) as bars:
         outcome = run_comparison(
-            source, absolute(comparison), parameters, pairs=pairs, subspaces=shared, client=client, progress=bars
+            source, comparison, parameters, pairs=pairs, subspaces=subspaces, client=client, progress=bars
         )
     click.echo(summary(outcome))
     if outcome.caution:

@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from dask_svcca.cli._console import SHOWN_PROBLEMS, counted, examples, named, results, size, table
-from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.cli._paths import quoted
 from dask_svcca.stores._io import read_kind
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
@@ -29,17 +29,17 @@ MODEL_ROWS = 40
 @click.option("--timing", is_flag=True, help="Where the time of a comparison's runs went.")
 def info(store: str, *, timing: bool) -> None:
     """Show what is in a STORE: a zoo, a comparison, or subspaces that comparisons share."""
-    kind = read_kind(absolute(store))
+    kind = read_kind(store)
     if timing and kind != "comparison":
         raise click.UsageError(f"--timing shows the runs of a comparison; the store {store!r} is of kind {kind!r}")
     if timing:
-        _show_timing(ComparisonStore.open(absolute(store)))
+        _show_timing(ComparisonStore.open(store))
     elif kind == "comparison":
-        _show_comparison(store, ComparisonStore.open(absolute(store)))
+        _show_comparison(store, ComparisonStore.open(store))
     elif kind == "subspaces":
-        _show_subspaces(store, SubspaceStore.open(absolute(store)))
+        _show_subspaces(store, SubspaceStore.open(store))
     else:
-        _show_zoo(store, open_zoo(absolute(store)))
+        _show_zoo(store, open_zoo(store))
 
 
 def _show_zoo(store: str, zoo: Zoo) -> None:

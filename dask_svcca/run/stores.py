@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,7 +88,7 @@ class Stores:
         state = None if comparison is None else comparison.read_state()
         if state is not None:
             state.check(parameters.fixed, parameters.records, zoo.examples_digest, zoo.n_examples)
-        place = absolute(subspaces)
+        place = None if subspaces is None else _io.absolute(subspaces)
         if place is None and state is not None and state.subspaces:
             place = state.subspaces
         opened = _open_subspaces(comparison, place, mode)
@@ -233,16 +231,3 @@ def _identity(zoo: Zoo, parameters: Parameters) -> dict[str, Any]:
         **parameters.reading.to_dict(),
         "mask_digest": None if mask is None else zoo.coordinate_digest(mask),
     }
-
-
-def absolute(store: StoreLike | None) -> StoreLike | None:
-    """A path as one that holds for a worker with another working directory; URLs and stores as they are.
-
-    Examples
-    --------
-    >>> absolute("s3://bucket/subspaces.zarr"), absolute("/data/subspaces.zarr")
-    ('s3://bucket/subspaces.zarr', '/data/subspaces.zarr')
-    """
-    if isinstance(store, str | os.PathLike) and "://" not in str(store):
-        return str(Path(store).absolute())
-    return store

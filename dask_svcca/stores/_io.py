@@ -42,11 +42,24 @@ _ABSENT = (
 """What zarr raises where there is no group."""
 
 
+def absolute(store: StoreLike) -> StoreLike:
+    """A store's place for a worker, which may have another working directory; URLs and stores stay as they are.
+
+    Examples
+    --------
+    >>> absolute("s3://bucket/zoo.zarr"), absolute("/data/zoo.zarr")
+    ('s3://bucket/zoo.zarr', '/data/zoo.zarr')
+    """
+    if isinstance(store, str | os.PathLike) and "://" not in str(store):
+        return str(Path(store).absolute())
+    return store
+
+
 def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
     """Create a group with attributes at the root of an empty store."""
     try:
         with _accessing(store):
-            return zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
+            return zarr.create_group(absolute(store), attributes=dict(attributes), zarr_format=3)
     except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
         raise StoreFormatError(
             f"there is something at {describe(store)!r} already, and it is not ours; choose another place"
@@ -132,7 +145,12 @@ def _open_group(store: StoreLike, *, mode: str) -> zarr.Group:
             # zarr may take a folder that must not be entered for one that is not there.
             (folder / "zarr.json").stat()
         # What was consolidated may be older than what is there.
-        return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
+        return zarr.open_group(
+            absolute(store),
+            mode=mode,  # type: ignore[arg-type]
+            zarr_format=3,
+            use_consolidated=False,
+        )
 
 
 def _local_folder(store: StoreLike) -> Path | None:
