@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from dask_svcca import Zoo
+
 # A time limit for each example says more about a busy machine than about the code; all else stays as hypothesis has it,
 # its own settings under continuous integration included.
 settings.register_profile("dask-svcca", parent=settings.default, deadline=None)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from oracles import svcca
 from zarr.storage import MemoryStore
-from zoos import N, activations_of, assert_same, label, layers, lose_all_chunks, make_zoo, spoil, write
+from zoos import N, assert_same, label, layers, lose_all_chunks, make_zoo, spoil, write
 
 import dask_svcca
 from dask_svcca.plan.parameters import Parameters

@@ -123,9 +123,7 @@ class Stores:
                 self.subspaces = SubspaceStore.create_inside(self.comparison.root, identity, plan.chunk_samples)
             else:
                 self.subspaces = SubspaceStore.create(self.place, identity, plan.chunk_samples)
-        asked = tuple(
-            dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures))
-        )
+        asked = tuple(dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures)))
         self.comparison.add_results(plan.measures, asked, plan.details, plan.settled)
         self._register(self.comparison, plan)
         return self.comparison, self.subspaces
@@ -200,9 +198,7 @@ def describe(
                 share = float((spectrum * entry.multiplicity)[kept].sum() / entry.total)
                 found = entry.neurons, entry.samples, rank, share
                 numbers[row.label] = entry.samples * math.prod(entry.grid), rank
-        for values, value in zip(
-            columns.values(), (*found, problem and f"{row.label!r} {problem}"), strict=True
-        ):
+        for values, value in zip(columns.values(), (*found, problem and f"{row.label!r} {problem}"), strict=True):
             values.append(value)
     arrays = {name: _column(comparison, name, values) for name, values in columns.items()}
     comparison.resize_components(max(arrays["rank"], default=0))
@@ -219,9 +215,7 @@ def _column(comparison: ComparisonStore, name: str, values: Sequence[Any]) -> np
     return np.array(found, dtype=object) if any(isinstance(value, str) for value in found) else np.array(found)
 
 
-def _open_subspaces(
-    comparison: ComparisonStore | None, place: StoreLike | None, mode: str
-) -> SubspaceStore | None:
+def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None, mode: str) -> SubspaceStore | None:
     if place is not None:
         return SubspaceStore.open(place, mode=mode) if _io.is_group(place) else None
     if comparison is None or INSIDE not in comparison.root:
