@@ -102,7 +102,7 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
     store : path, zarr store, or URL
     mode : {"r", "r+"}
     kind : str
-        Which of our stores it is to be: ``zoo``, for example.
+        Which of our stores it is to be: ``zoo``, ``comparison`` or ``subspaces``.
     version : int
         The version of its format that is read, and no other.
 
@@ -113,27 +113,28 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
     StoreAccessError
         Where it cannot be read.
     """
+    noun = "store of subspaces" if kind == "subspaces" else kind
     try:
         root = _open_group(store, mode=mode)
     except _ABSENT:
         raise StoreFormatError(
-            f"no {kind} at {describe(store)!r}: there is no zarr v3 group. Is the path right, and was the {kind} "
+            f"no {noun} at {describe(store)!r}: there is no zarr v3 group. Is the path right, and was the {noun} "
             f"created?"
         ) from None
     found = root.attrs.get("format")
     if found != f"dask-svcca-{kind}":
         what = f"it says format {found!r}" if found else "it has no 'format' attribute"
-        raise StoreFormatError(f"{describe(store)!r} is not a {kind} of dask-svcca: {what}")
+        raise StoreFormatError(f"{describe(store)!r} is not a {noun} of dask-svcca: {what}")
     number = root.attrs.get("format_version")
     if not isinstance(number, int) or number > version:
         raise StoreFormatError(
-            f"the {kind} at {describe(store)!r} has format version {number!r}; this dask-svcca reads up to {version}. "
+            f"the {noun} at {describe(store)!r} has format version {number!r}; this dask-svcca reads up to {version}. "
             f"Upgrade dask-svcca"
         )
     if number < version:
         raise StoreFormatError(
-            f"the {kind} at {describe(store)!r} has format version {number}, which an older dask-svcca wrote, and this "
-            f"one reads version {version} only. Make the {kind} anew with this version, or use the older dask-svcca"
+            f"the {noun} at {describe(store)!r} has format version {number}, which an older dask-svcca wrote, and this "
+            f"one reads version {version} only. Make the {noun} anew with this version, or use the older dask-svcca"
         )
     return root
 
