@@ -201,7 +201,7 @@ def make_plan(
     known = () if state is None else state.labels
     present = {item.label: position for position, item in enumerate(representations)}
     # New representations come behind those that are there, so that finished tiles stay where they are.
-    order = [*known, *(label for label in present if label not in set(known))]
+    order = list(dict.fromkeys((*known, *present)))
     items = [representations[present[label]] if label in present else None for label in order]
     readings = [None if item is None else choose_reading(item.dims, item.shape, parameters.reading) for item in items]
     rows = tuple(
@@ -214,9 +214,9 @@ def make_plan(
     changed = _changed(state, rows)
     for row in changed:
         status[row, :] = status[:, row] = PairStatus.MISSING
-    places = np.array([present.get(label, -1) for label in order], dtype=np.int64)
-    asked = (places >= 0)[:, np.newaxis] & (places >= 0) & selected[np.ix_(places, places)]
-    missing = asked & np.isin(status, (PairStatus.MISSING, PairStatus.PARTIAL))
+    asked = _asked(selected, [present.get(label, -1) for label in order])
+    # Not by isin, which takes seconds for the pairs of ten thousand representations.
+    missing = asked & ((status == PairStatus.MISSING) | (status == PairStatus.PARTIAL))
     layers = [
         None if item is None or reading is None else Layer.of(item.label, reading, item.shape)
         for item, reading in zip(items, readings, strict=True)
@@ -255,8 +255,8 @@ def make_plan(
         measures=measures,
         details=details,
         settled=settled,
-        pairs=int(np.count_nonzero(np.triu(asked))),
-        pairs_done=int(np.count_nonzero(np.triu(asked & ~missing))),
+        pairs=_count_once(asked),
+        pairs_done=_count_once(asked) - _count_once(missing),
         packs=packs,
         groups=groups,
         tiles=tiles,
@@ -267,6 +267,20 @@ def make_plan(
         subspace_bytes=max((pack.memory for pack in packs), default=0),
         tile_bytes=max((task.memory.peak for task in tiles), default=0),
     )
+
+
+def _asked(selected: BoolArray, places: Sequence[int]) -> BoolArray:
+    """Pairs asked for, in the order of the comparison; none with a representation that has left the zoo."""
+    if list(places) == list(range(len(selected))):
+        return selected
+    index = np.array(places, dtype=np.int64)
+    there = index >= 0
+    return np.asarray(there[:, np.newaxis] & there & selected[np.ix_(index, index)])
+
+
+def _count_once(pairs: BoolArray) -> int:
+    """Pairs, each once: those above the diagonal and on it, row by row, so that no matrix is copied."""
+    return sum(int(np.count_nonzero(row[number:])) for number, row in enumerate(pairs))
 
 
 def _measures(parameters: Parameters, state: ComparisonState | None) -> tuple[Measure, ...]:
@@ -348,7 +362,8 @@ def _wanted(
     folds: dict[int, tuple[Grid, ...]] = {}
     if parameters.match == "fold":
         folds = needed_folds(grids, lambda a, b: missing[np.ix_(a, b)])
-    needed: BoolArray = np.asarray(missing.any(axis=1))
+    # A run that was stopped may have written one of two mirror images.
+    needed: BoolArray = np.asarray(missing.any(axis=1) | missing.any(axis=0))
     wanted: dict[str, Wanted] = {}
     subspaces: list[dict[Grid, str]] = []
     for number, (row, reading) in enumerate(zip(rows, readings, strict=True)):
