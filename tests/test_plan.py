@@ -1,4 +1,4 @@
-"""Plans: the pairs asked for and no others, each once; few tasks; refused before running where they cannot fit."""
+"""Plans: values in, one value out; the pairs asked for and no others, each once; subspaces that are not there yet."""
 
 from __future__ import annotations
 
@@ -7,187 +7,49 @@ import pickle
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dask
 import numpy as np
-import pandas as pd
 import pytest
-import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planned import GIGABYTE, index_of, keys_of, pairs_of, plan_of, representation, representations, state_of
 
 import dask_svcca
-from dask_svcca.errors import MemoryLimitError, UnknownMeasureError
-from dask_svcca.plan.comparison import MAX_TILE, PROCESS_BYTES, Plan, choose_rows, choose_tile, make_plan
-from dask_svcca.plan.parameters import Parameters, make_parameters
-from dask_svcca.plan.selection import select_pairs
+from dask_svcca.errors import InvalidActivationsError, ParametersChangedError
+from dask_svcca.plan.parameters import Parameters
+from dask_svcca.plan.subspaces import Budget
+from dask_svcca.plan.tiles import MAX_TILE, choose_chunk_samples, choose_tile
+from dask_svcca.run.compare import plan_run
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from dask_svcca.plan.tasks import TileTask
-
-GIGABYTE = 2**30
+    from dask_svcca.plan.comparison import Plan
 
 
-def frame(models: int = 2, checkpoints: int = 3, layers: int = 2, shape: tuple[int, ...] = (500, 24)) -> pd.DataFrame:
-    """What `Zoo.representations` would be for a zoo of dense layers."""
-    index = pd.MultiIndex.from_product([range(models), range(checkpoints), range(layers)], names=["m", "c", "l"])
-    m, c, l = (index.get_level_values(name) for name in index.names)
-    found = pd.DataFrame(
-        {
-            "model": [f"net{i}" for i in m],
-            # The names do not sort as the steps do.
-            "checkpoint": [f"step{i}" for i in 8 * c],
-            "layer": [f"fc{i}" for i in l],
-            "step": 8.0 * np.asarray(c),
-            "depth": np.asarray(l, dtype=float),
-        }
-    )
-    found["dims"] = [("example", "neuron")] * len(found)
-    found["shape"] = [shape] * len(found)
-    found["dtype"] = "float32"
-    found["nbytes"] = int(np.prod(shape)) * 4
-    found["digest"] = [f"digest{i}" for i in range(len(found))]
-    found.index = pd.Index(found["model"] + "/" + found["checkpoint"] + "/" + found["layer"], name="representation")
-    return found
+@pytest.fixture(autouse=True)
+def nothing_is_computed() -> Iterator[None]:
+    """Whatever would be computed fails: a plan is made of values alone."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("something was computed")
+
+    with dask.config.set(scheduler=refuse):
+        yield
 
 
-def plan_of(representations: pd.DataFrame, **options: Any) -> Plan:
-    count = len(representations)
-    side = options.pop("side", choose_tile(count, 2))
-    defaults: dict[str, Any] = {
-        "paths": list(representations.index),
-        "rows_per_chunk": [500] * count,
-        "selected": np.ones((count, count), dtype=bool),
-        "status": np.zeros((count, count), dtype=np.uint8),
-        "ready": np.zeros(count, dtype=bool),
-        "parameters": Parameters(),
-        "tile": side,
-        "side": side,
-        "workers": 2,
-        "rows": 500,
-        "memory": GIGABYTE,
-    }
-    return make_plan(representations=representations, **{**defaults, **options})
+def planned_pairs(plan: Plan) -> set[tuple[int, int]]:
+    """Pairs of all tiles, each once."""
+    return {(i, j) for tile in plan.tiles for i, j in pairs_of(tile, plan) if i <= j}
 
 
-def pairs_of(tile: TileTask) -> list[tuple[int, int]]:
-    """Pairs that a tile is asked for, by position in the whole matrix."""
-    shape = len(tile.paths_a), len(tile.paths_b)
-    mask = np.unpackbits(np.frombuffer(tile.selected, np.uint8), count=shape[0] * shape[1]).reshape(shape)
-    return [(tile.row * tile.side + int(i), tile.column * tile.side + int(j)) for i, j in np.argwhere(mask)]
-
-
-# Which pairs.
-
-Row = Any  # of DataFrame.itertuples
-
-
-def is_final(row: Row, every: list[Row]) -> bool:
-    return row.step == max(other.step for other in every if other.model == row.model)
-
-
-SELECTIONS: dict[str, Callable[[Row, Row, list[Row]], bool]] = {
-    "all": lambda a, b, every: True,
-    "same-layer": lambda a, b, every: a.layer == b.layer,
-    "same-checkpoint": lambda a, b, every: a.model == b.model and a.checkpoint == b.checkpoint,
-    "within-model": lambda a, b, every: a.model == b.model,
-    "final": lambda a, b, every: a.model == b.model and (is_final(a, every) or is_final(b, every)),
-    "between net0 net1": lambda a, b, every: {a.model, b.model} == {"net0", "net1"},
-    "between net1 net1": lambda a, b, every: a.model == b.model == "net1",
-}
-
-
-@pytest.mark.parametrize("pairs", SELECTIONS)
-def test_select_pairs__agrees_with_asking_each_pair(pairs: str) -> None:
-    representations = frame(models=3, checkpoints=3).sample(frac=1, random_state=0)
-    rows = list(representations.itertuples())
-    expected = [[SELECTIONS[pairs](a, b, rows) for b in rows] for a in rows]
-    np.testing.assert_array_equal(select_pairs(pairs, representations), expected)
-
-
-def test_select_pairs__final_without_steps_is_the_last_by_name() -> None:
-    representations = frame(models=1, checkpoints=2, layers=1).assign(step=np.nan)
-    assert list(representations["checkpoint"]) == ["step0", "step8"]
-    np.testing.assert_array_equal(select_pairs("final", representations), [[False, True], [True, True]])
-
-
-def test_select_pairs__a_mask_goes_both_ways_and_stays_as_it_was() -> None:
-    mask = np.zeros((12, 12), dtype=bool)
-    mask[2, 7] = True
-    selected = select_pairs(mask, frame())
-    assert sorted(map(tuple, np.argwhere(selected))) == [(2, 7), (7, 2)]
-    assert mask.sum() == 1
-
-
-def test_select_pairs__a_labelled_mask_may_be_in_any_order() -> None:
-    representations = frame()
-    labels = representations.index.to_numpy()
-    mask = xr.DataArray(
-        np.zeros((12, 12), dtype=bool),
-        dims=("representation_b", "representation_a"),
-        coords={"representation_a": labels[::-1], "representation_b": labels},
-    )
-    mask.loc[{"representation_a": labels[2], "representation_b": labels[7]}] = True
-    assert sorted(map(tuple, np.argwhere(select_pairs(mask, representations)))) == [(2, 7), (7, 2)]
-
-
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        ("some", "pairs='some' is not a selection; there are 'all', 'same-layer', .*, or a mask"),
-        ("between net0", "pairs='between net0' is not a selection"),
-        ("between net0 other", "no model 'other' for pairs='between net0 other'; there are net0, net1"),
-        (np.ones((3, 3), dtype=bool), r"boolean, \(12, 12\) for 12 representations; got bool, \(3, 3\)"),
-        (np.ones((12, 12)), "boolean, .* got float64"),
-        (np.zeros((12, 12), dtype=bool), "pairs=the given mask selects no pair of 12"),
-        (
-            xr.DataArray([[True]], coords={"representation_a": ["a"], "representation_b": ["b"]}),
-            "no representation_a for 12 representations of the zoo, among them 'net0/step0/fc0'",
-        ),
-    ],
-)
-def test_select_pairs__refuses_what_selects_nothing(pairs: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        select_pairs(pairs, frame())
-
-
-# Parameters.
-
-
-@pytest.mark.parametrize("variance", [0, -0.1, 1.01, 99, float("nan")])
-def test_parameters__refuse_a_variance_that_is_no_share(variance: float) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"above 0 and up to 1; got {variance!r}. The paper's is 0.99")):
-        Parameters(variance=variance)
-
-
-@pytest.mark.parametrize("name", ["conv", "match", "sequence", "precision"])
-def test_parameters__name_the_choices(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"{name} is one of '\w+', .*'; got 'other'"):
-        Parameters(**{name: "other"})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("measures", "message"),
-    [
-        ("svca", "no measure 'svca'; there are .*svcca"),
-        (("svcca", "nothing"), "no measure 'nothing'"),
-        ((), "no measure asked for; the usual one is 'svcca'"),
-    ],
-)
-def test_make_parameters__refuses_unknown_measures(measures: Any, message: str) -> None:
-    with pytest.raises(UnknownMeasureError, match=message):
-        make_parameters(measures)
-
-
-@pytest.mark.parametrize("parameters", [Parameters(), Parameters(variance=None, conv="positions", spatial_size=(4, 4))])
-def test_parameters__are_json(parameters: Parameters) -> None:
-    # A comparison is refused where the parameters in its attributes differ from these.
-    assert json.loads(json.dumps(parameters.to_dict())) == parameters.to_dict()
+def members_of(plan: Plan) -> list[str]:
+    return [member.key for pack in plan.packs for member in pack.members]
 
 
 # Which tiles.
@@ -195,69 +57,309 @@ def test_parameters__are_json(parameters: Parameters) -> None:
 
 @settings(max_examples=40)
 @given(
-    count=st.integers(1, 24),
-    side=st.sampled_from([1, 4, 8, 32]),
+    count=st.integers(1, 40),
+    tile=st.sampled_from([1, 4, 8, 32]),
     asked=st.floats(0.0, 1.0),
     done=st.floats(0.0, 1.0),
+    left=st.floats(0.0, 0.5),
     seed=st.integers(0, 99),
 )
 def test_make_plan__each_missing_pair_is_in_exactly_one_tile(
-    count: int, side: int, asked: float, done: float, seed: int
+    count: int, tile: int, asked: float, done: float, left: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
+    every = representations(count, 1, 1)
     selected = np.triu(rng.random((count, count)) <= asked)
-    status = np.where(np.triu(rng.random((count, count)) <= done), PairStatus.DONE, PairStatus.MISSING).astype(np.uint8)
-    selected, status = selected | selected.T, np.maximum(status, status.T)
-    ready = rng.random(count) < 0.5
-    plan = plan_of(frame(count, 1, 1), selected=selected, status=status, ready=ready, side=side)
-    missing = selected & (status == PairStatus.MISSING)
+    selected |= selected.T
+    status = np.where(np.triu(rng.random((count, count)) <= done), PairStatus.DONE, PairStatus.MISSING)
+    status = np.maximum(status, status.T)
+    present = rng.random(count) >= left
+    # A zoo without any is refused before.
+    present[0] = True
+    ready = [item for item in every if rng.random() < 0.5]
+    zoo = [item for item, there in zip(every, present, strict=True) if there]
+    plan = plan_of(
+        zoo,
+        selected=selected[np.ix_(present, present)],
+        state=state_of(every, status, tile=tile),
+        index=index_of(ready),
+    )
+    asked_for = selected & np.outer(present, present)
+    missing = asked_for & (status == PairStatus.MISSING)
     expected = {(int(i), int(j)) for i, j in np.argwhere(np.triu(missing))}
-    found = Counter((i, j) for tile in plan.tiles for i, j in pairs_of(tile) if i <= j)
+    found = Counter((i, j) for one in plan.tiles for i, j in pairs_of(one, plan) if i <= j)
     assert found == Counter(expected)
-    for tile in plan.tiles:
-        assert tile.row <= tile.column
-        assert pairs_of(tile)
-    assert [task.path for task in plan.subspaces] == list(frame(count, 1, 1).index[missing.any(axis=1) & ~ready])
-    assert plan.pairs == np.triu(selected).sum()
+    for one in plan.tiles:
+        assert one.row <= one.column
+        assert one.side % tile == 0
+        assert pairs_of(one, plan)
+    needed = [keys_of(item) for item, needs in zip(every, missing.any(axis=1), strict=True) if needs]
+    assert sorted(members_of(plan)) == sorted({*needed} - {keys_of(item) for item in ready})
+    assert plan.pairs == np.triu(asked_for).sum()
     assert plan.pairs - plan.pairs_done == len(expected)
 
 
 def test_make_plan__nothing_left_is_nothing_to_do() -> None:
-    status = np.full((12, 12), PairStatus.DONE, dtype=np.uint8)
+    status = np.full((12, 12), PairStatus.DONE)
     status[0] = status[:, 0] = PairStatus.FAILED
-    plan = plan_of(frame(), status=status)
-    assert (plan.tasks, plan.bytes_to_read, plan.tile_bytes) == (0, 0, 0)
+    status[1, 2:4] = status[2:4, 1] = PairStatus.SATURATED
+    status[2, 5:7] = status[5:7, 2] = PairStatus.INCOMPATIBLE_GRIDS
+    status[3, 8:9] = status[8:9, 3] = PairStatus.INCOMPATIBLE_SAMPLES
+    # And no subspaces are there: nobody needs any.
+    plan = plan_of(representations(), state=state_of(representations(), status))
+    assert (plan.tasks, plan.packs, plan.tiles, plan.bytes_to_read, plan.tile_bytes) == (0, (), (), 0, 0)
     assert plan.pairs == plan.pairs_done == 78
 
 
+def test_make_plan__new_representations_come_behind() -> None:
+    zoo = representations()
+    known = [zoo[7], zoo[2], zoo[9]]
+    plan = plan_of(zoo, state=state_of(known, PairStatus.DONE))
+    labels = [row.label for row in plan.rows]
+    assert labels[:3] == [item.label for item in known]
+    assert labels[3:] == [item.label for item in zoo if item not in known]
+    assert all(row.representation is not None and row.key == keys_of(row.representation) for row in plan.rows)
+    assert planned_pairs(plan) == {(i, j) for i in range(12) for j in range(max(i, 3), 12)}
+
+
+def test_make_plan__nothing_is_fabricated_for_what_has_left_the_zoo() -> None:
+    zoo = representations()
+    stayed = [*zoo[:4], *zoo[6:]]
+    plan = plan_of(stayed, state=state_of(zoo), match="fold", measures=("svcca", "pwcca"))
+    gone = [number for number, row in enumerate(plan.rows) if row.representation is None]
+    assert gone == [4, 5]
+    assert [(plan.rows[number].label, plan.rows[number].key) for number in gone] == [
+        (item.label, "") for item in zoo[4:6]
+    ]
+    # No task touches them.
+    assert not any({i, j} & {*gone} for i, j in planned_pairs(plan))
+    assert {label for pack in plan.packs for label in (member.label for member in pack.members)} == {
+        item.label for item in stayed
+    }
+    places = [own for group in plan.groups for own in group.places]
+    assert [number for number, own in enumerate(places) if not own] == gone
+    assert plan.pairs == 55
+    assert plan.bytes_to_read == sum(item.nbytes for item in stayed)
+    # Nor where they were changed before they left.
+    assert plan_of(stayed, state=state_of(zoo, digests=("",) * 12)).changed == (0, 1, 2, 3, 6, 7, 8, 9, 10, 11)
+
+
+def test_make_plan__changed_activations_are_compared_again() -> None:
+    before = representations()
+    zoo = [*before[:5], replace(before[5], digest="another"), *before[6:]]
+    plan = plan_of(zoo, state=state_of(before, PairStatus.DONE), index=index_of(before))
+    assert plan.changed == (5,)
+    assert planned_pairs(plan) == {(min(5, other), max(5, other)) for other in range(12)}
+    assert members_of(plan) == [keys_of(zoo[5])]
+
+
+def test_make_plan__a_comparison_that_began_small_takes_whole_tiles_of_it() -> None:
+    zoo = representations(10, 10, 9)
+    plan = plan_of(zoo, state=state_of(zoo[:5], tile=24))
+    assert (plan.tile, plan.side) == (24, choose_tile(900, 2) // 24 * 24)
+    assert plan.side == {tile.side for tile in plan.tiles}.pop() > 24
+
+
+# Measures that are added.
+
+
+def test_make_plan__done_pairs_are_planned_again_where_measures_are_added_and_not_otherwise() -> None:
+    zoo = representations()
+    there = index_of(zoo)
+    status = np.full((12, 12), PairStatus.DONE)
+    status[3] = status[:, 3] = PairStatus.FAILED
+    status[1, 2] = status[2, 1] = PairStatus.SATURATED
+    names = ("svcca", "cka")
+    versions = {measure.name: measure.version for measure in Parameters(measures=names).records}
+    stored = {**Parameters().to_dict(), "measures": list(names)}
+    state = state_of(zoo, status, versions=versions, parameters=stored)
+    for same in (names, names[:1], names[::-1]):
+        plan = plan_of(zoo, state=state, index=there, measures=same)
+        assert plan.tasks == 0
+        assert {"svcca", "cka"} <= {measure.name for measure in plan.measures}
+    plan = plan_of(zoo, state=state, index=there, measures=("procrustes",))
+    # Those it has come first, and partial pairs need not compute them; nothing is read and no subspace made.
+    assert [measure.name for measure in plan.measures if measure.name in {*names, "procrustes"}] == [
+        "svcca",
+        "cka",
+        "procrustes",
+    ]
+    assert set(plan.settled) == set(versions)
+    assert (plan.packs, plan.bytes_to_read) == ((), 0)
+    assert planned_pairs(plan) == {(i, j) for i in range(12) for j in range(i, 12) if 3 not in {i, j}}
+    assert plan.pairs - plan.pairs_done == 66
+    # Only those asked for.
+    only = plan_of(zoo, state=state, index=there, measures=("procrustes",), selected=np.eye(12, dtype=bool))
+    assert planned_pairs(only) == {(i, i) for i in range(12) if i != 3}
+
+
+def test_make_plan__partial_pairs_need_what_their_comparison_lacks() -> None:
+    zoo = representations()
+    names = ("svcca", "cka")
+    versions = {measure.name: measure.version for measure in Parameters(measures=names).records}
+    stored = {**Parameters().to_dict(), "measures": list(names)}
+    status = np.full((12, 12), PairStatus.DONE)
+    status[:4, :4] = PairStatus.PARTIAL
+    state = state_of(zoo, status, versions=versions, parameters=stored, settled=("svcca", "null_svcca"))
+    # A run that added a measure was stopped: the next does what is left, whatever it asks for.
+    for measures in (names, ("svcca",)):
+        plan = plan_of(zoo, state=state, index=index_of(zoo), measures=measures)
+        assert planned_pairs(plan) == {(i, j) for i in range(4) for j in range(i, 4)}
+        assert plan.settled == ("svcca", "null_svcca")
+    # With one measure more, all that partial pairs are sure to have is what they had before.
+    more = plan_of(zoo, state=state, index=index_of(zoo), measures=("procrustes",))
+    assert len(planned_pairs(more)) == 78
+    assert more.settled == ("svcca", "null_svcca")
+    # Stopped before any pair was marked as partial.
+    growing = replace(state, status=np.full((12, 12), PairStatus.DONE, dtype=np.uint8), growing=True)
+    plan = plan_of(zoo, state=growing, index=index_of(zoo))
+    assert len(planned_pairs(plan)) == 78
+    assert plan.settled == ("svcca", "null_svcca")
+
+
+def test_make_plan__details_are_added_as_measures_are() -> None:
+    zoo = representations()
+    state = state_of(zoo, PairStatus.DONE)
+    plan = plan_of(zoo, state=state, index=index_of(zoo), keep=("correlations",))
+    assert plan.details == {"correlations": (24,)}
+    assert set(plan.settled) == set(state.versions)
+    assert len(planned_pairs(plan)) == 78
+    kept = replace(state, details={"correlations": (24,)})
+    assert plan_of(zoo, state=kept, index=index_of(zoo)).details == {"correlations": (24,)}
+    assert plan_of(zoo, state=kept, index=index_of(zoo), keep=("correlations",)).tasks == 0
+
+
+def test_make_plan__frequencies_have_the_room_that_they_had() -> None:
+    small, large = (representation(layer=str(size), shape=(500, size, size, 3)) for size in (4, 8))
+    state = state_of([large], PairStatus.DONE, details={"frequencies": (8, 8)})
+    assert plan_of([small], state=state).details == {"frequencies": (8, 8)}
+    state = state_of([small], PairStatus.DONE, details={"frequencies": (4, 4)})
+    message = "'comparison' keeps frequencies of grids up to 4 x 4, and the zoo now has one of 8 x 8"
+    with pytest.raises(ParametersChangedError, match=message):
+        plan_of([small, large], state=state)
+    with pytest.raises(InvalidActivationsError, match=r"keep='frequencies' .* the zoo has none yet"):
+        plan_of(representations(), keep=("frequencies",))
+
+
+# Which subspaces.
+
+
 def test_make_plan__reads_only_what_has_no_subspace_yet() -> None:
-    ready = np.arange(12) < 10
-    assert plan_of(frame(), ready=ready).bytes_to_read == 2 * 500 * 24 * 4
+    zoo = representations()
+    plan = plan_of(zoo, index=index_of(zoo[:10]))
+    assert plan.bytes_to_read == 2 * 500 * 24 * 4
+    assert plan.subspaces == 2
+    # Those that are there and those that are to be made are found where they are.
+    made = {member.key: (pack.name, place) for pack in plan.packs for place, member in enumerate(pack.members)}
+    for number, own in enumerate(own for group in plan.groups for own in group.places):
+        expected = ("there", number) if number < 10 else made[keys_of(zoo[number])]
+        assert [(place.pack, place.position, place.fold) for place in own] == [(*expected, ())]
+
+
+def test_make_plan__each_subspace_is_made_once() -> None:
+    # Weights that were not trained: the same activations under several names.
+    zoo = [replace(item, digest=f"digest {number % 3}") for number, item in enumerate(representations())]
+    plan = plan_of(zoo)
+    assert sorted(members_of(plan)) == sorted({keys_of(item) for item in zoo})
+    assert (plan.subspaces, plan.bytes_to_read) == (3, 3 * 500 * 24 * 4)
+    places = [own for group in plan.groups for own in group.places]
+    assert places[:3] * 4 == places
+
+
+def test_make_plan__loadings_that_a_measure_needs_are_made_where_they_are_not_there() -> None:
+    dual = representations(1, 3, 1, shape=(50, 400))
+    without = index_of(dual, with_loadings=False)
+    assert plan_of(dual, index=without, measures=("cka",)).subspaces == 0
+    plan = plan_of(dual, index=without, measures=("pwcca",))
+    assert plan.subspaces == 3
+    assert all(member.with_loadings for pack in plan.packs for member in pack.members)
+    assert {place.pack for own in plan.groups[0].places for place in own} == {pack.name for pack in plan.packs}
+    assert plan_of(dual, index=index_of(dual), measures=("pwcca",)).subspaces == 0
+    # What cannot be made is not tried again.
+    assert plan_of(dual, index=index_of(dual, problem="is constant"), measures=("pwcca",)).subspaces == 0
+    without_pwcca = plan_of(dual, measures=("cka",))
+    assert not any(member.with_loadings for pack in without_pwcca.packs for member in pack.members)
+
+
+CONV = [representation(layer=str(grid), shape=(500, *grid, 3)) for grid in ((8, 8), (4, 4), (2, 2), (3, 3), (4, 8))]
+
+
+def folds_of(plan: Plan) -> list[set[tuple[int, ...]]]:
+    """Of each row, the grids that it is folded on; empty for its own."""
+    return [{place.fold for place in own} for group in plan.groups for own in group.places]
+
+
+def test_make_plan__folds_are_made_for_the_partners_that_ask_for_them() -> None:
+    dense = representation()
+    plan = plan_of([*CONV, dense], match="fold")
+    assert folds_of(plan) == [
+        {(), (4, 4), (2, 2), (4, 8)},
+        {(), (2, 2)},
+        {()},
+        {()},
+        {(), (4, 4), (2, 2)},
+        {()},
+    ]
+    expected = [keys_of(item) for item in [*CONV, dense]]
+    expected += [keys_of(CONV[0], fold=fold) for fold in ((4, 4), (2, 2), (4, 8))]
+    expected += [keys_of(CONV[1], fold=(2, 2)), *(keys_of(CONV[4], fold=fold) for fold in ((4, 4), (2, 2)))]
+    assert sorted(members_of(plan)) == sorted(expected)
+    assert folds_of(plan_of(CONV, match="crop")) == [{()}] * 5
+    # Of one pair alone.
+    selected = np.zeros((5, 5), dtype=bool)
+    selected[0, 2] = selected[2, 0] = True
+    assert folds_of(plan_of(CONV, match="fold", selected=selected)) == [{(), (2, 2)}, set(), {()}, set(), set()]
+    # Nor for a pair that is done, or a partner that has left.
+    done = state_of(CONV, np.where(selected, PairStatus.DONE, PairStatus.MISSING))
+    assert (2, 2) not in folds_of(plan_of(CONV, match="fold", state=done))[0]
+    assert folds_of(plan_of([CONV[0], CONV[3]], match="fold", state=state_of(CONV)))[0] == {()}
+
+
+def test_make_plan__a_pack_holds_members_of_one_domain_and_kind() -> None:
+    tokens = [representation(layer=f"tokens {count}", shape=(500, count, 24)) for count in (6, 6, 7)]
+    tokens = [replace(item, digest=f"{item.digest} {number}") for number, item in enumerate(tokens)]
+    tokens = [replace(item, name=item.name._replace(layer=f"{number}")) for number, item in enumerate(tokens)]
+    zoo = [*representations(4, 20, 5), *CONV, *tokens]
+    # Interleaved, as the layers of a network are.
+    zoo = [zoo[number] for number in np.random.default_rng(0).permutation(len(zoo))]
+    plan = plan_of(zoo, sequence="positions", match="fold")
+    kinds = [
+        {(member.reading.domain, member.samples, member.reading.is_complex) for member in pack.members}
+        for pack in plan.packs
+    ]
+    assert {len(kind) for kind in kinds} == {1}
+    assert len({pack.name for pack in plan.packs}) == len(plan.packs)
+    # Of each kind there are full packs, however they were interleaved.
+    assert max(len(pack.members) for pack in plan.packs) == plan.subspaces // 32
+    assert sorted(members_of(plan)) == sorted({*members_of(plan)})
+    # The same members make the same pack.
+    assert plan_of(zoo, sequence="positions", match="fold").packs == plan.packs
+
+
+# How many.
 
 
 @pytest.mark.parametrize("workers", [1, 2, 16, 128])
 def test_make_plan__the_demo_is_a_few_thousand_tasks_at_most(workers: int) -> None:
-    representations = frame(4, 11, 20)
-    plan = plan_of(representations, side=choose_tile(len(representations), workers))
+    plan = plan_of(representations(4, 11, 20), workers=workers)
     assert plan.pairs == 880 * 881 // 2
     assert plan.tasks < 4000
     assert len(plan.tiles) >= workers
 
 
 def test_make_plan__ten_thousand_representations_are_thousands_of_tasks() -> None:
-    representations = frame(10, 50, 20)
-    plan = plan_of(representations, side=choose_tile(len(representations), 2))
+    plan = plan_of(representations(10, 50, 20))
     assert plan.pairs == 50_005_000
     assert len(plan.tiles) < 4000
     assert plan.tasks < 15_000
 
 
-@given(representations=st.integers(1, 20_000), workers=st.integers(1, 1000))
-def test_choose_tile__keeps_all_workers_busy_with_few_tiles(representations: int, workers: int) -> None:
-    tile = choose_tile(representations, workers)
+@given(count=st.integers(1, 20_000), workers=st.integers(1, 1000))
+def test_choose_tile__keeps_all_workers_busy_with_few_tiles(count: int, workers: int) -> None:
+    tile = choose_tile(count, workers)
     assert 8 <= tile <= MAX_TILE
     assert tile % 8 == 0
-    tiles = -(-representations // tile)
+    tiles = -(-count // tile)
     # As many tiles as keep every worker busy, unless they would be too small to be worth a task.
     assert tiles * (tiles + 1) // 2 >= workers or tile == 8
     assert tile == MAX_TILE or tiles <= np.ceil(np.sqrt(32 * workers))
@@ -269,132 +371,32 @@ def test_choose_tile__is_smaller_where_a_pair_is_long_work() -> None:
     assert choose_tile(10_000, 2, 1e9) == choose_tile(10_000, 2) == MAX_TILE
 
 
-def test_make_plan__a_tile_takes_what_its_layers_can_need_or_all_there_is() -> None:
-    few = plan_of(frame(2, 2, 2))
-    assert few.tile_bytes < 200 * 2**20
-    many = plan_of(frame(40, 4, 4, shape=(500, 400)), memory=GIGABYTE)
-    assert many.tile_bytes == GIGABYTE - PROCESS_BYTES
-
-
-# Small representations in batches.
-
-
-def test_make_plan__many_small_ones_make_few_tasks() -> None:
-    representations = frame(4, 11, 20)
-    plan = plan_of(representations)
-    assert tuple(task for batch in plan.batches for task in batch) == plan.subspaces
-    assert 16 * 2 <= len(plan.batches) < 40
-    assert max(map(len, plan.batches)) == 880 // 32
-    # Of a few megabytes each, fewer; and of many megabytes, one by one.
-    larger = plan_of(frame(4, 11, 20, shape=(2**16, 24)))
-    assert max(map(len, larger.batches)) == 2
-    assert {len(batch) for batch in plan_of(frame(4, 11, 20, shape=(2**18, 24))).batches} == {1}
-    # All workers have something to do.
-    assert {len(batch) for batch in plan_of(representations, workers=100).batches} == {1}
-
-
-# Representations in parts.
-
-
-def test_make_plan__parts_where_representations_are_few_and_long() -> None:
-    long = frame(1, 1, 3, shape=(2**20, 64))
-    plan = plan_of(long, rows_per_chunk=[4096] * 3)
-    # Of 64 MiB each.
-    assert [task.parts for task in plan.subspaces] == [4, 4, 4]
-    one = plan_of(frame(1, 1, 1, shape=(10**7, 64)), rows_per_chunk=[4096])
-    assert [task.parts for task in one.subspaces] == [8]
-    # Moments, two merges and one of these, basis, scores, correction, corrected scores, report; one tile, one group.
-    assert one.tasks == 8 + 2 + 1 + 1 + 8 + 1 + 8 + 1 + 2
-
-
-def test_make_plan__one_long_among_short_ones() -> None:
-    mixed = frame(1, 1, 9, shape=(10**4, 64))
-    mixed["shape"] = [(10**7, 64), *[(10**4, 64)] * 8]
-    mixed["nbytes"] = [int(np.prod(shape)) * 4 for shape in mixed["shape"]]
-    assert [task.parts for task in plan_of(mixed).subspaces] == [8, *[1] * 8]
-
-
-@pytest.mark.parametrize(
-    ("shape", "options"),
-    [
-        ((10**6, 64), {"workers": 1}),
-        # As one chunk.
-        ((10**6, 64), {"rows_per_chunk": [10**6], "memory": 10 * GIGABYTE}),
-        # By way of the samples.
-        ((1000, 10**6), {"memory": 100 * GIGABYTE}),
-        # Small.
-        ((10**5, 64), {}),
-    ],
-)
-def test_make_plan__no_parts_where_they_are_of_no_use(shape: tuple[int, int], options: dict[str, Any]) -> None:
-    plan = plan_of(frame(1, 1, 1, shape=shape), **{"rows_per_chunk": [500], **options})
-    assert [task.parts for task in plan.subspaces] == [1]
-
-
-def test_make_plan__parts_wait_in_memory_that_is_predicted() -> None:
-    wide = frame(1, 1, 1, shape=(10**5, 2048))
-    scatter = 2048**2 * 8
-    (whole, parts) = (plan_of(wide, workers=workers) for workers in (1, 2))
-    assert parts.subspaces[0].parts > 1
-    assert parts.subspace_bytes == parts.subspaces[0].memory == whole.subspaces[0].memory + 4 * scatter
-    tight = plan_of(wide, memory=whole.subspaces[0].memory + PROCESS_BYTES + scatter)
-    assert tight.subspaces[0].parts == 1
-    # What is left, a task that reads all of it uses to read less twice.
-    assert whole.subspace_bytes == whole.subspaces[0].memory + (GIGABYTE - PROCESS_BYTES) // 4
-    assert tight.subspace_bytes == tight.subspaces[0].memory + scatter
-
-
 @given(directions=st.integers(1, 100_000), itemsize=st.sampled_from([4, 8, 16]))
-def test_choose_rows__a_chunk_of_scores_is_worth_a_file(directions: int, itemsize: int) -> None:
-    rows = choose_rows(directions, itemsize)
-    assert rows >= 256
-    assert rows == 256 or rows * directions * itemsize <= 4 * 2**20
+def test_choose_chunk_samples__a_chunk_of_scores_is_worth_a_file(directions: int, itemsize: int) -> None:
+    samples = choose_chunk_samples(directions, itemsize)
+    assert samples >= 256
+    assert samples == 256 or samples * directions * itemsize <= 4 * 2**20
 
 
-# How much memory.
-
-
-def test_make_plan__refuses_a_subspace_that_cannot_fit() -> None:
-    representations = frame(1, 3, 1)
-    representations["shape"] = [(9000, 10), (9000, 8000), (9000, 10)]
-    with pytest.raises(MemoryLimitError) as error:
-        plan_of(representations, memory=2 * GIGABYTE)
-    message = str(error.value)
-    assert "the subspace of 'net0/step8/fc0', an array of shape (9000, 8000)" in message
-    needed, beyond, there = (int(number.replace(",", "")) for number in re.findall(r"([\d,]+) MiB", message))
-    assert needed > there == 2048
-    assert needed - beyond == PROCESS_BYTES // 2**20
-    assert "Use fewer workers with more memory each" in message
-    assert isinstance(error.value, MemoryError)
-    # It names what it takes: with that much there is a plan.
-    plan = plan_of(representations, memory=(needed + 1) * 2**20)
-    assert plan.subspace_bytes <= (needed + 1) * 2**20 - PROCESS_BYTES
-
-
-def test_make_plan__refuses_a_pair_that_cannot_fit() -> None:
-    representations = frame(1, 2, 1, shape=(9000, 8000))
-    with pytest.raises(MemoryLimitError, match=r"one pair of the widest .* needs [\d,]+ MiB .* has 1,024 MiB"):
-        plan_of(representations, ready=np.ones(2, dtype=bool))
-
-
-def test_make_plan__does_not_refuse_for_what_is_done_already() -> None:
-    representations = frame(1, 2, 1, shape=(9000, 8000))
-    done = np.full((2, 2), PairStatus.DONE, dtype=np.uint8)
-    assert plan_of(representations, status=done).tasks == 0
+def test_make_plan__chunks_of_scores_are_those_that_are_there() -> None:
+    zoo = representations()
+    assert plan_of(zoo, index=index_of(zoo[:1])).chunk_samples == 1000
+    assert plan_of(zoo).chunk_samples == choose_chunk_samples(24, 4)
 
 
 # As values, and as text.
 
 
 def test_plan__is_json_and_prints_its_numbers() -> None:
-    plan = plan_of(frame(4, 11, 20))
+    plan = plan_of(representations(4, 11, 20))
     numbers = plan.to_dict()
     assert json.loads(json.dumps(numbers)) == numbers
     assert numbers["pairs"] == 387_640
-    assert numbers["tasks"] == plan.tasks == len(plan.batches) + numbers["tiles"] + -(-880 // plan.side)
+    assert numbers["subspaces"] == 880
+    assert numbers["tasks"] == plan.tasks == len(plan.packs) + numbers["tiles"] + -(-880 // plan.side)
     text = str(plan)
     for line, number in {
-        "representations": "880",
+        "representations": "880, of which 880 subspaces to make",
         "pairs": "387,640",
         "tiles": f"{len(plan.tiles)} of {plan.side} x {plan.side}",
         "tasks": f"{plan.tasks:,}",
@@ -405,27 +407,25 @@ def test_plan__is_json_and_prints_its_numbers() -> None:
 
 
 def test_plan__its_tasks_are_values() -> None:
-    plan = plan_of(frame())
+    plan = plan_of(representations(), measures=("svcca", "cka"))
     again = pickle.loads(pickle.dumps(plan))
-    assert again == plan
-    assert len({*plan.tiles, *again.tiles}) == len(plan.tiles)
-    assert len({*plan.subspaces, *again.subspaces}) == 12
+    assert again == plan == plan_of(representations(), measures=("svcca", "cka"))
+    assert len({*plan.groups, *again.groups}) == len(plan.groups)
+    assert len({*plan.packs, *again.packs}) == len(plan.packs)
+    assert {tile.key for tile in again.tiles} == {tile.key for tile in plan.tiles}
 
 
-def test_plan_comparison__reads_names_only_and_writes_nothing(tmp_path: Path) -> None:
+def test_plan_run__reads_names_only_and_writes_nothing(tmp_path: Path) -> None:
     with dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(50)) as zoo:
         for step in range(5):
             zoo.write("net", str(step), "fc", np.random.default_rng(step).normal(size=(50, 4)), step=step)
-    expected = plan_comparison(zoo, tmp_path / "comparison.zarr", Parameters(), memory=GIGABYTE)
-    assert (expected.pairs, len(expected.subspaces)) == (15, 5)
+    place, budget = tmp_path / "comparison.zarr", Budget(2, GIGABYTE)
+    expected = plan_run(zoo, place, Parameters(), budget)
+    assert (expected.pairs, expected.subspaces) == (15, 5)
     for chunks in tmp_path.glob("zoo.zarr/*/*/*/activations/c"):
         shutil.rmtree(chunks)
     before = sorted(tmp_path.rglob("*"))
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("something was computed")
-
-    with dask.config.set(scheduler=refuse):
-        zoo = dask_svcca.open_zoo(tmp_path / "zoo.zarr")
-        assert plan_comparison(zoo, tmp_path / "comparison.zarr", Parameters(), memory=GIGABYTE) == expected
+    zoo = dask_svcca.open_zoo(tmp_path / "zoo.zarr")
+    assert plan_run(zoo, place, Parameters(), budget, subspaces=tmp_path / "subspaces.zarr") == expected
+    assert plan_run(zoo, place, Parameters(), budget) == expected
     assert sorted(tmp_path.rglob("*")) == before

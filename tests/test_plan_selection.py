@@ -1,0 +1,167 @@
+"""Which pairs are asked for, and parameters that are refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from planned import representation, representations
+
+from dask_svcca.errors import UnknownMeasureError
+from dask_svcca.plan.parameters import Parameters, make_parameters
+from dask_svcca.plan.selection import select_pairs
+from dask_svcca.stores.zoo import frame_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+
+def frame(models: int = 2, checkpoints: int = 3, layers: int = 2) -> pd.DataFrame:
+    return frame_of(representations(models, checkpoints, layers))
+
+
+# Which pairs.
+
+Row = Any  # of DataFrame.itertuples
+
+
+def is_final(row: Row, every: list[Row]) -> bool:
+    return row.step == max(other.step for other in every if other.model == row.model)
+
+
+SELECTIONS: dict[str, Callable[[Row, Row, list[Row]], bool]] = {
+    "all": lambda a, b, every: True,
+    "same-layer": lambda a, b, every: a.layer == b.layer,
+    "same-checkpoint": lambda a, b, every: a.model == b.model and a.checkpoint == b.checkpoint,
+    "within-model": lambda a, b, every: a.model == b.model,
+    "final": lambda a, b, every: a.model == b.model and (is_final(a, every) or is_final(b, every)),
+    "between net0 net1": lambda a, b, every: {a.model, b.model} == {"net0", "net1"},
+    "between net1 net1": lambda a, b, every: a.model == b.model == "net1",
+}
+
+
+@pytest.mark.parametrize("pairs", SELECTIONS)
+def test_select_pairs__agrees_with_asking_each_pair(pairs: str) -> None:
+    shuffled = frame(models=3, checkpoints=3).sample(frac=1, random_state=0)
+    rows = list(shuffled.itertuples())
+    expected = [[SELECTIONS[pairs](a, b, rows) for b in rows] for a in rows]
+    np.testing.assert_array_equal(select_pairs(pairs, shuffled), expected)
+
+
+def test_select_pairs__final_without_steps_is_the_last_by_name() -> None:
+    without = frame(models=1, checkpoints=2, layers=1).assign(step=np.nan)
+    assert list(without["checkpoint"]) == ["step0", "step8"]
+    np.testing.assert_array_equal(select_pairs("final", without), [[False, True], [True, True]])
+
+
+@pytest.mark.parametrize("pairs", ["between 'ResNet 50' ViT", 'between "ResNet 50" ViT', r"between ResNet\ 50 ViT"])
+def test_select_pairs__names_with_spaces_are_quoted_as_in_a_shell(pairs: str) -> None:
+    found = select_pairs(pairs, frame_of([representation("ResNet 50"), representation("ViT")]))
+    np.testing.assert_array_equal(found, [[False, True], [True, False]])
+
+
+def test_select_pairs__a_mask_goes_both_ways_and_stays_as_it_was() -> None:
+    mask = np.zeros((12, 12), dtype=bool)
+    mask[2, 7] = True
+    selected = select_pairs(mask, frame())
+    assert sorted(map(tuple, np.argwhere(selected))) == [(2, 7), (7, 2)]
+    assert mask.sum() == 1
+
+
+def test_select_pairs__a_labelled_mask_may_be_in_any_order() -> None:
+    labels = frame().index.to_numpy()
+    mask = xr.DataArray(
+        np.zeros((12, 12), dtype=bool),
+        dims=("representation_b", "representation_a"),
+        coords={"representation_a": labels[::-1], "representation_b": labels},
+    )
+    mask.loc[{"representation_a": labels[2], "representation_b": labels[7]}] = True
+    assert sorted(map(tuple, np.argwhere(select_pairs(mask, frame())))) == [(2, 7), (7, 2)]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ("", "pairs='' is not a selection"),
+        ("some", "pairs='some' is not a selection; there are 'all', 'same-layer', .*, or a mask"),
+        ("all net0", "pairs='all net0' is not a selection"),
+        ("between net0", "pairs='between net0' is not a selection"),
+        ("between net0 other", "no model 'other' for pairs='between net0 other'; there are net0, net1"),
+        ("between 'net0 net1", "pairs=.* cannot be read: No closing quotation. Close every quote"),
+        (np.ones((3, 3), dtype=bool), r"boolean, \(12, 12\) for 12 representations; got bool, \(3, 3\)"),
+        (np.ones((12, 12)), "boolean, .* got float64"),
+        (np.zeros((12, 12), dtype=bool), "pairs=the given mask selects no pair of 12"),
+        (
+            xr.DataArray([[True]], coords={"representation_a": ["a"], "representation_b": ["b"]}),
+            "no representation_a for 12 representations of the zoo, among them 'net0/step0/fc0'",
+        ),
+    ],
+)
+def test_select_pairs__refuses_what_selects_nothing(pairs: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        select_pairs(pairs, frame())
+
+
+# Parameters.
+
+
+@pytest.mark.parametrize("variance", [0, -0.1, 1.01, 99, float("nan")])
+def test_parameters__refuse_a_variance_that_is_not_a_share(variance: float) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"above 0 and up to 1; got {variance!r}. The paper's is 0.99")):
+        Parameters(variance=variance)
+
+
+@pytest.mark.parametrize("name", ["conv", "match", "sequence", "precision"])
+def test_parameters__name_the_choices(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} is one of '\w+', .*'; got 'other'"):
+        Parameters(**{name: "other"})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"positions": "some"}, "positions is 'all', 'regular N' or 'random N'; got 'some'"),
+        ({"positions": "regular 0"}, "got 'regular 0'"),
+        ({"spatial_size": (4, 0)}, r"one size an axis, each at least 1; got \(4, 0\)"),
+        ({"spatial_size": ()}, r"one size an axis, each at least 1; got \(\)"),
+        ({"keep": ("loadings",)}, "keep is some of 'correlations', 'frequencies'; got 'loadings'"),
+        ({"keep": ("frequencies",), "conv": "mean"}, "keep='frequencies' needs conv='dft', .* got 'mean'"),
+    ],
+)
+def test_parameters__refuse_other_values(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Parameters(**options)
+
+
+@pytest.mark.parametrize(
+    ("measures", "message"),
+    [
+        ("svca", "no measure 'svca'; there are .*svcca"),
+        (("svcca", "nothing"), "no measure 'nothing'"),
+        ((), "no measure asked for; the usual one is 'svcca'"),
+    ],
+)
+def test_make_parameters__refuses_unknown_measures(measures: Any, message: str) -> None:
+    with pytest.raises(UnknownMeasureError, match=message):
+        make_parameters(measures)
+
+
+@pytest.mark.parametrize("parameters", [Parameters(), Parameters(variance=None, conv="positions", spatial_size=(4, 4))])
+def test_parameters__are_json(parameters: Parameters) -> None:
+    # A comparison is refused where the parameters in its attributes differ from these.
+    assert json.loads(json.dumps(parameters.to_dict())) == parameters.to_dict()
+
+
+def test_parameters__measures_and_details_may_be_added_and_all_else_is_fixed() -> None:
+    one = Parameters()
+    assert replace(one, measures=("cka",), keep=("correlations",)).fixed == one.fixed
+    assert {*one.to_dict()} - {*one.fixed} == {"measures", "keep"}
+    for name, other in {"variance": 0.5, "conv": "mean", "match": "fold", "precision": "float64", "mask": "m"}.items():
+        assert replace(one, **{name: other}).fixed != one.fixed
