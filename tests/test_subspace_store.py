@@ -148,7 +148,7 @@ def test_pack__cut_short_is_an_error(tmp_path: Path) -> None:
     for name, read in (("mean", "mean"), ("scores", "scores")):
         file = max((tmp_path / "s" / "pack" / name / "c").rglob("0"))
         file.write_bytes(file.read_bytes()[:5])
-        with pytest.raises(OSError, match="where .* were expected"):
+        with pytest.raises(OSError, match=r"where .* were expected"):
             getattr(store.read_index().packs["pack"], read)(record)
 
 
