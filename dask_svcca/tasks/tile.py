@@ -213,10 +213,13 @@ class _Tile:
 
 
 def _entry(context: Context, place: SubspacePlace) -> SubspaceEntry | None:
-    """What is known of a subspace; None where it was not made."""
+    """What is known of a subspace; None where it was not made, or not with the loadings that a measure needs."""
     pack = context.worker.pack(place.pack)
     entry = None if pack is None else pack.records[place.position].entry
-    return entry if entry is not None and entry.key else None
+    if entry is None or not entry.key:
+        return None
+    lacking = needs_loadings(context.job.measures) and not entry.problem and not entry.with_loadings
+    return None if lacking else entry
 
 
 def _kind(entry: SubspaceEntry) -> tuple[str, Grid]:
