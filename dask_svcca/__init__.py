@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from dask_svcca.analysis.significance import jackknife, permutation_null
     from dask_svcca.capture.torch import capture_torch
     from dask_svcca.cluster import connect
-    from dask_svcca.run.compare import compare, plan_comparison
-    from dask_svcca.pairwise import cca, pca, pls, projection
     from dask_svcca.measures import register_measure
+    from dask_svcca.pairwise import cca, pca, pls, projection
     from dask_svcca.run.capture import capture_onnx
+    from dask_svcca.run.compare import compare, plan_comparison
     from dask_svcca.stores.comparison import open_comparison
     from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
     from dask_svcca.variables import PairStatus

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +10,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dask_svcca.capture import onnx
-from dask_svcca.run.compare import run_comparison
-from dask_svcca.run.outcome import Outcome, Progress
 from dask_svcca.errors import CaptureError
 from dask_svcca.plan.parameters import Parameters, make_parameters
 from dask_svcca.plan.selection import final_checkpoints
-from dask_svcca.run.capture import CaptureOutcome, capture_each
-from dask_svcca.stores.zoo import create_zoo
+from dask_svcca.run.capture import CaptureOutcome, capture_onnx
+from dask_svcca.run.compare import run_comparison
+from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
     import os
@@ -28,6 +25,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.capture._common import CaptureReport
     from dask_svcca.cluster import Client
+    from dask_svcca.run.outcome import Outcome, Progress
 
 PACKAGE = Path(__file__).parent
 PARAMETERS = Parameters(conv="mean")
@@ -99,7 +97,8 @@ def run_demo(
     """Capture the networks to ``output/zoo.zarr``, and compare them to ``output/comparison.zarr``.
 
     A second comparison, ``output/comparison-dft.zarr``, reads convolutional layers by spatial frequency, for each layer
-    against its final self and against the same layer of the other seed.
+    against its final self and against the same layer of the other seed. A third, ``output/comparison-final.zarr``, has
+    all measures of the trained networks, and shares the directions of their layers with the first.
 
     What is there already is not done again.
 
@@ -119,26 +118,27 @@ def run_demo(
     # A worker may have another working directory.
     folder = Path(output).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    inputs = onnx.load_inputs(networks / "examples.npz")
-    zoo_store, comparison_store = folder / "zoo.zarr", folder / "comparison.zarr"
-    zoo = create_zoo(zoo_store, examples=inputs.ids(["input"]), coords=inputs.coords(["input"]), exist_ok=True)
-    captures = {
-        f"{item.model}/{item.checkpoint}": functools.partial(
-            onnx.capture_checkpoint, item.path, networks / "examples.npz", zoo_store
-        )
-        for item in onnx.name_checkpoints(sorted(networks.glob("*/*.onnx")))
-    }
-    captured = capture_each(captures, client=client, progress=on_capture)
-    if not captured.reports:
-        raise CaptureError(next(iter(captured.problems.values())))
-    compared = run_comparison(zoo, comparison_store, PARAMETERS, client=client, progress=on_compare)
-    dft_store = folder / "comparison-dft.zarr"
+    zoo_store, subspaces = folder / "zoo.zarr", folder / "subspaces.zarr"
+    captured = capture_onnx(
+        sorted(networks.glob("*/*.onnx")), networks / "examples.npz", zoo_store, client=client, progress=on_capture
+    )
+    zoo = open_zoo(zoo_store)
+    comparison_store, dft_store, final_store = (folder / f"comparison{name}.zarr" for name in ("", "-dft", "-final"))
+    # Both read layers alike: what the first makes of them serves the last.
+    compared = run_comparison(
+        zoo, comparison_store, PARAMETERS, subspaces=subspaces, client=client, progress=on_compare
+    )
     pairs = training_pairs(zoo.representations)
     compared_dft = run_comparison(zoo, dft_store, PARAMETERS_DFT, pairs=pairs, client=client, progress=on_compare_dft)
-    final_store = folder / "comparison-final.zarr"
     pairs = final_pairs(zoo.representations)
     compared_final = run_comparison(
-        zoo, final_store, PARAMETERS_FINAL, pairs=pairs, client=client, progress=on_compare_final
+        zoo,
+        final_store,
+        PARAMETERS_FINAL,
+        pairs=pairs,
+        subspaces=subspaces,
+        client=client,
+        progress=on_compare_final,
     )
     return Demo(zoo_store, comparison_store, dft_store, final_store, captured, compared, compared_dft, compared_final)
 
@@ -259,4 +259,6 @@ def reading(tables: Mapping[str, xr.DataArray]) -> str:
 def _depth_correlation(table: xr.DataArray) -> float:
     """Rank correlation of a layer's depth with its similarity to its final self, on average before the last step."""
     similarity = pd.Series(table[{"step": slice(None, -1)}].mean("step").to_numpy())
-    return float(similarity.rank().corr(pd.Series(np.arange(len(similarity)))))
+    # Where all layers are alike there is no correlation, which pandas before 3.1 says with a warning.
+    with np.errstate(invalid="ignore"):
+        return float(similarity.rank().corr(pd.Series(np.arange(len(similarity)))))

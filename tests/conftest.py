@@ -1,8 +1,41 @@
-"""Settings that hold for every test."""
+"""Settings that hold for every test, and the comparison that many of them look at."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import settings
+from zoos import layers, make_zoo
+
+import dask_svcca
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import xarray as xr
+
+    from dask_svcca import Zoo
 
 # A time limit for each example says more about a busy machine than about the code; all else stays as hypothesis has it,
 # its own settings under continuous integration included.
 settings.register_profile("dask-svcca", parent=settings.default, deadline=None)
 settings.load_profile("dask-svcca")
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Zoo:
+    """Twenty layers: three groups of up to eight, six tiles."""
+    return make_zoo(tmp_path / "zoo.zarr", layers(20))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "comparison.zarr"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    """The comparison of the same twenty layers where nothing went wrong."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return dask_svcca.compare(make_zoo(folder / "zoo.zarr", layers(20)), folder / "comparison.zarr").load()

@@ -9,7 +9,7 @@ import pytest
 import zarr
 from zarr.storage import MemoryStore
 
-from dask_svcca.stores import _chunked, _io
+from dask_svcca.stores import _chunked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,51 +162,6 @@ def test_chunk_reader__a_chunk_that_is_not_there_is_an_error(tmp_path: Path) -> 
     np.testing.assert_array_equal(reader.read(1), 1)
     with pytest.raises(OSError, match="chunk 0 of 2 is missing from the store"):
         reader.read(0)
-
-
-# Reading scores: straight from the file, or through zarr.
-
-
-def write_scores(root: zarr.Group, scores: np.ndarray, rows: int) -> None:
-    array = _chunked.ChunkedArray(
-        root,
-        "scores",
-        shape=scores.shape,
-        rows=rows,
-        dtype=scores.dtype,
-        dims=("sample", "direction"),
-        column_major=True,
-    )
-    for chunk, start in enumerate(range(0, len(scores), rows)):
-        array.write(chunk, scores[start : start + rows])
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
-@pytest.mark.parametrize("directions", [7, 1500])
-def test_read_scores__cut_by_direction(root: zarr.Group, dtype: str, directions: int) -> None:
-    scores = values((13, directions), dtype)
-    write_scores(root, scores, rows=5)
-    # More pieces than one system call takes, and one large one.
-    cuts = np.arange(1, directions) if directions < 10 else np.arange(1, 1000)
-    for chunk in range(3):
-        out = [np.full((size, 5), np.nan, dtype) for size in np.diff([0, *cuts, directions])]
-        _io.read_scores(root, "scores", chunk, out)
-        expected = np.zeros((directions, 5), dtype)
-        part = scores[chunk * 5 : chunk * 5 + 5]
-        expected[:, : len(part)] = part.T
-        np.testing.assert_array_equal(np.concatenate(out), expected)
-
-
-def test_read_scores__of_a_file_cut_short_is_an_error(tmp_path: Path) -> None:
-    root = zarr.create_group(tmp_path / "store.zarr")
-    write_scores(root, values((10, 4), "float32"), rows=10)
-    file = tmp_path / "store.zarr" / "scores" / "c" / "0" / "0"
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(OSError, match="'scores' has 100 bytes where 160 were expected"):
-        _io.read_scores(root, "scores", 0, [np.empty((4, 10), "float32")])
-    file.unlink()
-    with pytest.raises(FileNotFoundError):
-        _io.read_scores(root, "scores", 0, [np.empty((4, 10), "float32")])
 
 
 def test_chunk_reader__takes_the_zarrs_pipeline_where_zarr_reads(tmp_path: Path) -> None:

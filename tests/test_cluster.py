@@ -18,8 +18,8 @@ import pytest
 
 from dask_svcca import cluster
 from dask_svcca.cluster import ENVIRONMENT, Resources, connect, local_resources
-from dask_svcca.run.graphs import run_graph
 from dask_svcca.errors import ClusterError
+from dask_svcca.run.graphs import run_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

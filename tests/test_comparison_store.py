@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -14,13 +15,15 @@ import dask_svcca
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.measures import find_measures
 from dask_svcca.stores.comparison import ComparisonStore
-from dask_svcca.stores.subspaces import Block, SubspaceWriter, read_record, write_failure
+from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.variables import PAIR_STATUS, REPRESENTATION_VARIABLES, PairStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PARAMETERS = {"measures": ["svcca"], "variance": 0.99, "conv": "mean"}
+FIXED = {"variance": 0.99, "conv": "mean"}
+SVCCA = find_measures("svcca")[0]
 LABELS = np.array([f"net/step{i}//layer%{i}" for i in range(5)], dtype=object)
 
 
@@ -31,16 +34,12 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(place: Path) -> ComparisonStore:
-    return ComparisonStore.create(
-        place,
-        parameters=PARAMETERS,
-        measures=[find_measures("svcca")[0]],
-        tile=2,
-        rows=100,
-        zoo="zoo.zarr",
-        examples_digest="a" * 32,
-        n_examples=60,
+    made = ComparisonStore.create(
+        place, parameters=PARAMETERS, tile=2, zoo="zoo.zarr", examples_digest="a" * 32, n_examples=60
     )
+    made.add_results([SVCCA], ["svcca"], {}, ())
+    SubspaceStore.create_inside(made.root, {}, 100)
+    return made
 
 
 def register(store: ComparisonStore) -> None:
@@ -73,8 +72,8 @@ def test_comparison__is_a_labelled_dataset(store: ComparisonStore, place: Path, 
         assert float(picked) == 8 / 25
         assert picked.layer_a == LABELS[1]
         assert result.step_b.to_numpy().tolist() == [0, 1, 2, 3, 4]
-        # Subspaces are the engine's: a person who opens the comparison does not see them.
-        assert not [name for name in result.variables if "subspace" in name]
+        # Subspaces are the engine's: a person who opens the comparison sees how they are known, and no more.
+        assert [name for name in sorted(result.variables) if "subspace" in name] == ["subspace_a", "subspace_b"]
 
 
 def test_comparison__variables_say_what_they_are(store: ComparisonStore, place: Path) -> None:
@@ -126,29 +125,51 @@ def test_open_comparison__says_what_is_there_instead(tmp_path: Path, name: str) 
         dask_svcca.open_comparison(tmp_path / name)
 
 
-def test_open_comparison__refuses_a_newer_format(store: ComparisonStore, place: Path) -> None:
-    store.root.update_attributes({"format_version": 2})
-    with pytest.raises(StoreFormatError, match=r"format version 2; this dask-svcca reads up to 1\. Upgrade"):
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (3, r"format version 3; this dask-svcca reads up to 2\. Upgrade"),
+        (1, "format version 1, which an older dask-svcca wrote, and this one reads version 2 only"),
+    ],
+)
+def test_open_comparison__refuses_another_format(
+    store: ComparisonStore, place: Path, version: int, message: str
+) -> None:
+    store.root.update_attributes({"format_version": version})
+    with pytest.raises(StoreFormatError, match=message):
         dask_svcca.open_comparison(place)
 
 
-def test_check__accepts_what_the_comparison_was_made_with(store: ComparisonStore, place: Path) -> None:
-    again = ComparisonStore.open(place)
-    again.check(PARAMETERS, "a" * 32, 60)
-    assert (again.tile, again.rows, again.parameters) == (2, 100, PARAMETERS)
+def test_read_state__is_what_the_comparison_was_made_with(store: ComparisonStore, place: Path) -> None:
+    fill(store)
+    state = ComparisonStore.open(place).read_state()
+    state.check(FIXED, [SVCCA], "a" * 32, 60)
+    assert (state.tile, state.measures, state.versions) == (2, ("svcca",), {"svcca": SVCCA.version})
+    assert (state.parameters, state.details, state.settled) == ({**PARAMETERS, "keep": []}, {}, ())
+    assert not state.growing
+    assert state.labels == state.digests == tuple(LABELS)
+    assert (state.status == PairStatus.DONE).all()
+    assert state.subspaces == ""
+    assert (state.lacks(["svcca"]), state.lacks(["svcca", "cka"])) == (False, True)
 
 
 @pytest.mark.parametrize(
-    ("parameters", "digest", "message"),
+    ("fixed", "digest", "message"),
     [
-        ({**PARAMETERS, "variance": 0.9}, "a" * 32, r"was made with variance=0\.99, now variance=0\.9 is asked for"),
-        ({**PARAMETERS, "new": 1}, "a" * 32, "was made with new=None, now new=1 is asked for"),
-        (PARAMETERS, "b" * 32, r"60 examples \(digest aaaaaaaa\), the zoo has 50 \(digest bbbbbbbb\)"),
+        ({"variance": 0.9}, "a" * 32, r"was made with variance=0\.99, now variance=0\.9 is asked for"),
+        ({"new": 1}, "a" * 32, "was made with new=None, now new=1 is asked for"),
+        ({}, "b" * 32, r"60 examples \(digest aaaaaaaa\), the zoo has 50 \(digest bbbbbbbb\)"),
     ],
 )
-def test_check__names_both_values(store: ComparisonStore, parameters: Any, digest: str, message: str) -> None:
+def test_check__names_both_values(store: ComparisonStore, fixed: Any, digest: str, message: str) -> None:
     with pytest.raises(ParametersChangedError, match=message):
-        store.check(parameters, digest, 50)
+        store.read_state().check({**FIXED, **fixed}, [SVCCA], digest, 50)
+
+
+def test_check__of_a_measure_that_computes_something_else_names_both_versions(store: ComparisonStore) -> None:
+    changed = replace(SVCCA, version="2")
+    with pytest.raises(ParametersChangedError, match=f"'svcca' in version '{SVCCA.version}', and this one is '2'"):
+        store.read_state().check(FIXED, [changed], "a" * 32, 60)
 
 
 def test_resize__keeps_what_is_there(store: ComparisonStore) -> None:
@@ -174,58 +195,3 @@ def test_invalidate__forgets_a_row_and_its_column(store: ComparisonStore) -> Non
 def test_array__of_a_group_is_refused(store: ComparisonStore) -> None:
     with pytest.raises(StoreFormatError, match=r"'subspaces' .* is a group, not an array"):
         store.array("subspaces")
-
-
-# Subspaces.
-
-
-def write_subspace(root: zarr.Group, *, finish: bool = True) -> None:
-    writer = SubspaceWriter(root, "subspaces/a/b/c", samples=5, directions=3, rows=4, dtype=np.dtype("float32"))
-    scores = np.arange(15, dtype=float).reshape(5, 3)
-    writer.write_scores(0, scores[:4])
-    writer.write_scores(1, scores[4:])
-    np.testing.assert_array_equal(writer.read_scores(1), scores[4:])
-    if finish:
-        writer.finish(
-            digest="d1",
-            neurons=6,
-            domain="examples",
-            grid=(4, 4),
-            blocks=(Block(0, 1, 1, 1), Block(2, 2, 2, 1)),
-            variance_kept=0.9,
-            arrays={"mean": (("neuron",), np.arange(6.0))},
-        )
-
-
-def test_read_record__is_what_was_written(store: ComparisonStore) -> None:
-    write_subspace(store.root)
-    record = read_record(store.root, "subspaces/a/b/c")
-    assert record is not None
-    assert (record.place, record.digest, record.problem) == ("subspaces/a/b/c", "d1", "")
-    assert (record.samples, record.neurons, record.rows, record.dtype) == (5, 6, 4, np.float32)
-    assert (record.domain, record.grid, record.variance_kept) == ("examples", (4, 4), 0.9)
-    assert (record.directions, record.rank, record.kept_rank) == (3, 5, 3)
-    group = store.root["subspaces/a/b/c"]
-    np.testing.assert_array_equal(group["scores"][...], np.arange(15).reshape(5, 3))
-    np.testing.assert_array_equal(group["mean"][...], np.arange(6))
-
-
-def test_read_record__does_not_count_what_was_not_finished(store: ComparisonStore) -> None:
-    assert read_record(store.root, "subspaces/a/b/c") is None
-    write_subspace(store.root, finish=False)
-    assert read_record(store.root, "subspaces/a/b/c") is None
-
-
-def test_subspace_writer__the_old_record_does_not_vouch_for_new_scores(store: ComparisonStore) -> None:
-    write_subspace(store.root)
-    write_subspace(store.root, finish=False)
-    assert read_record(store.root, "subspaces/a/b/c") is None
-
-
-def test_write_failure__replaces_a_subspace(store: ComparisonStore) -> None:
-    write_subspace(store.root)
-    write_failure(store.root, "subspaces/a/b/c", "d2", "'a/b/c' is constant")
-    record = read_record(store.root, "subspaces/a/b/c")
-    assert record is not None
-    assert (record.digest, record.problem, record.directions) == ("d2", "'a/b/c' is constant", 0)
-    assert "scores" not in store.root["subspaces/a/b/c"]

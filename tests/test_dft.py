@@ -20,14 +20,14 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from dask_svcca.engine import compare as compare_module
+from dask_svcca.kernels.readings import chosen_positions
 from oracles import svcca
 from threadpoolctl import threadpool_limits
 from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca.cluster import connect
-from dask_svcca.engine import compare as compare_module
-from dask_svcca.kernels.readings import chosen_positions
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.variables import PairStatus
 

@@ -11,10 +11,10 @@ import dask
 import dask.threaded
 import numpy as np
 import pytest
+from dask_svcca.engine.compare import resources, run_comparison
 
 import dask_svcca
 from dask_svcca.cluster import connect
-from dask_svcca.engine.compare import resources, run_comparison
 from dask_svcca.errors import MemoryLimitError
 from dask_svcca.plan.comparison import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters

@@ -13,7 +13,7 @@ from zarr.storage import LocalStore, MemoryStore, StorePath
 
 import dask_svcca
 from dask_svcca.errors import DaskSvccaError, StoreAccessError, StoreFormatError
-from dask_svcca.stores import _chunked, _io
+from dask_svcca.stores import _io
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -190,31 +190,42 @@ def test_open_root__refuses_other_versions(tmp_path: Path) -> None:
 # Where the system lacks a call.
 
 
-@pytest.mark.parametrize("dtype", ["float32", "complex128"])
-def test_read_scores__without_preadv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
-    root = zarr.create_group(tmp_path / "store.zarr")
+def read_parts(file: Path, cuts: list[tuple[int, int]]) -> list[bytes]:
+    """Runs of a file, each from one place to another."""
+    buffers = [bytearray(stop - start) for start, stop in cuts]
+    _io.read_runs(str(file), [(start, memoryview(buffer)) for (start, _), buffer in zip(cuts, buffers, strict=True)])
+    return [bytes(buffer) for buffer in buffers]
+
+
+@pytest.fixture
+def thousand_bytes(tmp_path: Path) -> tuple[Path, bytes]:
     # Line ends and an end of file, for whoever reads text.
-    scores = np.frombuffer(b"\r\n\x1a\n" * (26 * np.dtype(dtype).itemsize), dtype).reshape(13, 8)
-    array = _chunked.ChunkedArray(
-        root, "scores", shape=(13, 8), rows=5, dtype=scores.dtype, dims=("sample", "direction"), column_major=True
-    )
-    for chunk in range(3):
-        array.write(chunk, scores[5 * chunk : 5 * chunk + 5])
+    data = b"\r\n\x1a\n" + bytes(range(249)) * 4
+    (tmp_path / "file").write_bytes(data)
+    return tmp_path / "file", data
 
-    def read() -> list[bytes]:
-        found = []
-        out = [np.full((count, 5), np.nan, dtype) for count in (1, 4, 3)]
-        for chunk in range(3):
-            _io.read_scores(root, "scores", chunk, out)
-            found.append(b"".join(part.tobytes() for part in out))
-        return found
 
-    expected = read()
-    monkeypatch.delattr(os, "preadv", raising=False)
-    assert read() == expected
-    assert len(set(expected)) > 1
+# More pieces than one system call takes; with gaps; in an order of their own.
+CUTS = {
+    "one": [(0, 1000)],
+    "many": [(start, start + 1) for start in range(1000)],
+    "gaps": [(3, 10), (10, 400), (500, 501), (900, 1000)],
+    "back": [(900, 1000), (0, 4), (4, 5)],
+}
 
-    file = tmp_path / "store.zarr" / "scores" / "c" / "0" / "0"
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(OSError, match=r"'scores' has 100 bytes where \d+ were expected"):
-        read()
+
+@pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("with_preadv", [True, False])
+def test_read_runs(
+    thousand_bytes: tuple[Path, bytes], cuts: list[tuple[int, int]], with_preadv: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, data = thousand_bytes
+    if not with_preadv:
+        monkeypatch.delattr(os, "preadv", raising=False)
+    assert read_parts(file, cuts) == [data[start:stop] for start, stop in cuts]
+    file.write_bytes(data[:700])
+    with pytest.raises(OSError, match=r"file' is shorter than the \d+ bytes that were expected"):
+        read_parts(file, cuts)
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        read_parts(file, cuts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +10,25 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from comparisons import graph_of, peak_memory, tasks_of
 from oracles import correlations, translations
-from test_compare import graph_of, peak_memory
-from test_plan import frame, plan_of
 from zarr.storage import MemoryStore
+from zoos import with_memory
 
 import dask_svcca
-from dask_svcca.engine import tile as tile_module
-from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.errors import InvalidActivationsError, MemoryLimitError, ParametersChangedError
-from dask_svcca.plan import keep as keep_module
+from dask_svcca.plan import details as details_module
+from dask_svcca.plan import tiles as tiles_module
+from dask_svcca.plan.comparison import make_plan
+from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
+from dask_svcca.plan.subspaces import Budget
+from dask_svcca.readings import Neurons
+from dask_svcca.run.compare import plan_run, run_comparison
+from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.subspaces import Pack, SubspaceEntry, SubspaceIndex, SubspaceRecord, subspace_key
+from dask_svcca.stores.zoo import Representation
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -125,8 +132,8 @@ def test_correlations__have_svcca_as_their_mean(match: Any) -> None:
 def test_correlations__however_a_tile_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [*dense(9), *images((4, 4, 2), (4, 4, 3))]
     whole = compared(*layers, keep=KINDS)
-    monkeypatch.setattr(tile_module, "STACK_BYTES", 2**9)
-    monkeypatch.setattr(keep_module, "KEPT_BYTES", 2**10)
+    monkeypatch.setattr(tiles_module, "STACK_BYTES", 2**9)
+    monkeypatch.setattr(details_module, "DETAIL_BYTES", 2**10)
     split = compared(*layers, keep=KINDS)
     assert split.attrs["tile"] < whole.attrs["tile"]
     np.testing.assert_allclose(split.correlations, whole.correlations, rtol=0, atol=1e-6)
@@ -283,40 +290,66 @@ def test_kept__say_what_they_are(tmp_path: Path) -> None:
 
 def test_plan__counts_what_is_kept(tmp_path: Path) -> None:
     zoo = make_zoo([*images((4, 4, 2)), *dense(2, first=40)])
-    options = {"workers": 1, "memory": 2**30}
-    plan = plan_comparison(zoo, tmp_path / "c.zarr", Parameters(keep=KINDS), **options)
-    assert plan.kept == {"correlations": (41,), "frequencies": (4, 4)}
+    budget = Budget(1, 2**30)
+    plan = plan_run(zoo, tmp_path / "c.zarr", Parameters(keep=KINDS), budget)
+    assert plan.details == {"correlations": (41,), "frequencies": (4, 4)}
     assert plan.to_dict()["bytes_kept_per_pair"] == 4 * (41 + 16)
     assert "up to 228 bytes a pair" in str(plan)
-    assert "kept" not in str(plan_comparison(zoo, tmp_path / "c.zarr", Parameters(), **options))
+    assert "kept" not in str(plan_run(zoo, tmp_path / "c.zarr", Parameters(), budget)).splitlines()[-1]
 
 
 def test_plan__refuses_to_keep_what_cannot_fit() -> None:
-    wide, memory = frame(1, 64, 1, shape=(20_000, 8000)), 350 * 2**20 + 9 * 10**8
-    options: Any = {"ready": np.ones(64, dtype=bool), "side": 64, "memory": memory}
-    assert len(plan_of(wide, **options).tiles) == 1
-    with pytest.raises(MemoryLimitError, match="one pair of the widest representations needs"):
-        plan_of(wide, parameters=Parameters(keep=("correlations",)), **options)
+    shape = (20_000, 8000)
+    wide = [
+        Representation(
+            RepresentationName("net", "step", f"{layer:02}"),
+            ("example", "neuron"),
+            shape,
+            np.dtype("float32"),
+            500,
+            None,
+            None,
+            f"digest{layer}",
+        )
+        for layer in range(64)
+    ]
+    entries = [SubspaceEntry(subspace_key(item.digest, Neurons().identity)) for item in wide]
+    records = tuple(SubspaceRecord("pack", place, entry, 0, 0, 0) for place, entry in enumerate(entries))
+    pack = Pack(None, "pack", records, 500, np.dtype("float32"))  # type: ignore[arg-type]
+
+    def plan_of(memory: int, **options: Any) -> Any:
+        index, parameters = SubspaceIndex({"pack": pack}, 500), Parameters(**options)
+        return make_plan(wide, np.ones((64, 64), dtype=bool), None, index, parameters, Budget(2, memory))
+
+    message = r"one pair of the widest representations, such as 'net/step/.*' .* needs ([\d,]+) MiB in one worker"
+    with pytest.raises(MemoryLimitError, match=message) as refused:
+        plan_of(PROCESS_BYTES)
+    needed = re.search(message, str(refused.value))
+    assert needed is not None
+    just_enough = (int(needed[1].replace(",", "")) + 1) * 2**20
+    assert len(plan_of(just_enough).tiles) > 0
+    with pytest.raises(MemoryLimitError, match=message):
+        plan_of(just_enough, keep=("correlations",))
 
 
 def test_compute_tile__stays_within_its_memory_with_what_it_keeps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tile_module, "STACK_BYTES", 2**16)
-    monkeypatch.setattr(keep_module, "KEPT_BYTES", 2**19)
+    monkeypatch.setattr(tiles_module, "STACK_BYTES", 2**16)
+    monkeypatch.setattr(details_module, "DETAIL_BYTES", 2**19)
     rng = np.random.default_rng(1)
     zoo = make_zoo([rng.normal(size=(N, 8, 8, 6)).astype("float32") for _ in range(10)], tmp_path / "zoo.zarr")
-    memory = 7 * 2**20
+    memory = 8 * 2**20
+    with_memory(monkeypatch, memory)
     graph = graph_of(zoo, tmp_path / "c", variance=None, keep=KINDS)
     # At the end of a run there is no more room than for the correlations that were found: here none.
     ComparisonStore.open(tmp_path / "c", mode="r+").resize_components(8 * 8 * 6)
-    for key, (function, job, value, *_) in ((key, task) for key, task in graph.items() if not key.startswith("group")):
-        if key.startswith("subspace"):
-            function(job, value)
-        else:
-            report, peak = peak_memory((function, replace(job, memory=memory), value))
-            assert report.missing == 0
-            assert peak < memory
+    for function, task in tasks_of(graph, "subspaces"):
+        function(task)
+    for task in tasks_of(graph, "tile"):
+        report, peak = peak_memory(task)
+        assert report.computed > 0
+        assert peak < task[1].memory.peak <= memory
 
 
 @pytest.mark.parametrize(
@@ -333,13 +366,21 @@ def test_keep__refuses_what_there_is_not(options: Any, message: str, tmp_path: P
     assert not (tmp_path / "c.zarr").exists()
 
 
-def test_keep__of_an_earlier_comparison_is_not_changed() -> None:
-    zoo, store = make_zoo(dense(2)), MemoryStore()
-    dask_svcca.compare(zoo, store)
-    with pytest.raises(
-        ParametersChangedError, match=r"was made with keep=\[\], now keep=\['correlations'\] is asked for"
-    ):
-        dask_svcca.compare(zoo, store, keep="correlations")
+def test_keep__is_added_to_an_earlier_comparison() -> None:
+    zoo, store = make_zoo([*dense(2), *images((4, 4, 2), (4, 4, 3))]), MemoryStore()
+    before = dask_svcca.compare(zoo, store).load()
+    for keep in KINDS:
+        found = dask_svcca.compare(zoo, store, keep=keep).load()
+        xr.testing.assert_equal(found.svcca, before.svcca)
+        assert (found.pair_status == PairStatus.DONE).all()
+    fresh = dask_svcca.compare(zoo, MemoryStore(), keep=KINDS).load()
+    for name in ("correlations", "svcca_by_frequency"):
+        np.testing.assert_allclose(found[name], fresh[name], rtol=0, atol=1e-12)
+    assert found.attrs["parameters"]["keep"] == list(KINDS)
+    # What is there stays, and is added to, where it is not asked for.
+    write(zoo, dense(1, first=9), start=4)
+    later = dask_svcca.compare(zoo, store).load()
+    assert later.correlations[4].notnull().any("component").all()
 
 
 def test_keep__larger_images_than_there_is_room_for_are_refused() -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dask_svcca.kernels.readings import Reading, chosen_positions, last_position, mean_over_positions, resample
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_svcca.kernels.fourier import fold, split
-from dask_svcca.kernels.readings import Reading, chosen_positions, last_position, mean_over_positions, resample
 
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
 CHOICES = st.one_of(

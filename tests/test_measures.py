@@ -9,16 +9,15 @@ import dask
 import measure_oracles as oracle
 import numpy as np
 import pytest
+from comparisons import graph_of, peak_memory
+from dask_svcca.engine import tile as tile_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import compared, images, make_zoo, related
 from oracles import OTHER, RAMP
-from test_compare import graph_of, peak_memory
 from zarr.storage import MemoryStore
 
 import dask_svcca
-from dask_svcca.engine import tile as tile_module
-from dask_svcca.run.compare import plan_run
 from dask_svcca.kernels.pairs import PairStack, Side
 from dask_svcca.measures import (
     Measure,

@@ -10,15 +10,15 @@ import dask
 import numpy as np
 import pytest
 import zarr
+from dask_svcca.engine import compare as compare_module
+from dask_svcca.engine import parts as parts_module
 from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca.cluster import connect
-from dask_svcca.engine import compare as compare_module
-from dask_svcca.engine import parts as parts_module
-from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.plan import comparison as plan_module
 from dask_svcca.plan.parameters import Parameters
+from dask_svcca.run.compare import run_comparison
 from dask_svcca.stores.subspaces import read_record
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.variables import PairStatus

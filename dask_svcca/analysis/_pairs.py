@@ -168,7 +168,9 @@ class Pairs:
     def _check_measures(self) -> None:
         for measure in self.measures:
             if measure.role == "reference":
-                raise UnknownMeasureError(f"{measure.name!r} is not a measure of similarity, but a number to read one by")
+                raise UnknownMeasureError(
+                    f"{measure.name!r} is not a measure of similarity, but a number to read one by"
+                )
 
     def _choose_held(self) -> int:
         """How many subspaces are held in memory, of all that are looked at: two at least, and what works on them."""

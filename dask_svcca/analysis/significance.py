@@ -375,8 +375,9 @@ class _Pair:
         remain[a.left_out] = False
         norms = [
             self._norms_of(subspace, remainder, side, norms)[remain]
-            for subspace, remainder, side, norms in zip(
-                (self._a, self._b), (a, b), SIDES, self._norms, strict=True
+            for subspace, remainder, side, norms in (
+                (self._a, a, SIDES[0], self._norms[0]),
+                (self._b, b, SIDES[1], self._norms[1]),
             )
         ]
         return self._measure((a.basis, b.basis), self._couplings_without(a, b), (a.loadings, b.loadings), *norms)
@@ -415,6 +416,4 @@ class _Pair:
         norms_b: FloatArray,
     ) -> dict[str, FloatArray]:
         norms = RowNorms(float(norms_a @ norms_a), float(norms_b @ norms_b), np.array([norms_a @ norms_b]))
-        return measure_pair(
-            self._chosen.measures, bases, self._meeting, couplings, 1, norms=norms, loadings=loadings
-        )
+        return measure_pair(self._chosen.measures, bases, self._meeting, couplings, 1, norms=norms, loadings=loadings)

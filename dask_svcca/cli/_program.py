@@ -69,7 +69,11 @@ class Program(click.Group):
             "dask_svcca.cli.compare:compare",
             "Compare every layer of every checkpoint of a ZOO with every other, and write a COMPARISON.",
         ),
-        Deferred("info", "dask_svcca.cli.info:info", "Show what is in a STORE: a zoo or a comparison."),
+        Deferred(
+            "info",
+            "dask_svcca.cli.info:info",
+            "Show what is in a STORE: a zoo, a comparison, or subspaces that comparisons share.",
+        ),
         Deferred("query", "dask_svcca.cli.query:query", "List pairs of a COMPARISON, the most similar first."),
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 
@@ -19,7 +19,7 @@ from dask_svcca.cli._console import (
     resumable,
     seconds,
 )
-from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.cli._paths import quoted
 from dask_svcca.measures import load_measures
 from dask_svcca.plan.parameters import Keep, Match, Parameters, Precision, make_parameters
 from dask_svcca.plan.selection import SELECTIONS, select_pairs
@@ -27,8 +27,10 @@ from dask_svcca.plan.subspaces import Budget
 from dask_svcca.readings.choose import Convolutional, Sequential
 from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
-from dask_svcca.run.outcome import Outcome
 from dask_svcca.stores.zoo import open_zoo
+
+if TYPE_CHECKING:
+    from dask_svcca.run.outcome import Outcome
 
 STAGES: Final = {
     "subspaces": ("Making subspaces", "representations"),
@@ -180,18 +182,17 @@ def compare(
         for module in modules:
             load_measures(module)
         parameters = make_parameters(**options)
-        source = open_zoo(absolute(zoo))
+        source = open_zoo(zoo)
         if len(source):
             select_pairs(pairs, source.representations)
-    shared = None if subspaces is None else absolute(subspaces)
     if dry_run:
         budget = _budget(workers, memory, scheduler)
-        plan = plan_run(source, absolute(comparison), parameters, budget, pairs=pairs, subspaces=shared)
+        plan = plan_run(source, comparison, parameters, budget, pairs=pairs, subspaces=subspaces)
         click.echo(json.dumps(plan.to_dict(), indent=2) if as_json else str(plan))
         return
     with resumable("All finished tiles"), connected(workers, memory, scheduler) as client, Bars(STAGES) as bars:
         outcome = run_comparison(
-            source, absolute(comparison), parameters, pairs=pairs, subspaces=shared, client=client, progress=bars
+            source, comparison, parameters, pairs=pairs, subspaces=subspaces, client=client, progress=bars
         )
     click.echo(summary(outcome))
     if outcome.caution:

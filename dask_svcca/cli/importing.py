@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_svcca.capture.arrays import ArrayFile, open_arrays
 from dask_svcca.cli._console import counted, echo_next, examples, size
-from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.cli._paths import quoted
 from dask_svcca.cli._storage import storage_options
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, RepresentationExistsError
 from dask_svcca.stores._io import is_group
@@ -77,7 +77,7 @@ def import_arrays(
     axes = None if dims is None else tuple(part.strip() for part in dims.split(","))
     along = axes.index("example") if axes is not None and "example" in axes else 0
     count = _check(arrays, layers, along)
-    target = _open_zoo(absolute(zoo), count, examples_file)
+    target = _open_zoo(zoo, count, examples_file)
     if not overwrite:
         _check_absent(target, zoo, model, checkpoint, layers)
     nbytes = 0

@@ -1,4 +1,4 @@
-"""``dask-svcca info``: what is in a zoo or a comparison."""
+"""``dask-svcca info``: what is in a zoo, a comparison, or a store of subspaces."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import click
 import numpy as np
 
 from dask_svcca.cli._console import SHOWN_PROBLEMS, counted, examples, named, results, size, table
-from dask_svcca.cli._paths import absolute, quoted
+from dask_svcca.cli._paths import quoted
 from dask_svcca.stores._io import read_kind
 from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.stores.zoo import Zoo, open_zoo
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SHOWN_IDENTITY = ("precision", "conv", "sequence", "positions", "spatial_size", "mask")
 
 MODEL_ROWS = 40
 """Models listed one by one; a larger zoo is summed up."""
@@ -23,18 +26,20 @@ MODEL_ROWS = 40
 
 @click.command(epilog=examples("dask-svcca info zoo.zarr", "dask-svcca info comparison.zarr --timing"))
 @click.argument("store")
-@click.option("--timing", is_flag=True, help="Of a comparison: where the time of its runs went.")
+@click.option("--timing", is_flag=True, help="Where the time of a comparison's runs went.")
 def info(store: str, *, timing: bool) -> None:
-    """Show what is in a STORE: a zoo or a comparison."""
-    kind = read_kind(absolute(store))
+    """Show what is in a STORE: a zoo, a comparison, or subspaces that comparisons share."""
+    kind = read_kind(store)
     if timing and kind != "comparison":
-        raise click.UsageError(f"--timing is of comparisons; {store!r} is a {kind}")
+        raise click.UsageError(f"--timing shows the runs of a comparison; the store {store!r} is of kind {kind!r}")
     if timing:
-        _show_timing(ComparisonStore.open(absolute(store)))
+        _show_timing(ComparisonStore.open(store))
     elif kind == "comparison":
-        _show_comparison(store, ComparisonStore.open(absolute(store)))
+        _show_comparison(store, ComparisonStore.open(store))
+    elif kind == "subspaces":
+        _show_subspaces(store, SubspaceStore.open(store))
     else:
-        _show_zoo(store, open_zoo(absolute(store)))
+        _show_zoo(store, open_zoo(store))
 
 
 def _show_zoo(store: str, zoo: Zoo) -> None:
@@ -104,6 +109,7 @@ def _show_comparison(store: str, comparison: ComparisonStore) -> None:
             ("representations", f"{len(labels):,} of {counted(len(set(comparison.column('model'))), 'model')}"),
             ("directions kept", _span(measured.min(), measured.max()) if len(measured) else "none yet"),
             *((name, _value(value)) for name, value in comparison.parameters.items()),
+            ("subspaces", comparison.subspaces or "inside"),
             ("pairs", f"{counts[PairStatus.DONE]:,} of {total:,} done" + progress),
             *([("missing", f"{missing:,}: not asked for yet, or interrupted")] if missing else []),
         ]
@@ -111,6 +117,31 @@ def _show_comparison(store: str, comparison: ComparisonStore) -> None:
     failed = {label: problem for label, problem in zip(labels, problems, strict=True) if problem}
     _show_some([named(label, problem) for label, problem in failed.items()], "representation", "failed:")
     click.echo(f"\nHighest similarities: dask-svcca query {quoted(store)}")
+
+
+def _show_subspaces(store: str, subspaces: SubspaceStore) -> None:
+    identity: dict[str, Any] = dict(subspaces.root.attrs["identity"])  # type: ignore[arg-type]
+    index = subspaces.read_index()
+    entries = [record.entry for record in index.records.values()]
+    made = [entry for entry in entries if not entry.problem]
+    scores = sum(
+        record.entry.samples * record.entry.directions * index.packs[record.pack].dtype.itemsize
+        for record in index.records.values()
+    )
+    directions = [entry.directions for entry in made]
+    results(
+        [
+            ("subspaces", store),
+            ("examples", f"{identity['n_examples']:,}"),
+            (
+                "made",
+                f"{counted(len(made), 'subspace')} in {counted(len(index.packs), 'pack')}, {size(scores)} of scores",
+            ),
+            ("failed", f"{len(entries) - len(made):,}"),
+            ("directions", _span(min(directions), max(directions)) if directions else "none yet"),
+            *((name, _value(identity[name])) for name in identity if name in SHOWN_IDENTITY),
+        ]
+    )
 
 
 def _show_timing(comparison: ComparisonStore) -> None:

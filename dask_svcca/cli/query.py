@@ -11,7 +11,6 @@ import click
 
 from dask_svcca.analysis.query import PARTS, PairQuery
 from dask_svcca.cli._console import counted, examples, table
-from dask_svcca.cli._paths import absolute
 from dask_svcca.stores.comparison import open_comparison
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def query(
     Each pair is listed once, a representation with itself never. Only the rows and columns asked for are read.
     """
     found = PairQuery.build(
-        open_comparison(absolute(comparison)),
+        open_comparison(comparison),
         measure,
         a={part: patterns[f"{part}_a"] for part in PARTS},
         b={part: patterns[f"{part}_b"] for part in PARTS},

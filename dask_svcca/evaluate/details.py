@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from dask_svcca.evaluate.basis import Basis
     from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
     from dask_svcca.kernels.fourier import Grid, SharedFrequency
-    from dask_svcca.evaluate.basis import Basis
     from dask_svcca.readings import Meeting
 
 Details = dict[str, "npt.NDArray[np.float32]"]
@@ -40,9 +40,7 @@ class TakesCorrelations(Protocol):
 class Correlations:
     """All canonical correlations of each pair, into an array that is sorted by `finish` when all are there."""
 
-    def __init__(
-        self, values: npt.NDArray[np.float32], todo: BoolArray, ranks_a: IntArray, ranks_b: IntArray
-    ) -> None:
+    def __init__(self, values: npt.NDArray[np.float32], todo: BoolArray, ranks_a: IntArray, ranks_b: IntArray) -> None:
         self._values = values
         self._filled = np.zeros(todo.shape, dtype=np.int64)
         for a, b in np.argwhere(todo):

@@ -99,9 +99,7 @@ class Evaluation:
         self._pieces: dict[_Key, list[_Piece]] = {}
         self._bytes: dict[_Key, int] = {}
 
-    def _take(
-        self, details: Details, a: Mapping[int, Basis], b: Mapping[int, Basis]
-    ) -> Iterator[TakesCorrelations]:
+    def _take(self, details: Details, a: Mapping[int, Basis], b: Mapping[int, Basis]) -> Iterator[TakesCorrelations]:
         if "correlations" in details:
             ranks = self._a.ranks("kept"), self._b.ranks("kept")
             yield Correlations(details["correlations"], self._todo, *ranks)
@@ -296,9 +294,7 @@ def _across(totals: Totals) -> Totals:
     return Totals(*(getattr(totals, name)[np.newaxis, :] for name in totals.__slots__))
 
 
-def _spans(
-    counts_a: IntArray, counts_b: IntArray, degrees: Sequence[tuple[int, int, int, int]]
-) -> BoolArray:
+def _spans(counts_a: IntArray, counts_b: IntArray, degrees: Sequence[tuple[int, int, int, int]]) -> BoolArray:
     """Whether b has as many directions as there are degrees of freedom, wherever a has any, (a, b)."""
     found = (counts_a.sum(axis=1) > 0)[:, np.newaxis] & np.ones(len(counts_b), dtype=np.bool_)
     met = np.zeros_like(counts_a)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
     from dask_svcca.kernels.fourier import Grid
 
+
 def mean_over_positions(activations: FloatArray, mask: BoolArray | None = None) -> FloatArray:
     """Each example's mean over its positions.
 

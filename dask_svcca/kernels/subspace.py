@@ -235,8 +235,8 @@ def project(
 WELL_CONDITIONED = 1e-5
 """Share of the largest eigenvalue above which the covariance route leaves scores orthonormal to 1e-9.
 
-The eigenvectors of a scatter of 10,000 samples of 512 neurons are off by some 1e-15 of its largest eigenvalue; whitening
-divides that by the eigenvalue of the direction.
+The eigenvectors of a scatter of 10,000 samples of 512 neurons are off by some 1e-15 of its largest eigenvalue, and
+whitening divides that by the eigenvalue of the direction.
 """
 
 

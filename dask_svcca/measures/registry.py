@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -17,11 +19,11 @@ import xxhash
 from dask_svcca.errors import InvalidMeasureError, MeasureExistsError, MeasureModuleError, UnknownMeasureError
 from dask_svcca.measures import alignment, correlations, references, regression, shape
 from dask_svcca.measures.record import Directions, Family, Measure, Need, Role, Saturates, Sums
-from dask_svcca.measures.versions import version_of
+from dask_svcca.measures.versions import homes, version_of
 from dask_svcca.variables import STORED_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
 _BUILT_IN: Final[dict[str, Measure]] = {
@@ -53,18 +55,36 @@ _WORDS: Final = {
 
 
 class OwnMeasure(Measure):
-    """A measure of the user's own, which goes to workers with its functions: these need not know its module."""
+    """A measure of the user's own, which goes to workers with its functions: these need not have their module."""
 
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Whoever pickles a task may pickle functions by the name of their module; cloudpickle takes them as they are.
+        # Whoever pickles a task would take functions by the name of their module, which a worker may not have.
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return _own_measure, (cloudpickle.dumps(values),)
+        with _by_value(sys.modules[home] for home in homes(self) if home in sys.modules):
+            return _own_measure, (cloudpickle.dumps(values),)
 
 
 def _own_measure(values: bytes) -> OwnMeasure:
     return OwnMeasure(**cloudpickle.loads(values))
+
+
+_pickling: Final = threading.RLock()
+
+
+@contextlib.contextmanager
+def _by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
+    """Let cloudpickle take all of some modules by value, and leave its settings as they were."""
+    with _pickling:
+        mine = [module for module in modules if module.__name__ not in cloudpickle.list_registry_pickle_by_value()]
+        for module in mine:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            for module in mine:
+                cloudpickle.unregister_pickle_by_value(module)
 
 
 def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
@@ -161,6 +181,8 @@ def register_measure(name: str, *, description: str, replace: bool = False, **op
 
     Notes
     -----
+    Workers need not have the module of its functions, which go to them by value; what these import must be there.
+
     A comparison stores a digest of what a measure computes, and refuses to go on with another formula. It covers the
     functions, what they use of their own module, and the options; see `dask_svcca.measures.versions`.
 
@@ -198,7 +220,7 @@ def load_measures(module: str) -> tuple[str, ...]:
     ----------
     module : str
         Dotted name of a module that can be imported, or path of a file that ends in ``.py``. Workers need not have
-        it: its functions go to them by value. What it imports must be there.
+        it, see `register_measure`.
 
     Returns
     -------
@@ -239,7 +261,6 @@ def load_measures(module: str) -> tuple[str, ...]:
             f"cannot load measures from {module!r}: it registers none. Decorate a function with "
             f"@dask_svcca.register_measure(name, description=...)"
         )
-    cloudpickle.register_pickle_by_value(loaded)
     return found
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 NOT_COMPUTED: Final = frozenset({"name", "description", "invariances", "reference", "companions", "version"})
 """What describes a measure and has no part in its values."""
 
+_FUNCTIONS: Final = frozenset({"sums", "value", "own"})
+
 _LOOK_UPS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
 _ATOMS: Final = (int, float, complex, str, bytes, slice, range)
@@ -84,8 +86,20 @@ def version_of(measure: Measure) -> str:
         for field in fields(measure)
         if field.name not in NOT_COMPUTED and getattr(measure, field.name) != field.default
     }
-    homes = frozenset(_home(value) for value in chosen.values() if callable(value))
-    return _digest(_Reader(homes).read(chosen))
+    return _digest(_Reader(homes(measure)).read(chosen))
+
+
+def homes(measure: Measure) -> frozenset[str]:
+    """Names of the modules that a measure's own functions are from; the usual ones of this package left out.
+
+    Examples
+    --------
+    >>> from dask_svcca.measures.record import Measure
+    >>> homes(Measure("mine", "...", np.linalg.norm))
+    frozenset({'numpy.linalg'})
+    """
+    given = {field.default: getattr(measure, field.name) for field in fields(measure) if field.name in _FUNCTIONS}
+    return frozenset(_home(function) for usual, function in given.items() if function is not usual)
 
 
 def _digest(value: object) -> str:
@@ -264,6 +278,9 @@ def _definitions(source: str) -> tuple[dict[tuple[str, int], list[_Definition]],
 
 def _plain(tree: object) -> object:
     """A syntax tree in nested tuples, alike in all versions of Python, without what computes nothing."""
+    if isinstance(tree, ast.JoinedStr):
+        # Python 3.12 has empty strings among the parts.
+        tree = [part for part in tree.values if not (isinstance(part, ast.Constant) and part.value == "")]
     if isinstance(tree, list):
         return tuple(
             _plain(each) for each in tree if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))

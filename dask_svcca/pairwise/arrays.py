@@ -10,18 +10,18 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from dask_svcca.dims import DEFAULT_DIMS
 from dask_svcca.errors import IncompatibleError, InvalidActivationsError, MismatchedExamplesError
 from dask_svcca.kernels.directions import relative_precision
 from dask_svcca.readings import Fourier, Meeting, choose_reading, meet
-from dask_svcca.dims import DEFAULT_DIMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from dask_svcca.readings import Reading
     from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.readings import Reading
 
 Array: TypeAlias = Any
 """NumPy or Dask array, xarray.DataArray, or what NumPy makes an array of."""

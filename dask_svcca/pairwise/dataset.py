@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.kernels._types import FloatArray, InexactArray
-    from dask_svcca.pairwise.layout import Filters
     from dask_svcca.pairwise.arrays import InputArray
     from dask_svcca.pairwise.components import Components
+    from dask_svcca.pairwise.layout import Filters
 
 
 def as_dataset(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dask_svcca.pairwise.arrays import Array
-    from dask_svcca.plan.parameters import Convolutional, Match, Sequential
+    from dask_svcca.plan.parameters import Match
+    from dask_svcca.readings.choose import Convolutional, Sequential
 
 
 def cca(
@@ -67,6 +68,7 @@ def cca(
         ``explained_variance_x``, ``explained_variance_y`` (component)
             Share of the variance of all neurons that a direction explains, in [0, 1].
         ``mean_x``, ``mean_y`` (neuron_x or neuron_y)
+            Of each neuron over the samples.
         ``mean_correlation``, ``rank_x``, ``rank_y``
             The mean over the smaller rank: correlations that are missing count as zero. Where frequencies were
             cropped, that is the rank at those compared.
@@ -198,7 +200,10 @@ def pca(
             Uncorrelated; each has its ``variance``.
         ``coefficients`` (neuron, component)
             Orthonormal; ``direction = (array - mean) @ coefficients``.
-        ``mean`` (neuron), ``rank``
+        ``mean`` (neuron)
+            Of each neuron over the samples.
+        ``rank``
+            Number of directions.
 
     Raises
     ------

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.pairwise.layout import Layout
     from dask_svcca.pairwise.arrays import InputArray
+    from dask_svcca.pairwise.layout import Layout
 
 FAN_IN = 4
 """Factors merged in one task."""

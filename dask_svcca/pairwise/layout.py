@@ -262,7 +262,9 @@ class Filters:
             part = frequency_of(samples, self.reading, member)
             part = part - self.mean if member.frequency == 0 else part
             directions[:, places] = _expand(part @ coefficients, kind)[:, chosen]
-        shape = (len(activations), *self.reading.sizes) if self.reading.positions_as == "samples" else (len(activations),)
+        shape = (
+            (len(activations), *self.reading.sizes) if self.reading.positions_as == "samples" else (len(activations),)
+        )
         return directions.reshape(*shape, len(self.order))
 
     def coefficients(self) -> InexactArray:

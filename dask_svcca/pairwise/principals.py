@@ -10,16 +10,16 @@ import numpy as np
 
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.kernels.directions import principal_directions
-from dask_svcca.pairwise.layout import lay_out
 from dask_svcca.pairwise.arrays import as_input, check_examples, match_readings
 from dask_svcca.pairwise.factors import factor_of_examples
+from dask_svcca.pairwise.layout import lay_out
 from dask_svcca.readings import Meeting
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
     from dask_svcca.kernels.directions import Principal
-    from dask_svcca.pairwise.layout import Layout, Member
     from dask_svcca.pairwise.arrays import Array, InputArray
+    from dask_svcca.pairwise.layout import Layout, Member
     from dask_svcca.plan.parameters import Parameters
 
 GREATEST = 1e140

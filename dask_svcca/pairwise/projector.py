@@ -16,7 +16,8 @@ from dask_svcca.plan.parameters import Parameters
 
 if TYPE_CHECKING:
     from dask_svcca.pairwise.arrays import Array
-    from dask_svcca.plan.parameters import Convolutional, Match, Sequential
+    from dask_svcca.plan.parameters import Match
+    from dask_svcca.readings.choose import Convolutional, Sequential
 
 Method: TypeAlias = Literal["cca", "pls", "pca"]
 
@@ -59,6 +60,7 @@ def projection(
         ``coefficients`` (neuron, component), ``reconstruction`` (component, neuron_out)
             The projector as two factors, through k neurons: what to compute with.
         ``mean`` (neuron)
+            Of each neuron of x over the samples.
         ``explained_variance``
             Share of the variance of x that is kept.
 

@@ -214,8 +214,7 @@ def make_plan(
     changed = _changed(state, rows)
     for row in changed:
         status[row, :] = status[:, row] = PairStatus.MISSING
-    places = np.array([present.get(label, -1) for label in order], dtype=np.int64)
-    asked = (places >= 0)[:, np.newaxis] & (places >= 0) & selected[np.ix_(places, places)]
+    asked = _asked(selected, [present.get(label, -1) for label in order])
     # Not by isin, which takes seconds for the pairs of ten thousand representations.
     missing = asked & ((status == PairStatus.MISSING) | (status == PairStatus.PARTIAL))
     layers = [
@@ -223,7 +222,7 @@ def make_plan(
         for item, reading in zip(items, readings, strict=True)
     ]
     there = [layer for layer in layers if layer is not None]
-    chunk_samples = _chunk_samples(state, index, there, parameters)
+    chunk_samples = _chunk_samples(index, there, parameters)
     wanted, subspaces = _wanted(rows, readings, missing, index, parameters, loadings=needs_loadings(measures))
     packs = plan_subspaces(
         list(wanted.values()),
@@ -256,8 +255,8 @@ def make_plan(
         measures=measures,
         details=details,
         settled=settled,
-        pairs=int(np.count_nonzero(np.triu(asked))),
-        pairs_done=int(np.count_nonzero(np.triu(asked & ~missing))),
+        pairs=_count_once(asked),
+        pairs_done=_count_once(asked) - _count_once(missing),
         packs=packs,
         groups=groups,
         tiles=tiles,
@@ -268,6 +267,20 @@ def make_plan(
         subspace_bytes=max((pack.memory for pack in packs), default=0),
         tile_bytes=max((task.memory.peak for task in tiles), default=0),
     )
+
+
+def _asked(selected: BoolArray, places: Sequence[int]) -> BoolArray:
+    """Pairs asked for, in the order of the comparison; none with a representation that has left the zoo."""
+    if list(places) == list(range(len(selected))):
+        return selected
+    index = np.array(places, dtype=np.int64)
+    there = index >= 0
+    return np.asarray(there[:, np.newaxis] & there & selected[np.ix_(index, index)])
+
+
+def _count_once(pairs: BoolArray) -> int:
+    """Pairs, each once: those above the diagonal and on it, row by row, so that no matrix is copied."""
+    return sum(int(np.count_nonzero(row[number:])) for number, row in enumerate(pairs))
 
 
 def _measures(parameters: Parameters, state: ComparisonState | None) -> tuple[Measure, ...]:
@@ -329,9 +342,7 @@ def _changed(state: ComparisonState | None, rows: Sequence[Row]) -> tuple[int, .
     )
 
 
-def _chunk_samples(
-    state: ComparisonState | None, index: SubspaceIndex | None, layers: Sequence[Layer], parameters: Parameters
-) -> int:
+def _chunk_samples(index: SubspaceIndex | None, layers: Sequence[Layer], parameters: Parameters) -> int:
     if index is not None:
         return index.chunk_samples
     return choose_chunk_samples(*score_itemsize(layers, parameters.precision))
@@ -351,13 +362,14 @@ def _wanted(
     folds: dict[int, tuple[Grid, ...]] = {}
     if parameters.match == "fold":
         folds = needed_folds(grids, lambda a, b: missing[np.ix_(a, b)])
-    needed = missing.any(axis=1)
+    # A run that was stopped may have written one of two mirror images.
+    needed: BoolArray = np.asarray(missing.any(axis=1) | missing.any(axis=0))
     wanted: dict[str, Wanted] = {}
     subspaces: list[dict[Grid, str]] = []
     for number, (row, reading) in enumerate(zip(rows, readings, strict=True)):
         keys: dict[Grid, str] = {}
         if row.representation is not None and reading is not None and needed[number]:
-            own = [((), reading)]
+            own: list[tuple[Grid, Reading]] = [((), reading)]
             if isinstance(reading, Fourier):
                 own += [(grid, reading.folded(grid)) for grid in folds.get(number, ())]
             for grid, one in own:
@@ -408,7 +420,7 @@ def _tiles(
             selected=np.packbits(
                 missing[starts[row] : starts[row] + side, starts[column] : starts[column] + side]
             ).tobytes(),
-            details=options.details,
+            details=dict(options.details),
             memory=tile_memory(panels[row], panels[column], min(side, len(layers)), options, budget.available),
         )
         for row, column in places

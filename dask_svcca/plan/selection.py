@@ -26,8 +26,9 @@ def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> BoolMatrix:
     pairs : str, or boolean matrix
         ``all``; ``same-layer`` (equal names of layers); ``same-checkpoint`` (of the same model);
         ``within-model``; ``final`` (each against the last checkpoint of its model);
-        ``between A B`` (model A against model B; names with spaces in quotes, as in a shell); or a boolean (representation, representation) array in the order
-        of the frame, or a DataArray labelled by ``representation_a`` and ``representation_b``.
+        ``between A B`` (model A against model B; names with spaces in quotes, as in a shell); or a boolean
+        (representation, representation) array in the order of the frame, or a DataArray labelled by
+        ``representation_a`` and ``representation_b``.
     representations : pandas.DataFrame
         As `Zoo.representations`: one row each.
 

@@ -178,9 +178,7 @@ def choose_parts(nbytes: int, total: int, workers: int) -> int:
     return max(1, min(PARTS_PER_WORKER * workers, nbytes // SPLIT_BYTES))
 
 
-def _packs(
-    tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budget: Budget
-) -> tuple[PackTask, ...]:
+def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budget: Budget) -> tuple[PackTask, ...]:
     """Subspaces as they are made: a task costs the scheduler about what a subspace of a small layer takes."""
     most = max(1, len(tasks) // (BATCHES_PER_WORKER * budget.workers))
     packs: list[tuple[list[SubspaceTask], int]] = []
@@ -202,7 +200,9 @@ def _fits(members: list[SubspaceTask], budget: Budget) -> bool:
 
 
 def _name(members: Sequence[SubspaceTask]) -> str:
-    """Name of a pack: the same members make the same one, whenever a run comes to it."""
-    return xxhash.xxh3_64_hexdigest("\n".join(member.key for member in members).encode())
+    """Name of a pack: the same members make the same one, whenever a run comes to it.
 
-
+    With loadings it is another: while it is made, and if it cannot be, the one without them goes on to serve.
+    """
+    known = [member.key if member.with_loadings else f"{member.key} without loadings" for member in members]
+    return xxhash.xxh3_64_hexdigest("\n".join(known).encode())

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from dask_svcca.plan.details import pair_bytes
 from dask_svcca.plan.memory import (
     NARROW,
@@ -345,5 +343,3 @@ def score_itemsize(layers: Sequence[Layer], precision: str) -> tuple[int, int]:
     """Directions and bytes of a number of the layer whose scores are widest."""
     sizes = [(layer.directions, score_dtype(precision, is_complex=bool(layer.grid)).itemsize) for layer in layers]
     return max(sizes, key=math.prod)
-
-

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dask_svcca.capture import onnx
-from dask_svcca.run.graphs import current_client, run_graph
 from dask_svcca.errors import CaptureError, DaskSvccaError, MissingPackageError
+from dask_svcca.run.graphs import current_client, run_graph
+from dask_svcca.stores._io import absolute
 from dask_svcca.stores.zoo import create_zoo
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def capture_onnx(
     """
     files = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     checkpoints = name_files(files, model=model, checkpoint=checkpoint, step=step, pattern=pattern)
-    inputs_path, place = str(Path(inputs).absolute()), _absolute(zoo)
+    inputs_path, place = str(Path(inputs).absolute()), absolute(zoo)
     _prepare_zoo(place, inputs_path, checkpoints, client)
     captures = {
         f"{item.model}/{item.checkpoint}": functools.partial(
@@ -233,13 +234,6 @@ def capture_each(
         elif report is not None:
             outcome.reports[label] = report
     return outcome
-
-
-def _absolute(store: StoreLike) -> StoreLike:
-    """A store's place for a worker, which may have another working directory; URLs and stores stay as they are."""
-    if isinstance(store, str | os.PathLike) and "://" not in os.fspath(store):
-        return str(Path(store).absolute())
-    return store
 
 
 def _prepare_zoo(

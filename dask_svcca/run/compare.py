@@ -92,16 +92,16 @@ def compare(
     precision : {"float32", "float64"}
         Of scores and their products. Correlations are right to about 1e-7 and 1e-12.
     keep : {"correlations", "frequencies"} or sequence of these
-        What to store of every pair beside its measures, or beside what is stored already. ``correlations``: all canonical correlations of the kept
-        directions, (representation_a, representation_b, component). ``frequencies``: of convolutional layers under
-        ``dft``, their mean at each spatial frequency, ``svcca_by_frequency`` (representation_a, representation_b,
-        frequency_y, frequency_x).
+        What to store of every pair beside its measures, or beside what is stored already. ``correlations``: all
+        canonical correlations of the kept directions, (representation_a, representation_b, component).
+        ``frequencies``: of convolutional layers under ``dft``, their mean at each spatial frequency,
+        ``svcca_by_frequency`` (representation_a, representation_b, frequency_y, frequency_x).
     pairs : str, or boolean matrix
         Which pairs: see `dask_svcca.plan.selection.select_pairs`.
     subspaces : path, zarr store, or URL, optional
         Where the directions of all representations are kept, once made: a store that comparisons of one zoo share, if
-        they read layers alike and in the same precision. By default inside the comparison. With the subspaces there, no
-        activations are read, except by ``pwcca`` of layers with more neurons than samples.
+        they read layers alike and in the same precision. By default inside the comparison. Once they are there, no
+        activations are read, but for ``pwcca`` of layers with more neurons than samples.
     client : distributed.Client, optional
         Default: as any Dask collection, the current client, else Dask's local scheduler.
 

@@ -31,9 +31,7 @@ class Executor(Protocol):
     def budget(self) -> Budget:
         """How many tasks it runs at a time, and what memory a process of its has."""
 
-    def run(
-        self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]
-    ) -> None:
+    def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
         """Run all tasks.
 
         Parameters
@@ -73,9 +71,7 @@ class DaskExecutor:
         memory = USABLE_SHARE * min(limits) if limits else machine.available_memory() * LOCAL_SHARE / len(workers)
         return Budget(sum(worker["nthreads"] for worker in workers), int(memory))
 
-    def run(
-        self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]
-    ) -> None:
+    def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
         """Run all tasks."""
         names = {key: f"{key}-{self._run}" for key in nodes}
         keys = {name: key for key, name in names.items()}

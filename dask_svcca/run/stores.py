@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +12,10 @@ from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.stores import _io
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
+from dask_svcca.variables import REPRESENTATION_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -25,7 +24,29 @@ if TYPE_CHECKING:
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.comparison import ComparisonState
     from dask_svcca.stores.subspaces import SubspaceIndex
-    from dask_svcca.stores.zoo import Zoo
+    from dask_svcca.stores.zoo import Representation, Zoo
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else float(value)
+
+
+def _of(get: Callable[[Representation], object]) -> Callable[[Row], object]:
+    """What the zoo says of a row; None where it has left the zoo."""
+    return lambda row: None if row.representation is None else get(row.representation)
+
+
+_NAMES: dict[str, Callable[[Row], object]] = {
+    "representation": lambda row: row.label,
+    "model": _of(lambda item: item.name.model),
+    "checkpoint": _of(lambda item: item.name.checkpoint),
+    "layer": _of(lambda item: item.name.layer),
+    "step": _of(lambda item: _number(item.step)),
+    "depth": _of(lambda item: _number(item.depth)),
+    "digest": _of(lambda item: item.digest),
+    "subspace": lambda row: row.key or None,
+}
+"""What is known of a representation before its subspace is; all else becomes known with it, see `describe`."""
 
 
 @dataclass
@@ -67,7 +88,7 @@ class Stores:
         state = None if comparison is None else comparison.read_state()
         if state is not None:
             state.check(parameters.fixed, parameters.records, zoo.examples_digest, zoo.n_examples)
-        place = absolute(subspaces)
+        place = None if subspaces is None else _io.absolute(subspaces)
         if place is None and state is not None and state.subspaces:
             place = state.subspaces
         opened = _open_subspaces(comparison, place, mode)
@@ -100,9 +121,7 @@ class Stores:
                 self.subspaces = SubspaceStore.create_inside(self.comparison.root, identity, plan.chunk_samples)
             else:
                 self.subspaces = SubspaceStore.create(self.place, identity, plan.chunk_samples)
-        asked = tuple(
-            dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures))
-        )
+        asked = tuple(dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures)))
         self.comparison.add_results(plan.measures, asked, plan.details, plan.settled)
         self._register(self.comparison, plan)
         return self.comparison, self.subspaces
@@ -114,24 +133,20 @@ class Stores:
         known = 0 if self.state is None else len(self.state.labels)
         if plan.changed or known < len(plan.rows):
             comparison.resize(len(plan.rows))
-            rows = plan.rows
-            names = {
-                "representation": lambda row: row.label,
-                "model": lambda row: row.representation.name.model,
-                "checkpoint": lambda row: row.representation.name.checkpoint,
-                "layer": lambda row: row.representation.name.layer,
-                "step": lambda row: _number(row.representation.step),
-                "depth": lambda row: _number(row.representation.depth),
-                "digest": lambda row: row.representation.digest,
-                "subspace": lambda row: row.key,
-            }
-            describe(comparison, rows, self.read_index(), {}, self.parameters.variance)
-            comparison.write_columns(
-                {
-                    name: _column(comparison, name, [None if row.representation is None else get(row) for row in rows])
-                    for name, get in names.items()
-                }
-            )
+            forgotten = {*plan.changed, *range(known, len(plan.rows))}
+            columns = {}
+            for variable in REPRESENTATION_VARIABLES:
+                name = variable.name
+                get = _NAMES.get(name)
+                columns[name] = _column(
+                    comparison,
+                    name,
+                    [
+                        (variable.fill if number in forgotten else None) if get is None else get(row)
+                        for number, row in enumerate(plan.rows)
+                    ],
+                )
+            comparison.write_columns(columns)
         comparison.consolidate()
 
 
@@ -161,30 +176,34 @@ def describe(
     numbers : dict of str to (int, int)
         Samples, translations of a convolutional layer included, and kept directions, by label.
     """
+    # A fold that could not be made has another key than the representation's own subspace.
+    unmade = {key.split(" ", maxsplit=1)[0]: problem for key, problem in met.items()}
     columns: dict[str, list[Any]] = {name: [] for name in ("neurons", "samples", "rank", "variance_kept", "problem")}
-    problems, numbers = {}, {}
+    numbers = {}
     for row in rows:
-        record = None if index is None else index.records.get(row.key)
-        problem = "" if not row.key else met.get(row.key, "" if record is None else record.entry.problem)
-        if problem:
-            problems[row.label] = problem = f"{row.label!r} {problem}"
-        neurons = samples = rank = -1
-        share = np.nan
-        if index is not None and record is not None and not record.entry.problem:
-            entry, spectrum = record.entry, index.spectrum(record)
-            kept = leading_directions(spectrum, entry.multiplicity, variance)
-            rank = int(entry.multiplicity[kept].sum())
-            share = float((spectrum * entry.multiplicity)[kept].sum() / entry.total)
-            neurons, samples = entry.neurons, entry.samples
-            numbers[row.label] = samples * math.prod(entry.grid), rank
-        # What is known of one that has left the zoo stays as it is.
-        found = (neurons, samples, rank, share, problem) if row.key else (None,) * 5
-        for values, value in zip(columns.values(), found, strict=True):
+        record = None if index is None or not row.key else index.records.get(row.key)
+        problem = None if row.representation is None else unmade.get(row.representation.digest)
+        problem = met.get(row.key, problem)
+        # What is known of one that has left the zoo, or whose subspace is elsewhere, stays as it is.
+        found: tuple[Any, ...] = (None,) * 4
+        if index is not None and record is not None:
+            entry, found = record.entry, (-1, -1, -1, np.nan)
+            problem = problem or entry.problem
+            if not entry.problem:
+                spectrum = index.spectrum(record)
+                kept = leading_directions(spectrum, entry.multiplicity, variance)
+                rank = int(entry.multiplicity[kept].sum())
+                share = float((spectrum * entry.multiplicity)[kept].sum() / entry.total)
+                found = entry.neurons, entry.samples, rank, share
+                numbers[row.label] = entry.samples * math.prod(entry.grid), rank
+        for values, value in zip(columns.values(), (*found, problem and f"{row.label!r} {problem}"), strict=True):
             values.append(value)
-    comparison.resize_components(max((rank for _, rank in numbers.values()), default=0))
-    comparison.write_columns({name: _column(comparison, name, values) for name, values in columns.items()})
+    arrays = {name: _column(comparison, name, values) for name, values in columns.items()}
+    comparison.resize_components(max(arrays["rank"], default=0))
+    comparison.write_columns(arrays)
     comparison.consolidate()
-    return problems, numbers
+    told = {row.label: str(problem) for row, problem in zip(rows, arrays["problem"], strict=True) if row.key}
+    return {label: problem for label, problem in told.items() if problem}, numbers
 
 
 def _column(comparison: ComparisonStore, name: str, values: Sequence[Any]) -> npt.NDArray[Any]:
@@ -194,13 +213,7 @@ def _column(comparison: ComparisonStore, name: str, values: Sequence[Any]) -> np
     return np.array(found, dtype=object) if any(isinstance(value, str) for value in found) else np.array(found)
 
 
-def _number(value: float | None) -> float:
-    return np.nan if value is None else float(value)
-
-
-def _open_subspaces(
-    comparison: ComparisonStore | None, place: StoreLike | None, mode: str
-) -> SubspaceStore | None:
+def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None, mode: str) -> SubspaceStore | None:
     if place is not None:
         return SubspaceStore.open(place, mode=mode) if _io.is_group(place) else None
     if comparison is None or INSIDE not in comparison.root:
@@ -218,16 +231,3 @@ def _identity(zoo: Zoo, parameters: Parameters) -> dict[str, Any]:
         **parameters.reading.to_dict(),
         "mask_digest": None if mask is None else zoo.coordinate_digest(mask),
     }
-
-
-def absolute(store: StoreLike | None) -> StoreLike | None:
-    """A path as one that holds for a worker with another working directory; URLs and stores as they are.
-
-    Examples
-    --------
-    >>> absolute("s3://bucket/subspaces.zarr"), absolute("/data/subspaces.zarr")
-    ('s3://bucket/subspaces.zarr', '/data/subspaces.zarr')
-    """
-    if isinstance(store, str | os.PathLike) and "://" not in str(store):
-        return str(Path(store).absolute())
-    return store

@@ -42,11 +42,24 @@ _ABSENT = (
 """What zarr raises where there is no group."""
 
 
+def absolute(store: StoreLike) -> StoreLike:
+    """A store's place for a worker, which may have another working directory; URLs and stores stay as they are.
+
+    Examples
+    --------
+    >>> absolute("s3://bucket/zoo.zarr"), absolute("/data/zoo.zarr")
+    ('s3://bucket/zoo.zarr', '/data/zoo.zarr')
+    """
+    if isinstance(store, str | os.PathLike) and "://" not in str(store):
+        return str(Path(store).absolute())
+    return store
+
+
 def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
     """Create a group with attributes at the root of an empty store."""
     try:
         with _accessing(store):
-            return zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
+            return zarr.create_group(absolute(store), attributes=dict(attributes), zarr_format=3)
     except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
         raise StoreFormatError(
             f"there is something at {describe(store)!r} already, and it is not ours; choose another place"
@@ -69,13 +82,15 @@ def is_group(store: StoreLike) -> bool:
 
 
 def read_kind(store: StoreLike) -> str:
-    """Which of our stores one is: ``zoo`` or ``comparison``."""
+    """Which of our stores one is: ``zoo``, ``comparison`` or ``subspaces``."""
     if not is_group(store):
         raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}. Is the path right?")
     found = _open_group(store, mode="r").attrs.get("format")
     kind = str(found).removeprefix("dask-svcca-")
-    if kind not in {"zoo", "comparison"}:
-        raise StoreFormatError(f"{describe(store)!r} is neither a zoo nor a comparison: its format is {found!r}")
+    if kind not in {"zoo", "comparison", "subspaces"}:
+        raise StoreFormatError(
+            f"{describe(store)!r} holds neither a zoo nor a comparison nor subspaces: its format is {found!r}"
+        )
     return kind
 
 
@@ -87,7 +102,7 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
     store : path, zarr store, or URL
     mode : {"r", "r+"}
     kind : str
-        Which of our stores it is to be: ``zoo``, for example.
+        Which of our stores it is to be: ``zoo``, ``comparison`` or ``subspaces``.
     version : int
         The version of its format that is read, and no other.
 
@@ -98,27 +113,28 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
     StoreAccessError
         Where it cannot be read.
     """
+    noun = "store of subspaces" if kind == "subspaces" else kind
     try:
         root = _open_group(store, mode=mode)
     except _ABSENT:
         raise StoreFormatError(
-            f"no {kind} at {describe(store)!r}: there is no zarr v3 group. Is the path right, and was the {kind} "
+            f"no {noun} at {describe(store)!r}: there is no zarr v3 group. Is the path right, and was the {noun} "
             f"created?"
         ) from None
     found = root.attrs.get("format")
     if found != f"dask-svcca-{kind}":
         what = f"it says format {found!r}" if found else "it has no 'format' attribute"
-        raise StoreFormatError(f"{describe(store)!r} is not a {kind} of dask-svcca: {what}")
+        raise StoreFormatError(f"{describe(store)!r} is not a {noun} of dask-svcca: {what}")
     number = root.attrs.get("format_version")
     if not isinstance(number, int) or number > version:
         raise StoreFormatError(
-            f"the {kind} at {describe(store)!r} has format version {number!r}; this dask-svcca reads up to {version}. "
+            f"the {noun} at {describe(store)!r} has format version {number!r}; this dask-svcca reads up to {version}. "
             f"Upgrade dask-svcca"
         )
     if number < version:
         raise StoreFormatError(
-            f"the {kind} at {describe(store)!r} has format version {number}, which an older dask-svcca wrote, and this "
-            f"one reads version {version} only. Make the {kind} anew with this version, or use the older dask-svcca"
+            f"the {noun} at {describe(store)!r} has format version {number}, which an older dask-svcca wrote, and this "
+            f"one reads version {version} only. Make the {noun} anew with this version, or use the older dask-svcca"
         )
     return root
 
@@ -130,7 +146,12 @@ def _open_group(store: StoreLike, *, mode: str) -> zarr.Group:
             # zarr may take a folder that must not be entered for one that is not there.
             (folder / "zarr.json").stat()
         # What was consolidated may be older than what is there.
-        return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
+        return zarr.open_group(
+            absolute(store),
+            mode=mode,  # type: ignore[arg-type]
+            zarr_format=3,
+            use_consolidated=False,
+        )
 
 
 def _local_folder(store: StoreLike) -> Path | None:
@@ -269,7 +290,7 @@ def _read_into(descriptor: int, views: list[memoryview], offset: int, file: str)
     while views:
         count = _read_some(descriptor, views, offset)
         if count == 0:
-            raise OSError(f"{file!r} has {offset} bytes where {wanted} were expected")
+            raise OSError(f"{file!r} is shorter than the {wanted} bytes that were expected")
         offset += count
         while views and count >= views[0].nbytes:
             count -= views.pop(0).nbytes

@@ -397,7 +397,13 @@ def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
 
 
 def _create_pairs(
-    root: zarr.Group, variable: Variable, sizes: tuple[int, ...], attributes: Mapping[str, Any], *, count: int, tile: int
+    root: zarr.Group,
+    variable: Variable,
+    sizes: tuple[int, ...],
+    attributes: Mapping[str, Any],
+    *,
+    count: int,
+    tile: int,
 ) -> None:
     """Create an array along pairs; one that an earlier attempt left without a name in the attributes is replaced."""
     root.create_array(

@@ -76,25 +76,11 @@ def perform_part(context: Context, task: PartTask, *needed: Found) -> Found | li
     *needed : Found
         What the steps before found; see `dask_svcca.plan.graph`.
     """
-    match task.step:
-        case "moments":
-            return _moments(context, task)
-        case "merge":
-            return _merged(needed)
-        case "basis":
-            return _basis(context, task, needed[0])
-        case "scores":
-            return _scores(context, task, needed[0], {})
-        case "corrections":
-            return _corrections(needed)
-        case "correct":
-            return _corrected(context, task, *needed)
-        case "finish":
-            return _finish(context, task, needed)
-    raise ValueError(f"{task.step!r} is not a step of a representation that is read in parts")
+    found: Found | list[SubspaceReport] = STEPS[task.step](context, task, needed)
+    return found
 
 
-def _moments(context: Context, task: PartTask) -> Found:
+def _moments(context: Context, task: PartTask, _: Sequence[Found]) -> Found:
     """Moments of one part of the samples; none where an earlier run found the basis already."""
 
     def moments(samples: Samples) -> Any:
@@ -105,15 +91,16 @@ def _moments(context: Context, task: PartTask) -> Found:
     return _attempt(context, task, [], moments)
 
 
-def _merged(found: Sequence[Found]) -> Found:
+def _merged(_context: Context, _task: PartTask, found: Sequence[Found]) -> Found:
     """Moments of several parts together."""
     values = [part.value for part in found]
     # Under an earlier basis, or after a failure, there are none.
     return _together(found, None if any(value is None for value in values) else reduce(merge, values))
 
 
-def _basis(context: Context, task: PartTask, merged: Found) -> Found:
+def _basis(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
     """Principal directions, (mean, basis); in the store before anything is projected on them."""
+    (merged,) = needed
 
     def basis(samples: Samples) -> tuple[InexactArray, Eigenbasis]:
         draft = _draft(context, task)
@@ -144,12 +131,13 @@ def _read_basis(draft: Pack) -> tuple[InexactArray, Eigenbasis]:
     return draft.mean(record), basis
 
 
-def _scores(context: Context, task: PartTask, basis: Found, correction: Mapping[int, InexactArray]) -> Found:
+def _scores(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
     """Scores of one part, written; their Gram matrices, where they may need to be put right."""
-    return _attempt(context, task, [basis], lambda samples: _project(context, task, samples, basis, correction))
+    (basis,) = needed
+    return _attempt(context, task, needed, lambda samples: _project(context, task, samples, basis, {}))
 
 
-def _corrections(scores: Sequence[Found]) -> Found:
+def _corrections(_context: Context, _task: PartTask, scores: Sequence[Found]) -> Found:
     """What puts scores right that are not orthonormal, by the first direction of the block; none where all are."""
     found = _together(scores, None)
     if found.problem:
@@ -165,11 +153,12 @@ def _corrections(scores: Sequence[Found]) -> Found:
     return _together(scores, wrong)
 
 
-def _corrected(context: Context, task: PartTask, basis: Found, correction: Found) -> Found:
+def _corrected(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
     """Scores of one part once more, where they have to be put right: from the activations, so as to be repeatable."""
+    basis, correction = needed
     if not correction.value:
         return Found(problem=correction.problem, lasting=correction.lasting)
-    return _scores(context, task, basis, correction.value)
+    return _attempt(context, task, needed, lambda samples: _project(context, task, samples, basis, correction.value))
 
 
 def _finish(context: Context, task: PartTask, needed: Sequence[Found]) -> list[SubspaceReport]:
@@ -192,6 +181,17 @@ def _finish(context: Context, task: PartTask, needed: Sequence[Found]) -> list[S
         )
         failed.finish([SubspaceEntry(member.key, found.problem)])
     return [SubspaceReport(member.label, member.key, found.problem, found.read, dict(found.seconds))]
+
+
+STEPS: dict[str, Callable[[Context, PartTask, Sequence[Found]], Any]] = {
+    "moments": _moments,
+    "merge": _merged,
+    "basis": _basis,
+    "scores": _scores,
+    "corrections": _corrections,
+    "correct": _corrected,
+    "finish": _finish,
+}
 
 
 def _project(

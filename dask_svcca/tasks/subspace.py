@@ -352,9 +352,7 @@ def _loadings(
     return loadings
 
 
-def _sample_gram(
-    context: Context, samples: Samples, mean: InexactArray, count: int, budget: int
-) -> FloatArray:
+def _sample_gram(context: Context, samples: Samples, mean: InexactArray, count: int, budget: int) -> FloatArray:
     """Inner products of all centred samples: some held, all later ones streamed past them."""
     gram = np.zeros((count, count))
     first = 0

@@ -104,7 +104,9 @@ class _Tile:
         """What becomes of the wanted pairs, of a with b and of b with a; and the values of those done, both (a, b)."""
         entries_a, entries_b = self._entries
         there = np.outer([e is not None for e in entries_a], [e is not None for e in entries_b])
-        sound = np.outer(*([e is not None and not e.problem for e in entries] for entries in self._entries))
+        sound = np.outer(
+            [e is not None and not e.problem for e in entries_a], [e is not None and not e.problem for e in entries_b]
+        )
         # On the diagonal each pair once; the other triangle is its mirror image.
         todo = np.triu(wanted) if self.diagonal else wanted
         status = np.where(todo & there & ~sound, PairStatus.FAILED, PairStatus.MISSING).astype(np.uint8)
@@ -211,10 +213,13 @@ class _Tile:
 
 
 def _entry(context: Context, place: SubspacePlace) -> SubspaceEntry | None:
-    """What is known of a subspace; None where it was not made."""
+    """What is known of a subspace; None where it was not made, or not with the loadings that a measure needs."""
     pack = context.worker.pack(place.pack)
     entry = None if pack is None else pack.records[place.position].entry
-    return entry if entry is not None and entry.key else None
+    if entry is None or not entry.key:
+        return None
+    lacking = needs_loadings(context.job.measures) and not entry.problem and not entry.with_loadings
+    return None if lacking else entry
 
 
 def _kind(entry: SubspaceEntry) -> tuple[str, Grid]:

@@ -29,12 +29,12 @@ import pandas as pd
 import psutil
 import pytest
 import threadpoolctl
+from dask_svcca.engine.compare import build_graph, run_comparison
 from rich.console import Console
 from rich.table import Table
 
 from dask_svcca import create_zoo, open_comparison, open_zoo
 from dask_svcca.cluster import connect
-from dask_svcca.engine.compare import build_graph, run_comparison
 from dask_svcca.plan.comparison import choose_rows, choose_tile, make_plan
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.plan.selection import select_pairs

@@ -22,8 +22,8 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 import dask_svcca
-from dask_svcca.run.compare import run_comparison
 from dask_svcca.plan.parameters import make_parameters
+from dask_svcca.run.compare import run_comparison
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -92,7 +92,7 @@ def test_compare__records_what_failed_and_says_so(zoo: Path) -> None:
     for _ in range(2):
         result = run("compare zoo.zarr comparison.zarr", status=1)
         assert "2 representations failed:" in result.stderr
-        assert "  'bad/c/nan': 1 of 120 values are NaN or infinite, the first at index (5, 1)" in result.stderr
+        assert "  'bad/c/nan' has 1 of 120 values that are NaN or infinite, the first at index (5, 1)" in result.stderr
     text = run("info comparison.zarr").output
     assert re.search(r"pairs +36 of 55 done; 19 failed", text)
     assert "'bad/c/constant'" in text

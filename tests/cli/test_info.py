@@ -41,7 +41,16 @@ def test_info__of_a_comparison(zoo: Path) -> None:
     assert re.search(r"missing +24: not asked for yet, or interrupted", text)
 
 
+def test_info__of_subspaces(zoo: Path) -> None:
+    run("compare zoo.zarr comparison.zarr --subspaces shared.zarr")
+    text = run("info shared.zarr").output
+    assert re.search(r"made +8 subspaces in \d+ packs?, [\d,.]+ k?B of scores", text)
+    assert re.search(r"^conv +dft$", text, flags=re.MULTILINE)
+    assert re.search(r"subspaces +/.*shared.zarr", run("info comparison.zarr").output)
+    assert "'shared.zarr' is of kind 'subspaces'" in run("info shared.zarr --timing", status=2).stderr
+
+
 def test_info__of_something_else(folder: Path) -> None:
     assert "there is no zarr v3 group at" in run("info nowhere.zarr", status=2).stderr
     zarr.create_group("other.zarr")
-    assert "neither a zoo nor a comparison: its format is None" in run("info other.zarr", status=2).stderr
+    assert "neither a zoo nor a comparison nor subspaces: its format is None" in run("info other.zarr", status=2).stderr

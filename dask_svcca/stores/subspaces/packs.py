@@ -1,0 +1,243 @@
+"""Packs: subspaces that one task made, read by runs of directions, written chunk by chunk."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from dask_svcca.kernels.fourier import half_plane
+from dask_svcca.stores import _chunked, _io
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
+    from dask_svcca.stores.subspaces.store import SubspaceStore
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Subspaces made together.
+
+    Attributes
+    ----------
+    root : zarr.Group
+        Of all packs.
+    name : str
+    records : tuple of SubspaceRecord
+    chunk_samples : int
+        Samples in a chunk of scores.
+    dtype : numpy.dtype
+        Of the scores.
+    """
+
+    root: zarr.Group
+    name: str
+    records: tuple[SubspaceRecord, ...]
+    chunk_samples: int
+    dtype: np.dtype[Any]
+
+    @cached_property
+    def _spectrum(self) -> FloatArray:
+        count = sum(record.entry.directions for record in self.records)
+        return _chunked.read_array(self.root, f"{self.name}/spectrum", (count,), np.dtype(np.float64))
+
+    def spectrum(self, record: SubspaceRecord) -> FloatArray:
+        """Eigenvalues of the scatter, (direction,)."""
+        return self._spectrum[record.first : record.first + record.entry.directions]
+
+    def mean(self, record: SubspaceRecord) -> InexactArray:
+        """Mean of each neuron of the first block, (neuron,); complex for a subspace of the DFT."""
+        return _read_part(self.root, f"{self.name}/mean", record.mean_start, record.entry.neurons, record.wide)
+
+    def loadings(self, record: SubspaceRecord) -> InexactArray:
+        """Orthonormal directions, (neuron, direction); complex for a subspace of the DFT."""
+        shape = record.entry.directions, record.entry.neurons
+        flat = _read_part(self.root, f"{self.name}/loadings", record.loadings_start, math.prod(shape), record.wide)
+        return flat.reshape(shape).T
+
+    def read_scores(self, chunk: int, wanted: Sequence[tuple[int, InexactArray]]) -> None:
+        """Read scores of some directions in one chunk of samples.
+
+        Parameters
+        ----------
+        chunk : int
+        wanted : sequence of (int, (direction, sample))
+            First direction of a run in the pack, and a contiguous buffer of whole chunks that takes the run. What is
+            behind the last sample becomes zero.
+        """
+        path = f"{self.name}/scores"
+        local = _io.directory(self.root)
+        if local is not None:
+            size = self.chunk_samples * self.dtype.itemsize
+            # Text, for a tile reads tens of thousands of chunks, and Python never forgets a part of a Path.
+            _io.read_runs(
+                f"{local}/{path}/c/{chunk}/0",
+                [(first * size, part.data.cast("B")) for first, part in wanted],
+            )
+            return
+        array = zarr.open_array(self.root.store, path=f"{self.root.path}/{path}".lstrip("/"), mode="r")
+        rows = np.asarray(array[chunk * self.chunk_samples : (chunk + 1) * self.chunk_samples])
+        for first, part in wanted:
+            part[:, : len(rows)] = rows[:, first : first + len(part)].T
+            part[:, len(rows) :] = 0
+
+    def scores(self, record: SubspaceRecord) -> InexactArray:
+        """All scores of one subspace, (sample, direction)."""
+        samples, directions = record.entry.samples, record.entry.directions
+        whole = np.empty((samples, directions), dtype=self.dtype)
+        buffer = np.empty((directions, self.chunk_samples), dtype=self.dtype)
+        for chunk, start in enumerate(range(0, samples, self.chunk_samples)):
+            self.read_scores(chunk, [(record.first, buffer)])
+            part = whole[start : start + self.chunk_samples]
+            part[...] = buffer[:, : len(part)].T
+        return whole
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subspace:
+    """One subspace to be written, without its scores.
+
+    Attributes
+    ----------
+    entry : SubspaceEntry
+    mean : (neuron,)
+    spectrum : (direction,)
+    loadings : (neuron, direction)
+        Empty where the entry says that there are none.
+    """
+
+    entry: SubspaceEntry
+    mean: InexactArray
+    spectrum: FloatArray
+    loadings: InexactArray
+
+
+class PackWriter:
+    """One pack on its way into a store: scores chunk by chunk, then the rest, then the index.
+
+    Parameters
+    ----------
+    store : SubspaceStore
+    name : str
+    samples, directions : int
+        Of all subspaces together: they have the same samples. No direction where all of them failed.
+    dtype : numpy.dtype
+        Of the scores.
+    chunk_samples : int
+    exist_ok : bool
+        Go on with a draft, made by the same call.
+    """
+
+    def __init__(
+        self,
+        store: SubspaceStore,
+        name: str,
+        *,
+        samples: int,
+        directions: int,
+        dtype: np.dtype[Any],
+        chunk_samples: int,
+        exist_ok: bool = False,
+    ) -> None:
+        self._root, self._name = store.root, name
+        self.chunk_samples = chunk_samples
+        self._dtype = dtype
+        if not exist_ok:
+            # The index of an earlier attempt goes first: it must not vouch for scores that change.
+            _chunked.write_group(self._root, name, {}, clear=True)
+        self._scores: _chunked.ChunkedArray | None = None
+        if directions:
+            # Column-major: a tile reads whole runs of directions straight into its product's operand.
+            self._scores = _chunked.ChunkedArray(
+                self._root,
+                f"{name}/scores",
+                shape=(samples, directions),
+                rows=chunk_samples,
+                dtype=dtype,
+                dims=("sample", "direction"),
+                column_major=True,
+                exist_ok=exist_ok,
+            )
+
+    def write_scores(self, chunk: int, scores: InexactArray) -> None:
+        """Write one chunk of scores, (sample, direction)."""
+        self._array.write(chunk, scores.astype(self._dtype, copy=False))
+
+    def read_scores(self, chunk: int) -> InexactArray:
+        """Read back one chunk of scores, (sample, direction)."""
+        return self._array.read(chunk)
+
+    @property
+    def _array(self) -> _chunked.ChunkedArray:
+        if self._scores is None:
+            raise RuntimeError(f"the pack {self._name!r} has no directions, and so no scores")
+        return self._scores
+
+    def finish(self, subspaces: Sequence[Subspace | SubspaceEntry], *, draft: bool = False) -> None:
+        """Write all but the scores, and last of all the index that makes the pack count.
+
+        Parameters
+        ----------
+        subspaces : sequence of Subspace or SubspaceEntry
+            In the order of their directions. An entry alone says why there is no subspace.
+        draft : bool
+            The index of a draft counts for nobody but those who write its scores.
+        """
+        entries = [one.entry if isinstance(one, Subspace) else one for one in subspaces]
+        for name, (dims, values) in _arrays([one for one in subspaces if isinstance(one, Subspace)]).items():
+            _chunked.write_array(self._root, f"{self._name}/{name}", values, dims)
+        index = {
+            "members": [entry.to_json() for entry in entries],
+            "chunk_samples": self.chunk_samples,
+            "dtype": str(self._dtype),
+        }
+        _chunked.write_group(self._root, self._name, {"draft": index} if draft else index)
+
+
+def _arrays(subspaces: Sequence[Subspace]) -> dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]:
+    """Arrays of a pack but the scores, with their dims; loadings one after the other, direction by direction."""
+    if not subspaces:
+        return {}
+    entries = [one.entry for one in subspaces]
+    found: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]] = {
+        "member": (("direction",), np.repeat(np.arange(len(entries)), [entry.directions for entry in entries])),
+        "spectrum": (("direction",), np.concatenate([one.spectrum for one in subspaces])),
+        "mean": (("neuron",), np.concatenate([one.mean for one in subspaces])),
+    }
+    loadings = [one.loadings.T.ravel() for one in subspaces if one.entry.with_loadings]
+    if loadings:
+        found["loadings"] = ("loading",), np.concatenate(loadings)
+    if any(entry.grid for entry in entries):
+        found["multiplicity"] = ("direction",), np.concatenate([entry.multiplicity for entry in entries])
+        axes = {len(entry.grid) for entry in entries}
+        if len(axes) == 1:
+            frequency = [half_plane(entry.grid).frequency[entry.block] for entry in entries]
+            found["frequency"] = ("direction", "axis"), np.concatenate(frequency)
+    return found
+
+
+def _read_part(root: zarr.Group, path: str, start: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A run of a small array along one axis, stored as one uncompressed chunk."""
+    local = _io.directory(root)
+    if local is None:
+        array = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")
+        return np.asarray(array[start : start + count])
+    found = np.fromfile(
+        os.path.join(local, path, "c", "0"),  # noqa: PTH118 - see `Pack.read_scores`
+        dtype=dtype,
+        count=count,
+        offset=start * dtype.itemsize,
+    )
+    if len(found) != count:
+        raise OSError(f"{path!r} has {len(found)} numbers from {start} on where {count} were expected")
+    return found

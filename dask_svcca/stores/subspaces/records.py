@@ -1,0 +1,175 @@
+"""What the index of a pack says of each of its subspaces."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dask_svcca.kernels._types import IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of directions that belong to one block of a representation.
+
+    Attributes
+    ----------
+    index : int
+    multiplicity : int
+    directions : int
+    """
+
+    index: int
+    multiplicity: int
+    directions: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubspaceEntry:
+    """What the index of a pack says of one subspace.
+
+    Attributes
+    ----------
+    key : str
+        Of the activations and their reading; see `subspace_key`. Empty for one that could not be made this time, its
+        activations being unreadable: it does not count.
+    problem : str
+        Why there is no subspace; empty if there is one. A sentence whose subject is the representation.
+    samples, neurons : int
+    domain : str
+        What a sample is.
+    grid : tuple of int
+        Of the DFT; empty where there is none.
+    total : float
+        Variance of all neurons, times the number of samples.
+    blocks : tuple of Block
+        In the order of the directions.
+    with_loadings : bool
+    """
+
+    key: str
+    problem: str = ""
+    samples: int = 0
+    neurons: int = 0
+    domain: str = ""
+    grid: tuple[int, ...] = ()
+    total: float = math.nan
+    blocks: tuple[Block, ...] = ()
+    with_loadings: bool = False
+
+    @property
+    def directions(self) -> int:
+        """Number of stored directions."""
+        return sum(block.directions for block in self.blocks)
+
+    @property
+    def block(self) -> IntArray:
+        """The block of each direction, (direction,)."""
+        return np.repeat(
+            np.array([block.index for block in self.blocks], dtype=np.int64),
+            [block.directions for block in self.blocks],
+        )
+
+    @property
+    def multiplicity(self) -> IntArray:
+        """How often each direction counts, (direction,)."""
+        return np.repeat(
+            np.array([block.multiplicity for block in self.blocks], dtype=np.int64),
+            [block.directions for block in self.blocks],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, as stored."""
+        if self.problem:
+            return {"key": self.key, "problem": self.problem}
+        return {
+            "key": self.key,
+            "samples": self.samples,
+            "neurons": self.neurons,
+            "domain": self.domain,
+            "grid": list(self.grid),
+            "total": self.total,
+            "blocks": [[block.index, block.multiplicity, block.directions] for block in self.blocks],
+            "with_loadings": self.with_loadings,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read back what `to_json` gave."""
+        if values.get("problem"):
+            return cls(values["key"], values["problem"])
+        return cls(
+            key=values["key"],
+            samples=values["samples"],
+            neurons=values["neurons"],
+            domain=values["domain"],
+            grid=tuple(values["grid"]),
+            total=values["total"],
+            blocks=tuple(Block(*block) for block in values["blocks"]),
+            with_loadings=values["with_loadings"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SubspaceRecord:
+    """One subspace in its pack.
+
+    Attributes
+    ----------
+    pack : str
+        Name of the pack.
+    position : int
+        In its index.
+    entry : SubspaceEntry
+    first : int
+        Its first direction among those of the pack.
+    mean_start, loadings_start : int
+        Where its mean and its loadings begin in those of the pack.
+    """
+
+    pack: str
+    position: int
+    entry: SubspaceEntry
+    first: int
+    mean_start: int
+    loadings_start: int
+
+    @property
+    def wide(self) -> np.dtype[Any]:
+        """Type of mean and loadings."""
+        return np.dtype(np.complex128 if self.entry.grid else np.float64)
+
+
+def subspace_key(digest: str, reading: str) -> str:
+    """What a subspace is known by.
+
+    Parameters
+    ----------
+    digest : str
+        Of the activations.
+    reading : str
+        Identity of the reading.
+
+    Examples
+    --------
+    >>> subspace_key("9f3a", "Neurons(sizes=())")
+    '9f3a Neurons(sizes=())'
+    """
+    return f"{digest} {reading}"
+
+
+def chunk_length(samples: int, most: int) -> int:
+    """Samples in a chunk of scores: as even as can be, so that no product runs over padding.
+
+    Examples
+    --------
+    >>> chunk_length(5_000, 4_096), chunk_length(100, 4_096)
+    (2500, 100)
+    """
+    return -(-samples // -(-samples // most))

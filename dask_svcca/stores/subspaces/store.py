@@ -1,0 +1,179 @@
+"""A store of packs, and its index: what subspaces there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import zarr
+
+from dask_svcca.errors import ParametersChangedError, StoreFormatError
+from dask_svcca.stores import _io
+from dask_svcca.stores.subspaces.packs import Pack
+from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dask_svcca.kernels._types import FloatArray
+    from dask_svcca.stores._io import StoreLike
+
+FORMAT_VERSION = 2
+FORMAT = "dask-svcca-subspaces"
+INSIDE = "subspaces"
+"""Group of a comparison that holds its subspaces, where they are not shared."""
+
+
+@dataclass(frozen=True)
+class SubspaceIndex:
+    """What a store of subspaces holds: one value, read at once.
+
+    Attributes
+    ----------
+    packs : dict of str to Pack
+    records : dict of str to SubspaceRecord
+        By key. Where a key is in several packs, the one with loadings.
+    chunk_samples : int
+        Most samples in a chunk of scores.
+    """
+
+    packs: Mapping[str, Pack]
+    chunk_samples: int
+    records: Mapping[str, SubspaceRecord] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found: dict[str, SubspaceRecord] = {}
+        for name in sorted(self.packs):
+            for record in self.packs[name].records:
+                if not record.entry.key:
+                    continue
+                before = found.get(record.entry.key)
+                if before is None or (record.entry.with_loadings and not before.entry.with_loadings):
+                    found[record.entry.key] = record
+        object.__setattr__(self, "records", found)
+
+    def spectrum(self, record: SubspaceRecord) -> FloatArray:
+        """Eigenvalues of the scatter, (direction,)."""
+        return self.packs[record.pack].spectrum(record)
+
+
+class SubspaceStore:
+    """A store of packs: inside a comparison, or shared between comparisons.
+
+    Attributes
+    ----------
+    root : zarr.Group
+    """
+
+    def __init__(self, root: zarr.Group) -> None:
+        self.root = root
+
+    @classmethod
+    def create(cls, store: StoreLike, identity: Mapping[str, Any], chunk_samples: int) -> Self:
+        """Create one without any subspace yet.
+
+        Parameters
+        ----------
+        store : path, zarr store, or URL
+        identity : mapping
+            What its subspaces are of, and how they are read: see `check`.
+        chunk_samples : int
+            Most samples in a chunk of scores.
+        """
+        return cls(_io.create_root(store, {**_head(identity, chunk_samples)}))
+
+    @classmethod
+    def create_inside(cls, comparison: zarr.Group, identity: Mapping[str, Any], chunk_samples: int) -> Self:
+        """Create one inside a comparison."""
+        return cls(comparison.create_group(INSIDE, attributes=_head(identity, chunk_samples), overwrite=True))
+
+    @classmethod
+    def open(cls, store: StoreLike, *, mode: str = "r") -> Self:
+        """Open one.
+
+        Raises
+        ------
+        StoreFormatError
+            Where there is none, or one of another version.
+        """
+        return cls(_io.open_root(store, mode=mode, kind="subspaces", version=FORMAT_VERSION))
+
+    @classmethod
+    def open_inside(cls, comparison: zarr.Group) -> Self:
+        """Open the one inside a comparison."""
+        root = comparison[INSIDE]
+        if not isinstance(root, zarr.Group):
+            raise StoreFormatError(f"{INSIDE!r} in {str(comparison.store_path)!r} is an array, not a group")
+        return cls(root)
+
+    @property
+    def place(self) -> str:
+        """Where it is."""
+        return str(self.root.store_path)
+
+    @property
+    def chunk_samples(self) -> int:
+        """Most samples in a chunk of scores."""
+        return int(self.root.attrs["chunk_samples"])  # type: ignore[arg-type]
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Raise `ParametersChangedError` where these subspaces cannot serve a comparison.
+
+        Parameters
+        ----------
+        identity : mapping
+            ``examples_digest``, ``n_examples``, ``precision`` and the options of reading.
+        """
+        found: dict[str, Any] = dict(self.root.attrs["identity"])  # type: ignore[arg-type]
+        for name, asked in identity.items():
+            if found.get(name) == asked:
+                continue
+            if name in {"examples_digest", "n_examples"}:
+                raise ParametersChangedError(
+                    f"the subspaces at {self.place!r} are of another zoo: {found['n_examples']} examples (digest "
+                    f"{str(found['examples_digest'])[:8]}), this one has {identity['n_examples']} (digest "
+                    f"{str(identity['examples_digest'])[:8]}). Use subspaces of the same examples, or another place"
+                )
+            raise ParametersChangedError(
+                f"the subspaces at {self.place!r} were made with {name}={found.get(name)!r}, now {name}={asked!r} is "
+                f"asked for. Ask for the same, or keep these subspaces in another place"
+            )
+
+    def read_index(self) -> SubspaceIndex:
+        """What is there."""
+        packs = {}
+        for name, attributes in _io.walk_attributes(self.root, depth=1):
+            if "members" in attributes:
+                packs[name] = self._pack(name, attributes)
+        return SubspaceIndex(packs, self.chunk_samples)
+
+    def pack(self, name: str) -> Pack | None:
+        """One pack; None where it was not made yet, or not finished."""
+        attributes = _io.read_attributes(self.root, name)
+        return self._pack(name, attributes) if attributes is not None and "members" in attributes else None
+
+    def draft(self, name: str) -> Pack | None:
+        """A pack whose scores are still being written, by several tasks; None where there is none."""
+        attributes = _io.read_attributes(self.root, name)
+        return self._pack(name, attributes["draft"]) if attributes is not None and "draft" in attributes else None
+
+    def _pack(self, name: str, attributes: Mapping[str, Any]) -> Pack:
+        records, first, mean, loadings = [], 0, 0, 0
+        for position, values in enumerate(attributes["members"]):
+            entry = SubspaceEntry.from_json(values)
+            records.append(SubspaceRecord(name, position, entry, first, mean, loadings))
+            first, mean = first + entry.directions, mean + entry.neurons
+            loadings += entry.directions * entry.neurons if entry.with_loadings else 0
+        return Pack(
+            self.root, name, tuple(records), int(attributes["chunk_samples"]), np.dtype(str(attributes["dtype"]))
+        )
+
+
+def _head(identity: Mapping[str, Any], chunk_samples: int) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "identity": dict(identity),
+        "chunk_samples": chunk_samples,
+    }
