@@ -23,13 +23,17 @@ from dask_svcca.kernels.subspace import (
 )
 
 
-def full(x: np.ndarray, variance: float | None = None, multiplicity: Any = None, **options: Any) -> Eigenbasis:
+def full(x: np.ndarray, multiplicity: Any = None) -> Eigenbasis:
     """Eigenbasis of samples: (sample, neuron), or (sample, block, neuron)."""
     samples = x if x.ndim == 3 else x[:, np.newaxis]
     counts = np.ones(samples.shape[1], dtype=int) if multiplicity is None else np.array(multiplicity)
-    epsilon = float(np.finfo(x.dtype).eps)
-    options = {"leading_only": False, **options}
-    return eigenbasis(moments(samples), multiplicity=counts, variance=variance, epsilon=epsilon, **options)
+    return eigenbasis(moments(samples), multiplicity=counts, epsilon=float(np.finfo(x.dtype).eps))
+
+
+def kept(basis: Eigenbasis, variance: float | None, multiplicity: Any = 1) -> np.ndarray:
+    """Which directions of a basis a threshold over all of its blocks keeps."""
+    weights = np.broadcast_to(multiplicity, basis.block.max() + 1)[basis.block]
+    return leading_directions(basis.spectrum, weights, variance)
 
 
 def correlated(samples: int, neurons: int, rank: int, seed: int = 0) -> np.ndarray:
@@ -45,24 +49,15 @@ def projector(basis: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("variance", [0.5, 0.9, 0.99, 1.0, None])
 def test_eigenbasis__agrees_with_svd(variance: float | None) -> None:
     x = correlated(80, 12, 12)
-    found = full(x, variance, leading_only=True)
+    found = full(x)
     singular = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
-    expected = svd_basis(x, variance)
-    assert len(found.spectrum) == expected.shape[1]
-    np.testing.assert_allclose(found.spectrum, singular[: len(found.spectrum)] ** 2, rtol=1e-10)
+    np.testing.assert_allclose(found.spectrum, singular**2, rtol=1e-10)
     np.testing.assert_allclose(found.total, (singular**2).sum(), rtol=1e-12)
     scores = project(x[:, np.newaxis], x.mean(axis=0), found.loadings / np.sqrt(found.spectrum), found.block)
-    np.testing.assert_allclose(projector(scores), projector(expected), rtol=0, atol=1e-10)
-
-
-def test_eigenbasis__marks_or_returns_the_leading_directions() -> None:
-    x = correlated(80, 12, 12)
-    marked, alone = full(x, 0.8), full(x, 0.8, leading_only=True)
-    assert len(marked.spectrum) == 12
-    assert 0 < marked.kept.sum() < 12
-    assert alone.kept.all()
-    np.testing.assert_array_equal(alone.spectrum, marked.spectrum[marked.kept])
-    np.testing.assert_array_equal(alone.loadings, marked.loadings[:, marked.kept])
+    leading = kept(found, variance)
+    expected = svd_basis(x, variance)
+    assert leading.sum() == expected.shape[1]
+    np.testing.assert_allclose(projector(scores[:, leading]), projector(expected), rtol=0, atol=1e-10)
 
 
 def test_eigenbasis__complex_blocks_share_one_threshold() -> None:
@@ -70,14 +65,15 @@ def test_eigenbasis__complex_blocks_share_one_threshold() -> None:
     x = rng.normal(size=(60, 3, 4)) + 1j * rng.normal(size=(60, 3, 4))
     x *= np.array([3.0, 1.0, 0.3])[:, np.newaxis]
     multiplicity = np.array([1, 2, 2])
-    found = full(x, 0.9, multiplicity)
+    found = full(x, multiplicity)
+    leading = kept(found, 0.9, multiplicity)
     # Every block as often as it counts, as one great covariance would have it.
     every = np.concatenate([np.linalg.eigvalsh(moments(x).scatter[b]) for b in (0, 1, 1, 2, 2)])
     np.testing.assert_allclose(found.total, every.sum(), rtol=1e-12)
     smallest = np.sort(every)[::-1][fewest(every, 0.9) - 1]
-    np.testing.assert_array_equal(found.kept, found.spectrum >= smallest * (1 - 1e-9))
-    assert 0 < found.kept[found.block == 1].sum() < 4
-    assert not found.kept[found.block == 2].any()
+    np.testing.assert_array_equal(leading, found.spectrum >= smallest * (1 - 1e-9))
+    assert 0 < leading[found.block == 1].sum() < 4
+    assert not leading[found.block == 2].any()
     for block, scatter in enumerate(moments(x).scatter):
         mine = found.loadings[:, found.block == block]
         diagonal = mine.conj().T @ scatter @ mine
@@ -87,12 +83,15 @@ def test_eigenbasis__complex_blocks_share_one_threshold() -> None:
 
 def test_eigenbasis__order_is_by_block_then_falling() -> None:
     x = np.random.default_rng(2).normal(size=(50, 3, 4)) * np.array([1.0, 5.0, 2.0])[:, np.newaxis]
-    found = full(x, 0.7)
+    found = full(x)
     order = np.lexsort((-found.spectrum, found.block))
     np.testing.assert_array_equal(order, np.arange(12))
+    leading = kept(found, 0.7)
+    assert 0 < leading.sum() < 12
     for block in range(3):
-        kept = found.kept[found.block == block]
-        np.testing.assert_array_equal(kept, np.sort(kept)[::-1])
+        # The first of each block: a run of directions.
+        own = leading[found.block == block]
+        np.testing.assert_array_equal(own, np.sort(own)[::-1])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -115,7 +114,7 @@ def test_eigenbasis__constant_neurons_have_no_direction(value: float, dtype: str
 def test_dual_basis__constant_neurons_have_no_direction(value: float) -> None:
     # What is left of a constant when a mean that was rounded is taken off.
     left = np.full((20, 50), value) - np.nextafter(value, 1)
-    basis, scores = dual_basis(left @ left.T, value**2, variance=None, epsilon=2.2e-16, leading_only=True)
+    basis, scores = dual_basis(left @ left.T, value**2, epsilon=2.2e-16)
     assert len(basis.spectrum) == scores.shape[1] == 0
 
 
@@ -187,12 +186,11 @@ def test_leading_directions__of_none_are_none() -> None:
 def test_dual_basis__agrees_with_svd(neurons: int, variance: float | None) -> None:
     x = np.random.default_rng(6).normal(size=(30, neurons)) * np.linspace(3, 0.1, neurons) + 1
     centred = x - x.mean(axis=0)
-    found, scores = dual_basis(
-        centred @ centred.T, float((x.mean(axis=0) ** 2).max()), variance=variance, epsilon=2e-16, leading_only=True
-    )
+    found, scores = dual_basis(centred @ centred.T, float((x.mean(axis=0) ** 2).max()), epsilon=2e-16)
+    leading = kept(found, variance)
     expected = svd_basis(x, variance)
-    assert scores.shape == expected.shape
-    np.testing.assert_allclose(projector(scores), projector(expected), rtol=0, atol=1e-9)
+    assert leading.sum() == expected.shape[1]
+    np.testing.assert_allclose(projector(scores[:, leading]), projector(expected), rtol=0, atol=1e-9)
     np.testing.assert_allclose(scores.T @ scores, np.eye(scores.shape[1]), rtol=0, atol=1e-12)
     singular = np.linalg.svd(centred, compute_uv=False)[: len(found.spectrum)]
     np.testing.assert_allclose(found.spectrum, singular**2, rtol=1e-9)
@@ -201,9 +199,8 @@ def test_dual_basis__agrees_with_svd(neurons: int, variance: float | None) -> No
 def test_dual_basis__an_offset_common_to_all_samples_does_not_matter() -> None:
     x = np.random.default_rng(9).normal(size=(20, 30))
     centred, offset = x - x.mean(axis=0), np.linspace(-1, 1, 30)
-    options = {"variance": None, "epsilon": 2e-16, "leading_only": True}
-    expected, _ = dual_basis(centred @ centred.T, 0.0, **options)
-    found, _ = dual_basis((centred + offset) @ (centred + offset).T, 0.0, **options)
+    expected, _ = dual_basis(centred @ centred.T, 0.0, epsilon=2e-16)
+    found, _ = dual_basis((centred + offset) @ (centred + offset).T, 0.0, epsilon=2e-16)
     np.testing.assert_allclose(found.spectrum, expected.spectrum, rtol=1e-12)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dask_svcca.kernels.fourier import half_plane, shared_frequencies
 from dask_svcca.pairwise.layout import Member, lay_out, signed_frequency, wave
-from dask_svcca.readings import Reading
+from dask_svcca.readings import Fourier, Neurons
 
 GRIDS = [(1,), (4,), (5,), (4, 3), (2, 6), (3, 2, 4)]
 
@@ -38,7 +38,7 @@ def test_signed_frequency__half_plane_and_conjugates_are_the_whole_plane(grid: t
 @pytest.mark.parametrize(("fine", "coarse"), [((4, 4), (4, 4)), ((4, 4), (2, 2)), ((5, 4), (3, 6)), ((4,), ())])
 def test_layout__split_takes_apart_what_read_puts_side_by_side(fine: tuple[int, ...], coarse: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
-    readings = Reading("dft", fine, fine), Reading("dft" if coarse else "neurons", coarse, coarse)
+    readings = Fourier.of(fine), Fourier.of(coarse) if coarse else Neurons()
     arrays = [rng.normal(size=(6, *fine, 2)), rng.normal(size=(6, *coarse, 3))]
     layout = lay_out(readings, (2, 3), shared_frequencies(fine, coarse))
     assert [member.frequency for member in layout.blocks[0]] == [0, 0]
@@ -54,7 +54,7 @@ def test_layout__split_takes_apart_what_read_puts_side_by_side(fine: tuple[int, 
 
 @pytest.mark.parametrize(("fine", "coarse"), [((4, 4), (4, 4)), ((4, 4), (2, 2)), ((5, 4), (3, 6)), ((4,), ())])
 def test_layout__pairs_are_of_one_frequency_and_in_one_block(fine: tuple[int, ...], coarse: tuple[int, ...]) -> None:
-    readings = Reading("dft", fine, fine), Reading("dft" if coarse else "neurons", coarse, coarse)
+    readings = Fourier.of(fine), Fourier.of(coarse) if coarse else Neurons()
     layout = lay_out(readings, (2, 3), shared_frequencies(fine, coarse))
     common = np.array([min(sizes) for sizes in zip(fine, coarse, strict=True)]) if coarse else 1
     for pairing in layout.pairings:

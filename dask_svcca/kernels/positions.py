@@ -37,7 +37,7 @@ def mean_over_positions(activations: FloatArray, mask: BoolArray | None = None) 
     if mask is None:
         return np.asarray(flat.mean(axis=1, dtype=np.float64, keepdims=True))
     weights = mask / mask.sum(axis=1, keepdims=True)
-    return np.asarray(np.einsum("ep,epn->en", weights, flat.astype(np.float64)))[:, np.newaxis]
+    return np.asarray(np.einsum("ep,epn->en", weights, flat.astype(np.float64, copy=False)))[:, np.newaxis]
 
 
 def last_position(activations: FloatArray, mask: BoolArray | None = None) -> FloatArray:
@@ -111,5 +111,8 @@ def resample(activations: FloatArray, sizes: Grid) -> FloatArray:
         cells = np.arange(old)
         overlap = np.clip(np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells), 0, None)
         shares = overlap / overlap.sum(axis=1, keepdims=True)
-        result = np.moveaxis(np.tensordot(shares, result, axes=(1, axis)), 0, axis)
+        # As one stack of matrices, which copies nothing.
+        before, after = result.shape[:axis], result.shape[axis + 1 :]
+        stack = result.reshape(math.prod(before), old, math.prod(after))
+        result = np.matmul(shares, stack).reshape(*before, size, *after)
     return result

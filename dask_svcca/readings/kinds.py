@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -164,9 +165,12 @@ class Mean(_Masked):
         return examples * shape[-1] * 8
 
     def transform_bytes(self, shape: Sequence[int], examples: int, itemsize: int) -> int:
-        """Under a mask, the chunk in double precision."""
+        """Under a mask, the chunk in double precision and the weight of each position."""
         found = self.sample_bytes(shape, examples, itemsize)
-        return found + (math.prod(self.sizes) * found if self.mask_name else 0)
+        if not self.mask_name:
+            return found
+        positions = examples * math.prod(self.sizes)
+        return found + positions * 8 + (positions * shape[-1] * 8 if itemsize < 8 else 0)
 
     def __call__(self, activations: FloatArray, mask: BoolArray | None = None) -> InexactArray:
         """Read one chunk."""
@@ -178,8 +182,8 @@ class Last(_Masked):
     """The last position that counts."""
 
     def transform_bytes(self, shape: Sequence[int], examples: int, itemsize: int) -> int:
-        """The result."""
-        return self.sample_bytes(shape, examples, itemsize)
+        """The result, and where each sample is."""
+        return self.sample_bytes(shape, examples, itemsize) + 2 * 8 * examples
 
     def __call__(self, activations: FloatArray, mask: BoolArray | None = None) -> InexactArray:
         """Read one chunk."""
@@ -224,24 +228,35 @@ class Positions(_Masked):
         return self.samples(examples) * shape[-1] * (8 if self.resampled else itemsize)
 
     def transform_bytes(self, shape: Sequence[int], examples: int, itemsize: int) -> int:
-        """The positions chosen, those of them that count, and what resampling goes through."""
-        found = self.sample_bytes(shape, examples, itemsize)
-        resampling = 0
-        if self.resampled:
-            # Axis by axis, each of them twice: as it was, and with its axis moved for the product.
-            larger = math.prod(map(max, self.sizes, self.resampled))
-            resampling = 3 * examples * larger * shape[-1] * 8
-        return found * (2 if self.mask_name else 1) + resampling
+        """What resampling goes through; the samples, unless all positions are, and where each of them is."""
+        samples = 0
+        if self.choice != "all" or self.mask_name:
+            # Under a mask, with those that do not count, and whether each does.
+            places = self.samples(examples) * (17 if self.mask_name else 8)
+            samples = self.sample_bytes(shape, examples, itemsize) + places
+        if not self.resampled:
+            return samples
+        # Axis by axis, the layer before and after it.
+        axes = range(len(self.sizes) + 1)
+        grids = [math.prod((*self.resampled[:axis], *self.sizes[axis:])) for axis in axes]
+        stages = [examples * grid * shape[-1] * 8 for grid in grids]
+        last = stages[-1]
+        if itemsize == 8:
+            stages[0] = 0
+        return max(last + samples, *(before + after for before, after in itertools.pairwise(stages)))
 
     def __call__(self, activations: FloatArray, mask: BoolArray | None = None) -> InexactArray:
         """Read one chunk."""
         if self.resampled:
             activations = resample(activations, self.resampled)
-        rows = activations.reshape(len(activations), -1, activations.shape[-1])
-        chosen = chosen_positions(self.choice, self.resampled or self.sizes)
-        rows = rows[:, chosen]
-        samples = rows.reshape(-1, rows.shape[-1]) if mask is None else rows[mask[:, chosen]]
-        return samples[:, np.newaxis]
+        rows = activations.reshape(-1, activations.shape[-1])
+        if self.choice == "all" and mask is None:
+            return rows[:, np.newaxis]
+        sizes = self.resampled or self.sizes
+        chosen = chosen_positions(self.choice, sizes)
+        places = np.arange(len(activations))[:, np.newaxis] * math.prod(sizes) + chosen
+        # Taken once: two selections, one after the other, would hold the samples twice.
+        return rows.take(places.ravel() if mask is None else places[mask[:, chosen]], axis=0)[:, np.newaxis]
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +303,8 @@ class Fourier(Reading):
         numbers = examples * math.prod(self.sizes) * shape[-1]
         half = numbers // self.cells[-1] * (self.cells[-1] // 2 + 1)
         folding = numbers * itemsize if self.cells != self.sizes else 0
-        return numbers * 8 + folding + half * 16 + self.sample_bytes(shape, examples, itemsize)
+        wide = numbers * 8 if itemsize < 8 else 0
+        return folding + half * 16 + max(wide, self.sample_bytes(shape, examples, itemsize))
 
     def __call__(self, activations: FloatArray, mask: BoolArray | None = None) -> InexactArray:  # noqa: ARG002
         """Read one chunk."""

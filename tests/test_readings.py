@@ -6,14 +6,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dask_svcca.kernels.readings import Reading
-from dask_svcca.plan.readings import Meeting, choose_reading, divides, meet
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_svcca.kernels.fourier import half_plane, shared_frequencies
-from dask_svcca.plan.comparison import needed_folds
-from dask_svcca.plan.parameters import Parameters
+from dask_svcca.readings import (
+    Flatten,
+    Fourier,
+    Last,
+    Mean,
+    Meeting,
+    Neurons,
+    Positions,
+    Reading,
+    ReadingOptions,
+    choose_reading,
+    divides,
+    meet,
+    needed_folds,
+)
 from dask_svcca.variables import PairStatus
 
 DENSE = ("example", "neuron"), (500, 24)
@@ -27,35 +38,35 @@ TOKENS = ("example", "token", "neuron"), (500, 12, 24)
 @pytest.mark.parametrize(
     ("layer", "options", "expected"),
     [
-        (DENSE, {}, Reading("neurons")),
-        (DENSE, {"conv": "positions", "sequence": "last", "mask": "mask"}, Reading("neurons")),
-        (LINE, {}, Reading("dft", (12,), grid=(12,))),
-        (CONV, {}, Reading("dft", (8, 6), grid=(8, 6))),
-        (VOLUME, {}, Reading("dft", (2, 3, 4), grid=(2, 3, 4))),
-        (CONV, {"conv": "mean", "mask": "mask"}, Reading("mean", (8, 6))),
-        (CONV, {"conv": "flatten"}, Reading("flatten", (8, 6))),
-        (CONV, {"conv": "positions"}, Reading("positions", (8, 6))),
+        (DENSE, {}, Neurons()),
+        (DENSE, {"conv": "positions", "sequence": "last", "mask": "mask"}, Neurons()),
+        (LINE, {}, Fourier.of((12,))),
+        (CONV, {}, Fourier.of((8, 6))),
+        (VOLUME, {}, Fourier.of((2, 3, 4))),
+        (CONV, {"conv": "mean", "mask": "mask"}, Mean((8, 6))),
+        (CONV, {"conv": "flatten"}, Flatten((8, 6))),
+        (CONV, {"conv": "positions"}, Positions((8, 6))),
         (
             CONV,
             {"conv": "positions", "positions": "random 9", "spatial_size": (4, 4), "mask": "mask"},
-            Reading("positions", (8, 6), positions="random 9", resampled=(4, 4)),
+            Positions((8, 6), choice="random 9", resampled=(4, 4)),
         ),
         # One position has one frequency: it is a dense layer.
-        (POINT, {}, Reading("flatten", (1, 1))),
-        (POINT, {"conv": "mean"}, Reading("flatten", (1, 1))),
+        (POINT, {}, Flatten((1, 1))),
+        (POINT, {"conv": "mean"}, Flatten((1, 1))),
         # With another number of axes a layer is not resampled.
-        (LINE, {"conv": "positions", "spatial_size": (4, 4)}, Reading("positions", (12,))),
-        (TOKENS, {}, Reading("mean", (12,))),
-        (TOKENS, {"sequence": "last", "mask": "mask"}, Reading("last", (12,), mask="mask")),
+        (LINE, {"conv": "positions", "spatial_size": (4, 4)}, Positions((12,))),
+        (TOKENS, {}, Mean((12,))),
+        (TOKENS, {"sequence": "last", "mask": "mask"}, Last((12,), mask_name="mask")),
         (
             TOKENS,
             {"sequence": "positions", "positions": "regular 3", "mask": "mask", "spatial_size": (4,)},
-            Reading("positions", (12,), positions="regular 3", mask="mask"),
+            Positions((12,), choice="regular 3", mask_name="mask"),
         ),
     ],
 )
 def test_choose_reading(layer: Any, options: Any, expected: Reading) -> None:
-    assert choose_reading(*layer, Parameters(**options)) == expected
+    assert choose_reading(*layer, ReadingOptions(**options)) == expected
 
 
 @pytest.mark.parametrize("match", ["crop", "fold"])
@@ -98,8 +109,8 @@ def test_meet__says_that_grids_are_incompatible(grid_a: Any, grid_b: Any, match:
 
 @pytest.mark.parametrize("match", ["crop", "fold"])
 def test_meet__says_that_samples_are_incompatible(match: str) -> None:
-    positions = Reading("positions", (4, 4)).domain
-    for other, grid in (("examples", ()), ("examples", (4, 4)), (Reading("positions", (2, 2)).domain, ())):
+    positions = Positions((4, 4)).domain
+    for other, grid in (("examples", ()), ("examples", (4, 4)), (Positions((2, 2)).domain, ())):
         assert meet(positions, (), other, grid, match) is PairStatus.INCOMPATIBLE_SAMPLES
     assert isinstance(meet(positions, (), positions, (), match), Meeting)
 
@@ -126,6 +137,6 @@ def test_needed_folds__are_those_that_pairs_meet_by(grids: list[tuple[int, ...]]
         meeting = meet("examples", grids[i], "examples", grids[j], "fold")
         if isinstance(meeting, Meeting) and meeting.fold_a:
             expected.setdefault(int(i), set()).add(meeting.fold_a)
-    found = needed_folds(grids, missing)
+    found = needed_folds(grids, lambda a, b: missing[np.ix_(a, b)])
     assert {index: set(folds) for index, folds in found.items()} == expected
     assert all(len(set(folds)) == len(folds) for folds in found.values())
