@@ -219,6 +219,8 @@ def make_plan(
     places = np.array([present.get(label, -1) for label in order], dtype=np.int64)
     asked = (places >= 0)[:, np.newaxis] & (places >= 0) & selected[np.ix_(places, places)]
     missing = asked & np.isin(status, (PairStatus.MISSING, PairStatus.PARTIAL))
+    # A tile that was stopped in the middle may have told of the mirror image alone.
+    missing |= missing.T
     layers = [
         None if item is None or reading is None else Layer.of(item.label, reading, item.shape)
         for item, reading in zip(items, readings, strict=True)
