@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,6 +36,9 @@ FORMAT_VERSION = 2
 AXES = ("representation_a", "representation_b")
 RUNS = 20
 """Records of runs that are remembered."""
+
+COLUMN_CHUNK = 1024
+"""Representations in a chunk of what is known of each: few files, each written at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,8 +215,8 @@ class ComparisonStore:
     def read_state(self) -> ComparisonState:
         """What is there."""
         attributes: dict[str, Any] = dict(self.root.attrs)
-        labels = [str(label) for label in self.column("representation")]
-        # A run that was stopped while it added representations may have left more of them in some variables.
+        # A run that was stopped while it added representations may have left room for more of them in some variables.
+        labels = list(itertools.takewhile(bool, map(str, self.column("representation"))))
         count = len(labels)
         return ComparisonState(
             place=self.place,
@@ -363,16 +367,26 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     Raises
     ------
     StoreFormatError
-        Where there is no comparison, or one of another version.
+        Where there is no comparison, or one of another version; or one to which a run, at work or stopped, has not
+        added its representations to the end.
     """
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
-    found = xr.open_dataset(
-        root.store,  # type: ignore[arg-type]
-        group=root.path or None,
-        engine="zarr",
-        chunks=None,
-        consolidated=False,
-    )
+    try:
+        found = xr.open_dataset(
+            root.store,  # type: ignore[arg-type]
+            group=root.path or None,
+            engine="zarr",
+            chunks=None,
+            consolidated=False,
+        )
+    except ValueError as error:
+        if "conflicting sizes" not in str(error):
+            raise
+        raise StoreFormatError(
+            f"the comparison {str(root.store_path)!r} has variables for different numbers of representations: a run "
+            f"that adds some is at work on it, or was stopped while it did. Wait for it, or compare once more; what "
+            f"is finished is kept"
+        ) from None
     found.encoding["source"] = root.store_path
     return found
 
@@ -420,15 +434,21 @@ def _create_pairs(
 
 
 def _write_column(root: zarr.Group, variable: Variable, axis: str, values: npt.NDArray[Any]) -> None:
-    array = root.create_array(
-        variable.name + (axis[-2:] if variable.kind == "representation" else ""),
-        shape=(len(values),),
-        chunks=(max(1, len(values)),),
-        dtype=variable.dtype,
-        fill_value=variable.fill,
-        dimension_names=(axis,),
-        attributes=variable.attributes,
-        overwrite=True,
-    )
+    """Write a whole column; never through a state in which what was known is not there."""
+    name = variable.name + (axis[-2:] if variable.kind == "representation" else "")
+    if name in root:
+        array: Any = root[name]
+        if array.shape != values.shape:
+            array.resize(values.shape)
+    else:
+        array = root.create_array(
+            name,
+            shape=values.shape,
+            chunks=(COLUMN_CHUNK,),
+            dtype=variable.dtype,
+            fill_value=variable.fill,
+            dimension_names=(axis,),
+            attributes=variable.attributes,
+        )
     if len(values):
         array[...] = values.astype(object) if variable.dtype == "string" else values.astype(variable.dtype)
