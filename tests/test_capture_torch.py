@@ -168,7 +168,11 @@ def test_capture_torch__goes_on_where_it_stopped(model: Any, images: Any, zoo: Z
 
 @pytest.mark.parametrize(
     ("parts", "message"),
-    [([0, 6], "have 6 examples, the zoo 10"), ([0, 10, 4], "at least 14 examples, the zoo 10"), ([], "0 examples")],
+    [
+        ([0, 6], "have 6 examples, the zoo has 10"),
+        ([0, 10, 4], "at least 14 examples, the zoo has 10"),
+        ([], "0 examples"),
+    ],
 )
 def test_capture_torch__wrong_number_of_examples(
     parts: list[int], message: str, model: Any, images: Any, zoo: Zoo
