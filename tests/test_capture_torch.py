@@ -273,7 +273,7 @@ def test_capture_torch__skips_what_is_no_representation(zoo: Zoo) -> None:
     report = capture_torch(Odd(), [torch.ones(10, 4)], zoo=zoo, name="odd", checkpoint="c")
     assert list(zoo.representations.layer) == ["whole", "mapping"]
     assert set(report.skipped) == {"none", "integers", "scalar", "rows", "empty", "six"}
-    assert report.skipped["none"] == "it returns no tensor but NoneType"
+    assert report.skipped["none"] == "it returns NoneType, not a tensor"
     assert report.skipped["integers"] == "it returns torch.int64"
     with pytest.raises(CaptureError, match=r"no module of 'odd' gave a representation: .*rows, its first axis is not"):
         capture_torch(Odd(), [torch.ones(10, 4)], zoo=zoo, name="odd", checkpoint="d", layers="rows")

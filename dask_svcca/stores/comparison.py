@@ -127,8 +127,8 @@ class ComparisonState:
             if version != measure.version:
                 raise ParametersChangedError(
                     f"the comparison {self.place!r} has {measure.name!r} in version {version!r}, and the measure "
-                    f"now has version {measure.version!r}: what it computes has changed. Register it under another name, "
-                    f"or compare into another store"
+                    f"now has version {measure.version!r}: what it computes has changed. Register it under another "
+                    f"name, or compare into another store"
                 )
         if self.examples_digest != examples_digest:
             raise ParametersChangedError(

@@ -70,7 +70,7 @@ def test_import__ids_and_coordinates(folder: Path) -> None:
         ("two.npz --layer l", "holds several arrays, 'a', 'b'; choose one with --array"),
         ("two.npz --array c", "has no array 'c'; it has 'a', 'b'"),
         ("integers.npy --layer l", "is int64; activations are float16, float32 or float64"),
-        ("objects.npy --layer l", "holds Python objects, never loaded, for they"),
+        ("objects.npy --layer l", "holds Python objects, which are never loaded, since they"),
         ("objects.npz --array o", "array 'o' of 'objects.npz' holds Python objects"),
         ("nothing.npy --layer l", "cannot read 'nothing.npy'"),
         ("unequal.npz", "must have the same examples; their numbers are {'a': 40, 'b': 39}"),
