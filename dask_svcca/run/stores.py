@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.errors import StoreFormatError
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.stores import _io
 from dask_svcca.stores.comparison import ComparisonStore
@@ -83,12 +84,19 @@ class Stores:
         Raises
         ------
         ParametersChangedError, StoreFormatError
+            Where what is there is something else, or was made otherwise.
         """
-        comparison = ComparisonStore.open(store, mode=mode) if _io.is_group(store) else None
+        place = None if subspaces is None else _io.absolute(subspaces)
+        # Stores in memory are equal where they hold the same: nothing, say.
+        if store is place or (isinstance(place, str) and place == _io.absolute(store)):
+            raise StoreFormatError(
+                f"the comparison and its subspaces cannot both be at {_io.describe(place)!r}. Give each a place, or "
+                f"leave subspaces= out to have them inside the comparison"
+            )
+        comparison = ComparisonStore.open(store, mode=mode) if _exists(store) else None
         state = None if comparison is None else comparison.read_state()
         if state is not None:
             state.check(parameters.fixed, parameters.records, zoo.examples_digest, zoo.n_examples)
-        place = None if subspaces is None else _io.absolute(subspaces)
         if place is None and state is not None and state.subspaces:
             place = state.subspaces
         opened = _open_subspaces(comparison, place, mode)
@@ -213,9 +221,17 @@ def _column(comparison: ComparisonStore, name: str, values: Sequence[Any]) -> np
     return np.array(found, dtype=object) if any(isinstance(value, str) for value in found) else np.array(found)
 
 
+def _exists(store: StoreLike) -> bool:
+    """Whether there is a store of ours, or of somebody else; False where one can be created."""
+    if _io.is_group(store):
+        return True
+    _io.check_free(store)
+    return False
+
+
 def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None, mode: str) -> SubspaceStore | None:
     if place is not None:
-        return SubspaceStore.open(place, mode=mode) if _io.is_group(place) else None
+        return SubspaceStore.open(place, mode=mode) if _exists(place) else None
     if comparison is None or INSIDE not in comparison.root:
         return None
     return SubspaceStore.open_inside(comparison.root)
