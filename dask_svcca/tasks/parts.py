@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import InexactArray
     from dask_svcca.plan.tasks import PartTask, SubspaceTask
     from dask_svcca.stores.subspaces import Pack
+    from dask_svcca.tasks.subspace import ScoreWriter
     from dask_svcca.tasks.worker import Context
 
 
@@ -132,12 +133,12 @@ def _read_basis(draft: Pack) -> tuple[InexactArray, Eigenbasis]:
 
 
 def _scores(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
-    """Scores of one part, written; their Gram matrices, where they may need to be put right."""
+    """Scores of one part, written unless they are being put right; Gram matrices, where that may be needed."""
     (basis,) = needed
     return _attempt(context, task, needed, lambda samples: _project(context, task, samples, basis, {}))
 
 
-def _corrections(_context: Context, _task: PartTask, scores: Sequence[Found]) -> Found:
+def _corrections(context: Context, task: PartTask, scores: Sequence[Found]) -> Found:
     """What puts scores right that are not orthonormal, by the first direction of the block; none where all are."""
     found = _together(scores, None)
     if found.problem:
@@ -150,6 +151,8 @@ def _corrections(_context: Context, _task: PartTask, scores: Sequence[Found]) ->
         wrong = {columns.start: factor for columns, factor in corrections(totals.values())}
     except np.linalg.LinAlgError as error:
         return _together(scores, None, f"has scores that cannot be made orthonormal: {error}")
+    if wrong:
+        context.worker.subspaces.begin_correction(task.pack.name)
     return _together(scores, wrong)
 
 
@@ -203,12 +206,28 @@ def _project(
         columns = slice(first, first + len(factor))
         weights[:, columns] = weights[:, columns] @ factor
     member = _member(task)
-    writer = _writer(context, task, directions)
+    writer: ScoreWriter = _writer(context, task, directions)
+    if not correction and context.worker.subspaces.is_corrected(task.pack.name):
+        writer = _Dropped(writer.chunk_samples)
     length = writer.chunk_samples
     first, stop = _share(-(-member.samples // length), task.pack.parts, task.number)
     window = _window(samples, member, first * length, min(stop * length, member.samples))
     chunks = score_chunks(context, window, mean, weights, directions.block, length)
     return write_scores(context, writer, first, chunks, directions)
+
+
+class _Dropped:
+    """Takes scores that are not to be written."""
+
+    def __init__(self, chunk_samples: int) -> None:
+        self.chunk_samples = chunk_samples
+
+    def write_scores(self, chunk: int, scores: InexactArray) -> None:
+        """Take one chunk, (sample, direction)."""
+
+    def read_scores(self, chunk: int) -> InexactArray:
+        """Give nothing back."""
+        raise NotImplementedError(f"chunk {chunk} was not written")
 
 
 def _window(samples: Samples, member: SubspaceTask, start: int, stop: int) -> Iterator[InexactArray]:

@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
-from dask_svcca.stores import _io
+from dask_svcca.stores import _chunked, _io
 from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
@@ -157,6 +157,19 @@ class SubspaceStore:
         """A pack whose scores are still being written, by several tasks; None where there is none."""
         attributes = _io.read_attributes(self.root, name)
         return self._pack(name, attributes["draft"]) if attributes is not None and "draft" in attributes else None
+
+    def begin_correction(self, name: str) -> None:
+        """Remember that the scores of a draft are being put right, one part after the other.
+
+        Should a task write them again as they were, because a worker died that held what it had found of them, parts
+        that are right already would be lost.
+        """
+        attributes = _io.read_attributes(self.root, name) or {}
+        _chunked.write_group(self.root, name, {**attributes, "correcting": True})
+
+    def is_corrected(self, name: str) -> bool:
+        """Whether scores of a draft may be right already, and must not be written as they were."""
+        return bool((_io.read_attributes(self.root, name) or {}).get("correcting"))
 
     def _pack(self, name: str, attributes: Mapping[str, Any]) -> Pack:
         records, first, mean, loadings = [], 0, 0, 0
