@@ -288,7 +288,8 @@ class Fourier(Reading):
         numbers = examples * math.prod(self.sizes) * shape[-1]
         half = numbers // self.cells[-1] * (self.cells[-1] // 2 + 1)
         folding = numbers * itemsize if self.cells != self.sizes else 0
-        return numbers * 8 + folding + half * 16 + self.sample_bytes(shape, examples, itemsize)
+        wide = numbers * 8 if itemsize < 8 else 0
+        return folding + half * 16 + max(wide, self.sample_bytes(shape, examples, itemsize))
 
     def __call__(self, activations: FloatArray, mask: BoolArray | None = None) -> InexactArray:  # noqa: ARG002
         """Read one chunk."""

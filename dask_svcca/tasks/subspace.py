@@ -17,7 +17,7 @@ from dask_svcca.kernels.subspace import (
     needs_correction,
     project,
 )
-from dask_svcca.plan.memory import score_dtype
+from dask_svcca.plan.memory import NEURONS_AT_ONCE, score_dtype
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import Block, PackWriter, Subspace, SubspaceEntry, chunk_length
 from dask_svcca.tasks.samples import Samples
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 GRAM_TOLERANCE = 1e-9
 """Departure of the scores from orthonormality that is left alone: it moves correlations by about as much."""
-
-NEURONS_AT_ONCE = 1024
-"""Neurons whose loadings are added up at a time, where directions come from the samples."""
 
 NOT_MADE = SubspaceEntry("", "was not made: its activations cannot be read")
 
@@ -375,7 +372,7 @@ def _loadings(
     start = 0
     for chunk in samples:
         with context.timed("project"):
-            across = scores[start : start + len(chunk)].T
+            across = np.ascontiguousarray(scores[start : start + len(chunk)].T)
             # Some neurons at a time: the product of all is as large as the loadings.
             for first in range(0, samples.neurons, NEURONS_AT_ONCE):
                 neurons = slice(first, first + NEURONS_AT_ONCE)
