@@ -119,7 +119,7 @@ def random_case(seed: int, scale: float = 1.0) -> Case:
             if options["conv"] == "positions":
                 options["positions"] = str(rng.choice(["all", "regular 9", "random 7"]))
                 if len(sizes) == 2:
-                    options["spatial_size"] = size // 2
+                    options["spatial_size"] = (size // 2, size // 2)
     else:
         examples, length = between(100, 600 * scale), between(4, 12)
         shapes = [(examples, length, between(10, 100 * scale)) for _ in range(min(count, 8))]

@@ -144,6 +144,11 @@ class SubspaceCosts:
     scatter: int
     result: int
 
+    @property
+    def least(self) -> int:
+        """Bytes at the worst moment, at least: to keep all samples may take less than to read them once more."""
+        return min(self.peak(), self.peak(self.samples))
+
     def peak(self, held: int = 0, streamed: int = 0) -> int:
         """Bytes at the worst moment, where so many bytes of samples are kept, and so many stay to be streamed past."""
         chunk = min(held + self.chunk, self.samples)

@@ -111,7 +111,7 @@ def plan_subspaces(
         )
         budget.check(
             f"the subspace of {item.label!r}, an array of shape {item.shape},",
-            costs.peak(),
+            costs.least,
             "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
         )
         parts = 1
@@ -140,13 +140,12 @@ def plan_subspaces(
 
 def _memory(costs: SubspaceCosts, available: int, waiting: int) -> SubspaceMemory:
     """What a task may take: samples are kept between its passes where there is room, so that they are read once."""
-    streamed = held = 0
-    if costs.gram is not None:
-        streamed = max(costs.centred, min(available // 4, costs.centred + available - costs.peak()))
-    if not waiting:
-        held = costs.samples
-        if held > available // 4 or costs.peak(held, streamed) > available:
-            held = max(0, min(available // 4, available - costs.peak(0, streamed)))
+    # All of them, or else a quarter of the memory.
+    held = 0 if waiting or min(costs.samples, costs.peak(costs.samples) - costs.peak()) > available // 4 else costs.samples
+    if costs.peak(held) > available:
+        held = 0 if waiting else max(0, min(available // 4, available - costs.peak()))
+    room = available - costs.peak(held)
+    streamed = max(costs.centred, min(available // 4, costs.centred + room)) if costs.gram is not None else 0
     return SubspaceMemory(held, streamed, costs.result, costs.peak(held, streamed) + waiting)
 
 
