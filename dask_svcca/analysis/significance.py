@@ -11,9 +11,8 @@ import numpy as np
 
 from dask_svcca.analysis._pairs import Pairs, RowNorms, Subspace, measure_pair
 from dask_svcca.errors import InvalidActivationsError
-from dask_svcca.evaluate import Basis, direction_weights
+from dask_svcca.evaluate import STACK_BYTES, Basis, direction_weights
 from dask_svcca.kernels.subspace import leading_directions
-from dask_svcca.plan.memory import STACK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
