@@ -78,7 +78,15 @@ class Measured:
         return max(self.traced, self.resident)
 
 
-MEASURES = ("svcca", ["svcca", "cka"], ["cka", "cka_debiased"], "all", "pwcca", ["svcca", "procrustes"], "linear_regression")
+MEASURES = (
+    "svcca",
+    ["svcca", "cka"],
+    ["cka", "cka_debiased"],
+    "all",
+    "pwcca",
+    ["svcca", "procrustes"],
+    "linear_regression",
+)
 
 
 def random_case(seed: int, scale: float = 1.0) -> Case:
@@ -195,9 +203,7 @@ class Measuring:
         self.budget = budget
         self._seed, self._case = seed, case
 
-    def run(
-        self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]
-    ) -> None:
+    def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
         """Run all tasks."""
         results: dict[str, Any] = {}
         for key, node in nodes.items():
@@ -260,7 +266,12 @@ def measure(seed: int, case: Case) -> list[Measured]:
 def main() -> None:
     """Measure the plans of some seeds, after one that imports and prepares what any needs."""
     scale, *seeds = sys.argv[1:]
-    measure(-1, Case([(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"}))
+    measure(
+        -1,
+        Case(
+            [(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"}
+        ),
+    )
     for seed in map(int, seeds):
         case = random_case(seed, float(scale))
         found = measure(seed, case)

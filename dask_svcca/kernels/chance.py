@@ -134,9 +134,7 @@ def _test(correlations: FloatArray, k: int, l: int, degrees: int, level: float, 
     # Lawley's correction, as degrees of freedom that are left to the directions that are. Where earlier correlations
     # are all but zero it has no meaning, and the test has ended before.
     left = degrees - 2 * before + np.clip(inverse, before, degrees)
-    mean, variance = _moments_of_wilks(
-        max(k, l) - before, min(k, l) - before, left.astype(np.float64), half
-    )
+    mean, variance = _moments_of_wilks(max(k, l) - before, min(k, l) - before, left.astype(np.float64), half)
     chance = scipy.special.gammaincc(mean**2 / variance, tail * mean / variance)
     return np.asarray(np.argmin(np.column_stack([chance < level, np.zeros(pairs, dtype=bool)]), axis=1))
 

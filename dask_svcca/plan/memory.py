@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.evaluate import STACK_BYTES
 from dask_svcca.kernels.products import SINGLE_SAMPLES
 from dask_svcca.stores.subspaces import chunk_length
 
@@ -161,7 +160,9 @@ class SubspaceCosts:
             *(one.working + extra + chunk for one, extra in [*passes, (self.last, 0)]),
         )
         if held < self.samples:
-            found = max(found, *(one.reading + extra + held + self.arriving for one, extra in [*passes, (self.last, 0)]))
+            found = max(
+                found, *(one.reading + extra + held + self.arriving for one, extra in [*passes, (self.last, 0)])
+            )
         return found + SMALL_TASK
 
 

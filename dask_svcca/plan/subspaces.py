@@ -141,7 +141,9 @@ def plan_subspaces(
 def _memory(costs: SubspaceCosts, available: int, waiting: int) -> SubspaceMemory:
     """What a task may take: samples are kept between its passes where there is room, so that they are read once."""
     # All of them, or else a quarter of the memory.
-    held = 0 if waiting or min(costs.samples, costs.peak(costs.samples) - costs.peak()) > available // 4 else costs.samples
+    held = (
+        0 if waiting or min(costs.samples, costs.peak(costs.samples) - costs.peak()) > available // 4 else costs.samples
+    )
     if costs.peak(held) > available:
         held = 0 if waiting else max(0, min(available // 4, available - costs.peak()))
     room = available - costs.peak(held)

@@ -209,9 +209,7 @@ class _Side:
     def of(cls, layers: Sequence[Layer], units: PanelUnits, *, loadings: bool) -> _Side:
         """The side that layers are."""
         width, directions = sum(layer.width for layer in layers), sum(layer.directions for layer in layers)
-        size = sum(
-            loadings_bytes(layer.neurons, layer.directions, is_complex=bool(layer.grid)) for layer in layers
-        )
+        size = sum(loadings_bytes(layer.neurons, layer.directions, is_complex=bool(layer.grid)) for layer in layers)
         return cls(
             units,
             len(layers),
@@ -357,9 +355,7 @@ def tile_limits(
     return found
 
 
-def _encounter(
-    one: Sequence[Layer], other: Sequence[Layer], options: TileOptions, *, same: bool
-) -> _Encounter | None:
+def _encounter(one: Sequence[Layer], other: Sequence[Layer], options: TileOptions, *, same: bool) -> _Encounter | None:
     """How layers of two kinds are compared; None where they cannot be."""
     meeting = meet(one[0].domain, one[0].grid, other[0].domain, other[0].grid, options.match)
     if not isinstance(meeting, Meeting):
@@ -371,9 +367,7 @@ def _encounter(
     samples = layers[0][0].samples
     length = chunk_length(samples, options.chunk_samples)
     a, b = (
-        _Side.of(
-            side, PanelUnits.of(dtype, coupling, length, samples, narrow=narrow), loadings=options.with_loadings
-        )
+        _Side.of(side, PanelUnits.of(dtype, coupling, length, samples, narrow=narrow), loadings=options.with_loadings)
         for side, dtype in zip(layers, dtypes, strict=True)
     )
     wide = np.result_type(coupling, np.float64).itemsize

@@ -231,7 +231,6 @@ def sum_moments(context: Context, chunks: Iterable[InexactArray]) -> Moments:
 
     Infinities and overflow end in a scatter that is not finite, which is refused by name.
     """
-
     found: Moments | None = None
     with np.errstate(over="ignore", invalid="ignore"):
         for chunk in chunks:
