@@ -101,7 +101,18 @@ class SubspaceStore:
 
     @classmethod
     def open_inside(cls, comparison: zarr.Group) -> Self:
-        """Open the one inside a comparison."""
+        """Open the one inside a comparison.
+
+        Raises
+        ------
+        StoreFormatError
+            Where there is none.
+        """
+        if INSIDE not in comparison:
+            raise StoreFormatError(
+                f"the comparison {str(comparison.store_path)!r} does not say where its subspaces are, and has none "
+                f"inside. Compare with subspaces= as a path or a URL, or leave it out"
+            )
         root = comparison[INSIDE]
         if not isinstance(root, zarr.Group):
             raise StoreFormatError(f"{INSIDE!r} in {str(comparison.store_path)!r} is an array, not a group")
