@@ -139,10 +139,9 @@ class ComparisonState:
                 f"the zoo has {n_examples} (digest {examples_digest[:8]}): not the same ones. {remedy}"
             )
 
-
     def _registered(self) -> tuple[Measure, ...]:
         """The measures that it has, as this process knows them: it goes on with all."""
-        found = []
+        found: list[Measure] = []
         for name in self.measures:
             try:
                 found += find_measures(name)
