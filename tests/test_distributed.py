@@ -11,13 +11,14 @@ import dask
 import dask.threaded
 import numpy as np
 import pytest
-from dask_svcca.engine.compare import resources, run_comparison
 
 import dask_svcca
 from dask_svcca.cluster import connect
 from dask_svcca.errors import MemoryLimitError
-from dask_svcca.plan.comparison import PROCESS_BYTES
+from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
+from dask_svcca.run.compare import run_comparison
+from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -132,16 +133,16 @@ def test_compare__resumes_after_an_interrupt(
         assert (begun.pair_status == PairStatus.MISSING).any()
         assert (begun.pair_status == PairStatus.DONE).any()
     outcome = run_comparison(zoo, place, Parameters(), client=client)
-    assert len(outcome.plan.subspaces) < 40
+    assert outcome.plan.subspaces < 40
     assert 0 < len(outcome.plan.tiles) <= 12
     assert_same(place, undisturbed)
 
 
 def test_compare__refuses_what_does_not_fit_in_a_worker(client: distributed.Client, tmp_path: Path) -> None:
-    tasks, memory = resources(client)
-    assert tasks == WORKERS
+    budget = DaskExecutor(client, "").budget
+    assert budget.workers == WORKERS
     # Dask pauses a worker before it reaches its limit.
-    assert 0.5 * MEMORY < memory < 0.8 * MEMORY
+    assert 0.5 * MEMORY < budget.memory < 0.8 * MEMORY
     zoo = dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(4000))
     zoo.write("net", "step0", "wide", np.zeros((4000, 4000), dtype="float16"))
     with pytest.raises(MemoryLimitError, match=r"'net/step0/wide'.* needs [\d,]+ MiB in one worker .* has 768 MiB"):
@@ -176,8 +177,9 @@ def peak_of(folder: Path, examples: int, count: int) -> tuple[int, int]:
 
 
 def test_compare__workers_hold_no_more_of_ten_times_as_much(tmp_path: Path) -> None:
-    small, _ = peak_of(tmp_path / "small", 4000, 12)
-    for name, examples, count in (("examples", 40_000, 12), ("representations", 4000, 120)):
+    # Two groups, so that a tile of two full ones is among them.
+    small, _ = peak_of(tmp_path / "small", 4000, 16)
+    for name, examples, count in (("examples", 40_000, 16), ("representations", 4000, 160)):
         peak, predicted = peak_of(tmp_path / name, examples, count)
         assert peak <= predicted <= LITTLE
         assert peak <= 1.25 * small

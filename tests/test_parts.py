@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any
 import dask
 import numpy as np
 import pytest
-import zarr
-from dask_svcca.engine import compare as compare_module
-from dask_svcca.engine import parts as parts_module
+from comparisons import graph_of
 from zarr.storage import MemoryStore
+from zoos import with_budget
 
 import dask_svcca
 from dask_svcca.cluster import connect
-from dask_svcca.plan import comparison as plan_module
+from dask_svcca.plan import subspaces as plan_module
+from dask_svcca.plan import tiles as tiles_module
 from dask_svcca.plan.parameters import Parameters
-from dask_svcca.run.compare import run_comparison
-from dask_svcca.stores.subspaces import read_record
+from dask_svcca.plan.subspaces import Budget
+from dask_svcca.run.compare import plan_run, run_comparison
+from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.stores.zoo import write as zoo_module
+from dask_svcca.tasks import parts as parts_module
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -45,8 +48,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWar
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks of scores, and two workers whatever the machine has."""
-    monkeypatch.setattr(plan_module, "SCORE_CHUNK_BYTES", 1)
-    monkeypatch.setattr(compare_module, "resources", lambda client: (2, 2**31))
+    monkeypatch.setattr(tiles_module, "SCORE_CHUNK_BYTES", 1)
+    with_budget(monkeypatch, 2, 2**31)
 
 
 @pytest.fixture
@@ -71,21 +74,11 @@ def make_zoo(store: Any, arrays: list[np.ndarray], rows: int = 64) -> Zoo:
     return zoo
 
 
-def graph_of(zoo: Zoo, place: Any, **options: Any) -> dict[str, Any]:
-    """What a comparison hands to Dask."""
-    graphs = []
-    with dask.config.set(scheduler=lambda graph, keys, **_: graphs.append(graph)):
-        run_comparison(zoo, place, Parameters(**options))
-    return graphs[0]
-
-
 def run(graph: dict[str, Any], key: str, done: dict[str, Any] | None = None) -> Any:
     """Run the tasks that a key needs and that are not done yet."""
     done = {} if done is None else done
 
     def value(argument: Any) -> Any:
-        if isinstance(argument, list):
-            return [value(one) for one in argument]
         if isinstance(argument, str) and argument in graph:
             if argument not in done:
                 function, *arguments = graph[argument]
@@ -96,8 +89,24 @@ def run(graph: dict[str, Any], key: str, done: dict[str, Any] | None = None) -> 
     return value(key)
 
 
-def key_of(graph: dict[str, Any], kind: str) -> str:
-    return next(key for key in graph if key.startswith(f"{kind}-"))
+def keys_of(graph: dict[str, Any], step: str) -> list[str]:
+    """Tasks of one step; ``subspaces`` is the last, which makes the pack count."""
+    return [key for key in graph if key.startswith(f"{step}-")]
+
+
+def scores_at(place: Path) -> np.ndarray:
+    """Scores of the only subspace of a comparison."""
+    index = SubspaceStore.open_inside(ComparisonStore.open(place).root).read_index()
+    (record,) = index.records.values()
+    return index.packs[record.pack].scores(record)
+
+
+def labels_with_subspaces(place: Path) -> list[str]:
+    """Representations of a comparison that have one."""
+    comparison = ComparisonStore.open(place)
+    records = SubspaceStore.open_inside(comparison.root).read_index().records
+    keys = dict(zip(comparison.column("representation"), comparison.column("subspace"), strict=True))
+    return [label for label, key in keys.items() if key in records]
 
 
 @pytest.mark.parametrize("rows", [64, 53, 1000])
@@ -108,8 +117,8 @@ def test_parts__make_what_one_task_makes(case: str, rows: int, tmp_path: Path, m
     options = {"precision": "float64", **options}
     whole = dask_svcca.compare(zoo, tmp_path / "whole", **options).load()
     monkeypatch.setattr(plan_module, "SPLIT_BYTES", 1)
-    plan = plan_comparison(zoo, tmp_path / "parts", Parameters(**options), workers=2, memory=2**31)
-    assert {task.parts for task in plan.subspaces} == {min(8, -(-EXAMPLES // rows))}
+    plan = plan_run(zoo, tmp_path / "parts", Parameters(**options), Budget(2, 2**31))
+    assert {pack.parts for pack in plan.packs} == {min(8, -(-EXAMPLES // rows))}
     found = dask_svcca.compare(zoo, tmp_path / "parts", **options).load()
     assert set(found.variables) == set(whole.variables)
     for name in found.data_vars:
@@ -128,17 +137,21 @@ def test_parts__in_any_store() -> None:
     np.testing.assert_allclose(np.diag(found.svcca), 1, rtol=0, atol=1e-12)
 
 
-@pytest.mark.usefixtures("in_parts")
-def test_parts__are_put_right_where_the_covariance_falls_short(tmp_path: Path) -> None:
+def nearly_deficient() -> np.ndarray:
+    """A layer of so falling a spectrum that its scores have to be put right."""
     rng = np.random.default_rng(1)
     turned = np.linalg.qr(rng.normal(size=(12, 12)))[0]
-    scaled = rng.normal(size=(EXAMPLES, 12)) * np.logspace(0, -6, 12) @ turned
-    zoo = make_zoo(tmp_path / "zoo.zarr", [scaled, rng.normal(size=(EXAMPLES, 12))])
+    return rng.normal(size=(EXAMPLES, 12)) * np.logspace(0, -6, 12) @ turned
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_parts__are_put_right_where_the_covariance_falls_short(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", [nearly_deficient()])
     graph = graph_of(zoo, tmp_path / "c", variance=None, precision="float64")
     done: dict[str, Any] = {}
-    run(graph, key_of(graph, "subspace"), done)
-    assert done[key_of(graph, "correction")].value
-    scores = zarr.open_array(tmp_path / "c" / "subspaces" / "net" / "step0" / "layer" / "scores", mode="r")[...]
+    run(graph, keys_of(graph, "subspaces")[0], done)
+    assert done[keys_of(graph, "corrections")[0]].value
+    scores = scores_at(tmp_path / "c")
     np.testing.assert_allclose(scores.T @ scores, np.eye(12), rtol=0, atol=1e-9)
 
 
@@ -152,7 +165,7 @@ def not_finite(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (not_finite, "1 of 16800 values are NaN or infinite, the first at index (300, 2)"),
+        (not_finite, "has 1 of 16800 values that are NaN or infinite, the first at index (300, 2)"),
         (np.ones_like, "is constant"),
     ],
 )
@@ -185,7 +198,7 @@ def test_parts__a_lost_chunk_is_told_and_tried_again(tmp_path: Path) -> None:
     assert "chunk 3 of 11 is missing" in outcome.problems["net/step1/layer"]
     found = dask_svcca.open_comparison(tmp_path / "c")
     assert (found.pair_status[1] == PairStatus.MISSING).all()
-    assert read_record(zarr.open_group(tmp_path / "c"), "subspaces/net/step1/layer") is None
+    assert labels_with_subspaces(tmp_path / "c") == ["net/step0/layer", "net/step2/layer"]
     shutil.move(away, chunk)
     outcome = run_comparison(zoo, tmp_path / "c", Parameters())
     assert not outcome.problems
@@ -197,14 +210,14 @@ def test_parts__the_basis_is_found_once(tmp_path: Path) -> None:
     zoo = make_zoo(tmp_path / "zoo.zarr", layers((EXAMPLES, 5, 4, 3)))
     graph = graph_of(zoo, tmp_path / "c", variance=0.9)
     first: dict[str, Any] = {}
-    mean, basis = run(graph, key_of(graph, "basis"), first).value
+    mean, basis = run(graph, keys_of(graph, "basis")[0], first).value
     assert all(first[key].read for key in graph if key.startswith("moments-") and key in first)
     # Again, as after a worker that died with all it held, or a run that was stopped: from the store, and the same.
     again: dict[str, Any] = {}
-    mean_again, basis_again = run(graph, key_of(graph, "basis"), again).value
+    mean_again, basis_again = run(graph, keys_of(graph, "basis")[0], again).value
     assert not any(again[key].read for key in again)
     np.testing.assert_array_equal(mean_again, mean)
-    for name in ("spectrum", "loadings", "block", "kept"):
+    for name in ("spectrum", "loadings", "block"):
         np.testing.assert_array_equal(getattr(basis_again, name), getattr(basis, name))
     assert basis_again.total == pytest.approx(basis.total, rel=1e-12)
 
@@ -213,39 +226,56 @@ def test_parts__the_basis_is_found_once(tmp_path: Path) -> None:
 def test_parts__a_chunk_that_changed_under_an_earlier_basis_is_told(tmp_path: Path) -> None:
     zoo = make_zoo(tmp_path / "zoo.zarr", layers((EXAMPLES, 24), 1))
     graph = graph_of(zoo, tmp_path / "c")
-    run(graph, key_of(graph, "basis"))
+    run(graph, keys_of(graph, "basis")[0])
     chunks = tmp_path / "zoo.zarr" / "net" / "step0" / "layer" / "activations" / "c"
     shutil.copy(chunks / "2" / "0", chunks / "3" / "0")
-    problem = run(graph, key_of(graph, "subspace")).problem
-    assert problem.startswith("'net/step0/layer': OSError: ")
-    assert "a chunk is missing or damaged" in problem
-    assert read_record(zarr.open_group(tmp_path / "c"), "subspaces/net/step0/layer") is None
+    (report,) = run(graph, keys_of(graph, "subspaces")[0])
+    assert report.label == "net/step0/layer"
+    assert report.problem.startswith("cannot be read: ")
+    assert "a chunk is missing or damaged" in report.problem
+    assert labels_with_subspaces(tmp_path / "c") == []
 
 
 @pytest.mark.usefixtures("in_parts")
 def test_parts__scores_that_are_there_survive_the_loss_of_a_worker(tmp_path: Path) -> None:
     zoo = make_zoo(tmp_path / "zoo.zarr", layers((EXAMPLES, 24), 1))
     whole = graph_of(zoo, tmp_path / "whole")
-    run(whole, key_of(whole, "subspace"))
+    run(whole, keys_of(whole, "subspaces")[0])
     graph = graph_of(zoo, tmp_path / "c")
     done: dict[str, Any] = {}
     scores = [key for key in graph if key.startswith("scores-")]
-    for key in scores[:2]:
+    # The first have no chunk of their own: there are more parts than chunks of scores.
+    for key in scores[:5]:
         run(graph, key, done)
-    for key in [key for key in done if key.startswith(("basis", "merged", "moments"))]:
+    for key in [key for key in done if key.startswith(("basis", "merge", "moments"))]:
         del done[key]
-    assert run(graph, key_of(graph, "subspace"), done).problem == ""
-    arrays = [
-        zarr.open_array(tmp_path / name / "subspaces" / "net" / "step0" / "layer" / "scores", mode="r")[...]
-        for name in ("whole", "c")
-    ]
-    np.testing.assert_array_equal(*arrays)
+    (report,) = run(graph, keys_of(graph, "subspaces")[0], done)
+    assert report.problem == ""
+    np.testing.assert_array_equal(scores_at(tmp_path / "c"), scores_at(tmp_path / "whole"))
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_parts__scores_that_were_put_right_survive_the_loss_of_what_put_them_right(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", [nearly_deficient()])
+    options: dict[str, Any] = {"variance": None, "precision": "float64"}
+    whole = graph_of(zoo, tmp_path / "whole", **options)
+    run(whole, keys_of(whole, "subspaces")[0])
+    graph = graph_of(zoo, tmp_path / "c", **options)
+    done: dict[str, Any] = {}
+    for key in keys_of(graph, "correct")[4:]:
+        run(graph, key, done)
+    # A worker died that held all but what the others found of their parts.
+    for key in [key for key in done if not key.startswith("correct-")]:
+        del done[key]
+    (report,) = run(graph, keys_of(graph, "subspaces")[0], done)
+    assert report.problem == ""
+    np.testing.assert_array_equal(scores_at(tmp_path / "c"), scores_at(tmp_path / "whole"))
 
 
 @pytest.mark.usefixtures("in_parts")
 def test_parts__stay_within_their_predicted_memory(tmp_path: Path) -> None:
     zoo = make_zoo(tmp_path / "zoo.zarr", layers((4000, 150), 1), rows=256)
-    plan = plan_comparison(zoo, tmp_path / "c", Parameters(variance=None), workers=2, memory=2**31)
+    plan = plan_run(zoo, tmp_path / "c", Parameters(variance=None), Budget(2, 2**31))
     graph = graph_of(zoo, tmp_path / "c", variance=None)
     peaks = []
 
@@ -261,10 +291,11 @@ def test_parts__stay_within_their_predicted_memory(tmp_path: Path) -> None:
 
     tracemalloc.start()
     try:
-        run({key: (watched(task[0]), *task[1:]) for key, task in graph.items()}, key_of(graph, "subspace"))
+        run({key: (watched(task[0]), *task[1:]) for key, task in graph.items()}, keys_of(graph, "subspaces")[0])
     finally:
         tracemalloc.stop()
-    assert len(peaks) == plan.subspaces[0].tasks
+    # Moments and scores of eight parts, scores put right; two merges and one of these, basis, corrections, index.
+    assert len(peaks) == 3 * 8 + 3 + 3
     waiting = 4 * 150**2 * 8
     assert max(peaks) + waiting < plan.subspace_bytes
 
@@ -276,8 +307,8 @@ def test_parts__on_worker_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     zoo = make_zoo(tmp_path / "zoo.zarr", layers((20_000, 64), 1), rows=1024)
     with connect(workers=2) as client:
         outcome = run_comparison(zoo, tmp_path / "c", Parameters(), client=client)
-    (task,) = outcome.plan.subspaces
-    assert task.parts == 4
+    (pack,) = outcome.plan.packs
+    assert pack.parts == 4
     assert outcome.problems == {}
     assert outcome.bytes_read >= 2 * 20_000 * 64 * 4
     assert float(dask_svcca.open_comparison(tmp_path / "c").svcca[0, 0]) == pytest.approx(1, abs=1e-7)

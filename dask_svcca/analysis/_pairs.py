@@ -11,10 +11,9 @@ import xarray as xr
 
 from dask_svcca import machine
 from dask_svcca.errors import IncompatibleError, MemoryLimitError, RepresentationNotFoundError, UnknownMeasureError
-from dask_svcca.evaluate import Basis, Evaluation
+from dask_svcca.evaluate import STACK_BYTES, Basis, Evaluation
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import find_measures, needs_loadings
-from dask_svcca.plan.memory import STACK_BYTES
 from dask_svcca.readings import meet
 from dask_svcca.stores.comparison import ComparisonStore, store_of
 from dask_svcca.stores.subspaces import SubspaceStore

@@ -53,8 +53,8 @@ def layer_identification(
     -------
     xarray.Dataset
         ``accuracy`` (measure, group): share of layers found. ``tested`` (measure, group): number of layers that
-        were looked for, which takes pairs that have a value. ``layer_accuracy`` (measure, group, layer): the share for each layer, NaN where
-        it was not looked for.
+        were looked for, which takes pairs that have a value. ``layer_accuracy`` (measure, group, layer): the share for
+        each layer, NaN where it was not looked for.
 
     Raises
     ------
@@ -86,7 +86,10 @@ def layer_identification(
     chosen = _groups(frames[0], groups)
     layers = list(dict.fromkeys(layer for models in chosen.values() for layer in _layers_of(frames[0], models)))
     shape = len(measures), len(chosen)
-    identified, tested = np.zeros((*shape, len(layers)), dtype=np.int64), np.zeros((*shape, len(layers)), dtype=np.int64)
+    identified, tested = (
+        np.zeros((*shape, len(layers)), dtype=np.int64),
+        np.zeros((*shape, len(layers)), dtype=np.int64),
+    )
     for row, name in enumerate(measures):
         sign = -1.0 if result[name].attrs["sense"] == "distance" else 1.0
         for column, models in enumerate(chosen.values()):

@@ -11,9 +11,8 @@ import numpy as np
 
 from dask_svcca.analysis._pairs import Pairs, RowNorms, Subspace, measure_pair
 from dask_svcca.errors import InvalidActivationsError
-from dask_svcca.evaluate import Basis, direction_weights
+from dask_svcca.evaluate import STACK_BYTES, Basis, direction_weights
 from dask_svcca.kernels.subspace import leading_directions
-from dask_svcca.plan.memory import STACK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -179,11 +178,13 @@ def jackknife(
     variables: Variables = {}
     for measure in chosen.measures:
         name = measure.name
-        left = np.array([[values[name][0] for values in pair] for pair in without])
-        error = np.sqrt((blocks - 1) / blocks * np.square(left - left.mean(axis=1, keepdims=True)).sum(axis=1))
+        jackknifed = np.array([[values[name][0] for values in pair] for pair in without])
+        error = np.sqrt(
+            (blocks - 1) / blocks * np.square(jackknifed - jackknifed.mean(axis=1, keepdims=True)).sum(axis=1)
+        )
         variables[name] = ("pair",), np.array([values[name][0] for values in whole]), measure.description
         variables[f"{name}_stderr"] = ("pair",), error, f"standard error of {name}: jackknife over blocks of examples"
-        variables[f"{name}_jackknife"] = ("pair", "block"), left, f"{name} without one block of examples"
+        variables[f"{name}_jackknife"] = ("pair", "block"), jackknifed, f"{name} without one block of examples"
     return chosen.dataset(variables, blocks=blocks)
 
 
@@ -242,7 +243,7 @@ def _row_norms(chosen: Pairs, a: Subspace, b: Subspace, meeting: Meeting) -> tup
 
 
 def _p_values(values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """p-values of the first order's value of each pair, (pair, order): alone, and corrected for the search of all pairs.
+    """p-values of the first order's value of each pair, (pair, order): alone, and corrected for the search.
 
     Pairs of more directions score higher by chance alone, so that each is measured in standard deviations from
     its own mean. A pair without a value has no p-value either.
@@ -298,9 +299,9 @@ def _remainders(chosen: Pairs, subspace: Subspace, edges: IntArray) -> list[_Rem
 def _remainder(subspace: Subspace, left_out: slice, variance: float | None) -> _Remainder:
     """Subspace of the samples that remain, from the scores of those that do not.
 
-    Scores Z are orthonormal, so that Z'Z of these samples is the identity less Z'Z of the block. Its eigenvectors make scores that
-    are orthonormal over the rest; the scatter in their terms is as large as the rank, and its eigenvectors are the new
-    directions.
+    Scores Z are orthonormal, so that Z'Z of the samples that remain is the identity less Z'Z of the block. Its
+    eigenvectors make scores that are orthonormal over these samples; the scatter in their terms is as large as the
+    rank, and its eigenvectors are the new directions.
     """
     old, scores = subspace.basis, subspace.scores[left_out]
     samples = len(subspace.scores) - len(scores)

@@ -105,7 +105,8 @@ class ChunkedArray:
             return
         whole = values.astype(self.dtype, copy=False)
         if len(values) < self.rows:
-            whole = np.zeros(self._chunk_shape, dtype=self.dtype)
+            # In the order in which it is stored: otherwise it would be copied once more.
+            whole = np.zeros(self._chunk_shape, dtype=self.dtype, order="C" if self._order is None else "F")
             whole[: len(values)] = values
         data = np.ascontiguousarray(whole if self._order is None else whole.transpose(self._order))
         _write(self._file(chunk), self._encode(data))

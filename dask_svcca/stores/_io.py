@@ -61,9 +61,33 @@ def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
         with _accessing(store):
             return zarr.create_group(absolute(store), attributes=dict(attributes), zarr_format=3)
     except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
-        raise StoreFormatError(
-            f"there is already something else at {describe(store)!r}; choose another place"
-        ) from None
+        raise _taken(store) from None
+
+
+def check_free(store: StoreLike) -> None:
+    """Raise where there is something other than a group, so that no store can be created there.
+
+    Raises
+    ------
+    StoreFormatError, StoreAccessError
+    """
+    folder = _local_folder(store)
+    with _accessing(store):
+        if folder is not None:
+            taken = folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None)
+        else:
+            try:
+                zarr.open_array(store, mode="r", zarr_format=3)
+            except FileNotFoundError:
+                taken = False
+            else:
+                taken = True
+    if taken:
+        raise _taken(store)
+
+
+def _taken(store: StoreLike) -> StoreFormatError:
+    return StoreFormatError(f"there is already something else at {describe(store)!r}; choose another place")
 
 
 def is_group(store: StoreLike) -> bool:

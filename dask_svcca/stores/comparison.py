@@ -11,7 +11,8 @@ import xarray as xr
 import zarr
 import zarr.codecs
 
-from dask_svcca.errors import ParametersChangedError, StoreFormatError
+from dask_svcca.errors import ParametersChangedError, StoreFormatError, UnknownMeasureError
+from dask_svcca.measures import find_measures, with_companions
 from dask_svcca.stores import _io
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
@@ -104,6 +105,8 @@ class ComparisonState:
     ) -> None:
         """Raise `ParametersChangedError` where this comparison is not the one asked for.
 
+        `UnknownMeasureError` where it has a measure that is not registered.
+
         Parameters
         ----------
         fixed : mapping
@@ -122,7 +125,7 @@ class ComparisonState:
                     f"the comparison {self.place!r} was made with {name}={stored!r}, now {name}={asked!r} is asked "
                     f"for. {remedy}"
                 )
-        for measure in measures:
+        for measure in with_companions((*self._registered(), *measures)):
             version = self.versions.get(measure.name, measure.version)
             if version != measure.version:
                 raise ParametersChangedError(
@@ -135,6 +138,20 @@ class ComparisonState:
                 f"the comparison {self.place!r} has {self.n_examples} examples (digest {self.examples_digest[:8]}), "
                 f"the zoo has {n_examples} (digest {examples_digest[:8]}): they are not the same. {remedy}"
             )
+
+    def _registered(self) -> tuple[Measure, ...]:
+        """The measures that it has, as they are registered in this process; work goes on with all of them."""
+        registered: list[Measure] = []
+        for name in self.measures:
+            try:
+                registered += find_measures(name)
+            except UnknownMeasureError:
+                raise UnknownMeasureError(
+                    f"the comparison {self.place!r} has a measure {name!r}, which is not registered in this process. "
+                    f"Import the module that registers it first (--measures-from on the command line), or compare into "
+                    f"another store"
+                ) from None
+        return tuple(registered)
 
 
 class ComparisonStore:

@@ -8,7 +8,6 @@ is projected on it: should it be needed again, because a worker died or a run wa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from dask_svcca.tasks.subspace import (
     check,
     corrections,
     find_basis,
+    is_finite,
     score_chunks,
     subspace_of,
     sum_moments,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import InexactArray
     from dask_svcca.plan.tasks import PartTask, SubspaceTask
     from dask_svcca.stores.subspaces import Pack
+    from dask_svcca.tasks.subspace import ScoreWriter
     from dask_svcca.tasks.worker import Context
 
 
@@ -95,7 +96,7 @@ def _merged(_context: Context, _task: PartTask, found: Sequence[Found]) -> Found
     """Moments of several parts together."""
     values = [part.value for part in found]
     # Under an earlier basis, or after a failure, there are none.
-    return _together(found, None if any(value is None for value in values) else reduce(merge, values))
+    return _together(found, None if any(value is None for value in values) else merge(*values))
 
 
 def _basis(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
@@ -108,7 +109,7 @@ def _basis(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
             return _read_basis(draft)
         found, member = merged.value, _member(task)
         verify(merged.digests, member.digest)
-        check(samples, found.count, finite=bool(np.isfinite(found.scatter).all()))
+        check(samples, found.count, finite=is_finite(found))
         directions = find_basis(context, member, samples, found)
         subspace = subspace_of(member, samples.neurons, found.count, found.mean, directions, with_loadings=True)
         _writer(context, task, directions, exist_ok=False).finish([subspace], draft=True)
@@ -132,12 +133,12 @@ def _read_basis(draft: Pack) -> tuple[InexactArray, Eigenbasis]:
 
 
 def _scores(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
-    """Scores of one part, written; their Gram matrices, where they may need to be put right."""
+    """Scores of one part, written unless they are being put right; Gram matrices, where that may be needed."""
     (basis,) = needed
     return _attempt(context, task, needed, lambda samples: _project(context, task, samples, basis, {}))
 
 
-def _corrections(_context: Context, _task: PartTask, scores: Sequence[Found]) -> Found:
+def _corrections(context: Context, task: PartTask, scores: Sequence[Found]) -> Found:
     """What puts scores right that are not orthonormal, by the first direction of the block; none where all are."""
     found = _together(scores, None)
     if found.problem:
@@ -150,6 +151,8 @@ def _corrections(_context: Context, _task: PartTask, scores: Sequence[Found]) ->
         wrong = {columns.start: factor for columns, factor in corrections(totals.values())}
     except np.linalg.LinAlgError as error:
         return _together(scores, None, f"has scores that cannot be made orthonormal: {error}")
+    if wrong:
+        context.worker.subspaces.begin_correction(task.pack.name)
     return _together(scores, wrong)
 
 
@@ -198,17 +201,29 @@ def _project(
     context: Context, task: PartTask, samples: Samples, basis: Found, correction: Mapping[int, InexactArray]
 ) -> list[tuple[slice, InexactArray]]:
     mean, directions = basis.value
-    weights = directions.loadings / np.sqrt(directions.spectrum)
-    for first, factor in correction.items():
-        columns = slice(first, first + len(factor))
-        weights[:, columns] = weights[:, columns] @ factor
     member = _member(task)
-    writer = _writer(context, task, directions)
+    writer: ScoreWriter = _writer(context, task, directions)
+    if not correction and context.worker.subspaces.is_corrected(task.pack.name):
+        writer = _Dropped(writer.chunk_samples)
     length = writer.chunk_samples
     first, stop = _share(-(-member.samples // length), task.pack.parts, task.number)
     window = _window(samples, member, first * length, min(stop * length, member.samples))
-    chunks = score_chunks(context, window, mean, weights, directions.block, length)
+    chunks = score_chunks(context, window, mean, directions, length, correction)
     return write_scores(context, writer, first, chunks, directions)
+
+
+class _Dropped:
+    """Takes scores that are not to be written."""
+
+    def __init__(self, chunk_samples: int) -> None:
+        self.chunk_samples = chunk_samples
+
+    def write_scores(self, chunk: int, scores: InexactArray) -> None:
+        """Take one chunk, (sample, direction)."""
+
+    def read_scores(self, chunk: int) -> InexactArray:
+        """Give nothing back."""
+        raise NotImplementedError(f"chunk {chunk} was not written")
 
 
 def _window(samples: Samples, member: SubspaceTask, start: int, stop: int) -> Iterator[InexactArray]:
@@ -217,6 +232,7 @@ def _window(samples: Samples, member: SubspaceTask, start: int, stop: int) -> It
     first = start // each
     for number, chunk in enumerate(samples.of_chunks(first, -(-stop // each)), start=first):
         yield chunk[max(0, start - number * each) : stop - number * each]
+        del chunk
 
 
 def _member(task: PartTask) -> SubspaceTask:

@@ -11,7 +11,7 @@ import numpy as np
 from dask_svcca.evaluate import Basis, Evaluation, finish_details, no_details
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import leading_only, needs_loadings
-from dask_svcca.plan.memory import NARROW
+from dask_svcca.plan.memory import NARROW, PanelUnits
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.readings import meet
 from dask_svcca.tasks.panel import Member, couplings, cut
@@ -183,11 +183,25 @@ class _Tile:
         context, memory = self._context, self._task.memory
         narrow = min(sum(member.directions for member in side.values()) / len(side) for side in (a, b)) < NARROW
         loadings, same = needs_loadings(measures), b is a
-        kinds = [_kind(next(iter(side.values())).record.entry) for side in (a, b)]
-        options = {"narrow": narrow, "same": kinds[0] == kinds[1], "loadings": loadings}
-        panels_a = cut(context, a, memory, **options)
-        panels_b = panels_a if same else cut(context, b, memory, **options)
-        buffers = _largest(panels_a), _largest(panels_b)
+        first_a, first_b = (next(iter(side.values())) for side in (a, b))
+        units = [
+            PanelUnits.of(
+                first.pack.dtype,
+                np.result_type(first_a.pack.dtype, first_b.pack.dtype),
+                first.pack.chunk_samples,
+                first.record.entry.samples,
+                narrow=narrow,
+            )
+            for first in (first_a, first_b)
+        ]
+        met = [
+            np.bincount([getattr(one, side) for one in meeting.shared], minlength=len(first.basis.block_multiplicity))
+            for side, first in (("a", first_a), ("b", first_b))
+        ]
+        panels_a = cut(context, a, units[0], memory, met[0], loadings=loadings)
+        panels_b = panels_a if same else cut(context, b, units[1], memory, met[1], loadings=loadings)
+        # A panel with itself needs no second buffer.
+        buffers = _largest(panels_a), _largest(panels_b if not same or len(panels_a) > 1 else [])
         evaluation = Evaluation(
             {number: member.basis for number, member in a.items()},
             {number: member.basis for number, member in b.items()},
@@ -199,13 +213,20 @@ class _Tile:
             stack_bytes=memory.stack,
         )
         for panel_a in panels_a:
-            for panel_b in panels_b:
-                if todo[np.ix_(panel_a.members, panel_b.members)].any():
-                    loaded = (panel_a.read_loadings(), panel_b.read_loadings()) if loadings else ({}, {})
-                    _add(context, evaluation, panel_a, panel_b, buffers, loaded, narrow=narrow)
+            partners = [panel for panel in panels_b if todo[np.ix_(panel_a.members, panel.members)].any()]
+            loadings_a = panel_a.read_loadings() if loadings and partners else {}
+            for panel_b in partners:
+                loadings_b = loadings_a
+                if loadings and panel_b is not panel_a:
+                    loadings_b = panel_b.read_loadings()
+                _add(context, evaluation, panel_a, panel_b, buffers, (loadings_a, loadings_b), narrow=narrow)
+                # Or they would still be there while the next are read.
+                evaluation.forget_loadings()
+                del loadings_b
+            del loadings_a
         norms = None
         if any("row_norms" in measure.needs for measure in measures):
-            norms = _row_norms(evaluation, panels_a, panels_b, buffers, todo.shape)
+            norms = _row_norms(evaluation, panels_a, panels_b, buffers, memory.stack)
         with context.timed("values"):
             found = evaluation.values(*(norms or ()))
             # What makes a pair's value what it is may be told by measures that are there already.
@@ -281,7 +302,7 @@ def _kinds(entries: Sequence[SubspaceEntry | None]) -> dict[tuple[str, Grid], li
 
 def _largest(panels: Sequence[Panel]) -> InexactArray:
     """A buffer that takes a chunk of any of the panels: reused, since fresh memory is five times slower to fill."""
-    return max(panels, key=lambda panel: panel.directions).buffer()
+    return max(panels, key=lambda panel: panel.directions).buffer() if panels else np.empty((0, 0))
 
 
 def _add(
@@ -296,7 +317,8 @@ def _add(
 ) -> None:
     """Give the couplings of two panels to an evaluation."""
     shared = [one for one in evaluation.meeting.shared if a.has(one.a) and b.has(one.b)]
-    for frequency, product in zip(shared, couplings(context, a, b, buffers, shared, narrow=narrow), strict=True):
+    products = couplings(context, a, b, buffers, shared, narrow=narrow)
+    for frequency, product in zip(shared, products, strict=True):
         row = 0
         for blocks_a in a.alike(frequency.a):
             k = blocks_a[0].directions
@@ -318,23 +340,20 @@ def _row_norms(
     panels_a: Sequence[Panel],
     panels_b: Sequence[Panel],
     buffers: tuple[InexactArray, InexactArray],
-    shape: tuple[int, ...],
+    room: int,
 ) -> tuple[FloatArray, tuple[FloatArray, FloatArray]]:
     """Inner products, over all samples, of the squared norms of the samples of two sides; sums of their squares."""
-    products, squares = np.zeros(shape), (np.zeros(shape[0]), np.zeros(shape[1]))
+    same = panels_b is panels_a
+    sides = list(zip((panels_a, panels_b), buffers, evaluation.weights, strict=True))[: 1 if same else 2]
+    norms = [np.zeros((count, panels_a[0].length)) for count in evaluation.shape[: len(sides)]]
+    products, squares = np.zeros(evaluation.shape), [np.zeros(len(norm)) for norm in norms]
     for chunk in range(panels_a[0].chunks):
-        norms = []
-        for panels, buffer, weights, square in zip(
-            (panels_a, panels_b), buffers, evaluation.weights, squares, strict=True
-        ):
-            parts = [(panel.members, panel.row_norms(chunk, buffer, weights)) for panel in panels]
-            found = np.zeros((len(square), parts[0][1].shape[1]))
-            for members, part in parts:
-                found[members] = part
-            norms.append(found)
-            np.add(square, np.square(found).sum(axis=1), out=square)
-        products += norms[0] @ norms[1].T
-    return products, squares
+        for (panels, buffer, weights), norm, square in zip(sides, norms, squares, strict=True):
+            for panel in panels:
+                panel.row_norms(chunk, buffer, weights, room, out=norm)
+            np.add(square, np.einsum("ms,ms->m", norm, norm), out=square)
+        products += norms[0] @ norms[-1].T
+    return products, (squares[0], squares[-1])
 
 
 def _put(
@@ -343,5 +362,7 @@ def _put(
     """Write the values of some pairs of a tile, and leave the others as they are."""
     if not valued.all():
         chosen = valued.reshape(valued.shape + (1,) * (values.ndim - 2))
-        values = np.where(chosen, values, np.asarray(array[place]))
+        there = np.array(array[place])
+        np.copyto(there, values, where=chosen)
+        values = there
     array[place] = values

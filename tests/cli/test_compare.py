@@ -41,8 +41,8 @@ def test_compare__cautions_of_few_examples_once(folder: Path) -> None:
         run(f"import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l{number}")
     result = run("compare zoo.zarr comparison.zarr --variance none")
     assert result.stderr.count("Caution:") == 1
-    assert "2 of 3 representations have fewer than 5 samples a kept direction" in result.stderr
-    assert f"Fewest has 'm/c/l2': {N} samples, 30 directions." in result.stderr
+    assert "2 of 3 representations have fewer than 5 samples per kept direction" in result.stderr
+    assert f"The worst is 'm/c/l2': {N} samples, 30 directions." in result.stderr
     assert "Caution" not in run("compare zoo.zarr other.zarr --variance 0.1").stderr
 
 

@@ -216,7 +216,8 @@ def _arrays(subspaces: Sequence[Subspace]) -> dict[str, tuple[tuple[str, ...], n
     }
     loadings = [one.loadings.T.ravel() for one in subspaces if one.entry.with_loadings]
     if loadings:
-        arrays["loadings"] = ("loading",), np.concatenate(loadings)
+        # Loadings of a single subspace may be as large as all else that a task holds: they are not copied.
+        arrays["loadings"] = ("loading",), loadings[0] if len(loadings) == 1 else np.concatenate(loadings)
     if any(entry.grid for entry in entries):
         arrays["multiplicity"] = ("direction",), np.concatenate([entry.multiplicity for entry in entries])
         axes = {len(entry.grid) for entry in entries}

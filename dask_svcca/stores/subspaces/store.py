@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
-from dask_svcca.stores import _io
+from dask_svcca.stores import _chunked, _io
 from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
@@ -101,7 +101,18 @@ class SubspaceStore:
 
     @classmethod
     def open_inside(cls, comparison: zarr.Group) -> Self:
-        """Open the store inside a comparison."""
+        """Open the store inside a comparison.
+
+        Raises
+        ------
+        StoreFormatError
+            Where the comparison has no store inside.
+        """
+        if INSIDE not in comparison:
+            raise StoreFormatError(
+                f"the comparison {str(comparison.store_path)!r} does not say where its subspaces are, and has none "
+                f"inside. Compare with subspaces= as a path or a URL, or leave it out"
+            )
         root = comparison[INSIDE]
         if not isinstance(root, zarr.Group):
             raise StoreFormatError(f"{INSIDE!r} in {str(comparison.store_path)!r} is an array, not a group")
@@ -157,6 +168,19 @@ class SubspaceStore:
         """A pack whose scores are still being written, by several tasks; None where there is none."""
         attributes = _io.read_attributes(self.root, name)
         return self._pack(name, attributes["draft"]) if attributes is not None and "draft" in attributes else None
+
+    def begin_correction(self, name: str) -> None:
+        """Mark that the scores of a draft are being corrected, part by part.
+
+        A worker may die that held what a task reported, and the task then runs again. Without the mark it would write
+        uncorrected scores over parts that are corrected already.
+        """
+        attributes = _io.read_attributes(self.root, name) or {}
+        _chunked.write_group(self.root, name, {**attributes, "correcting": True})
+
+    def is_corrected(self, name: str) -> bool:
+        """Whether scores of a draft may be corrected already, so that they must not be written again."""
+        return bool((_io.read_attributes(self.root, name) or {}).get("correcting"))
 
     def _pack(self, name: str, attributes: Mapping[str, Any]) -> Pack:
         records, first, mean, loadings = [], 0, 0, 0
