@@ -16,6 +16,7 @@ from zarr.storage import MemoryStore
 from zoos import assert_same, label, layers, make_zoo, spoil, with_budget, write
 
 import dask_svcca
+from dask_svcca.errors import StoreFormatError
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.tasks import PackTask
 from dask_svcca.run.compare import run_comparison
@@ -248,17 +249,19 @@ def test_compare__stopped_while_it_took_in_representations(
     assert dask_svcca.compare(zoo, place).sizes["representation_a"] == 7
     for step in range(7, 20):
         (tmp_path / f"later{step:03}").rename(tmp_path / "zoo.zarr" / "net" / f"step{step:03}")
-    create = zarr.Group.create_array
+    resize = zarr.Array.resize
 
-    def power_cut(self: zarr.Group, name: str, **options: Any) -> Any:
-        if name == stop_at:
+    def power_cut(self: zarr.Array, shape: Any) -> None:
+        if self.basename == stop_at:
             raise OSError("power cut")
-        return create(self, name, **options)
+        resize(self, shape)
 
     with monkeypatch.context() as broken:
-        broken.setattr(zarr.Group, "create_array", power_cut)
+        broken.setattr(zarr.Array, "resize", power_cut)
         with pytest.raises(OSError, match="power cut"):
             dask_svcca.compare(whole, place)
+    with pytest.raises(StoreFormatError, match=r"a run is adding some, or was interrupted .* compare again"):
+        dask_svcca.open_comparison(place)
     found = dask_svcca.compare(whole, place)
     assert found.representation_a.to_numpy().tolist() == undisturbed.representation_a.to_numpy().tolist()
     np.testing.assert_allclose(found.svcca, undisturbed.svcca, rtol=0, atol=1e-7)

@@ -1,4 +1,4 @@
-"""Measures of a few pairs from the scores of a comparison, again and again under changed samples."""
+"""Measures of a few pairs, from the scores of a comparison, recomputed for changed samples."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import xarray as xr
 
 from dask_svcca import machine
 from dask_svcca.errors import IncompatibleError, MemoryLimitError, RepresentationNotFoundError, UnknownMeasureError
-from dask_svcca.evaluate import Basis, Evaluation
+from dask_svcca.evaluate import STACK_BYTES, Basis, Evaluation
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import find_measures, needs_loadings
-from dask_svcca.plan.memory import STACK_BYTES
 from dask_svcca.readings import meet
 from dask_svcca.stores.comparison import ComparisonStore, store_of
 from dask_svcca.stores.subspaces import SubspaceStore
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
     from dask_svcca.stores.subspaces import Pack, SubspaceEntry, SubspaceRecord
 
 HELD = 8
-"""Subspaces held in memory at a time, where there is room."""
+"""Largest number of subspaces in memory at a time."""
 
 USABLE_SHARE = 0.6
-"""Of the memory that is free."""
+"""Share of the free memory that subspaces may take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ class Subspace:
     scores : (sample, direction)
         In double precision.
     single : bool
-        Whether they are stored in single precision.
+        Whether the stored scores are in single precision.
     basis : Basis
     loadings : (neuron, direction) or None
         None where no measure needs them.
@@ -68,25 +67,25 @@ class Subspace:
         return {block.index: block for block in self.basis.member_blocks(0)}
 
     def row_norms(self, weights: FloatArray) -> FloatArray:
-        """Squared norm of each sample, in the units of the activations, directions counted so often."""
+        """Squared norm of each sample, in the units of the activations, with a weight for each direction."""
         squares = self.scores.real**2 + self.scores.imag**2
         return np.asarray(squares @ (weights * self.basis.spectrum))
 
 
-class Label(NamedTuple):
-    """A pair by its labels."""
+class LabelPair(NamedTuple):
+    """Labels of the representations of a pair."""
 
     a: str
     b: str
 
 
 class Pairs:
-    """Some pairs of a comparison, and the measures to look at them by.
+    """Some pairs of a comparison, and the measures to compute of them.
 
     Parameters
     ----------
     comparison : Dataset, path, zarr store, or URL
-        As from `open_comparison`, or where it is.
+        From `open_comparison` or `compare`, or where it is.
     pairs : iterable of (str, str)
         Labels of representations.
     measures : str or iterable of str
@@ -101,7 +100,7 @@ class Pairs:
             SubspaceStore.open(place) if place else SubspaceStore.open_inside(self._comparison.root)
         ).read_index()
         self.measures = find_measures(measures)
-        self.labels = [Label(*map(str, pair)) for pair in pairs]
+        self.labels = [LabelPair(*map(str, pair)) for pair in pairs]
         self._keys = self._find_keys()
         self._check_measures()
         self.with_loadings = needs_loadings(self.measures)
@@ -124,26 +123,26 @@ class Pairs:
         """Number of examples."""
         return int(self._comparison.root.attrs["n_examples"])  # type: ignore[arg-type]
 
-    def open(self, label: Label) -> tuple[Subspace, Subspace, Meeting]:
-        """Both subspaces of a pair, and how they meet."""
-        a, b = (self._record(name, ())[1].entry for name in label)
+    def open(self, pair: LabelPair) -> tuple[Subspace, Subspace, Meeting]:
+        """Both subspaces of a pair, and how they are compared."""
+        a, b = (self._record(label, ())[1].entry for label in pair)
         meeting = meet(a.domain, a.grid, b.domain, b.grid, self.parameters["match"])
         if isinstance(meeting, PairStatus):
-            raise IncompatibleError(f"{label.a!r} and {label.b!r} cannot be compared: {meeting.name.lower()}")
-        return self._load(label.a, meeting.fold_a), self._load(label.b, meeting.fold_b), meeting
+            raise IncompatibleError(f"{pair.a!r} and {pair.b!r} cannot be compared: {meeting.name.lower()}")
+        return self._load(pair.a, meeting.fold_a), self._load(pair.b, meeting.fold_b), meeting
 
     def samples_per_example(self, subspace: Subspace) -> int:
-        """How many samples, one behind the other, are of one example."""
+        """Number of consecutive samples that belong to one example."""
         count, rest = divmod(subspace.entry.samples, self.examples)
         if rest or " where " in subspace.entry.domain:
             raise IncompatibleError(
-                f"under the mask {self.parameters['mask']!r} examples have different numbers of tokens: they cannot "
-                f"be told apart in the scores. Compare with sequence='mean' for this"
+                f"under the mask {self.parameters['mask']!r} examples have different numbers of tokens, and the "
+                f"scores do not say which example a sample is of. Compare with sequence='mean' for this"
             )
         return count
 
     def dataset(self, variables: dict[str, tuple[tuple[str, ...], FloatArray, str]], **attributes: Any) -> xr.Dataset:
-        """What was found, one entry a pair."""
+        """Results as a Dataset, one entry per pair."""
         return xr.Dataset(
             {name: (dims, values, {"long_name": text}) for name, (dims, values, text) in variables.items()},
             coords={
@@ -169,23 +168,23 @@ class Pairs:
         for measure in self.measures:
             if measure.role == "reference":
                 raise UnknownMeasureError(
-                    f"{measure.name!r} is not a measure of similarity, but a number to read one by"
+                    f"{measure.name!r} is not a measure of similarity, but a reference to read one by"
                 )
 
     def _choose_held(self) -> int:
-        """How many subspaces are held in memory, of all that are looked at: two at least, and what works on them."""
+        """How many subspaces to hold in memory: at least two, with what is computed from them."""
         sizes = {}
         for label in {name for pair in self.labels for name in pair}:
             record = self._index.records.get(self._keys[label])
             entry = None if record is None else record.entry
-            # In double precision, as they are stored, and of one permutation.
+            # Scores in double precision, as stored, and of one permutation.
             sizes[label] = 0 if entry is None else 3 * entry.samples * entry.directions * (16 if entry.grid else 8)
         widest = max(sizes, key=lambda label: sizes[label])
         available = int(machine.available_memory() * USABLE_SHARE)
         if 2 * sizes[widest] > available:
             raise MemoryLimitError(
                 f"the scores of two representations like {widest!r} need {2 * sizes[widest] / 2**20:,.0f} MiB, and "
-                f"there are {available / 2**20:,.0f} MiB. Look at them where there is more memory, or compare fewer "
+                f"{available / 2**20:,.0f} MiB are available. Do this where there is more memory, or compare fewer "
                 f"samples (positions=) into another store"
             )
         return max(2, min(HELD, available // max(1, sizes[widest])))
@@ -194,8 +193,8 @@ class Pairs:
         record = self._index.records.get(self._keys[label])
         if fold:
             digest = self._keys[label].split(" ", maxsplit=1)[0]
-            made = (one for key, one in self._index.records.items() if key.startswith(f"{digest} "))
-            record = next((one for one in made if one.entry.grid == fold), None)
+            others = (other for key, other in self._index.records.items() if key.startswith(f"{digest} "))
+            record = next((other for other in others if other.entry.grid == fold), None)
         if record is None:
             raise IncompatibleError(
                 f"{label!r} has no subspace{f' on the grid {fold}' if fold else ''}: compare it first"
@@ -227,7 +226,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class RowNorms:
-    """Sums over samples of both representations: fourth powers of the norms, and products of their squares."""
+    """Sums over samples: fourth powers of the norms of a and of b, and products of squared norms, (change,)."""
 
     a: float
     b: float
@@ -265,7 +264,7 @@ def measure_pair(
     dict of str to (change,)
     """
     a, b = bases
-    # Each change is a member of its own beside the one of a.
+    # Each change is a member of b, and all are compared with the only member of a.
     evaluation = Evaluation(
         {0: a},
         dict.fromkeys(range(count), b),
@@ -284,5 +283,5 @@ def measure_pair(
     if norms is None:
         return {name: values[0][0] for name, values in evaluation.values().values.items()}
     squares = np.array([norms.a]), np.full(count, norms.b)
-    found = evaluation.values(norms.products[np.newaxis], squares)
-    return {name: values[0][0] for name, values in found.values.items()}
+    evaluated = evaluation.values(norms.products[np.newaxis], squares)
+    return {name: values[0][0] for name, values in evaluated.values.items()}

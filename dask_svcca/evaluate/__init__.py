@@ -3,8 +3,10 @@
 from dask_svcca.evaluate.basis import Basis, MemberBlock, block_weights, direction_weights
 from dask_svcca.evaluate.details import Details, finish_details, no_details
 from dask_svcca.evaluate.evaluation import Evaluation, Values
+from dask_svcca.evaluate.memory import STACK_BYTES, pair_bytes, solving_bytes
 
 __all__ = [
+    "STACK_BYTES",
     "Basis",
     "Details",
     "Evaluation",
@@ -14,4 +16,6 @@ __all__ = [
     "direction_weights",
     "finish_details",
     "no_details",
+    "pair_bytes",
+    "solving_bytes",
 ]

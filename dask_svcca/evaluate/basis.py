@@ -75,6 +75,11 @@ class Basis:
         return np.asarray(half_plane(self.grid).multiplicity[self.block])
 
     @property
+    def block_multiplicity(self) -> IntArray:
+        """How often each block counts, (block,): also those without directions."""
+        return half_plane(self.grid).multiplicity
+
+    @property
     def positions(self) -> int:
         """Circular translations that a sample stands for."""
         return math.prod(self.grid)

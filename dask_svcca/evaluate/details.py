@@ -22,6 +22,10 @@ Details = dict[str, "npt.NDArray[np.float32]"]
 """By name, (a, b, ...)."""
 
 
+PLACED_AT_ONCE = 2**16
+"""Correlations that are put in their places at a time: the places take as much memory as they do."""
+
+
 class TakesCorrelations(Protocol):
     """Takes correlations as they are found."""
 
@@ -50,8 +54,12 @@ class Correlations:
     def add(self, a: IntArray, b: IntArray, correlations: FloatArray, frequency: SharedFrequency) -> None:
         """Take what pairs have at one frequency, as often as that counts."""
         count = frequency.multiplicity * correlations.shape[1]
-        places = self._filled[a, b][:, np.newaxis] + np.arange(count)
-        self._values[a[:, np.newaxis], b[:, np.newaxis], places] = np.tile(correlations, frequency.multiplicity)
+        step = max(1, PLACED_AT_ONCE // max(1, count))
+        for start in range(0, len(a), step):
+            some = slice(start, start + step)
+            places = self._filled[a[some], b[some]][:, np.newaxis] + np.arange(count)
+            found = np.tile(correlations[some], frequency.multiplicity)
+            self._values[a[some, np.newaxis], b[some, np.newaxis], places] = found
         self._filled[a, b] += count
 
 

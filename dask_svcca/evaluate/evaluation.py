@@ -10,6 +10,7 @@ import numpy as np
 
 from dask_svcca.evaluate.basis import block_weights, direction_weights
 from dask_svcca.evaluate.details import Correlations, FrequencyMeans
+from dask_svcca.evaluate.memory import STACK_BYTES, pair_bytes
 from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.kernels.pairs import PairStack, Side
 from dask_svcca.measures import Measure, Own, PairTotals, Totals
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from dask_svcca.kernels.fourier import SharedFrequency
     from dask_svcca.readings import Meeting
 
-STACK_BYTES = 16 * 2**20
-"""Couplings handed to LAPACK at once, in double precision: many small ones in one call."""
-
 WIDE_CELL = 2**12
 """Numbers in a coupling from which copying one by one, converted on the way, beats copying all and then converting."""
+
+GATHERED_AT_ONCE = 2**17
+"""Numbers of small couplings that are copied at a time, before they are converted."""
 
 ROUNDING = 1e-5
 """How far beyond its range rounding may take a measure of scores in single precision."""
@@ -70,7 +71,7 @@ class Evaluation:
     single : bool
         Whether couplings were summed in single precision.
     stack_bytes : int
-        Couplings solved at once, in double precision; at least one.
+        What the pairs of a stack may take that are solved together, as `pair_bytes` counts them; at least one pair.
     """
 
     def __init__(
@@ -105,6 +106,11 @@ class Evaluation:
             yield Correlations(details["correlations"], self._todo, *ranks)
         if "frequencies" in details:
             yield FrequencyMeans(details["frequencies"], self._todo, a, b, self.meeting)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Members of either group."""
+        return self._todo.shape
 
     @property
     def weights(self) -> tuple[Mapping[int, FloatArray], Mapping[int, FloatArray]]:
@@ -142,10 +148,10 @@ class Evaluation:
             is_complex=self._a.counts_twice(frequency.a) or self._b.counts_twice(frequency.b),
             block=(frequency.a, frequency.b) if self._by_block else None,
         )
-        wide = np.result_type(couplings.dtype, np.float64).itemsize
-        # Measures that need loadings hold an array of neurons a pair.
-        neurons = max(self._a.neurons, self._b.neurons) if self._by_block else 0
-        batch = max(1, self._stack_bytes // (wide * max(1, k * l, min(k, l) * neurons)))
+        one = pair_bytes(k, l, np.result_type(couplings.dtype, np.float64).itemsize)
+        batch = max(1, self._stack_bytes // one)
+        if self._bytes.get(key, 0) + one * min(batch, len(rows)) > self._stack_bytes:
+            self._solve(key)
         for start in range(0, len(rows), batch):
             part = slice(start, start + batch)
             piece = _Piece(
@@ -159,13 +165,18 @@ class Evaluation:
                 frequency=frequency,
             )
             self._pieces.setdefault(key, []).append(piece)
-            self._bytes[key] = self._bytes.get(key, 0) + wide * k * l * len(piece.rows)
+            self._bytes[key] = self._bytes.get(key, 0) + one * len(piece.rows)
             if self._by_block:
                 # Where one of the two stands as its conjugate, the coupling is that of a's conjugate.
                 self._a.take_loadings(loadings[0], blocks_a, conjugate=frequency.conjugate)
                 self._b.take_loadings(loadings[1], blocks_b, conjugate=False)
             if self._by_block or self._bytes[key] > self._stack_bytes // 2:
                 self._solve(key)
+
+    def forget_loadings(self) -> None:
+        """Let go of the loadings that were given last."""
+        self._a.forget_loadings()
+        self._b.forget_loadings()
 
     def finish(self) -> None:
         """Solve what is left, so that couplings given may be overwritten."""
@@ -244,7 +255,9 @@ class Evaluation:
         return np.asarray((ranks > 0) & (spurious >= ranks))
 
     def _solve(self, key: _Key) -> None:
-        pieces = self._pieces.pop(key)
+        pieces = self._pieces.pop(key, [])
+        if not pieces:
+            return
         del self._bytes[key]
         a, b = self._a, self._b
         members_a = np.concatenate([piece.members_a for piece in pieces])
@@ -336,6 +349,10 @@ class _Group:
         parts = {block.member: loadings[block.member][:, block.columns] for block in blocks}
         self._loadings = {member: part.conj() for member, part in parts.items()} if conjugate else parts
 
+    def forget_loadings(self) -> None:
+        """Let go of the loadings that were taken last."""
+        self._loadings = {}
+
     def side(self, members: IntArray, spectra: FloatArray) -> Side:
         """What a stack knows of some representations."""
         return Side(spectra, self._variance[members], self._rank[members], members, self._loadings)
@@ -422,8 +439,12 @@ def _gathered(pieces: Sequence[_Piece]) -> InexactArray:
     for piece in pieces:
         part = stack[start : start + len(piece.rows)]
         start += len(part)
-        if part[0].size < WIDE_CELL:
-            part[...] = piece.couplings[piece.rows, piece.columns]
+        cell = max(1, part[0].size)
+        if cell < WIDE_CELL:
+            step = GATHERED_AT_ONCE // cell
+            for begin in range(0, len(part), step):
+                some = slice(begin, begin + step)
+                part[some] = piece.couplings[piece.rows[some], piece.columns[some]]
         else:
             for target, row, column in zip(part, piece.rows, piece.columns, strict=True):
                 target[...] = piece.couplings[row, column]

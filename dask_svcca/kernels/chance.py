@@ -71,6 +71,10 @@ def spurious_correlations(k: int, l: int, degrees: int) -> int:
     return min(k, l, max(0, k + l - degrees))
 
 
+TESTED_AT_ONCE = 2**13
+"""Correlations that are tested at a time."""
+
+
 def significant_correlations(
     correlations: FloatArray, k: int, l: int, degrees: int, *, is_complex: bool, level: float = 0.05
 ) -> IntArray:
@@ -112,6 +116,16 @@ def significant_correlations(
     pairs, count = correlations.shape
     if count == 0 or k + l >= degrees:
         return np.zeros(pairs, dtype=np.int64)
+    # Some pairs at a time: a dozen arrays are made of the correlations, which then stay in the cache.
+    step = max(1, TESTED_AT_ONCE // count)
+    parts = (correlations[start : start + step] for start in range(0, pairs, step))
+    found = [_test(part, k, l, degrees, level, half=1.0 if is_complex else 0.5) for part in parts]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *found])
+
+
+def _test(correlations: FloatArray, k: int, l: int, degrees: int, level: float, *, half: float) -> IntArray:
+    """The test of `significant_correlations`, for some of the pairs."""
+    pairs, count = correlations.shape
     # A correlation of one has an infinite statistic; the largest double below one has a large one.
     squared = np.clip(correlations**2, 1e-300, 1 - 1e-15)
     before = np.arange(count)
@@ -120,9 +134,7 @@ def significant_correlations(
     # Lawley's correction, as degrees of freedom that are left to the directions that are. Where earlier correlations
     # are all but zero it has no meaning, and the test has ended before.
     left = degrees - 2 * before + np.clip(inverse, before, degrees)
-    mean, variance = _moments_of_wilks(
-        max(k, l) - before, min(k, l) - before, left.astype(np.float64), 1.0 if is_complex else 0.5
-    )
+    mean, variance = _moments_of_wilks(max(k, l) - before, min(k, l) - before, left.astype(np.float64), half)
     chance = scipy.special.gammaincc(mean**2 / variance, tail * mean / variance)
     return np.asarray(np.argmin(np.column_stack([chance < level, np.zeros(pairs, dtype=bool)]), axis=1))
 

@@ -54,24 +54,48 @@ def moments(samples: InexactArray) -> Moments:
     array([[[2., 4.],
             [4., 8.]]])
     """
-    count, blocks, neurons = samples.shape
-    dtype = np.result_type(samples.dtype, np.float64)
+    _, blocks, neurons = samples.shape
+    scatter = np.zeros((blocks, neurons, neurons), dtype=np.result_type(samples.dtype, np.float64))
+    return add_chunk(Moments(0, np.zeros(neurons, dtype=scatter.dtype), scatter), samples)
+
+
+def add_chunk(before: Moments, samples: InexactArray) -> Moments:
+    """Moments of what came before and of one chunk more, whose scatter takes the place of that before.
+
+    Beyond the scatter it takes one block of it, and one block of the chunk in double precision: the scatter may be as
+    large as all else that a task holds.
+
+    Parameters
+    ----------
+    before : Moments
+        Its scatter is overwritten.
+    samples : (sample, block, neuron)
+
+    Examples
+    --------
+    >>> x = np.arange(12.0).reshape(6, 1, 2) ** 2
+    >>> whole, both = moments(x), add_chunk(moments(x[:2]), x[2:])
+    >>> np.allclose(both.scatter, whole.scatter), both.count
+    (True, 6)
+    """
+    scatter, dtype = before.scatter, before.scatter.dtype
     first = np.array(samples[:, 0], dtype=dtype)
     mean = first.mean(axis=0)
     first -= mean
     # The rounding of a mean is one error common to all samples: left in, a constant neuron would seem to vary.
     rest = first.mean(axis=0)
     first -= rest
-    scatter = np.empty((blocks, neurons, neurons), dtype=dtype)
-    for index in range(blocks):
+    product = np.empty_like(scatter[0])
+    for index in range(len(scatter)):
         block = first if index == 0 else samples[:, index].astype(dtype, copy=False)
         # Of real samples, it is an array times its own transpose, of which BLAS computes only half.
-        np.matmul(block.conj().T, block, out=scatter[index])
-    return Moments(count, mean + rest, scatter)
+        np.matmul(block.conj().T, block, out=product)
+        scatter[index] += product
+    return _shifted(before, len(samples), mean + rest, product)
 
 
-def merge(first: Moments, second: Moments) -> Moments:
-    """Moments of two disjoint sets of samples from the moments of each.
+def merge(first: Moments, *others: Moments) -> Moments:
+    """Moments of disjoint sets of samples from the moments of each, which stay as they are.
 
     Centred sums are merged, never raw sums of squares: with a mean a million times the spread, those would keep no
     digit of the covariance.
@@ -87,8 +111,21 @@ def merge(first: Moments, second: Moments) -> Moments:
     >>> np.allclose(both.scatter, whole.scatter), both.count
     (True, 6)
     """
-    count = first.count + second.count
-    shift = second.mean - first.mean
-    scatter = first.scatter + second.scatter
-    scatter[0] += np.outer(shift.conj(), shift) * (first.count * second.count / count)
-    return Moments(count, first.mean + shift * (second.count / count), scatter)
+    found = Moments(first.count, first.mean, first.scatter.copy())
+    room = np.empty_like(found.scatter[0])
+    for other in others:
+        np.add(found.scatter, other.scatter, out=found.scatter)
+        found = _shifted(found, other.count, other.mean, room)
+    return found
+
+
+def _shifted(before: Moments, count: int, mean: InexactArray, room: InexactArray) -> Moments:
+    """Moments with the samples counted whose scatter was added, which is of their own mean; in ``room``, a block."""
+    if not before.count:
+        return Moments(count, mean, before.scatter)
+    total = before.count + count
+    shift = mean - before.mean
+    np.multiply.outer(shift.conj(), shift, out=room)
+    room *= before.count * count / total
+    before.scatter[0] += room
+    return Moments(total, before.mean + shift * (count / total), before.scatter)

@@ -61,6 +61,20 @@ def singular_values(matrices: InexactArray) -> FloatArray:
     return np.asarray(np.linalg.svd(matrices, compute_uv=False))
 
 
+def squared_magnitudes(numbers: InexactArray) -> FloatArray:
+    """Squares of the absolute values, without an array of zeros for the imaginary part of real numbers.
+
+    Examples
+    --------
+    >>> squared_magnitudes(np.array([3 + 4j])), squared_magnitudes(np.array([2.0]))
+    (array([25.]), array([4.]))
+    """
+    found = np.square(numbers.real)
+    if numbers.dtype.kind == "c":
+        found += np.square(numbers.imag)
+    return np.asarray(found)
+
+
 @dataclass(frozen=True)
 class Side:
     """What a stack knows of the representations on one side.
@@ -114,35 +128,66 @@ class PairStack:
     degrees: int
     is_complex: bool = False
     single: bool = False
+    # The stack that this one is with a and b exchanged: what that one found need not be found again.
+    _turned: PairStack | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def correlations(self) -> FloatArray:
         """Canonical correlations, (pair, min(k, l)), descending."""
+        if self._turned is not None:
+            return self._turned.correlations
         return canonical_correlations(self.coupling, single=self.single)
 
     @cached_property
     def squared_coupling(self) -> FloatArray:
         """Squared absolute values of the coupling, (pair, k, l)."""
-        return np.asarray(self.coupling.real**2 + self.coupling.imag**2)
+        if self._turned is not None:
+            return self._turned.squared_coupling.transpose(0, 2, 1)
+        return squared_magnitudes(self.coupling)
 
     @cached_property
+    def nuclear_norm(self) -> FloatArray:
+        """Sum of the singular values of the cross-covariance, (pair,)."""
+        weighted = self.weighted(np.sqrt(self.a.spectrum), np.sqrt(self.b.spectrum))
+        return np.asarray(singular_values(weighted).sum(axis=-1))
+
+    @property
     def canonical_vectors(self) -> tuple[InexactArray, FloatArray]:
         """Canonical directions of a in terms of its scores, (pair, k, min(k, l)), and the correlations."""
-        vectors, values, _ = np.linalg.svd(self.coupling, full_matrices=False)
+        if self._turned is None:
+            vectors, values, _ = self.decomposition
+        else:
+            _, values, adjoint = self._turned.decomposition
+            vectors = adjoint.conj().transpose(0, 2, 1)
         return vectors, np.asarray(np.clip(values, 0.0, 1.0))
+
+    @cached_property
+    def decomposition(self) -> tuple[InexactArray, FloatArray, InexactArray]:
+        """Left singular vectors of the coupling, its singular values, and the adjoint of the right vectors."""
+        left, values, adjoint = np.linalg.svd(self.coupling, full_matrices=False)
+        return left, np.asarray(values), adjoint
 
     def weighted(self, a: FloatArray, b: FloatArray) -> InexactArray:
         """The coupling with its rows and columns weighted, (pair, k), (pair, l)."""
-        return a[:, :, np.newaxis] * self.coupling * b[:, np.newaxis, :]
+        found = self.coupling * a[:, :, np.newaxis]
+        found *= b[:, np.newaxis, :]
+        return found
+
+    def weighted_sum(self, a: FloatArray, b: FloatArray | None = None) -> FloatArray:
+        """Sum of the squared coupling with its rows weighted, (pair, k), and its columns, (pair, l); one a pair."""
+        # Of weights of rows and squares, no array but (pair, l) is made.
+        by_column = (a[:, np.newaxis, :] @ self.squared_coupling)[:, 0]
+        return np.asarray((by_column if b is None else by_column * b).sum(axis=-1))
 
     @property
     def reversed(self) -> PairStack:
         """The same pairs with a and b exchanged."""
         coupling = self.coupling.conj().transpose(0, 2, 1)
-        return replace(self, coupling=coupling, a=self.b, b=self.a)
+        return replace(self, coupling=coupling, a=self.b, b=self.a, _turned=self)
 
     def leading(self, k: int, l: int) -> PairStack:
         """The same pairs, of their leading directions only."""
         if self.coupling.shape[1:] == (k, l):
             return self
-        return replace(self, coupling=self.coupling[:, :k, :l], a=self.a.leading(k), b=self.b.leading(l))
+        coupling = self.coupling[:, :k, :l]
+        return replace(self, coupling=coupling, a=self.a.leading(k), b=self.b.leading(l), _turned=None)

@@ -95,19 +95,24 @@ def eigenbasis(moments: Moments, *, multiplicity: IntArray, epsilon: float) -> E
     array([18.,  2.])
     """
     blocks, neurons, _ = moments.scatter.shape
-    ascending, vectors = np.linalg.eigh(moments.scatter)
-    values, vectors = ascending[:, ::-1], vectors[:, :, ::-1]
-    total = float(multiplicity @ np.clip(values, 0.0, None).sum(axis=1))
-
     floor = noise_floor(moments, epsilon)
-    above = values > floor
-    # Centring takes one sample's worth of directions from the first block; no block has more than its samples.
-    limits = np.full(blocks, moments.count)
-    limits[0] -= 1
-    above &= np.arange(neurons) < limits[:, np.newaxis]
-
-    block, column = np.nonzero(above)
-    return Eigenbasis(values[block, column], vectors[block, :, column].T, block, total)
+    total = 0.0
+    spectra: list[FloatArray] = []
+    ranks: list[int] = []
+    # Block by block, each straight to its place: the eigenvectors of all blocks are as large as the scatter.
+    directions = np.empty((blocks * min(neurons, moments.count), neurons), dtype=moments.scatter.dtype)
+    for scatter, times in zip(moments.scatter, multiplicity, strict=True):
+        ascending, vectors = np.linalg.eigh(scatter)
+        values = ascending[::-1]
+        total += float(times * np.clip(values, 0.0, None).sum())
+        # Centring takes one sample's worth of directions from the first block; no block has more than its samples.
+        rank = min(int((values > floor).sum()), moments.count - (not ranks))
+        start = sum(ranks)
+        directions[start : start + rank] = vectors[:, ::-1].T[:rank]
+        spectra.append(values[:rank])
+        ranks.append(rank)
+    block = np.repeat(np.arange(blocks), ranks)
+    return Eigenbasis(np.concatenate(spectra), directions[: len(block)].T, block, total)
 
 
 def dual_basis(gram: FloatArray, mean_square: float, *, epsilon: float) -> tuple[Eigenbasis, FloatArray]:

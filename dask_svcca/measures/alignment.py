@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 def _cross_covariance_norm(pairs: PairStack) -> FloatArray:
-    return np.asarray(
-        np.einsum("pkl,pk,pl->p", pairs.squared_coupling, pairs.a.spectrum, pairs.b.spectrum, optimize=True)
-    )
+    return pairs.weighted_sum(pairs.a.spectrum, pairs.b.spectrum)
 
 
 def _partial_least_squares(pairs: PairStack) -> FloatArray:

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dask_svcca.kernels.pairs import singular_values
-
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.kernels.pairs import PairStack
@@ -20,8 +18,7 @@ SPECTRUM: Final[frozenset[Need]] = frozenset({"spectrum"})
 
 def nuclear_norm(pairs: PairStack) -> FloatArray:
     """Sum of the singular values of the cross-covariance of each block."""
-    weighted = pairs.weighted(np.sqrt(pairs.a.spectrum), np.sqrt(pairs.b.spectrum))
-    return np.asarray(singular_values(weighted).sum(axis=-1))
+    return pairs.nuclear_norm
 
 
 def sum_of_squares(spectrum: FloatArray, weights: FloatArray) -> float:

@@ -22,15 +22,27 @@ def _squared_correlations(pairs: PairStack) -> FloatArray:
     return np.asarray(pairs.squared_coupling.sum(axis=(1, 2)))
 
 
+NEURONS_AT_ONCE = 64
+"""Least number of neurons whose inner products with canonical directions are formed at a time."""
+
+
 def _projection_weighted(pairs: PairStack) -> FloatArray:
     vectors, correlations = pairs.canonical_vectors
-    weights = np.empty(correlations.shape)
+    weights = np.zeros(correlations.shape)
     deviations = np.sqrt(pairs.a.spectrum)
     for member in np.unique(pairs.a.member):
-        chosen = pairs.a.member == member
-        # Inner products of canonical directions and neurons: u.T S V.T, without any sample.
-        scaled = vectors[chosen].conj().transpose(0, 2, 1) * deviations[chosen][:, np.newaxis, :]
-        weights[chosen] = np.abs(scaled @ pairs.a.loadings[int(member)].conj().T).sum(axis=-1)
+        chosen = np.flatnonzero(pairs.a.member == member)
+        scaled = vectors[chosen]
+        scaled *= deviations[chosen][:, :, np.newaxis]
+        loadings = pairs.a.loadings[int(member)]
+        # As many neurons at a time as directions: their inner products take no more memory than the couplings.
+        step = max(NEURONS_AT_ONCE, *pairs.coupling.shape[1:])
+        for start in range(0, len(loadings), step):
+            # Inner products of neurons and canonical directions, V S u, without any sample.
+            products = loadings[start : start + step] @ scaled
+            magnitudes = np.abs(products, out=products) if products.dtype.kind == "f" else np.abs(products)
+            weights[chosen] += magnitudes.sum(axis=1)
+            del products, magnitudes
     return np.stack([(weights * correlations).sum(axis=-1), weights.sum(axis=-1)], axis=-1)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _explained_variance(pairs: PairStack) -> FloatArray:
-    return np.asarray(np.einsum("pkl,pk->p", pairs.squared_coupling, pairs.a.spectrum, optimize=True))
+    return pairs.weighted_sum(pairs.a.spectrum)
 
 
 def _over_variance_of_a(sums: FloatArray, a: Totals, _b: Totals, _: PairTotals) -> FloatArray:
@@ -33,7 +33,7 @@ def _ridge(spectrum: FloatArray, variance: FloatArray, lam: float) -> FloatArray
 def _ridge_cross(pairs: PairStack, lam: float) -> FloatArray:
     a = _ridge(pairs.a.spectrum, pairs.a.variance[:, np.newaxis], lam)
     b = _ridge(pairs.b.spectrum, pairs.b.variance[:, np.newaxis], lam)
-    return np.asarray(np.einsum("pkl,pk,pl->p", pairs.squared_coupling, a, b, optimize=True))
+    return pairs.weighted_sum(a, b)
 
 
 def _sum_of_squared_ridges(spectrum: FloatArray, weights: FloatArray, lam: float) -> float:

@@ -17,20 +17,19 @@ from dask_svcca.plan.tasks import GroupTask, SubspacePlace, TileTask
 from dask_svcca.plan.tiles import (
     Layer,
     TileOptions,
+    by_kind,
     choose_chunk_samples,
     choose_tile,
-    least_tile,
     pair_products,
-    panels_of,
     score_itemsize,
-    tile_memory,
+    tile_limits,
 )
 from dask_svcca.readings import Fourier, choose_reading, needed_folds
 from dask_svcca.stores.subspaces import subspace_key
 from dask_svcca.variables import VALUED, PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -248,7 +247,8 @@ def make_plan(
         )
         for number, start in enumerate(range(0, len(rows), side))
     )
-    tiles = _tiles(missing, layers, side, TileOptions(chunk_samples, parameters.precision, measures, details), budget)
+    options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
+    tiles = _tiles(missing, layers, side, options, budget)
     return Plan(
         rows=rows,
         changed=changed,
@@ -299,20 +299,22 @@ def _details(
     shapes = [item.shape for item in items if item is not None]
     keep = sorted({*parameters.keep, *(() if state is None else state.details)})
     sizes = detail_sizes(keep, [reading for reading in readings if reading is not None], shapes)
-    if sizes.get("frequencies") == (0, 0):
-        raise InvalidActivationsError(
-            "keep='frequencies' keeps those of layers with height and width, and the zoo has none yet"
-        )
-    if state is None:
-        return sizes
-    room = state.details.get("frequencies")
-    if room is not None:
-        if any(size > there for size, there in zip(sizes["frequencies"], room, strict=True)):
+    there: Mapping[str, tuple[int, ...]] = {} if state is None else state.details
+    if "correlations" in there:
+        # The widest may have left the zoo.
+        sizes["correlations"] = max(sizes["correlations"], there["correlations"])
+    room = there.get("frequencies")
+    if state is not None and room is not None:
+        if any(size > most for size, most in zip(sizes["frequencies"], room, strict=True)):
             raise ParametersChangedError(
                 f"the comparison {state.place!r} keeps frequencies of grids up to {' x '.join(map(str, room))}, and "
                 f"the zoo now has one of {' x '.join(map(str, sizes['frequencies']))}. Compare into another store"
             )
         sizes["frequencies"] = room
+    if sizes.get("frequencies") == (0, 0):
+        raise InvalidActivationsError(
+            "keep='frequencies' keeps those of layers with height and width, and the zoo has none yet"
+        )
     return sizes
 
 
@@ -396,20 +398,29 @@ def _tiles(
     missing: BoolArray, layers: Sequence[Layer | None], side: int, options: TileOptions, budget: Budget
 ) -> tuple[TileTask, ...]:
     starts = range(0, len(layers), side)
-    panels = [panels_of(layers[start : start + side]) for start in starts]
+    kinds = [by_kind(layers[start : start + side]) for start in starts]
     places = [
         (row, column)
         for row, a in enumerate(starts)
         for column, b in enumerate(starts)
         if row <= column and missing[a : a + side, b : b + side].any()
     ]
-    if not places:
+    length = min(side, len(layers))
+    memory = {
+        (row, column): tile_limits(kinds[row], kinds[column], length, options, budget.available)
+        for row, column in places
+    }
+    largest = max(places, key=lambda place: memory[place].peak, default=None)
+    if largest is None:
         return ()
-    smallest, widest = least_tile([layer for layer in layers if layer is not None], min(side, len(layers)), options)
+    widest = max(
+        (layer for group in largest for kind in kinds[group] for layer in kind), key=lambda layer: layer.directions
+    )
+    # A tile takes more than there is only where its widest pair alone does.
     budget.check(
         f"one pair of the widest representations, such as {widest.label!r} with up to {widest.directions:,} "
         f"directions,",
-        smallest,
+        memory[largest].peak,
         "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
     )
     return tuple(
@@ -421,7 +432,7 @@ def _tiles(
                 missing[starts[row] : starts[row] + side, starts[column] : starts[column] + side]
             ).tobytes(),
             details=dict(options.details),
-            memory=tile_memory(panels[row], panels[column], min(side, len(layers)), options, budget.available),
+            memory=memory[row, column],
         )
         for row, column in places
     )

@@ -13,21 +13,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.kernels.products import SINGLE_SAMPLES
+from dask_svcca.stores.subspaces import chunk_length
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from dask_svcca.measures import Measure
     from dask_svcca.readings import Reading
 
 PROCESS_BYTES = 350 * 2**20
 """What a worker process holds before it has done anything: the interpreter, NumPy, SciPy, zarr, Dask."""
 
-STACK_BYTES = 16 * 2**20
-"""Couplings handed to LAPACK at once, in double precision: many small ones in one call."""
-
 PIECE = 1024
 """Samples converted to double precision at a time."""
+
+LEAST_PIECE = 8
+"""Least number of samples whose squared norms are formed at a time."""
+
+NORM_COPIES = 2
+"""How often scores in double precision are held meanwhile: as they are, and squared."""
+
+NEURONS_AT_ONCE = 1024
+"""Neurons whose loadings are added up at a time, where directions come from the samples."""
 
 NARROW = 48
 """Directions of a representation below which products are formed in double precision.
@@ -69,13 +75,13 @@ class TileMemory:
     Attributes
     ----------
     operand : int
-        Bytes of the scores of one side that are read at a time.
+        Bytes of the scores of one side that are read at a time, with copies of them that BLAS is given.
     couplings : int
-        Bytes of the couplings of one panel with another.
+        Bytes of the couplings of a panel with itself: those of two panels are no more than that of the larger.
     loadings : int
         Bytes of loadings of one side; 0 where no measure needs them.
     stack : int
-        Bytes of couplings that are solved together.
+        Bytes of pairs that are solved together, as `dask_svcca.evaluate.pair_bytes` counts them.
     peak : int
         Bytes at most.
     """
@@ -91,27 +97,73 @@ class TileMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Pass:
+    """Bytes that a pass over the samples takes beside them: while a chunk is read, and while it is worked on."""
+
+    reading: int
+    working: int
+
+
+@dataclass(frozen=True, slots=True)
 class SubspaceCosts:
-    """Bytes that making a subspace takes, without samples that it keeps between its passes.
+    """Bytes that making a subspace takes.
 
     Attributes
     ----------
-    fixed : int
-        At the worst moment.
-    streamed : int
-        Least number of bytes for centred samples that others stream past.
-    result : int
+    arriving : int
+        Of a chunk while it is read: as it is stored, decoded, and what the reading makes of it.
+    chunk : int
+        Of a chunk of samples once it is read.
     samples : int
-        Bytes of all of its samples, as they are kept.
+        Of all samples, as they are kept.
+    first : Pass
+    between : int
+        While no samples are asked for: LAPACK at work.
+    gram : Pass or None
+        Where directions come from the samples: without the centred samples that others stream past.
+    last : Pass
+    centred : int
+        Of one chunk centred in double precision, where such are held while others stream past.
+    all_centred : int
+        Of all samples so.
     scatter : int
-        Bytes of moments.
+        Of moments.
+    result : int
     """
 
-    fixed: int
-    streamed: int
-    result: int
+    arriving: int
+    chunk: int
     samples: int
+    first: Pass
+    between: int
+    gram: Pass | None
+    last: Pass
+    centred: int
+    all_centred: int
     scatter: int
+    result: int
+
+    @property
+    def least(self) -> int:
+        """Bytes at the worst moment, at least: to keep all samples may take less than to read them once more."""
+        return min(self.peak(), self.peak(self.samples))
+
+    def peak(self, held: int = 0, streamed: int = 0) -> int:
+        """Bytes at the worst moment, where so many bytes of samples are kept, and so many stay to be streamed past."""
+        chunk = min(held + self.chunk, self.samples)
+        passes = [(self.first, 0)]
+        if self.gram is not None:
+            passes.append((self.gram, min(max(streamed, self.centred), self.all_centred)))
+        found = max(
+            self.first.reading + min(held, self.samples - self.chunk) + self.arriving,
+            self.between + min(held, self.samples),
+            *(one.working + extra + chunk for one, extra in [*passes, (self.last, 0)]),
+        )
+        if held < self.samples:
+            found = max(
+                found, *(one.reading + extra + held + self.arriving for one, extra in [*passes, (self.last, 0)])
+            )
+        return found + SMALL_TASK
 
 
 def subspace_costs(
@@ -134,7 +186,7 @@ def subspace_costs(
     chunk_examples : int
         Examples in a chunk of activations.
     chunk_samples : int
-        Samples in a chunk of scores.
+        Most samples in a chunk of scores.
     dtype : numpy.dtype
         Of the activations.
     precision : str
@@ -144,36 +196,60 @@ def subspace_costs(
     """
     wide = 16 if reading.is_complex else 8
     neurons, samples = reading.neurons(shape[-1]), reading.samples(shape[0])
-    blocks, directions = len(reading.multiplicity), reading.directions(shape)
+    directions = reading.directions(shape)
     examples = min(chunk_examples, shape[0])
+    length = chunk_length(samples, chunk_samples)
     stored = examples * math.prod(shape[1:]) * dtype.itemsize
-    # As it is stored and as it is decoded; then as it is, and what the reading makes of it.
-    reading_bytes = max(2 * stored, stored + reading.transform_bytes(shape, examples, dtype.itemsize))
-    chunk = max(stored, reading.sample_bytes(shape, examples, dtype.itemsize))
-    # One block of a chunk in double precision: centred, and for a product with its conjugate once more.
-    block = reading.samples(examples) * neurons * wide * (3 if reading.is_complex else 1)
-    score = np.dtype(precision).itemsize * (2 if reading.is_complex else 1)
-    scores = min(chunk_samples, samples) * directions * (wide + 2 * score)
-    all_samples = reading.sample_bytes(shape, shape[0], dtype.itemsize)
+    score = score_dtype(precision, is_complex=reading.is_complex).itemsize
+    # A chunk that is not whole is filled up; one of another type is converted.
+    written = length * directions * ((score if samples % length else 0) + (score if score < wide else 0))
+    chunk = max(reading.sample_bytes(shape, examples, dtype.itemsize), 1)
+    made = reading.transform_bytes(shape, examples, dtype.itemsize)
+    common = {
+        "arriving": max(2 * stored, stored + made),
+        # What is no copy is a view of the whole chunk.
+        "chunk": chunk if made else stored,
+        "samples": max(reading.sample_bytes(shape, shape[0], dtype.itemsize), chunk if made else stored),
+    }
+    # One block of a chunk in double precision, and of complex ones its conjugate.
+    block = reading.samples(examples) * neurons * wide * (2 if reading.is_complex else 1)
     if reading.by_samples(shape):
-        square = samples * samples * 8
+        square, vector = samples * samples * 8, neurons * 8
         loadings = neurons * directions * 8 if with_loadings else 0
-        # The inner products, which LAPACK overwrites, and its eigenvectors with what it works in.
-        eigen = 3 * square
-        finishing = square + scores + (2 * loadings + chunk + block if with_loadings else 0)
-        fixed = max(reading_bytes, square + chunk + 2 * block, eigen, finishing)
-        result = samples * directions * score + (loadings + neurons * 8)
-        return SubspaceCosts(fixed, block, result, all_samples, 0)
-    scatter = blocks * neurons * neurons * wide
-    loadings = neurons * directions * wide
-    one = neurons * neurons * wide
-    summing = chunk + block + 3 * scatter + 2 * one
-    # LAPACK works in a copy of one block and two more of its size.
-    eigen = 2 * scatter + max(3 * one, loadings)
-    most = min(neurons, samples) ** 2 * wide
-    projecting = 2 * loadings + chunk + 2 * block + scores + (blocks + 1) * most
-    result = samples * directions * score + loadings + neurons * wide
-    return SubspaceCosts(max(reading_bytes, summing, eigen, projecting), 0, result, all_samples, scatter)
+        slab = min(NEURONS_AT_ONCE, neurons) * (directions + reading.samples(examples)) * 8
+        adding = loadings + slab + reading.samples(examples) * directions * 8 if with_loadings else 0
+        # Scores are the eigenvectors, in falling order: what is written of them is a copy in any case.
+        written += length * directions * (8 if score == wide else 0)
+        return SubspaceCosts(
+            **common,
+            first=Pass(4 * vector, 6 * vector),
+            # The inner products, and LAPACK's eigenvectors in which it works; then what is written.
+            between=square + vector + max(square, loadings + written),
+            gram=Pass(square + vector, square + vector + block + reading.samples(examples) ** 2 * 8),
+            last=Pass(square + vector + loadings, square + vector + adding),
+            centred=block,
+            all_centred=samples * neurons * 8,
+            scatter=0,
+            result=samples * directions * score + loadings + vector,
+        )
+    blocks = len(reading.multiplicity)
+    one, least = neurons * neurons * wide, min(neurons, samples) ** 2 * wide
+    scatter, loadings = blocks * one, neurons * directions * wide
+    # Scores that are short of orthonormal are found by their Gram matrices; a product, and the sum with it.
+    grams = (blocks + 2) * least + (length * min(neurons, samples) * wide if reading.is_complex else 0)
+    projecting = loadings + grams + length * directions * wide
+    return SubspaceCosts(
+        **common,
+        first=Pass(scatter, scatter + block + one),
+        # The eigenvectors of a block before those of all; LAPACK works in a copy of it and two more of its size.
+        between=scatter + loadings + 4 * one,
+        gram=None,
+        last=Pass(projecting, projecting + max(block, written)),
+        centred=0,
+        all_centred=0,
+        scatter=scatter,
+        result=samples * directions * score + loadings + neurons * wide,
+    )
 
 
 # --- tiles ---------------------------------------------------------------------------------------------------------
@@ -190,52 +266,55 @@ def score_dtype(precision: str, *, is_complex: bool) -> np.dtype[Any]:
     return np.result_type(precision, np.complex64) if is_complex else np.dtype(precision)
 
 
-def operand_bytes(dtype: np.dtype[Any], chunk_samples: int, *, narrow: bool) -> int:
-    """Bytes of one direction of a panel: a chunk of its scores, and a piece of it in double precision.
+@dataclass(frozen=True, slots=True)
+class PanelUnits:
+    """What panels of one side take.
 
-    Examples
-    --------
-    >>> [operand_bytes(np.dtype("float32"), 2000, narrow=narrow) for narrow in (False, True)]
-    [8000, 16192]
+    Attributes
+    ----------
+    direction : int
+        Bytes of a chunk of the scores of a direction, and of a piece of it in double precision where products are.
+    copied : int
+        Bytes of the copy that BLAS is given of a direction, at one frequency after another: conjugate, or complex.
+    number : int
+        Bytes of a number of the coupling with a panel of the other side.
     """
-    return dtype.itemsize * chunk_samples + (min(PIECE, chunk_samples) * _wide(dtype) if narrow else 0)
 
+    direction: int
+    copied: int
+    number: int
 
-def coupling_bytes(dtype: np.dtype[Any], samples: int, *, narrow: bool, same: bool) -> int:
-    """Bytes of one number of the coupling of two panels.
+    @classmethod
+    def of(
+        cls, dtype: np.dtype[Any], coupling: np.dtype[Any], chunk_samples: int, samples: int, *, narrow: bool
+    ) -> PanelUnits:
+        """Units of scores of a type whose couplings are of another.
 
-    Where both are the same scores the product is made apart and added. Beyond `SINGLE_SAMPLES` a sum in single
-    precision is added up in double.
+        Beyond `SINGLE_SAMPLES` a sum in single precision is added up in double.
 
-    Examples
-    --------
-    >>> [coupling_bytes(np.dtype("float32"), samples, narrow=False, same=False) for samples in (10_000, 100_000)]
-    [4, 12]
-    """
-    wide = _wide(dtype)
-    own = wide if narrow else dtype.itemsize
-    long = wide if own < wide and samples > SINGLE_SAMPLES else 0
-    return own * (2 if same else 1) + long
+        Examples
+        --------
+        >>> single, pair = np.dtype("float32"), np.dtype("complex64")
+        >>> PanelUnits.of(single, single, 2000, 10_000, narrow=False)
+        PanelUnits(direction=8000, copied=0, number=4)
+        >>> PanelUnits.of(single, pair, 2000, 100_000, narrow=True)
+        PanelUnits(direction=16000, copied=16000, number=16)
+        """
+        piece = chunk_length(chunk_samples, PIECE)
+        wide = np.result_type(coupling, np.float64).itemsize
+        own = wide if narrow else coupling.itemsize
+        copied = (piece * wide if narrow else chunk_samples * coupling.itemsize) if coupling.kind == "c" else 0
+        return cls(
+            dtype.itemsize * chunk_samples + (piece * np.result_type(dtype, np.float64).itemsize if narrow else 0),
+            copied,
+            own + (wide if own < wide and samples > SINGLE_SAMPLES else 0),
+        )
+
+    def operand(self, directions: float, widest: float) -> float:
+        """Bytes of so many directions, of which so many are at the frequency that has most."""
+        return self.direction * directions + self.copied * widest
 
 
 def loadings_bytes(neurons: int, directions: int, *, is_complex: bool) -> int:
     """Bytes of the loadings of one representation."""
     return neurons * directions * (16 if is_complex else 8)
-
-
-def stack_copies(measures: Iterable[Measure]) -> float:
-    """How often a stack of couplings is held while values are made of it: measured, LAPACK's own work included.
-
-    The couplings, their squares, those weighted by the spectra of both sides and turned, and what is summed of them.
-    """
-    measures = list(measures)
-    if any("loadings" in measure.needs for measure in measures):
-        return 9.0
-    if any("spectrum" in measure.needs for measure in measures):
-        return 6.0
-    return 3.5
-
-
-def _wide(dtype: np.dtype[Any]) -> int:
-    """Bytes of a number in double precision."""
-    return np.result_type(dtype, np.float64).itemsize

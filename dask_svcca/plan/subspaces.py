@@ -111,7 +111,7 @@ def plan_subspaces(
         )
         budget.check(
             f"the subspace of {item.label!r}, an array of shape {item.shape},",
-            costs.fixed,
+            costs.least,
             "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
         )
         parts = 1
@@ -121,7 +121,7 @@ def plan_subspaces(
             parts = min(parts, -(-item.shape[0] // item.chunk_examples))
         # Parts wait in the memory of a worker until they are merged.
         waiting = PARTS_PER_WORKER * costs.scatter
-        if costs.fixed + waiting > budget.available:
+        if costs.peak() + waiting > budget.available:
             parts = 1
         memory = _memory(costs, budget.available, waiting if parts > 1 else 0)
         task = SubspaceTask(
@@ -140,21 +140,15 @@ def plan_subspaces(
 
 def _memory(costs: SubspaceCosts, available: int, waiting: int) -> SubspaceMemory:
     """What a task may take: samples are kept between its passes where there is room, so that they are read once."""
-    held = 0 if waiting else held_samples(costs.fixed, available)
-    streamed = max(costs.streamed, min(available // 4, available - costs.fixed)) if costs.streamed else 0
-    peak = max(costs.fixed + waiting + min(held, costs.samples), costs.fixed + min(streamed, costs.samples * 2))
-    return SubspaceMemory(held, streamed, costs.result, min(peak, max(available, costs.fixed)))
-
-
-def held_samples(fixed: int, available: int) -> int:
-    """Bytes of its samples that a task keeps between its passes, where it takes so many without.
-
-    Examples
-    --------
-    >>> held_samples(100, 1000), held_samples(900, 1000), held_samples(1100, 1000)
-    (250, 100, 0)
-    """
-    return max(0, min(available // 4, available - fixed))
+    # All of them, or else a quarter of the memory.
+    held = (
+        0 if waiting or min(costs.samples, costs.peak(costs.samples) - costs.peak()) > available // 4 else costs.samples
+    )
+    if costs.peak(held) > available:
+        held = 0 if waiting else max(0, min(available // 4, available - costs.peak()))
+    room = available - costs.peak(held)
+    streamed = max(costs.centred, min(available // 4, costs.centred + room)) if costs.gram is not None else 0
+    return SubspaceMemory(held, streamed, costs.result, costs.peak(held, streamed) + waiting)
 
 
 def choose_parts(nbytes: int, total: int, workers: int) -> int:

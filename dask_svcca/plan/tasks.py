@@ -112,9 +112,10 @@ class PackTask:
 
     @property
     def memory(self) -> int:
-        """Bytes it takes at most: those of its largest member, and what all others leave behind."""
+        """Bytes it takes at most: those of its largest member, and what all leave behind until it is written."""
         left = sum(member.memory.result for member in self.members) if len(self.members) > 1 else 0
-        return max(member.memory.peak for member in self.members) + 2 * left
+        # To be written, it is put together once more, the scores chunk by chunk.
+        return left + max(left, *(member.memory.peak for member in self.members))
 
 
 @dataclass(frozen=True, slots=True)

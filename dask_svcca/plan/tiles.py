@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dask_svcca.plan.details import pair_bytes
+import numpy as np
+
+from dask_svcca.evaluate import STACK_BYTES, pair_bytes, solving_bytes
+from dask_svcca.kernels.fourier import half_plane
+from dask_svcca.plan.details import pair_bytes as detail_bytes
 from dask_svcca.plan.memory import (
     NARROW,
     SMALL_TASK,
-    STACK_BYTES,
+    PanelUnits,
     TileMemory,
-    coupling_bytes,
     loadings_bytes,
-    operand_bytes,
     score_dtype,
-    stack_copies,
 )
+from dask_svcca.readings import Meeting, meet
+from dask_svcca.stores.subspaces import chunk_length
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from dask_svcca.kernels._types import IntArray
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
     from dask_svcca.readings import Reading
@@ -34,10 +38,16 @@ LONG_PAIR = 1e9
 SCORE_CHUNK_BYTES = 4 * 2**20
 
 DETAIL_COPIES = 4
-"""How often a tile holds the details of its pairs: as they are, turned, merged with what the store has, encoded."""
+"""How often a tile holds the details of its pairs while it writes them: measured."""
 
 VALUE_COPIES = 8
-"""How often it holds the values of a measure: sums and values, of a with b and of b with a."""
+"""How often it holds the values of a measure: sums and values, of a with b and of b with a; measured."""
+
+DIRECTION_BYTES = 48
+"""What a tile holds of each direction beside its scores: its eigenvalue, its block, its weight."""
+
+BLOCK_BYTES = 600
+"""What a tile holds of each block of a representation: where it is in the store and in the panel."""
 
 
 def choose_tile(representations: int, workers: int, pair_products: float = 0.0) -> int:
@@ -118,17 +128,13 @@ class Layer:
         """Most directions, over all blocks."""
         return self.blocks * self.width
 
-
-@dataclass(frozen=True, slots=True)
-class _Panel:
-    """Layers of one kind side by side: their directions, and those of a block squared and summed over blocks."""
-
-    layer: Layer
-    members: int
-    directions: int
-    squares: float
-    loadings: int
-    widest: Layer
+    def folded(self, grid: Grid) -> Layer:
+        """The layer folded on a coarser grid, where there is one."""
+        if not grid:
+            return self
+        neurons = self.neurons * (math.prod(self.grid) // math.prod(grid))
+        blocks = len(half_plane(grid).multiplicity)
+        return replace(self, grid=grid, neurons=neurons, blocks=blocks, width=min(neurons, self.samples))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +146,15 @@ class TileOptions:
     chunk_samples : int
         Most samples in a chunk of scores.
     precision : str
+    match : {"crop", "fold"}
+        What becomes of grids of unequal size.
     measures : tuple of Measure
     details : dict of str to tuple of int
     """
 
     chunk_samples: int
     precision: str
+    match: str
     measures: tuple[Measure, ...]
     details: Mapping[str, tuple[int, ...]]
 
@@ -154,54 +163,144 @@ class TileOptions:
         """Whether a measure needs loadings."""
         return any("loadings" in measure.needs for measure in self.measures)
 
+    @property
+    def with_row_norms(self) -> bool:
+        """Whether a measure needs norms of samples."""
+        return any("row_norms" in measure.needs for measure in self.measures)
 
-def panels_of(group: Sequence[Layer | None]) -> list[_Panel]:
+
+def by_kind(group: Sequence[Layer | None]) -> list[list[Layer]]:
     """A group by kind of layer: only one kind at a time is compared with another."""
     kinds: dict[tuple[str, Grid], list[Layer]] = {}
     for layer in group:
         if layer is not None:
             kinds.setdefault((layer.domain, layer.grid), []).append(layer)
-    found = []
-    for layers in kinds.values():
-        width = sum(layer.width for layer in layers)
-        is_complex = bool(layers[0].grid)
-        found.append(
-            _Panel(
-                layers[0],
-                len(layers),
-                sum(layer.directions for layer in layers),
-                float(layers[0].blocks * width**2),
-                sum(loadings_bytes(layer.neurons, layer.directions, is_complex=is_complex) for layer in layers),
-                max(layers, key=lambda layer: layer.directions),
-            )
-        )
-    return found
+    return list(kinds.values())
 
 
-def least_tile(layers: Sequence[Layer], side: int, options: TileOptions) -> tuple[int, Layer]:
-    """Bytes that the smallest piece of a tile takes, a representation against another like it, and which takes most.
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Layers of one kind side by side.
 
-    Parameters
+    Attributes
     ----------
-    layers : sequence of Layer
-    side : int
-        Representations along the side of a tile.
-    options : TileOptions
+    units : PanelUnits
+    members, directions, width : int
+        How many there are, their directions over all blocks, and in one block.
+    loadings, most : int
+        Bytes of all, and of those of the representation that has most; 0 where no measure needs them.
+    operand : float
+        Bytes of all of their scores that are read at a time.
+    widest : Layer
+    widths : (member,)
+        Directions of each in a block.
     """
-    sizes = [(_pair(layer, layer, side, options, stack=0).peak, layer) for layer in set(layers)]
-    return max(sizes, key=lambda item: (item[0], item[1].label))
+
+    units: PanelUnits
+    members: int
+    directions: int
+    width: int
+    loadings: int
+    most: int
+    operand: float
+    widest: Layer
+    widths: IntArray
+
+    @classmethod
+    def of(cls, layers: Sequence[Layer], units: PanelUnits, *, loadings: bool) -> _Side:
+        """The side that layers are."""
+        width, directions = sum(layer.width for layer in layers), sum(layer.directions for layer in layers)
+        sizes = [
+            loadings_bytes(layer.neurons, layer.directions, is_complex=bool(layer.grid)) if loadings else 0
+            for layer in layers
+        ]
+        return cls(
+            units,
+            len(layers),
+            directions,
+            width,
+            sum(sizes),
+            max(sizes),
+            units.operand(directions, width),
+            max(layers, key=lambda layer: layer.directions),
+            np.array([layer.width for layer in layers]),
+        )
 
 
-def tile_memory(
-    a: Sequence[_Panel], b: Sequence[_Panel], side: int, options: TileOptions, available: int
+@dataclass(frozen=True, slots=True)
+class _Encounter:
+    """All layers of one kind in one group with all of another in the other.
+
+    Attributes
+    ----------
+    a, b : _Side
+    shared : int
+        Frequencies at which they meet.
+    stack, pair : float
+        Bytes of the pairs that can be solved together, and of the largest pair.
+    same : bool
+        Whether both sides are the same layers.
+    conjugates : bool
+        Whether loadings of one side are conjugated.
+    """
+
+    a: _Side
+    b: _Side
+    shared: int
+    stack: float
+    pair: float
+    same: bool
+    conjugates: bool
+
+    def limits(self, share: float) -> TileMemory:
+        """Limits of a tile that does so much of this at once, of either side; one pair at least."""
+        widest = [side.units.operand(side.widest.directions, side.widest.width) for side in (self.a, self.b)]
+        width = max(self.a.width, self.b.width)
+        least = max(self.a.widest.width, self.b.widest.width)
+        number = max(self.a.units.number, self.b.units.number) * self.shared
+        return TileMemory(
+            math.ceil(max(*widest, share * self.a.operand, share * self.b.operand)),
+            math.ceil(number * max(least, share * width) ** 2),
+            math.ceil(max(self.a.most, self.b.most, share * self.a.loadings, share * self.b.loadings)),
+            math.ceil(max(self.pair, share * self.stack)),
+            0,
+        )
+
+    def peak(self, limits: TileMemory, options: TileOptions) -> float:
+        """Bytes that it takes within these limits."""
+        whole = self.same and limits.operand >= self.a.operand and limits.couplings >= self._couplings(self.a, self.a)
+        whole = whole and limits.loadings >= self.a.loadings
+        sides = (self.a,) if whole else (self.a, self.b)
+        operands = sum(min(side.operand, limits.operand) for side in sides)
+        couplings = min(self._couplings(self.a, self.b), limits.couplings)
+        loadings = sum(min(side.loadings, limits.loadings) for side in sides)
+        if self.conjugates:
+            loadings += min(self.a.loadings, limits.loadings) / self.a.widest.blocks
+        solving = solving_bytes(options.measures, limits.stack, self.pair)
+        norms = 0.0
+        if options.with_row_norms:
+            samples = self.a.widest.samples
+            length = chunk_length(samples, options.chunk_samples)
+            norms = sum(side.members for side in sides) * length * 8 + limits.stack
+        return operands + max(couplings + loadings + solving, norms)
+
+    def _couplings(self, one: _Side, other: _Side) -> float:
+        return max(one.units.number, other.units.number) * self.shared * one.width * other.width
+
+
+def tile_limits(
+    a: Sequence[Sequence[Layer]], b: Sequence[Sequence[Layer]], side: int, options: TileOptions, available: int
 ) -> TileMemory:
     """What the tile of two groups may take: all that it has use for, as far as there is memory for it.
 
+    Where there is not enough for a single pair, what that takes.
+
     Parameters
     ----------
-    a, b : list of panels
-        See `panels_of`.
+    a, b : list of list of Layer
+        See `by_kind`. The very same list for a tile on the diagonal.
     side : int
+        Representations along the side of a tile.
     options : TileOptions
     available : int
         Bytes.
@@ -210,128 +309,87 @@ def tile_memory(
     --------
     >>> from dask_svcca.measures import find_measures
     >>> from dask_svcca.readings import Neurons
-    >>> options = TileOptions(2000, "float32", find_measures("svcca"), {})
-    >>> group = panels_of([Layer.of("a/b/c", Neurons(), (10_000, 512))] * 24)
-    >>> [round(tile_memory(group, group, 24, options, memory).peak / 1e6) for memory in (10**10, 3 * 10**8)]
-    [1562, 300]
+    >>> options = TileOptions(2000, "float32", "crop", find_measures("svcca"), {})
+    >>> group = by_kind([Layer.of("a/b/c", Neurons(), (10_000, 512))] * 24)
+    >>> [round(tile_limits(group, group, 24, options, memory).peak / 1e6) for memory in (10**10, 3 * 10**8)]
+    [759, 300]
     """
-    asked = TileMemory(0, 0, 0, 0, 0)
-    for one in a:
-        for other in b:
-            if one.layer.domain != other.layer.domain:
-                continue
-            whole = _whole(one, other, side, options)
-            if whole.peak > available:
-                whole = _shrunk(one, other, side, options, available)
-            asked = TileMemory(
-                max(asked.operand, whole.operand),
-                max(asked.couplings, whole.couplings),
-                max(asked.loadings, whole.loadings),
-                max(asked.stack, whole.stack),
-                max(asked.peak, whole.peak),
-            )
-    return asked
+    encounters = [
+        encounter
+        for one in a
+        for other in b
+        if (encounter := _encounter(one, other, options, same=a is b and one is other)) is not None
+    ]
+    members = [layer for group in ((a,) if a is b else (a, b)) for kind in group for layer in kind]
+    beside = SMALL_TASK + sum(DIRECTION_BYTES * layer.directions + BLOCK_BYTES * layer.blocks for layer in members)
+    values = side**2 * VALUE_COPIES * 8 * len(options.measures)
+    details = side**2 * detail_bytes(options.details)
+    if not encounters:
+        return TileMemory(0, 0, 0, 0, beside + values + DETAIL_COPIES * details)
 
-
-def _units(one: Layer, other: Layer, options: TileOptions, mean: float) -> tuple[int, int]:
-    """Bytes of a direction of a panel, and of a number of the coupling of two."""
-    is_complex = bool(one.grid or other.grid)
-    dtype = score_dtype(options.precision, is_complex=is_complex)
-    narrow = mean < NARROW
-    samples = max(one.samples, other.samples)
-    return (
-        operand_bytes(dtype, min(options.chunk_samples, samples), narrow=narrow),
-        coupling_bytes(dtype, samples, narrow=narrow, same=(one.domain, one.grid) == (other.domain, other.grid)),
-    )
-
-
-def _sum_up(
-    operands: float, couplings: float, loadings: float, pair: float, pairs: float, side: int, options: TileOptions
-) -> TileMemory:
-    """The number of bytes of a tile from those of its parts.
-
-    Parameters
-    ----------
-    operands, loadings : float
-        Of one side.
-    couplings : float
-    pair, pairs : float
-        Couplings in double precision: of one pair, and of all.
-    side : int
-    options : TileOptions
-    """
-    stack = max(pair, min(STACK_BYTES, pairs))
-    tables = side**2 * (VALUE_COPIES * 8 * len(options.measures) + DETAIL_COPIES * pair_bytes(options.details))
-    peak = 2 * operands + couplings + 2 * loadings + stack_copies(options.measures) * stack + tables + SMALL_TASK
-    return TileMemory(*(math.ceil(number) for number in (operands, couplings, loadings, stack, peak)))
-
-
-def _pair(one: Layer, other: Layer, side: int, options: TileOptions, stack: float) -> TileMemory:
-    """A single pair of representations."""
-    direction, number = _units(one, other, options, min(one.directions, other.directions))
-    wide = 16 if one.grid or other.grid else 8
-    blocks = min(one.blocks, other.blocks)
-    loadings = 0
-    if options.with_loadings:
-        loadings = max(
-            loadings_bytes(layer.neurons, layer.directions, is_complex=bool(layer.grid)) for layer in (one, other)
+    def tried(share: float) -> TileMemory:
+        each = [encounter.limits(share) for encounter in encounters]
+        limits = TileMemory(
+            max(one.operand for one in each),
+            max(one.couplings for one in each),
+            max(one.loadings for one in each),
+            max(one.stack for one in each),
+            0,
         )
-    pair = wide * one.width * other.width
-    return _sum_up(
-        direction * max(one.directions, other.directions),
-        number * blocks * one.width * other.width,
-        loadings,
-        pair,
-        max(pair, stack),
-        side,
-        options,
-    )
+        working = max(encounter.peak(limits, options) for encounter in encounters)
+        # What is at work is gone when the details are written.
+        peak = beside + values + max(details + working, DETAIL_COPIES * details)
+        return replace(limits, peak=math.ceil(peak))
 
-
-def _whole(one: _Panel, other: _Panel, side: int, options: TileOptions) -> TileMemory:
-    """All pairs of two panels at once."""
-    mean = min(one.directions / one.members, other.directions / other.members)
-    direction, number = _units(one.layer, other.layer, options, mean)
-    wide = 16 if one.layer.grid or other.layer.grid else 8
-    squares = math.sqrt(one.squares * other.squares)
-    if bool(one.layer.grid) != bool(other.layer.grid):
-        # A dense layer meets the zero frequency alone.
-        squares = math.sqrt(one.squares / one.layer.blocks * other.squares / other.layer.blocks)
-    return _sum_up(
-        direction * max(one.directions, other.directions),
-        number * squares,
-        max(one.loadings, other.loadings) if options.with_loadings else 0,
-        wide * one.widest.width * other.widest.width,
-        wide * squares,
-        side,
-        options,
-    )
-
-
-def _shrunk(one: _Panel, other: _Panel, side: int, options: TileOptions, available: int) -> TileMemory:
-    """As much of two panels at once as there is memory for."""
-    whole = _whole(one, other, side, options)
-    least = _pair(one.widest, other.widest, side, options, stack=whole.stack)
-    if least.peak > available:
-        least = _pair(one.widest, other.widest, side, options, stack=0)
-    low, high = 0.0, 1.0
-    found = least
-    for _ in range(40):
+    found = tried(1.0)
+    if found.peak <= available:
+        return found
+    low, high, found = 0.0, 1.0, tried(0.0)
+    for _ in range(20):
         share = (low + high) / 2
-        tried = _sum_up(
-            max(least.operand, share * whole.operand),
-            max(least.couplings, share**2 * whole.couplings),
-            max(least.loadings, share * whole.loadings),
-            least.stack,
-            least.stack,
-            side,
-            options,
-        )
-        if tried.peak <= available:
-            low, found = share, tried
+        attempt = tried(share)
+        if attempt.peak <= available:
+            low, found = share, attempt
         else:
             high = share
     return found
+
+
+def _encounter(one: Sequence[Layer], other: Sequence[Layer], options: TileOptions, *, same: bool) -> _Encounter | None:
+    """How layers of two kinds are compared; None where they cannot be."""
+    meeting = meet(one[0].domain, one[0].grid, other[0].domain, other[0].grid, options.match)
+    if not isinstance(meeting, Meeting):
+        return None
+    layers = [layer.folded(meeting.fold_a) for layer in one], [layer.folded(meeting.fold_b) for layer in other]
+    narrow = min(sum(layer.directions for layer in side) / len(side) for side in layers) < NARROW
+    dtypes = [score_dtype(options.precision, is_complex=bool(side[0].grid)) for side in layers]
+    coupling = np.result_type(*dtypes)
+    samples = layers[0][0].samples
+    length = chunk_length(samples, options.chunk_samples)
+    a, b = (
+        _Side.of(side, PanelUnits.of(dtype, coupling, length, samples, narrow=narrow), loadings=options.with_loadings)
+        for side, dtype in zip(layers, dtypes, strict=True)
+    )
+    wide = np.result_type(coupling, np.float64).itemsize
+    # Pairs wait for one another that have as many directions; where loadings differ, no two frequencies together.
+    together = 1
+    if not options.with_loadings:
+        twice = sum(frequency.multiplicity > 1 for frequency in meeting.shared)
+        together = max(1, twice, len(meeting.shared) - twice - 1)
+    stack = max(
+        pair_bytes(k, l, wide) * count_a * count_b / (2 if same and count_a == count_b else 1)
+        for k, count_a in zip(*np.unique(a.widths, return_counts=True), strict=True)
+        for l, count_b in zip(*np.unique(b.widths, return_counts=True), strict=True)
+    )
+    return _Encounter(
+        a,
+        b,
+        len(meeting.shared),
+        min(STACK_BYTES, together * float(stack)),
+        pair_bytes(a.widest.width, b.widest.width, wide),
+        same,
+        conjugates=any(frequency.conjugate for frequency in meeting.shared),
+    )
 
 
 def pair_products(layers: Sequence[Layer]) -> float:

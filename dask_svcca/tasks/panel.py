@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse
 
+from dask_svcca.kernels.pairs import squared_magnitudes
 from dask_svcca.kernels.products import ProductSum
-from dask_svcca.plan.memory import PIECE, coupling_bytes, loadings_bytes, operand_bytes
+from dask_svcca.plan.memory import LEAST_PIECE, NORM_COPIES, PIECE, loadings_bytes
+from dask_svcca.stores.subspaces import chunk_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dask_svcca.evaluate import Basis, MemberBlock
-    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import SharedFrequency
-    from dask_svcca.plan.memory import TileMemory
+    from dask_svcca.plan.memory import PanelUnits, TileMemory
     from dask_svcca.stores.subspaces import Pack, SubspaceRecord
     from dask_svcca.tasks.worker import Context
 
@@ -63,7 +65,8 @@ class Panel:
     members : list of int
     directions : int
     samples : int
-    chunks : int
+    length, chunks : int
+        Samples in a chunk, and how many chunks there are.
     """
 
     def __init__(self, context: Context, members: Mapping[int, Member]) -> None:
@@ -71,10 +74,10 @@ class Panel:
         self.members = list(members)
         self._members = members
         first = next(iter(members.values()))
-        self._length = first.pack.chunk_samples
+        self.length = first.pack.chunk_samples
         self.dtype = first.pack.dtype
         self.samples = first.record.entry.samples
-        self.chunks = -(-self.samples // self._length)
+        self.chunks = -(-self.samples // self.length)
         by_index: dict[int, list[MemberBlock]] = {}
         for member in members.values():
             for block in member.blocks:
@@ -101,7 +104,7 @@ class Panel:
 
     def buffer(self) -> InexactArray:
         """What `read` fills."""
-        return np.empty((self.directions, self._length), dtype=self.dtype)
+        return np.empty((self.directions, self.length), dtype=self.dtype)
 
     def read(self, chunk: int, buffer: InexactArray) -> InexactArray:
         """Scores of all blocks in one chunk, (direction, sample), in the first rows of a buffer."""
@@ -109,8 +112,8 @@ class Panel:
         with self._context.timed("read"):
             for name, wanted in self._runs.items():
                 packs[name].read_scores(chunk, [(first, buffer[place]) for first, place in wanted])
-        # Nothing is multiplied that is behind the last sample.
-        return buffer[: self.directions, : min(self._length, self.samples - chunk * self._length)]
+        # With the zeros behind the last sample, which are few: without, BLAS would be handed a copy.
+        return buffer[: self.directions]
 
     def span(self, index: int) -> slice:
         """Rows of a block."""
@@ -131,8 +134,10 @@ class Panel:
         with self._context.timed("read"):
             return {number: member.pack.loadings(member.record) for number, member in self._members.items()}
 
-    def row_norms(self, chunk: int, buffer: InexactArray, weights: Mapping[int, FloatArray]) -> FloatArray:
-        """Squared norm of each sample of each member, (member, sample), in the units of the activations.
+    def row_norms(
+        self, chunk: int, buffer: InexactArray, weights: Mapping[int, FloatArray], room: int, out: FloatArray
+    ) -> None:
+        """Squared norm of each sample of each member, in the units of the activations.
 
         Parameters
         ----------
@@ -140,6 +145,10 @@ class Panel:
         buffer : (direction, sample)
         weights : mapping of int to (direction,)
             How often each direction of a member counts.
+        room : int
+            Bytes that scores in double precision may take.
+        out : (member of the group, sample)
+            Takes the norms of the members.
         """
         scores = self.read(chunk, buffer)
         columns = [np.r_[tuple(self._places[number])] for number in self.members]
@@ -149,39 +158,54 @@ class Panel:
         ]
         ends = np.cumsum([0, *map(len, columns)])
         summing = scipy.sparse.csr_array((np.concatenate(shares), np.concatenate(columns), ends))
-        norms = np.empty((len(self.members), scores.shape[1]))
-        for piece in _pieces(scores.shape[1]):
-            part = scores[:, piece].astype(np.result_type(scores.dtype, np.float64))
-            norms[:, piece] = summing @ (part.real**2 + part.imag**2)
-        return norms
+        wide = np.result_type(scores.dtype, np.float64)
+        step = max(LEAST_PIECE, room // (NORM_COPIES * wide.itemsize * max(1, len(scores))))
+        for start in range(0, scores.shape[1], step):
+            piece = slice(start, start + step)
+            squares = squared_magnitudes(scores[:, piece].astype(wide))
+            out[self.members, piece] = summing @ squares
+            del squares
 
 
 def cut(
-    context: Context, members: Mapping[int, Member], memory: TileMemory, *, narrow: bool, same: bool, loadings: bool
+    context: Context,
+    members: Mapping[int, Member],
+    units: PanelUnits,
+    memory: TileMemory,
+    times: IntArray,
+    *,
+    loadings: bool,
 ) -> list[Panel]:
-    """Cut a group into panels of which two, with their couplings, fit in memory; at least one member each."""
-    first = next(iter(members.values()))
-    samples = first.record.entry.samples
-    direction = operand_bytes(first.pack.dtype, first.pack.chunk_samples, narrow=narrow)
-    number = coupling_bytes(first.pack.dtype, samples, narrow=narrow, same=same)
+    """Cut a group into panels of which two, with their couplings, fit in memory; at least one member each.
+
+    Parameters
+    ----------
+    context : Context
+    members : mapping of int to Member
+    units : PanelUnits
+    memory : TileMemory
+    times : (block,)
+        How often a block is met by one of the other side.
+    loadings : bool
+        Whether they are needed.
+    """
     panels: list[dict[int, Member]] = [{}]
-    size, loaded, widths = 0, 0, np.zeros(1)
+    loaded, widths = 0, np.zeros(len(times))
     for position, member in members.items():
-        own = np.zeros(max(block.index for block in member.blocks) + 1) if member.blocks else np.zeros(1)
+        own = np.zeros(len(times))
         for block in member.blocks:
             own[block.index] = block.directions
-        width = max(len(own), len(widths))
-        together = np.pad(own, (0, width - len(own))) + np.pad(widths, (0, width - len(widths)))
+        together = widths + own
         full = (
-            (size + member.directions) * direction > memory.operand
-            or number * float(together @ together) > memory.couplings
+            units.operand(together.sum(), together.max()) > memory.operand
+            or units.number * float(times @ together**2) > memory.couplings
             or (loadings and loaded + member.loadings > memory.loadings)
         )
         if panels[-1] and full:
             panels.append({})
-            size, loaded, together = 0, 0, own
+            loaded, together = 0, own
         panels[-1][position] = member
-        size, loaded, widths = size + member.directions, loaded + member.loadings, together
+        loaded, widths = loaded + member.loadings, together
     return [Panel(context, panel) for panel in panels]
 
 
@@ -196,26 +220,36 @@ def couplings(
 ) -> list[InexactArray]:
     """Couplings of all members of two panels at each shared frequency, summed over all samples."""
     totals = [ProductSum() for _ in shared]
+    # The very same array on both sides lets BLAS compute half of the product.
+    sides = ((a, buffers[0]),) if b is a else ((a, buffers[0]), (b, buffers[1]))
+    wide = [_Widened(panel) for panel, _ in sides] if narrow else []
     for chunk in range(a.chunks):
-        left = a.read(chunk, buffers[0])
-        # The very same array on both sides lets BLAS compute half of the product.
-        right = left if b is a else b.read(chunk, buffers[1])
-        for part_a, part_b in _widened(left, right) if narrow else [(left, right)]:
+        read = [panel.read(chunk, buffer) for panel, buffer in sides]
+        for parts in (
+            zip(*(one.pieces(scores) for one, scores in zip(wide, read, strict=True)), strict=True)
+            if narrow
+            else [read]
+        ):
             for total, frequency in zip(totals, shared, strict=True):
                 with context.timed("coupling"):
-                    rows = part_a[a.span(frequency.a)]
-                    total.add(rows if frequency.conjugate else rows.conj(), part_b[b.span(frequency.b)])
+                    rows = parts[0][a.span(frequency.a)]
+                    total.add(rows if frequency.conjugate else rows.conj(), parts[-1][b.span(frequency.b)])
+                    del rows
     return [total.value for total in totals]
 
 
-def _widened(left: InexactArray, right: InexactArray) -> Iterator[tuple[InexactArray, InexactArray]]:
-    """Both operands in double precision, a run of samples at a time."""
-    wide_a, wide_b = (np.result_type(side.dtype, np.float64) for side in (left, right))
-    for piece in _pieces(left.shape[1]):
-        part = left[:, piece].astype(wide_a)
-        yield part, part if right is left else right[:, piece].astype(wide_b)
+class _Widened:
+    """The scores of a panel in double precision, a run of samples at a time, in memory that is used again."""
 
+    def __init__(self, panel: Panel) -> None:
+        length = chunk_length(panel.length, PIECE)
+        self._room = np.empty((panel.directions, length), dtype=np.result_type(panel.dtype, np.float64))
 
-def _pieces(samples: int) -> Iterator[slice]:
-    """Runs of samples that are converted to double precision at a time."""
-    return (slice(start, min(start + PIECE, samples)) for start in range(0, samples, PIECE))
+    def pieces(self, scores: InexactArray) -> Iterator[InexactArray]:
+        """All samples; behind the last of them zeros."""
+        length = self._room.shape[1]
+        for start in range(0, scores.shape[1], length):
+            part = scores[:, start : start + length]
+            self._room[:, : part.shape[1]] = part
+            self._room[:, part.shape[1] :] = 0
+            yield self._room

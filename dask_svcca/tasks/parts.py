@@ -8,7 +8,6 @@ is projected on it: should it be needed again, because a worker died or a run wa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from dask_svcca.tasks.subspace import (
     check,
     corrections,
     find_basis,
+    is_finite,
     score_chunks,
     subspace_of,
     sum_moments,
@@ -96,7 +96,7 @@ def _merged(_context: Context, _task: PartTask, found: Sequence[Found]) -> Found
     """Moments of several parts together."""
     values = [part.value for part in found]
     # Under an earlier basis, or after a failure, there are none.
-    return _together(found, None if any(value is None for value in values) else reduce(merge, values))
+    return _together(found, None if any(value is None for value in values) else merge(*values))
 
 
 def _basis(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
@@ -109,7 +109,7 @@ def _basis(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
             return _read_basis(draft)
         found, member = merged.value, _member(task)
         verify(merged.digests, member.digest)
-        check(samples, found.count, finite=bool(np.isfinite(found.scatter).all()))
+        check(samples, found.count, finite=is_finite(found))
         directions = find_basis(context, member, samples, found)
         subspace = subspace_of(member, samples.neurons, found.count, found.mean, directions, with_loadings=True)
         _writer(context, task, directions, exist_ok=False).finish([subspace], draft=True)
@@ -201,10 +201,6 @@ def _project(
     context: Context, task: PartTask, samples: Samples, basis: Found, correction: Mapping[int, InexactArray]
 ) -> list[tuple[slice, InexactArray]]:
     mean, directions = basis.value
-    weights = directions.loadings / np.sqrt(directions.spectrum)
-    for first, factor in correction.items():
-        columns = slice(first, first + len(factor))
-        weights[:, columns] = weights[:, columns] @ factor
     member = _member(task)
     writer: ScoreWriter = _writer(context, task, directions)
     if not correction and context.worker.subspaces.is_corrected(task.pack.name):
@@ -212,7 +208,7 @@ def _project(
     length = writer.chunk_samples
     first, stop = _share(-(-member.samples // length), task.pack.parts, task.number)
     window = _window(samples, member, first * length, min(stop * length, member.samples))
-    chunks = score_chunks(context, window, mean, weights, directions.block, length)
+    chunks = score_chunks(context, window, mean, directions, length, correction)
     return write_scores(context, writer, first, chunks, directions)
 
 
@@ -236,6 +232,7 @@ def _window(samples: Samples, member: SubspaceTask, start: int, stop: int) -> It
     first = start // each
     for number, chunk in enumerate(samples.of_chunks(first, -(-stop // each)), start=first):
         yield chunk[max(0, start - number * each) : stop - number * each]
+        del chunk
 
 
 def _member(task: PartTask) -> SubspaceTask:

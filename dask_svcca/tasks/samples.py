@@ -74,6 +74,8 @@ class Samples:
             # A mask may leave none of the positions chosen in a whole chunk.
             if len(samples):
                 yield samples
+            # Or it would still be there while the next one is read; those who iterate do the same.
+            del samples
 
     def _load(self, chunk: int) -> InexactArray:
         with self._context.timed("read"):
@@ -84,6 +86,7 @@ class Samples:
         mask = None if self._mask is None else self._mask[start : start + len(activations)]
         with self._context.timed("transform"):
             samples = self._task.reading(activations, mask)
+        del activations
         self._budget -= samples.nbytes
         if self._budget >= 0:
             self._held[chunk] = samples

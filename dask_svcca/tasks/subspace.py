@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import reduce
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
 from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsError
-from dask_svcca.kernels.moments import Moments, merge, moments
+from dask_svcca.kernels.moments import Moments, add_chunk, moments
 from dask_svcca.kernels.subspace import (
-    Eigenbasis,
     blocks_of,
     dual_basis,
     eigenbasis,
@@ -19,17 +17,18 @@ from dask_svcca.kernels.subspace import (
     needs_correction,
     project,
 )
-from dask_svcca.plan.memory import score_dtype
+from dask_svcca.plan.memory import NEURONS_AT_ONCE, score_dtype
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import Block, PackWriter, Subspace, SubspaceEntry, chunk_length
 from dask_svcca.tasks.samples import Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import numpy.typing as npt
 
-    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
+    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import PackTask, SubspaceTask
     from dask_svcca.tasks.worker import Context
 
@@ -211,20 +210,19 @@ def _by_neurons(context: Context, task: SubspaceTask, samples: Samples, begin: B
     """Two passes: moments, then scores."""
     found = sum_moments(context, samples)
     count, mean = found.count, found.mean
-    check(samples, count, finite=bool(np.isfinite(found.scatter).all()))
+    check(samples, count, finite=is_finite(found))
     basis = find_basis(context, task, samples, found)
     # Its scatter may be as large as all else.
     del found
     writer = begin(count, len(basis.spectrum), _score_dtype(context, task))
-    weights = basis.loadings / np.sqrt(basis.spectrum)
-    chunks = score_chunks(context, samples, mean, weights, basis.block, writer.chunk_samples)
-    grams = write_scores(context, writer, 0, chunks, basis)
-    wrong = corrections(grams)
+    chunks = score_chunks(context, samples, mean, basis, writer.chunk_samples)
+    wrong = corrections(write_scores(context, writer, 0, chunks, basis))
     for chunk in range(-(-count // writer.chunk_samples) if wrong else 0):
         scores = writer.read_scores(chunk)
         for columns, factor in wrong:
             scores[:, columns] = scores[:, columns] @ factor
         writer.write_scores(chunk, scores)
+        del scores
     return subspace_of(task, samples.neurons, count, mean, basis, with_loadings=True)
 
 
@@ -233,13 +231,20 @@ def sum_moments(context: Context, chunks: Iterable[InexactArray]) -> Moments:
 
     Infinities and overflow end in a scatter that is not finite, which is refused by name.
     """
-
-    def of_chunk(chunk: InexactArray) -> Moments:
-        with context.timed("covariance"):
-            return moments(chunk)
-
+    found: Moments | None = None
     with np.errstate(over="ignore", invalid="ignore"):
-        return reduce(merge, map(of_chunk, chunks))
+        for chunk in chunks:
+            with context.timed("covariance"):
+                found = moments(chunk) if found is None else add_chunk(found, chunk)
+            del chunk
+    if found is None:
+        raise ValueError("there are no samples to sum up")
+    return found
+
+
+def is_finite(found: Moments) -> bool:
+    """Whether all of the scatter is finite; block by block, for the answers of all take an eighth of it."""
+    return all(bool(np.isfinite(block).all()) for block in found.scatter)
 
 
 def find_basis(context: Context, task: SubspaceTask, samples: Samples, found: Moments) -> Eigenbasis:
@@ -265,24 +270,39 @@ def score_chunks(
     context: Context,
     samples: Iterable[InexactArray],
     mean: InexactArray,
-    weights: InexactArray,
-    block: IntArray,
+    basis: Eigenbasis,
     length: int,
+    correction: Mapping[int, InexactArray] | None = None,
 ) -> Iterator[InexactArray]:
-    """Scores, ``length`` samples at a time; the last may be fewer. What was handed out before is overwritten."""
+    """Scores, ``length`` samples at a time; the last may be fewer. What was handed out before is overwritten.
+
+    A correction is given by the first direction of its block, and multiplies the scores of that block from the right.
+    """
+    weights, scale = basis.loadings, 1 / np.sqrt(basis.spectrum)
+    if correction:
+        weights = weights * scale
+        scale[:] = 1
+        for first, factor in correction.items():
+            columns = slice(first, first + len(factor))
+            weights[:, columns] = weights[:, columns] @ factor
     # In the order in which they are stored: a direction's scores side by side.
-    buffer = np.empty((len(block), length), dtype=np.result_type(weights.dtype, np.float64)).T
+    buffer = np.empty((len(scale), length), dtype=np.result_type(weights.dtype, np.float64)).T
     filled = 0
     for chunk in samples:
         start = 0
         while start < len(chunk):
             part = chunk[start : start + length - filled]
+            target = buffer[filled : filled + len(part)]
             with context.timed("project"):
-                project(part, mean, weights, block, out=buffer[filled : filled + len(part)])
+                project(part, mean, weights, basis.block, out=target)
+                # Weights that are scaled beforehand would be a second array as large as the loadings.
+                target *= scale
             start, filled = start + len(part), filled + len(part)
+            del part
             if filled == length:
                 yield buffer
                 filled = 0
+        del chunk
     if filled:
         yield buffer[:filled]
 
@@ -304,11 +324,13 @@ def write_scores(
 
 def corrections(grams: Iterable[tuple[slice, InexactArray]]) -> list[tuple[slice, InexactArray]]:
     """What puts right, from the right, scores that the covariance route left short of orthonormal."""
-    return [
-        (columns, gram_correction(gram))
-        for columns, gram in grams
-        if np.abs(gram - np.eye(len(gram))).max() > GRAM_TOLERANCE
-    ]
+    return [(columns, gram_correction(gram)) for columns, gram in grams if not _is_identity(gram)]
+
+
+def _is_identity(gram: InexactArray) -> bool:
+    return all(
+        float(np.abs(row - (np.arange(len(row)) == index)).max()) <= GRAM_TOLERANCE for index, row in enumerate(gram)
+    )
 
 
 def _by_samples(context: Context, task: SubspaceTask, samples: Samples, begin: Begin) -> Subspace:
@@ -321,11 +343,13 @@ def _by_samples(context: Context, task: SubspaceTask, samples: Samples, begin: B
                 count += len(chunk)
                 total = total + chunk[:, 0].sum(axis=0, dtype=np.float64)
                 low, high = np.minimum(low, chunk[:, 0].min(axis=0)), np.maximum(high, chunk[:, 0].max(axis=0))
+            del chunk
         mean = total / count
         gram = _sample_gram(context, samples, mean, count, task.memory.streamed)
     check(samples, count, finite=bool(np.isfinite(gram).all()))
     with context.timed("eigen"):
-        largest_mean = float(np.square(mean[low < high]).max(initial=0.0))
+        largest_mean = float(np.square(mean).max(initial=0.0, where=low < high))
+        del total, low, high
         basis, scores = dual_basis(gram, largest_mean, epsilon=samples.epsilon)
     del gram
     _not_constant(basis, count)
@@ -342,14 +366,20 @@ def _loadings(
     context: Context, samples: Samples, mean: InexactArray, basis: Eigenbasis, scores: FloatArray
 ) -> InexactArray:
     """Loadings of directions that came from the samples alone, by another pass over the activations."""
-    loadings: npt.NDArray[Any] = np.zeros((samples.neurons, scores.shape[1]))
+    # As they are stored, direction by direction.
+    directions: npt.NDArray[Any] = np.zeros((scores.shape[1], samples.neurons))
     start = 0
     for chunk in samples:
         with context.timed("project"):
-            loadings += (chunk[:, 0] - mean).T @ scores[start : start + len(chunk)]
+            across = np.ascontiguousarray(scores[start : start + len(chunk)].T)
+            # Some neurons at a time: the product of all is as large as the loadings.
+            for first in range(0, samples.neurons, NEURONS_AT_ONCE):
+                neurons = slice(first, first + NEURONS_AT_ONCE)
+                directions[:, neurons] += across @ (chunk[:, 0, neurons] - mean[neurons])
             start += len(chunk)
-    loadings /= np.sqrt(basis.spectrum)
-    return loadings
+        del chunk
+    directions /= np.sqrt(basis.spectrum)[:, np.newaxis]
+    return directions.T
 
 
 def _sample_gram(context: Context, samples: Samples, mean: InexactArray, count: int, budget: int) -> FloatArray:
@@ -375,6 +405,9 @@ def _sample_gram(context: Context, samples: Samples, mean: InexactArray, count: 
                     gram[start:position, offset : offset + len(part)] = product
                     gram[offset : offset + len(part), start:position] = product.T
                     offset += len(part)
+                    del product
+                del rows
+            del chunk
         first = stop
     return gram
 

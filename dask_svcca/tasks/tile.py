@@ -11,7 +11,7 @@ import numpy as np
 from dask_svcca.evaluate import Basis, Evaluation, finish_details, no_details
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import leading_only, needs_loadings
-from dask_svcca.plan.memory import NARROW
+from dask_svcca.plan.memory import NARROW, PanelUnits
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.readings import meet
 from dask_svcca.tasks.panel import Member, couplings, cut
@@ -80,12 +80,12 @@ class _Tile:
         measures = tuple(measure for measure in self._context.job.measures if measure.name not in without)
         sizes = {name: size for name, size in self._task.details.items() if name not in without}
         details = no_details(self.shape, sizes)
-        update, turned, values = self._evaluate(wanted, measures, details)
-        valued = np.isin(update, VALUED)
+        found = self._evaluate(wanted, measures, details)
+        valued = np.isin(found.status, VALUED)
         with self._context.timed("write"):
             worker = self._context.worker
-            results = [(worker.variable(measure.name), *values[measure.name]) for measure in measures]
-            results += [(worker.variable(DETAIL_VARIABLES[name].name), found, found) for name, found in details.items()]
+            results = [(worker.variable(measure.name), *found.values[measure.name]) for measure in measures]
+            results += [(worker.variable(DETAIL_VARIABLES[name].name), kept, kept) for name, kept in details.items()]
             mirrored = self.place[::-1]
             for array, straight, back in results:
                 # The mirror image first: a tile counts as done by its own status, which is written last of all.
@@ -94,58 +94,58 @@ class _Tile:
                 _put(array, self.place, straight, valued)
             status = worker.variable(PAIR_STATUS.name)
             if not self.diagonal:
-                _put(status, mirrored, turned.T, turned.T != PairStatus.MISSING)
-            _put(status, self.place, update, update != PairStatus.MISSING)
-        return update
+                _put(status, mirrored, found.turned.T, found.turned.T != PairStatus.MISSING)
+            _put(status, self.place, found.status, found.status != PairStatus.MISSING)
+        return found.status
 
-    def _evaluate(
-        self, wanted: BoolArray, measures: Sequence[Measure], details: Details
-    ) -> tuple[StatusArray, StatusArray, dict[str, tuple[FloatArray, FloatArray]]]:
-        """What becomes of the wanted pairs, of a with b and of b with a; and the values of those done, both (a, b)."""
-        entries_a, entries_b = self._entries
-        there = np.outer([e is not None for e in entries_a], [e is not None for e in entries_b])
-        sound = np.outer(
-            [e is not None and not e.problem for e in entries_a], [e is not None and not e.problem for e in entries_b]
-        )
+    def _evaluate(self, wanted: BoolArray, measures: Sequence[Measure], details: Details) -> _Results:
+        """What becomes of the wanted pairs."""
         # On the diagonal each pair once; the other triangle is its mirror image.
         todo = np.triu(wanted) if self.diagonal else wanted
-        status = np.where(todo & there & ~sound, PairStatus.FAILED, PairStatus.MISSING).astype(np.uint8)
-        turned = status.copy()
-        values = {m.name: (np.full(self.shape, np.nan), np.full(self.shape, np.nan)) for m in measures}
-        for kind_a, members_a in _kinds(entries_a).items():
-            for kind_b, members_b in _kinds(entries_b).items():
+        found = _Results(self.shape, measures)
+        found.settle(PairStatus.FAILED, todo & self._failed())
+        for kind_a, members_a in _kinds(self._entries[0]).items():
+            for kind_b, members_b in _kinds(self._entries[1]).items():
+                part = np.zeros_like(todo)
                 cells = np.ix_(members_a, members_b)
-                if not todo[cells].any():
-                    continue
+                part[cells] = todo[cells]
                 meeting = meet(*kind_a, *kind_b, self._context.job.parameters.match)
                 if isinstance(meeting, PairStatus):
-                    for one in (status, turned):
-                        one[cells] = np.where(todo[cells], meeting, one[cells])
-                    continue
-                kept_only = leading_only(measures)
-                side_a = self._members(0, members_a, meeting.fold_a, kept_only=kept_only)
-                same = self.diagonal and kind_a == kind_b
-                side_b = side_a if same else self._members(1, members_b, meeting.fold_b, kept_only=kept_only)
-                part = np.zeros_like(todo)
-                part[np.ix_(list(side_a), list(side_b))] = todo[np.ix_(list(side_a), list(side_b))]
-                if not part.any():
-                    # Nothing folded could be made: these pairs stay missing, and the report of the fold says why.
-                    continue
-                found = self._pairs(side_a, side_b, part, meeting, measures, details)
-                for one, saturated in zip((status, turned), found.saturated, strict=True):
-                    one[part] = np.where(saturated, PairStatus.SATURATED, PairStatus.DONE)[part]
-                for name, both in found.values.items():
-                    for target, value in zip(values[name], both, strict=True):
-                        target[part] = value[part]
+                    found.settle(meeting, part)
+                elif part.any():
+                    same = self.diagonal and kind_a == kind_b
+                    self._compare(members_a, members_b, part, meeting, measures, details, found, same=same)
         finish_details(details, diagonal=self.diagonal)
-        if self.diagonal:
-            below = np.tri(len(status), k=-1, dtype=np.bool_)
-            status, turned = np.where(below, turned.T, status), np.where(below, status.T, turned)
-            values = {
-                name: (np.where(below, back.T, there), np.where(below, there.T, back))
-                for name, (there, back) in values.items()
-            }
-        return status, turned, values
+        return found.mirrored() if self.diagonal else found
+
+    def _failed(self) -> BoolArray:
+        """Pairs of which both have been looked at, and one could not be compared with anything."""
+        there = [[entry is not None for entry in entries] for entries in self._entries]
+        sound = [[entry is not None and not entry.problem for entry in entries] for entries in self._entries]
+        return np.asarray(np.outer(there[0], there[1]) & ~np.outer(sound[0], sound[1]))
+
+    def _compare(
+        self,
+        members_a: Sequence[int],
+        members_b: Sequence[int],
+        todo: BoolArray,
+        meeting: Meeting,
+        measures: Sequence[Measure],
+        details: Details,
+        found: _Results,
+        *,
+        same: bool,
+    ) -> None:
+        """Compare members of one kind with those of another, and add what is found."""
+        kept_only = leading_only(measures)
+        a = self._members(0, members_a, meeting.fold_a, kept_only=kept_only)
+        b = a if same else self._members(1, members_b, meeting.fold_b, kept_only=kept_only)
+        part = np.zeros_like(todo)
+        cells = np.ix_(list(a), list(b))
+        part[cells] = todo[cells]
+        # Where nothing folded could be made, pairs stay missing, and the report of the fold says why.
+        if part.any():
+            found.take(part, self._pairs(a, b, part, meeting, measures, details))
 
     def _members(self, side: int, members: Sequence[int], fold: Grid, *, kept_only: bool) -> dict[int, Member]:
         """The subspaces to compare by: the representations' own, or those folded on a partner's grid."""
@@ -183,11 +183,25 @@ class _Tile:
         context, memory = self._context, self._task.memory
         narrow = min(sum(member.directions for member in side.values()) / len(side) for side in (a, b)) < NARROW
         loadings, same = needs_loadings(measures), b is a
-        kinds = [_kind(next(iter(side.values())).record.entry) for side in (a, b)]
-        options = {"narrow": narrow, "same": kinds[0] == kinds[1], "loadings": loadings}
-        panels_a = cut(context, a, memory, **options)
-        panels_b = panels_a if same else cut(context, b, memory, **options)
-        buffers = _largest(panels_a), _largest(panels_b)
+        first_a, first_b = (next(iter(side.values())) for side in (a, b))
+        units = [
+            PanelUnits.of(
+                first.pack.dtype,
+                np.result_type(first_a.pack.dtype, first_b.pack.dtype),
+                first.pack.chunk_samples,
+                first.record.entry.samples,
+                narrow=narrow,
+            )
+            for first in (first_a, first_b)
+        ]
+        met = [
+            np.bincount([getattr(one, side) for one in meeting.shared], minlength=len(first.basis.block_multiplicity))
+            for side, first in (("a", first_a), ("b", first_b))
+        ]
+        panels_a = cut(context, a, units[0], memory, met[0], loadings=loadings)
+        panels_b = panels_a if same else cut(context, b, units[1], memory, met[1], loadings=loadings)
+        # A panel with itself needs no second buffer.
+        buffers = _largest(panels_a), _largest(panels_b if not same or len(panels_a) > 1 else [])
         evaluation = Evaluation(
             {number: member.basis for number, member in a.items()},
             {number: member.basis for number, member in b.items()},
@@ -199,17 +213,68 @@ class _Tile:
             stack_bytes=memory.stack,
         )
         for panel_a in panels_a:
-            for panel_b in panels_b:
-                if todo[np.ix_(panel_a.members, panel_b.members)].any():
-                    loaded = (panel_a.read_loadings(), panel_b.read_loadings()) if loadings else ({}, {})
-                    _add(context, evaluation, panel_a, panel_b, buffers, loaded, narrow=narrow)
+            partners = [panel for panel in panels_b if todo[np.ix_(panel_a.members, panel.members)].any()]
+            loadings_a = panel_a.read_loadings() if loadings and partners else {}
+            for panel_b in partners:
+                loadings_b = loadings_a
+                if loadings and panel_b is not panel_a:
+                    loadings_b = panel_b.read_loadings()
+                _add(context, evaluation, panel_a, panel_b, buffers, (loadings_a, loadings_b), narrow=narrow)
+                # Or they would still be there while the next are read.
+                evaluation.forget_loadings()
+                del loadings_b
+            del loadings_a
         norms = None
         if any("row_norms" in measure.needs for measure in measures):
-            norms = _row_norms(evaluation, panels_a, panels_b, buffers, todo.shape)
+            norms = _row_norms(evaluation, panels_a, panels_b, buffers, memory.stack)
         with context.timed("values"):
             found = evaluation.values(*(norms or ()))
             # What makes a pair's value what it is may be told by measures that are there already.
             return replace(found, saturated=evaluation.saturated(context.job.measures))
+
+
+class _Results:
+    """What becomes of the pairs of a tile.
+
+    Attributes
+    ----------
+    status, turned : (a, b)
+        `PairStatus` values, of a with b and of b with a; `PairStatus.MISSING` for pairs that were not looked at.
+    values : dict of str to ((a, b), (a, b))
+        By measure: of a with b, and of b with a.
+    """
+
+    def __init__(self, shape: tuple[int, int], measures: Sequence[Measure]) -> None:
+        self.status: StatusArray = np.full(shape, PairStatus.MISSING, dtype=np.uint8)
+        self.turned = self.status.copy()
+        self.values: dict[str, tuple[FloatArray, FloatArray]] = {
+            measure.name: (np.full(shape, np.nan), np.full(shape, np.nan)) for measure in measures
+        }
+
+    def settle(self, status: PairStatus, pairs: BoolArray) -> None:
+        """Record that some pairs have no value."""
+        self.status[pairs] = self.turned[pairs] = status
+
+    def take(self, pairs: BoolArray, found: Values) -> None:
+        """Take the values of some pairs."""
+        for status, saturated in zip((self.status, self.turned), found.saturated, strict=True):
+            status[pairs] = np.where(saturated, PairStatus.SATURATED, PairStatus.DONE)[pairs]
+        for name, both in found.values.items():
+            for target, value in zip(self.values[name], both, strict=True):
+                target[pairs] = value[pairs]
+
+    def mirrored(self) -> _Results:
+        """On the diagonal, the upper triangle copied to the lower."""
+        below = np.tri(len(self.status), k=-1, dtype=np.bool_)
+        self.status, self.turned = (
+            np.where(below, self.turned.T, self.status),
+            np.where(below, self.status.T, self.turned),
+        )
+        self.values = {
+            name: (np.where(below, back.T, straight), np.where(below, straight.T, back))
+            for name, (straight, back) in self.values.items()
+        }
+        return self
 
 
 def _entry(context: Context, place: SubspacePlace) -> SubspaceEntry | None:
@@ -237,7 +302,7 @@ def _kinds(entries: Sequence[SubspaceEntry | None]) -> dict[tuple[str, Grid], li
 
 def _largest(panels: Sequence[Panel]) -> InexactArray:
     """A buffer that takes a chunk of any of the panels: reused, since fresh memory is five times slower to fill."""
-    return max(panels, key=lambda panel: panel.directions).buffer()
+    return max(panels, key=lambda panel: panel.directions).buffer() if panels else np.empty((0, 0))
 
 
 def _add(
@@ -252,7 +317,8 @@ def _add(
 ) -> None:
     """Give the couplings of two panels to an evaluation."""
     shared = [one for one in evaluation.meeting.shared if a.has(one.a) and b.has(one.b)]
-    for frequency, product in zip(shared, couplings(context, a, b, buffers, shared, narrow=narrow), strict=True):
+    products = couplings(context, a, b, buffers, shared, narrow=narrow)
+    for frequency, product in zip(shared, products, strict=True):
         row = 0
         for blocks_a in a.alike(frequency.a):
             k = blocks_a[0].directions
@@ -274,23 +340,20 @@ def _row_norms(
     panels_a: Sequence[Panel],
     panels_b: Sequence[Panel],
     buffers: tuple[InexactArray, InexactArray],
-    shape: tuple[int, ...],
+    room: int,
 ) -> tuple[FloatArray, tuple[FloatArray, FloatArray]]:
     """Inner products, over all samples, of the squared norms of the samples of two sides; sums of their squares."""
-    products, squares = np.zeros(shape), (np.zeros(shape[0]), np.zeros(shape[1]))
+    same = panels_b is panels_a
+    sides = list(zip((panels_a, panels_b), buffers, evaluation.weights, strict=True))[: 1 if same else 2]
+    norms = [np.zeros((count, panels_a[0].length)) for count in evaluation.shape[: len(sides)]]
+    products, squares = np.zeros(evaluation.shape), [np.zeros(len(norm)) for norm in norms]
     for chunk in range(panels_a[0].chunks):
-        norms = []
-        for panels, buffer, weights, square in zip(
-            (panels_a, panels_b), buffers, evaluation.weights, squares, strict=True
-        ):
-            parts = [(panel.members, panel.row_norms(chunk, buffer, weights)) for panel in panels]
-            found = np.zeros((len(square), parts[0][1].shape[1]))
-            for members, part in parts:
-                found[members] = part
-            norms.append(found)
-            square += np.square(found).sum(axis=1)
-        products += norms[0] @ norms[1].T
-    return products, squares
+        for (panels, buffer, weights), norm, square in zip(sides, norms, squares, strict=True):
+            for panel in panels:
+                panel.row_norms(chunk, buffer, weights, room, out=norm)
+            np.add(square, np.einsum("ms,ms->m", norm, norm), out=square)
+        products += norms[0] @ norms[-1].T
+    return products, (squares[0], squares[-1])
 
 
 def _put(
@@ -299,5 +362,7 @@ def _put(
     """Write the values of some pairs of a tile, and leave the others as they are."""
     if not valued.all():
         chosen = valued.reshape(valued.shape + (1,) * (values.ndim - 2))
-        values = np.where(chosen, values, np.asarray(array[place]))
+        there = np.array(array[place])
+        np.copyto(there, values, where=chosen)
+        values = there
     array[place] = values

@@ -1,0 +1,69 @@
+"""What an evaluation takes of memory: for the plan that promises it, and for the evaluation that keeps to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dask_svcca.measures import Measure
+
+STACK_BYTES = 16 * 2**20
+"""Pairs handed to LAPACK at once: many small ones in one call."""
+
+STACKS = 3.0
+"""Stacks held at the worst moment: couplings, their squares, and those weighted by the spectra or their Gram matrix."""
+
+STACKS_OF_VECTORS = 6.5
+"""The same where canonical vectors are needed: of both sides, scaled, and their products with the neurons; measured."""
+
+LAPACK_VALUES = 1.05
+"""What LAPACK works in for singular values alone, in matrices of one pair: a copy of it. Measured."""
+
+LAPACK_VECTORS = 6.0
+"""The same for singular vectors; measured. By then the stack has its squares and takes the vectors of both sides."""
+
+SMALL_STACK = 2 * 2**20
+"""What is not in proportion to a stack: pieces that are gathered, tested or sorted at a time."""
+
+
+def pair_bytes(k: int, l: int, itemsize: int) -> int:
+    """Bytes of one pair in a stack: its coupling, and rows of spectra, correlations and sums beside it.
+
+    Parameters
+    ----------
+    k, l : int
+        Directions.
+    itemsize : int
+        Of a number in double precision, real or complex.
+
+    Examples
+    --------
+    >>> pair_bytes(100, 100, 8), pair_bytes(1, 1, 8)
+    (86592, 264)
+    """
+    # Spectra of either side as they are gathered and as they are handed over; correlations and what is made of them.
+    return itemsize * k * l + 8 * (2 * (k + l) + 4 * min(k, l) + 24)
+
+
+def solving_bytes(measures: Iterable[Measure], stack: float, pair: float) -> float:
+    """Bytes of a stack that is solved, with all that measures make of it.
+
+    Parameters
+    ----------
+    measures : iterable of Measure
+    stack : float
+        Bytes of the pairs that are solved together.
+    pair : float
+        Bytes of the largest of them.
+
+    Examples
+    --------
+    >>> from dask_svcca.measures import find_measures
+    >>> [round(solving_bytes(find_measures(names), 4e8, 1e8) / 1e8) for names in ("svcca", "pwcca")]
+    [13, 26]
+    """
+    if any("loadings" in measure.needs for measure in measures):
+        return SMALL_STACK + max(STACKS_OF_VECTORS * stack, 4 * stack + LAPACK_VECTORS * pair)
+    return SMALL_STACK + STACKS * stack + LAPACK_VALUES * pair

@@ -1,0 +1,290 @@
+"""Random plans whose tasks are run one by one and measured, in a process of their own; see `test_memory`.
+
+Run as a program it takes the seeds of plans as arguments and prints what was measured as JSON.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import sys
+import tempfile
+import tracemalloc
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import dask_svcca
+from dask_svcca.errors import MemoryLimitError
+from dask_svcca.plan.comparison import make_plan
+from dask_svcca.plan.memory import PROCESS_BYTES
+from dask_svcca.plan.parameters import make_parameters
+from dask_svcca.plan.subspaces import Budget
+from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask
+from dask_svcca.run.compare import run_comparison
+from dask_svcca.stores.zoo import write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.tasks import Node
+
+ENVIRONMENT = {
+    # Freed memory goes back at once, so that what is resident is what is held.
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "MALLOC_ARENA_MAX": "1",
+    "NUMPY_MADVISE_HUGEPAGE": "0",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A zoo and how it is compared."""
+
+    shapes: list[tuple[int, ...]]
+    dims: tuple[str, ...] | None = None
+    dtype: str = "float32"
+    chunk_bytes: int = 2**20
+    compression: str = "lz4"
+    mask: bool = False
+    workers: int = 1
+    share: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def exact(self) -> bool:
+        """Whether ranks are those that the plan assumes."""
+        return self.options.get("variance") is None and not self.mask
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one task took, in bytes."""
+
+    seed: int
+    kind: str
+    promised: int
+    traced: int
+    resident: int
+    exact: bool
+
+    @property
+    def peak(self) -> int:
+        return max(self.traced, self.resident)
+
+
+MEASURES = (
+    "svcca",
+    ["svcca", "cka"],
+    ["cka", "cka_debiased"],
+    "all",
+    "pwcca",
+    ["svcca", "procrustes"],
+    "linear_regression",
+)
+
+
+def random_case(seed: int, scale: float = 1.0) -> Case:
+    """A plan of a seed; sizes grow with the scale."""
+    rng = np.random.default_rng(seed)
+
+    def between(low: float, high: float) -> int:
+        return int(np.exp(rng.uniform(np.log(low), np.log(max(low, high)))))
+
+    options: dict[str, Any] = {
+        "measures": MEASURES[rng.integers(len(MEASURES))],
+        "variance": None if rng.random() < 0.8 else float(rng.choice([0.5, 0.9, 0.99])),
+        "precision": str(rng.choice(["float32", "float64"], p=[0.7, 0.3])),
+    }
+    keep = rng.random() < 0.2
+    count = between(2, 14)
+    kind = rng.choice(["dense", "wide", "dft", "conv", "sequence"], p=[0.4, 0.15, 0.2, 0.1, 0.15])
+    dims, mask = None, False
+    if kind == "dense":
+        examples = between(500, 4000 * scale)
+        # The work grows with the square of all directions together.
+        most = min(900, 1600 // count) * scale
+        shapes = [(examples, between(most / 10, most)) for _ in range(count)]
+        if rng.random() < 0.5:
+            shapes = shapes[:1] * count
+    elif kind == "wide":
+        count = min(count, 6)
+        examples = between(100, 1200 // count * scale)
+        shapes = [(examples, between(examples + 1, 6000 * scale)) for _ in range(count)]
+    elif kind in {"dft", "conv"}:
+        count = min(count, 6)
+        examples = between(100, 700 * scale)
+        size = int(rng.choice([4, 6, 8]))
+        sizes = [size] if rng.random() < 0.5 else [size, size // 2]
+        shapes = [(examples, n, n, between(4, 160 // count * scale)) for n in rng.choice(sizes, count).tolist()]
+        if kind == "dft":
+            options["match"] = str(rng.choice(["crop", "fold"]))
+            if rng.random() < 0.3:
+                shapes.append((examples, between(20, 300 * scale)))
+        else:
+            options["conv"] = str(rng.choice(["mean", "flatten", "positions"]))
+            if options["conv"] == "positions":
+                options["positions"] = str(rng.choice(["all", "regular 9", "random 7"]))
+                if len(sizes) == 2:
+                    options["spatial_size"] = (size // 2, size // 2)
+    else:
+        examples, length = between(100, 600 * scale), between(4, 12)
+        shapes = [(examples, length, between(10, 100 * scale)) for _ in range(min(count, 8))]
+        dims = ("example", "token", "neuron")
+        options["sequence"] = str(rng.choice(["mean", "positions", "last"]))
+        mask = bool(rng.random() < 0.5)
+    if keep:
+        options["keep"] = "frequencies" if kind == "dft" and rng.random() < 0.5 else "correlations"
+    if mask:
+        options["mask"] = "mask"
+    return Case(
+        shapes,
+        dims,
+        dtype=str(rng.choice(["float16", "float32", "float64"], p=[0.2, 0.6, 0.2])),
+        chunk_bytes=between(2**16, 2**23),
+        compression=str(rng.choice(["lz4", "none", "zstd"])),
+        mask=mask,
+        workers=int(rng.choice([1, 1, 2, 4])),
+        share=float(rng.choice([0.0, rng.random(), 1.0])),
+        options=options,
+    )
+
+
+@contextmanager
+def a_zoo(case: Case) -> Iterator[tuple[dask_svcca.Zoo, Path]]:
+    """The zoo of a case, and a folder."""
+    rng = np.random.default_rng(0)
+    usual = write.CHUNK_BYTES
+    with tempfile.TemporaryDirectory() as folder:
+        examples = case.shapes[0][0]
+        coords = {}
+        if case.mask:
+            lengths = rng.integers(1, case.shapes[0][1] + 1, size=examples)
+            coords["mask"] = np.arange(case.shapes[0][1]) < lengths[:, np.newaxis]
+        write.CHUNK_BYTES = case.chunk_bytes
+        try:
+            with dask_svcca.create_zoo(Path(folder, "zoo.zarr"), examples=range(examples), coords=coords) as zoo:
+                for number, shape in enumerate(case.shapes):
+                    dims = case.dims or ("example", "height", "width", "channel") if len(shape) > 2 else None
+                    values = rng.standard_normal(shape, dtype=np.float32).astype(case.dtype)
+                    zoo.write("net", "1", f"{number:02}", values, dims=dims, compression=case.compression)
+        finally:
+            write.CHUNK_BYTES = usual
+        yield zoo, Path(folder)
+
+
+def budget_of(case: Case, zoo: dask_svcca.Zoo) -> Budget:
+    """From the least that is accepted to all that the plan has use for."""
+    parameters = make_parameters(**case.options)
+    entries, selected = zoo.entries(), np.ones((len(zoo), len(zoo)), dtype=np.bool_)
+
+    def plan(available: int) -> Plan:
+        budget = Budget(case.workers, PROCESS_BYTES + available)
+        return make_plan(entries, selected, None, None, parameters, budget)
+
+    whole = plan(2**40)
+    high = max(whole.subspace_bytes, whole.tile_bytes)
+    low, least = 0, high
+    while least - low > 2**12:
+        middle = (low + least) // 2
+        try:
+            plan(middle)
+        except MemoryLimitError:
+            low = middle
+        else:
+            least = middle
+    return Budget(case.workers, PROCESS_BYTES + int(least + case.share * (high - least)))
+
+
+class Measuring:
+    """Runs tasks one after the other, and measures each."""
+
+    def __init__(self, seed: int, case: Case, budget: Budget) -> None:
+        self.found: list[Measured] = []
+        self.budget = budget
+        self._seed, self._case = seed, case
+
+    def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
+        """Run all tasks."""
+        results: dict[str, Any] = {}
+        for key, node in nodes.items():
+            needed = [results[name] for name in node.needs]
+            with measured() as taken:
+                results[key] = perform(node.task, *needed)
+            if node.reports:
+                on_done(key, results[key])
+            self._add(node, taken)
+
+    def _add(self, node: Node, taken: dict[str, int]) -> None:
+        task = node.task
+        if isinstance(task, GroupTask):
+            return
+        if isinstance(task, PackTask):
+            member = task.members[0]
+            kind, promised = f"pack of {type(member.reading).__name__}", task.memory
+            if len(task.members) > 1:
+                kind = "pack of several"
+        elif isinstance(task, PartTask):
+            kind, promised = f"part: {task.step}", task.pack.memory
+        else:
+            kind, promised = "tile", task.memory.peak
+        self.found.append(Measured(self._seed, kind, promised, taken["traced"], taken["resident"], self._case.exact))
+
+
+@contextmanager
+def measured() -> Iterator[dict[str, int]]:
+    """Most bytes held within the block beyond those before it: what Python allocates, and what is resident."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    taken: dict[str, int] = {}
+    tracemalloc.start(1)
+    before = memory_of("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    try:
+        yield taken
+    finally:
+        taken["resident"] = memory_of("VmHWM") - before
+        taken["traced"] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+
+def memory_of(name: str) -> int:
+    """What the kernel says of this process, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(name)
+
+
+def measure(seed: int, case: Case) -> list[Measured]:
+    """What each task of a plan takes."""
+    with a_zoo(case) as (zoo, folder):
+        executor = Measuring(seed, case, budget_of(case, zoo))
+        run_comparison(zoo, folder / "c.zarr", make_parameters(**case.options), executor=executor)
+    return executor.found
+
+
+def main() -> None:
+    """Measure the plans of some seeds, after one that imports and prepares what any needs."""
+    scale, *seeds = sys.argv[1:]
+    measure(
+        -1,
+        Case(
+            [(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"}
+        ),
+    )
+    for seed in map(int, seeds):
+        case = random_case(seed, float(scale))
+        found = measure(seed, case)
+        print(json.dumps([vars(one) for one in found]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
