@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,20 +26,26 @@ import cloudpickle
 import dask
 import distributed
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
 import threadpoolctl
-from dask_svcca.engine.compare import build_graph, run_comparison
 from rich.console import Console
 from rich.table import Table
 
 from dask_svcca import create_zoo, open_comparison, open_zoo
 from dask_svcca.cluster import connect
-from dask_svcca.plan.comparison import choose_rows, choose_tile, make_plan
+from dask_svcca.plan.comparison import make_plan
+from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.plan.selection import select_pairs
+from dask_svcca.plan.subspaces import Budget
 from dask_svcca.plan.tasks import Job
+from dask_svcca.plan.tiles import choose_tile
+from dask_svcca.run.compare import run_comparison
+from dask_svcca.run.executors import DaskExecutor
+from dask_svcca.stores._names import RepresentationName
+from dask_svcca.stores.zoo import Representation, frame_of
+from dask_svcca.tasks import perform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +120,7 @@ def run_job(zoo: Path, folder: Path, workers: int) -> Measured:
     place = folder / "comparison.zarr"
     shutil.rmtree(place, ignore_errors=True)
     with connect(workers=workers) as client:
-        client.run(__import__, "dask_svcca.engine.tile")
+        client.run(__import__, "dask_svcca.tasks")
         start = time.perf_counter()
         run_comparison(open_zoo(zoo), place, make_parameters("svcca", variance=VARIANCE), client=client)
         seconds = time.perf_counter() - start
@@ -255,8 +262,21 @@ def time_of_recipe(zoo: Path, repeats: int = 3) -> float:
 def scheduler_bytes(plan: Plan) -> tuple[int, int]:
     """Size of the graph as it is sent, and what a scheduler holds for it."""
     parameters = make_parameters("svcca")
-    job = Job("bench", "zoo", "comparison", parameters, parameters.records, plan.rows, 2**30)
-    graph, keys = build_graph(plan, job)
+    job = Job(
+        run="bench",
+        zoo="zoo",
+        subspaces="subspaces",
+        comparison="comparison",
+        parameters=parameters,
+        measures=plan.measures,
+        details=(),
+        settled=(),
+        chunk_samples=plan.chunk_samples,
+    )
+    graphs = []
+    with dask.config.set(scheduler=lambda graph, keys, **_: graphs.append((graph, keys))):
+        DaskExecutor(None, "bench").run(nodes_of(plan), partial(perform, job), lambda *_: None)
+    ((graph, keys),) = graphs
     with (
         distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
@@ -278,35 +298,22 @@ def plans() -> None:
         table.add_column(name, justify="right")
     parameters = make_parameters("svcca")
     for count in (256, 2_000, 10_000):
-        frame = pd.DataFrame(
-            {
-                "model": [f"net-{i // 100}" for i in range(count)],
-                "checkpoint": [f"step{i % 100}" for i in range(count)],
-                "layer": "layer",
-                "step": np.arange(count, dtype=float) % 100,
-                "dims": [("example", "neuron")] * count,
-                "shape": [(10_000, 512)] * count,
-                "dtype": "float32",
-                "nbytes": 10_000 * 512 * 4,
-                "digest": "",
-            },
-            index=pd.Index([f"net/{i}/layer" for i in range(count)], name="representation"),
-        )
+        zoo = [
+            Representation(
+                RepresentationName(f"net-{i // 100}", f"step{i % 100}", "layer"),
+                ("example", "neuron"),
+                (10_000, 512),
+                np.dtype("float32"),
+                4096,
+                float(i % 100),
+                None,
+                f"digest {i}",
+            )
+            for i in range(count)
+        ]
+        selected = select_pairs("all", frame_of(zoo))
         start = time.perf_counter()
-        plan = make_plan(
-            representations=frame,
-            paths=list(frame.index),
-            rows_per_chunk=[4096] * count,
-            selected=select_pairs("all", frame),
-            status=np.zeros((count, count), dtype=np.uint8),
-            ready=np.zeros(count, dtype=bool),
-            parameters=parameters,
-            tile=choose_tile(count, 2, 1e9),
-            side=choose_tile(count, 2, 1e9),
-            workers=2,
-            rows=choose_rows(512, 4),
-            memory=2 * 2**30,
-        )
+        plan = make_plan(zoo, selected, None, None, parameters, Budget(2, 2 * 2**30))
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         table.add_row(
