@@ -139,10 +139,9 @@ class ComparisonState:
                 f"the zoo has {n_examples} (digest {examples_digest[:8]}): not the same ones. {remedy}"
             )
 
-
     def _registered(self) -> tuple[Measure, ...]:
         """The measures that it has, as this process knows them: it goes on with all."""
-        found = []
+        found: list[Measure] = []
         for name in self.measures:
             try:
                 found += find_measures(name)
@@ -429,7 +428,13 @@ def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
 
 
 def _create_pairs(
-    root: zarr.Group, variable: Variable, sizes: tuple[int, ...], attributes: Mapping[str, Any], *, count: int, tile: int
+    root: zarr.Group,
+    variable: Variable,
+    sizes: tuple[int, ...],
+    attributes: Mapping[str, Any],
+    *,
+    count: int,
+    tile: int,
 ) -> None:
     """Create an array along pairs; one that an earlier attempt left without a name in the attributes is replaced."""
     root.create_array(
