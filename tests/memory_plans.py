@@ -20,16 +20,18 @@ import numpy as np
 
 import dask_svcca
 from dask_svcca.errors import MemoryLimitError
+from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask
-from dask_svcca.run.compare import plan_run, run_comparison
+from dask_svcca.run.compare import run_comparison
 from dask_svcca.stores.zoo import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.tasks import Node
 
 ENVIRONMENT = {
@@ -107,17 +109,21 @@ def random_case(seed: int, scale: float = 1.0) -> Case:
     dims, mask = None, False
     if kind == "dense":
         examples = between(500, 4000 * scale)
-        shapes = [(examples, between(20, 400 * scale)) for _ in range(count)]
+        # The work grows with the square of all directions together.
+        most = min(900, 1600 // count) * scale
+        shapes = [(examples, between(most / 10, most)) for _ in range(count)]
         if rng.random() < 0.5:
             shapes = shapes[:1] * count
     elif kind == "wide":
-        examples = between(100, 700 * scale)
-        shapes = [(examples, between(examples + 1, 6000 * scale)) for _ in range(min(count, 6))]
+        count = min(count, 6)
+        examples = between(100, 1200 // count * scale)
+        shapes = [(examples, between(examples + 1, 6000 * scale)) for _ in range(count)]
     elif kind in {"dft", "conv"}:
+        count = min(count, 6)
         examples = between(100, 700 * scale)
         size = int(rng.choice([4, 6, 8]))
         sizes = [size] if rng.random() < 0.5 else [size, size // 2]
-        shapes = [(examples, n, n, between(4, 40 * scale)) for n in rng.choice(sizes, min(count, 6)).tolist()]
+        shapes = [(examples, n, n, between(4, 160 // count * scale)) for n in rng.choice(sizes, count).tolist()]
         if kind == "dft":
             options["match"] = str(rng.choice(["crop", "fold"]))
             if rng.random() < 0.3:
@@ -174,12 +180,14 @@ def a_zoo(case: Case) -> Iterator[tuple[dask_svcca.Zoo, Path]]:
         yield zoo, Path(folder)
 
 
-def budget_of(case: Case, zoo: dask_svcca.Zoo, place: Path) -> Budget:
+def budget_of(case: Case, zoo: dask_svcca.Zoo) -> Budget:
     """From the least that is accepted to all that the plan has use for."""
     parameters = make_parameters(**case.options)
+    entries, selected = zoo.entries(), np.ones((len(zoo), len(zoo)), dtype=np.bool_)
 
-    def plan(available: int) -> Any:
-        return plan_run(zoo, place, parameters, Budget(case.workers, PROCESS_BYTES + available))
+    def plan(available: int) -> Plan:
+        budget = Budget(case.workers, PROCESS_BYTES + available)
+        return make_plan(entries, selected, None, None, parameters, budget)
 
     whole = plan(2**40)
     high = max(whole.subspace_bytes, whole.tile_bytes)
@@ -258,7 +266,7 @@ def memory_of(name: str) -> int:
 def measure(seed: int, case: Case) -> list[Measured]:
     """What each task of a plan takes."""
     with a_zoo(case) as (zoo, folder):
-        executor = Measuring(seed, case, budget_of(case, zoo, folder / "c.zarr"))
+        executor = Measuring(seed, case, budget_of(case, zoo))
         run_comparison(zoo, folder / "c.zarr", make_parameters(**case.options), executor=executor)
     return executor.found
 

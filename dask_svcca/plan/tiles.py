@@ -187,8 +187,8 @@ class _Side:
     units : PanelUnits
     members, directions, width : int
         How many there are, their directions over all blocks, and in one block.
-    loadings : int
-        Bytes, where they are needed.
+    loadings, most : int
+        Bytes of all, and of those of the representation that has most; 0 where no measure needs them.
     operand : float
         Bytes of all of their scores that are read at a time.
     widest : Layer
@@ -201,6 +201,7 @@ class _Side:
     directions: int
     width: int
     loadings: int
+    most: int
     operand: float
     widest: Layer
     widths: IntArray
@@ -209,13 +210,17 @@ class _Side:
     def of(cls, layers: Sequence[Layer], units: PanelUnits, *, loadings: bool) -> _Side:
         """The side that layers are."""
         width, directions = sum(layer.width for layer in layers), sum(layer.directions for layer in layers)
-        size = sum(loadings_bytes(layer.neurons, layer.directions, is_complex=bool(layer.grid)) for layer in layers)
+        sizes = [
+            loadings_bytes(layer.neurons, layer.directions, is_complex=bool(layer.grid)) if loadings else 0
+            for layer in layers
+        ]
         return cls(
             units,
             len(layers),
             directions,
             width,
-            size if loadings else 0,
+            sum(sizes),
+            max(sizes),
             units.operand(directions, width),
             max(layers, key=lambda layer: layer.directions),
             np.array([layer.width for layer in layers]),
@@ -252,16 +257,11 @@ class _Encounter:
         widest = [side.units.operand(side.widest.directions, side.widest.width) for side in (self.a, self.b)]
         width = max(self.a.width, self.b.width)
         least = max(self.a.widest.width, self.b.widest.width)
-        loadings = [
-            loadings_bytes(side.widest.neurons, side.widest.directions, is_complex=bool(side.widest.grid))
-            for side in (self.a, self.b)
-            if side.loadings
-        ]
         number = max(self.a.units.number, self.b.units.number) * self.shared
         return TileMemory(
             math.ceil(max(*widest, share * self.a.operand, share * self.b.operand)),
             math.ceil(number * max(least, share * width) ** 2),
-            math.ceil(max(0, *loadings, share * self.a.loadings, share * self.b.loadings)),
+            math.ceil(max(self.a.most, self.b.most, share * self.a.loadings, share * self.b.loadings)),
             math.ceil(max(self.pair, share * self.stack)),
             0,
         )
