@@ -162,9 +162,10 @@ class Panel:
         step = max(LEAST_PIECE, room // (NORM_COPIES * wide.itemsize * max(1, len(scores))))
         for start in range(0, scores.shape[1], step):
             piece = slice(start, start + step)
-            squares = squared_magnitudes(scores[:, piece].astype(wide))
-            out[self.members, piece] = summing @ squares
-            del squares
+            with self._context.timed("values"):
+                squares = squared_magnitudes(scores[:, piece].astype(wide))
+                out[self.members, piece] = summing @ squares
+                del squares
 
 
 def cut(

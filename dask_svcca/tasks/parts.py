@@ -92,11 +92,15 @@ def _moments(context: Context, task: PartTask, _: Sequence[Found]) -> Found:
     return _attempt(context, task, [], moments)
 
 
-def _merged(_context: Context, _task: PartTask, found: Sequence[Found]) -> Found:
+def _merged(context: Context, _task: PartTask, found: Sequence[Found]) -> Found:
     """Moments of several parts together."""
     values = [part.value for part in found]
     # Under an earlier basis, or after a failure, there are none.
-    return _together(found, None if any(value is None for value in values) else merge(*values))
+    if any(value is None for value in values):
+        return _together(found, None)
+    with context.timed("covariance"):
+        merged = merge(*values)
+    return _together([*found, Found(seconds=context.seconds)], merged)
 
 
 def _basis(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
@@ -112,7 +116,8 @@ def _basis(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
         check(samples, found.count, finite=is_finite(found))
         directions = find_basis(context, member, samples, found)
         subspace = subspace_of(member, samples.neurons, found.count, found.mean, directions, with_loadings=True)
-        _writer(context, task, directions, exist_ok=False).finish([subspace], draft=True)
+        with context.timed("write"):
+            _writer(context, task, directions, exist_ok=False).finish([subspace], draft=True)
         return found.mean, directions
 
     return _together([merged, made := _attempt(context, task, [merged], basis)], made.value)
@@ -143,17 +148,23 @@ def _corrections(context: Context, task: PartTask, scores: Sequence[Found]) -> F
     found = _together(scores, None)
     if found.problem:
         return found
-    totals: dict[int, tuple[slice, Any]] = {}
-    for columns, gram in (item for part in scores for item in part.value):
-        before = totals[columns.start][1] if columns.start in totals else 0.0
-        totals[columns.start] = columns, before + gram
     try:
-        wrong = {columns.start: factor for columns, factor in corrections(totals.values())}
+        with context.timed("project"):
+            wrong = _wrong([item for part in scores for item in part.value])
     except np.linalg.LinAlgError as error:
         return _together(scores, None, f"has scores that cannot be made orthonormal: {error}")
     if wrong:
-        context.worker.subspaces.begin_correction(task.pack.name)
-    return _together(scores, wrong)
+        with context.timed("write"):
+            context.worker.subspaces.begin_correction(task.pack.name)
+    return _together([*scores, Found(seconds=context.seconds)], wrong)
+
+
+def _wrong(grams: Sequence[tuple[slice, InexactArray]]) -> dict[int, InexactArray]:
+    """Corrections by the first direction of the block, from the Gram matrices of all parts."""
+    totals: dict[int, tuple[slice, InexactArray]] = {}
+    for columns, gram in grams:
+        totals[columns.start] = columns, totals[columns.start][1] + gram if columns.start in totals else gram
+    return {columns.start: factor for columns, factor in corrections(totals.values())}
 
 
 def _corrected(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
@@ -173,7 +184,8 @@ def _finish(context: Context, task: PartTask, needed: Sequence[Found]) -> list[S
         verify(correction.digests, member.digest)
         mean, directions = basis.value
         subspace = subspace_of(member, samples.neurons, member.samples, mean, directions, with_loadings=True)
-        _writer(context, task, directions).finish([subspace])
+        with context.timed("write"):
+            _writer(context, task, directions).finish([subspace])
 
     ended = _attempt(context, task, needed, index)
     found = _together([*needed, ended], None)

@@ -216,12 +216,18 @@ def _by_neurons(context: Context, task: SubspaceTask, samples: Samples, begin: B
     del found
     writer = begin(count, len(basis.spectrum), _score_dtype(context, task))
     chunks = score_chunks(context, samples, mean, basis, writer.chunk_samples)
-    wrong = corrections(write_scores(context, writer, 0, chunks, basis))
+    grams = write_scores(context, writer, 0, chunks, basis)
+    with context.timed("project"):
+        wrong = corrections(grams)
+    del grams
     for chunk in range(-(-count // writer.chunk_samples) if wrong else 0):
-        scores = writer.read_scores(chunk)
-        for columns, factor in wrong:
-            scores[:, columns] = scores[:, columns] @ factor
-        writer.write_scores(chunk, scores)
+        with context.timed("read"):
+            scores = writer.read_scores(chunk)
+        with context.timed("project"):
+            for columns, factor in wrong:
+                scores[:, columns] = scores[:, columns] @ factor
+        with context.timed("write"):
+            writer.write_scores(chunk, scores)
         del scores
     return subspace_of(task, samples.neurons, count, mean, basis, with_loadings=True)
 
@@ -378,7 +384,8 @@ def _loadings(
                 directions[:, neurons] += across @ (chunk[:, 0, neurons] - mean[neurons])
             start += len(chunk)
         del chunk
-    directions /= np.sqrt(basis.spectrum)[:, np.newaxis]
+    with context.timed("project"):
+        directions /= np.sqrt(basis.spectrum)[:, np.newaxis]
     return directions.T
 
 

@@ -73,7 +73,8 @@ class _Tile:
         first, second = task.row * task.side, task.column * task.side
         self.place = slice(first, first + self.shape[0]), slice(second, second + self.shape[1])
         self._places = places_a, places_b
-        self._entries = [[_entry(context, own[0]) if own else None for own in places] for places in self._places]
+        with context.timed("read"):
+            self._entries = [[_entry(context, own[0]) if own else None for own in places] for places in self._places]
 
     def compute(self, wanted: BoolArray, without: Sequence[str]) -> StatusArray:
         """Compute some pairs and write them; what became of them, `PairStatus.MISSING` for all others."""
@@ -157,7 +158,8 @@ class _Tile:
                 continue
             record = pack.records[place.position]
             if record.entry.key and not record.entry.problem:
-                spectrum = pack.spectrum(record)
+                with self._context.timed("read"):
+                    spectrum = pack.spectrum(record)
                 variance = self._context.job.parameters.variance
                 basis = Basis(
                     spectrum=spectrum,
