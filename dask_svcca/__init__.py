@@ -75,16 +75,16 @@ if not TYPE_CHECKING:
 
     def __getattr__(name):
         if name in _HOMES:
-            found = getattr(importlib.import_module(f"dask_svcca.{_HOMES[name]}"), name)
+            value = getattr(importlib.import_module(f"dask_svcca.{_HOMES[name]}"), name)
         elif name in _MODULES:
-            found = importlib.import_module(f"dask_svcca.{name}")
+            value = importlib.import_module(f"dask_svcca.{name}")
         elif name == "__version__":
             # Not at the top: it takes longer to import than all else here.
-            found = importlib.import_module("importlib.metadata").version("dask-svcca")
+            value = importlib.import_module("importlib.metadata").version("dask-svcca")
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = found
-        return found
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Client: TypeAlias = distributed.Client
-"""A client of a Dask cluster, for those who may not know where it comes from."""
+"""A client of a Dask cluster, for modules that may not import ``distributed``."""
 
 ENVIRONMENT: Final = {
-    # A fresh buffer for every chunk would be handed back to the system and faulted in again, page by page: with
-    # Dask's own 64 KiB, reading is several times slower.
+    # Otherwise the memory of each chunk returns to the system and is faulted in again, page by page: with Dask's own
+    # 64 KiB, reading is several times slower.
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     # Processes are the parallelism: BLAS threads on top would fight over the same cores.
@@ -34,21 +34,21 @@ ENVIRONMENT: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
-"""What worker processes of a local cluster start with; an allocator reads it only then."""
+"""Environment of the worker processes of a local cluster; an allocator reads it only when a process starts."""
 
 CONNECT_SECONDS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a local cluster would have.
+    """Size of a local cluster.
 
     Attributes
     ----------
     workers : int
         Processes, of one thread each.
     memory : int
-        Bytes each of them may take.
+        Bytes that each worker may take.
     """
 
     workers: int
@@ -67,7 +67,7 @@ def local_resources(workers: int | None = None, memory: str | int | None = None)
     Raises
     ------
     ClusterError
-        Where the numbers make no sense, or the machine has not so much memory.
+        Where a number is not valid, or the machine has less memory.
 
     Examples
     --------
@@ -95,10 +95,10 @@ def local_resources(workers: int | None = None, memory: str | int | None = None)
 def connect(
     address: str | None = None, *, workers: int | None = None, memory: str | int | None = None
 ) -> Iterator[distributed.Client]:
-    """Connect to a scheduler that runs, or to a local cluster of its own, for as long as the context lasts.
+    """Connect to a running scheduler, or start a local cluster, for as long as the context lasts.
 
-    Nothing of a local cluster can be reached from another machine, it has no dashboard, and it is gone when the
-    context ends, however that comes about.
+    A local cluster cannot be reached from another machine and has no dashboard. It is gone when the context ends, also
+    after an error.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def connect(
     Raises
     ------
     ClusterError
-        Where no scheduler answers, or the local cluster cannot be what was asked for or does not start.
+        Where no scheduler answers, or the local cluster cannot be as large as asked or does not start.
 
     Examples
     --------
@@ -127,8 +127,8 @@ def connect(
         return
     if workers is not None or memory is not None:
         raise ClusterError(
-            f"a scheduler was given, {address!r}: it has the workers and the memory it has. Leave out either the "
-            f"scheduler, or workers and memory"
+            f"the scheduler {address!r} has its own workers and memory; workers={workers!r} and memory={memory!r} are "
+            f"for a local cluster. Leave out either the scheduler, or workers and memory"
         )
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -150,7 +150,7 @@ def _local(resources: Resources) -> Iterator[distributed.Client]:
             client = opened.enter_context(distributed.Client(cluster, set_as_default=False))
         yield client
     finally:
-        # Lost connections are no news now, and a second Ctrl-C must not leave workers behind.
+        # Lost connections are expected now, and a second Ctrl-C must not leave workers behind.
         with distributed.utils.silence_logging_cmgr(logging.CRITICAL), _interrupts_held():
             opened.close()
 
@@ -165,20 +165,20 @@ def _start(resources: Resources) -> distributed.LocalCluster:
             # Without an address, the scheduler's HTTP server would fight for Dask's usual port.
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
-            # What goes wrong with a task is raised here; the rest is talk among processes that are leaving.
+            # Errors of tasks are raised here; all else that is logged is about processes that end.
             silence_logs=logging.CRITICAL,
         )
     except RuntimeError as error:
         raise ClusterError(
             f"the local cluster of {resources.workers} workers did not start: one of its processes ended at once "
-            f"({error.__cause__ or error}). It may have been killed for want of memory: use fewer workers. A script "
+            f"({error.__cause__ or error}). It may have run out of memory: use fewer workers. A script "
             f"that starts a cluster has to do so under if __name__ == '__main__'"
         ) from error
 
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, which processes started meanwhile inherit; a nanny takes them over for restarts."""
+    """Set environment variables for processes that start in the block; a nanny uses them for restarts too."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -201,7 +201,7 @@ def _interrupts_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    # Started later, by the first worker, it would lift the mask again.
+    # If the first worker started it, later, it would lift the mask again.
     multiprocessing.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

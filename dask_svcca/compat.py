@@ -20,9 +20,9 @@ get_cca_similarity     adds the mean of the i-th neuron to the i-th    direction
 get_cca_similarity     ``compute_dirns`` without ``compute_coefs`` is  computes both
                        a KeyError
 get_cca_similarity     a constant set: "too many values to unpack"     InvalidActivationsError, saying so
-robust_cca_similarity  passes ``threshold`` as ``epsilon``: 0.503 for  not there: nothing fails to converge
+robust_cca_similarity  passes ``threshold`` as ``epsilon``: 0.503 for  not included: nothing fails to converge
                        a set against itself
-compute_pwcca          IndexError where the second set has fewer       weights of the set with fewer neurons, as meant
+compute_pwcca          IndexError where the second set has fewer       weights of the set with fewer neurons
                        neurons
 compute_pwcca          leaves out the whitening and adds means of      the definition: 0.890 below
                        neurons: 0.917 to 0.946 below, by the signs
@@ -40,7 +40,7 @@ get_pca                centred by datapoint, not by neuron: all wrong  by neuron
 What is not wrong stays: the mean of ``get_cca_similarity`` is that of the leading correlations that make up
 ``threshold`` of their sum; ``eigenvals`` of ``get_pca`` are singular values.
 
-Which number is right, of 20 datapoints anyone can type:
+Which number is right, for 20 datapoints that anyone can type:
 
 >>> n = np.arange(20.0)
 >>> x = np.stack([10 * n, n**2 % 19, n**3 % 17]) + 20
@@ -66,7 +66,7 @@ PWCCA    0.9166  not whitened (google/svcca)
 0.8904
 
 A layer of rank 1, ``arange(32)``, against eight examples of four neurons gives 0.8125: the correlation of its one
-direction with the best combination of the four. All four are kept at 99 % of the variance.
+direction with the best combination of the four neurons, whose four directions are all kept at 99 % of the variance.
 
 >>> ramp = np.arange(32.0).reshape(8, 4)
 >>> other = np.array([[1, 2, 27, 22], [0, 28, 15, 18], [12, 9, 14, 8], [11, 19, 16, 13],
@@ -119,7 +119,7 @@ def get_cca_similarity(
     Parameters
     ----------
     acts1, acts2 : (neuron, datapoint)
-        Each of fewer neurons than datapoints.
+        Each with fewer neurons than datapoints.
     epsilon : float
         Directions of less than this share of the largest variance are left out.
     threshold : float
@@ -135,8 +135,8 @@ def get_cca_similarity(
         ``cca_coef1``, ``cca_coef2`` (component): the correlations, twice the same. ``mean``, ``sum``: pairs of equal
         numbers. ``x_idxs``, ``y_idxs`` (neuron): neurons that are not constant. With ``compute_coefs`` ``coef_x``,
         ``invsqrt_xx``, ``full_coef_x``, ``full_invsqrt_xx``, ``neuron_means1`` and those of y: directions are
-        ``full_coef_x @ full_invsqrt_xx @ (acts1 - neuron_means1)``. With ``compute_dirns`` these, ``cca_dirns1`` and
-        ``cca_dirns2``, (component, datapoint), of equal lengths.
+        ``full_coef_x @ full_invsqrt_xx @ (acts1 - neuron_means1)``. With ``compute_dirns`` the directions
+        themselves, ``cca_dirns1`` and ``cca_dirns2`` (component, datapoint), of equal norms.
 
     Raises
     ------
@@ -166,30 +166,30 @@ def get_cca_similarity(
     result: dict[str, Any] = {}
     sets = ((x, u.T, "x", "1"), (y, v, "y", "2"))
     if compute_coefs:
-        for one, coefficients, letter, number in sets:
+        for neurons, coefficients, letter, number in sets:
             result[f"coef_{letter}"] = coefficients
-            result[f"invsqrt_{letter * 2}"] = one.whitening
-            result[f"full_coef_{letter}"] = one.over_all_neurons(coefficients)
-            result[f"full_invsqrt_{letter * 2}"] = one.over_all_neurons(one.whitening)
-            result[f"neuron_means{number}"] = one.mean
+            result[f"invsqrt_{letter * 2}"] = neurons.whitening
+            result[f"full_coef_{letter}"] = neurons.over_all_neurons(coefficients)
+            result[f"full_invsqrt_{letter * 2}"] = neurons.over_all_neurons(neurons.whitening)
+            result[f"neuron_means{number}"] = neurons.mean
     result |= {"cca_coef1": s, "cca_coef2": s, "x_idxs": x.varies, "y_idxs": y.varies}
     result |= _mean_and_sum(s, threshold)
     if compute_dirns:
-        for one, coefficients, _, number in sets:
-            forward = one.over_all_neurons(coefficients) @ one.over_all_neurons(one.whitening)
-            result[f"cca_dirns{number}"] = forward @ (one.acts - one.mean)
+        for neurons, coefficients, _, number in sets:
+            forward = neurons.over_all_neurons(coefficients) @ neurons.over_all_neurons(neurons.whitening)
+            result[f"cca_dirns{number}"] = forward @ (neurons.acts - neurons.mean)
     return result
 
 
 def compute_pwcca(
     acts1: npt.ArrayLike, acts2: npt.ArrayLike, epsilon: float = 0.0
 ) -> tuple[float, FloatArray, FloatArray]:
-    """Projection-weighted canonical correlation: each weighted by how much of the neurons it accounts for.
+    """Projection-weighted canonical correlation: the mean, weighted by how much of the neurons a direction explains.
 
     Parameters
     ----------
     acts1, acts2 : (neuron, datapoint)
-        Weights are those of the set of fewer neurons; of ``acts1`` where both have as many.
+        Weights come from the set with fewer neurons; from ``acts1`` where both have equally many.
     epsilon : float
         As for `get_cca_similarity`.
 
@@ -308,7 +308,7 @@ def fourier_ccas(
     Parameters
     ----------
     conv_acts1, conv_acts2 : (datapoint, height, width, channel)
-        Each of fewer channels than datapoints. Layers of unequal sizes are compared at frequencies that both have.
+        Each with fewer channels than datapoints. Layers of unequal sizes are compared at frequencies that both have.
     return_coefs, compute_dirns : bool
     verbose : bool
         Without effect: nothing is printed.
@@ -316,13 +316,13 @@ def fourier_ccas(
     Returns
     -------
     pandas.DataFrame
-        One row a frequency, all ``height * width`` of the smaller layer. ``location``: its index, as of ``fft2``.
-        ``cca_coef1``, ``cca_coef2``, ``mean``, ``sum``, ``x_idxs``, ``y_idxs``: as of `get_cca_similarity`. With
+        One row per frequency, all ``height * width`` of the smaller layer. ``location``: its index in ``fft2``.
+        ``cca_coef1``, ``cca_coef2``, ``mean``, ``sum``, ``x_idxs``, ``y_idxs``: as from `get_cca_similarity`. With
         ``return_coefs`` ``neuron_coeffs1``, ``neuron_coeffs2`` (component, height, width, channel): the inverse
         transform, complex; with ``compute_dirns`` ``cca_dirns1``, ``cca_dirns2`` (component, datapoint): sums of
-        coefficients and centred activations, orthonormal.
+        coefficients times centred activations, orthonormal.
 
-        All correlations of all rows are those of all circular translations of the datapoints, flattened.
+        The correlations of all rows together are those of all circular translations of the datapoints, flattened.
 
     Raises
     ------
@@ -341,7 +341,7 @@ def fourier_ccas(
     _check_datapoints(*(layer.reshape(len(layer), -1).T for layer in layers))
     height, width = (min(layer.shape[axis] for layer in layers) for axis in (1, 2))
     varies = [np.asarray(np.ptp(layer, axis=(0, 1, 2)) > 0) for layer in layers]
-    centred = [(layer - layer.mean(axis=(0, 1, 2))) * some for layer, some in zip(layers, varies, strict=True)]
+    centred = [(layer - layer.mean(axis=(0, 1, 2))) * varying for layer, varying in zip(layers, varies, strict=True)]
     spectra = [scipy.fft.fft2(layer, axes=(1, 2), norm="ortho") for layer in centred]
     locations = [(i, j) for i in range(height) for j in range(width)]
     signed = [(_signed(i, height), _signed(j, width)) for i, j in locations]
@@ -389,7 +389,7 @@ class _NeuronSet:
         return np.asarray((loadings * (np.sqrt(largest) / singular)) @ loadings.T)
 
     def over_all_neurons(self, matrix: FloatArray) -> FloatArray:
-        """A matrix over the neurons that vary, with zeros for those that do not."""
+        """A matrix over the neurons that vary, extended to all neurons by zeros."""
         full = np.zeros((len(self.varies), len(self.varies)))
         full[np.ix_(self.varies, self.varies)] = matrix
         return full
@@ -465,7 +465,8 @@ def _check(acts: npt.ArrayLike, name: str, *, conv: bool = False) -> FloatArray:
 def _check_datapoints(x: FloatArray, y: FloatArray) -> None:
     if x.shape[1] != y.shape[1]:
         raise MismatchedExamplesError(
-            f"the first set has {x.shape[1]} datapoints, the second {y.shape[1]}: both must have the same, in one order"
+            f"the first set has {x.shape[1]} datapoints, the second {y.shape[1]}: both must have the same datapoints "
+            f"in the same order"
         )
 
 

@@ -32,14 +32,14 @@ PARAMETERS = Parameters(conv="mean")
 """Averaging over positions compares the 407,253 pairs in seconds, and needs a fifth of the disk."""
 
 PARAMETERS_DFT = Parameters(conv="dft")
-"""By spatial frequency, for the pairs of `training_pairs`: all of them would take the demo to a minute."""
+"""By spatial frequency, for the pairs of `training_pairs`: with all pairs the demo would take a minute."""
 
 PARAMETERS_FINAL = make_parameters("all", conv="mean")
-"""All measures, for the pairs of `final_pairs`: what the field tests a measure by needs no more."""
+"""All measures, for the pairs of `final_pairs`: layer identification needs no others."""
 
 CLEAR = 0.8
 TENDENCY = 0.3
-"""Rank correlations from which an order of the layers is called clear, or a tendency."""
+"""Size of a rank correlation from which the order of the layers is called clear, or a tendency."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Demo:
     ----------
     zoo, comparison : Path
     comparison_dft : Path
-        Of the same layers read by spatial frequency.
+        Comparison of the same layers, read by spatial frequency.
     comparison_final : Path
-        Of the last checkpoints, by all measures.
+        Comparison of the last checkpoints by all measures.
     captured : CaptureOutcome
     compared, compared_dft, compared_final : Outcome
     """
@@ -73,7 +73,7 @@ def find_networks() -> Path:
     Raises
     ------
     CaptureError
-        Where they are not.
+        Where the networks are in neither place.
     """
     places = (PACKAGE / "_demo", PACKAGE.parent / "jobs" / "demo")
     for place in places:
@@ -100,13 +100,13 @@ def run_demo(
     against its final self and against the same layer of the other seed. A third, ``output/comparison-final.zarr``, has
     all measures of the trained networks, and shares the directions of their layers with the first.
 
-    What is there already is not done again.
+    Work that is already done is not repeated.
 
     Parameters
     ----------
     output : path
     client : Client, optional
-        Default: as any Dask collection, the current client, else Dask's local scheduler.
+        Default: the current client, else Dask's local scheduler, as for any Dask collection.
     on_capture, on_compare, on_compare_dft, on_compare_final : callable, optional
         See `dask_svcca.run.capture.Progress` and `dask_svcca.run.outcome.Progress`.
 
@@ -124,7 +124,7 @@ def run_demo(
     )
     zoo = open_zoo(zoo_store)
     comparison_store, dft_store, final_store = (folder / f"comparison{name}.zarr" for name in ("", "-dft", "-final"))
-    # Both read layers alike: what the first makes of them serves the last.
+    # The first comparison and the last read layers alike, and so share subspaces.
     compared = run_comparison(
         zoo, comparison_store, PARAMETERS, subspaces=subspaces, client=client, progress=on_compare
     )
@@ -188,12 +188,12 @@ def _equal(values: pd.Series[Any]) -> npt.NDArray[np.bool_]:
 
 
 def architectures(comparison: xr.Dataset) -> dict[str, list[str]]:
-    """Names of the networks by architecture: they differ in their seed."""
+    """Names of the networks by architecture; within one they differ in their seed."""
     models = dict.fromkeys(str(name) for name in comparison["model_a"].to_numpy())
-    found: dict[str, list[str]] = {}
+    by_architecture: dict[str, list[str]] = {}
     for model in models:
-        found.setdefault(model.rpartition("-s")[0] or model, []).append(model)
-    return found
+        by_architecture.setdefault(model.rpartition("-s")[0] or model, []).append(model)
+    return by_architecture
 
 
 def similarity_to_final(comparison: xr.Dataset, models: list[str]) -> xr.DataArray:
@@ -204,17 +204,17 @@ def similarity_to_final(comparison: xr.Dataset, models: list[str]) -> xr.DataArr
     comparison : xarray.Dataset
         As from `open_comparison`.
     models : list of str
-        Of one architecture, with checkpoints at the same steps.
+        Models of one architecture, with checkpoints at the same steps.
 
     Returns
     -------
     (layer, step)
         Layers in the order of their depth.
     """
-    return xr.concat([_of_model(comparison, model) for model in models], "model").mean("model")
+    return xr.concat([_similarity_of_model(comparison, model) for model in models], "model").mean("model")
 
 
-def _of_model(comparison: xr.Dataset, model: str) -> xr.DataArray:
+def _similarity_of_model(comparison: xr.Dataset, model: str) -> xr.DataArray:
     last = comparison["step_b"].where(comparison["model_b"] == model).max()
     rows = np.flatnonzero(comparison["model_a"] == model)
     columns = np.flatnonzero((comparison["model_b"] == model) & (comparison["step_b"] == last))
@@ -229,8 +229,8 @@ def _of_model(comparison: xr.Dataset, model: str) -> xr.DataArray:
     return values.set_index(pair=["layer", "step"]).unstack("pair").sel(layer=layers)  # noqa: PD010 - not pandas
 
 
-def reading(tables: Mapping[str, xr.DataArray]) -> str:
-    """What the tables say of the order in which layers settle, as far as they say it.
+def describe_settling(tables: Mapping[str, xr.DataArray]) -> str:
+    """Sentence on the order in which layers settle, as far as the tables show one.
 
     Parameters
     ----------
@@ -241,24 +241,24 @@ def reading(tables: Mapping[str, xr.DataArray]) -> str:
     --------
     >>> early, late = [0.9, 0.95, 1.0], [0.2, 0.5, 1.0]
     >>> table = xr.DataArray([early, late], dims=("layer", "step"))
-    >>> reading({"cnn": table})
+    >>> describe_settling({"cnn": table})
     'Layers closer to the input settle earlier: depth and similarity have rank correlation -1.00 (cnn).'
     """
     correlations = {name: _depth_correlation(table) for name, table in tables.items()}
     weakest = min(map(abs, correlations.values()))
     signs = {value < 0 for value in correlations.values()}
     if len(signs) > 1 or not weakest >= TENDENCY:
-        found = "There is no common order in which layers settle"
+        order = "There is no common order in which layers settle"
     else:
         which = "closer to the input" if signs == {True} else "closer to the output"
-        found = f"Layers {which} {'settle' if weakest >= CLEAR else 'tend to settle'} earlier"
+        order = f"Layers {which} {'settle' if weakest >= CLEAR else 'tend to settle'} earlier"
     numbers = ", ".join(f"{value:.2f} ({name})" for name, value in correlations.items())
-    return f"{found}: depth and similarity have rank correlation {numbers}."
+    return f"{order}: depth and similarity have rank correlation {numbers}."
 
 
 def _depth_correlation(table: xr.DataArray) -> float:
     """Rank correlation of a layer's depth with its similarity to its final self, on average before the last step."""
     similarity = pd.Series(table[{"step": slice(None, -1)}].mean("step").to_numpy())
-    # Where all layers are alike there is no correlation, which pandas before 3.1 says with a warning.
+    # The correlation is NaN where all layers are equally similar; pandas before 3.1 warns of that.
     with np.errstate(invalid="ignore"):
         return float(similarity.rank().corr(pd.Series(np.arange(len(similarity)))))

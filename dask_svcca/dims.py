@@ -1,4 +1,4 @@
-"""The axes of activations: what they are called, the order they are stored in, and what axes without names are.
+"""The axes of activations: their names, the order they are stored in, and defaults for arrays without names.
 
 The first axis is always `EXAMPLE`, and the last the neurons: ``neuron``, or ``channel`` of a convolution. Between them
 lie the spatial axes of a convolution, in the order of `SPATIAL`, or the `TOKEN` axis of a sequence.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXAMPLE = "example"
 TOKEN = "token"  # noqa: S105 - an axis, not a secret
 NEURONS = ("neuron", "channel")
-"""What the last axis may be called."""
+"""Names that the last axis may have."""
 SPATIAL = ("depth", "height", "width")
 """Spatial axes in the order they are stored in."""
 
@@ -27,7 +27,7 @@ DEFAULT_DIMS = {
     3: (EXAMPLE, TOKEN, "neuron"),
     4: (EXAMPLE, "height", "width", "channel"),
 }
-"""Names of the axes of an array that comes without, by their number."""
+"""Names of the axes of an array without names, by their number."""
 
 SPATIAL_DIMS = {3: ("width",), 4: ("height", "width"), 5: SPATIAL}
 """Spatial axes of a convolution's output, by the number of all its axes."""
@@ -39,7 +39,7 @@ def canonical_dims(dims: Sequence[str] | None, shape: Sequence[int], label: str)
     Parameters
     ----------
     dims : sequence of str, or None
-        Names of the axes as they come; None for `DEFAULT_DIMS`.
+        Names of the axes as the array has them; None for `DEFAULT_DIMS`.
     shape : sequence of int
     label : str
         The name of the representation in messages.
@@ -52,8 +52,8 @@ def canonical_dims(dims: Sequence[str] | None, shape: Sequence[int], label: str)
     Raises
     ------
     InvalidActivationsError
-        Where the dims do not describe the axes; without dims, where there is no default for so many axes, or where
-        they look channels-first.
+        Where the dims do not describe the axes. Without dims, where so many axes have no default names, or look
+        channels-first.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def arrange_dims(dims: Sequence[str], spatial: Sequence[str] = SPATIAL) -> tuple
     Parameters
     ----------
     dims : sequence of str
-        With ``example`` among them. The neurons are ``neuron`` or ``channel``, or, without either, the last.
+        ``example`` must be among them. The neurons are ``neuron`` or ``channel``, or else the last.
     spatial : sequence of str
         Order of the spatial axes. Axes with other names stand before them, in the order in which they come.
 
@@ -99,7 +99,7 @@ def arrange_dims(dims: Sequence[str], spatial: Sequence[str] = SPATIAL) -> tuple
     >>> arrange_dims(("width", "channel", "time", "height", "example"))
     ('example', 'time', 'height', 'width', 'channel')
 
-    As another array has them:
+    Spatial axes in the order of another array:
 
     >>> arrange_dims(("example", "row", "column", "feature"), spatial=("column", "row"))
     ('example', 'column', 'row', 'feature')
@@ -125,7 +125,7 @@ def looks_channels_first(shape: Sequence[int]) -> bool:
 
 
 def example_axis(dims: Sequence[str] | None) -> int:
-    """Which axis the examples are on; the first where nothing says otherwise.
+    """Which axis the examples are on; the first by default.
 
     Examples
     --------
@@ -143,13 +143,13 @@ def dims_of(shape: Sequence[int], channel_axis: int | None) -> tuple[str, ...] |
     shape : sequence of int
         The first axis is the examples.
     channel_axis : int, optional
-        Where the channels of a convolution are. Without, four axes are taken for channels-first images and three for
+        Axis of the channels of a convolution. By default four axes are taken for channels-first images and three for
         sequences.
 
     Returns
     -------
     tuple of str, or None
-        None where there is no name for the axes. Two names for what is dense: to be reshaped to two axes.
+        None where the axes have no names. Two names for a dense layer, which `as_dims` reshapes to two axes.
 
     Examples
     --------
@@ -177,5 +177,5 @@ def dims_of(shape: Sequence[int], channel_axis: int | None) -> tuple[str, ...] |
 
 
 def as_dims(values: npt.NDArray[Any], dims: tuple[str, ...]) -> npt.NDArray[Any]:
-    """Activations with as many axes as `dims_of` names."""
+    """Activations reshaped to the axes that `dims_of` names."""
     return values.reshape(len(values), -1) if len(dims) == 2 else values

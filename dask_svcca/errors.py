@@ -10,11 +10,11 @@ class DaskSvccaError(Exception):
 
 
 class StoreFormatError(DaskSvccaError):
-    """A store is not a zoo or a comparison of ours, or was written by another version."""
+    """A store is not of the expected kind, or was written by another version of this package."""
 
 
 class StoreAccessError(DaskSvccaError, OSError):
-    """Whether a store is there, or what is in it, cannot be read: missing rights, a disk or a network that fails."""
+    """A store cannot be accessed: missing rights, or a disk or network that fails."""
 
 
 class RepresentationExistsError(DaskSvccaError):
@@ -22,7 +22,7 @@ class RepresentationExistsError(DaskSvccaError):
 
 
 class RepresentationNotFoundError(DaskSvccaError, KeyError):
-    """No such representation in the zoo or comparison."""
+    """The zoo or comparison has no such representation."""
 
     def __str__(self) -> str:
         # KeyError would print the repr of the message.
@@ -30,7 +30,7 @@ class RepresentationNotFoundError(DaskSvccaError, KeyError):
 
 
 class IncompleteRepresentationError(DaskSvccaError):
-    """A representation was begun and not finished: fewer rows than the zoo has examples."""
+    """A representation was begun and not finished: it has fewer examples than its zoo."""
 
 
 class MismatchedExamplesError(DaskSvccaError):
@@ -46,11 +46,11 @@ class UnreadableActivationsError(DaskSvccaError, OSError):
 
 
 class IncompatibleError(DaskSvccaError, ValueError):
-    """A representation has no such reading: for example a DFT of an array without spatial axes."""
+    """Two representations cannot be compared, or one lacks what was asked of it."""
 
 
 class ParametersChangedError(DaskSvccaError):
-    """A comparison was made with other parameters, or from other inputs, than those asked for now."""
+    """A comparison was made with other parameters, or from other inputs, than are asked for now."""
 
 
 class UnknownMeasureError(DaskSvccaError, ValueError):
@@ -66,11 +66,11 @@ class InvalidMeasureError(DaskSvccaError, ValueError):
 
 
 class MeasureModuleError(DaskSvccaError):
-    """A module that is to register measures is not found, cannot be imported, or registers none."""
+    """A module that should register measures is not found, cannot be imported, or registers none."""
 
 
 class FewSamplesWarning(UserWarning):
-    """Representations have so few samples a direction that chance alone correlates them."""
+    """Representations have so few samples per direction that chance alone correlates them."""
 
 
 class MemoryLimitError(DaskSvccaError, MemoryError):
@@ -78,12 +78,12 @@ class MemoryLimitError(DaskSvccaError, MemoryError):
 
 
 class CaptureError(DaskSvccaError, ValueError):
-    """Activations cannot be captured: a model, a file of inputs, or the two together, are not what capture needs."""
+    """Activations cannot be captured: a model or a file of inputs is not valid, or they do not fit each other."""
 
 
 class MissingPackageError(DaskSvccaError, ImportError):
-    """An optional package is not there, or cannot be imported; the message names the extra that brings it."""
+    """An optional package is missing or cannot be imported; the message names the extra that installs it."""
 
 
 class ClusterError(DaskSvccaError):
-    """No scheduler answers, a local cluster cannot have what was asked of it, or workers die of a task."""
+    """No scheduler answers, a local cluster cannot be as large as asked, or a task kills its workers."""

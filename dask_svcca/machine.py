@@ -1,4 +1,4 @@
-"""Cores and memory that this process may use: in a container or a batch job, less than the machine has.
+"""Cores and memory that this process may use: less than the machine has in a container or a batch job.
 
 Dask knows these limits. It is imported by the functions themselves, so that this module costs nothing to import.
 """

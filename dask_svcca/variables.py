@@ -13,10 +13,10 @@ class PairStatus(IntEnum):
     """What became of a pair. Anything but MISSING and PARTIAL is final for these inputs and parameters.
 
     FAILED: one of the two could not be compared with anything; its ``problem`` says why. INCOMPATIBLE_GRIDS: sizes of
-    convolutional layers that neither crop nor fold. INCOMPATIBLE_SAMPLES: positions as samples on one side only, or
-    not the same ones. SATURATED: there are values, and one of them says nothing: so few samples that it is what it is
-    whatever the data; the attribute ``saturates`` of a measure says when. PARTIAL: there are values of some measures;
-    those of measures that were added later are still missing.
+    convolutional layers that neither crop nor fold. INCOMPATIBLE_SAMPLES: only one of the two has positions as samples,
+    or their positions differ. SATURATED: there are values, but with so few samples that at least one of them is the
+    same whatever the data; the attribute ``saturates`` of a measure says when. PARTIAL: some measures have values;
+    those that were added later do not yet.
     """
 
     MISSING = 0
@@ -40,19 +40,19 @@ class Variable:
     name : str
         Without the suffix ``_a`` or ``_b`` that a variable along one axis gets.
     kind : {"pair", "representation", "axis"}
-        Dims ``(representation_a, representation_b)``, one of the two, or neither.
+        Dims: ``(representation_a, representation_b)``, one of the two, or neither.
     dtype : str
         ``string``, or a NumPy dtype.
     fill : int, float or str
-        What an element that was never written reads as.
+        Value of elements that were never written.
     description : str
-        Becomes ``long_name``.
+        Stored as ``long_name``.
     units : str
-        ``1`` for shares and correlations; empty where there is none.
+        ``1`` for shares and correlations; empty for none.
     coordinate : bool
         Whether xarray shows it as a coordinate.
     dims : tuple of str
-        Behind those of its kind.
+        Further dims, after those of its kind.
     """
 
     name: str
@@ -67,10 +67,10 @@ class Variable:
     @property
     def attributes(self) -> dict[str, Any]:
         """Attributes stored with the variable."""
-        found: dict[str, Any] = {"long_name": self.description}
+        attributes: dict[str, Any] = {"long_name": self.description}
         if self.units:
-            found["units"] = self.units
-        return found
+            attributes["units"] = self.units
+        return attributes
 
 
 REPRESENTATION_VARIABLES: Final = (
@@ -85,7 +85,7 @@ REPRESENTATION_VARIABLES: Final = (
     Variable("rank", "representation", "int64", -1, "directions kept by the variance threshold, with multiplicities"),
     Variable("variance_kept", "representation", "float64", np.nan, "share of the variance in the kept directions", "1"),
     Variable("digest", "representation", "string", "", "digest of the activations compared"),
-    Variable("subspace", "representation", "string", "", "what its subspace is known by: digest and reading"),
+    Variable("subspace", "representation", "string", "", "key of its subspace: digest and reading"),
     Variable(
         "problem", "representation", "string", "", "why this representation could not be compared; empty if it was"
     ),
@@ -97,8 +97,8 @@ DETAIL_VARIABLES: Final = {
         "pair",
         "float32",
         np.nan,
-        "canonical correlations of the kept directions, descending, as often as their frequency counts; their mean is "
-        "svcca. NaN behind the last",
+        "canonical correlations of the kept directions, descending, each as often as its frequency counts; their mean "
+        "is svcca. NaN after the last",
         "1",
         dims=("component",),
     ),
@@ -108,12 +108,12 @@ DETAIL_VARIABLES: Final = {
         "float32",
         np.nan,
         "mean canonical correlation at each spatial frequency of convolutional layers: sum(r) / min(k, l) of its kept "
-        "directions. 0 where only one layer keeps any, NaN where neither does or both are not compared",
+        "directions. 0 where only one layer keeps any, NaN where neither does or the frequency is not compared",
         "1",
         dims=("frequency_y", "frequency_x"),
     ),
 }
-"""What a comparison keeps of every pair beside its measures, by the name it is asked for by."""
+"""What a comparison can store of every pair beside its measures, by the name that ``keep`` takes."""
 
 FREQUENCY_AXES: Final = tuple(
     Variable(name, "axis", "int64", 0, f"cycles over the {length} of the layer", dims=(name,))
@@ -129,7 +129,7 @@ STORED_NAMES: Final = frozenset(
         *(f"{variable.name}_{side}" for variable in REPRESENTATION_VARIABLES for side in "ab"),
     }
 )
-"""All variables of a comparison but the measures."""
+"""Names of all variables of a comparison except its measures."""
 
 STATUS_ATTRIBUTES: Final = {
     "flag_values": [int(status) for status in PairStatus],

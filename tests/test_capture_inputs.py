@@ -45,7 +45,7 @@ def test_inputs__first_nan_is_found_behind_the_first_block(tmp_path: Path) -> No
 
 def test_inputs__coordinates_have_one_value_an_example(tmp_path: Path) -> None:
     inputs = load_inputs(save(tmp_path / "x.npz", input=np.zeros((4, 3)), mask=np.zeros((4, 3))))
-    with pytest.raises(CaptureError, match=r"array 'mask' of .* is no input of the models \(those are 'input'\)"):
+    with pytest.raises(CaptureError, match=r"array 'mask' of .* is not an input of the models \(they have 'input'\)"):
         inputs.coords(["input"])
     assert inputs.coords(["input", "mask"]) == {}
 

@@ -210,7 +210,7 @@ def test_capture__other_inputs_are_refused(conv_net: Path, tmp_path: Path, rng: 
     with pytest.raises(MismatchedExamplesError, match=r"1.npz' has 6 examples \(ids are hashes.*first to differ, at 0"):
         capture.capture_checkpoint(conv_net, second, store)
     fewer = save(tmp_path / "fewer.npz", input=load(first)["input"][:4])
-    with pytest.raises(MismatchedExamplesError, match=r"has 4 examples .* the zoo at .*zoo.zarr' 6\. Capture"):
+    with pytest.raises(MismatchedExamplesError, match=r"has 4 examples .* the zoo at .*zoo.zarr' has 6\. Capture"):
         capture.capture_checkpoint(conv_net, fewer, store)
     assert len(open_zoo(store)) == 0
 
@@ -243,12 +243,12 @@ def test_capture__several_inputs(tmp_path: Path, rng: np.random.Generator) -> No
         ),
         ({"input": np.zeros((4, 2, 5, 4), "f4"), "label": [1, 2]}, r"lengths are \{'input': 4, 'label': 2\}"),
         ({"input": np.zeros((4, 2, 5, 4), "f4"), "scale": 3}, "'scale': None"),
-        ({"input": np.zeros((4, 2, 5, 4))}, r"is float32, the array given for it float64.*astype\('float32'\)"),
+        ({"input": np.zeros((4, 2, 5, 4))}, r"is float32, and the array given for it is float64.*astype\('float32'\)"),
         (
             {"input": np.zeros((4, 5, 4, 2), "f4")},
-            r"has shape \['batch', 2, 5, 4\], the array given for it \(4, 5, 4, 2\)",
+            r"has shape \['batch', 2, 5, 4\], and the array given for it has shape \(4, 5, 4, 2\)",
         ),
-        ({"input": np.zeros((4, 40), "f4")}, r"the array given for it \(4, 40\)"),
+        ({"input": np.zeros((4, 40), "f4")}, r"the array given for it has shape \(4, 40\)"),
         ({}, "must all have one entry"),
         ({"input": np.zeros((0, 2, 5, 4), "f4")}, r"lengths are \{'input': 0\}"),
     ],

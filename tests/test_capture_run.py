@@ -128,7 +128,7 @@ def test_capture_onnx__refuses(folder: Path, options: dict[str, Any], message: s
 
 def test_capture_onnx__refuses_a_zoo_of_other_examples(folder: Path) -> None:
     dask_svcca.create_zoo("zoo.zarr", examples=range(500))
-    with pytest.raises(MismatchedExamplesError, match="not the same ones"):
+    with pytest.raises(MismatchedExamplesError, match="they are not the same"):
         dask_svcca.capture_onnx(FILES, EXAMPLES, "zoo.zarr")
 
 

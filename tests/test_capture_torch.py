@@ -168,7 +168,11 @@ def test_capture_torch__goes_on_where_it_stopped(model: Any, images: Any, zoo: Z
 
 @pytest.mark.parametrize(
     ("parts", "message"),
-    [([0, 6], "have 6 examples, the zoo 10"), ([0, 10, 4], "at least 14 examples, the zoo 10"), ([], "0 examples")],
+    [
+        ([0, 6], "have 6 examples, the zoo has 10"),
+        ([0, 10, 4], "at least 14 examples, the zoo has 10"),
+        ([], "0 examples"),
+    ],
 )
 def test_capture_torch__wrong_number_of_examples(
     parts: list[int], message: str, model: Any, images: Any, zoo: Zoo
@@ -269,7 +273,7 @@ def test_capture_torch__skips_what_is_no_representation(zoo: Zoo) -> None:
     report = capture_torch(Odd(), [torch.ones(10, 4)], zoo=zoo, name="odd", checkpoint="c")
     assert list(zoo.representations.layer) == ["whole", "mapping"]
     assert set(report.skipped) == {"none", "integers", "scalar", "rows", "empty", "six"}
-    assert report.skipped["none"] == "it returns no tensor but NoneType"
+    assert report.skipped["none"] == "it returns NoneType, not a tensor"
     assert report.skipped["integers"] == "it returns torch.int64"
     with pytest.raises(CaptureError, match=r"no module of 'odd' gave a representation: .*rows, its first axis is not"):
         capture_torch(Odd(), [torch.ones(10, 4)], zoo=zoo, name="odd", checkpoint="d", layers="rows")

@@ -189,7 +189,7 @@ def test_compare__warns_once_of_few_samples_with_numbers() -> None:
         compared(*layers, variance=None)
     (warning,) = caught
     message = str(warning.message)
-    assert message.startswith("2 of 4 representations have fewer than 5 samples a kept direction")
+    assert message.startswith("2 of 4 representations have fewer than 5 samples per kept direction")
     assert "'net/1/2': 100 samples, 50 directions" in message
     assert warning.filename == __file__
 

@@ -253,7 +253,7 @@ def test_compare__other_examples_are_refused(zoo: Zoo, place: Path, tmp_path: Pa
     dask_svcca.compare(zoo, place)
     other = dask_svcca.create_zoo(tmp_path / "other.zarr", examples=range(1, N + 1))
     write(other, layers(3))
-    with pytest.raises(ParametersChangedError, match=r"of 60 examples \(digest \w+\), the zoo has 60 \(digest \w+\)"):
+    with pytest.raises(ParametersChangedError, match=r"has 60 examples \(digest \w+\), the zoo has 60 \(digest \w+\)"):
         dask_svcca.compare(other, place)
 
 

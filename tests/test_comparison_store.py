@@ -168,7 +168,9 @@ def test_check__names_both_values(store: ComparisonStore, fixed: Any, digest: st
 
 def test_check__of_a_measure_that_computes_something_else_names_both_versions(store: ComparisonStore) -> None:
     changed = replace(SVCCA, version="2")
-    with pytest.raises(ParametersChangedError, match=f"'svcca' in version '{SVCCA.version}', and this one is '2'"):
+    with pytest.raises(
+        ParametersChangedError, match=f"'svcca' in version '{SVCCA.version}', and the measure now has version '2'"
+    ):
         store.read_state().check(FIXED, [changed], "a" * 32, 60)
 
 

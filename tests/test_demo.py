@@ -18,7 +18,7 @@ import xarray as xr
 from oracles import svcca
 
 import dask_svcca
-from dask_svcca.demo import PARAMETERS, architectures, find_networks, reading, similarity_to_final
+from dask_svcca.demo import PARAMETERS, architectures, describe_settling, find_networks, similarity_to_final
 from dask_svcca.measures import find_measures
 from dask_svcca.variables import PairStatus
 
@@ -129,7 +129,7 @@ def table(*rows: list[float]) -> xr.DataArray:
     ],
 )
 def test_reading__claims_no_more_than_the_numbers(tables: dict[str, xr.DataArray], beginning: str) -> None:
-    assert reading(tables).startswith(f"{beginning}: ")
+    assert describe_settling(tables).startswith(f"{beginning}: ")
 
 
 @pytest.mark.slow

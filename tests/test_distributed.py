@@ -177,8 +177,9 @@ def peak_of(folder: Path, examples: int, count: int) -> tuple[int, int]:
 
 
 def test_compare__workers_hold_no_more_of_ten_times_as_much(tmp_path: Path) -> None:
-    small, _ = peak_of(tmp_path / "small", 4000, 12)
-    for name, examples, count in (("examples", 40_000, 12), ("representations", 4000, 120)):
+    # Two groups, so that a tile of two full ones is among them.
+    small, _ = peak_of(tmp_path / "small", 4000, 16)
+    for name, examples, count in (("examples", 40_000, 16), ("representations", 4000, 160)):
         peak, predicted = peak_of(tmp_path / name, examples, count)
         assert peak <= predicted <= LITTLE
         assert peak <= 1.25 * small

@@ -193,7 +193,7 @@ def test_open_root__refuses_other_versions(tmp_path: Path) -> None:
 def read_parts(file: Path, cuts: list[tuple[int, int]]) -> list[bytes]:
     """Runs of a file, each from one place to another."""
     buffers = [bytearray(stop - start) for start, stop in cuts]
-    _io.read_runs(str(file), [(start, memoryview(buffer)) for (start, _), buffer in zip(cuts, buffers, strict=True)])
+    _io.read_ranges(str(file), [(start, memoryview(buffer)) for (start, _), buffer in zip(cuts, buffers, strict=True)])
     return [bytes(buffer) for buffer in buffers]
 
 
@@ -216,7 +216,7 @@ CUTS = {
 
 @pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("with_preadv", [True, False])
-def test_read_runs(
+def test_read_ranges(
     thousand_bytes: tuple[Path, bytes], cuts: list[tuple[int, int]], with_preadv: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, data = thousand_bytes

@@ -51,5 +51,5 @@ def test_errors__readings_that_do_not_meet() -> None:
     x, y = layers(3, 2, sizes=(5, 5))
     with pytest.raises(IncompatibleError, match=r"x has the grid \(5, 5\), y \(2, 2\)"):
         cca(x, y[:, :2, :2], match="fold")
-    with pytest.raises(IncompatibleError, match="samples of x are all positions of 5x5, of y examples"):
+    with pytest.raises(IncompatibleError, match="samples of x are all positions of 5x5, those of y examples"):
         cca(x, y[:, 0, 0], conv="positions")

@@ -162,7 +162,7 @@ def test_check__accepts_what_they_were_made_with(store: SubspaceStore) -> None:
     [
         (
             {"examples_digest": "b" * 32, "n_examples": 50},
-            r"are of another zoo: 60 examples \(digest aaaaaaaa\), this one has 50 \(digest bbbbbbbb\)",
+            r"are of another zoo: 60 examples \(digest aaaaaaaa\), this zoo has 50 \(digest bbbbbbbb\)",
         ),
         ({"precision": "float64"}, "were made with precision='float32', now precision='float64' is asked for"),
         ({"conv": "mean"}, "were made with conv='dft', now conv='mean' is asked for"),

@@ -223,7 +223,7 @@ def test_write__takes_numbers_of_numpy(zoo: Zoo) -> None:
 @pytest.mark.parametrize("number", [np.nan, float("inf"), "100", 1j])
 def test_write__refuses_what_orders_nothing(zoo: Zoo, number: Any) -> None:
     for option in ("step", "depth"):
-        with pytest.raises(ValueError, match=f"{option} is a finite number, or None where there is none; got"):
+        with pytest.raises(ValueError, match=f"{option} must be a finite number, or None for none; got"):
             zoo.write(*NAME, X, **{option: number})
     assert zoo.unfinished == []
 
@@ -421,7 +421,7 @@ def test_write__refuses_an_unexpected_shape(zoo: Zoo, activations: Any, options:
     ],
 )
 def test_write__refuses_a_wrong_number_of_rows(zoo: Zoo, activations: Any, rows: str) -> None:
-    with pytest.raises(MismatchedExamplesError, match=f"'net/step1/fc' has {rows} examples, its zoo 60"):
+    with pytest.raises(MismatchedExamplesError, match=f"'net/step1/fc' has {rows} examples, its zoo has 60"):
         zoo.write(*NAME, activations)
     for reader in (zoo, dask_svcca.open_zoo(zoo.root.store_path)):
         assert NAME not in reader
@@ -464,7 +464,7 @@ def test_append__options_of_the_first_batch_hold_for_all(zoo: Zoo) -> None:
 
 def test_append__refuses_too_many_rows(zoo: Zoo) -> None:
     zoo.append(*NAME, X[:50])
-    with pytest.raises(MismatchedExamplesError, match="at least 70 examples, its zoo 60"):
+    with pytest.raises(MismatchedExamplesError, match="at least 70 examples, its zoo has 60"):
         zoo.append(*NAME, X[:20])
     assert NAME not in zoo
 
@@ -576,8 +576,12 @@ def test_zoo__opened_for_reading_is_not_written(zoo: Zoo) -> None:
     [
         ([1], InvalidActivationsError, "at least two examples to compare anything; got 1"),
         ([], InvalidActivationsError, "got"),
-        ([1.0, 2.0], InvalidActivationsError, "ids, one integer or text each; got an array of .* float64"),
-        ([[1, 2], [3, 4]], InvalidActivationsError, r"ids, one integer or text each; got an array of shape \(2, 2\)"),
+        ([1.0, 2.0], InvalidActivationsError, "ids, an integer or text for each; got an array of .* float64"),
+        (
+            [[1, 2], [3, 4]],
+            InvalidActivationsError,
+            r"ids, an integer or text for each; got an array of shape \(2, 2\)",
+        ),
         (["a", "b", "a"], MismatchedExamplesError, "must be unique; 'a' occurs 2 times"),
     ],
 )

@@ -68,9 +68,13 @@ def test_zoo__is_a_datatree_whatever_the_numbers_of_tokens(tmp_path: Path) -> No
         ({"mask": MASK[1:]}, MismatchedExamplesError, r"coordinate 'mask' has shape \(19, 6\); there are 20 examples"),
         ({"mask": MASK.T}, MismatchedExamplesError, r"coordinate 'mask' has shape \(6, 20\); there are 20 examples"),
         ({"label": np.array(3)}, MismatchedExamplesError, r"coordinate 'label' has shape \(\); there are 20 examples"),
-        ({"box": np.zeros((N, 2, 2))}, ValueError, r"one an example and token; 'box' has shape \(20, 2, 2\)"),
-        ({"mask": MASK[:, :0]}, ValueError, r"one an example and token; 'mask' has shape \(20, 0\)"),
-        ({"mask": MASK, "word": MASK[:, 1:]}, ValueError, "must have equally many; they have {'mask': 6, 'word': 5}"),
+        ({"box": np.zeros((N, 2, 2))}, ValueError, r"per example and token; 'box' has shape \(20, 2, 2\)"),
+        ({"mask": MASK[:, :0]}, ValueError, r"per example and token; 'mask' has shape \(20, 0\)"),
+        (
+            {"mask": MASK, "word": MASK[:, 1:]},
+            ValueError,
+            "must have equally many tokens; they have {'mask': 6, 'word': 5}",
+        ),
     ],
 )
 def test_create_zoo__refuses_coordinates_that_do_not_fit(

@@ -1,4 +1,4 @@
-"""Measures of a few pairs from the scores of a comparison, again and again under changed samples."""
+"""Measures of a few pairs, from the scores of a comparison, recomputed for changed samples."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from dask_svcca.stores.subspaces import Pack, SubspaceEntry, SubspaceRecord
 
 HELD = 8
-"""Subspaces held in memory at a time, where there is room."""
+"""Largest number of subspaces in memory at a time."""
 
 USABLE_SHARE = 0.6
-"""Of the memory that is free."""
+"""Share of the free memory that subspaces may take."""
 
 VECTORS = 8
 """Numbers a sample that are held beside the scores: two orders of it, norms of both sides, and norms that change."""
@@ -53,7 +53,7 @@ class Subspace:
     scores : (sample, direction)
         In double precision.
     single : bool
-        Whether they are stored in single precision.
+        Whether the stored scores are in single precision.
     basis : Basis
     loadings : (neuron, direction) or None
         None where no measure needs them.
@@ -72,28 +72,28 @@ class Subspace:
         return {block.index: block for block in self.basis.member_blocks(0)}
 
     def row_norms(self, weights: FloatArray) -> FloatArray:
-        """Squared norm of each sample, in the units of the activations, directions counted so often."""
-        scale, found = weights * self.basis.spectrum, np.empty(len(self.scores))
+        """Squared norm of each sample, in the units of the activations, with a weight for each direction."""
+        scale, norms = weights * self.basis.spectrum, np.empty(len(self.scores))
         for start in range(0, len(self.scores), PIECE):
             piece = slice(start, start + PIECE)
-            found[piece] = squared_magnitudes(self.scores[piece]) @ scale
-        return found
+            norms[piece] = squared_magnitudes(self.scores[piece]) @ scale
+        return norms
 
 
-class Label(NamedTuple):
-    """A pair by its labels."""
+class LabelPair(NamedTuple):
+    """Labels of the representations of a pair."""
 
     a: str
     b: str
 
 
 class Pairs:
-    """Some pairs of a comparison, and the measures to look at them by.
+    """Some pairs of a comparison, and the measures to compute of them.
 
     Parameters
     ----------
     comparison : Dataset, path, zarr store, or URL
-        As from `open_comparison`, or where it is.
+        From `open_comparison` or `compare`, or where it is.
     pairs : iterable of (str, str)
         Labels of representations.
     measures : str or iterable of str
@@ -115,7 +115,7 @@ class Pairs:
             SubspaceStore.open(place) if place else SubspaceStore.open_inside(self._comparison.root)
         ).read_index()
         self.measures = find_measures(measures)
-        self.labels = [Label(*map(str, pair)) for pair in pairs]
+        self.labels = [LabelPair(*map(str, pair)) for pair in pairs]
         self._keys = self._find_keys()
         self._check_measures()
         self.with_loadings = needs_loadings(self.measures)
@@ -137,12 +137,12 @@ class Pairs:
         """Number of examples."""
         return int(self._comparison.root.attrs["n_examples"])  # type: ignore[arg-type]
 
-    def open(self, label: Label) -> tuple[Subspace, Subspace, Meeting]:
-        """Both subspaces of a pair, and how they meet."""
+    def open(self, label: LabelPair) -> tuple[Subspace, Subspace, Meeting]:
+        """Both subspaces of a pair, and how they are compared."""
         meeting = self._meeting(label)
         return self._load(label.a, meeting.fold_a), self._load(label.b, meeting.fold_b), meeting
 
-    def _meeting(self, label: Label) -> Meeting:
+    def _meeting(self, label: LabelPair) -> Meeting:
         a, b = (self._record(name, ())[1].entry for name in label)
         meeting = meet(a.domain, a.grid, b.domain, b.grid, self.parameters["match"])
         if isinstance(meeting, PairStatus):
@@ -150,17 +150,17 @@ class Pairs:
         return meeting
 
     def samples_per_example(self, subspace: Subspace) -> int:
-        """How many samples, one behind the other, are of one example."""
+        """Number of consecutive samples that belong to one example."""
         count, rest = divmod(subspace.entry.samples, self.examples)
         if rest or " where " in subspace.entry.domain:
             raise IncompatibleError(
-                f"under the mask {self.parameters['mask']!r} examples have different numbers of tokens: they cannot "
-                f"be told apart in the scores. Compare with sequence='mean' for this"
+                f"under the mask {self.parameters['mask']!r} examples have different numbers of tokens, and the "
+                f"scores do not say which example a sample is of. Compare with sequence='mean' for this"
             )
         return count
 
     def dataset(self, variables: dict[str, tuple[tuple[str, ...], FloatArray, str]], **attributes: Any) -> xr.Dataset:
-        """What was found, one entry a pair."""
+        """Results as a Dataset, one entry per pair."""
         return xr.Dataset(
             {name: (dims, values, {"long_name": text}) for name, (dims, values, text) in variables.items()},
             coords={
@@ -186,7 +186,7 @@ class Pairs:
         for measure in self.measures:
             if measure.role == "reference":
                 raise UnknownMeasureError(
-                    f"{measure.name!r} is not a measure of similarity, but a number to read one by"
+                    f"{measure.name!r} is not a measure of similarity, but a reference to read one by"
                 )
 
     @cached_property
@@ -195,8 +195,9 @@ class Pairs:
 
     @cached_property
     def held(self) -> int:
-        """How many subspaces are held in memory, of all that are looked at: two at least, and what works on them."""
-        sizes, working = {}, 0
+        """How many subspaces to hold in memory: at least two, with what is computed from them."""
+        sizes: dict[str, int] = {}
+        working = 0
         for label in self.labels:
             try:
                 meeting = self._meeting(label)
@@ -209,25 +210,25 @@ class Pairs:
                 continue
             for name, entry in zip(label, entries, strict=True):
                 sizes[name] = max(sizes.get(name, 0), held_bytes(entry, self._left_out, loadings=self.with_loadings))
-            working = max(working, working_bytes(*entries, meeting, self.measures))
+            working = max(working, working_bytes(entries[0], entries[1], meeting, self.measures))
         widest = max(sizes, key=lambda label: sizes[label], default=None)
         if widest is None:
             return 2
         available, needed = int(machine.available_memory() * USABLE_SHARE), 2 * sizes[widest] + working
         if needed > available:
             raise MemoryLimitError(
-                f"two representations like {widest!r}, and what is made of their scores, need "
-                f"{needed / 2**20:,.0f} MiB, and there are {available / 2**20:,.0f} MiB. Look at them where there is "
+                f"two representations like {widest!r}, with what is computed from their scores, need "
+                f"{needed / 2**20:,.0f} MiB, and {available / 2**20:,.0f} MiB are available. Do this where there is "
                 f"more memory, or compare fewer samples (positions=) into another store"
             )
-        return max(2, min(HELD, (available - working) // max(1, sizes[widest])))
+        return max(2, min(HELD, int(available - working) // max(1, sizes[widest])))
 
     def _record(self, label: str, fold: Grid) -> tuple[Pack, SubspaceRecord]:
         record = self._index.records.get(self._keys[label])
         if fold:
             digest = self._keys[label].split(" ", maxsplit=1)[0]
-            made = (one for key, one in self._index.records.items() if key.startswith(f"{digest} "))
-            record = next((one for one in made if one.entry.grid == fold), None)
+            others = (other for key, other in self._index.records.items() if key.startswith(f"{digest} "))
+            record = next((other for other in others if other.entry.grid == fold), None)
         if record is None:
             raise IncompatibleError(
                 f"{label!r} has no subspace{f' on the grid {fold}' if fold else ''}: compare it first"
@@ -267,7 +268,8 @@ def held_bytes(entry: SubspaceEntry, left_out: int, *, loadings: bool) -> int:
 def working_bytes(a: SubspaceEntry, b: SubspaceEntry, meeting: Meeting, measures: Iterable[Measure]) -> int:
     """Bytes that a pair takes beside its subspaces.
 
-    At one frequency, scores in another order, of complex ones their conjugates, and what is made of couplings of many orders.
+    Scores in another order at one frequency, the conjugates of complex ones, and what is made of couplings of many
+    orders.
     """
     wide = 16 if a.grid or b.grid else 8
     widths = [{block.index: block.directions for block in entry.blocks} for entry in (a, b)]
@@ -286,7 +288,7 @@ def working_bytes(a: SubspaceEntry, b: SubspaceEntry, meeting: Meeting, measures
 
 @dataclass(frozen=True)
 class RowNorms:
-    """Sums over samples of both representations: fourth powers of the norms, and products of their squares."""
+    """Sums over samples: fourth powers of the norms of a and of b, and products of squared norms, (change,)."""
 
     a: float
     b: float
@@ -324,7 +326,7 @@ def measure_pair(
     dict of str to (change,)
     """
     a, b = bases
-    # Each change is a member of its own beside the one of a.
+    # Each change is a member of b, and all are compared with the only member of a.
     evaluation = Evaluation(
         {0: a},
         dict.fromkeys(range(count), b),
@@ -343,5 +345,5 @@ def measure_pair(
     if norms is None:
         return {name: values[0][0] for name, values in evaluation.values().values.items()}
     squares = np.array([norms.a]), np.full(count, norms.b)
-    found = evaluation.values(norms.products[np.newaxis], squares)
-    return {name: values[0][0] for name, values in found.values.items()}
+    evaluated = evaluation.values(norms.products[np.newaxis], squares)
+    return {name: values[0][0] for name, values in evaluated.values.items()}

@@ -30,10 +30,10 @@ def layer_identification(
     checkpoint: str | None = None,
     exclude: Sequence[str] = (),
 ) -> xr.Dataset:
-    """How often the most similar layer of another training of the same architecture is the corresponding one.
+    """How often the most similar layer of another training of the same architecture is the corresponding layer.
 
-    The test of a measure that needs no truth but the architecture: each layer of one model is looked for among the
-    layers of the other, for all models of a group with all others, both ways. A layer that is as similar to another as
+    This tests a measure, and needs no ground truth but the architecture: each layer of one model is looked for among
+    the layers of another, for all ordered pairs of models of a group. A layer that is as similar to another layer as
     to its counterpart was not found.
 
     Parameters
@@ -45,16 +45,16 @@ def layer_identification(
     groups : mapping of str to sequence of str, or iterable of sequence of str, optional
         Models of one architecture, by a name for it. Default: models whose layers have the same names.
     checkpoint : str, optional
-        Of all models. Default: the last of each.
+        Checkpoint of all models. Default: the last of each model.
     exclude : sequence of str
         Patterns of names of layers to leave out, such as the logits, which any training makes alike.
 
     Returns
     -------
     xarray.Dataset
-        ``accuracy`` (measure, group): share of layers found. ``tested`` (measure, group): how many were looked for, of
-        those whose pairs have a value. ``layer_accuracy`` (measure, group, layer): the share for each layer, NaN where
-        it was not looked for.
+        ``accuracy`` (measure, group): share of layers found. ``tested`` (measure, group): number of layers that
+        were looked for, which takes pairs that have a value. ``layer_accuracy`` (measure, group, layer): the share for
+        each layer, NaN where it was not looked for.
 
     Raises
     ------
@@ -82,23 +82,26 @@ def layer_identification(
     (1.0, 4)
     """
     measures = _measures(result, measure)
-    sides = [_representations(result, side, checkpoint, exclude) for side in ("a", "b")]
-    chosen = _groups(sides[0], groups)
-    layers = list(dict.fromkeys(layer for models in chosen.values() for layer in _layers_of(sides[0], models)))
+    frames = [_representations(result, side, checkpoint, exclude) for side in ("a", "b")]
+    chosen = _groups(frames[0], groups)
+    layers = list(dict.fromkeys(layer for models in chosen.values() for layer in _layers_of(frames[0], models)))
     shape = len(measures), len(chosen)
-    found, tested = np.zeros((*shape, len(layers)), dtype=np.int64), np.zeros((*shape, len(layers)), dtype=np.int64)
+    identified, tested = (
+        np.zeros((*shape, len(layers)), dtype=np.int64),
+        np.zeros((*shape, len(layers)), dtype=np.int64),
+    )
     for row, name in enumerate(measures):
         sign = -1.0 if result[name].attrs["sense"] == "distance" else 1.0
         for column, models in enumerate(chosen.values()):
             for first, second in permutations(models, 2):
-                a, b = (side[side["model"] == model] for side, model in zip(sides, (first, second), strict=True))
+                a, b = (frame[frame["model"] == model] for frame, model in zip(frames, (first, second), strict=True))
                 places = {"representation_a": a["place"].to_numpy(), "representation_b": b["place"].to_numpy()}
                 values = sign * result[name].isel(places).to_numpy()
                 for layer, looked_for, was_found in _identify(values, list(a["layer"]), list(b["layer"])):
                     tested[row, column, layers.index(layer)] += looked_for
-                    found[row, column, layers.index(layer)] += was_found
+                    identified[row, column, layers.index(layer)] += was_found
     with np.errstate(invalid="ignore"):
-        accuracy, by_layer = found.sum(axis=-1) / tested.sum(axis=-1), found / tested
+        accuracy, by_layer = identified.sum(axis=-1) / tested.sum(axis=-1), identified / tested
     return xr.Dataset(
         {
             "accuracy": (("measure", "group"), accuracy, {"long_name": "share of layers found", "units": "1"}),
@@ -115,7 +118,7 @@ def layer_identification(
 
 def _measures(result: xr.Dataset, measure: str | Sequence[str]) -> list[str]:
     known = [
-        str(name) for name, found in result.data_vars.items() if found.attrs.get("sense") in {"similarity", "distance"}
+        str(name) for name, array in result.data_vars.items() if array.attrs.get("sense") in {"similarity", "distance"}
     ]
     if measure == "all":
         return known

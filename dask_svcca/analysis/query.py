@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 PARTS = ("model", "checkpoint", "layer")
 BLOCK_ELEMENTS = 2**22
-"""Elements of the matrix looked at in one go."""
+"""Elements of the matrix that are read at a time."""
 
 Side = Literal["a", "b"]
 Patterns = Mapping[str, str | Sequence[str]]
-"""One pattern or several for some of `PARTS`: a name is chosen by any of them."""
+"""One pattern or several for some of `PARTS`; a name is chosen if it matches any of them."""
 
 
 def query(
@@ -42,16 +42,16 @@ def query(
 ) -> pd.DataFrame:
     """Pairs of a comparison by name and value, the most similar first.
 
-    Each pair is listed once, a representation with itself never. Only the rows and columns asked for are read.
+    Each pair is listed once, and no representation with itself. Only the rows and columns asked for are read.
 
     Parameters
     ----------
     comparison : xarray.Dataset, path, zarr store, or URL
-        As from `open_comparison`, or where it is.
+        From `open_comparison` or `compare`, or where it is.
     measure : str, optional
-        Default: the first that was asked for.
+        Default: the first measure that was asked for.
     a, b : mapping of str to str or sequence of str, optional
-        Which representations stand on either side, by ``model``, ``checkpoint`` and ``layer``: a name, a pattern with
+        Which representations to take as a and as b, by ``model``, ``checkpoint`` and ``layer``: a name, a pattern with
         ``*``, ``?`` and ``[]`` as for files, or several of these. Default: all.
     low, high : float, optional
         Bounds of the value, both included.
@@ -61,17 +61,18 @@ def query(
     Returns
     -------
     pandas.DataFrame
-        One row a pair that has a value, sorted by it: descending, or ascending where the measure is a distance. Columns
-        are ``model_a``, ``checkpoint_a``, ``layer_a``, ``step_a``, ``depth_a``, the same for b, and the measure.
+        One row per pair that has a value, sorted by it: descending, or ascending where the measure is a distance.
+        Columns are ``model_a``, ``checkpoint_a``, ``layer_a``, ``step_a``, ``depth_a``, the same for b, and the
+        measure.
 
     Raises
     ------
     RepresentationNotFoundError, UnknownMeasureError
-        Naming what there is.
+        The message says what there is.
     StoreFormatError
         Where there is no comparison.
     ValueError
-        Where ``a`` or ``b`` choose by something else, or ``top`` is not positive.
+        Where ``a`` or ``b`` has another key, or ``top`` is not positive.
 
     Examples
     --------
@@ -101,10 +102,10 @@ class PairQuery:
     Attributes
     ----------
     dataset : xarray.Dataset
-        As from `open_comparison`.
+        From `open_comparison`.
     measure : str
     a, b : (representation,) bool
-        Which representations stand on either side.
+        Which representations are a, and which b.
     low, high : float
         Bounds of the value, both included.
     """
@@ -133,20 +134,20 @@ class PairQuery:
         ----------
         dataset : xarray.Dataset
         measure : str, optional
-            Default: the first that was asked for.
+            Default: the first measure that was asked for.
         a, b : mapping of str to str or sequence of str, optional
-            Patterns for ``model``, ``checkpoint`` and ``layer`` of either side.
+            Patterns for ``model``, ``checkpoint`` and ``layer`` of a and of b.
         low, high : float, optional
 
         Raises
         ------
         RepresentationNotFoundError, UnknownMeasureError
-            Naming what there is.
+            The message says what there is.
         ValueError
-            Where ``a`` or ``b`` choose by something else.
+            Where ``a`` or ``b`` has another key.
         """
         asked = list(dataset.attrs["parameters"]["measures"])
-        # Beside the measures asked for stand what they are read against, such as their value by chance.
+        # References, such as the value by chance, are stored beside the measures that were asked for.
         present = asked + sorted(
             str(name) for name, array in dataset.data_vars.items() if "sense" in array.attrs and name not in asked
         )
@@ -163,9 +164,9 @@ class PairQuery:
         )
 
     def frames(self) -> Iterator[pd.DataFrame]:
-        """Pairs with a value, some rows of the matrix at a time and in its order.
+        """Pairs with a value, in the order of the matrix, some of its rows at a time.
 
-        Columns are the names, ``step`` and ``depth`` of either side, and the value.
+        Columns are the names, ``step`` and ``depth`` of both sides, and the value.
         """
         rows, columns = np.flatnonzero(self.a), np.flatnonzero(self.b)
         height = max(1, BLOCK_ELEMENTS // max(1, len(columns)))
@@ -178,7 +179,7 @@ class PairQuery:
             yield self._frame(block[row], columns[column], values[row, column])
 
     def most_similar(self, count: int | None = None) -> tuple[pd.DataFrame, int]:
-        """The most similar pairs, in that order, and how many there are to choose from.
+        """The most similar pairs, in that order, and the number of all pairs that match.
 
         Parameters
         ----------
@@ -208,7 +209,7 @@ class PairQuery:
         )
 
     def _once(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which of these are neither a self-comparison nor the mirror image of another pair asked for."""
+        """Which pairs are neither a representation with itself nor the mirror image of another pair asked for."""
         row, column = rows[:, np.newaxis], columns[np.newaxis, :]
         mirrored = self.a[column] & self.b[row] & (row > column)
         if not self.dataset[self.measure].attrs.get("symmetric", True):
@@ -239,14 +240,14 @@ def select_representations(dataset: xr.Dataset, side: Side, patterns: Patterns) 
     dataset : xarray.Dataset
     side : {"a", "b"}
     patterns : mapping of str to str or sequence of str
-        See `PairQuery.build`. A name always matches itself, whatever it consists of.
+        See `PairQuery.build`. A name always matches itself, whatever characters it has.
 
     Raises
     ------
     RepresentationNotFoundError
-        Where nothing matches, naming what there is.
+        Where nothing matches; the message says what there is.
     ValueError
-        Where something else is to match.
+        Where ``patterns`` has another key.
     """
     if unknown := [part for part in patterns if part not in PARTS]:
         raise ValueError(f"side {side} is chosen by {', '.join(map(repr, PARTS))}; got {', '.join(map(repr, unknown))}")

@@ -1,4 +1,4 @@
-"""How sure a number is: against shuffled examples, and without some of them. From scores; no activation is read."""
+"""How sure a value is: against shuffled examples, and without some of them; from scores, without activations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from dask_svcca.analysis._pairs import Label
+    from dask_svcca.analysis._pairs import LabelPair
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import SharedFrequency
     from dask_svcca.readings import Meeting
@@ -30,7 +30,7 @@ Variables: TypeAlias = "dict[str, tuple[tuple[str, ...], FloatArray, str]]"
 SIDES: tuple[Literal["a"], Literal["b"]] = ("a", "b")
 
 ROUNDING = 1e-6
-"""Variation of a measure that is rounding, of scores in single precision."""
+"""Variation of a measure that is rounding, since scores may be in single precision."""
 
 
 def permutation_null(
@@ -48,20 +48,20 @@ def permutation_null(
     comparison : Dataset, path, zarr store, or URL
         What `compare` or `open_comparison` returned, or where it is; its subspaces must be there.
     pairs : iterable of (str, str)
-        Labels of representations: those that were looked at, before one of them was chosen.
+        Labels of representations: all pairs that were searched, not only those that were chosen.
     permutations : int
         At least 1. The smallest p-value is ``1 / (permutations + 1)``.
     measures : str or iterable of str
         Names.
     seed : int
-        Of the permutations: the same for all pairs.
+        Seed of the permutations, which are the same for all pairs.
 
     Returns
     -------
     xarray.Dataset
-        For each measure ``m``: ``m`` (pair); ``m_null`` (pair, permutation); ``m_p`` (pair), the share of permutations,
-        the one that was observed among them, that are as similar; ``m_p_corrected`` (pair), the same for the most
-        similar of all pairs, in standard deviations from its own null: what to read where layers are searched.
+        For each measure ``m``: ``m`` (pair); ``m_null`` (pair, permutation); ``m_p`` (pair), the share of permutations
+        that are at least as similar, the observed order included; ``m_p_corrected`` (pair), the same against the most
+        similar of all pairs, each in standard deviations from its own null: to be used where layers are searched.
 
     Raises
     ------
@@ -93,14 +93,14 @@ def permutation_null(
     if permutations < 1:
         raise ValueError(f"permutations is at least 1; got {permutations}")
     chosen = Pairs(comparison, pairs, measures)
-    values = [_shuffled(chosen, label, permutations, seed) for label in chosen.labels]
+    values = [_shuffled(chosen, labels, permutations, seed) for labels in chosen.labels]
     variables: Variables = {}
     for measure in chosen.measures:
         name = measure.name
-        found = np.stack([value[name] for value in values])
-        p, corrected = _p_values(-found if measure.role == "distance" else found)
-        variables[name] = ("pair",), found[:, 0], measure.description
-        variables[f"{name}_null"] = ("pair", "permutation"), found[:, 1:], f"{name} of shuffled examples"
+        by_order = np.stack([value[name] for value in values])
+        p, corrected = _p_values(-by_order if measure.role == "distance" else by_order)
+        variables[name] = ("pair",), by_order[:, 0], measure.description
+        variables[f"{name}_null"] = ("pair", "permutation"), by_order[:, 1:], f"{name} of shuffled examples"
         variables[f"{name}_p"] = ("pair",), p, f"share of permutations, the observed one included, with such a {name}"
         variables[f"{name}_p_corrected"] = ("pair",), corrected, f"{name}_p, corrected for the search among all pairs"
     return chosen.dataset(variables, permutations=permutations, seed=seed)
@@ -125,7 +125,7 @@ def jackknife(
     pairs : iterable of (str, str)
         Labels of representations.
     blocks : int
-        Of consecutive examples, as equal as can be; at least 2.
+        Number of blocks of consecutive examples, as equal as can be; at least 2.
     measures : str or iterable of str
         Names.
 
@@ -159,8 +159,8 @@ def jackknife(
     ...     zoo.write("net", "1", "x", x)
     ...     zoo.write("net", "1", "z", x + y)
     >>> _ = dask_svcca.compare(zoo, store)
-    >>> found = jackknife(store, [("net/1/x", "net/1/z"), ("net/1/x", "net/1/x")])
-    >>> found.svcca.to_numpy().round(2), found.svcca_stderr.to_numpy().round(2)
+    >>> errors = jackknife(store, [("net/1/x", "net/1/z"), ("net/1/x", "net/1/x")])
+    >>> errors.svcca.to_numpy().round(2), errors.svcca_stderr.to_numpy().round(2)
     (array([0.73, 1.  ]), array([0.02, 0.  ]))
     """
     chosen = Pairs(comparison, pairs, measures, left_out=blocks)
@@ -170,33 +170,35 @@ def jackknife(
     # A representation stands in many pairs.
     remainders = lru_cache(maxsize=chosen.held)(lambda subspace: _remainders(chosen, subspace, edges))
     whole, without = [], []
-    for label in chosen.labels:
-        a, b, meeting = chosen.open(label)
+    for labels in chosen.labels:
+        a, b, meeting = chosen.open(labels)
         pair = _Pair(chosen, a, b, meeting)
         whole.append(pair.values())
         without.append([pair.values_without(*parts) for parts in zip(remainders(a), remainders(b), strict=True)])
     variables: Variables = {}
     for measure in chosen.measures:
         name = measure.name
-        found = np.array([[values[name][0] for values in pair] for pair in without])
-        error = np.sqrt((blocks - 1) / blocks * np.square(found - found.mean(axis=1, keepdims=True)).sum(axis=1))
+        jackknifed = np.array([[values[name][0] for values in pair] for pair in without])
+        error = np.sqrt(
+            (blocks - 1) / blocks * np.square(jackknifed - jackknifed.mean(axis=1, keepdims=True)).sum(axis=1)
+        )
         variables[name] = ("pair",), np.array([values[name][0] for values in whole]), measure.description
         variables[f"{name}_stderr"] = ("pair",), error, f"standard error of {name}: jackknife over blocks of examples"
-        variables[f"{name}_jackknife"] = ("pair", "block"), found, f"{name} without one block of examples"
+        variables[f"{name}_jackknife"] = ("pair", "block"), jackknifed, f"{name} without one block of examples"
     return chosen.dataset(variables, blocks=blocks)
 
 
 def _orders(examples: int, permutations: int, seed: int) -> Iterator[IntArray]:
-    """The order that was observed, then permutations: drawn again for each pair, so that one at a time is held."""
+    """The observed order, then permutations: drawn again for each pair, so that only one is held at a time."""
     generator = np.random.default_rng(seed)
     yield np.arange(examples)
     for _ in range(permutations):
         yield generator.permutation(examples)
 
 
-def _shuffled(chosen: Pairs, label: Label, permutations: int, seed: int) -> dict[str, FloatArray]:
+def _shuffled(chosen: Pairs, labels: LabelPair, permutations: int, seed: int) -> dict[str, FloatArray]:
     """Values of a pair, (order,), with the examples of b in one order after another."""
-    a, b, meeting = chosen.open(label)
+    a, b, meeting = chosen.open(labels)
     each = chosen.samples_per_example(a)
     shared = [one for one in meeting.shared if one.a in a.blocks and one.b in b.blocks]
     sizes = [a.blocks[one.a].directions * b.blocks[one.b].directions for one in shared]
@@ -249,18 +251,18 @@ def _row_norms(chosen: Pairs, a: Subspace, b: Subspace, meeting: Meeting) -> tup
     )
 
 
-def _p_values(found: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """p-values of the first of some values of each pair, (pair, order), alone and corrected for the most of all pairs.
+def _p_values(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """p-values of the first order's value of each pair, (pair, order): alone, and corrected for the search.
 
-    Pairs of more directions score higher by chance alone, so that each is seen in standard deviations from its own
-    mean. A pair without a value has no p-value either.
+    Pairs of more directions score higher by chance alone, so that each is measured in standard deviations from
+    its own mean. A pair without a value has no p-value either.
     """
-    p, corrected = np.full(len(found), np.nan), np.full(len(found), np.nan)
-    valued = np.isfinite(found).all(axis=1)
-    there = found[valued]
-    spread = there.std(axis=1, keepdims=True)
+    p, corrected = np.full(len(values), np.nan), np.full(len(values), np.nan)
+    valued = np.isfinite(values).all(axis=1)
+    present = values[valued]
+    spread = present.std(axis=1, keepdims=True)
     varies = spread > ROUNDING
-    excess = np.where(varies, (there - there.mean(axis=1, keepdims=True)) / np.where(varies, spread, 1), 0.0)
+    excess = np.where(varies, (present - present.mean(axis=1, keepdims=True)) / np.where(varies, spread, 1), 0.0)
     p[valued] = (excess >= excess[:, :1]).mean(axis=1)
     if valued.any():
         corrected[valued] = (excess.max(axis=0) >= excess[:, :1]).mean(axis=1)
@@ -274,9 +276,9 @@ class _Remainder:
     Attributes
     ----------
     left_out : slice
-        Samples.
+        Samples that are left out.
     samples : int
-        That remain.
+        Number of samples that remain.
     basis : Basis
     transform : dict of int to (direction, direction)
         By block, from old scores to new ones.
@@ -306,9 +308,9 @@ def _remainders(chosen: Pairs, subspace: Subspace, edges: IntArray) -> list[_Rem
 def _remainder(subspace: Subspace, left_out: slice, variance: float | None) -> _Remainder:
     """Subspace of the samples that remain, from the scores of those that do not.
 
-    Scores Z are orthonormal, so that Z'Z of the rest is one less that of the block. Its eigenvectors make scores that
-    are orthonormal over the rest; the scatter in their terms is as large as the rank, and its eigenvectors are the new
-    directions.
+    Scores Z are orthonormal, so that Z'Z of the samples that remain is the identity less Z'Z of the block. Its
+    eigenvectors make scores that are orthonormal over these samples; the scatter in their terms is as large as the
+    rank, and its eigenvectors are the new directions.
     """
     old, scores = subspace.basis, subspace.scores[left_out]
     samples = len(subspace.scores) - len(scores)
@@ -405,7 +407,7 @@ class _Pair:
     def _norms_of(
         self, subspace: Subspace, remainder: _Remainder, side: Literal["a", "b"], norms: FloatArray
     ) -> FloatArray:
-        """Squared norms of all samples from the mean of those that remain."""
+        """Squared distances of all samples from the mean of those that remain."""
         if not self._chosen.with_row_norms or 0 not in subspace.blocks:
             return norms
         columns = subspace.blocks[0].columns

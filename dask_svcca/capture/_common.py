@@ -26,7 +26,7 @@ class CaptureReport:
     written : int
         Representations added to the zoo.
     present : int
-        Representations the zoo had already.
+        Representations that the zoo had already.
     skipped : mapping of str to str
         Tensors that cannot be representations, and why.
     examples : int
@@ -51,7 +51,7 @@ def require(package: str, extra: str) -> Any:
     Raises
     ------
     MissingPackageError
-        Where it cannot be imported, naming the extra that brings it.
+        Where it cannot be imported, naming the extra that installs it.
     """
     try:
         return importlib.import_module(package)
@@ -70,7 +70,7 @@ def select(names: Iterable[str], patterns: str | Sequence[str] | None) -> list[s
     names : iterable of str
     patterns : str or sequence of str, optional
         As for files: ``*`` for any text (dots and slashes too), ``?`` and ``[abc]`` for one character. One text may
-        hold several, separated by commas. A name matches itself, whatever it consists of.
+        hold several, separated by commas. A name matches itself, whatever characters it has.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def select(names: Iterable[str], patterns: str | Sequence[str] | None) -> list[s
 
 
 def listing(names: Iterable[str], limit: int = 8) -> str:
-    """Names for a message, no more than a few.
+    """Names for a message, at most ``limit`` of them.
 
     Examples
     --------

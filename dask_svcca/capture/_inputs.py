@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 IDS = "example"
-"""The array of a file that holds the ids of the examples."""
+"""Name of the array that holds the ids of the examples."""
 
 SCAN_ROWS = 1024
 
@@ -48,7 +48,7 @@ class Inputs:
         Raises
         ------
         CaptureError
-            Where one is not in the file, or holds NaN.
+            Where an input is not in the file, or holds NaN.
         """
         if "" in self.arrays:
             if len(input_names) != 1:
@@ -75,14 +75,14 @@ class Inputs:
         Raises
         ------
         CaptureError
-            Where one has more than a value an example.
+            Where an array has more than one value per example.
         """
         others = {name: array for name, array in self.arrays.items() if name not in {"", IDS, *input_names}}
         for name, array in others.items():
             if array.ndim != 1:
                 raise CaptureError(
-                    f"array {name!r} of {self.path!r} is no input of the models (those are {listing(input_names)}) "
-                    f"and cannot be a coordinate: that takes one value an example, its shape is {array.shape}. Leave "
+                    f"array {name!r} of {self.path!r} is not an input of the models (they have {listing(input_names)}) "
+                    f"and cannot be a coordinate, which has one value per example: its shape is {array.shape}. Leave "
                     f"it out"
                 )
         return others
@@ -90,19 +90,19 @@ class Inputs:
     def ids(self, input_names: Sequence[str]) -> npt.NDArray[Any]:
         """Ids of the examples: the array ``example``, or else hashes of what the model sees.
 
-        Activations of other inputs can then never pass for activations of these. A repeated example gets a number
-        behind its hash.
+        With hashes, activations of other inputs cannot pass for activations of these. A repeated example gets a number
+        after its hash.
         """
         if IDS in self.arrays and IDS not in input_names:
             return self.arrays[IDS]
         feeds = self.feeds(input_names)
         seen: Counter[str] = Counter()
         ids = []
-        for row in range(len(self)):
+        for example in range(len(self)):
             digest = hashlib.sha256()
             for _, array in sorted(feeds.items()):
                 digest.update(f"{array.dtype.str}{array.shape[1:]}".encode())
-                digest.update(np.ascontiguousarray(array[row]).data)
+                digest.update(np.ascontiguousarray(array[example]).data)
             text = digest.hexdigest()[:16]
             seen[text] += 1
             ids.append(text if seen[text] == 1 else f"{text}#{seen[text]}")
@@ -128,8 +128,8 @@ def load_inputs(path: str | os.PathLike[str]) -> Inputs:
     Parameters
     ----------
     path : str or path
-        npy with the only input of the models, or npz with an array for each input. Of further arrays along the
-        examples, ``example`` gives their ids (text or integers) and others, such as ``label``, become coordinates.
+        npy with the only input of the models, or npz with an array for each input. Further arrays of an npz along the
+        examples become coordinates, such as ``label``; the array ``example`` gives their ids (text or integers).
 
     Returns
     -------
@@ -163,7 +163,7 @@ def load_inputs(path: str | os.PathLike[str]) -> Inputs:
     lengths = {name: array.shape[0] if array.ndim else None for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or not all(lengths.values()):
         raise CaptureError(
-            f"the arrays of {str(path)!r} must all have one entry an example along their first axis; their lengths are "
-            f"{lengths}"
+            f"the arrays of {str(path)!r} must all have one entry per example along their first axis; their lengths "
+            f"are {lengths}"
         )
     return Inputs(str(path), arrays)

@@ -33,12 +33,12 @@ class ArrayFile:
     headers: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
     def choose(self, name: str | None) -> list[str]:
-        """All arrays, or the one of a name.
+        """Names of all arrays, or the given name alone.
 
         Raises
         ------
         CaptureError
-            Where there is none of that name, naming those there are.
+            Where no array has that name; the message lists the names.
         """
         if name is None:
             return list(self.headers)
@@ -47,7 +47,7 @@ class ArrayFile:
         return [name]
 
     def load(self, name: str) -> npt.NDArray[Any]:
-        """One array; that of an npy file stays on disk until it is looked at."""
+        """One array; that of an npy file stays on disk until it is used."""
         loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
@@ -89,8 +89,8 @@ def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
     pickled = [name for name, (_, dtype) in headers.items() if dtype.hasobject]
     if pickled:
         raise CaptureError(
-            f"array {pickled[0] or 'the only one'!r} of {str(path)!r} holds Python objects, never loaded, for "
-            f"they could run code. Save numbers, for example array.astype('float32')"
+            f"array {pickled[0] or 'the only one'!r} of {str(path)!r} holds Python objects, which are never "
+            f"loaded, since they could run code. Save numbers, for example array.astype('float32')"
         )
     if not headers:
         raise CaptureError(f"{str(path)!r} holds no array")

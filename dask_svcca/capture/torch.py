@@ -28,10 +28,10 @@ CHANNELS_FIRST = (
     *("AdaptiveAvgPool", "AdaptiveMaxPool", "LPPool", "Upsample", "PixelShuffle", "PixelUnshuffle"),
 )
 CHANNELS_LAST = ("Linear", "Bilinear", "LayerNorm", "RMSNorm", "Embedding")
-"""How the names of the classes of torch.nn begin whose outputs have channels there."""
+"""Beginnings of the names of torch.nn classes whose outputs have channels first, or last."""
 
 MARK = "_dask_svcca_channel_axis"
-"""Attribute of a tensor in flight: an activation function has its channels where its input has them."""
+"""Attribute that a tensor gets on its way: an activation function has its channels where its input has them."""
 
 
 def capture_torch(
@@ -48,9 +48,9 @@ def capture_torch(
 ) -> CaptureReport:
     """Write what the modules of a PyTorch model put out, over all examples, to a zoo.
 
-    The model runs in evaluation mode and without gradients; its modules are in the mode they were in afterwards. One
-    batch is held at a time. Feature maps are stored channels last, everything as float32. Representations the zoo
-    already has are left alone.
+    The model runs in evaluation mode and without gradients; afterwards its modules are in their former mode. One
+    batch is held at a time. Feature maps are stored channels last, everything as float32. Representations that the
+    zoo already has are left alone.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def capture_torch(
         Training step or epoch, for ordering checkpoints.
     layers : str or sequence of str, optional
         Names of modules as in ``model.named_modules()``, patterns as for files: ``"block1.*"``, several separated by
-        commas. By default all modules that have no others inside.
+        commas. Default: all modules without modules inside.
     compression : {"lz4", "zstd", "none"}
     dtype : {"float16", "float32", "float64"}, optional
         See `Zoo.write`.
@@ -106,15 +106,15 @@ def capture_torch(
         raise CaptureError(f"no module of the model {name!r} matches {layers!r}; it has {listing(modules)}")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     recorder = _Recorder(torch, frozenset(chosen), frozenset(leaves))
-    rows = nbytes = 0
-    usable: dict[str, _Place] = {}
-    missing: dict[str, _Place] = {}
-    # A handle of its own: what a failure leaves half written does not linger in the caller's.
+    seen = nbytes = 0
+    usable: dict[str, _Layer] = {}
+    missing: dict[str, _Layer] = {}
+    # A handle of its own: what a failure leaves half written does not stay in the caller's.
     with Zoo(zoo.root, writable=not zoo.root.read_only) as writer, _evaluating(model, modules, recorder):
         for batch in batches:
             examples = _feed(torch, model, batch, device)
             records = recorder.take()
-            if not rows:
+            if not seen:
                 usable = recorder.usable(records.values(), examples)
                 if not usable:
                     reasons = [f"{layer}, {reason}" for layer, reason in recorder.skipped.items()]
@@ -122,34 +122,34 @@ def capture_torch(
                 missing = {layer: usable[layer] for layer in usable if (name, checkpoint, layer) not in writer}
             if not missing:
                 break
-            rows += examples
-            if rows > writer.n_examples:
+            seen += examples
+            if seen > writer.n_examples:
                 break
-            for layer, place in missing.items():
+            for layer, known in missing.items():
                 record = records.get(layer)
                 if record is None or len(record.values) != examples:
                     raise CaptureError(
                         f"module {layer!r} of {name!r} gave "
                         f"{'nothing' if record is None else f'{len(record.values)} rows'} for the {examples} examples "
-                        f"up to {rows}, but a row an example before. Leave it out with layers="
+                        f"up to {seen}, but one row per example before. Leave it out with layers="
                     )
-                values = as_dims(record.values, place.dims)
+                values = as_dims(record.values, known.dims)
                 writer.append(
                     name,
                     checkpoint,
                     layer,
                     values,
                     step=step,
-                    depth=place.depth,
-                    dims=place.dims,
+                    depth=known.depth,
+                    dims=known.dims,
                     compression=compression,
                     dtype=dtype,
                 )
                 nbytes += values.size * np.dtype(dtype or values.dtype).itemsize
-        if (missing or not usable) and rows != writer.n_examples:
+        if (missing or not usable) and seen != writer.n_examples:
             raise MismatchedExamplesError(
-                f"the batches for {name!r} have {'at least ' if rows > writer.n_examples else ''}{rows} examples, the "
-                f"zoo {writer.n_examples}. Feed the zoo's examples, each once and in the zoo's order"
+                f"the batches for {name!r} have {'at least ' if seen > writer.n_examples else ''}{seen} examples, the "
+                f"zoo has {writer.n_examples}. Feed the zoo's examples, each once and in the zoo's order"
             )
     zoo.refresh()
     return CaptureReport(
@@ -175,8 +175,8 @@ class _Record:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """What the records of a layer share, whatever the batch."""
+class _Layer:
+    """What the records of a layer have in common over all batches."""
 
     dims: tuple[str, ...]
     depth: int
@@ -184,7 +184,7 @@ class _Place:
 
 @dataclass
 class _Recorder:
-    """Hooks for the modules of a model, and what they recorded in the pass under way."""
+    """Hooks for the modules of a model, and what they recorded in the current pass."""
 
     torch: Any
     chosen: frozenset[str]
@@ -200,7 +200,7 @@ class _Recorder:
             layer = path if self._calls[path] == 1 else f"{path}#{self._calls[path]}"
             if tensor is None:
                 if path in self.chosen:
-                    self.skipped[layer] = f"it returns no tensor but {type(output).__name__}"
+                    self.skipped[layer] = f"it returns {type(output).__name__}, not a tensor"
                 return
             axis = _channel_axis(module, args, tensor)
             setattr(tensor, MARK, axis)
@@ -224,8 +224,8 @@ class _Recorder:
         self._calls.clear()
         return records
 
-    def usable(self, records: Iterable[_Record], examples: int) -> dict[str, _Place]:
-        """Choose the records with a row an example and axes that have names; note the others as skipped."""
+    def usable(self, records: Iterable[_Record], examples: int) -> dict[str, _Layer]:
+        """Choose the records with one row per example and axes that have names; note the others as skipped."""
         usable = {}
         for record in records:
             shape = record.values.shape
@@ -237,7 +237,7 @@ class _Recorder:
             elif dims is None:
                 self.skipped[record.layer] = f"its {len(shape)} axes have no names: shape {shape}"
             else:
-                usable[record.layer] = _Place(dims, record.depth)
+                usable[record.layer] = _Layer(dims, record.depth)
         return usable
 
     def _first_tensor(self, output: Any) -> Any:
@@ -280,7 +280,7 @@ def _evaluating(model: Any, modules: Mapping[str, Any], recorder: _Recorder) -> 
 
 
 def _feed(torch: Any, model: Any, batch: Any, device: Any) -> int:
-    """Run the model on a batch; the number of examples in it."""
+    """Run the model on a batch, and return its number of examples."""
     if isinstance(batch, tuple | list):
         batch = batch[0]
     if isinstance(batch, Mapping):

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 _OPTIONS = (
-    click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes [default: one a core]."),
+    click.option(
+        "--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes [default: one per core]."
+    ),
     click.option(
         "--worker-memory", "memory", metavar="SIZE", help="Memory of each worker, such as 4GiB [default: a fair share]."
     ),
@@ -34,7 +36,7 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def connected(workers: int | None, memory: str | None, scheduler: str | None) -> Iterator[Client]:
-    """The cluster those options ask for."""
+    """A client of the cluster that these options ask for."""
     if scheduler is not None and (workers is not None or memory is not None):
         raise click.UsageError(
             "--scheduler names a cluster with workers and memory of its own; leave out --workers and --worker-memory."

@@ -26,7 +26,7 @@ SHOWN_PROBLEMS: Final = 5
 
 @contextlib.contextmanager
 def resumable(what: str) -> Iterator[None]:
-    """Answer Ctrl-C with what is kept."""
+    """On Ctrl-C, end by saying what is kept."""
     try:
         yield
     except KeyboardInterrupt:
@@ -35,7 +35,7 @@ def resumable(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def checked_options() -> Iterator[None]:
-    """Show a value that makes no sense as wrong use of the command."""
+    """Show a value that is not valid as wrong use of the command."""
     try:
         yield
     except DaskSvccaError:
@@ -50,7 +50,7 @@ class Bars:
     Parameters
     ----------
     stages : mapping of str to (str, str)
-        What is being done, and the unit it is counted in.
+        What a stage does, and the unit it is counted in.
     """
 
     def __init__(self, stages: Mapping[str, tuple[str, str]]) -> None:
@@ -82,7 +82,7 @@ class Bars:
         if self._progress is None:
             return
         for task in self._tasks.values():
-            # In a stage without a number, nothing was left to do.
+            # A stage without a total had nothing to do.
             task.visible = task.total is not None
         self._progress.stop()
 
@@ -180,7 +180,7 @@ def echo_problems(problems: Mapping[str, str], noun: str) -> None:
 
 
 def named(name: str, reason: str) -> str:
-    """A reason, and what it is about unless it says so itself.
+    """A reason with the name of what it is about, unless it has that already.
 
     Examples
     --------
@@ -191,7 +191,7 @@ def named(name: str, reason: str) -> str:
 
 
 def echo_next(commands: Iterable[tuple[str, str]]) -> None:
-    """Say what could come next: commands that work as they stand, each with what it does."""
+    """Print commands that could come next, ready to run, each with what it does."""
     click.echo("\nNext:")
     for command, what in commands:
         click.echo(f"  {click.style('# ' + what, dim=True)}\n  {click.style(command, bold=True)}")

@@ -37,13 +37,13 @@ class Interrupted(click.ClickException):
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turn errors on purpose, errors of the system and Ctrl-C into what click prints in one line."""
+    """Turn this package's errors, errors of the system and Ctrl-C into what click prints in one line."""
     try:
         yield
     except DaskSvccaError as error:
         raise Refused(str(error)) from error
     except BrokenPipeError:
-        # Whoever read the output has seen enough; click ends in silence.
+        # The reader of the output has seen enough; click ends without a message.
         raise
     except OSError as error:
         raise Refused(f"{type(error).__name__}: {error}") from error

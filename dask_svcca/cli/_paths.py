@@ -1,4 +1,4 @@
-"""Places of stores as people give them."""
+"""Places of stores as they are typed."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _OPTIONS = (
     click.option(
         "--dtype",
         type=click.Choice(get_args(Stored)),
-        help="Store activations so; float16 takes half the disk and rounds by 1 part in 2,000 [default: as they come].",
+        help="Type of stored activations; float16 halves the disk and rounds by 1 part in 2,000 [default: as given].",
     ),
 )
 

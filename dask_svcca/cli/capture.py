@@ -36,14 +36,14 @@ def capture() -> None:
     help="The examples: npy, or npz with an array for each model input. In an npz, further arrays along the "
     "examples become coordinates, such as label; the array example holds their ids.",
 )
-@click.option("--zoo", required=True, metavar="STORE", help="Where to; made if it is not there.")
+@click.option("--zoo", required=True, metavar="STORE", help="The zoo to write to; made if it is not there.")
 @click.option("--model", metavar="NAME", help="Name of the model [default: the file's folder].")
-@click.option("--checkpoint", metavar="NAME", help="Name of the checkpoint, of a single file [default: its stem].")
+@click.option("--checkpoint", metavar="NAME", help="Name of the checkpoint, for a single file [default: its stem].")
 @click.option(
     "--step",
     type=float,
     metavar="NUMBER",
-    help="Training step, of a single file [default: the number in the checkpoint's name].",
+    help="Training step, for a single file [default: the number in the checkpoint's name].",
 )
 @click.option(
     "--name",
@@ -55,7 +55,7 @@ def capture() -> None:
     "--layers",
     multiple=True,
     metavar="PATTERN",
-    help="Names of tensors, * and ? as for files; several, or with commas [default: all].",
+    help="Names of tensors, * and ? as for files; may be repeated, or separated by commas [default: all].",
 )
 @click.option(
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples at a time [default: to fit 64 MB]."
@@ -81,10 +81,10 @@ def onnx(
 ) -> None:
     """Capture ONNX checkpoints, each file one checkpoint.
 
-    By default the model is called like the file's folder, the checkpoint like the file without suffix, and its step
-    is the number in that name. The layers are all floating tensors that the model computes, first axis the examples,
-    without those that only repeat another. What the zoo has already is left alone, so that the same command goes on
-    after an interruption.
+    By default the model is named after the file's folder, the checkpoint after the file without its suffix, and the
+    step is the number in that name. The layers are all floating tensors that the model computes, with the examples
+    along the first axis, without those that only repeat another. Layers that the zoo has already are left alone, so
+    that the same command goes on after an interruption.
     """
     # Wrong names are refused before a cluster is started for them.
     name_files(models, model=model, checkpoint=checkpoint, step=step, pattern=pattern)

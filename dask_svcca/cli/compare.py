@@ -39,7 +39,7 @@ STAGES: Final = {
 
 
 class _Share(click.ParamType[float | None]):
-    """A share of the variance, or none."""
+    """A share of the variance, or 'none'."""
 
     name = "share"
 
@@ -60,7 +60,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
         try:
             return tuple(int(part) for part in str(value).lower().split("x"))
         except ValueError:
-            self.fail(f"{value!r} is no size; write it like 8x8", param, ctx)
+            self.fail(f"{value!r} is not a valid size; write it like 8x8", param, ctx)
 
 
 @click.command(
@@ -80,7 +80,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     default=Parameters().measures,
     show_default=True,
     metavar="NAME",
-    help="May be repeated; 'all' is every one there is.",
+    help="Measure to compute; may be repeated. 'all' stands for every measure.",
 )
 @click.option(
     "--measures-from",
@@ -109,7 +109,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     type=click.Choice(get_args(Match)),
     default=Parameters().match,
     show_default=True,
-    help="With --conv dft, how layers of unequal sizes meet.",
+    help="With --conv dft, how layers of unequal sizes are compared.",
 )
 @click.option(
     "--sequence",
@@ -123,7 +123,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     default=Parameters().positions,
     show_default=True,
     metavar="WHICH",
-    help="Where positions are samples, which: all, 'regular N' or 'random N'.",
+    help="Which positions are samples, where positions are: all, 'regular N' or 'random N'.",
 )
 @click.option(
     "--spatial-size", type=_Sizes(), metavar="HxW", help="With --conv positions, the size all layers are resampled to."
@@ -134,7 +134,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     type=click.Choice(get_args(Precision)),
     default=Parameters().precision,
     show_default=True,
-    help="Of scores and their products.",
+    help="Precision of scores and their products.",
 )
 @click.option(
     "--keep",
@@ -174,7 +174,7 @@ def compare(
     """Compare every layer of every checkpoint of a ZOO with every other, and write a COMPARISON.
 
     What the comparison has already is not computed again: after an interruption, or when the zoo has grown, the same
-    command does what is missing. Asked for more measures, it gains them.
+    command does what is missing. New measures are added to those that it has.
     """
     if as_json and not dry_run:
         raise click.UsageError("--json shows the plan; use it with --dry-run.")
@@ -222,7 +222,7 @@ def summary(outcome: Outcome) -> str:
 
 
 def _budget(workers: int | None, memory: str | None, scheduler: str | None) -> Budget:
-    """What the cluster that would be used has; a local one is not started for it."""
+    """Budget of the cluster that would be used; a local cluster is not started for this."""
     if scheduler is None:
         local = cluster.local_resources(workers, memory)
         return Budget(local.workers, int(USABLE_SHARE * local.memory))

@@ -18,7 +18,7 @@ from dask_svcca.cli._cluster import cluster_options, connected
 from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, examples, resumable, seconds, size, table
 from dask_svcca.cli._paths import quoted
 from dask_svcca.cli.compare import STAGES
-from dask_svcca.demo import Demo, architectures, reading, run_demo, similarity_to_final
+from dask_svcca.demo import Demo, architectures, describe_settling, run_demo, similarity_to_final
 from dask_svcca.stores.comparison import open_comparison
 from dask_svcca.stores.zoo import open_zoo
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 MAIN_LAYERS = re.compile(r"(.*\.)?(relu\d*|logits)")
-"""Rows of the table: what each block hands on, not every step on the way."""
+"""Layers in the tables: the outputs of blocks, without the layers inside."""
 
 
 @click.command(epilog=examples("dask-svcca demo", "dask-svcca demo --output /tmp/demo --workers 4"))
@@ -107,28 +107,28 @@ def _summarise(result: Demo, ready: float) -> None:
         )
     else:
         click.echo(f"  capture   {seconds(captured.seconds):>7}  nothing to do, all were there")
-    readings = (
+    comparisons = (
         ("averaged over positions, all pairs", compared),
         ("by spatial frequency, each layer with its final self and across seeds", result.compared_dft),
         ("by all measures, trained networks across seeds", result.compared_final),
     )
-    for reading_name, outcome in readings:
+    for description, outcome in comparisons:
         done = "nothing to do, all there"
         if outcome.computed:
             done = f"{counted(outcome.computed, 'pair')}, {outcome.computed / outcome.seconds:,.0f} a second"
-        click.echo(f"  compare   {seconds(outcome.seconds):>7}  {done}: {reading_name}")
+        click.echo(f"  compare   {seconds(outcome.seconds):>7}  {done}: {description}")
 
 
 def _show_settling(comparison: xr.Dataset, by_frequency: xr.Dataset) -> None:
-    groups = architectures(comparison)
-    seeds = counted(max(map(len, groups.values())), "seed")
+    networks = architectures(comparison)
+    seeds = counted(max(map(len, networks.values())), "seed")
     click.echo(f"\nSVCCA similarity of each layer to itself at the end of training, mean of {seeds},")
-    tables = {name: similarity_to_final(comparison, models) for name, models in groups.items()}
+    tables = {name: similarity_to_final(comparison, models) for name, models in networks.items()}
     click.echo("averaged over positions:")
     _show_tables(tables)
     click.echo("\nby spatial frequency (the DFT split; the same for dense layers):")
-    _show_tables({name: similarity_to_final(by_frequency, models) for name, models in groups.items()})
-    click.echo(f"\n{reading(tables)}")
+    _show_tables({name: similarity_to_final(by_frequency, models) for name, models in networks.items()})
+    click.echo(f"\n{describe_settling(tables)}")
 
 
 def _show_tables(tables: dict[str, xr.DataArray]) -> None:
@@ -150,15 +150,15 @@ def _show_tables(tables: dict[str, xr.DataArray]) -> None:
 
 def _show_identification(comparison: xr.Dataset) -> None:
     """How often each measure finds the layers of the tables in the other training."""
-    groups = architectures(comparison)
+    networks = architectures(comparison)
     inner = {str(layer) for layer in comparison["layer_a"].to_numpy() if not MAIN_LAYERS.fullmatch(str(layer))}
-    found = layer_identification(comparison, "all", groups=groups, exclude=sorted(inner))
-    found = found.sortby(found["accuracy"].mean("group"), ascending=False)
+    result = layer_identification(comparison, "all", groups=networks, exclude=sorted(inner))
+    result = result.sortby(result["accuracy"].mean("group"), ascending=False)
     click.echo("\nLayer identification: how often the layer of another seed that is most similar is the same layer:\n")
-    tested = found["tested"].isel(measure=0).to_numpy()
-    header = ["", *(f"{name}, {count} layers" for name, count in zip(groups, tested, strict=True))]
-    rows = [[str(row["measure"].item()), *(f"{value:.2f}" for value in row.to_numpy())] for row in found["accuracy"]]
-    directed = [len(models) * (len(models) - 1) for models in groups.values()]
+    tested = result["tested"].isel(measure=0).to_numpy()
+    header = ["", *(f"{name}, {count} layers" for name, count in zip(networks, tested, strict=True))]
+    rows = [[str(row["measure"].item()), *(f"{value:.2f}" for value in row.to_numpy())] for row in result["accuracy"]]
+    directed = [len(models) * (len(models) - 1) for models in networks.values()]
     rows.append(["(by chance)", *(f"{value:.2f}" for value in directed / tested)])
     table(header, rows, right=header[1:])
 

@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.option("--zoo", required=True, metavar="STORE", help="Where to; made if it is not there.")
+@click.option("--zoo", required=True, metavar="STORE", help="The zoo to write to; made if it is not there.")
 @click.option("--model", required=True, metavar="NAME")
 @click.option("--checkpoint", required=True, metavar="NAME")
-@click.option("--layer", metavar="NAME", help="Name of the layer [default: each array of an npz is one].")
+@click.option("--layer", metavar="NAME", help="Name of the layer [default: the names of the arrays of an npz].")
 @click.option("--array", metavar="NAME", help="The array of an npz to take, under the name of --layer.")
 @click.option("--step", type=float, metavar="NUMBER", help="Training step, to order checkpoints by.")
-@click.option("--depth", type=float, metavar="NUMBER", help="Place in the network, to order layers by.")
+@click.option("--depth", type=float, metavar="NUMBER", help="Position in the network, to order layers by.")
 @click.option(
     "--dims",
     metavar="NAMES",
-    help="What the axes are: example; neuron or channel; height, width, depth; token. By default example,neuron or "
+    help="Names of the axes: example; neuron or channel; height, width, depth; token. By default example,neuron or "
     "example,token,neuron or example,height,width,channel.",
 )
 @click.option(
@@ -84,15 +84,15 @@ def import_arrays(
     with target:
         for position, (name, source) in enumerate(layers.items()):
             values = arrays.load(source)
-            # In an npz, the order is most likely that of the network.
-            place = depth if depth is not None or "" in arrays.headers or array is not None else position
+            # The order of the arrays of an npz is most likely that of the network.
+            layer_depth = depth if depth is not None or "" in arrays.headers or array is not None else position
             target.write(
                 model,
                 checkpoint,
                 name,
                 values,
                 step=step,
-                depth=place,
+                depth=layer_depth,
                 dims=axes,
                 compression=compression,
                 dtype=dtype,
@@ -104,7 +104,7 @@ def import_arrays(
 
 
 def _layers(arrays: ArrayFile, layer: str | None, array: str | None) -> dict[str, str]:
-    """Names of layers, and the arrays they are."""
+    """Name of each layer, and of the array that holds it."""
     if "" in arrays.headers:
         if array is not None:
             raise click.UsageError(f"{arrays.path!r} holds a single array without a name; leave out --array.")
@@ -120,14 +120,14 @@ def _layers(arrays: ArrayFile, layer: str | None, array: str | None) -> dict[str
 
 
 def _check(arrays: ArrayFile, layers: dict[str, str], along: int) -> int:
-    """Number of examples; refuse before the first layer is written, not after some."""
+    """Number of examples. Layers that cannot be written are refused before the first is."""
     lengths = {}
     for layer, source in layers.items():
         shape, dtype = arrays.headers[source]
         if dtype.kind != "f":
             raise InvalidActivationsError(
                 f"the array of layer {layer!r} in {arrays.path!r} is {dtype}; activations are float16, float32 or "
-                f"float64. Choose the arrays that are with --array, one at a time"
+                f"float64. Choose such arrays with --array, one at a time"
             )
         if along >= len(shape):
             raise InvalidActivationsError(

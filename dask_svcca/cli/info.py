@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 SHOWN_IDENTITY = ("precision", "conv", "sequence", "positions", "spatial_size", "mask")
 
 MODEL_ROWS = 40
-"""Models listed one by one; a larger zoo is summed up."""
+"""Largest number of models that are listed."""
 
 
 @click.command(epilog=examples("dask-svcca info zoo.zarr", "dask-svcca info comparison.zarr --timing"))
 @click.argument("store")
-@click.option("--timing", is_flag=True, help="Where the time of a comparison's runs went.")
+@click.option("--timing", is_flag=True, help="Show where the time of a comparison's runs went.")
 def info(store: str, *, timing: bool) -> None:
     """Show what is in a STORE: a zoo, a comparison, or subspaces that comparisons share."""
     kind = read_kind(store)
@@ -56,26 +56,28 @@ def _show_zoo(store: str, zoo: Zoo) -> None:
         click.echo()
         table(
             ["model", "checkpoints", "steps", "layers", "representations", "size", "activations of an example"],
-            [_model_row(str(model), rows) for model, rows in list(frame.groupby("model", sort=False))[:MODEL_ROWS]],
+            [_model_row(str(model), part) for model, part in list(frame.groupby("model", sort=False))[:MODEL_ROWS]],
             right=("checkpoints", "layers", "representations", "size"),
         )
         left = frame["model"].nunique() - MODEL_ROWS
         if left > 0:
             click.echo(f"and {counted(left, 'more model')}")
-    _show_some(zoo.unfinished, "representation", "begun and never finished, and does not count; capture again:")
+    _show_some(
+        zoo.unfinished, "representation", "begun and never finished; such layers do not count, capture them again:"
+    )
 
 
-def _model_row(model: str, rows: pd.DataFrame) -> list[str]:
-    shapes = rows.drop_duplicates("layer")["shape"].map(lambda shape: shape[1:])
+def _model_row(model: str, frame: pd.DataFrame) -> list[str]:
+    shapes = frame.drop_duplicates("layer")["shape"].map(lambda shape: shape[1:])
     smallest, largest = min(shapes, key=np.prod), max(shapes, key=np.prod)
-    steps = rows["step"].dropna()
+    steps = frame["step"].dropna()
     return [
         model,
-        f"{rows['checkpoint'].nunique():,}",
+        f"{frame['checkpoint'].nunique():,}",
         _span(steps.min(), steps.max()) if len(steps) else "",
-        f"{rows['layer'].nunique():,}",
-        f"{len(rows):,}",
-        size(rows["nbytes"].sum()),
+        f"{frame['layer'].nunique():,}",
+        f"{len(frame):,}",
+        size(frame["nbytes"].sum()),
         _shape(smallest) if smallest == largest else f"{_shape(smallest)} to {_shape(largest)}",
     ]
 
@@ -167,14 +169,14 @@ def _show_timing(comparison: ComparisonStore) -> None:
         ],
         right=("seconds", "workers", "pairs", "pairs a second", "read", *stages, "overhead"),
     )
-    click.echo("\nStages are seconds over all workers; overhead is what workers had time for and spent in none.")
+    click.echo("\nStages are seconds over all workers; overhead is the rest of the workers' time.")
 
 
 def pair_counts(comparison: ComparisonStore) -> dict[PairStatus, int]:
     """Number of pairs of each status, each pair once and a representation with itself included."""
     upper = np.triu(comparison.status() + np.uint8(1))
-    found = np.bincount(upper.ravel(), minlength=len(PairStatus) + 1)
-    return {status: int(found[status + 1]) for status in PairStatus}
+    counts = np.bincount(upper.ravel(), minlength=len(PairStatus) + 1)
+    return {status: int(counts[status + 1]) for status in PairStatus}
 
 
 def _value(value: Any) -> str:

@@ -27,13 +27,15 @@ DEFAULT_TOP = 20
     )
 )
 @click.argument("comparison")
-@click.option("--model-a", multiple=True, metavar="PATTERN", help="Model of the first, * and ? as for files.")
+@click.option("--model-a", multiple=True, metavar="PATTERN", help="Models of the first layer, * and ? as for files.")
 @click.option("--checkpoint-a", multiple=True, metavar="PATTERN")
 @click.option("--layer-a", multiple=True, metavar="PATTERN")
-@click.option("--model-b", multiple=True, metavar="PATTERN", help="The same for the second; all may be repeated.")
+@click.option(
+    "--model-b", multiple=True, metavar="PATTERN", help="Models of the second layer. All patterns may be repeated."
+)
 @click.option("--checkpoint-b", multiple=True, metavar="PATTERN")
 @click.option("--layer-b", multiple=True, metavar="PATTERN")
-@click.option("--measure", metavar="NAME", help="[default: the first of the comparison]")
+@click.option("--measure", metavar="NAME", help="Measure to list by [default: the first of the comparison].")
 @click.option("--min", "low", type=float, metavar="VALUE", help="Only values from here.")
 @click.option("--max", "high", type=float, metavar="VALUE", help="Only values up to here.")
 @click.option(
@@ -60,9 +62,9 @@ def query(
 ) -> None:
     """List pairs of a COMPARISON, the most similar first.
 
-    Each pair is listed once, a representation with itself never. Only the rows and columns asked for are read.
+    Each pair is listed once, and no representation with itself. Only the rows and columns asked for are read.
     """
-    found = PairQuery.build(
+    pairs = PairQuery.build(
         open_comparison(comparison),
         measure,
         a={part: patterns[f"{part}_a"] for part in PARTS},
@@ -71,16 +73,16 @@ def query(
         high=high,
     )
     if csv_file is not None:
-        _write_csv(found, csv_file, top)
+        _write_csv(pairs, csv_file, top)
         return
-    best, total = found.most_similar(top or DEFAULT_TOP)
+    best, total = pairs.most_similar(top or DEFAULT_TOP)
     if not total:
         click.echo("No pair with a value matches; 'dask-svcca info' says what is missing or failed.", err=True)
         return
     table(
-        ["model", "checkpoint", "layer", "model ", "checkpoint ", "layer ", found.measure],
-        [_row(row, found.measure) for _, row in best.iterrows()],
-        right=(found.measure,),
+        ["model", "checkpoint", "layer", "model ", "checkpoint ", "layer ", pairs.measure],
+        [_row(row, pairs.measure) for _, row in best.iterrows()],
+        right=(pairs.measure,),
     )
     if total > len(best):
         click.echo(f"{len(best):,} of {counted(total, 'pair')}; more with --top N, all with --csv.", err=True)
@@ -90,9 +92,9 @@ def _row(row: pd.Series[Any], measure: str) -> list[str]:
     return [*(str(row[f"{part}_{side}"]) for side in "ab" for part in PARTS), f"{row[measure]:.4f}"]
 
 
-def _write_csv(found: PairQuery, file: str, top: int | None) -> None:
+def _write_csv(pairs: PairQuery, file: str, top: int | None) -> None:
     with nullcontext(sys.stdout) if file == "-" else Path(file).open("w", encoding="utf-8", newline="") as target:
         header = True
-        for frame in found.frames() if top is None else [found.most_similar(top)[0]]:
+        for frame in pairs.frames() if top is None else [pairs.most_similar(top)[0]]:
             frame.to_csv(target, index=False, header=header)
             header = False

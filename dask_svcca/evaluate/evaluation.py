@@ -442,8 +442,8 @@ def _gathered(pieces: Sequence[_Piece]) -> InexactArray:
         cell = max(1, part[0].size)
         if cell < WIDE_CELL:
             step = GATHERED_AT_ONCE // cell
-            for first in range(0, len(part), step):
-                some = slice(first, first + step)
+            for begin in range(0, len(part), step):
+                some = slice(begin, begin + step)
                 part[some] = piece.couplings[piece.rows[some], piece.columns[some]]
         else:
             for target, row, column in zip(part, piece.rows, piece.columns, strict=True):

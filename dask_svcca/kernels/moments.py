@@ -114,7 +114,7 @@ def merge(first: Moments, *others: Moments) -> Moments:
     found = Moments(first.count, first.mean, first.scatter.copy())
     room = np.empty_like(found.scatter[0])
     for other in others:
-        found.scatter[...] += other.scatter
+        np.add(found.scatter, other.scatter, out=found.scatter)
         found = _shifted(found, other.count, other.mean, room)
     return found
 

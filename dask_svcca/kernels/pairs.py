@@ -155,16 +155,17 @@ class PairStack:
     def canonical_vectors(self) -> tuple[InexactArray, FloatArray]:
         """Canonical directions of a in terms of its scores, (pair, k, min(k, l)), and the correlations."""
         if self._turned is None:
-            vectors, values, _ = self._decomposition
+            vectors, values, _ = self.decomposition
         else:
-            _, values, adjoint = self._turned._decomposition
+            _, values, adjoint = self._turned.decomposition
             vectors = adjoint.conj().transpose(0, 2, 1)
         return vectors, np.asarray(np.clip(values, 0.0, 1.0))
 
     @cached_property
-    def _decomposition(self) -> tuple[InexactArray, FloatArray, InexactArray]:
+    def decomposition(self) -> tuple[InexactArray, FloatArray, InexactArray]:
         """Left singular vectors of the coupling, its singular values, and the adjoint of the right vectors."""
-        return tuple(np.linalg.svd(self.coupling, full_matrices=False))
+        left, values, adjoint = np.linalg.svd(self.coupling, full_matrices=False)
+        return left, np.asarray(values), adjoint
 
     def weighted(self, a: FloatArray, b: FloatArray) -> InexactArray:
         """The coupling with its rows and columns weighted, (pair, k), (pair, l)."""

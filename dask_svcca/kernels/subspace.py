@@ -96,7 +96,9 @@ def eigenbasis(moments: Moments, *, multiplicity: IntArray, epsilon: float) -> E
     """
     blocks, neurons, _ = moments.scatter.shape
     floor = noise_floor(moments, epsilon)
-    total, spectra, ranks = 0.0, [], []
+    total = 0.0
+    spectra: list[FloatArray] = []
+    ranks: list[int] = []
     # Block by block, each straight to its place: the eigenvectors of all blocks are as large as the scatter.
     directions = np.empty((blocks * min(neurons, moments.count), neurons), dtype=moments.scatter.dtype)
     for scatter, times in zip(moments.scatter, multiplicity, strict=True):

@@ -1,4 +1,4 @@
-"""One array or two, compared for themselves: correlations, aligned directions, coefficients.
+"""Decompositions of one array or two: correlations, aligned directions, coefficients.
 
 One pass over chunks of examples reduces the arrays to a factor (see `dask_svcca.kernels.factors`). All else follows
 from the factor, in double precision. Directions are as long as the data: those of a Dask array stay lazy.

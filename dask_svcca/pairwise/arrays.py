@@ -37,7 +37,7 @@ class InputArray:
     Attributes
     ----------
     name : str
-        What errors call it: x or y.
+        Name in errors: x or y.
     values : numpy.ndarray or dask.array.Array
     neuron_dim : str
     spatial_dims : tuple of str
@@ -99,7 +99,7 @@ def as_input(
     array : array
         A DataArray with a dim ``example`` says what its axes are; any other array has them in the usual order.
     name : str
-        What errors call it.
+        Name in errors.
     parameters : Parameters
         How it is to be read.
     spatial_order : sequence of str
@@ -130,7 +130,7 @@ def as_input(
     if values.dtype.kind not in "fiub":
         raise InvalidActivationsError(f"{name} holds {values.dtype} values; activations are real numbers")
     if any(math.isnan(size) for size in values.shape):
-        raise InvalidActivationsError(f"{name} has chunks of unknown sizes; call its compute_chunk_sizes() before")
+        raise InvalidActivationsError(f"{name} has chunks of unknown sizes; call its compute_chunk_sizes() first")
     if values.shape[0] < 2 or 0 in values.shape:
         raise InvalidActivationsError(
             f"{name} is {' x '.join(map(str, values.shape))} {dims}; at least two examples and one neuron are needed"
@@ -140,7 +140,7 @@ def as_input(
 
 
 def _ordered_dims(array: xr.DataArray, spatial_order: Sequence[str]) -> tuple[str, ...]:
-    """Dims of an array with examples: these, spatial ones in their order, neurons."""
+    """Dims in order: examples, spatial dims, neurons."""
     rest = [str(dim) for dim in array.dims if dim != "example"]
     neuron_dim = next((dim for dim in rest if dim in {"neuron", "channel"}), rest[-1] if rest else "")
     spatial = sorted(
@@ -186,7 +186,7 @@ def match_readings(
     meeting = meet(a.domain, a.grid, b.domain, b.grid, parameters.match)
     if not isinstance(meeting, Meeting):
         what = (
-            f"samples of x are {a.domain}, of y {b.domain}; read both alike, by conv= and sequence="
+            f"samples of x are {a.domain}, those of y {b.domain}; read both alike, by conv= and sequence="
             if a.domain != b.domain
             else f"x has the grid {a.grid}, y {b.grid}, and neither divides the other; pass match='crop' or conv='mean'"
         )
@@ -200,8 +200,8 @@ def match_readings(
 
 def examples_at_a_time(inputs: Sequence[InputArray]) -> int:
     """How many examples of NumPy arrays to read at a time: enough that merging factors costs little."""
-    neurons = sum(one.neurons for one in inputs)
-    values = int(sum(math.prod(one.values.shape[1:]) for one in inputs))
+    neurons = sum(array.neurons for array in inputs)
+    values = int(sum(math.prod(array.values.shape[1:]) for array in inputs))
     return max(4 * neurons, CHUNK_BYTES // (8 * values))
 
 
@@ -212,5 +212,5 @@ def chunked_by_example(values: Any, chunks: tuple[int, ...]) -> da.Array:
 
 
 def as_floating(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Values as floating-point numbers: those that are stay as they are, at their own precision."""
+    """Values as floating-point numbers; floating ones keep their precision."""
     return values if values.dtype.kind == "f" else values.astype(np.float64)

@@ -36,16 +36,16 @@ class AlignedPairing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Components:
-    """Components of all paired frequencies, by falling value. A double one counts as two.
+    """Components of all paired frequencies, by descending value. A double component counts as two.
 
     Attributes
     ----------
     decomposition : Decomposition
     pairings : tuple of AlignedPairing
     all_values : (component,)
-        Values of all components, whichever are asked for.
+        Values of all components, not only of those asked for.
     order : (component,)
-        Place of each that is asked for among those of all pairings, one after the other.
+        Place of each component asked for, in the concatenation of the components of all pairings.
     """
 
     decomposition: Decomposition
@@ -54,7 +54,7 @@ class Components:
     order: IntArray
 
     def leading(self, count: int) -> Components:
-        """The leading ones alone."""
+        """Only the leading components."""
         return replace(self, order=self.order[:count])
 
     @property
@@ -75,7 +75,7 @@ class Components:
         return self._gather(lambda one: _norms((one.aligned.directions_a, one.aligned.directions_b)[array]))
 
     def explained(self, array: int) -> FloatArray:
-        """Share of the variance of all neurons that a direction stands for."""
+        """Share of the variance of all neurons that a direction explains."""
         loads = self._gather(lambda one: _norms((one.aligned.loads_a, one.aligned.loads_b)[array]))
         return np.asarray((self.lengths(array) * loads) ** 2 / self.decomposition.arrays[array].scatter)
 
@@ -87,7 +87,7 @@ class Components:
         )
 
     def _gather(self, values_of: Callable[[AlignedPairing], npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """One value a component, from one value a direction of each pairing."""
+        """One value per component, from one value per direction of each pairing."""
         return np.concatenate([np.repeat(values_of(one), one.copies, axis=0) for one in self.pairings])[self.order]
 
     def _filters(self, array: int, weights_of: Callable[[Aligned], InexactArray]) -> Filters:

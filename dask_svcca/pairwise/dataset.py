@@ -35,14 +35,14 @@ def as_dataset(
         What the analysis is called.
     components : Components
     along_components : dict of str to (values, description, units)
-        What it has along components beside what all analyses have.
+        Variables along components, beside those that all analyses have.
     numbers : dict of str to (value, description)
-        What it has as single numbers.
+        Variables that are single numbers.
 
     Raises
     ------
     MemoryLimitError
-        For results that are larger than the memory there is.
+        For results that are larger than the free memory.
     """
     sources = [array.source for array in components.decomposition.arrays]
     filters = [components.forward(index) for index in range(len(sources))]
@@ -68,28 +68,28 @@ def as_dataset(
         attrs = {"long_name": "cycles over the whole axis"}
         frequency = (("component", "axis"), components.frequencies(gridded), attrs)
         result = result.assign_coords(axis=list(sources[gridded].spatial_dims), frequency=frequency)
-    # Where both arrays label their examples, the labels of x stand.
+    # Where both arrays label their examples, the labels of x are used.
     return result.assign_coords({key: value for source in reversed(sources) for key, value in source.coords.items()})
 
 
 def check_memory(need: int, what: str, remedy: str) -> None:
-    """Refuse a result that is larger than the memory there is.
+    """Refuse a result that is larger than the free memory.
 
     Parameters
     ----------
     need : int
         Bytes.
     what, remedy : str
-        What takes them, and what to pass so that it takes less.
+        What takes these bytes, and what to pass so that it takes less.
 
     Raises
     ------
     MemoryLimitError
     """
-    there = available_memory()
-    if need > there:
+    free = available_memory()
+    if need > free:
         raise MemoryLimitError(
-            f"{what} take {need / 1e9:.2f} GB, and there are {there / 1e9:.2f} GB of memory free; pass {remedy}"
+            f"{what} take {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB of memory are free; pass {remedy}"
         )
 
 

@@ -44,13 +44,13 @@ def cca(
         None keeps all that is more than rounding noise.
     components : int, optional
         How many of the leading components to return; None returns all. A layer of many positions has many under
-        ``dft``, and each has as many coefficients. Numbers that do not belong to one component count all of them.
+        ``dft``, and each has as many coefficients. Variables without the dim ``component`` count all of them.
     conv : {"dft", "mean", "positions", "flatten"}
         How an array with spatial axes is read. Under ``dft`` the result is that of all circular translations of the
         examples, flattened.
     match : {"crop", "fold"}
-        Under ``dft``, how arrays of unequal sizes are compared: at the frequencies that both have, or exactly, the
-        finer on the grid of the coarser, which must divide it.
+        Under ``dft``, how arrays of unequal sizes are compared. ``crop``: at the frequencies that both have. ``fold``:
+        exactly, with the finer array folded on the coarser grid, whose sizes must divide its own.
     sequence : {"mean", "positions", "last"}
         How an array with tokens is read.
 
@@ -61,20 +61,20 @@ def cca(
             In [0, 1], descending.
         ``direction_x``, ``direction_y`` (example, component)
             Aligned directions: orthonormal, and ``direction_x.T @ direction_y`` is the diagonal of correlations. Lazy
-            where the array is a Dask array. With positions as samples there is one value a position. Under ``dft``
-            these sums over examples hold on average over all translations.
+            where the array is a Dask array. With positions as samples there is one value per position. Under ``dft``
+            both statements hold on average over all translations.
         ``coefficients_x``, ``coefficients_y`` (neuron_x or neuron_y, component)
             ``direction = (array - mean) @ coefficients``. Under ``dft``, (height, width, channel, component).
         ``explained_variance_x``, ``explained_variance_y`` (component)
             Share of the variance of all neurons that a direction explains, in [0, 1].
         ``mean_x``, ``mean_y`` (neuron_x or neuron_y)
-            Of each neuron over the samples.
+            Mean of each neuron over the samples.
         ``mean_correlation``, ``rank_x``, ``rank_y``
             The mean over the smaller rank: correlations that are missing count as zero. Where frequencies were
-            cropped, that is the rank at those compared.
+            cropped, it is the rank at the frequencies that are compared.
         ``expected_correlation``, ``significant``, ``spurious``
             Mean correlation that independent arrays of these ranks would have; how many correlations are more than
-            chance (Bartlett's test, level 0.05); how many are 1 whatever the data, for want of examples.
+            chance (Bartlett's test, level 0.05); how many are 1 whatever the data, since examples are too few.
 
         Each component's largest coefficient in x is positive. Where ``dft`` crops to a grid of even size, its highest
         frequency is real in one array and complex in the other: coefficients and directions are then complex.
@@ -88,7 +88,7 @@ def cca(
     IncompatibleError
         For arrays whose readings have no samples, or no grid, in common.
     MemoryLimitError
-        For results that are larger than the memory there is.
+        For results that are larger than the free memory.
     ValueError
         For options out of range.
 
@@ -135,7 +135,7 @@ def pls(
     Returns
     -------
     xarray.Dataset
-        Variables as of `cca`, without those that sum up correlations, and with these differences:
+        As from `cca`, without the variables that sum up correlations, and with these differences:
 
         ``covariance`` (component)
             Covariance of the two directions, over the number of samples less one; descending.
@@ -144,7 +144,7 @@ def pls(
         ``coefficients_x``, ``coefficients_y``
             Orthonormal, where those of `cca` make directions orthonormal.
         ``explained_variance_x``, ``explained_variance_y``
-            Variance along a direction, as a share.
+            Share of the variance of all neurons that lies along a direction.
 
     Raises
     ------
@@ -195,13 +195,13 @@ def pca(
         ``variance`` (component)
             Descending; over the number of samples less one.
         ``explained_variance`` (component)
-            The same as a share of the whole, in [0, 1].
+            Share of the variance of all neurons, in [0, 1].
         ``direction`` (example, component)
             Uncorrelated; each has its ``variance``.
         ``coefficients`` (neuron, component)
             Orthonormal; ``direction = (array - mean) @ coefficients``.
         ``mean`` (neuron)
-            Of each neuron over the samples.
+            Mean of each neuron over the samples.
         ``rank``
             Number of directions.
 

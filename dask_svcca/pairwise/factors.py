@@ -44,14 +44,14 @@ class NotFinite:
 
 @dataclass(frozen=True, slots=True)
 class PartialFactor:
-    """What is known of some of the examples.
+    """Factor of some of the examples, or which of their values are not finite.
 
     Attributes
     ----------
     factor : Factor or None
         None where values of any array are not finite.
     not_finite : tuple of NotFinite
-        By array.
+        One for each array.
     """
 
     factor: Factor | None
@@ -73,12 +73,12 @@ def factor_of_examples(layout: Layout, inputs: Sequence[InputArray]) -> Factor:
     InvalidActivationsError
         For values that are NaN or infinite.
     """
-    whole = (_read_by_dask if any(one.lazy for one in inputs) else _read_here)(layout, inputs)
-    for one, wrong in zip(inputs, whole.not_finite, strict=True):
+    whole = (_read_by_dask if any(array.lazy for array in inputs) else _read_here)(layout, inputs)
+    for array, wrong in zip(inputs, whole.not_finite, strict=True):
         if wrong.count:
             raise InvalidActivationsError(
-                f"{wrong.count} of {math.prod(one.values.shape)} values of {one.name} are NaN or infinite, the first "
-                f"at index {wrong.index}; leave such examples out of all arrays"
+                f"{wrong.count} of {math.prod(array.values.shape)} values of {array.name} are NaN or infinite, the "
+                f"first at index {wrong.index}; leave such examples out of all arrays"
             )
     assert whole.factor is not None  # noqa: S101 - some values were not finite otherwise
     return whole.factor
@@ -87,15 +87,15 @@ def factor_of_examples(layout: Layout, inputs: Sequence[InputArray]) -> Factor:
 def _read_here(layout: Layout, inputs: Sequence[InputArray]) -> PartialFactor:
     size = examples_at_a_time(inputs)
     parts = (
-        _factor_of_chunk(layout, start, *(one.values[start : start + size] for one in inputs))
+        _factor_of_chunk(layout, start, *(array.values[start : start + size] for array in inputs))
         for start in range(0, inputs[0].examples, size)
     )
     return reduce(lambda merged, part: _merge([merged, part]), parts)
 
 
 def _read_by_dask(layout: Layout, inputs: Sequence[InputArray]) -> PartialFactor:
-    chunks = next(one.values.chunks[0] for one in inputs if one.lazy)
-    columns = [chunked_by_example(one.values, chunks).to_delayed(optimize_graph=False).ravel() for one in inputs]
+    chunks = next(array.values.chunks[0] for array in inputs if array.lazy)
+    columns = [chunked_by_example(array.values, chunks).to_delayed(optimize_graph=False).ravel() for array in inputs]
     starts = (sum(chunks[:index]) for index in range(len(chunks)))
     level = [
         dask.delayed(_factor_of_chunk)(layout, start, *arrays)
@@ -114,7 +114,7 @@ def _factor_of_chunk(layout: Layout, start: int, *arrays: npt.NDArray[Any]) -> P
     not_finite = tuple(_not_finite(array, start) for array in arrays)
     if any(wrong.count for wrong in not_finite):
         return PartialFactor(None, not_finite)
-    # Overflow ends in rows that are not finite, which are refused by name.
+    # Overflow gives rows that are not finite; they are refused later, with the name of the array.
     with np.errstate(over="ignore", invalid="ignore"):
         return PartialFactor(factor(layout.read([as_floating(array) for array in arrays])), not_finite)
 

@@ -22,7 +22,7 @@ Kind: TypeAlias = Literal["real", "double", "complex"]
 """What a component of two paired frequencies is.
 
 ``real``: one component. ``double``: two real ones, a cosine and a sine, for a frequency and its conjugate.
-``complex``: one whose frequency is its own conjugate in one array alone, at the edge of a cropped grid.
+``complex``: one component, whose frequency is its own conjugate in only one array, at the edge of a cropped grid.
 """
 
 
@@ -37,7 +37,7 @@ class Member:
     frequency : int
         Position in its half plane.
     conjugate : bool
-        Whether it stands in its block as its conjugate.
+        Whether its block holds its conjugate.
     """
 
     array: int
@@ -47,12 +47,12 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Two frequencies that are compared, one of either array.
+    """Two frequencies that are compared, one from each array.
 
     Attributes
     ----------
     a, b : Member
-        The same twice where there is one array.
+        The same member twice where there is one array.
     multiplicity : int
         How often their components count.
     conjugated : bool
@@ -81,7 +81,7 @@ class Layout:
     Attributes
     ----------
     readings : tuple of Reading
-        One an array.
+        One for each array.
     neurons : tuple of int
         Neurons of one frequency, by array.
     blocks : tuple of tuple of Member
@@ -135,7 +135,7 @@ class Layout:
 
 
 def copies(kind: Kind) -> int:
-    """How many components one of this kind stands for.
+    """How many components a direction of this kind stands for.
 
     Examples
     --------
@@ -175,7 +175,7 @@ def lay_out(readings: tuple[Reading, ...], neurons: tuple[int, ...], shared: Seq
     neurons : tuple of int
         Neurons of one frequency, by array.
     shared : sequence of SharedFrequency
-        The zero frequency foremost. Not used for one array.
+        The zero frequency first. Not used for one array.
 
     Examples
     --------
@@ -231,7 +231,7 @@ class Filters:
     parts : tuple of (Member, Kind, (neuron, component) array)
         Coefficients by frequency.
     order : (component,)
-        Which of all components, a double one being two, come in which order.
+        Indices of components in their order; a double component counts as two.
     """
 
     reading: Reading
@@ -279,7 +279,7 @@ class Filters:
         return weights
 
     def _columns(self) -> Iterator[tuple[Member, Kind, InexactArray, IntArray, IntArray]]:
-        """Each part's components that are in order, which of them once expanded, and their places in order."""
+        """For each part: its components that are in ``order``, which of their copies are, and their places in it."""
         start = 0
         for member, kind, coefficients in self.parts:
             times = copies(kind)
@@ -308,7 +308,7 @@ class Filters:
 
 
 def _expand(values: InexactArray, kind: Kind) -> InexactArray:
-    """A double one as a cosine and a sine, along the last axis; a real one without its imaginary part of zeros."""
+    """Double components as cosines and sines along the last axis; real ones without imaginary parts, all zero."""
     if kind == "double":
         both = np.stack([values.real, values.imag], axis=-1) * math.sqrt(2)
         return both.reshape(*values.shape[:-1], -1)
@@ -317,7 +317,7 @@ def _expand(values: InexactArray, kind: Kind) -> InexactArray:
 
 @lru_cache(maxsize=64)
 def _half_plane_wave(grid: Grid, frequency: int) -> InexactArray:
-    """The wave at a place of the half plane; real where the frequency is its own conjugate."""
+    """The wave of a frequency of the half plane; real where the frequency is its own conjugate."""
     plane = half_plane(grid)
     values = wave(grid, plane.frequency[frequency])
     return values.real if plane.multiplicity[frequency] == 1 else values

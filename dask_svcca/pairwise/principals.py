@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dask_svcca.plan.parameters import Parameters
 
 GREATEST = 1e140
-"""What samples vary by at most, and its inverse what they vary by at least."""
+"""Largest allowed variation of samples; its inverse is the smallest."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +63,7 @@ class Decomposition:
     layout : Layout
         Which frequencies are paired.
     meeting : Meeting
-        How two arrays are compared; of no consequence for one.
+        How two arrays are compared; not used for one.
     samples : int
     """
 
@@ -74,7 +74,7 @@ class Decomposition:
 
     @property
     def per_degree(self) -> float:
-        """What makes covariances, over the set of all translations, of sums over samples."""
+        """Factor that turns sums over samples into covariances over the set of all translations."""
         grids = [array.source.reading.grid for array in self.arrays]
         translations = math.prod(map(min, zip(*grids, strict=True))) if all(grids) else 1
         return 1 / (self.samples - 1 / translations)
@@ -101,13 +101,13 @@ def decompose(parameters: Parameters, x: Array, y: Array | None = None) -> Decom
         other = as_input(y, "y", parameters, inputs[0].spatial_dims)
         check_examples(inputs[0], other)
         inputs, meeting = match_readings(inputs[0], other, parameters)
-    layout = lay_out(tuple(one.reading for one in inputs), tuple(one.neurons for one in inputs), meeting.shared)
+    layout = lay_out(tuple(array.reading for array in inputs), tuple(array.neurons for array in inputs), meeting.shared)
     factor = factor_of_examples(layout, inputs)
     arrays, start = [], 0
-    for one, rows in zip(inputs, layout.split(factor.rows), strict=True):
-        columns = slice(start, start + one.neurons)
+    for array, rows in zip(inputs, layout.split(factor.rows), strict=True):
+        columns = slice(start, start + array.neurons)
         arrays.append(
-            _decompose_one(one, rows, factor.count, factor.mean[columns], factor.varies[columns], parameters.variance)
+            _decompose_one(array, rows, factor.count, factor.mean[columns], factor.varies[columns], parameters.variance)
         )
         start = columns.stop
     return Decomposition(tuple(arrays), layout, meeting, factor.count)
@@ -133,7 +133,7 @@ def _decompose_one(
     means = np.abs(mean) * math.sqrt(samples)
     offset = float(means[varies].max(initial=0.0))
     if source.reading.grid:
-        # The transform of a neuron, constant or not, leaves rounding of its own, in double precision.
+        # The transform adds rounding of its own, in double precision, for constant neurons too.
         offset = max(offset, float(means.max()) * np.finfo(np.float64).eps / source.epsilon)
     principals = principal_directions(
         list(rows.values()),

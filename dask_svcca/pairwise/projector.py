@@ -45,7 +45,7 @@ def projection(
     x : array
         The layer to compress; as for `cca`.
     y : array, optional
-        What its directions are aligned with. Not for ``pca``.
+        What its directions are aligned with. None for ``pca``.
     k : int
         Number of directions, at least 1.
     method : {"cca", "pls", "pca"}
@@ -60,9 +60,9 @@ def projection(
         ``coefficients`` (neuron, component), ``reconstruction`` (component, neuron_out)
             The projector as two factors, through k neurons: what to compute with.
         ``mean`` (neuron)
-            Of each neuron of x over the samples.
+            Mean of each neuron of x over the samples.
         ``explained_variance``
-            Share of the variance of x that is kept.
+            Share of the variance of x that the projector retains.
 
     Raises
     ------
@@ -112,7 +112,11 @@ def projection(
             "coefficients": ((*neurons, "component"), coefficients),
             "reconstruction": (("component", *outputs), reconstruction),
             "mean": (neurons, forward.neuron_mean()),
-            "explained_variance": ((), explained, {"long_name": "share of the variance of x kept", "units": "1"}),
+            "explained_variance": (
+                (),
+                explained,
+                {"long_name": "share of the variance of x that the projector retains", "units": "1"},
+            ),
         },
         attrs={"long_name": f"projector onto the top {k} directions by {method}"},
     )

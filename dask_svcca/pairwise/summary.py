@@ -29,7 +29,7 @@ def summarize(components: Components) -> dict[str, tuple[float | int, str]]:
     Parameters
     ----------
     components : Components
-        Those of canonical directions. All count, whichever are asked for.
+        Components of canonical directions. All count, not only those asked for.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def summarize(components: Components) -> dict[str, tuple[float | int, str]]:
 
 
 def _basis(array: DecomposedArray, samples: int) -> Basis:
-    """Directions of all frequencies, those that the threshold keeps."""
+    """Directions that the threshold keeps, at all frequencies."""
     principals = sorted(array.principals.items(), key=lambda item: item[0].frequency)
     counts = [len(principal.singular) for _, principal in principals]
     return Basis(
@@ -75,11 +75,11 @@ def _basis(array: DecomposedArray, samples: int) -> Basis:
 
 
 def _block(index: int, directions: int) -> MemberBlock:
-    # No measure here looks at the spectrum, so that it may begin anywhere.
+    # No measure here reads the spectrum, so that its offset does not matter.
     return MemberBlock(0, index, 0, directions, directions)
 
 
 def _diagonal(values: FloatArray, k: int, l: int) -> FloatArray:
-    found = np.zeros((k, l))
-    np.fill_diagonal(found, values)
-    return found
+    diagonal = np.zeros((k, l))
+    np.fill_diagonal(diagonal, values)
+    return diagonal

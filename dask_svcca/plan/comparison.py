@@ -29,7 +29,7 @@ from dask_svcca.stores.subspaces import subspace_key
 from dask_svcca.variables import VALUED, PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -299,20 +299,22 @@ def _details(
     shapes = [item.shape for item in items if item is not None]
     keep = sorted({*parameters.keep, *(() if state is None else state.details)})
     sizes = detail_sizes(keep, [reading for reading in readings if reading is not None], shapes)
-    if sizes.get("frequencies") == (0, 0):
-        raise InvalidActivationsError(
-            "keep='frequencies' keeps those of layers with height and width, and the zoo has none yet"
-        )
-    if state is None:
-        return sizes
-    room = state.details.get("frequencies")
-    if room is not None:
-        if any(size > there for size, there in zip(sizes["frequencies"], room, strict=True)):
+    there: Mapping[str, tuple[int, ...]] = {} if state is None else state.details
+    if "correlations" in there:
+        # The widest may have left the zoo.
+        sizes["correlations"] = max(sizes["correlations"], there["correlations"])
+    room = there.get("frequencies")
+    if state is not None and room is not None:
+        if any(size > most for size, most in zip(sizes["frequencies"], room, strict=True)):
             raise ParametersChangedError(
                 f"the comparison {state.place!r} keeps frequencies of grids up to {' x '.join(map(str, room))}, and "
                 f"the zoo now has one of {' x '.join(map(str, sizes['frequencies']))}. Compare into another store"
             )
         sizes["frequencies"] = room
+    if sizes.get("frequencies") == (0, 0):
+        raise InvalidActivationsError(
+            "keep='frequencies' keeps those of layers with height and width, and the zoo has none yet"
+        )
     return sizes
 
 

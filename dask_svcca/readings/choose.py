@@ -31,9 +31,9 @@ class ReadingOptions:
     sequence : {"mean", "positions", "last"}
         How arrays with tokens are read.
     positions : str
-        Under ``positions``, which: ``all``, ``regular N`` or ``random N``.
+        Which positions are samples, under ``positions``: ``all``, ``regular N`` or ``random N``.
     spatial_size : tuple of int or None
-        Under ``positions``, sizes that convolutional layers with as many axes are resampled to.
+        Sizes to which convolutional layers with as many axes are resampled, under ``positions``.
     mask : str or None
         Coordinate of the zoo, (example, token), that is true for tokens that count.
 
@@ -100,6 +100,6 @@ def choose_reading(dims: Sequence[str], shape: Sequence[int], options: ReadingOp
         # A layer with another number of axes stays as it is, and has no samples in common with those resampled.
         return Positions(sizes, choice=options.positions, resampled=size if len(size) == len(sizes) else ())
     if math.prod(sizes) == 1 or options.conv == "flatten":
-        # One position has one frequency: it is a dense layer.
+        # A layer of one position has one frequency, as a dense layer has.
         return Flatten(sizes)
     return Mean(sizes) if options.conv == "mean" else Fourier.of(sizes)

@@ -1,4 +1,4 @@
-"""The readings: what a sample, a block and a neuron is, how many there are, and what reading a chunk takes."""
+"""The readings: what a sample, a block and a neuron is, how many there are, and what memory reading takes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Reading(ABC):
 
     @property
     def grid(self) -> Grid:
-        """Sizes of the grid of the DFT; empty where there is none."""
+        """Sizes of the grid of the DFT; empty without one."""
         return ()
 
     @property
@@ -50,7 +50,7 @@ class Reading(ABC):
 
     @property
     def positions_as(self) -> PositionsAs:
-        """Whether each position stays: as neurons of its own, or as a sample of its own."""
+        """What positions are: neurons of their own, samples of their own, or neither."""
         return "none"
 
     @property
@@ -65,11 +65,11 @@ class Reading(ABC):
 
     @property
     def multiplicity(self) -> IntArray:
-        """How often each block counts."""
+        """How often each block counts, (block,)."""
         return half_plane(self.grid).multiplicity
 
     def neurons(self, channels: int) -> int:
-        """Neurons of a block."""
+        """Number of neurons of a block."""
         return channels
 
     def samples(self, examples: int) -> int:
@@ -77,20 +77,20 @@ class Reading(ABC):
         return examples
 
     def directions(self, shape: Sequence[int]) -> int:
-        """Most directions that activations of a shape can have, over all blocks."""
+        """Largest number of directions that activations of a shape can have, over all blocks."""
         return len(self.multiplicity) * min(self.neurons(shape[-1]), self.samples(shape[0]))
 
     def by_samples(self, shape: Sequence[int]) -> bool:
-        """Whether directions are found by way of the samples: neurons outnumber them."""
+        """Whether directions are computed from products of samples, since neurons outnumber them."""
         return len(self.multiplicity) == 1 and self.neurons(shape[-1]) > self.samples(shape[0])
 
     def sample_bytes(self, shape: Sequence[int], examples: int, itemsize: int) -> int:
-        """Bytes of the samples of so many examples, as `__call__` returns them.
+        """Bytes of the samples that `__call__` returns for a number of examples.
 
         Parameters
         ----------
         shape : sequence of int
-            Of the activations.
+            Shape of the activations.
         examples : int
         itemsize : int
             Bytes of a stored number.
@@ -98,7 +98,7 @@ class Reading(ABC):
         return self.samples(examples) * self.neurons(shape[-1]) * itemsize
 
     def transform_bytes(self, shape: Sequence[int], examples: int, itemsize: int) -> int:  # noqa: ARG002 - as the others
-        """Bytes that `__call__` takes at most beyond the chunk of activations, its result included."""
+        """Most bytes that `__call__` takes beside the chunk of activations, its result included."""
         return 0
 
     @abstractmethod
@@ -128,11 +128,11 @@ class Neurons(Reading):
 
 @dataclass(frozen=True, slots=True)
 class Flatten(Reading):
-    """The neurons of each position are neurons of their own."""
+    """Positions as neurons: each has its own."""
 
     @property
     def positions_as(self) -> PositionsAs:
-        """Each position's neurons stay."""
+        """Positions are neurons of their own."""
         return "neurons"
 
     def neurons(self, channels: int) -> int:
@@ -166,11 +166,11 @@ class Mean(_Masked):
 
     def transform_bytes(self, shape: Sequence[int], examples: int, itemsize: int) -> int:
         """Under a mask, the chunk in double precision and the weight of each position."""
-        found = self.sample_bytes(shape, examples, itemsize)
+        means = self.sample_bytes(shape, examples, itemsize)
         if not self.mask_name:
-            return found
+            return means
         positions = examples * math.prod(self.sizes)
-        return found + positions * 8 + (positions * shape[-1] * 8 if itemsize < 8 else 0)
+        return means + positions * 8 + (positions * shape[-1] * 8 if itemsize < 8 else 0)
 
     def __call__(self, activations: FloatArray, mask: BoolArray | None = None) -> InexactArray:
         """Read one chunk."""
@@ -182,7 +182,7 @@ class Last(_Masked):
     """The last position that counts."""
 
     def transform_bytes(self, shape: Sequence[int], examples: int, itemsize: int) -> int:
-        """The result, and where each sample is."""
+        """The result, and the place of each sample."""
         return self.sample_bytes(shape, examples, itemsize) + 2 * 8 * examples
 
     def __call__(self, activations: FloatArray, mask: BoolArray | None = None) -> InexactArray:
@@ -197,9 +197,9 @@ class Positions(_Masked):
     Attributes
     ----------
     choice : str
-        Which: ``all``, ``regular N`` or ``random N``.
+        Which positions are samples: ``all``, ``regular N`` or ``random N``.
     resampled : tuple of int
-        Sizes that the layer is resampled to before; empty for none.
+        Sizes to which the layer is resampled first; empty to leave it as it is.
     """
 
     choice: str = "all"
@@ -216,7 +216,7 @@ class Positions(_Masked):
 
     @property
     def positions_as(self) -> PositionsAs:
-        """Each position stays, as a sample."""
+        """Positions are samples of their own."""
         return "samples"
 
     def samples(self, examples: int) -> int:
@@ -224,19 +224,19 @@ class Positions(_Masked):
         return examples * len(chosen_positions(self.choice, self.resampled or self.sizes))
 
     def sample_bytes(self, shape: Sequence[int], examples: int, itemsize: int) -> int:
-        """Resampled ones are in double precision."""
+        """Resampled activations are in double precision."""
         return self.samples(examples) * shape[-1] * (8 if self.resampled else itemsize)
 
     def transform_bytes(self, shape: Sequence[int], examples: int, itemsize: int) -> int:
-        """What resampling goes through; the samples, unless all positions are, and where each of them is."""
+        """The steps of resampling; where some positions are chosen, the samples and their places."""
         samples = 0
         if self.choice != "all" or self.mask_name:
-            # Under a mask, with those that do not count, and whether each does.
+            # Under a mask, places of masked positions too, and whether each position counts.
             places = self.samples(examples) * (17 if self.mask_name else 8)
             samples = self.sample_bytes(shape, examples, itemsize) + places
         if not self.resampled:
             return samples
-        # Axis by axis, the layer before and after it.
+        # Each axis is one step, which holds the layer before and after it.
         axes = range(len(self.sizes) + 1)
         grids = [math.prod((*self.resampled[:axis], *self.sizes[axis:])) for axis in axes]
         stages = [examples * grid * shape[-1] * 8 for grid in grids]
@@ -261,7 +261,7 @@ class Positions(_Masked):
 
 @dataclass(frozen=True, slots=True)
 class Fourier(Reading):
-    """One block a spatial frequency.
+    """One block for each spatial frequency.
 
     Attributes
     ----------
@@ -273,7 +273,7 @@ class Fourier(Reading):
 
     @classmethod
     def of(cls, sizes: Grid) -> Self:
-        """On its own grid."""
+        """Reading of a layer on its own grid."""
         return cls(sizes, cells=sizes)
 
     def folded(self, coarse: Grid) -> Fourier:
@@ -287,7 +287,7 @@ class Fourier(Reading):
 
     @property
     def positions_as(self) -> PositionsAs:
-        """Each position's neurons stay."""
+        """Positions are neurons of their own."""
         return "neurons"
 
     def neurons(self, channels: int) -> int:
@@ -299,7 +299,7 @@ class Fourier(Reading):
         return examples * len(self.multiplicity) * self.neurons(shape[-1]) * 16
 
     def transform_bytes(self, shape: Sequence[int], examples: int, itemsize: int) -> int:
-        """The chunk in double precision, its transform, and one of each pair of frequencies."""
+        """The chunk in double precision, its transform, and one frequency of each conjugate pair."""
         numbers = examples * math.prod(self.sizes) * shape[-1]
         half = numbers // self.cells[-1] * (self.cells[-1] // 2 + 1)
         folding = numbers * itemsize if self.cells != self.sizes else 0

@@ -22,8 +22,9 @@ class Meeting:
     Attributes
     ----------
     fold_a, fold_b : tuple of int
-        Grid whose subspace is taken, where it is not the representation's own; empty otherwise.
+        Coarser grid that the representation is folded on; empty for its own grid.
     shared : tuple of SharedFrequency
+        Frequencies at which they are compared.
     cropped : bool
         Whether frequencies that only one of the layers has were left out.
     """
@@ -44,7 +45,7 @@ def meet(  # noqa: PLR0911 - one return a case, in the order they are told apart
     domain_a, domain_b : str
         What a sample is: `Reading.domain`.
     grid_a, grid_b : tuple of int
-        Of the DFT; empty for a dense layer, which meets the zero frequency of a convolutional one.
+        Grid of the DFT; empty for a dense layer, which is compared with the zero frequency of a convolutional layer.
     match : {"crop", "fold"}
         What to do with grids of unequal size.
 
@@ -89,9 +90,9 @@ def needed_folds(
     Parameters
     ----------
     grids : sequence of tuple of int
-        Of each representation; empty for one that has none.
+        Grid of each representation; empty without one.
     asked : callable
-        From two lists of representations, which of their pairs are to be compared, (first, second).
+        Takes two lists of representations, and says which of their pairs are to be compared, (first, second).
 
     Examples
     --------
@@ -102,10 +103,10 @@ def needed_folds(
     members: dict[Grid, list[int]] = {}
     for index, grid in enumerate(grids):
         members.setdefault(grid, []).append(index)
-    found: dict[int, tuple[Grid, ...]] = {}
+    folds: dict[int, tuple[Grid, ...]] = {}
     for fine, coarse in itertools.permutations(filter(None, members), 2):
         if divides(coarse, fine):
             for index, partners in zip(members[fine], asked(members[fine], members[coarse]), strict=True):
                 if partners.any():
-                    found[index] = (*found.get(index, ()), coarse)
-    return found
+                    folds[index] = (*folds.get(index, ()), coarse)
+    return folds

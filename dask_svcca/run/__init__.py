@@ -1,1 +1,1 @@
-"""What runs work: each checkpoint of a capture, each task of a plan."""
+"""What runs work: the checkpoints of a capture, the tasks of a plan."""

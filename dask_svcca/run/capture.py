@@ -1,4 +1,4 @@
-"""Capture many checkpoints: each a task of its own, and what goes wrong with one leaves the others alone."""
+"""Capture many checkpoints: each is a task of its own, and if one fails, the others go on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
-"""Called with how many checkpoints are done, well or not, and how many there are."""
+"""Called with how many checkpoints are done or have failed, and how many there are."""
 
 
 @dataclass
@@ -70,8 +70,8 @@ def capture_onnx(
     """Capture the activations of ONNX checkpoints into a zoo, each file one checkpoint and one task.
 
     The layers are all floating tensors that a model computes, with the examples along the first axis, without those
-    that only repeat another. What the zoo has already is left alone, so that the same call goes on after an
-    interruption.
+    that only repeat another. Layers that the zoo has already are left alone, so that the same call goes on
+    after an interruption.
 
     Parameters
     ----------
@@ -79,20 +79,20 @@ def capture_onnx(
         ONNX files, at the same place on every worker.
     inputs : path
         The examples: npy, or npz with an array for each input of the models. Further arrays of an npz along the
-        examples become coordinates, such as ``label``; the array ``example`` holds their ids, which are hashes of
-        what the models see otherwise.
+        examples become coordinates, such as ``label``; the array ``example`` holds their ids. Without it,
+        ids are hashes of what the models see.
     zoo : path, zarr store, or URL
         The zoo to write to; made if it is not there.
     model : str, optional
         Name of the model. Default: the file's folder.
     checkpoint : str, optional
-        Name of the checkpoint, of a single file. Default: the file's stem.
+        Name of the checkpoint, for a single file. Default: the file's stem.
     step : float, optional
-        Training step, of a single file. Default: the number in the checkpoint's name.
+        Training step, for a single file. Default: the number in the checkpoint's name.
     pattern : str, optional
         How the end of a path spells names, with ``{model}``, ``{checkpoint}`` and ``{step}``.
     layers : str or sequence of str, optional
-        Names of tensors, ``*`` and ``?`` as for files; several, or with commas. Default: all.
+        Names of tensors, ``*`` and ``?`` as for files; one, several, or separated by commas. Default: all.
     batch_size : int, optional
         Examples computed at a time, at least 1. Default: as many as keep all tensors of a model within 64 MB.
     compression : {"lz4", "zstd", "none"}
@@ -100,9 +100,9 @@ def capture_onnx(
     dtype : {"float16", "float32", "float64"}, optional
         Type of the stored activations. Default: as they come.
     client : distributed.Client, optional
-        Default: as any Dask collection, the current client, else Dask's local scheduler.
+        Default: the current client, else Dask's local scheduler, as for any Dask collection.
     progress : callable, optional
-        Called with how many checkpoints are done, well or not, and how many there are.
+        Called with how many checkpoints are done or have failed, and how many there are.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def capture_onnx(
     Raises
     ------
     CaptureError
-        Where files cannot be named, the inputs cannot be read, or not one checkpoint can be captured.
+        Where files cannot be named, the inputs cannot be read, or no checkpoint can be captured.
     MismatchedExamplesError
         Where the zoo is there and has other examples.
     MissingPackageError
@@ -168,14 +168,14 @@ def name_files(
     Raises
     ------
     CaptureError
-        Where there is no file, several would get one name, or a path does not follow the pattern.
+        Where no file is given, several would get one name, or a path does not follow the pattern.
     """
     if not files:
         raise CaptureError("no model file is given; give the path of at least one ONNX file")
     if len(files) > 1 and (checkpoint is not None or step is not None):
         raise CaptureError(
-            f"checkpoint and step name a single file, and {len(files):,} files are given. Let their paths say it, with "
-            f"a pattern of names such as '{{model}}/epoch{{step}}'"
+            f"checkpoint and step name a single file, and {len(files):,} files are given. Let their paths name them, "
+            f"with a pattern such as '{{model}}/epoch{{step}}'"
         )
     absolute = [Path(file).absolute() for file in files]
     return onnx.name_checkpoints(absolute, model=model, checkpoint=checkpoint, pattern=pattern)
@@ -187,7 +187,7 @@ def capture_each(
     client: distributed.Client | None = None,
     progress: Progress | None = None,
 ) -> CaptureOutcome[T]:
-    """Capture each of some checkpoints, one a task.
+    """Capture checkpoints, each in one task.
 
     Parameters
     ----------
@@ -195,13 +195,13 @@ def capture_each(
         What to call for each checkpoint, on a worker: without arguments, and small enough to send there. It writes to
         a store that all share, and may run more than once.
     client : distributed.Client, optional
-        Default: as any Dask collection, the current client, else Dask's local scheduler.
+        Default: the current client, else Dask's local scheduler, as for any Dask collection.
     progress : callable, optional
 
     Returns
     -------
     CaptureOutcome
-        A capture that raises is among its ``problems``. Nothing is raised for it, so that the others go on.
+        A capture that raises is among its ``problems``. No error is raised for it, so that the others go on.
 
     Raises
     ------
@@ -241,25 +241,25 @@ def _prepare_zoo(
 ) -> None:
     """Make the zoo, whose examples are what the models see.
 
-    A model file is read on the cluster, not here: it may be large, and it may be that it can be read only there.
+    A model file is read on the cluster, not here: it may be large, and perhaps it can be read only there.
     """
     unread: dict[str, list[str]] = {}
     for item in checkpoints:
         unread.setdefault(item.model, []).append(item.path)
     names: dict[str, list[str]] = {name: [] for name in unread}
     problems: dict[str, str] = {}
-    # One file tells what a model's inputs are: the first that can be read.
+    # The first file of a model that can be read says what its inputs are.
     while unread:
-        looks = {model: functools.partial(onnx.input_names, paths[0]) for model, paths in unread.items()}
-        outcome = capture_each(looks, client=client)
+        readers = {model: functools.partial(onnx.input_names, paths[0]) for model, paths in unread.items()}
+        outcome = capture_each(readers, client=client)
         names |= outcome.reports
         problems = outcome.problems | problems
         unread = {model: unread[model][1:] for model in outcome.problems if unread[model][1:]}
-    readable = [found for found in names.values() if found]
+    readable = [inputs for inputs in names.values() if inputs]
     if not readable:
         raise _nothing_captured(problems, len(checkpoints))
     file = onnx.load_inputs(inputs_path)
-    every = dict.fromkeys(name for found in readable for name in found)
+    every = dict.fromkeys(name for inputs in readable for name in inputs)
     create_zoo(zoo, examples=file.ids(readable[0]), coords=file.coords([*every]), exist_ok=True)
 
 

@@ -67,43 +67,43 @@ def compare(
     zoo : Zoo
         From `open_zoo`.
     store : path, zarr store, or URL
-        Of the comparison: new, or an earlier one of the same zoo and parameters.
+        Where the comparison is: a new place, or that of an earlier comparison of the same zoo and parameters.
     measures : str or tuple of str
-        Names of measures. A comparison that is there gains those that it has not: only they are computed.
+        Names of measures. An existing comparison gains those that it lacks; only these are computed.
     variance : float or None
         Share of the variance that the kept directions explain, above 0 and up to 1: SVCCA's first step. None keeps
         the full numerical rank.
     conv : {"dft", "mean", "positions", "flatten"}
         How layers with spatial axes are read. ``dft``: as plain CCA of all circular translations of the examples,
-        split by spatial frequency (Raghu et al. 2017, section 3); a dense layer meets the zero frequency. ``mean``:
-        averaged over positions. ``positions``: positions as samples. ``flatten``: positions as neurons.
+        split by spatial frequency (Raghu et al. 2017, section 3); a dense layer is compared with the zero frequency.
+        ``mean``: averaged over positions. ``positions``: positions as samples. ``flatten``: positions as neurons.
     match : {"crop", "fold"}
-        How layers of unequal sizes meet under ``dft``. ``crop``: at the frequencies that both have, as published.
-        ``fold``: exactly, where one is a strided version of the other, so that sizes divide.
+        How layers of unequal sizes are compared under ``dft``. ``crop``: at the frequencies that both have, as
+        published. ``fold``: exactly, where one is a strided version of the other, so that sizes divide.
     sequence : {"mean", "positions", "last"}
         How layers with tokens are read.
     positions : str
         Which positions or tokens are samples, under ``positions``: ``all``, ``regular N`` or ``random N``.
     spatial_size : sequence of int, optional
-        Resample convolutional layers with as many axes to this size, under ``positions``; without, only layers of
+        Resample convolutional layers with as many axes to this size, under ``positions``. By default only layers of
         equal sizes have samples in common.
     mask : str, optional
         Coordinate of the zoo, (example, token), true for tokens that count: padding is left out.
     precision : {"float32", "float64"}
-        Of scores and their products. Correlations are right to about 1e-7 and 1e-12.
+        Precision of scores and their products. Correlations are right to about 1e-7 or 1e-12.
     keep : {"correlations", "frequencies"} or sequence of these
-        What to store of every pair beside its measures, or beside what is stored already. ``correlations``: all
-        canonical correlations of the kept directions, (representation_a, representation_b, component).
-        ``frequencies``: of convolutional layers under ``dft``, their mean at each spatial frequency,
+        What to store of every pair beside its measures; an existing comparison gains what it lacks. ``correlations``:
+        all canonical correlations of the kept directions, (representation_a, representation_b, component).
+        ``frequencies``: their mean at each spatial frequency of convolutional layers under ``dft``,
         ``svcca_by_frequency`` (representation_a, representation_b, frequency_y, frequency_x).
     pairs : str, or boolean matrix
         Which pairs: see `dask_svcca.plan.selection.select_pairs`.
     subspaces : path, zarr store, or URL, optional
-        Where the directions of all representations are kept, once made: a store that comparisons of one zoo share, if
-        they read layers alike and in the same precision. By default inside the comparison. Once they are there, no
-        activations are read, but for ``pwcca`` of layers with more neurons than samples.
+        Where the directions of all representations are stored: comparisons of one zoo can share them, if they read
+        layers alike and in the same precision. By default inside the comparison. Once they are there, no activations
+        are read, except for ``pwcca`` of layers with more neurons than samples.
     client : distributed.Client, optional
-        Default: as any Dask collection, the current client, else Dask's local scheduler.
+        Default: the current client, else Dask's local scheduler, as for any Dask collection.
 
     Returns
     -------
@@ -113,8 +113,8 @@ def compare(
     Raises
     ------
     ParametersChangedError
-        Where the store holds a comparison of other parameters or examples, or the subspaces are others; or where a
-        measure has changed what it computes.
+        Where the comparison that is there has other parameters or examples, the subspaces were made with others, or
+        what a measure computes has changed.
     MemoryLimitError
         Where a task cannot fit in a worker; before anything runs.
     InvalidActivationsError
@@ -124,7 +124,8 @@ def compare(
     Warns
     -----
     FewSamplesWarning
-        For representations with fewer than five samples a kept direction: ``null_svcca`` says what chance gives them.
+        For representations with fewer than five samples per kept direction; ``null_svcca`` says what they score by
+        chance.
 
     Examples
     --------
@@ -173,7 +174,7 @@ def plan_comparison(
     zoo, store, measures, pairs, subspaces, client
         As for `compare`.
     **parameters : object
-        All others of `compare`.
+        All other parameters of `compare`.
 
     Returns
     -------
@@ -208,7 +209,7 @@ def plan_run(
     pairs: Pairs = "all",
     subspaces: StoreLike | None = None,
 ) -> Plan:
-    """What `run_comparison` would do with what there is to run it; nothing is written."""
+    """What `run_comparison` would do within a budget; nothing is written."""
     stores = Stores.open(zoo, store, parameters, subspaces, mode="r")
     return _plan(stores, pairs, budget)
 
@@ -224,14 +225,14 @@ def run_comparison(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Do what `compare` says, and tell how it went.
+    """Compare as `compare` does, and return what became of it.
 
     Parameters
     ----------
     zoo, store, parameters, pairs, subspaces, client
         See `compare`.
     executor : Executor, optional
-        Who runs the tasks, in place of Dask.
+        What runs the tasks, in place of Dask.
     progress : callable, optional
     """
     started = time.perf_counter()
@@ -241,7 +242,7 @@ def run_comparison(
     zoo.refresh()
     stores = Stores.open(zoo, store, parameters, subspaces, mode="r+")
     plan = _plan(stores, pairs, budget)
-    # Only now: a plan that is refused must not leave a store that insists on its parameters.
+    # Only now: a plan that is refused must not leave a store with its parameters behind.
     comparison, packs = stores.prepare(plan)
     job = Job(
         run=run,
@@ -259,7 +260,7 @@ def run_comparison(
     if plan.tiles and "correlations" in plan.details:
         comparison.resize_components(max(*plan.details["correlations"], *comparison.details["correlations"]))
     try:
-        executor.run(nodes_of(plan), partial(perform, job), lambda _, found: tally.add(found))
+        executor.run(nodes_of(plan), partial(perform, job), lambda _, report: tally.add(report))
     finally:
         index = packs.read_index()
         outcome.problems, numbers = describe(comparison, plan.rows, index, tally.problems, parameters.variance)

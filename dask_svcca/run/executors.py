@@ -1,4 +1,4 @@
-"""Who runs the tasks of a plan: the last choice, and of no consequence for the numbers."""
+"""What runs the tasks of a plan: the last choice, without effect on the results."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from dask_svcca.plan.tasks import Node
 
 USABLE_SHARE = 0.75
-"""Of the memory limit of a worker; Dask pauses a worker at 80 %."""
+"""Share of a worker's memory limit that tasks may take; Dask pauses a worker at 80 %."""
 
 LOCAL_SHARE = 0.6
-"""Of the memory that is free on this machine, where tasks run in threads of this process."""
+"""Share of this machine's free memory that tasks may take, where they run in threads of this process."""
 
 
 class Executor(Protocol):
@@ -29,7 +29,7 @@ class Executor(Protocol):
 
     @property
     def budget(self) -> Budget:
-        """How many tasks it runs at a time, and what memory a process of its has."""
+        """How many tasks it runs at a time, and how much memory each of its processes has."""
 
     def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
         """Run all tasks.
@@ -50,9 +50,9 @@ class DaskExecutor:
     Parameters
     ----------
     client : distributed.Client, optional
-        Default: as any Dask collection, the current client, else the local scheduler.
+        Default: the current client, else the local scheduler, as for any Dask collection.
     run : str
-        What tells the tasks of this run from all others on the cluster.
+        Suffix that tells the tasks of this run from all others on the cluster.
     """
 
     def __init__(self, client: distributed.Client | None, run: str) -> None:
@@ -60,7 +60,7 @@ class DaskExecutor:
 
     @property
     def budget(self) -> Budget:
-        """How many tasks it runs at a time, and what memory a process of its has."""
+        """How many tasks it runs at a time, and how much memory each of its processes has."""
         if self._client is None:
             threads = machine.cores()
             return Budget(threads, int(machine.available_memory() * LOCAL_SHARE / threads) + PROCESS_BYTES)

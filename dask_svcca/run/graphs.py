@@ -31,7 +31,7 @@ def current_client(client: distributed.Client | None) -> distributed.Client | No
 
 
 def run_graph(graph: Graph, keys: Sequence[str], on_done: OnDone, client: distributed.Client | None) -> None:
-    """Run a graph; hand over each wanted result as it comes.
+    """Run a graph, and hand over each wanted result as it comes.
 
     Parameters
     ----------

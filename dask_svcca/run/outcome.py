@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 Stage = Literal["subspaces", "tiles"]
 Progress: TypeAlias = "Callable[[Stage, int, int], None]"
-"""Called with the stage, how many tasks of it are done, and how many there are."""
+"""Called with a stage, how many of its tasks are done, and how many there are."""
 
 SAMPLES_PER_DIRECTION = 5
-"""Fewer are warned of: at five, two independent representations of equally many directions score 0.39."""
+"""Fewer samples per kept direction cause a warning: at five, independent representations of equal rank score 0.39."""
 
 
 @dataclass
@@ -32,15 +32,15 @@ class Outcome:
     problems : dict of str to str
         Representations that could not be compared, with the reason: a sentence that names them.
     computed, settled : int
-        Pairs that this run gave a value, and pairs that have none for a reason that is now recorded.
+        Pairs that got a value in this run, and pairs that cannot have one, for a reason that it recorded.
     seconds : float
         From the call to the end.
     stages : dict of str to float
         Seconds that tasks spent in each stage, over all workers.
     bytes_read : int
-        Of activations.
+        Bytes of activations that were read.
     few_samples : dict of str to (int, int)
-        Representations with fewer than five samples a kept direction, and how many they have of either.
+        Representations with fewer than five samples per kept direction, and their numbers of both.
     """
 
     plan: Plan
@@ -60,9 +60,9 @@ class Outcome:
         worst, (samples, directions) = min(self.few_samples.items(), key=lambda item: item[1][0] / item[1][1])
         return (
             f"{len(self.few_samples)} of {self.plan.representations} representations have fewer than "
-            f"{SAMPLES_PER_DIRECTION} samples a kept direction, and correlate by chance. Fewest has {worst!r}: "
+            f"{SAMPLES_PER_DIRECTION} samples per kept direction, and correlate by chance. The worst is {worst!r}: "
             f"{samples} samples, {directions} directions. Use more examples, or a lower variance; null_svcca is what "
-            f"independent ones would score"
+            f"independent representations would score"
         )
 
     def timing(self, workers: int) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Outcome:
 
 
 class Tally:
-    """Adds to an outcome what tasks report, and tells how it goes.
+    """Adds the reports of tasks to an outcome, and reports progress.
 
     Attributes
     ----------
@@ -96,9 +96,9 @@ class Tally:
         self._done: dict[Stage, int] = {"subspaces": 0, "tiles": 0}
         self._totals: dict[Stage, int] = {"subspaces": outcome.plan.subspaces, "tiles": len(outcome.plan.tiles)}
 
-    def add(self, found: Report) -> None:
-        """Take the report of one task."""
-        for report in found if isinstance(found, list) else [found]:
+    def add(self, reports: Report) -> None:
+        """Take what one task reports."""
+        for report in reports if isinstance(reports, list) else [reports]:
             stage: Stage = "subspaces" if isinstance(report, SubspaceReport) else "tiles"
             self._done[stage] += 1
             for name, seconds in report.seconds.items():

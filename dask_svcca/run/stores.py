@@ -32,22 +32,22 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else float(value)
 
 
-def _of(get: Callable[[Representation], object]) -> Callable[[Row], object]:
-    """What the zoo says of a row; None where it has left the zoo."""
+def _from_zoo(get: Callable[[Representation], object]) -> Callable[[Row], object]:
+    """What the zoo says of a representation; None where it has left the zoo."""
     return lambda row: None if row.representation is None else get(row.representation)
 
 
 _NAMES: dict[str, Callable[[Row], object]] = {
     "representation": lambda row: row.label,
-    "model": _of(lambda item: item.name.model),
-    "checkpoint": _of(lambda item: item.name.checkpoint),
-    "layer": _of(lambda item: item.name.layer),
-    "step": _of(lambda item: _number(item.step)),
-    "depth": _of(lambda item: _number(item.depth)),
-    "digest": _of(lambda item: item.digest),
+    "model": _from_zoo(lambda item: item.name.model),
+    "checkpoint": _from_zoo(lambda item: item.name.checkpoint),
+    "layer": _from_zoo(lambda item: item.name.layer),
+    "step": _from_zoo(lambda item: _number(item.step)),
+    "depth": _from_zoo(lambda item: _number(item.depth)),
+    "digest": _from_zoo(lambda item: item.digest),
     "subspace": lambda row: row.key or None,
 }
-"""What is known of a representation before its subspace is; all else becomes known with it, see `describe`."""
+"""Variables that are known before the subspace is made; `describe` writes the others."""
 
 
 @dataclass
@@ -58,13 +58,13 @@ class Stores:
     ----------
     zoo : Zoo
     store : path, zarr store, or URL
-        Of the comparison.
+        Where the comparison is.
     parameters : Parameters
     comparison : ComparisonStore or None
     state : ComparisonState or None
     subspaces : SubspaceStore or None
     place : path, zarr store, URL, or None
-        Of the subspaces; None where they are inside the comparison.
+        Where the subspaces are; None if inside the comparison.
     """
 
     zoo: Zoo
@@ -79,19 +79,19 @@ class Stores:
     def open(
         cls, zoo: Zoo, store: StoreLike, parameters: Parameters, subspaces: StoreLike | None, *, mode: str
     ) -> Stores:
-        """Open what is there, and see that it can serve; nothing is written.
+        """Open what is there, and check that it can be used; nothing is written.
 
         Raises
         ------
         ParametersChangedError, StoreFormatError
-            Where what is there is something else, or was made otherwise.
+            Where something else is there, or it was made with other parameters.
         """
         place = None if subspaces is None else _io.absolute(subspaces)
-        # Stores in memory are equal where they hold the same: nothing, say.
+        # Stores in memory are equal where their contents are: only identity says that two are the same.
         if store is place or (isinstance(place, str) and place == _io.absolute(store)):
             raise StoreFormatError(
-                f"the comparison and its subspaces cannot both be at {_io.describe(place)!r}. Give each a place, or "
-                f"leave subspaces= out to have them inside the comparison"
+                f"the comparison and its subspaces cannot both be at {_io.describe(place)!r}. Give each its own "
+                f"place, or leave subspaces= out to have them inside the comparison"
             )
         comparison = ComparisonStore.open(store, mode=mode) if _exists(store) else None
         state = None if comparison is None else comparison.read_state()
@@ -105,7 +105,7 @@ class Stores:
         return cls(zoo, store, parameters, comparison, state, opened, place)
 
     def read_index(self) -> SubspaceIndex | None:
-        """What subspaces there are."""
+        """Read what subspaces there are."""
         return None if self.subspaces is None else self.subspaces.read_index()
 
     def prepare(self, plan: Plan) -> tuple[ComparisonStore, SubspaceStore]:
@@ -162,67 +162,67 @@ def describe(
     comparison: ComparisonStore,
     rows: Sequence[Row],
     index: SubspaceIndex | None,
-    met: Mapping[str, str],
+    new_problems: Mapping[str, str],
     variance: float | None,
 ) -> tuple[dict[str, str], dict[str, tuple[int, int]]]:
-    """Write what the subspaces say of the representations, and problems met in this run.
+    """Write what the subspaces say of the representations, and the problems of this run.
 
     Parameters
     ----------
     comparison : ComparisonStore
     rows : sequence of Row
     index : SubspaceIndex or None
-    met : mapping of str to str
-        Problems by key of the subspace.
+    new_problems : mapping of str to str
+        Problems of this run, by key of the subspace.
     variance : float or None
         See `Parameters`.
 
     Returns
     -------
     problems : dict of str to str
-        All, by label.
+        All problems, by label.
     numbers : dict of str to (int, int)
-        Samples, translations of a convolutional layer included, and kept directions, by label.
+        By label, samples (times the translations of a convolutional layer) and kept directions.
     """
     # A fold that could not be made has another key than the representation's own subspace.
-    unmade = {key.split(" ", maxsplit=1)[0]: problem for key, problem in met.items()}
+    unmade = {key.split(" ", maxsplit=1)[0]: problem for key, problem in new_problems.items()}
     columns: dict[str, list[Any]] = {name: [] for name in ("neurons", "samples", "rank", "variance_kept", "problem")}
     numbers = {}
     for row in rows:
         record = None if index is None or not row.key else index.records.get(row.key)
         problem = None if row.representation is None else unmade.get(row.representation.digest)
-        problem = met.get(row.key, problem)
-        # What is known of one that has left the zoo, or whose subspace is elsewhere, stays as it is.
-        found: tuple[Any, ...] = (None,) * 4
+        problem = new_problems.get(row.key, problem)
+        # Without a subspace to read, as where a representation has left the zoo, what is known stays as it is.
+        described: tuple[Any, ...] = (None,) * 4
         if index is not None and record is not None:
-            entry, found = record.entry, (-1, -1, -1, np.nan)
+            entry, described = record.entry, (-1, -1, -1, np.nan)
             problem = problem or entry.problem
             if not entry.problem:
                 spectrum = index.spectrum(record)
                 kept = leading_directions(spectrum, entry.multiplicity, variance)
                 rank = int(entry.multiplicity[kept].sum())
                 share = float((spectrum * entry.multiplicity)[kept].sum() / entry.total)
-                found = entry.neurons, entry.samples, rank, share
+                described = entry.neurons, entry.samples, rank, share
                 numbers[row.label] = entry.samples * math.prod(entry.grid), rank
-        for values, value in zip(columns.values(), (*found, problem and f"{row.label!r} {problem}"), strict=True):
+        for values, value in zip(columns.values(), (*described, problem and f"{row.label!r} {problem}"), strict=True):
             values.append(value)
     arrays = {name: _column(comparison, name, values) for name, values in columns.items()}
     comparison.resize_components(max(arrays["rank"], default=0))
     comparison.write_columns(arrays)
     comparison.consolidate()
-    told = {row.label: str(problem) for row, problem in zip(rows, arrays["problem"], strict=True) if row.key}
-    return {label: problem for label, problem in told.items() if problem}, numbers
+    by_label = {row.label: str(problem) for row, problem in zip(rows, arrays["problem"], strict=True) if row.key}
+    return {label: problem for label, problem in by_label.items() if problem}, numbers
 
 
 def _column(comparison: ComparisonStore, name: str, values: Sequence[Any]) -> npt.NDArray[Any]:
-    """Values of a variable along representations; where there is None, what the comparison has."""
-    there = comparison.column(name) if any(value is None for value in values) else None
-    found = [there[row] if value is None and there is not None else value for row, value in enumerate(values)]
-    return np.array(found, dtype=object) if any(isinstance(value, str) for value in found) else np.array(found)
+    """Values of a variable along representations; None stands for what the comparison has."""
+    stored = comparison.column(name) if any(value is None for value in values) else None
+    filled = [stored[row] if value is None and stored is not None else value for row, value in enumerate(values)]
+    return np.array(filled, dtype=object) if any(isinstance(value, str) for value in filled) else np.array(filled)
 
 
 def _exists(store: StoreLike) -> bool:
-    """Whether there is a store of ours, or of somebody else; False where one can be created."""
+    """Whether there is any zarr group; False where a store can be created."""
     if _io.is_group(store):
         return True
     _io.check_free(store)
@@ -238,7 +238,7 @@ def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None,
 
 
 def _identity(zoo: Zoo, parameters: Parameters) -> dict[str, Any]:
-    """What subspaces are of, and how they are read."""
+    """Examples and options that subspaces are made from."""
     mask = parameters.mask
     return {
         "examples_digest": zoo.examples_digest,

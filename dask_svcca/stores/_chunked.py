@@ -8,7 +8,6 @@ specification; the tests read it back through zarr. Any other store is written t
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import uuid
 from functools import cached_property
@@ -38,17 +37,17 @@ class ChunkedArray:
     ----------
     root : zarr.Group
     path : str
-        Below the root; what is there is replaced.
+        Path below the root; an array that is there is replaced.
     shape : tuple of int
     rows : int
-        Length of a chunk.
+        Rows in a chunk.
     dtype : numpy.dtype
     dims : sequence of str
     compression : {"lz4", "zstd", "none"}
     column_major : bool
-        Store a chunk column by column, so that a run of columns is one run of bytes.
+        Store a chunk column by column, so that the bytes of consecutive columns are consecutive.
     exist_ok : bool
-        Go on with one that is there, made by the same call.
+        Write to the array that is there, made by the same call.
     """
 
     def __init__(
@@ -101,12 +100,12 @@ class ChunkedArray:
     def write(self, chunk: int, values: npt.NDArray[Any]) -> None:
         """Write one chunk; the last may be shorter."""
         if self._array is not None:
-            # A store in memory keeps the very array it is given, which its owner may fill again.
+            # A store in memory keeps the array that it is given, and the caller may overwrite that.
             self._array[chunk * self.rows : chunk * self.rows + len(values)] = values.copy()
             return
         whole = values.astype(self.dtype, copy=False)
         if len(values) < self.rows:
-            # In the order in which it is stored: or it would be copied once more.
+            # In the order in which it is stored: otherwise it would be copied once more.
             whole = np.zeros(self._chunk_shape, dtype=self.dtype, order="C" if self._order is None else "F")
             whole[: len(values)] = values
         data = np.ascontiguousarray(whole if self._order is None else whole.transpose(self._order))
@@ -163,16 +162,16 @@ class ChunkedArray:
 
 
 class ChunkReader:
-    """Reads an array chunked along its first axis only, chunk by chunk; written by us or by anyone.
+    """Reads an array chunked along its first axis only, chunk by chunk, whoever wrote it.
 
-    From files where the store is local and the codecs are ours: a small array costs a twentieth of what it does through
-    zarr, a large one half. A chunk that is not there is an error, and not a chunk of fill values.
+    Where the store is local and the codecs are those of `ChunkedArray`, files are read directly: a small array takes a
+    twentieth of the time that zarr takes, a large one half. A missing chunk is an error, not a chunk of fill values.
 
     Attributes
     ----------
     shape : tuple of int
     rows : int
-        Length of a chunk.
+        Rows in a chunk.
     dtype : numpy.dtype
     """
 
@@ -236,11 +235,10 @@ def _plain_metadata(file: Path) -> dict[str, Any] | None:
 def write_array(root: zarr.Group, path: str, values: npt.NDArray[Any], dims: Sequence[str]) -> None:
     """Write a small array whole, as one uncompressed chunk.
 
-    An axis may have no elements, as the neurons of loadings that were never formed do.
+    An axis may be empty, such as the neurons of loadings that were not computed.
     """
-    chunk = math.prod(values.shape)
     array = ChunkedArray(root, path, shape=values.shape, rows=max(1, len(values)), dtype=values.dtype, dims=dims)
-    if chunk:
+    if values.size:
         array.write(0, values)
 
 
@@ -296,7 +294,7 @@ def _compressors(compression: Compression) -> list[zarr.codecs.BloscCodec | zarr
 
 
 def _write(file: Path, data: bytes | memoryview) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file so that it is there whole or not at all."""
     partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
     try:
         target = partial.open("xb")

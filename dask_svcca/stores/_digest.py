@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 DIGEST = "xxh3-128"
-"""The hash behind all of them, as a zoo's attributes name it."""
+"""Name of the hash, as it stands in a zoo's attributes."""
 
 
 def chunk_digest(chunk: npt.NDArray[Any]) -> bytes:
-    """Digest of one chunk of activations, as it is stored and as it is read: of its shape, its type and its values.
+    """Digest of the shape, type and values of one chunk of activations: the same when written and when read.
 
     Examples
     --------
@@ -27,9 +27,9 @@ def chunk_digest(chunk: npt.NDArray[Any]) -> bytes:
     >>> chunk_digest(chunk.reshape(4, 1, 2)) == chunk_digest(chunk)
     False
     """
-    found = xxhash.xxh3_128(f"{chunk.dtype.name} {chunk.shape}".encode())
-    found.update(np.ascontiguousarray(chunk).data)
-    return found.digest()
+    digest = xxhash.xxh3_128(f"{chunk.dtype.name} {chunk.shape}".encode())
+    digest.update(np.ascontiguousarray(chunk).data)
+    return digest.digest()
 
 
 def combined_digest(digests: Iterable[bytes]) -> str:
@@ -38,5 +38,5 @@ def combined_digest(digests: Iterable[bytes]) -> str:
 
 
 def ids_digest(ids: npt.NDArray[Any]) -> str:
-    """Digest of the ids of examples, which tells other examples, and the same in another order."""
+    """Digest of the ids of examples: it differs for other examples, and for another order."""
     return xxhash.xxh3_128_hexdigest("\0".join(map(str, ids)).encode())

@@ -1,7 +1,7 @@
-"""Small reads that would drown in bookkeeping: straight from files where the store is a local directory.
+"""Access to stores, with small reads straight from files where the store is a local directory.
 
 Opening an array through zarr takes about a millisecond, reading a small one another; a tile of 64 x 64 small
-representations would spend most of its time so. A local store is read as the zarr v3 specification lays it out.
+representations would spend most of its time on that. A local store is read as the zarr v3 specification lays it out.
 Any other store is read through zarr.
 """
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 from dask_svcca.errors import StoreAccessError, StoreFormatError
 
 _READ_BYTES = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-"""How a file is opened by its descriptor: Windows would else translate line ends."""
+"""Flags to open a file with: otherwise Windows would translate line ends."""
 
 _MOST_BUFFERS = 512
-"""Buffers handed to one system call; Linux takes up to 1,024."""
+"""Most buffers in one system call; Linux takes up to 1,024."""
 
 StoreLike: TypeAlias = str | os.PathLike[str] | Store | StorePath
 
@@ -65,7 +65,7 @@ def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
 
 
 def check_free(store: StoreLike) -> None:
-    """Raise where there is something that is not a group, so that a store of ours cannot be created there.
+    """Raise where there is something other than a group, so that no store can be created there.
 
     Raises
     ------
@@ -87,18 +87,16 @@ def check_free(store: StoreLike) -> None:
 
 
 def _taken(store: StoreLike) -> StoreFormatError:
-    return StoreFormatError(
-        f"there is something at {describe(store)!r} already, and it is not ours; choose another place"
-    )
+    return StoreFormatError(f"there is already something else at {describe(store)!r}; choose another place")
 
 
 def is_group(store: StoreLike) -> bool:
-    """Whether there is a zarr v3 group, ours or not.
+    """Whether there is a zarr v3 group, of this package or not.
 
     Raises
     ------
     StoreAccessError
-        Where it cannot be told, for lack of rights for example.
+        Where this cannot be found out, for example for lack of rights.
     """
     try:
         _open_group(store, mode="r")
@@ -108,29 +106,29 @@ def is_group(store: StoreLike) -> bool:
 
 
 def read_kind(store: StoreLike) -> str:
-    """Which of our stores one is: ``zoo``, ``comparison`` or ``subspaces``."""
+    """Kind of a store: ``zoo``, ``comparison`` or ``subspaces``."""
     if not is_group(store):
         raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}. Is the path right?")
-    found = _open_group(store, mode="r").attrs.get("format")
-    kind = str(found).removeprefix("dask-svcca-")
+    stored_format = _open_group(store, mode="r").attrs.get("format")
+    kind = str(stored_format).removeprefix("dask-svcca-")
     if kind not in {"zoo", "comparison", "subspaces"}:
         raise StoreFormatError(
-            f"{describe(store)!r} holds neither a zoo nor a comparison nor subspaces: its format is {found!r}"
+            f"{describe(store)!r} holds neither a zoo nor a comparison nor subspaces: its format is {stored_format!r}"
         )
     return kind
 
 
 def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.Group:
-    """Open a store of ours.
+    """Open a store of this package.
 
     Parameters
     ----------
     store : path, zarr store, or URL
     mode : {"r", "r+"}
     kind : str
-        Which of our stores it is to be: ``zoo``, ``comparison`` or ``subspaces``.
+        Kind that it must be: ``zoo``, ``comparison`` or ``subspaces``.
     version : int
-        The version of its format that is read, and no other.
+        The only version of its format that is read.
 
     Raises
     ------
@@ -147,9 +145,9 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
             f"no {noun} at {describe(store)!r}: there is no zarr v3 group. Is the path right, and was the {noun} "
             f"created?"
         ) from None
-    found = root.attrs.get("format")
-    if found != f"dask-svcca-{kind}":
-        what = f"it says format {found!r}" if found else "it has no 'format' attribute"
+    stored_format = root.attrs.get("format")
+    if stored_format != f"dask-svcca-{kind}":
+        what = f"it says format {stored_format!r}" if stored_format else "it has no 'format' attribute"
         raise StoreFormatError(f"{describe(store)!r} is not a {noun} of dask-svcca: {what}")
     number = root.attrs.get("format_version")
     if not isinstance(number, int) or number > version:
@@ -169,9 +167,9 @@ def _open_group(store: StoreLike, *, mode: str) -> zarr.Group:
     with _accessing(store):
         folder = _local_folder(store)
         if folder is not None:
-            # zarr may take a folder that must not be entered for one that is not there.
+            # zarr may report a folder that must not be entered as one that is not there.
             (folder / "zarr.json").stat()
-        # What was consolidated may be older than what is there.
+        # Consolidated metadata may be older than the store.
         return zarr.open_group(
             absolute(store),
             mode=mode,  # type: ignore[arg-type]
@@ -267,26 +265,26 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
                 yield path, attributes
             continue
         try:
-            with _accessing(folder), os.scandir(folder) as found:
-                entries = sorted((entry for entry in found if entry.is_dir()), key=lambda e: e.name)
+            with _accessing(folder), os.scandir(folder) as scanned:
+                entries = sorted((entry for entry in scanned if entry.is_dir()), key=lambda entry: entry.name)
         except FileNotFoundError:
             continue
         stack.extend((Path(entry.path), f"{path}/{entry.name}".lstrip("/"), level + 1) for entry in entries)
 
 
-def read_runs(file: str, wanted: Sequence[tuple[int, memoryview]]) -> None:
-    """Read runs of bytes of a file into buffers.
+def read_ranges(file: str, wanted: Sequence[tuple[int, memoryview]]) -> None:
+    """Read ranges of bytes of a file into buffers.
 
     Parameters
     ----------
     file : str
     wanted : sequence of (int, memoryview)
-        Where a run begins, and the buffer that takes it. Runs that follow one another are read in one call.
+        Where a range begins, and the buffer that takes it. Adjacent ranges are read in one call.
 
     Raises
     ------
     OSError
-        Where the file ends before.
+        Where the file is too short.
     """
     descriptor = os.open(file, _READ_BYTES)
     try:
@@ -297,7 +295,7 @@ def read_runs(file: str, wanted: Sequence[tuple[int, memoryview]]) -> None:
 
 
 def _consecutive(wanted: Sequence[tuple[int, memoryview]]) -> Iterator[tuple[int, list[memoryview]]]:
-    """Buffers of runs that follow one another, and where the first of them begins."""
+    """Buffers of adjacent ranges, and where the first of these begins."""
     offset, end, views = 0, -1, list[memoryview]()
     for start, view in wanted:
         if start != end and views:
@@ -325,7 +323,7 @@ def _read_into(descriptor: int, views: list[memoryview], offset: int, file: str)
 
 
 def _read_some(descriptor: int, views: list[memoryview], offset: int) -> int:
-    """Read from an offset into the first buffers; how many bytes came."""
+    """Read from an offset into the first buffers, and return the number of bytes."""
     if hasattr(os, "preadv"):
         return os.preadv(descriptor, views[:_MOST_BUFFERS], offset)
     # Windows has no read into several buffers.
@@ -347,7 +345,7 @@ def consolidate(root: zarr.Group) -> None:
     names = sorted(entry.name for entry in os.scandir(local) if entry.is_dir())
     nodes = {name: json.loads((local / name / "zarr.json").read_bytes()) for name in names}
     arrays = {name: node for name, node in nodes.items() if node["node_type"] == "array"}
-    # xarray lists dims in the order it meets them: the matrices have them in the right one.
+    # xarray lists dims in the order it finds them, and only the matrices have both.
     matrices_first = dict(sorted(arrays.items(), key=lambda item: -len(item[1]["shape"])))
     document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": matrices_first}
     partial = file.with_suffix(".partial")

@@ -8,7 +8,7 @@ from urllib.parse import quote
 LONGEST = 255
 """Bytes in a file name, on the file systems in use."""
 
-# A path segment must not be empty, hold a slash, or look like a file of zarr's own or a hidden one.
+# A path segment must not be empty, hold a slash, or look like a file of zarr's or a hidden file.
 _SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) not in '/%\\:*?"<>|')
 
 
@@ -29,7 +29,7 @@ def encode(name: str) -> str:
 
 
 class RepresentationName(NamedTuple):
-    """Model, checkpoint and layer: what a representation is known by."""
+    """Model, checkpoint and layer: together they identify a representation."""
 
     model: str
     checkpoint: str
@@ -48,7 +48,7 @@ class RepresentationName(NamedTuple):
 
     @property
     def label(self) -> str:
-        """How people read and select it: unique, with the layer's name as it is.
+        """Name for people to read and select by: unique, with the layer's name as it is.
 
         Examples
         --------
@@ -69,5 +69,5 @@ class RepresentationName(NamedTuple):
             if length > LONGEST:
                 raise ValueError(
                     f"the name of a {part} takes {length} bytes as a file name, and file systems allow 255: "
-                    f"{value[:40]!r}... Give it a shorter one"
+                    f"{value[:40]!r}... Give it a shorter name"
                 )

@@ -11,7 +11,8 @@ import xarray as xr
 import zarr
 import zarr.codecs
 
-from dask_svcca.errors import ParametersChangedError, StoreFormatError
+from dask_svcca.errors import ParametersChangedError, StoreFormatError, UnknownMeasureError
+from dask_svcca.measures import find_measures, with_companions
 from dask_svcca.stores import _io
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 2
 AXES = ("representation_a", "representation_b")
 RUNS = 20
-"""Records of runs that are remembered."""
+"""Largest number of runs whose records are stored."""
 
 COLUMN_CHUNK = 1024
-"""Representations in a chunk of what is known of each: few files, each written at once."""
+"""Representations in a chunk of a column: few files, each written at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,25 +51,25 @@ class ComparisonState:
     place : str
         Where it is.
     parameters : dict of str to object
-        Those it was made with, as stored.
+        Parameters it was made with, as stored.
     versions : dict of str to str
-        Of the measures it has, companions included.
+        Version of each measure that it has, companions included.
     details : dict of str to tuple of int
-        What it stores of every pair beside its measures, and the sizes of its dims behind those of the pair.
+        Details that it stores of every pair, and the sizes of their dims after those of the pair.
     settled : tuple of str
         Measures and details that partial pairs have.
     growing : bool
         Whether measures were added, and pairs may still be marked as done that lack them.
     tile : int
-        Representations along the side of a tile.
+        Representations along each axis of a tile.
     examples_digest : str
     n_examples : int
     labels, digests : tuple of str
-        Of its representations, and of their activations.
+        Labels of its representations, and digests of their activations.
     status : (representation_a, representation_b)
         `PairStatus` values.
     subspaces : str
-        Where its subspaces are; empty where they are inside.
+        Where its subspaces are; empty if inside.
     """
 
     place: str
@@ -96,7 +97,7 @@ class ComparisonState:
         return (*self.versions, *self.details)
 
     def lacks(self, names: Iterable[str]) -> bool:
-        """Whether it has no variable yet for one of some measures and details, or values of one may be missing."""
+        """Whether any of these measures and details has no variable yet, or may lack values."""
         return self.growing or not set(names) <= set(self.names)
 
     def check(
@@ -104,41 +105,57 @@ class ComparisonState:
     ) -> None:
         """Raise `ParametersChangedError` where this comparison is not the one asked for.
 
+        `UnknownMeasureError` where it has a measure that is not registered.
+
         Parameters
         ----------
         fixed : mapping
             Parameters that a comparison cannot change.
         measures : sequence of Measure
-            Those asked for; new ones are welcome.
+            Measures that are asked for, those that it lacks included.
         examples_digest : str
         n_examples : int
-            Of the zoo.
+            Digest and number of the zoo's examples.
         """
         remedy = "Ask for the same, or compare into another store"
         for name, asked in fixed.items():
-            found = self.parameters.get(name)
-            if found != asked:
+            stored = self.parameters.get(name)
+            if stored != asked:
                 raise ParametersChangedError(
-                    f"the comparison {self.place!r} was made with {name}={found!r}, now {name}={asked!r} is asked "
+                    f"the comparison {self.place!r} was made with {name}={stored!r}, now {name}={asked!r} is asked "
                     f"for. {remedy}"
                 )
-        for measure in measures:
+        for measure in with_companions((*self._registered(), *measures)):
             version = self.versions.get(measure.name, measure.version)
             if version != measure.version:
                 raise ParametersChangedError(
-                    f"the comparison {self.place!r} has {measure.name!r} in version {version!r}, and this one is "
-                    f"{measure.version!r}: what it computes has changed. Register it under another name, or compare "
-                    f"into another store"
+                    f"the comparison {self.place!r} has {measure.name!r} in version {version!r}, and the measure "
+                    f"now has version {measure.version!r}: what it computes has changed. Register it under another "
+                    f"name, or compare into another store"
                 )
         if self.examples_digest != examples_digest:
             raise ParametersChangedError(
-                f"the comparison {self.place!r} is of {self.n_examples} examples (digest {self.examples_digest[:8]}), "
-                f"the zoo has {n_examples} (digest {examples_digest[:8]}): not the same ones. {remedy}"
+                f"the comparison {self.place!r} has {self.n_examples} examples (digest {self.examples_digest[:8]}), "
+                f"the zoo has {n_examples} (digest {examples_digest[:8]}): they are not the same. {remedy}"
             )
+
+    def _registered(self) -> tuple[Measure, ...]:
+        """The measures that it has, as they are registered in this process; work goes on with all of them."""
+        registered: list[Measure] = []
+        for name in self.measures:
+            try:
+                registered += find_measures(name)
+            except UnknownMeasureError:
+                raise UnknownMeasureError(
+                    f"the comparison {self.place!r} has a measure {name!r}, which is not registered in this process. "
+                    f"Import the module that registers it first (--measures-from on the command line), or compare into "
+                    f"another store"
+                ) from None
+        return tuple(registered)
 
 
 class ComparisonStore:
-    """A comparison open for the engine: tiles in, progress out. People use `open_comparison`.
+    """A comparison as the engine reads and writes it. Users open it with `open_comparison`.
 
     Attributes
     ----------
@@ -168,7 +185,7 @@ class ComparisonStore:
             for axis in AXES:
                 _write_column(root, variable, axis, np.zeros(0))
         coordinates = [v.name + axis[-2:] for v in REPRESENTATION_VARIABLES if v.coordinate for axis in AXES]
-        # Written last: a store without them is not yet a comparison.
+        # Written last: without these attributes a store is not yet a comparison.
         root.update_attributes(
             {
                 "format": "dask-svcca-comparison",
@@ -194,12 +211,12 @@ class ComparisonStore:
 
     @property
     def place(self) -> str:
-        """Where it is."""
+        """Where the comparison is."""
         return str(self.root.store_path)
 
     @property
     def tile(self) -> int:
-        """Representations along the side of a tile."""
+        """Representations along each axis of a tile."""
         return int(self.root.attrs["tile"])  # type: ignore[arg-type]
 
     @property
@@ -209,11 +226,11 @@ class ComparisonStore:
 
     @property
     def subspaces(self) -> str:
-        """Where its subspaces are; empty where they are inside."""
+        """Where its subspaces are; empty if inside."""
         return str(self.root.attrs["subspaces"])
 
     def read_state(self) -> ComparisonState:
-        """What is there."""
+        """Read what the comparison has."""
         attributes: dict[str, Any] = dict(self.root.attrs)
         # A run that was stopped while it added representations may have left room for more of them in some variables.
         labels = list(itertools.takewhile(bool, map(str, self.column("representation"))))
@@ -239,13 +256,13 @@ class ComparisonStore:
         _io.consolidate(self.root)
 
     def add_run(self, record: Mapping[str, Any]) -> None:
-        """Remember where the time of a run went; of the latest twenty."""
+        """Store where the time of a run went; the latest twenty records are kept."""
         runs = [*self.root.attrs.get("runs", []), dict(record)]  # type: ignore[misc]
         self.root.update_attributes({"runs": runs[-RUNS:]})
         self.consolidate()
 
     def set_subspaces(self, place: str) -> None:
-        """Remember where the subspaces are."""
+        """Store where the subspaces are."""
         self.root.update_attributes({"subspaces": place})
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -259,21 +276,21 @@ class ComparisonStore:
         details: Mapping[str, tuple[int, ...]],
         settled: Sequence[str],
     ) -> None:
-        """Make room for the results of measures, and for details; those that are there stay.
+        """Add variables for measures and details; variables that are there stay.
 
-        From when their names are in the attributes, a pair counts as partial that was done before. Stopped anywhere,
+        Once their names are in the attributes, pairs that were done before count as partial. If this is interrupted,
         the same call does what is left.
 
         Parameters
         ----------
         measures : sequence of Measure
-            All of the comparison, companions included.
+            All measures of the comparison, companions included.
         asked : sequence of str
-            Names of those that were asked for.
+            Names of the measures that were asked for.
         details : mapping of str to tuple of int
-            All details, and the sizes of their dims behind those of the pair.
+            All details, and the sizes of their dims after those of the pair.
         settled : sequence of str
-            What partial pairs have already.
+            Measures and details that partial pairs have.
         """
         attributes: dict[str, Any] = dict(self.root.attrs)
         count = self.array(PAIR_STATUS.name).shape[0]
@@ -305,7 +322,7 @@ class ComparisonStore:
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write variables along the representations, for both axes."""
-        # The labels of the first axis last: as many as there are, so many representations are known.
+        # The labels of the first axis last: they say how many representations are known.
         for variable in reversed(REPRESENTATION_VARIABLES):
             if variable.name in columns:
                 for axis in reversed(AXES):
@@ -318,20 +335,20 @@ class ComparisonStore:
 
     @property
     def details(self) -> dict[str, tuple[int, ...]]:
-        """What is stored of every pair beside its measures, and the sizes of its dims behind those of the pair."""
+        """Details that are stored of every pair, and the sizes of their dims after those of the pair."""
         return {name: self.array(DETAIL_VARIABLES[name].name).shape[2:] for name in self.parameters["keep"]}
 
     def resize_components(self, count: int) -> None:
-        """Make room for so many canonical correlations of a pair, or leave no more; where they are stored."""
+        """Set the number of canonical correlations stored of each pair, where they are stored."""
         if "correlations" in self.details:
             array = self.array(DETAIL_VARIABLES["correlations"].name)
             array.resize((*array.shape[:2], max(1, count)))
 
-    def invalidate(self, rows: Sequence[int]) -> None:
-        """Forget the pairs of some representations, whose activations have changed."""
-        # The status first: a pair without a value must not say that it has one.
+    def invalidate(self, positions: Sequence[int]) -> None:
+        """Forget the pairs of the representations at some positions, whose activations have changed."""
+        # The status first: a pair without a value must not be marked as done.
         for array in sorted(self._pair_arrays(), key=lambda array: array.basename != PAIR_STATUS.name):
-            for index in rows:
+            for index in positions:
                 array[index, :] = array.fill_value
                 array[:, index] = array.fill_value
 
@@ -340,10 +357,10 @@ class ComparisonStore:
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The zarr array of a variable."""
-        found = self.root[name]
-        if not isinstance(found, zarr.Array):
+        array = self.root[name]
+        if not isinstance(array, zarr.Array):
             raise StoreFormatError(f"{name!r} in {self.place!r} is a group, not an array")
-        return found
+        return array
 
     def status(self) -> npt.NDArray[np.uint8]:
         """What became of each pair: `PairStatus` values, (representation_a, representation_b)."""
@@ -362,17 +379,17 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     xarray.Dataset
         Dims ``representation_a``, ``representation_b``; one variable a measure, ``pair_status``, and coordinates
         ``model_a``, ``checkpoint_a``, ``layer_a``, ``step_a``, ``depth_a`` and the same for b. Values are read when
-        they are looked at.
+        they are used.
 
     Raises
     ------
     StoreFormatError
-        Where there is no comparison, or one of another version; or one to which a run, at work or stopped, has not
-        added its representations to the end.
+        Where there is no comparison, or one of another version, or one to which a run is adding representations or was
+        interrupted while it did.
     """
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
     try:
-        found = xr.open_dataset(
+        dataset = xr.open_dataset(
             root.store,  # type: ignore[arg-type]
             group=root.path or None,
             engine="zarr",
@@ -384,28 +401,27 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
             raise
         raise StoreFormatError(
             f"the comparison {str(root.store_path)!r} has variables for different numbers of representations: a run "
-            f"that adds some is at work on it, or was stopped while it did. Wait for it, or compare once more; what "
-            f"is finished is kept"
+            f"is adding some, or was interrupted while it did. Wait for it, or compare again; what is finished is kept"
         ) from None
-    found.encoding["source"] = root.store_path
-    return found
+    dataset.encoding["source"] = root.store_path
+    return dataset
 
 
 def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
-    """Where a comparison is, of which a Dataset was opened; a place is returned as it is.
+    """Store that a Dataset was opened from; anything else is a store already, and is returned as it is.
 
     Raises
     ------
     StoreFormatError
-        For a Dataset that does not know any more where it came from.
+        For a Dataset that does not say where it was opened from.
     """
     if not isinstance(comparison, xr.Dataset):
         return comparison
     source: Any = comparison.encoding.get("source")
     if source is None:
         raise StoreFormatError(
-            "this Dataset does not say which comparison it was opened from, as one does that was computed from "
-            "another; pass what open_comparison or compare returned, or the path of the comparison"
+            "this Dataset does not say which comparison it was opened from: it may have been computed from another. "
+            "Pass what open_comparison or compare returned, or the path of the comparison"
         )
     return source  # type: ignore[no-any-return]
 
@@ -419,7 +435,7 @@ def _create_pairs(
     count: int,
     tile: int,
 ) -> None:
-    """Create an array along pairs; one that an earlier attempt left without a name in the attributes is replaced."""
+    """Create an array along pairs; one that an interrupted call left is replaced."""
     root.create_array(
         variable.name,
         shape=(count, count, *sizes),
@@ -434,7 +450,7 @@ def _create_pairs(
 
 
 def _write_column(root: zarr.Group, variable: Variable, axis: str, values: npt.NDArray[Any]) -> None:
-    """Write a whole column; never through a state in which what was known is not there."""
+    """Write a whole column; at no time is what was known missing."""
     name = variable.name + (axis[-2:] if variable.kind == "representation" else "")
     if name in root:
         array: Any = root[name]

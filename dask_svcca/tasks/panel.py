@@ -225,7 +225,11 @@ def couplings(
     wide = [_Widened(panel) for panel, _ in sides] if narrow else []
     for chunk in range(a.chunks):
         read = [panel.read(chunk, buffer) for panel, buffer in sides]
-        for parts in zip(*(one.pieces(scores) for one, scores in zip(wide, read, strict=True))) if narrow else [read]:
+        for parts in (
+            zip(*(one.pieces(scores) for one, scores in zip(wide, read, strict=True)), strict=True)
+            if narrow
+            else [read]
+        ):
             for total, frequency in zip(totals, shared, strict=True):
                 with context.timed("coupling"):
                     rows = parts[0][a.span(frequency.a)]

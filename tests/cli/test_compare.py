@@ -41,8 +41,8 @@ def test_compare__cautions_of_few_examples_once(folder: Path) -> None:
         run(f"import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l{number}")
     result = run("compare zoo.zarr comparison.zarr --variance none")
     assert result.stderr.count("Caution:") == 1
-    assert "2 of 3 representations have fewer than 5 samples a kept direction" in result.stderr
-    assert f"Fewest has 'm/c/l2': {N} samples, 30 directions." in result.stderr
+    assert "2 of 3 representations have fewer than 5 samples per kept direction" in result.stderr
+    assert f"The worst is 'm/c/l2': {N} samples, 30 directions." in result.stderr
     assert "Caution" not in run("compare zoo.zarr other.zarr --variance 0.1").stderr
 
 
@@ -65,7 +65,7 @@ def test_compare__dry_run_writes_nothing(zoo: Path) -> None:
         ("zoo.zarr other.zarr --conv nonsense", "'nonsense' is not one of 'dft'"),
         ("zoo.zarr other.zarr --pairs nonsense", "pairs='nonsense' is not a selection; there are 'all'"),
         ("zoo.zarr other.zarr --pairs 'between net-s0 x'", "no model 'x'"),
-        ("zoo.zarr other.zarr --spatial-size 8,8", "'8,8' is no size; write it like 8x8"),
+        ("zoo.zarr other.zarr --spatial-size 8,8", "'8,8' is not a valid size; write it like 8x8"),
         ("zoo.zarr other.zarr --json", "--json shows the plan; use it with --dry-run"),
         ("zoo.zarr other.zarr --dry-run --worker-memory lots", "'lots' is not an amount of memory"),
         ("zoo.zarr other.zarr --dry-run --worker-memory 400MiB", "MiB in one worker"),

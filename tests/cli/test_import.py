@@ -56,10 +56,10 @@ def test_import__ids_and_coordinates(folder: Path) -> None:
     assert zoo.examples[0] == 100
     assert list(zoo.coords) == ["label"]
     other = run("import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l2 --examples x.npy", status=2)
-    assert "Error: examples are ids" in other.output
+    assert "Error: examples must be ids" in other.output
     np.save("ids.npy", np.arange(N))
     other = run("import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l2 --examples ids.npy", status=2)
-    assert "not the same ones" in other.output
+    assert "they are not the same" in other.output
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ def test_import__ids_and_coordinates(folder: Path) -> None:
         ("two.npz --layer l", "holds several arrays, 'a', 'b'; choose one with --array"),
         ("two.npz --array c", "has no array 'c'; it has 'a', 'b'"),
         ("integers.npy --layer l", "is int64; activations are float16, float32 or float64"),
-        ("objects.npy --layer l", "holds Python objects, never loaded, for they"),
+        ("objects.npy --layer l", "holds Python objects, which are never loaded, since they"),
         ("objects.npz --array o", "array 'o' of 'objects.npz' holds Python objects"),
         ("nothing.npy --layer l", "cannot read 'nothing.npy'"),
         ("unequal.npz", "must have the same examples; their numbers are {'a': 40, 'b': 39}"),
         ("x.npy --layer l --dims example,neuron,what", "do not describe the 2 axes"),
-        ("short.npy --layer l", "'m/c/l' has 39 examples, its zoo 40"),
+        ("short.npy --layer l", "'m/c/l' has 39 examples, its zoo has 40"),
         ("x.npy --layer taken", "'taken' of 'm', 'c' is already in the zoo"),
     ],
 )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dask_svcca.stores.zoo import Stored, Zoo
 
 BATCH_BYTES = 64 * 2**20
-"""Aimed-at size of all tensors of one batch, when no batch size is asked for."""
+"""Target size of all tensors of one batch, where no batch size is asked for."""
 
 
 def list_layers(
@@ -40,9 +40,9 @@ def list_layers(
 ) -> list[Layer]:
     """Layers of a model that can be captured.
 
-    These are the floating tensors its operators compute, with the examples along the first axis, of up to five axes.
-    Left out are those that repeat another through ``Identity``, ``Dropout`` or a reshape, and those that do not depend
-    on the input. The model is run on a few examples to see which axis follows their number.
+    These are the floating tensors that its operators compute, with up to five axes, the first of them the examples.
+    Tensors that repeat another through ``Identity``, ``Dropout`` or a reshape are left out, and so are those that do
+    not depend on the input. The model is run on a few examples to see which axis follows their number.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def list_layers(
     Raises
     ------
     CaptureError
-        Where there are none, saying why: a fixed batch size, or layers inside an ``If``, ``Loop`` or ``Scan``.
+        Where there are no layers, saying why: a fixed batch size, or layers inside an ``If``, ``Loop`` or ``Scan``.
     MissingPackageError
         Without the extra ``onnx``.
     """
@@ -169,12 +169,20 @@ def _check_examples(zoo: Zoo, inputs: Inputs, network: Network) -> None:
     expected = [str(value) for value in zoo.examples.tolist()]
     if ids == expected:
         return
-    row = next((row for row, pair in enumerate(zip(ids, expected, strict=False)) if len(set(pair)) == 2), None)
-    where = "" if row is None else f"; the first to differ, at {row}, is {ids[row]!r} there and {expected[row]!r} here"
-    hashed = "" if IDS in inputs.arrays else f" (ids are hashes of {listing(network.inputs)}, for want of {IDS!r})"
+    place = next((place for place, pair in enumerate(zip(ids, expected, strict=False)) if len(set(pair)) == 2), None)
+    where = (
+        ""
+        if place is None
+        else f"; the first to differ, at {place}, is {ids[place]!r} in the inputs and {expected[place]!r} in the zoo"
+    )
+    hashed = (
+        ""
+        if IDS in inputs.arrays
+        else f" (ids are hashes of {listing(network.inputs)}, since there is no array {IDS!r})"
+    )
     raise MismatchedExamplesError(
-        f"{inputs.path!r} has {len(ids)} examples{hashed}, the zoo at {str(zoo.root.store_path)!r} {len(expected)}"
-        f"{where}. Capture with the examples the zoo was made for, or to a zoo of its own"
+        f"{inputs.path!r} has {len(ids)} examples{hashed}, the zoo at {str(zoo.root.store_path)!r} has "
+        f"{len(expected)}{where}. Capture with the examples the zoo was made for, or to a zoo of its own"
     )
 
 

@@ -37,7 +37,7 @@ def name_checkpoints(
     ----------
     model_paths : iterable of paths
     model, checkpoint : str, optional
-        Instead of the folder, and of the stem.
+        Names instead of the folder and the stem.
     pattern : str, optional
         How the end of a path spells names, such as ``"{model}-epoch{step}"``: ``{model}`` and ``{checkpoint}`` stand
         for text within one part of the path, ``{step}`` for a number. The file's suffix may be left out.
@@ -67,8 +67,8 @@ def name_checkpoints(
         name = checkpoint or spelled.get("checkpoint") or Path(path).stem
         # Among several numbers, as in "resnet18-step200-acc97", the one that follows the word.
         numbers = re.findall(r"(?:step|iter|epoch)\D?(\d+)", name) or re.findall(r"\d+", name)
-        found = spelled.get("step") or (numbers[-1] if numbers else None)
-        step = None if found is None else int(found)
+        digits = spelled.get("step") or (numbers[-1] if numbers else None)
+        step = None if digits is None else int(digits)
         for kind, key in (("checkpoint", name), ("step", step)):
             if key is None:
                 continue
@@ -90,11 +90,11 @@ def _spelled(path: Path, pattern: str) -> dict[str, str]:
     used = pieces[1::2]
     if not used or set(used) - fields.keys() or len(set(used)) < len(used):
         raise CaptureError(
-            f"{pattern!r} is not a valid pattern of names: it has some of {{model}}, {{checkpoint}} and {{step}}, each "
-            f"once, as in '{{model}}/epoch{{step}}'"
+            f"{pattern!r} is not a valid pattern of names: it must have some of {{model}}, {{checkpoint}} and "
+            f"{{step}}, each once, as in '{{model}}/epoch{{step}}'"
         )
     expression = "".join(fields.get(piece) or re.escape(piece) for piece in pieces)
-    found = re.search(rf"(?:^|/){expression}(?:{re.escape(path.suffix)})?$", path.as_posix())
-    if found is None:
+    match = re.search(rf"(?:^|/){expression}(?:{re.escape(path.suffix)})?$", path.as_posix())
+    if match is None:
         raise CaptureError(f"{str(path)!r} does not end as {pattern!r} says. Change the pattern, or leave the file out")
-    return found.groupdict()
+    return match.groupdict()

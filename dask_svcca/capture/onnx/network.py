@@ -60,7 +60,7 @@ class Network:
         return [name for name, kind in self.types.items() if kind in DTYPES]
 
     def zeros(self, examples: int) -> dict[str, npt.NDArray[Any]]:
-        """Inputs made up for some examples; those that are not numbers are left out."""
+        """Zeros as inputs for a number of examples; inputs that are not numbers are left out."""
         return {
             entry.name: np.zeros(
                 (examples, *(size if isinstance(size, int) else OPEN_AXIS for size in entry.shape[1:])), dtype
@@ -92,16 +92,16 @@ class Network:
             expected = DTYPES.get(entry.type)
             if expected is not None and array.dtype != expected:
                 raise CaptureError(
-                    f"input {entry.name!r} of {self.path!r} is {expected}, the array given for it {array.dtype}. Scale "
-                    f"it as for training, and save it with .astype({expected!r})"
+                    f"input {entry.name!r} of {self.path!r} is {expected}, and the array given for it is "
+                    f"{array.dtype}. Scale it as for training, and save it with .astype({expected!r})"
                 )
             fits = len(array.shape) == len(entry.shape) and all(
                 size == wanted for size, wanted in zip(array.shape, entry.shape, strict=True) if isinstance(wanted, int)
             )
             if not fits:
                 raise CaptureError(
-                    f"input {entry.name!r} of {self.path!r} has shape {entry.shape}, the array given for it "
-                    f"{array.shape}. Save it with the axes the model takes"
+                    f"input {entry.name!r} of {self.path!r} has shape {entry.shape}, and the array given for it has "
+                    f"shape {array.shape}. Save it with the axes the model takes"
                 )
 
     def run(self, tensors: Sequence[str], feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
@@ -137,7 +137,7 @@ def open_network(path: str | os.PathLike[str]) -> Network:
     Raises
     ------
     CaptureError
-        Where the file is not a model, or not one for ONNX Runtime.
+        Where the file is not a model, or ONNX Runtime cannot load it.
     MissingPackageError
         Without the extra ``onnx``.
     """
@@ -152,7 +152,7 @@ def open_network(path: str | os.PathLike[str]) -> Network:
                 exposed.add(tensor)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # Each tensor shall be what the file says, whichever others are captured with it: nothing fused or reordered.
+    # Each tensor must be what the file says, whichever others are captured with it: nothing fused or reordered.
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # Fatal only: what goes wrong is raised.
     options.log_severity_level = 4

@@ -85,7 +85,7 @@ class Survey:
         Raises
         ------
         CaptureError
-            Where there are none, saying where the model's tensors are.
+            Where there are no such layers, saying where the model's tensors are.
         """
         names = [layer.name for layer in self.layers]
         hidden = [f"inside {node}: {listing(inside)}" for node, inside in self.hidden.items()]
@@ -164,7 +164,7 @@ def _varying(network: Network) -> set[str]:
 
 
 def _channel_axes(network: Network, ndims: Mapping[str, int]) -> dict[str, int]:
-    """Where the channels of feature maps are: first behind convolutions, and wherever a transposition takes them."""
+    """Axis of the channels of each feature map: 1 after convolutions, and wherever a transposition moves it."""
     axes: dict[str, int] = {}
     for node in network.graph.node:
         tensor = node.output[0]

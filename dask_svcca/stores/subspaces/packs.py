@@ -1,4 +1,4 @@
-"""Packs: subspaces that one task made, read by runs of directions, written chunk by chunk."""
+"""Packs: subspaces that one task made, written chunk by chunk, read by ranges of directions."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Pack:
     Attributes
     ----------
     root : zarr.Group
-        Of all packs.
+        Group that holds all packs.
     name : str
     records : tuple of SubspaceRecord
     chunk_samples : int
         Samples in a chunk of scores.
     dtype : numpy.dtype
-        Of the scores.
+        Type of the scores.
     """
 
     root: zarr.Group
@@ -72,15 +72,15 @@ class Pack:
         ----------
         chunk : int
         wanted : sequence of (int, (direction, sample))
-            First direction of a run in the pack, and a contiguous buffer of whole chunks that takes the run. What is
-            behind the last sample becomes zero.
+            First of some consecutive directions of the pack, and a contiguous buffer that takes their whole chunks.
+            What follows the last sample becomes zero.
         """
         path = f"{self.name}/scores"
         local = _io.directory(self.root)
         if local is not None:
             size = self.chunk_samples * self.dtype.itemsize
-            # Text, for a tile reads tens of thousands of chunks, and Python never forgets a part of a Path.
-            _io.read_runs(
+            # Text: a tile reads tens of thousands of chunks, and Python interns each part of a Path for good.
+            _io.read_ranges(
                 f"{local}/{path}/c/{chunk}/0",
                 [(first * size, part.data.cast("B")) for first, part in wanted],
             )
@@ -130,12 +130,12 @@ class PackWriter:
     store : SubspaceStore
     name : str
     samples, directions : int
-        Of all subspaces together: they have the same samples. No direction where all of them failed.
+        Samples, the same for all subspaces, and directions of all together: none where all of them failed.
     dtype : numpy.dtype
-        Of the scores.
+        Type of the scores.
     chunk_samples : int
     exist_ok : bool
-        Go on with a draft, made by the same call.
+        Go on with a draft that the same call made.
     """
 
     def __init__(
@@ -153,11 +153,11 @@ class PackWriter:
         self.chunk_samples = chunk_samples
         self._dtype = dtype
         if not exist_ok:
-            # The index of an earlier attempt goes first: it must not vouch for scores that change.
+            # The index of an earlier attempt is removed first: its scores are about to change.
             _chunked.write_group(self._root, name, {}, clear=True)
         self._scores: _chunked.ChunkedArray | None = None
         if directions:
-            # Column-major: a tile reads whole runs of directions straight into its product's operand.
+            # Column-major: a tile reads consecutive directions straight into its product's operand.
             self._scores = _chunked.ChunkedArray(
                 self._root,
                 f"{name}/scores",
@@ -191,7 +191,7 @@ class PackWriter:
         subspaces : sequence of Subspace or SubspaceEntry
             In the order of their directions. An entry alone says why there is no subspace.
         draft : bool
-            The index of a draft counts for nobody but those who write its scores.
+            Write a draft, whose index counts only for the tasks that write its scores.
         """
         entries = [one.entry if isinstance(one, Subspace) else one for one in subspaces]
         for name, (dims, values) in _arrays([one for one in subspaces if isinstance(one, Subspace)]).items():
@@ -205,40 +205,40 @@ class PackWriter:
 
 
 def _arrays(subspaces: Sequence[Subspace]) -> dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]:
-    """Arrays of a pack but the scores, with their dims; loadings one after the other, direction by direction."""
+    """Arrays of a pack except the scores, with their dims; loadings direction by direction."""
     if not subspaces:
         return {}
     entries = [one.entry for one in subspaces]
-    found: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]] = {
+    arrays: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]] = {
         "member": (("direction",), np.repeat(np.arange(len(entries)), [entry.directions for entry in entries])),
         "spectrum": (("direction",), np.concatenate([one.spectrum for one in subspaces])),
         "mean": (("neuron",), np.concatenate([one.mean for one in subspaces])),
     }
     loadings = [one.loadings.T.ravel() for one in subspaces if one.entry.with_loadings]
     if loadings:
-        # Those of a single subspace may be as large as all else that a task holds: they are not copied.
-        found["loadings"] = ("loading",), loadings[0] if len(loadings) == 1 else np.concatenate(loadings)
+        # Loadings of a single subspace may be as large as all else that a task holds: they are not copied.
+        arrays["loadings"] = ("loading",), loadings[0] if len(loadings) == 1 else np.concatenate(loadings)
     if any(entry.grid for entry in entries):
-        found["multiplicity"] = ("direction",), np.concatenate([entry.multiplicity for entry in entries])
+        arrays["multiplicity"] = ("direction",), np.concatenate([entry.multiplicity for entry in entries])
         axes = {len(entry.grid) for entry in entries}
         if len(axes) == 1:
             frequency = [half_plane(entry.grid).frequency[entry.block] for entry in entries]
-            found["frequency"] = ("direction", "axis"), np.concatenate(frequency)
-    return found
+            arrays["frequency"] = ("direction", "axis"), np.concatenate(frequency)
+    return arrays
 
 
 def _read_part(root: zarr.Group, path: str, start: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A run of a small array along one axis, stored as one uncompressed chunk."""
+    """Consecutive numbers of an array along one axis, stored as one uncompressed chunk."""
     local = _io.directory(root)
     if local is None:
         array = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")
         return np.asarray(array[start : start + count])
-    found = np.fromfile(
+    numbers = np.fromfile(
         os.path.join(local, path, "c", "0"),  # noqa: PTH118 - see `Pack.read_scores`
         dtype=dtype,
         count=count,
         offset=start * dtype.itemsize,
     )
-    if len(found) != count:
-        raise OSError(f"{path!r} has {len(found)} numbers from {start} on where {count} were expected")
-    return found
+    if len(numbers) != count:
+        raise OSError(f"{path!r} has {len(numbers)} numbers from {start} on where {count} were expected")
+    return numbers

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A run of directions that belong to one block of a representation.
+    """Consecutive directions that belong to one block of a representation.
 
     Attributes
     ----------
     index : int
     multiplicity : int
+        How often each direction counts.
     directions : int
+        Number of directions.
     """
 
     index: int
@@ -37,15 +39,15 @@ class SubspaceEntry:
     Attributes
     ----------
     key : str
-        Of the activations and their reading; see `subspace_key`. Empty for one that could not be made this time, its
-        activations being unreadable: it does not count.
+        Made from the activations and their reading: see `subspace_key`. Empty where the activations could not be read
+        this time: such an entry does not count.
     problem : str
         Why there is no subspace; empty if there is one. A sentence whose subject is the representation.
     samples, neurons : int
     domain : str
         What a sample is.
     grid : tuple of int
-        Of the DFT; empty where there is none.
+        Sizes of the grid of the DFT; empty without one.
     total : float
         Variance of all neurons, times the number of samples.
     blocks : tuple of Block
@@ -125,12 +127,12 @@ class SubspaceRecord:
     pack : str
         Name of the pack.
     position : int
-        In its index.
+        Place in the index of the pack.
     entry : SubspaceEntry
     first : int
         Its first direction among those of the pack.
     mean_start, loadings_start : int
-        Where its mean and its loadings begin in those of the pack.
+        Where its mean and its loadings begin in the arrays of the pack.
     """
 
     pack: str
@@ -147,12 +149,12 @@ class SubspaceRecord:
 
 
 def subspace_key(digest: str, reading: str) -> str:
-    """What a subspace is known by.
+    """Key of a subspace.
 
     Parameters
     ----------
     digest : str
-        Of the activations.
+        Digest of the activations.
     reading : str
         Identity of the reading.
 

@@ -33,7 +33,7 @@ class SubspaceIndex:
     ----------
     packs : dict of str to Pack
     records : dict of str to SubspaceRecord
-        By key. Where a key is in several packs, the one with loadings.
+        By key. Where a key is in several packs, the record with loadings.
     chunk_samples : int
         Most samples in a chunk of scores.
     """
@@ -43,15 +43,15 @@ class SubspaceIndex:
     records: Mapping[str, SubspaceRecord] = field(init=False)
 
     def __post_init__(self) -> None:
-        found: dict[str, SubspaceRecord] = {}
+        records: dict[str, SubspaceRecord] = {}
         for name in sorted(self.packs):
             for record in self.packs[name].records:
                 if not record.entry.key:
                     continue
-                before = found.get(record.entry.key)
+                before = records.get(record.entry.key)
                 if before is None or (record.entry.with_loadings and not before.entry.with_loadings):
-                    found[record.entry.key] = record
-        object.__setattr__(self, "records", found)
+                    records[record.entry.key] = record
+        object.__setattr__(self, "records", records)
 
     def spectrum(self, record: SubspaceRecord) -> FloatArray:
         """Eigenvalues of the scatter, (direction,)."""
@@ -71,13 +71,13 @@ class SubspaceStore:
 
     @classmethod
     def create(cls, store: StoreLike, identity: Mapping[str, Any], chunk_samples: int) -> Self:
-        """Create one without any subspace yet.
+        """Create a store without any subspace yet.
 
         Parameters
         ----------
         store : path, zarr store, or URL
         identity : mapping
-            What its subspaces are of, and how they are read: see `check`.
+            Examples and options that its subspaces are made from: see `check`.
         chunk_samples : int
             Most samples in a chunk of scores.
         """
@@ -85,23 +85,34 @@ class SubspaceStore:
 
     @classmethod
     def create_inside(cls, comparison: zarr.Group, identity: Mapping[str, Any], chunk_samples: int) -> Self:
-        """Create one inside a comparison."""
+        """Create a store inside a comparison."""
         return cls(comparison.create_group(INSIDE, attributes=_head(identity, chunk_samples), overwrite=True))
 
     @classmethod
     def open(cls, store: StoreLike, *, mode: str = "r") -> Self:
-        """Open one.
+        """Open a store of subspaces.
 
         Raises
         ------
         StoreFormatError
-            Where there is none, or one of another version.
+            Where there is no store of subspaces, or one of another version.
         """
         return cls(_io.open_root(store, mode=mode, kind="subspaces", version=FORMAT_VERSION))
 
     @classmethod
     def open_inside(cls, comparison: zarr.Group) -> Self:
-        """Open the one inside a comparison."""
+        """Open the store inside a comparison.
+
+        Raises
+        ------
+        StoreFormatError
+            Where the comparison has no store inside.
+        """
+        if INSIDE not in comparison:
+            raise StoreFormatError(
+                f"the comparison {str(comparison.store_path)!r} does not say where its subspaces are, and has none "
+                f"inside. Compare with subspaces= as a path or a URL, or leave it out"
+            )
         root = comparison[INSIDE]
         if not isinstance(root, zarr.Group):
             raise StoreFormatError(f"{INSIDE!r} in {str(comparison.store_path)!r} is an array, not a group")
@@ -109,7 +120,7 @@ class SubspaceStore:
 
     @property
     def place(self) -> str:
-        """Where it is."""
+        """Where the store is."""
         return str(self.root.store_path)
 
     @property
@@ -125,23 +136,23 @@ class SubspaceStore:
         identity : mapping
             ``examples_digest``, ``n_examples``, ``precision`` and the options of reading.
         """
-        found: dict[str, Any] = dict(self.root.attrs["identity"])  # type: ignore[arg-type]
+        stored: dict[str, Any] = dict(self.root.attrs["identity"])  # type: ignore[arg-type]
         for name, asked in identity.items():
-            if found.get(name) == asked:
+            if stored.get(name) == asked:
                 continue
             if name in {"examples_digest", "n_examples"}:
                 raise ParametersChangedError(
-                    f"the subspaces at {self.place!r} are of another zoo: {found['n_examples']} examples (digest "
-                    f"{str(found['examples_digest'])[:8]}), this one has {identity['n_examples']} (digest "
+                    f"the subspaces at {self.place!r} are of another zoo: {stored['n_examples']} examples (digest "
+                    f"{str(stored['examples_digest'])[:8]}), this zoo has {identity['n_examples']} (digest "
                     f"{str(identity['examples_digest'])[:8]}). Use subspaces of the same examples, or another place"
                 )
             raise ParametersChangedError(
-                f"the subspaces at {self.place!r} were made with {name}={found.get(name)!r}, now {name}={asked!r} is "
+                f"the subspaces at {self.place!r} were made with {name}={stored.get(name)!r}, now {name}={asked!r} is "
                 f"asked for. Ask for the same, or keep these subspaces in another place"
             )
 
     def read_index(self) -> SubspaceIndex:
-        """What is there."""
+        """Read what subspaces there are."""
         packs = {}
         for name, attributes in _io.walk_attributes(self.root, depth=1):
             if "members" in attributes:
@@ -159,16 +170,16 @@ class SubspaceStore:
         return self._pack(name, attributes["draft"]) if attributes is not None and "draft" in attributes else None
 
     def begin_correction(self, name: str) -> None:
-        """Remember that the scores of a draft are being put right, one part after the other.
+        """Mark that the scores of a draft are being corrected, part by part.
 
-        Should a task write them again as they were, because a worker died that held what it had found of them, parts
-        that are right already would be lost.
+        A worker may die that held what a task reported, and the task then runs again. Without the mark it would write
+        uncorrected scores over parts that are corrected already.
         """
         attributes = _io.read_attributes(self.root, name) or {}
         _chunked.write_group(self.root, name, {**attributes, "correcting": True})
 
     def is_corrected(self, name: str) -> bool:
-        """Whether scores of a draft may be right already, and must not be written as they were."""
+        """Whether scores of a draft may be corrected already, so that they must not be written again."""
         return bool((_io.read_attributes(self.root, name) or {}).get("correcting"))
 
     def _pack(self, name: str, attributes: Mapping[str, Any]) -> Pack:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def example_ids(examples: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Ids of examples as an array of integers, or of text as objects; each once.
+    """Ids of examples as an array of unique integers, or of unique text as objects.
 
     Raises
     ------
     InvalidActivationsError
-        Where they are not ids, or fewer than two.
+        Where they are not valid ids, or fewer than two.
     MismatchedExamplesError
-        Where one occurs twice.
+        Where an id occurs twice.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def example_ids(examples: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
     ids = np.asarray(examples)
     if ids.ndim != 1 or ids.dtype.kind not in "iuUOT":
         raise InvalidActivationsError(
-            f"examples are ids, one integer or text each; got an array of shape {ids.shape} and type {ids.dtype}"
+            f"examples must be ids, an integer or text for each; got an array of shape {ids.shape} and type {ids.dtype}"
         )
     if ids.dtype.kind in "UOT":
         ids = np.array([str(value) for value in ids], dtype=object)
@@ -56,24 +56,25 @@ def example_coords(ids: npt.NDArray[Any], coords: Mapping[str, npt.ArrayLike] | 
     MismatchedExamplesError
         Where a coordinate is not as long as the ids.
     ValueError
-        Where one has the name of the ids or more than two axes, or two have unequal numbers of tokens.
+        Where a coordinate has the name of the ids or more than two axes, or two have unequal numbers of tokens.
     """
     if coords and EXAMPLE in coords:
-        raise ValueError("the coordinate 'example' holds the ids, given as examples=; call the other one otherwise")
-    found = {EXAMPLE: ids, **{name: np.asarray(value) for name, value in (coords or {}).items()}}
+        raise ValueError("the coordinate 'example' holds the ids, given as examples=; give the coordinate another name")
+    every = {EXAMPLE: ids, **{name: np.asarray(value) for name, value in (coords or {}).items()}}
     tokens: dict[str, int] = {}
-    for name, value in found.items():
+    for name, value in every.items():
         if value.shape[:1] != ids.shape:
             raise MismatchedExamplesError(f"coordinate {name!r} has shape {value.shape}; there are {len(ids)} examples")
         if value.ndim > 2 or 0 in value.shape:
             raise ValueError(
-                f"a coordinate has one value an example, or one an example and token; {name!r} has shape {value.shape}"
+                f"a coordinate has one value per example, or one per example and token; {name!r} has shape "
+                f"{value.shape}"
             )
         if value.ndim == 2:
             tokens[name] = value.shape[1]
     if len(set(tokens.values())) > 1:
-        raise ValueError(f"coordinates along tokens must have equally many; they have {tokens}")
-    return found
+        raise ValueError(f"coordinates along tokens must have equally many tokens; they have {tokens}")
+    return every
 
 
 def write_coords(root: zarr.Group, coords: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -34,7 +34,7 @@ class Representation:
     chunk_examples : int
         Examples in a chunk.
     step, depth : float or None
-        Order of the checkpoint in training, and of the layer in the network.
+        Position of the checkpoint in training, and of the layer in the network.
     digest : str
         Tells whether the stored values changed: see `chunk_digest`.
     """
@@ -50,12 +50,12 @@ class Representation:
 
     @property
     def label(self) -> str:
-        """How people read and select it: see `RepresentationName.label`."""
+        """Name for people: see `RepresentationName.label`."""
         return self.name.label
 
     @property
     def path(self) -> str:
-        """Where it lies below the root of its zoo."""
+        """Path below the root of its zoo."""
         return self.name.path
 
     @property
@@ -65,7 +65,7 @@ class Representation:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the store holds of it, as JSON values."""
+        """JSON values, as stored."""
         return {
             **self.name._asdict(),
             "step": self.step,
@@ -79,7 +79,7 @@ class Representation:
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> Self:
-        """Read what `attributes` gave."""
+        """Read back what `attributes` gave."""
         return cls(
             name=RepresentationName(attributes["model"], attributes["checkpoint"], attributes["layer"]),
             dims=tuple(attributes["dims"]),
@@ -119,7 +119,7 @@ class Index:
         return cls(complete, unfinished)
 
     def begin(self, name: RepresentationName) -> None:
-        """Count a representation as unfinished; one of that name no longer as complete."""
+        """Count a representation as unfinished, and no longer as complete."""
         self._remove(name)
         self.unfinished.add(name)
 
@@ -136,7 +136,7 @@ class Index:
             del self.ordered[bisect_left(self.ordered, _order(item), key=_order)]
 
     def describe_missing(self, name: RepresentationName) -> str:
-        """Sentence for a representation that is not there, with what there is in its place."""
+        """Sentence for a representation that is missing, with what there is instead."""
         for part, field_name in enumerate(("model", "checkpoint", "layer")):
             choices = sorted({other[part] for other in self.by_name if other[:part] == name[:part]})
             if name[part] not in choices:

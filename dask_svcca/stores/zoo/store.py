@@ -41,9 +41,9 @@ FORMAT_VERSION = 2
 class Zoo:
     """A store of activations; made by `create_zoo` or `open_zoo`.
 
-    It reads what there is once, when it is first asked, and adds what it writes itself; what others add meanwhile shows
-    after `refresh`. As a context manager it makes sure, at the end, that every representation begun with `append` was
-    finished.
+    Its index is read once, when it is first needed, and follows what is written through this object; what others write
+    shows after `refresh`. As a context manager it checks, at the end, that every representation begun with `append`
+    was finished.
     """
 
     def __init__(self, root: zarr.Group, *, writable: bool) -> None:
@@ -118,13 +118,13 @@ class Zoo:
         return list(self._read_index().ordered)
 
     def refresh(self) -> None:
-        """Forget the index; the next look reads what other writers have added."""
+        """Forget the index; it is read again when next needed, with what other writers have added."""
         self._index = None
 
     def __contains__(self, key: tuple[str, str, str]) -> bool:
         name = RepresentationName(*key)
         if self._index is None:
-            # One look, and not a walk through the whole store.
+            # One file is read, instead of a walk through the whole store.
             return bool((_io.read_attributes(self._root, name.path) or {}).get("complete"))
         return name in self._index.by_name
 
@@ -141,7 +141,7 @@ class Zoo:
         Raises
         ------
         RepresentationNotFoundError
-            Naming close matches.
+            The message says what there is instead.
         IncompleteRepresentationError
         """
         name = RepresentationName(*key)
@@ -206,14 +206,14 @@ class Zoo:
             ``(example, height, width, channel)``. Names of spatial axes: ``height``, ``width``, ``depth``; of
             sequences: ``token``. They are stored in the order examples, depth, height, width, neurons: channels-first
             arrays are welcome with ``dims=("example", "channel", "height", "width")``. Without dims, four axes that
-            look so are refused.
+            look channels-first are refused.
         attrs : mapping, optional
-            More to keep with the representation: JSON values.
+            Further attributes of the representation: JSON values.
         compression : {"lz4", "zstd", "none"}
             ``lz4`` reads twice as fast as ``zstd``, ``none`` twice as fast again.
         dtype : {"float16", "float32", "float64"}, optional
-            Store them so; as they come by default. ``float16`` takes half the disk of ``float32`` and rounds a value by
-            up to 1 part in 2,000; see `FLOAT16_ERROR` for what that does to similarities.
+            Type to store them in; by default the type they have. ``float16`` takes half the disk of ``float32`` and
+            rounds a value by up to 1 part in 2,000; see `FLOAT16_ERROR` for what that does to similarities.
         overwrite : bool
             Replace a representation of the same name.
 
@@ -221,16 +221,16 @@ class Zoo:
         ------
         RepresentationExistsError
         MismatchedExamplesError
-            Where there are more or fewer than the zoo's examples.
+            Where there are more or fewer examples than the zoo has.
         InvalidActivationsError
-            Not floating, of an unexpected shape, channels-first as it seems and without ``dims``, or too large for
-            ``dtype``.
+            Where they are not floating, have an unexpected shape, look channels-first without ``dims``, or are too
+            large for ``dtype``.
         """
         name = self._for_writing(model, checkpoint, layer)
         if isinstance(activations, xr.DataArray) and dims is None and EXAMPLE in activations.dims:
             dims = tuple(map(str, activations.dims))
         options = WriteOptions(step, depth, dims, attrs, compression, dtype)
-        # What an earlier attempt began is begun anew.
+        # A representation that `append` began is begun anew.
         self._writers.pop(name, None)
         writer = None
         for batch in batches(activations, name, dims, self.n_examples):
@@ -264,7 +264,7 @@ class Zoo:
             options = WriteOptions(step, depth, dims, attrs, compression, dtype)
             fed = self._feed(writer, name, batch, options, overwrite=overwrite)
         except InvalidActivationsError:
-            # Nothing was taken of this batch: the right one may follow.
+            # Nothing was taken of this batch: a valid one may follow.
             if writer is not None:
                 self._writers[name] = writer
             raise
@@ -291,7 +291,7 @@ class Zoo:
         *,
         overwrite: bool,
     ) -> Writer:
-        """Give a batch to the writer of a representation, which is made where there is none yet."""
+        """Give a batch to the writer of a representation, made here where there is none yet."""
         batch = prepare(values, name, options if writer is None else writer.options)
         if writer is None:
             self._begin(name, overwrite=overwrite)
@@ -314,9 +314,9 @@ class Zoo:
             self._index.begin(name)
 
     def _finish(self, writer: Writer) -> None:
-        found = writer.finish()
+        representation = writer.finish()
         if self._index is not None:
-            self._index.add(found)
+            self._index.add(representation)
 
     @cached_property
     def _coords(self) -> dict[str, npt.NDArray[Any]]:
@@ -344,8 +344,8 @@ def create_zoo(
         Ids, text or integers, unique. All representations of the zoo have these examples in this order.
     coords : mapping of str to (example,) or (example, token), optional
         Coordinates along the examples, for example ``label``; or along examples and tokens, for example a mask that
-        is true for tokens and false for padding. Layers with another number of tokens do without the latter, and
-        ``xr.open_datatree``, where one length holds for all, wants ``drop_variables="mask"``.
+        is true for tokens and false for padding. Layers with another number of tokens do without the latter;
+        ``xr.open_datatree``, which knows one length per dim, then needs ``drop_variables="mask"``.
     exist_ok : bool
         Open the zoo if it is there already and has the same examples.
 
@@ -384,13 +384,13 @@ def create_zoo(
         if zoo.examples_digest != digest:
             raise MismatchedExamplesError(
                 f"the zoo at {_io.describe(store)!r} has {zoo.n_examples} examples (digest "
-                f"{zoo.examples_digest[:8]}), these are {len(ids)} (digest {digest[:8]}): not the same ones. Use the "
-                f"same examples, or another zoo"
+                f"{zoo.examples_digest[:8]}), these are {len(ids)} (digest {digest[:8]}): they are not the same. Use "
+                f"the same examples, or another zoo"
             )
         return zoo
     root = _io.create_root(store, {})
     write_coords(root, values)
-    # Written last: a store without them is not yet a zoo.
+    # Written last: without these attributes a store is not yet a zoo.
     root.update_attributes(
         {
             "format": "dask-svcca-zoo",
@@ -416,14 +416,14 @@ def open_zoo(store: StoreLike, *, mode: Literal["r", "r+"] = "r") -> Zoo:
     Returns
     -------
     Zoo
-        Nothing is read but one small file.
+        Only one small file is read.
 
     Raises
     ------
     StoreFormatError
         Where there is no zoo, or one of another version.
     StoreAccessError
-        Where it cannot be told what is there.
+        Where the store cannot be accessed.
     """
     root = _io.open_root(store, mode=mode, kind="zoo", version=FORMAT_VERSION)
     return Zoo(root, writable=mode != "r")

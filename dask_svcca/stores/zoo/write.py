@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dask_svcca.stores._names import RepresentationName
 
 CHUNK_BYTES = 8 * 2**20
-"""Aimed-at size of an activation chunk, before compression."""
+"""Target size of a chunk of activations, before compression."""
 
 Stored: TypeAlias = Literal["float16", "float32", "float64"]
 
@@ -54,7 +54,7 @@ class WriteOptions:
         given: dict[str, object] = {"step": self.step, "depth": self.depth}
         for name, value in given.items():
             if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
-                raise ValueError(f"{name} is a finite number, or None where there is none; got {value!r}")
+                raise ValueError(f"{name} must be a finite number, or None for none; got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,9 @@ class Writer:
     root : zarr.Group
     name : RepresentationName
     first : Batch
-        What the others must be like. It is not written yet.
+        Its dims, type and shape of an example hold for the others. It is not written yet.
     examples : int
-        How many the zoo has.
+        Number of examples of the zoo.
     options : WriteOptions
 
     Attributes
@@ -147,7 +147,7 @@ class Writer:
         InvalidActivationsError
             Where an example has another shape or type than in the first batch.
         MismatchedExamplesError
-            Where there are more than the zoo has. Nothing of the batch is taken then.
+            Where there are more examples than the zoo has. Nothing of the batch is taken then.
         """
         values = batch.values
         examples, *shape = self._array.shape
@@ -175,10 +175,10 @@ class Writer:
         self._pending = [whole[end:].copy()] if end < gathered else []
 
     def finish(self) -> Representation:
-        """Mark the representation as complete, once it is."""
+        """Mark the representation as complete; an error if it is not."""
         if not self.complete:
             raise mismatch(self.name, self.count, self._array.shape[0])
-        found = Representation(
+        representation = Representation(
             name=self.name,
             dims=self._dims,
             shape=self._array.shape,
@@ -188,9 +188,9 @@ class Writer:
             depth=_plain(self.options.depth),
             digest=combined_digest(self._digests),
         )
-        attributes = {**(self.options.attrs or {}), **found.attributes, "complete": True}
+        attributes = {**(self.options.attrs or {}), **representation.attributes, "complete": True}
         _chunked.write_group(self._root, self.name.path, attributes)
-        return found
+        return representation
 
 
 def batches(
@@ -199,12 +199,12 @@ def batches(
     dims: Sequence[str] | None,
     examples: int,
 ) -> Iterator[npt.NDArray[Any]]:
-    """Activations as arrays that follow each other along the examples, none of them empty.
+    """Activations as consecutive arrays along the examples, without empty ones.
 
     Raises
     ------
     MismatchedExamplesError
-        Where an array is not of as many examples as there are; what an iterator has is not known before.
+        Where an array has more or fewer examples than the zoo; for an iterator, the caller has to check.
     """
     along = example_axis(dims)
     if isinstance(activations, Iterator):
@@ -234,19 +234,19 @@ def batches(
 def mismatch(name: RepresentationName, got: int, examples: int, *, more: bool = False) -> MismatchedExamplesError:
     """Error for activations of another number of examples than the zoo has."""
     return MismatchedExamplesError(
-        f"{name.label!r} has {'at least ' if more else ''}{got} examples, its zoo {examples}. All representations of a "
-        f"zoo have the same examples in the same order: capture it again with the zoo's examples, or keep it in a zoo "
-        f"of its own"
+        f"{name.label!r} has {'at least ' if more else ''}{got} examples, its zoo has {examples}. All representations "
+        f"of a zoo have the same examples in the same order: capture it again with the zoo's examples, or keep it in a "
+        f"zoo of its own"
     )
 
 
 def _plain(number: Any) -> Any:
-    """A number as JSON takes it: not NumPy's."""
+    """A number as JSON takes it: not a NumPy scalar."""
     return number.item() if isinstance(number, np.generic) else number
 
 
 def _rounded(values: npt.NDArray[Any], dtype: Stored, name: RepresentationName) -> npt.NDArray[Any]:
-    """Values in another precision, none of them lost to infinity."""
+    """Values in another precision; refused where one would become infinite."""
     if dtype not in get_args(Stored):
         raise ValueError(f"dtype is one of {', '.join(map(repr, get_args(Stored)))}; got {dtype!r}")
     if np.can_cast(values.dtype, dtype):

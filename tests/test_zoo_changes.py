@@ -1,0 +1,154 @@
+"""Representations that change, leave the zoo or come back: what is known stays, and nothing is made up."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from measured import images
+from oracles import correlations
+from zoos import N, assert_same, label, layers, make_zoo, write
+
+import dask_svcca
+from dask_svcca.plan.parameters import Parameters
+from dask_svcca.run.compare import run_comparison
+from dask_svcca.variables import REPRESENTATION_VARIABLES, PairStatus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dask_svcca import Zoo
+    from dask_svcca.run.outcome import Outcome
+
+MISSING, DONE, PARTIAL = PairStatus.MISSING, PairStatus.DONE, PairStatus.PARTIAL
+
+
+def run(zoo: Zoo, store: Any, **options: Any) -> Outcome:
+    return run_comparison(zoo, store, Parameters(**options))
+
+
+def take_away(tmp_path: Path, step: int) -> Zoo:
+    """The zoo without a representation, which is laid aside."""
+    shutil.move(tmp_path / "zoo.zarr" / "net" / f"step{step:03}", tmp_path / f"aside{step:03}")
+    return dask_svcca.open_zoo(tmp_path / "zoo.zarr", mode="r+")
+
+
+def bring_back(tmp_path: Path, step: int) -> Zoo:
+    shutil.move(tmp_path / f"aside{step:03}", tmp_path / "zoo.zarr" / "net" / f"step{step:03}")
+    return dask_svcca.open_zoo(tmp_path / "zoo.zarr", mode="r+")
+
+
+def test_compare__of_a_representation_that_left_all_stays_as_it_was(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", [*layers(3), np.ones((N, 4), "float32")], depth=2)
+    run(zoo, tmp_path / "c")
+    before = dask_svcca.open_comparison(tmp_path / "c").load()
+    take_away(tmp_path, 3)
+    zoo = take_away(tmp_path, 1)
+    outcome = run(zoo, tmp_path / "c")
+    assert (outcome.plan.tasks, outcome.plan.subspaces, outcome.problems) == (0, 0, {})
+    assert outcome.plan.pairs == 3
+    assert_same(dask_svcca.open_comparison(tmp_path / "c").load(), before)
+    write(zoo, layers(5)[4:], start=4)
+    run(zoo, tmp_path / "c")
+    after = dask_svcca.open_comparison(tmp_path / "c").load()
+    for variable in REPRESENTATION_VARIABLES:
+        np.testing.assert_array_equal(after[f"{variable.name}_a"][:4], before[f"{variable.name}_a"])
+    expected = np.where(np.isin(np.arange(4), (1, 3)), MISSING, DONE)
+    np.testing.assert_array_equal(after.pair_status[4, :4], expected)
+
+
+def test_compare__of_a_representation_that_left_no_measure_is_added(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(10))
+    before = dask_svcca.compare(zoo, tmp_path / "c").load()
+    zoo = take_away(tmp_path, 4)
+    outcome = run(zoo, tmp_path / "c", measures=("cka",))
+    assert outcome.computed == 9 * 10 // 2
+    found = dask_svcca.open_comparison(tmp_path / "c").load()
+    gone = np.zeros((10, 10), dtype=bool)
+    gone[4] = gone[:, 4] = True
+    np.testing.assert_array_equal(found.svcca, before.svcca)
+    np.testing.assert_array_equal(found.cka.isnull(), gone)
+    np.testing.assert_array_equal(found.pair_status, np.where(gone, PARTIAL, DONE))
+
+    # Come back as it was, it lacks the new measure alone, and its subspace is there.
+    outcome = run(bring_back(tmp_path, 4), tmp_path / "c")
+    assert (outcome.plan.subspaces, outcome.computed, outcome.bytes_read) == (0, 10, 0)
+    found = dask_svcca.open_comparison(tmp_path / "c").load()
+    np.testing.assert_array_equal(found.svcca, before.svcca)
+    assert (found.pair_status == DONE).all()
+    assert found.cka.notnull().all()
+
+
+def test_compare__of_a_representation_that_comes_back_changed_nothing_old_is_left(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(10))
+    dask_svcca.compare(zoo, tmp_path / "c", measures=("svcca", "cka"))
+    zoo = take_away(tmp_path, 4)
+    run(zoo, tmp_path / "c", measures=("procrustes",))
+    write(zoo, layers(1, seed=9), start=4)
+    run(zoo, tmp_path / "c")
+    found = dask_svcca.open_comparison(tmp_path / "c").load()
+    measures = ("svcca", "cka", "procrustes")
+    fresh = dask_svcca.compare(zoo, tmp_path / "fresh", measures=measures)
+    for name in measures:
+        np.testing.assert_allclose(found[name], fresh[name], rtol=0, atol=1e-12)
+    assert (found.pair_status == DONE).all()
+    assert found.digest_a[4] == fresh.digest_a[4]
+    assert found.rank_b[4] == fresh.rank_b[4]
+
+
+def test_compare__correlations_of_the_widest_stay_when_they_have_left(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(N, p)) for p in (3, 11, 12, 4)]
+    zoo = make_zoo(tmp_path / "zoo.zarr", arrays)
+    options: dict[str, Any] = {"keep": ("correlations",), "variance": None}
+    run(zoo, tmp_path / "c", **options)
+    before = dask_svcca.open_comparison(tmp_path / "c").load()
+    take_away(tmp_path, 1)
+    zoo = take_away(tmp_path, 2)
+    run(zoo, tmp_path / "c", **options)
+    assert_same(dask_svcca.open_comparison(tmp_path / "c").load(), before)
+    # Narrower ones are still added.
+    new = rng.normal(size=(N, 5))
+    write(zoo, [new], start=4)
+    run(zoo, tmp_path / "c", **options)
+    after = dask_svcca.open_comparison(tmp_path / "c").load()
+    np.testing.assert_array_equal(after.correlations[:4, :4], before.correlations)
+    found = after.correlations[4, 3]
+    np.testing.assert_allclose(found.dropna("component"), correlations(new, arrays[3]), rtol=0, atol=1e-6)
+    assert (after.pair_status[4] == np.where(np.isin(np.arange(5), (1, 2)), MISSING, DONE)).all()
+
+
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+def test_compare__frequencies_stay_when_all_images_have_left(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", images((4, 4, 2), (4, 4, 3), examples=N))
+    options: dict[str, Any] = {"keep": ("frequencies",)}
+    run(zoo, tmp_path / "c", **options)
+    before = dask_svcca.open_comparison(tmp_path / "c").load()
+    write(zoo, layers(1), start=2)
+    take_away(tmp_path, 0)
+    zoo = take_away(tmp_path, 1)
+    run(zoo, tmp_path / "c")
+    after = dask_svcca.open_comparison(tmp_path / "c").load()
+    np.testing.assert_array_equal(after.svcca_by_frequency[:2, :2], before.svcca_by_frequency)
+    assert after.pair_status[2, 2] == DONE
+
+
+def test_compare__of_a_replaced_representation_no_measure_keeps_its_old_value(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(10))
+    before = dask_svcca.compare(zoo, tmp_path / "c", measures=("svcca", "cka"), keep="correlations").load()
+    zoo.write("net", "step004", "fc", layers(1, seed=9)[0], step=4, overwrite=True)
+    # At once with a measure that is new: pairs of the others lack it alone.
+    outcome = run(zoo, tmp_path / "c", measures=("procrustes",))
+    assert [member.label for pack in outcome.plan.packs for member in pack.members] == [label(4)]
+    found = dask_svcca.open_comparison(tmp_path / "c").load()
+    others = np.arange(10) != 4
+    for name in ("svcca", "cka"):
+        np.testing.assert_array_equal(found[name][others, others], before[name][others, others])
+    fresh = dask_svcca.compare(
+        zoo, tmp_path / "fresh", measures=("svcca", "cka", "procrustes"), keep="correlations"
+    ).load()
+    for name in ("svcca", "cka", "procrustes"):
+        np.testing.assert_allclose(found[name], fresh[name], rtol=0, atol=1e-12)
+    assert (found.pair_status == DONE).all()
