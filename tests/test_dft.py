@@ -20,52 +20,27 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from dask_svcca.engine import compare as compare_module
-from dask_svcca.kernels.readings import chosen_positions
-from oracles import svcca
+from convolved import compare_stored, rank, related, value
 from threadpoolctl import threadpool_limits
 from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca.cluster import connect
+from dask_svcca.plan import comparison as plan_module
+from dask_svcca.readings import Fourier
+from dask_svcca.stores.comparison import ComparisonStore, store_of
+from dask_svcca.stores.subspaces import SubspaceStore, subspace_key
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     Compared = Callable[..., xr.Dataset]
-
-AXES = {2: ("neuron",), 3: ("width", "channel"), 4: ("height", "width", "channel")}
-AXES[5] = ("depth", *AXES[4])
 
 
 def grid_of(layer: np.ndarray) -> tuple[int, ...]:
     return layer.shape[1:-1]
-
-
-def related(*grids: tuple[int, ...], examples: int = 15, channels: Sequence[int] = (3, 2), seed: int = 0) -> Any:
-    """Layers that see the same random images, on grids that divide the first: strided 1 x 1 convolutions and noise."""
-    rng = np.random.default_rng(seed)
-    images = rng.normal(size=(examples, *grids[0], 3))
-    layers = []
-    for grid, width in zip(grids, channels, strict=False):
-        strides = [slice(None, None, fine // coarse) for fine, coarse in zip(grids[0], grid, strict=True)]
-        seen = images[(slice(None), *strides)]
-        layers.append(seen @ rng.normal(size=(3, width)) + 0.5 * rng.normal(size=(*seen.shape[:-1], width)) + 1)
-    return layers
-
-
-def compare_stored(
-    zoo_store: Any, store: Any, layers: Mapping[str, np.ndarray], coords: Any = None, **options: Any
-) -> xr.Dataset:
-    """Compare layers, as those of one checkpoint."""
-    examples = range(len(next(iter(layers.values()))))
-    with dask_svcca.create_zoo(zoo_store, examples=examples, coords=coords) as zoo:
-        for name, layer in layers.items():
-            dims = ("example", *AXES[layer.ndim])
-            zoo.write("m", "1", name, layer, dims=None if name.startswith("tokens") else dims)
-    return dask_svcca.compare(zoo, store, **options).load()
 
 
 @pytest.fixture
@@ -82,14 +57,6 @@ def one_thread() -> Iterator[None]:
     """Hundreds of small problems are faster so."""
     with dask.config.set(scheduler="synchronous"), threadpool_limits(1):
         yield
-
-
-def value(result: xr.Dataset, a: str, b: str, name: str = "svcca") -> float:
-    return float(result[name].sel(representation_a=f"m/1/{a}", representation_b=f"m/1/{b}"))
-
-
-def rank(result: xr.Dataset, layer: str) -> int:
-    return int(result.rank_a.sel(representation_a=f"m/1/{layer}"))
 
 
 # Plain CCA of all translations.
@@ -223,9 +190,17 @@ def test_fold__each_pair_meets_on_its_own_grid(compared: Compared) -> None:
 # The union over frequencies, from what is stored.
 
 
-def stored_correlations(store: Path, place_a: str, place_b: str) -> np.ndarray:
+def stored_directions(store: Path, key: str, variance: float | None) -> xr.Dataset:
+    """What xarray finds of one subspace, its leading directions only."""
+    record = SubspaceStore.open_inside(ComparisonStore.open(store).root).read_index().records[key]
+    pack = xr.open_zarr(store, group=f"subspaces/{record.pack}", consolidated=False).load()
+    own = pack.isel(direction=pack.member == record.position)
+    squares = np.sort(np.repeat(own.spectrum, own.multiplicity))[::-1]
+    return own.isel(direction=own.spectrum >= squares[leading(squares, variance) - 1] * (1 - 1e-9))
+
+
+def stored_correlations(a: xr.Dataset, b: xr.Dataset) -> np.ndarray:
     """Correlations at each frequency as often as it counts, descending; zeros where only one layer keeps something."""
-    a, b = (xr.open_zarr(store, group=place, consolidated=False).load() for place in (place_a, place_b))
     found: list[float] = []
     for frequency in np.unique(a.frequency, axis=0):
         at_a, at_b = ((side.frequency == frequency).all("axis").to_numpy() for side in (a, b))
@@ -238,23 +213,22 @@ def stored_correlations(store: Path, place_a: str, place_b: str) -> np.ndarray:
 
 @pytest.mark.parametrize("variance", [0.6, None])
 @pytest.mark.parametrize(
-    ("grid_x", "grid_y", "place"),
-    [
-        ((4, 4), (4, 4), "subspaces/m/1/x"),
-        ((5, 3), (5, 3), "subspaces/m/1/x"),
-        ((6,), (6,), "subspaces/m/1/x"),
-        ((4, 6), (2, 3), "subspaces-2x3/m/1/x"),
-        ((4, 2, 2), (2, 2, 2), "subspaces-2x2x2/m/1/x"),
-    ],
+    ("grid_x", "grid_y"),
+    [((4, 4), (4, 4)), ((5, 3), (5, 3)), ((6,), (6,)), ((4, 6), (2, 3)), ((4, 2, 2), (2, 2, 2))],
 )
 def test_dft__union_over_frequencies_is_that_of_plain_cca(
-    tmp_path: Path, grid_x: tuple[int, ...], grid_y: tuple[int, ...], place: str, variance: float | None
+    tmp_path: Path, grid_x: tuple[int, ...], grid_y: tuple[int, ...], variance: float | None
 ) -> None:
     x, y = related(grid_x, grid_y, examples=40)
     store = tmp_path / "comparison.zarr"
     options: Any = {"variance": variance, "precision": "float64", "match": "fold"}
     result = compare_stored(MemoryStore(), store, {"x": x, "y": y}, **options)
-    found = stored_correlations(store, place, "subspaces/m/1/y")
+    sides = []
+    for name, grid in (("x", grid_x), ("y", grid_y)):
+        digest, _ = str(result.subspace_a.sel(representation_a=f"m/1/{name}").item()).split(" ", maxsplit=1)
+        key = subspace_key(digest, Fourier.of(grid).folded(grid_y).identity)
+        sides.append(stored_directions(store, key, variance))
+    found = stored_correlations(*sides)
     expected = plain_cca(augmented(x, grid_y), augmented(y), variance)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
     assert abs(found.mean() - value(result, "x", "y")) < 1e-10
@@ -375,11 +349,13 @@ def test_dft__chunks_do_not_matter(compared: Compared, match: Any) -> None:
     whole = compared(layers, variance=0.9, precision="float64", match=match)
     with (
         patch.object(zoo_module, "CHUNK_BYTES", 100 * x[0].nbytes),
-        patch.object(compare_module, "choose_rows", lambda *_: 256),
+        patch.object(plan_module, "choose_chunk_samples", lambda *_: 256),
     ):
         options: Any = {"variance": 0.9, "precision": "float64", "match": match}
         for pieces in compared(layers, **options), compare_stored(MemoryStore(), MemoryStore(), layers, **options):
-            assert pieces.attrs["rows"] == 256
+            index = SubspaceStore.open_inside(ComparisonStore.open(store_of(pieces)).root).read_index()
+            # Even ones.
+            assert {pack.chunk_samples for pack in index.packs.values()} == {234}
             np.testing.assert_allclose(pieces.svcca, whole.svcca, rtol=0, atol=1e-12)
             np.testing.assert_array_equal(pieces.rank_a, whole.rank_a)
 
@@ -398,173 +374,6 @@ def test_dft__incompatible_grids_do_not_stop_the_others(compared: Compared, matc
         status = value(result, a, b, "pair_status")
         assert status == (PairStatus.DONE if fits else PairStatus.INCOMPATIBLE_GRIDS)
         assert np.isnan(value(result, a, b)) == (not fits)
-
-
-def test_positions__have_no_samples_in_common_with_other_layers(compared: Compared) -> None:
-    conv, coarse = related((4, 4), (2, 2))
-    layers = {"conv": conv, "coarse": coarse, "other": -conv, "dense": conv[:, 0, 0]}
-    result = compared(layers, conv="positions")
-    for a, b in product(layers, layers):
-        fits = a == b or {a, b} == {"conv", "other"}
-        assert value(result, a, b, "pair_status") == (PairStatus.DONE if fits else PairStatus.INCOMPATIBLE_SAMPLES)
-        assert np.isnan(value(result, a, b)) == (not fits)
-
-
-# Other readings, by name.
-
-
-def check(
-    result: xr.Dataset, a: np.ndarray, b: np.ndarray, variance: float, names: tuple[str, str] = ("x", "y")
-) -> None:
-    assert abs(value(result, *names) - svcca(a, b, variance)) < 1e-9
-
-
-@pytest.mark.parametrize(
-    ("positions", "chosen"),
-    [
-        ("all", list(range(16))),
-        ("regular 4", [0, 5, 10, 15]),
-        ("random 5", list(chosen_positions("random 5", (4, 4)))),
-    ],
-)
-def test_positions__are_samples(compared: Compared, positions: str, chosen: list[int]) -> None:
-    x, y = related((4, 4), (4, 4), examples=50)
-    result = compared({"x": x, "y": y}, conv="positions", positions=positions, variance=0.9, precision="float64")
-    assert set(result.samples_a.to_numpy()) == {50 * len(chosen)}
-    check(result, *(layer.reshape(50, 16, -1)[:, chosen].reshape(-1, layer.shape[-1]) for layer in (x, y)), 0.9)
-
-
-def test_positions__resampled_to_one_size(compared: Compared) -> None:
-    x, y = related((8, 6), (4, 6), examples=50)
-    result = compared({"x": x, "y": y}, conv="positions", spatial_size=(4, 3), variance=0.9, precision="float64")
-    pooled = x.reshape(50, 4, 2, 3, 2, -1).mean(axis=(2, 4)), y.reshape(50, 4, 3, 2, -1).mean(axis=3)
-    check(result, *(layer.reshape(50 * 12, -1) for layer in pooled), 0.9)
-
-
-def test_mean__is_over_positions(compared: Compared) -> None:
-    x, y = related((8, 8), (2, 2), examples=50)
-    layers = {"x": x, "y": y, "dense": x[:, 0, 0]}
-    result = compared(layers, conv="mean", variance=0.9, precision="float64")
-    check(result, x.mean(axis=(1, 2)), y.mean(axis=(1, 2)), 0.9)
-    check(result, x.mean(axis=(1, 2)), x[:, 0, 0], 0.9, ("x", "dense"))
-
-
-@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
-@pytest.mark.parametrize("examples", [200, 30])
-def test_flatten__is_plain_cca_by_either_route(compared: Compared, examples: int) -> None:
-    # 48 neurons: with fewer examples, by way of the inner products of the examples.
-    x, y = related((4, 4), (2, 2), examples=examples)
-    result = compared({"x": x, "y": y}, conv="flatten", variance=0.9, precision="float64")
-    assert rank(result, "x") < min(48, examples - 1)
-    check(result, x.reshape(examples, -1), y.reshape(examples, -1), 0.9)
-
-
-# Sequences.
-
-TOKENS = 6
-
-
-@pytest.fixture(scope="module")
-def sequences() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two layers and the mask of their padding, which is large and meaningless."""
-    rng = np.random.default_rng(4)
-    mask = np.arange(TOKENS) < rng.integers(1, TOKENS + 1, size=(60, 1))
-    # Some are padded in front.
-    mask[::3] = mask[::3, ::-1]
-    x = rng.normal(size=(60, TOKENS, 4))
-    y = x @ rng.normal(size=(4, 3)) + rng.normal(size=(60, TOKENS, 3))
-    for layer in (x, y):
-        layer[~mask] = 100 * rng.normal(size=layer[~mask].shape)
-    return x, y, mask
-
-
-def tokens_that_count(sequence: str, layer: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    rows = [layer[i, mask[i]] for i in range(len(layer))]
-    match sequence:
-        case "mean":
-            return np.array([row.mean(axis=0) for row in rows])
-        case "last":
-            return np.array([row[-1] for row in rows])
-    return np.concatenate(rows)
-
-
-@pytest.mark.parametrize("sequence", ["mean", "last", "positions"])
-@pytest.mark.parametrize("masked", [False, True])
-def test_sequences__are_read_as_asked(compared: Compared, sequences: Any, sequence: Any, masked: bool) -> None:
-    x, y, mask = sequences
-    options = {"mask": "real"} if masked else {}
-    layers = {"tokens x": x, "tokens y": y}
-    result = compared(layers, coords={"real": mask}, sequence=sequence, variance=0.9, precision="float64", **options)
-    mask = mask if masked else np.ones_like(mask)
-    expected = [tokens_that_count(sequence, layer, mask) for layer in (x, y)]
-    assert set(result.samples_a.to_numpy()) == {len(expected[0])}
-    check(result, *expected, 0.9, ("tokens x", "tokens y"))
-
-
-def test_sequences__a_mask_may_leave_whole_chunks_without_samples(compared: Compared, sequences: Any) -> None:
-    x, y, mask = sequences
-    # The first position is padding in the first half of the examples.
-    mask = np.ones_like(mask)
-    mask[:30, 0] = False
-    options: Any = {"sequence": "positions", "positions": "regular 1", "mask": "real", "precision": "float64"}
-    with patch.object(zoo_module, "CHUNK_BYTES", 10 * x[0].nbytes):
-        result = compared({"tokens x": x, "tokens y": y}, coords={"real": mask}, variance=0.9, **options)
-    check(result, x[30:, 0], y[30:, 0], 0.9, ("tokens x", "tokens y"))
-
-
-def test_sequences__a_mask_is_of_tokens_only(compared: Compared, sequences: Any) -> None:
-    x, _, mask = sequences
-    layers = {"tokens": x, "conv": x[:, :, :3], "dense": x[:, 0]}
-    options: Any = {"sequence": "positions", "conv": "positions", "variance": 0.9}
-    result = compared(layers, coords={"real": mask}, mask="real", **options)
-    # As many positions, and not the same ones.
-    assert value(result, "tokens", "conv", "pair_status") == PairStatus.INCOMPATIBLE_SAMPLES
-    samples = result.samples_a.to_series()
-    assert samples.to_dict() == {"m/1/tokens": mask.sum(), "m/1/conv": mask.size, "m/1/dense": 60}
-    without = compared(layers, **options)
-    assert value(without, "tokens", "conv", "pair_status") == PairStatus.DONE
-
-
-@pytest.mark.parametrize("sequence", ["mean", "positions"])
-def test_sequences__a_mask_that_does_not_fit_is_recorded(compared: Compared, sequences: Any, sequence: Any) -> None:
-    x, _, mask = sequences
-    layers = {"tokens": x, "tokens longer": np.concatenate([x, x], axis=1), "dense": x[:, 0]}
-    result = compared(layers, coords={"real": mask}, mask="real", sequence=sequence)
-    assert result.problem_a.to_series().to_dict() == {
-        "m/1/tokens": "",
-        "m/1/tokens longer": "'m/1/tokens longer' has 12 tokens, the mask 'real' has 6",
-        "m/1/dense": "",
-    }
-    assert value(result, "tokens", "tokens longer", "pair_status") == PairStatus.FAILED
-    assert value(result, "tokens", "tokens", "pair_status") == PairStatus.DONE
-
-
-@pytest.mark.parametrize(
-    ("hidden", "options", "problem"),
-    [
-        ((7, slice(None)), {}, "the mask 'real' leaves no token of example 7"),
-        (
-            (slice(None), 0),
-            {"sequence": "positions", "positions": "regular 1"},
-            "the mask 'real' leaves no token among regular 1 positions",
-        ),
-    ],
-)
-def test_sequences__a_mask_that_leaves_nothing_is_recorded(
-    compared: Compared, sequences: Any, hidden: Any, options: Any, problem: str
-) -> None:
-    x, _, mask = sequences
-    mask = np.ones_like(mask)
-    mask[hidden] = False
-    result = compared({"tokens": x, "dense": x[:, 0]}, coords={"real": mask}, mask="real", **options)
-    assert list(result.problem_a.sel(representation_a=["m/1/tokens", "m/1/dense"])) == [problem, ""]
-
-
-@pytest.mark.parametrize("name", ["mask", "label"])
-def test_compare__refuses_what_is_no_mask(compared: Compared, sequences: Any, name: str) -> None:
-    x, _, mask = sequences
-    with pytest.raises(ValueError, match=rf"mask='{name}' is no coordinate of the zoo .* it has 'real'. Give it"):
-        compared({"tokens": x}, coords={"real": mask, "label": np.arange(60)}, mask=name)
 
 
 # A layer that is larger than the worker it goes through.

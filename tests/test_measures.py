@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import dask
 import measure_oracles as oracle
 import numpy as np
 import pytest
-from comparisons import graph_of, peak_memory
-from dask_svcca.engine import tile as tile_module
+from comparisons import graph_of, peak_memory, tasks_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import compared, images, make_zoo, related
 from oracles import OTHER, RAMP
-from zarr.storage import MemoryStore
+from zoos import with_memory
 
-import dask_svcca
 from dask_svcca.kernels.pairs import PairStack, Side
 from dask_svcca.measures import (
     Measure,
@@ -26,8 +23,8 @@ from dask_svcca.measures import (
     find_measures,
     with_companions,
 )
-from dask_svcca.plan.parameters import Parameters
-from dask_svcca.stores.subspaces import read_record
+from dask_svcca.plan import tiles as tiles_module
+from dask_svcca.tasks import panel as panel_module
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -365,23 +362,28 @@ def test_measures__the_published_example() -> None:
     assert float(found.svcca[0, 1]) == pytest.approx(0.8125, abs=5e-5)
 
 
-# What only svcca needs.
+# What measures need.
 
 
-def test_compare__svcca_alone_does_not_pay_for_full_rank() -> None:
-    layers = related(100, 20, 15, noise=0.05)
-    images_too = images((4, 4, 3), examples=100)
-    for measures, full in (("svcca", False), (("svcca", "cka"), True)):
-        store = MemoryStore()
-        with dask.config.set(scheduler="synchronous"):
-            found = dask_svcca.compare(make_zoo([*layers, *images_too]), store, measures=measures, variance=0.8)
-        for index, neurons in enumerate((20, 15, 48)):
-            record = read_record(
-                dask_svcca.stores.comparison.ComparisonStore.open(store).root, f"subspaces/net/1/{index:02}"
-            )
-            assert record is not None
-            assert record.kept_rank == int(found.rank_a[index]) < neurons
-            assert record.rank == (neurons if full else record.kept_rank)
+@pytest.mark.parametrize(("measures", "all_directions"), [("svcca", False), (("svcca", "cka"), True)])
+def test_compare__svcca_alone_does_not_pay_for_full_rank(
+    monkeypatch: pytest.MonkeyPatch, measures: Any, all_directions: bool
+) -> None:
+    panels, make = [], panel_module.Panel
+
+    def watched(context: Any, members: Any) -> Any:
+        panels.append(make(context, members))
+        return panels[-1]
+
+    monkeypatch.setattr(panel_module, "Panel", watched)
+    layers = [*related(100, 20, 15, noise=0.05), *images((4, 4, 3), examples=100)]
+    found = compared(*layers, measures=measures, variance=0.8)
+    directions = {tuple(panel.members): panel.directions for panel in panels}
+    ranks = found.rank_a.to_numpy()
+    assert (ranks < [20, 15, 48]).all()
+    # Three channels at each of ten frequencies, of which six count twice.
+    assert directions[0, 1] == (35 if all_directions else ranks[:2].sum())
+    assert directions[2,] == 30 if all_directions else ranks[2] / 2 <= directions[2,] < 30
 
 
 @pytest.mark.parametrize(
@@ -392,31 +394,33 @@ def test_compare__svcca_alone_does_not_pay_for_full_rank() -> None:
 def test_compute_tile__stays_within_its_memory_whatever_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], measures: str
 ) -> None:
-    monkeypatch.setattr(tile_module, "STACK_BYTES", 2**17)
+    monkeypatch.setattr(tiles_module, "STACK_BYTES", 2**17)
+    with_memory(monkeypatch, memory := 4 * 2**20)
     rng = np.random.default_rng(12)
     zoo = make_zoo([rng.normal(size=shape).astype("float32") for _ in range(9)], tmp_path / "zoo.zarr")
-    memory = 2**21
     names = tuple(measure.name for measure in find_measures(measures))
     graph = graph_of(zoo, tmp_path / "c.zarr", variance=None, measures=names)
-    for key, (function, job, value, *_) in ((key, task) for key, task in graph.items() if not key.startswith("group")):
-        if key.startswith("subspace"):
-            function(job, value)
-        else:
-            report, peak = peak_memory((function, replace(job, memory=memory), value))
-            assert report.missing == 0
-            assert peak < memory
+    for function, task in tasks_of(graph, "subspaces"):
+        function(task)
+    for task in tasks_of(graph, "tile"):
+        assert task[1].memory.peak <= memory
+        report, peak = peak_memory(task)
+        assert report.computed in {36, 8, 1}
+        assert peak < task[1].memory.peak
 
 
-def test_compute_subspace__counts_the_memory_of_loadings(tmp_path: Path) -> None:
+def test_make_pack__counts_the_memory_of_loadings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_memory(monkeypatch, 2**31)
     zoo = make_zoo([np.random.default_rng(13).normal(size=(100, 4000)).astype("float32")], tmp_path / "zoo.zarr")
-    plans, peaks = [], []
+    predicted, peaks = [], []
     for measures in (("cka",), ("pwcca",)):
-        parameters = Parameters(measures=measures)
-        plans.append(plan_comparison(zoo, tmp_path / measures[0], parameters, memory=2**31))
-        graph = graph_of(zoo, tmp_path / measures[0], measures=measures)
-        (task,) = [task for key, task in graph.items() if key.startswith("subspace")]
-        report, peak = peak_memory((task[0], replace(task[1], memory=0), task[2]))
+        ((function, pack),) = tasks_of(graph_of(zoo, tmp_path / measures[0], measures=measures), "subspaces")
+        (member,) = pack.members
+        # With no memory to spare it keeps nothing between its passes.
+        least = replace(pack, members=(replace(member, memory=replace(member.memory, held=0)),))
+        (report,), peak = peak_memory((function, least))
         assert report.problem == ""
+        predicted.append(pack.memory)
         peaks.append(peak)
-    assert plans[1].subspace_bytes > peaks[1] > peaks[0]
-    assert plans[0].subspace_bytes > peaks[0]
+    assert predicted[1] > peaks[1] > peaks[0]
+    assert predicted[0] > peaks[0]

@@ -273,7 +273,7 @@ class _KindPair:
         sides = (self.a,) if whole else (self.a, self.b)
         operands = sum(min(side.operand, limits.operand) for side in sides)
         couplings = min(self._couplings(self.a, self.b), limits.couplings)
-        loadings: float = sum(min(side.loadings, limits.loadings) for side in sides)
+        loadings = float(sum(min(side.loadings, limits.loadings) for side in sides))
         if self.conjugates:
             loadings += min(self.a.loadings, limits.loadings) / self.a.widest.blocks
         solving = solving_bytes(options.measures, limits.stack, self.pair)
