@@ -237,7 +237,7 @@ def test_make_plan__frequencies_have_the_room_that_they_had() -> None:
     message = "'comparison' keeps frequencies of grids up to 4 x 4, and the zoo now has a grid of 8 x 8"
     with pytest.raises(ParametersChangedError, match=message):
         plan_of([small, large], state=state)
-    with pytest.raises(InvalidActivationsError, match=r"keep='frequencies' .* the zoo has none yet"):
+    with pytest.raises(InvalidActivationsError, match=r"keep='frequencies' .* the zoo has no such layer yet"):
         plan_of(representations(), keep=("frequencies",))
 
 

@@ -90,8 +90,8 @@ class Stores:
         # Stores in memory are equal where their contents are: only identity says that two are the same.
         if store is place or (isinstance(place, str) and place == _io.absolute(store)):
             raise StoreFormatError(
-                f"the comparison and its subspaces cannot both be at {_io.describe(place)!r}. Give each its own place, "
-                f"or leave subspaces= out to have them inside the comparison"
+                f"the comparison and its subspaces cannot both be at {_io.describe(place)!r}. Give each its own "
+                f"place, or leave subspaces= out to have them inside the comparison"
             )
         comparison = ComparisonStore.open(store, mode=mode) if _exists(store) else None
         state = None if comparison is None else comparison.read_state()
