@@ -218,7 +218,7 @@ def _by_neurons(context: Context, task: SubspaceTask, samples: Samples, begin: B
     chunks = score_chunks(context, samples, mean, basis, writer.chunk_samples)
     grams = write_scores(context, writer, 0, chunks, basis)
     with context.timed("project"):
-        wrong = corrections(grams)
+        factors = corrections(grams)
     del grams
     for chunk in range(-(-count // writer.chunk_samples) if factors else 0):
         with context.timed("read"):
