@@ -1,6 +1,6 @@
 """Random plans whose tasks are run one by one and measured, in a process of their own; see `test_memory`.
 
-Run as a program it takes the seeds of plans as arguments and prints what was measured as JSON.
+Run as a program it takes a scale of sizes and the seeds of plans, or their names, and prints what was measured as JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ import numpy as np
 
 import dask_svcca
 from dask_svcca.errors import MemoryLimitError
+from dask_svcca.kernels.moments import Moments
+from dask_svcca.kernels.subspace import Eigenbasis
+from dask_svcca.plan import subspaces as subspaces_module
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import make_parameters
@@ -27,6 +30,7 @@ from dask_svcca.plan.subspaces import Budget
 from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.stores.zoo import write
+from dask_svcca.tasks.parts import Found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +60,8 @@ class Case:
     mask: bool = False
     workers: int = 1
     share: float = 1.0
+    batches: int = subspaces_module.BATCHES_PER_WORKER
+    split_bytes: int = subspaces_module.SPLIT_BYTES
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -68,7 +74,7 @@ class Case:
 class Measured:
     """What one task took, in bytes."""
 
-    seed: int
+    seed: int | str
     kind: str
     promised: int
     traced: int
@@ -91,70 +97,131 @@ MEASURES = (
 )
 
 
+NAMED = {
+    # Those that were accepted at 34 MiB a task and took 51, and at 69 and took 154.
+    "two wide layers": Case([(1800, 1500)] * 2, share=0.0, options={"measures": "svcca", "variance": None}),
+    "two wide layers, all measures": Case([(1800, 1500)] * 2, share=0.0, options={"measures": "all", "variance": None}),
+    # Those whose promise was up to nine times what they took.
+    **{
+        f"convolutional layers, {match}, {share:g}": Case(
+            [(600, 8, 8, 128), (600, 4, 4, 128), (600, 8, 8, 128)],
+            share=share,
+            options={"measures": ["svcca", "cka"], "variance": None, "match": match},
+        )
+        for match in ("crop", "fold")
+        for share in (0.0, 1.0)
+    },
+}
+"""Plans whose promise was broken, or too large, before it was measured."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a plan compares, and by which options of reading."""
+
+    shapes: list[tuple[int, ...]]
+    options: dict[str, Any] = field(default_factory=dict)
+    dims: tuple[str, ...] | None = None
+
+
 def random_case(seed: int, scale: float = 1.0) -> Case:
     """A plan of a seed; sizes grow with the scale."""
     rng = np.random.default_rng(seed)
-
-    def between(low: float, high: float) -> int:
-        return int(np.exp(rng.uniform(np.log(low), np.log(max(low, high)))))
-
     options: dict[str, Any] = {
         "measures": MEASURES[rng.integers(len(MEASURES))],
         "variance": None if rng.random() < 0.8 else float(rng.choice([0.5, 0.9, 0.99])),
         "precision": str(rng.choice(["float32", "float64"], p=[0.7, 0.3])),
     }
-    keep = rng.random() < 0.2
-    count = between(2, 14)
-    kind = rng.choice(["dense", "wide", "dft", "conv", "sequence"], p=[0.4, 0.15, 0.2, 0.1, 0.15])
-    dims, mask = None, False
-    if kind == "dense":
-        examples = between(500, 4000 * scale)
-        # The work grows with the square of all directions together.
-        most = min(900, 1600 // count) * scale
-        shapes = [(examples, between(most / 10, most)) for _ in range(count)]
-        if rng.random() < 0.5:
-            shapes = shapes[:1] * count
-    elif kind == "wide":
-        count = min(count, 6)
-        examples = between(100, 1200 // count * scale)
-        shapes = [(examples, between(examples + 1, 6000 * scale)) for _ in range(count)]
-    elif kind in {"dft", "conv"}:
-        count = min(count, 6)
-        examples = between(100, 700 * scale)
-        size = int(rng.choice([4, 6, 8]))
-        sizes = [size] if rng.random() < 0.5 else [size, size // 2]
-        shapes = [(examples, n, n, between(4, 160 // count * scale)) for n in rng.choice(sizes, count).tolist()]
-        if kind == "dft":
-            options["match"] = str(rng.choice(["crop", "fold"]))
-            if rng.random() < 0.3:
-                shapes.append((examples, between(20, 300 * scale)))
-        else:
-            options["conv"] = str(rng.choice(["mean", "flatten", "positions"]))
-            if options["conv"] == "positions":
-                options["positions"] = str(rng.choice(["all", "regular 9", "random 7"]))
-                if len(sizes) == 2:
-                    options["spatial_size"] = (size // 2, size // 2)
-    else:
-        examples, length = between(100, 600 * scale), between(4, 12)
-        shapes = [(examples, length, between(10, 100 * scale)) for _ in range(min(count, 8))]
-        dims = ("example", "token", "neuron")
-        options["sequence"] = str(rng.choice(["mean", "positions", "last"]))
-        mask = bool(rng.random() < 0.5)
+    keep, count = rng.random() < 0.2, between(rng, 2, 14)
+    kind = str(rng.choice(list(KINDS), p=[0.4, 0.15, 0.2, 0.1, 0.15]))
+    drawn = KINDS[kind](rng, scale, count)
+    options |= drawn.options
     if keep:
         options["keep"] = "frequencies" if kind == "dft" and rng.random() < 0.5 else "correlations"
-    if mask:
-        options["mask"] = "mask"
     return Case(
-        shapes,
-        dims,
+        drawn.shapes,
+        drawn.dims,
         dtype=str(rng.choice(["float16", "float32", "float64"], p=[0.2, 0.6, 0.2])),
-        chunk_bytes=between(2**16, 2**23),
+        chunk_bytes=between(rng, 2**16, 2**23),
         compression=str(rng.choice(["lz4", "none", "zstd"])),
-        mask=mask,
+        mask="mask" in options,
         workers=int(rng.choice([1, 1, 2, 4])),
         share=float(rng.choice([0.0, rng.random(), 1.0])),
+        # So that several small ones make a pack, and long ones are read in parts, as in zoos of more and longer layers.
+        batches=1 if rng.random() < 0.3 else subspaces_module.BATCHES_PER_WORKER,
+        split_bytes=2**18 if rng.random() < 0.3 else subspaces_module.SPLIT_BYTES,
         options=options,
     )
+
+
+def between(rng: np.random.Generator, low: float, high: float) -> int:
+    """A number whose logarithm is uniform."""
+    return int(np.exp(rng.uniform(np.log(low), np.log(max(low, high)))))
+
+
+def dense(rng: np.random.Generator, scale: float, count: int) -> Drawn:
+    """More examples than neurons."""
+    examples = between(rng, 500, 4000 * scale)
+    # The work grows with the square of all directions together.
+    most = min(900, 1600 // count) * scale
+    shapes: list[tuple[int, ...]] = [(examples, between(rng, most / 10, most)) for _ in range(count)]
+    return Drawn(shapes[:1] * count if rng.random() < 0.5 else shapes)
+
+
+def wide(rng: np.random.Generator, scale: float, count: int) -> Drawn:
+    """More neurons than examples."""
+    count = min(count, 6)
+    examples = between(rng, 100, 1200 // count * scale)
+    return Drawn([(examples, between(rng, examples + 1, 6000 * scale)) for _ in range(count)])
+
+
+def images(rng: np.random.Generator, scale: float, count: int) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+    """Layers with height and width, and the smaller of two sizes where there are two."""
+    count = min(count, 6)
+    examples, size = between(rng, 100, 700 * scale), int(rng.choice([4, 6, 8]))
+    sizes = [size] if rng.random() < 0.5 else [size, size // 2]
+    most = 160 // count * scale
+    shapes: list[tuple[int, ...]] = [(examples, n, n, between(rng, 4, most)) for n in rng.choice(sizes, count).tolist()]
+    return shapes, (size // 2, size // 2) if len(sizes) == 2 else ()
+
+
+def dft(rng: np.random.Generator, scale: float, count: int) -> Drawn:
+    """Under the DFT split, and dense layers beside."""
+    shapes, _ = images(rng, scale, count)
+    match = str(rng.choice(["crop", "fold"]))
+    if rng.random() < 0.3:
+        shapes.append((shapes[0][0], between(rng, 20, 300 * scale)))
+    return Drawn(shapes, {"match": match})
+
+
+def conv(rng: np.random.Generator, scale: float, count: int) -> Drawn:
+    """Under another reading."""
+    shapes, smaller = images(rng, scale, count)
+    options: dict[str, Any] = {"conv": str(rng.choice(["mean", "flatten", "positions"]))}
+    if options["conv"] == "positions":
+        options["positions"] = str(rng.choice(["all", "regular 9", "random 7"]))
+        if smaller:
+            options["spatial_size"] = smaller
+    return Drawn(shapes, options)
+
+
+def sequence(rng: np.random.Generator, scale: float, count: int) -> Drawn:
+    """Tokens, masked or not."""
+    examples, length = between(rng, 100, 600 * scale), between(rng, 4, 12)
+    shapes: list[tuple[int, ...]] = [(examples, length, between(rng, 10, 100 * scale)) for _ in range(min(count, 8))]
+    options: dict[str, Any] = {"sequence": str(rng.choice(["mean", "positions", "last"]))}
+    if rng.random() < 0.5:
+        options["mask"] = "mask"
+    return Drawn(shapes, options, ("example", "token", "neuron"))
+
+
+KINDS: dict[str, Callable[[np.random.Generator, float, int], Drawn]] = {
+    "dense": dense,
+    "wide": wide,
+    "dft": dft,
+    "conv": conv,
+    "sequence": sequence,
+}
 
 
 @contextmanager
@@ -206,7 +273,7 @@ def budget_of(case: Case, zoo: dask_svcca.Zoo) -> Budget:
 class Measuring:
     """Runs tasks one after the other, and measures each."""
 
-    def __init__(self, seed: int, case: Case, budget: Budget) -> None:
+    def __init__(self, seed: int | str, case: Case, budget: Budget) -> None:
         self.found: list[Measured] = []
         self.budget = budget
         self._seed, self._case = seed, case
@@ -220,10 +287,10 @@ class Measuring:
                 results[key] = perform(node.task, *needed)
             if node.reports:
                 on_done(key, results[key])
-            self._add(node, taken)
+            self._add(node, taken, needed)
 
-    def _add(self, node: Node, taken: dict[str, int]) -> None:
-        task = node.task
+    def _add(self, node: Node, taken: dict[str, int], needed: list[Any]) -> None:
+        task, exact = node.task, self._case.exact
         if isinstance(task, GroupTask):
             return
         if isinstance(task, PackTask):
@@ -233,9 +300,27 @@ class Measuring:
                 kind = "pack of several"
         elif isinstance(task, PartTask):
             kind, promised = f"part: {task.step}", task.pack.memory
+            # What waits for others to be merged is in none of its tasks.
+            exact = False
+            taken = {name: size + sum(map(bytes_of, needed)) for name, size in taken.items()}
         else:
             kind, promised = "tile", task.memory.peak
-        self.found.append(Measured(self._seed, kind, promised, taken["traced"], taken["resident"], self._case.exact))
+        self.found.append(Measured(self._seed, kind, promised, taken["traced"], taken["resident"], exact))
+
+
+def bytes_of(value: Any) -> int:
+    """Bytes of the arrays in a result that another task is given."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, Found):
+        return bytes_of(value.value)
+    if isinstance(value, Moments):
+        return value.scatter.nbytes
+    if isinstance(value, Eigenbasis):
+        return value.loadings.nbytes
+    if isinstance(value, dict):
+        return sum(map(bytes_of, value.values()))
+    return sum(map(bytes_of, value)) if isinstance(value, list | tuple) else 0
 
 
 @contextmanager
@@ -263,8 +348,9 @@ def memory_of(name: str) -> int:
     raise KeyError(name)
 
 
-def measure(seed: int, case: Case) -> list[Measured]:
+def measure(seed: int | str, case: Case) -> list[Measured]:
     """What each task of a plan takes."""
+    subspaces_module.BATCHES_PER_WORKER, subspaces_module.SPLIT_BYTES = case.batches, case.split_bytes
     with a_zoo(case) as (zoo, folder):
         executor = Measuring(seed, case, budget_of(case, zoo))
         run_comparison(zoo, folder / "c.zarr", make_parameters(**case.options), executor=executor)
@@ -280,10 +366,11 @@ def main() -> None:
             [(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"}
         ),
     )
-    for seed in map(int, seeds):
-        case = random_case(seed, float(scale))
+    for seed in seeds:
+        case = NAMED[seed] if seed in NAMED else random_case(int(seed), float(scale))
         found = measure(seed, case)
-        print(json.dumps([vars(one) for one in found]), flush=True)
+        sys.stdout.write(json.dumps([vars(one) for one in found]) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ def test_capture__other_inputs_are_refused(conv_net: Path, tmp_path: Path, rng: 
     with pytest.raises(MismatchedExamplesError, match=r"1.npz' has 6 examples \(ids are hashes.*first to differ, at 0"):
         capture.capture_checkpoint(conv_net, second, store)
     fewer = save(tmp_path / "fewer.npz", input=load(first)["input"][:4])
-    with pytest.raises(MismatchedExamplesError, match=r"has 4 examples .* the zoo at .*zoo.zarr' 6\. Capture"):
+    with pytest.raises(MismatchedExamplesError, match=r"has 4 examples .* the zoo at .*zoo.zarr' has 6\. Capture"):
         capture.capture_checkpoint(conv_net, fewer, store)
     assert len(open_zoo(store)) == 0
 

@@ -58,7 +58,7 @@ def test_significance__of_a_dataset_without_source_says_what_to_pass(
 ) -> None:
     dataset = sources(tmp_path, tmp_path / "c")["load"]
     lost = lose(dataset[["svcca"]])
-    with pytest.raises(StoreFormatError, match=r"does not say which comparison it was .* pass what open_comp"):
+    with pytest.raises(StoreFormatError, match=r"does not say which comparison it was .* Pass what open_comp"):
         USES[use](lost)
     with pytest.raises(StoreFormatError, match="does not say which comparison"):
         store_of(xr.Dataset({"svcca": ("x", np.zeros(2))}))

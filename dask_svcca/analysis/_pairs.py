@@ -11,16 +11,18 @@ import xarray as xr
 
 from dask_svcca import machine
 from dask_svcca.errors import IncompatibleError, MemoryLimitError, RepresentationNotFoundError, UnknownMeasureError
-from dask_svcca.evaluate import STACK_BYTES, Basis, Evaluation
+from dask_svcca.evaluate import STACK_BYTES, Basis, Evaluation, pair_bytes, solving_bytes
+from dask_svcca.kernels.pairs import squared_magnitudes
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import find_measures, needs_loadings
+from dask_svcca.plan.memory import PIECE
 from dask_svcca.readings import meet
 from dask_svcca.stores.comparison import ComparisonStore, store_of
 from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dask_svcca.evaluate import MemberBlock
     from dask_svcca.kernels._types import FloatArray, InexactArray
@@ -35,6 +37,9 @@ HELD = 8
 
 USABLE_SHARE = 0.6
 """Share of the free memory that subspaces may take."""
+
+VECTORS = 8
+"""Numbers per sample that are held beside the scores: two orders of samples, norms of both sides, changed norms."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +73,11 @@ class Subspace:
 
     def row_norms(self, weights: FloatArray) -> FloatArray:
         """Squared norm of each sample, in the units of the activations, with a weight for each direction."""
-        squares = self.scores.real**2 + self.scores.imag**2
-        return np.asarray(squares @ (weights * self.basis.spectrum))
+        scale, norms = weights * self.basis.spectrum, np.empty(len(self.scores))
+        for start in range(0, len(self.scores), PIECE):
+            piece = slice(start, start + PIECE)
+            norms[piece] = squared_magnitudes(self.scores[piece]) @ scale
+        return norms
 
 
 class LabelPair(NamedTuple):
@@ -89,10 +97,17 @@ class Pairs:
     pairs : iterable of (str, str)
         Labels of representations.
     measures : str or iterable of str
+    left_out : int
+        Number of blocks of examples that are left out in turn; what remains of a subspace is held for each.
     """
 
     def __init__(
-        self, comparison: xr.Dataset | StoreLike, pairs: Iterable[tuple[str, str]], measures: str | Iterable[str]
+        self,
+        comparison: xr.Dataset | StoreLike,
+        pairs: Iterable[tuple[str, str]],
+        measures: str | Iterable[str],
+        *,
+        left_out: int = 0,
     ) -> None:
         self._comparison = ComparisonStore.open(store_of(comparison))
         place = self._comparison.subspaces
@@ -105,8 +120,7 @@ class Pairs:
         self._check_measures()
         self.with_loadings = needs_loadings(self.measures)
         self.with_row_norms = any("row_norms" in measure.needs for measure in self.measures)
-        self.held = self._choose_held()
-        self._load = lru_cache(maxsize=self.held)(self._read)
+        self._left_out = left_out
 
     @property
     def place(self) -> str:
@@ -123,13 +137,17 @@ class Pairs:
         """Number of examples."""
         return int(self._comparison.root.attrs["n_examples"])  # type: ignore[arg-type]
 
-    def open(self, pair: LabelPair) -> tuple[Subspace, Subspace, Meeting]:
+    def open(self, labels: LabelPair) -> tuple[Subspace, Subspace, Meeting]:
         """Both subspaces of a pair, and how they are compared."""
-        a, b = (self._record(label, ())[1].entry for label in pair)
+        meeting = self._meeting(labels)
+        return self._load(labels.a, meeting.fold_a), self._load(labels.b, meeting.fold_b), meeting
+
+    def _meeting(self, labels: LabelPair) -> Meeting:
+        a, b = (self._record(label, ())[1].entry for label in labels)
         meeting = meet(a.domain, a.grid, b.domain, b.grid, self.parameters["match"])
         if isinstance(meeting, PairStatus):
-            raise IncompatibleError(f"{pair.a!r} and {pair.b!r} cannot be compared: {meeting.name.lower()}")
-        return self._load(pair.a, meeting.fold_a), self._load(pair.b, meeting.fold_b), meeting
+            raise IncompatibleError(f"{labels.a!r} and {labels.b!r} cannot be compared: {meeting.name.lower()}")
+        return meeting
 
     def samples_per_example(self, subspace: Subspace) -> int:
         """Number of consecutive samples that belong to one example."""
@@ -171,23 +189,39 @@ class Pairs:
                     f"{measure.name!r} is not a measure of similarity, but a reference to read one by"
                 )
 
-    def _choose_held(self) -> int:
+    @cached_property
+    def _load(self) -> Callable[[str, Grid], Subspace]:
+        return lru_cache(maxsize=self.held)(self._read)
+
+    @cached_property
+    def held(self) -> int:
         """How many subspaces to hold in memory: at least two, with what is computed from them."""
-        sizes = {}
-        for label in {name for pair in self.labels for name in pair}:
-            record = self._index.records.get(self._keys[label])
-            entry = None if record is None else record.entry
-            # Scores in double precision, as stored, and of one permutation.
-            sizes[label] = 0 if entry is None else 3 * entry.samples * entry.directions * (16 if entry.grid else 8)
-        widest = max(sizes, key=lambda label: sizes[label])
-        available = int(machine.available_memory() * USABLE_SHARE)
-        if 2 * sizes[widest] > available:
+        sizes: dict[str, int] = {}
+        working = 0
+        for labels in self.labels:
+            try:
+                meeting = self._meeting(labels)
+                entries = [
+                    self._record(label, fold)[1].entry
+                    for label, fold in zip(labels, (meeting.fold_a, meeting.fold_b), strict=True)
+                ]
+            except IncompatibleError:
+                # The error is raised when the pair is opened.
+                continue
+            for label, entry in zip(labels, entries, strict=True):
+                sizes[label] = max(sizes.get(label, 0), held_bytes(entry, self._left_out, loadings=self.with_loadings))
+            working = max(working, working_bytes(entries[0], entries[1], meeting, self.measures))
+        widest = max(sizes, key=lambda label: sizes[label], default=None)
+        if widest is None:
+            return 2
+        available, needed = int(machine.available_memory() * USABLE_SHARE), 2 * sizes[widest] + working
+        if needed > available:
             raise MemoryLimitError(
-                f"the scores of two representations like {widest!r} need {2 * sizes[widest] / 2**20:,.0f} MiB, and "
-                f"{available / 2**20:,.0f} MiB are available. Do this where there is more memory, or compare fewer "
-                f"samples (positions=) into another store"
+                f"two representations like {widest!r}, with what is computed from their scores, need "
+                f"{needed / 2**20:,.0f} MiB, and {available / 2**20:,.0f} MiB are available. Do this where there is "
+                f"more memory, or compare fewer samples (positions=) into another store"
             )
-        return max(2, min(HELD, available // max(1, sizes[widest])))
+        return max(2, min(HELD, int(available - working) // max(1, sizes[widest])))
 
     def _record(self, label: str, fold: Grid) -> tuple[Pack, SubspaceRecord]:
         record = self._index.records.get(self._keys[label])
@@ -219,9 +253,37 @@ class Pairs:
             samples=entry.samples,
             neurons=entry.neurons,
         )
-        wide = scores.astype(np.result_type(scores.dtype, np.float64), copy=False)
         loadings = pack.loadings(record) if self.with_loadings else None
-        return Subspace(label, entry, wide, scores.dtype.char in "fF", basis, loadings)
+        return Subspace(label, entry, scores, pack.dtype.char in "fF", basis, loadings)
+
+
+def held_bytes(entry: SubspaceEntry, left_out: int, *, loadings: bool) -> int:
+    """Bytes of a subspace in memory, and of what remains of it without each of some blocks of its examples."""
+    wide = 16 if entry.grid else 8
+    rotations = sum(block.directions**2 for block in entry.blocks)
+    vectors = entry.directions * (entry.neurons if loadings else 4)
+    return wide * (entry.samples * entry.directions + vectors + left_out * (rotations + vectors))
+
+
+def working_bytes(a: SubspaceEntry, b: SubspaceEntry, meeting: Meeting, measures: Iterable[Measure]) -> int:
+    """Bytes that a pair takes beside its subspaces.
+
+    Scores in another order at one frequency, conjugates of complex scores, and what is computed from couplings of many
+    orders.
+    """
+    wide = 16 if a.grid or b.grid else 8
+    widths = [{block.index: block.directions for block in entry.blocks} for entry in (a, b)]
+    sizes = [(widths[0].get(one.a, 0), widths[1].get(one.b, 0)) for one in meeting.shared]
+    couplings = sum(k * l for k, l in sizes) * wide
+    # Orders of the samples, norms of both sides, and norms that change.
+    vectors = VECTORS * 8 * a.samples
+    scores = a.samples * max(max(pair) for pair in sizes) * wide * (2 if wide == 16 else 1)
+    stack = max(STACK_BYTES, couplings)
+    pair = max(pair_bytes(k, l, wide) for k, l in sizes)
+    # A product is held while the couplings are summed up; no scores in another order while they are solved.
+    solving = solving_bytes(measures, max(STACK_BYTES, pair), pair)
+    rotating = 8 * wide * max(max(pair) for pair in sizes) ** 2
+    return int(vectors + stack + max(scores, couplings) + max(solving, rotating))
 
 
 @dataclass(frozen=True)

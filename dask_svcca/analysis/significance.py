@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -163,7 +163,7 @@ def jackknife(
     >>> errors.svcca.to_numpy().round(2), errors.svcca_stderr.to_numpy().round(2)
     (array([0.73, 1.  ]), array([0.02, 0.  ]))
     """
-    chosen = Pairs(comparison, pairs, measures)
+    chosen = Pairs(comparison, pairs, measures, left_out=blocks)
     if not 2 <= blocks <= chosen.examples // 2:
         raise ValueError(f"blocks is from 2 to half the number of examples, {chosen.examples // 2}; got {blocks}")
     edges = np.linspace(0, chosen.examples, blocks + 1).round().astype(int)
@@ -204,32 +204,41 @@ def _shuffled(chosen: Pairs, labels: LabelPair, permutations: int, seed: int) ->
     sizes = [a.blocks[one.a].directions * b.blocks[one.b].directions for one in shared]
     batch = max(1, STACK_BYTES // (a.scores.itemsize * max(1, sum(sizes))))
     norms_a, norms_b = _row_norms(chosen, a, b, meeting)
-    lefts = [_left(a, one) for one in shared]
     orders = _orders(chosen.examples, permutations, seed)
     batches: list[dict[str, FloatArray]] = []
-    while part := list(itertools.islice(orders, batch)):
-        couplings: list[list[InexactArray]] = [[] for _ in shared]
-        products = []
-        for order in part:
-            samples = (order[:, np.newaxis] * each + np.arange(each)).ravel()
-            products.append(norms_a @ norms_b[samples])
-            for known, one, left in zip(couplings, shared, lefts, strict=True):
-                known.append(left @ b.scores[samples, b.blocks[one.b].columns])
-        stacks = [(one, np.stack(known)) for one, known in zip(shared, couplings, strict=True)]
-        norms = RowNorms(float(norms_a @ norms_a), float(norms_b @ norms_b), np.array(products))
-        loadings = a.loadings, b.loadings
+    for start in range(0, permutations + 1, batch):
+        count = min(batch, permutations + 1 - start)
+        stacks = [
+            np.empty((count, a.blocks[one.a].directions, b.blocks[one.b].directions), dtype=_coupling_dtype(a, b))
+            for one in shared
+        ]
+        products = np.empty(count)
+        # One order at a time: all of them may be larger than all scores.
+        for number, order in enumerate(itertools.islice(orders, count)):
+            samples = order if each == 1 else (order[:, np.newaxis] * each + np.arange(each)).ravel()
+            products[number] = norms_a @ norms_b[samples]
+            for stack, one in zip(stacks, shared, strict=True):
+                stack[number] = _coupling(a, b.scores[samples, b.blocks[one.b].columns], one, slice(None))
+        norms = RowNorms(float(norms_a @ norms_a), float(norms_b @ norms_b), products)
+        couplings, loadings = zip(shared, stacks, strict=True), (a.loadings, b.loadings)
         batches.append(
-            measure_pair(
-                chosen.measures, (a.basis, b.basis), meeting, stacks, len(part), norms=norms, loadings=loadings
-            )
+            measure_pair(chosen.measures, (a.basis, b.basis), meeting, couplings, count, norms=norms, loadings=loadings)
         )
+        del stacks, couplings
     return {name: np.concatenate([values[name] for values in batches]) for name in batches[0]}
 
 
-def _left(a: Subspace, frequency: SharedFrequency) -> InexactArray:
-    """Scores of a, (direction, sample), as the coupling at a frequency takes them."""
-    scores = a.scores[:, a.blocks[frequency.a].columns].T
-    return scores if frequency.conjugate else scores.conj()
+def _coupling_dtype(a: Subspace, b: Subspace) -> np.dtype[Any]:
+    return np.result_type(a.scores.dtype, b.scores.dtype)
+
+
+def _coupling(a: Subspace, right: InexactArray, frequency: SharedFrequency, samples: slice) -> InexactArray:
+    """Coupling at a frequency of some samples of a with those of b, (sample, direction)."""
+    left = a.scores[samples, a.blocks[frequency.a].columns].T
+    if frequency.conjugate or left.dtype.kind == "f":
+        return np.asarray(left @ right)
+    # The conjugate of the coupling of conjugates: this does not copy all scores of a for each order of b.
+    return np.asarray((left @ right.conj()).conj())
 
 
 def _row_norms(chosen: Pairs, a: Subspace, b: Subspace, meeting: Meeting) -> tuple[FloatArray, FloatArray]:
@@ -361,8 +370,7 @@ class _Pair:
         ]
 
     def _coupling(self, frequency: SharedFrequency, samples: slice) -> InexactArray:
-        left = _left(self._a, frequency)[:, samples]
-        return np.asarray(left @ self._b.scores[samples, self._b.blocks[frequency.b].columns])
+        return _coupling(self._a, self._b.scores[samples, self._b.blocks[frequency.b].columns], frequency, samples)
 
     def values(self) -> dict[str, FloatArray]:
         """From all samples."""

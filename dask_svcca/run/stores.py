@@ -87,11 +87,11 @@ class Stores:
             Where something else is there, or it was made with other parameters.
         """
         place = None if subspaces is None else _io.absolute(subspaces)
-        # Stores in memory are equal where their contents are, so only identity says that two are one.
+        # Stores in memory are equal where their contents are: only identity says that two are the same.
         if store is place or (isinstance(place, str) and place == _io.absolute(store)):
             raise StoreFormatError(
-                f"the comparison and its subspaces cannot both be at {_io.describe(place)!r}. Give each its own place, or "
-                f"leave subspaces= out to have them inside the comparison"
+                f"the comparison and its subspaces cannot both be at {_io.describe(place)!r}. Give each its own "
+                f"place, or leave subspaces= out to have them inside the comparison"
             )
         comparison = ComparisonStore.open(store, mode=mode) if _exists(store) else None
         state = None if comparison is None else comparison.read_state()

@@ -56,7 +56,7 @@ def test_import__ids_and_coordinates(folder: Path) -> None:
     assert zoo.examples[0] == 100
     assert list(zoo.coords) == ["label"]
     other = run("import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l2 --examples x.npy", status=2)
-    assert "Error: examples are ids" in other.output
+    assert "Error: examples must be ids" in other.output
     np.save("ids.npy", np.arange(N))
     other = run("import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l2 --examples ids.npy", status=2)
     assert "they are not the same" in other.output

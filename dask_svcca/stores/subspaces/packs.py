@@ -92,9 +92,9 @@ class Pack:
             part[:, len(rows) :] = 0
 
     def scores(self, record: SubspaceRecord) -> InexactArray:
-        """All scores of one subspace, (sample, direction)."""
+        """All scores of one subspace, (sample, direction), in double precision."""
         samples, directions = record.entry.samples, record.entry.directions
-        whole = np.empty((samples, directions), dtype=self.dtype)
+        whole = np.empty((samples, directions), dtype=np.result_type(self.dtype, np.float64))
         buffer = np.empty((directions, self.chunk_samples), dtype=self.dtype)
         for chunk, start in enumerate(range(0, samples, self.chunk_samples)):
             self.read_scores(chunk, [(record.first, buffer)])
