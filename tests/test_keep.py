@@ -294,7 +294,7 @@ def test_plan__counts_what_is_kept(tmp_path: Path) -> None:
     plan = plan_run(zoo, tmp_path / "c.zarr", Parameters(keep=KINDS), budget)
     assert plan.details == {"correlations": (41,), "frequencies": (4, 4)}
     assert plan.to_dict()["bytes_kept_per_pair"] == 4 * (41 + 16)
-    assert "up to 228 bytes a pair" in str(plan)
+    assert "up to 228 bytes per pair" in str(plan)
     assert "kept" not in str(plan_run(zoo, tmp_path / "c.zarr", Parameters(), budget)).splitlines()[-1]
 
 
@@ -357,7 +357,7 @@ def test_compute_tile__stays_within_its_memory_with_what_it_keeps(
     [
         ({"keep": "everything"}, "keep is some of 'correlations', 'frequencies'; got 'everything'"),
         ({"keep": "frequencies", "conv": "mean"}, "keep='frequencies' needs conv='dft', .*; got 'mean'"),
-        ({"keep": "frequencies"}, "keeps those of layers with height and width, and the zoo has none yet"),
+        ({"keep": "frequencies"}, "is about layers with height and width, and the zoo has no such layer yet"),
     ],
 )
 def test_keep__refuses_what_there_is_not(options: Any, message: str, tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ def test_keep__larger_images_than_there_is_room_for_are_refused() -> None:
     zoo, store = make_zoo(images((4, 4, 2))), MemoryStore()
     dask_svcca.compare(zoo, store, keep="frequencies")
     write(zoo, images((4, 6, 2)), start=1)
-    with pytest.raises(ParametersChangedError, match="grids up to 4 x 4, and the zoo now has one of 4 x 6"):
+    with pytest.raises(ParametersChangedError, match="grids up to 4 x 4, and the zoo now has a grid of 4 x 6"):
         dask_svcca.compare(zoo, store, keep="frequencies")
     with pytest.raises(InvalidActivationsError, match="height and width"):
         dask_svcca.compare(make_zoo(dense(1)), MemoryStore(), keep=("frequencies",))

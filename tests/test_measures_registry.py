@@ -164,8 +164,8 @@ def test_register_measure__does_not_hide_what_else_is_stored(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"direction": "kept"}, "measure 'mine' has an option 'direction', which is not one; there are companions, "),
-        ({"version": "2"}, "has an option 'version'"),
+        ({"direction": "kept"}, "measure 'mine' has an unknown option 'direction'; there are companions, "),
+        ({"version": "2"}, "has an unknown option 'version'"),
         ({"directions": "keep"}, "directions='keep' of measure 'mine' is not valid; there are 'kept', 'all'"),
         ({"saturates": "a"}, "saturates='a' of measure 'mine' is not valid; there are 'never', 'either', 'b'"),
         ({"role": "metric"}, "role='metric'"),

@@ -234,10 +234,10 @@ def test_make_plan__frequencies_have_the_room_that_they_had() -> None:
     state = state_of([large], PairStatus.DONE, details={"frequencies": (8, 8)})
     assert plan_of([small], state=state).details == {"frequencies": (8, 8)}
     state = state_of([small], PairStatus.DONE, details={"frequencies": (4, 4)})
-    message = "'comparison' keeps frequencies of grids up to 4 x 4, and the zoo now has one of 8 x 8"
+    message = "'comparison' keeps frequencies of grids up to 4 x 4, and the zoo now has a grid of 8 x 8"
     with pytest.raises(ParametersChangedError, match=message):
         plan_of([small, large], state=state)
-    with pytest.raises(InvalidActivationsError, match=r"keep='frequencies' .* the zoo has none yet"):
+    with pytest.raises(InvalidActivationsError, match=r"keep='frequencies' .* the zoo has no such layer yet"):
         plan_of(representations(), keep=("frequencies",))
 
 
@@ -401,7 +401,7 @@ def test_plan__is_json_and_prints_its_numbers() -> None:
         "tiles": f"{len(plan.tiles)} of {plan.side} x {plan.side}",
         "tasks": f"{plan.tasks:,}",
         "bytes to read": "42.2 MB",
-        "memory per task": "MiB a subspace",
+        "memory per task": "MiB per subspace",
     }.items():
         assert re.search(rf"^{line} .*{re.escape(number)}", text, re.MULTILINE)
 

@@ -209,7 +209,7 @@ def test_compare__subspaces_of_another_zoo_are_refused(tmp_path: Path) -> None:
     run(make_zoo(tmp_path / "zoo.zarr", layers(2)), tmp_path / "c", tmp_path / "subspaces")
     other = other_examples(tmp_path)
     before = tree(tmp_path)
-    with pytest.raises(ParametersChangedError, match=r"are of another zoo: 60 examples \(.*\), this one has 60"):
+    with pytest.raises(ParametersChangedError, match=r"are of another zoo: 60 examples \(.*\), this zoo has 60"):
         dask_svcca.compare(other, tmp_path / "new", subspaces=tmp_path / "subspaces")
     assert tree(tmp_path) == before
 

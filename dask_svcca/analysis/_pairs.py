@@ -39,7 +39,7 @@ USABLE_SHARE = 0.6
 """Share of the free memory that subspaces may take."""
 
 VECTORS = 8
-"""Numbers a sample that are held beside the scores: two orders of it, norms of both sides, and norms that change."""
+"""Numbers per sample that are held beside the scores: two orders of samples, norms of both sides, changed norms."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ class Pairs:
         Labels of representations.
     measures : str or iterable of str
     left_out : int
-        How many blocks of examples are left out, one after the other: what remains of a subspace is kept for each.
+        Number of blocks of examples that are left out in turn; what remains of a subspace is held for each.
     """
 
     def __init__(
@@ -137,16 +137,16 @@ class Pairs:
         """Number of examples."""
         return int(self._comparison.root.attrs["n_examples"])  # type: ignore[arg-type]
 
-    def open(self, label: LabelPair) -> tuple[Subspace, Subspace, Meeting]:
+    def open(self, labels: LabelPair) -> tuple[Subspace, Subspace, Meeting]:
         """Both subspaces of a pair, and how they are compared."""
-        meeting = self._meeting(label)
-        return self._load(label.a, meeting.fold_a), self._load(label.b, meeting.fold_b), meeting
+        meeting = self._meeting(labels)
+        return self._load(labels.a, meeting.fold_a), self._load(labels.b, meeting.fold_b), meeting
 
-    def _meeting(self, label: LabelPair) -> Meeting:
-        a, b = (self._record(name, ())[1].entry for name in label)
+    def _meeting(self, labels: LabelPair) -> Meeting:
+        a, b = (self._record(label, ())[1].entry for label in labels)
         meeting = meet(a.domain, a.grid, b.domain, b.grid, self.parameters["match"])
         if isinstance(meeting, PairStatus):
-            raise IncompatibleError(f"{label.a!r} and {label.b!r} cannot be compared: {meeting.name.lower()}")
+            raise IncompatibleError(f"{labels.a!r} and {labels.b!r} cannot be compared: {meeting.name.lower()}")
         return meeting
 
     def samples_per_example(self, subspace: Subspace) -> int:
@@ -198,18 +198,18 @@ class Pairs:
         """How many subspaces to hold in memory: at least two, with what is computed from them."""
         sizes: dict[str, int] = {}
         working = 0
-        for label in self.labels:
+        for labels in self.labels:
             try:
-                meeting = self._meeting(label)
+                meeting = self._meeting(labels)
                 entries = [
-                    self._record(name, fold)[1].entry
-                    for name, fold in zip(label, (meeting.fold_a, meeting.fold_b), strict=True)
+                    self._record(label, fold)[1].entry
+                    for label, fold in zip(labels, (meeting.fold_a, meeting.fold_b), strict=True)
                 ]
             except IncompatibleError:
-                # It is said when the pair is opened.
+                # The error is raised when the pair is opened.
                 continue
-            for name, entry in zip(label, entries, strict=True):
-                sizes[name] = max(sizes.get(name, 0), held_bytes(entry, self._left_out, loadings=self.with_loadings))
+            for label, entry in zip(labels, entries, strict=True):
+                sizes[label] = max(sizes.get(label, 0), held_bytes(entry, self._left_out, loadings=self.with_loadings))
             working = max(working, working_bytes(entries[0], entries[1], meeting, self.measures))
         widest = max(sizes, key=lambda label: sizes[label], default=None)
         if widest is None:
@@ -268,7 +268,7 @@ def held_bytes(entry: SubspaceEntry, left_out: int, *, loadings: bool) -> int:
 def working_bytes(a: SubspaceEntry, b: SubspaceEntry, meeting: Meeting, measures: Iterable[Measure]) -> int:
     """Bytes that a pair takes beside its subspaces.
 
-    Scores in another order at one frequency, the conjugates of complex ones, and what is made of couplings of many
+    Scores in another order at one frequency, conjugates of complex scores, and what is computed from couplings of many
     orders.
     """
     wide = 16 if a.grid or b.grid else 8
@@ -280,7 +280,7 @@ def working_bytes(a: SubspaceEntry, b: SubspaceEntry, meeting: Meeting, measures
     scores = a.samples * max(max(pair) for pair in sizes) * wide * (2 if wide == 16 else 1)
     stack = max(STACK_BYTES, couplings)
     pair = max(pair_bytes(k, l, wide) for k, l in sizes)
-    # While the couplings are summed up there is a product, and while they are solved there are no other scores.
+    # A product is held while the couplings are summed up; no scores in another order while they are solved.
     solving = solving_bytes(measures, max(STACK_BYTES, pair), pair)
     rotating = 8 * wide * max(max(pair) for pair in sizes) ** 2
     return int(vectors + stack + max(scores, couplings) + max(solving, rotating))

@@ -205,7 +205,7 @@ def _shuffled(chosen: Pairs, labels: LabelPair, permutations: int, seed: int) ->
     batch = max(1, STACK_BYTES // (a.scores.itemsize * max(1, sum(sizes))))
     norms_a, norms_b = _row_norms(chosen, a, b, meeting)
     orders = _orders(chosen.examples, permutations, seed)
-    found: list[dict[str, FloatArray]] = []
+    batches: list[dict[str, FloatArray]] = []
     for start in range(0, permutations + 1, batch):
         count = min(batch, permutations + 1 - start)
         stacks = [
@@ -221,11 +221,11 @@ def _shuffled(chosen: Pairs, labels: LabelPair, permutations: int, seed: int) ->
                 stack[number] = _coupling(a, b.scores[samples, b.blocks[one.b].columns], one, slice(None))
         norms = RowNorms(float(norms_a @ norms_a), float(norms_b @ norms_b), products)
         couplings, loadings = zip(shared, stacks, strict=True), (a.loadings, b.loadings)
-        found.append(
+        batches.append(
             measure_pair(chosen.measures, (a.basis, b.basis), meeting, couplings, count, norms=norms, loadings=loadings)
         )
         del stacks, couplings
-    return {name: np.concatenate([values[name] for values in found]) for name in found[0]}
+    return {name: np.concatenate([values[name] for values in batches]) for name in batches[0]}
 
 
 def _coupling_dtype(a: Subspace, b: Subspace) -> np.dtype[Any]:
@@ -237,7 +237,7 @@ def _coupling(a: Subspace, right: InexactArray, frequency: SharedFrequency, samp
     left = a.scores[samples, a.blocks[frequency.a].columns].T
     if frequency.conjugate or left.dtype.kind == "f":
         return np.asarray(left @ right)
-    # That of the conjugates, conjugate: all scores of a are not copied for each order of b.
+    # The conjugate of the coupling of conjugates: this does not copy all scores of a for each order of b.
     return np.asarray((left @ right.conj()).conj())
 
 
@@ -369,8 +369,8 @@ class _Pair:
             if frequency.a in self._a.blocks and frequency.b in self._b.blocks
         ]
 
-    def _coupling(self, frequency: SharedFrequency, rows: slice) -> InexactArray:
-        return _coupling(self._a, self._b.scores[rows, self._b.blocks[frequency.b].columns], frequency, rows)
+    def _coupling(self, frequency: SharedFrequency, samples: slice) -> InexactArray:
+        return _coupling(self._a, self._b.scores[samples, self._b.blocks[frequency.b].columns], frequency, samples)
 
     def values(self) -> dict[str, FloatArray]:
         """From all samples."""

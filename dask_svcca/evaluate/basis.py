@@ -1,4 +1,4 @@
-"""What the value of a pair follows from, of each of the two, beside their coupling."""
+"""Directions of a representation: what the value of a pair follows from, beside the coupling."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class MemberBlock:
     Attributes
     ----------
     member : int
-        Which representation, in its group.
+        Position of the representation in its group.
     index : int
-        Of the block.
+        Index of the block.
     start : int
-        First of its directions among all of the representation.
+        First of its directions among all directions of the representation.
     directions, kept : int
-        How many there are, and how many of them, the first, the variance threshold keeps.
+        Number of directions, and how many of them the variance threshold keeps; these come first.
     """
 
     member: int
@@ -41,7 +41,7 @@ class MemberBlock:
 
     @property
     def columns(self) -> slice:
-        """Its directions among all of the representation."""
+        """Its directions among all directions of the representation."""
         return slice(self.start, self.start + self.directions)
 
 
@@ -58,7 +58,7 @@ class Basis:
     kept : (direction,)
         Whether the variance threshold keeps a direction. In a block the kept directions come first.
     grid : tuple of int
-        Of the DFT; empty where there is none.
+        Sizes of the grid of the DFT; empty without one.
     samples, neurons : int
     """
 
@@ -76,7 +76,7 @@ class Basis:
 
     @property
     def block_multiplicity(self) -> IntArray:
-        """How often each block counts, (block,): also those without directions."""
+        """How often each block counts, (block,); blocks without directions are included."""
         return half_plane(self.grid).multiplicity
 
     @property
@@ -95,26 +95,26 @@ class Basis:
         return int(self.multiplicity[self.kept].sum())
 
     def member_blocks(self, member: int, *, kept_only: bool = False) -> list[MemberBlock]:
-        """Directions of each block, or the kept ones alone; a block without any is left out."""
-        found = []
+        """Directions of each block, or only the kept ones; a block without any is left out."""
+        blocks = []
         for index, columns in blocks_of(self.block):
             kept = int(self.kept[columns].sum())
             count = kept if kept_only else columns.stop - columns.start
             if count:
-                found.append(MemberBlock(member, index, columns.start, count, kept))
-        return found
+                blocks.append(MemberBlock(member, index, columns.start, count, kept))
+        return blocks
 
 
 def direction_weights(basis: Basis, meeting: Meeting, side: Literal["a", "b"]) -> FloatArray:
     """How often each direction counts, (direction,): in the whole layer, or at the frequencies that both have.
 
-    Where layers were cropped, means divide by what was compared.
+    Where layers were cropped, only frequencies that are compared count.
     """
     return block_weights(basis.grid, meeting, side)[basis.block].astype(np.float64)
 
 
 def block_weights(grid: Grid, meeting: Meeting, side: Literal["a", "b"]) -> IntArray:
-    """The same of each block, (block,)."""
+    """How often each block counts, (block,): see `direction_weights`."""
     multiplicity = half_plane(grid).multiplicity
     if not meeting.cropped:
         return multiplicity

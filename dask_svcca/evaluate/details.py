@@ -19,47 +19,47 @@ if TYPE_CHECKING:
     from dask_svcca.readings import Meeting
 
 Details = dict[str, "npt.NDArray[np.float32]"]
-"""By name, (a, b, ...)."""
+"""Arrays by name, (a, b, ...)."""
 
 
 PLACED_AT_ONCE = 2**16
-"""Correlations that are put in their places at a time: the places take as much memory as they do."""
+"""Correlations that are put in their places at a time: the places take as much memory as the correlations."""
 
 
 class TakesCorrelations(Protocol):
-    """Takes correlations as they are found."""
+    """Takes correlations as they are computed."""
 
     def add(self, a: IntArray, b: IntArray, correlations: FloatArray, frequency: SharedFrequency) -> None:
-        """Take what pairs have at one frequency.
+        """Take the correlations of pairs at one frequency.
 
         Parameters
         ----------
         a, b : (pair,)
-            Members of either group; no pair is given twice at a frequency.
+            Members of the two groups; no pair is given twice at a frequency.
         correlations : (pair, component)
         frequency : SharedFrequency
         """
 
 
 class Correlations:
-    """All canonical correlations of each pair, into an array that is sorted by `finish` when all are there."""
+    """Puts all canonical correlations of each pair into an array, which `finish_details` sorts."""
 
     def __init__(self, values: npt.NDArray[np.float32], todo: BoolArray, ranks_a: IntArray, ranks_b: IntArray) -> None:
         self._values = values
         self._filled = np.zeros(todo.shape, dtype=np.int64)
         for a, b in np.argwhere(todo):
-            # A direction that meets none of the other layer, whose frequency that does not keep, correlates with none.
+            # A direction at a frequency where the other layer keeps none has a correlation of zero.
             values[a, b, : int(min(ranks_a[a], ranks_b[b]))] = 0
 
     def add(self, a: IntArray, b: IntArray, correlations: FloatArray, frequency: SharedFrequency) -> None:
-        """Take what pairs have at one frequency, as often as that counts."""
+        """Take the correlations of pairs at one frequency, each as often as the frequency counts."""
         count = frequency.multiplicity * correlations.shape[1]
         step = max(1, PLACED_AT_ONCE // max(1, count))
         for start in range(0, len(a), step):
             some = slice(start, start + step)
             places = self._filled[a[some], b[some]][:, np.newaxis] + np.arange(count)
-            found = np.tile(correlations[some], frequency.multiplicity)
-            self._values[a[some, np.newaxis], b[some, np.newaxis], places] = found
+            repeated = np.tile(correlations[some], frequency.multiplicity)
+            self._values[a[some, np.newaxis], b[some, np.newaxis], places] = repeated
         self._filled[a, b] += count
 
 
@@ -87,7 +87,7 @@ class FrequencyMeans:
             values[a[:, np.newaxis], b[:, np.newaxis], y, x] = 0
 
     def add(self, a: IntArray, b: IntArray, correlations: FloatArray, frequency: SharedFrequency) -> None:
-        """Take what pairs have at one frequency."""
+        """Take the correlations of pairs at one frequency."""
         if correlations.shape[1] and frequency in self._places:
             y, x = self._places[frequency]
             self._values[a[:, np.newaxis], b[:, np.newaxis], y, x] = correlations.mean(axis=1)[:, np.newaxis]
@@ -102,15 +102,15 @@ def _keeps(bases: Mapping[int, Basis], count: int, grid: Grid) -> BoolArray:
 
 
 def no_details(shape: tuple[int, ...], sizes: Mapping[str, tuple[int, ...]]) -> Details:
-    """Arrays for the details of pairs, none there yet."""
+    """Arrays for the details of pairs, full of NaN."""
     return {name: np.full((*shape, *size), np.nan, dtype=np.float32) for name, size in sizes.items()}
 
 
 def finish_details(details: Details, *, diagonal: bool) -> None:
-    """Sort correlations, and of a tile on the diagonal copy the upper triangle to the lower."""
+    """Sort correlations; in a tile on the diagonal, copy the upper triangle to the lower."""
     if "correlations" in details:
         values = details["correlations"]
-        # Descending, what is not there behind.
+        # Descending, with missing values at the end.
         np.negative(values, out=values)
         values.sort(axis=-1)
         np.negative(values, out=values)

@@ -47,7 +47,7 @@ class Values:
     values : dict of str to ((a, b), (a, b))
         By measure: of a with b, and of b with a.
     saturated : ((a, b), (a, b))
-        Whether the number of samples alone makes a measure what it is: of a with b, and of b with a.
+        Whether the number of samples alone fixes a measure: of a with b, and of b with a.
     """
 
     values: Mapping[str, tuple[FloatArray, FloatArray]]
@@ -60,18 +60,18 @@ class Evaluation:
     Parameters
     ----------
     a, b : mapping of int to Basis
-        By position in either group. All of one side have the same samples and grid.
+        By position in the group. All on one side have the same samples and grid.
     meeting : Meeting
         How the two sides are compared.
     measures : sequence of Measure
     todo : (a, b)
-        Pairs wanted. Others have no meaning in what is returned.
+        Pairs to evaluate. What is returned for others has no meaning.
     details : dict of str to (a, b, ...), optional
         Arrays that take the details of pairs, see `no_details`.
     single : bool
         Whether couplings were summed in single precision.
     stack_bytes : int
-        What the pairs of a stack may take that are solved together, as `pair_bytes` counts them; at least one pair.
+        Bytes of the pairs that are solved together, as `pair_bytes` counts them; one pair may take more.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Evaluation:
         self._takers = list(self._take(details or {}, a, b))
         self._sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures}
         self._turned_sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures if not m.symmetric}
-        # Loadings differ from block to block: couplings of different blocks must not meet in one stack.
+        # Loadings differ from block to block: couplings of different blocks must not share a stack.
         self._by_block = any("loadings" in measure.needs for measure in measures)
         self._pieces: dict[_Key, list[_Piece]] = {}
         self._bytes: dict[_Key, int] = {}
@@ -109,12 +109,12 @@ class Evaluation:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Members of either group."""
+        """Number of members of each group."""
         return self._todo.shape
 
     @property
     def weights(self) -> tuple[Mapping[int, FloatArray], Mapping[int, FloatArray]]:
-        """How often each direction counts, (direction,) by member, on either side."""
+        """How often each direction counts, (direction,) by member, for both sides."""
         return self._a.weights, self._b.weights
 
     def add(
@@ -133,10 +133,10 @@ class Evaluation:
             At one frequency, ``scores_a.conj().T @ scores_b``. May be a view: it is copied when `finish` is called, or
             before.
         blocks_a, blocks_b : sequence of MemberBlock
-            Of either side, all of equally many directions.
+            Blocks of the two sides, those of one side with equally many directions.
         frequency : SharedFrequency
         loadings : (mapping of int to (neuron, direction), the same)
-            By member, of all directions; where a measure needs them.
+            Loadings of all directions by member, where a measure needs them.
         """
         k, l = blocks_a[0].directions, blocks_b[0].directions
         members_a, members_b = (np.array([block.member for block in blocks]) for blocks in (blocks_a, blocks_b))
@@ -167,7 +167,7 @@ class Evaluation:
             self._pieces.setdefault(key, []).append(piece)
             self._bytes[key] = self._bytes.get(key, 0) + one * len(piece.rows)
             if self._by_block:
-                # Where one of the two stands as its conjugate, the coupling is that of a's conjugate.
+                # Where only one of the two frequencies is conjugated, the coupling is that of a's conjugate.
                 self._a.take_loadings(loadings[0], blocks_a, conjugate=frequency.conjugate)
                 self._b.take_loadings(loadings[1], blocks_b, conjugate=False)
             if self._by_block or self._bytes[key] > self._stack_bytes // 2:
@@ -195,7 +195,7 @@ class Evaluation:
         row_norms : (a, b), optional
             Inner products, over samples, of the squared norms of the samples; where a measure needs them.
         squared_row_norms : ((a,), (b,)), optional
-            Sums over samples of their fourth powers.
+            Sums over samples of the fourth powers of the norms.
         """
         self.finish()
         shape = self._todo.shape
@@ -206,7 +206,7 @@ class Evaluation:
             translations = max(math.prod(self._a.grid), math.prod(self._b.grid))
         pairs = PairTotals(self._a.samples, translations, norms)
         turned = PairTotals(self._a.samples, translations, norms.T)
-        found = {}
+        values = {}
         for measure in self._measures:
             a, b = self._a.totals(measure, fourth[0]), self._b.totals(measure, fourth[1])
             value = _within(measure.value(self._sums[measure.name], _upright(a), _across(b), pairs), measure)
@@ -214,26 +214,26 @@ class Evaluation:
             if not measure.symmetric:
                 sums = self._turned_sums[measure.name].transpose(1, 0, 2)
                 back = _within(measure.value(sums, _upright(b), _across(a), turned), measure).T
-            found[measure.name] = value, back
-        return Values(found, self.saturated(self._measures))
+            values[measure.name] = value, back
+        return Values(values, self.saturated(self._measures))
 
     def saturated(self, measures: Sequence[Measure]) -> tuple[BoolArray, BoolArray]:
-        """Whether samples are so few that one of some measures is what it is whatever the data, (a, b) both ways.
+        """Whether samples are so few that any of these measures is the same whatever the data, (a, b) both ways.
 
         It follows from ranks and samples alone: two subspaces of k and l directions among d share k + l - d.
         """
         straight, back = np.zeros(self._todo.shape, dtype=np.bool_), np.zeros(self._todo.shape, dtype=np.bool_)
         for directions, saturates in {(m.directions, m.saturates) for m in measures if m.saturates != "never"}:
             if saturates == "either":
-                found = self._all_spurious(directions)
-                straight, back = straight | found, back | found
+                spurious = self._all_spurious(directions)
+                straight, back = straight | spurious, back | spurious
             else:
                 straight = straight | _spans(self._a.counts(directions), self._b.counts(directions), self._degrees())
                 back = back | _spans(self._b.counts(directions), self._a.counts(directions), self._degrees(True)).T
         return straight & self._todo, back & self._todo
 
     def _degrees(self, turned: bool = False) -> list[tuple[int, int, int, int]]:
-        """Blocks of either side, degrees of freedom and multiplicity of each shared frequency."""
+        """Blocks of both sides, degrees of freedom and multiplicity of each shared frequency."""
         return [
             (
                 shared.b if turned else shared.a,
@@ -245,7 +245,7 @@ class Evaluation:
         ]
 
     def _all_spurious(self, directions: _Directions) -> BoolArray:
-        """Whether all correlations of a pair are 1 for want of samples."""
+        """Whether all correlations of a pair are 1 since samples are too few."""
         a, b = self._a.counts(directions), self._b.counts(directions)
         spurious = np.zeros(self._todo.shape)
         for block_a, block_b, degrees, multiplicity in self._degrees():
@@ -293,7 +293,7 @@ def _accumulate(
 
 
 def _within(values: FloatArray, measure: Measure) -> FloatArray:
-    """Values that rounding took out of a measure's range put back on its edge; what is further out stays to be seen."""
+    """Values, put back on the edge of a measure's range where rounding took them out; others stay visible."""
     low, high = measure.valid_range
     values = np.where((values < low) & (values >= low - ROUNDING), low, values)
     return np.where((values > high) & (values <= high + ROUNDING), high, values)
@@ -309,13 +309,13 @@ def _across(totals: Totals) -> Totals:
 
 def _spans(counts_a: IntArray, counts_b: IntArray, degrees: Sequence[tuple[int, int, int, int]]) -> BoolArray:
     """Whether b has as many directions as there are degrees of freedom, wherever a has any, (a, b)."""
-    found = (counts_a.sum(axis=1) > 0)[:, np.newaxis] & np.ones(len(counts_b), dtype=np.bool_)
-    met = np.zeros_like(counts_a)
+    spans = (counts_a.sum(axis=1) > 0)[:, np.newaxis] & np.ones(len(counts_b), dtype=np.bool_)
+    compared = np.zeros_like(counts_a)
     for block_a, block_b, available, _ in degrees:
-        met[:, block_a] = counts_a[:, block_a]
-        found &= (counts_a[:, block_a, np.newaxis] == 0) | (counts_b[np.newaxis, :, block_b] >= available)
-    # What a has at frequencies that b lacks is explained by nothing.
-    return np.asarray(found & (met.sum(axis=1) == counts_a.sum(axis=1))[:, np.newaxis])
+        compared[:, block_a] = counts_a[:, block_a]
+        spans &= (counts_a[:, block_a, np.newaxis] == 0) | (counts_b[np.newaxis, :, block_b] >= available)
+    # Nothing explains what a has at frequencies that b lacks.
+    return np.asarray(spans & (compared.sum(axis=1) == counts_a.sum(axis=1))[:, np.newaxis])
 
 
 class _Group:
@@ -345,7 +345,7 @@ class _Group:
     def take_loadings(
         self, loadings: Mapping[int, InexactArray], blocks: Sequence[MemberBlock], *, conjugate: bool
     ) -> None:
-        """Have the next stack see the loadings of these directions."""
+        """Use the loadings of these directions for the next stack."""
         parts = {block.member: loadings[block.member][:, block.columns] for block in blocks}
         self._loadings = {member: part.conj() for member, part in parts.items()} if conjugate else parts
 
@@ -360,11 +360,11 @@ class _Group:
     def counts(self, directions: _Directions) -> IntArray:
         """Directions of each member in each block, (member, block)."""
         if directions not in self._counts:
-            found = np.zeros((self._count, len(self._multiplicity)), dtype=np.int64)
+            counts = np.zeros((self._count, len(self._multiplicity)), dtype=np.int64)
             for member, basis in self._bases.items():
                 chosen = basis.block[basis.kept] if directions == "kept" else basis.block
-                found[member] = np.bincount(chosen, minlength=len(self._multiplicity))
-            self._counts[directions] = found
+                counts[member] = np.bincount(chosen, minlength=len(self._multiplicity))
+            self._counts[directions] = counts
         return self._counts[directions]
 
     def ranks(self, directions: _Directions) -> IntArray:
@@ -396,7 +396,7 @@ def _nothing(_spectrum: FloatArray, _weights: FloatArray) -> float:
 
 
 class _Key(NamedTuple):
-    """What couplings have in common that are solved together."""
+    """What couplings that are solved together have in common."""
 
     shape: tuple[int, int]
     kept: tuple[int, int]
@@ -414,7 +414,7 @@ class _Piece:
     couplings : (member of a, member of b, k, l)
         A view of the product that they came from.
     rows, columns : (pair,)
-        Which of them.
+        Position of each pair in ``couplings``.
     members_a, members_b : (pair,)
     spectra_a, spectra_b : (pair, k), (pair, l)
     frequency : SharedFrequency

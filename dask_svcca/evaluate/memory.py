@@ -1,4 +1,4 @@
-"""What an evaluation takes of memory: for the plan that promises it, and for the evaluation that keeps to it."""
+"""Memory that an evaluation takes: for the plan that promises it, and for the evaluation that keeps to it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from dask_svcca.measures import Measure
 
 STACK_BYTES = 16 * 2**20
-"""Pairs handed to LAPACK at once: many small ones in one call."""
+"""Bytes of the pairs handed to LAPACK at once: many small ones in one call."""
 
 STACKS = 3.0
 """Stacks held at the worst moment: couplings, their squares, and those weighted by the spectra or their Gram matrix."""
 
 STACKS_OF_VECTORS = 6.5
-"""The same where canonical vectors are needed: of both sides, scaled, and their products with the neurons; measured."""
+"""The same where canonical vectors are needed: vectors of both sides, scaled, and times the neurons; measured."""
 
 LAPACK_VALUES = 1.05
-"""What LAPACK works in for singular values alone, in matrices of one pair: a copy of it. Measured."""
+"""Workspace of LAPACK for singular values alone, in couplings of one pair: a copy of it. Measured."""
 
 LAPACK_VECTORS = 6.0
 """The same for singular vectors; measured. By then the stack has its squares and takes the vectors of both sides."""
 
 SMALL_STACK = 2 * 2**20
-"""What does not grow with a large stack: pieces of it that are gathered, tested or put in their places at a time."""
+"""Bytes that do not grow with a large stack: pieces of it that are gathered, tested or put in their places at a time."""
 
 
 def pair_bytes(k: int, l: int, itemsize: int) -> int:
@@ -36,19 +36,19 @@ def pair_bytes(k: int, l: int, itemsize: int) -> int:
     k, l : int
         Directions.
     itemsize : int
-        Of a number in double precision, real or complex.
+        Bytes of a number in double precision, real or complex.
 
     Examples
     --------
     >>> pair_bytes(100, 100, 8), pair_bytes(1, 1, 8)
     (86592, 264)
     """
-    # Spectra of either side as they are gathered and as they are handed over; correlations and what is made of them.
+    # Spectra of both sides as they are gathered and as they are handed over; correlations and what follows from them.
     return itemsize * k * l + 8 * (2 * (k + l) + 4 * min(k, l) + 24)
 
 
 def solving_bytes(measures: Iterable[Measure], stack: float, pair: float) -> float:
-    """Bytes of a stack that is solved, with all that measures make of it.
+    """Bytes of a stack that is solved, with all that measures compute from it.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def solving_bytes(measures: Iterable[Measure], stack: float, pair: float) -> flo
     stack : float
         Bytes of the pairs that are solved together.
     pair : float
-        Bytes of the largest of them.
+        Bytes of the largest pair.
 
     Examples
     --------

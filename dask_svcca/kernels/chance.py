@@ -96,12 +96,12 @@ def significant_correlations(
     is_complex : bool
         Complex samples have twice the degrees.
     level : float
-        Of each test.
+        Level of each test.
 
     Returns
     -------
     (pair,)
-        The first count of correlations behind which no more is found.
+        Number of leading correlations after which none is significant.
 
     References
     ----------
@@ -119,8 +119,8 @@ def significant_correlations(
     # Some pairs at a time: a dozen arrays are made of the correlations, which then stay in the cache.
     step = max(1, TESTED_AT_ONCE // count)
     parts = (correlations[start : start + step] for start in range(0, pairs, step))
-    found = [_test(part, k, l, degrees, level, half=1.0 if is_complex else 0.5) for part in parts]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *found])
+    counts = [_test(part, k, l, degrees, level, half=1.0 if is_complex else 0.5) for part in parts]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *counts])
 
 
 def _test(correlations: FloatArray, k: int, l: int, degrees: int, level: float, *, half: float) -> IntArray:
@@ -131,8 +131,8 @@ def _test(correlations: FloatArray, k: int, l: int, degrees: int, level: float, 
     before = np.arange(count)
     tail = -np.cumsum(np.log1p(-squared)[:, ::-1], axis=1)[:, ::-1]
     inverse = np.cumsum(1 / squared, axis=1) - 1 / squared
-    # Lawley's correction, as degrees of freedom that are left to the directions that are. Where earlier correlations
-    # are all but zero it has no meaning, and the test has ended before.
+    # Lawley's correction: degrees of freedom that are left for the remaining directions. Where earlier correlations
+    # are almost zero it has no meaning, but the test has ended by then.
     left = degrees - 2 * before + np.clip(inverse, before, degrees)
     mean, variance = _moments_of_wilks(max(k, l) - before, min(k, l) - before, left.astype(np.float64), half)
     chance = scipy.special.gammaincc(mean**2 / variance, tail * mean / variance)
@@ -144,7 +144,7 @@ def _moments_of_wilks(
 ) -> tuple[FloatArray, FloatArray]:
     """Mean and variance of minus the logarithm of Wilks' lambda under independence.
 
-    Lambda is a product of independent beta variables, one for each direction of the smaller: of parameters
+    Lambda is a product of independent beta variables, one for each direction of the smaller set, with parameters
     ``half * (degrees - large - i)`` and ``half * large`` for ``i = 0, 1, ...``, where ``half`` is 1/2 for real and 1
     for complex samples.
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Principal directions of one block: singular vectors and values of its rows, or the leading of them.
+    """Principal directions of one block: singular vectors and values of its rows, all or the leading ones.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Principal:
     whole: bool
 
     def leading(self, count: int) -> Principal:
-        """The leading directions alone."""
+        """Only the leading directions."""
         return replace(
             self,
             left=self.left[:, :count],
@@ -81,7 +81,7 @@ def relative_precision(dtype: np.dtype[Any]) -> float:
     Parameters
     ----------
     dtype : numpy.dtype
-        That of the activations. Integers and booleans become numbers in double precision.
+        Type of the activations. Integers and booleans become numbers in double precision.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def principal_directions(
     ----------
     blocks : sequence of (row, neuron)
     samples : int
-        Number of samples, whose rotation the rows are.
+        Number of samples; the rows are a rotation of them.
     weights : (block,)
         How often a block counts.
     variance : float or None
@@ -120,7 +120,7 @@ def principal_directions(
     Returns
     -------
     list of Principal
-        Without any direction where nothing rises above noise.
+        They have no direction where nothing rises above noise.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def principal_directions(
 def _principal(
     rows: InexactArray, left: InexactArray, values: FloatArray, right: InexactArray, *, count: int
 ) -> Principal:
-    # A neuron that is constant takes no part, not even by rounding.
+    # A constant neuron takes no part, not even by rounding.
     varies = np.any(rows != 0, axis=0)
     loadings = right[:count].conj().T * varies[:, np.newaxis]
     return Principal(rows, left[:, :count], values[:count], loadings, whole=count == int(varies.sum()))
@@ -268,7 +268,7 @@ def _svd(coupling: InexactArray) -> tuple[InexactArray, FloatArray, InexactArray
 
 
 def _orthonormal(principal: Principal) -> tuple[InexactArray, InexactArray]:
-    """Orthonormal basis of the directions, (row, k), and the weights, (neuron, k), that make it of the rows.
+    """Orthonormal basis of the directions, (row, k), and the weights, (neuron, k), that make it from the rows.
 
     For all directions of the neurons together any basis will do: with each neuron scaled to one length first, neurons
     of very different scales cost no accuracy.

@@ -29,8 +29,8 @@ class Factor:
         Mean, least and greatest value of each neuron of the first block. Only this block is centred: over all
         translations of the input, the mean of any other spatial frequency is zero.
     rows : tuple of (row, neuron)
-        One array a block: ``rows.conj().T @ rows`` is the scatter of the samples. There are no more rows than samples,
-        and seldom many more than neurons.
+        One array per block: ``rows.conj().T @ rows`` is the scatter of the samples. There are no more rows than
+        samples, and seldom many more than neurons.
     """
 
     count: int

@@ -30,9 +30,9 @@ class HalfPlane:
     index : (axes, frequency)
         Places in the output of ``rfftn``, for fancy indexing.
     frequency : (frequency, axes)
-        Signed indices as of ``fftfreq``: cycles over the whole axis. The first is zero.
+        Signed indices as from ``fftfreq``: cycles over the whole axis. The first is zero.
     multiplicity : (frequency,)
-        2 for one that stands for its conjugate too, 1 for one that is its own.
+        2 for a frequency that stands for its conjugate too, 1 for one that is its own conjugate.
     """
 
     grid: Grid
@@ -84,7 +84,7 @@ def split(activations: FloatArray, grid: Grid) -> InexactArray:
     -------
     (example, frequency, channel)
         Complex, in double precision. Over all circular translations of the examples, different frequencies are
-        uncorrelated: the covariance has one block a frequency.
+        uncorrelated: the covariance has one block per frequency.
 
     References
     ----------
@@ -132,14 +132,14 @@ def fold(activations: FloatArray, grid: Grid, coarse: Grid) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class SharedFrequency:
-    """A frequency that two layers are compared at.
+    """A frequency at which two layers are compared.
 
     Attributes
     ----------
     a, b : int
-        Position in the half plane of either layer.
+        Position in the half plane of each layer.
     conjugate : bool
-        Whether one of the two stands there as its conjugate.
+        Whether one of the two half planes has it as its conjugate, and the other not.
     multiplicity : int
     """
 
@@ -151,11 +151,11 @@ class SharedFrequency:
 
 @lru_cache(maxsize=1024)
 def shared_frequencies(grid_a: Grid, grid_b: Grid) -> tuple[SharedFrequency, ...]:
-    """Frequencies at which two layers meet.
+    """Frequencies at which two layers are compared.
 
-    Layers of one grid meet at all of its frequencies. A dense layer meets a convolutional one at zero. Layers of
-    different grids meet at the frequencies that both have, by signed index (the cropped plane of the paper), each
-    counted once in the full plane; at the edge of the smaller, even grid a frequency is its own conjugate in the
+    These are all frequencies for layers of one grid, and zero for a dense layer and a convolutional one. Layers of
+    different grids are compared at the frequencies that both have, by signed index (the cropped plane of the paper),
+    each counted once in the full plane; at the edge of the smaller, even grid a frequency is its own conjugate in the
     smaller layer and not in the larger, so that the two halves of the plane differ there.
 
     Parameters
@@ -176,16 +176,16 @@ def shared_frequencies(grid_a: Grid, grid_b: Grid) -> tuple[SharedFrequency, ...
         return (SharedFrequency(0, 0, conjugate=False, multiplicity=1),)
     if len(grid_a) != len(grid_b):
         raise ValueError(f"grids {grid_a} and {grid_b} have different numbers of axes")
-    return tuple(SharedFrequency(*key, multiplicity=len(found)) for key, found in _shared_plane(grid_a, grid_b))
+    return tuple(SharedFrequency(*key, multiplicity=len(plane)) for key, plane in _shared_plane(grid_a, grid_b))
 
 
 def plane_frequencies(grid_a: Grid, grid_b: Grid) -> tuple[IntArray, ...]:
-    """Frequencies of the full plane that each of the shared ones stands for.
+    """Frequencies of the full plane that each shared frequency stands for.
 
     Parameters
     ----------
     grid_a, grid_b : tuple of int
-        Of equally many axes, and not of dense layers.
+        Grids with equally many axes, at least one.
 
     Returns
     -------
@@ -194,10 +194,10 @@ def plane_frequencies(grid_a: Grid, grid_b: Grid) -> tuple[IntArray, ...]:
 
     Examples
     --------
-    >>> [found[:, 0].tolist() for found in plane_frequencies((4,), (8,))]
+    >>> [plane[:, 0].tolist() for plane in plane_frequencies((4,), (8,))]
     [[0], [-1, 1], [-2]]
     """
-    return tuple(np.array(found) for _, found in _shared_plane(grid_a, grid_b))
+    return tuple(np.array(plane) for _, plane in _shared_plane(grid_a, grid_b))
 
 
 @lru_cache(maxsize=64)
@@ -205,11 +205,11 @@ def _shared_plane(grid_a: Grid, grid_b: Grid) -> tuple[tuple[tuple[int, int, boo
     """Frequencies that both grids have, by their places in the half planes and whether one is its conjugate there."""
     common = tuple(map(min, grid_a, grid_b))
     place_a, place_b = _places(grid_a), _places(grid_b)
-    found: dict[tuple[int, int, bool], list[tuple[int, ...]]] = {}
+    shared: dict[tuple[int, int, bool], list[tuple[int, ...]]] = {}
     for frequency in itertools.product(*(range(-(size // 2), (size + 1) // 2) for size in common)):
         (a, flipped_a), (b, flipped_b) = place_a[frequency], place_b[frequency]
-        found.setdefault((a, b, flipped_a != flipped_b), []).append(frequency)
-    return tuple((key, tuple(frequencies)) for key, frequencies in sorted(found.items()))
+        shared.setdefault((a, b, flipped_a != flipped_b), []).append(frequency)
+    return tuple((key, tuple(frequencies)) for key, frequencies in sorted(shared.items()))
 
 
 def _places(grid: Grid) -> dict[tuple[int, ...], tuple[int, bool]]:
@@ -226,7 +226,7 @@ def _places(grid: Grid) -> dict[tuple[int, ...], tuple[int, bool]]:
 
 
 def wave(grid: Grid, frequency: Iterable[int]) -> InexactArray:
-    """What the unitary DFT multiplies each position by.
+    """Factors by which the unitary DFT multiplies the positions.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ def wave(grid: Grid, frequency: Iterable[int]) -> InexactArray:
     Returns
     -------
     (*grid)
-        Complex, of length 1.
+        Complex, with norm 1.
 
     Examples
     --------

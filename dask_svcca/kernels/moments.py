@@ -20,7 +20,7 @@ class Moments:
     count : int
         Number of samples.
     mean : (neuron,)
-        Of the first block. Only this block is centred: over all translations of the input, the mean of any other
+        Mean of the first block. Only this block is centred: over all translations of the input, the mean of any other
         spatial frequency is zero.
     scatter : (block, neuron, neuron)
         Sum over samples of the centred outer products ``conj(x) x.T``; Hermitian. Divided by ``count`` it is the
@@ -60,7 +60,7 @@ def moments(samples: InexactArray) -> Moments:
 
 
 def add_chunk(before: Moments, samples: InexactArray) -> Moments:
-    """Moments of what came before and of one chunk more, whose scatter takes the place of that before.
+    """Moments of earlier samples and of one more chunk; the scatter before is overwritten by the new one.
 
     Beyond the scatter it takes one block of it, and one block of the chunk in double precision: the scatter may be as
     large as all else that a task holds.
@@ -88,7 +88,7 @@ def add_chunk(before: Moments, samples: InexactArray) -> Moments:
     product = np.empty_like(scatter[0])
     for index in range(len(scatter)):
         block = first if index == 0 else samples[:, index].astype(dtype, copy=False)
-        # Of real samples, it is an array times its own transpose, of which BLAS computes only half.
+        # For real samples it is an array times its own transpose, of which BLAS computes only half.
         np.matmul(block.conj().T, block, out=product)
         scatter[index] += product
     return _shifted(before, len(samples), mean + rest, product)
@@ -111,16 +111,16 @@ def merge(first: Moments, *others: Moments) -> Moments:
     >>> np.allclose(both.scatter, whole.scatter), both.count
     (True, 6)
     """
-    found = Moments(first.count, first.mean, first.scatter.copy())
-    room = np.empty_like(found.scatter[0])
+    total = Moments(first.count, first.mean, first.scatter.copy())
+    room = np.empty_like(total.scatter[0])
     for other in others:
-        np.add(found.scatter, other.scatter, out=found.scatter)
-        found = _shifted(found, other.count, other.mean, room)
-    return found
+        np.add(total.scatter, other.scatter, out=total.scatter)
+        total = _shifted(total, other.count, other.mean, room)
+    return total
 
 
 def _shifted(before: Moments, count: int, mean: InexactArray, room: InexactArray) -> Moments:
-    """Moments with the samples counted whose scatter was added, which is of their own mean; in ``room``, a block."""
+    """Moments that include samples whose scatter, about their own mean, was added; ``room`` is a block to use."""
     if not before.count:
         return Moments(count, mean, before.scatter)
     total = before.count + count

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 GRAM_FROM = 64
-"""Directions from which the eigenvalues of ``C* C`` are found clearly sooner than the singular values of ``C``."""
+"""Directions from which the eigenvalues of ``C* C`` are clearly faster to compute than the singular values of ``C``."""
 
 
 def canonical_correlations(coupling: InexactArray, *, single: bool = False) -> FloatArray:
@@ -69,10 +69,10 @@ def squared_magnitudes(numbers: InexactArray) -> FloatArray:
     >>> squared_magnitudes(np.array([3 + 4j])), squared_magnitudes(np.array([2.0]))
     (array([25.]), array([4.]))
     """
-    found = np.square(numbers.real)
+    squares = np.square(numbers.real)
     if numbers.dtype.kind == "c":
-        found += np.square(numbers.imag)
-    return np.asarray(found)
+        squares += np.square(numbers.imag)
+    return np.asarray(squares)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Side:
     loadings: Mapping[int, InexactArray] = field(default_factory=dict)
 
     def leading(self, count: int) -> Side:
-        """The same representations, of their leading directions only."""
+        """The same representations with their leading directions only."""
         loadings = {member: matrix[:, :count] for member, matrix in self.loadings.items()}
         return Side(self.spectrum[:, :count], self.variance, self.rank, self.member, loadings)
 
@@ -128,7 +128,7 @@ class PairStack:
     degrees: int
     is_complex: bool = False
     single: bool = False
-    # The stack that this one is with a and b exchanged: what that one found need not be found again.
+    # The stack whose a and b are exchanged here: what it has computed is not computed again.
     _turned: PairStack | None = field(default=None, repr=False, compare=False)
 
     @cached_property
@@ -169,13 +169,13 @@ class PairStack:
 
     def weighted(self, a: FloatArray, b: FloatArray) -> InexactArray:
         """The coupling with its rows and columns weighted, (pair, k), (pair, l)."""
-        found = self.coupling * a[:, :, np.newaxis]
-        found *= b[:, np.newaxis, :]
-        return found
+        product = self.coupling * a[:, :, np.newaxis]
+        product *= b[:, np.newaxis, :]
+        return product
 
     def weighted_sum(self, a: FloatArray, b: FloatArray | None = None) -> FloatArray:
-        """Sum of the squared coupling with its rows weighted, (pair, k), and its columns, (pair, l); one a pair."""
-        # Of weights of rows and squares, no array but (pair, l) is made.
+        """Sum of the squared coupling with its rows weighted, (pair, k), and its columns, (pair, l): (pair,)."""
+        # No array larger than (pair, l) is made of the weights of rows and the squares.
         by_column = (a[:, np.newaxis, :] @ self.squared_coupling)[:, 0]
         return np.asarray((by_column if b is None else by_column * b).sum(axis=-1))
 
@@ -186,7 +186,7 @@ class PairStack:
         return replace(self, coupling=coupling, a=self.b, b=self.a, _turned=self)
 
     def leading(self, k: int, l: int) -> PairStack:
-        """The same pairs, of their leading directions only."""
+        """The same pairs with their leading directions only."""
         if self.coupling.shape[1:] == (k, l):
             return self
         coupling = self.coupling[:, :k, :l]

@@ -26,8 +26,8 @@ MIRRORED_AT_ONCE = 256
 class ProductSum:
     """The sum of ``rows @ columns.T`` over many samples, chunk by chunk.
 
-    BLAS adds to what is there while it multiplies: added to afterwards, a sum of a thousand directions on either side
-    is read and written once more a chunk, which takes a seventh of the time of the product.
+    BLAS adds to the sum while it multiplies. Adding afterwards would read and write the sum once more per chunk: for a
+    thousand directions on both sides, this takes a seventh of the time of the product.
 
     Examples
     --------
@@ -61,13 +61,13 @@ class ProductSum:
         if self._half and not half:
             self._mirror()
         gemm, syrk = scipy.linalg.blas.get_blas_funcs(("gemm", "syrk"), (rows, columns))
-        # Fortran sees transposes: those of all three.
-        there = {} if self._part is None else {"beta": 1.0, "c": self._part.T, "overwrite_c": 1}
+        # Fortran sees the transposes of all three arrays.
+        onto = {} if self._part is None else {"beta": 1.0, "c": self._part.T, "overwrite_c": 1}
         if half and (self._half or self._part is None):
             self._half = True
-            self._part = syrk(1.0, rows.T, trans=1, **there).T
+            self._part = syrk(1.0, rows.T, trans=1, **onto).T
         else:
-            self._part = gemm(1.0, columns.T, rows.T, trans_a=1, **there).T
+            self._part = gemm(1.0, columns.T, rows.T, trans_a=1, **onto).T
         self._samples += rows.shape[1]
 
     def _mirror(self) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Eigenbasis:
     """Principal directions of a representation, those above rounding noise only.
 
-    Directions are sorted by block, and by falling variance within a block.
+    Directions are sorted by block, and by descending variance within a block.
 
     Attributes
     ----------
@@ -116,7 +116,7 @@ def eigenbasis(moments: Moments, *, multiplicity: IntArray, epsilon: float) -> E
 
 
 def dual_basis(gram: FloatArray, mean_square: float, *, epsilon: float) -> tuple[Eigenbasis, FloatArray]:
-    """Principal directions by way of the samples, where neurons outnumber them.
+    """Principal directions from inner products of samples, where neurons outnumber samples.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def dual_basis(gram: FloatArray, mean_square: float, *, epsilon: float) -> tuple
     Returns
     -------
     Eigenbasis
-        Of one block, without loadings: (0, direction).
+        One block, without loadings: (0, direction).
     scores : (sample, direction)
         Orthonormal.
 
@@ -185,7 +185,7 @@ def leading_directions(
         return np.ones(len(spectrum), dtype=np.bool_)
     order = np.argsort(-spectrum, kind="stable")
     explained = np.cumsum((spectrum * weights)[order])
-    # A hair below the threshold counts as reached, so that variance=1.0 does not hang on the last bit of a sum.
+    # A hair below the threshold counts as reached, so that variance=1.0 does not depend on the last bit of a sum.
     enough = int(np.searchsorted(explained, variance * explained[-1] * (1 - 1e-12))) + 1
     kept = np.zeros(len(spectrum), dtype=np.bool_)
     kept[order[:enough]] = True
@@ -205,11 +205,11 @@ def project(
     ----------
     samples : (sample, block, neuron)
     mean : (neuron,)
-        Of the first block.
+        Mean of the first block.
     weights : (neuron, direction)
         Loadings divided by the square roots of the spectrum, so that scores come out orthonormal.
     block : (direction,)
-        Ascending.
+        The block of each direction, ascending.
     out : (sample, direction), optional
         Takes the scores.
 
@@ -259,11 +259,11 @@ def needs_correction(basis: Eigenbasis, columns: slice) -> bool:
 
 
 def gram_correction(gram: InexactArray) -> InexactArray:
-    """Upper-triangular T for which ``scores @ T`` is orthonormal to rounding; of one block.
+    """Upper-triangular T for which ``scores @ T``, of one block, is orthonormal to rounding.
 
     The covariance route loses orthogonality in directions of small variance: an error of the machine precision times
-    the ratio of the largest variance to theirs. A Cholesky factor of the Gram matrix puts it right, and being
-    triangular it mixes into a direction only those of larger variance.
+    the ratio of the largest variance to theirs. A Cholesky factor of the Gram matrix corrects this. Being
+    triangular, it mixes into a direction only directions of larger variance.
 
     Parameters
     ----------
@@ -286,12 +286,12 @@ def gram_correction(gram: InexactArray) -> InexactArray:
 
 
 def blocks_of(block: IntArray) -> list[tuple[int, slice]]:
-    """Blocks and the run of directions of each.
+    """Blocks, and the slice of directions of each.
 
     Parameters
     ----------
     block : (direction,)
-        Ascending.
+        The block of each direction, ascending.
 
     Examples
     --------

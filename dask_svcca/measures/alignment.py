@@ -25,7 +25,7 @@ def _partial_least_squares(pairs: PairStack) -> FloatArray:
 
 
 _CANCELLED = 1e-5
-"""Share of its terms below which a difference of scores in single precision is, for a hundredth or more, rounding."""
+"""Share of its terms below which a difference, of scores in single precision, is rounding to 1 % or more."""
 
 
 def _debiased(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> FloatArray:
@@ -42,12 +42,12 @@ def _debiased(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> Floa
         )
 
     def norm(side: Totals) -> FloatArray:
-        # Of samples that are orthogonal to one another, all or but for a translation, only rounding is left.
-        found = unbiased(side.own, side.squared_row_norms, side.variance**2)
-        return np.where(found > _CANCELLED * times**2 * side.own, found, np.nan)
+        # For samples that are orthogonal to one another, as they are or translated, only rounding is left.
+        estimate = unbiased(side.own, side.squared_row_norms, side.variance**2)
+        return np.where(estimate > _CANCELLED * times**2 * side.own, estimate, np.nan)
 
     cross = unbiased(sums[..., 0], pairs.row_norms, a.variance * b.variance)
-    # Cropped layers with nothing at the frequencies they share have nothing in common.
+    # Cropped layers without variance at the frequencies they share have a similarity of zero.
     return np.where(a.variance * b.variance > 0, np.clip(cross / np.sqrt(norm(a) * norm(b)), -1.0, 1.0), 0.0)
 
 
@@ -67,8 +67,8 @@ MEASURES: Final = (
     Measure(
         name="cka_debiased",
         version="1",
-        description="linear centred kernel alignment from unbiased estimates: 0 on average for independent ones. None "
-        "(NaN) with fewer than four samples, or where all of these are orthogonal to one another",
+        description="linear centred kernel alignment from unbiased estimates: 0 on average for "
+        "independent representations. NaN with fewer than four samples, or where all are orthogonal to one another",
         sums=_cross_covariance_norm,
         value=_debiased,
         own=sum_of_squares,
@@ -80,7 +80,7 @@ MEASURES: Final = (
     Measure(
         name="pls",
         version="1",
-        description="covariance of the partial least squares directions, of the most that such spectra allow: "
+        description="covariance of the partial least squares directions over the most that such spectra allow: "
         "|S_a C S_b|_* / sum(s_a s_b)",
         sums=_partial_least_squares,
         value=ratio,

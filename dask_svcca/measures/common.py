@@ -28,7 +28,7 @@ def sum_of_squares(spectrum: FloatArray, weights: FloatArray) -> float:
 
 def ratio(sums: FloatArray, _a: Totals, _b: Totals, _: PairTotals) -> FloatArray:
     """The first sum over the second."""
-    # Cropped layers with nothing at the frequencies they share have nothing to weigh by either.
+    # Cropped layers without variance at the frequencies they share have no weights either.
     return np.asarray(sums[..., 0] / np.where(sums[..., 1] > 0, sums[..., 1], 1))
 
 

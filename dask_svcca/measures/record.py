@@ -1,7 +1,8 @@
 """Measures: records that say how one number about a pair follows from couplings and spectra.
 
 A measure is a sum over the blocks of a pair, each weighted by its multiplicity, and a last step that turns the sum
-into the value. So it is the same record for a dense layer (one block) and a convolutional one (a block a frequency).
+into the value. So it is the same record for a dense layer (one block) and a convolutional one (one block per
+frequency).
 
 Notation: k directions of a and l of b with eigenvalues ``s**2`` of the scatter, coupling C (k x l), its singular values
 the canonical correlations ``r``. Sums run over all blocks.
@@ -30,7 +31,7 @@ Saturates: TypeAlias = Literal["never", "either", "b"]
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a measure may divide by, of the representations of one side: over all blocks, with multiplicities.
+    """Numbers of the representations of one side that a measure may divide by: over all blocks, with multiplicities.
 
     Arrays broadcast: those of a are (a, 1), those of b (1, b).
 
@@ -52,7 +53,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class PairTotals:
-    """What a measure may need of the pairs as such.
+    """Numbers of the pairs themselves that a measure may need.
 
     Attributes
     ----------
@@ -74,8 +75,8 @@ Value: TypeAlias = "Callable[[FloatArray, Totals, Totals, PairTotals], FloatArra
 
 
 def over_smaller_rank(sums: FloatArray, a: Totals, b: Totals, _: PairTotals) -> FloatArray:
-    """Mean over the directions of the smaller of the two."""
-    # Cropped layers may keep nothing at the frequencies they share: nothing in common, and not zero by zero.
+    """Sum over the smaller of the two ranks: a mean over directions."""
+    # Cropped layers may keep nothing at the frequencies they share: a similarity of zero, not zero by zero.
     return np.asarray(sums[..., 0] / np.maximum(np.minimum(a.rank, b.rank), 1))
 
 
@@ -85,7 +86,7 @@ def _no_own(_spectrum: FloatArray, _weights: FloatArray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One measure of similarity, or a number to read one by.
+    """One measure of similarity, or a reference to read one by.
 
     Attributes
     ----------
@@ -93,11 +94,11 @@ class Measure:
         Name of the variable in a comparison.
     description : str
     sums : callable
-        From a `PairStack`, (pair,) or (pair, components); added up over blocks.
+        Takes a `PairStack` and gives (pair,) or (pair, components), which are added up over blocks.
     value : callable
-        From the sums, (a, b, components), the `Totals` of both sides and `PairTotals`, the value, (a, b).
+        Takes the sums, (a, b, components), the `Totals` of both sides and `PairTotals`, and gives the value, (a, b).
     own : callable
-        From the spectrum of one representation and the multiplicities of its directions, a number of its own.
+        Takes the spectrum of one representation and the multiplicities of its directions, and gives one number.
     components : int
     directions : {"kept", "all"}
         Whether it looks at the directions kept by the variance threshold, or at the full numerical rank.
@@ -108,7 +109,7 @@ class Measure:
     reference : str
     symmetric : bool
     role : {"similarity", "distance", "reference"}
-        Higher is more similar; lower is; or a number that helps to read another measure.
+        ``similarity``: higher is more similar. ``distance``: lower is. ``reference``: helps to read other measures.
     saturates : {"never", "either", "b"}
         Where too few samples fix the value by the ranks alone, whatever the data. A representation spans everything
         where it has as many directions as there are degrees of freedom (samples less one). ``either``: where one of the
@@ -118,7 +119,7 @@ class Measure:
     companions : tuple of str
         References stored along with it, to read it by. Measures may share them.
     version : str
-        What a stored value was computed by: it changes with the formula. Measures of the user's own have a digest of
+        Version of the formula: a change of the formula takes a new one. Measures of the user's own have a digest of
         what they compute, see `dask_svcca.measures.versions`; `find_measures` fills it in.
     """
 
@@ -169,9 +170,9 @@ class Family:
     parameter : str
         Name of the number.
     usual : float
-        Its value where none is given.
+        Its default.
     make : callable
-        From the name as it was given and the number, the record.
+        Takes the name as it was given and the number, and gives the record.
     """
 
     name: str

@@ -22,8 +22,8 @@ def _expected_correlations(pairs: PairStack) -> FloatArray:
 
 def _significant(pairs: PairStack) -> FloatArray:
     k, l = pairs.coupling.shape[1:]
-    found = significant_correlations(pairs.correlations, k, l, pairs.degrees, is_complex=pairs.is_complex)
-    return found.astype(np.float64)
+    counts = significant_correlations(pairs.correlations, k, l, pairs.degrees, is_complex=pairs.is_complex)
+    return counts.astype(np.float64)
 
 
 def _spurious(pairs: PairStack) -> FloatArray:
@@ -61,7 +61,7 @@ MEASURES: Final = (
         name="significant",
         version="1",
         description="correlations that are more than chance: Bartlett's test, Lawley's correction, at level 0.05 (with "
-        "conv='dft', of each spatial frequency)",
+        "conv='dft', at each spatial frequency)",
         sums=_significant,
         value=_the_sum,
         directions="kept",
@@ -72,7 +72,7 @@ MEASURES: Final = (
     Measure(
         name="spurious",
         version="1",
-        description="correlations of svcca that are 1 whatever the data, there being too few samples",
+        description="correlations of svcca that are 1 whatever the data, since samples are too few",
         sums=_spurious,
         value=_the_sum,
         directions="kept",
@@ -83,7 +83,7 @@ MEASURES: Final = (
     Measure(
         name="spurious_cca",
         version="1",
-        description="correlations of cca that are 1 whatever the data, there being too few samples",
+        description="correlations of cca that are 1 whatever the data, since samples are too few",
         sums=_spurious,
         value=_the_sum,
         valid_range=(0.0, np.inf),

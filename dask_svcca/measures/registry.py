@@ -35,7 +35,7 @@ _BUILT_IN: Final[dict[str, Measure]] = {
 _FAMILIES: Final[dict[str, Family]] = {family.name: family for kin in (shape, regression) for family in kin.FAMILIES}
 
 _OWN: Final[dict[str, Measure]] = {}
-"""The user's, by name. Versions are made whenever they are found, since helpers may be defined after what uses them."""
+"""Measures of the user's own. Versions are made at each look-up: helpers may be defined after what uses them."""
 
 OPTIONS: Final = frozenset(field.name for field in dataclasses.fields(Measure)) - {
     "name",
@@ -43,7 +43,7 @@ OPTIONS: Final = frozenset(field.name for field in dataclasses.fields(Measure)) 
     "sums",
     "version",
 }
-"""What `register_measure` takes beside name and description."""
+"""Options of `register_measure` beside name and description."""
 
 _WORDS: Final = {
     "directions": get_args(Directions),
@@ -51,16 +51,16 @@ _WORDS: Final = {
     "saturates": get_args(Saturates),
     "needs": get_args(Need),
 }
-"""Options that are one of some words, or a set of them."""
+"""Options whose value is one of these words; for ``needs``, a set of them."""
 
 
 class OwnMeasure(Measure):
-    """A measure of the user's own, which goes to workers with its functions: these need not have their module."""
+    """A measure of the user's own, which goes to workers with its functions: they need not have its module."""
 
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Whoever pickles a task would take functions by the name of their module, which a worker may not have.
+        # Otherwise functions would be pickled by the name of their module, which a worker may not have.
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         with _by_value(sys.modules[home] for home in homes(self) if home in sys.modules):
             return _own_measure, (cloudpickle.dumps(values),)
@@ -98,7 +98,7 @@ def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
     Raises
     ------
     UnknownMeasureError
-        Naming what there is.
+        The message says what there is.
 
     Examples
     --------
@@ -122,12 +122,12 @@ def with_companions(measures: Iterable[Measure]) -> tuple[Measure, ...]:
     >>> [measure.name for measure in with_companions(find_measures("cka"))]
     ['cka', 'null_cka']
     """
-    found = {measure.name: measure for measure in measures}
-    for measure in list(found.values()):
+    by_name = {measure.name: measure for measure in measures}
+    for measure in list(by_name.values()):
         for name in measure.companions:
-            if name not in found:
-                found[name] = _find(name)
-    return tuple(found.values())
+            if name not in by_name:
+                by_name[name] = _find(name)
+    return tuple(by_name.values())
 
 
 def leading_only(measures: Iterable[Measure]) -> bool:
@@ -200,7 +200,7 @@ def register_measure(name: str, *, description: str, replace: bool = False, **op
     def register(sums: Sums) -> Sums:
         measure = OwnMeasure(name=name, description=description, sums=sums, **options)
         known = _OWN.get(name)
-        # Its source is read now, also where nothing is to be replaced: later the file may be another.
+        # The source is read now, also where nothing is to be replaced: the file may change later.
         version = version_of(measure)
         if known is not None and not replace and version_of(known) != version:
             raise MeasureExistsError(
@@ -242,7 +242,7 @@ def load_measures(module: str) -> tuple[str, ...]:
     try:
         loaded = _import_file(Path(module)) if is_file else importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        # What a user's module raises may be anything, and what it registered before that is not all of it.
+        # A user's module may raise anything, and what it registered before that is incomplete.
         _OWN.clear()
         _OWN.update(before)
         if is_file and not Path(module).is_file():
@@ -253,19 +253,19 @@ def load_measures(module: str) -> tuple[str, ...]:
             reason = f"importing it raised {type(error).__name__}: {' '.join(str(error).split())}"
         raise MeasureModuleError(f"cannot load measures from {module!r}: {reason}") from error
     # A module that was imported before runs no decorator again.
-    found = tuple(
+    names = tuple(
         name for name, measure in _OWN.items() if before.get(name) is not measure or _is_from(measure, loaded)
     )
-    if not found:
+    if not names:
         raise MeasureModuleError(
             f"cannot load measures from {module!r}: it registers none. Decorate a function with "
             f"@dask_svcca.register_measure(name, description=...)"
         )
-    return found
+    return names
 
 
 def _import_file(path: Path) -> ModuleType:
-    # By its own name it could hide a module that is there already.
+    # Under its own name it could hide a module that is there already.
     name = f"{path.stem}_{xxhash.xxh3_64_hexdigest(str(path.resolve()).encode())}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -303,7 +303,7 @@ def _check_name(name: str) -> None:
 def _check_options(name: str, options: dict[str, Any]) -> None:
     if unknown := sorted(options.keys() - OPTIONS):
         raise InvalidMeasureError(
-            f"measure {name!r} has an option {unknown[0]!r}, which is not one; there are {', '.join(sorted(OPTIONS))}"
+            f"measure {name!r} has an unknown option {unknown[0]!r}; there are {', '.join(sorted(OPTIONS))}"
         )
     for option, words in _WORDS.items():
         if option not in options:

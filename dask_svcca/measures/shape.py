@@ -45,7 +45,7 @@ def _partial_procrustes(name: str, alpha: float) -> Measure:
         name=name,
         version="1",
         description=f"procrustes of partly whitened representations, X (alpha I + (1 - alpha) (X'X)**(-1/2)) at a mean "
-        f"variance of 1 a direction: alpha={alpha:g} between whitened, 0, and procrustes, 1",
+        f"variance of 1 per direction: alpha={alpha:g} between whitened, 0, and procrustes, 1",
         sums=partial(_partial_nuclear_norm, alpha=alpha),
         value=over_geometric_mean,
         own=partial(_partial_norm, alpha=alpha),

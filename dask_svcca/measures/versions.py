@@ -1,7 +1,7 @@
 """Versions of measures of the user's own: a digest of what they compute, the same in every process.
 
 Functions count by the syntax tree of their source, so comments, formatting, docstrings and annotations make no
-difference; where there is no source, by their compiled code. With them count the values that they use: defaults,
+difference; where there is no source, by their compiled code. The values that they use count too: defaults,
 closures, arguments of `functools.partial`, constants of their module, and the functions and classes of that module that
 they call, with what these use in turn. What is imported from other modules counts by its name.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dask_svcca.measures.record import Measure
 
 NOT_COMPUTED: Final = frozenset({"name", "description", "invariances", "reference", "companions", "version"})
-"""What describes a measure and has no part in its values."""
+"""Fields that describe a measure and have no part in its values."""
 
 _FUNCTIONS: Final = frozenset({"sums", "value", "own"})
 
@@ -65,8 +65,8 @@ def version_of(measure: Measure) -> str:
     Returns
     -------
     str
-        32 hexadecimal digits: xxh3-128 of its functions, see the module, and of its options that are not the usual
-        ones.
+        32 hexadecimal digits: xxh3-128 of its functions, see the module, and of its options other than the
+        defaults.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def version_of(measure: Measure) -> str:
 
 
 def homes(measure: Measure) -> frozenset[str]:
-    """Names of the modules that a measure's own functions are from; the usual ones of this package left out.
+    """Names of the modules that a measure's own functions are from, without the defaults of this package.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def _home(function: Callable[..., Any]) -> str:
 
 
 class _Reader:
-    """Values and functions in words that are equal where these compute the same.
+    """Describes values and functions in words that are equal where these compute the same.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class _Reader:
         self._open: list[int] = []
 
     def read(self, value: object) -> object:
-        """What a value is, in strings and tuples of strings."""
+        """Description of a value, in strings and tuples of strings."""
         if value is None or (isinstance(value, _ATOMS) and not isinstance(value, Enum)):
             return type(value).__name__, repr(value)
         # A function may call itself, and be called by many others.
@@ -168,14 +168,14 @@ class _Reader:
         if type(value).__module__ in self._homes:
             kind = type(value)
             names = [*getattr(value, "__dict__", ()), *getattr(kind, "__slots__", ())]
-            # What is computed once and kept is there or not, and says nothing new.
+            # A cached property may be there or not, and follows from the rest.
             state = {
                 name: getattr(value, name, None)
                 for name in names
                 if not isinstance(getattr(kind, name, None), cached_property)
             }
             return self.read(kind), self.read(state)
-        # An address is another one in every process; then only the type is left to tell by.
+        # An address differs between processes; then only the type counts.
         text = repr(value)
         return self._named(type(value)), "" if re.search(r" at 0x[0-9a-fA-F]+", text) else text
 
@@ -196,9 +196,9 @@ class _Reader:
                 cells[name] = cell.cell_contents
             except ValueError:  # not yet bound
                 cells[name] = None
-        found = {name: function.__globals__[name] for name in _globals(code) if name in function.__globals__}
+        used = {name: function.__globals__[name] for name in _globals(code) if name in function.__globals__}
         defaults = function.__defaults__, function.__kwdefaults__
-        return "function", _formula(function) or self._code(code), *map(self.read, (defaults, cells, found))
+        return "function", _formula(function) or self._code(code), *map(self.read, (defaults, cells, used))
 
     def _code(self, code: CodeType) -> object:
         constants = [self._code(each) if isinstance(each, CodeType) else self.read(each) for each in code.co_consts]
@@ -206,7 +206,7 @@ class _Reader:
         return "code", code.co_code.hex(), constants, names, code.co_argcount, code.co_kwonlyargcount, code.co_flags
 
     def _class(self, value: type) -> object:
-        # Of the names with two underscores only methods count: the others are bookkeeping.
+        # Among names with two underscores only methods count: the others are bookkeeping.
         members = {
             name: member
             for name, member in vars(value).items()
@@ -218,8 +218,8 @@ class _Reader:
 
 def _globals(code: CodeType) -> set[str]:
     """Names that a function looks up in its module, in functions within it too."""
-    found = {str(each.argval) for each in dis.get_instructions(code) if each.opname in _LOOK_UPS}
-    return found.union(*map(_globals, _inner(code)))
+    names = {str(each.argval) for each in dis.get_instructions(code) if each.opname in _LOOK_UPS}
+    return names.union(*map(_globals, _inner(code)))
 
 
 def _inner(code: CodeType) -> Iterator[CodeType]:
@@ -227,11 +227,11 @@ def _inner(code: CodeType) -> Iterator[CodeType]:
 
 
 _formulas: Final[WeakKeyDictionary[CodeType, object]] = WeakKeyDictionary()
-"""What was read from source, since a file may be edited while what it was is still in use."""
+"""Formulas as they were first read: a file may be edited while its functions are still in use."""
 
 
 def _formula(function: FunctionType) -> object:
-    """Arguments and body of a function, from its source; None where that is not to be had."""
+    """Arguments and body of a function, from its source; None where that is not available."""
     code = function.__code__
     if code not in _formulas:
         _formulas[code] = _read_formula(code, function.__globals__)
@@ -244,12 +244,12 @@ def _read_formula(code: CodeType, module: dict[str, Any]) -> object:
         trees, codes = _definitions("".join(linecache.getlines(code.co_filename, module)))
     except (SyntaxError, ValueError):
         return None
-    found = trees.get((code.co_name, code.co_firstlineno), [])
+    matching = trees.get((code.co_name, code.co_firstlineno), [])
     # Two on one line cannot be told apart, and a file that was edited since is not what was compiled.
-    if len(found) != 1 or code not in codes:
+    if len(matching) != 1 or code not in codes:
         return None
-    body = found[0].body
-    return _plain([found[0].args, *(body if isinstance(body, list) else [ast.Return(body)])])
+    body = matching[0].body
+    return _plain([matching[0].args, *(body if isinstance(body, list) else [ast.Return(body)])])
 
 
 @lru_cache(maxsize=8)
@@ -257,7 +257,7 @@ def _definitions(source: str) -> tuple[dict[tuple[str, int], list[_Definition]],
     """Functions of a file by name and first line, and the code of all."""
     trees: dict[tuple[str, int], list[_Definition]] = {}
     with warnings.catch_warnings():
-        # Python said what there is to say of this source when it was compiled first.
+        # Python warned about this source when it was first compiled.
         warnings.simplefilter("ignore")
         parsed = ast.parse(source)
         module = compile(parsed, "<measures>", "exec", dont_inherit=True)
@@ -277,7 +277,7 @@ def _definitions(source: str) -> tuple[dict[tuple[str, int], list[_Definition]],
 
 
 def _plain(tree: object) -> object:
-    """A syntax tree in nested tuples, alike in all versions of Python, without what computes nothing."""
+    """A syntax tree in nested tuples, alike in all versions of Python, without parts that compute nothing."""
     if isinstance(tree, ast.JoinedStr):
         # Python 3.12 has empty strings among the parts.
         tree = [part for part in tree.values if not (isinstance(part, ast.Constant) and part.value == "")]

@@ -58,7 +58,7 @@ class Row:
     representation : Representation or None
         None where it has left the zoo: its results stay, and nothing more is computed.
     key : str
-        Of its subspace; empty where it has left the zoo.
+        Key of its subspace; empty where it has left the zoo.
     """
 
     label: str
@@ -75,29 +75,29 @@ class Plan:
     rows : tuple of Row
         All representations, in the order of the comparison.
     changed : tuple of int
-        Rows whose activations are others than those that were compared.
+        Rows whose activations have changed since they were compared.
     measures : tuple of Measure
-        All of the comparison, with their companions.
+        All measures of the comparison, with their companions.
     details : dict of str to tuple of int
-        What is stored of every pair beside its measures, and the sizes of its dims behind those of the pair.
+        Details that are stored of every pair, and the sizes of their dims after those of the pair.
     settled : tuple of str
         Measures and details that partial pairs have already.
     pairs, pairs_done : int
-        Asked for (each pair once, a representation with itself included), and there already.
+        Pairs asked for (each once, a representation with itself included), and those that are there already.
     packs : tuple of PackTask
         Subspaces to make.
     groups : tuple of GroupTask
     tiles : tuple of TileTask
     tile : int
-        Representations along the side of a tile of the store.
+        Representations along each axis of a tile of the store.
     side : int
-        Representations along the side of what one task computes: some whole tiles.
+        Representations along each axis of what one task computes: some whole tiles.
     chunk_samples : int
         Most samples in a chunk of scores.
     bytes_to_read : int
-        Activations, once.
+        Bytes of activations, each counted once.
     subspace_bytes, tile_bytes : int
-        Most memory a task of either kind takes, beyond its process.
+        Most memory that a task of each kind takes, beyond its process.
     """
 
     rows: tuple[Row, ...]
@@ -151,8 +151,8 @@ class Plan:
 
     def __str__(self) -> str:
         memory = (
-            f"at most {self.subspace_bytes / 2**20:,.0f} MiB a subspace and {self.tile_bytes / 2**20:,.0f} MiB a tile, "
-            f"beyond {PROCESS_BYTES / 2**20:,.0f} MiB a process"
+            f"at most {self.subspace_bytes / 2**20:,.0f} MiB per subspace and {self.tile_bytes / 2**20:,.0f} MiB per "
+            f"tile, beyond {PROCESS_BYTES / 2**20:,.0f} MiB per process"
         )
         lines = [
             ("representations", f"{self.representations:,}, of which {self.subspaces:,} subspaces to make"),
@@ -163,7 +163,7 @@ class Plan:
             ("memory per task", memory),
         ]
         if self.details:
-            lines.append(("kept", f"up to {pair_bytes(self.details):,} bytes a pair, before compression"))
+            lines.append(("details", f"up to {pair_bytes(self.details):,} bytes per pair, before compression"))
         return "\n".join(f"{name:<16} {text}" for name, text in lines)
 
 
@@ -180,7 +180,7 @@ def make_plan(
     Parameters
     ----------
     representations : sequence of Representation
-        Of the zoo.
+        Representations of the zoo.
     selected : (representation, representation)
         Pairs asked for, symmetric, in the order of ``representations``.
     state : ComparisonState or None
@@ -193,13 +193,13 @@ def make_plan(
     Raises
     ------
     MemoryLimitError
-        Naming the representation and both numbers.
+        The message names the representation and both numbers.
     ParametersChangedError
         Where the comparison has no room for details of new representations.
     """
     known = () if state is None else state.labels
     present = {item.label: position for position, item in enumerate(representations)}
-    # New representations come behind those that are there, so that finished tiles stay where they are.
+    # New representations come after those that are there, so that finished tiles stay where they are.
     order = list(dict.fromkeys((*known, *present)))
     items = [representations[present[label]] if label in present else None for label in order]
     readings = [None if item is None else choose_reading(item.dims, item.shape, parameters.reading) for item in items]
@@ -220,8 +220,8 @@ def make_plan(
         None if item is None or reading is None else Layer.of(item.label, reading, item.shape)
         for item, reading in zip(items, readings, strict=True)
     ]
-    there = [layer for layer in layers if layer is not None]
-    chunk_samples = _chunk_samples(index, there, parameters)
+    present_layers = [layer for layer in layers if layer is not None]
+    chunk_samples = _chunk_samples(index, present_layers, parameters)
     wanted, subspaces = _wanted(rows, readings, missing, index, parameters, loadings=needs_loadings(measures))
     packs = plan_subspaces(
         list(wanted.values()),
@@ -231,7 +231,7 @@ def make_plan(
         with_loadings=needs_loadings(measures),
     )
     made = {member.key: (pack.name, place) for pack in packs for place, member in enumerate(pack.members)}
-    side = smaller_tile(choose_tile(len(rows), budget.workers, pair_products(there)), details)
+    side = smaller_tile(choose_tile(len(rows), budget.workers, pair_products(present_layers)), details)
     tile = side if state is None else state.tile
     # A comparison that began small has small tiles: a task takes several, or there would be far too many tasks.
     side = tile * max(1, side // tile)
@@ -263,7 +263,7 @@ def make_plan(
         tile=tile,
         side=side,
         chunk_samples=chunk_samples,
-        bytes_to_read=sum(one.representation.nbytes for one in wanted.values()),
+        bytes_to_read=sum(subspace.representation.nbytes for subspace in wanted.values()),
         subspace_bytes=max((pack.memory for pack in packs), default=0),
         tile_bytes=max((task.memory.peak for task in tiles), default=0),
     )
@@ -274,8 +274,8 @@ def _asked(selected: BoolArray, places: Sequence[int]) -> BoolArray:
     if list(places) == list(range(len(selected))):
         return selected
     index = np.array(places, dtype=np.int64)
-    there = index >= 0
-    return np.asarray(there[:, np.newaxis] & there & selected[np.ix_(index, index)])
+    present = index >= 0
+    return np.asarray(present[:, np.newaxis] & present & selected[np.ix_(index, index)])
 
 
 def _count_once(pairs: BoolArray) -> int:
@@ -299,21 +299,21 @@ def _details(
     shapes = [item.shape for item in items if item is not None]
     keep = sorted({*parameters.keep, *(() if state is None else state.details)})
     sizes = detail_sizes(keep, [reading for reading in readings if reading is not None], shapes)
-    there: Mapping[str, tuple[int, ...]] = {} if state is None else state.details
-    if "correlations" in there:
-        # The widest may have left the zoo.
-        sizes["correlations"] = max(sizes["correlations"], there["correlations"])
-    room = there.get("frequencies")
+    stored: Mapping[str, tuple[int, ...]] = {} if state is None else state.details
+    if "correlations" in stored:
+        # The widest layer may have left the zoo.
+        sizes["correlations"] = max(sizes["correlations"], stored["correlations"])
+    room = stored.get("frequencies")
     if state is not None and room is not None:
         if any(size > most for size, most in zip(sizes["frequencies"], room, strict=True)):
             raise ParametersChangedError(
                 f"the comparison {state.place!r} keeps frequencies of grids up to {' x '.join(map(str, room))}, and "
-                f"the zoo now has one of {' x '.join(map(str, sizes['frequencies']))}. Compare into another store"
+                f"the zoo now has a grid of {' x '.join(map(str, sizes['frequencies']))}. Compare into another store"
             )
         sizes["frequencies"] = room
     if sizes.get("frequencies") == (0, 0):
         raise InvalidActivationsError(
-            "keep='frequencies' keeps those of layers with height and width, and the zoo has none yet"
+            "keep='frequencies' is about layers with height and width, and the zoo has no such layer yet"
         )
     return sizes
 
@@ -359,12 +359,12 @@ def _wanted(
     *,
     loadings: bool,
 ) -> tuple[dict[str, Wanted], list[dict[Grid, str]]]:
-    """Subspaces to make, by key; and of each row the keys of its subspaces, by the grid that it is folded on."""
+    """Subspaces to make, by key; and for each row the keys of its subspaces, by the grid that it is folded on."""
     grids = [() if reading is None else reading.grid for reading in readings]
     folds: dict[int, tuple[Grid, ...]] = {}
     if parameters.match == "fold":
         folds = needed_folds(grids, lambda a, b: missing[np.ix_(a, b)])
-    # A run that was stopped may have written one of two mirror images.
+    # A run that was stopped may have written only one of two mirror images.
     needed: BoolArray = np.asarray(missing.any(axis=1) | missing.any(axis=0))
     wanted: dict[str, Wanted] = {}
     subspaces: list[dict[Grid, str]] = []
@@ -374,10 +374,10 @@ def _wanted(
             own: list[tuple[Grid, Reading]] = [((), reading)]
             if isinstance(reading, Fourier):
                 own += [(grid, reading.folded(grid)) for grid in folds.get(number, ())]
-            for grid, one in own:
-                keys[grid] = subspace_key(row.representation.digest, one.identity)
+            for grid, folded in own:
+                keys[grid] = subspace_key(row.representation.digest, folded.identity)
                 if not _is_there(index, keys[grid], loadings=loadings):
-                    wanted.setdefault(keys[grid], Wanted(row.representation, one, keys[grid]))
+                    wanted.setdefault(keys[grid], Wanted(row.representation, folded, keys[grid]))
         subspaces.append(keys)
     return wanted, subspaces
 
@@ -389,7 +389,7 @@ def _is_there(index: SubspaceIndex | None, key: str, *, loadings: bool) -> bool:
 
 def _place(index: SubspaceIndex | None, key: str) -> tuple[str, int]:
     if index is None:
-        raise RuntimeError(f"no subspaces are there, and none of {key!r} is planned")
+        raise RuntimeError(f"the subspace {key!r} is neither there nor planned")
     record = index.records[key]
     return record.pack, record.position
 
@@ -416,7 +416,7 @@ def _tiles(
     widest = max(
         (layer for group in largest for kind in kinds[group] for layer in kind), key=lambda layer: layer.directions
     )
-    # A tile takes more than there is only where its widest pair alone does.
+    # A tile takes more than is available only where its widest pair alone does.
     budget.check(
         f"one pair of the widest representations, such as {widest.label!r} with up to {widest.directions:,} "
         f"directions,",

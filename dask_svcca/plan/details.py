@@ -1,4 +1,4 @@
-"""How large the details of a pair can be that a comparison keeps beside its measures."""
+"""Sizes of the details of a pair that a comparison stores beside its measures."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from dask_svcca.readings import Reading
 
 DETAIL_BYTES = 32 * 2**20
-"""What tiles are made small enough for, in the details of their pairs."""
+"""Largest size of the details of a tile, which is made small enough for it."""
 
 Sizes = dict[str, tuple[int, ...]]
-"""By name, sizes of the dims of a detail's variable behind those of the pair."""
+"""By name, sizes of the dims of a detail's variable after those of the pair."""
 
 
 def detail_sizes(keep: Sequence[str], readings: Sequence[Reading], shapes: Sequence[Sequence[int]]) -> Sizes:
@@ -27,7 +27,7 @@ def detail_sizes(keep: Sequence[str], readings: Sequence[Reading], shapes: Seque
     keep : sequence of {"correlations", "frequencies"}
     readings : sequence of Reading
     shapes : sequence of sequence of int
-        Of the activations.
+        Shapes of the activations.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def pair_bytes(sizes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def smaller_tile(tile: int, sizes: Mapping[str, tuple[int, ...]]) -> int:
-    """Side of a tile with no more than `DETAIL_BYTES` of details, if a single pair has not.
+    """Representations along each axis of a tile with at most `DETAIL_BYTES` of details, or with a single pair.
 
     Examples
     --------

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def nodes_of(plan: Plan) -> dict[str, Node]:
-    """Tasks by key, each behind those that it waits for.
+    """Tasks by key, each after those that it waits for.
 
     A tile waits for the subspaces of its two groups, not for all.
     """
@@ -23,7 +23,7 @@ def nodes_of(plan: Plan) -> dict[str, Node]:
     groups = {number for tile in plan.tiles for number in (tile.row, tile.column)}
     for number in sorted(groups):
         group = plan.groups[number]
-        needs = dict.fromkeys(made[place.pack] for own in group.places for place in own if place.pack in made)
+        needs = dict.fromkeys(made[place.pack] for member in group.places for place in member if place.pack in made)
         nodes[group.key] = Node(group, tuple(needs))
     for tile in plan.tiles:
         nodes[tile.key] = Node(tile, (plan.groups[tile.row].key, plan.groups[tile.column].key), reports=True)
@@ -42,9 +42,9 @@ def _in_parts(pack: PackTask) -> dict[str, Node]:
     level = [add("moments", part) for part in range(pack.parts)]
     merges = 0
     while len(level) > 1:
-        groups = [level[start : start + MERGED_AT_ONCE] for start in range(0, len(level), MERGED_AT_ONCE)]
-        level = [add("merge", merges + number, *group) for number, group in enumerate(groups)]
-        merges += len(groups)
+        batches = [level[start : start + MERGED_AT_ONCE] for start in range(0, len(level), MERGED_AT_ONCE)]
+        level = [add("merge", merges + number, *batch) for number, batch in enumerate(batches)]
+        merges += len(batches)
     basis = add("basis", 0, level[0])
     scores = [add("scores", part, basis) for part in range(pack.parts)]
     corrections = add("corrections", 0, *scores)

@@ -1,4 +1,4 @@
-"""What a task takes of memory: said once, for the plan that promises it and for the task that obeys it.
+"""Memory that a task takes: said once, for the plan that promises it and for the task that obeys it.
 
 The plan chooses the numbers of `SubspaceMemory` and `TileMemory`; a task cuts its work by them and by the functions
 here, and by nothing else.
@@ -30,7 +30,7 @@ LEAST_PIECE = 8
 """Least number of samples whose squared norms are formed at a time."""
 
 NORM_COPIES = 2
-"""How often scores in double precision are held meanwhile: as they are, and squared."""
+"""Copies of scores in double precision that are held then: as they are, and squared."""
 
 NEURONS_AT_ONCE = 1024
 """Neurons whose loadings are added up at a time, where directions come from the samples."""
@@ -43,7 +43,7 @@ averages that out to below 1e-7; the mean over a few does not, and their product
 """
 
 SMALL_TASK = 2**20
-"""What any task takes: Python's own objects, buffers of files, tables of the tile."""
+"""Bytes that any task takes: Python's own objects, buffers of files, tables of the tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class SubspaceMemory:
     streamed : int
         Bytes of centred samples that it may hold while later ones stream past, where directions come from the samples.
     result : int
-        Bytes of what is made.
+        Bytes of the result.
     peak : int
         Bytes at most, ``held`` included.
     """
@@ -111,23 +111,23 @@ class SubspaceCosts:
     Attributes
     ----------
     arriving : int
-        Of a chunk while it is read: as it is stored, decoded, and what the reading makes of it.
+        For a chunk while it is read: as it is stored, decoded, and what the reading makes of it.
     chunk : int
-        Of a chunk of samples once it is read.
+        For a chunk of samples once it is read.
     samples : int
-        Of all samples, as they are kept.
+        For all samples, as they are held.
     first : Pass
     between : int
         While no samples are asked for: LAPACK at work.
     gram : Pass or None
-        Where directions come from the samples: without the centred samples that others stream past.
+        Where directions come from the samples; the centred samples that others stream past are not included.
     last : Pass
     centred : int
-        Of one chunk centred in double precision, where such are held while others stream past.
+        For a chunk, centred in double precision, that is held while others stream past.
     all_centred : int
-        Of all samples so.
+        For all samples in that form.
     scatter : int
-        Of moments.
+        For the moments.
     result : int
     """
 
@@ -145,25 +145,23 @@ class SubspaceCosts:
 
     @property
     def least(self) -> int:
-        """Bytes at the worst moment, at least: to keep all samples may take less than to read them once more."""
+        """Least bytes at the worst moment: holding all samples may take less than reading them once more."""
         return min(self.peak(), self.peak(self.samples))
 
     def peak(self, held: int = 0, streamed: int = 0) -> int:
-        """Bytes at the worst moment, where so many bytes of samples are kept, and so many stay to be streamed past."""
+        """Bytes at the worst moment, with ``held`` bytes of samples kept, and ``streamed`` that others stream past."""
         chunk = min(held + self.chunk, self.samples)
         passes = [(self.first, 0)]
         if self.gram is not None:
             passes.append((self.gram, min(max(streamed, self.centred), self.all_centred)))
-        found = max(
+        peak = max(
             self.first.reading + min(held, self.samples - self.chunk) + self.arriving,
             self.between + min(held, self.samples),
             *(one.working + extra + chunk for one, extra in [*passes, (self.last, 0)]),
         )
         if held < self.samples:
-            found = max(
-                found, *(one.reading + extra + held + self.arriving for one, extra in [*passes, (self.last, 0)])
-            )
-        return found + SMALL_TASK
+            peak = max(peak, *(one.reading + extra + held + self.arriving for one, extra in [*passes, (self.last, 0)]))
+        return peak + SMALL_TASK
 
 
 def subspace_costs(
@@ -176,21 +174,21 @@ def subspace_costs(
     precision: str,
     with_loadings: bool,
 ) -> SubspaceCosts:
-    """What making a subspace takes.
+    """Memory that making a subspace takes.
 
     Parameters
     ----------
     reading : Reading
     shape : sequence of int
-        Of the activations.
+        Shape of the activations.
     chunk_examples : int
         Examples in a chunk of activations.
     chunk_samples : int
         Most samples in a chunk of scores.
     dtype : numpy.dtype
-        Of the activations.
+        Type of the activations.
     precision : str
-        Of the scores.
+        Precision of the scores.
     with_loadings : bool
         Whether loadings are made even where directions come from the samples.
     """
@@ -207,18 +205,18 @@ def subspace_costs(
     made = reading.transform_bytes(shape, examples, dtype.itemsize)
     common = {
         "arriving": max(2 * stored, stored + made),
-        # What is no copy is a view of the whole chunk.
+        # Samples that are not a copy are a view of the whole chunk.
         "chunk": chunk if made else stored,
         "samples": max(reading.sample_bytes(shape, shape[0], dtype.itemsize), chunk if made else stored),
     }
-    # One block of a chunk in double precision, and of complex ones its conjugate.
+    # One block of a chunk in double precision; for complex samples its conjugate too.
     block = reading.samples(examples) * neurons * wide * (2 if reading.is_complex else 1)
     if reading.by_samples(shape):
         square, vector = samples * samples * 8, neurons * 8
         loadings = neurons * directions * 8 if with_loadings else 0
         slab = min(NEURONS_AT_ONCE, neurons) * (directions + reading.samples(examples)) * 8
         adding = loadings + slab + reading.samples(examples) * directions * 8 if with_loadings else 0
-        # Scores are the eigenvectors, in falling order: what is written of them is a copy in any case.
+        # Scores are the eigenvectors in descending order: what is written of them is always a copy.
         written += length * directions * (8 if score == wide else 0)
         return SubspaceCosts(
             **common,
@@ -235,7 +233,7 @@ def subspace_costs(
     blocks = len(reading.multiplicity)
     one, least = neurons * neurons * wide, min(neurons, samples) ** 2 * wide
     scatter, loadings = blocks * one, neurons * directions * wide
-    # Scores that are short of orthonormal are found by their Gram matrices; a product, and the sum with it.
+    # Gram matrices of the scores, which show where these are not orthonormal; a product, and its sum with one.
     grams = (blocks + 2) * least + (length * min(neurons, samples) * wide if reading.is_complex else 0)
     projecting = loadings + grams + length * directions * wide
     return SubspaceCosts(
@@ -268,12 +266,12 @@ def score_dtype(precision: str, *, is_complex: bool) -> np.dtype[Any]:
 
 @dataclass(frozen=True, slots=True)
 class PanelUnits:
-    """What panels of one side take.
+    """Memory that panels of one side take.
 
     Attributes
     ----------
     direction : int
-        Bytes of a chunk of the scores of a direction, and of a piece of it in double precision where products are.
+        Bytes of a chunk of the scores of a direction; where products are in double precision, with a piece in it.
     copied : int
         Bytes of the copy that BLAS is given of a direction, at one frequency after another: conjugate, or complex.
     number : int
@@ -311,7 +309,7 @@ class PanelUnits:
         )
 
     def operand(self, directions: float, widest: float) -> float:
-        """Bytes of so many directions, of which so many are at the frequency that has most."""
+        """Bytes of a number of directions, of which ``widest`` are at the frequency that has most."""
         return self.direction * directions + self.copied * widest
 
 

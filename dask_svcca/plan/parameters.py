@@ -34,9 +34,9 @@ class Parameters:
     conv, sequence, positions, spatial_size, mask
         See `ReadingOptions`.
     match : {"crop", "fold"}
-        Under ``dft``, how layers of unequal sizes meet.
+        Under ``dft``, how layers of unequal sizes are compared.
     precision : {"float32", "float64"}
-        Of scores and their products.
+        Precision of scores and their products.
     keep : tuple of {"correlations", "frequencies"}
         What to store of every pair beside its measures: all canonical correlations, or their mean at each spatial
         frequency.
@@ -70,7 +70,7 @@ class Parameters:
             raise ValueError(
                 f"keep='frequencies' needs conv='dft', which splits layers by frequency; got {self.conv!r}"
             )
-        # Checked where they are declared.
+        # `ReadingOptions` checks its options.
         _ = self.reading
 
     @property
@@ -90,7 +90,7 @@ class Parameters:
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """What a comparison cannot change, as stored."""
+        """Parameters that a comparison cannot change, as stored."""
         return {name: value for name, value in self.to_dict().items() if name not in GROWING}
 
 

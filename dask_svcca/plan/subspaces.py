@@ -1,4 +1,4 @@
-"""Which subspaces are to be made, in which packs, and what each may take of memory."""
+"""Which subspaces are to be made, in which packs, and what memory each may take."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ BATCH_BYTES = 16 * 2**20
 """Activations of small representations that one task makes subspaces of."""
 
 BATCHES_PER_WORKER = 16
-"""At least, before small representations are put together: no worker shall wait long for the last."""
+"""Least number of tasks per worker when small representations share a task: no worker waits long for the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What there is to run a plan.
+    """What is available to run a plan.
 
     Attributes
     ----------
     workers : int
-        Tasks at a time.
+        Number of tasks at a time.
     memory : int
         Bytes that a worker process may take.
     """
@@ -94,14 +94,14 @@ def plan_subspaces(
     Raises
     ------
     MemoryLimitError
-        Naming the representation and both numbers.
+        The message names the representation and both numbers.
     """
-    total = sum(one.representation.nbytes for one in wanted)
+    total = sum(subspace.representation.nbytes for subspace in wanted)
     tasks: list[tuple[SubspaceTask, int]] = []
-    for one in wanted:
-        item = one.representation
+    for subspace in wanted:
+        item = subspace.representation
         costs = subspace_costs(
-            one.reading,
+            subspace.reading,
             shape=item.shape,
             chunk_examples=item.chunk_examples,
             chunk_samples=chunk_samples,
@@ -115,8 +115,8 @@ def plan_subspaces(
             "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
         )
         parts = 1
-        # Moments of parts can be merged: not by way of the samples, nor where a mask hides how many there are.
-        if not one.reading.by_samples(item.shape) and not one.reading.mask:
+        # Parts have moments to merge, unless directions come from the samples, or a mask hides how many there are.
+        if not subspace.reading.by_samples(item.shape) and not subspace.reading.mask:
             parts = choose_parts(item.nbytes, total, budget.workers)
             parts = min(parts, -(-item.shape[0] // item.chunk_examples))
         # Parts wait in the memory of a worker until they are merged.
@@ -128,19 +128,19 @@ def plan_subspaces(
             label=item.label,
             path=item.path,
             digest=item.digest,
-            key=one.key,
-            reading=one.reading,
-            samples=one.reading.samples(item.shape[0]),
-            with_loadings=with_loadings or not one.reading.by_samples(item.shape),
+            key=subspace.key,
+            reading=subspace.reading,
+            samples=subspace.reading.samples(item.shape[0]),
+            with_loadings=with_loadings or not subspace.reading.by_samples(item.shape),
             memory=memory,
         )
         tasks.append((task, parts))
-    return _packs(tasks, [one.representation.nbytes for one in wanted], budget)
+    return _packs(tasks, [subspace.representation.nbytes for subspace in wanted], budget)
 
 
 def _memory(costs: SubspaceCosts, available: int, waiting: int) -> SubspaceMemory:
     """What a task may take: samples are kept between its passes where there is room, so that they are read once."""
-    # All of them, or else a quarter of the memory.
+    # All samples, or else as many as take a quarter of the memory.
     held = (
         0 if waiting or min(costs.samples, costs.peak(costs.samples) - costs.peak()) > available // 4 else costs.samples
     )
@@ -152,17 +152,17 @@ def _memory(costs: SubspaceCosts, available: int, waiting: int) -> SubspaceMemor
 
 
 def choose_parts(nbytes: int, total: int, workers: int) -> int:
-    """In how many parts to read a representation: several where it alone would keep the others waiting.
+    """Number of parts to read a representation in: several where other workers would wait for it alone.
 
     Parameters
     ----------
     nbytes, total : int
-        Of its activations, and of all that are to be read.
+        Bytes of its activations, and of all that are to be read.
     workers : int
 
     Examples
     --------
-    One among many, one alone on two workers, and one worker:
+    One representation among many, one alone on two workers, and one on a single worker:
 
     >>> choose_parts(10**9, 10**11, 2), choose_parts(10**9, 10**9, 2), choose_parts(10**9, 10**9, 1)
     (1, 8, 1)
@@ -173,7 +173,7 @@ def choose_parts(nbytes: int, total: int, workers: int) -> int:
 
 
 def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budget: Budget) -> tuple[PackTask, ...]:
-    """Subspaces as they are made: a task costs the scheduler about what a subspace of a small layer takes."""
+    """Subspaces put together: a task costs the scheduler about as much as the subspace of a small layer."""
     most = max(1, len(tasks) // (BATCHES_PER_WORKER * budget.workers))
     packs: list[tuple[list[SubspaceTask], int]] = []
     # Scores of one pack have the same samples, and are all real or all complex.
@@ -194,9 +194,9 @@ def _fits(members: list[SubspaceTask], budget: Budget) -> bool:
 
 
 def _name(members: Sequence[SubspaceTask]) -> str:
-    """Name of a pack: the same members make the same one, whenever a run comes to it.
+    """Name of a pack: the same for the same members, in any run.
 
-    With loadings it is another: while it is made, and if it cannot be, the one without them goes on to serve.
+    With loadings it is another name: until that pack is made, and if it cannot be, the one without them serves.
     """
-    known = [member.key if member.with_loadings else f"{member.key} without loadings" for member in members]
-    return xxhash.xxh3_64_hexdigest("\n".join(known).encode())
+    identities = [member.key if member.with_loadings else f"{member.key} without loadings" for member in members]
+    return xxhash.xxh3_64_hexdigest("\n".join(identities).encode())

@@ -1,4 +1,4 @@
-"""Units of work, as values: what a task is told, and what it tells back."""
+"""Units of work, as values: what a task is given, and what it reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dask_svcca.readings import Reading
 
 MERGED_AT_ONCE = 4
-"""Parts of a representation, or what was merged of them, that one task merges."""
+"""Parts of a representation, or merged parts, that one task merges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Job:
         Anything zarr opens: a path, a URL, a store.
     parameters : Parameters
     measures : tuple of Measure
-        All of the comparison, with their companions: records, since a worker may not know of a user's own measures.
+        All measures of the comparison, with their companions: records, since a worker may not know a user's own.
     details : tuple of str
-        What is stored of every pair beside its measures.
+        Details that are stored of every pair.
     settled : tuple of str
         Measures and details that every partial pair has already.
     chunk_samples : int
@@ -49,7 +49,7 @@ class Job:
     chunk_samples: int
 
     def __dask_tokenize__(self) -> tuple[str, str]:
-        """What tells it from others: without, Dask would look into every part of it, once a task."""
+        """What tells it from others: otherwise Dask would look into every part of it, once per task."""
         return type(self).__name__, self.run
 
 
@@ -62,12 +62,12 @@ class SubspaceTask:
     label, path : str
         Name for people, and place below the root of the zoo.
     digest : str
-        Of the activations.
+        Digest of the activations.
     key : str
-        Of the subspace.
+        Key of the subspace.
     reading : Reading
     samples : int
-        How many it has, without regard to masked tokens.
+        Number of samples, without regard to masked tokens.
     with_loadings : bool
         Whether loadings are made even where directions come from the samples.
     memory : SubspaceMemory
@@ -90,11 +90,11 @@ class PackTask:
     Attributes
     ----------
     name : str
-        Of the pack.
+        Name of the pack.
     members : tuple of SubspaceTask
-        Of one domain, and all real or all complex.
+        Members of one domain, all real or all complex.
     parts : int
-        In how many parts a single member is read, side by side.
+        Number of parts that a single member is read in, side by side.
     """
 
     name: str
@@ -129,7 +129,7 @@ class PartTask:
         that scores need, if any; ``correct`` those of a part; ``finish``.
     pack : PackTask
     number : int
-        Which part; of merges, one after the other.
+        Number of the part, or of the merge.
     """
 
     step: str
@@ -154,7 +154,7 @@ class SubspacePlace:
     ----------
     pack : str
     position : int
-        In the index of the pack.
+        Place in the index of the pack.
     fold : tuple of int
         Coarser grid that the representation is folded on; empty for its own reading.
     """
@@ -165,7 +165,7 @@ class SubspacePlace:
 
 
 Places: TypeAlias = "tuple[tuple[SubspacePlace, ...], ...]"
-"""Of each member of a group, its own subspace and those on coarser grids; none for one that has left the zoo."""
+"""For each member of a group, its own subspace and those on coarser grids; none if it has left the zoo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class TileTask:
     row, column : int
         Position in the grid of tiles; row <= column.
     side : int
-        Representations along the side of a tile: a whole number of tiles of the store.
+        Representations along each axis of the tile: a whole number of tiles of the store.
     selected : bytes
         Which pairs are asked for: packed bits of the (a, b) mask.
     details : dict of str to tuple of int
@@ -256,9 +256,9 @@ class SubspaceReport:
     problem : str
         A sentence whose subject is the representation; empty where all went well.
     read : int
-        Bytes of activations.
+        Bytes of activations that were read.
     seconds : dict of str to float
-        By stage.
+        Time by stage.
     """
 
     label: str
@@ -280,7 +280,7 @@ class TileReport:
     settled : int
         Pairs that have none, for a reason that is recorded.
     seconds : dict of str to float
-        By stage.
+        Time by stage.
     """
 
     row: int

@@ -1,4 +1,4 @@
-"""Tiles: how large they are, and what each may take of memory."""
+"""Tiles: how large they are, and what memory each may take."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ DETAIL_COPIES = 4
 """How often a tile holds the details of its pairs while it writes them: measured."""
 
 VALUE_COPIES = 8
-"""How often it holds the values of a measure: sums and values, of a with b and of b with a; measured."""
+"""How often a tile holds the values of a measure: sums and values, of a with b and of b with a; measured."""
 
 DIRECTION_BYTES = 48
-"""What a tile holds of each direction beside its scores: its eigenvalue, its block, its weight."""
+"""Bytes that a tile holds of each direction beside its scores: its eigenvalue, its block, its weight."""
 
 BLOCK_BYTES = 600
-"""What a tile holds of each block of a representation: where it is in the store and in the panel."""
+"""Bytes that a tile holds of each block of a representation: where it is in the store and in the panel."""
 
 
 def choose_tile(representations: int, workers: int, pair_products: float = 0.0) -> int:
-    """Representations along the side of a tile.
+    """Representations along each axis of a tile.
 
     Enough tiles to keep all workers busy to the end (about sixteen each), few enough that the scheduler does not
     notice: a tile of 128 x 128 still makes ten thousand representations into three thousand tasks. Where a pair is long
@@ -101,7 +101,7 @@ class Layer:
         What a sample is.
     grid : tuple of int
     samples, neurons : int
-        Of a block.
+        Samples and neurons of a block.
     blocks : int
     width : int
         Most directions of a block.
@@ -139,7 +139,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class TileOptions:
-    """What decides what any tile takes.
+    """What decides how much memory a tile takes.
 
     Attributes
     ----------
@@ -170,7 +170,7 @@ class TileOptions:
 
 
 def by_kind(group: Sequence[Layer | None]) -> list[list[Layer]]:
-    """A group by kind of layer: only one kind at a time is compared with another."""
+    """Layers of a group by kind: the layers of one kind are compared with those of another at a time."""
     kinds: dict[tuple[str, Grid], list[Layer]] = {}
     for layer in group:
         if layer is not None:
@@ -186,14 +186,14 @@ class _Side:
     ----------
     units : PanelUnits
     members, directions, width : int
-        How many there are, their directions over all blocks, and in one block.
+        Number of layers, of their directions over all blocks, and of those in one block.
     loadings, most : int
-        Bytes of all, and of those of the representation that has most; 0 where no measure needs them.
+        Bytes of all loadings, and of the largest of one layer; 0 where no measure needs them.
     operand : float
-        Bytes of all of their scores that are read at a time.
+        Bytes of their scores that are read at a time.
     widest : Layer
     widths : (member,)
-        Directions of each in a block.
+        Directions of each layer in a block.
     """
 
     units: PanelUnits
@@ -208,7 +208,7 @@ class _Side:
 
     @classmethod
     def of(cls, layers: Sequence[Layer], units: PanelUnits, *, loadings: bool) -> _Side:
-        """The side that layers are."""
+        """The side that these layers make."""
         width, directions = sum(layer.width for layer in layers), sum(layer.directions for layer in layers)
         sizes = [
             loadings_bytes(layer.neurons, layer.directions, is_complex=bool(layer.grid)) if loadings else 0
@@ -228,14 +228,14 @@ class _Side:
 
 
 @dataclass(frozen=True, slots=True)
-class _Encounter:
-    """All layers of one kind in one group with all of another in the other.
+class _KindPair:
+    """All layers of one kind in one group, and all of a kind in the other.
 
     Attributes
     ----------
     a, b : _Side
     shared : int
-        Frequencies at which they meet.
+        Number of frequencies at which they are compared.
     stack, pair : float
         Bytes of the pairs that can be solved together, and of the largest pair.
     same : bool
@@ -253,7 +253,7 @@ class _Encounter:
     conjugates: bool
 
     def limits(self, share: float) -> TileMemory:
-        """Limits of a tile that does so much of this at once, of either side; one pair at least."""
+        """Limits of a tile that takes a share of each side at a time, at least one pair."""
         widest = [side.units.operand(side.widest.directions, side.widest.width) for side in (self.a, self.b)]
         width = max(self.a.width, self.b.width)
         least = max(self.a.widest.width, self.b.widest.width)
@@ -291,16 +291,16 @@ class _Encounter:
 def tile_limits(
     a: Sequence[Sequence[Layer]], b: Sequence[Sequence[Layer]], side: int, options: TileOptions, available: int
 ) -> TileMemory:
-    """What the tile of two groups may take: all that it has use for, as far as there is memory for it.
+    """Memory that the tile of two groups may take: all that it can use, as far as it is available.
 
-    Where there is not enough for a single pair, what that takes.
+    Where that is not enough for a single pair: what the pair takes.
 
     Parameters
     ----------
     a, b : list of list of Layer
         See `by_kind`. The very same list for a tile on the diagonal.
     side : int
-        Representations along the side of a tile.
+        Representations along each axis of a tile.
     options : TileOptions
     available : int
         Bytes.
@@ -314,21 +314,21 @@ def tile_limits(
     >>> [round(tile_limits(group, group, 24, options, memory).peak / 1e6) for memory in (10**10, 3 * 10**8)]
     [759, 300]
     """
-    encounters = [
-        encounter
+    kind_pairs = [
+        kind_pair
         for one in a
         for other in b
-        if (encounter := _encounter(one, other, options, same=a is b and one is other)) is not None
+        if (kind_pair := _pair_kinds(one, other, options, same=a is b and one is other)) is not None
     ]
     members = [layer for group in ((a,) if a is b else (a, b)) for kind in group for layer in kind]
     beside = SMALL_TASK + sum(DIRECTION_BYTES * layer.directions + BLOCK_BYTES * layer.blocks for layer in members)
     values = side**2 * VALUE_COPIES * 8 * len(options.measures)
     details = side**2 * detail_bytes(options.details)
-    if not encounters:
+    if not kind_pairs:
         return TileMemory(0, 0, 0, 0, beside + values + DETAIL_COPIES * details)
 
     def tried(share: float) -> TileMemory:
-        each = [encounter.limits(share) for encounter in encounters]
+        each = [kind_pair.limits(share) for kind_pair in kind_pairs]
         limits = TileMemory(
             max(one.operand for one in each),
             max(one.couplings for one in each),
@@ -336,26 +336,26 @@ def tile_limits(
             max(one.stack for one in each),
             0,
         )
-        working = max(encounter.peak(limits, options) for encounter in encounters)
-        # What is at work is gone when the details are written.
+        working = max(kind_pair.peak(limits, options) for kind_pair in kind_pairs)
+        # Working memory is free when the details are written.
         peak = beside + values + max(details + working, DETAIL_COPIES * details)
         return replace(limits, peak=math.ceil(peak))
 
-    found = tried(1.0)
-    if found.peak <= available:
-        return found
-    low, high, found = 0.0, 1.0, tried(0.0)
+    best = tried(1.0)
+    if best.peak <= available:
+        return best
+    low, high, best = 0.0, 1.0, tried(0.0)
     for _ in range(20):
         share = (low + high) / 2
         attempt = tried(share)
         if attempt.peak <= available:
-            low, found = share, attempt
+            low, best = share, attempt
         else:
             high = share
-    return found
+    return best
 
 
-def _encounter(one: Sequence[Layer], other: Sequence[Layer], options: TileOptions, *, same: bool) -> _Encounter | None:
+def _pair_kinds(one: Sequence[Layer], other: Sequence[Layer], options: TileOptions, *, same: bool) -> _KindPair | None:
     """How layers of two kinds are compared; None where they cannot be."""
     meeting = meet(one[0].domain, one[0].grid, other[0].domain, other[0].grid, options.match)
     if not isinstance(meeting, Meeting):
@@ -371,7 +371,7 @@ def _encounter(one: Sequence[Layer], other: Sequence[Layer], options: TileOption
         for side, dtype in zip(layers, dtypes, strict=True)
     )
     wide = np.result_type(coupling, np.float64).itemsize
-    # Pairs wait for one another that have as many directions; where loadings differ, no two frequencies together.
+    # Pairs with equally many directions are solved together; where loadings differ, not those of two frequencies.
     together = 1
     if not options.with_loadings:
         twice = sum(frequency.multiplicity > 1 for frequency in meeting.shared)
@@ -381,7 +381,7 @@ def _encounter(one: Sequence[Layer], other: Sequence[Layer], options: TileOption
         for k, count_a in zip(*np.unique(a.widths, return_counts=True), strict=True)
         for l, count_b in zip(*np.unique(b.widths, return_counts=True), strict=True)
     )
-    return _Encounter(
+    return _KindPair(
         a,
         b,
         len(meeting.shared),

@@ -1,4 +1,4 @@
-"""How an array of activations is read: one class a reading, and how two readings are brought together."""
+"""How an array of activations is read: one class per reading, and how two readings are brought together."""
 
 from dask_svcca.readings.choose import ReadingOptions, choose_reading
 from dask_svcca.readings.kinds import Flatten, Fourier, Last, Mean, Neurons, Positions, Reading

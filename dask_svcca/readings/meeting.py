@@ -35,7 +35,7 @@ class Meeting:
     cropped: bool
 
 
-def meet(  # noqa: PLR0911 - one return a case, in the order they are told apart
+def meet(  # noqa: PLR0911 - one return per case
     domain_a: str, grid_a: Grid, domain_b: str, grid_b: Grid, match: str
 ) -> Meeting | PairStatus:
     """How two readings are brought together, or why they cannot be.

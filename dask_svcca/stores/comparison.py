@@ -377,7 +377,7 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Dims ``representation_a``, ``representation_b``; one variable a measure, ``pair_status``, and coordinates
+        Dims ``representation_a``, ``representation_b``; one variable per measure, ``pair_status``, and coordinates
         ``model_a``, ``checkpoint_a``, ``layer_a``, ``step_a``, ``depth_a`` and the same for b. Values are read when
         they are used.
 

@@ -84,8 +84,8 @@ class Panel:
                 by_index.setdefault(block.index, []).append(block)
         self._blocks: dict[int, list[MemberBlock]] = {}
         self._spans: dict[int, slice] = {}
-        # By pack, where in it a run of directions begins and where in the panel it goes.
-        runs: dict[str, list[tuple[int, slice]]] = {}
+        # By pack, the first of consecutive directions in it, and their rows in the panel.
+        ranges: dict[str, list[tuple[int, slice]]] = {}
         self._places: dict[int, list[slice]] = {member: [] for member in members}
         start = 0
         for index in sorted(by_index):
@@ -95,24 +95,24 @@ class Panel:
             for block in blocks:
                 member = members[block.member]
                 place = slice(start, start + block.directions)
-                runs.setdefault(member.pack.name, []).append((member.record.first + block.start, place))
+                ranges.setdefault(member.pack.name, []).append((member.record.first + block.start, place))
                 self._places[block.member].append(place)
                 start = place.stop
             self._spans[index] = slice(begin, start)
         self.directions = start
-        self._runs = {name: sorted(wanted, key=lambda run: run[0]) for name, wanted in runs.items()}
+        self._ranges = {name: sorted(wanted, key=lambda item: item[0]) for name, wanted in ranges.items()}
 
     def buffer(self) -> InexactArray:
-        """What `read` fills."""
+        """Memory for `read` to fill."""
         return np.empty((self.directions, self.length), dtype=self.dtype)
 
     def read(self, chunk: int, buffer: InexactArray) -> InexactArray:
         """Scores of all blocks in one chunk, (direction, sample), in the first rows of a buffer."""
         packs = {member.pack.name: member.pack for member in self._members.values()}
         with self._context.timed("read"):
-            for name, wanted in self._runs.items():
+            for name, wanted in self._ranges.items():
                 packs[name].read_scores(chunk, [(first, buffer[place]) for first, place in wanted])
-        # With the zeros behind the last sample, which are few: without, BLAS would be handed a copy.
+        # With the zeros after the last sample, which are few: without them BLAS would be given a copy.
         return buffer[: self.directions]
 
     def span(self, index: int) -> slice:
@@ -124,9 +124,9 @@ class Panel:
         return index in self._spans
 
     def alike(self, index: int) -> list[list[MemberBlock]]:
-        """Members of a block, those of equally many directions together, as they stand in the panel."""
+        """Members of a block, those with equally many directions together, in the order of the panel."""
         return [
-            list(found) for _, found in groupby(self._blocks[index], key=lambda block: (block.directions, block.kept))
+            list(blocks) for _, blocks in groupby(self._blocks[index], key=lambda block: (block.directions, block.kept))
         ]
 
     def read_loadings(self) -> dict[int, InexactArray]:
@@ -162,9 +162,10 @@ class Panel:
         step = max(LEAST_PIECE, room // (NORM_COPIES * wide.itemsize * max(1, len(scores))))
         for start in range(0, scores.shape[1], step):
             piece = slice(start, start + step)
-            squares = squared_magnitudes(scores[:, piece].astype(wide))
-            out[self.members, piece] = summing @ squares
-            del squares
+            with self._context.timed("values"):
+                squares = squared_magnitudes(scores[:, piece].astype(wide))
+                out[self.members, piece] = summing @ squares
+                del squares
 
 
 def cut(
@@ -185,9 +186,9 @@ def cut(
     units : PanelUnits
     memory : TileMemory
     times : (block,)
-        How often a block is met by one of the other side.
+        How often a block is compared with one of the other side.
     loadings : bool
-        Whether they are needed.
+        Whether loadings are needed.
     """
     panels: list[dict[int, Member]] = [{}]
     loaded, widths = 0, np.zeros(len(times))
@@ -239,14 +240,14 @@ def couplings(
 
 
 class _Widened:
-    """The scores of a panel in double precision, a run of samples at a time, in memory that is used again."""
+    """The scores of a panel in double precision, some samples at a time, in memory that is reused."""
 
     def __init__(self, panel: Panel) -> None:
         length = chunk_length(panel.length, PIECE)
         self._room = np.empty((panel.directions, length), dtype=np.result_type(panel.dtype, np.float64))
 
     def pieces(self, scores: InexactArray) -> Iterator[InexactArray]:
-        """All samples; behind the last of them zeros."""
+        """All samples, followed by zeros."""
         length = self._room.shape[1]
         for start in range(0, scores.shape[1], length):
             part = scores[:, start : start + length]

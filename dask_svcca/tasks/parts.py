@@ -1,8 +1,8 @@
 """The first stage of a long representation: parts of it side by side, and a tree that merges their moments.
 
 Where representations are many, each is one task and all workers are busy. Where they are few and long, a worker would
-read one of them while the others wait. What is found of all parts together, the basis, is in the store before any part
-is projected on it: should it be needed again, because a worker died or a run was stopped, it is the same one.
+read one of them while the others wait. The basis, which follows from all parts together, is in the store before any
+part is projected on it: if it is needed again, because a worker died or a run was stopped, it is the same.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a step found, or why it found nothing; and what it took.
+    """What a step computed, or why it could not; with its reads and its time.
 
     Attributes
     ----------
@@ -52,11 +52,11 @@ class Found:
     lasting : bool
         Whether the problem is the activations' own, so that it is recorded.
     digests : dict of int to bytes
-        Of the chunks of activations that were read.
+        Digests of the chunks of activations that were read.
     read : int
-        Bytes of activations.
+        Bytes of activations that were read.
     seconds : dict of str to float
-        By stage.
+        Time by stage.
     """
 
     value: Any = None
@@ -75,14 +75,14 @@ def perform_part(context: Context, task: PartTask, *needed: Found) -> Found | li
     context : Context
     task : PartTask
     *needed : Found
-        What the steps before found; see `dask_svcca.plan.graph`.
+        Results of the steps before; see `dask_svcca.plan.graph`.
     """
-    found: Found | list[SubspaceReport] = STEPS[task.step](context, task, needed)
-    return found
+    result: Found | list[SubspaceReport] = STEPS[task.step](context, task, needed)
+    return result
 
 
 def _moments(context: Context, task: PartTask, _: Sequence[Found]) -> Found:
-    """Moments of one part of the samples; none where an earlier run found the basis already."""
+    """Moments of one part of the samples; none where an earlier run has made the basis."""
 
     def moments(samples: Samples) -> Any:
         if _draft(context, task) is not None:
@@ -92,11 +92,15 @@ def _moments(context: Context, task: PartTask, _: Sequence[Found]) -> Found:
     return _attempt(context, task, [], moments)
 
 
-def _merged(_context: Context, _task: PartTask, found: Sequence[Found]) -> Found:
+def _merged(context: Context, _task: PartTask, parts: Sequence[Found]) -> Found:
     """Moments of several parts together."""
-    values = [part.value for part in found]
-    # Under an earlier basis, or after a failure, there are none.
-    return _together(found, None if any(value is None for value in values) else merge(*values))
+    values = [part.value for part in parts]
+    # With an earlier basis, or after a failure, there are none.
+    if any(value is None for value in values):
+        return _together(parts, None)
+    with context.timed("covariance"):
+        merged = merge(*values)
+    return _together([*parts, Found(seconds=context.seconds)], merged)
 
 
 def _basis(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
@@ -107,21 +111,22 @@ def _basis(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
         draft = _draft(context, task)
         if draft is not None:
             return _read_basis(draft)
-        found, member = merged.value, _member(task)
+        total, member = merged.value, _member(task)
         verify(merged.digests, member.digest)
-        check(samples, found.count, finite=is_finite(found))
-        directions = find_basis(context, member, samples, found)
-        subspace = subspace_of(member, samples.neurons, found.count, found.mean, directions, with_loadings=True)
-        _writer(context, task, directions, exist_ok=False).finish([subspace], draft=True)
-        return found.mean, directions
+        check(samples, total.count, finite=is_finite(total))
+        directions = find_basis(context, member, samples, total)
+        subspace = subspace_of(member, samples.neurons, total.count, total.mean, directions, with_loadings=True)
+        with context.timed("write"):
+            _writer(context, task, directions, exist_ok=False).finish([subspace], draft=True)
+        return total.mean, directions
 
     return _together([merged, made := _attempt(context, task, [merged], basis)], made.value)
 
 
 def _draft(context: Context, task: PartTask) -> Pack | None:
     """The basis that an earlier attempt, or an earlier run, left."""
-    found = context.worker.subspaces.draft(task.pack.name)
-    return found if found is not None and found.records[0].entry.key == _member(task).key else None
+    draft = context.worker.subspaces.draft(task.pack.name)
+    return draft if draft is not None and draft.records[0].entry.key == _member(task).key else None
 
 
 def _read_basis(draft: Pack) -> tuple[InexactArray, Eigenbasis]:
@@ -133,31 +138,37 @@ def _read_basis(draft: Pack) -> tuple[InexactArray, Eigenbasis]:
 
 
 def _scores(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
-    """Scores of one part, written unless they are being put right; Gram matrices, where that may be needed."""
+    """Scores of one part, written unless they are being corrected; Gram matrices of blocks that may need correction."""
     (basis,) = needed
     return _attempt(context, task, needed, lambda samples: _project(context, task, samples, basis, {}))
 
 
 def _corrections(context: Context, task: PartTask, scores: Sequence[Found]) -> Found:
-    """What puts scores right that are not orthonormal, by the first direction of the block; none where all are."""
-    found = _together(scores, None)
-    if found.problem:
-        return found
-    totals: dict[int, tuple[slice, Any]] = {}
-    for columns, gram in (item for part in scores for item in part.value):
-        before = totals[columns.start][1] if columns.start in totals else 0.0
-        totals[columns.start] = columns, before + gram
+    """Factors that make scores orthonormal, by the first direction of the block; none where all are."""
+    before = _together(scores, None)
+    if before.problem:
+        return before
     try:
-        wrong = {columns.start: factor for columns, factor in corrections(totals.values())}
+        with context.timed("project"):
+            factors = _factors([item for part in scores for item in part.value])
     except np.linalg.LinAlgError as error:
         return _together(scores, None, f"has scores that cannot be made orthonormal: {error}")
-    if wrong:
-        context.worker.subspaces.begin_correction(task.pack.name)
-    return _together(scores, wrong)
+    if factors:
+        with context.timed("write"):
+            context.worker.subspaces.begin_correction(task.pack.name)
+    return _together([*scores, Found(seconds=context.seconds)], factors)
+
+
+def _factors(grams: Sequence[tuple[slice, InexactArray]]) -> dict[int, InexactArray]:
+    """Corrections by the first direction of the block, from the Gram matrices of all parts."""
+    totals: dict[int, tuple[slice, InexactArray]] = {}
+    for columns, gram in grams:
+        totals[columns.start] = columns, totals[columns.start][1] + gram if columns.start in totals else gram
+    return {columns.start: factor for columns, factor in corrections(totals.values())}
 
 
 def _corrected(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
-    """Scores of one part once more, where they have to be put right: from the activations, so as to be repeatable."""
+    """Scores of one part again, where they need correction: from the activations, so that it can be repeated."""
     basis, correction = needed
     if not correction.value:
         return Found(problem=correction.problem, lasting=correction.lasting)
@@ -173,17 +184,18 @@ def _finish(context: Context, task: PartTask, needed: Sequence[Found]) -> list[S
         verify(correction.digests, member.digest)
         mean, directions = basis.value
         subspace = subspace_of(member, samples.neurons, member.samples, mean, directions, with_loadings=True)
-        _writer(context, task, directions).finish([subspace])
+        with context.timed("write"):
+            _writer(context, task, directions).finish([subspace])
 
     ended = _attempt(context, task, needed, index)
-    found = _together([*needed, ended], None)
-    if found.lasting:
+    result = _together([*needed, ended], None)
+    if result.lasting:
         dtype = _dtype(context, task)
         failed = PackWriter(
             context.worker.subspaces, task.pack.name, samples=1, directions=0, dtype=dtype, chunk_samples=1
         )
-        failed.finish([SubspaceEntry(member.key, found.problem)])
-    return [SubspaceReport(member.label, member.key, found.problem, found.read, dict(found.seconds))]
+        failed.finish([SubspaceEntry(member.key, result.problem)])
+    return [SubspaceReport(member.label, member.key, result.problem, result.read, dict(result.seconds))]
 
 
 STEPS: dict[str, Callable[[Context, PartTask, Sequence[Found]], Any]] = {
@@ -258,7 +270,7 @@ def _writer(context: Context, task: PartTask, basis: Eigenbasis, *, exist_ok: bo
 
 
 def _share(count: int, parts: int, part: int) -> tuple[int, int]:
-    """First of some things in a row that a part takes, and the first of the next part's.
+    """First of some items in a row that a part takes, and the first that the next part takes.
 
     Examples
     --------
@@ -270,7 +282,7 @@ def _share(count: int, parts: int, part: int) -> tuple[int, int]:
 
 def _attempt(context: Context, task: PartTask, before: Sequence[Found], do: Callable[[Samples], Any]) -> Found:
     """Do a part of the work, unless what it builds upon failed."""
-    failed = next((found for found in before if found.problem), None)
+    failed = next((result for result in before if result.problem), None)
     if failed is not None:
         return Found(problem=failed.problem, lasting=failed.lasting)
     try:
@@ -281,17 +293,17 @@ def _attempt(context: Context, task: PartTask, before: Sequence[Found], do: Call
     except UnreadableActivationsError as error:
         return Found(problem=str(error), seconds=context.seconds)
     except np.linalg.LinAlgError as error:
-        return Found(problem=f"has no directions that LAPACK finds: {error}", seconds=context.seconds)
+        return Found(problem=f"has directions that LAPACK cannot compute: {error}", seconds=context.seconds)
     return Found(value, digests=samples.digests, read=samples.read, seconds=context.seconds)
 
 
-def _together(found: Sequence[Found], value: Any, problem: str = "") -> Found:
-    """A value found of several, with all they took, and the first problem that any of them had."""
-    failed = next((part for part in found if part.problem), Found(problem=problem))
+def _together(results: Sequence[Found], value: Any, problem: str = "") -> Found:
+    """A value from several results, with all their reads and times, and the first of their problems."""
+    failed = next((result for result in results if result.problem), Found(problem=problem))
     seconds: dict[str, float] = {}
-    for part in found:
-        for stage, took in part.seconds.items():
+    for result in results:
+        for stage, took in result.seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + took
-    digests = {chunk: digest for part in found for chunk, digest in part.digests.items()}
-    read = sum(part.read for part in found)
+    digests = {chunk: digest for result in results for chunk, digest in result.digests.items()}
+    read = sum(result.read for result in results)
     return Found(value, failed.problem, failed.lasting, digests, read, seconds)

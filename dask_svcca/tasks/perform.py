@@ -29,7 +29,7 @@ def perform(job: Job, task: Task, *needed: Any) -> Any:
     Returns
     -------
     object
-        Of a task that reports, its report.
+        The report of a task that reports, else what the next tasks need.
     """
     match task:
         case GroupTask():

@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from dask_svcca.tasks.worker import Context
 
 UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, zarr.errors.BaseZarrError)
-"""What reading a chunk raises that is missing, damaged, or of a codec that is not there."""
+"""Errors from reading a chunk that is missing, damaged, or of a codec that is not installed."""
 
 
 class Samples:
-    """The samples of a representation, as often as asked; kept in memory as far as the task may.
+    """The samples of a representation, as often as they are iterated over; held in memory as far as the task may.
 
     Attributes
     ----------
     array : ChunkReader
     digests : dict of int to bytes
-        Of the chunks read so far.
+        Digests of the chunks read so far.
     read : int
-        Bytes of activations.
+        Bytes of activations read so far.
     epsilon : float
         Relative precision of the activations.
     neurons : int
-        Of a block.
+        Number of neurons of a block.
 
     Raises
     ------
@@ -71,10 +71,10 @@ class Samples:
         """Samples of some chunks, (sample, block, neuron) each."""
         for chunk in range(first, stop):
             samples = self._held[chunk] if chunk in self._held else self._load(chunk)
-            # A mask may leave none of the positions chosen in a whole chunk.
+            # A mask may leave no chosen position in a whole chunk.
             if len(samples):
                 yield samples
-            # Or it would still be there while the next one is read; those who iterate do the same.
+            # Otherwise it would be held while the next chunk is read; callers delete theirs too.
             del samples
 
     def _load(self, chunk: int) -> InexactArray:

@@ -1,4 +1,4 @@
-"""The first stage: from activations to subspaces in the store, a pack a task."""
+"""The first stage: from activations to subspaces in the store, one pack per task."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ScoreWriter(Protocol):
 
 
 Begin: TypeAlias = "Callable[[int, int, np.dtype[Any]], ScoreWriter]"
-"""From the number of samples, that of directions and the type of scores, what takes them."""
+"""Makes what takes scores: from the numbers of samples and of directions, and the type of the scores."""
 
 
 class HeldScores:
@@ -111,12 +111,12 @@ def _make_one(context: Context, task: PackTask) -> list[_Made]:
         writers.append(_writer(context, task, samples, directions, dtype))
         return writers[-1]
 
-    found, problem, read = attempt(context, member, begin)
-    if found is not NOT_MADE:
+    subspace, problem, read = attempt(context, member, begin)
+    if subspace is not NOT_MADE:
         if not writers:
             begin(1, 0, np.dtype(context.job.parameters.precision))
         with context.timed("write"):
-            writers[-1].finish([found])
+            writers[-1].finish([subspace])
     return [(problem, read)]
 
 
@@ -129,15 +129,15 @@ def _make_several(context: Context, task: PackTask) -> list[_Made]:
         held.append(HeldScores(samples, directions, dtype, length))
         return held[-1]
 
-    found: list[Subspace | SubspaceEntry] = []
+    subspaces: list[Subspace | SubspaceEntry] = []
     made: list[_Made] = []
     for member in task.members:
         count = len(held)
         subspace, problem, read = attempt(context, member, begin)
         if not isinstance(subspace, Subspace):
-            # What was begun may be there in part.
+            # Scores that were begun may be there in part.
             del held[count:]
-        found.append(subspace)
+        subspaces.append(subspace)
         made.append((problem, read))
     with context.timed("write"):
         dtype = score_dtype(context.job.parameters.precision, is_complex=task.members[0].reading.is_complex)
@@ -149,7 +149,7 @@ def _make_several(context: Context, task: PackTask) -> list[_Made]:
             parts = [one.scores[start : start + writer.chunk_samples] for one in held]
             writer.write_scores(chunk, np.concatenate(parts, axis=1, out=room[: len(parts[0])]))
         del room
-        writer.finish(found)
+        writer.finish(subspaces)
     return made
 
 
@@ -165,12 +165,12 @@ def _writer(context: Context, task: PackTask, samples: int, directions: int, dty
 
 
 def attempt(context: Context, member: SubspaceTask, begin: Begin) -> tuple[Subspace | SubspaceEntry, str, int]:
-    """Make one subspace; what was made of it, what went wrong, and bytes of activations read."""
+    """Make one subspace. Returns it or its entry alone, what went wrong, and bytes of activations read."""
     read = 0
     try:
         samples = Samples(context, member, held=member.memory.held)
         try:
-            found = _make_subspace(context, member, samples, begin)
+            subspace = _make_subspace(context, member, samples, begin)
         finally:
             read = samples.read
     except InvalidActivationsError as error:
@@ -178,8 +178,8 @@ def attempt(context: Context, member: SubspaceTask, begin: Begin) -> tuple[Subsp
     except UnreadableActivationsError as error:
         return NOT_MADE, str(error), read
     except np.linalg.LinAlgError as error:
-        return NOT_MADE, f"has no directions that LAPACK finds: {error}", read
-    return found, "", read
+        return NOT_MADE, f"has directions that LAPACK cannot compute: {error}", read
+    return subspace, "", read
 
 
 def _make_subspace(context: Context, task: SubspaceTask, samples: Samples, begin: Begin) -> Subspace:
@@ -211,20 +211,26 @@ def subspace_of(
 
 def _by_neurons(context: Context, task: SubspaceTask, samples: Samples, begin: Begin) -> Subspace:
     """Two passes: moments, then scores."""
-    found = sum_moments(context, samples)
-    count, mean = found.count, found.mean
-    check(samples, count, finite=is_finite(found))
-    basis = find_basis(context, task, samples, found)
-    # Its scatter may be as large as all else.
-    del found
+    total = sum_moments(context, samples)
+    count, mean = total.count, total.mean
+    check(samples, count, finite=is_finite(total))
+    basis = find_basis(context, task, samples, total)
+    # The scatter may be as large as all else.
+    del total
     writer = begin(count, len(basis.spectrum), _score_dtype(context, task))
     chunks = score_chunks(context, samples, mean, basis, writer.chunk_samples)
-    wrong = corrections(write_scores(context, writer, 0, chunks, basis))
-    for chunk in range(-(-count // writer.chunk_samples) if wrong else 0):
-        scores = writer.read_scores(chunk)
-        for columns, factor in wrong:
-            scores[:, columns] = scores[:, columns] @ factor
-        writer.write_scores(chunk, scores)
+    grams = write_scores(context, writer, 0, chunks, basis)
+    with context.timed("project"):
+        factors = corrections(grams)
+    del grams
+    for chunk in range(-(-count // writer.chunk_samples) if factors else 0):
+        with context.timed("read"):
+            scores = writer.read_scores(chunk)
+        with context.timed("project"):
+            for columns, factor in factors:
+                scores[:, columns] = scores[:, columns] @ factor
+        with context.timed("write"):
+            writer.write_scores(chunk, scores)
         del scores
     return subspace_of(task, samples.neurons, count, mean, basis, with_loadings=True)
 
@@ -232,29 +238,29 @@ def _by_neurons(context: Context, task: SubspaceTask, samples: Samples, begin: B
 def sum_moments(context: Context, chunks: Iterable[InexactArray]) -> Moments:
     """Moments of some chunks together.
 
-    Infinities and overflow end in a scatter that is not finite, which is refused by name.
+    Infinities and overflow give a scatter that is not finite, which `check` refuses.
     """
-    found: Moments | None = None
+    total: Moments | None = None
     with np.errstate(over="ignore", invalid="ignore"):
         for chunk in chunks:
             with context.timed("covariance"):
-                found = moments(chunk) if found is None else add_chunk(found, chunk)
+                total = moments(chunk) if total is None else add_chunk(total, chunk)
             del chunk
-    if found is None:
+    if total is None:
         raise ValueError("there are no samples to sum up")
-    return found
+    return total
 
 
-def is_finite(found: Moments) -> bool:
-    """Whether all of the scatter is finite; block by block, for the answers of all take an eighth of it."""
-    return all(bool(np.isfinite(block).all()) for block in found.scatter)
+def is_finite(total: Moments) -> bool:
+    """Whether all of the scatter is finite: block by block, since booleans for all take an eighth of it."""
+    return all(bool(np.isfinite(block).all()) for block in total.scatter)
 
 
-def find_basis(context: Context, task: SubspaceTask, samples: Samples, found: Moments) -> Eigenbasis:
+def find_basis(context: Context, task: SubspaceTask, samples: Samples, total: Moments) -> Eigenbasis:
     """Principal directions from the moments of all samples."""
     with context.timed("eigen"):
-        basis = eigenbasis(found, multiplicity=task.reading.multiplicity, epsilon=samples.epsilon)
-    return _not_constant(basis, found.count)
+        basis = eigenbasis(total, multiplicity=task.reading.multiplicity, epsilon=samples.epsilon)
+    return _not_constant(basis, total.count)
 
 
 def _not_constant(basis: Eigenbasis, count: int) -> Eigenbasis:
@@ -277,7 +283,7 @@ def score_chunks(
     length: int,
     correction: Mapping[int, InexactArray] | None = None,
 ) -> Iterator[InexactArray]:
-    """Scores, ``length`` samples at a time; the last may be fewer. What was handed out before is overwritten.
+    """Scores, ``length`` samples at a time; the last may be fewer. Each chunk overwrites the one before.
 
     A correction is given by the first direction of its block, and multiplies the scores of that block from the right.
     """
@@ -288,7 +294,7 @@ def score_chunks(
         for first, factor in correction.items():
             columns = slice(first, first + len(factor))
             weights[:, columns] = weights[:, columns] @ factor
-    # In the order in which they are stored: a direction's scores side by side.
+    # In the order in which they are stored: the scores of a direction side by side.
     buffer = np.empty((len(scale), length), dtype=np.result_type(weights.dtype, np.float64)).T
     filled = 0
     for chunk in samples:
@@ -313,20 +319,20 @@ def score_chunks(
 def write_scores(
     context: Context, writer: ScoreWriter, first: int, chunks: Iterable[InexactArray], basis: Eigenbasis
 ) -> list[tuple[slice, InexactArray]]:
-    """Write chunks of scores; the Gram matrix, over all of them, of each block that may need to be put right."""
-    runs = [columns for _, columns in blocks_of(basis.block) if needs_correction(basis, columns)]
-    grams: list[InexactArray | float] = [0.0] * len(runs)
+    """Write chunks of scores. Returns the Gram matrix, over all of them, of each block that may need correction."""
+    weak = [columns for _, columns in blocks_of(basis.block) if needs_correction(basis, columns)]
+    grams: list[InexactArray | float] = [0.0] * len(weak)
     for number, scores in enumerate(chunks, start=first):
         with context.timed("project"):
-            for index, columns in enumerate(runs):
+            for index, columns in enumerate(weak):
                 grams[index] = grams[index] + scores[:, columns].conj().T @ scores[:, columns]
         with context.timed("write"):
             writer.write_scores(number, scores)
-    return [(columns, np.asarray(gram)) for columns, gram in zip(runs, grams, strict=True)]
+    return [(columns, np.asarray(gram)) for columns, gram in zip(weak, grams, strict=True)]
 
 
 def corrections(grams: Iterable[tuple[slice, InexactArray]]) -> list[tuple[slice, InexactArray]]:
-    """What puts right, from the right, scores that the covariance route left short of orthonormal."""
+    """Factors, from the right, for scores that the covariance route left short of orthonormal."""
     return [(columns, gram_correction(gram)) for columns, gram in grams if not _is_identity(gram)]
 
 
@@ -381,7 +387,8 @@ def _loadings(
                 directions[:, neurons] += across @ (chunk[:, 0, neurons] - mean[neurons])
             start += len(chunk)
         del chunk
-    directions /= np.sqrt(basis.spectrum)[:, np.newaxis]
+    with context.timed("project"):
+        directions /= np.sqrt(basis.spectrum)[:, np.newaxis]
     return directions.T
 
 

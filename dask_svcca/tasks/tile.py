@@ -44,23 +44,23 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     context : Context
     task : TileTask
     places_a, places_b : tuple of tuple of SubspacePlace
-        Where the subspaces of either group are.
+        Where the subspaces of the two groups are.
     """
     tile = _Tile(context, task, places_a, places_b)
     status_array = context.worker.variable(PAIR_STATUS.name)
     asked = np.unpackbits(np.frombuffer(task.selected, np.uint8), count=math.prod(tile.shape)).reshape(tile.shape) > 0
     status = np.asarray(status_array[tile.place], dtype=np.uint8)
-    # Pairs of which some measures are there need the others only.
+    # Pairs that have some measures need only the others.
     for state, names in ((PairStatus.MISSING, ()), (PairStatus.PARTIAL, context.job.settled)):
         wanted = asked & (status == state)
         if wanted.any():
             update = tile.compute(wanted, without=names)
             status = np.where(update != PairStatus.MISSING, update, status)
-    # Of all that were asked for, whoever computed them: an attempt before this one may have, and not lived to tell.
-    found = status[np.triu(asked) if tile.diagonal else asked]
-    valued = int(np.isin(found, VALUED).sum())
-    missing = int(np.isin(found, (PairStatus.MISSING, PairStatus.PARTIAL)).sum())
-    return TileReport(task.row, task.column, valued, len(found) - valued - missing, context.seconds)
+    # All pairs that were asked for count: an attempt before this one may have computed some and died.
+    outcomes = status[np.triu(asked) if tile.diagonal else asked]
+    valued = int(np.isin(outcomes, VALUED).sum())
+    missing = int(np.isin(outcomes, (PairStatus.MISSING, PairStatus.PARTIAL)).sum())
+    return TileReport(task.row, task.column, valued, len(outcomes) - valued - missing, context.seconds)
 
 
 class _Tile:
@@ -73,37 +73,38 @@ class _Tile:
         first, second = task.row * task.side, task.column * task.side
         self.place = slice(first, first + self.shape[0]), slice(second, second + self.shape[1])
         self._places = places_a, places_b
-        self._entries = [[_entry(context, own[0]) if own else None for own in places] for places in self._places]
+        with context.timed("read"):
+            self._entries = [[_entry(context, own[0]) if own else None for own in places] for places in self._places]
 
     def compute(self, wanted: BoolArray, without: Sequence[str]) -> StatusArray:
-        """Compute some pairs and write them; what became of them, `PairStatus.MISSING` for all others."""
+        """Compute some pairs and write them. Returns what became of them, `PairStatus.MISSING` for all others."""
         measures = tuple(measure for measure in self._context.job.measures if measure.name not in without)
         sizes = {name: size for name, size in self._task.details.items() if name not in without}
         details = no_details(self.shape, sizes)
-        found = self._evaluate(wanted, measures, details)
-        valued = np.isin(found.status, VALUED)
+        results = self._evaluate(wanted, measures, details)
+        valued = np.isin(results.status, VALUED)
         with self._context.timed("write"):
             worker = self._context.worker
-            results = [(worker.variable(measure.name), *found.values[measure.name]) for measure in measures]
-            results += [(worker.variable(DETAIL_VARIABLES[name].name), kept, kept) for name, kept in details.items()]
+            arrays = [(worker.variable(measure.name), *results.values[measure.name]) for measure in measures]
+            arrays += [(worker.variable(DETAIL_VARIABLES[name].name), both, both) for name, both in details.items()]
             mirrored = self.place[::-1]
-            for array, straight, back in results:
+            for array, straight, back in arrays:
                 # The mirror image first: a tile counts as done by its own status, which is written last of all.
                 if not self.diagonal:
                     _put(array, mirrored, back.swapaxes(0, 1), valued.T)
                 _put(array, self.place, straight, valued)
             status = worker.variable(PAIR_STATUS.name)
             if not self.diagonal:
-                _put(status, mirrored, found.turned.T, found.turned.T != PairStatus.MISSING)
-            _put(status, self.place, found.status, found.status != PairStatus.MISSING)
-        return found.status
+                _put(status, mirrored, results.turned.T, results.turned.T != PairStatus.MISSING)
+            _put(status, self.place, results.status, results.status != PairStatus.MISSING)
+        return results.status
 
     def _evaluate(self, wanted: BoolArray, measures: Sequence[Measure], details: Details) -> _Results:
         """What becomes of the wanted pairs."""
         # On the diagonal each pair once; the other triangle is its mirror image.
         todo = np.triu(wanted) if self.diagonal else wanted
-        found = _Results(self.shape, measures)
-        found.settle(PairStatus.FAILED, todo & self._failed())
+        results = _Results(self.shape, measures)
+        results.settle(PairStatus.FAILED, todo & self._failed())
         for kind_a, members_a in _kinds(self._entries[0]).items():
             for kind_b, members_b in _kinds(self._entries[1]).items():
                 part = np.zeros_like(todo)
@@ -111,15 +112,15 @@ class _Tile:
                 part[cells] = todo[cells]
                 meeting = meet(*kind_a, *kind_b, self._context.job.parameters.match)
                 if isinstance(meeting, PairStatus):
-                    found.settle(meeting, part)
+                    results.settle(meeting, part)
                 elif part.any():
                     same = self.diagonal and kind_a == kind_b
-                    self._compare(members_a, members_b, part, meeting, measures, details, found, same=same)
+                    self._compare(members_a, members_b, part, meeting, measures, details, results, same=same)
         finish_details(details, diagonal=self.diagonal)
-        return found.mirrored() if self.diagonal else found
+        return results.mirrored() if self.diagonal else results
 
     def _failed(self) -> BoolArray:
-        """Pairs of which both have been looked at, and one could not be compared with anything."""
+        """Pairs of which both subspaces were looked for, and one could not be made."""
         there = [[entry is not None for entry in entries] for entries in self._entries]
         sound = [[entry is not None and not entry.problem for entry in entries] for entries in self._entries]
         return np.asarray(np.outer(there[0], there[1]) & ~np.outer(sound[0], sound[1]))
@@ -132,24 +133,24 @@ class _Tile:
         meeting: Meeting,
         measures: Sequence[Measure],
         details: Details,
-        found: _Results,
+        results: _Results,
         *,
         same: bool,
     ) -> None:
-        """Compare members of one kind with those of another, and add what is found."""
+        """Compare members of one kind with those of another, and add their results."""
         kept_only = leading_only(measures)
         a = self._members(0, members_a, meeting.fold_a, kept_only=kept_only)
         b = a if same else self._members(1, members_b, meeting.fold_b, kept_only=kept_only)
         part = np.zeros_like(todo)
         cells = np.ix_(list(a), list(b))
         part[cells] = todo[cells]
-        # Where nothing folded could be made, pairs stay missing, and the report of the fold says why.
+        # Where a folded subspace could not be made, pairs stay missing, and its report says why.
         if part.any():
-            found.take(part, self._pairs(a, b, part, meeting, measures, details))
+            results.take(part, self._pairs(a, b, part, meeting, measures, details))
 
     def _members(self, side: int, members: Sequence[int], fold: Grid, *, kept_only: bool) -> dict[int, Member]:
         """The subspaces to compare by: the representations' own, or those folded on a partner's grid."""
-        found = {}
+        chosen = {}
         for member in members:
             place = next((place for place in self._places[side][member] if place.fold == fold), None)
             pack = None if place is None else self._context.worker.pack(place.pack)
@@ -157,7 +158,8 @@ class _Tile:
                 continue
             record = pack.records[place.position]
             if record.entry.key and not record.entry.problem:
-                spectrum = pack.spectrum(record)
+                with self._context.timed("read"):
+                    spectrum = pack.spectrum(record)
                 variance = self._context.job.parameters.variance
                 basis = Basis(
                     spectrum=spectrum,
@@ -167,8 +169,8 @@ class _Tile:
                     samples=record.entry.samples,
                     neurons=record.entry.neurons,
                 )
-                found[member] = Member(pack, record, basis, tuple(basis.member_blocks(member, kept_only=kept_only)))
-        return found
+                chosen[member] = Member(pack, record, basis, tuple(basis.member_blocks(member, kept_only=kept_only)))
+        return chosen
 
     def _pairs(
         self,
@@ -194,12 +196,12 @@ class _Tile:
             )
             for first in (first_a, first_b)
         ]
-        met = [
+        times = [
             np.bincount([getattr(one, side) for one in meeting.shared], minlength=len(first.basis.block_multiplicity))
             for side, first in (("a", first_a), ("b", first_b))
         ]
-        panels_a = cut(context, a, units[0], memory, met[0], loadings=loadings)
-        panels_b = panels_a if same else cut(context, b, units[1], memory, met[1], loadings=loadings)
+        panels_a = cut(context, a, units[0], memory, times[0], loadings=loadings)
+        panels_b = panels_a if same else cut(context, b, units[1], memory, times[1], loadings=loadings)
         # A panel with itself needs no second buffer.
         buffers = _largest(panels_a), _largest(panels_b if not same or len(panels_a) > 1 else [])
         evaluation = Evaluation(
@@ -220,7 +222,7 @@ class _Tile:
                 if loadings and panel_b is not panel_a:
                     loadings_b = panel_b.read_loadings()
                 _add(context, evaluation, panel_a, panel_b, buffers, (loadings_a, loadings_b), narrow=narrow)
-                # Or they would still be there while the next are read.
+                # Otherwise they would be held while the next are read.
                 evaluation.forget_loadings()
                 del loadings_b
             del loadings_a
@@ -228,9 +230,9 @@ class _Tile:
         if any("row_norms" in measure.needs for measure in measures):
             norms = _row_norms(evaluation, panels_a, panels_b, buffers, memory.stack)
         with context.timed("values"):
-            found = evaluation.values(*(norms or ()))
-            # What makes a pair's value what it is may be told by measures that are there already.
-            return replace(found, saturated=evaluation.saturated(context.job.measures))
+            values = evaluation.values(*(norms or ()))
+            # The status is about all measures, also those that a pair has already.
+            return replace(values, saturated=evaluation.saturated(context.job.measures))
 
 
 class _Results:
@@ -255,11 +257,11 @@ class _Results:
         """Record that some pairs have no value."""
         self.status[pairs] = self.turned[pairs] = status
 
-    def take(self, pairs: BoolArray, found: Values) -> None:
+    def take(self, pairs: BoolArray, values: Values) -> None:
         """Take the values of some pairs."""
-        for status, saturated in zip((self.status, self.turned), found.saturated, strict=True):
+        for status, saturated in zip((self.status, self.turned), values.saturated, strict=True):
             status[pairs] = np.where(saturated, PairStatus.SATURATED, PairStatus.DONE)[pairs]
-        for name, both in found.values.items():
+        for name, both in values.values.items():
             for target, value in zip(self.values[name], both, strict=True):
                 target[pairs] = value[pairs]
 
@@ -362,7 +364,7 @@ def _put(
     """Write the values of some pairs of a tile, and leave the others as they are."""
     if not valued.all():
         chosen = valued.reshape(valued.shape + (1,) * (values.ndim - 2))
-        there = np.array(array[place])
-        np.copyto(there, values, where=chosen)
-        values = there
+        stored = np.array(array[place])
+        np.copyto(stored, values, where=chosen)
+        values = stored
     array[place] = values

@@ -1,4 +1,4 @@
-"""What a worker process keeps between the tasks of one run, and what one task keeps of time."""
+"""What a worker process holds between the tasks of one run, and one task with its times."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class Worker:
     def pack(self, name: str) -> Pack | None:
         """One pack of subspaces; None where it was not made."""
         if name not in self._packs:
-            found = self.subspaces.pack(name)
-            if found is None:
+            pack = self.subspaces.pack(name)
+            if pack is None:
                 return None
-            self._packs[name] = found
+            self._packs[name] = pack
         return self._packs[name]
 
 
@@ -87,21 +87,21 @@ _WORKERS: dict[str, Worker] = {}
 
 
 def _worker_of(job: Job) -> Worker:
-    """The worker of a run. Only the latest run's is kept: a later one may have resized the stores."""
+    """The worker of a run. Only that of the latest run is held: this run may have resized the stores."""
     with _LOCK:
-        found = _WORKERS.get(job.run)
-        if found is None:
-            found = Worker(job)
+        worker = _WORKERS.get(job.run)
+        if worker is None:
+            worker = Worker(job)
             _WORKERS.clear()
-            _WORKERS[job.run] = found
-        return found
+            _WORKERS[job.run] = worker
+        return worker
 
 
 @cache
 def single_blas_thread() -> None:
     """Limit BLAS to one thread, once in a worker process.
 
-    Nannies set it by the environment; workers without a nanny do not. The limit is the process's own, so that it is
-    never set around a task: another thread's task would lose it in the middle.
+    Nannies set the limit by the environment; workers without a nanny have none. It holds for the whole process, so it
+    is not set around a task: the task of another thread would lose it in the middle.
     """
     threadpoolctl.threadpool_limits(1)

@@ -48,7 +48,7 @@ def similarity_to_final(zoo: dask_svcca.Zoo, store: str) -> pd.DataFrame:
 
 
 def share_of_the_way(frame: pd.DataFrame) -> pd.Series:
-    """Of the similarity that a layer lacked at the first step, the share that it has gained."""
+    """Share that a layer has gained of the similarity that it lacked at the first step."""
     start = frame.sort_values("step").groupby(["model", "layer"]).svcca.transform("first")
     return (frame.svcca - start) / (1 - start)
 

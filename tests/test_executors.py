@@ -1,0 +1,176 @@
+"""Who runs a plan is of no consequence: two more executors, and the same bits as Dask's."""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, Any
+
+import dask
+import numpy as np
+import pytest
+from measured import images
+from threadpoolctl import threadpool_limits
+from zoos import assert_same, layers, with_budget, write
+
+import dask_svcca
+from dask_svcca.plan import subspaces as subspaces_module
+from dask_svcca.plan import tiles as tiles_module
+from dask_svcca.plan.parameters import Parameters
+from dask_svcca.plan.subspaces import Budget
+from dask_svcca.plan.tasks import PartTask, TileTask
+from dask_svcca.run import compare as compare_module
+from dask_svcca.run.compare import run_comparison
+from dask_svcca.run.executors import DaskExecutor
+from dask_svcca.stores.zoo import write as zoo_module
+from dask_svcca.tasks import perform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    import xarray as xr
+
+    from dask_svcca.plan.tasks import Node
+    from dask_svcca.run.executors import Executor
+
+pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+
+BUDGET = Budget(2, 2**31)
+
+
+class FuturesExecutor:
+    """Runs tasks in threads of this process, by the standard library alone."""
+
+    budget = BUDGET
+
+    def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
+        sorter = TopologicalSorter({key: node.needs for key, node in nodes.items()})
+        sorter.prepare()
+        results: dict[str, Any] = {}
+        running: dict[Future[Any], str] = {}
+        with threadpool_limits(1), ThreadPoolExecutor(self.budget.workers) as pool:
+            while sorter.is_active():
+                for key in sorter.get_ready():
+                    needed = [results[need] for need in nodes[key].needs]
+                    running[pool.submit(perform, nodes[key].task, *needed)] = key
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    key = running.pop(future)
+                    results[key] = future.result()
+                    if nodes[key].reports:
+                        on_done(key, results[key])
+                    sorter.done(key)
+
+
+class TwiceExecutor:
+    """Runs tasks one by one in any order that their needs allow, each of them twice."""
+
+    budget = BUDGET
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self.order: list[str] = []
+
+    def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
+        results: dict[str, Any] = {}
+        with threadpool_limits(1):
+            while len(results) < len(nodes):
+                ready = [key for key in nodes if key not in results and {*nodes[key].needs} <= results.keys()]
+                key = ready[self._rng.integers(len(ready))]
+                self.order.append(key)
+                for _ in range(2):
+                    results[key] = perform(nodes[key].task, *(results[need] for need in nodes[key].needs))
+                if nodes[key].reports:
+                    on_done(key, results[key])
+
+
+@pytest.fixture
+def large_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dask_svcca.Zoo:
+    """Layers that come in packs and two that are read in parts, folded ones and one that cannot be compared."""
+    with_budget(monkeypatch, BUDGET.workers, BUDGET.memory)
+    monkeypatch.setattr(subspaces_module, "SPLIT_BYTES", 2**12)
+    monkeypatch.setattr(subspaces_module, "BATCHES_PER_WORKER", 2)
+    monkeypatch.setattr(tiles_module, "SCORE_CHUNK_BYTES", 1)
+    monkeypatch.setattr(zoo_module, "CHUNK_BYTES", 2**13)
+    rng = np.random.default_rng(0)
+    small = layers(21, 600)
+    small[5][7, 1] = np.nan
+    turned = np.linalg.qr(rng.normal(size=(160, 160)))[0]
+    # The second of so falling a spectrum that its scores have to be put right.
+    long = [(rng.normal(size=(600, 160)) * scale) @ turned for scale in (1, np.logspace(0, -5, 160))]
+    conv = images((4, 4, 2), (2, 2, 2), examples=600)
+    zoo = dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(600))
+    write(zoo, [*small[:9], long[0], conv[0], *small[9:], long[1], conv[1]])
+    return zoo
+
+
+def compared(zoo: dask_svcca.Zoo, place: Path, executor: Executor | None, **options: Any) -> xr.Dataset:
+    parameters = Parameters(("svcca", "cka_debiased", "pwcca"), match="fold", keep=("correlations",), **options)
+    told: list[tuple[str, int, int]] = []
+    with dask.config.set(scheduler="synchronous"):
+        outcome = run_comparison(zoo, place, parameters, executor=executor, progress=lambda *step: told.append(step))
+    assert list(outcome.problems) == ["net/step005/fc"]
+    assert {step[1:] for step in told if step[0] == "tiles"} == {(n, 10) for n in range(1, 11)}
+    assert outcome.computed + outcome.settled == 25 * 26 // 2
+    plan = outcome.plan
+    assert sorted(pack.parts for pack in plan.packs)[-2:] == [8, 8]
+    assert max(len(pack.members) for pack in plan.packs) > 2
+    return dask_svcca.open_comparison(place).load()
+
+
+@pytest.mark.parametrize(
+    "executor", [FuturesExecutor(), *map(TwiceExecutor, range(3))], ids=["futures", "twice", "twice", "twice"]
+)
+def test_executors__change_no_bit(large_and_small: dask_svcca.Zoo, tmp_path: Path, executor: Executor) -> None:
+    expected = compared(large_and_small, tmp_path / "dask", None)
+    assert_same(compared(large_and_small, tmp_path / "other", executor), expected)
+
+
+def test_executors__run_tasks_in_any_order(large_and_small: dask_svcca.Zoo, tmp_path: Path) -> None:
+    orders = []
+    for seed in range(2):
+        executor = TwiceExecutor(seed)
+        compared(large_and_small, tmp_path / str(seed), executor)
+        orders.append(executor.order)
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != orders[1]
+
+
+def test_executors__are_given_every_kind_of_task(large_and_small: dask_svcca.Zoo, tmp_path: Path) -> None:
+    kinds: set[str] = set()
+
+    class Looking(TwiceExecutor):
+        def run(self, nodes: Any, perform: Any, on_done: Any) -> None:
+            tasks = [node.task for node in nodes.values()]
+            kinds.update(task.step if isinstance(task, PartTask) else type(task).__name__ for task in tasks)
+            super().run(nodes, perform, on_done)
+
+    compared(large_and_small, tmp_path / "c", Looking(0))
+    steps = {"moments", "merge", "basis", "scores", "corrections", "correct", "finish"}
+    assert kinds == {"PackTask", "GroupTask", "TileTask", *steps}
+
+
+@pytest.mark.parametrize("executor", [FuturesExecutor(), TwiceExecutor(0), None], ids=["futures", "twice", "dask"])
+def test_executors__what_a_task_raises_reaches_the_caller(
+    large_and_small: dask_svcca.Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor | None
+) -> None:
+    def fail(job: Any, task: Any, *needed: Any) -> Any:
+        if isinstance(task, TileTask):
+            raise ZeroDivisionError("a mistake of ours")
+        return perform(job, task, *needed)
+
+    monkeypatch.setattr(compare_module, "perform", fail)
+    with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
+        compared(large_and_small, tmp_path / "c", executor)
+
+
+def test_dask_executor__asks_the_scheduler_of_the_user(large_and_small: dask_svcca.Zoo, tmp_path: Path) -> None:
+    graphs = []
+    with dask.config.set(scheduler=lambda graph, keys, **_: graphs.append((graph, keys))):
+        run_comparison(large_and_small, tmp_path / "c", Parameters())
+    ((graph, keys),) = graphs
+    # By names that no other run has.
+    assert {key.rsplit("-", 1)[-1] for key in graph} == {next(iter(graph)).rsplit("-", 1)[-1]}
+    assert {*keys} < {*graph}
+    assert DaskExecutor(None, "").budget == BUDGET
