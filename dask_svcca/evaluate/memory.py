@@ -25,7 +25,7 @@ LAPACK_VECTORS = 6.0
 """The same for singular vectors; measured. By then the stack has its squares and takes the vectors of both sides."""
 
 SMALL_STACK = 2 * 2**20
-"""Bytes that do not grow with a large stack: pieces of it that are gathered, tested or put in their places at a time."""
+"""Bytes that do not grow with a large stack: pieces of it that are gathered, tested or put in place at a time."""
 
 
 def pair_bytes(k: int, l: int, itemsize: int) -> int:
