@@ -45,6 +45,10 @@ class UnreadableActivationsError(DaskSvccaError, OSError):
     """Activations that are in the zoo and cannot be read, or are not those that were written."""
 
 
+class DamagedSubspacesError(DaskSvccaError, OSError):
+    """Stored subspaces cannot be read: a file is missing, or is not what was written."""
+
+
 class IncompatibleError(DaskSvccaError, ValueError):
     """Two representations cannot be compared, or one lacks what was asked of it."""
 

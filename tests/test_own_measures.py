@@ -50,7 +50,10 @@ def test_compare__refuses_another_formula_whatever_is_asked_for(tmp_path: Path, 
     assert first != second
     write(zoo, layers(4)[3:], start=3)
     state = ComparisonStore.open(tmp_path / "c").read_state()
-    message = f"has 'mean_power' in version '{first}', and this one is '{second}': what it computes has changed"
+    message = (
+        f"has 'mean_power' in version '{first}', and the measure now has version '{second}': what it computes has "
+        f"changed"
+    )
     with pytest.raises(ParametersChangedError, match=re.escape(message)):
         dask_svcca.compare(zoo, tmp_path / "c", measures=measures)
     assert ComparisonStore.open(tmp_path / "c").read_state().versions == state.versions

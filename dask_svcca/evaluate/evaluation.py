@@ -448,4 +448,6 @@ def _gathered(pieces: Sequence[_Piece]) -> InexactArray:
         else:
             for target, row, column in zip(part, piece.rows, piece.columns, strict=True):
                 target[...] = piece.couplings[row, column]
+    # A measure that works in place must fail, and not change what other measures see.
+    stack.flags.writeable = False
     return stack

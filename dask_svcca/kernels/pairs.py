@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import numpy.typing as npt
 
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
 
@@ -103,6 +105,12 @@ class Side:
         return Side(self.spectrum[:, :count], self.variance, self.rank, self.member, loadings)
 
 
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same array, so that a measure that works in place fails, and does not change what other measures see."""
+    array.flags.writeable = False
+    return array
+
+
 @dataclass(frozen=True)
 class PairStack:
     """One block of a stack of pairs, all with the same numbers of directions.
@@ -136,20 +144,20 @@ class PairStack:
         """Canonical correlations, (pair, min(k, l)), descending."""
         if self._turned is not None:
             return self._turned.correlations
-        return canonical_correlations(self.coupling, single=self.single)
+        return _read_only(canonical_correlations(self.coupling, single=self.single))
 
     @cached_property
     def squared_coupling(self) -> FloatArray:
         """Squared absolute values of the coupling, (pair, k, l)."""
         if self._turned is not None:
             return self._turned.squared_coupling.transpose(0, 2, 1)
-        return squared_magnitudes(self.coupling)
+        return _read_only(squared_magnitudes(self.coupling))
 
     @cached_property
     def nuclear_norm(self) -> FloatArray:
         """Sum of the singular values of the cross-covariance, (pair,)."""
         weighted = self.weighted(np.sqrt(self.a.spectrum), np.sqrt(self.b.spectrum))
-        return np.asarray(singular_values(weighted).sum(axis=-1))
+        return _read_only(np.asarray(singular_values(weighted).sum(axis=-1)))
 
     @property
     def canonical_vectors(self) -> tuple[InexactArray, FloatArray]:
@@ -165,7 +173,7 @@ class PairStack:
     def decomposition(self) -> tuple[InexactArray, FloatArray, InexactArray]:
         """Left singular vectors of the coupling, its singular values, and the adjoint of the right vectors."""
         left, values, adjoint = np.linalg.svd(self.coupling, full_matrices=False)
-        return left, np.asarray(values), adjoint
+        return _read_only(left), _read_only(np.asarray(values)), _read_only(adjoint)
 
     def weighted(self, a: FloatArray, b: FloatArray) -> InexactArray:
         """The coupling with its rows and columns weighted, (pair, k), (pair, l)."""

@@ -34,5 +34,6 @@ def ratio(sums: FloatArray, _a: Totals, _b: Totals, _: PairTotals) -> FloatArray
 
 def over_geometric_mean(sums: FloatArray, a: Totals, b: Totals, _: PairTotals) -> FloatArray:
     """The sum over the geometric mean of the own numbers of both sides."""
-    norms = np.sqrt(a.own * b.own)
+    # Each root by itself: the product of the numbers leaves the range of doubles long before they do.
+    norms = np.sqrt(a.own) * np.sqrt(b.own)
     return np.asarray(sums[..., 0] / np.where(norms > 0, norms, 1))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _over_deviations(sums: FloatArray, a: Totals, b: Totals, _: PairTotals) -> FloatArray:
-    norms = np.sqrt(a.variance * b.variance)
+    norms = np.sqrt(a.variance) * np.sqrt(b.variance)
     return np.asarray(sums[..., 0] / np.where(norms > 0, norms, 1))
 
 

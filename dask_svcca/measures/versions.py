@@ -35,7 +35,7 @@ _FUNCTIONS: Final = frozenset({"sums", "value", "own"})
 
 _LOOK_UPS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
-_ATOMS: Final = (int, float, complex, str, bytes, slice, range)
+_ATOMS: Final = frozenset({bool, int, float, complex, str, bytes, slice, range})
 
 _PARTS: Final[dict[type, tuple[str, ...]]] = {
     Enum: ("name", "value"),
@@ -47,6 +47,9 @@ _PARTS: Final[dict[type, tuple[str, ...]]] = {
     np.vectorize: ("pyfunc", "signature"),
 }
 """Kinds of values that are made of others."""
+
+_CHANGING: Final = (np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+"""Kinds of values whose contents change as they are used, so that only their type counts."""
 
 NOT_COMPILED: Final = frozenset({"annotation", "returns", "type_comment", "type_params", "ctx", "kind"})
 """Fields of a syntax tree that have no part in what it computes."""
@@ -130,7 +133,7 @@ class _Reader:
 
     def read(self, value: object) -> object:
         """Description of a value, in strings and tuples of strings."""
-        if value is None or (isinstance(value, _ATOMS) and not isinstance(value, Enum)):
+        if value is None or type(value) in _ATOMS:
             return type(value).__name__, repr(value)
         # A function may call itself, and be called by many others.
         if id(value) in self._open:
@@ -147,16 +150,16 @@ class _Reader:
                 return self._named(value)
             return self._function(value) if isinstance(value, FunctionType) else self._class(value)
         if isinstance(value, list | tuple | dict | set | frozenset | np.ndarray):
-            return type(value).__name__, self._items(value)
+            return self._kind(value), self._items(value), self._state(value)
         for kind, parts in _PARTS.items():
             if isinstance(value, kind):
-                return self._named(type(value)), [self.read(getattr(value, part)) for part in parts]
+                return self._kind(value), [self.read(getattr(value, part)) for part in parts]
         return self._object(value)
 
     def _items(self, value: Any) -> object:
         if isinstance(value, np.ndarray):
             content = self.read(value.tolist()) if value.dtype.hasobject else _digest(value.tobytes())
-            return value.dtype.str, value.shape, content
+            return repr(value.dtype), value.shape, content
         if isinstance(value, dict):
             return sorted(((self.read(key), self.read(item)) for key, item in value.items()), key=repr)
         items = [self.read(item) for item in value]
@@ -166,18 +169,51 @@ class _Reader:
         if (wrapped := getattr(value, "__wrapped__", None)) is not None:
             return self._named(type(value)), self.read(wrapped)
         if type(value).__module__ in self._homes:
-            kind = type(value)
-            names = [*getattr(value, "__dict__", ()), *getattr(kind, "__slots__", ())]
-            # A cached property may be there or not, and follows from the rest.
-            state = {
+            return self._kind(value), self._value(value), self._state(value)
+        if isinstance(value, _CHANGING):
+            return self._named(type(value))
+        if isinstance(value, np.generic):
+            return self._named(type(value)), repr(value)
+        try:
+            # What pickle would store: all that makes the object, however it prints.
+            parts = value.__reduce_ex__(4)
+        except (TypeError, AttributeError, ValueError):
+            # An address differs between processes; then only the type counts.
+            text = repr(value)
+            return self._named(type(value)), "" if re.search(r" at 0x[0-9a-fA-F]+", text) else text
+        if isinstance(parts, str):
+            return self._named(type(value)), parts
+        return self._named(type(value)), [
+            self.read(list(each) if hasattr(each, "__next__") else each) for each in parts
+        ]
+
+    def _kind(self, value: object) -> object:
+        """The class of a value: by its content where that counts, by its name otherwise."""
+        kind = type(value)
+        return self.read(kind) if kind.__module__ in self._homes else self._named(kind)
+
+    def _value(self, value: object) -> str:
+        """The number or text that an object of a class of one's own is, if it is one."""
+        base = next((kind for kind in type(value).__mro__ if kind in _ATOMS), None)
+        return "" if base is None else repr(base(value))
+
+    def _state(self, value: object) -> object:
+        """Attributes of an object of a class of one's own."""
+        kind = type(value)
+        if kind.__module__ not in self._homes and not getattr(value, "__dict__", None):
+            return ()
+        names = set(getattr(value, "__dict__", ()))
+        for base in kind.__mro__:
+            slots = vars(base).get("__slots__", ())
+            names.update((slots,) if isinstance(slots, str) else slots)
+        # A cached property may be there or not, and follows from the rest.
+        return self.read(
+            {
                 name: getattr(value, name, None)
-                for name in names
+                for name in names - {"__dict__", "__weakref__"}
                 if not isinstance(getattr(kind, name, None), cached_property)
             }
-            return self.read(kind), self.read(state)
-        # An address differs between processes; then only the type counts.
-        text = repr(value)
-        return self._named(type(value)), "" if re.search(r" at 0x[0-9a-fA-F]+", text) else text
+        )
 
     def _named(self, value: type | FunctionType) -> str:
         # The same file may be a script here and a module there.
@@ -213,6 +249,9 @@ class _Reader:
             if not (name.startswith("__") and name.endswith("__"))
             or (isinstance(member, FunctionType) and not name.startswith("__annotate"))
         }
+        if issubclass(value, Enum):
+            # All else of an enumeration is bookkeeping, and its members say their values.
+            members = {name: member for name, member in members.items() if isinstance(member, FunctionType)}
         return "class", [self.read(base) for base in value.__bases__], self.read(members)
 
 

@@ -8,6 +8,7 @@ specification; the tests read it back through zarr. Any other store is written t
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import uuid
 from functools import cached_property
@@ -46,6 +47,11 @@ class ChunkedArray:
     compression : {"lz4", "zstd", "none"}
     column_major : bool
         Store a chunk column by column, so that the bytes of consecutive columns are consecutive.
+    replace : bool
+        Remove what is there first. Without, files are overwritten one by one, each whole: for arrays that two tasks may
+        write at the same time, with the same values.
+    fill : float
+        What a chunk that is missing reads as through zarr.
     exist_ok : bool
         Write to the array that is there, made by the same call.
     """
@@ -61,10 +67,12 @@ class ChunkedArray:
         dims: Sequence[str],
         compression: Compression = "none",
         column_major: bool = False,
+        replace: bool = True,
+        fill: float = 0,
         exist_ok: bool = False,
     ) -> None:
         self.shape, self.rows, self.dtype = shape, rows, dtype
-        self._compression = compression
+        self._compression, self._fill = compression, fill
         self._compressors = _compressors(compression)
         self._order = tuple(reversed(range(len(shape)))) if column_major else None
         local = _io.directory(root)
@@ -82,14 +90,14 @@ class ChunkedArray:
                 chunks=self._chunk_shape,
                 filters=[zarr.codecs.TransposeCodec(order=self._order)] if self._order else "auto",
                 compressors=self._compressors,
-                fill_value=0,
+                fill_value=fill,
                 dimension_names=dims,
                 overwrite=True,
             ).with_config({"write_empty_chunks": True})
             return
         if exist_ok:
             return
-        if self._directory.exists():
+        if replace and self._directory.exists():
             shutil.rmtree(self._directory)
         _write(self._directory / "zarr.json", json.dumps(self._metadata(dims)).encode())
 
@@ -146,6 +154,8 @@ class ChunkedArray:
         for codec in codecs:
             if codec["name"] == "blosc":
                 codec["configuration"]["typesize"] = self.dtype.itemsize
+        # JSON has no NaN; zarr writes it as text.
+        fill = "NaN" if math.isnan(self._fill) else float(self._fill) if self.dtype.kind == "c" else self._fill
         return {
             "zarr_format": 3,
             "node_type": "array",
@@ -153,7 +163,7 @@ class ChunkedArray:
             "data_type": self.dtype.name,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self._chunk_shape)}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": [0.0, 0.0] if self.dtype.kind == "c" else 0,
+            "fill_value": [fill, fill] if self.dtype.kind == "c" else fill,
             "codecs": codecs,
             "attributes": {},
             "dimension_names": list(dims),
@@ -232,12 +242,23 @@ def _plain_metadata(file: Path) -> dict[str, Any] | None:
     return metadata if plain else None
 
 
-def write_array(root: zarr.Group, path: str, values: npt.NDArray[Any], dims: Sequence[str]) -> None:
-    """Write a small array whole, as one uncompressed chunk.
+def write_array(
+    root: zarr.Group, path: str, values: npt.NDArray[Any], dims: Sequence[str], *, replace: bool = True, fill: float = 0
+) -> None:
+    """Write a small array whole, as one uncompressed chunk; ``replace`` and ``fill`` as for `ChunkedArray`.
 
     An axis may be empty, such as the neurons of loadings that were not computed.
     """
-    array = ChunkedArray(root, path, shape=values.shape, rows=max(1, len(values)), dtype=values.dtype, dims=dims)
+    array = ChunkedArray(
+        root,
+        path,
+        shape=values.shape,
+        rows=max(1, len(values)),
+        dtype=values.dtype,
+        dims=dims,
+        replace=replace,
+        fill=fill,
+    )
     if values.size:
         array.write(0, values)
 

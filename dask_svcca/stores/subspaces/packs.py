@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
+from dask_svcca.errors import DamagedSubspacesError
 from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.stores import _chunked, _io
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -49,7 +51,10 @@ class Pack:
     @cached_property
     def _spectrum(self) -> FloatArray:
         count = sum(record.entry.directions for record in self.records)
-        return _chunked.read_array(self.root, f"{self.name}/spectrum", (count,), np.dtype(np.float64))
+        with self._reading():
+            return _whole(
+                _chunked.read_array(self.root, f"{self.name}/spectrum", (count,), np.dtype(np.float64)), "spectrum"
+            )
 
     def spectrum(self, record: SubspaceRecord) -> FloatArray:
         """Eigenvalues of the scatter, (direction,)."""
@@ -57,12 +62,14 @@ class Pack:
 
     def mean(self, record: SubspaceRecord) -> InexactArray:
         """Mean of each neuron of the first block, (neuron,); complex for a subspace of the DFT."""
-        return _read_part(self.root, f"{self.name}/mean", record.mean_start, record.entry.neurons, record.wide)
+        with self._reading():
+            return _read_part(self.root, f"{self.name}/mean", record.mean_start, record.entry.neurons, record.wide)
 
     def loadings(self, record: SubspaceRecord) -> InexactArray:
         """Orthonormal directions, (neuron, direction); complex for a subspace of the DFT."""
         shape = record.entry.directions, record.entry.neurons
-        flat = _read_part(self.root, f"{self.name}/loadings", record.loadings_start, math.prod(shape), record.wide)
+        with self._reading():
+            flat = _read_part(self.root, f"{self.name}/loadings", record.loadings_start, math.prod(shape), record.wide)
         return flat.reshape(shape).T
 
     def read_scores(self, chunk: int, wanted: Sequence[tuple[int, InexactArray]]) -> None:
@@ -74,7 +81,15 @@ class Pack:
         wanted : sequence of (int, (direction, sample))
             First of some consecutive directions of the pack, and a contiguous buffer that takes their whole chunks.
             What follows the last sample becomes zero.
+
+        Raises
+        ------
+        DamagedSubspacesError
         """
+        with self._reading():
+            self._read_scores(chunk, wanted)
+
+    def _read_scores(self, chunk: int, wanted: Sequence[tuple[int, InexactArray]]) -> None:
         path = f"{self.name}/scores"
         local = _io.directory(self.root)
         if local is not None:
@@ -87,9 +102,21 @@ class Pack:
             return
         array = zarr.open_array(self.root.store, path=f"{self.root.path}/{path}".lstrip("/"), mode="r")
         rows = np.asarray(array[chunk * self.chunk_samples : (chunk + 1) * self.chunk_samples])
+        _whole(rows[:1], f"chunk {chunk} of scores")
         for first, part in wanted:
             part[:, : len(rows)] = rows[:, first : first + len(part)].T
             part[:, len(rows) :] = 0
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Say which pack is damaged, and what to do about it."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise DamagedSubspacesError(
+                f"the pack {self.name!r} of the subspaces at {str(self.root.store_path)!r} is damaged: {error}. Remove "
+                f"that folder, and compare again: it is made anew from the activations"
+            ) from error
 
     def scores(self, record: SubspaceRecord) -> InexactArray:
         """All scores of one subspace, (sample, direction), in double precision."""
@@ -153,8 +180,9 @@ class PackWriter:
         self.chunk_samples = chunk_samples
         self._dtype = dtype
         if not exist_ok:
-            # The index of an earlier attempt is removed first: its scores are about to change.
-            _chunked.write_group(self._root, name, {}, clear=True)
+            # The index of an earlier attempt is removed first: its scores are about to change. Its files are overwritten
+            # and not removed, since a task may run twice at the same time.
+            _chunked.write_group(self._root, name, {})
         self._scores: _chunked.ChunkedArray | None = None
         if directions:
             # Column-major: a tile reads consecutive directions straight into its product's operand.
@@ -166,6 +194,8 @@ class PackWriter:
                 dtype=dtype,
                 dims=("sample", "direction"),
                 column_major=True,
+                replace=False,
+                fill=math.nan,
                 exist_ok=exist_ok,
             )
 
@@ -195,7 +225,8 @@ class PackWriter:
         """
         entries = [one.entry if isinstance(one, Subspace) else one for one in subspaces]
         for name, (dims, values) in _arrays([one for one in subspaces if isinstance(one, Subspace)]).items():
-            _chunked.write_array(self._root, f"{self._name}/{name}", values, dims)
+            fill = 0 if values.dtype.kind == "i" else math.nan
+            _chunked.write_array(self._root, f"{self._name}/{name}", values, dims, replace=False, fill=fill)
         index = {
             "members": [entry.to_json() for entry in entries],
             "chunk_samples": self.chunk_samples,
@@ -232,7 +263,7 @@ def _read_part(root: zarr.Group, path: str, start: int, count: int, dtype: np.dt
     local = _io.directory(root)
     if local is None:
         array = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")
-        return np.asarray(array[start : start + count])
+        return _whole(np.asarray(array[start : start + count]), path)
     numbers = np.fromfile(
         os.path.join(local, path, "c", "0"),  # noqa: PTH118 - see `Pack.read_scores`
         dtype=dtype,
@@ -242,3 +273,10 @@ def _read_part(root: zarr.Group, path: str, start: int, count: int, dtype: np.dt
     if len(numbers) != count:
         raise OSError(f"{path!r} has {len(numbers)} numbers from {start} on where {count} were expected")
     return numbers
+
+
+def _whole(values: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
+    """Values that were read through zarr, where a chunk that is missing reads as NaN."""
+    if np.isnan(values).any():
+        raise OSError(f"{what} is missing")
+    return values
