@@ -4,6 +4,7 @@ from dask_svcca.evaluate.basis import Basis, MemberBlock, block_weights, directi
 from dask_svcca.evaluate.details import Details, finish_details, no_details
 from dask_svcca.evaluate.evaluation import Evaluation, Values
 from dask_svcca.evaluate.memory import STACK_BYTES, pair_bytes, solving_bytes
+from dask_svcca.evaluate.trial import try_measure
 
 __all__ = [
     "STACK_BYTES",
@@ -18,4 +19,5 @@ __all__ = [
     "no_details",
     "pair_bytes",
     "solving_bytes",
+    "try_measure",
 ]

@@ -9,6 +9,7 @@ from dask_svcca.measures.record import (
     Totals,
 )
 from dask_svcca.measures.registry import (
+    OwnMeasure,
     find_measures,
     leading_only,
     load_measures,
@@ -21,6 +22,7 @@ __all__ = [
     "Measure",
     "Need",
     "Own",
+    "OwnMeasure",
     "PairTotals",
     "Saturates",
     "Totals",

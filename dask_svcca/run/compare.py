@@ -282,18 +282,5 @@ def _plan(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
         raise InvalidActivationsError(
             f"the zoo {str(zoo.root.store_path)!r} has no complete representation{unfinished}. Capture some first"
         )
-    if parameters.mask is not None:
-        _check_mask(zoo, parameters.mask)
     selected = select_pairs(pairs, zoo.representations)
     return make_plan(zoo.entries(), np.asarray(selected), stores.state, stores.read_index(), parameters, budget)
-
-
-def _check_mask(zoo: Zoo, name: str) -> None:
-    coords = zoo.coords
-    if name in coords and coords[name].ndim == 2:
-        return
-    masks = [repr(other) for other, values in coords.items() if values.ndim == 2]
-    raise ValueError(
-        f"mask={name!r} is not a coordinate of the zoo along examples and tokens; it has {', '.join(masks) or 'none'}. "
-        f"Give it to create_zoo as coords={{{name!r}: mask}}"
-    )

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.errors import StoreFormatError
+from dask_svcca.errors import ParametersChangedError, StoreFormatError
+from dask_svcca.evaluate import try_measure
 from dask_svcca.kernels.subspace import leading_directions
+from dask_svcca.measures import OwnMeasure
 from dask_svcca.stores import _io
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
@@ -86,6 +88,8 @@ class Stores:
         ParametersChangedError, StoreFormatError
             Where something else is there, or it was made with other parameters.
         """
+        if parameters.mask is not None:
+            _check_mask(zoo, parameters.mask)
         place = None if subspaces is None else _io.absolute(subspaces)
         # Stores in memory are equal where their contents are: only identity says that two are the same.
         if store is place or (isinstance(place, str) and place == _io.absolute(store)):
@@ -96,7 +100,12 @@ class Stores:
         comparison = ComparisonStore.open(store, mode=mode) if _exists(store) else None
         state = None if comparison is None else comparison.read_state()
         if state is not None:
-            state.check(parameters.fixed, parameters.records, zoo.examples_digest, zoo.n_examples)
+            fixed = {**parameters.fixed, "mask_digest": _mask_digest(zoo, parameters)}
+            state.check(fixed, parameters.records, zoo.examples_digest, zoo.n_examples)
+        for measure in parameters.records:
+            if isinstance(measure, OwnMeasure) and (state is None or measure.name not in state.versions):
+                # Before it is recorded: a comparison goes on with all measures that it has.
+                try_measure(measure)
         if place is None and state is not None and state.subspaces:
             place = state.subspaces
         opened = _open_subspaces(comparison, place, mode)
@@ -114,15 +123,20 @@ class Stores:
         if self.comparison is None:
             self.comparison = ComparisonStore.create(
                 self.store,
-                parameters=self.parameters.to_dict(),
+                parameters={
+                    **self.parameters.to_dict(),
+                    "mask_digest": _mask_digest(self.zoo, self.parameters),
+                },
                 tile=plan.tile,
                 zoo=str(self.zoo.root.store_path),
                 examples_digest=self.zoo.examples_digest,
                 n_examples=self.zoo.n_examples,
                 subspaces=place,
             )
-        elif self.comparison.subspaces != place:
-            self.comparison.set_subspaces(place)
+        else:
+            self._check_unchanged()
+            if self.comparison.subspaces != place:
+                self.comparison.set_subspaces(place)
         if self.subspaces is None:
             identity = _identity(self.zoo, self.parameters)
             if self.place is None:
@@ -133,6 +147,18 @@ class Stores:
         self.comparison.add_results(plan.measures, asked, plan.details, plan.settled)
         self._register(self.comparison, plan)
         return self.comparison, self.subspaces
+
+    def _check_unchanged(self) -> None:
+        """Raise where another run has added measures since this one looked: what it plans would undo that."""
+        if self.state is None:
+            return
+        now = ComparisonStore.open(self.store, mode="r+").root.attrs
+        known = {"versions": dict(self.state.versions), "settled": list(self.state.settled)}
+        if {name: now[name] for name in known} != known or bool(now["growing"]) != self.state.growing:
+            raise ParametersChangedError(
+                f"another run has changed the comparison {self.state.place!r} since this one looked at it. Let one run "
+                f"end before the other adds measures, and run this one again"
+            )
 
     def _register(self, comparison: ComparisonStore, plan: Plan) -> None:
         """Make room for new representations, and forget pairs of those that have changed."""
@@ -239,11 +265,27 @@ def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None,
 
 def _identity(zoo: Zoo, parameters: Parameters) -> dict[str, Any]:
     """Examples and options that subspaces are made from."""
-    mask = parameters.mask
     return {
         "examples_digest": zoo.examples_digest,
         "n_examples": zoo.n_examples,
         "precision": parameters.precision,
         **parameters.reading.to_dict(),
-        "mask_digest": None if mask is None else zoo.coordinate_digest(mask),
+        "mask_digest": _mask_digest(zoo, parameters),
     }
+
+
+def _mask_digest(zoo: Zoo, parameters: Parameters) -> str | None:
+    """Digest of the values of the mask: the same examples may have another mask of that name in another zoo."""
+    return None if parameters.mask is None else zoo.coordinate_digest(parameters.mask)
+
+
+def _check_mask(zoo: Zoo, name: str) -> None:
+    """Raise ValueError where a mask is not a coordinate of the zoo that can be one."""
+    coords = zoo.coords
+    if name in coords and coords[name].ndim == 2:
+        return
+    masks = [repr(other) for other, values in coords.items() if values.ndim == 2]
+    raise ValueError(
+        f"mask={name!r} is not a coordinate of the zoo along examples and tokens; it has {', '.join(masks) or 'none'}. "
+        f"Give it to create_zoo as coords={{{name!r}: mask}}"
+    )

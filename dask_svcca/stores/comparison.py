@@ -120,6 +120,11 @@ class ComparisonState:
         remedy = "Ask for the same, or compare into another store"
         for name, asked in fixed.items():
             stored = self.parameters.get(name)
+            if stored != asked and name == "mask_digest":
+                raise ParametersChangedError(
+                    f"the comparison {self.place!r} was made with a mask of other values (digest {str(stored)[:8]}, now "
+                    f"{str(asked)[:8]}). {remedy}"
+                )
             if stored != asked:
                 raise ParametersChangedError(
                     f"the comparison {self.place!r} was made with {name}={stored!r}, now {name}={asked!r} is asked "
