@@ -25,7 +25,7 @@ LAPACK_VECTORS = 6.0
 """The same for singular vectors; measured. By then the stack has its squares and takes the vectors of both sides."""
 
 SMALL_STACK = 2 * 2**20
-"""Bytes that do not grow with a stack: pieces that are gathered, tested or sorted at a time."""
+"""Bytes that do not grow with a large stack: pieces of it that are gathered, tested or put in place at a time."""
 
 
 def pair_bytes(k: int, l: int, itemsize: int) -> int:
@@ -64,6 +64,7 @@ def solving_bytes(measures: Iterable[Measure], stack: float, pair: float) -> flo
     >>> [round(solving_bytes(find_measures(names), 4e8, 1e8) / 1e8) for names in ("svcca", "pwcca")]
     [13, 26]
     """
+    pieces = min(SMALL_STACK, 2 * stack)
     if any("loadings" in measure.needs for measure in measures):
-        return SMALL_STACK + max(STACKS_OF_VECTORS * stack, 4 * stack + LAPACK_VECTORS * pair)
-    return SMALL_STACK + STACKS * stack + LAPACK_VALUES * pair
+        return pieces + max(STACKS_OF_VECTORS * stack, 4 * stack + LAPACK_VECTORS * pair)
+    return pieces + STACKS * stack + LAPACK_VALUES * pair

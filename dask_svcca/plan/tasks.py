@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from dask_svcca.plan.memory import SMALL_TASK
+
 if TYPE_CHECKING:
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
@@ -115,7 +117,7 @@ class PackTask:
         """Bytes it takes at most: those of its largest member, and what all leave behind until it is written."""
         left = sum(member.memory.result for member in self.members) if len(self.members) > 1 else 0
         # To be written, it is put together once more, the scores chunk by chunk.
-        return left + max(left, *(member.memory.peak for member in self.members))
+        return left + max(left + SMALL_TASK, *(member.memory.peak for member in self.members))
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,9 +143,12 @@ def _make_several(context: Context, task: PackTask) -> list[_Made]:
         dtype = score_dtype(context.job.parameters.precision, is_complex=task.members[0].reading.is_complex)
         samples = len(held[0].scores) if held else 1
         writer = _writer(context, task, samples, sum(one.scores.shape[1] for one in held), dtype)
+        # In the order in which they are stored: a direction's scores side by side.
+        room = np.empty((sum(one.scores.shape[1] for one in held), min(samples, writer.chunk_samples)), dtype).T
         for chunk, start in enumerate(range(0, samples if held else 0, writer.chunk_samples)):
             parts = [one.scores[start : start + writer.chunk_samples] for one in held]
-            writer.write_scores(chunk, np.concatenate(parts, axis=1))
+            writer.write_scores(chunk, np.concatenate(parts, axis=1, out=room[: len(parts[0])]))
+        del room
         writer.finish(subspaces)
     return made
 
