@@ -18,7 +18,7 @@ from dask_svcca.plan import subspaces as subspaces_module
 from dask_svcca.plan import tiles as tiles_module
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.subspaces import Budget
-from dask_svcca.plan.tasks import PartTask, TileTask
+from dask_svcca.plan.tasks import TileTask
 from dask_svcca.run import compare as compare_module
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.run.executors import DaskExecutor
@@ -26,7 +26,7 @@ from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.tasks import perform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -85,14 +85,19 @@ class TwiceExecutor:
                     on_done(key, results[key])
 
 
-@pytest.fixture
-def large_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dask_svcca.Zoo:
+@pytest.fixture(scope="module")
+def large_and_small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dask_svcca.Zoo]:
     """Layers that come in packs and two that are read in parts, folded ones and one that cannot be compared."""
-    with_budget(monkeypatch, BUDGET.workers, BUDGET.memory)
-    monkeypatch.setattr(subspaces_module, "SPLIT_BYTES", 2**12)
-    monkeypatch.setattr(subspaces_module, "BATCHES_PER_WORKER", 2)
-    monkeypatch.setattr(tiles_module, "SCORE_CHUNK_BYTES", 1)
-    monkeypatch.setattr(zoo_module, "CHUNK_BYTES", 2**13)
+    with pytest.MonkeyPatch.context() as patch:
+        with_budget(patch, BUDGET.workers, BUDGET.memory)
+        patch.setattr(subspaces_module, "SPLIT_BYTES", 2**12)
+        patch.setattr(subspaces_module, "BATCHES_PER_WORKER", 2)
+        patch.setattr(tiles_module, "SCORE_CHUNK_BYTES", 1)
+        patch.setattr(zoo_module, "CHUNK_BYTES", 2**13)
+        yield make_zoo(tmp_path_factory.mktemp("zoo") / "zoo.zarr")
+
+
+def make_zoo(place: Path) -> dask_svcca.Zoo:
     rng = np.random.default_rng(0)
     small = layers(21, 600)
     small[5][7, 1] = np.nan
@@ -100,7 +105,7 @@ def large_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dask_svc
     # The second of so falling a spectrum that its scores have to be put right.
     long = [(rng.normal(size=(600, 160)) * scale) @ turned for scale in (1, np.logspace(0, -5, 160))]
     conv = images((4, 4, 2), (2, 2, 2), examples=600)
-    zoo = dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(600))
+    zoo = dask_svcca.create_zoo(place, examples=range(600))
     write(zoo, [*small[:9], long[0], conv[0], *small[9:], long[1], conv[1]])
     return zoo
 
@@ -119,36 +124,29 @@ def compared(zoo: dask_svcca.Zoo, place: Path, executor: Executor | None, **opti
     return dask_svcca.open_comparison(place).load()
 
 
-@pytest.mark.parametrize(
-    "executor", [FuturesExecutor(), *map(TwiceExecutor, range(3))], ids=["futures", "twice", "twice", "twice"]
-)
-def test_executors__change_no_bit(large_and_small: dask_svcca.Zoo, tmp_path: Path, executor: Executor) -> None:
-    expected = compared(large_and_small, tmp_path / "dask", None)
-    assert_same(compared(large_and_small, tmp_path / "other", executor), expected)
+@pytest.fixture(scope="module")
+def by_dask(large_and_small: dask_svcca.Zoo, tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    return compared(large_and_small, tmp_path_factory.mktemp("dask") / "comparison.zarr", None)
 
 
-def test_executors__run_tasks_in_any_order(large_and_small: dask_svcca.Zoo, tmp_path: Path) -> None:
-    orders = []
-    for seed in range(2):
-        executor = TwiceExecutor(seed)
-        compared(large_and_small, tmp_path / str(seed), executor)
-        orders.append(executor.order)
-    assert sorted(orders[0]) == sorted(orders[1])
-    assert orders[0] != orders[1]
+def test_executors__in_threads_change_no_bit(
+    large_and_small: dask_svcca.Zoo, by_dask: xr.Dataset, tmp_path: Path
+) -> None:
+    assert_same(compared(large_and_small, tmp_path / "c", FuturesExecutor()), by_dask)
 
 
-def test_executors__are_given_every_kind_of_task(large_and_small: dask_svcca.Zoo, tmp_path: Path) -> None:
-    kinds: set[str] = set()
-
-    class Looking(TwiceExecutor):
-        def run(self, nodes: Any, perform: Any, on_done: Any) -> None:
-            tasks = [node.task for node in nodes.values()]
-            kinds.update(task.step if isinstance(task, PartTask) else type(task).__name__ for task in tasks)
-            super().run(nodes, perform, on_done)
-
-    compared(large_and_small, tmp_path / "c", Looking(0))
-    steps = {"moments", "merge", "basis", "scores", "corrections", "correct", "finish"}
-    assert kinds == {"PackTask", "GroupTask", "TileTask", *steps}
+@pytest.mark.parametrize("seed", range(3))
+def test_executors__tasks_in_any_order_and_done_twice_change_no_bit(
+    large_and_small: dask_svcca.Zoo, by_dask: xr.Dataset, tmp_path: Path, seed: int
+) -> None:
+    executor = TwiceExecutor(seed)
+    assert_same(compared(large_and_small, tmp_path / "c", executor), by_dask)
+    # Every kind of task was among them.
+    steps = {"moments", "merge", "basis", "scores", "corrections", "correct"}
+    assert {key.split("-")[0] for key in executor.order} == {"subspaces", "group", "tile", *steps}
+    # Some tiles came before subspaces that they do not need.
+    kinds = [key.split("-")[0] for key in executor.order]
+    assert kinds.index("tile") < len(kinds) - 1 - kinds[::-1].index("subspaces")
 
 
 @pytest.mark.parametrize("executor", [FuturesExecutor(), TwiceExecutor(0), None], ids=["futures", "twice", "dask"])
