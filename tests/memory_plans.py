@@ -164,7 +164,9 @@ def dense(rng: np.random.Generator, scale: float, count: int) -> Drawn:
     examples = between(rng, 500, 4000 * scale)
     # The work grows with the square of all directions together.
     most = min(900, 1600 // count) * scale
-    shapes: list[tuple[int, ...]] = [(examples, between(rng, most / 10, most)) for _ in range(count)]
+    # Wide ones all of them, where tasks are to be large.
+    least = most / (10 if scale < 2 else 2)
+    shapes: list[tuple[int, ...]] = [(examples, between(rng, least, most)) for _ in range(count)]
     return Drawn(shapes[:1] * count if rng.random() < 0.5 else shapes)
 
 

@@ -129,6 +129,6 @@ def test_memory__of_permutations_is_refused_with_both_numbers(monkeypatch: pytes
         dask_svcca.compare(make_zoo(related(60, 3, 4)), store)
     monkeypatch.setattr("dask_svcca.machine.available_memory", lambda: 2**20)
     with pytest.raises(
-        MemoryLimitError, match=r"representations like 'net/1/0\d', .* need \d+ MiB, and there are 1 MiB"
+        MemoryLimitError, match=r"representations like 'net/1/0\d', .* need \d+ MiB, and 1 MiB are available"
     ):
         dask_svcca.permutation_null(store, [("net/1/00", "net/1/01")])

@@ -221,7 +221,10 @@ class ChunkReader:
         except FileNotFoundError:
             raise OSError(f"chunk {chunk} of {self.chunks} is missing from the store") from None
         decoded = data if self._codec is None else self._codec.decode(data)
-        return np.frombuffer(decoded, dtype=self.dtype).reshape(self._chunk_shape)[:count]
+        del data
+        whole = np.frombuffer(decoded, dtype=self.dtype).reshape(self._chunk_shape)
+        # A view of a part would keep all of a chunk that is filled up behind the last row.
+        return whole if count == self.rows else whole[:count].copy()
 
 
 def _plain_metadata(file: Path) -> dict[str, Any] | None:
