@@ -111,9 +111,8 @@ class Pairs:
     ) -> None:
         self._comparison = ComparisonStore.open(store_of(comparison))
         place = self._comparison.subspaces
-        self._index = (
-            SubspaceStore.open(place) if place else SubspaceStore.open_inside(self._comparison.root)
-        ).read_index()
+        subspaces = SubspaceStore.open(place) if place else SubspaceStore.open_inside(self._comparison.root)
+        self._place, self._index = subspaces.place, subspaces.read_index()
         self.measures = find_measures(measures)
         self.labels = [LabelPair(*map(str, pair)) for pair in pairs]
         self._keys = self._find_keys()
@@ -231,7 +230,8 @@ class Pairs:
             record = next((other for other in others if other.entry.grid == fold), None)
         if record is None:
             raise IncompatibleError(
-                f"{label!r} has no subspace{f' on the grid {fold}' if fold else ''}: compare it first"
+                f"{label!r} has no subspace{f' on the grid {fold}' if fold else ''} in {self._place!r}. Compare it "
+                f"first; if it was, ask for one more measure there, which makes the subspace again"
             )
         if record.entry.problem:
             raise IncompatibleError(f"{label!r} could not be compared: it {record.entry.problem}")

@@ -147,7 +147,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     default="all",
     show_default=True,
     metavar="WHICH",
-    help=f"{', '.join(map(repr, SELECTIONS[:-1]))} or {SELECTIONS[-1]!r} for two models.",
+    help=f"{', '.join(map(repr, SELECTIONS[:-1]))} or {SELECTIONS[-1]!r} for two models; quote names with spaces.",
 )
 @click.option(
     "--subspaces",

@@ -172,20 +172,20 @@ class _Reader:
             return self._kind(value), self._value(value), self._state(value)
         if isinstance(value, _CHANGING):
             return self._named(type(value))
-        if isinstance(value, np.generic):
-            return self._named(type(value)), repr(value)
+        return self._named(type(value)), repr(value) if isinstance(value, np.generic) else self._reduced(value)
+
+    def _reduced(self, value: object) -> object:
+        """An object of a class from elsewhere."""
         try:
             # What pickle would store: all that makes the object, however it prints.
             parts = value.__reduce_ex__(4)
         except (TypeError, AttributeError, ValueError):
             # An address differs between processes; then only the type counts.
             text = repr(value)
-            return self._named(type(value)), "" if re.search(r" at 0x[0-9a-fA-F]+", text) else text
+            return "" if re.search(r" at 0x[0-9a-fA-F]+", text) else text
         if isinstance(parts, str):
-            return self._named(type(value)), parts
-        return self._named(type(value)), [
-            self.read(list(each) if hasattr(each, "__next__") else each) for each in parts
-        ]
+            return parts
+        return [self.read(list(each) if hasattr(each, "__next__") else each) for each in parts]
 
     def _kind(self, value: object) -> object:
         """The class of a value: by its content where that counts, by its name otherwise."""

@@ -87,7 +87,10 @@ def _by_name(pairs: str, frame: pd.DataFrame) -> BoolMatrix:
                 if name not in models:
                     raise ValueError(f"no model {name!r} for pairs={pairs!r}; there are {', '.join(np.unique(models))}")
             return np.outer(models == first, models == second)
-    raise ValueError(f"pairs={pairs!r} is not a selection; there are {', '.join(map(repr, SELECTIONS))}, or a mask")
+    raise ValueError(
+        f"pairs={pairs!r} is not a selection; there are {', '.join(map(repr, SELECTIONS))}, or a mask. "
+        f"Quote names with spaces, as in a shell"
+    )
 
 
 def final_checkpoints(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:

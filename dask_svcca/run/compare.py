@@ -247,7 +247,7 @@ def run_comparison(
     job = Job(
         run=run,
         zoo=zoo.root.store_path,
-        subspaces=packs.root.store_path,
+        subspaces=None if packs is None else packs.root.store_path,
         comparison=comparison.root.store_path,
         parameters=parameters,
         measures=plan.measures,
@@ -262,13 +262,14 @@ def run_comparison(
     try:
         executor.run(nodes_of(plan), partial(perform, job), lambda _, report: tally.add(report))
     finally:
-        index = packs.read_index()
+        index = None if packs is None else packs.read_index()
         outcome.problems, numbers = describe(comparison, plan.rows, index, tally.problems, parameters.variance)
-        outcome.few_samples = {
-            label: (samples, rank)
-            for label, (samples, rank) in numbers.items()
-            if samples < SAMPLES_PER_DIRECTION * rank
-        }
+        if any(measure.saturates != "never" for measure in plan.measures):
+            outcome.few_samples = {
+                label: (samples, rank)
+                for label, (samples, rank) in numbers.items()
+                if samples < SAMPLES_PER_DIRECTION * rank
+            }
         outcome.seconds = time.perf_counter() - started
         if outcome.computed:
             comparison.add_run(outcome.timing(budget.workers))

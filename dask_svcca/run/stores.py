@@ -117,8 +117,15 @@ class Stores:
         """Read what subspaces there are."""
         return None if self.subspaces is None else self.subspaces.read_index()
 
-    def prepare(self, plan: Plan) -> tuple[ComparisonStore, SubspaceStore]:
-        """Make what is missing, and room for what the plan adds."""
+    def prepare(self, plan: Plan) -> tuple[ComparisonStore, SubspaceStore | None]:
+        """Make what is missing, and room for what the plan adds.
+
+        Returns
+        -------
+        comparison : ComparisonStore
+        subspaces : SubspaceStore or None
+            None only where there are none and nothing is to be computed.
+        """
         place = str(self.place) if isinstance(self.place, str) else ""
         if self.comparison is None:
             self.comparison = ComparisonStore.create(
@@ -135,9 +142,10 @@ class Stores:
             )
         else:
             self._check_unchanged()
-            if self.comparison.subspaces != place:
+            # Where nothing is computed, results stay with the subspaces that they are from.
+            if plan.tiles and self.comparison.subspaces != place:
                 self.comparison.set_subspaces(place)
-        if self.subspaces is None:
+        if self.subspaces is None and plan.tiles:
             identity = _identity(self.zoo, self.parameters)
             if self.place is None:
                 self.subspaces = SubspaceStore.create_inside(self.comparison.root, identity, plan.chunk_samples)

@@ -122,8 +122,8 @@ class ComparisonState:
             stored = self.parameters.get(name)
             if stored != asked and name == "mask_digest":
                 raise ParametersChangedError(
-                    f"the comparison {self.place!r} was made with a mask of other values (digest {str(stored)[:8]}, now "
-                    f"{str(asked)[:8]}). {remedy}"
+                    f"the comparison {self.place!r} was made with a mask of other values (digest {str(stored)[:8]}, "
+                    f"now {str(asked)[:8]}). {remedy}"
                 )
             if stored != asked:
                 raise ParametersChangedError(

@@ -180,8 +180,8 @@ class PackWriter:
         self.chunk_samples = chunk_samples
         self._dtype = dtype
         if not exist_ok:
-            # The index of an earlier attempt is removed first: its scores are about to change. Its files are overwritten
-            # and not removed, since a task may run twice at the same time.
+            # The index of an earlier attempt is removed first: its scores are about to change. Its files are
+            # overwritten and not removed, since a task may run twice at the same time.
             _chunked.write_group(self._root, name, {})
         self._scores: _chunked.ChunkedArray | None = None
         if directions:
