@@ -8,11 +8,15 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
+import scipy.stats
 import xxhash
 from click.testing import CliRunner, Result
 from measured import BUILT_IN, REFERENCES, make_zoo, related
@@ -30,7 +34,7 @@ from dask_svcca.measures import (
 from dask_svcca.measures.versions import version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
@@ -282,6 +286,57 @@ def test_load_measures__says_what_is_wrong(tmp_path: Path, module: str, source: 
     with pytest.raises(MeasureModuleError, match=message):
         load_measures(module)
     assert before == registry._OWN
+
+
+class Slotted:
+    __slots__ = ("power",)
+
+
+class Inheriting(Slotted):
+    __slots__ = ()
+
+    def __init__(self, power: int) -> None:
+        self.power = power
+
+
+class Powers(list):  # type: ignore[type-arg]
+    pass
+
+
+class Tagged(dict):  # type: ignore[type-arg]
+    def __init__(self, power: int) -> None:
+        self.power = power
+
+
+def long_series(last: float) -> pd.Series[float]:
+    values = np.arange(5000.0)
+    values[2500] = last
+    return pd.Series(values)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Inheriting,
+        Tagged,
+        lambda power: Powers([power]),
+        lambda power: scipy.sparse.csr_array([[0, power]]),
+        scipy.stats.norm,
+        lambda power: SimpleNamespace(values=np.full(5000, power)),
+        lambda power: np.polynomial.Polynomial([1.0, 1 + power * 1e-12]),
+        lambda power: np.zeros(2, dtype=[("a", int), (f"b{power}", int)]),
+        long_series,
+    ],
+)
+def test_versions__count_objects_by_what_is_in_them(make: Callable[[int], object]) -> None:
+    def with_(held: object) -> str:
+        def sums(pairs: Any) -> Any:
+            return held
+
+        return version_of(Measure("mine", "mine", sums))
+
+    assert with_(make(2)) == with_(make(2))
+    assert with_(make(2)) != with_(make(3))
 
 
 # How they reach workers.

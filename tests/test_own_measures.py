@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from zoos import N, layers, make_zoo, write
 
 import dask_svcca
-from dask_svcca.errors import ParametersChangedError, UnknownMeasureError
+from dask_svcca.errors import InvalidMeasureError, ParametersChangedError, UnknownMeasureError
 from dask_svcca.measures import find_measures, register_measure, registry
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from dask_svcca.kernels.pairs import PairStack
@@ -119,3 +119,50 @@ def test_compare__pairs_that_cannot_be_read_are_refused(tmp_path: Path, pairs: s
     with pytest.raises(ValueError, match=message):
         dask_svcca.compare(zoo, tmp_path / "c", pairs=pairs)
     assert not (tmp_path / "c").exists()
+
+
+def misspelt(pairs: PairStack) -> np.ndarray:
+    return pairs.correlation.sum(axis=-1)  # type: ignore[attr-defined]
+
+
+def in_place(pairs: PairStack) -> np.ndarray:
+    correlations = pairs.correlations
+    correlations **= 2
+    return correlations.sum(axis=-1)
+
+
+def a_number(pairs: PairStack) -> float:
+    return 0.5
+
+
+def complex_sums(pairs: PairStack) -> np.ndarray:
+    return pairs.correlations.sum(axis=-1) + 1j
+
+
+@pytest.mark.parametrize(
+    ("sums", "message"),
+    [
+        (misspelt, "AttributeError: 'PairStack' object has no attribute 'correlation'"),
+        (in_place, "output array is read-only"),
+        (a_number, "'float' object has no attribute 'reshape'"),
+        (complex_sums, "Cannot cast|complex"),
+    ],
+)
+def test_compare__refuses_a_measure_that_cannot_be_computed_before_it_is_recorded(
+    tmp_path: Path, sums: Callable[[PairStack], Any], message: str
+) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(3))
+    dask_svcca.compare(zoo, tmp_path / "c")
+    before = ComparisonStore.open(tmp_path / "c").read_state()
+    register_measure("wrong", description="wrong", directions="kept")(sums)
+    for place in (tmp_path / "c", tmp_path / "new"):
+        with pytest.raises(InvalidMeasureError, match=f"the measure 'wrong' cannot be computed: .*({message})"):
+            dask_svcca.compare(zoo, place, measures=("svcca", "wrong"))
+    assert not (tmp_path / "new").exists()
+    assert ComparisonStore.open(tmp_path / "c").read_state().versions == before.versions
+    # Mended, it is taken.
+    register_measure("wrong", description="right now", directions="kept", replace=True)(
+        lambda pairs: pairs.correlations.sum(axis=-1)
+    )
+    found = dask_svcca.compare(zoo, tmp_path / "c", measures="wrong")
+    np.testing.assert_array_equal(found.wrong, found.svcca)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 import pytest
 import zarr
@@ -14,9 +15,10 @@ from zarr.storage import MemoryStore
 from zoos import N, activations_of, assert_same, label, layers, lose_all_chunks, make_zoo, spoil, with_budget, write
 
 import dask_svcca
-from dask_svcca.errors import ParametersChangedError, StoreFormatError
+from dask_svcca.errors import DamagedSubspacesError, ParametersChangedError, StoreFormatError
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
+from dask_svcca.run.stores import Stores
 from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.variables import PairStatus
 
@@ -249,3 +251,64 @@ def test_compare__one_place_for_both_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreFormatError, match="comparison and its subspaces cannot both be at"):
         dask_svcca.compare(zoo, tmp_path / "new", subspaces=tmp_path / "new")
     assert tree(tmp_path) == before
+
+
+def test_compare__of_another_mask_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(N, 5, 4)) for _ in range(2)]
+    whole = np.ones((N, 5), dtype=bool)
+    masks = {"whole": whole, "short": whole & (np.arange(5) < 2)}
+    zoos = {}
+    for name, mask in masks.items():
+        zoos[name] = dask_svcca.create_zoo(tmp_path / name, examples=range(N), coords={"mask": mask})
+        write(zoos[name], arrays)
+    run(zoos["whole"], tmp_path / "c", tmp_path / "subspaces", mask="mask")
+    with pytest.raises(ParametersChangedError, match="was made with a mask of other values"):
+        run(zoos["short"], tmp_path / "c", tmp_path / "others", mask="mask", measures=("cka",))
+    with pytest.raises(ParametersChangedError, match="mask_digest"):
+        run(zoos["short"], tmp_path / "other", tmp_path / "subspaces", mask="mask")
+    assert not (tmp_path / "other").exists()
+
+
+def test_compare__that_is_finished_stays_with_its_subspaces(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(3))
+    run(zoo, tmp_path / "c", tmp_path / "subspaces")
+    assert run(zoo, tmp_path / "c", tmp_path / "elsewhere").computed == 0
+    assert not (tmp_path / "elsewhere").exists()
+    result = dask_svcca.open_comparison(tmp_path / "c")
+    null = dask_svcca.permutation_null(result, [(label(0), label(1))], permutations=3)
+    assert np.isfinite(null.svcca_null).all()
+    shutil.rmtree(tmp_path / "subspaces")
+    assert run(zoo, tmp_path / "c").computed == 0
+
+
+def test_compare__overtaken_by_another_run_does_not_undo_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(3))
+    run(zoo, tmp_path / "c")
+    prepare = Stores.prepare
+
+    def overtaken(stores: Stores, plan: Any) -> Any:
+        monkeypatch.setattr(Stores, "prepare", prepare)
+        run(zoo, tmp_path / "c", measures=("procrustes",))
+        return prepare(stores, plan)
+
+    monkeypatch.setattr(Stores, "prepare", overtaken)
+    with pytest.raises(ParametersChangedError, match="another run has changed the comparison"):
+        run(zoo, tmp_path / "c", measures=("cka",))
+    run(zoo, tmp_path / "c", measures=("cka",))
+    found = dask_svcca.open_comparison(tmp_path / "c")
+    for name in ("svcca", "procrustes", "cka"):
+        assert np.isfinite(found[name]).all()
+
+
+def test_compare__a_chunk_that_is_missing_is_told_and_not_read_as_zeros(tmp_path: Path) -> None:
+    for place in (MemoryStore(), tmp_path / "c"):
+        zoo = make_zoo(MemoryStore(), layers(3))
+        run(zoo, place)
+        if isinstance(place, MemoryStore):
+            key = next(key for key in place._store_dict if "/scores/c/" in key)
+            del place._store_dict[key]
+        else:
+            next(place.glob("subspaces/*/scores/c/*/0")).unlink()
+        with dask.config.set(scheduler="synchronous"), pytest.raises(DamagedSubspacesError, match="compare again"):
+            run(zoo, place, measures=("cka",))
