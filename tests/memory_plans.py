@@ -368,6 +368,9 @@ def main() -> None:
             [(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"}
         ),
     )
+    # What is there by now need not be looked through before every task.
+    gc.collect()
+    gc.freeze()
     for seed in seeds:
         case = NAMED[seed] if seed in NAMED else random_case(int(seed), float(scale))
         found = measure(seed, case)
