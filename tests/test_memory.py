@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,18 +34,31 @@ SHARE = 0.6
 """Of such a promise, what is taken at least."""
 
 
-def measured(scale: float, seeds: Iterable[int]) -> list[Measured]:
-    """What the tasks of some random plans take, each alone in a process that does nothing else."""
+def measured(scale: float, seeds: Iterable[int | str]) -> list[Measured]:
+    """What the tasks of some random plans take, measured in two processes that do nothing else and share nothing."""
     root = str(PROGRAM.parent.parent)
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(scale), *map(str, seeds)],
-        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [Measured(**one) for line in done.stdout.splitlines() for one in json.loads(line)]
+    environment = {
+        **os.environ,
+        **ENVIRONMENT,
+        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+    }
+    named = [str(seed) for seed in seeds]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(scale), *half],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for half in (named[::2], named[1::2])
+        if half
+    ]
+    with ThreadPool(len(processes)) as pool:
+        done = pool.map(subprocess.Popen.communicate, processes)
+    for process, (_, errors) in zip(processes, done, strict=True):
+        assert process.returncode == 0, errors
+    return [Measured(**one) for output, _ in done for line in output.splitlines() for one in json.loads(line)]
 
 
 def assert_kept(tasks: Sequence[Measured]) -> None:
@@ -58,7 +72,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 
 def test_memory__of_random_plans_is_what_was_promised() -> None:
-    tasks = measured(0.5, range(25))
+    tasks = measured(0.5, range(10))
     assert {"tile", "pack of Neurons", "pack of Fourier", "pack of several"} <= {task.kind for task in tasks}
     assert_kept(tasks)
 
