@@ -163,7 +163,7 @@ def dense(rng: np.random.Generator, scale: float, count: int) -> Drawn:
     """More examples than neurons."""
     examples = between(rng, 500, 4000 * scale)
     # The work grows with the square of all directions together.
-    most = min(900, 1600 // count) * scale
+    most = min(1200, min(900, 1600 // count) * scale)
     # Wide ones all of them, where tasks are to be large.
     least = most / (10 if scale < 2 else 2)
     shapes: list[tuple[int, ...]] = [(examples, between(rng, least, most)) for _ in range(count)]
@@ -173,7 +173,7 @@ def dense(rng: np.random.Generator, scale: float, count: int) -> Drawn:
 def wide(rng: np.random.Generator, scale: float, count: int) -> Drawn:
     """More neurons than examples."""
     count = min(count, 6)
-    examples = between(rng, 100, 1200 // count * scale)
+    examples = between(rng, 100, min(1400, 1200 // count * scale))
     return Drawn([(examples, between(rng, examples + 1, 6000 * scale)) for _ in range(count)])
 
 

@@ -42,6 +42,9 @@ A sum of many products in single precision is off by about 3e-7 where it comes n
 averages that out to below 1e-7; the mean over a few does not, and their products are cheap.
 """
 
+CHUNK_BYTES = 2**13
+"""Bytes beside the numbers of a chunk that is held: objects, and the rest of its last page of memory. Measured."""
+
 SMALL_TASK = 2**20
 """Bytes that any task takes: Python's own objects, buffers of files, tables of the tile."""
 
@@ -119,6 +122,8 @@ class SubspaceCosts:
     first : Pass
     between : int
         While no samples are asked for: LAPACK at work.
+    objects : int
+        For chunks that are held, beside their numbers.
     gram : Pass or None
         Where directions come from the samples; the centred samples that others stream past are not included.
     last : Pass
@@ -136,6 +141,7 @@ class SubspaceCosts:
     samples: int
     first: Pass
     between: int
+    objects: int
     gram: Pass | None
     last: Pass
     centred: int
@@ -161,7 +167,7 @@ class SubspaceCosts:
         )
         if held < self.samples:
             peak = max(peak, *(one.reading + extra + held + self.arriving for one, extra in [*passes, (self.last, 0)]))
-        return peak + SMALL_TASK
+        return peak + self.objects + SMALL_TASK
 
 
 def subspace_costs(
@@ -207,6 +213,7 @@ def subspace_costs(
         "arriving": max(2 * stored, stored + made),
         # Samples that are not a copy are a view of the whole chunk.
         "chunk": chunk if made else stored,
+        "objects": CHUNK_BYTES * -(-shape[0] // examples),
         "samples": max(reading.sample_bytes(shape, shape[0], dtype.itemsize), chunk if made else stored),
     }
     # One block of a chunk in double precision; for complex samples its conjugate too.

@@ -23,7 +23,7 @@ from dask_svcca.stores.subspaces import Block, PackWriter, Subspace, SubspaceEnt
 from dask_svcca.tasks.samples import Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -401,25 +401,28 @@ def _sample_gram(context: Context, samples: Samples, mean: InexactArray, count: 
         size, stop, position = 0, first, 0
         for chunk in samples:
             start, position = position, position + len(chunk)
-            if start < first:
-                continue
-            with context.timed("covariance"):
-                rows = chunk[:, 0] - mean
-                if stop == start and (not held or size + rows.nbytes <= budget):
-                    held.append(rows)
-                    size += rows.nbytes
-                    stop = position
-                offset = first
-                for part in held:
-                    product = rows @ part.T
-                    gram[start:position, offset : offset + len(part)] = product
-                    gram[offset : offset + len(part), start:position] = product.T
-                    offset += len(part)
-                    del product
-                del rows
+            if start >= first:
+                with context.timed("covariance"):
+                    rows = chunk[:, 0] - mean
+                    if stop == start and (not held or size + rows.nbytes <= budget):
+                        held.append(rows)
+                        size += rows.nbytes
+                        stop = position
+                    _add_products(gram, rows, start, held, first)
+                    del rows
             del chunk
         first = stop
     return gram
+
+
+def _add_products(gram: FloatArray, rows: InexactArray, start: int, held: Sequence[InexactArray], first: int) -> None:
+    """Inner products of centred samples, from one on, with those held, from another on; both triangles."""
+    for part in held:
+        product = rows @ part.T
+        gram[start : start + len(rows), first : first + len(part)] = product
+        gram[first : first + len(part), start : start + len(rows)] = product.T
+        first += len(part)
+        del product
 
 
 def check(samples: Samples, count: int, *, finite: bool) -> None:
