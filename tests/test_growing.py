@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from measured import images, related
 from zarr.storage import MemoryStore
-from zoos import assert_same, layers, make_zoo, write
+from zoos import assert_same, assert_same_to_rounding, layers, make_zoo, write
 
 import dask_svcca
 from dask_svcca.plan.parameters import Parameters
@@ -82,16 +82,6 @@ def assert_stayed(found: xr.Dataset, before: xr.Dataset) -> None:
     for name in before.data_vars:
         if name != "pair_status":
             np.testing.assert_array_equal(found[name], before[name], err_msg=str(name))
-
-
-def assert_same_to_rounding(found: xr.Dataset, fresh: xr.Dataset) -> None:
-    """All is what a comparison of everything at once would be."""
-    assert set(found.variables) == set(fresh.variables)
-    for name in fresh.variables:
-        if fresh[name].dtype.kind == "f":
-            np.testing.assert_allclose(found[name], fresh[name], rtol=0, atol=1e-12, err_msg=str(name))
-        else:
-            np.testing.assert_array_equal(found[name], fresh[name], err_msg=str(name))
 
 
 @pytest.mark.parametrize(

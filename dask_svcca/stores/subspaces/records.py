@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -61,7 +60,7 @@ class SubspaceEntry:
     neurons: int = 0
     domain: str = ""
     grid: tuple[int, ...] = ()
-    total: float = math.nan
+    total: float = 0.0
     blocks: tuple[Block, ...] = ()
     with_loadings: bool = False
 
