@@ -146,8 +146,7 @@ def random_case(seed: int, scale: float = 1.0) -> Case:
         compression=str(rng.choice(["lz4", "none", "zstd"])),
         mask="mask" in options,
         workers=int(rng.choice([1, 1, 2, 4])),
-        # With little memory the largest plans have small tasks as well.
-        share=max(float(rng.choice([0.0, rng.random(), 1.0])), 0.5 if scale > 4 else 0.0),
+        share=float(rng.choice([0.0, rng.random(), 1.0])),
         # So that several small ones make a pack, and long ones are read in parts, as in zoos of more and longer layers.
         batches=1 if rng.random() < 0.3 else subspaces_module.BATCHES_PER_WORKER,
         split_bytes=2**18 if rng.random() < 0.3 else subspaces_module.SPLIT_BYTES,
@@ -369,11 +368,6 @@ def main() -> None:
             [(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"}
         ),
     )
-    for dtype in ("float32", "float64", "complex64", "complex128"):
-        # BLAS keeps a buffer for good, and touches the more of it the larger its operands are.
-        square = np.ones((1200, 1200), dtype=dtype)
-        _ = square @ square.T, square @ square[:, ::2], np.linalg.eigvalsh(square[:600, :600])
-    del square, _
     # What is there by now need not be looked through before every task.
     gc.collect()
     gc.freeze()
