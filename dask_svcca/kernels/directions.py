@@ -75,22 +75,6 @@ class Aligned:
     loads_b: InexactArray
 
 
-def relative_precision(dtype: np.dtype[Any]) -> float:
-    """Relative precision that activations were rounded to when they were stored.
-
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        Type of the activations. Integers and booleans become numbers in double precision.
-
-    Examples
-    --------
-    >>> relative_precision(np.dtype("float16")), relative_precision(np.dtype("int8"))
-    (0.0009765625, 2.220446049250313e-16)
-    """
-    return float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
-
-
 def principal_directions(
     blocks: Sequence[InexactArray],
     *,

@@ -10,12 +10,14 @@ import numpy as np
 
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.kernels.directions import principal_directions
-from dask_svcca.pairwise.arrays import as_input, check_examples, match_readings
+from dask_svcca.pairwise.arrays import align_examples, as_input, match_readings
 from dask_svcca.pairwise.factors import factor_of_examples
 from dask_svcca.pairwise.layout import lay_out
 from dask_svcca.readings import Meeting
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
     from dask_svcca.kernels.directions import Principal
     from dask_svcca.pairwise.arrays import Array, InputArray
@@ -80,14 +82,16 @@ class Decomposition:
         return 1 / (self.samples - 1 / translations)
 
 
-def decompose(parameters: Parameters, x: Array, y: Array | None = None) -> Decomposition:
+def decompose(
+    parameters: Parameters, x: Array, y: Array | None = None, *, dims: Sequence[str] | None = None
+) -> Decomposition:
     """Check one array or two, read them once, and find their principal directions.
 
     Parameters
     ----------
     parameters : Parameters
         How they are read, and the share of the variance that is kept of each.
-    x, y : array
+    x, y, dims
         As for `dask_svcca.cca`.
 
     Raises
@@ -95,12 +99,16 @@ def decompose(parameters: Parameters, x: Array, y: Array | None = None) -> Decom
     MismatchedExamplesError, InvalidActivationsError, IncompatibleError
         As `dask_svcca.cca`.
     """
-    inputs: tuple[InputArray, ...] = (as_input(x, "x", parameters),)
+    inputs: tuple[InputArray, ...] = (as_input(x, "x", parameters, dims=dims),)
     meeting = Meeting((), (), (), cropped=False)
     if y is not None:
-        other = as_input(y, "y", parameters, inputs[0].spatial_dims)
-        check_examples(inputs[0], other)
+        other = align_examples(inputs[0], as_input(y, "y", parameters, inputs[0].spatial_dims, dims))
         inputs, meeting = match_readings(inputs[0], other, parameters)
+    if dims is not None and all(len(dims) != array.values.ndim for array in inputs):
+        raise InvalidActivationsError(
+            f"dims={dims!r} has {len(dims)} names, and {' and '.join(_axes(array) for array in inputs)}; name each axis "
+            f"of an array once"
+        )
     layout = lay_out(tuple(array.reading for array in inputs), tuple(array.neurons for array in inputs), meeting.shared)
     factor = factor_of_examples(layout, inputs)
     arrays, start = [], 0
@@ -111,6 +119,10 @@ def decompose(parameters: Parameters, x: Array, y: Array | None = None) -> Decom
         )
         start = columns.stop
     return Decomposition(tuple(arrays), layout, meeting, factor.count)
+
+
+def _axes(array: InputArray) -> str:
+    return f"{array.name} has {array.values.ndim} axes"
 
 
 def _decompose_one(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
+
 from dask_svcca.measures import find_measures, with_companions
 from dask_svcca.readings import ReadingOptions
 from dask_svcca.variables import DETAIL_VARIABLES
@@ -54,11 +56,13 @@ class Parameters:
     keep: tuple[Keep, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.variance is not None and not 0 < self.variance <= 1:
+        share = _plain(self.variance)
+        if share is not None and not (isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1):
             raise ValueError(
                 f"variance is the share of the variance to keep, above 0 and up to 1; got {self.variance!r}. "
                 f"The paper's is 0.99"
             )
+        object.__setattr__(self, "variance", share)
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -92,6 +96,19 @@ class Parameters:
     def fixed(self) -> dict[str, Any]:
         """Parameters that a comparison cannot change, as stored."""
         return {name: value for name, value in self.to_dict().items() if name not in GROWING}
+
+
+def _plain(number: Any) -> Any:
+    """A number as JSON has it: that of a NumPy scalar which prints alike; anything else as it is.
+
+    Examples
+    --------
+    >>> _plain(np.float32(0.99)), _plain(np.int64(1))
+    (0.99, 1.0)
+    """
+    if isinstance(number, np.integer | np.floating):
+        return float(str(number))
+    return number
 
 
 def make_parameters(measures: str | tuple[str, ...] | list[str], **options: Any) -> Parameters:
