@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -26,13 +27,17 @@ ON_DISK = frozenset({"h5py", "zarr", "netCDF4", "tensorstore"})
 """Packages whose arrays stay on disk, and are read in slices."""
 
 
+NATIVE = frozenset({"float16", "float32", "float64"})
+"""Floating types of NumPy's own, in which activations are stored."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
     """An array that was handed in.
 
     Attributes
     ----------
-    values : numpy.ndarray or dask.array.Array
+    data : numpy.ndarray or dask.array.Array
     names : tuple of str, or None
         Names of its axes, where it has some.
     ids : pandas.Index or None
@@ -41,7 +46,7 @@ class Given:
         Floating type in which it was computed, where it says that this is another than it has here.
     """
 
-    values: Any
+    data: Any
     names: tuple[str, ...] | None = None
     ids: pd.Index[Any] | None = None
     source_dtype: str | None = None
@@ -54,7 +59,7 @@ class Given:
     @property
     def lazy(self) -> bool:
         """Whether it is a Dask array."""
-        return not isinstance(self.values, np.ndarray)
+        return not isinstance(self.data, np.ndarray)
 
 
 def as_given(array: Any, what: str) -> Given:
@@ -80,27 +85,14 @@ def as_given(array: Any, what: str) -> Given:
     >>> as_given(pd.DataFrame([[1.5, 2.5]], index=["a"]), "x").ids
     Index(['a'], dtype='str')
     """
+    for kinds, convert in _BY_TYPE:
+        if isinstance(array, kinds):
+            return convert(array, what)
     packages = packages_of(array)
-    if isinstance(array, xr.DataArray | xr.Variable):
-        return _from_xarray(array, what)
-    if isinstance(array, pd.DataFrame | pd.Series):
-        return _from_pandas(array, what)
-    if isinstance(array, np.ma.MaskedArray):
-        _check_unmasked(array, what)
-        return _plain(array.data)
-    if isinstance(array, np.ndarray):
-        return _plain(np.asarray(array))
-    if "torch" in packages:
-        return _from_torch(array, what)
-    if "dask" in packages:
-        return _from_dask(array, what)
-    if hasattr(array, "todense") or hasattr(array, "toarray"):
-        raise _refused(what, "a sparse array", "make it dense first, for example x.toarray() or x.todense()")
-    if isinstance(array, str | bytes | os.PathLike):
-        raise _refused(what, f"the text {str(array)!r}", "load the array first, for example with numpy.load")
-    if isinstance(array, Mapping | Set) or array is None:
-        kind = f"a {type(array).__name__}" if array is not None else "None"
-        raise _refused(what, kind, "give one array")
+    for package, convert in _BY_PACKAGE.items():
+        if package in packages:
+            return convert(array, what)
+    _check_array(array, what)
     if isinstance(array, list | tuple) and any(map(is_array, array)):
         return _stacked([as_given(entry, what) for entry in array], what)
     try:
@@ -110,9 +102,7 @@ def as_given(array: Any, what: str) -> Given:
         raise _refused(what, _kind(array), f"{remedy} first ({error})") from error
     if values.ndim == 0 and values.dtype.kind == "O":
         raise _refused(what, _kind(array), "it is not an array")
-    if isinstance(values, np.ma.MaskedArray):
-        _check_unmasked(values, what)
-    return _plain(values)
+    return _from_numpy(values, what)
 
 
 def packages_of(array: Any) -> frozenset[str]:
@@ -134,6 +124,9 @@ def is_array(value: Any) -> bool:
     >>> is_array(np.zeros(3)), is_array([1.0, 2.0]), is_array(np.float32(1))
     (True, False, False)
     """
+    if "torch" in packages_of(value):
+        # Asked for its shape, a nested tensor raises.
+        return hasattr(value, "detach")
     return hasattr(value, "shape") and not isinstance(value, np.generic)
 
 
@@ -147,11 +140,10 @@ def is_series(value: Any) -> bool:
     """
     if isinstance(value, Iterator):
         return True
-    single = Sequence | Mapping | Set | str | bytes | memoryview
     return (
         isinstance(value, Iterable)
-        and not isinstance(value, single)
-        and not hasattr(value, "shape")
+        and not isinstance(value, (Sequence, Mapping, AbstractSet, memoryview))
+        and not is_array(value)
         and not hasattr(value, "__array__")
     )
 
@@ -163,11 +155,11 @@ def check_unshuffled(batches: Any, what: str) -> None:
     ------
     InvalidActivationsError
     """
-    sampler = getattr(batches, "sampler", None) or getattr(getattr(batches, "batch_sampler", None), "sampler", None)
-    if sampler is not None and "Random" in type(sampler).__name__:
-        raise _refused(
-            what, f"a loader with a {type(sampler).__name__}", "it shuffles the examples; load them with shuffle=False"
-        )
+    for owner in (batches, getattr(batches, "batch_sampler", None)):
+        sampler = getattr(owner, "sampler", None)
+        kind = type(sampler).__name__
+        if "Random" in kind or getattr(sampler, "shuffle", False) is True:
+            raise _refused(what, f"a loader with a {kind}", "it shuffles the examples; load them with shuffle=False")
 
 
 def _from_xarray(array: xr.DataArray | xr.Variable, what: str) -> Given:
@@ -184,7 +176,7 @@ def _from_xarray(array: xr.DataArray | xr.Variable, what: str) -> Given:
     named = None if all(name == f"dim_{axis}" for axis, name in enumerate(names)) else names
     source = array.attrs.get("source_dtype")
     known = source if source in EPSILON else None
-    return Given(inner.values, named, ids, _coarser(known, inner.source_dtype))
+    return Given(inner.data, named, ids, _coarser(known, inner.source_dtype))
 
 
 def _from_pandas(array: pd.DataFrame | pd.Series[Any], what: str) -> Given:
@@ -218,14 +210,12 @@ def _from_torch(tensor: Any, what: str) -> Given:
         raise _refused(what, f"a sparse tensor ({tensor.layout})", "pass x.to_dense()")
     if tensor.device.type == "meta":
         raise _refused(what, "a tensor on the device 'meta'", "it has no values")
-    names = tuple(tensor.names)
-    plain = tensor.rename(None).detach().cpu().resolve_conj().resolve_neg()
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
     source = str(tensor.dtype).removeprefix("torch.")
-    if source in EPSILON and source not in {"float64", "float32", "float16"}:
+    if source in EPSILON and source not in NATIVE:
         plain = plain.float()
     values = plain.numpy()
-    named = names if any(name is not None for name in names) else None
-    return Given(values, named, None, source if source in EPSILON and source != values.dtype.name else None)
+    return Given(values, source_dtype=source if source in EPSILON and source != values.dtype.name else None)
 
 
 def _from_dask(array: Any, what: str) -> Given:
@@ -233,7 +223,8 @@ def _from_dask(array: Any, what: str) -> Given:
         raise _refused(
             what,
             f"a dask {type(array).__name__}",
-            "pass a dask array: x.to_dask_array(lengths=True) of a dataframe, dask.array.from_delayed of a delayed value",
+            "pass a dask array: x.to_dask_array(lengths=True) of a dataframe, dask.array.from_delayed of a delayed "
+            "value",
         )
     meta = getattr(array, "_meta", None)
     if isinstance(meta, np.ma.MaskedArray):
@@ -248,7 +239,7 @@ def _from_dask(array: Any, what: str) -> Given:
         )
     if any(math.isnan(size) for size in array.shape):
         raise InvalidActivationsError(f"{what} has chunks of unknown sizes; call its compute_chunk_sizes() first")
-    if array.dtype.name in EPSILON and array.dtype.name not in {"float64", "float32", "float16"}:
+    if array.dtype.name in EPSILON and array.dtype.name not in NATIVE:
         return Given(array.astype("float32"), source_dtype=array.dtype.name)
     return Given(array)
 
@@ -257,7 +248,7 @@ def _stacked(entries: Sequence[Given], what: str) -> Given:
     """Equal arrays, one an example."""
     if any(entry.names is not None or entry.ids is not None for entry in entries):
         raise _refused(what, "a list of labelled arrays", "put them together first, for example with xarray.concat")
-    shapes = {entry.values.shape for entry in entries}
+    shapes = {entry.data.shape for entry in entries}
     if len(shapes) > 1:
         raise _refused(
             what,
@@ -267,29 +258,42 @@ def _stacked(entries: Sequence[Given], what: str) -> Given:
     source = None
     for entry in entries:
         source = _coarser(source, entry.source_dtype)
-    return Given(np.stack([np.asarray(entry.values) for entry in entries]), source_dtype=source)
+    return Given(np.stack([np.asarray(entry.data) for entry in entries]), source_dtype=source)
 
 
-def _plain(values: npt.NDArray[Any]) -> Given:
+def _check_array(array: Any, what: str) -> None:
+    """Refuse what NumPy would take for something else than it is."""
+    if hasattr(array, "todense") or hasattr(array, "toarray"):
+        raise _refused(what, "a sparse array", "make it dense first, for example x.toarray() or x.todense()")
+    if isinstance(array, str | bytes | os.PathLike):
+        raise _refused(what, f"the text {str(array)!r}", "load the array first, for example with numpy.load")
+    if array is None:
+        raise _refused(what, "None", "give an array")
+    if isinstance(array, (Mapping, AbstractSet)):
+        raise _refused(what, f"a {type(array).__name__}", "give one array")
+
+
+def _from_numpy(array: npt.NDArray[Any], what: str) -> Given:
     """Values in native byte order, and in a type that NumPy knows."""
-    name = values.dtype.name
-    if name in EPSILON and name not in {"float64", "float32", "float16"}:
-        return Given(values.astype(np.float32), source_dtype=name)
-    return Given(values.astype(values.dtype.newbyteorder("="), copy=False) if values.dtype.kind in "fiuc" else values)
+    if isinstance(array, np.ma.MaskedArray):
+        masked = int(np.ma.getmaskarray(array).sum())
+        if masked:
+            raise _refused(
+                what,
+                "a masked array",
+                f"{masked} of {array.size} values are masked; fill them, x.filled(0), or leave such examples out of "
+                f"all layers",
+            )
+        array = array.data
+    array = np.asarray(array)
+    name = array.dtype.name
+    if name in EPSILON and name not in NATIVE:
+        return Given(array.astype(np.float32), source_dtype=name)
+    return Given(array.astype(array.dtype.newbyteorder("="), copy=False) if array.dtype.kind in "fiuc" else array)
 
 
 def _coarser(one: str | None, other: str | None) -> str | None:
     return coarsest(one, other) if one is not None or other is not None else None
-
-
-def _check_unmasked(array: np.ma.MaskedArray[Any, Any], what: str) -> None:
-    masked = int(np.ma.count_masked(array))
-    if masked:
-        raise _refused(
-            what,
-            "a masked array",
-            f"{masked} of {array.size} values are masked; fill them, x.filled(0), or leave such examples out of all layers",
-        )
 
 
 def _kind(value: Any) -> str:
@@ -298,3 +302,13 @@ def _kind(value: Any) -> str:
 
 def _refused(what: str, kind: str, remedy: str) -> InvalidActivationsError:
     return InvalidActivationsError(f"cannot take {what} from {kind}: {remedy}")
+
+
+_Conversion: TypeAlias = Callable[[Any, str], Given]
+
+_BY_TYPE: tuple[tuple[tuple[type, ...], _Conversion], ...] = (
+    ((xr.DataArray, xr.Variable), _from_xarray),
+    ((pd.DataFrame, pd.Series), _from_pandas),
+    ((np.ndarray,), _from_numpy),
+)
+_BY_PACKAGE: dict[str, _Conversion] = {"torch": _from_torch, "dask": _from_dask}

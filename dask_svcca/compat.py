@@ -428,7 +428,7 @@ def _decompose(
 
 def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, varies: BoolArray, name: str) -> list[Principal]:
     """Principal directions of one convolutional layer, at each frequency."""
-    layer = np.asarray(as_given(acts, name).values)
+    layer = np.asarray(as_given(acts, name).data)
     count = len(layer)
     principals = principal_directions(
         rows,
@@ -445,11 +445,11 @@ def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, varies: BoolArr
 
 def _precision(acts: npt.ArrayLike) -> float:
     given = as_given(acts, "acts")
-    return precision_of(given.values.dtype, given.source_dtype)
+    return precision_of(given.data.dtype, given.source_dtype)
 
 
 def _check(acts: npt.ArrayLike, name: str, *, conv: bool = False) -> FloatArray:
-    values = np.asarray(as_given(acts, name).values)
+    values = np.asarray(as_given(acts, name).data)
     expected = ("datapoint", "height", "width", "channel") if conv else ("neuron", "datapoint")
     if values.ndim != len(expected) or values.dtype.kind not in "fiub":
         raise InvalidActivationsError(

@@ -65,7 +65,8 @@ def canonical_dims(dims: Sequence[str] | None, shape: Sequence[int], label: str)
     if dims is None:
         if axes not in DEFAULT_DIMS:
             raise InvalidActivationsError(
-                f"activations of {label!r} have {axes} axes; say what they are with dims=, for example {example_of(axes)}"
+                f"activations of {label!r} have {axes} axes; say what they are with dims=, for example "
+                f"{example_of(axes)}"
             )
         return DEFAULT_DIMS[axes]
     if isinstance(dims, str):

@@ -42,7 +42,8 @@ def order_by_id(
         if not index.is_unique:
             double = index[index.duplicated()][0]
             raise MismatchedExamplesError(
-                f"{name} has the example {double!r} twice, and examples are told by their ids; give each an id of its own"
+                f"{name} has the example {double!r} twice, and examples are told by their ids; give each an id of "
+                f"its own"
             )
     remedy = f"Give the examples of {whose}, each once, or leave the ids out where the order is right"
     unknown = np.flatnonzero(expected.get_indexer(found) < 0)
@@ -84,8 +85,8 @@ def check_next(ids: pd.Index[Any], expected: npt.NDArray[Any], start: int, what:
         place = int(differ[0])
         raise MismatchedExamplesError(
             f"a batch of {what} has the example {found[place]!r} at {start + place}, where its zoo has "
-            f"{following[place]!r}. Batches have the zoo's examples in the zoo's order; an array of all examples is put "
-            f"in order by its ids"
+            f"{following[place]!r}. Batches have the zoo's examples in the zoo's order; an array of all examples is "
+            f"put in order by its ids"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from oracles import correlations, translations
+from pairwise_oracles import IMAGE
 
 import dask_svcca
 from dask_svcca import compat

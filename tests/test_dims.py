@@ -46,7 +46,7 @@ def test_canonical_dims__by_default_are_canonical(axes: int) -> None:
     [
         (None, (5,), "activations of 'net/1/fc' have 1 axes; say what they are with dims="),
         (None, (5, 1, 2, 3, 4), r"have 5 axes; .* dims=\('example', 'channel', 'depth', 'height', 'width'\), or with"),
-        (None, (5, 3, 8, 8), r"have 4 axes; .* dims=\('example', 'channel', 'height', 'width'\), or with 'channel' last"),
+        (None, (5, 3, 8, 8), r"have 4 axes; .* dims=\('example', 'channel', 'height', 'width'\), or with"),
         (None, (5, 8, 8, 3), "have 4 axes; say what they are with dims="),
         ("example,neuron", (5, 2), "dims is a sequence of names, one an axis; got the text 'example,neuron'"),
         (("example", "head", "token", "channel"), (5, 2, 3, 4), r"an axis 'head'; names are .* heads of attention"),

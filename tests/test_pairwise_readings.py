@@ -39,7 +39,9 @@ def test_dft__pls_and_pca_over_all_translations() -> None:
     x, y = layers(3, 2, sizes=(4, 3), examples=40)
     a, b = (translations(array) for array in (x, y))
     cross = centred(a).T @ centred(b) / (len(a) - 1)
-    np.testing.assert_allclose(pls(x, y, dims=IMAGE).covariance, np.linalg.svd(cross, compute_uv=False), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(
+        pls(x, y, dims=IMAGE).covariance, np.linalg.svd(cross, compute_uv=False), rtol=0, atol=1e-10
+    )
     found = pca(x, dims=IMAGE)
     np.testing.assert_allclose(found.variance, np.linalg.eigvalsh(np.cov(a.T))[::-1], rtol=0, atol=1e-10)
     np.testing.assert_allclose(found.explained_variance.sum(), 1, rtol=1e-12)

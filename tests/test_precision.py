@@ -18,7 +18,7 @@ def test_epsilon_of__is_the_spacing_at_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["int8", "float", "torch.bfloat16", "", None, 16])
 def test_epsilon_of__refuses_what_is_not_a_floating_type(name: object) -> None:
-    with pytest.raises(ValueError, match="a source_dtype is one of 'float64', 'float32', 'float16', 'bfloat16', .*got"):
+    with pytest.raises(ValueError, match=r"a source_dtype is one of 'float64', 'float32', 'float16', .*; got"):
         epsilon_of(name)  # type: ignore[arg-type]
 
 

@@ -120,9 +120,7 @@ def _layers(arrays: ArrayFile, layer: str | None, array: str | None) -> dict[str
     return {layer or name: name for name in arrays.choose(array)}
 
 
-def _check(
-    arrays: ArrayFile, layers: dict[str, str], along: int, axes: tuple[str, ...] | None, checkpoint: str
-) -> int:
+def _check(arrays: ArrayFile, layers: dict[str, str], along: int, axes: tuple[str, ...] | None, checkpoint: str) -> int:
     """Number of examples. Layers that cannot be written are refused before the first is."""
     lengths = {}
     for layer, source in layers.items():

@@ -123,18 +123,17 @@ def as_input(
         For axes or values that activations do not have.
     """
     given = as_given(array, name)
-    values = given.values
+    values = given.data
     said = dims if dims is not None and len(dims) == values.ndim else None
     named = agree_dims(given.names, said, values.ndim, name)
+    ordered = DEFAULT_DIMS.get(values.ndim)
     if named is not None and "example" in named:
         if said is not None:
             canonical_dims(said, values.shape, name)
         elif len(named) > 2:
             check_known(named, f"{name}, with the axes {named},")
-        ordered: tuple[str, ...] | None = _ordered_dims(named, spatial_order)
+        ordered = _ordered_dims(named, spatial_order)
         values = values.transpose([named.index(dim) for dim in ordered])
-    else:
-        ordered = DEFAULT_DIMS.get(values.ndim)
     if ordered is None or len(ordered) < 2:
         raise InvalidActivationsError(
             f"{name} has {values.ndim} axes; (example, neuron) or (example, token, neuron) is expected. Say what other "

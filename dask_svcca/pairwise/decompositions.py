@@ -40,9 +40,9 @@ def cca(
     ----------
     x, y : (example, neuron), (example, token, neuron), or axes as named
         NumPy, Dask, xarray, pandas, PyTorch or JAX; the same examples in the same order. Where both have ids along
-        their examples (a coordinate ``example``, the index of a DataFrame), y is put in the order of x by them. Each core reads one chunk of examples of a Dask
-        array at a time, and keeps ``p * p`` numbers for ``p`` neurons of x and y together (fewer where there are fewer
-        examples). A DataArray whose dims are named as in ``dims`` may have them in any order.
+        their examples (a coordinate ``example``, the index of a DataFrame), y is put in the order of x by them. Each
+        core reads one chunk of examples of a Dask array at a time, and keeps ``p * p`` numbers for ``p`` neurons of x
+        and y together (fewer where there are fewer examples). A DataArray whose dims are named as in ``dims`` may have them in any order.
     variance : float, optional
         Share of the variance, in (0, 1], that is kept of each array before they are compared: SVCCA's first step.
         None keeps all that is more than rounding noise.
@@ -116,7 +116,7 @@ def cca(
     array([ 0.707,  0.   , -0.707,  0.   ])
     """
     parameters = Parameters(variance=variance, conv=conv, match=match, sequence=sequence)
-    canonical = find_components(decompose(parameters, x, y, dims=dims), canonical_directions, components)
+    canonical = find_components(decompose(parameters, (x, y), dims=dims), canonical_directions, components)
     return as_dataset(
         "canonical correlation analysis",
         canonical,
@@ -172,7 +172,7 @@ def pls(
     array([2.])
     """
     parameters = Parameters(variance=None, conv=conv, match=match, sequence=sequence)
-    aligned = find_components(decompose(parameters, x, y, dims=dims), covariance_directions, components)
+    aligned = find_components(decompose(parameters, (x, y), dims=dims), covariance_directions, components)
     correlations = np.clip(aligned.values / aligned.lengths(0) / aligned.lengths(1), 0.0, 1.0)
     return as_dataset(
         "partial least squares",
@@ -236,6 +236,6 @@ def pca(
     (array([0.9, 0.1]), array([6.        , 0.66666667]))
     """
     parameters = Parameters(variance=None, conv=conv, sequence=sequence)
-    principal = find_components(decompose(parameters, x, dims=dims), own_directions, components)
+    principal = find_components(decompose(parameters, (x,), dims=dims), own_directions, components)
     variances = principal.values * principal.decomposition.per_degree
     return as_dataset("principal components", principal, {"variance": (variances, "variance of the direction", "")}, {})

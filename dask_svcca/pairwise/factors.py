@@ -113,7 +113,7 @@ def _read_by_dask(layout: Layout, inputs: Sequence[InputArray]) -> PartialFactor
 
 def _factor_of_chunk(layout: Layout, start: int, *arrays: npt.NDArray[Any]) -> PartialFactor:
     # What Dask says of its blocks may not be what they are.
-    arrays = tuple(as_given(array, "a block of a dask array").values for array in arrays)
+    arrays = tuple(as_given(array, "a block of a dask array").data for array in arrays)
     not_finite = tuple(_not_finite(array, start) for array in arrays)
     if any(wrong.count for wrong in not_finite):
         return PartialFactor(None, not_finite)

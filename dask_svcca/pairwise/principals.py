@@ -83,7 +83,7 @@ class Decomposition:
 
 
 def decompose(
-    parameters: Parameters, x: Array, y: Array | None = None, *, dims: Sequence[str] | None = None
+    parameters: Parameters, arrays: tuple[Array] | tuple[Array, Array], *, dims: Sequence[str] | None = None
 ) -> Decomposition:
     """Check one array or two, read them once, and find their principal directions.
 
@@ -91,7 +91,8 @@ def decompose(
     ----------
     parameters : Parameters
         How they are read, and the share of the variance that is kept of each.
-    x, y, dims
+    arrays : tuple of one array or two
+    dims : sequence of str, optional
         As for `dask_svcca.cca`.
 
     Raises
@@ -99,26 +100,26 @@ def decompose(
     MismatchedExamplesError, InvalidActivationsError, IncompatibleError
         As `dask_svcca.cca`.
     """
-    inputs: tuple[InputArray, ...] = (as_input(x, "x", parameters, dims=dims),)
+    inputs: tuple[InputArray, ...] = (as_input(arrays[0], "x", parameters, dims=dims),)
     meeting = Meeting((), (), (), cropped=False)
-    if y is not None:
-        other = align_examples(inputs[0], as_input(y, "y", parameters, inputs[0].spatial_dims, dims))
+    if len(arrays) == 2:
+        other = align_examples(inputs[0], as_input(arrays[1], "y", parameters, inputs[0].spatial_dims, dims))
         inputs, meeting = match_readings(inputs[0], other, parameters)
     if dims is not None and all(len(dims) != array.values.ndim for array in inputs):
         raise InvalidActivationsError(
-            f"dims={dims!r} has {len(dims)} names, and {' and '.join(_axes(array) for array in inputs)}; name each axis "
-            f"of an array once"
+            f"dims={dims!r} has {len(dims)} names, and {' and '.join(_axes(array) for array in inputs)}; name each "
+            f"axis of an array once"
         )
     layout = lay_out(tuple(array.reading for array in inputs), tuple(array.neurons for array in inputs), meeting.shared)
     factor = factor_of_examples(layout, inputs)
-    arrays, start = [], 0
+    decomposed, start = [], 0
     for array, rows in zip(inputs, layout.split(factor.rows), strict=True):
         columns = slice(start, start + array.neurons)
-        arrays.append(
+        decomposed.append(
             _decompose_one(array, rows, factor.count, factor.mean[columns], factor.varies[columns], parameters.variance)
         )
         start = columns.stop
-    return Decomposition(tuple(arrays), layout, meeting, factor.count)
+    return Decomposition(tuple(decomposed), layout, meeting, factor.count)
 
 
 def _axes(array: InputArray) -> str:

@@ -91,7 +91,9 @@ def projection(
         remedy = "pass y, or method='pca'" if y is None else "leave y out, or pass method='cca'"
         raise ValueError(f"method={method!r} takes {'one array' if method == 'pca' else 'two arrays'}; {remedy}")
     parameters = Parameters(variance=None, conv=conv, match=match, sequence=sequence)
-    components = find_components(decompose(parameters, x, y, dims=dims), ALIGNMENTS[method], None)
+    components = find_components(
+        decompose(parameters, (x,) if y is None else (x, y), dims=dims), ALIGNMENTS[method], None
+    )
     if not 1 <= k <= len(components.order):
         raise ValueError(f"k is from 1 to the number of components, {len(components.order)}; got {k!r}")
     components = components.leading(k)

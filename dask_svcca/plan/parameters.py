@@ -57,7 +57,9 @@ class Parameters:
 
     def __post_init__(self) -> None:
         share = _plain(self.variance)
-        if share is not None and not (isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1):
+        if share is not None and not (
+            isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
+        ):
             raise ValueError(
                 f"variance is the share of the variance to keep, above 0 and up to 1; got {self.variance!r}. "
                 f"The paper's is 0.99"

@@ -182,8 +182,8 @@ def check_free(store: StoreLike) -> None:
 def _taken(store: StoreLike, other: str = "") -> StoreFormatError:
     if other:
         return StoreFormatError(
-            f"there is already something else at {describe(store)!r}: the folder holds {other!r}; choose another place, "
-            f"for example a new folder in it"
+            f"there is already something else at {describe(store)!r}: the folder holds {other!r}; choose another "
+            f"place, for example a new folder in it"
         )
     return StoreFormatError(f"there is already something else at {describe(store)!r}; choose another place")
 
@@ -268,8 +268,8 @@ def _why_absent(store: StoreLike) -> str:
     except (*_ABSENT, StoreAccessError, ValueError, KeyError, TypeError):
         return ". Is the path right, and was it created?"
     return (
-        " but a store of zarr format 2, which zarr before version 3 wrote. This package reads and writes format 3 only: "
-        "make it anew from its arrays, zarr.open(..., zarr_format=2)"
+        " but a store of zarr format 2, which zarr before version 3 wrote. This package reads and writes format 3 "
+        "only: make it anew from its arrays, zarr.open(..., zarr_format=2)"
     )
 
 

@@ -104,8 +104,8 @@ def prepare(
     what = f"activations of {name.label!r}"
     if isinstance(values, list | tuple) and any(map(is_array, values)):
         raise InvalidActivationsError(
-            f"a batch of {name.label!r} is a {type(values).__name__} of {len(values)} arrays, and not one array; give the "
-            f"activations alone, for example (batch[0] for batch in batches)"
+            f"a batch of {name.label!r} is a {type(values).__name__} of {len(values)} arrays, and not one array; give "
+            f"the activations alone, for example (batch[0] for batch in batches)"
         )
     given = as_given(values, what)
     if given.ids is not None and not given.counted and not _counts_on(given.ids, examples, start):
@@ -125,7 +125,7 @@ def mismatch(name: RepresentationName, got: int, examples: int, *, more: bool = 
 def _counts_on(ids: pd.Index[Any], examples: npt.NDArray[Any], start: int) -> bool:
     """Whether the ids only count the rows of a longer table, as pandas does where the zoo's ids are text."""
     counting = isinstance(ids, pd.RangeIndex) and (ids.start, ids.step) == (start, 1)
-    return counting and examples.dtype.kind == "O"
+    return counting and examples.dtype.kind not in "iu"
 
 
 def _series(
@@ -147,8 +147,8 @@ def _sorted_out(
     axes = {len(shape) for shape in shapes}
     if len(axes) > 1:
         raise InvalidActivationsError(
-            f"cannot take {what} from a list of arrays with {' and '.join(map(str, sorted(axes)))} axes: give batches of "
-            f"the activations alone"
+            f"cannot take {what} from a list of arrays with {' and '.join(map(str, sorted(axes)))} axes: give batches "
+            f"of the activations alone"
         )
     (ndim,) = axes
     named = any(EXAMPLE in map(str, getattr(array, "dims", ())) for array in arrays)
@@ -160,8 +160,9 @@ def _sorted_out(
         batched = ndim >= 2 and total == examples
         if batched and len(arrays) == examples:
             raise InvalidActivationsError(
-                f"cannot tell what the list of {len(arrays)} arrays of shape {shapes[0]} is for {name.label!r}: batches of "
-                f"one example, or an example each? Put them together with numpy.concatenate or numpy.stack, or pass dims="
+                f"cannot tell what the list of {len(arrays)} arrays of shape {shapes[0]} is for {name.label!r}: batches "
+                f"of one example, or an example each? Put them together with numpy.concatenate or numpy.stack, or pass "
+                f"dims="
             )
     if batched:
         return iter(arrays)
@@ -189,7 +190,7 @@ def _from_disk(
 def _whole(
     given: Given, name: RepresentationName, options: WriteOptions, examples: npt.NDArray[Any]
 ) -> Iterator[Batch]:
-    values, what = given.values, f"activations of {name.label!r}"
+    values, what = given.data, f"activations of {name.label!r}"
     dims = agree_dims(given.names, options.dims, values.ndim, what)
     along = example_axis(dims)
     if values.ndim <= along:
@@ -214,7 +215,7 @@ def _whole(
         # What Dask says of its blocks may not be what they are.
         whole = as_given(block, what)
         source = given.source_dtype if whole.source_dtype is None else whole.source_dtype
-        batch = _arranged(type(given)(whole.values, given.names, None, source), name, options)
+        batch = _arranged(type(given)(whole.data, given.names, None, source), name, options)
         if len(batch.values):
             yield batch
 
@@ -222,7 +223,7 @@ def _whole(
 def _order(given: Given, examples: npt.NDArray[Any], name: RepresentationName) -> npt.NDArray[np.intp] | None:
     """Where the zoo's examples are among those of an array with ids."""
     ids = given.ids
-    if ids is None or (given.counted and examples.dtype.kind == "O"):
+    if ids is None or (given.counted and examples.dtype.kind not in "iu"):
         return None
     if not given.counted:
         return order_by_id(ids, examples, repr(name.label), "its zoo")
@@ -238,9 +239,9 @@ def _order(given: Given, examples: npt.NDArray[Any], name: RepresentationName) -
 
 def _arranged(given: Given, name: RepresentationName, options: WriteOptions) -> Batch:
     """Axes in the order in which they are stored, values in the type."""
-    values, what = given.values, f"activations of {name.label!r}"
+    values, what = given.data, f"activations of {name.label!r}"
     if given.lazy:
-        values = as_given(values.compute(), what).values
+        values = as_given(values.compute(), what).data
     source = coarsest_of(values.dtype, given.source_dtype, options.source_dtype)
     if options.dtype is not None and values.dtype.kind == "f":
         values = _rounded(values, options.dtype, name)

@@ -44,7 +44,8 @@ def example_ids(examples: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
         wrong = [value for value in ids.tolist() if isinstance(value, bool) or not isinstance(value, str | int)]
         if wrong:
             raise InvalidActivationsError(
-                f"examples must be ids, an integer or text for each; {wrong[0]!r} is of type {type(wrong[0]).__name__!r}"
+                f"examples must be ids, an integer or text for each; {wrong[0]!r} is of type "
+                f"{type(wrong[0]).__name__!r}"
             )
     if ids.dtype.kind in "UOT":
         ids = np.array([str(value) for value in ids], dtype=object)
@@ -96,7 +97,7 @@ def _values(name: Any, value: Any, ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
         raise ValueError(f"a coordinate's name is a plain word, for example 'label'; got {name!r}")
     what = f"the coordinate {name!r}"
     given = as_given(value, what)
-    values = np.asarray(given.values)
+    values = np.asarray(given.data)
     if given.ids is not None and not given.counted:
         order = order_by_id(given.ids, ids, what, "the zoo")
         values = values if order is None else values[order]

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import xarray as xr
-import zarr
 
 from dask_svcca.dims import EXAMPLE, TOKEN
 from dask_svcca.errors import (
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     import pandas as pd
+    import zarr
 
     from dask_svcca.stores._chunked import Compression
     from dask_svcca.stores.zoo.batches import Batch
