@@ -160,8 +160,8 @@ def _sorted_out(
         batched = ndim >= 2 and total == examples
         if batched and len(arrays) == examples:
             raise InvalidActivationsError(
-                f"cannot tell what the list of {len(arrays)} arrays of shape {shapes[0]} is for {name.label!r}: batches "
-                f"of one example, or an example each? Put them together with numpy.concatenate or numpy.stack, or pass "
+                f"cannot tell what the list of {len(arrays)} arrays of shape {shapes[0]} is for {name.label!r}: "
+                f"batches of one example, or an example each? Put them together with numpy.concatenate or numpy.stack, or pass "
                 f"dims="
             )
     if batched:
