@@ -12,7 +12,7 @@ from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.evaluate import try_measure
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import OwnMeasure
-from dask_svcca.stores import _io
+from dask_svcca.stores import _create, _io
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.variables import REPRESENTATION_VARIABLES
@@ -259,7 +259,7 @@ def _exists(store: StoreLike) -> bool:
     """Whether there is any zarr group; False where a store can be created."""
     if _io.is_group(store):
         return True
-    _io.check_free(store)
+    _create.check_free(store)
     return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,7 +14,7 @@ import zarr.codecs
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError, UnknownMeasureError
 from dask_svcca.measures import find_measures, with_companions
-from dask_svcca.stores import _io
+from dask_svcca.stores import _create, _io
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
     FREQUENCY_AXES,
@@ -183,7 +184,7 @@ class ComparisonStore:
         subspaces: str = "",
     ) -> Self:
         """Create a comparison without any representation or measure yet; see `add_results` and `register`."""
-        root = _io.create_root(store, {})
+        root = _create.create_root(store, {})
         status = {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}
         _create_pairs(root, PAIR_STATUS, (), status, count=0, tile=tile)
         for variable in REPRESENTATION_VARIABLES:
@@ -358,7 +359,7 @@ class ComparisonStore:
                 array[:, index] = array.fill_value
 
     def _pair_arrays(self) -> list[zarr.Array[Any]]:
-        return [array for _, array in self.root.arrays() if array.ndim >= 2]
+        return [array for array in map(self.array, _io.array_names(self.root)) if array.ndim >= 2]
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The zarr array of a variable."""
@@ -394,13 +395,16 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     """
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
     try:
-        dataset = xr.open_dataset(
-            root.store,  # type: ignore[arg-type]
-            group=root.path or None,
-            engine="zarr",
-            chunks=None,
-            consolidated=False,
-        )
+        with warnings.catch_warnings():
+            # Folders that editors and file managers leave in a store are no concern of whoever reads it.
+            warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component")
+            dataset = xr.open_dataset(
+                root.store,  # type: ignore[arg-type]
+                group=root.path or None,
+                engine="zarr",
+                chunks=None,
+                consolidated=False,
+            )
     except ValueError as error:
         if "conflicting sizes" not in str(error):
             raise

@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
-from dask_svcca.stores import _chunked, _io
+from dask_svcca.stores import _chunked, _create, _io
 from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
@@ -81,7 +81,7 @@ class SubspaceStore:
         chunk_samples : int
             Most samples in a chunk of scores.
         """
-        return cls(_io.create_root(store, {**_head(identity, chunk_samples)}))
+        return cls(_create.create_root(store, {**_head(identity, chunk_samples)}))
 
     @classmethod
     def create_inside(cls, comparison: zarr.Group, identity: Mapping[str, Any], chunk_samples: int) -> Self:

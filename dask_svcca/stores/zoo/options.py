@@ -41,7 +41,9 @@ class WriteOptions:
     def __post_init__(self) -> None:
         for name in ("step", "depth"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
-        attrs = {} if self.attrs is None else _plain(self.attrs, "attrs")
+        if self.attrs is not None and not isinstance(self.attrs, Mapping):
+            raise ValueError(f"attrs is a mapping of text to values; got {self.attrs!r}")
+        attrs = _plain(self.attrs or {}, "attrs")
         taken = [name for name in attrs if name in RESERVED]
         if taken:
             raise ValueError(
