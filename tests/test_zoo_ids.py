@@ -256,5 +256,7 @@ def test_create_zoo__refuses_coordinates_before_anything_is_written(
 
 @pytest.mark.parametrize("examples", [[None, "a"], pd.Series(["a", None])])
 def test_create_zoo__refuses_ids_that_are_missing(examples: Any) -> None:
-    with pytest.raises(InvalidActivationsError, match="examples must be ids, an integer or text for each"):
+    with pytest.raises(
+        InvalidActivationsError, match=r"examples must be ids, an integer or text for each|from a column 0 with missing"
+    ):
         dask_svcca.create_zoo(MemoryStore(), examples=examples)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dask_svcca.dims import check_names
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.kernels.directions import principal_directions
 from dask_svcca.pairwise.arrays import align_examples, as_input, match_readings
@@ -100,6 +101,8 @@ def decompose(
     MismatchedExamplesError, InvalidActivationsError, IncompatibleError
         As `dask_svcca.cca`.
     """
+    if dims is not None:
+        check_names(dims)
     inputs: tuple[InputArray, ...] = (as_input(arrays[0], "x", parameters, dims=dims),)
     meeting = Meeting((), (), (), cropped=False)
     if len(arrays) == 2:

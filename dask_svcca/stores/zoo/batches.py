@@ -67,7 +67,11 @@ def batches_of(
         See `prepare`.
     """
     what = f"activations of {name.label!r}"
-    if isinstance(activations, Sequence) and any(map(is_array, activations)):
+    if (
+        isinstance(activations, Sequence)
+        and not isinstance(activations, memoryview)
+        and any(map(is_array, activations))
+    ):
         activations = _sorted_out(list(activations), options.dims, len(examples), what, name)
     if is_series(activations):
         check_unshuffled(activations, what)
