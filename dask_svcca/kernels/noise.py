@@ -123,7 +123,7 @@ def scatter_above_noise(scatter: InexactArray, noise: FloatArray) -> InexactArra
     Returns
     -------
     (neuron, direction)
-        ``factor @ factor.conj().T`` is the scatter without noise.
+        ``factor @ factor.conj().T`` is the scatter without noise. In the memory of the scatter.
 
     Examples
     --------
@@ -141,10 +141,11 @@ def scatter_above_noise(scatter: InexactArray, noise: FloatArray) -> InexactArra
     # LAPACK takes columns: the transpose is the conjugate, and is overwritten without a copy.
     ascending, vectors = scipy.linalg.eigh(scatter.T, overwrite_a=True, check_finite=False)
     first = len(ascending) - above_noise(ascending[::-1], len(noise) * DOUBLE)
-    factor = vectors[:, first:]
-    factor *= np.sqrt(ascending[first:])
+    # In the memory of the scatter: LAPACK is to work beside it.
+    factor = scatter.T[:, first:]
+    np.multiply(vectors[:, first:].conj(), np.sqrt(ascending[first:]), out=factor)
     factor *= unit[:, np.newaxis]
-    return factor.conj() if np.iscomplexobj(factor) else np.asarray(factor)
+    return factor
 
 
 def rounding_of_rows(rows: InexactArray, samples: int) -> float:
@@ -177,9 +178,13 @@ def rows_above_noise(rows: InexactArray, noise: FloatArray, samples: int) -> Ine
     """
     unit = np.sqrt(noise)
     scale = np.divide(1.0, unit, out=np.zeros_like(unit), where=unit > 0)
-    left, singular, _ = np.linalg.svd(rows * scale, full_matrices=False)
+    # LAPACK takes columns: the transpose is overwritten without a copy, and its right vectors are the left ones.
+    _, singular, left = scipy.linalg.svd(
+        np.asarray(rows * scale).T, full_matrices=False, overwrite_a=True, check_finite=False
+    )
     # Values, not their squares: rounding in double precision is that much smaller.
-    return np.asarray(left[:, : above_noise(singular**2, rounding_of_rows(rows, samples) ** 2)])
+    count = above_noise(singular**2, rounding_of_rows(rows, samples) ** 2)
+    return np.asarray(left[:count].T)
 
 
 def above_noise(values: FloatArray, rounding: float) -> int:

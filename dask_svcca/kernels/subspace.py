@@ -118,6 +118,7 @@ def eigenbasis_of_rows(factor: Factor, *, multiplicity: IntArray, epsilon: float
     Parameters
     ----------
     factor : Factor
+        Its rows are set to zero for constant neurons.
     multiplicity, epsilon
         As for `eigenbasis`.
 
@@ -132,11 +133,14 @@ def eigenbasis_of_rows(factor: Factor, *, multiplicity: IntArray, epsilon: float
     variances[0] *= factor.varies
     noise = live_noise(variances, factor.mean, factor.count, multiplicity, epsilon)
     spectra, ranks, loadings = [], [], []
-    for index, block_rows in enumerate(factor.rows):
-        # A constant neuron takes no part, not even by rounding.
-        rows = block_rows if index else block_rows * factor.varies
-        basis = rows_above_noise(rows, noise, factor.count)
-        directions, values = singular_directions((basis.conj().T @ rows).conj().T * (noise > 0)[:, np.newaxis])
+    for index, rows in enumerate(factor.rows):
+        if index == 0:
+            # A constant neuron takes no part, not even by rounding.
+            rows[:, ~factor.varies] = 0
+        within = rows_above_noise(rows, noise, factor.count).conj().T @ rows
+        within *= noise > 0
+        directions, values = singular_directions(within.conj().T)
+        del within
         rank = min(len(values), factor.count - (not index))
         spectra.append(values[:rank])
         ranks.append(rank)

@@ -282,10 +282,11 @@ def find_basis(context: Context, task: SubspaceTask, samples: Samples, total: li
 def _rows(context: Context, samples: Samples) -> Factor:
     """All samples up to a rotation: some at a time, since the rows of as many neurons are as large as the scatter."""
     total: Factor | None = None
+    step = -(-samples.neurons // 2)
     for chunk in samples:
-        for start in range(0, len(chunk), samples.neurons):
+        for start in range(0, len(chunk), step):
             with context.timed("covariance"):
-                first, *others = np.moveaxis(chunk[start : start + samples.neurons], 1, 0)
+                first, *others = np.moveaxis(chunk[start : start + step], 1, 0)
                 part = factor([first.real, *others])
                 total = part if total is None else merge([total, part])
             del part, first, others
