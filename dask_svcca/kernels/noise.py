@@ -179,9 +179,8 @@ def rows_above_noise(rows: InexactArray, noise: FloatArray, samples: int) -> Ine
     unit = np.sqrt(noise)
     scale = np.divide(1.0, unit, out=np.zeros_like(unit), where=unit > 0)
     # LAPACK takes columns: the transpose is overwritten without a copy, and its right vectors are the left ones.
-    _, singular, left = scipy.linalg.svd(
-        np.asarray(rows * scale).T, full_matrices=False, overwrite_a=True, check_finite=False
-    )
+    scaled: Any = (rows * scale).T
+    _, singular, left = scipy.linalg.svd(scaled, full_matrices=False, overwrite_a=True, check_finite=False)
     # Values, not their squares: rounding in double precision is that much smaller.
     count = above_noise(singular**2, rounding_of_rows(rows, samples) ** 2)
     return np.asarray(left[:count].T)
