@@ -125,12 +125,14 @@ def tokens_that_count(sequence: str, layer: np.ndarray, mask: np.ndarray) -> np.
     match sequence:
         case "mean":
             return np.array([row.mean(axis=0) for row in rows])
+        case "first":
+            return np.array([row[0] for row in rows])
         case "last":
             return np.array([row[-1] for row in rows])
     return np.concatenate(rows)
 
 
-@pytest.mark.parametrize("sequence", ["mean", "last", "positions"])
+@pytest.mark.parametrize("sequence", ["mean", "first", "last", "positions"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_sequences__are_read_as_asked(compared: Compared, sequences: Any, sequence: Any, masked: bool) -> None:
     x, y, mask = sequences

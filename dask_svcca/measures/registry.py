@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import cloudpickle
 import xxhash
 
-from dask_svcca.errors import InvalidMeasureError, MeasureExistsError, MeasureModuleError, UnknownMeasureError
+from dask_svcca.errors import (
+    InvalidMeasureError,
+    MeasureExistsError,
+    MeasureModuleError,
+    UnknownMeasureError,
+    did_you_mean,
+)
 from dask_svcca.measures import alignment, correlations, references, regression, shape
 from dask_svcca.measures.record import Directions, Family, Measure, Need, Role, Saturates, Sums
 from dask_svcca.measures.versions import homes, version_of
@@ -329,7 +335,8 @@ def _find(name: str) -> Measure:
     if match is None or match[1] not in _FAMILIES:
         families = (f"{family.name}({family.parameter}=...)" for family in _FAMILIES.values())
         known = sorted([*_BUILT_IN, *_OWN, *families])
-        raise UnknownMeasureError(f"no measure {name!r}; there are {', '.join(known)}, or 'all'")
+        near = did_you_mean(name, [*_BUILT_IN, *_OWN, *_FAMILIES])
+        raise UnknownMeasureError(f"no measure {name!r}; there are {', '.join(known)}, or 'all'{near}")
     family = _FAMILIES[match[1]]
     if match[2] is None:
         return family.make(name, family.usual)

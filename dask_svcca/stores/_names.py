@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -26,6 +27,19 @@ def encode(name: str) -> str:
     if segment.startswith((".", "_")):
         return f"%{ord(segment[0]):02X}{segment[1:]}"
     return segment
+
+
+def natural_order(name: str) -> tuple[tuple[str | int, ...], str]:
+    """Key to sort names by, with the numbers in them in order of size.
+
+    Examples
+    --------
+    >>> sorted(["epoch-10", "epoch-9", "epoch-09"], key=natural_order)
+    ['epoch-09', 'epoch-9', 'epoch-10']
+    """
+    # Every second part is a number.
+    parts = re.split(r"([0-9]+)", name)
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name
 
 
 class RepresentationName(NamedTuple):
