@@ -84,6 +84,10 @@ class FewSamplesWarning(UserWarning):
     """Representations have so few samples per direction that chance alone correlates them."""
 
 
+class ReadingWarning(UserWarning):
+    """A measure of convolutional layers that are read in another way than in the paper of the measure."""
+
+
 class MemoryLimitError(DaskSvccaError, MemoryError):
     """A task would need more memory than a worker has; raised before anything runs."""
 

@@ -176,7 +176,8 @@ def test_sequences__a_mask_that_does_not_fit_is_recorded(compared: Compared, seq
     result = compared(layers, coords={"real": mask}, mask="real", sequence=sequence)
     assert result.problem_a.to_series().to_dict() == {
         "m/1/tokens": "",
-        "m/1/tokens longer": "'m/1/tokens longer' has 12 tokens, and the mask 'real' has 6",
+        "m/1/tokens longer": "'m/1/tokens longer' has 12 tokens, and the mask 'real' has 6. Compare it without that mask, "
+        "mask=None (--no-mask), or keep it in a zoo with a mask of its own",
         "m/1/dense": "",
     }
     assert value(result, "tokens", "tokens longer", "pair_status") == PairStatus.FAILED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -27,15 +27,11 @@ from dask_svcca.plan.subspaces import Budget
 from dask_svcca.readings.choose import Convolutional, Sequential
 from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
+from dask_svcca.run.progress import STAGES as STAGES
 from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
     from dask_svcca.run.outcome import Outcome
-
-STAGES: Final = {
-    "subspaces": ("Making subspaces", "representations"),
-    "tiles": ("Comparing pairs", "tiles"),
-}
 
 
 class _Share(click.ParamType[float | None]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -85,6 +85,16 @@ class ComparisonState:
     digests: tuple[str, ...]
     status: npt.NDArray[np.uint8]
     subspaces: str
+
+    def without(self, positions: Iterable[int]) -> Self:
+        """The same without the representations at some positions."""
+        kept = np.setdiff1d(np.arange(len(self.labels)), list(positions))
+        return replace(
+            self,
+            labels=tuple(self.labels[place] for place in kept),
+            digests=tuple(self.digests[place] for place in kept),
+            status=self.status[np.ix_(kept, kept)],
+        )
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -357,8 +367,47 @@ class ComparisonStore:
                 array[index, :] = array.fill_value
                 array[:, index] = array.fill_value
 
+    def drop(self, positions: Sequence[int]) -> None:
+        """Remove the representations at some positions, and their pairs.
+
+        Those behind them move up. Their pairs have no status while they do: if this is interrupted, they are computed
+        again.
+        """
+        count = len(self.column("representation"))
+        kept = np.setdiff1d(np.arange(count), positions)
+        first = min(positions)
+        status = self.array(PAIR_STATUS.name)
+        known = self.status()
+        status[first:] = PairStatus.MISSING
+        status[:, first:] = PairStatus.MISSING
+        for array in self._pair_arrays():
+            if array.basename != PAIR_STATUS.name:
+                self._move_up(array, kept)
+        columns = {variable.name: self.column(variable.name)[kept] for variable in REPRESENTATION_VARIABLES}
+        self.write_columns(columns)
+        self.resize(len(kept))
+        self.array(PAIR_STATUS.name)[...] = known[np.ix_(kept, kept)]
+        self.consolidate()
+
+    def _move_up(self, array: zarr.Array[Any], kept: npt.NDArray[np.int64]) -> None:
+        """Values of the representations that are kept, side by side: a row of tiles at a time."""
+        for start in range(0, len(kept), self.tile):
+            rows = kept[start : start + self.tile]
+            # Rows only move up, and those that are read now are not yet overwritten.
+            values = np.asarray(array[int(rows[0]) : int(rows[-1]) + 1])[rows - rows[0]]
+            array[start : start + len(rows), : len(kept)] = values[:, kept]
+
+    def set_left(self, labels: Sequence[str]) -> None:
+        """Store which representations have left the zoo; nothing is written where that is known."""
+        if tuple(self.root.attrs.get("left_zoo", ())) == tuple(labels):  # type: ignore[arg-type]
+            return
+        attributes = {name: value for name, value in self.root.attrs.items() if name != "left_zoo"}
+        self.root.attrs.put({**attributes, **({"left_zoo": list(labels)} if labels else {})})
+        self.consolidate()
+
     def _pair_arrays(self) -> list[zarr.Array[Any]]:
-        return [array for _, array in self.root.arrays() if array.ndim >= 2]
+        with _io.ignoring_strange_folders():
+            return [array for _, array in self.root.arrays() if array.ndim >= 2]
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The zarr array of a variable."""
@@ -394,13 +443,14 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     """
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
     try:
-        dataset = xr.open_dataset(
-            root.store,  # type: ignore[arg-type]
-            group=root.path or None,
-            engine="zarr",
-            chunks=None,
-            consolidated=False,
-        )
+        with _io.ignoring_strange_folders():
+            dataset = xr.open_dataset(
+                root.store,  # type: ignore[arg-type]
+                group=root.path or None,
+                engine="zarr",
+                chunks=None,
+                consolidated=False,
+            )
     except ValueError as error:
         if "conflicting sizes" not in str(error):
             raise
