@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from dask_svcca.kernels.fourier import half_plane, shared_frequencies
 from dask_svcca.readings import (
+    First,
     Flatten,
     Fourier,
-    First,
     Last,
     Mean,
     Meeting,

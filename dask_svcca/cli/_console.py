@@ -9,13 +9,27 @@ import click
 
 from dask_svcca.cli._errors import Interrupted
 from dask_svcca.errors import DaskSvccaError
-from dask_svcca.run.progress import Bars as Bars
-from dask_svcca.run.progress import seconds as seconds
+from dask_svcca.run.progress import Bars, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 SHOWN_PROBLEMS: Final = 5
+
+__all__ = [
+    "Bars",
+    "checked_options",
+    "counted",
+    "echo_next",
+    "echo_problems",
+    "examples",
+    "named",
+    "results",
+    "resumable",
+    "seconds",
+    "size",
+    "table",
+]
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class MaskChoice(Enum):
 ONLY_MASK: Final = MaskChoice.ONLY
 """Default of ``mask``: it is used without being asked for, and None declines it."""
 
-Mask: TypeAlias = "str | None | Literal[MaskChoice.ONLY]"
+Mask: TypeAlias = "str | Literal[MaskChoice.ONLY] | None"
 
 GROWING = ("measures", "keep")
 """Parameters that a comparison may gain values of; all others are fixed when it is made."""
@@ -161,7 +161,7 @@ def _share(name: str, value: object) -> float | None:
         value = value.item()
     if value is None:
         return None
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real) or not 0 < value <= 1:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real) or not 0 < float(value) <= 1:
         raise ValueError(
             f"{name} is the share of the variance to keep, above 0 and up to 1; got {value!r}. The paper's is 0.99, "
             f"and None keeps all"
@@ -169,9 +169,11 @@ def _share(name: str, value: object) -> float | None:
     return float(value)
 
 
-def _text(name: str, value: object) -> object:
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is one of several words; got {value!r}")  # noqa: TRY004 - as for other values
     # Text of NumPy is not the text of JSON.
-    return str(value) if isinstance(value, str) else value
+    return str(value)
 
 
 def _name_or_none(name: str, value: object) -> str | None:
@@ -183,12 +185,10 @@ def _name_or_none(name: str, value: object) -> str | None:
 def _texts(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return (str(value),)
-    if not isinstance(value, Iterable):
-        raise ValueError(f"{name} is a name, or several names; got {value!r}")
-    names = list(value)
+    names = list(value) if isinstance(value, Iterable) else [value]
     for one in names:
         if not isinstance(one, str):
-            raise ValueError(f"{name} is a name, or several names; got {one!r} among them")
+            raise ValueError(f"{name} is a name, or several names; got {one!r}")  # noqa: TRY004 - as for other values
     return tuple(map(str, names))
 
 
@@ -199,12 +199,9 @@ def _details(name: str, value: object) -> tuple[str, ...]:
 def _sizes(name: str, value: object) -> tuple[int, ...] | None:
     if value is None:
         return None
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ValueError(f"{name} is one size an axis, such as (8, 8); got {value!r}")
-    sizes = list(value)
-    for size in sizes:
-        if isinstance(size, bool | np.bool_) or not isinstance(size, Integral):
-            raise ValueError(f"{name} is one size an axis, each a whole number; got {value!r}")
+    sizes = list(value) if isinstance(value, Iterable) else [None]
+    if any(isinstance(size, bool | np.bool_) or not isinstance(size, Integral) for size in sizes):
+        raise ValueError(f"{name} is one size an axis, whole numbers such as (8, 8); got {value!r}")
     return tuple(map(int, sizes))
 
 

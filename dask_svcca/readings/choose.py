@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from dask_svcca.errors import did_you_mean
 from dask_svcca.readings.kinds import First, Flatten, Fourier, Last, Mean, Neurons, Positions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from dask_svcca.readings.kinds import Reading
 
 Convolutional: TypeAlias = Literal["dft", "mean", "positions", "flatten"]
 Sequential: TypeAlias = Literal["mean", "positions", "first", "last"]
 
-_SEQUENCES = {"mean": Mean, "first": First, "last": Last}
+_SEQUENCES: Final[dict[str, Callable[..., Reading]]] = {"mean": Mean, "first": First, "last": Last}
 
 CHOICES = {"conv": get_args(Convolutional), "sequence": get_args(Sequential)}
 
@@ -55,7 +55,7 @@ class ReadingOptions:
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
-        if not isinstance(self.positions, str) or not re.fullmatch(r"all|(regular|random) [1-9][0-9]*", self.positions):
+        if not re.fullmatch(r"all|(regular|random) [1-9][0-9]*", self.positions):
             raise ValueError(f"positions is 'all', 'regular N' or 'random N'; got {self.positions!r}")
         if self.spatial_size is not None and (not self.spatial_size or min(self.spatial_size) < 1):
             raise ValueError(f"spatial_size is one size an axis, each at least 1; got {self.spatial_size!r}")
@@ -80,8 +80,10 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     Traceback (most recent call last):
     ValueError: conv is one of 'dft', 'flatten'; got 'flat'. Did you mean 'flatten'?
     """
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}; got {value!r}{did_you_mean(value, choices)}")
+    if value not in choices:
+        raise ValueError(
+            f"{name} is one of {', '.join(map(repr, choices))}; got {value!r}{did_you_mean(value, choices)}"
+        )
 
 
 def choose_reading(dims: Sequence[str], shape: Sequence[int], options: ReadingOptions) -> Reading:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,7 +16,7 @@ from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.zoo import Zoo, create_zoo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -49,6 +48,11 @@ class _Given:
     dims: tuple[str, ...] | None
     ids: npt.NDArray[Any] | None
     coords: dict[str, npt.NDArray[Any]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return tuple(map(int, self.values.shape))
 
     def in_order(self, ids: npt.NDArray[Any], of: RepresentationName) -> _Given:
         """The same array with its examples in the order of ids, those of another array."""
@@ -180,12 +184,10 @@ def _given(key: Any, values: Any, dims: Sequence[str] | None) -> _Given:
 
 
 def _examples(given: _Given) -> int:
-    axis = example_axis(given.dims)
-    if axis >= len(given.values.shape):
-        raise InvalidActivationsError(
-            f"{given.name.label!r} has the shape {tuple(given.values.shape)}, without an axis of examples"
-        )
-    return int(given.values.shape[axis])
+    axis, shape = example_axis(given.dims), given.shape
+    if axis >= len(shape):
+        raise InvalidActivationsError(f"{given.name.label!r} has the shape {shape}, without an axis of examples")
+    return shape[axis]
 
 
 def _aligned(given: list[_Given]) -> list[_Given]:

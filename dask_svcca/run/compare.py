@@ -34,7 +34,7 @@ from dask_svcca.run.stores import Stores, choose_mask, describe
 from dask_svcca.stores import _io
 from dask_svcca.stores.comparison import open_comparison
 from dask_svcca.stores.zoo import Zoo, open_zoo
-from dask_svcca.tasks import perform
+from dask_svcca.tasks import perform, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -151,7 +151,7 @@ def compare(
         Whether to show how far it is: bars in a terminal or a notebook, a line now and then elsewhere.
     client : distributed.Client, optional
         Default: the current client, else Dask's local scheduler, as for any Dask collection. Where the zoo or the
-        comparison is in memory, a client whose workers are other processes cannot be used.
+        comparison is in memory, always the local scheduler.
 
     Returns
     -------
@@ -168,8 +168,9 @@ def compare(
     MismatchedExamplesError
         Where arrays do not have the same examples.
     InvalidActivationsError
-        Where the zoo is empty, or arrays at hand are not valid activations. A representation that cannot be compared does not raise: variable ``problem_a`` of
-        the result has the reason, and ``pair_status`` says ``failed`` for its pairs.
+        Where the zoo is empty, or arrays at hand are not valid activations. A representation that cannot be compared
+        does not raise: variable ``problem_a`` of the result has the reason, and ``pair_status`` says ``failed`` for its
+        pairs.
 
     Warns
     -----
@@ -378,6 +379,7 @@ def run_comparison(
                 for label, (samples, rank) in numbers.items()
                 if samples < SAMPLES_PER_DIRECTION * rank
             }
+        release(run)
         outcome.left = tuple(row.label for row in plan.rows if row.representation is None)
         comparison.set_left(outcome.left)
         outcome.seconds = time.perf_counter() - started

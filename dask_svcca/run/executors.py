@@ -8,7 +8,7 @@ from dask_svcca import machine
 from dask_svcca.errors import ClusterError
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.subspaces import Budget
-from dask_svcca.run.graphs import current_client, run_graph, shared_client
+from dask_svcca.run.graphs import check_local, current_client, run_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,17 +54,20 @@ class DaskExecutor:
     run : str
         Suffix that tells the tasks of this run from all others on the cluster.
     in_memory : bool
-        Whether stores are in the memory of this process: a client that is not given and has other processes is then
-        not used.
+        Whether stores are in the memory of this process: the work then runs on Dask's local scheduler, also where there
+        is a current client.
 
     Raises
     ------
     ClusterError
-        Where stores are in memory, and the client given has workers in other processes.
+        Where stores are in memory, and a client is given.
     """
 
     def __init__(self, client: distributed.Client | None, run: str, *, in_memory: bool = False) -> None:
-        self._client, self._run = (shared_client if in_memory else current_client)(client), run
+        self._run = run
+        if in_memory:
+            check_local(client)
+        self._client = None if in_memory else current_client(client)
 
     @property
     def budget(self) -> Budget:

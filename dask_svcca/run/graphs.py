@@ -33,32 +33,22 @@ def current_client(client: distributed.Client | None) -> distributed.Client | No
     return _owner(dask.base.get_scheduler())
 
 
-def shared_client(client: distributed.Client | None) -> distributed.Client | None:
-    """The client to run on where stores are in the memory of this process; none for Dask's local scheduler.
+def check_local(client: distributed.Client | None) -> None:
+    """Raise `ClusterError` where the user wants work on stores in the memory of this process to run in another one.
 
-    Raises
-    ------
-    ClusterError
-        Where the work is to run in other processes, at the wish of the user.
+    Distributed takes a copy of such a store even to workers that are threads of this process.
     """
-    chosen = current_client(client)
-    if chosen is None:
-        if dask.base.get_scheduler() is dask.multiprocessing.get:
-            raise ClusterError(
-                "Dask is set to run in processes, which cannot reach stores in the memory of this one. Use its threads, "
-                "dask.config.set(scheduler='threads'), or stores on disk"
-            )
-        return None
-    workers = chosen.scheduler_info(n_workers=-1)["workers"]
-    if all(address.startswith("inproc:") for address in workers):
-        return chosen
     if client is not None:
         raise ClusterError(
-            "workers in other processes cannot reach arrays and stores in the memory of this one. Leave client= out, "
-            "and the work runs in threads of this process; or write the arrays into a zoo, and compare it into a store "
-            "on disk"
+            "workers of a cluster cannot reach arrays and stores in the memory of this process. Leave client= out, and "
+            "the work runs in threads of this process; or write the arrays into a zoo, and compare it into a store on "
+            "disk"
         )
-    return None
+    if dask.base.get_scheduler() is dask.multiprocessing.get:
+        raise ClusterError(
+            "Dask is set to run in processes, which cannot reach stores in the memory of this one. Use its threads, "
+            "dask.config.set(scheduler='threads'), or stores on disk"
+        )
 
 
 def _owner(scheduler: Any) -> distributed.Client | None:

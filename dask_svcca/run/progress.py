@@ -78,6 +78,7 @@ class Bars:
         return self._tasks[stage]
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how many of a stage are done."""
         now = time.monotonic()
         if self._progress is not None:
             self._progress.update(self._show(stage).id, completed=done, total=total)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dask_svcca.plan.comparison import Plan, Row
     from dask_svcca.plan.parameters import Mask, Parameters
     from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.comparison import ComparisonState
+    from dask_svcca.stores._state import ComparisonState
     from dask_svcca.stores.subspaces import SubspaceIndex
     from dask_svcca.stores.zoo import Representation, Zoo
 
@@ -194,7 +194,7 @@ class Stores:
         if plan.changed:
             comparison.invalidate(plan.changed)
         known = 0 if self.state is None else len(self.state.labels)
-        if plan.changed or known < len(plan.rows):
+        if plan.changed or known < len(plan.rows) or comparison.rows != len(plan.rows):
             comparison.resize(len(plan.rows))
             forgotten = {*plan.changed, *range(known, len(plan.rows))}
             columns = {}

@@ -134,8 +134,8 @@ def _mask(context: Context, task: SubspaceTask) -> BoolArray | None:
     if mask.shape[1:] != task.reading.sizes:
         sizes, tokens = (" x ".join(map(str, shape)) for shape in (task.reading.sizes, mask.shape[1:]))
         raise InvalidActivationsError(
-            f"has {sizes} tokens, and the mask {name!r} has {tokens}. Compare it without that mask, mask=None (--no-mask), "
-            f"or keep it in a zoo with a mask of its own"
+            f"has {sizes} tokens, and the mask {name!r} has {tokens}. Compare it without that mask, mask=None "
+            f"(--no-mask), or keep it in a zoo with a mask of its own"
         )
     empty = np.flatnonzero(~mask.any(axis=1))
     if len(empty):
