@@ -40,6 +40,20 @@ get_pca                centred by datapoint, not by neuron: all wrong  by neuron
 What is not wrong stays: the mean of ``get_cca_similarity`` is that of the leading correlations that make up
 ``threshold`` of their sum; ``eigenvals`` of ``get_pca`` are singular values.
 
+How the papers read convolutional layers, which decides numbers as much as the measure does, and how to ask
+`dask_svcca.compare` for the same; it warns where one of the second row is read in another way:
+
+=================================================  ==================================================================
+measure                                            reading
+=================================================  ==================================================================
+svcca (Raghu et al. 2017)                          ``conv="positions"`` for the same layer, ``"flatten"`` or ``"dft"``
+                                                   (section 3) for different ones
+cka, cka_debiased, r2_cca, linear_regression       ``conv="flatten"``
+(Kornblith et al. 2019)
+=================================================  ==================================================================
+
+`fourier_ccas` is ``conv="dft"``; the other functions here take arrays of two axes, however they were made.
+
 Which number is right, for 20 datapoints that anyone can type:
 
 >>> n = np.arange(20.0)

@@ -51,8 +51,8 @@ def cca(
     match : {"crop", "fold"}
         Under ``dft``, how arrays of unequal sizes are compared. ``crop``: at the frequencies that both have. ``fold``:
         exactly, with the finer array folded on the coarser grid, whose sizes must divide its own.
-    sequence : {"mean", "positions", "last"}
-        How an array with tokens is read.
+    sequence : {"mean", "positions", "first", "last"}
+        How an array with tokens is read: averaged, each token as a sample, or the first (such as CLS) or last token.
 
     Returns
     -------

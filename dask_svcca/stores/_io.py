@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import zarr
 import zarr.errors
 from zarr.abc.store import Store
-from zarr.storage import LocalStore, StorePath
+from zarr.storage import LocalStore, MemoryStore, StorePath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -51,8 +52,32 @@ def absolute(store: StoreLike) -> StoreLike:
     ('s3://bucket/zoo.zarr', '/data/zoo.zarr')
     """
     if isinstance(store, str | os.PathLike) and "://" not in str(store):
-        return str(Path(store).absolute())
+        return str(Path(store).expanduser().absolute())
     return store
+
+
+def in_memory(store: StoreLike) -> bool:
+    """Whether a store is in the memory of this process, where other processes cannot reach it.
+
+    Examples
+    --------
+    >>> from zarr.storage import MemoryStore
+    >>> in_memory(MemoryStore()), in_memory("memory://zoo"), in_memory("zoo.zarr")
+    (True, True, False)
+    """
+    if isinstance(store, StorePath):
+        return in_memory(store.store)
+    if isinstance(store, str | os.PathLike):
+        return str(store).startswith("memory:")
+    # A file system of fsspec, which may be wrapped to be asynchronous.
+    files = getattr(store, "fs", None)
+    return isinstance(store, MemoryStore) or "memory" in getattr(getattr(files, "sync_fs", files), "protocol", ())
+
+
+def folder_of(store: StoreLike) -> Path | None:
+    """Folder of a store on the local file system, without links; None for any other."""
+    folder = _local_folder(store)
+    return None if folder is None else folder.resolve()
 
 
 def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
@@ -186,7 +211,7 @@ def _local_folder(store: StoreLike) -> Path | None:
     if isinstance(store, LocalStore):
         return Path(store.root)
     if isinstance(store, str | os.PathLike) and "://" not in str(store):
-        return Path(store)
+        return Path(store).expanduser()
     return None
 
 
@@ -332,6 +357,14 @@ def _read_some(descriptor: int, views: list[memoryview], offset: int) -> int:
         return file.readinto(views[0])
 
 
+@contextmanager
+def ignoring_strange_folders() -> Iterator[None]:
+    """Do not warn of folders that are none of zarr's, such as those that notebooks and file managers leave."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Object at .* is not recognized as a component of a Zarr hierarchy")
+        yield
+
+
 def consolidate(root: zarr.Group) -> None:
     """Write the metadata of the arrays directly below a root into the root's own.
 
@@ -342,8 +375,9 @@ def consolidate(root: zarr.Group) -> None:
         return
     file = local / "zarr.json"
     document = json.loads(file.read_bytes())
-    names = sorted(entry.name for entry in os.scandir(local) if entry.is_dir())
-    nodes = {name: json.loads((local / name / "zarr.json").read_bytes()) for name in names}
+    # A folder may be none of zarr's, such as one that a notebook or a file manager left.
+    found = sorted(local.glob("*/zarr.json"))
+    nodes = {one.parent.name: json.loads(one.read_bytes()) for one in found}
     arrays = {name: node for name, node in nodes.items() if node["node_type"] == "array"}
     # xarray lists dims in the order it finds them, and only the matrices have both.
     matrices_first = dict(sorted(arrays.items(), key=lambda item: -len(item[1]["shape"])))

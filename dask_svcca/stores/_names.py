@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -13,19 +14,32 @@ _SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) not in '/%\\:*
 
 
 def encode(name: str) -> str:
-    """Path segment for any name; reversible, readable for ordinary names.
+    """Path segment for any name; reversible, readable for ordinary names. That of no name at all is a percent sign.
 
     Examples
     --------
     >>> encode("block1.conv1"), encode("/backbone/50%"), encode("..")
     ('block1.conv1', '%2Fbackbone%2F50%25', '%2E.')
     """
-    segment = quote(name, safe=_SAFE)
+    segment = quote(name, safe=_SAFE) or "%"
     if segment == "zarr.json":
         return "zarr%2Ejson"
     if segment.startswith((".", "_")):
         return f"%{ord(segment[0]):02X}{segment[1:]}"
     return segment
+
+
+def natural_order(name: str) -> tuple[tuple[str | int, ...], str]:
+    """Key to sort names by, with the numbers in them in order of size.
+
+    Examples
+    --------
+    >>> sorted(["epoch-10", "epoch-9", "epoch-09"], key=natural_order)
+    ['epoch-09', 'epoch-9', 'epoch-10']
+    """
+    # Every second part is a number.
+    parts = re.split(r"([0-9]+)", name)
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name
 
 
 class RepresentationName(NamedTuple):
@@ -50,12 +64,14 @@ class RepresentationName(NamedTuple):
     def label(self) -> str:
         """Name for people to read and select by: unique, with the layer's name as it is.
 
+        A model or checkpoint without a name, as arrays at hand may have, is left out.
+
         Examples
         --------
         >>> RepresentationName("resnet-s0", "step00100", "/conv").label
         'resnet-s0/step00100//conv'
         """
-        return f"{encode(self.model)}/{encode(self.checkpoint)}/{self.layer}"
+        return "/".join([*(encode(part) for part in self[:2] if part), self.layer])
 
     def check(self) -> None:
         """Raise ValueError where a part is empty or not text."""

@@ -151,7 +151,10 @@ def _mask(context: Context, task: SubspaceTask) -> BoolArray | None:
     mask = np.asarray(context.worker.zoo[name][...], dtype=np.bool_)  # type: ignore[index]
     if mask.shape[1:] != task.reading.sizes:
         sizes, tokens = (" x ".join(map(str, shape)) for shape in (task.reading.sizes, mask.shape[1:]))
-        raise InvalidActivationsError(f"has {sizes} tokens, and the mask {name!r} has {tokens}")
+        raise InvalidActivationsError(
+            f"has {sizes} tokens, and the mask {name!r} has {tokens}. Compare it without that mask, mask=None "
+            f"(--no-mask), or keep it in a zoo with a mask of its own"
+        )
     empty = np.flatnonzero(~mask.any(axis=1))
     if len(empty):
         raise InvalidActivationsError(f"has no token of example {int(empty[0])} that counts under the mask {name!r}")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dask_svcca.stores import _io
-from dask_svcca.stores._names import RepresentationName
+from dask_svcca.stores._names import RepresentationName, natural_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -95,6 +95,8 @@ class Representation:
 class Index:
     """Complete representations, ordered by model, step, checkpoint and depth; and the names of unfinished ones.
 
+    Numbers in names are ordered by size.
+
     Attributes
     ----------
     ordered : list of Representation
@@ -169,4 +171,4 @@ def _order(item: Representation) -> tuple[Any, ...]:
     name = item.name
     step = math.inf if item.step is None else item.step
     depth = math.inf if item.depth is None else item.depth
-    return (name.model, step, name.checkpoint, depth, name.layer)
+    return (natural_order(name.model), step, natural_order(name.checkpoint), depth, natural_order(name.layer))
