@@ -385,6 +385,11 @@ def main() -> None:
             [(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"}
         ),
     )
+    for dtype in ("float32", "float64", "complex64", "complex128"):
+        # BLAS keeps a buffer for good, and touches the more of it the larger its operands are.
+        square = np.ones((1200, 1200), dtype=dtype)
+        _ = square @ square.T, square @ square[:, ::2], np.linalg.eigvalsh(square[:600, :600])
+    del square, _
     # What is there by now need not be looked through before every task.
     gc.collect()
     gc.freeze()

@@ -21,7 +21,10 @@ from dask_svcca.kernels.subspace import Eigenbasis, eigenbasis, eigenbasis_of_ro
 if TYPE_CHECKING:
     import xarray as xr
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
+]
 
 EPSILON = {name: float(np.finfo(name).eps) for name in ("float16", "float32", "float64")}
 

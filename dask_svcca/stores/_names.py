@@ -31,6 +31,17 @@ def encode(name: str) -> str:
     return segment
 
 
+def decode(segment: str) -> str:
+    """Name that `encode` made a path segment of.
+
+    Examples
+    --------
+    >>> [decode(encode(name)) for name in ("block1.conv1", "/backbone/50%", "%", "")]
+    ['block1.conv1', '/backbone/50%', '%', '']
+    """
+    return "" if segment == "%" else unquote(segment)
+
+
 def natural_order(name: str) -> tuple[tuple[str | int, ...], str]:
     """Key to sort names by, with the numbers in them in order of size.
 
@@ -91,7 +102,7 @@ class RepresentationName(NamedTuple):
         """
         if isinstance(key, str) and key.count("/") >= 2:
             model, checkpoint, layer = key.split("/", 2)
-            return cls(unquote(model), unquote(checkpoint), layer)
+            return cls(decode(model), decode(checkpoint), layer)
         if isinstance(key, tuple) and len(key) == 3:
             return cls(*key)
         raise RepresentationNotFoundError(

@@ -6,14 +6,13 @@ import math
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 
 from dask_svcca.precision import coarsest, epsilon_of
 from dask_svcca.stores import _io
-from dask_svcca.stores._names import RepresentationName, natural_order
+from dask_svcca.stores._names import RepresentationName, decode, natural_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +35,7 @@ def name_of(path: str) -> RepresentationName:
     >>> name_of("resnet-s0/step00100/%2Fconv").layer
     '/conv'
     """
-    return RepresentationName(*map(unquote, path.split("/")))
+    return RepresentationName(*map(decode, path.split("/")))
 
 
 @dataclass(frozen=True, slots=True)
