@@ -12,7 +12,7 @@ from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.readings import Fourier, choose_reading
 from dask_svcca.stores._names import RepresentationName
-from dask_svcca.stores.comparison import ComparisonState
+from dask_svcca.stores._state import ComparisonState
 from dask_svcca.stores.subspaces import Pack, SubspaceEntry, SubspaceIndex, SubspaceRecord, subspace_key
 from dask_svcca.stores.zoo import Representation
 from dask_svcca.variables import PairStatus

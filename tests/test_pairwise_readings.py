@@ -125,5 +125,7 @@ def test_readings__of_convolutional_layers_and_sequences() -> None:
     tokens = x.reshape(N, 6, 3), y.reshape(N, 6, 2)
     last = cca(*(array[:, -1] for array in tokens))
     xr.testing.assert_allclose(cca(*tokens, sequence="last").correlation, last.correlation)
+    first = cca(*(array[:, 0] for array in tokens))
+    xr.testing.assert_allclose(cca(*tokens, sequence="first").correlation, first.correlation)
     xr.testing.assert_allclose(cca(*tokens, sequence="positions").correlation, positions.correlation)
     xr.testing.assert_allclose(cca(*tokens).correlation, means.correlation)

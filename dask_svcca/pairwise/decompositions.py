@@ -42,8 +42,8 @@ def cca(
         NumPy, Dask, xarray, pandas, PyTorch or JAX; the same examples in the same order. Where both have ids along
         their examples (a coordinate ``example``, the index of a DataFrame), y is put in the order of x by them. Each
         core reads one chunk of examples of a Dask array at a time, and keeps ``p * p`` numbers for ``p`` neurons of x
-        and y together (fewer where there are fewer examples). A DataArray
-        whose dims are named as in ``dims`` may have them in any order.
+        and y together (fewer where there are fewer examples). A DataArray whose dims are named as in ``dims`` may have
+        them in any order.
     variance : float, optional
         Share of the variance, in (0, 1], that is kept of each array before they are compared: SVCCA's first step.
         None keeps all that is more than rounding noise.
@@ -56,8 +56,8 @@ def cca(
     match : {"crop", "fold"}
         Under ``dft``, how arrays of unequal sizes are compared. ``crop``: at the frequencies that both have. ``fold``:
         exactly, with the finer array folded on the coarser grid, whose sizes must divide its own.
-    sequence : {"mean", "positions", "last"}
-        How an array with tokens is read.
+    sequence : {"mean", "positions", "first", "last"}
+        How an array with tokens is read: averaged, each token as a sample, or the first (such as CLS) or last token.
     dims : sequence of str, optional
         Names of the axes of each array without names that has as many: ``example``; ``neuron`` or ``channel``;
         ``height``, ``width``, ``depth``; ``token``. Four axes and more need them, here or in a DataArray: for example

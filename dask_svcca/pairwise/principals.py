@@ -146,17 +146,12 @@ def _decompose_one(
             f"rescale it"
         )
     multiplicities = np.array([source.reading.multiplicity[member.frequency] for member in rows])
-    means = np.abs(mean) * math.sqrt(samples)
-    offset = float(means[varies].max(initial=0.0))
-    if source.reading.grid:
-        # The transform adds rounding of its own, in double precision, for constant neurons too.
-        offset = max(offset, float(means.max()) * np.finfo(np.float64).eps / source.epsilon)
     principals = principal_directions(
         list(rows.values()),
         samples=samples,
         weights=multiplicities,
         variance=variance,
-        offset=offset,
+        mean=mean,
         epsilon=source.epsilon,
     )
     rank = sum(int(times) * len(one.singular) for times, one in zip(multiplicities, principals, strict=True))

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from dask_svcca.plan.subspaces import Budget
     from dask_svcca.plan.tasks import PackTask
     from dask_svcca.readings import Reading
-    from dask_svcca.stores.comparison import ComparisonState
+    from dask_svcca.stores._state import ComparisonState
     from dask_svcca.stores.subspaces import SubspaceIndex
     from dask_svcca.stores.zoo import Representation
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.dims import TOKEN
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.evaluate import try_measure
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import OwnMeasure
+from dask_svcca.plan.parameters import MaskChoice
 from dask_svcca.stores import _create, _io
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
@@ -23,9 +26,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.plan.comparison import Plan, Row
-    from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.parameters import Mask, Parameters
     from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.comparison import ComparisonState
+    from dask_svcca.stores._state import ComparisonState
     from dask_svcca.stores.subspaces import SubspaceIndex
     from dask_svcca.stores.zoo import Representation, Zoo
 
@@ -67,6 +70,8 @@ class Stores:
     subspaces : SubspaceStore or None
     place : path, zarr store, URL, or None
         Where the subspaces are; None if inside the comparison.
+    dropped : tuple of int
+        Rows of the comparison that `prepare` removes; ``state`` is without them.
     """
 
     zoo: Zoo
@@ -76,10 +81,18 @@ class Stores:
     state: ComparisonState | None
     subspaces: SubspaceStore | None
     place: StoreLike | None
+    dropped: tuple[int, ...] = ()
 
     @classmethod
     def open(
-        cls, zoo: Zoo, store: StoreLike, parameters: Parameters, subspaces: StoreLike | None, *, mode: str
+        cls,
+        zoo: Zoo,
+        store: StoreLike,
+        parameters: Parameters,
+        subspaces: StoreLike | None,
+        *,
+        mode: str,
+        drop_left: bool = False,
     ) -> Stores:
         """Open what is there, and check that it can be used; nothing is written.
 
@@ -97,6 +110,7 @@ class Stores:
                 f"the comparison and its subspaces cannot both be at {_io.describe(place)!r}. Give each its own "
                 f"place, or leave subspaces= out to have them inside the comparison"
             )
+        _check_apart(zoo, store, place)
         comparison = ComparisonStore.open(store, mode=mode) if _exists(store) else None
         state = None if comparison is None else comparison.read_state()
         if state is not None:
@@ -111,7 +125,12 @@ class Stores:
         opened = _open_subspaces(comparison, place, mode)
         if opened is not None:
             opened.check(_identity(zoo, parameters))
-        return cls(zoo, store, parameters, comparison, state, opened, place)
+        dropped: list[int] = []
+        if drop_left and state is not None:
+            present = {item.label for item in zoo.entries()}
+            dropped = [place for place, label in enumerate(state.labels) if label not in present]
+            state = state.without(dropped)
+        return cls(zoo, store, parameters, comparison, state, opened, place, tuple(dropped))
 
     def read_index(self) -> SubspaceIndex | None:
         """Read what subspaces there are."""
@@ -142,6 +161,8 @@ class Stores:
             )
         else:
             self._check_unchanged()
+            if self.dropped:
+                self.comparison.drop(self.dropped)
             # Where nothing is computed, results stay with the subspaces that they are from.
             if plan.tiles and self.comparison.subspaces != place:
                 self.comparison.set_subspaces(place)
@@ -173,7 +194,7 @@ class Stores:
         if plan.changed:
             comparison.invalidate(plan.changed)
         known = 0 if self.state is None else len(self.state.labels)
-        if plan.changed or known < len(plan.rows):
+        if plan.changed or known < len(plan.rows) or comparison.rows != len(plan.rows):
             comparison.resize(len(plan.rows))
             forgotten = {*plan.changed, *range(known, len(plan.rows))}
             columns = {}
@@ -255,6 +276,17 @@ def _column(comparison: ComparisonStore, name: str, values: Sequence[Any]) -> np
     return np.array(filled, dtype=object) if any(isinstance(value, str) for value in filled) else np.array(filled)
 
 
+def _check_apart(zoo: Zoo, store: StoreLike, subspaces: StoreLike | None) -> None:
+    """Raise where one store would lie in the folder of another, which would take it for a part of itself."""
+    places = {"zoo": _io.folder_of(zoo.root.store_path), "comparison": _io.folder_of(store)}
+    places["subspaces"] = None if subspaces is None else _io.folder_of(subspaces)
+    for (inner, inside), (outer, outside) in itertools.permutations(places.items(), 2):
+        if inside is not None and outside is not None and outside in inside.parents:
+            raise StoreFormatError(
+                f"the {inner} at {str(inside)!r} would lie in the {outer} at {str(outside)!r}. Give each its own folder"
+            )
+
+
 def _exists(store: StoreLike) -> bool:
     """Whether there is any zarr group; False where a store can be created."""
     if _io.is_group(store):
@@ -290,10 +322,48 @@ def _mask_digest(zoo: Zoo, parameters: Parameters) -> str | None:
 def _check_mask(zoo: Zoo, name: str) -> None:
     """Raise ValueError where a mask is not a coordinate of the zoo that can be one."""
     coords = zoo.coords
-    if name in coords and coords[name].ndim == 2:
-        return
-    masks = [repr(other) for other, values in coords.items() if values.ndim == 2]
-    raise ValueError(
-        f"mask={name!r} is not a coordinate of the zoo along examples and tokens; it has {', '.join(masks) or 'none'}. "
-        f"Give it to create_zoo as coords={{{name!r}: mask}}"
-    )
+    if name not in coords or coords[name].ndim != 2:
+        masks = [repr(other) for other, values in coords.items() if values.ndim == 2]
+        raise ValueError(
+            f"mask={name!r} is not a coordinate of the zoo along examples and tokens; it has "
+            f"{', '.join(masks) or 'none'}. Give it to create_zoo as coords={{{name!r}: mask}}"
+        )
+    if not _says_yes_or_no(coords[name]):
+        values = coords[name].ravel()
+        other = next(value for value in values.tolist() if value not in {0, 1})
+        raise ValueError(
+            f"mask={name!r} has values other than true and false, such as {other!r}. A mask is true, or 1, for tokens "
+            f"that count"
+        )
+
+
+def choose_mask(zoo: Zoo, mask: Mask) -> str | None:
+    """Name of the mask to read sequences under: the one that is asked for, or the zoo's only one.
+
+    A mask is a coordinate along examples and tokens that is true for tokens that count, some of every example: of
+    booleans, or of 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        Where the zoo has several, and layers with tokens, and none is named.
+    """
+    if not isinstance(mask, MaskChoice):
+        return mask
+    masks = [
+        name
+        for name, values in zoo.coords.items()
+        if values.ndim == 2 and _says_yes_or_no(values) and values.any(axis=1).all()
+    ]
+    if len(masks) > 1:
+        if not any(TOKEN in item.dims for item in zoo.entries()):
+            return None
+        raise ValueError(
+            f"the zoo has several masks, {', '.join(map(repr, masks))}: say which of them is true for tokens that "
+            f"count, mask={masks[0]!r} (--mask), or decline them all with mask=None (--no-mask)"
+        )
+    return masks[0] if masks else None
+
+
+def _says_yes_or_no(values: npt.NDArray[Any]) -> bool:
+    return values.dtype.kind == "b" or (values.dtype.kind in "iuf" and bool(np.isin(values, (0, 1)).all()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import zarr
 import zarr.errors
 from zarr.abc.store import Store
-from zarr.storage import LocalStore, StorePath
+from zarr.storage import LocalStore, MemoryStore, StorePath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,6 +56,30 @@ def absolute(store: StoreLike) -> StoreLike:
     if isinstance(store, str | os.PathLike) and "://" not in str(store):
         return str(Path(store).expanduser().absolute())
     return store
+
+
+def in_memory(store: StoreLike) -> bool:
+    """Whether a store is in the memory of this process, where other processes cannot reach it.
+
+    Examples
+    --------
+    >>> from zarr.storage import MemoryStore
+    >>> in_memory(MemoryStore()), in_memory("memory://zoo"), in_memory("zoo.zarr")
+    (True, True, False)
+    """
+    if isinstance(store, StorePath):
+        return in_memory(store.store)
+    if isinstance(store, str | os.PathLike):
+        return str(store).startswith("memory:")
+    # A file system of fsspec, which may be wrapped to be asynchronous.
+    files = getattr(store, "fs", None)
+    return isinstance(store, MemoryStore) or "memory" in getattr(getattr(files, "sync_fs", files), "protocol", ())
+
+
+def folder_of(store: StoreLike) -> Path | None:
+    """Folder of a store on the local file system, without links; None for any other."""
+    folder = local_folder(store)
+    return None if folder is None else folder.resolve()
 
 
 def is_group(store: StoreLike) -> bool:
@@ -246,17 +271,6 @@ def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
     return attributes
 
 
-def array_names(root: zarr.Group) -> list[str]:
-    """Names of the arrays directly below a root; other things that lie there do not count."""
-    local = directory(root)
-    if local is None:
-        return sorted(name for name, _ in root.arrays())
-    files = {entry.name: local / entry.name / "zarr.json" for entry in os.scandir(local)}
-    return sorted(
-        name for name, file in files.items() if file.is_file() and json.loads(file.read_bytes())["node_type"] == "array"
-    )
-
-
 def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Paths and attributes of all groups exactly ``depth`` levels below a root.
 
@@ -351,6 +365,14 @@ def _read_some(descriptor: int, views: list[memoryview], offset: int) -> int:
         return file.readinto(views[0])
 
 
+@contextmanager
+def ignoring_strange_folders() -> Iterator[None]:
+    """Do not warn of folders that are none of zarr's, such as those that notebooks and file managers leave."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Object at .* is not recognized as a component of a Zarr hierarchy")
+        yield
+
+
 def consolidate(root: zarr.Group) -> None:
     """Write the metadata of the arrays directly below a root into the root's own.
 
@@ -361,7 +383,10 @@ def consolidate(root: zarr.Group) -> None:
         return
     file = local / "zarr.json"
     document = json.loads(file.read_bytes())
-    arrays = {name: json.loads((local / name / "zarr.json").read_bytes()) for name in array_names(root)}
+    # A folder may be none of zarr's, such as one that a notebook or a file manager left.
+    found = sorted(local.glob("*/zarr.json"))
+    nodes = {one.parent.name: json.loads(one.read_bytes()) for one in found}
+    arrays = {name: node for name, node in nodes.items() if node["node_type"] == "array"}
     # xarray lists dims in the order it finds them, and only the matrices have both.
     matrices_first = dict(sorted(arrays.items(), key=lambda item: -len(item[1]["shape"])))
     document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": matrices_first}

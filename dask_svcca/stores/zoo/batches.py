@@ -165,8 +165,8 @@ def _sorted_out(
         if batched and len(arrays) == examples:
             raise InvalidActivationsError(
                 f"cannot tell what the list of {len(arrays)} arrays of shape {shapes[0]} is for {name.label!r}: "
-                f"batches of one example, or an example each? Put them together with numpy.concatenate or numpy.stack, "
-                f"or pass dims="
+                f"batches of one example, or an example each? Put them together with numpy.concatenate or "
+                f"numpy.stack, or pass dims="
             )
     if batched:
         return iter(arrays)

@@ -6,14 +6,13 @@ import math
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 
 from dask_svcca.precision import coarsest, epsilon_of
 from dask_svcca.stores import _io
-from dask_svcca.stores._names import RepresentationName
+from dask_svcca.stores._names import RepresentationName, decode, natural_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +35,7 @@ def name_of(path: str) -> RepresentationName:
     >>> name_of("resnet-s0/step00100/%2Fconv").layer
     '/conv'
     """
-    return RepresentationName(*map(unquote, path.split("/")))
+    return RepresentationName(*map(decode, path.split("/")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +151,8 @@ class Representation:
 class Index:
     """Complete representations, ordered by model, step, checkpoint and depth; and the names of unfinished ones.
 
+    Numbers in names are ordered by size.
+
     Attributes
     ----------
     ordered : list of Representation
@@ -236,4 +237,4 @@ def _order(item: Representation) -> tuple[Any, ...]:
     name = item.name
     step = math.inf if item.step is None else item.step
     depth = math.inf if item.depth is None else item.depth
-    return (name.model, step, name.checkpoint, depth, name.layer)
+    return (natural_order(name.model), step, natural_order(name.checkpoint), depth, natural_order(name.layer))

@@ -108,7 +108,10 @@ class Zoo:
 
     @property
     def representations(self) -> pd.DataFrame:
-        """All complete representations, one row each, ordered by model, step, checkpoint and depth."""
+        """All complete representations, one row each, ordered by model, step, checkpoint and depth.
+
+        Numbers in names are ordered by size: ``epoch-9`` stands before ``epoch-10``.
+        """
         return frame_of(self.entries())
 
     @property
