@@ -349,11 +349,24 @@ def test_create__refuses_a_folder_with_other_things(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sub", "zoo.zarr"]
 
 
+def test_create_zoo__at_the_end_of_a_link(tmp_path: Path) -> None:
+    for target in ("there", "not there"):
+        place = tmp_path / f"link to {target}"
+        place.symlink_to(tmp_path / target)
+        if target == "there":
+            (tmp_path / target).mkdir()
+        dask_svcca.create_zoo(place, examples=range(N)).write(*NAME, X)
+        assert place.is_symlink()
+        assert NAME in dask_svcca.open_zoo(tmp_path / target)
+
+
 def test_stores__expand_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     with dask_svcca.create_zoo("~/zoo.zarr", examples=range(N)) as zoo:
         zoo.write(*NAME, X)
     assert NAME in dask_svcca.open_zoo("~/zoo.zarr")
+    assert NAME in dask_svcca.open_zoo(f"file://{tmp_path}/zoo.zarr")
+    assert NAME in dask_svcca.open_zoo(str(zoo.root.store_path))
     dask_svcca.compare(zoo, "~/c.zarr", subspaces="~/s.zarr", variance=None)
     assert dask_svcca.open_comparison("~/c.zarr").sizes["representation_a"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.zarr", "s.zarr", "zoo.zarr"]

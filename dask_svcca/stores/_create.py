@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import shutil
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zarr
@@ -72,7 +71,8 @@ def create_whole(
         if _io.is_group(store):
             return None
         raise
-    folder = Path(_io.absolute(folder))  # type: ignore[arg-type]
+    # What a link leads to, and not the link, is replaced.
+    folder = folder.resolve()
     # Beside it, on the same file system, so that it can take its place at once.
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     try:

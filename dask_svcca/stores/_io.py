@@ -53,9 +53,8 @@ def absolute(store: StoreLike) -> StoreLike:
     >>> absolute("s3://bucket/zoo.zarr"), absolute("/data/zoo.zarr")
     ('s3://bucket/zoo.zarr', '/data/zoo.zarr')
     """
-    if isinstance(store, str | os.PathLike) and "://" not in str(store):
-        return str(Path(store).expanduser().absolute())
-    return store
+    path = _path_of(store)
+    return store if path is None else str(path.absolute())
 
 
 def in_memory(store: StoreLike) -> bool:
@@ -216,9 +215,16 @@ def local_folder(store: StoreLike) -> Path | None:
         return None if above is None else above / store.path
     if isinstance(store, LocalStore):
         return Path(store.root)
-    if isinstance(store, str | os.PathLike) and "://" not in str(store):
-        return Path(store).expanduser()
-    return None
+    return _path_of(store)
+
+
+def _path_of(store: object) -> Path | None:
+    """Path that is given as a store, None for a URL or a store itself."""
+    if not isinstance(store, str | os.PathLike):
+        return None
+    # As zarr prints the place of a local store.
+    text = os.fspath(store).removeprefix("file://")
+    return None if "://" in text else Path(text).expanduser()
 
 
 @contextmanager
