@@ -104,10 +104,12 @@ import numpy as np
 import pandas as pd
 import scipy.fft
 
+from dask_svcca.arrays import as_given
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
-from dask_svcca.kernels.directions import canonical_directions, principal_directions, relative_precision
+from dask_svcca.kernels.directions import canonical_directions, principal_directions
 from dask_svcca.kernels.factors import compress, factor
 from dask_svcca.kernels.fourier import wave
+from dask_svcca.precision import precision_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -413,7 +415,7 @@ def _decompose_both(acts1: npt.ArrayLike, acts2: npt.ArrayLike, epsilon: float) 
     x, y = _check(acts1, "acts1"), _check(acts2, "acts2")
     _check_datapoints(x, y)
     both = factor([np.hstack([x.T, y.T])])
-    precision_x, precision_y = (relative_precision(np.asarray(acts).dtype) for acts in (acts1, acts2))
+    precision_x, precision_y = (_precision(acts) for acts in (acts1, acts2))
     return (
         _decompose(x, precision_x, both, slice(len(x)), epsilon, "acts1"),
         _decompose(y, precision_y, both, slice(len(x), None), epsilon, "acts2"),
@@ -440,7 +442,7 @@ def _decompose(
 
 def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, varies: BoolArray, name: str) -> list[Principal]:
     """Principal directions of one convolutional layer, at each frequency."""
-    layer = np.asarray(acts)
+    layer = np.asarray(as_given(acts, name).data)
     count = len(layer)
     principals = principal_directions(
         rows,
@@ -448,15 +450,20 @@ def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, varies: BoolArr
         weights=np.ones(len(rows), dtype=np.int64),
         variance=None,
         offset=float(np.abs(layer[..., varies]).max(initial=0.0)) * np.sqrt(count),
-        epsilon=relative_precision(layer.dtype),
+        epsilon=_precision(acts),
     )
     if not any(len(one.singular) for one in principals):
         raise InvalidActivationsError(f"{name} is constant: none of its channels varies by more than rounding")
     return principals
 
 
+def _precision(acts: npt.ArrayLike) -> float:
+    given = as_given(acts, "acts")
+    return precision_of(given.data.dtype, given.source_dtype)
+
+
 def _check(acts: npt.ArrayLike, name: str, *, conv: bool = False) -> FloatArray:
-    values = np.asarray(acts)
+    values = np.asarray(as_given(acts, name).data)
     expected = ("datapoint", "height", "width", "channel") if conv else ("neuron", "datapoint")
     if values.ndim != len(expected) or values.dtype.kind not in "fiub":
         raise InvalidActivationsError(

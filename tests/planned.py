@@ -81,7 +81,7 @@ def keys_of(item: Representation, parameters: Parameters | None = None, fold: tu
     if fold:
         assert isinstance(reading, Fourier)
         reading = reading.folded(fold)
-    return subspace_key(item.digest, reading.identity)
+    return subspace_key(item.identity, reading.identity)
 
 
 def index_of(items: Sequence[Representation], *, name: str = "there", **entry: Any) -> SubspaceIndex:

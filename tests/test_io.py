@@ -119,7 +119,7 @@ def test_is_group__missing_rights_elsewhere(monkeypatch: pytest.MonkeyPatch) -> 
 def test_create_root__says_where_it_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deny(monkeypatch, os, "mkdir", tmp_path / "zoo.zarr")
     with pytest.raises(StoreAccessError, match=r"cannot access .*zoo\.zarr.*Permission denied"):
-        dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(5))
+        _io.create_root(tmp_path / "zoo.zarr", {})
 
 
 def test_read_attributes__missing_rights_are_no_absence(

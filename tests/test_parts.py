@@ -73,7 +73,8 @@ def make_zoo(store: Any, arrays: list[np.ndarray], rows: int = 64) -> Zoo:
     with dask_svcca.create_zoo(store, examples=range(len(arrays[0]))) as zoo, pytest.MonkeyPatch.context() as patch:
         patch.setattr(zoo_module, "CHUNK_BYTES", rows * arrays[0][0].nbytes)
         for step, array in enumerate(arrays):
-            zoo.write("net", f"step{step}", "layer", array, step=step)
+            dims = ("example", "height", "width", "channel") if array.ndim == 4 else None
+            zoo.write("net", f"step{step}", "layer", array, step=step, dims=dims)
     return zoo
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -73,22 +73,6 @@ class Aligned:
     directions_b: InexactArray
     loads_a: InexactArray
     loads_b: InexactArray
-
-
-def relative_precision(dtype: np.dtype[Any]) -> float:
-    """Relative precision that activations were rounded to when they were stored.
-
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        Type of the activations. Integers and booleans become numbers in double precision.
-
-    Examples
-    --------
-    >>> relative_precision(np.dtype("float16")), relative_precision(np.dtype("int8"))
-    (0.0009765625, 2.220446049250313e-16)
-    """
-    return float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
 
 
 def principal_directions(

@@ -49,7 +49,7 @@ _NAMES: dict[str, Callable[[Row], object]] = {
     "layer": _from_zoo(lambda item: item.name.layer),
     "step": _from_zoo(lambda item: _number(item.step)),
     "depth": _from_zoo(lambda item: _number(item.depth)),
-    "digest": _from_zoo(lambda item: item.digest),
+    "digest": _from_zoo(lambda item: item.identity),
     "subspace": lambda row: row.key or None,
 }
 """Variables that are known before the subspace is made; `describe` writes the others."""
@@ -245,7 +245,7 @@ def describe(
     numbers = {}
     for row in rows:
         record = None if index is None or not row.key else index.records.get(row.key)
-        problem = None if row.representation is None else unmade.get(row.representation.digest)
+        problem = None if row.representation is None else unmade.get(row.representation.identity)
         problem = new_problems.get(row.key, problem)
         # Without a subspace to read, as where a representation has left the zoo, what is known stays as it is.
         described: tuple[Any, ...] = (None,) * 4

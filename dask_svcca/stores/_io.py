@@ -7,8 +7,11 @@ Any other store is read through zarr.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
+import uuid
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +23,10 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
-from dask_svcca.errors import StoreAccessError, StoreFormatError
+from dask_svcca.errors import DaskSvccaError, StoreAccessError, StoreFormatError
 
 _READ_BYTES = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 """Flags to open a file with: otherwise Windows would translate line ends."""
@@ -32,6 +35,12 @@ _MOST_BUFFERS = 512
 """Most buffers in one system call; Linux takes up to 1,024."""
 
 StoreLike: TypeAlias = str | os.PathLike[str] | Store | StorePath
+
+_STRAY = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+"""Files that file managers leave in any folder that they show."""
+
+_NOT_BESIDE = frozenset({errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS})
+"""Errors where a folder cannot be replaced, for example one that a container mounts, but perhaps be written to."""
 
 _ABSENT = (
     FileNotFoundError,
@@ -45,6 +54,8 @@ _ABSENT = (
 
 def absolute(store: StoreLike) -> StoreLike:
     """A store's place for a worker, which may have another working directory; URLs and stores stay as they are.
+
+    A leading ``~`` is the home folder, as in a shell.
 
     Examples
     --------
@@ -83,10 +94,87 @@ def folder_of(store: StoreLike) -> Path | None:
 def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
     """Create a group with attributes at the root of an empty store."""
     try:
+        check_free(store)
         with _accessing(store):
             return zarr.create_group(absolute(store), attributes=dict(attributes), zarr_format=3)
     except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
         raise _taken(store) from None
+
+
+def create_whole(
+    store: StoreLike, kind: str, attributes: Mapping[str, Any], fill: Callable[[zarr.Group], None]
+) -> zarr.Group | None:
+    """Create a store that is there whole or not at all, and that only one of several processes creates.
+
+    Parameters
+    ----------
+    store : path, zarr store, or URL
+    kind : str
+    attributes : mapping
+        Attributes of the root, written last.
+    fill : callable
+        Writes what is below the root; it may be called again after an interruption.
+
+    Returns
+    -------
+    zarr.Group or None
+        None where another process created it in the meantime.
+
+    Raises
+    ------
+    StoreFormatError
+        Where something else is there.
+    StoreAccessError
+    """
+    folder = _local_folder(store)
+    if is_unfinished(store, kind) or folder is None:
+        return _create_in_place(store, kind, attributes, fill)
+    try:
+        check_free(store)
+    except StoreFormatError:
+        if is_group(store):
+            return None
+        raise
+    folder = Path(absolute(folder))  # type: ignore[arg-type]
+    # Beside it, on the same file system, so that it can take its place at once.
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+    try:
+        root = zarr.create_group(str(partial), zarr_format=3)
+        fill(root)
+        root.update_attributes(dict(attributes))
+        partial.rename(folder)
+    except OSError as error:
+        if is_group(store):
+            return None
+        if error.errno in _NOT_BESIDE and folder.exists():
+            return _create_in_place(store, kind, attributes, fill)
+        with _accessing(store):
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return _open_group(store, mode="r+")
+
+
+def is_unfinished(store: StoreLike, kind: str) -> bool:
+    """Whether a store was begun by `create_whole` where it cannot be created at once, and is not finished."""
+    return is_group(store) and _open_group(store, mode="r").attrs.get("format") == _unfinished(kind)
+
+
+def _create_in_place(
+    store: StoreLike, kind: str, attributes: Mapping[str, Any], fill: Callable[[zarr.Group], None]
+) -> zarr.Group:
+    with _accessing(store):
+        if is_unfinished(store, kind):
+            root = _open_group(store, mode="r+")
+        else:
+            root = create_root(store, {"format": _unfinished(kind)})
+        fill(root)
+        root.update_attributes(dict(attributes))
+    return root
+
+
+def _unfinished(kind: str) -> str:
+    return f"dask-svcca-{kind}-unfinished"
 
 
 def check_free(store: StoreLike) -> None:
@@ -99,7 +187,12 @@ def check_free(store: StoreLike) -> None:
     folder = _local_folder(store)
     with _accessing(store):
         if folder is not None:
-            taken = folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None)
+            if folder.is_dir():
+                others = sorted(entry.name for entry in folder.iterdir() if entry.name not in _STRAY)
+                if others:
+                    raise _taken(store, others[0])
+                return
+            taken = folder.exists()
         else:
             try:
                 zarr.open_array(store, mode="r", zarr_format=3)
@@ -111,7 +204,12 @@ def check_free(store: StoreLike) -> None:
         raise _taken(store)
 
 
-def _taken(store: StoreLike) -> StoreFormatError:
+def _taken(store: StoreLike, other: str = "") -> StoreFormatError:
+    if other:
+        return StoreFormatError(
+            f"there is already something else at {describe(store)!r}: the folder holds {other!r}; choose another "
+            f"place, for example a new folder in it"
+        )
     return StoreFormatError(f"there is already something else at {describe(store)!r}; choose another place")
 
 
@@ -133,7 +231,7 @@ def is_group(store: StoreLike) -> bool:
 def read_kind(store: StoreLike) -> str:
     """Kind of a store: ``zoo``, ``comparison`` or ``subspaces``."""
     if not is_group(store):
-        raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}. Is the path right?")
+        raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}{_why_absent(store)}")
     stored_format = _open_group(store, mode="r").attrs.get("format")
     kind = str(stored_format).removeprefix("dask-svcca-")
     if kind not in {"zoo", "comparison", "subspaces"}:
@@ -167,8 +265,7 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
         root = _open_group(store, mode=mode)
     except _ABSENT:
         raise StoreFormatError(
-            f"no {noun} at {describe(store)!r}: there is no zarr v3 group. Is the path right, and was the {noun} "
-            f"created?"
+            f"no {noun} at {describe(store)!r}: there is no zarr v3 group{_why_absent(store)}"
         ) from None
     stored_format = root.attrs.get("format")
     if stored_format != f"dask-svcca-{kind}":
@@ -188,8 +285,48 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
     return root
 
 
+def _why_absent(store: StoreLike) -> str:
+    """Rest of a sentence that says that there is no store."""
+    try:
+        with _accessing(store):
+            zarr.open(absolute(store), mode="r", zarr_format=2)
+    except (*_ABSENT, StoreAccessError, ValueError, KeyError, TypeError):
+        return ". Is the path right, and was it created?"
+    return (
+        " but a store of zarr format 2, which zarr before version 3 wrote. This package reads and writes format 3 "
+        "only: make it anew from its arrays, zarr.open(..., zarr_format=2)"
+    )
+
+
+def open_array(root: zarr.Group, path: str) -> zarr.Array[Any]:
+    """Open an array below a root through zarr, for reading.
+
+    Raises
+    ------
+    StoreFormatError
+        Where this zarr cannot read it, as when a newer one wrote it.
+    """
+    full = f"{root.path}/{path}".lstrip("/")
+    with _understanding(root.store_path / path):
+        return zarr.open_array(root.store, path=full, mode="r")
+
+
+@contextmanager
+def _understanding(place: object) -> Iterator[None]:
+    """Raise `StoreFormatError` for metadata that this version of zarr does not understand."""
+    try:
+        yield
+    except (*_ABSENT, DaskSvccaError):
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, zarr.errors.BaseZarrError) as error:
+        raise StoreFormatError(
+            f"zarr {zarr.__version__} cannot read the metadata of {str(place)!r} ({type(error).__name__}: {error}). A "
+            f"newer zarr may have written it: upgrade zarr; otherwise the file is damaged"
+        ) from error
+
+
 def _open_group(store: StoreLike, *, mode: str) -> zarr.Group:
-    with _accessing(store):
+    with _accessing(store), _understanding(store):
         folder = _local_folder(store)
         if folder is not None:
             # zarr may report a folder that must not be entered as one that is not there.
@@ -291,7 +428,9 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
             continue
         try:
             with _accessing(folder), os.scandir(folder) as scanned:
-                entries = sorted((entry for entry in scanned if entry.is_dir()), key=lambda entry: entry.name)
+                # Names of ours do not begin so; those of editors and file managers do.
+                dirs = (entry for entry in scanned if entry.is_dir() and not entry.name.startswith((".", "_")))
+                entries = sorted(dirs, key=lambda entry: entry.name)
         except FileNotFoundError:
             continue
         stack.extend((Path(entry.path), f"{path}/{entry.name}".lstrip("/"), level + 1) for entry in entries)

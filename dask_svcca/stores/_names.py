@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
-from urllib.parse import quote
+from typing import NamedTuple, Self
+from urllib.parse import quote, unquote
+
+from dask_svcca.errors import RepresentationNotFoundError
 
 LONGEST = 255
 """Bytes in a file name, on the file systems in use."""
@@ -27,6 +29,17 @@ def encode(name: str) -> str:
     if segment.startswith((".", "_")):
         return f"%{ord(segment[0]):02X}{segment[1:]}"
     return segment
+
+
+def decode(segment: str) -> str:
+    """The name that a path segment stands for.
+
+    Examples
+    --------
+    >>> decode("%2Fbackbone%2F50%25"), decode(encode(""))
+    ('/backbone/50%', '')
+    """
+    return "" if segment == "%" else unquote(segment)
 
 
 def natural_order(name: str) -> tuple[tuple[str | int, ...], str]:
@@ -72,6 +85,30 @@ class RepresentationName(NamedTuple):
         'resnet-s0/step00100//conv'
         """
         return "/".join([*(encode(part) for part in self[:2] if part), self.layer])
+
+    @classmethod
+    def of(cls, key: object) -> Self:
+        """Name from what people select by: a label, or the three parts.
+
+        Raises
+        ------
+        RepresentationNotFoundError
+            Where it is neither.
+
+        Examples
+        --------
+        >>> RepresentationName.of("resnet-s0/step00100//conv")
+        RepresentationName(model='resnet-s0', checkpoint='step00100', layer='/conv')
+        """
+        if isinstance(key, str) and key.count("/") >= 2:
+            model, checkpoint, layer = key.split("/", 2)
+            return cls(unquote(model), unquote(checkpoint), layer)
+        if isinstance(key, tuple) and len(key) == 3:
+            return cls(*key)
+        raise RepresentationNotFoundError(
+            f"{key!r} does not name a representation: give its model, checkpoint and layer, for example "
+            f"zoo['net', 'step1', 'fc'], or its label, 'net/step1/fc'"
+        )
 
     def check(self) -> None:
         """Raise ValueError where a part is empty or not text."""

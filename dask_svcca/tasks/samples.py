@@ -60,7 +60,7 @@ class Samples:
         self._held: dict[int, InexactArray] = {}
         self.digests: dict[int, bytes] = {}
         self.read = 0
-        self.epsilon = float(np.finfo(self.array.dtype).eps)
+        self.epsilon = task.epsilon
         self.neurons = task.reading.neurons(self.array.shape[-1])
 
     def __iter__(self) -> Iterator[InexactArray]:

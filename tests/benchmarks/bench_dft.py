@@ -83,7 +83,8 @@ def test_forty_convolutional_layers(folder: Path) -> None:
     with threadpool_limits(1), dask.config.set(scheduler="synchronous"):
         with dask_svcca.create_zoo(folder / "zoo.zarr", examples=range(EXAMPLES)) as zoo:
             for index, layer in enumerate(layers()):
-                zoo.write("net", "1", f"conv{index:02}", layer, depth=index)
+                dims = ("example", "height", "width", "channel")
+                zoo.write("net", "1", f"conv{index:02}", layer, depth=index, dims=dims)
 
         last = time.process_time()
 
