@@ -55,7 +55,7 @@ class ComparisonStore:
     @classmethod
     def create(
         cls,
-        store: StoreLike,
+        root: zarr.Group,
         *,
         parameters: Mapping[str, Any],
         tile: int,
@@ -64,8 +64,7 @@ class ComparisonStore:
         n_examples: int,
         subspaces: str = "",
     ) -> Self:
-        """Create a comparison without any representation or measure yet; see `add_results` and `register`."""
-        root = _io.create_root(store, {})
+        """Make a comparison of an empty group, without any representation or measure yet; see `add_results`."""
         status = {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}
         _create_pairs(root, PAIR_STATUS, (), status, count=0, tile=tile)
         for variable in REPRESENTATION_VARIABLES:
