@@ -114,10 +114,10 @@ def test_arrays__in_any_order_give_the_same() -> None:
 
 def test_arrays__the_first_example_that_differs_is_named() -> None:
     other = labelled(Y).assign_coords(example=np.where(IDS == "image 7", "stranger", IDS))
-    with pytest.raises(MismatchedExamplesError, match=r"'image 7' is in 'x' and not in 'y'. Select the examples"):
+    with pytest.raises(MismatchedExamplesError, match=r"'stranger' of 'y', at 7, is not among the examples of 'x'"):
         dask_svcca.compare({"x": labelled(X), "y": other})
     twice = labelled(Y).assign_coords(example=np.where(IDS == "image 7", "image 8", IDS))
-    with pytest.raises(MismatchedExamplesError, match="of 'y' must be unique; 'image 8' is twice"):
+    with pytest.raises(MismatchedExamplesError, match="'y' has the example 'image 8' twice"):
         dask_svcca.compare({"x": labelled(X), "y": twice})
 
 
@@ -184,12 +184,13 @@ def test_arrays__bring_their_mask() -> None:
         ({"": X}, {}, "the name of a layer must be text of at least one character"),
         ({"a/b": X, ("a", "b"): X}, {}, "two arrays are called 'a/b'"),
         ({"x": X, "y": Y[:-1]}, {}, f"'y' has {N - 1} examples, and 'x' has {N}"),
-        ({"x": np.float64(1)}, {}, r"'x' has the shape \(\), without an axis of examples"),
+        ({"x": np.float64(1)}, {}, r"activations of 'x' have the shape \(\), without an axis of examples"),
         ({"x": X[:1]}, {}, "at least two examples"),
         ({"x": X}, {"dims": {"y": ("example", "neuron")}}, "dims= names 'y', and there is no such array"),
         ([X, Y], {}, "a mapping of names to arrays, .* got list"),
         (X, {}, "a mapping of names to arrays, .* got ndarray"),
-        ({"x": xr.DataArray(X, dims=("sample", "feature"))}, {}, "do not describe the 2 axes of 'x'"),
+        ({"x": iter([X])}, {}, "activations of 'x' are a series of batches; put them together"),
+        ({"x": np.zeros((9, 8, 2, 2))}, {}, "'x'"),
     ],
 )
 def test_arrays__that_are_not_valid_are_refused(arrays: Any, options: dict[str, Any], message: str) -> None:

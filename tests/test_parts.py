@@ -42,7 +42,10 @@ SHAPES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "full rank": ((EXAMPLES, 24), {"variance": None, "measures": ("svcca", "pwcca")}),
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
+]
 
 
 @pytest.fixture(autouse=True)

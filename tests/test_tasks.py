@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
+]
 
 
 def test_tasks__know_no_dask() -> None:

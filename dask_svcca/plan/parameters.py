@@ -158,7 +158,10 @@ def check_names(options: Iterable[str], known: Iterable[str], function: str) -> 
 
 def _share(name: str, value: object) -> float | None:
     if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value.item()
+        value = value[()]
+    if isinstance(value, np.floating):
+        # The number that prints alike: 0.99 in single precision is meant as 0.99.
+        value = float(str(value))
     if value is None:
         return None
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real) or not 0 < float(value) <= 1:
@@ -199,8 +202,8 @@ def _details(name: str, value: object) -> tuple[str, ...]:
 def _sizes(name: str, value: object) -> tuple[int, ...] | None:
     if value is None:
         return None
-    sizes: list[Any] = list(value) if isinstance(value, Iterable) else [None]
-    if any(isinstance(size, bool | np.bool_) or not isinstance(size, Integral) for size in sizes):
+    sizes = list(value) if isinstance(value, Iterable) else None
+    if sizes is None or any(isinstance(size, bool | np.bool_) or not isinstance(size, Integral) for size in sizes):
         raise ValueError(f"{name} is one size an axis, whole numbers such as (8, 8); got {value!r}")
     return tuple(map(int, sizes))
 

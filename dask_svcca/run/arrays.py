@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from zarr.storage import MemoryStore
 
-from dask_svcca.dims import EXAMPLE, TOKEN, example_axis
+from dask_svcca.arrays import as_given, is_series
+from dask_svcca.dims import EXAMPLE, TOKEN, agree_dims, example_axis
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, did_you_mean
+from dask_svcca.examples import order_by_id
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.zoo import Zoo, create_zoo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
+    import pandas as pd
 
     from dask_svcca.stores.zoo import Representation
 
@@ -30,57 +32,33 @@ Arrays: TypeAlias = "Mapping[Any, Any]"
 
 
 @dataclass(frozen=True, eq=False)
-class _Given:
+class _Named:
     """One array as it was given.
 
     Attributes
     ----------
     name : RepresentationName
-    values : array
+    array : array
     dims : tuple of str, or None
-    ids : (example,), or None
+        Names of its axes, as they were given beside it.
+    examples : int
+    ids : pandas.Index or None
         None where its examples have no labels.
     coords : dict of str to (example, token)
     """
 
     name: RepresentationName
-    values: Any
+    array: Any
     dims: tuple[str, ...] | None
-    ids: npt.NDArray[Any] | None
+    examples: int
+    ids: pd.Index[Any] | None
     coords: dict[str, npt.NDArray[Any]]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of the axes."""
-        return tuple(map(int, self.values.shape))
-
-    def in_order(self, ids: npt.NDArray[Any], of: RepresentationName) -> _Given:
-        """The same array with its examples in the order of ids, those of another array."""
-        if self.ids is None or np.array_equal(self.ids, ids):
-            return self
-        own = pd.Index(self.ids)
-        places = own.get_indexer(pd.Index(ids)) if own.is_unique else None
-        if places is None or len(own) != len(ids) or (places < 0).any():
-            raise MismatchedExamplesError(self._difference(own, pd.Index(ids), of))
-        axis = example_axis(self.dims)
-        values = self.values[(slice(None),) * axis + (places,)]
-        return replace(self, values=values, ids=ids, coords={name: mask[places] for name, mask in self.coords.items()})
-
-    def _difference(self, own: pd.Index[Any], other: pd.Index[Any], of: RepresentationName) -> str:
-        if not own.is_unique:
-            return f"ids of the examples of {self.name.label!r} must be unique; {own[own.duplicated()][0]!r} is twice"
-        (strange, here, there), *_ = [
-            (missing[0], has, lacks)
-            for missing, has, lacks in (
-                (other[~other.isin(own)], of.label, self.name.label),
-                (own[~own.isin(other)], self.name.label, of.label),
-            )
-            if len(missing)
-        ]
-        return (
-            f"{self.name.label!r} and {of.label!r} have different examples: {strange!r} is in {here!r} and not in "
-            f"{there!r}. Select the examples that both have"
-        )
+    def order(self, first: _Named) -> npt.NDArray[np.intp] | None:
+        """Where the examples of another array are among those of this one; None where the order is the same."""
+        if self.ids is None or first.ids is None:
+            return None
+        return order_by_id(self.ids, first.ids, repr(self.name.label), repr(first.name.label))
 
 
 class ArrayZoo(Zoo):
@@ -104,7 +82,7 @@ def zoo_of(arrays: Arrays, dims: Mapping[Any, Sequence[str]] | None = None) -> Z
     Parameters
     ----------
     arrays : mapping of str or tuple of str to array
-        See `Key`. NumPy, Dask, xarray, pandas or torch; (example, ...) each. The examples of all are put into the
+        See `Key`. What `Zoo.write` takes as an array; (example, ...) each. The examples of all are put into the
         order of the first array whose examples have labels: the coordinate ``example`` of a DataArray, or the index of
         a DataFrame. Coordinates along examples and tokens, such as a mask, become coordinates of the zoo.
     dims : mapping of the same names to sequence of str, optional
@@ -130,18 +108,18 @@ def zoo_of(arrays: Arrays, dims: Mapping[Any, Sequence[str]] | None = None) -> Z
         if key not in arrays:
             near = did_you_mean(key, map(str, arrays))
             raise InvalidActivationsError(f"dims= names {key!r}, and there is no such array{near}")
-    given = [_given(key, values, (dims or {}).get(key)) for key, values in arrays.items()]
+    given = [_named(key, array, (dims or {}).get(key)) for key, array in arrays.items()]
     labels = [one.name.label for one in given]
     for label in labels:
         if labels.count(label) > 1:
             raise InvalidActivationsError(f"two arrays are called {label!r}; give each a name of its own")
-    given = _aligned(given)
-    first = given[0]
-    ids = next((one.ids for one in given if one.ids is not None), np.arange(_examples(first)))
-    zoo = ArrayZoo(create_zoo(MemoryStore(), examples=ids, coords=_coords(given)).root, writable=True)
+    first = next((one for one in given if one.ids is not None), given[0])
+    coords = _check_examples(given, first)
+    ids = np.arange(first.examples) if first.ids is None else first.ids.to_numpy()
+    zoo = ArrayZoo(create_zoo(MemoryStore(), examples=ids, coords=coords).root, writable=True)
     for one in given:
         # Stores in memory are read through zarr, and no codec makes that faster.
-        zoo.write(*one.name, one.values, dims=one.dims, compression="none")
+        zoo.write(*one.name, one.array, dims=one.dims, compression="none")
     return zoo
 
 
@@ -159,67 +137,54 @@ def _name(key: Any) -> RepresentationName:
     return name
 
 
-def _given(key: Any, values: Any, dims: Sequence[str] | None) -> _Given:
+def _named(key: Any, array: Any, dims: Sequence[str] | None) -> _Named:
     name = _name(key)
-    own_dims = None if dims is None else tuple(map(str, dims))
-    if isinstance(values, pd.DataFrame):
-        labelled = not isinstance(values.index, pd.RangeIndex)
-        ids = values.index.to_numpy() if labelled else None
-        return _Given(name, values.to_numpy(), own_dims, ids, {})
-    if not isinstance(values, xr.DataArray):
-        # Tensors of torch may belong to a graph or to another device.
-        plain = values.detach().cpu().numpy() if hasattr(values, "detach") else values
-        return _Given(name, plain if hasattr(plain, "shape") else np.asarray(plain), own_dims, None, {})
-    named = tuple(map(str, values.dims))
-    if own_dims is None and named != tuple(f"dim_{axis}" for axis in range(values.ndim)):
-        own_dims = named
-    examples = named[example_axis(own_dims)] if values.ndim else ""
-    ids = values.coords[examples].to_numpy() if examples in values.coords else None
-    coords = {
-        str(coordinate): array.transpose(EXAMPLE, TOKEN).to_numpy()
-        for coordinate, array in values.coords.items()
-        if set(array.dims) == {EXAMPLE, TOKEN}
-    }
-    return _Given(name, values.data, own_dims, ids, coords)
-
-
-def _examples(given: _Given) -> int:
-    axis, shape = example_axis(given.dims), given.shape
+    what = f"activations of {name.label!r}"
+    if is_series(array):
+        raise InvalidActivationsError(
+            f"{what} are a series of batches; put them together, for example with numpy.concatenate, or write them "
+            f"into a zoo"
+        )
+    given = as_given(array, what)
+    own = None if dims is None else tuple(map(str, dims))
+    shape = given.data.shape
+    axis = example_axis(agree_dims(given.names, own, len(shape), what))
     if axis >= len(shape):
-        raise InvalidActivationsError(f"{given.name.label!r} has the shape {shape}, without an axis of examples")
-    return shape[axis]
+        raise InvalidActivationsError(f"{what} have the shape {shape}, without an axis of examples")
+    coords = {}
+    if isinstance(array, xr.DataArray):
+        coords = {
+            str(coordinate): values.transpose(EXAMPLE, TOKEN).to_numpy()
+            for coordinate, values in array.coords.items()
+            if set(values.dims) == {EXAMPLE, TOKEN}
+        }
+    return _Named(name, array, own, int(shape[axis]), None if given.counted else given.ids, coords)
 
 
-def _aligned(given: list[_Given]) -> list[_Given]:
-    """All arrays with their examples in one order."""
-    first = next((one for one in given if one.ids is not None), given[0])
+def _check_examples(given: Sequence[_Named], first: _Named) -> dict[str, npt.NDArray[Any]]:
+    """Raise where arrays have not the same examples; returns their coordinates, in the order of the first."""
+    moved: _Named | None = None
+    coords: dict[str, tuple[str, npt.NDArray[Any]]] = {}
     for one in given:
-        if _examples(one) != _examples(first):
+        if one.examples != first.examples and one.ids is None:
             raise MismatchedExamplesError(
-                f"{one.name.label!r} has {_examples(one)} examples, and {first.name.label!r} has {_examples(first)}: "
-                f"all arrays must be of the same examples"
+                f"{one.name.label!r} has {one.examples} examples, and {first.name.label!r} has {first.examples}: all "
+                f"arrays must be of the same examples"
             )
-    if first.ids is None:
-        return given
-    aligned = [one.in_order(first.ids, first.name) for one in given]
-    moved = next((new for old, new in zip(given, aligned, strict=True) if old is not new), None)
+        order = one.order(first)
+        moved = moved if order is None else one
+        for coordinate, values in one.coords.items():
+            own = values if order is None else values[order]
+            label, known = coords.setdefault(coordinate, (one.name.label, own))
+            if not np.array_equal(known, own):
+                raise MismatchedExamplesError(
+                    f"{label!r} and {one.name.label!r} have different coordinates {coordinate!r}. Give one of them "
+                    f"another name, or compare them apart"
+                )
     silent = next((one for one in given if one.ids is None), None)
     if moved is not None and silent is not None:
         raise MismatchedExamplesError(
             f"{moved.name.label!r} and {first.name.label!r} have their examples in different orders, and "
             f"{silent.name.label!r} does not say which of them it has. Label its examples, or put all in one order"
         )
-    return aligned
-
-
-def _coords(given: Iterable[_Given]) -> dict[str, npt.NDArray[Any]]:
-    coords: dict[str, tuple[str, npt.NDArray[Any]]] = {}
-    for one in given:
-        for name, values in one.coords.items():
-            label, known = coords.setdefault(name, (one.name.label, values))
-            if not np.array_equal(known, values):
-                raise MismatchedExamplesError(
-                    f"{label!r} and {one.name.label!r} have different coordinates {name!r}. Give one of them another "
-                    f"name, or compare them apart"
-                )
-    return {name: values for name, (_, values) in coords.items()}
+    return {coordinate: values for coordinate, (_, values) in coords.items()}

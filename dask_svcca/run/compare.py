@@ -349,10 +349,14 @@ def run_comparison(
     executor = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
     budget = executor.budget
     zoo.refresh()
-    stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left)
-    plan = _plan(stores, pairs, budget)
-    # Only now: a plan that is refused must not leave a store with its parameters behind.
-    comparison, packs = stores.prepare(plan)
+    while True:
+        stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left)
+        plan = _plan(stores, pairs, budget)
+        # Only now: a plan that is refused must not leave a store with its parameters behind.
+        prepared = stores.prepare(plan)
+        if prepared is not None:
+            break
+    comparison, packs = prepared
     job = Job(
         run=run,
         zoo=zoo.root.store_path,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
+    import zarr
 
     from dask_svcca.plan.comparison import Plan, Row
     from dask_svcca.plan.parameters import Mask, Parameters
@@ -111,7 +112,7 @@ class Stores:
                 f"place, or leave subspaces= out to have them inside the comparison"
             )
         _check_apart(zoo, store, place)
-        comparison = ComparisonStore.open(store, mode=mode) if _exists(store) else None
+        comparison = ComparisonStore.open(store, mode=mode) if _exists(store, "comparison") else None
         state = None if comparison is None else comparison.read_state()
         if state is not None:
             fixed = {**parameters.fixed, "mask_digest": _mask_digest(zoo, parameters)}
@@ -136,7 +137,7 @@ class Stores:
         """Read what subspaces there are."""
         return None if self.subspaces is None else self.subspaces.read_index()
 
-    def prepare(self, plan: Plan) -> tuple[ComparisonStore, SubspaceStore | None]:
+    def prepare(self, plan: Plan) -> tuple[ComparisonStore, SubspaceStore | None] | None:
         """Make what is missing, and room for what the plan adds.
 
         Returns
@@ -144,38 +145,65 @@ class Stores:
         comparison : ComparisonStore
         subspaces : SubspaceStore or None
             None only where there are none and nothing is to be computed.
+
+        None instead of both where another run has made the comparison since this one looked: look again.
         """
-        place = str(self.place) if isinstance(self.place, str) else ""
         if self.comparison is None:
-            self.comparison = ComparisonStore.create(
-                self.store,
-                parameters={
-                    **self.parameters.to_dict(),
-                    "mask_digest": _mask_digest(self.zoo, self.parameters),
-                },
+            return self._create(plan)
+        self._check_unchanged()
+        if self.dropped:
+            self.comparison.drop(self.dropped)
+        # Where nothing is computed, results stay with the subspaces that they are from.
+        if plan.tiles and self.comparison.subspaces != self._where:
+            self.comparison.set_subspaces(self._where)
+        if self.subspaces is None and plan.tiles:
+            self.subspaces = self._create_subspaces(self.comparison.root, plan)
+        self._fill(self.comparison, plan)
+        return self.comparison, self.subspaces
+
+    def _create(self, plan: Plan) -> tuple[ComparisonStore, SubspaceStore | None] | None:
+        if self.place is not None and self.subspaces is None and plan.tiles:
+            self.subspaces = self._create_subspaces(None, plan)
+
+        def fill(root: zarr.Group) -> None:
+            comparison = ComparisonStore.create(
+                root,
+                parameters={**self.parameters.to_dict(), "mask_digest": _mask_digest(self.zoo, self.parameters)},
                 tile=plan.tile,
                 zoo=str(self.zoo.root.store_path),
                 examples_digest=self.zoo.examples_digest,
                 n_examples=self.zoo.n_examples,
-                subspaces=place,
+                subspaces=self._where,
             )
-        else:
-            self._check_unchanged()
-            if self.dropped:
-                self.comparison.drop(self.dropped)
-            # Where nothing is computed, results stay with the subspaces that they are from.
-            if plan.tiles and self.comparison.subspaces != place:
-                self.comparison.set_subspaces(place)
-        if self.subspaces is None and plan.tiles:
-            identity = _identity(self.zoo, self.parameters)
-            if self.place is None:
-                self.subspaces = SubspaceStore.create_inside(self.comparison.root, identity, plan.chunk_samples)
-            else:
-                self.subspaces = SubspaceStore.create(self.place, identity, plan.chunk_samples)
-        asked = tuple(dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures)))
-        self.comparison.add_results(plan.measures, asked, plan.details, plan.settled)
-        self._register(self.comparison, plan)
+            if self.place is None and plan.tiles:
+                self._create_subspaces(root, plan)
+            self._fill(comparison, plan)
+
+        root = _create.create_whole(self.store, "comparison", {}, fill)
+        if root is None:
+            return None
+        self.comparison = ComparisonStore(root)
+        if self.place is None and plan.tiles:
+            self.subspaces = SubspaceStore.open_inside(root)
         return self.comparison, self.subspaces
+
+    @property
+    def _where(self) -> str:
+        """Where the subspaces are, as the comparison stores it; empty if inside, or in no place that has a name."""
+        return self.place if isinstance(self.place, str) else ""
+
+    def _create_subspaces(self, comparison: zarr.Group | None, plan: Plan) -> SubspaceStore:
+        identity = _identity(self.zoo, self.parameters)
+        if self.place is not None:
+            return SubspaceStore.create(self.place, identity, plan.chunk_samples)
+        if comparison is None:
+            raise RuntimeError("subspaces without a place of their own are inside a comparison")
+        return SubspaceStore.create_inside(comparison, identity, plan.chunk_samples)
+
+    def _fill(self, comparison: ComparisonStore, plan: Plan) -> None:
+        asked = tuple(dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures)))
+        comparison.add_results(plan.measures, asked, plan.details, plan.settled)
+        self._register(comparison, plan)
 
     def _check_unchanged(self) -> None:
         """Raise where another run has added measures since this one looked: what it plans would undo that."""
@@ -287,17 +315,17 @@ def _check_apart(zoo: Zoo, store: StoreLike, subspaces: StoreLike | None) -> Non
             )
 
 
-def _exists(store: StoreLike) -> bool:
+def _exists(store: StoreLike, kind: str) -> bool:
     """Whether there is any zarr group; False where a store can be created."""
     if _io.is_group(store):
-        return True
+        return not _create.is_unfinished(store, kind)
     _create.check_free(store)
     return False
 
 
 def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None, mode: str) -> SubspaceStore | None:
     if place is not None:
-        return SubspaceStore.open(place, mode=mode) if _exists(place) else None
+        return SubspaceStore.open(place, mode=mode) if _exists(place, "subspaces") else None
     if comparison is None or INSIDE not in comparison.root:
         return None
     return SubspaceStore.open_inside(comparison.root)

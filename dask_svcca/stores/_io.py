@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -396,6 +397,7 @@ def consolidate(root: zarr.Group) -> None:
     # xarray lists dims in the order it finds them, and only the matrices have both.
     matrices_first = dict(sorted(arrays.items(), key=lambda item: -len(item[1]["shape"])))
     document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": matrices_first}
-    partial = file.with_suffix(".partial")
+    # Another run may do the same at this time.
+    partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
     partial.write_text(json.dumps(document))
     partial.replace(file)

@@ -11,7 +11,7 @@ import zarr
 import zarr.codecs
 
 from dask_svcca.errors import StoreFormatError
-from dask_svcca.stores import _create, _io
+from dask_svcca.stores import _io
 from dask_svcca.stores._state import ComparisonState
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
@@ -55,7 +55,7 @@ class ComparisonStore:
     @classmethod
     def create(
         cls,
-        store: StoreLike,
+        root: zarr.Group,
         *,
         parameters: Mapping[str, Any],
         tile: int,
@@ -64,8 +64,7 @@ class ComparisonStore:
         n_examples: int,
         subspaces: str = "",
     ) -> Self:
-        """Create a comparison without any representation or measure yet; see `add_results` and `register`."""
-        root = _create.create_root(store, {})
+        """Make a comparison of an empty group, without any representation or measure yet; see `add_results`."""
         status = {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}
         _create_pairs(root, PAIR_STATUS, (), status, count=0, tile=tile)
         for variable in REPRESENTATION_VARIABLES:

@@ -71,7 +71,7 @@ class SubspaceStore:
 
     @classmethod
     def create(cls, store: StoreLike, identity: Mapping[str, Any], chunk_samples: int) -> Self:
-        """Create a store without any subspace yet.
+        """Create a store without any subspace yet; where another run has just made the same, open that.
 
         Parameters
         ----------
@@ -81,7 +81,12 @@ class SubspaceStore:
         chunk_samples : int
             Most samples in a chunk of scores.
         """
-        return cls(_create.create_root(store, {**_head(identity, chunk_samples)}))
+        root = _create.create_whole(store, "subspaces", _head(identity, chunk_samples), lambda _: None)
+        if root is not None:
+            return cls(root)
+        made = cls.open(store, mode="r+")
+        made.check(identity)
+        return made
 
     @classmethod
     def create_inside(cls, comparison: zarr.Group, identity: Mapping[str, Any], chunk_samples: int) -> Self:
