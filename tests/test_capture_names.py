@@ -93,7 +93,10 @@ def test_name_checkpoints__step_pattern() -> None:
         ("net", "0200", 200),
     ]
     # Once there is a pattern, it alone says what a step is.
-    assert names("a/v7-step3.onnx", "a/final.onnx", step_pattern=r"^v(\d+)") == [("step3", "v7", 7), ("a", "final", None)]
+    assert names("a/v7-step3.onnx", "a/final.onnx", step_pattern=r"^v(\d+)") == [
+        ("step3", "v7", 7),
+        ("a", "final", None),
+    ]
     assert names("run/it-30/net.onnx", step_pattern=r"it-(?P<step>\d+)") == [("net", "it-30", 30)]
 
 

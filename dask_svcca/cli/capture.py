@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import Any
 
 import click
@@ -38,8 +39,12 @@ def capture() -> None:
     "examples become coordinates, such as label; the array example holds their ids.",
 )
 @click.option("--zoo", required=True, metavar="STORE", help="The zoo to write to; made if it is not there.")
-@click.option("--model", metavar="NAME", help="Name of the model [default: the file's name without the step, or its folder].")
-@click.option("--checkpoint", metavar="NAME", help="Name of the checkpoint, for a single file [default: from its name].")
+@click.option(
+    "--model", metavar="NAME", help="Name of the model [default: the file's name without the step, or its folder]."
+)
+@click.option(
+    "--checkpoint", metavar="NAME", help="Name of the checkpoint, for a single file [default: from its name]."
+)
 @click.option(
     "--step",
     type=float,
@@ -64,6 +69,14 @@ def capture() -> None:
     help=f"Names of tensors: {RULE}. May be repeated, or separated by commas [default: all].",
 )
 @click.option(
+    "--dims",
+    "axes",
+    multiple=True,
+    metavar="PATTERN=NAMES",
+    help="Axes of tensors whose operators do not say them, such as 'mix*=example,height,width,channel'.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace layers that the zoo has already.")
+@click.option(
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples at a time [default: to fit 64 MB]."
 )
 @storage_options
@@ -79,6 +92,8 @@ def onnx(
     pattern: str | None,
     step_pattern: str | None,
     layers: tuple[str, ...],
+    axes: tuple[str, ...],
+    overwrite: bool,
     batch_size: int | None,
     compression: Any,
     dtype: Any,
@@ -98,11 +113,15 @@ def onnx(
     """
     # Wrong names are refused before a cluster is started for them.
     name_files(models, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern)
+    dims = named_axes(axes)
     with (
+        # What they say is shown below.
+        warnings.catch_warnings(),
         resumable("All finished layers"),
         connected(workers, memory, scheduler) as client,
         Bars({"capture": ("Capturing activations", "checkpoints")}) as bars,
     ):
+        warnings.simplefilter("ignore", UserWarning)
         outcome = capture_onnx(
             models,
             inputs,
@@ -113,6 +132,8 @@ def onnx(
             pattern=pattern,
             step_pattern=step_pattern,
             layers=layers,
+            dims=dims,
+            overwrite=overwrite,
             batch_size=batch_size,
             compression=compression,
             dtype=dtype,
@@ -126,6 +147,17 @@ def onnx(
         f"{seconds(outcome.seconds)}: {size(sum(report.nbytes for report in reports))}"
         + (f"; {counted(present, 'representation')} were there already." if present else ".")
     )
+    for report in reports:
+        if report.caution:
+            click.echo(f"{click.style('Caution:', fg='yellow')} {report.caution}.", err=True)
+    skipped = {name: reason for report in reports for name, reason in report.skipped.items()}
+    if skipped:
+        name, reason = next(iter(skipped.items()))
+        click.echo(
+            f"{counted(len(skipped), 'tensor')} left out, {name!r} because {reason}. "
+            f"'dask-svcca layers {quoted(models[0])}' lists all.",
+            err=True,
+        )
     echo_problems(outcome.problems, "checkpoint")
     if outcome.problems:
         raise SystemExit(1)
@@ -135,3 +167,22 @@ def onnx(
             (f"dask-svcca compare {quoted(zoo)} comparison.zarr", "compare every layer with every other"),
         ]
     )
+
+
+def named_axes(given: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Axes of tensors by patterns of their names, from text such as ``mix*=example,height,width,channel``.
+
+    Examples
+    --------
+    >>> named_axes(("mix*=example,height,width,channel",))
+    {'mix*': ('example', 'height', 'width', 'channel')}
+    """
+    axes = {}
+    for text in given:
+        pattern, separator, names = text.rpartition("=")
+        if not separator or not pattern:
+            raise click.UsageError(
+                f"--dims {text!r} is not PATTERN=NAMES, such as 'mix*=example,height,width,channel'."
+            )
+        axes[pattern] = tuple(name.strip() for name in names.split(","))
+    return axes
