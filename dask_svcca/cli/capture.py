@@ -10,10 +10,12 @@ import click
 
 from dask_svcca.cli._cluster import cluster_options, connected
 from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, examples, resumable, seconds, size
-from dask_svcca.cli._paths import quoted
+from dask_svcca.cli._paths import File, Place, files, quoted
 from dask_svcca.cli._storage import storage_options
 from dask_svcca.patterns import RULE
 from dask_svcca.run.capture import capture_onnx, name_files
+
+AXES_HELP = "Axes of tensors whose operators do not say them, such as 'mix*=example,height,width,channel'."
 
 
 @click.group()
@@ -29,16 +31,18 @@ def capture() -> None:
         "dask-svcca capture onnx out/*.onnx --inputs probe.npy --zoo zoo.zarr --name '{model}-epoch{step}'",
     ),
 )
-@click.argument("models", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False), metavar="MODEL...")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
     "--inputs",
     required=True,
-    type=click.Path(exists=True, dir_okay=False),
+    type=File(),
     metavar="FILE",
     help="The examples: npy, or npz with an array for each model input. In an npz, further arrays along the "
     "examples become coordinates, such as label; the array example holds their ids.",
 )
-@click.option("--zoo", required=True, metavar="STORE", help="The zoo to write to; made if it is not there.")
+@click.option(
+    "--zoo", required=True, type=Place(), metavar="STORE", help="The zoo to write to; made if it is not there."
+)
 @click.option(
     "--model", metavar="NAME", help="Name of the model [default: the file's name without the step, or its folder]."
 )
@@ -73,7 +77,7 @@ def capture() -> None:
     "axes",
     multiple=True,
     metavar="PATTERN=NAMES",
-    help="Axes of tensors whose operators do not say them, such as 'mix*=example,height,width,channel'.",
+    help=AXES_HELP,
 )
 @click.option("--overwrite", is_flag=True, help="Replace layers that the zoo has already.")
 @click.option(
@@ -112,7 +116,8 @@ def onnx(
     that the same command goes on after an interruption.
     """
     # Wrong names are refused before a cluster is started for them.
-    name_files(models, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern)
+    paths = files(models)
+    name_files(paths, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern)
     dims = named_axes(axes)
     with (
         # What they say is shown below.
@@ -123,7 +128,7 @@ def onnx(
     ):
         warnings.simplefilter("ignore", UserWarning)
         outcome = capture_onnx(
-            models,
+            paths,
             inputs,
             zoo,
             model=model,
@@ -155,7 +160,7 @@ def onnx(
         name, reason = next(iter(skipped.items()))
         click.echo(
             f"{counted(len(skipped), 'tensor')} left out, {name!r} because {reason}. "
-            f"'dask-svcca layers {quoted(models[0])}' lists all.",
+            f"'dask-svcca layers {quoted(paths[0])}' lists all.",
             err=True,
         )
     echo_problems(outcome.problems, "checkpoint")

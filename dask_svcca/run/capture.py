@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import time
 import uuid
@@ -153,7 +154,7 @@ def capture_onnx(
     checkpoints = name_files(
         files, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern
     )
-    inputs_path, place = str(Path(inputs).absolute()), absolute(zoo)
+    inputs_path, place = str(Path(inputs).expanduser().absolute()), absolute(zoo)
     _prepare_zoo(place, inputs_path, checkpoints, client)
     captures = {
         f"{item.model}/{item.checkpoint}": functools.partial(
@@ -205,7 +206,9 @@ def name_files(
             f"checkpoint and step name a single file, and {len(files):,} files are given. Let their paths name them, "
             f"with a pattern such as '{{model}}/epoch{{step}}'"
         )
-    absolute = [Path(file).absolute() for file in files]
+    if step is not None and not math.isfinite(step):
+        raise CaptureError(f"step must be a finite number, or None for none; got {step!r}")
+    absolute = [Path(file).expanduser().absolute() for file in files]
     return onnx.name_checkpoints(
         absolute, model=model, checkpoint=checkpoint, pattern=pattern, step_pattern=step_pattern
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.capture._inputs import Inputs
     from dask_svcca.capture.onnx.network import Feeds, Network
-    from dask_svcca.capture.onnx.survey import Layer
+    from dask_svcca.capture.onnx.survey import Layer, Survey
     from dask_svcca.stores._chunked import Compression
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.zoo import Stored, Zoo
@@ -71,10 +71,20 @@ def list_layers(
     MissingPackageError
         Without the extra ``onnx``.
     """
+    return survey_model(model_path, inputs_path=inputs_path, dims=dims).choose(pattern)
+
+
+def survey_model(
+    model_path: str | os.PathLike[str],
+    *,
+    inputs_path: str | os.PathLike[str] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+) -> Survey:
+    """Layers of a model, and what is left out and why; parameters are those of `list_layers`."""
     network = open_network(model_path)
     feeds = network.zeros(3) if inputs_path is None else load_inputs(inputs_path).feeds(network.inputs)
     network.check(feeds)
-    return survey_network(network, feeds, dims).choose(pattern)
+    return survey_network(network, feeds, dims)
 
 
 def capture_checkpoint(
