@@ -1,7 +1,9 @@
 """Compare every layer of every checkpoint of a model zoo with every other: SVCCA and its family on Dask and zarr."""
 
 import importlib
-from typing import TYPE_CHECKING
+
+# As typing's, which takes a while to import: on the command line, Ctrl-C is answered only behind this line.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dask_svcca import compat, errors

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import dask.system
 import dask.utils
 import distributed
+import distributed.comm
 import distributed.utils
 from distributed.system import MEMORY_LIMIT
 
@@ -131,14 +132,26 @@ def connect(
             f"for a local cluster. Leave out either the scheduler, or workers and memory"
         )
     try:
+        _check_address(address)
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, TimeoutError, TypeError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {address!r} ({type(error).__name__}: {error}). Is it running, and is this "
             f"its address? 'dask scheduler' prints it as it starts"
         ) from None
     with client:
         yield client
+
+
+def _check_address(address: str) -> None:
+    """Refuse what cannot be connected to; a client that fails on it is never closed, and prints a traceback later."""
+    scheme, place = distributed.comm.parse_address(address)
+    backend = distributed.comm.registry.get_backend(scheme)
+    backend.get_connector()
+    if scheme != "inproc":
+        _, port = distributed.comm.parse_host_port(place)
+        if not 0 < port < 2**16:
+            raise ValueError(f"there is no port {port}")
 
 
 @contextlib.contextmanager

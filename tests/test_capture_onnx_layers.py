@@ -80,7 +80,7 @@ def test_list_layers__leaves_out_what_does_not_see_the_input(tmp_path: Path) -> 
 
 def test_capture__skips_what_is_no_representation(tmp_path: Path, rng: np.random.Generator) -> None:
     path = network(
-        tmp_path / "m" / "0.onnx",
+        tmp_path / "m" / "step0.onnx",
         [
             helper.make_node("Relu", ["input"], ["relu"]),
             helper.make_node("QuantizeLinear", ["relu", "scale", "zero"], ["quantised"]),
@@ -99,15 +99,17 @@ def test_capture__skips_what_is_no_representation(tmp_path: Path, rng: np.random
     store = new_zoo(tmp_path, file, "input")
     report = capture.capture_checkpoint(path, file, store)
     assert set(open_zoo(store).representations.layer) == {"relu", "restored", "total"}
-    np.testing.assert_allclose(stored(store, "m", "0", "total").values, np.maximum(x, 0).sum(1, keepdims=True), 1e-5)
+    np.testing.assert_allclose(
+        stored(store, "m", "step0", "total").values, np.maximum(x, 0).sum(1, keepdims=True), 1e-5
+    )
     assert report.skipped["quantised"] == "it is int8"
-    for name in ("transposed", "similarity", "largest"):
+    for name in ("similarity", "largest"):
         assert "first axis is not the examples" in report.skipped[name]
 
 
 def test_capture__half_and_double_precision_stay(tmp_path: Path, rng: np.random.Generator) -> None:
     path = network(
-        tmp_path / "m" / "0.onnx",
+        tmp_path / "m" / "step0.onnx",
         [
             helper.make_node("Cast", ["input"], ["half"], to=TensorProto.FLOAT16),
             helper.make_node("Cast", ["input"], ["double"], to=TensorProto.DOUBLE),
@@ -119,24 +121,28 @@ def test_capture__half_and_double_precision_stay(tmp_path: Path, rng: np.random.
     file = save(tmp_path / "x.npz", input=rng.normal(size=(7, 6)).astype("f4"))
     store = new_zoo(tmp_path, file, "input")
     report = capture.capture_checkpoint(path, file, store)
-    assert {layer: stored(store, "m", "0", layer).dtype for layer in ("half", "double")} == {
+    assert {layer: stored(store, "m", "step0", layer).dtype for layer in ("half", "double")} == {
         "half": np.dtype("f2"),
         "double": np.dtype("f8"),
     }
-    assert report.skipped == {"bfloat": "it is tensor(bfloat16)"}
+    # Without a NumPy array of its own, bfloat16 is read as float32, and says what it was.
+    attributes = open_zoo(store).root["m/step0/bfloat"].attrs
+    assert (attributes["dtype"], attributes["source_dtype"]) == ("float32", "bfloat16")
+    assert report.skipped == {}
 
 
 def test_capture__sequences_and_one_dimensional_convolutions(tmp_path: Path, rng: np.random.Generator) -> None:
     """Axes are named by what computes them: (N, C, L) behind a convolution, (N, T, C) elsewhere."""
     path = network(
-        tmp_path / "m" / "0.onnx",
+        tmp_path / "m" / "step0.onnx",
         [
             helper.make_node("Conv", ["input", "w"], ["conv"]),
             helper.make_node("Relu", ["conv"], ["relu"]),
             helper.make_node("Transpose", ["relu"], ["tokens"], perm=[0, 2, 1]),
             helper.make_node("MatMul", ["tokens", "v"], ["mixed"]),
             helper.make_node("Reshape", ["mixed", "heads"], ["reshaped"]),
-            helper.make_node("Softmax", ["reshaped"], ["plain"]),
+            helper.make_node("Softmax", ["reshaped"], ["mangled"]),
+            helper.make_node("Neg", ["input"], ["plain"]),
         ],
         {"input": ["n", 2, 9]},
         "plain",
@@ -148,22 +154,22 @@ def test_capture__sequences_and_one_dimensional_convolutions(tmp_path: Path, rng
     )
     file = save(tmp_path / "x.npz", input=rng.normal(size=(5, 2, 9)).astype("f4"))
     store = new_zoo(tmp_path, file, "input")
-    capture.capture_checkpoint(path, file, store)
-    sizes = {layer: dict(stored(store, "m", "0", layer).sizes) for layer in ("relu", "tokens", "mixed", "plain")}
-    assert sizes == {
+    report = capture.capture_checkpoint(path, file, store)
+    zoo = open_zoo(store)
+    # Transposed, a layer has the same values for a zoo, which has channels last in any case.
+    assert {layer: dict(zoo["m", "step0", layer].sizes) for layer in zoo.representations.layer} == {
+        "conv": {"example": 5, "width": 7, "channel": 4},
         "relu": {"example": 5, "width": 7, "channel": 4},
-        "tokens": {"example": 5, "width": 7, "channel": 4},
         "mixed": {"example": 5, "width": 7, "channel": 6},
-        "plain": {"example": 5, "token": 21, "neuron": 2},
+        "plain": {"example": 5, "width": 9, "channel": 2},
     }
-    relu, tokens = (stored(store, "m", "0", layer).values for layer in ("relu", "tokens"))
-    np.testing.assert_array_equal(relu, tokens)
+    assert "no operator says what its 3 axes are" in report.skipped["mangled"]
 
 
 def test_capture__follows_channels_through_transpositions(tmp_path: Path, rng: np.random.Generator) -> None:
     """As in ConvNeXt: normalisation and dense layers act on channels-last maps between the convolutions."""
     path = network(
-        tmp_path / "m" / "0.onnx",
+        tmp_path / "m" / "step0.onnx",
         [
             helper.make_node("Conv", ["input", "w"], ["conv"]),
             helper.make_node("Transpose", ["conv"], ["last"], perm=[0, 2, 3, 1]),
@@ -178,15 +184,14 @@ def test_capture__follows_channels_through_transpositions(tmp_path: Path, rng: n
     file = save(tmp_path / "x.npz", input=rng.normal(size=(4, 2, 6, 5)).astype("f4"))
     store = new_zoo(tmp_path, file, "input")
     report = capture.capture_checkpoint(path, file, store)
-    dense, first = (stored(store, "m", "0", layer) for layer in ("dense", "first"))
-    assert dict(dense.sizes) == {"example": 4, "height": 5, "width": 4, "channel": 7}
-    np.testing.assert_array_equal(dense.values, first.values)
-    assert list(report.skipped) == ["reversed"]
+    assert list(open_zoo(store).representations.layer) == ["conv", "dense"]
+    assert dict(stored(store, "m", "step0", "dense").sizes) == {"example": 4, "height": 5, "width": 4, "channel": 7}
+    assert report.skipped == {}
 
 
 def test_capture__volumes(tmp_path: Path, rng: np.random.Generator) -> None:
     path = network(
-        tmp_path / "m" / "0.onnx",
+        tmp_path / "m" / "step0.onnx",
         [
             helper.make_node("Conv", ["input", "w"], ["conv"]),
             helper.make_node("Reshape", ["conv", "shape"], ["six"]),
@@ -199,8 +204,8 @@ def test_capture__volumes(tmp_path: Path, rng: np.random.Generator) -> None:
     file = save(tmp_path / "x.npz", input=rng.normal(size=(4, 1, 4, 4, 4)).astype("f4"))
     store = new_zoo(tmp_path, file, "input")
     report = capture.capture_checkpoint(path, file, store)
-    assert stored(store, "m", "0", "conv").dims == ("example", "depth", "height", "width", "channel")
-    assert "6 axes have no names" in report.skipped["relu"]
+    assert stored(store, "m", "step0", "conv").dims == ("example", "depth", "height", "width", "channel")
+    assert "its 6 axes have no names" in report.skipped["relu"]
 
 
 def test_list_layers__patterns() -> None:
@@ -272,7 +277,7 @@ def branching(tmp_path: Path) -> Callable[[bool], Path]:
             ),
         ]
         weights = {"zero": np.float32(0)}
-        return network(tmp_path / "m" / "0.onnx", nodes, {"input": ["n", 3]}, "out", weights)
+        return network(tmp_path / "m" / "step0.onnx", nodes, {"input": ["n", 3]}, "out", weights)
 
     return make
 
@@ -301,26 +306,12 @@ def test_capture__part_inside_an_if_is_reported(branching: Callable[[bool], Path
 # Models that cannot be captured
 
 
-@pytest.mark.parametrize("shape", [[1, 3], [8, 3], []])
-def test_capture__fixed_batch(shape: list[int], tmp_path: Path) -> None:
-    path = network(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": shape}, "y")
+def test_capture__without_an_axis_of_examples(tmp_path: Path) -> None:
+    path = network(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": []}, "y")
     file = save(tmp_path / "x.npz", x=np.zeros((8, 3), "f4"))
     store = new_zoo(tmp_path, file, "x")
-    for attempt in (lambda: capture.capture_checkpoint(path, file, store), lambda: capture.list_layers(path)):
-        with pytest.raises(CaptureError, match=r"fixed batch size of its shape .*dynamic batch axis"):
-            attempt()
-
-
-def test_list_layers__fixed_batch_inside(tmp_path: Path) -> None:
-    path = network(
-        tmp_path / "m.onnx",
-        [helper.make_node("Reshape", ["x", "one"], ["row"]), helper.make_node("Relu", ["row"], ["y"])],
-        {"x": ["n", 3]},
-        "y",
-        {"one": np.array([1, 3])},
-    )
-    with pytest.raises(CaptureError, match=r"cannot run '.*m.onnx' on inputs of shape .*fixed batch size inside"):
-        capture.list_layers(path)
+    with pytest.raises(CaptureError, match=r"is one number for all examples, and the array given for it has shape"):
+        capture.capture_checkpoint(path, file, store)
 
 
 def test_list_layers__nothing_floating(tmp_path: Path) -> None:

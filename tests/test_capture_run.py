@@ -99,9 +99,9 @@ def test_capture_onnx__a_bad_file_does_not_stop_the_rest(folder: Path) -> None:
     network(folder / "other/1.onnx", [helper.make_node("Neg", ["z"], ["y"])], {"z": ["n", 2]}, "y")
     save(folder / "inputs.npz", x=np.eye(4, 3, dtype="f4"), z=np.eye(4, 2, dtype="f4"), example=range(4))
     outcome = dask_svcca.capture_onnx(sorted(folder.glob("*/*.onnx")), "inputs.npz", "zoo.zarr")
-    assert list(outcome.reports) == ["net/3", "net/4", "other/1"]
-    assert list(outcome.problems) == ["net/1", "net/2"]
-    assert "1.onnx' as an ONNX model" in outcome.problems["net/1"]
+    assert list(outcome.reports) == ["net-3/3", "net-4/4", "other-1/1"]
+    assert list(outcome.problems) == ["net-1/1", "net-2/2"]
+    assert "1.onnx' as an ONNX model" in outcome.problems["net-1/1"]
     assert list(dask_svcca.open_zoo("zoo.zarr").coords) == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -26,34 +26,40 @@ BLOCK_ELEMENTS = 2**22
 """Elements of the matrix that are read at a time."""
 
 Side = Literal["a", "b"]
+Across: TypeAlias = Literal["checkpoints", "models"]
 Patterns = Mapping[str, str | Sequence[str]]
 """One pattern or several for some of `PARTS`; a name is chosen if it matches any of them."""
 
 
 def query(
     comparison: xr.Dataset | StoreLike,
-    measure: str | None = None,
+    measure: str | Sequence[str] | None = None,
     *,
     a: Patterns | None = None,
     b: Patterns | None = None,
+    across: Across | None = None,
     low: float | None = None,
     high: float | None = None,
     top: int | None = None,
 ) -> pd.DataFrame:
     """Pairs of a comparison by name and value, the most similar first.
 
-    Each pair is listed once, and no representation with itself. Only the rows and columns asked for are read.
+    Each pair is listed once, and no representation with itself. Layers of one network are often most similar to their
+    neighbours: ``across`` leaves such pairs out. Only the rows and columns asked for are read.
 
     Parameters
     ----------
     comparison : xarray.Dataset, path, zarr store, or URL
         From `open_comparison` or `compare`, or where it is.
-    measure : str, optional
-        Default: the first measure that was asked for.
+    measure : str or sequence of str, optional
+        Of several, pairs are sorted and bounded by the first. Default: the first measure that was asked for.
     a, b : mapping of str to str or sequence of str, optional
         Which representations to take as a and as b, by ``model``, ``checkpoint`` and ``layer``: a name, a pattern, or
         several of these. In a pattern stand ``*`` for one level (text without dots and slashes), ``**`` for any text,
         ``?`` for one character and ``[abc]`` for one of some. Default: all.
+    across : {"checkpoints", "models"}, optional
+        Only pairs of layers of different checkpoints, or of different models. Default: all pairs, those of layers of
+        one checkpoint among them.
     low, high : float, optional
         Bounds of the value, both included.
     top : int, optional
@@ -64,7 +70,7 @@ def query(
     pandas.DataFrame
         One row per pair that has a value, sorted by it: descending, or ascending where the measure is a distance.
         Columns are ``model_a``, ``checkpoint_a``, ``layer_a``, ``step_a``, ``depth_a``, the same for b, and the
-        measure.
+        measures.
 
     Raises
     ------
@@ -73,7 +79,7 @@ def query(
     StoreFormatError
         Where there is no comparison.
     ValueError
-        Where ``a`` or ``b`` has another key, or ``top`` is not positive.
+        Where ``a`` or ``b`` has another key, ``top`` is not positive, or ``across`` is something else.
 
     Examples
     --------
@@ -93,7 +99,7 @@ def query(
     if top is not None and top < 1:
         raise ValueError(f"top is how many pairs to list, at least 1, or None for all; got {top}")
     dataset = comparison if isinstance(comparison, xr.Dataset) else open_comparison(comparison)
-    return PairQuery.build(dataset, measure, a=a, b=b, low=low, high=high).most_similar(top)[0]
+    return PairQuery.build(dataset, measure, a=a, b=b, across=across, low=low, high=high).most_similar(top)[0]
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,10 @@ class PairQuery:
         Which representations are a, and which b.
     low, high : float
         Bounds of the value, both included.
+    others : tuple of str
+        Further measures to list.
+    across : {"checkpoints", "models"} or None
+        What must differ.
     """
 
     dataset: xr.Dataset
@@ -117,15 +127,18 @@ class PairQuery:
     b: BoolVector
     low: float = -np.inf
     high: float = np.inf
+    others: tuple[str, ...] = ()
+    across: Across | None = None
 
     @classmethod
     def build(
         cls,
         dataset: xr.Dataset,
-        measure: str | None = None,
+        measure: str | Sequence[str] | None = None,
         *,
         a: Patterns | None = None,
         b: Patterns | None = None,
+        across: Across | None = None,
         low: float | None = None,
         high: float | None = None,
     ) -> PairQuery:
@@ -134,10 +147,11 @@ class PairQuery:
         Parameters
         ----------
         dataset : xarray.Dataset
-        measure : str, optional
+        measure : str or sequence of str, optional
             Default: the first measure that was asked for.
         a, b : mapping of str to str or sequence of str, optional
             Patterns for ``model``, ``checkpoint`` and ``layer`` of a and of b.
+        across : {"checkpoints", "models"}, optional
         low, high : float, optional
 
         Raises
@@ -145,23 +159,28 @@ class PairQuery:
         RepresentationNotFoundError, UnknownMeasureError
             The message says what there is.
         ValueError
-            Where ``a`` or ``b`` has another key.
+            Where ``a`` or ``b`` has another key, or ``across`` is something else.
         """
+        if across not in {None, *get_args(Across)}:
+            raise ValueError(f"across is {' or '.join(map(repr, get_args(Across)))}, or None for all; got {across!r}")
         asked = list(dataset.attrs["parameters"]["measures"])
         # References, such as the value by chance, are stored beside the measures that were asked for.
         present = asked + sorted(
             str(name) for name, array in dataset.data_vars.items() if "sense" in array.attrs and name not in asked
         )
-        name = asked[0] if measure is None else measure
-        if name not in present:
-            raise UnknownMeasureError(f"no measure {name!r} in this comparison; it has {', '.join(present)}")
+        names = [measure] if isinstance(measure, str) else list(measure or asked[:1])
+        for name in names:
+            if name not in present:
+                raise UnknownMeasureError(f"no measure {name!r} in this comparison; it has {', '.join(present)}")
         return cls(
             dataset,
-            name,
+            names[0],
             select_representations(dataset, "a", a or {}),
             select_representations(dataset, "b", b or {}),
             -np.inf if low is None else low,
             np.inf if high is None else high,
+            tuple(dict.fromkeys(names[1:])),
+            across,
         )
 
     def frames(self) -> Iterator[pd.DataFrame]:
@@ -177,7 +196,11 @@ class PairQuery:
             with np.errstate(invalid="ignore"):
                 wanted = self._once(block, columns) & (values >= self.low) & (values <= self.high)
             row, column = np.nonzero(wanted)
-            yield self._frame(block[row], columns[column], values[row, column])
+            measured = {self.measure: values[row, column]}
+            for other in self.others if row.size else ():
+                part = self.dataset[other][{"representation_a": block, "representation_b": columns}].to_numpy()
+                measured[other] = part[row, column]
+            yield self._frame(block[row], columns[column], measured)
 
     def most_similar(self, count: int | None = None) -> tuple[pd.DataFrame, int]:
         """The most similar pairs, in that order, and the number of all pairs that match.
@@ -193,7 +216,8 @@ class PairQuery:
             Pairs of equal value in the order of the matrix.
         int
         """
-        frames = [self._frame(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
+        none = np.zeros(0, dtype=np.int64)
+        frames = [self._frame(none, none, {})]
         total = 0
         for frame in self.frames():
             total += len(frame)
@@ -215,10 +239,21 @@ class PairQuery:
         mirrored = self.a[column] & self.b[row] & (row > column)
         if not self.dataset[self.measure].attrs.get("symmetric", True):
             mirrored = np.zeros_like(mirrored)
-        return np.asarray((row != column) & ~mirrored)
+        wanted = (row != column) & ~mirrored
+        parts: dict[Across | None, tuple[str, ...]] = {"checkpoints": ("model", "checkpoint"), "models": ("model",)}
+        if self.across is not None:
+            same = np.ones(wanted.shape, dtype=np.bool_)
+            for part in parts[self.across]:
+                names = (self.dataset[f"{part}_{side}"].to_numpy() for side in "ab")
+                same &= np.equal.outer(*(one[index] for one, index in zip(names, (rows, columns), strict=True)))
+            wanted &= ~same
+        return np.asarray(wanted)
 
     def _frame(
-        self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], values: npt.NDArray[np.float64]
+        self,
+        rows: npt.NDArray[np.int64],
+        columns: npt.NDArray[np.int64],
+        measured: Mapping[str, npt.NDArray[np.float64]],
     ) -> pd.DataFrame:
         sides = (("a", rows), ("b", columns))
         return pd.DataFrame(
@@ -228,7 +263,7 @@ class PairQuery:
                     for side, index in sides
                     for part in (*PARTS, "step", "depth")
                 },
-                self.measure: values,
+                **{name: measured.get(name, np.zeros(0)) for name in (self.measure, *self.others)},
             }
         )
 

@@ -6,14 +6,33 @@ import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import xxhash
+
 from dask_svcca.dims import as_dims, dims_of
 from dask_svcca.errors import MissingPackageError
 from dask_svcca.patterns import matching
+from dask_svcca.stores._io import read_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["CaptureReport", "as_dims", "dims_of", "listing", "require", "select"]
+    import numpy.typing as npt
+
+    from dask_svcca.stores._names import RepresentationName
+    from dask_svcca.stores.zoo import Zoo
+
+__all__ = [
+    "CaptureReport",
+    "as_dims",
+    "dims_of",
+    "inputs_digest",
+    "listing",
+    "other_capture",
+    "require",
+    "select",
+    "weights_digest",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +52,9 @@ class CaptureReport:
     nbytes : int
         Size of the activations written, before compression.
     seconds : float
+    caution : str
+        Sentence on representations that the zoo had already, and that this capture would not give; empty if there are
+        none.
     """
 
     model: str
@@ -43,6 +65,7 @@ class CaptureReport:
     nbytes: int
     seconds: float
     skipped: Mapping[str, str] = field(default_factory=dict)
+    caution: str = ""
 
 
 def require(package: str, extra: str) -> Any:
@@ -83,6 +106,76 @@ def select(names: Iterable[str], patterns: str | Sequence[str] | None) -> list[s
     ['conv1', 'block1.conv1', 'fc']
     """
     return list(names) if patterns is None else matching(names, patterns)
+
+
+def weights_digest(weights: Iterable[tuple[str, bytes | memoryview]]) -> str:
+    """Digest of the weights of a model: it tells whether they changed.
+
+    Parameters
+    ----------
+    weights : iterable of (str, bytes)
+        Names and bytes, in an order that stays.
+
+    Examples
+    --------
+    >>> weights_digest([("fc", b"0123")]) == weights_digest([("fc", b"0124")])
+    False
+    """
+    digest = xxhash.xxh3_128()
+    for name, values in weights:
+        digest.update(f"{name} {len(values)} ".encode())
+        digest.update(values)
+    return digest.hexdigest()
+
+
+def inputs_digest(inputs: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Digest of what a model is fed, example by example: it tells whether other examples were, or in another order.
+
+    Parameters
+    ----------
+    inputs : mapping of str to (example, ...) array
+        Arrays without axes are the same for all examples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(6.0).reshape(3, 2)
+    >>> inputs_digest({"x": x}) == inputs_digest({"x": x[::-1]})
+    False
+    """
+    digest = xxhash.xxh3_128()
+    for name, array in sorted(inputs.items()):
+        digest.update(f"{name} {array.dtype.name} {array.shape} ".encode())
+        for example in array if array.ndim else [array]:
+            digest.update(np.ascontiguousarray(example).data)
+    return digest.hexdigest()
+
+
+def other_capture(zoo: Zoo, names: Iterable[RepresentationName], digests: Mapping[str, str]) -> str:
+    """Sentence on representations of these names that come from other weights or inputs; empty if there are none.
+
+    Parameters
+    ----------
+    zoo : Zoo
+    names : iterable of RepresentationName
+        Representations that the zoo has.
+    digests : mapping of str to str
+        ``weights_digest`` and ``inputs_digest`` of the capture that leaves them as they are.
+    """
+    others: dict[str, list[str]] = {key: [] for key in digests}
+    for name in names:
+        attributes = read_attributes(zoo.root, name.path) or {}
+        for key, digest in digests.items():
+            if attributes.get(key, digest) != digest:
+                others[key].append(name.label)
+    words = {"weights_digest": "a model of other weights", "inputs_digest": "other inputs"}
+    parts = [f"{listing(labels, 2)} of {words[key]}" for key, labels in others.items() if labels]
+    if not parts:
+        return ""
+    return (
+        f"the zoo has {', and '.join(parts)}, and keeps them as they are. Capture under another name, or replace them "
+        f"with overwrite=True (--overwrite)"
+    )
 
 
 def listing(names: Iterable[str], limit: int = 8) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 IDS = "example"
 """Name of the array that holds the ids of the examples."""
 
+STATE = re.compile(r"(?i)(^|[^a-z])(h|c|hx|cx|hn|cn|hidden|cell|past|cache|memory)([^a-z]|$)|state|past_key")
+"""Names of inputs that a recurrent model starts from: zeros, where the file has none."""
+
+ATTENTION, MASK = "attention_mask", "mask"
+"""Name of the array that says which tokens count, and of the coordinate of a zoo that does."""
+
 SCAN_ROWS = 1024
 
 
@@ -34,10 +41,13 @@ class Inputs:
     path : str
     arrays : mapping of str to (example, ...)
         The one array of an npy file is called ``""``, and is the input of any model that has one.
+    constants : mapping of str to () array
+        Inputs that are one number for all examples.
     """
 
     path: str
     arrays: Mapping[str, npt.NDArray[Any]]
+    constants: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
@@ -45,26 +55,37 @@ class Inputs:
     def feeds(self, input_names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Arrays for the inputs of a model.
 
+        Inputs that are states may be left out: see `STATE`.
+
         Raises
         ------
         CaptureError
-            Where an input is not in the file, or holds NaN.
+            Where an input is not in the file, or holds NaN, or a single number is not an input.
         """
+        states = {name for name in input_names[1:] if STATE.search(name)}
         if "" in self.arrays:
-            if len(input_names) != 1:
+            required = [name for name in input_names if name not in states]
+            if len(required) != 1:
                 raise CaptureError(
-                    f"{self.path!r} holds one array, the model has {len(input_names)} inputs: {listing(input_names)}. "
+                    f"{self.path!r} holds one array, the model has {len(required)} inputs: {listing(required)}. "
                     f"Save an npz with an array for each: np.savez(file, name=array, ...)"
                 )
-            feeds = {input_names[0]: self.arrays[""]}
+            feeds = {required[0]: self.arrays[""]}
         else:
-            missing = [name for name in input_names if name not in self.arrays]
+            if stray := [name for name in self.constants if name not in input_names]:
+                raise CaptureError(
+                    f"{stray[0]!r} of {self.path!r} is a single number, and not an input of the model, which has "
+                    f"{listing(input_names)}; all arrays must have one entry per example along their first axis. "
+                    f"Leave it out"
+                )
+            given = {**self.arrays, **self.constants}
+            missing = [name for name in input_names if name not in given and name not in states]
             if missing:
                 raise CaptureError(
                     f"the model's inputs are {listing(input_names)}; {self.path!r} has no array {listing(missing)}, "
                     f"only {listing(self.arrays)}. Save the npz with the names of the model's inputs"
                 )
-            feeds = {name: self.arrays[name] for name in input_names}
+            feeds = {name: given[name] for name in input_names if name in given}
         for name, array in feeds.items():
             self._refuse_nan(name, array)
         return feeds
@@ -72,12 +93,20 @@ class Inputs:
     def coords(self, input_names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Arrays that are neither inputs of the models nor ids, to be coordinates such as ``label``.
 
+        An ``attention_mask`` of zeros and ones, (example, token), becomes the coordinate ``mask``, whether or not
+        models take it.
+
         Raises
         ------
         CaptureError
             Where an array has more than one value per example.
         """
         others = {name: array for name, array in self.arrays.items() if name not in {"", IDS, *input_names}}
+        attention = self.arrays.get(ATTENTION)
+        if attention is not None and attention.ndim == 2 and not np.setdiff1d(attention, (0, 1)).size:
+            others.pop(ATTENTION, None)
+        else:
+            attention = None
         for name, array in others.items():
             if array.ndim != 1:
                 raise CaptureError(
@@ -85,7 +114,7 @@ class Inputs:
                     f"and cannot be a coordinate, which has one value per example: its shape is {array.shape}. Leave "
                     f"it out"
                 )
-        return others
+        return others if attention is None or MASK in others else {**others, MASK: attention.astype(bool)}
 
     def ids(self, input_names: Sequence[str]) -> npt.NDArray[Any]:
         """Ids of the examples: the array ``example``, or else hashes of what the model sees.
@@ -100,7 +129,7 @@ class Inputs:
         ids = []
         for example in range(len(self)):
             digest = hashlib.sha256()
-            for _, array in sorted(feeds.items()):
+            for array in (array for _, array in sorted(feeds.items()) if array.ndim):
                 digest.update(f"{array.dtype.str}{array.shape[1:]}".encode())
                 digest.update(np.ascontiguousarray(array[example]).data)
             text = digest.hexdigest()[:16]
@@ -111,6 +140,7 @@ class Inputs:
     def _refuse_nan(self, name: str, array: npt.NDArray[Any]) -> None:
         if array.dtype.kind != "f":
             return
+        array = np.atleast_1d(array)
         for start in range(0, len(array), SCAN_ROWS):
             nan = np.isnan(array[start : start + SCAN_ROWS])
             if nan.any():
@@ -160,10 +190,12 @@ def load_inputs(path: str | os.PathLike[str]) -> Inputs:
             f"cannot read {str(path)!r}: {error}. It must be npy, or npz with one array for each model input, of "
             f"numbers or text (no Python objects)"
         ) from error
+    constants = {name: array for name, array in arrays.items() if not array.ndim and name}
+    arrays = {name: array for name, array in arrays.items() if name not in constants}
     lengths = {name: array.shape[0] if array.ndim else None for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or not all(lengths.values()):
         raise CaptureError(
             f"the arrays of {str(path)!r} must all have one entry per example along their first axis; their lengths "
             f"are {lengths}"
         )
-    return Inputs(str(path), arrays)
+    return Inputs(str(path), arrays, constants)

@@ -63,6 +63,11 @@ class Program(click.Group):
             "Compare a real zoo: four small networks, trained on digits, at eleven checkpoints each.",
         ),
         Deferred("capture", "dask_svcca.cli.capture:capture", "Capture the activations of models into a zoo."),
+        Deferred(
+            "layers",
+            "dask_svcca.cli.layers:layers",
+            "List the layers of an ONNX MODEL that can be captured, and what is left out and why.",
+        ),
         Deferred("import", "dask_svcca.cli.importing:import_arrays", "Import activations from an npy or npz FILE."),
         Deferred(
             "compare",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import Any
 
 import click
 
 from dask_svcca.cli._cluster import cluster_options, connected
 from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, examples, resumable, seconds, size
-from dask_svcca.cli._paths import quoted
+from dask_svcca.cli._paths import File, Place, files, quoted
 from dask_svcca.cli._storage import storage_options
 from dask_svcca.patterns import RULE
 from dask_svcca.run.capture import capture_onnx, name_files
+
+AXES_HELP = "Axes of tensors whose operators do not say them, such as 'mix*=example,height,width,channel'."
 
 
 @click.group()
@@ -28,16 +31,18 @@ def capture() -> None:
         "dask-svcca capture onnx out/*.onnx --inputs probe.npy --zoo zoo.zarr --name '{model}-epoch{step}'",
     ),
 )
-@click.argument("models", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False), metavar="MODEL...")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
     "--inputs",
     required=True,
-    type=click.Path(exists=True, dir_okay=False),
+    type=File(),
     metavar="FILE",
     help="The examples: npy, or npz with an array for each model input. In an npz, further arrays along the "
     "examples become coordinates, such as label; the array example holds their ids.",
 )
-@click.option("--zoo", required=True, metavar="STORE", help="The zoo to write to; made if it is not there.")
+@click.option(
+    "--zoo", required=True, type=Place(), metavar="STORE", help="The zoo to write to; made if it is not there."
+)
 @click.option(
     "--model", metavar="NAME", help="Name of the model [default: the file's name without the step, or its folder]."
 )
@@ -68,6 +73,14 @@ def capture() -> None:
     help=f"Names of tensors: {RULE}. May be repeated, or separated by commas [default: all].",
 )
 @click.option(
+    "--dims",
+    "axes",
+    multiple=True,
+    metavar="PATTERN=NAMES",
+    help=AXES_HELP,
+)
+@click.option("--overwrite", is_flag=True, help="Replace layers that the zoo has already.")
+@click.option(
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples at a time [default: to fit 64 MB]."
 )
 @storage_options
@@ -83,6 +96,8 @@ def onnx(
     pattern: str | None,
     step_pattern: str | None,
     layers: tuple[str, ...],
+    axes: tuple[str, ...],
+    overwrite: bool,
     batch_size: int | None,
     compression: Any,
     dtype: Any,
@@ -101,14 +116,19 @@ def onnx(
     that the same command goes on after an interruption.
     """
     # Wrong names are refused before a cluster is started for them.
-    name_files(models, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern)
+    paths = files(models)
+    name_files(paths, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern)
+    dims = named_axes(axes)
     with (
+        # What they say is shown below.
+        warnings.catch_warnings(),
         resumable("All finished layers"),
         connected(workers, memory, scheduler) as client,
         Bars({"capture": ("Capturing activations", "checkpoints")}) as bars,
     ):
+        warnings.simplefilter("ignore", UserWarning)
         outcome = capture_onnx(
-            models,
+            paths,
             inputs,
             zoo,
             model=model,
@@ -117,6 +137,8 @@ def onnx(
             pattern=pattern,
             step_pattern=step_pattern,
             layers=layers,
+            dims=dims,
+            overwrite=overwrite,
             batch_size=batch_size,
             compression=compression,
             dtype=dtype,
@@ -130,6 +152,17 @@ def onnx(
         f"{seconds(outcome.seconds)}: {size(sum(report.nbytes for report in reports))}"
         + (f"; {counted(present, 'representation')} were there already." if present else ".")
     )
+    for report in reports:
+        if report.caution:
+            click.echo(f"{click.style('Caution:', fg='yellow')} {report.caution}.", err=True)
+    skipped = {name: reason for report in reports for name, reason in report.skipped.items()}
+    if skipped:
+        name, reason = next(iter(skipped.items()))
+        click.echo(
+            f"{counted(len(skipped), 'tensor')} left out, {name!r} because {reason}. "
+            f"'dask-svcca layers {quoted(paths[0])}' lists all.",
+            err=True,
+        )
     echo_problems(outcome.problems, "checkpoint")
     if outcome.problems:
         raise SystemExit(1)
@@ -139,3 +172,22 @@ def onnx(
             (f"dask-svcca compare {quoted(zoo)} comparison.zarr", "compare every layer with every other"),
         ]
     )
+
+
+def named_axes(given: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Axes of tensors by patterns of their names, from text such as ``mix*=example,height,width,channel``.
+
+    Examples
+    --------
+    >>> named_axes(("mix*=example,height,width,channel",))
+    {'mix*': ('example', 'height', 'width', 'channel')}
+    """
+    axes = {}
+    for text in given:
+        pattern, separator, names = text.rpartition("=")
+        if not separator or not pattern:
+            raise click.UsageError(
+                f"--dims {text!r} is not PATTERN=NAMES, such as 'mix*=example,height,width,channel'."
+            )
+        axes[pattern] = tuple(name.strip() for name in names.split(","))
+    return axes

@@ -19,7 +19,8 @@ from dask_svcca.cli._console import (
     resumable,
     seconds,
 )
-from dask_svcca.cli._paths import quoted
+from dask_svcca.cli._measures import split_measures
+from dask_svcca.cli._paths import Place, quoted
 from dask_svcca.measures import load_measures
 from dask_svcca.plan.parameters import ONLY_MASK, Keep, Match, Parameters, Precision, make_parameters
 from dask_svcca.plan.selection import SELECTIONS, select_pairs
@@ -68,8 +69,8 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
         "dask-svcca compare zoo.zarr two.zarr --pairs 'between resnet vit' --scheduler tcp://10.0.0.1:8786",
     )
 )
-@click.argument("zoo")
-@click.argument("comparison")
+@click.argument("zoo", type=Place())
+@click.argument("comparison", type=Place())
 @click.option(
     "--measure",
     "measures",
@@ -77,7 +78,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     default=Parameters().measures,
     show_default=True,
     metavar="NAME",
-    help="Measure to compute; may be repeated. 'all' stands for every measure.",
+    help="Measures to compute; may be repeated, or separated by commas. 'all' stands for every measure.",
 )
 @click.option(
     "--measures-from",
@@ -153,6 +154,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
 )
 @click.option(
     "--subspaces",
+    type=Place(),
     metavar="STORE",
     help="Keep the layers' directions here, for other comparisons of the zoo [default: inside the comparison].",
 )
@@ -186,6 +188,7 @@ def compare(
     """
     if as_json and not dry_run:
         raise click.UsageError("--json shows the plan; use it with --dry-run.")
+    options["measures"] = split_measures(options["measures"])
     with checked_options():
         for module in modules:
             load_measures(module)

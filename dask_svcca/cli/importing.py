@@ -8,8 +8,8 @@ import click
 import numpy as np
 
 from dask_svcca.capture.arrays import ArrayFile, open_arrays
-from dask_svcca.cli._console import counted, echo_next, examples, size
-from dask_svcca.cli._paths import quoted
+from dask_svcca.cli._console import checked_options, counted, echo_next, examples, size
+from dask_svcca.cli._paths import File, Place, quoted
 from dask_svcca.cli._storage import storage_options
 from dask_svcca.dims import canonical_dims
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, RepresentationExistsError
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         "    --dims example,channel,height,width",
     ),
 )
-@click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.option("--zoo", required=True, metavar="STORE", help="The zoo to write to; made if it is not there.")
+@click.argument("file", type=File())
+@click.option(
+    "--zoo", required=True, type=Place(), metavar="STORE", help="The zoo to write to; made if it is not there."
+)
 @click.option("--model", required=True, metavar="NAME")
 @click.option("--checkpoint", required=True, metavar="NAME")
 @click.option("--layer", metavar="NAME", help="Name of the layer [default: the names of the arrays of an npz].")
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--examples",
     "examples_file",
-    type=click.Path(exists=True, dir_okay=False),
+    type=File(),
     metavar="FILE",
     help="Ids of the examples: npy, or npz where the array example holds them and others become coordinates "
     "[default: 0, 1, 2 ...].",
@@ -82,7 +84,7 @@ def import_arrays(
     if not overwrite:
         _check_absent(target, zoo, model, checkpoint, layers)
     nbytes = 0
-    with target:
+    with checked_options(), target:
         for position, (name, source) in enumerate(layers.items()):
             values = arrays.load(source)
             # The order of the arrays of an npz is most likely that of the network.

@@ -8,7 +8,9 @@ import click
 import numpy as np
 
 from dask_svcca.cli._console import SHOWN_PROBLEMS, counted, examples, named, results, size, table
-from dask_svcca.cli._paths import quoted
+from dask_svcca.cli._describe import describe, layer_rows, pair_counts
+from dask_svcca.cli._json import echo_json
+from dask_svcca.cli._paths import Place, quoted
 from dask_svcca.stores._io import read_kind
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
@@ -24,15 +26,30 @@ MODEL_ROWS = 40
 """Largest number of models that are listed."""
 
 
-@click.command(epilog=examples("dask-svcca info zoo.zarr", "dask-svcca info comparison.zarr --timing"))
-@click.argument("store")
+@click.command(
+    epilog=examples(
+        "dask-svcca info zoo.zarr",
+        "dask-svcca info zoo.zarr --layers",
+        "dask-svcca info comparison.zarr --timing",
+        "dask-svcca info comparison.zarr --json",
+    )
+)
+@click.argument("store", type=Place())
+@click.option("--layers", is_flag=True, help="List the layers of each model of a zoo, with their shapes and axes.")
 @click.option("--timing", is_flag=True, help="Show where the time of a comparison's runs went.")
-def info(store: str, *, timing: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info(store: str, *, layers: bool, timing: bool, as_json: bool) -> None:
     """Show what is in a STORE: a zoo, a comparison, or subspaces that comparisons share."""
     kind = read_kind(store)
     if timing and kind != "comparison":
         raise click.UsageError(f"--timing shows the runs of a comparison; the store {store!r} is of kind {kind!r}")
-    if timing:
+    if layers and kind != "zoo":
+        raise click.UsageError(f"--layers lists the layers of a zoo; the store {store!r} is of kind {kind!r}")
+    if as_json:
+        echo_json({"kind": kind, "store": store, **describe(store, kind, layers=layers, timing=timing)})
+    elif layers:
+        _show_layers(open_zoo(store))
+    elif timing:
         _show_timing(ComparisonStore.open(store))
     elif kind == "comparison":
         _show_comparison(store, ComparisonStore.open(store))
@@ -80,6 +97,24 @@ def _model_row(model: str, frame: pd.DataFrame) -> list[str]:
         size(frame["nbytes"].sum()),
         _shape(smallest) if smallest == largest else f"{_shape(smallest)} to {_shape(largest)}",
     ]
+
+
+def _show_layers(zoo: Zoo) -> None:
+    table(
+        ["model", "layer", "shape", "axes", "dtype", "checkpoints"],
+        [
+            [
+                row["model"],
+                row["layer"],
+                _shape(row["shape"]),
+                ", ".join(row["dims"]),
+                row["dtype"],
+                f"{row['checkpoints']:,}",
+            ]
+            for row in layer_rows(zoo)
+        ],
+        right=("checkpoints",),
+    )
 
 
 def _span(low: float, high: float) -> str:
@@ -170,13 +205,6 @@ def _show_timing(comparison: ComparisonStore) -> None:
         right=("seconds", "workers", "pairs", "pairs a second", "read", *stages, "overhead"),
     )
     click.echo("\nStages are seconds over all workers; overhead is the rest of the workers' time.")
-
-
-def pair_counts(comparison: ComparisonStore) -> dict[PairStatus, int]:
-    """Number of pairs of each status, each pair once and a representation with itself included."""
-    upper = np.triu(comparison.status() + np.uint8(1))
-    counts = np.bincount(upper.ravel(), minlength=len(PairStatus) + 1)
-    return {status: int(counts[status + 1]) for status in PairStatus}
 
 
 def _value(value: Any) -> str:

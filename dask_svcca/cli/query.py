@@ -5,16 +5,21 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from dask_svcca.analysis.query import PARTS, PairQuery
+from dask_svcca.analysis.query import PARTS, Across, PairQuery
 from dask_svcca.cli._console import counted, examples, table
+from dask_svcca.cli._json import echo_json
+from dask_svcca.cli._measures import split_measures
+from dask_svcca.cli._paths import Place
 from dask_svcca.patterns import RULE
 from dask_svcca.stores.comparison import open_comparison
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
 DEFAULT_TOP = 20
@@ -27,7 +32,7 @@ DEFAULT_TOP = 20
         "dask-svcca query comparison.zarr --model-a resnet-s0 --min 0.9 --csv pairs.csv",
     )
 )
-@click.argument("comparison")
+@click.argument("comparison", type=Place())
 @click.option("--model-a", multiple=True, metavar="PATTERN", help=f"Models of the first layer: {RULE}.")
 @click.option("--checkpoint-a", multiple=True, metavar="PATTERN")
 @click.option("--layer-a", multiple=True, metavar="PATTERN")
@@ -36,11 +41,26 @@ DEFAULT_TOP = 20
 )
 @click.option("--checkpoint-b", multiple=True, metavar="PATTERN")
 @click.option("--layer-b", multiple=True, metavar="PATTERN")
-@click.option("--measure", metavar="NAME", help="Measure to list by [default: the first of the comparison].")
+@click.option(
+    "--across",
+    type=click.Choice(get_args(Across)),
+    help="Only pairs of layers of different checkpoints, or of different models [default: all pairs].",
+)
+@click.option(
+    "--measure",
+    "measures",
+    multiple=True,
+    metavar="NAME",
+    help="Measures to list, pairs sorted by the first; may be repeated, or separated by commas "
+    "[default: the first of the comparison].",
+)
 @click.option("--min", "low", type=float, metavar="VALUE", help="Only values from here.")
 @click.option("--max", "high", type=float, metavar="VALUE", help="Only values up to here.")
 @click.option(
-    "--top", type=click.IntRange(min=1), metavar="N", help="Only the N most similar [default: 20; all with --csv]."
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only the N most similar [default: 20; all with --csv, --json].",
 )
 @click.option(
     "--csv",
@@ -51,28 +71,42 @@ DEFAULT_TOP = 20
     metavar="[FILE]",
     help="Write CSV, to standard output unless a file is named.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with a record for each pair.")
 def query(
     comparison: str,
     *,
-    measure: str | None,
+    across: Across | None,
+    measures: tuple[str, ...],
     low: float | None,
     high: float | None,
     top: int | None,
     csv_file: str | None,
+    as_json: bool,
     **patterns: tuple[str, ...],
 ) -> None:
     """List pairs of a COMPARISON, the most similar first.
 
-    Each pair is listed once, and no representation with itself. Only the rows and columns asked for are read.
+    Each pair is listed once, and no representation with itself. Layers of one network are often most similar to their
+    neighbours: --across checkpoints and --across models leave such pairs out. Only the rows and columns asked for are
+    read.
     """
+    if as_json and csv_file is not None:
+        raise click.UsageError("--json and --csv are two forms of the same; use one.")
     pairs = PairQuery.build(
         open_comparison(comparison),
-        measure,
+        split_measures(measures) or None,
         a={part: patterns[f"{part}_a"] for part in PARTS},
         b={part: patterns[f"{part}_b"] for part in PARTS},
+        across=across,
         low=low,
         high=high,
     )
+    if as_json:
+        best, total = pairs.most_similar(top)
+        records = best.to_dict("records")
+        names = [pairs.measure, *pairs.others]
+        echo_json({"comparison": comparison, "measures": names, "matching": total, "pairs": records})
+        return
     if csv_file is not None:
         _write_csv(pairs, csv_file, top)
         return
@@ -81,16 +115,24 @@ def query(
         click.echo("No pair with a value matches; 'dask-svcca info' says what is missing or failed.", err=True)
         return
     table(
-        ["model", "checkpoint", "layer", "model ", "checkpoint ", "layer ", pairs.measure],
-        [_row(row, pairs.measure) for _, row in best.iterrows()],
-        right=(pairs.measure,),
+        ["model", "checkpoint", "layer", "model ", "checkpoint ", "layer ", pairs.measure, *pairs.others],
+        [_row(row, (pairs.measure, *pairs.others)) for _, row in best.iterrows()],
+        right=(pairs.measure, *pairs.others),
     )
+    within = int(((best["model_a"] == best["model_b"]) & (best["checkpoint_a"] == best["checkpoint_b"])).sum())
+    if within:
+        click.echo(
+            f"{within:,} of these are layers of one checkpoint; --across checkpoints, or --across models, leaves such "
+            f"pairs out.",
+            err=True,
+        )
     if total > len(best):
         click.echo(f"{len(best):,} of {counted(total, 'pair')}; more with --top N, all with --csv.", err=True)
 
 
-def _row(row: pd.Series[Any], measure: str) -> list[str]:
-    return [*(str(row[f"{part}_{side}"]) for side in "ab" for part in PARTS), f"{row[measure]:.4f}"]
+def _row(row: pd.Series[Any], measures: Sequence[str]) -> list[str]:
+    names = (str(row[f"{part}_{side}"]) for side in "ab" for part in PARTS)
+    return [*names, *(f"{row[measure]:.4f}" for measure in measures)]
 
 
 def _write_csv(pairs: PairQuery, file: str, top: int | None) -> None:

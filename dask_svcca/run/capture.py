@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,13 +64,15 @@ def capture_onnx(
     pattern: str | None = None,
     step_pattern: str | None = None,
     layers: str | Sequence[str] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
     batch_size: int | None = None,
     compression: Compression = "lz4",
     dtype: Stored | None = None,
+    overwrite: bool = False,
     client: distributed.Client | None = None,
     progress: Progress | None = None,
 ) -> CaptureOutcome[CaptureReport]:
-    """Capture the activations of ONNX checkpoints into a zoo, each file one checkpoint and one task.
+    r"""Capture the activations of ONNX checkpoints into a zoo, each file one checkpoint and one task.
 
     The layers are all floating tensors that a model computes, with the examples along the first axis, without those
     that only repeat another. Layers that the zoo has already are left alone, so that the same call goes on
@@ -95,16 +99,22 @@ def capture_onnx(
     pattern : str, optional
         How the end of a path spells names, with ``{model}``, ``{checkpoint}`` and ``{step}``.
     step_pattern : str, optional
-        Regular expression that finds the step in a file's name, instead of these words: ``r"_(\\d+)$"``.
+        Regular expression that finds the step in a file's name, instead of these words: ``r"_(\d+)$"``.
     layers : str or sequence of str, optional
         Names of tensors, or patterns: ``*`` for one level (text without dots and slashes), ``**`` for any text, ``?``
         for one character; one, several, or separated by commas. Default: all.
+    dims : mapping of str to sequence of str, optional
+        Names of the axes of tensors, by patterns of their names: ``{"stage*.mix": ("example", "height", "width",
+        "channel")}``. For tensors of four or more axes of which operators do not say what they are; without, these are
+        left out, and ``skipped`` of a report says so.
     batch_size : int, optional
         Examples computed at a time, at least 1. Default: as many as keep all tensors of a model within 64 MB.
     compression : {"lz4", "zstd", "none"}
         How the stored activations are compressed.
     dtype : {"float16", "float32", "float64"}, optional
         Type of the stored activations. Default: as they come.
+    overwrite : bool
+        Replace the layers that the zoo has already.
     client : distributed.Client, optional
         Default: the current client, else Dask's local scheduler, as for any Dask collection.
     progress : callable, optional
@@ -114,6 +124,11 @@ def capture_onnx(
     -------
     CaptureOutcome
         By ``"model/checkpoint"``, ``reports`` of what was captured and ``problems`` of what could not be.
+
+    Warns
+    -----
+    UserWarning
+        Where the zoo has layers of these names that come from a model of other weights, or from other inputs.
 
     Raises
     ------
@@ -139,7 +154,7 @@ def capture_onnx(
     checkpoints = name_files(
         files, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern
     )
-    inputs_path, place = str(Path(inputs).absolute()), absolute(zoo)
+    inputs_path, place = str(Path(inputs).expanduser().absolute()), absolute(zoo)
     _prepare_zoo(place, inputs_path, checkpoints, client)
     captures = {
         f"{item.model}/{item.checkpoint}": functools.partial(
@@ -151,15 +166,20 @@ def capture_onnx(
             checkpoint=item.checkpoint,
             step=item.step if step is None else step,
             layers=layers or None,
+            dims=None if dims is None else {name: tuple(axes) for name, axes in dims.items()},
             batch_size=batch_size,
             compression=compression,
             dtype=dtype,
+            overwrite=overwrite,
         )
         for item in checkpoints
     }
     outcome = capture_each(captures, client=client, progress=progress)
     if not outcome.reports:
         raise _nothing_captured(outcome.problems, len(checkpoints))
+    for report in outcome.reports.values():
+        if report.caution:
+            warnings.warn(report.caution, stacklevel=2)
     return outcome
 
 
@@ -186,7 +206,9 @@ def name_files(
             f"checkpoint and step name a single file, and {len(files):,} files are given. Let their paths name them, "
             f"with a pattern such as '{{model}}/epoch{{step}}'"
         )
-    absolute = [Path(file).absolute() for file in files]
+    if step is not None and not math.isfinite(step):
+        raise CaptureError(f"step must be a finite number, or None for none; got {step!r}")
+    absolute = [Path(file).expanduser().absolute() for file in files]
     return onnx.name_checkpoints(
         absolute, model=model, checkpoint=checkpoint, pattern=pattern, step_pattern=step_pattern
     )

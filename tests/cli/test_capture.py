@@ -65,3 +65,50 @@ def test_capture__refuses(networks: Path, arguments: str, message: str) -> None:
     Path("bad.onnx").write_text("not a model")
     result = run(f"capture onnx {arguments} --inputs networks/examples.npz --zoo zoo.zarr", status=2)
     assert message in " ".join(result.output.split())
+
+
+def test_capture__paths_that_a_shell_left_as_they_are(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    run(
+        "capture onnx '~/networks/cnn-s?/step00000.onnx' --inputs '~/networks/examples.npz' --zoo '~/zoo.zarr' "
+        "--layers logits"
+    )
+    assert dask_svcca.open_zoo("zoo.zarr").representations.index.tolist() == [
+        "cnn-s0/step00000/logits",
+        "cnn-s1/step00000/logits",
+    ]
+    assert "representations  2" in run("info '~/zoo.zarr'").stdout
+    for name, message in [("gone*.onnx", "there is no file 'gone*.onnx'"), ("networks", "'networks' is a folder")]:
+        assert message in run(f"capture onnx '{name}' --inputs networks/examples.npz --zoo zoo.zarr", 2).stderr
+
+
+def test_capture__step_pattern_and_overwrite(networks: Path) -> None:
+    for name, source in [("net_005", "step00005"), ("net_630", "step00630")]:
+        Path(f"{name}.onnx").write_bytes(Path(f"networks/cnn-s0/{source}.onnx").read_bytes())
+    shared = "--inputs networks/examples.npz --zoo zoo.zarr --layers logits"
+    run(rf"capture onnx net_005.onnx net_630.onnx {shared} --step-pattern '_(\d+)$'")
+    frame = dask_svcca.open_zoo("zoo.zarr").representations
+    assert frame["step"].to_dict() == {"net/005/logits": 5, "net/630/logits": 630}
+    Path("net_005.onnx").write_bytes(Path("net_630.onnx").read_bytes())
+    again = run(rf"capture onnx net_005.onnx {shared} --step-pattern '_(\d+)$'")
+    assert "Caution: the zoo has 'net/005/logits' of a model of other weights" in " ".join(again.stderr.split())
+    assert "Captured 0 representations" in again.stdout
+    assert (
+        "Captured 1 representation "
+        in run(rf"capture onnx net_005.onnx {shared} --step-pattern '_(\d+)$' --overwrite").stdout
+    )
+    first, second = dask_svcca.open_zoo("zoo.zarr").representations["digest"]
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--step-pattern '('", "is not a valid regular expression"),
+        ("--dims logits", "--dims 'logits' is not PATTERN=NAMES"),
+        ("--step nan", "step must be a finite number"),
+    ],
+)
+def test_capture__options_that_are_wrong(networks: Path, options: str, message: str) -> None:
+    line = f"capture onnx networks/cnn-s0/step00000.onnx --inputs networks/examples.npz --zoo zoo.zarr {options}"
+    assert message in " ".join(run(line, status=2).stderr.split())

@@ -102,3 +102,10 @@ def test_import__overwrite(folder: Path) -> None:
         np.save("x.npy", activations(seed, 3))
         run(f"import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l {option}")
     np.testing.assert_array_equal(dask_svcca.open_zoo("zoo.zarr")["m", "c", "l"].to_numpy(), activations(1, 3))
+
+
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_import__a_step_that_is_not_finite(folder: Path, number: str) -> None:
+    np.save("x.npy", activations(0, 3))
+    result = run(f"import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l --step {number}", status=2)
+    assert "step must be a finite number" in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -54,3 +55,39 @@ def test_info__of_something_else(folder: Path) -> None:
     assert "there is no zarr v3 group at" in run("info nowhere.zarr", status=2).stderr
     zarr.create_group("other.zarr")
     assert "neither a zoo nor a comparison nor subspaces: its format is None" in run("info other.zarr", status=2).stderr
+
+
+def test_info__json(zoo: Path) -> None:
+    run("compare zoo.zarr comparison.zarr --pairs same-checkpoint --subspaces shared.zarr --measure cka,svcca")
+    said = json.loads(run("info zoo.zarr --json --layers").stdout)
+    assert {key: said[key] for key in ("kind", "store", "examples", "representations", "nbytes")} == {
+        "kind": "zoo",
+        "store": "zoo.zarr",
+        "examples": 40,
+        "representations": 8,
+        "nbytes": 8 * 40 * 4 * 4,
+    }
+    assert said["models"][0] | {"nbytes": 0} == {
+        "model": "net-s0",
+        "checkpoints": ["step0", "step1"],
+        "steps": [0, 1],
+        "layers": 2,
+        "representations": 4,
+        "nbytes": 0,
+    }
+    assert said["layers"][1] == {
+        "model": "net-s0",
+        "layer": "fc",
+        "shape": [4],
+        "dims": ["neuron"],
+        "dtype": "float32",
+        "checkpoints": 2,
+    }
+    said = json.loads(run("info comparison.zarr --json --timing").stdout)
+    assert said["pairs"] == {"missing": 24, "done": 12} | {
+        name: 0 for name in said["pairs"] if name not in {"missing", "done"}
+    }
+    assert said["parameters"]["measures"] == ["cka", "svcca"]
+    assert len(said["runs"]) == 1
+    assert json.loads(run("info shared.zarr --json").stdout)["made"] == 8
+    assert "--layers lists the layers of a zoo" in run("info comparison.zarr --layers", status=2).stderr

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
-from cli_runner import run
+from cli_runner import activations, run
 
 import dask_svcca
 
@@ -57,3 +58,36 @@ def test_query__bounds(comparison: Path) -> None:
 )
 def test_query__names_what_exists(comparison: Path, arguments: str, message: str) -> None:
     assert message in run(f"query comparison.zarr {arguments}", status=2).stderr
+
+
+def test_query__across(comparison: Path) -> None:
+    """Pairs of one checkpoint, and of one model, are listed unless they are left out; and the output says how."""
+    counts = {}
+    for across in ("", "--across checkpoints", "--across models"):
+        frame = pd.read_csv(io.StringIO(run(f"query comparison.zarr --csv {across}").stdout))
+        counts[across] = len(frame)
+    # Two models of two checkpoints of two layers.
+    assert list(counts.values()) == [28, 28 - 4, 16]
+    assert "of these are layers of one checkpoint; --across checkpoints" in run("query comparison.zarr").stderr
+    assert "one checkpoint" not in run("query comparison.zarr --across checkpoints").stderr
+    assert len(dask_svcca.query("comparison.zarr", across="models")) == 16
+    assert "'nothing' is not one of 'checkpoints', 'models'" in run("query comparison.zarr --across nothing", 2).stderr
+
+
+def test_query__json_is_one_object(comparison: Path) -> None:
+    said = json.loads(run("query comparison.zarr --json --top 3 --measure svcca,null_svcca").stdout)
+    assert (said["comparison"], said["measures"], said["matching"]) == ("comparison.zarr", ["svcca", "null_svcca"], 28)
+    frame = dask_svcca.query("comparison.zarr", ["svcca", "null_svcca"], top=3)
+    assert said["pairs"] == frame.to_dict("records")
+    assert len(json.loads(run("query comparison.zarr --json").stdout)["pairs"]) == 28
+    assert json.loads(run("query comparison.zarr --json --min 2").stdout)["pairs"] == []
+    assert "use one" in run("query comparison.zarr --json --csv", status=2).stderr
+
+
+def test_query__json_has_null_for_what_is_missing(folder: Path) -> None:
+    with dask_svcca.create_zoo("zoo.zarr", examples=range(40)) as zoo:
+        for seed, layer in enumerate(("a", "b")):
+            zoo.write("net", "end", layer, activations(seed, 3))
+    dask_svcca.compare(zoo, "comparison.zarr")
+    (record,) = json.loads(run("query comparison.zarr --json").stdout)["pairs"]
+    assert (record["step_a"], record["depth_b"]) == (None, None)

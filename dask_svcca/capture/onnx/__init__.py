@@ -1,7 +1,7 @@
 """Activations of ONNX checkpoints, computed with ONNX Runtime."""
 
 from dask_svcca.capture._inputs import Inputs, load_inputs
-from dask_svcca.capture.onnx.capture import capture_checkpoint, list_layers
+from dask_svcca.capture.onnx.capture import capture_checkpoint, list_layers, survey_model
 from dask_svcca.capture.onnx.names import Checkpoint, name_checkpoints
 from dask_svcca.capture.onnx.network import input_names
 from dask_svcca.capture.onnx.survey import Layer
@@ -15,4 +15,5 @@ __all__ = [
     "list_layers",
     "load_inputs",
     "name_checkpoints",
+    "survey_model",
 ]

@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.capture._common import CaptureReport, as_dims, listing
+from dask_svcca.capture._common import CaptureReport, inputs_digest, listing, other_capture
 from dask_svcca.capture._inputs import IDS, load_inputs
+from dask_svcca.capture.onnx.axes import as_stored
 from dask_svcca.capture.onnx.names import Checkpoint, name_checkpoints
-from dask_svcca.capture.onnx.network import open_network
+from dask_svcca.capture.onnx.network import count_examples, open_network, rows_of
 from dask_svcca.capture.onnx.survey import survey_network
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
+from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
     from dask_svcca.capture._inputs import Inputs
     from dask_svcca.capture.onnx.network import Feeds, Network
-    from dask_svcca.capture.onnx.survey import Layer
+    from dask_svcca.capture.onnx.survey import Layer, Survey
     from dask_svcca.stores._chunked import Compression
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.zoo import Stored, Zoo
@@ -38,6 +40,7 @@ def list_layers(
     pattern: str | Sequence[str] | None = None,
     *,
     inputs_path: str | os.PathLike[str] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Layer]:
     """Layers of a model that can be captured.
 
@@ -50,9 +53,11 @@ def list_layers(
     model_path : path
         An ONNX file.
     pattern : str or sequence of str, optional
-        Names as for files, ``"block1.*"``; several separated by commas.
+        Names, or patterns of names, ``"block1.*"``; several separated by commas: see `dask_svcca.patterns.matches`.
     inputs_path : path, optional
         See `load_inputs`. Without, zeros are fed, with 16 entries along axes the model leaves open.
+    dims : mapping of str to sequence of str, optional
+        Names of the axes of tensors, by patterns of their names, where the operators do not say them.
 
     Returns
     -------
@@ -62,14 +67,24 @@ def list_layers(
     Raises
     ------
     CaptureError
-        Where there are no layers, saying why: a fixed batch size, or layers inside an ``If``, ``Loop`` or ``Scan``.
+        Where there are no layers, saying why: for example, all are inside an ``If``, ``Loop`` or ``Scan``.
     MissingPackageError
         Without the extra ``onnx``.
     """
+    return survey_model(model_path, inputs_path=inputs_path, dims=dims).choose(pattern)
+
+
+def survey_model(
+    model_path: str | os.PathLike[str],
+    *,
+    inputs_path: str | os.PathLike[str] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+) -> Survey:
+    """Layers of a model, and what is left out and why; parameters are those of `list_layers`."""
     network = open_network(model_path)
     feeds = network.zeros(3) if inputs_path is None else load_inputs(inputs_path).feeds(network.inputs)
     network.check(feeds)
-    return survey_network(network, feeds).choose(pattern)
+    return survey_network(network, feeds, dims)
 
 
 def capture_checkpoint(
@@ -81,14 +96,17 @@ def capture_checkpoint(
     checkpoint: str | None = None,
     step: float | None = None,
     layers: str | Sequence[str] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
     batch_size: int | None = None,
     compression: Compression = "lz4",
     dtype: Stored | None = None,
+    overwrite: bool = False,
 ) -> CaptureReport:
     """Write the activations of one ONNX file to a zoo.
 
-    Layers the zoo already has are left alone, so that an interrupted capture goes on where it stopped. Any number of
-    checkpoints can be captured at the same time.
+    Layers the zoo already has are left alone, so that an interrupted capture goes on where it stopped; ``caution`` of
+    the report says so where they come from other weights or inputs. Any number of checkpoints can be captured at the
+    same time.
 
     Parameters
     ----------
@@ -101,12 +119,16 @@ def capture_checkpoint(
         By default as in `name_checkpoints`; where both names are given, there is no step without ``step``.
     layers : str or sequence of str, optional
         As in `list_layers`; all by default.
+    dims : mapping of str to sequence of str, optional
+        As in `list_layers`.
     batch_size : int, optional
         Examples computed at a time; by default as many as keep all tensors of the model within 64 MB.
     compression : {"lz4", "zstd", "none"}
         How the stored activations are compressed.
     dtype : {"float16", "float32", "float64"}, optional
         See `Zoo.write`.
+    overwrite : bool
+        Replace the layers that the zoo has already.
 
     Returns
     -------
@@ -129,28 +151,30 @@ def capture_checkpoint(
     network = open_network(model_path)
     feeds = inputs.feeds(network.inputs)
     network.check(feeds)
-    survey = survey_network(network, feeds)
-    chosen = survey.choose(layers)
+    survey = survey_network(network, feeds, dims)
+    chosen = {RepresentationName(named.model, named.checkpoint, layer.name): layer for layer in survey.choose(layers)}
+    digests = {"weights_digest": network.weights_digest, "inputs_digest": inputs_digest(feeds)}
     nbytes = 0
     with open_zoo(zoo_store, mode="r+") as zoo:
         _check_examples(zoo, inputs, network)
-        missing = [layer for layer in chosen if (named.model, named.checkpoint, layer.name) not in zoo]
+        missing = {name: layer for name, layer in chosen.items() if overwrite or name not in zoo}
+        caution = other_capture(zoo, chosen.keys() - missing.keys(), digests)
         size = batch_size or max(1, BATCH_BYTES // max(1, survey.nbytes_per_example))
         for batch in _batches(feeds, size) if missing else ():
-            tensors = network.run([layer.name for layer in missing], batch)
-            for layer in missing:
-                values = as_dims(tensors[layer.name], layer.dims)
+            tensors = survey.network.run([layer.name for layer in missing.values()], batch)
+            for name, layer in missing.items():
+                values, dims_stored = as_stored(tensors[layer.name], layer.dims)
+                coarse = {} if layer.source_dtype is None else {"source_dtype": layer.source_dtype}
                 zoo.append(
-                    named.model,
-                    named.checkpoint,
-                    layer.name,
+                    *name,
                     values,
                     step=named.step,
                     depth=layer.depth,
-                    dims=layer.dims,
-                    attrs={"op_type": layer.op_type},
+                    dims=dims_stored,
+                    attrs={"op_type": layer.op_type, **digests, **coarse},
                     compression=compression,
                     dtype=dtype,
+                    overwrite=overwrite,
                 )
                 nbytes += values.size * np.dtype(dtype or values.dtype).itemsize
     return CaptureReport(
@@ -162,6 +186,7 @@ def capture_checkpoint(
         nbytes=nbytes,
         seconds=time.perf_counter() - started,
         skipped=survey.skipped,
+        caution=caution,
     )
 
 
@@ -195,6 +220,5 @@ def _check_examples(zoo: Zoo, inputs: Inputs, network: Network) -> None:
 
 
 def _batches(feeds: Feeds, size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    examples = len(next(iter(feeds.values())))
-    for start in range(0, examples, size):
-        yield {name: np.ascontiguousarray(array[start : start + size]) for name, array in feeds.items()}
+    for start in range(0, count_examples(feeds), size):
+        yield rows_of(feeds, slice(start, start + size))

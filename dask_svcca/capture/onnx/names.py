@@ -60,11 +60,11 @@ def name_checkpoints(
     pattern: str | None = None,
     step_pattern: str | None = None,
 ) -> list[Checkpoint]:
-    """Names for model files.
+    r"""Names for model files.
 
     A number in a file's name is the training step only behind ``step``, ``epoch``, ``iter``, ``ckpt`` or
-    ``checkpoint``. Files that differ in anything else are models of their own: the rest of the name is the model, or the
-    folder where there is no rest.
+    ``checkpoint``. Files that differ in anything else are models of their own: the rest of the name is the model, or
+    the folder where there is no rest.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def name_checkpoints(
 
     >>> names("seed0/net-step1.onnx", "seed1/net-step1.onnx")
     [('seed0-net', 'step1', 1), ('seed1-net', 'step1', 1)]
-    >>> names("zoo/vit-7.onnx", pattern="{model}-{step}"), names("zoo/vit-7.onnx", step_pattern=r"(\\d+)$")
+    >>> names("zoo/vit-7.onnx", pattern="{model}-{step}"), names("zoo/vit-7.onnx", step_pattern=r"(\d+)$")
     ([('vit', 'vit-7', 7)], [('vit', '7', 7)])
     """
     paths = [Path(path) for path in model_paths]
@@ -120,7 +120,7 @@ def name_checkpoints(
         raise CaptureError(
             f"the step pattern {step_pattern!r} finds no number in {named[0].path!r}"
             + (f", nor in the {len(named) - 1:,} other files" if len(named) > 1 else "")
-            + r". It is searched for in the name of a file without its suffix, then in that of its folder; as in '_(\d+)$'"
+            + r". It is searched for in a file's name without its suffix, then in its folder's; as in '_(\d+)$'"
         )
     if not spells_model:
         named = _told_apart(named)
@@ -195,7 +195,9 @@ def _step_expression(step_pattern: str) -> re.Pattern[str]:
 def _told_apart(named: list[Checkpoint]) -> list[Checkpoint]:
     """Models of the same name in several folders, by more of their paths where files would get one name."""
     homes: dict[str, set[Path]] = {}
-    twice = Counter((one.model, key) for one in named for key in (one.checkpoint, one.step) if key is not None)
+    twice: Counter[tuple[str, str | float | None]] = Counter(
+        (one.model, key) for one in named for key in (one.checkpoint, one.step) if key is not None
+    )
     for one in named:
         if max(twice[one.model, one.checkpoint], twice[one.model, one.step]) > 1:
             homes.setdefault(one.model, set()).add(Path(one.path).absolute().parent)

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.capture._common import dims_of, listing, select
-from dask_svcca.capture.onnx.network import DTYPES
+from dask_svcca.capture._common import listing, select
+from dask_svcca.capture.onnx.axes import Axes, layer_names
+from dask_svcca.capture.onnx.network import DTYPES, count_examples, rows_of
 from dask_svcca.errors import CaptureError
+from dask_svcca.patterns import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     import numpy.typing as npt
 
     from dask_svcca.capture.onnx.network import Feeds, Network
 
-REPEATING = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+REPEATING = frozenset({"DequantizeLinear", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """Operators whose first output has the values of their first input, in the same order."""
-
-RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
-CHANNELS_FIRST = frozenset(
-    {"AveragePool", "BatchNormalization", "Conv", "ConvInteger", "ConvTranspose", "DepthToSpace", "GlobalAveragePool"}
-    | {"GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "LpPool", "MaxPool"}
-    | {"QLinearConv", "SpaceToDepth"}
-)
-"""Operators defined on (example, channel, position...)."""
+COARSEST = ("float8_e5m2", "float8_e4m3fn", "bfloat16", "float16", "float32", "float64")
+
+NOT_EXAMPLES = "its first axis is not the examples"
+
+SAME = 1e-2
+"""Relative difference up to which two values of a tensor for one example are the same, in half precision too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +47,29 @@ class Layer:
     depth : int
         Position among all layers of the model, in the order of computation.
     dims : tuple of str
-        Axes of the model's tensor; the zoo has channels last.
+        Axes of the model's tensor. The zoo has channels last, and heads as neurons of their token.
+    source_dtype : str or None
+        Floating type in which it is computed, where that is coarser than the type in which it is read.
+    shape : tuple of int
+        Lengths of the axes behind the examples.
     """
 
     name: str
     op_type: str
     depth: int
     dims: tuple[str, ...]
+    source_dtype: str | None = None
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a model computes, seen from running it on two and on three examples.
+    """What a model computes, seen from running it on a few examples.
 
     Attributes
     ----------
-    path : str
+    network : Network
+        As it is to be run: one example at a time, where it takes no more.
     layers : list of Layer
         In the order of computation.
     skipped : dict of str to str
@@ -73,7 +80,7 @@ class Survey:
         Size of all tensors that can be read.
     """
 
-    path: str
+    network: Network
     layers: list[Layer]
     skipped: dict[str, str]
     hidden: dict[str, list[str]]
@@ -99,39 +106,89 @@ class Survey:
             reasons = Counter(reason.split(":")[0] for reason in self.skipped.values())
             why = explained or "".join(f" {count} tensors: {reason}." for reason, count in reasons.most_common())
             outputs = f", or choose what comes out of it with layers={','.join(names)!r}" if names else ""
-            raise CaptureError(f"{self.path!r} has no layers that can be captured.{why}{outputs}")
+            raise CaptureError(f"{self.network.path!r} has no layers that can be captured.{why}{outputs}")
         chosen = set(select(names, patterns))
         if not chosen:
-            raise CaptureError(f"no layer of {self.path!r} matches {patterns!r}; it has {listing(names)}.{explained}")
+            left_out = "".join(
+                f" {name!r} is left out: {self.skipped[name]}." for name in select(self.skipped, patterns)[:3]
+            )
+            raise CaptureError(
+                f"no layer of {self.network.path!r} matches {patterns!r}; it has {listing(names)}.{left_out}{explained}"
+            )
         return [layer for layer in self.layers if layer.name in chosen]
 
 
-def survey_network(network: Network, feeds: Feeds) -> Survey:
-    """Run on two and on three examples: an axis that follows both is the batch axis, whatever its name."""
-    two, three = (
-        network.run(network.readable, {name: array[np.arange(count) % len(array)] for name, array in feeds.items()})
-        for count in (2, 3)
-    )
+def survey_network(network: Network, feeds: Feeds, dims: Mapping[str, Sequence[str]] | None = None) -> Survey:
+    """Run on a few examples in two orders, and see which tensors have one entry for each of them.
+
+    A model that takes one example at a time only is run so.
+
+    Parameters
+    ----------
+    network : Network
+    feeds : mapping of str to array
+    dims : mapping of str to sequence of str, optional
+        Names of the axes of tensors, by patterns of their names, where the operators do not say them.
+
+    Raises
+    ------
+    CaptureError
+        Where the model cannot be run.
+    """
+    one_by_one = replace(network, batch=1)
+    try:
+        survey = _survey(network, feeds, dims or {})
+    except CaptureError:
+        if network.batch is not None:
+            raise
+        try:
+            return _survey(one_by_one, feeds, dims or {})
+        except CaptureError:
+            # The reason why it cannot be run on several is the one to hear.
+            pass
+        raise
+    if network.batch is not None or not any(
+        survey.skipped.get(name, "").startswith(NOT_EXAMPLES) for name in network.outputs
+    ):
+        return survey
+    try:
+        alone = _survey(one_by_one, feeds, dims or {})
+    except CaptureError:
+        return survey
+    return alone if len(alone.layers) > len(survey.layers) else survey
+
+
+def _survey(network: Network, feeds: Feeds, dims: Mapping[str, Sequence[str]]) -> Survey:
+    count = count_examples(feeds)
+    orders = [np.array(order) % count for order in _orders(network.batch)]
+    runs = [network.run_once(network.readable, rows_of(feeds, order)) for order in orders]
     layers: list[Layer] = []
     skipped: dict[str, str] = {}
     varying = _varying(network)
-    channel_axes = _channel_axes(network, {tensor: array.ndim for tensor, array in two.items()})
+    shapes = {name: array.shape for name, array in {**rows_of(feeds, orders[0]), **runs[0]}.items()}
+    axes = Axes(network.graph, shapes, varying)
+    precisions = _precisions(network, varying)
+    mixing = any(node.op_type == "DynamicQuantizeLinear" for node in network.graph.node)
     known = set(network.inputs)
     for node in network.graph.node:
-        if node.op_type in REPEATING and node.input[0] in known:
+        if _repeats(node, axes) and node.input[0] in known and node.op_type not in CONTROL_FLOW:
             known.add(node.output[0])
         for tensor in node.output:
             if tensor not in varying or tensor in known:
                 continue
-            kind = network.types[tensor]
+            kind = network.types.get(tensor, "not computed")
             if kind not in DTYPES:
                 skipped[tensor] = f"it is {kind}"
                 continue
-            axes = _axes(two[tensor], three[tensor], channel_axes.get(tensor))
-            if isinstance(axes, str):
-                skipped[tensor] = axes
+            first, second = (run[tensor] for run in runs)
+            problem = _problem(first, second, orders, dynamic=mixing)
+            given = next((names for pattern, names in dims.items() if matches(tensor, pattern)), None)
+            names = layer_names(axes[tensor], first.shape, node.op_type, given)
+            if problem or isinstance(names, str):
+                skipped[tensor] = problem or str(names)
                 continue
-            layers.append(Layer(tensor, node.op_type, len(layers), axes))
+            precision = precisions.get(tensor)
+            layers.append(Layer(tensor, node.op_type, len(layers), names, precision, first.shape[1:]))
             known.add(tensor)
     hidden = {
         f"{node.op_type} node {node.name or node.output[0]!r}": inside
@@ -139,18 +196,68 @@ def survey_network(network: Network, feeds: Feeds) -> Survey:
         if (inside := _tensors_inside(node))
     }
     skipped |= {node: f"no output can be attached inside, to {listing(inside)}" for node, inside in hidden.items()}
-    return Survey(network.path, layers, skipped, hidden, sum(array.nbytes for array in two.values()) // 2)
+    nbytes = sum(array.nbytes for array in runs[0].values()) // len(orders[0])
+    return Survey(network, layers, skipped, hidden, nbytes)
 
 
-def _axes(two: npt.NDArray[Any], three: npt.NDArray[Any], channel_axis: int | None) -> tuple[str, ...] | str:
-    """Names of the axes of a tensor, or why it cannot be a layer; from its values for two and for three examples."""
-    if two.dtype.kind != "f":
-        return f"it is {two.dtype}"
-    if two.shape[:1] != (2,) or three.shape != (3, *two.shape[1:]):
-        return f"its first axis is not the examples: shape {two.shape} for two, {three.shape} for three"
-    if two.size == 0:
-        return f"it is empty: shape {two.shape}"
-    return dims_of(two.shape, channel_axis) or f"its {two.ndim} axes have no names: shape {two.shape}"
+def _orders(batch: int | None) -> tuple[list[int], list[int]]:
+    """Examples of two runs: in another order, and as far as possible in another number."""
+    if batch is None:
+        return [0, 1], [1, 2, 0]
+    return ([0], [1]) if batch == 1 else ([*range(batch)], [*range(batch)][::-1])
+
+
+def _problem(
+    first: npt.NDArray[Any], second: npt.NDArray[Any], orders: Sequence[npt.NDArray[Any]], *, dynamic: bool
+) -> str:
+    """Why a tensor cannot be a layer, from its values in two runs."""
+    counts = tuple(map(len, orders))
+    if first.dtype.kind != "f":
+        return f"it is {first.dtype}"
+    if first.shape[:1] != counts[:1] or second.shape != (counts[1], *first.shape[1:]):
+        words = {1: "one", 2: "two", 3: "three"}
+        if counts[0] == counts[1]:
+            return f"{NOT_EXAMPLES}: shapes {first.shape} and {second.shape} for {words.get(counts[0], counts[0])}"
+        return f"{NOT_EXAMPLES}: shape {first.shape} for two, {second.shape} for three"
+    if first.size == 0:
+        return f"it is empty: shape {first.shape}"
+    # Scales that are computed from all examples of a batch move values by a rounding.
+    if counts[0] > 1 and not dynamic:
+        places = [(i, int(np.flatnonzero(orders[1] == row)[0])) for i, row in enumerate(orders[0]) if row in orders[1]]
+        a, b = (run[[pair[side] for pair in places]].astype(np.float64) for side, run in enumerate((first, second)))
+        finite = np.isfinite(a) & np.isfinite(b)
+        if np.linalg.norm(a[finite] - b[finite]) > SAME * np.linalg.norm(a[finite]):
+            return (
+                "its values for an example depend on the other examples, or change from run to run: is its first axis "
+                "something else, such as time?"
+            )
+    return ""
+
+
+def _repeats(node: Any, axes: Axes) -> bool:
+    """Whether the first output has the values of the first input, for a zoo, where channels are last in any case."""
+    if node.op_type == "Transpose":
+        return axes[node.input[0]] is not None and axes[node.output[0]] is not None
+    return node.op_type in REPEATING
+
+
+def _precisions(network: Network, varying: Container[str]) -> dict[str, str]:
+    """Coarsest floating type on the way to each tensor, where it is coarser than that in which it is stored."""
+    found: dict[str, str] = {}
+    for node in network.graph.node:
+        coming = [found[name] for name in node.input if name in found]
+        for tensor in node.output:
+            kind = network.types.get(tensor, "")
+            own = network.precisions.get(tensor) or {"tensor(float16)": "float16", "tensor(float)": "float32"}.get(kind)
+            if tensor in varying and (own or coming):
+                coarse = min([*coming, *([own] if own else [])], key=COARSEST.index)
+                found[tensor] = coarse
+    stored = {tensor: DTYPES.get(kind) for tensor, kind in network.types.items()}
+    return {
+        tensor: name
+        for tensor, name in found.items()
+        if stored.get(tensor) in COARSEST and COARSEST.index(name) < COARSEST.index(str(stored[tensor]))
+    }
 
 
 def _varying(network: Network) -> set[str]:
@@ -161,23 +268,6 @@ def _varying(network: Network) -> set[str]:
         if _tensors_inside(node) or (node.op_type not in {"Shape", "Size"} and varying.intersection(node.input)):
             varying.update(node.output)
     return varying - {""}
-
-
-def _channel_axes(network: Network, ndims: Mapping[str, int]) -> dict[str, int]:
-    """Axis of the channels of each feature map: 1 after convolutions, and wherever a transposition moves it."""
-    axes: dict[str, int] = {}
-    for node in network.graph.node:
-        tensor = node.output[0]
-        ndim = ndims.get(tensor, 0)
-        inherited = [axes[source] for source in node.input if source in axes and ndims[source] == ndim]
-        if node.op_type in CHANNELS_FIRST and ndim >= 3:
-            axes[tensor] = 1
-        elif node.op_type == "Transpose" and inherited:
-            order = next((list(attribute.ints) for attribute in node.attribute if attribute.name == "perm"), None)
-            axes[tensor] = (order or list(reversed(range(ndim)))).index(inherited[0])
-        elif node.op_type not in RESHAPING and inherited:
-            axes[tensor] = inherited[0]
-    return axes
 
 
 def _tensors_inside(node: Any) -> list[str]:

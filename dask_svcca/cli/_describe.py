@@ -1,0 +1,100 @@
+"""What is in a store, as values: for ``dask-svcca info --json``, and for its tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.subspaces import SubspaceStore
+from dask_svcca.stores.zoo import open_zoo
+from dask_svcca.variables import PairStatus
+
+if TYPE_CHECKING:
+    from dask_svcca.stores.zoo import Zoo
+
+
+def describe(store: str, kind: str, *, layers: bool, timing: bool) -> dict[str, Any]:
+    """What is in a zoo, a comparison, or a store of subspaces, as JSON values."""
+    if kind == "comparison":
+        return _describe_comparison(ComparisonStore.open(store), timing=timing)
+    if kind == "subspaces":
+        return _describe_subspaces(SubspaceStore.open(store))
+    return _describe_zoo(open_zoo(store), layers=layers)
+
+
+def _describe_zoo(zoo: Zoo, *, layers: bool) -> dict[str, Any]:
+    frame = zoo.representations
+    return {
+        "examples": zoo.n_examples,
+        "coordinates": {name: str(values.dtype) for name, values in zoo.coords.items()},
+        "representations": len(frame),
+        "nbytes": int(frame["nbytes"].sum()),
+        "models": [
+            {
+                "model": model,
+                "checkpoints": list(part["checkpoint"].unique()),
+                "steps": sorted(part["step"].dropna().unique()),
+                "layers": part["layer"].nunique(),
+                "representations": len(part),
+                "nbytes": int(part["nbytes"].sum()),
+            }
+            for model, part in frame.groupby("model", sort=False)
+        ],
+        **({"layers": layer_rows(zoo)} if layers else {}),
+        "unfinished": zoo.unfinished,
+    }
+
+
+def layer_rows(zoo: Zoo) -> list[dict[str, Any]]:
+    """Layers of each model: shape and axes of an example, and in how many checkpoints there are such."""
+    frame = zoo.representations
+    columns = ["model", "layer", "shape", "dims", "dtype"]
+    first = frame.drop_duplicates(columns)
+    counts = frame.groupby(columns, sort=False).size()
+    return [
+        {
+            "model": model,
+            "layer": layer,
+            "shape": shape[1:],
+            "dims": dims[1:],
+            "dtype": dtype,
+            "checkpoints": int(count),
+        }
+        for (model, layer, shape, dims, dtype), count in zip(first[columns].to_numpy(), counts, strict=True)
+    ]
+
+
+def _describe_comparison(comparison: ComparisonStore, *, timing: bool) -> dict[str, Any]:
+    attributes: dict[str, Any] = dict(comparison.root.attrs)
+    labels, problems = comparison.column("representation"), comparison.column("problem")
+    return {
+        "zoo": str(attributes["zoo"]),
+        "examples": attributes["n_examples"],
+        "representations": len(labels),
+        "models": list(dict.fromkeys(map(str, comparison.column("model")))),
+        "parameters": comparison.parameters,
+        "subspaces": comparison.subspaces or None,
+        "pairs": {status.name.lower(): count for status, count in pair_counts(comparison).items()},
+        "problems": {str(label): str(problem) for label, problem in zip(labels, problems, strict=True) if problem},
+        **({"runs": attributes.get("runs", [])} if timing else {}),
+    }
+
+
+def _describe_subspaces(subspaces: SubspaceStore) -> dict[str, Any]:
+    index = subspaces.read_index()
+    entries = [record.entry for record in index.records.values()]
+    return {
+        "identity": dict(subspaces.root.attrs["identity"]),  # type: ignore[arg-type]
+        "made": sum(not entry.problem for entry in entries),
+        "failed": sum(bool(entry.problem) for entry in entries),
+        "packs": len(index.packs),
+    }
+
+
+def pair_counts(comparison: ComparisonStore) -> dict[PairStatus, int]:
+    """Number of pairs of each status, each pair once and a representation with itself included."""
+    upper = np.triu(comparison.status() + np.uint8(1))
+    counts = np.bincount(upper.ravel(), minlength=len(PairStatus) + 1)
+    return {status: int(counts[status + 1]) for status in PairStatus}

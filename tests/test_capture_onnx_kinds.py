@@ -1,0 +1,277 @@
+"""Kinds of ONNX models: fixed batches, states, narrow types, integers, and digests of weights and inputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from onnx_models import network, new_zoo, save
+
+import dask_svcca
+from dask_svcca.capture import onnx as capture
+from dask_svcca.capture.onnx.network import open_network
+from dask_svcca.errors import CaptureError
+from dask_svcca.stores.zoo import open_zoo
+
+onnx = pytest.importorskip("onnx", reason="needs the extra 'onnx'")
+from onnx import TensorProto, helper  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+node = helper.make_node
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype("f4")
+
+
+# Fixed numbers of examples
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_capture__fixed_batch_is_run_so_many_at_a_time(tmp_path: Path, batch: int) -> None:
+    w, x = normal(3, 2), normal(7, 3, seed=1)
+    path = network(
+        tmp_path / "net/step1.onnx",
+        [node("MatMul", ["x", "w"], ["dense"]), node("Relu", ["dense"], ["relu"])],
+        {"x": [batch, 3]},
+        "relu",
+        {"w": w},
+    )
+    assert [layer.name for layer in capture.list_layers(path)] == ["dense", "relu"]
+    file = save(tmp_path / "x.npz", x=x)
+    store = new_zoo(tmp_path, file, "x")
+    capture.capture_checkpoint(path, file, store, batch_size=5)
+    np.testing.assert_allclose(open_zoo(store)["net", "step1", "relu"], np.maximum(x @ w, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("row", [[1, 3], [1, -1]])
+def test_capture__fixed_batch_inside(tmp_path: Path, row: list[int]) -> None:
+    """The input says any number, and a reshape inside says one."""
+    x = normal(7, 3)
+    path = network(
+        tmp_path / "net/step1.onnx",
+        [node("Reshape", ["x", "row"], ["flat"]), node("Tanh", ["flat"], ["y"])],
+        {"x": ["n", 3]},
+        "y",
+        {"row": np.array(row)},
+    )
+    file = save(tmp_path / "x.npz", x=x)
+    store = new_zoo(tmp_path, file, "x")
+    capture.capture_checkpoint(path, file, store)
+    np.testing.assert_allclose(open_zoo(store)["net", "step1", "y"], np.tanh(x), atol=1e-6)
+
+
+def test_capture__fixed_batches_that_differ(tmp_path: Path) -> None:
+    path = network(tmp_path / "m.onnx", [node("Add", ["a", "b"], ["y"])], {"a": [2, 3], "b": [1, 3]}, "y")
+    with pytest.raises(CaptureError, match=r"take different fixed numbers of examples: \{'a': 2, 'b': 1\}"):
+        capture.list_layers(path)
+
+
+# States, and numbers for all examples
+
+
+@pytest.mark.parametrize("axis", ["n", 1])
+def test_capture__states_begin_as_zeros(tmp_path: Path, axis: Any) -> None:
+    w, r, x = normal(1, 8, 3), normal(1, 8, 8, seed=1), normal(6, 5, 3, seed=2)
+    path = network(
+        tmp_path / "net/step1.onnx",
+        [
+            node("Transpose", ["x"], ["by_time"], perm=[1, 0, 2]),
+            node("RNN", ["by_time", "w", "r", "", "", "state"], ["all", "last"], hidden_size=8),
+            node("Squeeze", ["last", "zero"], ["y"]),
+        ],
+        {"x": ["n", 5, 3], "state": [1, axis, 8]},
+        "y",
+        {"w": w, "r": r, "zero": np.array([0])},
+    )
+    np.save(tmp_path / "x.npy", x)
+    store = new_zoo(tmp_path, tmp_path / "x.npy", "x")
+    capture.capture_checkpoint(path, tmp_path / "x.npy", store)
+    h = np.zeros((6, 8))
+    for t in range(5):
+        h = np.tanh(x[:, t] @ w[0].T + h @ r[0].T)
+    np.testing.assert_allclose(open_zoo(store)["net", "step1", "y"], h, atol=1e-5)
+
+
+def test_capture__one_number_for_all_examples(tmp_path: Path) -> None:
+    x = normal(6, 3)
+    nodes = [node("Mul", ["x", "gain"], ["y"])]
+    path = network(tmp_path / "net/step1.onnx", nodes, {"x": ["n", 3], "gain": []}, "y")
+    file = save(tmp_path / "x.npz", x=x, gain=np.float32(3))
+    store = new_zoo(tmp_path, file, "x", "gain")
+    capture.capture_checkpoint(path, file, store)
+    np.testing.assert_allclose(open_zoo(store)["net", "step1", "y"], 3 * x, atol=1e-6)
+
+
+# Types
+
+
+def test_capture__precision_of_the_source(tmp_path: Path) -> None:
+    """A model computed in half precision that ends in single precision keeps the precision it was computed in."""
+    path = network(
+        tmp_path / "net/step1.onnx",
+        [
+            node("Tanh", ["x"], ["single"]),
+            node("Cast", ["single"], ["half"], to=TensorProto.FLOAT16),
+            node("Relu", ["half"], ["half_relu"]),
+            node("Cast", ["half_relu"], ["wide"], to=TensorProto.FLOAT),
+            node("Exp", ["wide"], ["y"]),
+        ],
+        {"x": ["n", 3]},
+        "y",
+    )
+    file = save(tmp_path / "x.npz", x=normal(6, 3))
+    store = new_zoo(tmp_path, file, "x")
+    capture.capture_checkpoint(path, file, store)
+    root = open_zoo(store).root
+    attributes = {layer: dict(root[f"net/step1/{layer}"].attrs) for layer in ("single", "half", "wide", "y")}
+    assert {name: (one["dtype"], one.get("source_dtype")) for name, one in attributes.items()} == {
+        "single": ("float32", None),
+        "half": ("float16", None),
+        "wide": ("float32", "float16"),
+        "y": ("float32", "float16"),
+    }
+
+
+def test_capture__integers_that_stand_for_numbers(tmp_path: Path) -> None:
+    """An int8 layer is read by its scale; what is made of it for the next is no layer of its own."""
+    rng = np.random.default_rng(0)
+    w = rng.integers(-50, 50, size=(3, 4)).astype("i1")
+    quantities = {
+        "xs": np.float32(0.02),
+        "zero": np.int8(0),
+        "w": w,
+        "ws": np.float32(0.01),
+        "ys": np.float32(0.03),
+        "shift": np.int8(5),
+    }
+    path = network(
+        tmp_path / "net/step1.onnx",
+        [
+            node("QuantizeLinear", ["x", "xs", "zero"], ["q"]),
+            node("QLinearMatMul", ["q", "xs", "zero", "w", "ws", "zero", "ys", "shift"], ["dense"]),
+            node("DequantizeLinear", ["dense", "ys", "shift"], ["y"]),
+        ],
+        {"x": ["n", 3]},
+        "y",
+        quantities,
+    )
+    x = rng.uniform(-2, 2, size=(6, 3)).astype("f4")
+    file = save(tmp_path / "x.npz", x=x)
+    store = new_zoo(tmp_path, file, "x")
+    report = capture.capture_checkpoint(path, file, store)
+    zoo = open_zoo(store)
+    assert list(zoo.representations.layer) == ["dense"]
+    np.testing.assert_allclose(zoo["net", "step1", "dense"], x @ (w * 0.01), atol=0.05)
+    assert report.skipped == {"q": "it is int8"}
+
+
+# Files that are not models, or not whole
+
+
+def test_list_layers__files_that_cannot_be_read(tmp_path: Path) -> None:
+    good = network(
+        tmp_path / "good.onnx", [node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 300]}, "y", {"w": normal(300, 4)}
+    )
+    (tmp_path / "truncated.onnx").write_bytes(good.read_bytes()[:2000])
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    onnx.save(helper.make_model(helper.make_graph([], "nothing", [], [])), tmp_path / "nothing.onnx")
+    for name in ("truncated.onnx", "empty.onnx", "nothing.onnx"):
+        with pytest.raises(CaptureError, match=f"cannot read '.*{name}' as an ONNX model"):
+            capture.list_layers(tmp_path / name)
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])
+    onnx.save(helper.make_model(helper.make_graph([], "through", [value], [value])), tmp_path / "through.onnx")
+    with pytest.raises(CaptureError, match="computes nothing: its graph has no operators"):
+        capture.list_layers(tmp_path / "through.onnx")
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [("gone.bin", "there is no such file in"), ("../weights.bin", "is outside its folder, where no file is read")],
+)
+def test_list_layers__weights_that_are_elsewhere(tmp_path: Path, location: str, message: str) -> None:
+    path = network(
+        tmp_path / "net/m.onnx", [node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 3]}, "y", {"w": normal(3, 4)}
+    )
+    (tmp_path / "weights.bin").write_bytes(normal(3, 4).tobytes())
+    model = onnx.load(path)
+    (tensor,) = model.graph.initializer
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CaptureError, match=rf"has the weights 'w' in '.*', .*{message}|{message}"):
+        capture.list_layers(path)
+
+
+@pytest.mark.parametrize("given", ["i4", "f4"])
+def test_capture__ids_of_another_type(tmp_path: Path, given: str) -> None:
+    path = network(
+        tmp_path / "net/step1.onnx",
+        [node("Gather", ["table", "ids"], ["y"])],
+        {"ids": ["n", 5]},
+        "y",
+        {"table": normal(9, 3)},
+        dtype=TensorProto.INT64,
+    )
+    file = save(tmp_path / "x.npz", ids=np.ones((4, 5), given), example=range(4))
+    with pytest.raises(CaptureError, match=r"input 'ids' of .* is int64, .* Save it with .astype\('int64'\)"):
+        dask_svcca.capture_onnx(path, file, tmp_path / "zoo.zarr")
+
+
+# Digests, and what is there already
+
+
+def write_dense(path: Path, w: np.ndarray) -> Path:
+    return network(path, [node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 3]}, "y", {"w": w})
+
+
+def test_capture_onnx__other_weights_under_names_that_exist(tmp_path: Path) -> None:
+    x, first, second = normal(6, 3), normal(3, 2, seed=1), normal(3, 2, seed=2)
+    path, file, store = (
+        tmp_path / "net/step1.onnx",
+        save(tmp_path / "x.npz", x=x, example=range(6)),
+        tmp_path / "zoo.zarr",
+    )
+    dask_svcca.capture_onnx(write_dense(path, first), file, store)
+    # The same once more is nothing to warn of.
+    (report,) = dask_svcca.capture_onnx(path, file, store).reports.values()
+    assert (report.written, report.present, report.caution) == (0, 1, "")
+    write_dense(path, second)
+    with pytest.warns(UserWarning, match=r"the zoo has 'net/step1/y' of a model of other weights.*overwrite=True"):
+        dask_svcca.capture_onnx(path, file, store)
+    np.testing.assert_allclose(open_zoo(store)["net", "step1", "y"], x @ first, atol=1e-6)
+    (report,) = dask_svcca.capture_onnx(path, file, store, overwrite=True).reports.values()
+    assert (report.written, report.present) == (1, 0)
+    np.testing.assert_allclose(open_zoo(store)["net", "step1", "y"], x @ second, atol=1e-6)
+    other = save(tmp_path / "x.npz", x=x[::-1], example=range(6))
+    with pytest.warns(UserWarning, match="of other inputs"):
+        dask_svcca.capture_onnx(path, other, store)
+
+
+def test_capture_onnx__digest_of_weights_in_a_file_of_their_own(tmp_path: Path) -> None:
+    path = write_dense(tmp_path / "net/step1.onnx", normal(3, 2))
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    digests = []
+    for seed in (1, 1, 2):
+        (path.parent / "w.bin").write_bytes(normal(3, 2, seed=seed).tobytes())
+        digests.append(open_network(path).weights_digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_capture_onnx__attention_mask_becomes_the_mask(tmp_path: Path) -> None:
+    path = network(
+        tmp_path / "net/step1.onnx",
+        [node("Gather", ["table", "ids"], ["y"])],
+        {"ids": ["n", 5]},
+        "y",
+        {"table": normal(9, 3)},
+        dtype=TensorProto.INT64,
+    )
+    mask = (np.arange(5) < np.array([[5], [3], [4], [2]])).astype("i8")
+    file = save(tmp_path / "x.npz", ids=np.arange(20).reshape(4, 5) % 9, attention_mask=mask)
+    dask_svcca.capture_onnx(path, file, tmp_path / "zoo.zarr")
+    np.testing.assert_array_equal(open_zoo(tmp_path / "zoo.zarr").coords["mask"], mask.astype(bool))
