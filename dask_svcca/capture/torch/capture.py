@@ -21,7 +21,7 @@ from dask_svcca.capture._common import (
 )
 from dask_svcca.capture.torch.batches import Feeder, check_order
 from dask_svcca.capture.torch.hooks import Recorder, SequenceFirstError, evaluating, named_modules, unwrapped
-from dask_svcca.capture.torch.layers import Chosen, Pool, choose, still_repeats
+from dask_svcca.capture.torch.layers import Chosen, Pool, choose, repeated, still_repeats
 from dask_svcca.capture.torch.masks import keep_mask
 from dask_svcca.errors import CaptureError, CaptureWarning, MismatchedExamplesError
 from dask_svcca.stores.zoo import Zoo, open_zoo
@@ -334,8 +334,10 @@ class _Capture:
 
     def _withdraw(self, recorder: Recorder) -> None:
         """Leave out the layers that had the values of another for all examples."""
-        for layer, original in self.chosen.suspects.items():
-            recorder.skipped[layer] = f"it repeats {original if original == 'the input' else repr(original)}"
+        for layer, originals in self.chosen.suspects.items():
+            if not originals:
+                continue
+            recorder.skipped[layer] = repeated(originals[0])
             del self.chosen.layers[layer]
             if self.missing.pop(layer, None) is not None:
                 self.zoo.abandon(self.model, self.checkpoint, layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -77,13 +78,13 @@ class Chosen:
     layers : dict of str to Layer
     repeats : dict of str to str
         Layers that are left out, and what they repeat.
-    suspects : dict of str to str
-        Layers that had the values of another so far.
+    suspects : dict of str to list of str
+        Layers that had the values of others so far, and these.
     """
 
     layers: dict[str, Layer] = field(default_factory=dict)
     repeats: dict[str, str] = field(default_factory=dict)
-    suspects: dict[str, str] = field(default_factory=dict)
+    suspects: dict[str, list[str]] = field(default_factory=dict)
 
 
 def choose(
@@ -143,7 +144,7 @@ def choose(
         skipped[layer] = (
             skipped[original]
             if original in skipped and original not in chosen.repeats
-            else f"it repeats {original if original == THE_INPUT else repr(original)}"
+            else repeated(original)
         )
     return chosen
 
@@ -158,53 +159,63 @@ def still_repeats(records: Mapping[str, Record], feed: Feed, chosen: Chosen, mod
     """
 
 
-    def alike(layer: str, original: str) -> bool:
-        record, other = records.get(layer), records.get(original)
-        keys = _keys(record, chosen.layers.get(layer))
-        return bool(keys & (_input_keys(feed) if original == THE_INPUT else _keys(other, chosen.layers.get(original))))
+    @functools.cache
+    def keys(layer: str) -> frozenset[str]:
+        if layer == THE_INPUT:
+            return _input_keys(feed)
+        return _keys(records.get(layer), chosen.layers.get(layer))
 
     for layer, original in chosen.repeats.items():
         record = records.get(layer)
-        if record is not None and not record.repeats and not alike(layer, original):
+        if record is not None and not record.repeats and not keys(layer) & keys(original):
             raise CaptureError(
-                f"module {layer!r} of {model!r} repeated {original if original == THE_INPUT else repr(original)} in the "
-                f"first batch, and does not in a later one. Choose the modules with layers=, then none is left out"
+                f"module {layer!r} of {model!r} repeated {_shown(original)} in the first batch, and does not in a later "
+                f"one. Choose the modules with layers=, then none is left out"
             )
-    for layer, original in list(chosen.suspects.items()):
-        if not alike(layer, original):
-            del chosen.suspects[layer]
+    for layer, originals in chosen.suspects.items():
+        originals[:] = [original for original in originals if keys(layer) & keys(original)]
 
 
 def _find_repeats(chosen: Chosen, records: Mapping[str, Record], feed: Feed, *, whole: bool) -> None:
-    seen = dict.fromkeys(_input_keys(feed), THE_INPUT)
+    seen: dict[str, list[str]] = {key: [THE_INPUT] for key in _input_keys(feed)}
     for layer, known in list(chosen.layers.items()):
         keys = _keys(records[layer], known)
-        original = next((seen[key] for key in keys if key in seen), None)
-        if original is None:
-            seen.update(dict.fromkeys(keys, layer))
-        elif whole:
-            chosen.repeats[layer] = original
+        originals = list(dict.fromkeys(original for key in keys for original in seen.get(key, ())))
+        if originals and whole:
+            chosen.repeats[layer] = originals[0]
             del chosen.layers[layer]
-        else:
-            chosen.suspects[layer] = original
+            continue
+        if originals:
+            chosen.suspects[layer] = originals
+        for key in keys:
+            seen.setdefault(key, []).append(layer)
 
 
-def _keys(record: Record | None, layer: Layer | None) -> set[str]:
+def repeated(original: str) -> str:
+    """Why a layer is left out that has the values of another."""
+    return f"it repeats {_shown(original)}"
+
+
+def _shown(original: str) -> str:
+    return original if original == THE_INPUT else repr(original)
+
+
+def _keys(record: Record | None, layer: Layer | None) -> frozenset[str]:
     """Digests of the values, in the order of the module and in that of the store."""
     if record is None or record.values is None:
-        return set()
+        return frozenset()
     keys = {_digest(record.values)}
     if layer is not None and record.values.ndim == len(layer.given):
         order = _with_heads(layer.given)
         keys.add(_digest(record.values.transpose([layer.given.index(dim) for dim in order])))
-    return keys
+    return frozenset(keys)
 
 
-def _input_keys(feed: Feed) -> set[str]:
+def _input_keys(feed: Feed) -> frozenset[str]:
     values = [value for value in feed.tensors.values() if value.is_floating_point() and value.ndim > 1]
     # As the recorder copies them: half, single and double as they are, all others as single.
     exact = {"torch.float16", "torch.float32", "torch.float64"}
-    return {_digest(np.asarray((value if str(value.dtype) in exact else value.float()).cpu())) for value in values}
+    return frozenset(_digest(np.asarray((v if str(v.dtype) in exact else v.float()).cpu())) for v in values)
 
 
 def _digest(values: npt.NDArray[Any]) -> str:

@@ -54,7 +54,7 @@ def keep_mask(zoo: Zoo, masks: Sequence[npt.NDArray[np.bool_] | None], label: st
     other = there.get(MASK, next(iter(there.values()), None))
     if other is not None and (MASK in there or other.shape != mask.shape):
         where = (
-            f"of example {zoo.examples[int(np.argmax((other.astype(bool) != mask).any(axis=1)))]!r}, the first to differ"
+            f"of example {zoo.examples.tolist()[int(np.argmax((other.astype(bool) != mask).any(axis=1)))]!r}, the first to differ"
             if other.shape == mask.shape
             else f"{mask.shape[1]} tokens an example, the zoo's coordinates {other.shape[1]}"
         )
