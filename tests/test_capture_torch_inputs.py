@@ -1,4 +1,4 @@
-"""What goes into a model: order, ids, masks and labels; what the zoo keeps of inputs and weights; precision and memory."""
+"""What goes into a model, and what the zoo keeps of inputs and weights; precision and memory."""
 
 from __future__ import annotations
 
@@ -120,7 +120,9 @@ def test_capture_torch__inputs_of_all_checkpoints_agree(zoo: Zoo, x: Any) -> Non
     capture(model, x.split(2), zoo, "two")  # however they are cut into batches
     assert attributes(zoo, "Linear", "one")["inputs_digest"] == attributes(zoo, "Linear", "two")["inputs_digest"]
     for changed in (x.flip(0), x + 1e-3):
-        with pytest.raises(MismatchedExamplesError, match=r"inputs of 'net/three' .*'net/(one|two)/Linear'.*same order"):
+        with pytest.raises(
+            MismatchedExamplesError, match=r"inputs of 'net/three' .*'net/(one|two)/Linear'.*same order"
+        ):
             capture(model, [changed], zoo, "three")
     assert ("net", "three", "Linear") not in zoo
     # Another model may be fed the same examples in another form.
@@ -195,7 +197,10 @@ def test_capture_torch__another_mask_than_the_zoos(tmp_path: Path) -> None:
     zoo = create_zoo(tmp_path / "zoo.zarr", examples=range(N), coords={"mask": mask.bool().numpy()})
     capture(model, [(ids, mask)], zoo)
     other = torch.ones_like(mask)
-    with pytest.raises(MismatchedExamplesError, match=r"mask of the tokens of 'other/c' is not the zoo's: of example 1"):
+    with pytest.raises(
+        MismatchedExamplesError,
+        match=r"mask of the tokens of 'other/c' is not the zoo's: the first example to differ is 1",
+    ):
         capture_torch(model, [(ids, other)], zoo=zoo, name="other", checkpoint="c")
 
 
@@ -358,7 +363,7 @@ def test_capture_torch__precision_under_autocast(zoo: Zoo, x: Any) -> None:
 
 
 def test_capture_torch__zoo_by_its_place(tmp_path: Path, x: Any) -> None:
-    with pytest.raises(StoreFormatError, match="no zoo at .*there is no zarr v3 group"):
+    with pytest.raises(StoreFormatError, match=r"no zoo at .*there is no zarr v3 group"):
         capture(nn.Linear(4, 2), [x], tmp_path / "zoo.zarr")
     create_zoo(tmp_path / "zoo.zarr", examples=range(N))
     assert capture(nn.Linear(4, 2), [x], str(tmp_path / "zoo.zarr")).written == 1

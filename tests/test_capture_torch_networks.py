@@ -216,9 +216,7 @@ def attention() -> Any:
         weights = self.softmax(self.norm_q(q) @ k.transpose(-2, -1))
         return self.proj((weights @ v).transpose(1, 2).reshape(b, t, c))
 
-    return Lambda(
-        forward, qkv=nn.Linear(4, 12), norm_q=nn.LayerNorm(2), softmax=nn.Softmax(-1), proj=nn.Linear(4, 4)
-    )
+    return Lambda(forward, qkv=nn.Linear(4, 12), norm_q=nn.LayerNorm(2), softmax=nn.Softmax(-1), proj=nn.Linear(4, 4))
 
 
 def vit() -> Case:
@@ -295,7 +293,11 @@ def gpt() -> Case:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.ln1, self.attn, self.ln2 = nn.LayerNorm(4), nn.MultiheadAttention(4, 2, batch_first=True), nn.LayerNorm(4)
+            self.ln1, self.attn, self.ln2 = (
+                nn.LayerNorm(4),
+                nn.MultiheadAttention(4, 2, batch_first=True),
+                nn.LayerNorm(4),
+            )
             self.mlp = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
 
         def forward(self, x: Any) -> Any:

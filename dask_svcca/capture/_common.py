@@ -23,8 +23,16 @@ if TYPE_CHECKING:
     from dask_svcca.stores.zoo import Zoo
 
 __all__ = [
-    *("CaptureReport", "InputsDigest", "as_dims", "captured", "check_inputs", "dims_of", "listing", "require"),
-    *("select", "weights_digest"),
+    "CaptureReport",
+    "InputsDigest",
+    "as_dims",
+    "captured",
+    "check_inputs",
+    "dims_of",
+    "listing",
+    "require",
+    "select",
+    "weights_digest",
 ]
 
 

@@ -7,34 +7,13 @@ for those that move, merge or drop axes; operations that keep the shape keep the
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dask_svcca.dims import EXAMPLE, NEURONS, SPATIAL, SPATIAL_DIMS, TOKEN
+from dask_svcca.capture.torch.operations import LOST, Axes, Call, follow
+from dask_svcca.dims import EXAMPLE, NEURONS, SPATIAL, TOKEN
 
-Axes: TypeAlias = tuple[str | None, ...]
-"""A name for each axis; None for one that nothing is known of, `LOST` for one that a reshape made."""
-
-LOST = "?"
-
-_POSITIONED = re.compile(
-    r"(?:conv|conv_transpose|max_pool|avg_pool|adaptive_avg_pool|adaptive_max_pool|lp_pool|fractional_max_pool|"
-    r"max_unpool)([123])d(?:_with_indices)?"
-)
-_CHANNELS_FIRST = frozenset(
-    {"batch_norm", "group_norm", "instance_norm", "local_response_norm", "interpolate", "grid_sample"}
-    | {"pixel_shuffle", "pixel_unshuffle", "channel_shuffle"}
-)
-_CHANNELS_LAST = frozenset({"linear", "bilinear", "layer_norm", "rms_norm"})
-_MOVING = frozenset({"permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT", "t"})
-_RESHAPING = frozenset({"flatten", "reshape", "view", "unflatten", "reshape_as", "view_as"})
-_DROPPING = frozenset(
-    {"mean", "sum", "amax", "amin", "max", "min", "std", "var", "logsumexp", "prod", "select", "unbind"}
-)
-_KEEPING = frozenset({"pad", "cat", "concat", "chunk", "split", "tensor_split", "narrow", "index_select", "expand"})
-_MULTIPLYING = frozenset({"matmul", "__matmul__", "addmm", "mm", "bmm"})
-_LOSING = frozenset({"einsum", "tensordot", "as_strided", "stack", "unfold", "fold", "gather", "repeat"})
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 _COARSENESS = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 
@@ -133,7 +112,7 @@ def follower(torch: Any, mark: str, buffers: frozenset[int]) -> Any:
     ``buffers`` are the ids of the model's own tensors that are not parameters.
     """
 
-    class Follower(torch.overrides.TorchFunctionMode):  # type: ignore[misc]
+    class Follower(torch.overrides.TorchFunctionMode):
         def __torch_function__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
         ) -> Any:
@@ -156,7 +135,8 @@ def follower(torch: Any, mark: str, buffers: frozenset[int]) -> Any:
                 ]
                 sources.append(_type(output) if output.is_floating_point() else _COARSENESS[0])
                 shape = tuple(output.shape)
-                axes = _followed(torch, func, name, args, kwargs, given, shape) if given else (None,) * len(shape)
+                known = [(None if item.trace is None else item.trace.axes, item.shape) for item in given]
+                axes = follow(Call(torch, func, name, args, kwargs, known, shape))
                 # What is returned as it came, such as a parameter, stays as it is.
                 if not any(output is item.tensor for item in given) or name.endswith("_"):
                     setattr(output, mark, Trace(axes, coarsest(sources), constant))
@@ -183,149 +163,3 @@ def _strided(torch: Any, values: Any) -> Iterator[Any]:
     elif isinstance(values, tuple | list):
         for value in values:
             yield from _strided(torch, value)
-
-
-def _followed(
-    torch: Any,
-    func: Any,
-    name: str,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    given: Sequence[_Given],
-    shape: tuple[int, ...],
-) -> Axes:
-    """Axes of a function's result."""
-    lost: Axes = (None, *[LOST] * (len(shape) - 1))[: len(shape)]
-    first, size = given[0].trace, given[0].shape
-    axes: Axes = (None,) * len(size) if first is None else first.axes
-    if match := _POSITIONED.fullmatch(name):
-        return _channels_first(axes, shape, int(match[1]) + 2, lost)
-    if name in _CHANNELS_FIRST:
-        return _channels_first(axes, shape, len(shape), lost)
-    if name in _CHANNELS_LAST:
-        return _channels_last(axes, shape)
-    if name == "embedding":
-        # Its arguments come as (input, weight); three and more axes of tokens have no names.
-        return (*axes, "neuron") if len(shape) <= 3 else (*axes[:1], *[LOST] * (len(shape) - 2), "neuron")
-    if name in _MOVING:
-        probe = torch.empty(tuple(range(2, 2 + len(size))), device="meta")
-        moved = func(*([probe, *args[1:]] if name not in {"T", "mT"} else [probe]), **kwargs)
-        return tuple(axes[length - 2] for length in moved.shape)
-    if name in _RESHAPING:
-        return _reshaped(axes, size, shape)
-    if name == "__getitem__":
-        return _indexed(axes, args[1], len(shape), lost)
-    if name == "unsqueeze":
-        at = (kwargs["dim"] if "dim" in kwargs else args[1]) % len(shape)
-        return (*axes[:at], LOST, *axes[at:])
-    if name == "squeeze":
-        return tuple(axis for axis, length in zip(axes, size, strict=True) if length != 1) if 1 not in shape else lost
-    if name in _DROPPING and shape != size:
-        return _dropped(axes, args, kwargs, shape, lost)
-    if name in _LOSING:
-        return lost
-    alike = [trace.axes for _, trace, other in given if trace is not None and other == shape]
-    if name in _KEEPING:
-        alike += [trace.axes for _, trace, other in given if trace is not None and len(other) == len(shape)]
-    if name in _MULTIPLYING:
-        alike += [trace.axes for _, trace, other in given if trace is not None and other[:-1] == shape[:-1]]
-    if not alike:
-        # A tensor made from nothing that is followed, such as a parameter, has no axes of the batch.
-        return (None,) * len(shape) if all(trace is None for _, trace, _ in given) else lost
-    return max(alike, key=lambda known: sum(axis not in {None, LOST} for axis in known))
-
-
-def _channels_first(axes: Axes, shape: tuple[int, ...], expected: int, lost: Axes) -> Axes:
-    if len(shape) != expected:
-        return (LOST,) * len(shape) if len(shape) == expected - 1 and len(shape) > 1 else lost
-    if len(axes) == len(shape) and axes[1] in NEURONS and TOKEN in axes[2:]:
-        return axes
-    first = axes[0] if len(axes) == len(shape) and axes[0] == EXAMPLE else None
-    if len(shape) == 2:
-        return (first, "neuron")
-    return (first, "channel", *SPATIAL_DIMS[len(shape)]) if len(shape) in SPATIAL_DIMS else lost
-
-
-def _channels_last(axes: Axes, shape: tuple[int, ...]) -> Axes:
-    if len(axes) != len(shape) or len(shape) < 2:
-        return (None,) * len(shape)
-    *others, _ = axes
-    name = "neuron" if len(shape) <= 3 else "channel"
-    if any(axis in NEURONS for axis in others):
-        # It mixes positions, not channels, as in an MLP-Mixer; only the order of its own axes remains.
-        return (axes[0], *[None if len(shape) == 3 else LOST] * (len(shape) - 2), None if len(shape) == 3 else name)
-    if len(shape) in {4, 5} and set(others[1:]) == {None}:
-        return (axes[0], *SPATIAL_DIMS[len(shape)], name)
-    return (*others, name)
-
-
-def _reshaped(axes: Axes, before: tuple[int, ...], after: tuple[int, ...]) -> Axes:
-    """Axes after a reshape: groups of axes with equal sizes keep, merge or lose their names."""
-    names: list[str | None] = []
-    i = j = 0
-    while i < len(before) or j < len(after):
-        start, left, right = (i, j), 1, 1
-        while True:
-            if left <= right and i < len(before):
-                left *= before[i]
-                i += 1
-            elif j < len(after):
-                right *= after[j]
-                j += 1
-            else:
-                break
-            if left == right and j > start[1]:
-                break
-            if i == len(before) and j == len(after):
-                break
-        old, new = axes[start[0] : i], j - start[1]
-        if len(old) == 1 and new == 1:
-            names += old
-        elif new == 1 and EXAMPLE not in old and LOST not in old and old:
-            channels = any(axis in NEURONS for axis in old)
-            names.append("neuron" if channels else None if None in old else TOKEN)
-        else:
-            names += [LOST] * new
-    if names and names[0] == LOST:
-        names[0] = None
-    if TOKEN in names:
-        names = ["neuron" if axis == "channel" else axis for axis in names]
-    return tuple(names)
-
-
-def _indexed(axes: Axes, index: Any, count: int, lost: Axes) -> Axes:
-    parts = list(index) if isinstance(index, tuple) else [index]
-    if not all(part is None or part is Ellipsis or isinstance(part, slice | int) for part in parts):
-        return lost
-    taken = sum(part is not None and part is not Ellipsis for part in parts)
-    if Ellipsis not in parts:
-        parts.append(Ellipsis)
-    names: list[str | None] = []
-    rest = list(axes)
-    for part in parts:
-        if part is None:
-            names.append(LOST)
-        elif part is Ellipsis:
-            free = len(axes) - taken
-            names += rest[:free]
-            rest = rest[free:]
-        else:
-            name = rest.pop(0)
-            if isinstance(part, slice):
-                names.append(name)
-    return tuple(names) if len(names) == count else lost
-
-
-def _dropped(
-    axes: Axes, args: tuple[Any, ...], kwargs: Mapping[str, Any], shape: tuple[int, ...], lost: Axes
-) -> Axes:
-    dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
-    if isinstance(dims, int):
-        dims = (dims,)
-    if not isinstance(dims, tuple | list) or not all(isinstance(dim, int) for dim in dims):
-        return lost
-    gone = {dim % len(axes) for dim in dims}
-    if len(shape) == len(axes):
-        return axes
-    kept = tuple(axis for at, axis in enumerate(axes) if at not in gone)
-    return kept if len(kept) == len(shape) else lost

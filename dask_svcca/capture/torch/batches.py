@@ -72,8 +72,8 @@ def check_order(batches: Any, model: str) -> None:
         kind = type(part).__name__
         if "Random" in kind or (kind.endswith("DistributedSampler") and getattr(part, "shuffle", False)):
             raise MismatchedExamplesError(
-                f"the loader for {model!r} draws its examples at random ({kind}), and all representations of a zoo have "
-                f"the zoo's examples in the zoo's order. Make it with shuffle=False and without a random sampler"
+                f"the loader for {model!r} draws its examples at random ({kind}), and all representations of a zoo "
+                f"have the zoo's examples in the zoo's order. Make it with shuffle=False and without a random sampler"
             )
         inside += [getattr(part, name) for name in _WRAPPERS if getattr(part, name, None) is not None]
 
@@ -88,7 +88,7 @@ class Feeder:
     name : str
         The model's, for messages.
     inputs : sequence of str or None, optional
-        Names of the arguments: of the entries of a tuple, None for one that stays out; or the keys of a dict that go in.
+        Names of the arguments: of the entries of a tuple, None for one that stays out; or keys of a dict that go in.
     ids : str or int, optional
         Key or position of the ids.
     """
@@ -127,7 +127,7 @@ class Feeder:
         return self._positional[0] if self._positional else "input"
 
     def _from_mapping(self, batch: Mapping[str, Any]) -> Feed:
-        ids_key = self.ids
+        ids_key: Any = self.ids
         if ids_key is None:
             ids_key = next((key for key in IDS if key in batch and key not in self._accepted), None)
         elif ids_key not in batch:
@@ -255,9 +255,7 @@ class Feeder:
             inside = enumerate(value) if isinstance(value, tuple | list) else ()
             tensors |= {f"{key}.{i}": part for i, part in inside if isinstance(part, self.torch.Tensor)}
         if not tensors:
-            raise CaptureError(
-                f"a batch for {self.name!r} holds no tensor for the model; it is {type(next(iter(named.values()), None)).__name__}"
-            )
+            raise CaptureError(f"a batch for {self.name!r} holds no tensor for the model, only {listing(named)}")
         examples = self._count(tensors, ids, others)
         mask = None
         for key, tokens in MASKS.items():

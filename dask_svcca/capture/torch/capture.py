@@ -255,8 +255,8 @@ class _Capture:
                     f"{recorder.sequence_first!r} has batch_first=False."
                 )
             raise MismatchedExamplesError(
-                f"the batches for {self.model!r} have {'at least ' if self.seen > self.zoo.n_examples else ''}{self.seen} "
-                f"examples, the zoo has {self.zoo.n_examples}. Feed the zoo's examples, each once and in the zoo's "
+                f"the batches for {self.model!r} have {'at least ' if self.seen > self.zoo.n_examples else ''}"
+                f"{self.seen} examples, the zoo has {self.zoo.n_examples}. Feed the zoo's examples, each once and in the zoo's "
                 f"order.{hints}"
             )
 
@@ -289,8 +289,8 @@ class _Capture:
         ]
         if changed and self.missing:
             raise CaptureError(
-                f"{self.model!r}, checkpoint {self.checkpoint!r}, is in the zoo already with {listing(changed)}, captured "
-                f"from other weights: layers of different weights would stand in one checkpoint. Give the checkpoint "
+                f"{self.model!r}, checkpoint {self.checkpoint!r}, is in the zoo already with {listing(changed)}, "
+                f"captured from other weights: layers of different weights would stand in one checkpoint. Give the checkpoint "
                 f"another name, or capture all of its layers with overwrite=True"
             )
         if changed and set(changed) & set(usable):

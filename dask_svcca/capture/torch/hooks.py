@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.capture.torch.axes import Axes, Trace, follower
+from dask_svcca.capture.torch.axes import Trace, follower
+from dask_svcca.capture.torch.operations import Axes
 from dask_svcca.dims import EXAMPLE, TOKEN
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class Recorder:
         return (EXAMPLE, TOKEN, "neuron") if getattr(inner, "batch_first", True) else (TOKEN, EXAMPLE, "neuron")
 
     def _before(self, path: str, layout: Axes) -> Callable[[Any, tuple[Any, ...], Mapping[str, Any]], None]:
-        def note(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        def note(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
             for tensor in (*args, *kwargs.values()):
                 if not isinstance(tensor, self.torch.Tensor) or tensor.is_nested or tensor.ndim != 3:
                     continue
@@ -205,7 +206,7 @@ class Recorder:
         return note
 
     def _after(self, path: str, layout: Axes) -> Callable[[Any, tuple[Any, ...], Any], None]:
-        def record(module: Any, args: tuple[Any, ...], output: Any) -> None:
+        def record(_: Any, args: tuple[Any, ...], output: Any) -> None:
             self._calls[path] += 1
             if path in self._leaves:
                 self._leaf_calls += 1

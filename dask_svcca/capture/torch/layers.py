@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -18,6 +17,8 @@ from dask_svcca.dims import EXAMPLE, NEURONS, SPATIAL, TOKEN, arrange_dims
 from dask_svcca.errors import CaptureError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy.typing as npt
 
     from dask_svcca.capture.torch.batches import Feed
@@ -58,10 +59,14 @@ class Layer:
         """
         values = record.values
         if values is None or values.ndim != len(self.given):
-            raise CaptureError(f"module {self.name!r} gave other axes than in the first batch. Leave it out with layers=")
+            raise CaptureError(
+                f"module {self.name!r} gave other axes than in the first batch. Leave it out with layers="
+            )
         stored = _stored(self.given, values.shape)
         if len(stored) == 2 < len(self.given) and HEAD not in self.given:
-            return np.moveaxis(values, self.given.index(EXAMPLE), 0).reshape(values.shape[self.given.index(EXAMPLE)], -1)
+            return np.moveaxis(values, self.given.index(EXAMPLE), 0).reshape(
+                values.shape[self.given.index(EXAMPLE)], -1
+            )
         order = _with_heads(self.given)
         values = values.transpose([self.given.index(dim) for dim in order])
         if HEAD in order:
@@ -123,14 +128,10 @@ def choose(
         if record.values is None:
             continue
         shape = record.values.shape
-        said = next((value for pattern, value in dims.items() if _matches(layer, pattern)), None)
-        if said is None:
-            named = name_axes(record.axes, shape, feed.examples)
-            given, reason = named.dims, named.reason
-        else:
-            given, reason = _checked(tuple(said), shape, layer), ""
-            if shape[given.index(EXAMPLE)] != feed.examples:
-                reason = f"its axis 'example' does not have the {feed.examples} examples: shape {shape}"
+        said = next((tuple(value) for pattern, value in dims.items() if _matches(layer, pattern)), None)
+        given, reason = (
+            name_axes(record.axes, shape, feed.examples) if said is None else _said(said, shape, layer, feed)
+        )
         if reason:
             skipped[layer] = reason
             continue
@@ -142,9 +143,7 @@ def choose(
     # A repeat of what is not a layer is not a layer either.
     for layer, original in chosen.repeats.items():
         skipped[layer] = (
-            skipped[original]
-            if original in skipped and original not in chosen.repeats
-            else repeated(original)
+            skipped[original] if original in skipped and original not in chosen.repeats else repeated(original)
         )
     return chosen
 
@@ -158,7 +157,6 @@ def still_repeats(records: Mapping[str, Record], feed: Feed, chosen: Chosen, mod
         Where a module gives values of its own now: those of the first batch were not kept.
     """
 
-
     @functools.cache
     def keys(layer: str) -> frozenset[str]:
         if layer == THE_INPUT:
@@ -169,8 +167,8 @@ def still_repeats(records: Mapping[str, Record], feed: Feed, chosen: Chosen, mod
         record = records.get(layer)
         if record is not None and not record.repeats and not keys(layer) & keys(original):
             raise CaptureError(
-                f"module {layer!r} of {model!r} repeated {_shown(original)} in the first batch, and does not in a later "
-                f"one. Choose the modules with layers=, then none is left out"
+                f"module {layer!r} of {model!r} repeated {_shown(original)} in the first batch, and does not in a "
+                f"later one. Choose the modules with layers=, then none is left out"
             )
     for layer, originals in chosen.suspects.items():
         originals[:] = [original for original in originals if keys(layer) & keys(original)]
@@ -226,7 +224,8 @@ def _matches(layer: str, pattern: str) -> bool:
     return layer == pattern or fnmatchcase(layer, pattern)
 
 
-def _checked(said: tuple[str, ...], shape: tuple[int, ...], layer: str) -> tuple[str, ...]:
+def _said(said: tuple[str, ...], shape: tuple[int, ...], layer: str, feed: Feed) -> tuple[tuple[str, ...], str]:
+    """Dims that the caller gave, and why the layer cannot be a representation under them."""
     known = {EXAMPLE, TOKEN, HEAD, *NEURONS, *SPATIAL}
     neurons = [dim for dim in said if dim in NEURONS]
     if len(said) != len(shape) or len(set(said)) != len(said) or len(neurons) != 1 or EXAMPLE not in said:
@@ -236,7 +235,8 @@ def _checked(said: tuple[str, ...], shape: tuple[int, ...], layer: str) -> tuple
         )
     if not set(said) <= known:
         raise CaptureError(f"dims={said!r} of {layer!r} are not all known; they can be {', '.join(sorted(known))}")
-    return said
+    found = shape[said.index(EXAMPLE)]
+    return said, "" if found == feed.examples else f"its axis 'example' has {found} of {feed.examples} examples"
 
 
 def _with_heads(given: tuple[str, ...]) -> tuple[str, ...]:

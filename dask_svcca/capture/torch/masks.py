@@ -43,7 +43,9 @@ def keep_mask(zoo: Zoo, masks: Sequence[npt.NDArray[np.bool_] | None], label: st
     if not found:
         return
     if len(found) < len(masks):
-        raise CaptureError(f"{len(found)} of the {len(masks)} batches for {label!r} have a mask of tokens: give it to all")
+        raise CaptureError(
+            f"{len(found)} of the {len(masks)} batches for {label!r} have a mask of tokens: give it to all"
+        )
     if len({mask.shape[1] for mask in found}) > 1:
         # Layers along tokens are refused where they are written; the others have no use for a mask.
         return
@@ -53,11 +55,10 @@ def keep_mask(zoo: Zoo, masks: Sequence[npt.NDArray[np.bool_] | None], label: st
         return
     other = there.get(MASK, next(iter(there.values()), None))
     if other is not None and (MASK in there or other.shape != mask.shape):
-        where = (
-            f"of example {zoo.examples.tolist()[int(np.argmax((other.astype(bool) != mask).any(axis=1)))]!r}, the first to differ"
-            if other.shape == mask.shape
-            else f"{mask.shape[1]} tokens an example, the zoo's coordinates {other.shape[1]}"
-        )
+        where = f"it has {mask.shape[1]} tokens an example, the zoo's {other.shape[1]}"
+        if other.shape == mask.shape:
+            first = int(np.argmax((other.astype(bool) != mask).any(axis=1)))
+            where = f"the first example to differ is {zoo.examples.tolist()[first]!r}"
         raise MismatchedExamplesError(
             f"the mask of the tokens of {label!r} is not the zoo's: {where}. Feed the same tokens, keep one vector an "
             f"example with pool='mean', 'last' or 'first', or capture into a zoo of its own"

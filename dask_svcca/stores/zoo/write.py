@@ -127,6 +127,7 @@ class Writer:
         example_bytes = max(1, math.prod(first.values.shape[1:]) * first.values.dtype.itemsize)
         self._root = root
         self._dims = first.dims
+        self._examples = examples
         self._shape = (examples, *first.values.shape[1:])
         self._dtype = first.values.dtype
         self._rows = max(1, min(examples, CHUNK_BYTES // example_bytes))
@@ -137,7 +138,7 @@ class Writer:
     @property
     def complete(self) -> bool:
         """Whether all examples are there."""
-        return self.count == self._shape[0]
+        return self.count == self._examples
 
     @property
     def spillable(self) -> int:
