@@ -95,7 +95,7 @@ def name_axes(axes: Axes | None, shape: Sequence[int], examples: int) -> Named:
             channel = others[0] if known[others[1]] == TOKEN else others[1]
         (other,) = (axis for axis in others if axis != channel)
         place = known[other]
-        names[other] = place if place in SPATIAL else TOKEN  # type: ignore[assignment]
+        names[other] = place if place in SPATIAL else TOKEN
         names[channel] = "channel" if place in SPATIAL else "neuron"
         return Named(tuple(names[axis] for axis in range(len(shape))))
     places = [known[axis] for axis in others if axis != channel]
@@ -112,7 +112,7 @@ def follower(torch: Any, mark: str, buffers: frozenset[int]) -> Any:
     ``buffers`` are the ids of the model's own tensors that are not parameters.
     """
 
-    class Follower(torch.overrides.TorchFunctionMode):
+    class Follower(torch.overrides.TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
         ) -> Any:

@@ -256,8 +256,8 @@ class _Capture:
                 )
             raise MismatchedExamplesError(
                 f"the batches for {self.model!r} have {'at least ' if self.seen > self.zoo.n_examples else ''}"
-                f"{self.seen} examples, the zoo has {self.zoo.n_examples}. Feed the zoo's examples, each once and in the zoo's "
-                f"order.{hints}"
+                f"{self.seen} examples, the zoo has {self.zoo.n_examples}. Feed the zoo's examples, each once and in "
+                f"the zoo's order.{hints}"
             )
 
     def _begin(self, feed: Feed, records: Mapping[str, Record], recorder: Recorder) -> None:
@@ -290,8 +290,8 @@ class _Capture:
         if changed and self.missing:
             raise CaptureError(
                 f"{self.model!r}, checkpoint {self.checkpoint!r}, is in the zoo already with {listing(changed)}, "
-                f"captured from other weights: layers of different weights would stand in one checkpoint. Give the checkpoint "
-                f"another name, or capture all of its layers with overwrite=True"
+                f"captured from other weights: layers of different weights would stand in one checkpoint. Give the "
+                f"checkpoint another name, or capture all of its layers with overwrite=True"
             )
         if changed and set(changed) & set(usable):
             warnings.warn(

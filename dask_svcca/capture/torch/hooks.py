@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.capture.torch.axes import Trace, follower
-from dask_svcca.capture.torch.operations import Axes
 from dask_svcca.dims import EXAMPLE, TOKEN
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.capture.torch.batches import Feed
+    from dask_svcca.capture.torch.operations import Axes
 
 MARK = "_dask_svcca_trace"
 """Attribute that a tensor gets on its way: its `Trace`."""

@@ -268,7 +268,7 @@ def _pooled(values: npt.NDArray[Any], pool: Pool, mask: npt.NDArray[np.bool_] | 
     if pool == "mean":
         # Zero times a NaN would be one: padding may hold anything.
         total = np.where(tokens[..., None], values, 0).sum(axis=1, dtype=np.float64)
-        mean = total / tokens.sum(axis=1, keepdims=True)
-        return mean.astype(np.float64 if values.dtype == np.float64 else np.float32)
-    at = np.argmax(tokens, axis=1) if pool == "first" else tokens.shape[1] - 1 - np.argmax(tokens[:, ::-1], axis=1)
+        mean: npt.NDArray[Any] = total / tokens.sum(axis=1, keepdims=True)
+        return mean if values.dtype == np.float64 else mean.astype(np.float32)
+    at = np.argmax(tokens, axis=1) if pool == "first" else len(tokens.T) - 1 - np.argmax(tokens[:, ::-1], axis=1)
     return np.asarray(values[np.arange(len(values)), at])
