@@ -238,8 +238,7 @@ def dims_of(shape: Sequence[int], channel_axis: int | None) -> tuple[str, ...] |
     shape : sequence of int
         The first axis is the examples.
     channel_axis : int, optional
-        Axis of the channels of a convolution. By default four axes are taken for channels-first images and three for
-        sequences.
+        Axis of the channels of a convolution. Without, three axes are taken for a sequence, and more have no names.
 
     Returns
     -------
@@ -248,16 +247,14 @@ def dims_of(shape: Sequence[int], channel_axis: int | None) -> tuple[str, ...] |
 
     Examples
     --------
-    >>> dims_of((500, 16, 8, 8), None), dims_of((500, 16, 100), 1)
-    (('example', 'channel', 'height', 'width'), ('example', 'channel', 'width'))
+    >>> dims_of((500, 16, 8, 8), 1), dims_of((500, 16, 100), 1), dims_of((500, 16, 8, 8), None)
+    (('example', 'channel', 'height', 'width'), ('example', 'channel', 'width'), None)
 
     Pooled to a single position, channels are neurons:
 
     >>> dims_of((500, 16, 1, 1), 1)
     ('example', 'neuron')
     """
-    if channel_axis is None and len(shape) == 4:
-        channel_axis = 1
     if len(shape) <= 2:
         return (EXAMPLE, "neuron")
     if channel_axis is None:

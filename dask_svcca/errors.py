@@ -96,6 +96,10 @@ class CaptureError(DaskSvccaError, ValueError):
     """Activations cannot be captured: a model or a file of inputs is not valid, or they do not fit each other."""
 
 
+class CaptureWarning(UserWarning):
+    """A capture left activations in the zoo that the model, as it is now, did not give."""
+
+
 class MissingPackageError(DaskSvccaError, ImportError):
     """An optional package is missing or cannot be imported; the message names the extra that installs it."""
 

@@ -124,7 +124,7 @@ def test_example_axis__is_the_first_unless_said_otherwise(dims: Any) -> None:
         ((2, 3), None, ("example", "neuron")),
         ((2, 3, 4), None, ("example", "token", "neuron")),
         ((2, 3, 4), 2, ("example", "width", "channel")),
-        ((2, 3, 4, 5), None, ("example", "channel", "height", "width")),
+        ((2, 3, 4, 5), None, None),
         ((2, 3, 4, 5), 3, ("example", "height", "width", "channel")),
         ((2, 3, 4, 5, 6), 1, ("example", "channel", "depth", "height", "width")),
         ((2, 3, 1, 1, 1, 1), 1, ("example", "neuron")),

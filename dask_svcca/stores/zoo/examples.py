@@ -124,6 +124,14 @@ def write_coords(root: zarr.Group, coords: Mapping[str, npt.NDArray[Any]]) -> No
         array[...] = value.astype(object) if text else value
 
 
+def add_coord(root: zarr.Group, name: str, value: npt.NDArray[Any]) -> None:
+    """Give a zoo one more coordinate."""
+    names: list[str] = root.attrs["example_coordinates"]  # type: ignore[assignment]
+    write_coords(root, {name: value})
+    # Written last: until then the array is not a coordinate.
+    root.update_attributes({"example_coordinates": [*names, name]})
+
+
 def read_coords(root: zarr.Group) -> dict[str, npt.NDArray[Any]]:
     """Read back what `write_coords` wrote, in its order."""
     names: list[str] = root.attrs["example_coordinates"]  # type: ignore[assignment]

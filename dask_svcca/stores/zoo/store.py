@@ -23,7 +23,7 @@ from dask_svcca.stores.zoo.batches import batches_of, mismatch, prepare
 from dask_svcca.stores.zoo.examples import read_coords
 from dask_svcca.stores.zoo.index import Index, Representation, frame_of
 from dask_svcca.stores.zoo.options import WriteOptions
-from dask_svcca.stores.zoo.write import Writer
+from dask_svcca.stores.zoo.write import PENDING_BYTES, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -124,8 +124,9 @@ class Zoo:
         return list(self._read_index().ordered)
 
     def refresh(self) -> None:
-        """Forget the index; it is read again when next needed, with what other writers have added."""
+        """Forget what was read; it is read again when next needed, with what other writers have added."""
         self._index = None
+        self.__dict__.pop("_coords", None)
 
     def __contains__(self, key: object) -> bool:
         try:
@@ -285,7 +286,9 @@ class Zoo:
     ) -> None:
         """Write one layer over the next examples; it is complete once it has all of them.
 
-        Parameters are those of `write`. Options of the first batch hold for all.
+        Parameters are those of `write`. Options of the first batch hold for all, but attributes are those of the last.
+        What waits for a chunk to be full takes `PENDING_BYTES` at most, for all layers together: chunks are smaller
+        where many layers are written at once.
         """
         name = self._for_writing(model, checkpoint, layer)
         writer = self._writers.pop(name, None)
@@ -301,10 +304,29 @@ class Zoo:
             if writer is not None:
                 self._writers[name] = writer
             raise
+        fed.attrs = options.attrs
         if fed.complete:
             self._finish(fed)
         else:
             self._writers[name] = fed
+            self._bound()
+
+    def abandon(self, model: str, checkpoint: str, layer: str) -> None:
+        """Give up a representation that `append` began, and remove what was written of it."""
+        name = self._for_writing(model, checkpoint, layer)
+        if self._writers.pop(name, None) is not None:
+            del self._root[name.path]
+            if self._index is not None:
+                self._index.unfinished.discard(name)
+
+    def _bound(self) -> None:
+        """Write what waits longest for its chunk to be full, until all that waits is within the budget."""
+        waiting = sum(writer.waiting for writer in self._writers.values())
+        while waiting > PENDING_BYTES:
+            fullest = max(self._writers.values(), key=lambda writer: writer.spillable)
+            if not fullest.spillable:
+                return
+            waiting -= fullest.spill()
 
     def delete(self, model: Key, checkpoint: str | None = None, layer: str | None = None) -> None:
         """Remove a representation, finished or not.

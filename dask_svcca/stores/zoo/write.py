@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 8 * 2**20
 """Target size of a chunk of activations, before compression."""
 
+
+PENDING_BYTES = 256 * 2**20
+"""What examples that wait for a chunk to be full take at most, of all representations that are being written."""
+
 FLOAT16_ERROR = 1e-4
 """How far SVCCA and CKA move, at most, for activations stored as float16, where 99 % of the variance is kept.
 
@@ -56,26 +60,29 @@ class Writer:
         self, root: zarr.Group, name: RepresentationName, first: Batch, examples: int, options: WriteOptions
     ) -> None:
         self.name, self.options, self.count = name, options, 0
+        self.attrs = options.attrs
+        self.waiting = 0
         example_bytes = max(1, math.prod(first.values.shape[1:]) * first.values.dtype.itemsize)
         self._root = root
         self._dims = first.dims
-        self._array = _chunked.ChunkedArray(
-            root,
-            f"{name.path}/activations",
-            shape=(examples, *first.values.shape[1:]),
-            rows=max(1, min(examples, CHUNK_BYTES // example_bytes)),
-            dtype=first.values.dtype,
-            dims=first.dims,
-            compression=options.compression,
-        )
         self._source_dtype = first.source_dtype
+        self._examples = examples
+        self._shape = (examples, *first.values.shape[1:])
+        self._dtype = first.values.dtype
+        self._rows = max(1, min(examples, CHUNK_BYTES // example_bytes))
+        self._array: _chunked.ChunkedArray | None = None
         self._pending: list[npt.NDArray[Any]] = []
         self._digests: list[bytes] = []
 
     @property
     def complete(self) -> bool:
         """Whether all examples are there."""
-        return self.count == self._array.shape[0]
+        return self.count == self._examples
+
+    @property
+    def spillable(self) -> int:
+        """Bytes that `spill` would write; none once the size of a chunk is fixed."""
+        return self.waiting if self._array is None else 0
 
     def append(self, batch: Batch) -> None:
         """Take the next examples, and write those that fill a chunk.
@@ -88,11 +95,11 @@ class Writer:
             Where there are more examples than the zoo has. Nothing of the batch is taken then.
         """
         values = batch.values
-        examples, *shape = self._array.shape
-        if values.shape[1:] != tuple(shape) or values.dtype != self._array.dtype:
+        examples, *shape = self._shape
+        if values.shape[1:] != tuple(shape) or values.dtype != self._dtype:
             raise InvalidActivationsError(
                 f"batches of {self.name.label!r} differ: the first had examples of shape {tuple(shape)} and "
-                f"{self._array.dtype}, this one {values.shape[1:]} and {values.dtype}"
+                f"{self._dtype}, this one {values.shape[1:]} and {values.dtype}"
             )
         if batch.dims != self._dims:
             raise InvalidActivationsError(
@@ -103,35 +110,56 @@ class Writer:
         self.count += len(values)
         self._source_dtype = coarsest(self._source_dtype, batch.source_dtype)
         self._pending.append(values)
-        gathered = sum(map(len, self._pending))
-        size = self._array.rows
-        if gathered < size and not self.complete:
+        self.waiting += values.nbytes
+        if sum(map(len, self._pending)) < self._rows and not self.complete:
             # A caller may reuse its buffer before the chunk is full.
             self._pending[-1] = values.copy()
             return
+        self._write()
+
+    def spill(self) -> int:
+        """Write what waits as the first chunk, whose size the others then have; bytes that no longer wait."""
+        before = self.waiting
+        self._rows = sum(map(len, self._pending))
+        self._write()
+        return before - self.waiting
+
+    def _write(self) -> None:
+        """Write the chunks that are full, and the last one."""
+        if self._array is None:
+            self._array = _chunked.ChunkedArray(
+                self._root,
+                f"{self.name.path}/activations",
+                shape=self._shape,
+                rows=self._rows,
+                dtype=self._dtype,
+                dims=self._dims,
+                compression=self.options.compression,
+            )
         whole = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
-        end = gathered if self.complete else gathered - gathered % size
-        for start in range(0, end, size):
-            chunk = whole[start : start + size]
+        end = len(whole) if self.complete else len(whole) - len(whole) % self._rows
+        for start in range(0, end, self._rows):
+            chunk = whole[start : start + self._rows]
             self._array.write(len(self._digests), chunk)
             self._digests.append(chunk_digest(chunk))
-        self._pending = [whole[end:].copy()] if end < gathered else []
+        self._pending = [whole[end:].copy()] if end < len(whole) else []
+        self.waiting = sum(part.nbytes for part in self._pending)
 
     def finish(self) -> Representation:
         """Mark the representation as complete; an error if it is not."""
         if not self.complete:
-            raise mismatch(self.name, self.count, self._array.shape[0])
+            raise mismatch(self.name, self.count, self._shape[0])
         representation = Representation(
             name=self.name,
             dims=self._dims,
-            shape=self._array.shape,
-            dtype=self._array.dtype,
-            chunk_examples=self._array.rows,
+            shape=self._shape,
+            dtype=self._dtype,
+            chunk_examples=self._rows,
             step=self.options.step,
             depth=self.options.depth,
             digest=combined_digest(self._digests),
             source_dtype=self._source_dtype,
         )
-        attributes = {**(self.options.attrs or {}), **representation.attributes, "complete": True}
+        attributes = {**(self.attrs or {}), **representation.attributes, "complete": True}
         _chunked.write_group(self._root, self.name.path, attributes)
         return representation
