@@ -364,8 +364,8 @@ def fourier_ccas(
     joint = [compress(np.hstack([spectrum[:, i, j] for spectrum in spectra])) for i, j in signed]
     columns = slice(layers[0].shape[-1]), slice(layers[0].shape[-1], None)
     principals = [
-        _by_frequency([rows[:, columns[0]] for rows in joint], conv_acts1, varies[0], "conv_acts1"),
-        _by_frequency([rows[:, columns[1]] for rows in joint], conv_acts2, varies[1], "conv_acts2"),
+        _by_frequency([rows[:, columns[0]] for rows in joint], conv_acts1, "conv_acts1"),
+        _by_frequency([rows[:, columns[1]] for rows in joint], conv_acts2, "conv_acts2"),
     ]
     table = []
     for location, frequency, *pair in zip(locations, signed, *principals, strict=True):
@@ -431,7 +431,7 @@ def _decompose(
         samples=both.count,
         weights=np.ones(1, dtype=np.int64),
         variance=None,
-        offset=float(np.abs(mean[varies]).max(initial=0.0)) * np.sqrt(both.count),
+        mean=mean[varies],
         epsilon=precision,
     )
     principal = principal.leading(int((principal.singular**2 >= epsilon * principal.singular[:1] ** 2).sum()))
@@ -440,7 +440,7 @@ def _decompose(
     return _NeuronSet(acts, varies, mean[:, np.newaxis], principal)
 
 
-def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, varies: BoolArray, name: str) -> list[Principal]:
+def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, name: str) -> list[Principal]:
     """Principal directions of one convolutional layer, at each frequency."""
     layer = np.asarray(as_given(acts, name).data)
     count = len(layer)
@@ -449,7 +449,7 @@ def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, varies: BoolArr
         samples=count,
         weights=np.ones(len(rows), dtype=np.int64),
         variance=None,
-        offset=float(np.abs(layer[..., varies]).max(initial=0.0)) * np.sqrt(count),
+        mean=np.abs(layer).max(axis=(0, 1, 2)),
         epsilon=_precision(acts),
     )
     if not any(len(one.singular) for one in principals):

@@ -69,8 +69,7 @@ def canonical_dims(dims: Sequence[str] | None, shape: Sequence[int], label: str)
                 f"{example_of(axes)}"
             )
         return DEFAULT_DIMS[axes]
-    if isinstance(dims, str):
-        raise InvalidActivationsError(f"dims is a sequence of names, one an axis; got the text {dims!r}")
+    check_names(dims)
     neurons = [dim for dim in dims if dim in NEURONS]
     if len(dims) != axes or EXAMPLE not in dims or len(neurons) != 1 or len(set(dims)) != axes:
         raise InvalidActivationsError(
@@ -93,6 +92,23 @@ def example_of(axes: int) -> str:
         return "dims=('example', 'width', 'channel')"
     spatial = SPATIAL_DIMS[axes]
     return f"dims={(EXAMPLE, 'channel', *spatial)!r}, or with 'channel' last"
+
+
+def check_names(dims: Sequence[str]) -> None:
+    """Refuse text where a sequence of names is meant.
+
+    Raises
+    ------
+    InvalidActivationsError
+
+    Examples
+    --------
+    >>> check_names("example,neuron")
+    Traceback (most recent call last):
+    dask_svcca.errors.InvalidActivationsError: dims is a sequence of names, one an axis; got the text 'example,neuron'
+    """
+    if isinstance(dims, str):
+        raise InvalidActivationsError(f"dims is a sequence of names, one an axis; got the text {dims!r}")
 
 
 def check_known(dims: Sequence[str], what: str) -> None:
@@ -157,9 +173,9 @@ def agree_dims(names: Sequence[str] | None, dims: Sequence[str] | None, axes: in
     >>> agree_dims(("neuron", "example"), None, 2, "x"), agree_dims(("image", "unit"), None, 2, "x")
     (('neuron', 'example'), None)
     """
-    given = None if dims is None or isinstance(dims, str) else tuple(dims)
-    if names is None or (dims is not None and given is None):
-        return dims  # type: ignore[return-value]
+    given = None if dims is None else tuple(dims)
+    if names is None:
+        return given
     if given is None and EXAMPLE in names:
         return tuple(names)
     expected = DEFAULT_DIMS.get(axes) if given is None else given

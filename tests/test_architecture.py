@@ -19,7 +19,7 @@ PACKAGE = ROOT / "dask_svcca"
 
 # From the bottom. A module imports from its own part and from lower layers: not from a neighbour, not upwards.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "machine", "variables"}),
+    frozenset({"errors", "machine", "patterns", "variables"}),
     frozenset({"dims", "precision"}),
     frozenset({"arrays", "examples"}),
     frozenset({"kernels"}),

@@ -20,7 +20,7 @@ from dask_svcca.errors import StoreFormatError
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.tasks import PackTask
 from dask_svcca.run.compare import run_comparison
-from dask_svcca.stores import _io
+from dask_svcca.stores import _create
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def test_compare__of_runs_that_begin_one_store_at_once_all_succeed(
 ) -> None:
     options: dict[str, Any] = {"subspaces": tmp_path / "subspaces.zarr"} if shared else {}
     zoo = make_zoo(tmp_path / "zoo.zarr", layers(10))
-    create = _io.create_whole
+    create = _create.create_whole
     others = iter([None, None])
 
     def outpaced(*arguments: Any) -> Any:
@@ -283,7 +283,7 @@ def test_compare__of_runs_that_begin_one_store_at_once_all_succeed(
             dask_svcca.compare(zoo, place, **options)
         return create(*arguments)
 
-    monkeypatch.setattr(_io, "create_whole", outpaced)
+    monkeypatch.setattr(_create, "create_whole", outpaced)
     found = dask_svcca.compare(zoo, place, **options).load()
     assert_same(found, dask_svcca.compare(zoo, tmp_path / "alone.zarr").load())
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".zarr"] * (3 + shared)

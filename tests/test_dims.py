@@ -15,6 +15,7 @@ from dask_svcca.dims import (
     agree_dims,
     arrange_dims,
     canonical_dims,
+    check_names,
     dims_of,
     example_axis,
 )
@@ -133,3 +134,9 @@ def test_example_axis__is_the_first_unless_said_otherwise(dims: Any) -> None:
 )
 def test_dims_of__a_batch_of_a_network(shape: Any, channel_axis: int | None, expected: Any) -> None:
     assert dims_of(shape, channel_axis) == expected
+
+
+def test_check_names__refuses_text() -> None:
+    check_names(["example", "neuron"])
+    with pytest.raises(InvalidActivationsError, match="dims is a sequence of names, one an axis; got the text"):
+        check_names("neuron")

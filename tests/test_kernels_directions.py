@@ -12,7 +12,7 @@ from dask_svcca.kernels.directions import Principal, canonical_directions, princ
 def principal(rows: np.ndarray, variance: float | None = None) -> Principal:
     weights = np.ones(1, dtype=int)
     (found,) = principal_directions(
-        [rows], samples=len(rows), weights=weights, variance=variance, offset=0.0, epsilon=1e-15
+        [rows], samples=len(rows), weights=weights, variance=variance, mean=np.zeros(rows.shape[1]), epsilon=1e-15
     )
     return found
 

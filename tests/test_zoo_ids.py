@@ -60,6 +60,15 @@ def test_cca__any_order_of_labelled_examples_gives_the_same(kind: str, orders: t
         np.testing.assert_allclose(call(x, y)[name], call(X, Y)[name], rtol=0, atol=1e-6)
 
 
+def test_write__a_dask_array_that_memory_does_not_hold_is_put_in_order_by_dask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dask_svcca.stores.zoo.batches.available_memory", lambda: 4 * X[:5].nbytes)
+    zoo = make_zoo()
+    zoo.write(*NAME, labelled(X).chunk({"example": 3})[::-1])
+    zoo.write("net", "step2", "fc", labelled(X).chunk({"example": 3}).sel(example=sorted(IDS)))
+    for name in zoo:
+        np.testing.assert_array_equal(zoo[name], X)
+
+
 @given(order=st.permutations(range(N)))
 @settings(max_examples=4)
 def test_write__images_in_any_order(order: list[int]) -> None:
@@ -256,5 +265,7 @@ def test_create_zoo__refuses_coordinates_before_anything_is_written(
 
 @pytest.mark.parametrize("examples", [[None, "a"], pd.Series(["a", None])])
 def test_create_zoo__refuses_ids_that_are_missing(examples: Any) -> None:
-    with pytest.raises(InvalidActivationsError, match="examples must be ids, an integer or text for each"):
+    with pytest.raises(
+        InvalidActivationsError, match=r"examples must be ids, an integer or text for each|from a column 0 with missing"
+    ):
         dask_svcca.create_zoo(MemoryStore(), examples=examples)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from itertools import permutations
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError
+from dask_svcca.patterns import matching
 from dask_svcca.plan.selection import final_checkpoints
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def layer_identification(
     checkpoint : str, optional
         Checkpoint of all models. Default: the last of each model.
     exclude : sequence of str
-        Patterns of names of layers to leave out, such as the logits, which any training makes alike.
+        Names of layers to leave out, such as the logits, which any training makes alike; or patterns of names, as in
+        `query`.
 
     Returns
     -------
@@ -141,8 +142,8 @@ def _representations(result: xr.Dataset, side: str, checkpoint: str | None, excl
         chosen = np.asarray(frame["checkpoint"] == checkpoint, dtype=np.bool_)
         if not chosen.any():
             raise RepresentationNotFoundError(f"no model of this comparison has a checkpoint {checkpoint!r}")
-    wanted = [not any(fnmatchcase(layer, pattern) for pattern in exclude) for layer in frame["layer"]]
-    return frame[chosen & np.array(wanted, dtype=np.bool_)].sort_values("depth", kind="stable")
+    wanted = ~frame["layer"].isin(matching(frame["layer"].unique(), exclude)).to_numpy()
+    return frame[chosen & wanted].sort_values("depth", kind="stable")
 
 
 def _groups(frame: pd.DataFrame, groups: Groups | None) -> dict[str, list[str]]:

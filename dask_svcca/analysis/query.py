@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError
+from dask_svcca.patterns import RULE, matching
 from dask_svcca.stores.comparison import open_comparison
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def query(
     measure : str, optional
         Default: the first measure that was asked for.
     a, b : mapping of str to str or sequence of str, optional
-        Which representations to take as a and as b, by ``model``, ``checkpoint`` and ``layer``: a name, a pattern with
-        ``*``, ``?`` and ``[]`` as for files, or several of these. Default: all.
+        Which representations to take as a and as b, by ``model``, ``checkpoint`` and ``layer``: a name, a pattern, or
+        several of these. In a pattern stand ``*`` for one level (text without dots and slashes), ``**`` for any text,
+        ``?`` for one character and ``[abc]`` for one of some. Default: all.
     low, high : float, optional
         Bounds of the value, both included.
     top : int, optional
@@ -128,7 +129,7 @@ class PairQuery:
         low: float | None = None,
         high: float | None = None,
     ) -> PairQuery:
-        """Query by patterns of names, with ``*``, ``?`` and ``[]`` as for files.
+        """Query by patterns of names: see `dask_svcca.patterns.matches`.
 
         Parameters
         ----------
@@ -259,11 +260,12 @@ def select_representations(dataset: xr.Dataset, side: Side, patterns: Patterns) 
             continue
         names = dataset[f"{part}_{side}"].to_numpy()
         present = list(dict.fromkeys(names[chosen]))
-        matching = {name for name in present if name in wanted or any(fnmatchcase(name, glob) for glob in wanted)}
-        if not matching:
+        found = matching(present, wanted)
+        if not found:
             shown = ", ".join(map(repr, present[:12])) + (f" and {len(present) - 12} more" if len(present) > 12 else "")
+            rule = f". In patterns stand {RULE}" if any("*" in pattern or "?" in pattern for pattern in wanted) else ""
             raise RepresentationNotFoundError(
-                f"no {part} matches {' or '.join(map(repr, wanted))} on side {side}; there are {shown}"
+                f"no {part} matches {' or '.join(map(repr, wanted))} on side {side}; there are {shown}{rule}"
             )
-        chosen &= np.isin(names, list(matching))
+        chosen &= np.isin(names, found)
     return chosen

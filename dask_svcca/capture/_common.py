@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.dims import as_dims, dims_of
 from dask_svcca.errors import MissingPackageError
+from dask_svcca.patterns import matching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,8 +69,8 @@ def select(names: Iterable[str], patterns: str | Sequence[str] | None) -> list[s
     ----------
     names : iterable of str
     patterns : str or sequence of str, optional
-        As for files: ``*`` for any text (dots and slashes too), ``?`` and ``[abc]`` for one character. One text may
-        hold several, separated by commas. A name matches itself, whatever characters it has.
+        See `dask_svcca.patterns.matches`: ``*`` for one level, ``**`` for any text, ``?`` for one character. One text
+        may hold several, separated by commas. A name matches itself, whatever characters it has.
 
     Returns
     -------
@@ -79,14 +79,10 @@ def select(names: Iterable[str], patterns: str | Sequence[str] | None) -> list[s
 
     Examples
     --------
-    >>> select(["conv1", "block1.conv1", "block1.relu", "fc"], "*conv?, fc")
+    >>> select(["conv1", "block1.conv1", "block1.relu", "fc"], "**conv?, fc")
     ['conv1', 'block1.conv1', 'fc']
     """
-    if patterns is None:
-        return list(names)
-    given = [patterns] if isinstance(patterns, str) else list(patterns)
-    globs = {*given, *(part.strip() for text in given for part in text.split(","))}
-    return [name for name in names if name in globs or any(fnmatchcase(name, glob) for glob in globs)]
+    return list(names) if patterns is None else matching(names, patterns)
 
 
 def listing(names: Iterable[str], limit: int = 8) -> str:

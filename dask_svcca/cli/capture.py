@@ -11,6 +11,7 @@ from dask_svcca.cli._cluster import cluster_options, connected
 from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, examples, resumable, seconds, size
 from dask_svcca.cli._paths import quoted
 from dask_svcca.cli._storage import storage_options
+from dask_svcca.patterns import RULE
 from dask_svcca.run.capture import capture_onnx, name_files
 
 
@@ -37,13 +38,17 @@ def capture() -> None:
     "examples become coordinates, such as label; the array example holds their ids.",
 )
 @click.option("--zoo", required=True, metavar="STORE", help="The zoo to write to; made if it is not there.")
-@click.option("--model", metavar="NAME", help="Name of the model [default: the file's folder].")
-@click.option("--checkpoint", metavar="NAME", help="Name of the checkpoint, for a single file [default: its stem].")
+@click.option(
+    "--model", metavar="NAME", help="Name of the model [default: the file's name without the step, or its folder]."
+)
+@click.option(
+    "--checkpoint", metavar="NAME", help="Name of the checkpoint, for a single file [default: from its name]."
+)
 @click.option(
     "--step",
     type=float,
     metavar="NUMBER",
-    help="Training step, for a single file [default: the number in the checkpoint's name].",
+    help="Training step, for a single file [default: the number behind step, epoch, iter, ckpt or checkpoint].",
 )
 @click.option(
     "--name",
@@ -52,10 +57,15 @@ def capture() -> None:
     help="How the end of a path spells names, with {model}, {checkpoint} and {step}.",
 )
 @click.option(
+    "--step-pattern",
+    metavar="REGEX",
+    help=r"Where a file's name has the step, instead of behind these words, such as '_(\d+)$'.",
+)
+@click.option(
     "--layers",
     multiple=True,
     metavar="PATTERN",
-    help="Names of tensors, * and ? as for files; may be repeated, or separated by commas [default: all].",
+    help=f"Names of tensors: {RULE}. May be repeated, or separated by commas [default: all].",
 )
 @click.option(
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples at a time [default: to fit 64 MB]."
@@ -71,6 +81,7 @@ def onnx(
     checkpoint: str | None,
     step: float | None,
     pattern: str | None,
+    step_pattern: str | None,
     layers: tuple[str, ...],
     batch_size: int | None,
     compression: Any,
@@ -81,13 +92,16 @@ def onnx(
 ) -> None:
     """Capture ONNX checkpoints, each file one checkpoint.
 
-    By default the model is named after the file's folder, the checkpoint after the file without its suffix, and the
-    step is the number in that name. The layers are all floating tensors that the model computes, with the examples
+    A number in a file's name is the training step only behind step, epoch, iter, ckpt or checkpoint, as in
+    resnet50-epoch3.onnx or resnet50/epoch3.onnx, which are both model resnet50, checkpoint epoch3. Files that differ in
+    anything else are models of their own.
+
+    The layers are all floating tensors that the model computes, with the examples
     along the first axis, without those that only repeat another. Layers that the zoo has already are left alone, so
     that the same command goes on after an interruption.
     """
     # Wrong names are refused before a cluster is started for them.
-    name_files(models, model=model, checkpoint=checkpoint, step=step, pattern=pattern)
+    name_files(models, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern)
     with (
         resumable("All finished layers"),
         connected(workers, memory, scheduler) as client,
@@ -101,6 +115,7 @@ def onnx(
             checkpoint=checkpoint,
             step=step,
             pattern=pattern,
+            step_pattern=step_pattern,
             layers=layers,
             batch_size=batch_size,
             compression=compression,

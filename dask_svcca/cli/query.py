@@ -11,6 +11,7 @@ import click
 
 from dask_svcca.analysis.query import PARTS, PairQuery
 from dask_svcca.cli._console import counted, examples, table
+from dask_svcca.patterns import RULE
 from dask_svcca.stores.comparison import open_comparison
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ DEFAULT_TOP = 20
     )
 )
 @click.argument("comparison")
-@click.option("--model-a", multiple=True, metavar="PATTERN", help="Models of the first layer, * and ? as for files.")
+@click.option("--model-a", multiple=True, metavar="PATTERN", help=f"Models of the first layer: {RULE}.")
 @click.option("--checkpoint-a", multiple=True, metavar="PATTERN")
 @click.option("--layer-a", multiple=True, metavar="PATTERN")
 @click.option(

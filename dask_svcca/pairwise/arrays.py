@@ -124,16 +124,21 @@ def as_input(
     """
     given = as_given(array, name)
     values = given.data
-    said = dims if dims is not None and len(dims) == values.ndim else None
+    named_already = given.names is not None and "example" in given.names
+    said = dims if dims is not None and len(dims) == values.ndim and not named_already else None
+    if said is not None:
+        canonical_dims(said, values.shape, name)
     named = agree_dims(given.names, said, values.ndim, name)
     ordered = DEFAULT_DIMS.get(values.ndim)
     if named is not None and "example" in named:
-        if said is not None:
-            canonical_dims(said, values.shape, name)
-        elif len(named) > 2:
+        if len(named) > 2:
             check_known(named, f"{name}, with the axes {named},")
         ordered = _ordered_dims(named, spatial_order)
         values = values.transpose([named.index(dim) for dim in ordered])
+    if ordered is None and dims is not None:
+        raise InvalidActivationsError(
+            f"dims={dims!r} has {len(dims)} names, and {name} has {values.ndim} axes; name each axis of an array once"
+        )
     if ordered is None or len(ordered) < 2:
         raise InvalidActivationsError(
             f"{name} has {values.ndim} axes; (example, neuron) or (example, token, neuron) is expected. Say what other "

@@ -42,8 +42,8 @@ def cca(
         NumPy, Dask, xarray, pandas, PyTorch or JAX; the same examples in the same order. Where both have ids along
         their examples (a coordinate ``example``, the index of a DataFrame), y is put in the order of x by them. Each
         core reads one chunk of examples of a Dask array at a time, and keeps ``p * p`` numbers for ``p`` neurons of x
-        and y together (fewer where there are fewer examples). A DataArray
-        whose dims are named as in ``dims`` may have them in any order.
+        and y together (fewer where there are fewer examples). A DataArray whose dims are named as in ``dims`` may have
+        them in any order.
     variance : float, optional
         Share of the variance, in (0, 1], that is kept of each array before they are compared: SVCCA's first step.
         None keeps all that is more than rounding noise.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dask_svcca.dims import check_names
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.kernels.directions import principal_directions
 from dask_svcca.pairwise.arrays import align_examples, as_input, match_readings
@@ -100,6 +101,8 @@ def decompose(
     MismatchedExamplesError, InvalidActivationsError, IncompatibleError
         As `dask_svcca.cca`.
     """
+    if dims is not None:
+        check_names(dims)
     inputs: tuple[InputArray, ...] = (as_input(arrays[0], "x", parameters, dims=dims),)
     meeting = Meeting((), (), (), cropped=False)
     if len(arrays) == 2:
@@ -143,17 +146,12 @@ def _decompose_one(
             f"rescale it"
         )
     multiplicities = np.array([source.reading.multiplicity[member.frequency] for member in rows])
-    means = np.abs(mean) * math.sqrt(samples)
-    offset = float(means[varies].max(initial=0.0))
-    if source.reading.grid:
-        # The transform adds rounding of its own, in double precision, for constant neurons too.
-        offset = max(offset, float(means.max()) * np.finfo(np.float64).eps / source.epsilon)
     principals = principal_directions(
         list(rows.values()),
         samples=samples,
         weights=multiplicities,
         variance=variance,
-        offset=offset,
+        mean=mean,
         epsilon=source.epsilon,
     )
     rank = sum(int(times) * len(one.singular) for times, one in zip(multiplicities, principals, strict=True))

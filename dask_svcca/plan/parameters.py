@@ -202,8 +202,8 @@ def _details(name: str, value: object) -> tuple[str, ...]:
 def _sizes(name: str, value: object) -> tuple[int, ...] | None:
     if value is None:
         return None
-    sizes = list(value) if isinstance(value, Iterable) else None
-    if sizes is None or any(isinstance(size, bool | np.bool_) or not isinstance(size, Integral) for size in sizes):
+    sizes: list[Any] = list(value) if isinstance(value, Iterable) else [None]
+    if any(isinstance(size, bool | np.bool_) or not isinstance(size, Integral) for size in sizes):
         raise ValueError(f"{name} is one size an axis, whole numbers such as (8, 8); got {value!r}")
     return tuple(map(int, sizes))
 

@@ -60,6 +60,7 @@ def capture_onnx(
     checkpoint: str | None = None,
     step: float | None = None,
     pattern: str | None = None,
+    step_pattern: str | None = None,
     layers: str | Sequence[str] | None = None,
     batch_size: int | None = None,
     compression: Compression = "lz4",
@@ -84,15 +85,20 @@ def capture_onnx(
     zoo : path, zarr store, or URL
         The zoo to write to; made if it is not there.
     model : str, optional
-        Name of the model. Default: the file's folder.
+        Name of the model. Default: the file's name without its step, or the folder's where nothing else is in it.
+        Files that differ in more than the step are models of their own.
     checkpoint : str, optional
-        Name of the checkpoint, for a single file. Default: the file's stem.
+        Name of the checkpoint, for a single file. Default: what the file's name says of the step, or all of it.
     step : float, optional
-        Training step, for a single file. Default: the number in the checkpoint's name.
+        Training step, for a single file. Default: the number behind ``step``, ``epoch``, ``iter``, ``ckpt`` or
+        ``checkpoint`` in the file's name, or in its folder's; no other number is a step.
     pattern : str, optional
         How the end of a path spells names, with ``{model}``, ``{checkpoint}`` and ``{step}``.
+    step_pattern : str, optional
+        Regular expression that finds the step in a file's name, instead of these words: ``r"_(\\d+)$"``.
     layers : str or sequence of str, optional
-        Names of tensors, ``*`` and ``?`` as for files; one, several, or separated by commas. Default: all.
+        Names of tensors, or patterns: ``*`` for one level (text without dots and slashes), ``**`` for any text, ``?``
+        for one character; one, several, or separated by commas. Default: all.
     batch_size : int, optional
         Examples computed at a time, at least 1. Default: as many as keep all tensors of a model within 64 MB.
     compression : {"lz4", "zstd", "none"}
@@ -130,7 +136,9 @@ def capture_onnx(
     {'cnn-s0/step00000': 6, 'cnn-s0/step00005': 6}
     """
     files = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    checkpoints = name_files(files, model=model, checkpoint=checkpoint, step=step, pattern=pattern)
+    checkpoints = name_files(
+        files, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern
+    )
     inputs_path, place = str(Path(inputs).absolute()), absolute(zoo)
     _prepare_zoo(place, inputs_path, checkpoints, client)
     captures = {
@@ -162,6 +170,7 @@ def name_files(
     checkpoint: str | None = None,
     step: float | None = None,
     pattern: str | None = None,
+    step_pattern: str | None = None,
 ) -> list[Checkpoint]:
     """Names for the files of `capture_onnx`, with paths that hold in any working directory.
 
@@ -178,7 +187,9 @@ def name_files(
             f"with a pattern such as '{{model}}/epoch{{step}}'"
         )
     absolute = [Path(file).absolute() for file in files]
-    return onnx.name_checkpoints(absolute, model=model, checkpoint=checkpoint, pattern=pattern)
+    return onnx.name_checkpoints(
+        absolute, model=model, checkpoint=checkpoint, pattern=pattern, step_pattern=step_pattern
+    )
 
 
 def capture_each(

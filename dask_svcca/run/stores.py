@@ -15,7 +15,7 @@ from dask_svcca.evaluate import try_measure
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import OwnMeasure
 from dask_svcca.plan.parameters import MaskChoice
-from dask_svcca.stores import _io
+from dask_svcca.stores import _create, _io
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.variables import REPRESENTATION_VARIABLES
@@ -179,7 +179,7 @@ class Stores:
                 self._create_subspaces(root, plan)
             self._fill(comparison, plan)
 
-        root = _io.create_whole(self.store, "comparison", {}, fill)
+        root = _create.create_whole(self.store, "comparison", {}, fill)
         if root is None:
             return None
         self.comparison = ComparisonStore(root)
@@ -318,8 +318,8 @@ def _check_apart(zoo: Zoo, store: StoreLike, subspaces: StoreLike | None) -> Non
 def _exists(store: StoreLike, kind: str) -> bool:
     """Whether there is any zarr group; False where a store can be created."""
     if _io.is_group(store):
-        return not _io.is_unfinished(store, kind)
-    _io.check_free(store)
+        return not _create.is_unfinished(store, kind)
+    _create.check_free(store)
     return False
 
 

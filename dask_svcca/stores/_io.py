@@ -7,10 +7,8 @@ Any other store is read through zarr.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import shutil
 import uuid
 import warnings
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
 
 from dask_svcca.errors import DaskSvccaError, StoreAccessError, StoreFormatError
@@ -35,12 +33,6 @@ _MOST_BUFFERS = 512
 """Most buffers in one system call; Linux takes up to 1,024."""
 
 StoreLike: TypeAlias = str | os.PathLike[str] | Store | StorePath
-
-_STRAY = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
-"""Files that file managers leave in any folder that they show."""
-
-_NOT_BESIDE = frozenset({errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS})
-"""Errors where a folder cannot be replaced, for example one that a container mounts, but perhaps be written to."""
 
 _ABSENT = (
     FileNotFoundError,
@@ -62,9 +54,8 @@ def absolute(store: StoreLike) -> StoreLike:
     >>> absolute("s3://bucket/zoo.zarr"), absolute("/data/zoo.zarr")
     ('s3://bucket/zoo.zarr', '/data/zoo.zarr')
     """
-    if isinstance(store, str | os.PathLike) and "://" not in str(store):
-        return str(Path(store).expanduser().absolute())
-    return store
+    path = _path_of(store)
+    return store if path is None else str(path.absolute())
 
 
 def in_memory(store: StoreLike) -> bool:
@@ -87,130 +78,8 @@ def in_memory(store: StoreLike) -> bool:
 
 def folder_of(store: StoreLike) -> Path | None:
     """Folder of a store on the local file system, without links; None for any other."""
-    folder = _local_folder(store)
+    folder = local_folder(store)
     return None if folder is None else folder.resolve()
-
-
-def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
-    """Create a group with attributes at the root of an empty store."""
-    try:
-        check_free(store)
-        with _accessing(store):
-            return zarr.create_group(absolute(store), attributes=dict(attributes), zarr_format=3)
-    except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
-        raise _taken(store) from None
-
-
-def create_whole(
-    store: StoreLike, kind: str, attributes: Mapping[str, Any], fill: Callable[[zarr.Group], None]
-) -> zarr.Group | None:
-    """Create a store that is there whole or not at all, and that only one of several processes creates.
-
-    Parameters
-    ----------
-    store : path, zarr store, or URL
-    kind : str
-    attributes : mapping
-        Attributes of the root, written last.
-    fill : callable
-        Writes what is below the root; it may be called again after an interruption.
-
-    Returns
-    -------
-    zarr.Group or None
-        None where another process created it in the meantime.
-
-    Raises
-    ------
-    StoreFormatError
-        Where something else is there.
-    StoreAccessError
-    """
-    folder = _local_folder(store)
-    if is_unfinished(store, kind) or folder is None:
-        return _create_in_place(store, kind, attributes, fill)
-    try:
-        check_free(store)
-    except StoreFormatError:
-        if is_group(store):
-            return None
-        raise
-    folder = Path(absolute(folder))  # type: ignore[arg-type]
-    # Beside it, on the same file system, so that it can take its place at once.
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
-    try:
-        root = zarr.create_group(str(partial), zarr_format=3)
-        fill(root)
-        root.update_attributes(dict(attributes))
-        partial.rename(folder)
-    except OSError as error:
-        if is_group(store):
-            return None
-        if error.errno in _NOT_BESIDE and folder.exists():
-            return _create_in_place(store, kind, attributes, fill)
-        with _accessing(store):
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return _open_group(store, mode="r+")
-
-
-def is_unfinished(store: StoreLike, kind: str) -> bool:
-    """Whether a store was begun by `create_whole` where it cannot be created at once, and is not finished."""
-    return is_group(store) and _open_group(store, mode="r").attrs.get("format") == _unfinished(kind)
-
-
-def _create_in_place(
-    store: StoreLike, kind: str, attributes: Mapping[str, Any], fill: Callable[[zarr.Group], None]
-) -> zarr.Group:
-    with _accessing(store):
-        if is_unfinished(store, kind):
-            root = _open_group(store, mode="r+")
-        else:
-            root = create_root(store, {"format": _unfinished(kind)})
-        fill(root)
-        root.update_attributes(dict(attributes))
-    return root
-
-
-def _unfinished(kind: str) -> str:
-    return f"dask-svcca-{kind}-unfinished"
-
-
-def check_free(store: StoreLike) -> None:
-    """Raise where there is something other than a group, so that no store can be created there.
-
-    Raises
-    ------
-    StoreFormatError, StoreAccessError
-    """
-    folder = _local_folder(store)
-    with _accessing(store):
-        if folder is not None:
-            if folder.is_dir():
-                others = sorted(entry.name for entry in folder.iterdir() if entry.name not in _STRAY)
-                if others:
-                    raise _taken(store, others[0])
-                return
-            taken = folder.exists()
-        else:
-            try:
-                zarr.open_array(store, mode="r", zarr_format=3)
-            except FileNotFoundError:
-                taken = False
-            else:
-                taken = True
-    if taken:
-        raise _taken(store)
-
-
-def _taken(store: StoreLike, other: str = "") -> StoreFormatError:
-    if other:
-        return StoreFormatError(
-            f"there is already something else at {describe(store)!r}: the folder holds {other!r}; choose another "
-            f"place, for example a new folder in it"
-        )
-    return StoreFormatError(f"there is already something else at {describe(store)!r}; choose another place")
 
 
 def is_group(store: StoreLike) -> bool:
@@ -222,7 +91,7 @@ def is_group(store: StoreLike) -> bool:
         Where this cannot be found out, for example for lack of rights.
     """
     try:
-        _open_group(store, mode="r")
+        open_group(store, mode="r")
     except _ABSENT:
         return False
     return True
@@ -232,7 +101,7 @@ def read_kind(store: StoreLike) -> str:
     """Kind of a store: ``zoo``, ``comparison`` or ``subspaces``."""
     if not is_group(store):
         raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}{_why_absent(store)}")
-    stored_format = _open_group(store, mode="r").attrs.get("format")
+    stored_format = open_group(store, mode="r").attrs.get("format")
     kind = str(stored_format).removeprefix("dask-svcca-")
     if kind not in {"zoo", "comparison", "subspaces"}:
         raise StoreFormatError(
@@ -262,7 +131,7 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
     """
     noun = "store of subspaces" if kind == "subspaces" else kind
     try:
-        root = _open_group(store, mode=mode)
+        root = open_group(store, mode=mode)
     except _ABSENT:
         raise StoreFormatError(
             f"no {noun} at {describe(store)!r}: there is no zarr v3 group{_why_absent(store)}"
@@ -288,7 +157,7 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
 def _why_absent(store: StoreLike) -> str:
     """Rest of a sentence that says that there is no store."""
     try:
-        with _accessing(store):
+        with accessing(store):
             zarr.open(absolute(store), mode="r", zarr_format=2)
     except (*_ABSENT, StoreAccessError, ValueError, KeyError, TypeError):
         return ". Is the path right, and was it created?"
@@ -325,9 +194,9 @@ def _understanding(place: object) -> Iterator[None]:
         ) from error
 
 
-def _open_group(store: StoreLike, *, mode: str) -> zarr.Group:
-    with _accessing(store), _understanding(store):
-        folder = _local_folder(store)
+def open_group(store: StoreLike, *, mode: str) -> zarr.Group:
+    with accessing(store), _understanding(store):
+        folder = local_folder(store)
         if folder is not None:
             # zarr may report a folder that must not be entered as one that is not there.
             (folder / "zarr.json").stat()
@@ -340,20 +209,27 @@ def _open_group(store: StoreLike, *, mode: str) -> zarr.Group:
         )
 
 
-def _local_folder(store: StoreLike) -> Path | None:
+def local_folder(store: StoreLike) -> Path | None:
     """Folder of a store on the local file system, None for any other."""
     if isinstance(store, StorePath):
-        above = _local_folder(store.store)
+        above = local_folder(store.store)
         return None if above is None else above / store.path
     if isinstance(store, LocalStore):
         return Path(store.root)
-    if isinstance(store, str | os.PathLike) and "://" not in str(store):
-        return Path(store).expanduser()
-    return None
+    return _path_of(store)
+
+
+def _path_of(store: object) -> Path | None:
+    """Path that is given as a store, None for a URL or a store itself."""
+    if not isinstance(store, str | os.PathLike):
+        return None
+    # As zarr prints the place of a local store.
+    text = os.fspath(store).removeprefix("file://")
+    return None if "://" in text else Path(text).expanduser()
 
 
 @contextmanager
-def _accessing(place: object) -> Iterator[None]:
+def accessing(place: object) -> Iterator[None]:
     """Raise `StoreAccessError` for an error of the system, unless it says that there is nothing."""
     try:
         yield
@@ -387,14 +263,14 @@ def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
     local = directory(root)
     if local is None:
         try:
-            with _accessing(root.store_path / path):
+            with accessing(root.store_path / path):
                 node = root[path]
         except KeyError:
             return None
         return dict(node.attrs)
     file = local / path / "zarr.json"
     try:
-        with _accessing(file):
+        with accessing(file):
             text = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -412,7 +288,7 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
     """
     local = directory(root)
     if local is None:
-        with _accessing(root.store_path):
+        with accessing(root.store_path):
             members = root.members(max_depth=depth)
         for path, node in members:
             if path.count("/") == depth - 1 and isinstance(node, zarr.Group):
@@ -427,7 +303,7 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
                 yield path, attributes
             continue
         try:
-            with _accessing(folder), os.scandir(folder) as scanned:
+            with accessing(folder), os.scandir(folder) as scanned:
                 # Names of ours do not begin so; those of editors and file managers do.
                 dirs = (entry for entry in scanned if entry.is_dir() and not entry.name.startswith((".", "_")))
                 entries = sorted(dirs, key=lambda entry: entry.name)

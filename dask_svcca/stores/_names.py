@@ -32,12 +32,12 @@ def encode(name: str) -> str:
 
 
 def decode(segment: str) -> str:
-    """The name that a path segment stands for.
+    """Name that `encode` made a path segment of.
 
     Examples
     --------
-    >>> decode("%2Fbackbone%2F50%25"), decode(encode(""))
-    ('/backbone/50%', '')
+    >>> [decode(encode(name)) for name in ("block1.conv1", "/backbone/50%", "%", "")]
+    ['block1.conv1', '/backbone/50%', '%', '']
     """
     return "" if segment == "%" else unquote(segment)
 
@@ -102,7 +102,7 @@ class RepresentationName(NamedTuple):
         """
         if isinstance(key, str) and key.count("/") >= 2:
             model, checkpoint, layer = key.split("/", 2)
-            return cls(unquote(model), unquote(checkpoint), layer)
+            return cls(decode(model), decode(checkpoint), layer)
         if isinstance(key, tuple) and len(key) == 3:
             return cls(*key)
         raise RepresentationNotFoundError(

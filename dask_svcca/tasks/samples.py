@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.kernels._types import BoolArray, InexactArray
+    from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import SubspaceTask
     from dask_svcca.tasks.worker import Context
 
@@ -110,6 +111,23 @@ class Samples:
         if not count:
             return "has values so large that their squares overflow"
         return f"has {count} of {math.prod(self.array.shape)} values that are NaN or infinite, {first}"
+
+
+def check(samples: Samples, count: int, *, finite: bool) -> None:
+    """Refuse samples that are too few, or whose moments are not finite."""
+    if not finite:
+        raise InvalidActivationsError(samples.describe_not_finite())
+    if count < 2:
+        raise InvalidActivationsError(f"has {count} sample; at least two are needed")
+
+
+def not_constant(basis: Eigenbasis, count: int) -> Eigenbasis:
+    """Refuse a basis without directions."""
+    if not len(basis.spectrum):
+        raise InvalidActivationsError(
+            f"is constant: none of its neurons varies over {count} samples by more than rounding"
+        )
+    return basis
 
 
 def verify(digests: Mapping[int, bytes], digest: str) -> None:

@@ -3,7 +3,7 @@
 Forty layers of 2,000 x 16 x 16 x 32, on one thread; takes a few minutes and 6 GB of disk. Seconds are of
 processor time, so that others on the machine do not count:
 
-    python -m pytest tests/benchmarks/bench_dft.py -m benchmark -s
+    python -m pytest tests/benchmarks/bench_dft.py -m benchmark -n 0 -s
 """
 
 from __future__ import annotations

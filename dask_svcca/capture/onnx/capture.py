@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dask_svcca.capture._common import CaptureReport, as_dims, listing
 from dask_svcca.capture._inputs import IDS, load_inputs
-from dask_svcca.capture.onnx.names import name_checkpoints
+from dask_svcca.capture.onnx.names import Checkpoint, name_checkpoints
 from dask_svcca.capture.onnx.network import open_network
 from dask_svcca.capture.onnx.survey import survey_network
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
@@ -97,7 +98,7 @@ def capture_checkpoint(
     zoo_store : path, zarr store, or URL
         Made by `create_zoo`.
     model, checkpoint, step : optional
-        As in `name_checkpoints`.
+        By default as in `name_checkpoints`; where both names are given, there is no step without ``step``.
     layers : str or sequence of str, optional
         As in `list_layers`; all by default.
     batch_size : int, optional
@@ -123,7 +124,7 @@ def capture_checkpoint(
     started = time.perf_counter()
     if batch_size is not None and batch_size < 1:
         raise CaptureError(f"batch_size must be at least 1, or None for a size that fits; got {batch_size}")
-    (named,) = name_checkpoints([model_path], model=model, checkpoint=checkpoint)
+    named = _named(model_path, model, checkpoint, step)
     inputs = load_inputs(inputs_path)
     network = open_network(model_path)
     feeds = inputs.feeds(network.inputs)
@@ -144,7 +145,7 @@ def capture_checkpoint(
                     named.checkpoint,
                     layer.name,
                     values,
-                    step=named.step if step is None else step,
+                    step=named.step,
                     depth=layer.depth,
                     dims=layer.dims,
                     attrs={"op_type": layer.op_type},
@@ -162,6 +163,13 @@ def capture_checkpoint(
         seconds=time.perf_counter() - started,
         skipped=survey.skipped,
     )
+
+
+def _named(path: str | os.PathLike[str], model: str | None, checkpoint: str | None, step: float | None) -> Checkpoint:
+    if model is not None and checkpoint is not None:
+        return Checkpoint(str(path), model, checkpoint, step)
+    (named,) = name_checkpoints([path], model=model, checkpoint=checkpoint)
+    return named if step is None else replace(named, step=step)
 
 
 def _check_examples(zoo: Zoo, inputs: Inputs, network: Network) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,25 @@ from dask_svcca.errors import CaptureError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+_NUMBER = r"(?P<step>\d+(?:\.\d+)?)"
+_SEPARATORS = r"[^A-Za-z0-9]{0,3}"
+STEP = re.compile(
+    # "Jupiter5" is not an iteration; "netStep5" is a step.
+    r"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))(?i:(?:global_?)?(?:step|epoch|iter(?:ation)?|ckpt|checkpoint))"
+    rf"{_SEPARATORS}{_NUMBER}(?P<unit>[kKM]?)(?![A-Za-z0-9])"
+)
+"""A training step in a name: a number behind one of a few words."""
+
+UNITS = {"": 1, "k": 1_000, "K": 1_000, "M": 1_000_000}
+
+FINE = re.compile(r"(?i:step|iter)")
+"""Where a name has several numbers, such as an epoch and a step, these order checkpoints."""
+
+ANY_MODEL = frozenset({"model"})
+STAGES = frozenset({"best", "final", "init", "initial", "last", "latest"})
+"""Names of files that say nothing of the model: its name is that of the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +40,16 @@ class Checkpoint:
     path: str
     model: str
     checkpoint: str
-    step: int | None
+    step: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Where a name says a step: the text that says it, what is left without it, and the number."""
+
+    text: str
+    rest: str
+    number: float
 
 
 def name_checkpoints(
@@ -30,17 +58,25 @@ def name_checkpoints(
     model: str | None = None,
     checkpoint: str | None = None,
     pattern: str | None = None,
+    step_pattern: str | None = None,
 ) -> list[Checkpoint]:
-    """Names for model files: the model is the file's folder, the checkpoint its stem, the step the number in it.
+    """Names for model files.
+
+    A number in a file's name is the training step only behind ``step``, ``epoch``, ``iter``, ``ckpt`` or
+    ``checkpoint``. Files that differ in anything else are models of their own: the rest of the name is the model, or the
+    folder where there is no rest.
 
     Parameters
     ----------
     model_paths : iterable of paths
     model, checkpoint : str, optional
-        Names instead of the folder and the stem.
+        Names instead of these.
     pattern : str, optional
         How the end of a path spells names, such as ``"{model}-epoch{step}"``: ``{model}`` and ``{checkpoint}`` stand
         for text within one part of the path, ``{step}`` for a number. The file's suffix may be left out.
+    step_pattern : str, optional
+        Regular expression that finds the step in a file's name without its suffix, or else in its folder's: its first
+        group, or all that it matches, is the number. The words above then mean nothing.
 
     Returns
     -------
@@ -50,40 +86,149 @@ def name_checkpoints(
     ------
     CaptureError
         Where two files would have the same name, or two checkpoints of a model the same step; where a path does not
-        follow the pattern.
+        follow the pattern, or no path the ``step_pattern``.
 
     Examples
     --------
-    >>> name_checkpoints(["zoo/resnet-s0/step00100.onnx"])
-    [Checkpoint(path='zoo/resnet-s0/step00100.onnx', model='resnet-s0', checkpoint='step00100', step=100)]
-    >>> name_checkpoints(["zoo/vit-7.onnx"], pattern="{model}-{step}")
-    [Checkpoint(path='zoo/vit-7.onnx', model='vit', checkpoint='vit-7', step=7)]
+    >>> def names(*paths, **options):
+    ...     return [(one.model, one.checkpoint, one.step) for one in name_checkpoints(paths, **options)]
+    >>> names("zoo/vgg16.onnx", "zoo/resnet18.onnx")
+    [('vgg16', 'vgg16', None), ('resnet18', 'resnet18', None)]
+    >>> names("resnet-s0/step00100.onnx", "zoo/resnet50-epoch3.onnx", "bert/checkpoint-500/model.onnx")
+    [('resnet-s0', 'step00100', 100), ('resnet50', 'epoch3', 3), ('bert', 'checkpoint-500', 500)]
+
+    The same name in several folders is a model in each:
+
+    >>> names("seed0/net-step1.onnx", "seed1/net-step1.onnx")
+    [('seed0-net', 'step1', 1), ('seed1-net', 'step1', 1)]
+    >>> names("zoo/vit-7.onnx", pattern="{model}-{step}"), names("zoo/vit-7.onnx", step_pattern=r"(\\d+)$")
+    ([('vit', 'vit-7', 7)], [('vit', '7', 7)])
     """
+    paths = [Path(path) for path in model_paths]
+    expression = STEP if step_pattern is None else _step_expression(step_pattern)
     named: list[Checkpoint] = []
-    taken: dict[tuple[str, str, str | int], str] = {}
-    for path in model_paths:
-        spelled = {} if pattern is None else _spelled(Path(path).absolute(), pattern)
-        owner = model or spelled.get("model") or Path(path).absolute().parent.name
-        name = checkpoint or spelled.get("checkpoint") or Path(path).stem
-        # Among several numbers, as in "resnet18-step200-acc97", the one that follows the word.
-        numbers = re.findall(r"(?:step|iter|epoch)\D?(\d+)", name) or re.findall(r"\d+", name)
-        digits = spelled.get("step") or (numbers[-1] if numbers else None)
-        step = None if digits is None else int(digits)
-        for kind, key in (("checkpoint", name), ("step", step)):
-            if key is None:
-                continue
-            if (owner, kind, key) in taken:
-                raise CaptureError(
-                    f"{taken[owner, kind, key]!r} and {str(path)!r} would both be {kind} {key!r} of model {owner!r}. "
-                    f"Rename one, keep the models in folders of their own, or capture them one by one under names you "
-                    f"give"
-                )
-            taken[owner, kind, key] = str(path)
-        named.append(Checkpoint(str(path), owner, name, step))
+    spells_model = model is not None
+    for path in paths:
+        spelled = {} if pattern is None else _spelled(path.absolute(), pattern)
+        found = _by_path(path.absolute(), expression, named_otherwise=bool(model or spelled))
+        spells_model = spells_model or "model" in spelled
+        owner, name = model or spelled.get("model", found.model), checkpoint or spelled.get("checkpoint")
+        said = None if name is None else _find_step(name, expression)
+        step = _number(spelled["step"]) if "step" in spelled else said.number if said else found.step
+        named.append(Checkpoint(str(path), owner, name or found.checkpoint, step))
+    if step_pattern is not None and named and all(one.step is None for one in named):
+        raise CaptureError(
+            f"the step pattern {step_pattern!r} finds no number in {named[0].path!r}"
+            + (f", nor in the {len(named) - 1:,} other files" if len(named) > 1 else "")
+            + r". It is searched for in the name of a file without its suffix, then in that of its folder; as in '_(\d+)$'"
+        )
+    if not spells_model:
+        named = _told_apart(named)
+    _refuse_duplicates(named)
     return named
 
 
-def _spelled(path: Path, pattern: str) -> dict[str, str]:
+def _by_path(path: Path, expression: re.Pattern[str], *, named_otherwise: bool) -> Checkpoint:
+    """Model, checkpoint and step as a path says them."""
+    stem, folder, above = path.stem, path.parent.name, path.parent.parent.name
+    if found := _find_step(stem, expression):
+        rest, place = found.rest, folder
+    elif found := _find_step(folder, expression):
+        # As trainers save them: run/checkpoint-500/model.onnx.
+        rest = _joined(found.rest, "" if stem.lower() in ANY_MODEL | STAGES else stem)
+        place = above
+    else:
+        rest = "" if stem.lower() in STAGES else stem
+        place = folder
+    if rest.lower() in ANY_MODEL:
+        rest = ""
+    # A date or a version alone, and "best" beside a step, are not names of models.
+    if re.fullmatch(r"v?[\d\W_]*", rest) or rest.lower() in STAGES:
+        rest = _joined(place, rest)
+    # Under a name that is given, the file's own tells checkpoints apart.
+    text = stem if found is None or named_otherwise else found.text
+    return Checkpoint(str(path), rest or place or stem, text, found.number if found else None)
+
+
+def _find_step(name: str, expression: re.Pattern[str]) -> _Step | None:
+    matches = list(expression.finditer(name))
+    if expression is not STEP:
+        matches = matches[:1]
+    if not matches:
+        return None
+    chosen = next((match for match in reversed(matches) if FINE.search(match.group())), matches[-1])
+    groups = chosen.groupdict()
+    digits = groups["step"] if "step" in groups else chosen.group(1 if chosen.re.groups else 0)
+    number = _number(digits, expression.pattern) * UNITS[groups.get("unit") or ""]
+    pieces, last = [], 0
+    for match in matches:
+        pieces.append(name[last : match.start()])
+        last = match.end()
+    rest = _joined(*pieces, name[last:])
+    text = name[matches[0].start() : matches[-1].end()].strip("-_. ")
+    return _Step(text or name, rest, number)
+
+
+def _joined(*parts: str) -> str:
+    """Parts of a name without the separators that were between them."""
+    return "-".join(filter(None, (part.strip("-_.=+ ") for part in parts)))
+
+
+def _number(digits: str | None, pattern: str = "") -> float:
+    try:
+        value = float(digits or "")
+    except ValueError:
+        raise CaptureError(
+            f"the step pattern {pattern!r} finds {digits!r}, which is not a number. Its first group, or all that it "
+            rf"matches, is the step; as in '_(\d+)$'"
+        ) from None
+    return int(value) if value.is_integer() else value
+
+
+def _step_expression(step_pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(step_pattern)
+    except re.error as error:
+        raise CaptureError(f"the step pattern {step_pattern!r} is not a valid regular expression: {error}") from error
+
+
+def _told_apart(named: list[Checkpoint]) -> list[Checkpoint]:
+    """Models of the same name in several folders, by more of their paths where files would get one name."""
+    homes: dict[str, set[Path]] = {}
+    twice = Counter((one.model, key) for one in named for key in (one.checkpoint, one.step) if key is not None)
+    for one in named:
+        if max(twice[one.model, one.checkpoint], twice[one.model, one.step]) > 1:
+            homes.setdefault(one.model, set()).add(Path(one.path).absolute().parent)
+    renamed = []
+    for one in named:
+        folders = homes.get(one.model, set())
+        parent = Path(one.path).absolute().parent
+        if len(folders) > 1:
+            depth = next(
+                depth for depth in range(1, 100) if len({folder.parts[-depth:] for folder in folders}) == len(folders)
+            )
+            parts = parent.parts[-depth:]
+            one = replace(one, model=_joined(*(parts[:-1] if parts[-1] == one.model else parts), one.model))  # noqa: PLW2901
+        renamed.append(one)
+    return renamed
+
+
+def _refuse_duplicates(named: Iterable[Checkpoint]) -> None:
+    taken: dict[tuple[str, str, str | float], str] = {}
+    for one in named:
+        for kind, key in (("checkpoint", one.checkpoint), ("step", one.step)):
+            if key is None:
+                continue
+            if (one.model, kind, key) in taken:
+                raise CaptureError(
+                    f"{taken[one.model, kind, key]!r} and {one.path!r} would both be {kind} {key!r} of model "
+                    f"{one.model!r}. Rename one, say how paths spell names with a pattern such as "
+                    f"'{{model}}/epoch{{step}}', or capture them one by one under names you give"
+                )
+            taken[one.model, kind, key] = one.path
+
+
+def _spelled(path: Path, pattern: str) -> Mapping[str, str]:
     """Parts of a path that the fields of a pattern stand for."""
     fields = {"{model}": "(?P<model>[^/]+)", "{checkpoint}": "(?P<checkpoint>[^/]+)", "{step}": r"(?P<step>\d+)"}
     pieces = re.split(r"(\{[^}]*\})", pattern)

@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
-from dask_svcca.stores import _chunked, _io
+from dask_svcca.stores import _chunked, _create, _io
 from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
@@ -81,7 +81,7 @@ class SubspaceStore:
         chunk_samples : int
             Most samples in a chunk of scores.
         """
-        root = _io.create_whole(store, "subspaces", _head(identity, chunk_samples), lambda _: None)
+        root = _create.create_whole(store, "subspaces", _head(identity, chunk_samples), lambda _: None)
         if root is not None:
             return cls(root)
         made = cls.open(store, mode="r+")

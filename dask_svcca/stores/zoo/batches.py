@@ -67,7 +67,11 @@ def batches_of(
         See `prepare`.
     """
     what = f"activations of {name.label!r}"
-    if isinstance(activations, Sequence) and any(map(is_array, activations)):
+    if (
+        isinstance(activations, Sequence)
+        and not isinstance(activations, memoryview)
+        and any(map(is_array, activations))
+    ):
         activations = _sorted_out(list(activations), options.dims, len(examples), what, name)
     if is_series(activations):
         check_unshuffled(activations, what)
@@ -161,8 +165,8 @@ def _sorted_out(
         if batched and len(arrays) == examples:
             raise InvalidActivationsError(
                 f"cannot tell what the list of {len(arrays)} arrays of shape {shapes[0]} is for {name.label!r}: "
-                f"batches of one example, or an example each? Put them together with numpy.concatenate or numpy.stack, "
-                f"or pass dims="
+                f"batches of one example, or an example each? Put them together with numpy.concatenate or "
+                f"numpy.stack, or pass dims="
             )
     if batched:
         return iter(arrays)
@@ -203,21 +207,31 @@ def _whole(
     if given.lazy:
         # Refused before anything is computed.
         canonical_dims(dims, values.shape, name.label)
-        if order is not None:
-            values = values[(slice(None),) * along + (order,)]
-        blocks = _computed(values, along)
-    elif order is None:
-        blocks = iter((values,))
-    else:
-        size = max(1, READ_BYTES // max(1, values.nbytes // len(order)))
-        blocks = (np.take(values, order[start : start + size], axis=along) for start in range(0, len(order), size))
-    for block in blocks:
+    for block in _blocks(values, along, order):
         # What Dask says of its blocks may not be what they are.
         whole = as_given(block, what)
         source = given.source_dtype if whole.source_dtype is None else whole.source_dtype
         batch = _arranged(type(given)(whole.data, given.names, None, source), name, options)
         if len(batch.values):
             yield batch
+
+
+def _blocks(values: Any, along: int, order: npt.NDArray[np.intp] | None) -> Iterator[npt.NDArray[Any]]:
+    """Consecutive parts of an array along its examples, put in order."""
+    if order is not None and not isinstance(values, np.ndarray):
+        if values.nbytes > available_memory() // 4:
+            values, order = values[(slice(None),) * along + (order,)], None
+        else:
+            # Put in order by Dask, each of its blocks would be made of parts of all.
+            values = values.compute()
+    if not isinstance(values, np.ndarray):
+        yield from _computed(values, along)
+    elif order is None:
+        yield values
+    else:
+        size = max(1, READ_BYTES // max(1, values.nbytes // len(order)))
+        for start in range(0, len(order), size):
+            yield np.take(values, order[start : start + size], axis=along)
 
 
 def _order(given: Given, examples: npt.NDArray[Any], name: RepresentationName) -> npt.NDArray[np.intp] | None:

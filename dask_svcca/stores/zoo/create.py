@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from dask_svcca.errors import MismatchedExamplesError, StoreFormatError
-from dask_svcca.stores import _io
+from dask_svcca.stores import _create, _io
 from dask_svcca.stores._digest import DIGEST, ids_digest
 from dask_svcca.stores.zoo.examples import example_coords, example_ids, write_coords
 from dask_svcca.stores.zoo.store import Zoo
@@ -77,8 +77,8 @@ def create_zoo(
         "examples_digest": digest,
         "example_coordinates": list(values),
     }
-    if not _io.is_group(store) or _io.is_unfinished(store, KIND):
-        root = _io.create_whole(store, KIND, attributes, lambda root: write_coords(root, values))
+    if not _io.is_group(store) or _create.is_unfinished(store, KIND):
+        root = _create.create_whole(store, KIND, attributes, lambda root: write_coords(root, values))
         if root is not None:
             return Zoo(root, writable=True)
         # Another process was faster.

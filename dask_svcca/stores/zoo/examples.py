@@ -35,7 +35,7 @@ def example_ids(examples: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
     >>> example_ids(["a", "b"])
     array(['a', 'b'], dtype=object)
     """
-    ids = np.asarray(examples)
+    ids = np.asarray(as_given(examples, "examples").data)
     if ids.ndim != 1 or ids.dtype.kind not in "iuUOT":
         raise InvalidActivationsError(
             f"examples must be ids, an integer or text for each; got an array of shape {ids.shape} and type {ids.dtype}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from dask_svcca.dims import check_names
 from dask_svcca.precision import epsilon_of
 from dask_svcca.stores._chunked import Compression
 from dask_svcca.stores.zoo.index import RESERVED
@@ -41,7 +42,11 @@ class WriteOptions:
     def __post_init__(self) -> None:
         for name in ("step", "depth"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
-        attrs = {} if self.attrs is None else _plain(self.attrs, "attrs")
+        if self.dims is not None:
+            check_names(self.dims)
+        if self.attrs is not None and not isinstance(self.attrs, Mapping):
+            raise ValueError(f"attrs is a mapping of text to values; got {self.attrs!r}")
+        attrs = _plain(self.attrs or {}, "attrs")
         taken = [name for name in attrs if name in RESERVED]
         if taken:
             raise ValueError(
