@@ -209,6 +209,12 @@ def test_compare__dims_are_those_of_arrays(zoo: dask_svcca.Zoo) -> None:
         dask_svcca.compare(zoo, dims={"fc": ("example", "neuron")})
 
 
+@pytest.mark.parametrize("store", [5, {}, True])
+def test_compare__a_store_is_a_place(store: Any) -> None:
+    with pytest.raises(StoreFormatError, match="a store is a path, a URL, or a store of zarr; got"):
+        dask_svcca.compare({"x": X}, store)
+
+
 def test_compare__takes_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     expected = dask_svcca.compare(make_zoo(tmp_path / "zoo.zarr", layers(3)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import os
 import time
 import uuid
 import warnings
@@ -15,8 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
-from zarr.abc.store import Store
-from zarr.storage import MemoryStore, StorePath
+from zarr.storage import MemoryStore
 
 from dask_svcca.dims import TOKEN
 from dask_svcca.errors import FewSamplesWarning, InvalidActivationsError, ReadingWarning
@@ -250,7 +248,7 @@ def open_source(zoo: Zoo | Arrays | StoreLike, dims: Mapping[Any, Sequence[str]]
         raise ValueError("dims= is about arrays at hand, {'name': array, ...}; a zoo says what its axes are")
     if isinstance(zoo, Zoo):
         return zoo
-    if isinstance(zoo, str | os.PathLike | Store | StorePath):
+    if _io.is_place(zoo):
         return open_zoo(zoo)
     raise InvalidActivationsError(
         f"there is a zoo to compare, or its path, or a mapping of names to arrays, {{'conv1': x, 'fc': y}}; got "

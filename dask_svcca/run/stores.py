@@ -111,7 +111,7 @@ class Stores:
                 f"the comparison and its subspaces cannot both be at {_io.describe(place)!r}. Give each its own "
                 f"place, or leave subspaces= out to have them inside the comparison"
             )
-        _check_apart(zoo, store, place)
+        _check_places(zoo, store, place)
         comparison = ComparisonStore.open(store, mode=mode) if _exists(store, "comparison") else None
         state = None if comparison is None else comparison.read_state()
         if state is not None:
@@ -304,8 +304,11 @@ def _column(comparison: ComparisonStore, name: str, values: Sequence[Any]) -> np
     return np.array(filled, dtype=object) if any(isinstance(value, str) for value in filled) else np.array(filled)
 
 
-def _check_apart(zoo: Zoo, store: StoreLike, subspaces: StoreLike | None) -> None:
-    """Raise where one store would lie in the folder of another, which would take it for a part of itself."""
+def _check_places(zoo: Zoo, store: StoreLike, subspaces: StoreLike | None) -> None:
+    """Raise where a store is none, or would lie in the folder of another, which would take it for a part of itself."""
+    for given in (store, subspaces):
+        if given is not None and not _io.is_place(given):
+            raise StoreFormatError(f"a store is a path, a URL, or a store of zarr; got {given!r}")
     places = {"zoo": _io.folder_of(zoo.root.store_path), "comparison": _io.folder_of(store)}
     places["subspaces"] = None if subspaces is None else _io.folder_of(subspaces)
     for (inner, inside), (outer, outside) in itertools.permutations(places.items(), 2):

@@ -58,6 +58,17 @@ def absolute(store: StoreLike) -> StoreLike:
     return store if path is None else str(path.absolute())
 
 
+def is_place(value: object) -> bool:
+    """Whether a value says where a store is: a path, a URL, or a zarr store.
+
+    Examples
+    --------
+    >>> is_place("zoo.zarr"), is_place(Path("zoo.zarr")), is_place({})
+    (True, True, False)
+    """
+    return isinstance(value, str | os.PathLike | Store | StorePath)
+
+
 def in_memory(store: StoreLike) -> bool:
     """Whether a store is in the memory of this process, where other processes cannot reach it.
 
