@@ -88,8 +88,10 @@ def test_write__the_coarsest_type_that_values_were_in(given: str, options: Any, 
 
 def test_write__one_batch_in_half_precision_counts_for_all() -> None:
     zoo = make_zoo()
-    zoo.write(*NAME, iter([X[:9].astype("float16"), X[9:]]), dtype="float32")
-    assert zoo.entries()[0].source_dtype == "float16"
+    halves = X[:9].astype("float16"), X[9:].astype("float16")
+    zoo.write(*NAME, iter([halves[0], X[9:]]), dtype="float32")
+    zoo.write("net", "step2", "fc", iter([X[:9], halves[1]]), dtype="float32")
+    assert [item.source_dtype for item in zoo.entries()] == ["float16"] * 2
 
 
 def test_write__columns_of_a_table_in_several_types() -> None:
