@@ -329,6 +329,41 @@ def test_capture_torch__wrapped_models(zoo: Zoo, x: Any) -> None:
     assert len({attributes(zoo, "0", checkpoint)["weights_digest"] for checkpoint in wrapped}) == 1
 
 
+def test_capture_torch__attention_alone(zoo: Zoo) -> None:
+    """There are as many tokens as examples, and tokens come first."""
+    model, x = nn.MultiheadAttention(4, 2), torch.randn(N, N, 4)
+    capture(model, [(x, x, x)], zoo)
+    right = model(x, x, x)[0].detach().transpose(0, 1)
+    np.testing.assert_allclose(zoo["net", "c", "MultiheadAttention"].values, right, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
+def test_capture_torch__compiled_by_torchscript(zoo: Zoo, x: Any) -> None:
+    scripted = torch.jit.trace(nn.Sequential(nn.Linear(4, 3)), x, check_trace=False)
+    with pytest.raises(CaptureError, match="'net' is compiled by TorchScript, which takes no hooks"):
+        capture(scripted, [x], zoo)
+    report = capture(nn.Sequential(nn.Linear(4, 4), scripted), [x], zoo)
+    assert report.skipped["1"] == "it is compiled by TorchScript, which takes no hooks"
+
+
+def test_capture_torch__one_image_without_an_axis_of_examples(zoo: Zoo) -> None:
+    with pytest.raises(CaptureError, match=r"its first axis is not the 6 examples: shape \(6, 4, 5\)"):
+        capture(nn.Conv2d(N, N, 1), [torch.randn(N, 4, 5)], zoo)
+
+
+def test_capture_torch__layer_norm_over_maps(zoo: Zoo) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.LayerNorm([4, 5]), nn.LayerNorm([2, 4, 5]))
+    capture(model, [torch.randn(N, 1, 4, 5)], zoo)
+    assert {zoo["net", "c", layer].dims[1:] for layer in "012"} == {("height", "width", "channel")}
+    assert {zoo["net", "c", layer].shape[1:] for layer in "012"} == {(4, 5, 2)}
+
+
+def test_capture_torch__encoded_texts_and_labels(zoo: Zoo) -> None:
+    model, ids, mask = Reader(), torch.randint(20, (N, T)), padding()
+    capture(model, [({"input_ids": ids, "attention_mask": mask}, torch.zeros(N))], zoo)
+    np.testing.assert_allclose(zoo["net", "c", "fc"].values, model(ids, mask).detach(), rtol=1e-5)
+
+
 def test_capture_torch__repeats_within_batches_are_no_repeats(zoo: Zoo) -> None:
     """The second half shows that the activation does something."""
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.ReLU())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,8 @@ def check_order(batches: Any, model: str) -> None:
             continue
         seen.add(id(part))
         kind = type(part).__name__
-        if "Random" in kind or (kind.endswith("DistributedSampler") and getattr(part, "shuffle", False)):
+        random = "Random" in kind and part is not batches
+        if random or (kind.endswith("DistributedSampler") and getattr(part, "shuffle", False)):
             raise MismatchedExamplesError(
                 f"the loader for {model!r} draws its examples at random ({kind}), and all representations of a zoo "
                 f"have the zoo's examples in the zoo's order. Make it with shuffle=False and without a random sampler"
@@ -166,6 +168,10 @@ class Feeder:
                     f"ids, not {self.ids!r}"
                 )
             ids = entries.pop(self.ids)
+        if isinstance(entries[0], Mapping) and self._required <= 1 and self._first not in {"batch", "inputs", "data"}:
+            # As from a loader of encoded texts and labels.
+            feed = self._from_mapping(entries[0])
+            return feed if ids is None else dataclasses.replace(feed, ids=_array(ids))
         if self.inputs is not None:
             named = dict(zip(self.inputs, entries, strict=False))
             if len(entries) < len(self.inputs):

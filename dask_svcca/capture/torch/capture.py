@@ -151,7 +151,12 @@ def capture_torch(
         zoo = open_zoo(zoo, mode="r+")
     check_order(batches, name)
     inner = unwrapped(torch, model)
-    modules = named_modules(inner)
+    if isinstance(inner, torch.jit.ScriptModule):
+        raise CaptureError(
+            f"the model {name!r} is compiled by TorchScript, which takes no hooks: capture the model that it was made "
+            f"of, or export it to ONNX"
+        )
+    modules = named_modules(torch, inner)
     chosen = _computing(torch, modules) if layers is None else select(modules, layers)
     if not chosen:
         raise CaptureError(f"no module of the model {name!r} matches {layers!r}; it has {listing(modules)}")

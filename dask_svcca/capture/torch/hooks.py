@@ -69,7 +69,7 @@ def unwrapped(torch: Any, model: Any) -> Any:
             return model
 
 
-def named_modules(model: Any) -> dict[str, Any]:
+def named_modules(torch: Any, model: Any) -> dict[str, Any]:
     """Modules by name, without what wraps them; a model without modules inside goes by the name of its class."""
     modules = {}
     for path, module in model.named_modules():
@@ -77,7 +77,9 @@ def named_modules(model: Any) -> dict[str, Any]:
         if name:
             # Of a wrapper and the module inside, which have one name, the one inside comes later.
             modules[name] = module
-    return modules or {type(model).__name__: model}
+    if not modules or isinstance(model, torch.nn.MultiheadAttention):
+        return {type(model).__name__: model}
+    return modules
 
 
 @dataclass
@@ -133,6 +135,9 @@ class Recorder:
             for path, module in self.modules.items():
                 if _below(path, self._closed):
                     continue
+                if isinstance(module, self.torch.jit.ScriptModule):
+                    self.skipped[path] = "it is compiled by TorchScript, which takes no hooks"
+                    continue
                 layout = self._sequence_layout(module)
                 if layout or path in self._closed:
                     hook = module.register_forward_pre_hook(self._before(path, layout), with_kwargs=True)
@@ -166,7 +171,7 @@ class Recorder:
         finally:
             self._follow(on=False)
         for path in self.chosen - self._calls.keys():
-            self.skipped[path] = "it was not called"
+            self.skipped.setdefault(path, "it was not called")
         self._tensors.clear()
         return self._records
 

@@ -93,7 +93,7 @@ def _channels_first(call: Call, expected: int | None = None) -> Axes:
     axes, count = call.axes, len(call.shape)
     if expected is not None and count != expected:
         # A single image, without an axis of examples.
-        return (LOST,) * count if count == expected - 1 else call.lost
+        return ("channel", *SPATIAL_DIMS[expected]) if count == expected - 1 else call.lost
     if len(axes) == count and axes[1] in NEURONS and TOKEN in axes[2:]:
         return axes
     first = EXAMPLE if axes[0] == EXAMPLE else None
@@ -114,6 +114,12 @@ def _channels_last(call: Call) -> Axes:
     if count in SPATIAL_DIMS and count > 3 and set(others[1:]) == {None}:
         return (axes[0], *SPATIAL_DIMS[count], name)
     return (*others, name)
+
+
+def _normalised(call: Call) -> Axes:
+    over = call.kwargs.get("normalized_shape", call.args[1] if len(call.args) > 1 else ())
+    # Over several axes, as over whole maps: it does not say which are the channels.
+    return _channels_last(call) if len(over) == 1 else _same_shape(call)
 
 
 def _embedding(call: Call) -> Axes:
@@ -227,7 +233,8 @@ def _rules(rule: Callable[[Call], Axes], *names: str) -> dict[str, Callable[[Cal
 _RULES: dict[str, Callable[[Call], Axes]] = {
     **_rules(_channels_first, "batch_norm", "group_norm", "instance_norm", "local_response_norm", "interpolate"),
     **_rules(_channels_first, "grid_sample", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
-    **_rules(_channels_last, "linear", "bilinear", "layer_norm", "rms_norm"),
+    **_rules(_channels_last, "linear", "bilinear"),
+    **_rules(_normalised, "layer_norm", "rms_norm"),
     **_rules(_embedding, "embedding"),
     **_rules(_moving, "permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT", "t"),
     **_rules(_reshaped, "flatten", "reshape", "view", "unflatten", "reshape_as", "view_as"),

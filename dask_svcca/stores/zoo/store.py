@@ -320,13 +320,11 @@ class Zoo:
                 self._index.unfinished.discard(name)
 
     def _bound(self) -> None:
-        """Write what waits longest for its chunk to be full, until all that waits is within the budget."""
-        waiting = sum(writer.waiting for writer in self._writers.values())
-        while waiting > PENDING_BYTES:
-            fullest = max(self._writers.values(), key=lambda writer: writer.spillable)
-            if not fullest.spillable:
-                return
-            waiting -= fullest.spill()
+        """Where what waits exceeds the budget, write it: later chunks have its size, and so keep to the budget."""
+        if sum(writer.waiting for writer in self._writers.values()) > PENDING_BYTES:
+            for writer in self._writers.values():
+                if writer.spillable:
+                    writer.spill()
 
     def delete(self, model: Key, checkpoint: str | None = None, layer: str | None = None) -> None:
         """Remove a representation, finished or not.

@@ -80,9 +80,9 @@ class Writer:
         return self.count == self._examples
 
     @property
-    def spillable(self) -> int:
-        """Bytes that `spill` would write; none once the size of a chunk is fixed."""
-        return self.waiting if self._array is None else 0
+    def spillable(self) -> bool:
+        """Whether examples wait, and the size of a chunk is not fixed yet."""
+        return self._array is None and bool(self._pending)
 
     def append(self, batch: Batch) -> None:
         """Take the next examples, and write those that fill a chunk.
@@ -117,12 +117,10 @@ class Writer:
             return
         self._write()
 
-    def spill(self) -> int:
-        """Write what waits as the first chunk, whose size the others then have; bytes that no longer wait."""
-        before = self.waiting
+    def spill(self) -> None:
+        """Write what waits as the first chunk, whose size the others then have."""
         self._rows = sum(map(len, self._pending))
         self._write()
-        return before - self.waiting
 
     def _write(self) -> None:
         """Write the chunks that are full, and the last one."""
