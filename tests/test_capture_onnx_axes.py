@@ -212,3 +212,35 @@ def test_capture__values_that_depend_on_other_examples_are_left_out(tmp_path: Pa
     layers, skipped = captured(tmp_path, nodes, normal(N, 4), {"first": np.array([0])})
     assert list(layers) == ["y"]
     assert "depend on the other examples" in skipped["centred"]
+
+
+def test_capture__heads_folded_into_the_examples(tmp_path: Path) -> None:
+    """As PyTorch's own attention is exported: time first, and heads beside the examples for a while."""
+    nodes = [
+        node("Transpose", ["x"], ["by_time"], perm=[1, 0, 2]),
+        node("MatMul", ["by_time", "w"], ["projected"]),
+        node("Reshape", ["projected", "folded"], ["split"]),
+        node("Transpose", ["split"], ["heads_first"], perm=[1, 0, 2]),
+        node("Reshape", ["heads_first", "unfolded"], ["heads"]),
+        node("Tanh", ["heads"], ["squashed"]),
+        node("Transpose", ["squashed"], ["time_again"], perm=[2, 0, 1, 3]),
+        node("Reshape", ["time_again", "rows"], ["flat"]),
+        node("MatMul", ["flat", "v"], ["mixed"]),
+        node("Reshape", ["mixed", "tokens"], ["by_time_again"]),
+        node("Transpose", ["by_time_again"], ["out"], perm=[1, 0, 2]),
+    ]
+    weights = {
+        "w": normal(H * D, H * D),
+        "folded": np.array([T, -1, D]),
+        "unfolded": np.array([-1, H, T, D]),
+        "rows": np.array([-1, H * D]),
+        "v": normal(H * D, H * D, seed=2),
+        "tokens": np.array([T, -1, H * D]),
+    }
+    x = normal(N, T, H * D, seed=1)
+    layers, _ = captured(tmp_path, nodes, x, weights)
+    squashed = np.tanh(x @ weights["w"])
+    assert list(layers) == ["squashed", "out"]
+    np.testing.assert_allclose(layers["squashed"], squashed, atol=1e-5)
+    np.testing.assert_allclose(layers["out"], squashed @ weights["v"], atol=1e-4)
+    assert layers["out"].dims == ("example", "token", "neuron")
