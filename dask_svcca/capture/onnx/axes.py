@@ -279,10 +279,13 @@ def _regrouped(old: Sequence[int], names: Sequence[str], new: Sequence[int]) -> 
             else:
                 return None
         whole = [name for name, size in zip(names[first:i], old[first:i], strict=True) if size != 1] or [names[first]]
-        made = _group(whole, j - start, len(old))
+        # New axes of length 1 have nothing of the old ones, unless there is no other.
+        lone = [size == 1 for size in new[start:j]] if max(new[start:j]) > 1 else [False] * (j - start)
+        made = _group(whole, lone.count(False), len(old))
         if made is None:
             return None
-        result += made
+        named = iter(made)
+        result += [ONE if alone else next(named) for alone in lone]
     result += [ONE] * (len(new) - len(result))
     return tuple(result)
 
