@@ -40,6 +40,20 @@ get_pca                centred by datapoint, not by neuron: all wrong  by neuron
 What is not wrong stays: the mean of ``get_cca_similarity`` is that of the leading correlations that make up
 ``threshold`` of their sum; ``eigenvals`` of ``get_pca`` are singular values.
 
+How the papers read convolutional layers, which decides numbers as much as the measure does, and how to ask
+`dask_svcca.compare` for the same; it warns where one of the second row is read in another way:
+
+=================================================  ==================================================================
+measure                                            reading
+=================================================  ==================================================================
+svcca (Raghu et al. 2017)                          ``conv="positions"`` for the same layer, ``"flatten"`` or ``"dft"``
+                                                   (section 3) for different ones
+cka, cka_debiased, r2_cca, linear_regression       ``conv="flatten"``
+(Kornblith et al. 2019)
+=================================================  ==================================================================
+
+`fourier_ccas` is ``conv="dft"``; the other functions here take arrays of two axes, however they were made.
+
 Which number is right, for 20 datapoints that anyone can type:
 
 >>> n = np.arange(20.0)
@@ -90,10 +104,12 @@ import numpy as np
 import pandas as pd
 import scipy.fft
 
+from dask_svcca.arrays import as_given
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
-from dask_svcca.kernels.directions import canonical_directions, principal_directions, relative_precision
+from dask_svcca.kernels.directions import canonical_directions, principal_directions
 from dask_svcca.kernels.factors import compress, factor
 from dask_svcca.kernels.fourier import wave
+from dask_svcca.precision import precision_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -348,8 +364,8 @@ def fourier_ccas(
     joint = [compress(np.hstack([spectrum[:, i, j] for spectrum in spectra])) for i, j in signed]
     columns = slice(layers[0].shape[-1]), slice(layers[0].shape[-1], None)
     principals = [
-        _by_frequency([rows[:, columns[0]] for rows in joint], conv_acts1, varies[0], "conv_acts1"),
-        _by_frequency([rows[:, columns[1]] for rows in joint], conv_acts2, varies[1], "conv_acts2"),
+        _by_frequency([rows[:, columns[0]] for rows in joint], conv_acts1, "conv_acts1"),
+        _by_frequency([rows[:, columns[1]] for rows in joint], conv_acts2, "conv_acts2"),
     ]
     table = []
     for location, frequency, *pair in zip(locations, signed, *principals, strict=True):
@@ -399,7 +415,7 @@ def _decompose_both(acts1: npt.ArrayLike, acts2: npt.ArrayLike, epsilon: float) 
     x, y = _check(acts1, "acts1"), _check(acts2, "acts2")
     _check_datapoints(x, y)
     both = factor([np.hstack([x.T, y.T])])
-    precision_x, precision_y = (relative_precision(np.asarray(acts).dtype) for acts in (acts1, acts2))
+    precision_x, precision_y = (_precision(acts) for acts in (acts1, acts2))
     return (
         _decompose(x, precision_x, both, slice(len(x)), epsilon, "acts1"),
         _decompose(y, precision_y, both, slice(len(x), None), epsilon, "acts2"),
@@ -415,7 +431,7 @@ def _decompose(
         samples=both.count,
         weights=np.ones(1, dtype=np.int64),
         variance=None,
-        offset=float(np.abs(mean[varies]).max(initial=0.0)) * np.sqrt(both.count),
+        mean=mean[varies],
         epsilon=precision,
     )
     principal = principal.leading(int((principal.singular**2 >= epsilon * principal.singular[:1] ** 2).sum()))
@@ -424,25 +440,30 @@ def _decompose(
     return _NeuronSet(acts, varies, mean[:, np.newaxis], principal)
 
 
-def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, varies: BoolArray, name: str) -> list[Principal]:
+def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, name: str) -> list[Principal]:
     """Principal directions of one convolutional layer, at each frequency."""
-    layer = np.asarray(acts)
+    layer = np.asarray(as_given(acts, name).data)
     count = len(layer)
     principals = principal_directions(
         rows,
         samples=count,
         weights=np.ones(len(rows), dtype=np.int64),
         variance=None,
-        offset=float(np.abs(layer[..., varies]).max(initial=0.0)) * np.sqrt(count),
-        epsilon=relative_precision(layer.dtype),
+        mean=np.abs(layer).max(axis=(0, 1, 2)),
+        epsilon=_precision(acts),
     )
     if not any(len(one.singular) for one in principals):
         raise InvalidActivationsError(f"{name} is constant: none of its channels varies by more than rounding")
     return principals
 
 
+def _precision(acts: npt.ArrayLike) -> float:
+    given = as_given(acts, "acts")
+    return precision_of(given.data.dtype, given.source_dtype)
+
+
 def _check(acts: npt.ArrayLike, name: str, *, conv: bool = False) -> FloatArray:
-    values = np.asarray(acts)
+    values = np.asarray(as_given(acts, name).data)
     expected = ("datapoint", "height", "width", "channel") if conv else ("neuron", "datapoint")
     if values.ndim != len(expected) or values.dtype.kind not in "fiub":
         raise InvalidActivationsError(

@@ -22,12 +22,12 @@ NEURONS = ("neuron", "channel")
 SPATIAL = ("depth", "height", "width")
 """Spatial axes in the order they are stored in."""
 
-DEFAULT_DIMS = {
-    2: (EXAMPLE, "neuron"),
-    3: (EXAMPLE, TOKEN, "neuron"),
-    4: (EXAMPLE, "height", "width", "channel"),
-}
-"""Names of the axes of an array without names, by their number."""
+KNOWN = (EXAMPLE, *NEURONS, *SPATIAL, TOKEN)
+"""Names that an axis may have."""
+
+DEFAULT_DIMS = {2: (EXAMPLE, "neuron"), 3: (EXAMPLE, TOKEN, "neuron")}
+"""Names of the axes of an array without names, by their number. More axes are never guessed: channels may come first or
+last, and heads of attention look like either."""
 
 SPATIAL_DIMS = {3: ("width",), 4: ("height", "width"), 5: SPATIAL}
 """Spatial axes of a convolution's output, by the number of all its axes."""
@@ -52,8 +52,7 @@ def canonical_dims(dims: Sequence[str] | None, shape: Sequence[int], label: str)
     Raises
     ------
     InvalidActivationsError
-        Where the dims do not describe the axes. Without dims, where so many axes have no default names, or look
-        channels-first.
+        Where the dims do not describe the axes, or there are none and so many axes have no default names.
 
     Examples
     --------
@@ -67,21 +66,128 @@ def canonical_dims(dims: Sequence[str] | None, shape: Sequence[int], label: str)
         if axes not in DEFAULT_DIMS:
             raise InvalidActivationsError(
                 f"activations of {label!r} have {axes} axes; say what they are with dims=, for example "
-                f"dims=('example', 'width', 'channel')"
-            )
-        if looks_channels_first(shape):
-            raise InvalidActivationsError(
-                f"activations of {label!r} look channels-first: {tuple(shape[1:])}. Say what the axes are: "
-                f"dims=('example', 'channel', 'height', 'width') if so, dims={DEFAULT_DIMS[axes]!r} if not"
+                f"{example_of(axes)}"
             )
         return DEFAULT_DIMS[axes]
+    check_names(dims)
     neurons = [dim for dim in dims if dim in NEURONS]
     if len(dims) != axes or EXAMPLE not in dims or len(neurons) != 1 or len(set(dims)) != axes:
         raise InvalidActivationsError(
             f"dims={tuple(dims)!r} do not describe the {axes} axes of {label!r}: name each once, one 'example' "
             f"and one 'neuron' or 'channel' among them"
         )
+    check_known(dims, f"dims={tuple(dims)!r} of {label!r}")
     return arrange_dims(dims)
+
+
+def example_of(axes: int) -> str:
+    """What to write for ``dims``, in messages.
+
+    Examples
+    --------
+    >>> example_of(3)
+    "dims=('example', 'width', 'channel')"
+    """
+    if axes not in {4, 5}:
+        return "dims=('example', 'width', 'channel')"
+    spatial = SPATIAL_DIMS[axes]
+    return f"dims={(EXAMPLE, 'channel', *spatial)!r}, or with 'channel' last"
+
+
+def check_names(dims: Sequence[str]) -> None:
+    """Refuse text where a sequence of names is meant.
+
+    Raises
+    ------
+    InvalidActivationsError
+
+    Examples
+    --------
+    >>> check_names("example,neuron")
+    Traceback (most recent call last):
+    dask_svcca.errors.InvalidActivationsError: dims is a sequence of names, one an axis; got the text 'example,neuron'
+    """
+    if isinstance(dims, str):
+        raise InvalidActivationsError(f"dims is a sequence of names, one an axis; got the text {dims!r}")
+
+
+def check_known(dims: Sequence[str], what: str) -> None:
+    """Refuse names of axes that have no meaning here.
+
+    Parameters
+    ----------
+    dims : sequence of str
+    what : str
+        What has them, in messages.
+
+    Raises
+    ------
+    InvalidActivationsError
+
+    Examples
+    --------
+    >>> check_known(("example", "head", "token", "channel"), "dims of 'vit/1/attention'")
+    Traceback (most recent call last):
+    dask_svcca.errors.InvalidActivationsError: dims of 'vit/1/attention' have an axis 'head'; names are ...
+    """
+    unknown = [dim for dim in dims if dim not in KNOWN]
+    mixed = TOKEN in dims and any(dim in SPATIAL for dim in dims)
+    if not unknown and not mixed:
+        return
+    names = ", ".join(map(repr, KNOWN))
+    which = (
+        f"an axis {unknown[0]!r}; names are {names}" if unknown else f"{TOKEN!r} beside a spatial axis; a layer has one"
+    )
+    raise InvalidActivationsError(
+        f"{what} have {which}. Rename the axis if it is one of these. Otherwise reshape: heads of attention, for "
+        f"example, become channels of their tokens, (example, token, head * channel), by transpose and reshape"
+    )
+
+
+def agree_dims(names: Sequence[str] | None, dims: Sequence[str] | None, axes: int, what: str) -> tuple[str, ...] | None:
+    """Names of axes, from those that an array carries and those that were given for it.
+
+    Parameters
+    ----------
+    names : sequence of str, or None
+        As the array has them.
+    dims : sequence of str, or None
+        As they were given. They may rename axes whose names mean nothing here.
+    axes : int
+        Number of axes.
+    what : str
+        What the array is, in messages.
+
+    Returns
+    -------
+    tuple of str, or None
+        None where nothing is said.
+
+    Raises
+    ------
+    InvalidActivationsError
+        Where the two contradict each other, or names of an array without ``example`` contradict the usual order.
+
+    Examples
+    --------
+    >>> agree_dims(("neuron", "example"), None, 2, "x"), agree_dims(("image", "unit"), None, 2, "x")
+    (('neuron', 'example'), None)
+    """
+    given = None if dims is None else tuple(dims)
+    if names is None:
+        return given
+    if given is None and EXAMPLE in names:
+        return tuple(names)
+    expected = DEFAULT_DIMS.get(axes) if given is None else given
+    if expected is not None and len(expected) == len(names):
+        for name, other in zip(names, expected, strict=True):
+            if name in KNOWN and name != other and not (given is None and {name, other} <= set(NEURONS)):
+                remedy = "rename that of the examples to 'example'" if given is None else "leave dims= out, or agree"
+                raise InvalidActivationsError(
+                    f"{what} has axes {tuple(names)!r}, which are taken as {expected!r}: {name!r} is not {other!r}; "
+                    f"{remedy}"
+                )
+    return given
 
 
 def arrange_dims(dims: Sequence[str], spatial: Sequence[str] = SPATIAL) -> tuple[str, ...]:
@@ -113,17 +219,6 @@ def arrange_dims(dims: Sequence[str], spatial: Sequence[str] = SPATIAL) -> tuple
     return (EXAMPLE, *sorted(rest, key=lambda dim: place.get(dim, -1)), neurons)
 
 
-def looks_channels_first(shape: Sequence[int]) -> bool:
-    """Whether four axes look like (example, channel, height, width): the last two are equal, and the second is not.
-
-    Examples
-    --------
-    >>> looks_channels_first((100, 16, 8, 8)), looks_channels_first((100, 8, 8, 16)), looks_channels_first((100, 8, 8))
-    (True, False, False)
-    """
-    return len(shape) == 4 and shape[1] != shape[2] == shape[3]
-
-
 def example_axis(dims: Sequence[str] | None) -> int:
     """Which axis the examples are on; the first by default.
 
@@ -143,8 +238,7 @@ def dims_of(shape: Sequence[int], channel_axis: int | None) -> tuple[str, ...] |
     shape : sequence of int
         The first axis is the examples.
     channel_axis : int, optional
-        Axis of the channels of a convolution. By default four axes are taken for channels-first images and three for
-        sequences.
+        Axis of the channels of a convolution. Without, three axes are taken for a sequence, and more have no names.
 
     Returns
     -------
@@ -153,16 +247,14 @@ def dims_of(shape: Sequence[int], channel_axis: int | None) -> tuple[str, ...] |
 
     Examples
     --------
-    >>> dims_of((500, 16, 8, 8), None), dims_of((500, 16, 100), 1)
-    (('example', 'channel', 'height', 'width'), ('example', 'channel', 'width'))
+    >>> dims_of((500, 16, 8, 8), 1), dims_of((500, 16, 100), 1), dims_of((500, 16, 8, 8), None)
+    (('example', 'channel', 'height', 'width'), ('example', 'channel', 'width'), None)
 
     Pooled to a single position, channels are neurons:
 
     >>> dims_of((500, 16, 1, 1), 1)
     ('example', 'neuron')
     """
-    if channel_axis is None and len(shape) == 4:
-        channel_axis = 1
     if len(shape) <= 2:
         return (EXAMPLE, "neuron")
     if channel_axis is None:

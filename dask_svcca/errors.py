@@ -4,6 +4,13 @@ All errors derive from `DaskSvccaError`, so that one ``except`` catches what is 
 nothing else. Their messages name the representation or store, both values that disagree, and what to do.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class DaskSvccaError(Exception):
     """Base of all errors raised on purpose by this package."""
@@ -77,6 +84,10 @@ class FewSamplesWarning(UserWarning):
     """Representations have so few samples per direction that chance alone correlates them."""
 
 
+class ReadingWarning(UserWarning):
+    """A measure of convolutional layers that are read in another way than in the paper of the measure."""
+
+
 class MemoryLimitError(DaskSvccaError, MemoryError):
     """A task would need more memory than a worker has; raised before anything runs."""
 
@@ -85,9 +96,28 @@ class CaptureError(DaskSvccaError, ValueError):
     """Activations cannot be captured: a model or a file of inputs is not valid, or they do not fit each other."""
 
 
+class CaptureWarning(UserWarning):
+    """A capture left activations in the zoo that the model, as it is now, did not give."""
+
+
 class MissingPackageError(DaskSvccaError, ImportError):
     """An optional package is missing or cannot be imported; the message names the extra that installs it."""
 
 
 class ClusterError(DaskSvccaError):
     """No scheduler answers, a local cluster cannot be as large as asked, or a task kills its workers."""
+
+
+def did_you_mean(value: object, choices: Iterable[str]) -> str:
+    """Question after a value that is not valid, with the nearest one that is; empty where none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("varience", ("variance", "precision")), did_you_mean("x", ("variance",))
+    (". Did you mean 'variance'?", '')
+    """
+    # Not at the top: no other message needs it.
+    import difflib  # noqa: PLC0415
+
+    near = difflib.get_close_matches(str(value), list(choices), n=1)
+    return f". Did you mean {near[0]!r}?" if near else ""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import threadpoolctl
 from hypothesis import settings
 from zoos import layers, make_zoo
 
 import dask_svcca
+from dask_svcca.measures import registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +23,15 @@ if TYPE_CHECKING:
 # its own settings under continuous integration included.
 settings.register_profile("dask-svcca", parent=settings.default, deadline=None)
 settings.load_profile("dask-svcca")
+
+# There are as many test processes as cores.
+threadpoolctl.threadpool_limits(1)
+
+
+@pytest.fixture(autouse=True)
+def no_measures_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test, or a documented example, registers is not there for another."""
+    monkeypatch.setattr(registry, "_OWN", {})
 
 
 @pytest.fixture

@@ -63,11 +63,13 @@ class Case:
     batches: int = subspaces_module.BATCHES_PER_WORKER
     split_bytes: int = subspaces_module.SPLIT_BYTES
     options: dict[str, Any] = field(default_factory=dict)
+    unequal: bool = False
+    """Whether neurons are of very unequal scales, and depend on one another: noise has to be told from directions."""
 
     @property
     def exact(self) -> bool:
         """Whether ranks are those that the plan assumes."""
-        return self.options.get("variance") is None and not self.mask
+        return self.options.get("variance") is None and not self.mask and not self.unequal
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,20 @@ NAMED = {
         for match in ("crop", "fold")
         for share in (0.0, 1.0)
     },
+    **{
+        f"unequal neurons, {kind}, {dtype}": Case(
+            [shape] * 2, dtype=dtype, share=0.0, options={"measures": "cka", "variance": None}, unequal=True
+        )
+        for kind, shape in {
+            "dense": (2500, 800),
+            "more than samples": (900, 2000),
+            "far more than samples": (1500, 4000),
+            "convolutional": (600, 8, 8, 64),
+        }.items()
+        for dtype in ("float32", "float64")
+    },
 }
-"""Plans whose promise was broken, or too large, before it was measured."""
+"""Plans whose promise was broken, or too large, before it was measured; and those of neurons of unequal scales."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +257,9 @@ def a_zoo(case: Case) -> Iterator[tuple[dask_svcca.Zoo, Path]]:
                 for number, shape in enumerate(case.shapes):
                     dims = case.dims or ("example", "height", "width", "channel") if len(shape) > 2 else None
                     values = rng.standard_normal(shape, dtype=np.float32).astype(case.dtype)
+                    if case.unequal:
+                        values[..., -1] = values[..., 0] + values[..., 1]
+                        values = values * np.logspace(0, -8, shape[-1]).astype(case.dtype)
                     zoo.write("net", "1", f"{number:02}", values, dims=dims, compression=case.compression)
         finally:
             write.CHUNK_BYTES = usual
@@ -368,6 +385,11 @@ def main() -> None:
             [(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"}
         ),
     )
+    for dtype in ("float32", "float64", "complex64", "complex128"):
+        # BLAS keeps a buffer for good, and touches the more of it the larger its operands are.
+        square = np.ones((1200, 1200), dtype=dtype)
+        _ = square @ square.T, square @ square[:, ::2], np.linalg.eigvalsh(square[:600, :600])
+    del square, _
     # What is there by now need not be looked through before every task.
     gc.collect()
     gc.freeze()

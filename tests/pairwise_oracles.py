@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
 N = 80
+IMAGE = ("example", "height", "width", "channel")
+
+
+def axes(sizes: tuple[int, ...]) -> tuple[str, ...] | None:
+    """Names of the axes of layers of these sizes, as ``dims=`` needs them."""
+    return IMAGE if len(sizes) == 2 else None
 
 
 def layers(*widths: int, sizes: tuple[int, ...] = (), examples: int = N, seed: int = 0) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.readings import Fourier, choose_reading
 from dask_svcca.stores._names import RepresentationName
-from dask_svcca.stores.comparison import ComparisonState
+from dask_svcca.stores._state import ComparisonState
 from dask_svcca.stores.subspaces import Pack, SubspaceEntry, SubspaceIndex, SubspaceRecord, subspace_key
 from dask_svcca.stores.zoo import Representation
 from dask_svcca.variables import PairStatus
@@ -81,7 +81,7 @@ def keys_of(item: Representation, parameters: Parameters | None = None, fold: tu
     if fold:
         assert isinstance(reading, Fourier)
         reading = reading.folded(fold)
-    return subspace_key(item.digest, reading.identity)
+    return subspace_key(item.identity, reading.identity)
 
 
 def index_of(items: Sequence[Representation], *, name: str = "there", **entry: Any) -> SubspaceIndex:

@@ -20,7 +20,8 @@ PACKAGE = ROOT / "dask_svcca"
 # From the bottom. A module imports from its own part and from lower layers: not from a neighbour, not upwards.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "machine", "patterns", "variables"}),
-    frozenset({"dims"}),
+    frozenset({"dims", "precision"}),
+    frozenset({"arrays", "examples"}),
     frozenset({"kernels"}),
     frozenset({"measures", "readings"}),
     frozenset({"evaluate", "stores"}),

@@ -178,7 +178,8 @@ def test_significant_correlations__of_no_direction_are_none() -> None:
 def compared(*layers: np.ndarray, **options: Any) -> xr.Dataset:
     zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(len(layers[0])))
     for index, layer in enumerate(layers):
-        zoo.write("net", "1", str(index), layer)
+        dims = ("example", "height", "width", "channel") if layer.ndim == 4 else None
+        zoo.write("net", "1", str(index), layer, dims=dims)
     return dask_svcca.compare(zoo, MemoryStore(), **options)
 
 

@@ -146,7 +146,7 @@ def test_chunk_reader__reads_what_we_write(root: zarr.Group, dtype: str, compres
         {"shards": (20, 4)},
         {"chunk_key_encoding": {"name": "default", "separator": "."}},
     ],
-    ids=str,
+    ids=["zstd", "gzip", "blosc with checksums", "bits shuffled", "transposed", "big-endian", "shards", "keys"],
 )
 def test_chunk_reader__reads_what_others_write(root: zarr.Group, options: Any) -> None:
     x = values((23, 4), "float32")

@@ -20,6 +20,7 @@ from dask_svcca.errors import StoreFormatError
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.tasks import PackTask
 from dask_svcca.run.compare import run_comparison
+from dask_svcca.stores import _create
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -265,3 +266,24 @@ def test_compare__stopped_while_it_took_in_representations(
     found = dask_svcca.compare(whole, place)
     assert found.representation_a.to_numpy().tolist() == undisturbed.representation_a.to_numpy().tolist()
     np.testing.assert_allclose(found.svcca, undisturbed.svcca, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_compare__of_runs_that_begin_one_store_at_once_all_succeed(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    options: dict[str, Any] = {"subspaces": tmp_path / "subspaces.zarr"} if shared else {}
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(10))
+    create = _create.create_whole
+    others = iter([None, None])
+
+    def outpaced(*arguments: Any) -> Any:
+        # Another run begins and ends between the look of this one and its first step; so does a third.
+        if next(others, 1) is None:
+            dask_svcca.compare(zoo, place, **options)
+        return create(*arguments)
+
+    monkeypatch.setattr(_create, "create_whole", outpaced)
+    found = dask_svcca.compare(zoo, place, **options).load()
+    assert_same(found, dask_svcca.compare(zoo, tmp_path / "alone.zarr").load())
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".zarr"] * (3 + shared)

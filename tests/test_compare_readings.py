@@ -13,6 +13,8 @@ from convolved import compare_stored, rank, related, value
 from oracles import svcca
 from threadpoolctl import threadpool_limits
 
+import dask_svcca
+from dask_svcca.errors import ParametersChangedError
 from dask_svcca.kernels.positions import chosen_positions
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.variables import PairStatus
@@ -125,22 +127,71 @@ def tokens_that_count(sequence: str, layer: np.ndarray, mask: np.ndarray) -> np.
     match sequence:
         case "mean":
             return np.array([row.mean(axis=0) for row in rows])
+        case "first":
+            return np.array([row[0] for row in rows])
         case "last":
             return np.array([row[-1] for row in rows])
     return np.concatenate(rows)
 
 
-@pytest.mark.parametrize("sequence", ["mean", "last", "positions"])
+@pytest.mark.parametrize("sequence", ["mean", "first", "last", "positions"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_sequences__are_read_as_asked(compared: Compared, sequences: Any, sequence: Any, masked: bool) -> None:
     x, y, mask = sequences
-    options = {"mask": "real"} if masked else {}
+    options = {"mask": "real" if masked else None}
     layers = {"tokens x": x, "tokens y": y}
     result = compared(layers, coords={"real": mask}, sequence=sequence, variance=0.9, precision="float64", **options)
     mask = mask if masked else np.ones_like(mask)
     expected = [tokens_that_count(sequence, layer, mask) for layer in (x, y)]
     assert set(result.samples_a.to_numpy()) == {len(expected[0])}
     check(result, *expected, 0.9, ("tokens x", "tokens y"))
+
+
+def test_masks__the_only_one_is_used_unless_it_is_declined(compared: Compared, sequences: Any) -> None:
+    x, y, mask = sequences
+    layers = {"tokens x": x, "tokens y": y}
+    for real in (mask, mask.astype("int64")):
+        # Others are none: no token counts, or there are more than two values.
+        coords = {
+            "real": real,
+            "kind": np.zeros((60, TOKENS), dtype="int8"),
+            "ids": np.arange(60 * TOKENS).reshape(60, -1),
+        }
+        result = compared(layers, coords=coords, precision="float64", variance=0.9)
+        assert result.attrs["parameters"]["mask"] == "real"
+        check(result, *(tokens_that_count("mean", layer, mask) for layer in (x, y)), 0.9, ("tokens x", "tokens y"))
+        declined = compared(layers, coords=coords, precision="float64", variance=0.9, mask=None)
+        assert declined.attrs["parameters"]["mask"] is None
+        check(declined, x.mean(axis=1), y.mean(axis=1), 0.9, ("tokens x", "tokens y"))
+
+
+def test_masks__one_of_several_must_be_named(compared: Compared, sequences: Any) -> None:
+    x, _, mask = sequences
+    coords = {"real": mask, "other": np.ones_like(mask)}
+    with pytest.raises(
+        ValueError, match=r"several masks, 'real', 'other': say which .* or decline them all with mask=None"
+    ):
+        compared({"tokens": x}, coords=coords)
+    assert compared({"tokens": x}, coords=coords, mask="other").attrs["parameters"]["mask"] == "other"
+    # No layer has tokens.
+    assert compared({"dense": x[:, 0]}, coords=coords).attrs["parameters"]["mask"] is None
+
+
+def test_masks__have_two_values(compared: Compared, sequences: Any) -> None:
+    x, _, mask = sequences
+    additive = np.where(mask, 0.0, -np.inf)
+    with pytest.raises(ValueError, match="mask='additive' has values other than true and false, such as -inf"):
+        compared({"tokens": x}, coords={"additive": additive}, mask="additive")
+
+
+def test_masks__a_comparison_without_one_says_so(tmp_path: Path, sequences: Any) -> None:
+    x, _, mask = sequences
+    with dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(60), coords={"real": mask}) as zoo:
+        zoo.write("m", "1", "tokens", x)
+    dask_svcca.compare(zoo, tmp_path / "comparison.zarr", mask=None)
+    with pytest.raises(ParametersChangedError, match="was made with mask=None, now mask='real' is asked for"):
+        dask_svcca.compare(zoo, tmp_path / "comparison.zarr")
+    dask_svcca.compare(zoo, tmp_path / "comparison.zarr", mask=None, measures="cka")
 
 
 def test_sequences__a_mask_may_leave_whole_chunks_without_samples(compared: Compared, sequences: Any) -> None:
@@ -174,7 +225,8 @@ def test_sequences__a_mask_that_does_not_fit_is_recorded(compared: Compared, seq
     result = compared(layers, coords={"real": mask}, mask="real", sequence=sequence)
     assert result.problem_a.to_series().to_dict() == {
         "m/1/tokens": "",
-        "m/1/tokens longer": "'m/1/tokens longer' has 12 tokens, and the mask 'real' has 6",
+        "m/1/tokens longer": "'m/1/tokens longer' has 12 tokens, and the mask 'real' has 6. Compare it without that "
+        "mask, mask=None (--no-mask), or keep it in a zoo with a mask of its own",
         "m/1/dense": "",
     }
     assert value(result, "tokens", "tokens longer", "pair_status") == PairStatus.FAILED

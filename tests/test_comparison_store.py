@@ -14,6 +14,7 @@ import zarr
 import dask_svcca
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.measures import find_measures
+from dask_svcca.stores import _create
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.variables import PAIR_STATUS, REPRESENTATION_VARIABLES, PairStatus
@@ -35,7 +36,12 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(place: Path) -> ComparisonStore:
     made = ComparisonStore.create(
-        place, parameters=PARAMETERS, tile=2, zoo="zoo.zarr", examples_digest="a" * 32, n_examples=60
+        _create.create_root(place, {}),
+        parameters=PARAMETERS,
+        tile=2,
+        zoo="zoo.zarr",
+        examples_digest="a" * 32,
+        n_examples=60,
     )
     made.add_results([SVCCA], ["svcca"], {}, ())
     SubspaceStore.create_inside(made.root, {}, 100)

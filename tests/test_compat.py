@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from oracles import correlations, translations
+from pairwise_oracles import IMAGE
 
 import dask_svcca
 from dask_svcca import compat
@@ -302,7 +303,7 @@ def test_fourier_ccas__crops_to_the_smaller(sizes: tuple[int, int]) -> None:
     found = compat.fourier_ccas(x, y)
     assert len(found) == np.prod(np.minimum((4, 3), sizes))
     together = np.sort(np.concatenate(found.cca_coef1.tolist()))[::-1]
-    np.testing.assert_allclose(together, dask_svcca.cca(x, y).correlation, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(together, dask_svcca.cca(x, y, dims=IMAGE).correlation, rtol=0, atol=1e-10)
 
 
 def test_fourier_ccas__coefficients_and_directions_are_in_activation_space() -> None:

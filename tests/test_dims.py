@@ -12,17 +12,18 @@ from dask_svcca.dims import (
     DEFAULT_DIMS,
     NEURONS,
     SPATIAL,
+    agree_dims,
     arrange_dims,
     canonical_dims,
+    check_names,
     dims_of,
     example_axis,
-    looks_channels_first,
 )
 from dask_svcca.errors import InvalidActivationsError
 
 
 @given(
-    between=st.sets(st.sampled_from([*SPATIAL, "token", "time"])),
+    between=st.sets(st.sampled_from(SPATIAL)) | st.just({"token"}),
     last=st.sampled_from(NEURONS),
     data=st.data(),
 )
@@ -45,8 +46,13 @@ def test_canonical_dims__by_default_are_canonical(axes: int) -> None:
     ("dims", "shape", "message"),
     [
         (None, (5,), "activations of 'net/1/fc' have 1 axes; say what they are with dims="),
-        (None, (5, 1, 2, 3, 4), "have 5 axes"),
-        (None, (5, 3, 8, 8), r"look channels-first: \(3, 8, 8\)\. Say what the axes are"),
+        (None, (5, 1, 2, 3, 4), r"have 5 axes; .* dims=\('example', 'channel', 'depth', 'height', 'width'\), or with"),
+        (None, (5, 3, 8, 8), r"have 4 axes; .* dims=\('example', 'channel', 'height', 'width'\), or with"),
+        (None, (5, 8, 8, 3), "have 4 axes; say what they are with dims="),
+        ("example,neuron", (5, 2), "dims is a sequence of names, one an axis; got the text 'example,neuron'"),
+        (("example", "head", "token", "channel"), (5, 2, 3, 4), r"an axis 'head'; names are .* heads of attention"),
+        (("example", "time", "neuron"), (5, 2, 3), "an axis 'time'; names are 'example', 'neuron', 'channel', 'depth'"),
+        (("example", "token", "height", "channel"), (5, 2, 3, 4), "'token' beside a spatial axis; a layer has one"),
         (("example", "neuron"), (5, 2, 3), r"dims=\('example', 'neuron'\) do not describe the 3 axes of 'net/1/fc'"),
         (("sample", "neuron"), (5, 2), "one 'example' and one 'neuron' or 'channel'"),
         (("example", "feature"), (5, 2), "do not describe"),
@@ -76,16 +82,33 @@ def test_arrange_dims(dims: Any, spatial: Any, expected: Any) -> None:
     assert arrange_dims(dims, spatial) == expected
 
 
-@pytest.mark.parametrize("shape", [(9, 64, 8, 8), (9, 3, 32, 32), (9, 4, 8, 8), (9, 64, 1, 1)])
-def test_looks_channels_first__where_the_last_two_are_a_square(shape: tuple[int, ...]) -> None:
-    assert looks_channels_first(shape)
+@pytest.mark.parametrize(
+    ("names", "dims", "expected"),
+    [
+        (None, None, None),
+        (None, ("example", "neuron"), ("example", "neuron")),
+        (("neuron", "example"), None, ("neuron", "example")),
+        (("image", "unit"), None, None),
+        (("image", "channel"), None, None),
+        (("image", "unit"), ("neuron", "example"), ("neuron", "example")),
+        (("channel", "unit"), ("channel", "example"), ("channel", "example")),
+    ],
+)
+def test_agree_dims__takes_names_and_what_is_said(names: Any, dims: Any, expected: Any) -> None:
+    assert agree_dims(names, dims, 2, "x") == expected
 
 
 @pytest.mark.parametrize(
-    "shape", [(9, 8, 8, 64), (9, 8, 8, 8), (9, 8, 4, 6), (9, 1, 1, 64), (9, 8, 4), (9, 3, 8, 8, 8)]
+    ("names", "dims"),
+    [
+        (("neuron", "image"), None),
+        (("neuron", "example"), ("example", "neuron")),
+        (("token", "image"), None),
+    ],
 )
-def test_looks_channels_first__not_where_it_may_well_be_otherwise(shape: tuple[int, ...]) -> None:
-    assert not looks_channels_first(shape)
+def test_agree_dims__refuses_names_that_say_otherwise(names: Any, dims: Any) -> None:
+    with pytest.raises(InvalidActivationsError, match=rf"x has axes \('{names[0]}', .*, which are taken as .* is not"):
+        agree_dims(names, dims, 2, "x")
 
 
 @pytest.mark.parametrize("dims", [None, ("sample", "neuron"), ("example", "neuron")])
@@ -101,7 +124,7 @@ def test_example_axis__is_the_first_unless_said_otherwise(dims: Any) -> None:
         ((2, 3), None, ("example", "neuron")),
         ((2, 3, 4), None, ("example", "token", "neuron")),
         ((2, 3, 4), 2, ("example", "width", "channel")),
-        ((2, 3, 4, 5), None, ("example", "channel", "height", "width")),
+        ((2, 3, 4, 5), None, None),
         ((2, 3, 4, 5), 3, ("example", "height", "width", "channel")),
         ((2, 3, 4, 5, 6), 1, ("example", "channel", "depth", "height", "width")),
         ((2, 3, 1, 1, 1, 1), 1, ("example", "neuron")),
@@ -111,3 +134,9 @@ def test_example_axis__is_the_first_unless_said_otherwise(dims: Any) -> None:
 )
 def test_dims_of__a_batch_of_a_network(shape: Any, channel_axis: int | None, expected: Any) -> None:
     assert dims_of(shape, channel_axis) == expected
+
+
+def test_check_names__refuses_text() -> None:
+    check_names(["example", "neuron"])
+    with pytest.raises(InvalidActivationsError, match="dims is a sequence of names, one an axis; got the text"):
+        check_names("neuron")

@@ -19,7 +19,6 @@ from click.testing import CliRunner
 
 import dask_svcca
 from dask_svcca.cli._program import program
-from dask_svcca.measures import registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +85,6 @@ def test_page__does_what_it_shows(page: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     # Measures that a page registers are none for other tests.
-    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))
     namespace: dict[str, object] = {"__name__": "__main__"}
     output = ""
     for block in blocks((DOCS / page).read_text("utf-8")):

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from dask_svcca.plan.tasks import Node
     from dask_svcca.run.executors import Executor
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
+]
 
 BUDGET = Budget(2, 2**31)
 

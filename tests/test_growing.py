@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from dask_svcca import Zoo
     from dask_svcca.run.outcome import Outcome
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
+]
 
 DONE, PARTIAL = PairStatus.DONE, PairStatus.PARTIAL
 

@@ -13,7 +13,7 @@ from zarr.storage import LocalStore, MemoryStore, StorePath
 
 import dask_svcca
 from dask_svcca.errors import DaskSvccaError, StoreAccessError, StoreFormatError
-from dask_svcca.stores import _io
+from dask_svcca.stores import _create, _io
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,7 +119,7 @@ def test_is_group__missing_rights_elsewhere(monkeypatch: pytest.MonkeyPatch) -> 
 def test_create_root__says_where_it_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deny(monkeypatch, os, "mkdir", tmp_path / "zoo.zarr")
     with pytest.raises(StoreAccessError, match=r"cannot access .*zoo\.zarr.*Permission denied"):
-        dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(5))
+        _create.create_root(tmp_path / "zoo.zarr", {})
 
 
 def test_read_attributes__missing_rights_are_no_absence(

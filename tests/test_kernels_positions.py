@@ -8,7 +8,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_svcca.kernels.positions import chosen_positions, last_position, mean_over_positions, resample
+from dask_svcca.kernels.positions import (
+    chosen_positions,
+    first_position,
+    last_position,
+    mean_over_positions,
+    resample,
+)
 
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
 CHOICES = st.one_of(
@@ -97,6 +103,13 @@ def test_mean_over_positions__leaves_padding_out(data: st.DataObject, tokens: in
 def test_last_position__leaves_padding_out(data: st.DataObject, tokens: int) -> None:
     x, mask = values(3, tokens, 2), data.draw(masks(3, tokens))
     np.testing.assert_array_equal(last_position(x, mask), [[x[i, mask[i]][-1]] for i in range(3)])
+
+
+@given(data=st.data(), tokens=st.integers(1, 6))
+def test_first_position__leaves_padding_out(data: st.DataObject, tokens: int) -> None:
+    x, mask = values(3, tokens, 2), data.draw(masks(3, tokens))
+    np.testing.assert_array_equal(first_position(x, mask), [[x[i, mask[i]][0]] for i in range(3)])
+    np.testing.assert_array_equal(first_position(x), x[:, :1])
 
 
 def test_mean_over_positions__is_in_double_precision() -> None:

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
+]
 
 
 def assert_agrees(found: xr.Dataset, a: int, b: int, expected: dict[str, float], tolerance: float) -> None:

@@ -18,7 +18,10 @@ from dask_svcca.variables import PairStatus
 if TYPE_CHECKING:
     import xarray as xr
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
+]
 
 
 # Numbers to read others by.

@@ -15,12 +15,10 @@ from dask_svcca.errors import InvalidMeasureError, MeasureExistsError, UnknownMe
 from dask_svcca.measures import (
     find_measures,
     register_measure,
-    registry,
     with_companions,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from dask_svcca.kernels.pairs import PairStack
@@ -92,15 +90,6 @@ def test_find_measures__says_what_there_is(name: str, message: str) -> None:
 
 
 # One's own.
-
-
-@pytest.fixture(autouse=True)
-def no_measures_left() -> Iterator[None]:
-    """What a test registers is gone after it."""
-    before = dict(registry._OWN)
-    yield
-    registry._OWN.clear()
-    registry._OWN.update(before)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from dask_svcca.measures import (
 from dask_svcca.measures.versions import version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
@@ -91,15 +91,6 @@ def powers(x, depth=0):
 def unused():
     return 1
 '''
-
-
-@pytest.fixture(autouse=True)
-def no_measures_left() -> Iterator[None]:
-    """What a test registers is gone after it."""
-    before = dict(registry._OWN)
-    yield
-    registry._OWN.clear()
-    registry._OWN.update(before)
 
 
 # Versions.

@@ -16,19 +16,10 @@ from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from dask_svcca.kernels.pairs import PairStack
-
-
-@pytest.fixture(autouse=True)
-def no_measures_left() -> Iterator[None]:
-    """What a test registers is gone after it."""
-    before = dict(registry._OWN)
-    yield
-    registry._OWN.clear()
-    registry._OWN.update(before)
 
 
 def register(power: int, *, replace: bool = False) -> str:

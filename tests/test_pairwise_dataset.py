@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from pairwise_oracles import N, layers
+from pairwise_oracles import IMAGE, N, layers
 
 from dask_svcca import cca, pca, projection
 from dask_svcca.errors import MemoryLimitError
@@ -46,11 +46,11 @@ def test_dask__directions_are_lazy() -> None:
 def test_errors__results_larger_than_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     (x,) = layers(16, sizes=(8, 8), examples=40)
     monkeypatch.setattr("dask_svcca.pairwise.dataset.available_memory", lambda: 5 * 10**6)
-    assert pca(x, components=10).sizes["component"] == 10
+    assert pca(x, components=10, dims=IMAGE).sizes["component"] == 10
     with pytest.raises(MemoryLimitError, match=r"of 1024 components take 0\.0\d GB.* 0\.0\d GB .* pass comp"):
-        pca(x)
+        pca(x, dims=IMAGE)
     with pytest.raises(MemoryLimitError, match="a projector of 1024 x 1024 neurons"):
-        projection(x, k=3, method="pca")
+        projection(x, k=3, method="pca", dims=IMAGE)
 
 
 def test_coordinates__are_of_both_arrays_and_first_of_x() -> None:

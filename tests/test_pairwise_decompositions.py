@@ -195,7 +195,7 @@ def test_pls__invariances(x: np.ndarray, y: np.ndarray) -> None:
         ({"variance": 0}, "variance is the share"),
         ({"conv": "fourier"}, "conv is one of"),
         ({"match": "pad"}, "match is one of"),
-        ({"sequence": "first"}, "sequence is one of"),
+        ({"sequence": "firs"}, "sequence is one of .*Did you mean 'first'"),
         ({"components": 0}, "components is how many to return, at least 1"),
     ],
 )

@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from pairwise_oracles import layers
+from pairwise_oracles import axes, layers
 
 from dask_svcca import cca, pca, pls
 from dask_svcca.cluster import connect
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("sizes", [(), (3, 2)])
-@pytest.mark.parametrize("call", [cca, pls, lambda x, _: pca(x)])
+@pytest.mark.parametrize("call", [cca, pls, lambda x, _, dims: pca(x, dims=dims)])
 def test_dask__gives_what_numpy_gives(call: Callable[..., xr.Dataset], sizes: tuple[int, ...]) -> None:
     x, y = layers(4, 3, sizes=sizes)
     given = da.from_array(x, chunks=(13, *[2] * (x.ndim - 1))), da.from_array(y, chunks=(30, *[2] * (y.ndim - 1)))
-    found, expected = call(*given), call(x, y)
+    found, expected = call(*given, dims=axes(sizes)), call(x, y, dims=axes(sizes))
     assert set(found.variables) == set(expected.variables)
     for name, variable in expected.variables.items():
         if str(name).startswith("direction"):

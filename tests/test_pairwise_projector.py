@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from oracles import translations
-from pairwise_oracles import centred, flat, layers
+from pairwise_oracles import IMAGE, axes, centred, flat, layers
 
 from dask_svcca import cca, projection
 from dask_svcca.errors import IncompatibleError
@@ -20,7 +20,7 @@ from dask_svcca.errors import IncompatibleError
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_projection__is_idempotent_and_of_rank_k(method: Any, sizes: tuple[int, ...], k: int) -> None:
     x, y = layers(6, 5, sizes=sizes)
-    found = projection(x, None if method == "pca" else y, k=k, method=method)
+    found = projection(x, None if method == "pca" else y, k=k, method=method, dims=axes(sizes))
     size = 6 * int(np.prod(sizes))
     p = found.projector.to_numpy().reshape(size, size)
     np.testing.assert_allclose(p @ p, p, rtol=0, atol=1e-12)
@@ -73,4 +73,4 @@ def test_errors__projection(arguments: dict[str, Any], match: str) -> None:
 def test_errors__projection_at_the_edge_of_a_cropped_grid() -> None:
     x, y = layers(3, 2, sizes=(4, 4))
     with pytest.raises(IncompatibleError, match=r"grids \(4, 4\) of x and \(2, 2\) of y"):
-        projection(x, y[:, :2, :2], k=1)
+        projection(x, y[:, :2, :2], k=1, dims=IMAGE)

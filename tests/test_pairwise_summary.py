@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pairwise_oracles import layers
+from pairwise_oracles import IMAGE, layers
 
 from dask_svcca import cca
 
@@ -36,6 +36,6 @@ def test_cca__says_what_chance_gives() -> None:
     assert int(found.significant) == 0
     assert int(cca(*layers(6, 5, examples=400)).significant) == 4
     # By frequency, of which pairs count twice; the zero frequency alone is centred.
-    conv = cca(*layers(3, 3, sizes=(3, 1), examples=5))
+    conv = cca(*layers(3, 3, sizes=(3, 1), examples=5), dims=IMAGE)
     assert int(conv.spurious) == 2 * (3 + 3 - 5) + (3 + 3 - 4)
     np.testing.assert_allclose(conv.correlation[:4], 1, rtol=0, atol=1e-12)

@@ -42,7 +42,10 @@ SHAPES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "full rank": ((EXAMPLES, 24), {"variance": None, "measures": ("svcca", "pwcca")}),
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +73,8 @@ def make_zoo(store: Any, arrays: list[np.ndarray], rows: int = 64) -> Zoo:
     with dask_svcca.create_zoo(store, examples=range(len(arrays[0]))) as zoo, pytest.MonkeyPatch.context() as patch:
         patch.setattr(zoo_module, "CHUNK_BYTES", rows * arrays[0][0].nbytes)
         for step, array in enumerate(arrays):
-            zoo.write("net", f"step{step}", "layer", array, step=step)
+            dims = ("example", "height", "width", "channel") if array.ndim == 4 else None
+            zoo.write("net", f"step{step}", "layer", array, step=step, dims=dims)
     return zoo
 
 

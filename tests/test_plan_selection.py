@@ -14,7 +14,7 @@ from planned import representation, representations
 
 from dask_svcca.errors import UnknownMeasureError
 from dask_svcca.plan.parameters import Parameters, make_parameters
-from dask_svcca.plan.selection import select_pairs
+from dask_svcca.plan.selection import final_checkpoints, select_pairs
 from dask_svcca.stores.zoo import frame_of
 
 if TYPE_CHECKING:
@@ -84,6 +84,16 @@ def test_select_pairs__a_labelled_mask_may_be_in_any_order() -> None:
     )
     mask.loc[{"representation_a": labels[2], "representation_b": labels[7]}] = True
     assert sorted(map(tuple, np.argwhere(select_pairs(mask, frame())))) == [(2, 7), (7, 2)]
+    pandas = mask.transpose("representation_a", "representation_b").to_pandas()
+    assert sorted(map(tuple, np.argwhere(select_pairs(pandas, frame())))) == [(2, 7), (7, 2)]
+    assert sorted(map(tuple, np.argwhere(select_pairs(pandas.astype("boolean"), frame())))) == [(2, 7), (7, 2)]
+
+
+def test_select_pairs__the_last_of_checkpoints_without_steps_is_by_number() -> None:
+    names = ["epoch-9", "epoch-10", "500", "1500", "10/a"]
+    for last, others in (("epoch-10", names[:2]), ("1500", names[2:4]), ("1500", names[2:])):
+        found = frame_of([representation("net", checkpoint=name) for name in others])
+        np.testing.assert_array_equal(final_checkpoints(found), [name == last for name in others])
 
 
 @pytest.mark.parametrize(
@@ -97,6 +107,8 @@ def test_select_pairs__a_labelled_mask_may_be_in_any_order() -> None:
         ("between 'net0 net1", "pairs=.* cannot be read: No closing quotation. Close every quote"),
         (np.ones((3, 3), dtype=bool), r"boolean, \(12, 12\) for 12 representations; got bool, \(3, 3\)"),
         (np.ones((12, 12)), "boolean, .* got float64"),
+        ("finale", "Did you mean 'final'"),
+        (frame().reset_index(drop=True)[["step"]], "a mask of pairs is boolean; columns of this DataFrame are not"),
         (np.zeros((12, 12), dtype=bool), "pairs=the given mask selects no pair of 12"),
         (
             xr.DataArray([[True]], coords={"representation_a": ["a"], "representation_b": ["b"]}),
@@ -110,6 +122,58 @@ def test_select_pairs__refuses_what_selects_nothing(pairs: Any, message: str) ->
 
 
 # Parameters.
+
+
+@pytest.mark.parametrize(
+    ("given", "plain"),
+    [
+        ({"variance": np.float64(0.9)}, {"variance": 0.9}),
+        ({"variance": np.float32(0.99)}, {"variance": 0.99}),
+        ({"variance": np.array(0.9)}, {"variance": 0.9}),
+        ({"variance": 1}, {"variance": 1.0}),
+        ({"spatial_size": np.array([4, 8])}, {"spatial_size": [4, 8]}),
+        ({"spatial_size": [np.int64(4)]}, {"spatial_size": [4]}),
+        ({"keep": np.str_("correlations")}, {"keep": ["correlations"]}),
+        ({"keep": ["correlations", "correlations"]}, {"keep": ["correlations"]}),
+        ({"conv": np.str_("mean"), "mask": np.str_("real")}, {"conv": "mean", "mask": "real"}),
+        ({"measures": np.array(["cka", "svcca"])}, {"measures": ["cka", "svcca"]}),
+    ],
+)
+def test_parameters__become_values_of_json(given: dict[str, Any], plain: dict[str, Any]) -> None:
+    found = make_parameters(**{"measures": "svcca", **given}).to_dict()
+    assert json.loads(json.dumps(found)) == {**Parameters().to_dict(), **plain}
+    for name, value in plain.items():
+        assert type(found[name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variance": True}, "variance is the share .* got True"),
+        ({"variance": "0.99"}, "variance is the share .* got '0.99'"),
+        ({"variance": [0.9]}, r"variance is the share .* got \[0.9\]"),
+        ({"spatial_size": 8}, r"spatial_size is one size an axis, whole numbers such as \(8, 8\); got 8"),
+        ({"spatial_size": (8.5, 8)}, "spatial_size is one size an axis, whole numbers"),
+        ({"spatial_size": (True, 8)}, "spatial_size is one size an axis, whole numbers"),
+        ({"mask": True}, "mask is the name of a coordinate of the zoo, or None; got True"),
+        ({"keep": None}, "keep is a name, or several names; got None"),
+        ({"measures": [1]}, "measures is a name, or several names; got 1"),
+        ({"conv": None}, "conv is one of several words; got None"),
+        ({"conv": ["dft"]}, r"conv is one of several words; got \['dft'\]"),
+        ({"positions": 4}, "positions is one of several words; got 4"),
+        ({"positions": "4"}, "positions is 'all', 'regular N' or 'random N'; got '4'"),
+        ({"sequence": "frist"}, "got 'frist'. Did you mean 'first'?"),
+        ({"measures": "svca"}, "no measure 'svca'; .* Did you mean 'svcca'?"),
+    ],
+)
+def test_parameters__refuse_what_is_not_valid(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_parameters(**{"measures": "svcca", **options})
+
+
+def test_parameters__an_unknown_one_is_explained() -> None:
+    with pytest.raises(TypeError, match=r"compare\(\) has no parameter 'varience'. Did you mean 'variance'?"):
+        make_parameters("svcca", varience=0.9)
 
 
 @pytest.mark.parametrize("variance", [0, -0.1, 1.01, 99, float("nan")])

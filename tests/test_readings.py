@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dask_svcca.kernels.fourier import half_plane, shared_frequencies
 from dask_svcca.readings import (
+    First,
     Flatten,
     Fourier,
     Last,
@@ -58,6 +59,7 @@ TOKENS = ("example", "token", "neuron"), (500, 12, 24)
         (LINE, {"conv": "positions", "spatial_size": (4, 4)}, Positions((12,))),
         (TOKENS, {}, Mean((12,))),
         (TOKENS, {"sequence": "last", "mask": "mask"}, Last((12,), mask_name="mask")),
+        (TOKENS, {"sequence": "first", "mask": "mask"}, First((12,), mask_name="mask")),
         (
             TOKENS,
             {"sequence": "positions", "positions": "regular 3", "mask": "mask", "spatial_size": (4,)},

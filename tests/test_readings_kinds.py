@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dask_svcca.kernels.fourier import fold, split
 from dask_svcca.kernels.positions import chosen_positions
-from dask_svcca.readings import Flatten, Fourier, Last, Mean, Neurons, Positions, Reading
+from dask_svcca.readings import First, Flatten, Fourier, Last, Mean, Neurons, Positions, Reading
 
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
 CHOICES = st.one_of(
@@ -41,6 +41,7 @@ def test_reading__mean_and_last() -> None:
     x = values(4, 3, 5)
     np.testing.assert_allclose(Mean((3,))(x)[:, 0], [sum(x[i, p] for p in range(3)) / 3 for i in range(4)], rtol=1e-14)
     np.testing.assert_array_equal(Last((3,))(x)[:, 0], [x[i, 2] for i in range(4)])
+    np.testing.assert_array_equal(First((3,))(x)[:, 0], [x[i, 0] for i in range(4)])
 
 
 @pytest.mark.parametrize(("sizes", "grid"), [((4, 6), (2, 3)), ((8,), (2,)), ((4, 4), (4, 4))])
@@ -81,7 +82,7 @@ def test_positions__leave_padding_out(data: st.DataObject, tokens: int, choice: 
     assert len(found) <= reading.samples(3) == 3 * len(chosen)
 
 
-@pytest.mark.parametrize("kind", [Mean, Last, Positions])
+@pytest.mark.parametrize("kind", [Mean, First, Last, Positions])
 def test_reading__a_mask_of_all_positions_is_none(kind: Any) -> None:
     x = values(4, 5, 3)
     np.testing.assert_allclose(kind((5,), mask_name="mask")(x, np.ones((4, 5), bool)), kind((5,))(x), rtol=1e-14)
@@ -109,13 +110,13 @@ class Case:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Any reading of a chunk that it can read."""
-    kind = draw(st.sampled_from([Neurons, Flatten, Mean, Last, Positions, Fourier]))
+    kind = draw(st.sampled_from([Neurons, Flatten, Mean, First, Last, Positions, Fourier]))
     examples, channels = draw(st.integers(1, 6)), draw(st.integers(1, 8))
     if kind is Neurons:
         return Case(Neurons(), (examples, channels))
     sizes = draw(SIZES)
     masked = {"mask_name": draw(st.sampled_from(["", "mask"]))}
-    if masked["mask_name"] or kind is Last:
+    if masked["mask_name"] or kind in {First, Last}:
         sizes = sizes[:1]
     reading: Reading
     if kind is Fourier:
@@ -168,7 +169,7 @@ APART = [
         kind(sizes, **options)
         for kind, sizes, options in itertools.chain(
             itertools.product([Flatten], [(4, 4), (2, 8), (16,)], [{}]),
-            itertools.product([Mean, Last, Positions], [(4, 4), (2, 8), (16,)], [{}, {"mask_name": "mask"}]),
+            itertools.product([Mean, First, Last, Positions], [(4, 4), (2, 8), (16,)], [{}, {"mask_name": "mask"}]),
             [(Mean, (16,), {"mask_name": "other"})],
             [
                 (Positions, (4, 4), {"choice": choice, "resampled": new})
@@ -237,6 +238,7 @@ LARGE = [
     Case(Mean((8,), mask_name="mask"), (8000, 8, 32)),
     Case(Mean((800,), mask_name="mask"), (3000, 800, 1)),
     Case(Last((4,)), (3000, 4, 600)),
+    Case(First((4,)), (3000, 4, 600)),
     Case(Last((8,), mask_name="mask"), (200_000, 8, 8)),
     Case(Positions((8, 8)), (1000, 8, 8, 32)),
     Case(Positions((8, 8), choice="regular 40"), (1000, 8, 8, 64)),

@@ -10,7 +10,10 @@ from measured import compared
 
 from dask_svcca.variables import PairStatus
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
+]
 
 DONE, SATURATED = PairStatus.DONE, PairStatus.SATURATED
 EITHER = ("svcca", "cca", "r2_cca", "pwcca", "partial_procrustes(alpha=0)")

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
+]
 
 N = 40
 AXES = {2: None, 3: ("example", "token", "neuron"), 4: ("example", "height", "width", "channel")}

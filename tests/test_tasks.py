@@ -22,6 +22,7 @@ from dask_svcca.stores._chunked import ChunkReader
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import Pack, PackWriter
 from dask_svcca.stores.zoo import write as zoo_module
+from dask_svcca.tasks import dual as dual_module
 from dask_svcca.tasks import parts as parts_module
 from dask_svcca.tasks import perform
 from dask_svcca.tasks import subspace as subspace_module
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
+]
 
 
 def test_tasks__know_no_dask() -> None:
@@ -47,12 +51,19 @@ def test_tasks__know_no_dask() -> None:
 FALLING = np.logspace(0, -6, 12)
 """Of so falling a spectrum that scores have to be put right."""
 
+UNEQUAL = np.concatenate([np.logspace(0, -6, 8), np.zeros(82)])
+"""Of eight neurons alone, so that noise has to be told from directions."""
+
 ALWAYS = {"read", "transform", "covariance", "eigen", "write", "coupling", "values"}
 CASES: dict[str, tuple[tuple[int, ...], Any, dict[str, Any], set[str]]] = {
     "by neurons": ((300, 12), 1, {}, ALWAYS | {"project"}),
     "put right": ((300, 12), FALLING, {}, ALWAYS | {"project"}),
     "by samples": ((30, 90), 1, {"measures": "cka"}, ALWAYS),
     "by samples, with loadings": ((30, 90), 1, {"measures": ("svcca", "pwcca")}, ALWAYS | {"project"}),
+    "as rows": ((300, 12), np.logspace(0, -10, 12), {}, ALWAYS | {"project"}),
+    "by samples, above noise": ((30, 90), UNEQUAL, {"measures": "cka"}, ALWAYS),
+    "by samples, as rows": ((30, 90), UNEQUAL, {"measures": "cka"}, ALWAYS),
+    "in parts, as rows": ((700, 12), np.logspace(0, -10, 12), {}, ALWAYS | {"project"}),
     "in parts": ((700, 12), 1, {}, ALWAYS | {"project"}),
     "in parts, put right": ((700, 12), FALLING, {}, ALWAYS | {"project"}),
     "convolutional": ((60, 4, 4, 3), 1, {"keep": ("correlations",)}, ALWAYS | {"project"}),
@@ -65,7 +76,12 @@ WORK: list[tuple[Any, str]] = [
     (subspace_module, "add_chunk"),
     (parts_module, "merge"),
     (subspace_module, "eigenbasis"),
-    (subspace_module, "dual_basis"),
+    (subspace_module, "eigenbasis_of_rows"),
+    (subspace_module, "factor"),
+    (dual_module, "dual_basis"),
+    (dual_module, "dual_basis_of_rows"),
+    (dual_module, "dual_basis_within"),
+    (dual_module, "samples_above_noise"),
     (subspace_module, "project"),
     (subspace_module, "gram_correction"),
     (PackWriter, "write_scores"),
@@ -142,6 +158,9 @@ def test_tasks__time_all_their_work_by_stage(case: str, tmp_path: Path, monkeypa
     rng = np.random.default_rng(0)
     turned = np.linalg.qr(rng.normal(size=(shape[-1], shape[-1])))[0]
     arrays = [rng.normal(size=shape) * scale @ turned for _ in range(2)]
+    if case.endswith("above noise"):
+        # Neurons of very unequal scales, of which none is a mixture.
+        arrays = [(array @ turned.T).astype("float32") for array in arrays]
     zoo = make_zoo(tmp_path / "zoo.zarr", arrays)
     watch = Watch(monkeypatch)
     with dask.config.set(scheduler="synchronous"):
@@ -151,7 +170,10 @@ def test_tasks__time_all_their_work_by_stage(case: str, tmp_path: Path, monkeypa
     assert {"read", "write_scores", "finish", "spectrum", "read_scores", "add", "values", "_put"} <= watch.done
     assert ("merge" in watch.done) == case.startswith("in parts")
     assert ("dual_basis" in watch.done) == case.startswith("by samples")
-    assert ("gram_correction" in watch.done) == case.endswith("put right")
+    assert ("gram_correction" in watch.done) == case.endswith("put right") or case.endswith("as rows")
+    assert ("eigenbasis_of_rows" in watch.done) == (case.endswith("as rows") and not case.startswith("by samples"))
+    assert ("dual_basis_of_rows" in watch.done) == (case == "by samples, as rows")
+    assert ("dual_basis_within" in watch.done) == (case == "by samples, above noise")
     assert ("loadings" in watch.done) == case.endswith("loadings")
     head, *_ = run(f"info {tmp_path / 'comparison.zarr'} --timing").output.splitlines()
     assert [word for word in head.split() if word in stages] == ["read", *sorted(stages)]

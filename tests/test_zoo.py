@@ -111,10 +111,11 @@ def test_zoo__needs_no_local_folder() -> None:
 @pytest.mark.parametrize("shape", [(N, 1), (N, 7, 5), (N, 4, 3, 2)])
 def test_write__keeps_values_and_precision(zoo: Zoo, shape: tuple[int, ...], dtype: str) -> None:
     activations = values(*shape, dtype=dtype)
-    zoo.write(*NAME, activations)
+    dims = DEFAULT_DIMS.get(len(shape), ("example", "height", "width", "channel"))
+    zoo.write(*NAME, activations, dims=dims if len(shape) == 4 else None)
     found = zoo[NAME]
     assert found.dtype == np.dtype(dtype).newbyteorder("=")
-    assert found.dims == DEFAULT_DIMS[len(shape)]
+    assert found.dims == dims
     np.testing.assert_array_equal(found, activations)
 
 
@@ -272,7 +273,7 @@ def test_create_zoo__examples_label_every_representation(tmp_path: Path, example
 
 def test_zoo__is_a_datatree_to_people(zoo: Zoo, tmp_path: Path) -> None:
     zoo.write("net", "1", "a/b", X)
-    zoo.write("net", "2", "conv", values(N, 2, 2, 3))
+    zoo.write("net", "2", "conv", values(N, 2, 2, 3), dims=("example", "height", "width", "channel"))
     with xr.open_datatree(tmp_path / "zoo.zarr", engine="zarr", consolidated=False) as tree:
         np.testing.assert_array_equal(tree["net/1/a%2Fb/activations"], X)
         assert tree["net/2/conv/activations"].dims == ("example", "height", "width", "channel")
@@ -494,7 +495,8 @@ def test_write__other_shapes_of_the_same_values_have_other_digests(zoo: Zoo, sha
     before = digest(zoo)
     if shape[0] != N:
         zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(shape[0]))
-    zoo.write(*NAME, x.reshape(shape), overwrite=True)
+    dims = ("example", "height", "width", "channel") if len(shape) == 4 else None
+    zoo.write(*NAME, x.reshape(shape), dims=dims, overwrite=True)
     assert digest(zoo) != before
 
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from measured import images
 from oracles import correlations
-from zoos import N, assert_same, label, layers, make_zoo, write
+from zoos import N, assert_same, assert_same_to_rounding, label, layers, make_zoo, write
 
 import dask_svcca
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
+from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.variables import REPRESENTATION_VARIABLES, PairStatus
 
 if TYPE_CHECKING:
@@ -152,3 +154,66 @@ def test_compare__of_a_replaced_representation_no_measure_keeps_its_old_value(tm
     for name in ("svcca", "cka", "procrustes"):
         np.testing.assert_allclose(found[name], fresh[name], rtol=0, atol=1e-12)
     assert (found.pair_status == DONE).all()
+
+
+# Representations that have left.
+
+
+def test_compare__says_which_have_left_the_zoo(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(10))
+    assert "left_zoo" not in dask_svcca.compare(zoo, tmp_path / "c").attrs
+    zoo = take_away(tmp_path, 4)
+    assert run(zoo, tmp_path / "c").left == ("net/step004/fc",)
+    found = dask_svcca.compare(zoo, tmp_path / "c")
+    assert found.attrs["left_zoo"] == ["net/step004/fc"]
+    assert xr.open_zarr(tmp_path / "c").attrs["left_zoo"] == ["net/step004/fc"]
+    assert "left_zoo" not in dask_svcca.compare(bring_back(tmp_path, 4), tmp_path / "c").attrs
+
+
+@pytest.mark.parametrize("gone", [(0,), (4, 5, 17), (19,), tuple(range(1, 20))])
+def test_compare__drops_those_that_have_left(tmp_path: Path, gone: tuple[int, ...]) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(20))
+    options: dict[str, Any] = {"measures": ("svcca", "pwcca"), "keep": "correlations"}
+    before = dask_svcca.compare(zoo, tmp_path / "c", **options).load()
+    for step in gone:
+        zoo = take_away(tmp_path, step)
+    plan = dask_svcca.plan_comparison(zoo, tmp_path / "c", drop_left=True, **options)
+    assert (plan.representations, plan.pairs - plan.pairs_done) == (20 - len(gone), 0)
+    assert_same(dask_svcca.open_comparison(tmp_path / "c").load(), before)
+    found = dask_svcca.compare(zoo, tmp_path / "c", drop_left=True, **options).load()
+    kept = [step for step in range(20) if step not in gone]
+    expected = before.isel(representation_a=kept, representation_b=kept)
+    expected = expected.isel(component=slice(found.sizes["component"]))
+    assert_same(found, expected)
+    assert "left_zoo" not in found.attrs
+    assert_same(xr.open_zarr(tmp_path / "c").load(), expected)
+
+
+@pytest.mark.parametrize(
+    ("stopped", "call"),
+    [("_move_up", 1), ("_move_up", 2), ("write_columns", 1), ("write_columns", 2), ("resize", 1), ("consolidate", 1)],
+)
+def test_compare__goes_on_where_dropping_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: str, call: int
+) -> None:
+    arrays = layers(12)
+    dask_svcca.compare(make_zoo(tmp_path / "zoo.zarr", arrays), tmp_path / "c", measures=("svcca", "cka"))
+    take_away(tmp_path, 2)
+    zoo = take_away(tmp_path, 7)
+    done = getattr(ComparisonStore, stopped)
+    calls = iter(range(1, 100))
+
+    def stop(*arguments: Any) -> None:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        done(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ComparisonStore, stopped, stop)
+        with pytest.raises(KeyboardInterrupt):
+            dask_svcca.compare(zoo, tmp_path / "c", drop_left=True)
+    found = dask_svcca.compare(zoo, tmp_path / "c", drop_left=True).load()
+    kept = [step for step in range(12) if step not in {2, 7}]
+    expected = dask_svcca.compare(zoo, tmp_path / "fresh", measures=("svcca", "cka")).load()
+    assert list(found.representation_a.to_numpy()) == [label(step) for step in kept]
+    assert_same_to_rounding(found, expected)

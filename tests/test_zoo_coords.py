@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import dask.array
 import numpy as np
 import pytest
 import xarray as xr
@@ -85,31 +86,34 @@ def test_create_zoo__refuses_coordinates_that_do_not_fit(
     assert not (tmp_path / "zoo.zarr").exists()
 
 
-# Channels-first.
+# Four axes and more.
 
 
-@pytest.mark.parametrize("shape", [(64, 8, 8), (3, 32, 32), (4, 8, 8), (64, 1, 1)])
-def test_write__refuses_what_looks_channels_first(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(64, 8, 8), (3, 32, 32), (64, 1, 1), (8, 8, 64), (8, 8, 8), (8, 4, 6), (2, 3, 4, 5)])
+def test_write__never_guesses_four_axes(shape: tuple[int, ...]) -> None:
     zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(N))
-    message = (
-        rf"'net/1/conv' look channels-first: \({', '.join(map(str, shape))}\)\. Say what the axes are: "
-        r"dims=\('example', 'channel', 'height', 'width'\) if so, "
-        r"dims=\('example', 'height', 'width', 'channel'\) if not"
-    )
-    for activations in (values(*shape), iter([values(*shape)])):
-        with pytest.raises(InvalidActivationsError, match=message):
+    x = values(*shape)
+    unnamed = xr.DataArray(x, dims=("image", *(f"axis{axis}" for axis in range(len(shape)))))
+    for activations in (x, iter([x]), [x[:9], x[9:]], dask.array.from_array(x, chunks=7), xr.DataArray(x), unnamed):
+        with pytest.raises(InvalidActivationsError, match=rf"have {x.ndim} axes; say what they are with dims="):
             zoo.write("net", "1", "conv", activations)
+    with pytest.raises(InvalidActivationsError, match="say what they are"):
+        zoo.append("net", "1", "conv", x[:9])
     assert len(zoo) == 0
     assert zoo.unfinished == []
     # What it says to do works.
-    zoo.write("net", "1", "first", values(*shape), dims=("example", "channel", "height", "width"))
-    zoo.write("net", "1", "last", values(*shape), dims=("example", "height", "width", "channel"))
-    assert zoo["net", "1", "first"].sizes["channel"] == shape[0]
+    spatial = ("height", "width") if x.ndim == 4 else ("depth", "height", "width")
+    zoo.write("net", "1", "first", x, dims=("example", "channel", *spatial))
+    zoo.write("net", "1", "last", x, dims=("example", *spatial, "channel"))
+    zoo.write("net", "1", "named", xr.DataArray(x, dims=("example", "channel", *spatial)))
+    assert zoo["net", "1", "first"].sizes["channel"] == zoo["net", "1", "named"].sizes["channel"] == shape[0]
     assert zoo["net", "1", "last"].sizes["channel"] == shape[-1]
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 64), (8, 8, 8), (8, 4, 6), (1, 1, 64), (64, 8)])
-def test_write__takes_what_may_well_be_channels_last(shape: tuple[int, ...]) -> None:
+def test_write__heads_of_attention_are_refused_and_can_be_reshaped() -> None:
     zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(N))
-    zoo.write("net", "1", "layer", values(*shape))
-    assert zoo["net", "1", "layer"].shape == (N, *shape)
+    heads = values(3, TOKENS, 4)
+    with pytest.raises(InvalidActivationsError, match=r"have an axis 'head'; .* reshape: heads of attention"):
+        zoo.write("net", "1", "heads", heads, dims=("example", "head", "token", "channel"))
+    zoo.write("net", "1", "heads", heads.transpose(0, 2, 1, 3).reshape(N, TOKENS, 12))
+    assert zoo["net", "1", "heads"].sizes["token"] == TOKENS

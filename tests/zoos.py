@@ -41,7 +41,8 @@ def write(zoo: Zoo, arrays: Iterable[Any], start: int = 0, **options: Any) -> No
     """Each array as the layer of a checkpoint of its own, so that the comparison has them in this order."""
     with zoo:
         for step, array in enumerate(arrays, start):
-            zoo.write("net", f"step{step:03}", "fc", array, step=step, **options)
+            dims = ("example", "height", "width", "channel") if np.ndim(array) == 4 else None
+            zoo.write("net", f"step{step:03}", "fc", array, **{"step": step, "dims": dims, **options})
 
 
 def make_zoo(store: Any, arrays: Iterable[Any], examples: int | None = None, **options: Any) -> Zoo:

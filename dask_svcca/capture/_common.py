@@ -10,9 +10,10 @@ import numpy as np
 import xxhash
 
 from dask_svcca.dims import as_dims, dims_of
-from dask_svcca.errors import MissingPackageError
+from dask_svcca.errors import MismatchedExamplesError, MissingPackageError
 from dask_svcca.patterns import matching
-from dask_svcca.stores._io import read_attributes
+from dask_svcca.stores import _io
+from dask_svcca.stores._names import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CaptureReport",
+    "InputsDigest",
     "as_dims",
+    "captured",
+    "check_inputs",
     "dims_of",
     "inputs_digest",
     "listing",
@@ -66,6 +70,87 @@ class CaptureReport:
     seconds: float
     skipped: Mapping[str, str] = field(default_factory=dict)
     caution: str = ""
+
+
+class InputsDigest:
+    """Digest of what a model was fed, example by example: it does not depend on how they were cut into batches.
+
+    Examples
+    --------
+    >>> whole, parts = InputsDigest(), InputsDigest()
+    >>> x = np.arange(12, dtype="float32").reshape(4, 3)
+    >>> whole.update({"x": x}, 4)
+    >>> parts.update({"x": x[:3]}, 3)
+    >>> parts.update({"x": x[3:]}, 1)
+    >>> whole.hexdigest() == parts.hexdigest()
+    True
+    """
+
+    def __init__(self) -> None:
+        self._digest = xxhash.xxh3_128()
+
+    def update(
+        self, arrays: Mapping[str, npt.NDArray[Any]], examples: int, mask: npt.NDArray[np.bool_] | None = None
+    ) -> None:
+        """Take the next examples.
+
+        Parameters
+        ----------
+        arrays : mapping of str to (example, ...)
+            One that has another length, such as position ids, does not count.
+        examples : int
+        mask : (example, token) array of bool, optional
+            Of arrays with these axes only what is not padding counts.
+        """
+        along = {name: array for name, array in sorted(arrays.items()) if array.shape[:1] == (examples,)}
+        for example in range(examples):
+            for array in along.values():
+                row = array[example]
+                if mask is not None and array.shape == mask.shape:
+                    row = row[mask[example]]
+                self._digest.update(f"{array.dtype.name} {row.shape}".encode())
+                self._digest.update(np.ascontiguousarray(row).data)
+
+    def hexdigest(self) -> str:
+        """Digest of the examples so far."""
+        return self._digest.hexdigest()
+
+
+def captured(zoo: Zoo, model: str) -> list[dict[str, Any]]:
+    """Attributes of the complete representations of one model."""
+    path = encode(model)
+    if _io.read_attributes(zoo.root, path) is None:
+        return []
+    group = zoo.root[path]
+    walked = _io.walk_attributes(group, depth=2)  # type: ignore[arg-type]
+    return [attributes for _, attributes in walked if attributes.get("complete")]
+
+
+def check_inputs(others: Iterable[Mapping[str, Any]], digest: str, label: str) -> None:
+    """Refuse inputs that are not those of what was captured before.
+
+    Parameters
+    ----------
+    others : iterable of mapping
+        Attributes of representations of the same model, whose checkpoints must have seen the same inputs. Other models
+        may be fed the same examples in another form.
+    digest : str
+    label : str
+        Name for messages.
+
+    Raises
+    ------
+    MismatchedExamplesError
+    """
+    for other in others:
+        stored = other.get("inputs_digest")
+        if stored is not None and stored != digest:
+            raise MismatchedExamplesError(
+                f"the inputs of {label!r} (digest {digest[:8]}) are not those that "
+                f"'{other['model']}/{other['checkpoint']}/{other['layer']}' was captured from (digest {stored[:8]}): "
+                f"another order, other examples, or a random augmentation. Feed all checkpoints of a model the same "
+                f"inputs in the same order"
+            )
 
 
 def require(package: str, extra: str) -> Any:
@@ -134,7 +219,7 @@ def inputs_digest(inputs: Mapping[str, npt.NDArray[Any]]) -> str:
     Parameters
     ----------
     inputs : mapping of str to (example, ...) array
-        Arrays without axes are the same for all examples.
+        Arrays without axes are the same for all examples, and do not count.
 
     Examples
     --------
@@ -143,11 +228,8 @@ def inputs_digest(inputs: Mapping[str, npt.NDArray[Any]]) -> str:
     >>> inputs_digest({"x": x}) == inputs_digest({"x": x[::-1]})
     False
     """
-    digest = xxhash.xxh3_128()
-    for name, array in sorted(inputs.items()):
-        digest.update(f"{name} {array.dtype.name} {array.shape} ".encode())
-        for example in array if array.ndim else [array]:
-            digest.update(np.ascontiguousarray(example).data)
+    digest = InputsDigest()
+    digest.update(inputs, max(len(array) if array.ndim else 0 for array in inputs.values()))
     return digest.hexdigest()
 
 
@@ -164,7 +246,7 @@ def other_capture(zoo: Zoo, names: Iterable[RepresentationName], digests: Mappin
     """
     others: dict[str, list[str]] = {key: [] for key in digests}
     for name in names:
-        attributes = read_attributes(zoo.root, name.path) or {}
+        attributes = _io.read_attributes(zoo.root, name.path) or {}
         for key, digest in digests.items():
             if attributes.get(key, digest) != digest:
                 others[key].append(name.label)

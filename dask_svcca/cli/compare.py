@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -22,21 +22,18 @@ from dask_svcca.cli._console import (
 from dask_svcca.cli._measures import split_measures
 from dask_svcca.cli._paths import Place, quoted
 from dask_svcca.measures import load_measures
-from dask_svcca.plan.parameters import Keep, Match, Parameters, Precision, make_parameters
+from dask_svcca.plan.parameters import ONLY_MASK, Keep, Match, Parameters, Precision, make_parameters
 from dask_svcca.plan.selection import SELECTIONS, select_pairs
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.readings.choose import Convolutional, Sequential
 from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
+from dask_svcca.run.progress import STAGES
+from dask_svcca.run.stores import choose_mask
 from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
     from dask_svcca.run.outcome import Outcome
-
-STAGES: Final = {
-    "subspaces": ("Making subspaces", "representations"),
-    "tiles": ("Comparing pairs", "tiles"),
-}
 
 
 class _Share(click.ParamType[float | None]):
@@ -129,7 +126,12 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
 @click.option(
     "--spatial-size", type=_Sizes(), metavar="HxW", help="With --conv positions, the size all layers are resampled to."
 )
-@click.option("--mask", metavar="NAME", help="Coordinate of the zoo that is true for tokens that count.")
+@click.option(
+    "--mask",
+    metavar="NAME",
+    help="Coordinate of the zoo that is true for tokens that count [default: the zoo's only one, if it has one].",
+)
+@click.option("--no-mask", is_flag=True, help="Read all tokens, although the zoo has a mask.")
 @click.option(
     "--precision",
     type=click.Choice(get_args(Precision)),
@@ -156,6 +158,9 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     metavar="STORE",
     help="Keep the layers' directions here, for other comparisons of the zoo [default: inside the comparison].",
 )
+@click.option(
+    "--drop-left", is_flag=True, help="Remove results of representations that have left the zoo [default: keep them]."
+)
 @cluster_options
 @click.option("--dry-run", is_flag=True, help="Show the plan, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: the plan as JSON.")
@@ -164,8 +169,11 @@ def compare(
     comparison: str,
     *,
     modules: tuple[str, ...],
+    mask: str | None,
+    no_mask: bool,
     pairs: str,
     subspaces: str | None,
+    drop_left: bool,
     workers: int | None,
     memory: str | None,
     scheduler: str | None,
@@ -184,22 +192,32 @@ def compare(
     with checked_options():
         for module in modules:
             load_measures(module)
-        parameters = make_parameters(**options)
+        if mask is not None and no_mask:
+            raise click.UsageError("--mask names a mask, and --no-mask declines it; use one of them.")
         source = open_zoo(zoo)
+        chosen = choose_mask(source, None if no_mask else mask or ONLY_MASK)
+        parameters = make_parameters(**options, mask=chosen)
         if len(source):
             select_pairs(pairs, source.representations)
     if dry_run:
         budget = _budget(workers, memory, scheduler)
-        plan = plan_run(source, comparison, parameters, budget, pairs=pairs, subspaces=subspaces)
+        plan = plan_run(source, comparison, parameters, budget, pairs=pairs, subspaces=subspaces, drop_left=drop_left)
         click.echo(json.dumps(plan.to_dict(), indent=2) if as_json else str(plan))
         return
     with resumable("All finished tiles"), connected(workers, memory, scheduler) as client, Bars(STAGES) as bars:
         outcome = run_comparison(
-            source, comparison, parameters, pairs=pairs, subspaces=subspaces, client=client, progress=bars
+            source,
+            comparison,
+            parameters,
+            pairs=pairs,
+            subspaces=subspaces,
+            drop_left=drop_left,
+            client=client,
+            progress=bars,
         )
     click.echo(summary(outcome))
-    if outcome.caution:
-        click.echo(f"{click.style('Caution:', fg='yellow')} {outcome.caution}.", err=True)
+    for caution in filter(None, (outcome.caution, outcome.reading_caution)):
+        click.echo(f"{click.style('Caution:', fg='yellow')} {caution}.", err=True)
     echo_problems(outcome.problems, "representation")
     if outcome.problems:
         raise SystemExit(1)
@@ -215,12 +233,18 @@ def summary(outcome: Outcome) -> str:
     """What a run did, in a sentence or two."""
     plan = outcome.plan
     there = plan.pairs_done + outcome.computed + outcome.settled
+    left = ""
+    if outcome.left:
+        left = (
+            f" {counted(len(outcome.left), 'representation')} left the zoo, {outcome.left[0]!r} among them: their "
+            f"results are from before, and --drop-left removes them."
+        )
     without = f"; {counted(outcome.settled, 'pair')} cannot have a value" if outcome.settled else ""
     if not outcome.computed and not outcome.settled and there == plan.pairs:
-        return f"Nothing to do: all {plan.pairs:,} pairs of {plan.representations:,} representations are there."
+        return f"Nothing to do: all {plan.pairs:,} pairs of {plan.representations:,} representations are there.{left}"
     return (
         f"Compared {counted(outcome.computed, 'pair')} of {counted(plan.representations, 'representation')} in "
-        f"{seconds(outcome.seconds)}{without}. {there:,} of {plan.pairs:,} pairs are there now."
+        f"{seconds(outcome.seconds)}{without}. {there:,} of {plan.pairs:,} pairs are there now.{left}"
     )
 
 

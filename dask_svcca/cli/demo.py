@@ -17,8 +17,8 @@ from dask_svcca.analysis.identification import layer_identification
 from dask_svcca.cli._cluster import cluster_options, connected
 from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, examples, resumable, seconds, size, table
 from dask_svcca.cli._paths import quoted
-from dask_svcca.cli.compare import STAGES
 from dask_svcca.demo import Demo, architectures, describe_settling, run_demo, similarity_to_final
+from dask_svcca.run.progress import STAGES
 from dask_svcca.stores.comparison import open_comparison
 from dask_svcca.stores.zoo import open_zoo
 

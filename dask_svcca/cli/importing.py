@@ -11,6 +11,7 @@ from dask_svcca.capture.arrays import ArrayFile, open_arrays
 from dask_svcca.cli._console import checked_options, counted, echo_next, examples, size
 from dask_svcca.cli._paths import File, Place, quoted
 from dask_svcca.cli._storage import storage_options
+from dask_svcca.dims import canonical_dims
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, RepresentationExistsError
 from dask_svcca.stores._io import is_group
 from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     "--dims",
     metavar="NAMES",
     help="Names of the axes: example; neuron or channel; height, width, depth; token. By default example,neuron or "
-    "example,token,neuron or example,height,width,channel.",
+    "example,token,neuron; arrays of more axes need them.",
 )
 @click.option(
     "--examples",
@@ -78,7 +79,7 @@ def import_arrays(
     layers = _layers(arrays, layer, array)
     axes = None if dims is None else tuple(part.strip() for part in dims.split(","))
     along = axes.index("example") if axes is not None and "example" in axes else 0
-    count = _check(arrays, layers, along)
+    count = _check(arrays, layers, along, axes, f"{model}/{checkpoint}")
     target = _open_zoo(zoo, count, examples_file)
     if not overwrite:
         _check_absent(target, zoo, model, checkpoint, layers)
@@ -121,7 +122,7 @@ def _layers(arrays: ArrayFile, layer: str | None, array: str | None) -> dict[str
     return {layer or name: name for name in arrays.choose(array)}
 
 
-def _check(arrays: ArrayFile, layers: dict[str, str], along: int) -> int:
+def _check(arrays: ArrayFile, layers: dict[str, str], along: int, axes: tuple[str, ...] | None, checkpoint: str) -> int:
     """Number of examples. Layers that cannot be written are refused before the first is."""
     lengths = {}
     for layer, source in layers.items():
@@ -135,6 +136,8 @@ def _check(arrays: ArrayFile, layers: dict[str, str], along: int) -> int:
             raise InvalidActivationsError(
                 f"the array of layer {layer!r} in {arrays.path!r} has shape {shape}, too few axes for examples"
             )
+        if len(shape) > 1:
+            canonical_dims(axes, shape, f"{checkpoint}/{layer}")
         lengths[layer] = shape[along]
     if len(set(lengths.values())) > 1:
         raise MismatchedExamplesError(

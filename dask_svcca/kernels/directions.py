@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dask_svcca.kernels.noise import is_noise, live_noise, rounding_of_rows, rows_above_noise
 from dask_svcca.kernels.subspace import leading_directions
 
 if TYPE_CHECKING:
@@ -75,29 +76,13 @@ class Aligned:
     loads_b: InexactArray
 
 
-def relative_precision(dtype: np.dtype[Any]) -> float:
-    """Relative precision that activations were rounded to when they were stored.
-
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        Type of the activations. Integers and booleans become numbers in double precision.
-
-    Examples
-    --------
-    >>> relative_precision(np.dtype("float16")), relative_precision(np.dtype("int8"))
-    (0.0009765625, 2.220446049250313e-16)
-    """
-    return float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
-
-
 def principal_directions(
     blocks: Sequence[InexactArray],
     *,
     samples: int,
     weights: IntArray,
     variance: float | None,
-    offset: float,
+    mean: FloatArray,
     epsilon: float,
 ) -> list[Principal]:
     """Principal directions of each block, those above rounding noise, by SVD.
@@ -111,11 +96,10 @@ def principal_directions(
         How often a block counts.
     variance : float or None
         Share of the variance of all blocks that the kept directions explain together. None keeps all.
-    offset : float
-        Largest mean of a neuron that varies, times the square root of the number of samples.
+    mean : (neuron,)
+        Mean of each neuron in the first block.
     epsilon : float
-        Relative precision of the activations. Rounding them perturbs a singular value by up to as much of the largest
-        second moment.
+        Relative precision of the activations; see `dask_svcca.kernels.noise.neuron_noise`.
 
     Returns
     -------
@@ -125,7 +109,7 @@ def principal_directions(
     Examples
     --------
     >>> x = np.array([[3.0, 0, 0], [-3, 0, 0], [0, 1, 0], [0, -1, 0]])
-    >>> options = dict(samples=4, weights=np.ones(1, int), offset=0.0, epsilon=2e-16)
+    >>> options = dict(samples=4, weights=np.ones(1, int), mean=np.zeros(3), epsilon=2e-16)
     >>> [principal] = principal_directions([x], variance=None, **options)
     >>> principal.singular.round(6), principal.whole
     (array([4.242641, 1.414214]), True)
@@ -133,20 +117,32 @@ def principal_directions(
     >>> principal.singular.round(6), principal.whole
     (array([4.242641]), False)
     """
-    decompositions = [np.linalg.svd(block, full_matrices=False) for block in blocks]
-    values = [singular for _, singular, _ in decompositions]
-    total = max(float(np.linalg.norm(singular)) for singular in values)
-    size = max(*(max(block.shape) for block in blocks), np.sqrt(samples))
-    largest = max(float(singular.max(initial=0.0)) for singular in values)
-    floor = max(epsilon * max(total, offset), float(size) * np.finfo(np.float64).eps * largest)
-    ranks = [int((singular > floor).sum()) for singular in values]
+    diagonals = np.array([np.square(np.abs(block)).sum(axis=0) for block in blocks])
+    noise = live_noise(diagonals, mean, samples, weights, epsilon)
+    live = noise > 0
+    rows = [block * live for block in blocks]
+    decompositions = [_decompose(part, noise, samples) for part in rows]
+    ranks = [len(singular) for _, singular, _ in decompositions]
     owner = np.repeat(np.arange(len(blocks)), ranks)
-    spectrum = np.concatenate([singular[:rank] ** 2 for singular, rank in zip(values, ranks, strict=True)])
+    spectrum = np.concatenate([singular**2 for _, singular, _ in decompositions])
     kept = leading_directions(spectrum, weights[owner], variance)
     return [
-        _principal(block, *decomposition, count=int(kept[owner == index].sum()))
-        for index, (block, decomposition) in enumerate(zip(blocks, decompositions, strict=True))
+        _principal(part, *decomposition, count=int(kept[owner == index].sum()))
+        for index, (part, decomposition) in enumerate(zip(rows, decompositions, strict=True))
     ]
+
+
+def _decompose(rows: InexactArray, noise: FloatArray, samples: int) -> tuple[InexactArray, FloatArray, InexactArray]:
+    """Singular vectors and values of one block, those above rounding noise."""
+    left, singular, right = np.linalg.svd(rows, full_matrices=False)
+    values, most = singular**2, min(int(np.any(rows != 0, axis=0).sum()), len(singular))
+    rounding = rounding_of_rows(rows, samples) ** 2 * values.max(initial=0.0)
+    rank = int((values > max(noise.max(initial=0.0), rounding)).sum())
+    if rank < most and not is_noise(values[rank:most], noise, rounding):
+        basis = rows_above_noise(rows, noise, samples)
+        left, singular, right = np.linalg.svd(basis.conj().T @ rows, full_matrices=False)
+        left, rank = basis @ left, len(singular)
+    return left[:, :rank], singular[:rank], right[:rank]
 
 
 def _principal(
@@ -178,7 +174,7 @@ def canonical_directions(a: Principal, b: Principal) -> Aligned:
 
     Examples
     --------
-    >>> options = dict(samples=3, weights=np.ones(1, int), variance=None, offset=0.0, epsilon=2e-16)
+    >>> options = dict(samples=3, weights=np.ones(1, int), variance=None, mean=np.zeros(1), epsilon=2e-16)
     >>> [a] = principal_directions([np.array([[1.0], [-1.0], [0.0]])], **options)
     >>> [b] = principal_directions([np.array([[1.0], [0.0], [-1.0]])], **options)
     >>> canonical_directions(a, b).values.round(12)
@@ -219,7 +215,7 @@ def covariance_directions(a: Principal, b: Principal) -> Aligned:
 
     Examples
     --------
-    >>> options = dict(samples=3, weights=np.ones(1, int), variance=None, offset=0.0, epsilon=2e-16)
+    >>> options = dict(samples=3, weights=np.ones(1, int), variance=None, mean=np.zeros(1), epsilon=2e-16)
     >>> [a] = principal_directions([np.array([[1.0], [-1.0], [0.0]])], **options)
     >>> [b] = principal_directions([np.array([[2.0], [0.0], [-2.0]])], **options)
     >>> covariance_directions(a, b).values.round(12)
@@ -248,7 +244,7 @@ def own_directions(a: Principal, b: Principal) -> Aligned:  # noqa: ARG001 - cal
 
     Examples
     --------
-    >>> options = dict(samples=3, weights=np.ones(1, int), variance=None, offset=0.0, epsilon=2e-16)
+    >>> options = dict(samples=3, weights=np.ones(1, int), variance=None, mean=np.zeros(1), epsilon=2e-16)
     >>> [a] = principal_directions([np.array([[1.0], [-1.0], [0.0]])], **options)
     >>> own_directions(a, a).values.round(12)
     array([2.])

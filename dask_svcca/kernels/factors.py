@@ -114,12 +114,15 @@ def merge(parts: Sequence[Factor]) -> Factor:
     shifts = np.stack([part.mean - parts[0].mean for part in parts])
     shift = counts @ shifts / counts.sum()
     between = np.sqrt(counts)[:, np.newaxis] * (shifts - shift)
-    blocks = [np.vstack(rows) for rows in zip(*(part.rows for part in parts), strict=True)]
-    blocks[0] = np.vstack([blocks[0], between])
+    # Block by block: the rows of all blocks may be as large as all else that a task holds.
+    blocks = (
+        compress(np.vstack([*rows, between] if not index else rows))
+        for index, rows in enumerate(zip(*(part.rows for part in parts), strict=True))
+    )
     return Factor(
         int(counts.sum()),
         parts[0].mean + shift,
         np.minimum.reduce([part.low for part in parts]),
         np.maximum.reduce([part.high for part in parts]),
-        tuple(map(compress, blocks)),
+        tuple(blocks),
     )

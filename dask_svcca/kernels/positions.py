@@ -62,6 +62,27 @@ def last_position(activations: FloatArray, mask: BoolArray | None = None) -> Flo
     return np.asarray(activations[np.arange(len(activations)), last])[:, np.newaxis]
 
 
+def first_position(activations: FloatArray, mask: BoolArray | None = None) -> FloatArray:
+    """Each example's first position that counts, such as the token of a class.
+
+    Parameters
+    ----------
+    activations : (example, position, neuron)
+    mask : (example, position), optional
+
+    Returns
+    -------
+    (example, 1, neuron)
+
+    Examples
+    --------
+    >>> first_position(np.arange(3.0).reshape(1, 3, 1), np.array([[False, True, True]]))
+    array([[[1.]]])
+    """
+    first = np.zeros(len(activations), dtype=np.int64) if mask is None else np.argmax(mask, axis=1)
+    return np.asarray(activations[np.arange(len(activations)), first])[:, np.newaxis]
+
+
 def chosen_positions(choice: str, sizes: Grid) -> IntArray:
     """Positions that a subset takes, the same for all layers of these sizes.
 

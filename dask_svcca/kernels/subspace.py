@@ -8,8 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.linalg
 
+from dask_svcca.kernels.noise import (
+    DOUBLE,
+    SCATTER_SUFFICES,
+    above_noise,
+    is_noise,
+    live_noise,
+    rows_above_noise,
+    scatter_above_noise,
+    singular_directions,
+)
+
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
+    from dask_svcca.kernels.factors import Factor
     from dask_svcca.kernels.moments import Moments
 
 
@@ -37,55 +49,24 @@ class Eigenbasis:
     total: float
 
 
-def noise_floor(moments: Moments, epsilon: float) -> float:
-    """Smallest eigenvalue of the scatter that is more than rounding noise.
-
-    Rounding the input to relative precision ``epsilon`` perturbs each entry by up to ``epsilon`` times its size, mean
-    included, and so each eigenvalue by up to ``epsilon**2`` times the largest second moment. Forming the scatter in
-    double precision perturbs it by its own share.
-
-    Parameters
-    ----------
-    moments : Moments
-    epsilon : float
-        Relative precision of the stored activations: 1.2e-7 for float32.
-
-    Returns
-    -------
-    float
-        Zero only for data that are zero.
-
-    Examples
-    --------
-    >>> from dask_svcca.kernels.moments import moments
-    >>> x = np.random.default_rng(0).normal(size=(100, 1, 3))
-    >>> 1e-14 < noise_floor(moments(x), epsilon=1.2e-7) / 100 < 1e-13
-    True
-    """
-    neurons = moments.scatter.shape[-1]
-    variances = np.einsum("bii->bi", moments.scatter).real
-    bound = float(variances.sum(axis=1).max())
-    # A neuron that does not vary is rounded alike in all samples: no noise, however large its mean.
-    varies = variances[0] > 0
-    second = float((varies * (variances[0] + moments.count * np.abs(moments.mean) ** 2)).max())
-    return float(max(epsilon**2 * max(bound, second), neurons * np.finfo(np.float64).eps * bound))
-
-
-def eigenbasis(moments: Moments, *, multiplicity: IntArray, epsilon: float) -> Eigenbasis:
+def eigenbasis(moments: Moments, *, multiplicity: IntArray, epsilon: float) -> Eigenbasis | None:
     """Principal directions by eigendecomposition of each block's scatter.
 
     Parameters
     ----------
     moments : Moments
+        Where noise has to be told from neurons of a small scale, the scatter is overwritten.
     multiplicity : (block,)
         How often a block counts: 2 where it stands for a conjugate pair of frequencies.
     epsilon : float
-        Relative precision of the stored activations; see `noise_floor`.
+        Relative precision of the stored activations; see `neuron_noise`.
 
     Returns
     -------
-    Eigenbasis
-        With no direction at all where nothing rises above rounding noise: a constant representation.
+    Eigenbasis or None
+        With no direction at all where nothing rises above rounding noise: a constant representation. None where
+        activations in double precision may have directions that their scatter, which squares them, does not show;
+        see `eigenbasis_of_rows`.
 
     Examples
     --------
@@ -95,37 +76,90 @@ def eigenbasis(moments: Moments, *, multiplicity: IntArray, epsilon: float) -> E
     array([18.,  2.])
     """
     blocks, neurons, _ = moments.scatter.shape
-    floor = noise_floor(moments, epsilon)
+    diagonals = np.einsum("bii->bi", moments.scatter).real
+    noise = live_noise(diagonals, moments.mean, moments.count, multiplicity, epsilon)
+    live = noise > 0
+    if not live.all():
+        moments.scatter[:, ~live] = 0
+        moments.scatter[:, :, ~live] = 0
     total = 0.0
     spectra: list[FloatArray] = []
     ranks: list[int] = []
     # Block by block, each straight to its place: the eigenvectors of all blocks are as large as the scatter.
     directions = np.empty((blocks * min(neurons, moments.count), neurons), dtype=moments.scatter.dtype)
-    for scatter, times in zip(moments.scatter, multiplicity, strict=True):
-        ascending, vectors = np.linalg.eigh(scatter)
-        values = ascending[::-1]
-        total += float(times * np.clip(values, 0.0, None).sum())
+    # Forming a scatter in double precision perturbs it by its own share.
+    rounding = neurons * DOUBLE * float(diagonals.sum(axis=1).max())
+    floor = max(float(noise.max()), rounding)
+    for index, (scatter, times) in enumerate(zip(moments.scatter, multiplicity, strict=True)):
         # Centring takes one sample's worth of directions from the first block; no block has more than its samples.
-        rank = min(int((values > floor).sum()), moments.count - (not ranks))
+        most = min(int(live.sum()), moments.count - (not index))
+        ascending, vectors = np.linalg.eigh(scatter)
+        values, columns = ascending[::-1], vectors[:, ::-1]
+        total += float(times * np.clip(values, 0.0, None).sum())
+        rank = min(int((values > floor).sum()), most)
+        if rank < most and not is_noise(values[rank:most], noise, rounding / neurons):
+            if epsilon < SCATTER_SUFFICES:
+                return None
+            # LAPACK works beside the factor: the vectors must not be there at the same time.
+            del vectors, columns
+            columns, values = singular_directions(scatter_above_noise(scatter, noise))
+            rank = min(len(values), most)
         start = sum(ranks)
-        directions[start : start + rank] = vectors[:, ::-1].T[:rank]
+        directions[start : start + rank] = columns.T[:rank]
         spectra.append(values[:rank])
         ranks.append(rank)
     block = np.repeat(np.arange(blocks), ranks)
     return Eigenbasis(np.concatenate(spectra), directions[: len(block)].T, block, total)
 
 
-def dual_basis(gram: FloatArray, mean_square: float, *, epsilon: float) -> tuple[Eigenbasis, FloatArray]:
+def eigenbasis_of_rows(factor: Factor, *, multiplicity: IntArray, epsilon: float) -> Eigenbasis:
+    """Principal directions by singular values of rows that stand for the samples: nothing is squared.
+
+    Parameters
+    ----------
+    factor : Factor
+        Its rows are set to zero for constant neurons.
+    multiplicity, epsilon
+        As for `eigenbasis`.
+
+    Examples
+    --------
+    >>> from dask_svcca.kernels.factors import factor
+    >>> x = np.array([[3.0, 0], [-3, 0], [0, 1e-9], [0, -1e-9]])
+    >>> eigenbasis_of_rows(factor([x]), multiplicity=np.ones(1, int), epsilon=2.2e-16).spectrum
+    array([1.8e+01, 2.0e-18])
+    """
+    variances = np.array([np.square(np.abs(rows)).sum(axis=0) for rows in factor.rows])
+    variances[0] *= factor.varies
+    noise = live_noise(variances, factor.mean, factor.count, multiplicity, epsilon)
+    spectra, ranks, loadings = [], [], []
+    for index, rows in enumerate(factor.rows):
+        if index == 0:
+            # A constant neuron takes no part, not even by rounding.
+            rows[:, ~factor.varies] = 0
+        within = rows_above_noise(rows, noise, factor.count).conj().T @ rows
+        within *= noise > 0
+        directions, values = singular_directions(within.conj().T)
+        del within
+        rank = min(len(values), factor.count - (not index))
+        spectra.append(values[:rank])
+        ranks.append(rank)
+        loadings.append(directions[:, :rank])
+    block = np.repeat(np.arange(len(ranks)), ranks)
+    total = float(multiplicity @ variances[:, noise > 0].sum(axis=1))
+    # As the scatter's: a direction's loadings side by side.
+    return Eigenbasis(np.concatenate(spectra), np.ascontiguousarray(np.hstack(loadings).T).T, block, total)
+
+
+def dual_basis(gram: FloatArray, noise: FloatArray) -> tuple[Eigenbasis, FloatArray] | None:
     """Principal directions from inner products of samples, where neurons outnumber samples.
 
     Parameters
     ----------
     gram : (sample, sample)
         Inner products of the centred samples; overwritten.
-    mean_square : float
-        Largest squared mean of a neuron that varies.
-    epsilon : float
-        As for `eigenbasis`.
+    noise : (neuron,)
+        From `live_noise`; neurons without take no part in the products.
 
     Returns
     -------
@@ -134,25 +168,119 @@ def dual_basis(gram: FloatArray, mean_square: float, *, epsilon: float) -> tuple
     scores : (sample, direction)
         Orthonormal.
 
+    None where directions of small neurons have to be told from noise of large ones: see `samples_above_noise`.
+
     Examples
     --------
     >>> x = np.array([[1.0, 2, 2], [-1, -2, -2]])
-    >>> basis, scores = dual_basis(x @ x.T, 0.0, epsilon=1e-7)
+    >>> basis, scores = dual_basis(x @ x.T, np.full(3, 1e-14))
     >>> basis.spectrum.round(12), np.abs(scores[:, 0]).round(4)
     (array([18.]), array([0.7071, 0.7071]))
     """
     count = len(gram)
-    # The rounding of the means is one error common to all samples: left in, constant neurons would seem to vary.
+    bound = _centre(gram)
+    ascending, vectors = _eigenvectors(gram)
+    values = ascending[::-1]
+    rounding = count * DOUBLE * bound
+    rank = min(int((values > max(float(noise.max()), rounding)).sum()), count - 1)
+    if rank < count - 1 and not is_noise(values[rank : count - 1], noise, rounding / count):
+        return None
+    return _of_samples(values[:rank], bound), vectors[:, ::-1][:, :rank]
+
+
+def samples_above_noise(in_units: FloatArray) -> FloatArray:
+    """Orthonormal basis, over the samples, of what is above noise.
+
+    Parameters
+    ----------
+    in_units : (sample, sample)
+        Inner products of the centred samples, each neuron divided by the square root of its noise; overwritten.
+
+    Returns
+    -------
+    (sample, direction)
+
+    Examples
+    --------
+    >>> x = np.array([[1e3, 0.1], [-1e3, 0.1], [0, -0.2]])
+    >>> samples_above_noise((x / [1, 1e-3]) @ (x / [1, 1e-3]).T).shape
+    (3, 2)
+    """
+    count = len(in_units)
+    _centre(in_units)
+    ascending, vectors = _eigenvectors(in_units)
+    rank = min(above_noise(ascending[::-1], count * DOUBLE), count - 1)
+    return np.ascontiguousarray(vectors[:, ::-1][:, :rank])
+
+
+def dual_basis_within(gram: FloatArray, basis: FloatArray) -> tuple[Eigenbasis, FloatArray]:
+    """As `dual_basis`, from what is above noise alone.
+
+    Parameters
+    ----------
+    gram : (sample, sample)
+        Inner products of the centred samples; overwritten.
+    basis : (sample, direction)
+        From `samples_above_noise`.
+
+    Examples
+    --------
+    >>> x = np.array([[1e3, 0.1], [-1e3, 0.1], [0, -0.2]])
+    >>> basis, scores = dual_basis_within(x @ x.T, samples_above_noise((x / [1, 1e-3]) @ (x / [1, 1e-3]).T))
+    >>> basis.spectrum.round(6)
+    array([2.e+06, 6.e-02])
+    """
+    bound = _centre(gram)
+    part = basis.T @ gram
+    ascending, vectors = _eigenvectors(part @ basis)
+    # Where the largest is larger by more than double precision has digits, rounding decides what is least.
+    values = np.maximum(ascending[::-1], DOUBLE**2 * bound)
+    return _of_samples(values, bound), basis @ vectors[:, ::-1]
+
+
+def dual_basis_of_rows(rows: FloatArray, in_units: FloatArray) -> tuple[Eigenbasis, FloatArray]:
+    """As `dual_basis`, from rows that stand for the neurons: nothing is squared.
+
+    Parameters
+    ----------
+    rows : (row, sample)
+        The centred neurons, up to a rotation of them.
+    in_units : (row, sample)
+        The same where each neuron was divided by the square root of its noise before.
+
+    Examples
+    --------
+    >>> x = np.array([[1.0, 2e-9, 0], [-1.0, 2e-9, 0], [0, -4e-9, 0]])
+    >>> basis, scores = dual_basis_of_rows(x.T, x.T / 1e-15)
+    >>> basis.spectrum
+    array([2.0e+00, 2.4e-17])
+    """
+    count = rows.shape[1]
+    centred = [part - part.mean(axis=1, keepdims=True) for part in (in_units, rows)]
+    basis = rows_above_noise(centred[0].T, np.ones(len(in_units)), count)[:, : count - 1]
+    vectors, values = singular_directions(basis.T @ centred[1].T)
+    return _of_samples(values, float(np.square(centred[1]).sum())), basis @ vectors
+
+
+def _centre(gram: FloatArray) -> float:
+    """Take the mean sample off once more, and return the trace.
+
+    The rounding of the means is one error common to all samples: left in, constant neurons would seem to vary.
+    """
     gram -= gram.mean(axis=0)
     gram -= gram.mean(axis=1, keepdims=True)
-    bound = float(np.trace(gram))
+    return float(np.trace(gram))
+
+
+def _eigenvectors(gram: FloatArray) -> tuple[FloatArray, FloatArray]:
     # LAPACK takes columns: the transpose is the same matrix, and is overwritten without a copy.
     ascending, vectors = scipy.linalg.eigh(gram.T, overwrite_a=True, check_finite=False)
-    values = ascending[::-1]
-    floor = max(epsilon**2 * max(bound, count * mean_square), count * np.finfo(np.float64).eps * bound)
-    rank = min(int((values > floor).sum()), count - 1)
-    basis = Eigenbasis(values[:rank], np.zeros((0, rank)), np.zeros(rank, dtype=np.int64), bound)
-    return basis, vectors[:, ::-1][:, :rank]
+    return ascending, vectors
+
+
+def _of_samples(values: FloatArray, total: float) -> Eigenbasis:
+    rank = len(values)
+    return Eigenbasis(values, np.zeros((0, rank)), np.zeros(rank, dtype=np.int64), total)
 
 
 def leading_directions(

@@ -62,6 +62,7 @@ MEASURES: Final = (
         needs=SPECTRUM,
         invariances=ORTHOGONAL,
         reference="Kornblith et al. (2019), Similarity of neural network representations revisited, ICML, eq. 4",
+        readings=frozenset({"flatten"}),
         companions=("null_cka",),
     ),
     Measure(
@@ -76,6 +77,7 @@ MEASURES: Final = (
         valid_range=(-1.0, 1.0),
         invariances=ORTHOGONAL,
         reference="Song et al. (2012), Feature selection via dependence maximization, JMLR 13, eq. 4",
+        readings=frozenset({"flatten"}),
     ),
     Measure(
         name="pls",

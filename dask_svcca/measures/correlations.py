@@ -90,6 +90,7 @@ MEASURES: Final = (
         sums=_squared_correlations,
         invariances=LINEAR,
         reference="Kornblith et al. (2019), Similarity of neural network representations revisited, ICML, table 1",
+        readings=frozenset({"flatten"}),
         saturates="either",
         companions=("spurious_cca",),
     ),

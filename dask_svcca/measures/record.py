@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Need: TypeAlias = Literal["spectrum", "loadings", "row_norms"]
 Role: TypeAlias = Literal["similarity", "distance", "reference"]
 Directions: TypeAlias = Literal["kept", "all"]
+Positional: TypeAlias = Literal["dft", "mean", "positions", "flatten"]
 Saturates: TypeAlias = Literal["never", "either", "b"]
 
 
@@ -118,6 +119,8 @@ class Measure:
         be high by chance all the same; `companions` say how high.
     companions : tuple of str
         References stored along with it, to read it by. Measures may share them.
+    readings : frozenset of {"dft", "mean", "positions", "flatten"}
+        How its paper reads convolutional layers; empty where it does not say.
     version : str
         Version of the formula: a change of the formula takes a new one. Measures of the user's own have a digest of
         what they compute, see `dask_svcca.measures.versions`; `find_measures` fills it in.
@@ -138,6 +141,7 @@ class Measure:
     role: Role = "similarity"
     saturates: Saturates = "never"
     companions: tuple[str, ...] = ()
+    readings: frozenset[Positional] = frozenset()
     version: str = ""
 
     @property

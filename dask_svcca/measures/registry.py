@@ -16,9 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import cloudpickle
 import xxhash
 
-from dask_svcca.errors import InvalidMeasureError, MeasureExistsError, MeasureModuleError, UnknownMeasureError
+from dask_svcca.errors import (
+    InvalidMeasureError,
+    MeasureExistsError,
+    MeasureModuleError,
+    UnknownMeasureError,
+    did_you_mean,
+)
 from dask_svcca.measures import alignment, correlations, references, regression, shape
-from dask_svcca.measures.record import Directions, Family, Measure, Need, Role, Saturates, Sums
+from dask_svcca.measures.record import Directions, Family, Measure, Need, Positional, Role, Saturates, Sums
 from dask_svcca.measures.versions import homes, version_of
 from dask_svcca.variables import STORED_NAMES
 
@@ -50,8 +56,11 @@ _WORDS: Final = {
     "role": get_args(Role),
     "saturates": get_args(Saturates),
     "needs": get_args(Need),
+    "readings": get_args(Positional),
 }
-"""Options whose value is one of these words; for ``needs``, a set of them."""
+"""Options whose value is one of these words; for those of `_SETS`, a set of them."""
+
+_SETS: Final = frozenset({"needs", "readings"})
 
 
 class OwnMeasure(Measure):
@@ -309,7 +318,7 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
         if option not in options:
             continue
         given = options[option]
-        if not ((option == "needs" and not isinstance(given, str) and set(given) <= set(words)) or given in words):
+        if not ((option in _SETS and not isinstance(given, str) and set(given) <= set(words)) or given in words):
             raise InvalidMeasureError(
                 f"{option}={given!r} of measure {name!r} is not valid; there are {', '.join(map(repr, words))}"
             )
@@ -329,7 +338,8 @@ def _find(name: str) -> Measure:
     if match is None or match[1] not in _FAMILIES:
         families = (f"{family.name}({family.parameter}=...)" for family in _FAMILIES.values())
         known = sorted([*_BUILT_IN, *_OWN, *families])
-        raise UnknownMeasureError(f"no measure {name!r}; there are {', '.join(known)}, or 'all'")
+        near = did_you_mean(name, [*_BUILT_IN, *_OWN, *_FAMILIES])
+        raise UnknownMeasureError(f"no measure {name!r}; there are {', '.join(known)}, or 'all'{near}")
     family = _FAMILIES[match[1]]
     if match[2] is None:
         return family.make(name, family.usual)

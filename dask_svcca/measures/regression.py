@@ -73,6 +73,7 @@ MEASURES: Final = (
         needs=SPECTRUM,
         invariances=("translation", "isotropic scaling", "invertible linear transformation of b"),
         reference="Kornblith et al. (2019), Similarity of neural network representations revisited, ICML, eq. 7",
+        readings=frozenset({"flatten"}),
         symmetric=False,
         saturates="b",
     ),

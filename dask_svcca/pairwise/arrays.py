@@ -10,9 +10,11 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from dask_svcca.dims import DEFAULT_DIMS
+from dask_svcca.arrays import as_given
+from dask_svcca.dims import DEFAULT_DIMS, agree_dims, canonical_dims, check_known, example_of
 from dask_svcca.errors import IncompatibleError, InvalidActivationsError, MismatchedExamplesError
-from dask_svcca.kernels.directions import relative_precision
+from dask_svcca.examples import order_by_id
+from dask_svcca.precision import precision_of
 from dask_svcca.readings import Fourier, Meeting, choose_reading, meet
 
 if TYPE_CHECKING:
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from dask_svcca.arrays import Given
     from dask_svcca.plan.parameters import Parameters
     from dask_svcca.readings import Reading
 
 Array: TypeAlias = Any
-"""NumPy or Dask array, xarray.DataArray, or what NumPy makes an array of."""
+"""NumPy or Dask array, DataArray, DataFrame, tensor, or what else `dask_svcca.arrays.as_given` takes."""
 
 CHUNK_BYTES = 2**25
 """How much of NumPy arrays is read at a time, as bytes in double precision."""
@@ -44,6 +47,8 @@ class InputArray:
         Names of the axes between examples and neurons.
     coords : dict of str to DataArray
         Coordinates along the examples.
+    given : Given
+        As it was handed in, with its ids.
     reading : Reading
     epsilon : float
         Relative precision of the values.
@@ -54,6 +59,7 @@ class InputArray:
     neuron_dim: str
     spatial_dims: tuple[str, ...]
     coords: dict[str, xr.DataArray]
+    given: Given
     reading: Reading
     epsilon: float
 
@@ -90,7 +96,11 @@ class InputArray:
 
 
 def as_input(
-    array: Array, name: str, parameters: Parameters, spatial_order: Sequence[str] = ("height", "width")
+    array: Array,
+    name: str,
+    parameters: Parameters,
+    spatial_order: Sequence[str] = ("height", "width"),
+    dims: Sequence[str] | None = None,
 ) -> InputArray:
     """Check a user's array, and put its axes in the order of the kernels.
 
@@ -103,45 +113,61 @@ def as_input(
     parameters : Parameters
         How it is to be read.
     spatial_order : sequence of str
-        Spatial dims of a DataArray come in this order, and any other after them.
+        Spatial dims come in this order, and any other after them.
+    dims : sequence of str, optional
+        Names of the axes of an array without names that has as many.
 
     Raises
     ------
     InvalidActivationsError
         For axes or values that activations do not have.
     """
-    dims: tuple[str, ...] | None = None
-    coords: dict[str, xr.DataArray] = {}
-    values = array
-    if isinstance(array, xr.DataArray):
-        if "example" in array.dims:
-            dims = _ordered_dims(array, spatial_order)
-            array = array.transpose(*dims)
-            coords = {str(key): value for key, value in array.coords.items() if value.dims == ("example",)}
-        values = array.data
-    if not isinstance(values, da.Array):
-        values = np.asarray(values)
-    dims = DEFAULT_DIMS.get(values.ndim) if dims is None else dims
-    if dims is None or len(dims) < 2:
+    given = as_given(array, name)
+    values = given.data
+    named_already = given.names is not None and "example" in given.names
+    said = dims if dims is not None and len(dims) == values.ndim and not named_already else None
+    if said is not None:
+        canonical_dims(said, values.shape, name)
+    named = agree_dims(given.names, said, values.ndim, name)
+    ordered = DEFAULT_DIMS.get(values.ndim)
+    if named is not None and "example" in named:
+        if len(named) > 2:
+            check_known(named, f"{name}, with the axes {named},")
+        ordered = _ordered_dims(named, spatial_order)
+        values = values.transpose([named.index(dim) for dim in ordered])
+    if ordered is None and dims is not None:
         raise InvalidActivationsError(
-            f"{name} has {values.ndim} axes; (example, neuron), (example, token, neuron) or (example, height, width, "
-            f"channel) is expected. Name others in a DataArray, such as dims=('example', 'width', 'channel')"
+            f"dims={dims!r} has {len(dims)} names, and {name} has {values.ndim} axes; name each axis of an array once"
+        )
+    if ordered is None or len(ordered) < 2:
+        raise InvalidActivationsError(
+            f"{name} has {values.ndim} axes; (example, neuron) or (example, token, neuron) is expected. Say what other "
+            f"axes are, with {example_of(values.ndim)}, or name them in a DataArray"
         )
     if values.dtype.kind not in "fiub":
         raise InvalidActivationsError(f"{name} holds {values.dtype} values; activations are real numbers")
-    if any(math.isnan(size) for size in values.shape):
-        raise InvalidActivationsError(f"{name} has chunks of unknown sizes; call its compute_chunk_sizes() first")
     if values.shape[0] < 2 or 0 in values.shape:
         raise InvalidActivationsError(
-            f"{name} is {' x '.join(map(str, values.shape))} {dims}; at least two examples and one neuron are needed"
+            f"{name} is {' x '.join(map(str, values.shape))} {ordered}; at least two examples and one neuron are needed"
         )
-    reading = choose_reading(dims, values.shape, parameters.reading)
-    return InputArray(name, values, dims[-1], dims[1:-1], coords, reading, relative_precision(values.dtype))
+    coords: dict[str, xr.DataArray] = {}
+    if isinstance(array, xr.DataArray) and "example" in array.dims:
+        coords = {str(key): value for key, value in array.coords.items() if value.dims == ("example",)}
+    return InputArray(
+        name=name,
+        values=values,
+        neuron_dim=ordered[-1],
+        spatial_dims=ordered[1:-1],
+        coords=coords,
+        given=given,
+        reading=choose_reading(ordered, values.shape, parameters.reading),
+        epsilon=precision_of(values.dtype, given.source_dtype),
+    )
 
 
-def _ordered_dims(array: xr.DataArray, spatial_order: Sequence[str]) -> tuple[str, ...]:
+def _ordered_dims(dims: Sequence[str], spatial_order: Sequence[str]) -> tuple[str, ...]:
     """Dims in order: examples, spatial dims, neurons."""
-    rest = [str(dim) for dim in array.dims if dim != "example"]
+    rest = [dim for dim in dims if dim != "example"]
     neuron_dim = next((dim for dim in rest if dim in {"neuron", "channel"}), rest[-1] if rest else "")
     spatial = sorted(
         (dim for dim in rest if dim != neuron_dim),
@@ -150,26 +176,39 @@ def _ordered_dims(array: xr.DataArray, spatial_order: Sequence[str]) -> tuple[st
     return ("example", *spatial, *([neuron_dim] if neuron_dim else []))
 
 
-def check_examples(x: InputArray, y: InputArray) -> None:
-    """Refuse arrays of unequal numbers, or labels, of examples.
+def align_examples(x: InputArray, y: InputArray) -> InputArray:
+    """The second array with its examples in the order of the first, where both have ids.
+
+    The index of a DataFrame that only counts its rows is an id where the other's ids are the same numbers.
 
     Raises
     ------
     MismatchedExamplesError
+        For other examples, or unequal numbers of them.
     """
+    order = None
+    if _have_ids(x.given, y.given):
+        assert x.given.ids is not None  # noqa: S101 - as was just asked
+        assert y.given.ids is not None  # noqa: S101
+        order = order_by_id(y.given.ids, x.given.ids, "y", "x")
     if x.examples != y.examples:
         raise MismatchedExamplesError(
             f"x has {x.examples} examples and y has {y.examples}: both must be of the same examples in the same order"
         )
-    if "example" in x.coords and "example" in y.coords:
-        labels = x.coords["example"].to_numpy(), y.coords["example"].to_numpy()
-        differ = np.flatnonzero(labels[0] != labels[1])
-        if len(differ):
-            place = int(differ[0])
-            raise MismatchedExamplesError(
-                f"x and y are labelled with different examples, first at {place}: {labels[0].item(place)!r} and "
-                f"{labels[1].item(place)!r}. Put them in one order, y.sel(example=x.example), or drop the labels"
-            )
+    if order is None:
+        return y
+    coords = {key: value.isel(example=order) for key, value in y.coords.items()}
+    return replace(y, values=y.values[order], coords=coords)
+
+
+def _have_ids(x: Given, y: Given) -> bool:
+    if x.ids is None or y.ids is None or (x.counted and y.counted):
+        return False
+    if not x.counted and not y.counted:
+        return True
+    ids = y.ids if x.counted else x.ids
+    # One that only counts its rows has the other's ids if these are 0, 1, 2 ... in any order.
+    return ids.dtype.kind in "iu" and np.array_equal(np.sort(ids.to_numpy()), np.arange(len(ids)))
 
 
 def match_readings(

@@ -14,6 +14,8 @@ from dask_svcca.pairwise.summary import summarize
 from dask_svcca.plan.parameters import Parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import xarray as xr
 
     from dask_svcca.pairwise.arrays import Array
@@ -30,15 +32,18 @@ def cca(
     conv: Convolutional = "dft",
     match: Match = "crop",
     sequence: Sequential = "mean",
+    dims: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Canonical correlations of two arrays, with the directions behind them; SVCCA with ``variance=0.99``.
 
     Parameters
     ----------
-    x, y : (example, neuron), (example, token, neuron) or (example, height, width, channel)
-        NumPy, Dask or xarray; the same examples in the same order. Each core reads one chunk of examples of a Dask
-        array at a time, and keeps ``p * p`` numbers for ``p`` neurons of x and y together (fewer where there are fewer
-        examples). A DataArray whose dims are named as above may have them in any order, and more spatial axes.
+    x, y : (example, neuron), (example, token, neuron), or axes as named
+        NumPy, Dask, xarray, pandas, PyTorch or JAX; the same examples in the same order. Where both have ids along
+        their examples (a coordinate ``example``, the index of a DataFrame), y is put in the order of x by them. Each
+        core reads one chunk of examples of a Dask array at a time, and keeps ``p * p`` numbers for ``p`` neurons of x
+        and y together (fewer where there are fewer examples). A DataArray whose dims are named as in ``dims`` may have
+        them in any order.
     variance : float, optional
         Share of the variance, in (0, 1], that is kept of each array before they are compared: SVCCA's first step.
         None keeps all that is more than rounding noise.
@@ -51,8 +56,12 @@ def cca(
     match : {"crop", "fold"}
         Under ``dft``, how arrays of unequal sizes are compared. ``crop``: at the frequencies that both have. ``fold``:
         exactly, with the finer array folded on the coarser grid, whose sizes must divide its own.
-    sequence : {"mean", "positions", "last"}
-        How an array with tokens is read.
+    sequence : {"mean", "positions", "first", "last"}
+        How an array with tokens is read: averaged, each token as a sample, or the first (such as CLS) or last token.
+    dims : sequence of str, optional
+        Names of the axes of each array without names that has as many: ``example``; ``neuron`` or ``channel``;
+        ``height``, ``width``, ``depth``; ``token``. Four axes and more need them, here or in a DataArray: for example
+        ``("example", "channel", "height", "width")``.
 
     Returns
     -------
@@ -82,9 +91,10 @@ def cca(
     Raises
     ------
     MismatchedExamplesError
-        For unequal numbers, or labels, of examples.
+        For other examples, or unequal numbers of them.
     InvalidActivationsError
-        For values that are not finite, a constant array, or fewer than two examples.
+        For values that are not finite, a constant array, fewer than two examples, axes without names, and what is
+        masked, sparse or quantised.
     IncompatibleError
         For arrays whose readings have no samples, or no grid, in common.
     MemoryLimitError
@@ -107,7 +117,7 @@ def cca(
     array([ 0.707,  0.   , -0.707,  0.   ])
     """
     parameters = Parameters(variance=variance, conv=conv, match=match, sequence=sequence)
-    canonical = find_components(decompose(parameters, x, y), canonical_directions, components)
+    canonical = find_components(decompose(parameters, (x, y), dims=dims), canonical_directions, components)
     return as_dataset(
         "canonical correlation analysis",
         canonical,
@@ -124,12 +134,13 @@ def pls(
     conv: Convolutional = "dft",
     match: Match = "crop",
     sequence: Sequential = "mean",
+    dims: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Directions of greatest covariance of two arrays: partial least squares by SVD of the cross-covariance.
 
     Parameters
     ----------
-    x, y, components, conv, match, sequence
+    x, y, components, conv, match, sequence, dims
         As for `cca`.
 
     Returns
@@ -162,7 +173,7 @@ def pls(
     array([2.])
     """
     parameters = Parameters(variance=None, conv=conv, match=match, sequence=sequence)
-    aligned = find_components(decompose(parameters, x, y), covariance_directions, components)
+    aligned = find_components(decompose(parameters, (x, y), dims=dims), covariance_directions, components)
     correlations = np.clip(aligned.values / aligned.lengths(0) / aligned.lengths(1), 0.0, 1.0)
     return as_dataset(
         "partial least squares",
@@ -180,13 +191,18 @@ def pls(
 
 
 def pca(
-    x: Array, *, components: int | None = None, conv: Convolutional = "dft", sequence: Sequential = "mean"
+    x: Array,
+    *,
+    components: int | None = None,
+    conv: Convolutional = "dft",
+    sequence: Sequential = "mean",
+    dims: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Principal directions of one array.
 
     Parameters
     ----------
-    x, components, conv, sequence
+    x, components, conv, sequence, dims
         As for `cca`.
 
     Returns
@@ -221,6 +237,6 @@ def pca(
     (array([0.9, 0.1]), array([6.        , 0.66666667]))
     """
     parameters = Parameters(variance=None, conv=conv, sequence=sequence)
-    principal = find_components(decompose(parameters, x), own_directions, components)
+    principal = find_components(decompose(parameters, (x,), dims=dims), own_directions, components)
     variances = principal.values * principal.decomposition.per_degree
     return as_dataset("principal components", principal, {"variance": (variances, "variance of the direction", "")}, {})

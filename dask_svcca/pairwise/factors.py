@@ -11,6 +11,7 @@ import dask
 import numpy as np
 import threadpoolctl
 
+from dask_svcca.arrays import as_given
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.kernels.factors import Factor, factor, merge
 from dask_svcca.pairwise.arrays import as_floating, chunked_by_example, examples_at_a_time
@@ -111,6 +112,8 @@ def _read_by_dask(layout: Layout, inputs: Sequence[InputArray]) -> PartialFactor
 
 
 def _factor_of_chunk(layout: Layout, start: int, *arrays: npt.NDArray[Any]) -> PartialFactor:
+    # What Dask says of its blocks may not be what they are.
+    arrays = tuple(as_given(array, "a block of a dask array").data for array in arrays)
     not_finite = tuple(_not_finite(array, start) for array in arrays)
     if any(wrong.count for wrong in not_finite):
         return PartialFactor(None, not_finite)

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dask_svcca.dims import check_names
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.kernels.directions import principal_directions
-from dask_svcca.pairwise.arrays import as_input, check_examples, match_readings
+from dask_svcca.pairwise.arrays import align_examples, as_input, match_readings
 from dask_svcca.pairwise.factors import factor_of_examples
 from dask_svcca.pairwise.layout import lay_out
 from dask_svcca.readings import Meeting
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
     from dask_svcca.kernels.directions import Principal
     from dask_svcca.pairwise.arrays import Array, InputArray
@@ -80,14 +83,17 @@ class Decomposition:
         return 1 / (self.samples - 1 / translations)
 
 
-def decompose(parameters: Parameters, x: Array, y: Array | None = None) -> Decomposition:
+def decompose(
+    parameters: Parameters, arrays: tuple[Array] | tuple[Array, Array], *, dims: Sequence[str] | None = None
+) -> Decomposition:
     """Check one array or two, read them once, and find their principal directions.
 
     Parameters
     ----------
     parameters : Parameters
         How they are read, and the share of the variance that is kept of each.
-    x, y : array
+    arrays : tuple of one array or two
+    dims : sequence of str, optional
         As for `dask_svcca.cca`.
 
     Raises
@@ -95,22 +101,32 @@ def decompose(parameters: Parameters, x: Array, y: Array | None = None) -> Decom
     MismatchedExamplesError, InvalidActivationsError, IncompatibleError
         As `dask_svcca.cca`.
     """
-    inputs: tuple[InputArray, ...] = (as_input(x, "x", parameters),)
+    if dims is not None:
+        check_names(dims)
+    inputs: tuple[InputArray, ...] = (as_input(arrays[0], "x", parameters, dims=dims),)
     meeting = Meeting((), (), (), cropped=False)
-    if y is not None:
-        other = as_input(y, "y", parameters, inputs[0].spatial_dims)
-        check_examples(inputs[0], other)
+    if len(arrays) == 2:
+        other = align_examples(inputs[0], as_input(arrays[1], "y", parameters, inputs[0].spatial_dims, dims))
         inputs, meeting = match_readings(inputs[0], other, parameters)
+    if dims is not None and all(len(dims) != array.values.ndim for array in inputs):
+        raise InvalidActivationsError(
+            f"dims={dims!r} has {len(dims)} names, and {' and '.join(_axes(array) for array in inputs)}; name each "
+            f"axis of an array once"
+        )
     layout = lay_out(tuple(array.reading for array in inputs), tuple(array.neurons for array in inputs), meeting.shared)
     factor = factor_of_examples(layout, inputs)
-    arrays, start = [], 0
+    decomposed, start = [], 0
     for array, rows in zip(inputs, layout.split(factor.rows), strict=True):
         columns = slice(start, start + array.neurons)
-        arrays.append(
+        decomposed.append(
             _decompose_one(array, rows, factor.count, factor.mean[columns], factor.varies[columns], parameters.variance)
         )
         start = columns.stop
-    return Decomposition(tuple(arrays), layout, meeting, factor.count)
+    return Decomposition(tuple(decomposed), layout, meeting, factor.count)
+
+
+def _axes(array: InputArray) -> str:
+    return f"{array.name} has {array.values.ndim} axes"
 
 
 def _decompose_one(
@@ -130,17 +146,12 @@ def _decompose_one(
             f"rescale it"
         )
     multiplicities = np.array([source.reading.multiplicity[member.frequency] for member in rows])
-    means = np.abs(mean) * math.sqrt(samples)
-    offset = float(means[varies].max(initial=0.0))
-    if source.reading.grid:
-        # The transform adds rounding of its own, in double precision, for constant neurons too.
-        offset = max(offset, float(means.max()) * np.finfo(np.float64).eps / source.epsilon)
     principals = principal_directions(
         list(rows.values()),
         samples=samples,
         weights=multiplicities,
         variance=variance,
-        offset=offset,
+        mean=mean,
         epsilon=source.epsilon,
     )
     rank = sum(int(times) * len(one.singular) for times, one in zip(multiplicities, principals, strict=True))

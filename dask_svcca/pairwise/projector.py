@@ -15,6 +15,8 @@ from dask_svcca.pairwise.principals import decompose
 from dask_svcca.plan.parameters import Parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dask_svcca.pairwise.arrays import Array
     from dask_svcca.plan.parameters import Match
     from dask_svcca.readings.choose import Convolutional, Sequential
@@ -33,6 +35,7 @@ def projection(
     conv: Convolutional = "dft",
     match: Match = "crop",
     sequence: Sequential = "mean",
+    dims: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Projector onto the k leading directions of x, for compressing a layer.
 
@@ -49,7 +52,7 @@ def projection(
     k : int
         Number of directions, at least 1.
     method : {"cca", "pls", "pca"}
-    conv, match, sequence
+    conv, match, sequence, dims
         As for `cca`.
 
     Returns
@@ -88,7 +91,9 @@ def projection(
         remedy = "pass y, or method='pca'" if y is None else "leave y out, or pass method='cca'"
         raise ValueError(f"method={method!r} takes {'one array' if method == 'pca' else 'two arrays'}; {remedy}")
     parameters = Parameters(variance=None, conv=conv, match=match, sequence=sequence)
-    components = find_components(decompose(parameters, x, y), ALIGNMENTS[method], None)
+    components = find_components(
+        decompose(parameters, (x,) if y is None else (x, y), dims=dims), ALIGNMENTS[method], None
+    )
     if not 1 <= k <= len(components.order):
         raise ValueError(f"k is from 1 to the number of components, {len(components.order)}; got {k!r}")
     components = components.leading(k)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from dask_svcca.plan.subspaces import Budget
     from dask_svcca.plan.tasks import PackTask
     from dask_svcca.readings import Reading
-    from dask_svcca.stores.comparison import ComparisonState
+    from dask_svcca.stores._state import ComparisonState
     from dask_svcca.stores.subspaces import SubspaceIndex
     from dask_svcca.stores.zoo import Representation
 
@@ -204,7 +204,7 @@ def make_plan(
     items = [representations[present[label]] if label in present else None for label in order]
     readings = [None if item is None else choose_reading(item.dims, item.shape, parameters.reading) for item in items]
     rows = tuple(
-        Row(label, item, "" if item is None or reading is None else subspace_key(item.digest, reading.identity))
+        Row(label, item, "" if item is None or reading is None else subspace_key(item.identity, reading.identity))
         for label, item, reading in zip(order, items, readings, strict=True)
     )
     measures = _measures(parameters, state)
@@ -340,7 +340,7 @@ def _changed(state: ComparisonState | None, rows: Sequence[Row]) -> tuple[int, .
     return tuple(
         number
         for number, (digest, row) in enumerate(zip(digests, rows, strict=False))
-        if row.representation is not None and row.representation.digest != digest
+        if row.representation is not None and row.representation.identity != digest
     )
 
 
@@ -375,7 +375,7 @@ def _wanted(
             if isinstance(reading, Fourier):
                 own += [(grid, reading.folded(grid)) for grid in folds.get(number, ())]
             for grid, folded in own:
-                keys[grid] = subspace_key(row.representation.digest, folded.identity)
+                keys[grid] = subspace_key(row.representation.identity, folded.identity)
                 if not _is_there(index, keys[grid], loadings=loadings):
                     wanted.setdefault(keys[grid], Wanted(row.representation, folded, keys[grid]))
         subspaces.append(keys)

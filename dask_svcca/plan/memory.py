@@ -42,6 +42,13 @@ A sum of many products in single precision is off by about 3e-7 where it comes n
 averages that out to below 1e-7; the mean over a few does not, and their products are cheap.
 """
 
+ROW_SAMPLES = 1000
+"""Samples up to which, where directions come from the samples, those of double precision may be read as rows.
+
+Rows show directions of a ten-billionth of the largest standard deviation, inner products of a ten-millionth. They take
+several times the memory, which for more samples than this is most of what a task takes.
+"""
+
 CHUNK_BYTES = 2**13
 """Bytes beside the numbers of a chunk that is held: objects, and the rest of its last page of memory. Measured."""
 
@@ -220,6 +227,7 @@ def subspace_costs(
     block = reading.samples(examples) * neurons * wide * (2 if reading.is_complex else 1)
     if reading.by_samples(shape):
         square, vector = samples * samples * 8, neurons * 8
+        rows = 9 * square if dtype == np.float64 and reads_rows(samples) else 0
         loadings = neurons * directions * 8 if with_loadings else 0
         slab = min(NEURONS_AT_ONCE, neurons) * (directions + reading.samples(examples)) * 8
         adding = loadings + slab + reading.samples(examples) * directions * 8 if with_loadings else 0
@@ -227,10 +235,13 @@ def subspace_costs(
         written += length * directions * (8 if score == wide else 0)
         return SubspaceCosts(
             **common,
-            first=Pass(4 * vector, 6 * vector),
-            # The inner products, and LAPACK's eigenvectors in which it works; then what is written.
-            between=square + vector + max(square, loadings + written),
-            gram=Pass(square + vector, square + vector + block + reading.samples(examples) ** 2 * 8),
+            first=Pass(5 * vector, 8 * vector),
+            # Inner products, LAPACK's eigenvectors in which it works, and those above noise; then what is written.
+            between=max(3 * square + 4 * vector, square + vector + loadings + written),
+            gram=Pass(
+                max(2 * square, rows) + 4 * vector,
+                max(2 * square + block + reading.samples(examples) ** 2 * 8, rows) + 4 * vector,
+            ),
             last=Pass(square + vector + loadings, square + vector + adding),
             centred=block,
             all_centred=samples * neurons * 8,
@@ -240,14 +251,17 @@ def subspace_costs(
     blocks = len(reading.multiplicity)
     one, least = neurons * neurons * wide, min(neurons, samples) ** 2 * wide
     scatter, loadings = blocks * one, neurons * directions * wide
+    # Samples in double precision may be read as rows: those so far, those with some more, and LAPACK at work.
+    rows = 2 * scatter + 5 * one if dtype == np.float64 else 0
     # Gram matrices of the scores, which show where these are not orthonormal; a product, and its sum with one.
     grams = (blocks + 2) * least + (length * min(neurons, samples) * wide if reading.is_complex else 0)
     projecting = loadings + grams + length * directions * wide
     return SubspaceCosts(
         **common,
-        first=Pass(scatter, scatter + block + one),
-        # The eigenvectors of a block before those of all; LAPACK works in a copy of it and two more of its size.
-        between=scatter + loadings + 4 * one,
+        first=Pass(max(scatter, rows), max(scatter + block + one, rows)),
+        # The eigenvectors of a block before those of all; LAPACK works in a copy of it and two more of its size. For
+        # what is above noise it is three more, beside the factor and its vectors.
+        between=scatter + loadings + 5 * one,
         gram=None,
         last=Pass(projecting, projecting + max(block, written)),
         centred=0,
@@ -255,6 +269,17 @@ def subspace_costs(
         scatter=scatter,
         result=samples * directions * score + loadings + neurons * wide,
     )
+
+
+def reads_rows(samples: int) -> bool:
+    """Whether samples in double precision may be read as rows, where directions come from them.
+
+    Examples
+    --------
+    >>> reads_rows(500), reads_rows(5000)
+    (True, False)
+    """
+    return samples <= ROW_SAMPLES
 
 
 # --- tiles ---------------------------------------------------------------------------------------------------------

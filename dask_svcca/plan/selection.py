@@ -6,14 +6,17 @@ import shlex
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 import xarray as xr
+
+from dask_svcca.errors import did_you_mean
+from dask_svcca.stores._names import natural_order
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import pandas as pd
 
 BoolMatrix: TypeAlias = "npt.NDArray[np.bool_]"
-Pairs: TypeAlias = "str | npt.NDArray[np.bool_] | xr.DataArray"
+Pairs: TypeAlias = "str | npt.NDArray[np.bool_] | xr.DataArray | pd.DataFrame"
 
 SELECTIONS = ("all", "same-layer", "same-checkpoint", "within-model", "final", "between A B")
 
@@ -27,8 +30,8 @@ def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> BoolMatrix:
         ``all``; ``same-layer`` (equal names of layers); ``same-checkpoint`` (of the same model);
         ``within-model``; ``final`` (each against the last checkpoint of its model);
         ``between A B`` (model A against model B; names with spaces in quotes, as in a shell); or a boolean
-        (representation, representation) array in the order of the frame, or a DataArray labelled by
-        ``representation_a`` and ``representation_b``.
+        (representation, representation) array in the order of the frame; or a labelled one: a DataArray with
+        ``representation_a`` and ``representation_b``, or a DataFrame whose index and columns are labels.
     representations : pandas.DataFrame
         As `Zoo.representations`: one row each.
 
@@ -89,21 +92,29 @@ def _by_name(pairs: str, frame: pd.DataFrame) -> BoolMatrix:
             return np.outer(models == first, models == second)
     raise ValueError(
         f"pairs={pairs!r} is not a selection; there are {', '.join(map(repr, SELECTIONS))}, or a mask. "
-        f"Quote names with spaces, as in a shell"
+        f"Quote names with spaces, as in a shell{did_you_mean(pairs, SELECTIONS)}"
     )
 
 
 def final_checkpoints(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Whether each representation is of the last checkpoint of its model.
 
-    The last is the one with the highest step; where a model has no steps, the last by name.
+    The last is the one with the highest step; where a model has no steps, the last by name, with the numbers in names
+    in order of size.
     """
-    order = frame.assign(step=frame["step"].fillna(-np.inf)).sort_values(["step", "checkpoint"])
+    names = sorted(frame["checkpoint"].unique(), key=natural_order)
+    place = frame["checkpoint"].map({name: number for number, name in enumerate(names)})
+    order = frame.assign(step=frame["step"].fillna(-np.inf), place=place).sort_values(["step", "place"])
     last = order.groupby("model")["checkpoint"].last()
     return np.asarray(frame["checkpoint"].to_numpy() == frame["model"].map(last).to_numpy(), dtype=np.bool_)
 
 
-def _by_mask(mask: npt.NDArray[np.bool_] | xr.DataArray, frame: pd.DataFrame) -> BoolMatrix:
+def _by_mask(mask: npt.NDArray[np.bool_] | xr.DataArray | pd.DataFrame, frame: pd.DataFrame) -> BoolMatrix:
+    if isinstance(mask, pd.DataFrame):
+        if not all(pd.api.types.is_bool_dtype(dtype) for dtype in mask.dtypes) or mask.isna().to_numpy().any():
+            raise ValueError("a mask of pairs is boolean; columns of this DataFrame are not, or lack values")
+        axes = {"representation_a": mask.index.to_numpy(), "representation_b": mask.columns.to_numpy()}
+        mask = xr.DataArray(mask.to_numpy(dtype=np.bool_), axes, tuple(axes))
     if isinstance(mask, xr.DataArray):
         labels = frame.index.to_numpy()
         for axis in ("representation_a", "representation_b"):

@@ -128,6 +128,7 @@ def plan_subspaces(
             label=item.label,
             path=item.path,
             digest=item.digest,
+            epsilon=item.epsilon,
             key=subspace.key,
             reading=subspace.reading,
             samples=subspace.reading.samples(item.shape[0]),

@@ -65,6 +65,8 @@ class SubspaceTask:
         Name for people, and place below the root of the zoo.
     digest : str
         Digest of the activations.
+    epsilon : float
+        Relative precision of the activations.
     key : str
         Key of the subspace.
     reading : Reading
@@ -78,6 +80,7 @@ class SubspaceTask:
     label: str
     path: str
     digest: str
+    epsilon: float
     key: str
     reading: Reading
     samples: int

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
-from dask_svcca.readings.kinds import Flatten, Fourier, Last, Mean, Neurons, Positions
+from dask_svcca.errors import did_you_mean
+from dask_svcca.readings.kinds import First, Flatten, Fourier, Last, Mean, Neurons, Positions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from dask_svcca.readings.kinds import Reading
 
 Convolutional: TypeAlias = Literal["dft", "mean", "positions", "flatten"]
-Sequential: TypeAlias = Literal["mean", "positions", "last"]
+Sequential: TypeAlias = Literal["mean", "positions", "first", "last"]
+
+_SEQUENCES: Final[dict[str, Callable[..., Reading]]] = {"mean": Mean, "first": First, "last": Last}
 
 CHOICES = {"conv": get_args(Convolutional), "sequence": get_args(Sequential)}
 
@@ -28,7 +31,7 @@ class ReadingOptions:
     ----------
     conv : {"dft", "mean", "positions", "flatten"}
         How arrays with spatial axes are read.
-    sequence : {"mean", "positions", "last"}
+    sequence : {"mean", "positions", "first", "last"}
         How arrays with tokens are read.
     positions : str
         Which positions are samples, under ``positions``: ``all``, ``regular N`` or ``random N``.
@@ -51,9 +54,7 @@ class ReadingOptions:
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}; got {value!r}")
+            check_choice(name, getattr(self, name), choices)
         if not re.fullmatch(r"all|(regular|random) [1-9][0-9]*", self.positions):
             raise ValueError(f"positions is 'all', 'regular N' or 'random N'; got {self.positions!r}")
         if self.spatial_size is not None and (not self.spatial_size or min(self.spatial_size) < 1):
@@ -68,6 +69,21 @@ class ReadingOptions:
             "spatial_size": list(self.spatial_size) if self.spatial_size else None,
             "mask": self.mask,
         }
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ValueError where an option is none of its choices.
+
+    Examples
+    --------
+    >>> check_choice("conv", "flat", ("dft", "flatten"))
+    Traceback (most recent call last):
+    ValueError: conv is one of 'dft', 'flatten'; got 'flat'. Did you mean 'flatten'?
+    """
+    if value not in choices:
+        raise ValueError(
+            f"{name} is one of {', '.join(map(repr, choices))}; got {value!r}{did_you_mean(value, choices)}"
+        )
 
 
 def choose_reading(dims: Sequence[str], shape: Sequence[int], options: ReadingOptions) -> Reading:
@@ -94,7 +110,7 @@ def choose_reading(dims: Sequence[str], shape: Sequence[int], options: ReadingOp
         mask = options.mask or ""
         if options.sequence == "positions":
             return Positions(sizes, mask_name=mask, choice=options.positions)
-        return Mean(sizes, mask_name=mask) if options.sequence == "mean" else Last(sizes, mask_name=mask)
+        return _SEQUENCES[options.sequence](sizes, mask_name=mask)
     if options.conv == "positions":
         size = options.spatial_size or ()
         # A layer with another number of axes stays as it is, and has no samples in common with those resampled.

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 import numpy as np
 
 from dask_svcca.kernels.fourier import Grid, fold, half_plane, split
-from dask_svcca.kernels.positions import chosen_positions, last_position, mean_over_positions, resample
+from dask_svcca.kernels.positions import (
+    chosen_positions,
+    first_position,
+    last_position,
+    mean_over_positions,
+    resample,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,12 +184,26 @@ class Mean(_Masked):
 
 
 @dataclass(frozen=True, slots=True)
-class Last(_Masked):
-    """The last position that counts."""
+class _One(_Masked):
+    """One position of each example."""
 
     def transform_bytes(self, shape: Sequence[int], examples: int, itemsize: int) -> int:
         """The result, and the place of each sample."""
         return self.sample_bytes(shape, examples, itemsize) + 2 * 8 * examples
+
+
+@dataclass(frozen=True, slots=True)
+class First(_One):
+    """The first position that counts."""
+
+    def __call__(self, activations: FloatArray, mask: BoolArray | None = None) -> InexactArray:
+        """Read one chunk."""
+        return first_position(activations, mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Last(_One):
+    """The last position that counts."""
 
     def __call__(self, activations: FloatArray, mask: BoolArray | None = None) -> InexactArray:
         """Read one chunk."""

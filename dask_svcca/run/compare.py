@@ -2,72 +2,109 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import math
+import os
 import time
 import uuid
 import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
+from zarr.abc.store import Store
+from zarr.storage import MemoryStore, StorePath
 
-from dask_svcca.errors import FewSamplesWarning, InvalidActivationsError
+from dask_svcca.dims import TOKEN
+from dask_svcca.errors import FewSamplesWarning, InvalidActivationsError, ReadingWarning
+from dask_svcca.measures import find_measures
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.graph import nodes_of
-from dask_svcca.plan.parameters import make_parameters
+from dask_svcca.plan.parameters import ONLY_MASK, check_names, make_parameters
 from dask_svcca.plan.selection import select_pairs
 from dask_svcca.plan.tasks import Job
+from dask_svcca.run.arrays import zoo_of
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.outcome import SAMPLES_PER_DIRECTION, Outcome, Tally
-from dask_svcca.run.stores import Stores, describe
+from dask_svcca.run.progress import STAGES, Bars
+from dask_svcca.run.stores import Stores, choose_mask, describe
+from dask_svcca.stores import _io
 from dask_svcca.stores.comparison import open_comparison
-from dask_svcca.tasks import perform
+from dask_svcca.stores.zoo import Zoo, open_zoo
+from dask_svcca.tasks import perform, release
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import distributed
     import xarray as xr
 
     from dask_svcca.plan.comparison import Plan
-    from dask_svcca.plan.parameters import Keep, Match, Parameters, Precision
+    from dask_svcca.plan.parameters import Keep, Mask, Match, Parameters, Precision
     from dask_svcca.plan.selection import Pairs
     from dask_svcca.plan.subspaces import Budget
     from dask_svcca.readings.choose import Convolutional, Sequential
+    from dask_svcca.run.arrays import Arrays
     from dask_svcca.run.executors import Executor
     from dask_svcca.run.outcome import Progress
     from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.zoo import Zoo
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _explained(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, which says what a keyword may be that it does not have."""
+
+    @functools.wraps(function)
+    def checked(*arguments: P.args, **options: P.kwargs) -> R:
+        check_names(options, inspect.signature(function).parameters, function.__name__)
+        return function(*arguments, **options)
+
+    return checked
+
+
+@_explained
 def compare(
-    zoo: Zoo,
-    store: StoreLike,
+    zoo: Zoo | Arrays | StoreLike,
+    store: StoreLike | None = None,
     *,
-    measures: str | tuple[str, ...] | list[str] = ("svcca",),
+    measures: str | Iterable[str] = ("svcca",),
     variance: float | None = 0.99,
     conv: Convolutional = "dft",
     match: Match = "crop",
     sequence: Sequential = "mean",
     positions: str = "all",
     spatial_size: Sequence[int] | None = None,
-    mask: str | None = None,
+    mask: Mask = ONLY_MASK,
     precision: Precision = "float32",
-    keep: Keep | Sequence[Keep] = (),
+    keep: Keep | Iterable[Keep] = (),
     pairs: Pairs = "all",
+    dims: Mapping[Any, Sequence[str]] | None = None,
     subspaces: StoreLike | None = None,
+    drop_left: bool = False,
+    progress: bool = False,
     client: distributed.Client | None = None,
 ) -> xr.Dataset:
-    """Compare every layer of every checkpoint of a zoo with every other.
+    """Compare every layer of every checkpoint of a zoo, or all of some arrays, with every other.
 
     Work that the store has already is not done again: after an interruption, or when the zoo has grown, only what is
     missing is computed.
 
     Parameters
     ----------
-    zoo : Zoo
-        From `open_zoo`.
-    store : path, zarr store, or URL
-        Where the comparison is: a new place, or that of an earlier comparison of the same zoo and parameters.
+    zoo : Zoo, path, zarr store, or URL; or mapping of names to arrays
+        From `open_zoo`, or where it is. Or arrays at hand, (example, ...) each: NumPy, Dask, xarray, pandas or torch. A
+        name is that of a layer, in whole; or (checkpoint, layer), or (model, checkpoint, layer). The examples of arrays
+        that label them (the coordinate ``example`` of a DataArray, the index of a DataFrame) are put into one order.
+        Arrays are held in memory, Dask's too.
+    store : path, zarr store, or URL, optional
+        Where the comparison is: a new place, or that of an earlier comparison of the same zoo and parameters. By
+        default in memory, for as long as the result is used.
     measures : str or tuple of str
         Names of measures. An existing comparison gains those that it lacks; only these are computed.
     variance : float or None
@@ -80,15 +117,17 @@ def compare(
     match : {"crop", "fold"}
         How layers of unequal sizes are compared under ``dft``. ``crop``: at the frequencies that both have, as
         published. ``fold``: exactly, where one is a strided version of the other, so that sizes divide.
-    sequence : {"mean", "positions", "last"}
-        How layers with tokens are read.
+    sequence : {"mean", "positions", "first", "last"}
+        How layers with tokens are read: averaged; each token as a sample; or the first token that counts, such as CLS,
+        or the last.
     positions : str
         Which positions or tokens are samples, under ``positions``: ``all``, ``regular N`` or ``random N``.
     spatial_size : sequence of int, optional
         Resample convolutional layers with as many axes to this size, under ``positions``. By default only layers of
         equal sizes have samples in common.
-    mask : str, optional
-        Coordinate of the zoo, (example, token), true for tokens that count: padding is left out.
+    mask : str or None
+        Coordinate of the zoo, (example, token), true for tokens that count: padding is left out. By default the only
+        such coordinate of the zoo, if it has one; None declines it.
     precision : {"float32", "float64"}
         Precision of scores and their products. Correlations are right to about 1e-7 or 1e-12.
     keep : {"correlations", "frequencies"} or sequence of these
@@ -98,12 +137,21 @@ def compare(
         ``svcca_by_frequency`` (representation_a, representation_b, frequency_y, frequency_x).
     pairs : str, or boolean matrix
         Which pairs: see `dask_svcca.plan.selection.select_pairs`.
+    dims : mapping of names to sequence of str, optional
+        What the axes of arrays at hand are, such as ``{"conv1": ("example", "height", "width", "channel")}``, by the
+        names of the arrays; see `Zoo.write`. A DataArray says it itself.
     subspaces : path, zarr store, or URL, optional
         Where the directions of all representations are stored: comparisons of one zoo can share them, if they read
         layers alike and in the same precision. By default inside the comparison. Once they are there, no activations
         are read, except for ``pwcca`` of layers with more neurons than samples.
+    drop_left : bool
+        Remove the results of representations that have left the zoo. By default they stay, and the attribute
+        ``left_zoo`` of the result names them.
+    progress : bool
+        Whether to show how far it is: bars in a terminal or a notebook, a line now and then elsewhere.
     client : distributed.Client, optional
-        Default: the current client, else Dask's local scheduler, as for any Dask collection.
+        Default: the current client, else Dask's local scheduler, as for any Dask collection. Where the zoo or the
+        comparison is in memory, always the local scheduler.
 
     Returns
     -------
@@ -117,28 +165,44 @@ def compare(
         what a measure computes has changed.
     MemoryLimitError
         Where a task cannot fit in a worker; before anything runs.
+    MismatchedExamplesError
+        Where arrays do not have the same examples.
     InvalidActivationsError
-        Where the zoo is empty. A representation that cannot be compared does not raise: variable ``problem_a`` of
-        the result has the reason, and ``pair_status`` says ``failed`` for its pairs.
+        Where the zoo is empty, or arrays at hand are not valid activations. A representation that cannot be compared
+        does not raise: variable ``problem_a`` of the result has the reason, and ``pair_status`` says ``failed`` for its
+        pairs.
 
     Warns
     -----
     FewSamplesWarning
         For representations with fewer than five samples per kept direction; ``null_svcca`` says what they score by
         chance.
+    ReadingWarning
+        For measures of convolutional layers that are read in another way than in the paper of the measure.
 
     Examples
     --------
-    >>> import tempfile, dask_svcca
+    Arrays at hand, all in memory:
+
+    >>> import dask_svcca
+    >>> x = np.random.default_rng(0).normal(size=(200, 6))
+    >>> result = dask_svcca.compare({"fc1": x, "fc2": x @ np.diag([1, 2, 3, 4, 5, 6])}, variance=None)
+    >>> float(result.svcca.sel(representation_a="fc1", representation_b="fc2").round(6))
+    1.0
+
+    A zoo on disk:
+
+    >>> import tempfile
     >>> folder = tempfile.mkdtemp()
     >>> x = np.random.default_rng(0).normal(size=(200, 6)).astype("float32")
     >>> with dask_svcca.create_zoo(folder + "/zoo.zarr", examples=range(200)) as zoo:
     ...     zoo.write("net", "step1", "fc1", x)
     ...     zoo.write("net", "step2", "fc1", x @ np.diag([1, 2, 3, 4, 5, 6]).astype("float32"))
-    >>> result = dask_svcca.compare(zoo, folder + "/comparison.zarr", variance=1.0)
+    >>> result = dask_svcca.compare(folder + "/zoo.zarr", folder + "/comparison.zarr", variance=1.0)
     >>> float(result.svcca.sel(representation_a="net/step1/fc1", representation_b="net/step2/fc1").round(6))
     1.0
     """
+    source = open_source(zoo, dims)
     parameters = make_parameters(
         measures,
         variance=variance,
@@ -147,23 +211,63 @@ def compare(
         sequence=sequence,
         positions=positions,
         spatial_size=spatial_size,
-        mask=mask,
+        mask=choose_mask(source, mask),
         precision=precision,
         keep=keep,
     )
-    outcome = run_comparison(zoo, store, parameters, pairs=pairs, subspaces=subspaces, client=client)
-    if outcome.few_samples:
-        warnings.warn(outcome.caution, FewSamplesWarning, stacklevel=2)
-    return open_comparison(store)
+    place = MemoryStore() if store is None else store
+    with Bars(STAGES) if progress else nullcontext() as bars:
+        outcome = run_comparison(
+            source,
+            place,
+            parameters,
+            pairs=pairs,
+            subspaces=subspaces,
+            drop_left=drop_left,
+            client=client,
+            progress=bars,
+        )
+    # The line of the caller, behind that of `_explained`.
+    if outcome.caution:
+        warnings.warn(outcome.caution, FewSamplesWarning, stacklevel=3)
+    if outcome.reading_caution:
+        warnings.warn(outcome.reading_caution, ReadingWarning, stacklevel=3)
+    result = open_comparison(place)
+    return result.load() if store is None else result
+
+
+def open_source(zoo: Zoo | Arrays | StoreLike, dims: Mapping[Any, Sequence[str]] | None = None) -> Zoo:
+    """What is to be compared, as a zoo: opened where it is, or made of arrays.
+
+    Raises
+    ------
+    InvalidActivationsError
+        Where it is neither.
+    """
+    if isinstance(zoo, Mapping):
+        return zoo_of(zoo, dims)
+    if dims is not None:
+        raise ValueError("dims= is about arrays at hand, {'name': array, ...}; a zoo says what its axes are")
+    if isinstance(zoo, Zoo):
+        return zoo
+    if isinstance(zoo, str | os.PathLike | Store | StorePath):
+        return open_zoo(zoo)
+    raise InvalidActivationsError(
+        f"there is a zoo to compare, or its path, or a mapping of names to arrays, {{'conv1': x, 'fc': y}}; got "
+        f"{type(zoo).__name__}"
+    )
 
 
 def plan_comparison(
-    zoo: Zoo,
-    store: StoreLike,
+    zoo: Zoo | Arrays | StoreLike,
+    store: StoreLike | None = None,
     *,
-    measures: str | tuple[str, ...] | list[str] = ("svcca",),
+    measures: str | Iterable[str] = ("svcca",),
+    mask: Mask = ONLY_MASK,
     pairs: Pairs = "all",
+    dims: Mapping[Any, Sequence[str]] | None = None,
     subspaces: StoreLike | None = None,
+    drop_left: bool = False,
     client: distributed.Client | None = None,
     **parameters: Any,
 ) -> Plan:
@@ -171,7 +275,7 @@ def plan_comparison(
 
     Parameters
     ----------
-    zoo, store, measures, pairs, subspaces, client
+    zoo, store, measures, mask, pairs, dims, subspaces, drop_left, client
         As for `compare`.
     **parameters : object
         All other parameters of `compare`.
@@ -196,8 +300,11 @@ def plan_comparison(
     >>> plan.pairs, plan.to_dict()["subspaces"]
     (1, 1)
     """
-    options = make_parameters(measures, **parameters)
-    return plan_run(zoo, store, options, DaskExecutor(client, "").budget, pairs=pairs, subspaces=subspaces)
+    source = open_source(zoo, dims)
+    place = MemoryStore() if store is None else store
+    options = make_parameters(measures, mask=choose_mask(source, mask), **parameters)
+    executor = DaskExecutor(client, "", in_memory=_in_memory(source, place, subspaces))
+    return plan_run(source, place, options, executor.budget, pairs=pairs, subspaces=subspaces, drop_left=drop_left)
 
 
 def plan_run(
@@ -208,9 +315,10 @@ def plan_run(
     *,
     pairs: Pairs = "all",
     subspaces: StoreLike | None = None,
+    drop_left: bool = False,
 ) -> Plan:
     """What `run_comparison` would do within a budget; nothing is written."""
-    stores = Stores.open(zoo, store, parameters, subspaces, mode="r")
+    stores = Stores.open(zoo, store, parameters, subspaces, mode="r", drop_left=drop_left)
     return _plan(stores, pairs, budget)
 
 
@@ -221,6 +329,7 @@ def run_comparison(
     *,
     pairs: Pairs = "all",
     subspaces: StoreLike | None = None,
+    drop_left: bool = False,
     client: distributed.Client | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -229,7 +338,7 @@ def run_comparison(
 
     Parameters
     ----------
-    zoo, store, parameters, pairs, subspaces, client
+    zoo, store, parameters, pairs, subspaces, drop_left, client
         See `compare`.
     executor : Executor, optional
         What runs the tasks, in place of Dask.
@@ -237,13 +346,17 @@ def run_comparison(
     """
     started = time.perf_counter()
     run = uuid.uuid4().hex[:12]
-    executor = executor or DaskExecutor(client, run)
+    executor = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
     budget = executor.budget
     zoo.refresh()
-    stores = Stores.open(zoo, store, parameters, subspaces, mode="r+")
-    plan = _plan(stores, pairs, budget)
-    # Only now: a plan that is refused must not leave a store with its parameters behind.
-    comparison, packs = stores.prepare(plan)
+    while True:
+        stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left)
+        plan = _plan(stores, pairs, budget)
+        # Only now: a plan that is refused must not leave a store with its parameters behind.
+        prepared = stores.prepare(plan)
+        if prepared is not None:
+            break
+    comparison, packs = prepared
     job = Job(
         run=run,
         zoo=zoo.root.store_path,
@@ -255,7 +368,7 @@ def run_comparison(
         settled=plan.settled,
         chunk_samples=plan.chunk_samples,
     )
-    outcome = Outcome(plan)
+    outcome = Outcome(plan, readings=_unusual_readings(plan, parameters))
     tally = Tally(outcome, progress)
     if plan.tiles and "correlations" in plan.details:
         comparison.resize_components(max(*plan.details["correlations"], *comparison.details["correlations"]))
@@ -270,10 +383,31 @@ def run_comparison(
                 for label, (samples, rank) in numbers.items()
                 if samples < SAMPLES_PER_DIRECTION * rank
             }
+        release(run)
+        outcome.left = tuple(row.label for row in plan.rows if row.representation is None)
+        comparison.set_left(outcome.left)
         outcome.seconds = time.perf_counter() - started
         if outcome.computed:
             comparison.add_run(outcome.timing(budget.workers))
     return outcome
+
+
+def _unusual_readings(plan: Plan, parameters: Parameters) -> dict[str, frozenset[str]]:
+    """Measures asked for whose papers read convolutional layers in another way."""
+    layers = (row.representation for row in plan.rows)
+    shapes = [item.shape for item in layers if item is not None and TOKEN not in item.dims]
+    if all(math.prod(shape[1:-1]) == 1 for shape in shapes):
+        return {}
+    return {
+        measure.name: frozenset(measure.readings)
+        for measure in find_measures(parameters.measures)
+        if measure.readings and parameters.conv not in measure.readings
+    }
+
+
+def _in_memory(zoo: Zoo, store: StoreLike, subspaces: StoreLike | None) -> bool:
+    places = (zoo.root.store, store, *(() if subspaces is None else (subspaces,)))
+    return any(map(_io.in_memory, places))
 
 
 def _plan(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:

@@ -8,7 +8,7 @@ from dask_svcca import machine
 from dask_svcca.errors import ClusterError
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.subspaces import Budget
-from dask_svcca.run.graphs import current_client, run_graph
+from dask_svcca.run.graphs import check_local, current_client, run_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,10 +53,21 @@ class DaskExecutor:
         Default: the current client, else the local scheduler, as for any Dask collection.
     run : str
         Suffix that tells the tasks of this run from all others on the cluster.
+    in_memory : bool
+        Whether stores are in the memory of this process: the work then runs on Dask's local scheduler, also where there
+        is a current client.
+
+    Raises
+    ------
+    ClusterError
+        Where stores are in memory, and a client is given.
     """
 
-    def __init__(self, client: distributed.Client | None, run: str) -> None:
-        self._client, self._run = current_client(client), run
+    def __init__(self, client: distributed.Client | None, run: str, *, in_memory: bool = False) -> None:
+        self._run = run
+        if in_memory:
+            check_local(client)
+        self._client = None if in_memory else current_client(client)
 
     @property
     def budget(self) -> Budget:

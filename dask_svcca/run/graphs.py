@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import dask
 import dask.base
+import dask.multiprocessing
 import dask.threaded
 import distributed
 import threadpoolctl
@@ -24,8 +25,33 @@ RETRIES = 2
 def current_client(client: distributed.Client | None) -> distributed.Client | None:
     """The client to run on: the one given, else the one any Dask collection would use, else none."""
     if client is not None:
+        if not isinstance(client, distributed.Client):
+            raise ClusterError(
+                f"client is a distributed.Client, such as dask_svcca.connect gives, or None; got {client!r}"
+            )
         return client
-    scheduler = dask.base.get_scheduler()
+    return _owner(dask.base.get_scheduler())
+
+
+def check_local(client: distributed.Client | None) -> None:
+    """Raise `ClusterError` where the user wants work on stores in the memory of this process to run in another one.
+
+    Distributed takes a copy of such a store even to workers that are threads of this process.
+    """
+    if client is not None:
+        raise ClusterError(
+            "workers of a cluster cannot reach arrays and stores in the memory of this process. Leave client= out, and "
+            "the work runs in threads of this process; or write the arrays into a zoo, and compare it into a store on "
+            "disk"
+        )
+    if dask.base.get_scheduler() is dask.multiprocessing.get:
+        raise ClusterError(
+            "Dask is set to run in processes, which cannot reach stores in the memory of this one. Use its threads, "
+            "dask.config.set(scheduler='threads'), or stores on disk"
+        )
+
+
+def _owner(scheduler: Any) -> distributed.Client | None:
     owner = getattr(scheduler, "__self__", None)
     return owner if isinstance(owner, distributed.Client) else None
 
@@ -53,7 +79,9 @@ def run_graph(graph: Graph, keys: Sequence[str], on_done: OnDone, client: distri
 
 
 def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone) -> None:
-    scheduler = dask.base.get_scheduler() or dask.threaded.get
+    scheduler = dask.base.get_scheduler()
+    if scheduler is None or _owner(scheduler) is not None:
+        scheduler = dask.threaded.get
     wanted = set(keys)
 
     def finished(key: str, result: Any, *_: Any) -> None:

@@ -41,6 +41,10 @@ class Outcome:
         Bytes of activations that were read.
     few_samples : dict of str to (int, int)
         Representations with fewer than five samples per kept direction, and their numbers of both.
+    left : tuple of str
+        Representations that have left the zoo, whose results are from before.
+    readings : dict of str to frozenset of str
+        Measures asked for that their papers take of convolutional layers in another reading, and those readings.
     """
 
     plan: Plan
@@ -51,6 +55,8 @@ class Outcome:
     stages: dict[str, float] = field(default_factory=dict)
     bytes_read: int = 0
     few_samples: dict[str, tuple[int, int]] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
+    readings: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def caution(self) -> str:
@@ -63,6 +69,23 @@ class Outcome:
             f"{SAMPLES_PER_DIRECTION} samples per kept direction, and correlate by chance. The worst is {worst!r}: "
             f"{samples} samples, {directions} directions. Use more examples, or a lower variance; null_svcca is what "
             f"independent representations would score"
+        )
+
+    @property
+    def reading_caution(self) -> str:
+        """What to say of `readings`; empty where there are none."""
+        if not self.readings:
+            return ""
+        papers: dict[frozenset[str], list[str]] = {}
+        for measure, readings in self.readings.items():
+            papers.setdefault(readings, []).append(measure)
+        usual = "; ".join(
+            f"{' or '.join(f'conv={reading!r}' for reading in sorted(readings))} for {', '.join(measures)}"
+            for readings, measures in papers.items()
+        )
+        return (
+            f"convolutional layers are read by another conv= here than in the papers of some measures, and values "
+            f"differ from those that are published. The papers have {usual}"
         )
 
     def timing(self, workers: int) -> dict[str, Any]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.dims import TOKEN
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.evaluate import try_measure
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import OwnMeasure
-from dask_svcca.stores import _io
+from dask_svcca.plan.parameters import MaskChoice
+from dask_svcca.stores import _create, _io
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.variables import REPRESENTATION_VARIABLES
@@ -21,11 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
+    import zarr
 
     from dask_svcca.plan.comparison import Plan, Row
-    from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.parameters import Mask, Parameters
     from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.comparison import ComparisonState
+    from dask_svcca.stores._state import ComparisonState
     from dask_svcca.stores.subspaces import SubspaceIndex
     from dask_svcca.stores.zoo import Representation, Zoo
 
@@ -46,7 +50,7 @@ _NAMES: dict[str, Callable[[Row], object]] = {
     "layer": _from_zoo(lambda item: item.name.layer),
     "step": _from_zoo(lambda item: _number(item.step)),
     "depth": _from_zoo(lambda item: _number(item.depth)),
-    "digest": _from_zoo(lambda item: item.digest),
+    "digest": _from_zoo(lambda item: item.identity),
     "subspace": lambda row: row.key or None,
 }
 """Variables that are known before the subspace is made; `describe` writes the others."""
@@ -67,6 +71,8 @@ class Stores:
     subspaces : SubspaceStore or None
     place : path, zarr store, URL, or None
         Where the subspaces are; None if inside the comparison.
+    dropped : tuple of int
+        Rows of the comparison that `prepare` removes; ``state`` is without them.
     """
 
     zoo: Zoo
@@ -76,10 +82,18 @@ class Stores:
     state: ComparisonState | None
     subspaces: SubspaceStore | None
     place: StoreLike | None
+    dropped: tuple[int, ...] = ()
 
     @classmethod
     def open(
-        cls, zoo: Zoo, store: StoreLike, parameters: Parameters, subspaces: StoreLike | None, *, mode: str
+        cls,
+        zoo: Zoo,
+        store: StoreLike,
+        parameters: Parameters,
+        subspaces: StoreLike | None,
+        *,
+        mode: str,
+        drop_left: bool = False,
     ) -> Stores:
         """Open what is there, and check that it can be used; nothing is written.
 
@@ -97,7 +111,8 @@ class Stores:
                 f"the comparison and its subspaces cannot both be at {_io.describe(place)!r}. Give each its own "
                 f"place, or leave subspaces= out to have them inside the comparison"
             )
-        comparison = ComparisonStore.open(store, mode=mode) if _exists(store) else None
+        _check_apart(zoo, store, place)
+        comparison = ComparisonStore.open(store, mode=mode) if _exists(store, "comparison") else None
         state = None if comparison is None else comparison.read_state()
         if state is not None:
             fixed = {**parameters.fixed, "mask_digest": _mask_digest(zoo, parameters)}
@@ -111,13 +126,18 @@ class Stores:
         opened = _open_subspaces(comparison, place, mode)
         if opened is not None:
             opened.check(_identity(zoo, parameters))
-        return cls(zoo, store, parameters, comparison, state, opened, place)
+        dropped: list[int] = []
+        if drop_left and state is not None:
+            present = {item.label for item in zoo.entries()}
+            dropped = [place for place, label in enumerate(state.labels) if label not in present]
+            state = state.without(dropped)
+        return cls(zoo, store, parameters, comparison, state, opened, place, tuple(dropped))
 
     def read_index(self) -> SubspaceIndex | None:
         """Read what subspaces there are."""
         return None if self.subspaces is None else self.subspaces.read_index()
 
-    def prepare(self, plan: Plan) -> tuple[ComparisonStore, SubspaceStore | None]:
+    def prepare(self, plan: Plan) -> tuple[ComparisonStore, SubspaceStore | None] | None:
         """Make what is missing, and room for what the plan adds.
 
         Returns
@@ -125,36 +145,65 @@ class Stores:
         comparison : ComparisonStore
         subspaces : SubspaceStore or None
             None only where there are none and nothing is to be computed.
+
+        None instead of both where another run has made the comparison since this one looked: look again.
         """
-        place = str(self.place) if isinstance(self.place, str) else ""
         if self.comparison is None:
-            self.comparison = ComparisonStore.create(
-                self.store,
-                parameters={
-                    **self.parameters.to_dict(),
-                    "mask_digest": _mask_digest(self.zoo, self.parameters),
-                },
+            return self._create(plan)
+        self._check_unchanged()
+        if self.dropped:
+            self.comparison.drop(self.dropped)
+        # Where nothing is computed, results stay with the subspaces that they are from.
+        if plan.tiles and self.comparison.subspaces != self._where:
+            self.comparison.set_subspaces(self._where)
+        if self.subspaces is None and plan.tiles:
+            self.subspaces = self._create_subspaces(self.comparison.root, plan)
+        self._fill(self.comparison, plan)
+        return self.comparison, self.subspaces
+
+    def _create(self, plan: Plan) -> tuple[ComparisonStore, SubspaceStore | None] | None:
+        if self.place is not None and self.subspaces is None and plan.tiles:
+            self.subspaces = self._create_subspaces(None, plan)
+
+        def fill(root: zarr.Group) -> None:
+            comparison = ComparisonStore.create(
+                root,
+                parameters={**self.parameters.to_dict(), "mask_digest": _mask_digest(self.zoo, self.parameters)},
                 tile=plan.tile,
                 zoo=str(self.zoo.root.store_path),
                 examples_digest=self.zoo.examples_digest,
                 n_examples=self.zoo.n_examples,
-                subspaces=place,
+                subspaces=self._where,
             )
-        else:
-            self._check_unchanged()
-            # Where nothing is computed, results stay with the subspaces that they are from.
-            if plan.tiles and self.comparison.subspaces != place:
-                self.comparison.set_subspaces(place)
-        if self.subspaces is None and plan.tiles:
-            identity = _identity(self.zoo, self.parameters)
-            if self.place is None:
-                self.subspaces = SubspaceStore.create_inside(self.comparison.root, identity, plan.chunk_samples)
-            else:
-                self.subspaces = SubspaceStore.create(self.place, identity, plan.chunk_samples)
-        asked = tuple(dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures)))
-        self.comparison.add_results(plan.measures, asked, plan.details, plan.settled)
-        self._register(self.comparison, plan)
+            if self.place is None and plan.tiles:
+                self._create_subspaces(root, plan)
+            self._fill(comparison, plan)
+
+        root = _create.create_whole(self.store, "comparison", {}, fill)
+        if root is None:
+            return None
+        self.comparison = ComparisonStore(root)
+        if self.place is None and plan.tiles:
+            self.subspaces = SubspaceStore.open_inside(root)
         return self.comparison, self.subspaces
+
+    @property
+    def _where(self) -> str:
+        """Where the subspaces are, as the comparison stores it; empty if inside, or in no place that has a name."""
+        return self.place if isinstance(self.place, str) else ""
+
+    def _create_subspaces(self, comparison: zarr.Group | None, plan: Plan) -> SubspaceStore:
+        identity = _identity(self.zoo, self.parameters)
+        if self.place is not None:
+            return SubspaceStore.create(self.place, identity, plan.chunk_samples)
+        if comparison is None:
+            raise RuntimeError("subspaces without a place of their own are inside a comparison")
+        return SubspaceStore.create_inside(comparison, identity, plan.chunk_samples)
+
+    def _fill(self, comparison: ComparisonStore, plan: Plan) -> None:
+        asked = tuple(dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures)))
+        comparison.add_results(plan.measures, asked, plan.details, plan.settled)
+        self._register(comparison, plan)
 
     def _check_unchanged(self) -> None:
         """Raise where another run has added measures since this one looked: what it plans would undo that."""
@@ -173,7 +222,7 @@ class Stores:
         if plan.changed:
             comparison.invalidate(plan.changed)
         known = 0 if self.state is None else len(self.state.labels)
-        if plan.changed or known < len(plan.rows):
+        if plan.changed or known < len(plan.rows) or comparison.rows != len(plan.rows):
             comparison.resize(len(plan.rows))
             forgotten = {*plan.changed, *range(known, len(plan.rows))}
             columns = {}
@@ -224,7 +273,7 @@ def describe(
     numbers = {}
     for row in rows:
         record = None if index is None or not row.key else index.records.get(row.key)
-        problem = None if row.representation is None else unmade.get(row.representation.digest)
+        problem = None if row.representation is None else unmade.get(row.representation.identity)
         problem = new_problems.get(row.key, problem)
         # Without a subspace to read, as where a representation has left the zoo, what is known stays as it is.
         described: tuple[Any, ...] = (None,) * 4
@@ -255,17 +304,28 @@ def _column(comparison: ComparisonStore, name: str, values: Sequence[Any]) -> np
     return np.array(filled, dtype=object) if any(isinstance(value, str) for value in filled) else np.array(filled)
 
 
-def _exists(store: StoreLike) -> bool:
+def _check_apart(zoo: Zoo, store: StoreLike, subspaces: StoreLike | None) -> None:
+    """Raise where one store would lie in the folder of another, which would take it for a part of itself."""
+    places = {"zoo": _io.folder_of(zoo.root.store_path), "comparison": _io.folder_of(store)}
+    places["subspaces"] = None if subspaces is None else _io.folder_of(subspaces)
+    for (inner, inside), (outer, outside) in itertools.permutations(places.items(), 2):
+        if inside is not None and outside is not None and outside in inside.parents:
+            raise StoreFormatError(
+                f"the {inner} at {str(inside)!r} would lie in the {outer} at {str(outside)!r}. Give each its own folder"
+            )
+
+
+def _exists(store: StoreLike, kind: str) -> bool:
     """Whether there is any zarr group; False where a store can be created."""
     if _io.is_group(store):
-        return True
-    _io.check_free(store)
+        return not _create.is_unfinished(store, kind)
+    _create.check_free(store)
     return False
 
 
 def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None, mode: str) -> SubspaceStore | None:
     if place is not None:
-        return SubspaceStore.open(place, mode=mode) if _exists(place) else None
+        return SubspaceStore.open(place, mode=mode) if _exists(place, "subspaces") else None
     if comparison is None or INSIDE not in comparison.root:
         return None
     return SubspaceStore.open_inside(comparison.root)
@@ -290,10 +350,48 @@ def _mask_digest(zoo: Zoo, parameters: Parameters) -> str | None:
 def _check_mask(zoo: Zoo, name: str) -> None:
     """Raise ValueError where a mask is not a coordinate of the zoo that can be one."""
     coords = zoo.coords
-    if name in coords and coords[name].ndim == 2:
-        return
-    masks = [repr(other) for other, values in coords.items() if values.ndim == 2]
-    raise ValueError(
-        f"mask={name!r} is not a coordinate of the zoo along examples and tokens; it has {', '.join(masks) or 'none'}. "
-        f"Give it to create_zoo as coords={{{name!r}: mask}}"
-    )
+    if name not in coords or coords[name].ndim != 2:
+        masks = [repr(other) for other, values in coords.items() if values.ndim == 2]
+        raise ValueError(
+            f"mask={name!r} is not a coordinate of the zoo along examples and tokens; it has "
+            f"{', '.join(masks) or 'none'}. Give it to create_zoo as coords={{{name!r}: mask}}"
+        )
+    if not _says_yes_or_no(coords[name]):
+        values = coords[name].ravel()
+        other = next(value for value in values.tolist() if value not in {0, 1})
+        raise ValueError(
+            f"mask={name!r} has values other than true and false, such as {other!r}. A mask is true, or 1, for tokens "
+            f"that count"
+        )
+
+
+def choose_mask(zoo: Zoo, mask: Mask) -> str | None:
+    """Name of the mask to read sequences under: the one that is asked for, or the zoo's only one.
+
+    A mask is a coordinate along examples and tokens that is true for tokens that count, some of every example: of
+    booleans, or of 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        Where the zoo has several, and layers with tokens, and none is named.
+    """
+    if not isinstance(mask, MaskChoice):
+        return mask
+    masks = [
+        name
+        for name, values in zoo.coords.items()
+        if values.ndim == 2 and _says_yes_or_no(values) and values.any(axis=1).all()
+    ]
+    if len(masks) > 1:
+        if not any(TOKEN in item.dims for item in zoo.entries()):
+            return None
+        raise ValueError(
+            f"the zoo has several masks, {', '.join(map(repr, masks))}: say which of them is true for tokens that "
+            f"count, mask={masks[0]!r} (--mask), or decline them all with mask=None (--no-mask)"
+        )
+    return masks[0] if masks else None
+
+
+def _says_yes_or_no(values: npt.NDArray[Any]) -> bool:
+    return values.dtype.kind == "b" or (values.dtype.kind in "iuf" and bool(np.isin(values, (0, 1)).all()))

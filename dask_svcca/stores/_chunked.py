@@ -19,6 +19,8 @@ import numcodecs.zstd
 import numpy as np
 import zarr
 import zarr.codecs
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 from dask_svcca.stores import _io
 
@@ -301,6 +303,48 @@ def write_group(root: zarr.Group, path: str, attributes: Mapping[str, Any], *, c
         if not (local / parent / "zarr.json").exists():
             _write(local / parent / "zarr.json", _group_document({}))
     _write(folder / "zarr.json", _group_document(attributes))
+
+
+def remove_group(root: zarr.Group, path: str) -> None:
+    """Remove a group and all that is in it."""
+    local = _io.directory(root)
+    if local is None:
+        del root[path]
+    else:
+        shutil.rmtree(local / path)
+
+
+def move_group(root: zarr.Group, path: str, target: str, attributes: Mapping[str, Any]) -> None:
+    """Move a group to another place below the same root, where an unfinished one may be, and give it other attributes.
+
+    Whenever it is interrupted, the group is whole in at least one of the two places.
+    """
+    write_group(root, target, {"complete": False}, clear=True)
+    local = _io.directory(root)
+    if local is None:
+        _copy_below(root, path, target)
+        write_group(root, target, attributes)
+        write_group(root, path, {"complete": False})
+        del root[path]
+        return
+    shutil.rmtree(local / target)
+    (local / path).rename(local / target)
+    write_group(root, target, attributes)
+
+
+def _copy_below(root: zarr.Group, path: str, target: str) -> None:
+    """Copy all below a group but its own metadata, byte by byte."""
+    store = root.store
+    before, after = (f"{root.path}/{place}/".lstrip("/") for place in (path, target))
+
+    async def copy() -> None:
+        async for key in store.list_prefix(before):
+            if key != f"{before}zarr.json":
+                value = await store.get(key, default_buffer_prototype())
+                if value is not None:
+                    await store.set(f"{after}{key.removeprefix(before)}", value)
+
+    sync(copy())
 
 
 def _group_document(attributes: Mapping[str, Any]) -> bytes:

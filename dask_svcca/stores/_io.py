@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,13 +18,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import zarr
 import zarr.errors
 from zarr.abc.store import Store
-from zarr.storage import LocalStore, StorePath
+from zarr.storage import LocalStore, MemoryStore, StorePath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
 
-from dask_svcca.errors import StoreAccessError, StoreFormatError
+from dask_svcca.errors import DaskSvccaError, StoreAccessError, StoreFormatError
 
 _READ_BYTES = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 """Flags to open a file with: otherwise Windows would translate line ends."""
@@ -45,49 +47,39 @@ _ABSENT = (
 def absolute(store: StoreLike) -> StoreLike:
     """A store's place for a worker, which may have another working directory; URLs and stores stay as they are.
 
+    A leading ``~`` is the home folder, as in a shell.
+
     Examples
     --------
     >>> absolute("s3://bucket/zoo.zarr"), absolute("/data/zoo.zarr")
     ('s3://bucket/zoo.zarr', '/data/zoo.zarr')
     """
-    if isinstance(store, str | os.PathLike) and "://" not in str(store):
-        return str(Path(store).absolute())
-    return store
+    path = _path_of(store)
+    return store if path is None else str(path.absolute())
 
 
-def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
-    """Create a group with attributes at the root of an empty store."""
-    try:
-        with _accessing(store):
-            return zarr.create_group(absolute(store), attributes=dict(attributes), zarr_format=3)
-    except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
-        raise _taken(store) from None
+def in_memory(store: StoreLike) -> bool:
+    """Whether a store is in the memory of this process, where other processes cannot reach it.
 
-
-def check_free(store: StoreLike) -> None:
-    """Raise where there is something other than a group, so that no store can be created there.
-
-    Raises
-    ------
-    StoreFormatError, StoreAccessError
+    Examples
+    --------
+    >>> from zarr.storage import MemoryStore
+    >>> in_memory(MemoryStore()), in_memory("memory://zoo"), in_memory("zoo.zarr")
+    (True, True, False)
     """
-    folder = _local_folder(store)
-    with _accessing(store):
-        if folder is not None:
-            taken = folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None)
-        else:
-            try:
-                zarr.open_array(store, mode="r", zarr_format=3)
-            except FileNotFoundError:
-                taken = False
-            else:
-                taken = True
-    if taken:
-        raise _taken(store)
+    if isinstance(store, StorePath):
+        return in_memory(store.store)
+    if isinstance(store, str | os.PathLike):
+        return str(store).startswith("memory:")
+    # A file system of fsspec, which may be wrapped to be asynchronous.
+    files = getattr(store, "fs", None)
+    return isinstance(store, MemoryStore) or "memory" in getattr(getattr(files, "sync_fs", files), "protocol", ())
 
 
-def _taken(store: StoreLike) -> StoreFormatError:
-    return StoreFormatError(f"there is already something else at {describe(store)!r}; choose another place")
+def folder_of(store: StoreLike) -> Path | None:
+    """Folder of a store on the local file system, without links; None for any other."""
+    folder = local_folder(store)
+    return None if folder is None else folder.resolve()
 
 
 def is_group(store: StoreLike) -> bool:
@@ -99,7 +91,7 @@ def is_group(store: StoreLike) -> bool:
         Where this cannot be found out, for example for lack of rights.
     """
     try:
-        _open_group(store, mode="r")
+        open_group(store, mode="r")
     except _ABSENT:
         return False
     return True
@@ -108,8 +100,8 @@ def is_group(store: StoreLike) -> bool:
 def read_kind(store: StoreLike) -> str:
     """Kind of a store: ``zoo``, ``comparison`` or ``subspaces``."""
     if not is_group(store):
-        raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}. Is the path right?")
-    stored_format = _open_group(store, mode="r").attrs.get("format")
+        raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}{_why_absent(store)}")
+    stored_format = open_group(store, mode="r").attrs.get("format")
     kind = str(stored_format).removeprefix("dask-svcca-")
     if kind not in {"zoo", "comparison", "subspaces"}:
         raise StoreFormatError(
@@ -139,11 +131,10 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
     """
     noun = "store of subspaces" if kind == "subspaces" else kind
     try:
-        root = _open_group(store, mode=mode)
+        root = open_group(store, mode=mode)
     except _ABSENT:
         raise StoreFormatError(
-            f"no {noun} at {describe(store)!r}: there is no zarr v3 group. Is the path right, and was the {noun} "
-            f"created?"
+            f"no {noun} at {describe(store)!r}: there is no zarr v3 group{_why_absent(store)}"
         ) from None
     stored_format = root.attrs.get("format")
     if stored_format != f"dask-svcca-{kind}":
@@ -163,9 +154,49 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
     return root
 
 
-def _open_group(store: StoreLike, *, mode: str) -> zarr.Group:
-    with _accessing(store):
-        folder = _local_folder(store)
+def _why_absent(store: StoreLike) -> str:
+    """Rest of a sentence that says that there is no store."""
+    try:
+        with accessing(store):
+            zarr.open(absolute(store), mode="r", zarr_format=2)
+    except (*_ABSENT, StoreAccessError, ValueError, KeyError, TypeError):
+        return ". Is the path right, and was it created?"
+    return (
+        " but a store of zarr format 2, which zarr before version 3 wrote. This package reads and writes format 3 "
+        "only: make it anew from its arrays, zarr.open(..., zarr_format=2)"
+    )
+
+
+def open_array(root: zarr.Group, path: str) -> zarr.Array[Any]:
+    """Open an array below a root through zarr, for reading.
+
+    Raises
+    ------
+    StoreFormatError
+        Where this zarr cannot read it, as when a newer one wrote it.
+    """
+    full = f"{root.path}/{path}".lstrip("/")
+    with _understanding(root.store_path / path):
+        return zarr.open_array(root.store, path=full, mode="r")
+
+
+@contextmanager
+def _understanding(place: object) -> Iterator[None]:
+    """Raise `StoreFormatError` for metadata that this version of zarr does not understand."""
+    try:
+        yield
+    except (*_ABSENT, DaskSvccaError):
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, zarr.errors.BaseZarrError) as error:
+        raise StoreFormatError(
+            f"zarr {zarr.__version__} cannot read the metadata of {str(place)!r} ({type(error).__name__}: {error}). A "
+            f"newer zarr may have written it: upgrade zarr; otherwise the file is damaged"
+        ) from error
+
+
+def open_group(store: StoreLike, *, mode: str) -> zarr.Group:
+    with accessing(store), _understanding(store):
+        folder = local_folder(store)
         if folder is not None:
             # zarr may report a folder that must not be entered as one that is not there.
             (folder / "zarr.json").stat()
@@ -178,20 +209,27 @@ def _open_group(store: StoreLike, *, mode: str) -> zarr.Group:
         )
 
 
-def _local_folder(store: StoreLike) -> Path | None:
+def local_folder(store: StoreLike) -> Path | None:
     """Folder of a store on the local file system, None for any other."""
     if isinstance(store, StorePath):
-        above = _local_folder(store.store)
+        above = local_folder(store.store)
         return None if above is None else above / store.path
     if isinstance(store, LocalStore):
         return Path(store.root)
-    if isinstance(store, str | os.PathLike) and "://" not in str(store):
-        return Path(store)
-    return None
+    return _path_of(store)
+
+
+def _path_of(store: object) -> Path | None:
+    """Path that is given as a store, None for a URL or a store itself."""
+    if not isinstance(store, str | os.PathLike):
+        return None
+    # As zarr prints the place of a local store.
+    text = os.fspath(store).removeprefix("file://")
+    return None if "://" in text else Path(text).expanduser()
 
 
 @contextmanager
-def _accessing(place: object) -> Iterator[None]:
+def accessing(place: object) -> Iterator[None]:
     """Raise `StoreAccessError` for an error of the system, unless it says that there is nothing."""
     try:
         yield
@@ -225,14 +263,14 @@ def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
     local = directory(root)
     if local is None:
         try:
-            with _accessing(root.store_path / path):
+            with accessing(root.store_path / path):
                 node = root[path]
         except KeyError:
             return None
         return dict(node.attrs)
     file = local / path / "zarr.json"
     try:
-        with _accessing(file):
+        with accessing(file):
             text = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -250,7 +288,7 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
     """
     local = directory(root)
     if local is None:
-        with _accessing(root.store_path):
+        with accessing(root.store_path):
             members = root.members(max_depth=depth)
         for path, node in members:
             if path.count("/") == depth - 1 and isinstance(node, zarr.Group):
@@ -265,8 +303,10 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
                 yield path, attributes
             continue
         try:
-            with _accessing(folder), os.scandir(folder) as scanned:
-                entries = sorted((entry for entry in scanned if entry.is_dir()), key=lambda entry: entry.name)
+            with accessing(folder), os.scandir(folder) as scanned:
+                # Names of ours do not begin so; those of editors and file managers do.
+                dirs = (entry for entry in scanned if entry.is_dir() and not entry.name.startswith((".", "_")))
+                entries = sorted(dirs, key=lambda entry: entry.name)
         except FileNotFoundError:
             continue
         stack.extend((Path(entry.path), f"{path}/{entry.name}".lstrip("/"), level + 1) for entry in entries)
@@ -332,6 +372,14 @@ def _read_some(descriptor: int, views: list[memoryview], offset: int) -> int:
         return file.readinto(views[0])
 
 
+@contextmanager
+def ignoring_strange_folders() -> Iterator[None]:
+    """Do not warn of folders that are none of zarr's, such as those that notebooks and file managers leave."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Object at .* is not recognized as a component of a Zarr hierarchy")
+        yield
+
+
 def consolidate(root: zarr.Group) -> None:
     """Write the metadata of the arrays directly below a root into the root's own.
 
@@ -342,12 +390,14 @@ def consolidate(root: zarr.Group) -> None:
         return
     file = local / "zarr.json"
     document = json.loads(file.read_bytes())
-    names = sorted(entry.name for entry in os.scandir(local) if entry.is_dir())
-    nodes = {name: json.loads((local / name / "zarr.json").read_bytes()) for name in names}
+    # A folder may be none of zarr's, such as one that a notebook or a file manager left.
+    found = sorted(local.glob("*/zarr.json"))
+    nodes = {one.parent.name: json.loads(one.read_bytes()) for one in found}
     arrays = {name: node for name, node in nodes.items() if node["node_type"] == "array"}
     # xarray lists dims in the order it finds them, and only the matrices have both.
     matrices_first = dict(sorted(arrays.items(), key=lambda item: -len(item[1]["shape"])))
     document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": matrices_first}
-    partial = file.with_suffix(".partial")
+    # Another run may do the same at this time.
+    partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
     partial.write_text(json.dumps(document))
     partial.replace(file)

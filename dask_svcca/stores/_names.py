@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-from urllib.parse import quote
+import re
+from typing import NamedTuple, Self
+from urllib.parse import quote, unquote
+
+from dask_svcca.errors import RepresentationNotFoundError
 
 LONGEST = 255
 """Bytes in a file name, on the file systems in use."""
@@ -13,19 +16,43 @@ _SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) not in '/%\\:*
 
 
 def encode(name: str) -> str:
-    """Path segment for any name; reversible, readable for ordinary names.
+    """Path segment for any name; reversible, readable for ordinary names. That of no name at all is a percent sign.
 
     Examples
     --------
     >>> encode("block1.conv1"), encode("/backbone/50%"), encode("..")
     ('block1.conv1', '%2Fbackbone%2F50%25', '%2E.')
     """
-    segment = quote(name, safe=_SAFE)
+    segment = quote(name, safe=_SAFE) or "%"
     if segment == "zarr.json":
         return "zarr%2Ejson"
     if segment.startswith((".", "_")):
         return f"%{ord(segment[0]):02X}{segment[1:]}"
     return segment
+
+
+def decode(segment: str) -> str:
+    """Name that `encode` made a path segment of.
+
+    Examples
+    --------
+    >>> [decode(encode(name)) for name in ("block1.conv1", "/backbone/50%", "%", "")]
+    ['block1.conv1', '/backbone/50%', '%', '']
+    """
+    return "" if segment == "%" else unquote(segment)
+
+
+def natural_order(name: str) -> tuple[tuple[str | int, ...], str]:
+    """Key to sort names by, with the numbers in them in order of size.
+
+    Examples
+    --------
+    >>> sorted(["epoch-10", "epoch-9", "epoch-09"], key=natural_order)
+    ['epoch-09', 'epoch-9', 'epoch-10']
+    """
+    # Every second part is a number.
+    parts = re.split(r"([0-9]+)", name)
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name
 
 
 class RepresentationName(NamedTuple):
@@ -50,12 +77,38 @@ class RepresentationName(NamedTuple):
     def label(self) -> str:
         """Name for people to read and select by: unique, with the layer's name as it is.
 
+        A model or checkpoint without a name, as arrays at hand may have, is left out.
+
         Examples
         --------
         >>> RepresentationName("resnet-s0", "step00100", "/conv").label
         'resnet-s0/step00100//conv'
         """
-        return f"{encode(self.model)}/{encode(self.checkpoint)}/{self.layer}"
+        return "/".join([*(encode(part) for part in self[:2] if part), self.layer])
+
+    @classmethod
+    def of(cls, key: object) -> Self:
+        """Name from what people select by: a label, or the three parts.
+
+        Raises
+        ------
+        RepresentationNotFoundError
+            Where it is neither.
+
+        Examples
+        --------
+        >>> RepresentationName.of("resnet-s0/step00100//conv")
+        RepresentationName(model='resnet-s0', checkpoint='step00100', layer='/conv')
+        """
+        if isinstance(key, str) and key.count("/") >= 2:
+            model, checkpoint, layer = key.split("/", 2)
+            return cls(decode(model), decode(checkpoint), layer)
+        if isinstance(key, tuple) and len(key) == 3:
+            return cls(*key)
+        raise RepresentationNotFoundError(
+            f"{key!r} does not name a representation: give its model, checkpoint and layer, for example "
+            f"zoo['net', 'step1', 'fc'], or its label, 'net/step1/fc'"
+        )
 
     def check(self) -> None:
         """Raise ValueError where a part is empty or not text."""

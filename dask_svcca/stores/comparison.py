@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,9 +10,9 @@ import xarray as xr
 import zarr
 import zarr.codecs
 
-from dask_svcca.errors import ParametersChangedError, StoreFormatError, UnknownMeasureError
-from dask_svcca.measures import find_measures, with_companions
+from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io
+from dask_svcca.stores._state import ComparisonState
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
     FREQUENCY_AXES,
@@ -26,7 +25,7 @@ from dask_svcca.variables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -40,123 +39,6 @@ RUNS = 20
 
 COLUMN_CHUNK = 1024
 """Representations in a chunk of a column: few files, each written at once."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ComparisonState:
-    """What a comparison has: one value, read at once.
-
-    Attributes
-    ----------
-    place : str
-        Where it is.
-    parameters : dict of str to object
-        Parameters it was made with, as stored.
-    versions : dict of str to str
-        Version of each measure that it has, companions included.
-    details : dict of str to tuple of int
-        Details that it stores of every pair, and the sizes of their dims after those of the pair.
-    settled : tuple of str
-        Measures and details that partial pairs have.
-    growing : bool
-        Whether measures were added, and pairs may still be marked as done that lack them.
-    tile : int
-        Representations along each axis of a tile.
-    examples_digest : str
-    n_examples : int
-    labels, digests : tuple of str
-        Labels of its representations, and digests of their activations.
-    status : (representation_a, representation_b)
-        `PairStatus` values.
-    subspaces : str
-        Where its subspaces are; empty if inside.
-    """
-
-    place: str
-    parameters: Mapping[str, Any]
-    versions: Mapping[str, str]
-    details: Mapping[str, tuple[int, ...]]
-    settled: tuple[str, ...]
-    growing: bool
-    tile: int
-    examples_digest: str
-    n_examples: int
-    labels: tuple[str, ...]
-    digests: tuple[str, ...]
-    status: npt.NDArray[np.uint8]
-    subspaces: str
-
-    @property
-    def measures(self) -> tuple[str, ...]:
-        """Measures asked for so far, without companions."""
-        return tuple(self.parameters["measures"])
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All measures, companions included, and details."""
-        return (*self.versions, *self.details)
-
-    def lacks(self, names: Iterable[str]) -> bool:
-        """Whether any of these measures and details has no variable yet, or may lack values."""
-        return self.growing or not set(names) <= set(self.names)
-
-    def check(
-        self, fixed: Mapping[str, Any], measures: Sequence[Measure], examples_digest: str, n_examples: int
-    ) -> None:
-        """Raise `ParametersChangedError` where this comparison is not the one asked for.
-
-        `UnknownMeasureError` where it has a measure that is not registered.
-
-        Parameters
-        ----------
-        fixed : mapping
-            Parameters that a comparison cannot change.
-        measures : sequence of Measure
-            Measures that are asked for, those that it lacks included.
-        examples_digest : str
-        n_examples : int
-            Digest and number of the zoo's examples.
-        """
-        remedy = "Ask for the same, or compare into another store"
-        for name, asked in fixed.items():
-            stored = self.parameters.get(name)
-            if stored != asked and name == "mask_digest":
-                raise ParametersChangedError(
-                    f"the comparison {self.place!r} was made with a mask of other values (digest {str(stored)[:8]}, "
-                    f"now {str(asked)[:8]}). {remedy}"
-                )
-            if stored != asked:
-                raise ParametersChangedError(
-                    f"the comparison {self.place!r} was made with {name}={stored!r}, now {name}={asked!r} is asked "
-                    f"for. {remedy}"
-                )
-        for measure in with_companions((*self._registered(), *measures)):
-            version = self.versions.get(measure.name, measure.version)
-            if version != measure.version:
-                raise ParametersChangedError(
-                    f"the comparison {self.place!r} has {measure.name!r} in version {version!r}, and the measure "
-                    f"now has version {measure.version!r}: what it computes has changed. Register it under another "
-                    f"name, or compare into another store"
-                )
-        if self.examples_digest != examples_digest:
-            raise ParametersChangedError(
-                f"the comparison {self.place!r} has {self.n_examples} examples (digest {self.examples_digest[:8]}), "
-                f"the zoo has {n_examples} (digest {examples_digest[:8]}): they are not the same. {remedy}"
-            )
-
-    def _registered(self) -> tuple[Measure, ...]:
-        """The measures that it has, as they are registered in this process; work goes on with all of them."""
-        registered: list[Measure] = []
-        for name in self.measures:
-            try:
-                registered += find_measures(name)
-            except UnknownMeasureError:
-                raise UnknownMeasureError(
-                    f"the comparison {self.place!r} has a measure {name!r}, which is not registered in this process. "
-                    f"Import the module that registers it first (--measures-from on the command line), or compare into "
-                    f"another store"
-                ) from None
-        return tuple(registered)
 
 
 class ComparisonStore:
@@ -173,7 +55,7 @@ class ComparisonStore:
     @classmethod
     def create(
         cls,
-        store: StoreLike,
+        root: zarr.Group,
         *,
         parameters: Mapping[str, Any],
         tile: int,
@@ -182,8 +64,7 @@ class ComparisonStore:
         n_examples: int,
         subspaces: str = "",
     ) -> Self:
-        """Create a comparison without any representation or measure yet; see `add_results` and `register`."""
-        root = _io.create_root(store, {})
+        """Make a comparison of an empty group, without any representation or measure yet; see `add_results`."""
         status = {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}
         _create_pairs(root, PAIR_STATUS, (), status, count=0, tile=tile)
         for variable in REPRESENTATION_VARIABLES:
@@ -233,6 +114,11 @@ class ComparisonStore:
     def subspaces(self) -> str:
         """Where its subspaces are; empty if inside."""
         return str(self.root.attrs["subspaces"])
+
+    @property
+    def rows(self) -> int:
+        """Rows of its matrices: more than there are representations, where a run was stopped while it changed that."""
+        return int(self.array(PAIR_STATUS.name).shape[0])
 
     def read_state(self) -> ComparisonState:
         """Read what the comparison has."""
@@ -357,8 +243,49 @@ class ComparisonStore:
                 array[index, :] = array.fill_value
                 array[:, index] = array.fill_value
 
+    def drop(self, positions: Sequence[int]) -> None:
+        """Remove the representations at some positions, and their pairs.
+
+        Those behind them move up. Their pairs have no status while they do: if this is interrupted, they are computed
+        again. Labels are written before all else that moves with them: as long as there are fewer labels than rows of
+        the matrix, the next run writes everything anew that is known of the representations.
+        """
+        count = len(self.column("representation"))
+        kept = np.setdiff1d(np.arange(count), positions)
+        first = min(positions)
+        status = self.array(PAIR_STATUS.name)
+        known = self.status()
+        status[first:] = PairStatus.MISSING
+        status[:, first:] = PairStatus.MISSING
+        for array in self._pair_arrays():
+            if array.basename != PAIR_STATUS.name:
+                self._move_up(array, kept)
+        columns = {variable.name: self.column(variable.name)[kept] for variable in REPRESENTATION_VARIABLES}
+        self.write_columns({"representation": columns.pop("representation")})
+        self.write_columns(columns)
+        self.resize(len(kept))
+        self.array(PAIR_STATUS.name)[...] = known[np.ix_(kept, kept)]
+        self.consolidate()
+
+    def _move_up(self, array: zarr.Array[Any], kept: npt.NDArray[np.int64]) -> None:
+        """Values of the representations that are kept, side by side: a row of tiles at a time."""
+        for start in range(0, len(kept), self.tile):
+            rows = kept[start : start + self.tile]
+            # Rows only move up, and those that are read now are not yet overwritten.
+            values = np.asarray(array[int(rows[0]) : int(rows[-1]) + 1])[rows - rows[0]]
+            array[start : start + len(rows), : len(kept)] = values[:, kept]
+
+    def set_left(self, labels: Sequence[str]) -> None:
+        """Store which representations have left the zoo; nothing is written where that is known."""
+        if tuple(self.root.attrs.get("left_zoo", ())) == tuple(labels):  # type: ignore[arg-type]
+            return
+        attributes = {name: value for name, value in self.root.attrs.items() if name != "left_zoo"}
+        self.root.attrs.put({**attributes, **({"left_zoo": list(labels)} if labels else {})})
+        self.consolidate()
+
     def _pair_arrays(self) -> list[zarr.Array[Any]]:
-        return [array for _, array in self.root.arrays() if array.ndim >= 2]
+        with _io.ignoring_strange_folders():
+            return [array for _, array in self.root.arrays() if array.ndim >= 2]
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The zarr array of a variable."""
@@ -394,13 +321,14 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     """
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
     try:
-        dataset = xr.open_dataset(
-            root.store,  # type: ignore[arg-type]
-            group=root.path or None,
-            engine="zarr",
-            chunks=None,
-            consolidated=False,
-        )
+        with _io.ignoring_strange_folders():
+            dataset = xr.open_dataset(
+                root.store,  # type: ignore[arg-type]
+                group=root.path or None,
+                engine="zarr",
+                chunks=None,
+                consolidated=False,
+            )
     except ValueError as error:
         if "conflicting sizes" not in str(error):
             raise

@@ -7,7 +7,7 @@ part is projected on it: if it is needed again, because a worker died or a run w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +18,8 @@ from dask_svcca.kernels.subspace import Eigenbasis
 from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import PackWriter, SubspaceEntry, chunk_length
-from dask_svcca.tasks.samples import Samples, verify
+from dask_svcca.tasks.samples import Samples, check, verify
 from dask_svcca.tasks.subspace import (
-    check,
     corrections,
     find_basis,
     is_finite,
@@ -114,7 +113,7 @@ def _basis(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
         total, member = merged.value, _member(task)
         verify(merged.digests, member.digest)
         check(samples, total.count, finite=is_finite(total))
-        directions = find_basis(context, member, samples, total)
+        directions = find_basis(context, member, samples, [replace(total, scatter=total.scatter.copy())])
         subspace = subspace_of(member, samples.neurons, total.count, total.mean, directions, with_loadings=True)
         with context.timed("write"):
             _writer(context, task, directions, exist_ok=False).finish([subspace], draft=True)

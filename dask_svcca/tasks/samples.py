@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.kernels._types import BoolArray, InexactArray
+    from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import SubspaceTask
     from dask_svcca.tasks.worker import Context
 
@@ -60,7 +61,7 @@ class Samples:
         self._held: dict[int, InexactArray] = {}
         self.digests: dict[int, bytes] = {}
         self.read = 0
-        self.epsilon = float(np.finfo(self.array.dtype).eps)
+        self.epsilon = task.epsilon
         self.neurons = task.reading.neurons(self.array.shape[-1])
 
     def __iter__(self) -> Iterator[InexactArray]:
@@ -112,6 +113,23 @@ class Samples:
         return f"has {count} of {math.prod(self.array.shape)} values that are NaN or infinite, {first}"
 
 
+def check(samples: Samples, count: int, *, finite: bool) -> None:
+    """Refuse samples that are too few, or whose moments are not finite."""
+    if not finite:
+        raise InvalidActivationsError(samples.describe_not_finite())
+    if count < 2:
+        raise InvalidActivationsError(f"has {count} sample; at least two are needed")
+
+
+def not_constant(basis: Eigenbasis, count: int) -> Eigenbasis:
+    """Refuse a basis without directions."""
+    if not len(basis.spectrum):
+        raise InvalidActivationsError(
+            f"is constant: none of its neurons varies over {count} samples by more than rounding"
+        )
+    return basis
+
+
 def verify(digests: Mapping[int, bytes], digest: str) -> None:
     """Raise where the store does not hold what was written: a lost chunk would read as zeros."""
     if combined_digest(digests[chunk] for chunk in sorted(digests)) != digest:
@@ -133,7 +151,10 @@ def _mask(context: Context, task: SubspaceTask) -> BoolArray | None:
     mask = np.asarray(context.worker.zoo[name][...], dtype=np.bool_)  # type: ignore[index]
     if mask.shape[1:] != task.reading.sizes:
         sizes, tokens = (" x ".join(map(str, shape)) for shape in (task.reading.sizes, mask.shape[1:]))
-        raise InvalidActivationsError(f"has {sizes} tokens, and the mask {name!r} has {tokens}")
+        raise InvalidActivationsError(
+            f"has {sizes} tokens, and the mask {name!r} has {tokens}. Compare it without that mask, mask=None "
+            f"(--no-mask), or keep it in a zoo with a mask of its own"
+        )
     empty = np.flatnonzero(~mask.any(axis=1))
     if len(empty):
         raise InvalidActivationsError(f"has no token of example {int(empty[0])} that counts under the mask {name!r}")

@@ -8,26 +8,28 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsError
+from dask_svcca.kernels.factors import Factor, factor, merge
 from dask_svcca.kernels.moments import Moments, add_chunk, moments
 from dask_svcca.kernels.subspace import (
     blocks_of,
-    dual_basis,
     eigenbasis,
+    eigenbasis_of_rows,
     gram_correction,
     needs_correction,
     project,
 )
-from dask_svcca.plan.memory import NEURONS_AT_ONCE, score_dtype
+from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import Block, PackWriter, Subspace, SubspaceEntry, chunk_length
-from dask_svcca.tasks.samples import Samples
+from dask_svcca.tasks.dual import by_samples
+from dask_svcca.tasks.samples import Samples, check, not_constant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import numpy.typing as npt
 
-    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels._types import InexactArray
     from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import PackTask, SubspaceTask
     from dask_svcca.tasks.worker import Context
@@ -184,8 +186,14 @@ def attempt(context: Context, member: SubspaceTask, begin: Begin) -> tuple[Subsp
 
 def _make_subspace(context: Context, task: SubspaceTask, samples: Samples, begin: Begin) -> Subspace:
     """Make a subspace from samples that can be iterated over several times."""
-    by_samples = task.reading.by_samples(samples.array.shape)
-    return (_by_samples if by_samples else _by_neurons)(context, task, samples, begin)
+    if not task.reading.by_samples(samples.array.shape):
+        return _by_neurons(context, task, samples, begin)
+    count, mean, basis, scores = by_samples(context, task, samples)
+    writer = begin(count, len(basis.spectrum), _score_dtype(context, task))
+    with context.timed("write"):
+        for chunk_index, start in enumerate(range(0, count, writer.chunk_samples)):
+            writer.write_scores(chunk_index, scores[start : start + writer.chunk_samples])
+    return subspace_of(task, samples.neurons, count, mean, basis, with_loadings=task.with_loadings)
 
 
 def subspace_of(
@@ -211,12 +219,11 @@ def subspace_of(
 
 def _by_neurons(context: Context, task: SubspaceTask, samples: Samples, begin: Begin) -> Subspace:
     """Two passes: moments, then scores."""
-    total = sum_moments(context, samples)
-    count, mean = total.count, total.mean
-    check(samples, count, finite=is_finite(total))
-    basis = find_basis(context, task, samples, total)
-    # The scatter may be as large as all else.
-    del total
+    totals = [sum_moments(context, samples)]
+    count, mean = totals[0].count, totals[0].mean
+    check(samples, count, finite=is_finite(totals[0]))
+    # The scatter may be as large as all else: nothing else holds it.
+    basis = find_basis(context, task, samples, totals)
     writer = begin(count, len(basis.spectrum), _score_dtype(context, task))
     chunks = score_chunks(context, samples, mean, basis, writer.chunk_samples)
     grams = write_scores(context, writer, 0, chunks, basis)
@@ -256,19 +263,36 @@ def is_finite(total: Moments) -> bool:
     return all(bool(np.isfinite(block).all()) for block in total.scatter)
 
 
-def find_basis(context: Context, task: SubspaceTask, samples: Samples, total: Moments) -> Eigenbasis:
-    """Principal directions from the moments of all samples."""
+def find_basis(context: Context, task: SubspaceTask, samples: Samples, total: list[Moments]) -> Eigenbasis:
+    """Principal directions from the moments of all samples, which are taken out of their list.
+
+    Samples in double precision, with directions that their squares do not show, are read once more.
+    """
+    count = total[0].count
+    multiplicity = task.reading.multiplicity
     with context.timed("eigen"):
-        basis = eigenbasis(total, multiplicity=task.reading.multiplicity, epsilon=samples.epsilon)
-    return _not_constant(basis, total.count)
+        basis = eigenbasis(total.pop(), multiplicity=multiplicity, epsilon=samples.epsilon)
+    if basis is None:
+        rows = _rows(context, samples)
+        with context.timed("eigen"):
+            basis = eigenbasis_of_rows(rows, multiplicity=multiplicity, epsilon=samples.epsilon)
+    return not_constant(basis, count)
 
 
-def _not_constant(basis: Eigenbasis, count: int) -> Eigenbasis:
-    if not len(basis.spectrum):
-        raise InvalidActivationsError(
-            f"is constant: none of its neurons varies over {count} samples by more than rounding"
-        )
-    return basis
+def _rows(context: Context, samples: Samples) -> Factor:
+    """All samples up to a rotation: some at a time, since the rows of as many neurons are as large as the scatter."""
+    total: Factor | None = None
+    step = -(-samples.neurons // 2)
+    for chunk in samples:
+        for start in range(0, len(chunk), step):
+            with context.timed("covariance"):
+                first, *others = np.moveaxis(chunk[start : start + step], 1, 0)
+                part = factor([first.real, *others])
+                total = part if total is None else merge([total, part])
+            del part, first, others
+        del chunk
+    assert total is not None  # noqa: S101 - its moments were summed up before
+    return total
 
 
 def _score_dtype(context: Context, task: SubspaceTask) -> np.dtype[Any]:
@@ -340,94 +364,3 @@ def _is_identity(gram: InexactArray) -> bool:
     return all(
         float(np.abs(row - (np.arange(len(row)) == index)).max()) <= GRAM_TOLERANCE for index, row in enumerate(gram)
     )
-
-
-def _by_samples(context: Context, task: SubspaceTask, samples: Samples, begin: Begin) -> Subspace:
-    """The dual route, for more neurons than samples: no array of neurons x neurons."""
-    count, total = 0, np.zeros(())
-    low, high = np.array(np.inf), np.array(-np.inf)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for chunk in samples:
-            with context.timed("covariance"):
-                count += len(chunk)
-                total = total + chunk[:, 0].sum(axis=0, dtype=np.float64)
-                low, high = np.minimum(low, chunk[:, 0].min(axis=0)), np.maximum(high, chunk[:, 0].max(axis=0))
-            del chunk
-        mean = total / count
-        gram = _sample_gram(context, samples, mean, count, task.memory.streamed)
-    check(samples, count, finite=bool(np.isfinite(gram).all()))
-    with context.timed("eigen"):
-        largest_mean = float(np.square(mean).max(initial=0.0, where=low < high))
-        del total, low, high
-        basis, scores = dual_basis(gram, largest_mean, epsilon=samples.epsilon)
-    del gram
-    _not_constant(basis, count)
-    if task.with_loadings:
-        basis = replace(basis, loadings=_loadings(context, samples, mean, basis, scores))
-    writer = begin(count, len(basis.spectrum), _score_dtype(context, task))
-    with context.timed("write"):
-        for chunk_index, start in enumerate(range(0, count, writer.chunk_samples)):
-            writer.write_scores(chunk_index, scores[start : start + writer.chunk_samples])
-    return subspace_of(task, samples.neurons, count, mean, basis, with_loadings=task.with_loadings)
-
-
-def _loadings(
-    context: Context, samples: Samples, mean: InexactArray, basis: Eigenbasis, scores: FloatArray
-) -> InexactArray:
-    """Loadings of directions that came from the samples alone, by another pass over the activations."""
-    # As they are stored, direction by direction.
-    directions: npt.NDArray[Any] = np.zeros((scores.shape[1], samples.neurons))
-    start = 0
-    for chunk in samples:
-        with context.timed("project"):
-            across = np.ascontiguousarray(scores[start : start + len(chunk)].T)
-            # Some neurons at a time: the product of all is as large as the loadings.
-            for first in range(0, samples.neurons, NEURONS_AT_ONCE):
-                neurons = slice(first, first + NEURONS_AT_ONCE)
-                directions[:, neurons] += across @ (chunk[:, 0, neurons] - mean[neurons])
-            start += len(chunk)
-        del chunk
-    with context.timed("project"):
-        directions /= np.sqrt(basis.spectrum)[:, np.newaxis]
-    return directions.T
-
-
-def _sample_gram(context: Context, samples: Samples, mean: InexactArray, count: int, budget: int) -> FloatArray:
-    """Inner products of all centred samples: some held, all later ones streamed past them."""
-    gram = np.zeros((count, count))
-    first = 0
-    while first < count:
-        held: list[InexactArray] = []
-        size, stop, position = 0, first, 0
-        for chunk in samples:
-            start, position = position, position + len(chunk)
-            if start >= first:
-                with context.timed("covariance"):
-                    rows = chunk[:, 0] - mean
-                    if stop == start and (not held or size + rows.nbytes <= budget):
-                        held.append(rows)
-                        size += rows.nbytes
-                        stop = position
-                    _add_products(gram, rows, start, held, first)
-                    del rows
-            del chunk
-        first = stop
-    return gram
-
-
-def _add_products(gram: FloatArray, rows: InexactArray, start: int, held: Sequence[InexactArray], first: int) -> None:
-    """Inner products of centred samples, from one on, with those held, from another on; both triangles."""
-    for part in held:
-        product = rows @ part.T
-        gram[start : start + len(rows), first : first + len(part)] = product
-        gram[first : first + len(part), start : start + len(rows)] = product.T
-        first += len(part)
-        del product
-
-
-def check(samples: Samples, count: int, *, finite: bool) -> None:
-    """Refuse samples that are too few, or whose moments are not finite."""
-    if not finite:
-        raise InvalidActivationsError(samples.describe_not_finite())
-    if count < 2:
-        raise InvalidActivationsError(f"has {count} sample; at least two are needed")

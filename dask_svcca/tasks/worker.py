@@ -97,6 +97,12 @@ def _worker_of(job: Job) -> Worker:
         return worker
 
 
+def release(run: str) -> None:
+    """Let go of what this process holds for a run: stores in memory would otherwise stay as long as it lives."""
+    with _LOCK:
+        _WORKERS.pop(run, None)
+
+
 @cache
 def single_blas_thread() -> None:
     """Limit BLAS to one thread, once in a worker process.

@@ -3,7 +3,7 @@
 Forty layers of 2,000 x 16 x 16 x 32, on one thread; takes a few minutes and 6 GB of disk. Seconds are of
 processor time, so that others on the machine do not count:
 
-    python -m pytest tests/benchmarks/bench_dft.py -m benchmark -s
+    python -m pytest tests/benchmarks/bench_dft.py -m benchmark -n 0 -s
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def test_forty_convolutional_layers(folder: Path) -> None:
     with threadpool_limits(1), dask.config.set(scheduler="synchronous"):
         with dask_svcca.create_zoo(folder / "zoo.zarr", examples=range(EXAMPLES)) as zoo:
             for index, layer in enumerate(layers()):
-                zoo.write("net", "1", f"conv{index:02}", layer, depth=index)
+                dims = ("example", "height", "width", "channel")
+                zoo.write("net", "1", f"conv{index:02}", layer, depth=index, dims=dims)
 
         last = time.process_time()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,39 @@ def test_compare__refuses(comparison: Path, arguments: str, message: str) -> Non
     result = run(f"compare {arguments}", status=2)
     assert message in " ".join(result.output.split())
     assert not Path("other.zarr").exists()
+
+
+def test_compare__uses_the_mask_of_a_zoo_unless_it_is_declined(folder: Path) -> None:
+    mask = np.arange(4) < np.arange(N)[:, np.newaxis] % 4 + 1
+    with dask_svcca.create_zoo("zoo.zarr", examples=range(N), coords={"real": mask, "other": mask}) as zoo:
+        zoo.write("m", "c", "tokens", activations(0, 12).reshape(N, 4, 3))
+    result = run("compare zoo.zarr comparison.zarr", status=2)
+    assert "several masks, 'real', 'other': say which" in " ".join(result.output.split())
+    for options, used in (("--mask real", "real"), ("--no-mask", None)):
+        place = f"comparison{used}.zarr"
+        run(f"compare zoo.zarr {place} {options}")
+        assert dask_svcca.open_comparison(place).attrs["parameters"]["mask"] == used
+    result = run("compare zoo.zarr comparison.zarr --mask real --no-mask", status=2)
+    assert "--mask names a mask, and --no-mask declines it" in result.output
+
+
+def test_compare__names_and_drops_what_left_the_zoo(comparison: Path) -> None:
+    shutil.rmtree("zoo.zarr/net-s1/step1")
+    result = run("compare zoo.zarr comparison.zarr")
+    assert "2 representations left the zoo, 'net-s1/step1/conv' among them: their results are from" in result.stdout
+    result = run("compare zoo.zarr comparison.zarr --drop-left --dry-run")
+    assert "representations  6, of which 0 subspaces to make" in result.stdout
+    assert dask_svcca.open_comparison("comparison.zarr").sizes["representation_a"] == 8
+    assert "left the zoo" not in run("compare zoo.zarr comparison.zarr --drop-left").stdout
+    assert dask_svcca.open_comparison("comparison.zarr").sizes["representation_a"] == 6
+
+
+def test_compare__cautions_of_readings_that_papers_do_not_use(folder: Path) -> None:
+    with dask_svcca.create_zoo("zoo.zarr", examples=range(N)) as zoo:
+        dims = ("example", "height", "width", "channel")
+        zoo.write("m", "c", "conv", activations(0, 8).reshape(N, 2, 2, 2), dims=dims)
+    result = run("compare zoo.zarr comparison.zarr --measure cka")
+    assert result.stderr.count("Caution: convolutional layers are read by another conv= here") == 1
 
 
 def test_compare__records_what_failed_and_says_so(zoo: Path) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import re
-from typing import TYPE_CHECKING
 
+import pytest
 from rich.console import Console
 
 from dask_svcca.cli import _console
-
-if TYPE_CHECKING:
-    import pytest
+from dask_svcca.run import progress
 
 
 def test_bars__without_a_terminal_speak_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,7 +25,7 @@ def test_bars__without_a_terminal_speak_at_the_end(capsys: pytest.CaptureFixture
 def test_bars__in_a_terminal_show_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(
-        _console, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100, color_system=None)
+        progress, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100, color_system=None)
     )
     stages = {"read": ("Reading", "files"), "write": ("Writing", "files"), "idle": ("Idling", "hours")}
     with _console.Bars(stages) as bars:
@@ -38,6 +37,13 @@ def test_bars__in_a_terminal_show_each_stage(monkeypatch: pytest.MonkeyPatch) ->
     assert re.search(r"Reading .*2/2 files", shown)
     assert re.search(r"Writing .*5/5 files", shown)
     assert "Idling" not in last
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_bars__in_a_notebook_need_widgets(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
+    monkeypatch.setattr(progress, "Console", lambda **_: Console(force_jupyter=True))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+    assert (progress.Bars({"read": ("Reading", "files")})._progress is not None) == installed
 
 
 def test_problems__are_a_few_of_many(capsys: pytest.CaptureFixture[str]) -> None:

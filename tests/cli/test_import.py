@@ -28,7 +28,7 @@ def test_import__npy_and_back(folder: Path) -> None:
 
 
 def test_import__each_array_of_an_npz_is_a_layer(folder: Path) -> None:
-    np.savez("layers.npz", conv=activations(0, 2, 2, 3), fc=activations(1, 4))
+    np.savez("layers.npz", conv=activations(0, 2, 3), fc=activations(1, 4))
     run("import layers.npz --zoo zoo.zarr --model m --checkpoint c")
     frame = dask_svcca.open_zoo("zoo.zarr").representations
     assert frame["layer"].tolist() == ["conv", "fc"]
@@ -75,6 +75,8 @@ def test_import__ids_and_coordinates(folder: Path) -> None:
         ("nothing.npy --layer l", "cannot read 'nothing.npy'"),
         ("unequal.npz", "must have the same examples; their numbers are {'a': 40, 'b': 39}"),
         ("x.npy --layer l --dims example,neuron,what", "do not describe the 2 axes"),
+        ("images.npy --layer l", "activations of 'm/c/l' have 4 axes; say what they are with dims="),
+        ("images.npy --layer l --dims example,head,token,channel", "have an axis 'head'; names are"),
         ("short.npy --layer l", "'m/c/l' has 39 examples, its zoo has 40"),
         ("x.npy --layer taken", "'taken' of 'm', 'c' is already in the zoo"),
     ],
@@ -86,6 +88,7 @@ def test_import__refuses(folder: Path, arguments: str, message: str) -> None:
     np.savez("unequal.npz", a=activations(0, 3), b=activations(0, 3)[1:])
     np.save("short.npy", activations(0, 3)[1:])
     np.save("integers.npy", np.arange(N))
+    np.save("images.npy", activations(0, 2, 2, 3))
     np.save("objects.npy", np.array([{}] * N))
     np.savez("objects.npz", o=np.array([{}] * N))
     Path("nothing.npy").write_text("nothing")

@@ -165,14 +165,14 @@ def capture_checkpoint(
             tensors = survey.network.run([layer.name for layer in missing.values()], batch)
             for name, layer in missing.items():
                 values, dims_stored = as_stored(tensors[layer.name], layer.dims)
-                coarse = {} if layer.source_dtype is None else {"source_dtype": layer.source_dtype}
                 zoo.append(
                     *name,
                     values,
                     step=named.step,
                     depth=layer.depth,
                     dims=dims_stored,
-                    attrs={"op_type": layer.op_type, **digests, **coarse},
+                    attrs={"op_type": layer.op_type, **digests},
+                    source_dtype=layer.source_dtype,
                     compression=compression,
                     dtype=dtype,
                     overwrite=overwrite,

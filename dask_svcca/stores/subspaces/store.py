@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
-from dask_svcca.stores import _chunked, _io
+from dask_svcca.stores import _chunked, _create, _io
 from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
@@ -71,7 +71,7 @@ class SubspaceStore:
 
     @classmethod
     def create(cls, store: StoreLike, identity: Mapping[str, Any], chunk_samples: int) -> Self:
-        """Create a store without any subspace yet.
+        """Create a store without any subspace yet; where another run has just made the same, open that.
 
         Parameters
         ----------
@@ -81,7 +81,12 @@ class SubspaceStore:
         chunk_samples : int
             Most samples in a chunk of scores.
         """
-        return cls(_io.create_root(store, {**_head(identity, chunk_samples)}))
+        root = _create.create_whole(store, "subspaces", _head(identity, chunk_samples), lambda _: None)
+        if root is not None:
+            return cls(root)
+        made = cls.open(store, mode="r+")
+        made.check(identity)
+        return made
 
     @classmethod
     def create_inside(cls, comparison: zarr.Group, identity: Mapping[str, Any], chunk_samples: int) -> Self:

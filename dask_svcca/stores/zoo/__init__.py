@@ -2,9 +2,11 @@
 
 from dask_svcca.dims import DEFAULT_DIMS
 from dask_svcca.stores._digest import chunk_digest, combined_digest
+from dask_svcca.stores.zoo.create import FORMAT_VERSION, create_zoo, open_zoo
 from dask_svcca.stores.zoo.index import Representation, frame_of
-from dask_svcca.stores.zoo.store import FORMAT_VERSION, Zoo, create_zoo, open_zoo
-from dask_svcca.stores.zoo.write import CHUNK_BYTES, FLOAT16_ERROR, Stored
+from dask_svcca.stores.zoo.options import Stored
+from dask_svcca.stores.zoo.store import Zoo
+from dask_svcca.stores.zoo.write import CHUNK_BYTES, FLOAT16_ERROR
 
 __all__ = [
     "CHUNK_BYTES",

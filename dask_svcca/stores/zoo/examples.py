@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.arrays import as_given
 from dask_svcca.dims import EXAMPLE, TOKEN
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
+from dask_svcca.examples import order_by_id
+from dask_svcca.stores import _io
+from dask_svcca.stores._names import encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,11 +35,18 @@ def example_ids(examples: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
     >>> example_ids(["a", "b"])
     array(['a', 'b'], dtype=object)
     """
-    ids = np.asarray(examples)
+    ids = np.asarray(as_given(examples, "examples").data)
     if ids.ndim != 1 or ids.dtype.kind not in "iuUOT":
         raise InvalidActivationsError(
             f"examples must be ids, an integer or text for each; got an array of shape {ids.shape} and type {ids.dtype}"
         )
+    if ids.dtype.kind == "O":
+        wrong = [value for value in ids.tolist() if isinstance(value, bool) or not isinstance(value, str | int)]
+        if wrong:
+            raise InvalidActivationsError(
+                f"examples must be ids, an integer or text for each; {wrong[0]!r} is of type "
+                f"{type(wrong[0]).__name__!r}"
+            )
     if ids.dtype.kind in "UOT":
         ids = np.array([str(value) for value in ids], dtype=object)
     unique, counts = np.unique(ids, return_counts=True)
@@ -54,13 +65,16 @@ def example_coords(ids: npt.NDArray[Any], coords: Mapping[str, npt.ArrayLike] | 
     Raises
     ------
     MismatchedExamplesError
-        Where a coordinate is not as long as the ids.
+        Where a coordinate is not as long as the ids, or is labelled with other examples.
+    InvalidActivationsError
+        Where a coordinate is masked, or is not an array.
     ValueError
-        Where a coordinate has the name of the ids or more than two axes, or two have unequal numbers of tokens.
+        Where a coordinate has the name of the ids, more than two axes, or a type that cannot be stored, or two have
+        unequal numbers of tokens.
     """
     if coords and EXAMPLE in coords:
         raise ValueError("the coordinate 'example' holds the ids, given as examples=; give the coordinate another name")
-    every = {EXAMPLE: ids, **{name: np.asarray(value) for name, value in (coords or {}).items()}}
+    every = {EXAMPLE: ids, **{name: _values(name, value, ids) for name, value in (coords or {}).items()}}
     tokens: dict[str, int] = {}
     for name, value in every.items():
         if value.shape[:1] != ids.shape:
@@ -77,6 +91,23 @@ def example_coords(ids: npt.NDArray[Any], coords: Mapping[str, npt.ArrayLike] | 
     return every
 
 
+def _values(name: Any, value: Any, ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Values of a coordinate in the order of the ids."""
+    if not isinstance(name, str) or encode(name) != name or not name:
+        raise ValueError(f"a coordinate's name is a plain word, for example 'label'; got {name!r}")
+    what = f"the coordinate {name!r}"
+    given = as_given(value, what)
+    values = np.asarray(given.data)
+    if given.ids is not None and not given.counted:
+        order = order_by_id(given.ids, ids, what, "the zoo")
+        values = values if order is None else values[order]
+    if values.dtype.kind == "O" and not all(isinstance(entry, str) for entry in values.flat):
+        raise ValueError(f"{what} holds Python objects; give numbers, booleans or text")
+    if values.dtype.kind not in "biufUOT":
+        raise ValueError(f"{what} is {values.dtype}, which cannot be stored; give numbers, booleans or text")
+    return values
+
+
 def write_coords(root: zarr.Group, coords: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write coordinates as arrays of one chunk each."""
     for name, value in coords.items():
@@ -87,11 +118,21 @@ def write_coords(root: zarr.Group, coords: Mapping[str, npt.NDArray[Any]]) -> No
             dtype="string" if text else value.dtype,
             chunks=value.shape,
             dimension_names=(EXAMPLE, TOKEN)[: value.ndim],
+            # What an interrupted creation left.
+            overwrite=True,
         )
         array[...] = value.astype(object) if text else value
+
+
+def add_coord(root: zarr.Group, name: str, value: npt.NDArray[Any]) -> None:
+    """Give a zoo one more coordinate."""
+    names: list[str] = root.attrs["example_coordinates"]  # type: ignore[assignment]
+    write_coords(root, {name: value})
+    # Written last: until then the array is not a coordinate.
+    root.update_attributes({"example_coordinates": [*names, name]})
 
 
 def read_coords(root: zarr.Group) -> dict[str, npt.NDArray[Any]]:
     """Read back what `write_coords` wrote, in its order."""
     names: list[str] = root.attrs["example_coordinates"]  # type: ignore[assignment]
-    return {name: np.asarray(root[name][...]) for name in names}  # type: ignore[index]
+    return {name: np.asarray(_io.open_array(root, name)[...]) for name in names}

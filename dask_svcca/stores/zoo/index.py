@@ -6,18 +6,36 @@ import math
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 
+from dask_svcca.precision import coarsest, epsilon_of
 from dask_svcca.stores import _io
-from dask_svcca.stores._names import RepresentationName
+from dask_svcca.stores._names import RepresentationName, decode, natural_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import zarr
+
+
+RESERVED = frozenset(
+    {"model", "checkpoint", "layer", "step", "depth", "dims", "shape", "dtype", "chunk_examples", "digest"}
+    | {"source_dtype", "complete"}
+)
+"""Attributes of a representation that the zoo writes."""
+
+
+def name_of(path: str) -> RepresentationName:
+    """Name of the representation at a path below the root of a zoo.
+
+    Examples
+    --------
+    >>> name_of("resnet-s0/step00100/%2Fconv").layer
+    '/conv'
+    """
+    return RepresentationName(*map(decode, path.split("/")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +55,9 @@ class Representation:
         Position of the checkpoint in training, and of the layer in the network.
     digest : str
         Tells whether the stored values changed: see `chunk_digest`.
+    source_dtype : str
+        Name of the floating type of least precision that the values have been in: the stored one, unless they were
+        computed in a coarser one.
     """
 
     name: RepresentationName
@@ -47,6 +68,24 @@ class Representation:
     step: float | None
     depth: float | None
     digest: str
+    source_dtype: str = ""
+
+    def __post_init__(self) -> None:
+        # A zoo of an earlier version says nothing of it.
+        object.__setattr__(self, "source_dtype", coarsest(self.source_dtype or None, self.dtype.name))
+
+    @property
+    def epsilon(self) -> float:
+        """Relative precision of the activations: machine epsilon of ``source_dtype``."""
+        return epsilon_of(self.source_dtype)
+
+    @property
+    def identity(self) -> str:
+        """Tells whether anything changed that decides a subspace: the digest, and a precision that is not the values'.
+
+        Of the same values, more directions are noise where they were computed in a coarser type.
+        """
+        return self.digest if self.source_dtype == self.dtype.name else f"{self.digest}-{self.source_dtype}"
 
     @property
     def label(self) -> str:
@@ -75,25 +114,44 @@ class Representation:
             "dtype": str(self.dtype),
             "chunk_examples": self.chunk_examples,
             "digest": self.digest,
+            "source_dtype": self.source_dtype,
         }
 
     @classmethod
-    def from_attributes(cls, attributes: Mapping[str, Any]) -> Self:
-        """Read back what `attributes` gave."""
+    def from_attributes(cls, path: str, attributes: Mapping[str, Any]) -> Self:
+        """Read back what `attributes` gave.
+
+        Parameters
+        ----------
+        path : str
+            Path below the root of the zoo. It says the name, so that to move a representation renames it, at once.
+        attributes : mapping
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            Where they are not what `attributes` gives.
+        """
+        numbers = {name: attributes.get(name) for name in ("step", "depth")}
+        for name, value in numbers.items():
+            if value is not None and not isinstance(value, int | float):
+                raise TypeError(f"{name} is {value!r}")
         return cls(
-            name=RepresentationName(attributes["model"], attributes["checkpoint"], attributes["layer"]),
+            name=name_of(path),
             dims=tuple(attributes["dims"]),
             shape=tuple(attributes["shape"]),
             dtype=np.dtype(attributes["dtype"]),
             chunk_examples=attributes["chunk_examples"],
-            step=attributes.get("step"),
-            depth=attributes.get("depth"),
+            **numbers,
             digest=attributes["digest"],
+            source_dtype=attributes.get("source_dtype", ""),
         )
 
 
 class Index:
     """Complete representations, ordered by model, step, checkpoint and depth; and the names of unfinished ones.
+
+    Numbers in names are ordered by size.
 
     Attributes
     ----------
@@ -112,10 +170,14 @@ class Index:
         """Walk through a zoo: some 30 microseconds a representation where it is local."""
         complete, unfinished = [], []
         for path, attributes in _io.walk_attributes(root, depth=3):
-            if attributes.get("complete"):
-                complete.append(Representation.from_attributes(attributes))
-            else:
-                unfinished.append(RepresentationName(*map(unquote, path.split("/"))))
+            try:
+                if attributes.get("complete"):
+                    complete.append(Representation.from_attributes(path, attributes))
+                    continue
+            except (KeyError, TypeError, ValueError):
+                # One representation that another program spoiled does not make the others unreadable.
+                pass
+            unfinished.append(name_of(path))
         return cls(complete, unfinished)
 
     def begin(self, name: RepresentationName) -> None:
@@ -129,6 +191,11 @@ class Index:
         self.unfinished.discard(item.name)
         insort(self.ordered, item, key=_order)
         self.by_name[item.name] = item
+
+    def remove(self, name: RepresentationName) -> None:
+        """Forget a representation, complete or not."""
+        self._remove(name)
+        self.unfinished.discard(name)
 
     def _remove(self, name: RepresentationName) -> None:
         item = self.by_name.pop(name, None)
@@ -159,6 +226,7 @@ def frame_of(items: Sequence[Representation]) -> pd.DataFrame:
             "shape": [item.shape for item in items],
             "dtype": [str(item.dtype) for item in items],
             "nbytes": np.array([item.nbytes for item in items], dtype=np.int64),
+            "source_dtype": [item.source_dtype for item in items],
             "digest": [item.digest for item in items],
         },
         index=pd.Index([item.label for item in items], name="representation", dtype=object),
@@ -169,4 +237,4 @@ def _order(item: Representation) -> tuple[Any, ...]:
     name = item.name
     step = math.inf if item.step is None else item.step
     depth = math.inf if item.depth is None else item.depth
-    return (name.model, step, name.checkpoint, depth, name.layer)
+    return (natural_order(name.model), step, natural_order(name.checkpoint), depth, natural_order(name.layer))

@@ -1,12 +1,11 @@
-"""The store itself: a handle on a zoo, and how one is created and opened."""
+"""The store itself: a handle on a zoo, to read it, to write to it, and to put it in order."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import xarray as xr
-import zarr
 
 from dask_svcca.dims import EXAMPLE, TOKEN
 from dask_svcca.errors import (
@@ -18,24 +17,28 @@ from dask_svcca.errors import (
     StoreFormatError,
 )
 from dask_svcca.stores import _chunked, _io
-from dask_svcca.stores._digest import DIGEST, chunk_digest, combined_digest, ids_digest
+from dask_svcca.stores._digest import chunk_digest, combined_digest
 from dask_svcca.stores._names import RepresentationName
-from dask_svcca.stores.zoo.examples import example_coords, example_ids, read_coords, write_coords
+from dask_svcca.stores.zoo.batches import batches_of, mismatch, prepare
+from dask_svcca.stores.zoo.examples import read_coords
 from dask_svcca.stores.zoo.index import Index, Representation, frame_of
-from dask_svcca.stores.zoo.write import WriteOptions, Writer, batches, mismatch, prepare
+from dask_svcca.stores.zoo.options import WriteOptions
+from dask_svcca.stores.zoo.write import PENDING_BYTES, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     import numpy.typing as npt
     import pandas as pd
+    import zarr
 
     from dask_svcca.stores._chunked import Compression
-    from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.zoo.write import Stored
+    from dask_svcca.stores.zoo.batches import Batch
+    from dask_svcca.stores.zoo.options import Stored
 
-FORMAT_VERSION = 2
+Key: TypeAlias = str | tuple[str, str, str]
+"""A representation's model, checkpoint and layer, or its label: all three with slashes between."""
 
 
 class Zoo:
@@ -105,7 +108,10 @@ class Zoo:
 
     @property
     def representations(self) -> pd.DataFrame:
-        """All complete representations, one row each, ordered by model, step, checkpoint and depth."""
+        """All complete representations, one row each, ordered by model, step, checkpoint and depth.
+
+        Numbers in names are ordered by size: ``epoch-9`` stands before ``epoch-10``.
+        """
         return frame_of(self.entries())
 
     @property
@@ -118,11 +124,15 @@ class Zoo:
         return list(self._read_index().ordered)
 
     def refresh(self) -> None:
-        """Forget the index; it is read again when next needed, with what other writers have added."""
+        """Forget what was read; it is read again when next needed, with what other writers have added."""
         self._index = None
+        self.__dict__.pop("_coords", None)
 
-    def __contains__(self, key: tuple[str, str, str]) -> bool:
-        name = RepresentationName(*key)
+    def __contains__(self, key: object) -> bool:
+        try:
+            name = RepresentationName.of(key)
+        except RepresentationNotFoundError:
+            return False
         if self._index is None:
             # One file is read, instead of a walk through the whole store.
             return bool((_io.read_attributes(self._root, name.path) or {}).get("complete"))
@@ -131,12 +141,17 @@ class Zoo:
     def __len__(self) -> int:
         return len(self._read_index().ordered)
 
-    def __getitem__(self, key: tuple[str, str, str]) -> xr.DataArray:
+    def __iter__(self) -> Iterator[RepresentationName]:
+        """Names of the complete representations, in the order of `representations`."""
+        return iter([item.name for item in self._read_index().ordered])
+
+    def __getitem__(self, key: Key) -> xr.DataArray:
         """Activations of one representation, lazy: a dask array under xarray labels.
 
         Parameters
         ----------
-        key : (model, checkpoint, layer)
+        key : (model, checkpoint, layer), or their label
+            For example ``zoo["net", "step1", "fc"]`` or ``zoo["net/step1/fc"]``.
 
         Raises
         ------
@@ -144,21 +159,21 @@ class Zoo:
             The message says what there is instead.
         IncompleteRepresentationError
         """
-        name = RepresentationName(*key)
+        name = RepresentationName.of(key)
         index = self._read_index()
         if name in index.unfinished:
-            raise IncompleteRepresentationError(
-                f"{name.label!r} was begun and never finished; write it again, whole, with overwrite=True"
-            )
+            raise self._incomplete(name)
         if name not in index.by_name:
             raise RepresentationNotFoundError(index.describe_missing(name))
         item = index.by_name[name]
         import dask.array  # noqa: PLC0415 - a worker imports this module, and needs no Dask
 
-        path = f"{self._root.path}/{item.path}/activations".lstrip("/")
+        array = _io.open_array(self._root, f"{item.path}/activations")
+        # Whoever takes these values further, to another zoo or to `cca`, takes their precision along.
+        source = None if item.source_dtype == item.dtype.name else item.source_dtype
         sizes = dict(zip(item.dims, item.shape, strict=True))
         return xr.DataArray(
-            dask.array.from_zarr(zarr.open_array(self._root.store, path=path, mode="r"), inline_array=True),
+            dask.array.from_zarr(array, inline_array=True),
             dims=item.dims,
             coords={
                 coordinate: ((EXAMPLE, TOKEN)[: values.ndim], values)
@@ -168,7 +183,12 @@ class Zoo:
             name="activations",
             attrs={
                 key: value
-                for key, value in {**name._asdict(), "step": item.step, "depth": item.depth}.items()
+                for key, value in {
+                    **name._asdict(),
+                    "step": item.step,
+                    "depth": item.depth,
+                    "source_dtype": source,
+                }.items()
                 if value is not None
             },
         )
@@ -186,6 +206,7 @@ class Zoo:
         attrs: Mapping[str, Any] | None = None,
         compression: Compression = "lz4",
         dtype: Stored | None = None,
+        source_dtype: str | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write the activations of one layer over all examples.
@@ -194,26 +215,34 @@ class Zoo:
         ----------
         model, checkpoint, layer : str
             Any text; slashes and percent signs too.
-        activations : (example, ..., neuron) array, or iterator of batches
-            NumPy, dask or xarray, of float16, float32 or float64. An iterator, or a dask array, is written as it
-            comes and never held as a whole.
+        activations : (example, ..., neuron) array, or batches
+            float16, float32 or float64 of NumPy, Dask, xarray, pandas, PyTorch, JAX or h5py; bfloat16 and float8 are
+            stored as float32. Batches come from an iterator, a loader that does not shuffle, or a list, and are written
+            as they come; a Dask array is never held as a whole where its blocks are independent of each other.
+
+            An array with ids along its examples (a coordinate ``example``, the index of a DataFrame) is put in the
+            zoo's order by them; batches must have the zoo's next ids. An index that only counts, 0, 1, 2 ..., is not
+            taken for ids. Without ids, examples are in the zoo's order.
         step : float, optional
             Training step or epoch, a finite number, for ordering checkpoints.
         depth : float, optional
             Position of the layer in the network, for ordering layers.
         dims : sequence of str, optional
-            Default by number of axes: ``(example, neuron)``, ``(example, token, neuron)``,
-            ``(example, height, width, channel)``. Names of spatial axes: ``height``, ``width``, ``depth``; of
-            sequences: ``token``. They are stored in the order examples, depth, height, width, neurons: channels-first
-            arrays are welcome with ``dims=("example", "channel", "height", "width")``. Without dims, four axes that
-            look channels-first are refused.
+            Names of the axes: ``example``; ``neuron`` or ``channel``; ``height``, ``width``, ``depth``; ``token``.
+            Default for two axes ``(example, neuron)``, for three ``(example, token, neuron)``; arrays of more axes need
+            them, unless they are labelled. They are stored in the order examples, depth, height, width, neurons:
+            channels-first arrays are welcome with ``dims=("example", "channel", "height", "width")``.
         attrs : mapping, optional
-            Further attributes of the representation: JSON values.
+            Further attributes of the representation: JSON values, and numbers and arrays of NumPy.
         compression : {"lz4", "zstd", "none"}
             ``lz4`` reads twice as fast as ``zstd``, ``none`` twice as fast again.
         dtype : {"float16", "float32", "float64"}, optional
             Type to store them in; by default the type they have. ``float16`` takes half the disk of ``float32`` and
             rounds a value by up to 1 part in 2,000; see `FLOAT16_ERROR` for what that does to similarities.
+        source_dtype : str, optional
+            Floating type in which they were computed, where it is coarser than the one they come in: for example
+            ``"bfloat16"``, captured as float32. It decides which directions are rounding noise. Arrays of PyTorch, JAX
+            and ``ml_dtypes`` say so themselves.
         overwrite : bool
             Replace a representation of the same name.
 
@@ -221,19 +250,19 @@ class Zoo:
         ------
         RepresentationExistsError
         MismatchedExamplesError
-            Where there are more or fewer examples than the zoo has.
+            Where they have other examples than the zoo.
         InvalidActivationsError
-            Where they are not floating, have an unexpected shape, look channels-first without ``dims``, or are too
-            large for ``dtype``.
+            Where they are not floating, have an unexpected shape or axes without names, are too large for ``dtype``, or
+            are masked, sparse or quantised.
+        ValueError
+            For names, numbers and attributes that cannot be stored. Nothing is written then.
         """
         name = self._for_writing(model, checkpoint, layer)
-        if isinstance(activations, xr.DataArray) and dims is None and EXAMPLE in activations.dims:
-            dims = tuple(map(str, activations.dims))
-        options = WriteOptions(step, depth, dims, attrs, compression, dtype)
+        options = WriteOptions(step, depth, dims, attrs, compression, dtype, source_dtype)
         # A representation that `append` began is begun anew.
         self._writers.pop(name, None)
         writer = None
-        for batch in batches(activations, name, dims, self.n_examples):
+        for batch in batches_of(activations, name, options, self.examples):
             writer = self._feed(writer, name, batch, options, overwrite=overwrite)
         if writer is None:
             raise mismatch(name, 0, self.n_examples)
@@ -252,26 +281,138 @@ class Zoo:
         attrs: Mapping[str, Any] | None = None,
         compression: Compression = "lz4",
         dtype: Stored | None = None,
+        source_dtype: str | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write one layer over the next examples; it is complete once it has all of them.
 
-        Parameters are those of `write`. Options of the first batch hold for all.
+        Parameters are those of `write`. Options of the first batch hold for all, but attributes are those of the last.
+        What waits for a chunk to be full takes `PENDING_BYTES` at most, for all layers together: chunks are smaller
+        where many layers are written at once.
         """
         name = self._for_writing(model, checkpoint, layer)
         writer = self._writers.pop(name, None)
         try:
-            options = WriteOptions(step, depth, dims, attrs, compression, dtype)
-            fed = self._feed(writer, name, batch, options, overwrite=overwrite)
-        except InvalidActivationsError:
+            if writer is None:
+                options, start = WriteOptions(step, depth, dims, attrs, compression, dtype, source_dtype), 0
+            else:
+                options, start = writer.options, writer.count
+            prepared = prepare(batch, name, options, self.examples, start)
+            fed = self._feed(writer, name, prepared, options, overwrite=overwrite)
+        except (InvalidActivationsError, MismatchedExamplesError):
             # Nothing was taken of this batch: a valid one may follow.
             if writer is not None:
                 self._writers[name] = writer
             raise
+        fed.attrs = options.attrs
         if fed.complete:
             self._finish(fed)
         else:
             self._writers[name] = fed
+            self._bound()
+
+    def abandon(self, model: str, checkpoint: str, layer: str) -> None:
+        """Give up a representation that `append` began, and remove what was written of it."""
+        name = self._for_writing(model, checkpoint, layer)
+        if self._writers.pop(name, None) is not None:
+            del self._root[name.path]
+            if self._index is not None:
+                self._index.unfinished.discard(name)
+
+    def _bound(self) -> None:
+        """Write what waits longest for its chunk to be full, until all that waits is within the budget."""
+        waiting = sum(writer.waiting for writer in self._writers.values())
+        while waiting > PENDING_BYTES:
+            fullest = max(self._writers.values(), key=lambda writer: writer.spillable)
+            if not fullest.spillable:
+                return
+            waiting -= fullest.spill()
+
+    def delete(self, model: Key, checkpoint: str | None = None, layer: str | None = None) -> None:
+        """Remove a representation, finished or not.
+
+        Comparisons keep what they have of it.
+
+        Parameters
+        ----------
+        model, checkpoint, layer : str
+            Or its label alone, or all three as a tuple, as for ``zoo[...]``.
+
+        Raises
+        ------
+        RepresentationNotFoundError
+        StoreFormatError
+            Where the zoo was opened for reading.
+
+        Examples
+        --------
+        All layers of a checkpoint::
+
+            for name in zoo:
+                if name.checkpoint == "step00100":
+                    zoo.delete(name)
+        """
+        key: object = model if checkpoint is None and layer is None else (model, checkpoint, layer)
+        name = self._present(key)
+        # It must not look complete while its files go, one by one.
+        _chunked.write_group(self._root, name.path, {"complete": False})
+        _chunked.remove_group(self._root, name.path)
+        self._writers.pop(name, None)
+        if self._index is not None:
+            self._index.remove(name)
+
+    def rename(self, old: Key, new: Key) -> None:
+        """Give a representation another name.
+
+        A comparison takes it for a new one, and the old one for one that left; its subspace is not made again.
+
+        Parameters
+        ----------
+        old, new : (model, checkpoint, layer), or their label
+
+        Raises
+        ------
+        RepresentationNotFoundError, IncompleteRepresentationError
+            Where there is none of the old name, or it is not finished.
+        RepresentationExistsError
+            Where there is one of the new name.
+        StoreFormatError
+            Where the zoo was opened for reading.
+        ValueError
+            Where the new name is not valid.
+
+        Examples
+        --------
+        All layers of a model::
+
+            for name in zoo:
+                if name.model == "resnet":
+                    zoo.rename(name, name._replace(model="resnet-s0"))
+        """
+        before, after = self._present(old), self._for_writing(*RepresentationName.of(new))
+        attributes = _io.read_attributes(self._root, before.path) or {}
+        if not attributes.get("complete"):
+            raise self._incomplete(before)
+        if after == before:
+            return
+        self._check_free(after, overwrite=False)
+        attributes |= after._asdict()
+        _chunked.move_group(self._root, before.path, after.path, attributes)
+        if self._index is not None:
+            self._index.remove(before)
+            self._index.add(Representation.from_attributes(after.path, attributes))
+
+    def _present(self, key: object) -> RepresentationName:
+        """Name of a representation that is there and may be changed, finished or not."""
+        name = self._for_writing(*RepresentationName.of(key))
+        if _io.read_attributes(self._root, name.path) is None:
+            raise RepresentationNotFoundError(self._read_index().describe_missing(name))
+        return name
+
+    def _incomplete(self, name: RepresentationName) -> IncompleteRepresentationError:
+        return IncompleteRepresentationError(
+            f"{name.label!r} was begun and never finished; write it again, whole, with overwrite=True"
+        )
 
     def _for_writing(self, model: str, checkpoint: str, layer: str) -> RepresentationName:
         if not self._writable:
@@ -283,16 +424,9 @@ class Zoo:
         return name
 
     def _feed(
-        self,
-        writer: Writer | None,
-        name: RepresentationName,
-        values: npt.ArrayLike,
-        options: WriteOptions,
-        *,
-        overwrite: bool,
+        self, writer: Writer | None, name: RepresentationName, batch: Batch, options: WriteOptions, *, overwrite: bool
     ) -> Writer:
         """Give a batch to the writer of a representation, made here where there is none yet."""
-        batch = prepare(values, name, options if writer is None else writer.options)
         if writer is None:
             self._begin(name, overwrite=overwrite)
             writer = Writer(self._root, name, batch, self.n_examples, options)
@@ -301,6 +435,12 @@ class Zoo:
 
     def _begin(self, name: RepresentationName, *, overwrite: bool) -> None:
         """Make room for a representation. It must not look complete before all its chunks are there."""
+        self._check_free(name, overwrite=overwrite)
+        _chunked.write_group(self._root, name.path, {"complete": False})
+        if self._index is not None:
+            self._index.begin(name)
+
+    def _check_free(self, name: RepresentationName, *, overwrite: bool) -> None:
         if name.model in self._coords:
             raise ValueError(f"a model cannot be called {name.model!r}: a coordinate of the examples has that name")
         present = _io.read_attributes(self._root, name.path)
@@ -309,9 +449,6 @@ class Zoo:
                 f"{name.label!r} is already in the zoo {str(self._root.store_path)!r}; give it another name, or "
                 f"write it with overwrite=True"
             )
-        _chunked.write_group(self._root, name.path, {"complete": False})
-        if self._index is not None:
-            self._index.begin(name)
 
     def _finish(self, writer: Writer) -> None:
         representation = writer.finish()
@@ -326,104 +463,3 @@ class Zoo:
         if self._index is None:
             self._index = Index.read(self._root)
         return self._index
-
-
-def create_zoo(
-    store: StoreLike,
-    *,
-    examples: Sequence[Any] | npt.NDArray[Any],
-    coords: Mapping[str, npt.ArrayLike] | None = None,
-    exist_ok: bool = False,
-) -> Zoo:
-    """Create a zoo for a set of examples.
-
-    Parameters
-    ----------
-    store : path, zarr store, or URL
-    examples : (example,)
-        Ids, text or integers, unique. All representations of the zoo have these examples in this order.
-    coords : mapping of str to (example,) or (example, token), optional
-        Coordinates along the examples, for example ``label``; or along examples and tokens, for example a mask that
-        is true for tokens and false for padding. Layers with another number of tokens do without the latter;
-        ``xr.open_datatree``, which knows one length per dim, then needs ``drop_variables="mask"``.
-    exist_ok : bool
-        Open the zoo if it is there already and has the same examples.
-
-    Returns
-    -------
-    Zoo
-        Open for writing.
-
-    Raises
-    ------
-    StoreFormatError
-        Where something is there already.
-    MismatchedExamplesError
-        Where a coordinate is not of these examples, or, with ``exist_ok``, the zoo has others.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> x = np.random.default_rng(0).normal(size=(100, 8)).astype("float32")
-    >>> with create_zoo(tempfile.mkdtemp() + "/zoo.zarr", examples=range(100)) as zoo:
-    ...     zoo.write("resnet-s0", "step00100", "block1.conv1", x, step=100, depth=3)
-    >>> zoo["resnet-s0", "step00100", "block1.conv1"].sizes["neuron"]
-    8
-    """
-    ids = example_ids(examples)
-    values = example_coords(ids, coords)
-    digest = ids_digest(ids)
-    if _io.is_group(store):
-        zoo = open_zoo(store, mode="r+")
-        if not exist_ok:
-            raise StoreFormatError(
-                f"there is a zoo at {_io.describe(store)!r} already; open it with open_zoo(store, mode='r+'), or "
-                f"choose another place"
-            )
-        if zoo.examples_digest != digest:
-            raise MismatchedExamplesError(
-                f"the zoo at {_io.describe(store)!r} has {zoo.n_examples} examples (digest "
-                f"{zoo.examples_digest[:8]}), these are {len(ids)} (digest {digest[:8]}): they are not the same. Use "
-                f"the same examples, or another zoo"
-            )
-        return zoo
-    root = _io.create_root(store, {})
-    write_coords(root, values)
-    # Written last: without these attributes a store is not yet a zoo.
-    root.update_attributes(
-        {
-            "format": "dask-svcca-zoo",
-            "format_version": FORMAT_VERSION,
-            "digest": DIGEST,
-            "n_examples": len(ids),
-            "examples_digest": digest,
-            "example_coordinates": list(values),
-        }
-    )
-    return Zoo(root, writable=True)
-
-
-def open_zoo(store: StoreLike, *, mode: Literal["r", "r+"] = "r") -> Zoo:
-    """Open a zoo.
-
-    Parameters
-    ----------
-    store : path, zarr store, or URL
-    mode : {"r", "r+"}
-        ``r+`` to add representations.
-
-    Returns
-    -------
-    Zoo
-        Only one small file is read.
-
-    Raises
-    ------
-    StoreFormatError
-        Where there is no zoo, or one of another version.
-    StoreAccessError
-        Where the store cannot be accessed.
-    """
-    root = _io.open_root(store, mode=mode, kind="zoo", version=FORMAT_VERSION)
-    return Zoo(root, writable=mode != "r")

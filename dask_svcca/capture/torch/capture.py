@@ -1,0 +1,409 @@
+"""Activations of a live PyTorch model into a zoo."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from dask_svcca.capture._common import (
+    CaptureReport,
+    InputsDigest,
+    captured,
+    check_inputs,
+    listing,
+    require,
+    select,
+    weights_digest,
+)
+from dask_svcca.capture.torch.batches import Feeder, check_order
+from dask_svcca.capture.torch.hooks import Recorder, SequenceFirstError, evaluating, named_modules, unwrapped
+from dask_svcca.capture.torch.layers import Chosen, Pool, choose, repeated, still_repeats
+from dask_svcca.capture.torch.masks import keep_mask
+from dask_svcca.errors import CaptureError, CaptureWarning, MismatchedExamplesError
+from dask_svcca.stores.zoo import Zoo, open_zoo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from dask_svcca.capture.torch.batches import Feed
+    from dask_svcca.capture.torch.hooks import Record
+    from dask_svcca.stores._chunked import Compression
+    from dask_svcca.stores._io import StoreLike
+    from dask_svcca.stores.zoo import Stored
+
+
+def capture_torch(
+    model: Any,
+    batches: Iterable[Any],
+    *,
+    zoo: Zoo | StoreLike,
+    name: str,
+    checkpoint: str,
+    step: float | None = None,
+    layers: str | Sequence[str] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    inputs: Sequence[str | None] | None = None,
+    ids: str | int | None = None,
+    pool: Pool | None = None,
+    compression: Compression = "lz4",
+    dtype: Stored | None = None,
+    overwrite: bool = False,
+) -> CaptureReport:
+    """Write what the modules of a PyTorch model put out, over all examples, to a zoo.
+
+    The model runs in evaluation mode and without gradients; afterwards its modules are in their former mode. One
+    batch is held at a time. Axes are stored in the order example, positions or tokens, neurons, in the precision in
+    which they come, bfloat16 as float32. Representations that the zoo already has are left alone.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Compiled and data-parallel models are unwrapped.
+    batches : iterable
+        The zoo's examples in the zoo's order: do not shuffle, do not drop the last batch. A batch is a tensor, a dict
+        of keyword arguments, or a tuple. Those entries of a tuple go to the model that its ``forward`` needs, and a
+        mask if it takes one; labels stay out. An entry that could be either is refused: see ``inputs``.
+    zoo : Zoo, path, zarr store, or URL
+        Open for writing, or the place of a zoo made by `create_zoo`.
+    name, checkpoint : str
+        What to call the model and the checkpoint.
+    step : float, optional
+        Training step or epoch, for ordering checkpoints.
+    layers : str or sequence of str, optional
+        Names of modules as in ``model.named_modules()``, patterns as for files: ``"block1.*"``, several separated by
+        commas. Default: all modules, blocks too, except those that only repeat the output of another.
+    dims : mapping of str to sequence of str, optional
+        Names of the axes of a module's output by name or pattern, where nothing else says what they are: ``example``,
+        ``token``, ``head``, ``depth``, ``height``, ``width``, and ``neuron`` or ``channel``. Heads become neurons.
+    inputs : sequence of str, optional
+        Names of the model's arguments that the entries of a tuple are, None for one that stays out; or the keys of a
+        dict that go in. Default: as ``forward`` takes them.
+    ids : str or int, optional
+        Key, or position in a tuple, of the ids of the examples. They are compared with the zoo's. Default: one of the
+        keys ``example``, ``example_id`` and ``id``, where ``forward`` takes no such argument.
+    pool : {"mean", "last", "first"}, optional
+        Store one vector an example instead of one a token, without the padding that a mask tells. For batches that
+        are padded to unequal lengths.
+    compression : {"lz4", "zstd", "none"}
+    dtype : {"float16", "float32", "float64"}, optional
+        See `Zoo.write`.
+    overwrite : bool
+        Replace representations that the zoo has.
+
+    Returns
+    -------
+    CaptureReport
+        ``skipped`` names the modules that gave no representation, and why.
+
+    Raises
+    ------
+    CaptureError
+        Where no module matches, none gives a representation, or one gives it for some batches only; where a batch does
+        not say what goes into the model; where a checkpoint would hold layers of different weights.
+    MismatchedExamplesError
+        Where there are more or fewer examples than in the zoo, they come in random order, have other ids or another
+        mask than the zoo's, or differ from what other checkpoints of the model were fed.
+    StoreFormatError
+        Where there is no zoo at that place, or it is open for reading only.
+    MissingPackageError
+        Without PyTorch.
+
+    Warns
+    -----
+    CaptureWarning
+        Where the zoo has all layers already, from other weights: they are left as they are.
+
+    Notes
+    -----
+    A module called several times in a pass gives ``name``, ``name#2`` and so on. A module that returns several
+    tensors gives the first. Functions such as ``torch.nn.functional.relu`` have no hooks: make them modules. A model
+    without modules inside gives one layer, called as its class.
+
+    Axes are followed through the operations of the pass, from modules and functions that define them: a convolution,
+    batch norm or pooling has channels first, a linear layer or layer norm has them last, recurrent and attention
+    modules say whether examples come first. Up to three axes are otherwise (example, token, neuron); four of which
+    nothing is known, such as attention heads, are skipped.
+
+    An attention mask among the inputs (``attention_mask``, or a ``key_padding_mask``, which marks the padding) becomes
+    the zoo's coordinate ``mask``, unless it masks nothing. Digests of the inputs and of the weights are stored with
+    every representation, as ``inputs_digest`` and ``weights_digest``.
+
+    Activations that wait for a chunk to be full take 256 MiB at most, for all layers together, beside one batch.
+
+    Examples
+    --------
+    In a training loop, with a loader of held-out images and labels that does not shuffle::
+
+        if step in (0, 10, 100, 1000):
+            capture_torch(model, loader, zoo="zoo.zarr", name="mine", checkpoint=f"step{step:05d}", step=step)
+    """
+    torch = require("torch", "torch")
+    started = time.perf_counter()
+    if pool is not None and pool not in get_args(Pool):
+        raise ValueError(f"pool is one of {', '.join(map(repr, get_args(Pool)))}, or None; got {pool!r}")
+    if not isinstance(zoo, Zoo):
+        zoo = open_zoo(zoo, mode="r+")
+    check_order(batches, name)
+    inner = unwrapped(torch, model)
+    modules = named_modules(inner)
+    chosen = _computing(torch, modules) if layers is None else select(modules, layers)
+    if not chosen:
+        raise CaptureError(f"no module of the model {name!r} matches {layers!r}; it has {listing(modules)}")
+    recorder = Recorder(torch, modules, frozenset(chosen), drop=layers is None)
+    feeder = Feeder(torch, inner, name, inputs, ids)
+    # A handle of its own: what a failure leaves half written does not stay in the caller's.
+    with Zoo(zoo.root, writable=not zoo.root.read_only) as writer:
+        capture = _Capture(
+            writer,
+            name,
+            checkpoint,
+            weights=weights_digest(
+                (f"{path} {array.dtype.name} {array.shape}", array.tobytes()) for path, array in _weights(torch, inner)
+            ),
+            dims=dims or {},
+            pool=pool,
+            drop=layers is None,
+            overwrite=overwrite,
+            options={"step": step, "compression": compression, "dtype": dtype, "overwrite": overwrite},
+        )
+        with evaluating(torch, inner), recorder.attached():
+            for feed, records in _passes(inner, batches, feeder, recorder):
+                if capture.take(feed, records, recorder):
+                    break
+        capture.finish(recorder, dropped=bool(getattr(batches, "drop_last", False)))
+    zoo.refresh()
+    return CaptureReport(
+        model=name,
+        checkpoint=checkpoint,
+        written=len(capture.missing),
+        present=len(capture.chosen.layers) - len(capture.missing),
+        examples=zoo.n_examples,
+        nbytes=capture.nbytes,
+        seconds=time.perf_counter() - started,
+        skipped=recorder.skipped,
+    )
+
+
+@dataclass
+class _Capture:
+    """One checkpoint on its way into a zoo, batch by batch."""
+
+    zoo: Zoo
+    model: str
+    checkpoint: str
+    weights: str
+    dims: Mapping[str, Sequence[str]]
+    pool: Pool | None
+    drop: bool
+    overwrite: bool
+    options: dict[str, Any]
+    seen: int = 0
+    nbytes: int = 0
+    chosen: Chosen = field(default_factory=Chosen)
+    missing: dict[str, Any] = field(default_factory=dict)
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    masks: list[npt.NDArray[np.bool_] | None] = field(default_factory=list)
+    digest: InputsDigest = field(default_factory=InputsDigest)
+    tokens: dict[str, int | None] = field(default_factory=dict)
+
+    def take(self, feed: Feed, records: Mapping[str, Record], recorder: Recorder) -> bool:
+        """Write what the modules gave for the next examples; whether no more are needed."""
+        first = not self.seen
+        if first:
+            self._begin(feed, records, recorder)
+            if not self.missing:
+                return True
+        else:
+            still_repeats(records, feed, self.chosen, self.model)
+        start, self.seen = self.seen, self.seen + feed.examples
+        if self.seen > self.zoo.n_examples:
+            return True
+        self._check_ids(feed, start)
+        self.masks.append(feed.mask)
+        arrays = {key: _bits(recorder.torch, value) for key, value in feed.tensors.items()}
+        axis = recorder.example_axis
+        self.digest.update(
+            {key: np.moveaxis(value, axis, 0) if value.ndim > axis else value for key, value in arrays.items()},
+            feed.examples,
+            feed.mask,
+        )
+        attributes: dict[str, Any] = {"weights_digest": self.weights}
+        if self.pool is not None:
+            attributes["pool"] = self.pool
+        if self.seen == self.zoo.n_examples:
+            attributes["inputs_digest"] = self.digest.hexdigest()
+            # Nothing is complete before the last examples, so that nothing is kept of other inputs.
+            check_inputs(self.kept, attributes["inputs_digest"], f"{self.model}/{self.checkpoint}")
+            if self.pool is None:
+                keep_mask(self.zoo, self.masks, f"{self.model}/{self.checkpoint}")
+            self._withdraw(recorder)
+        for layer in self.missing:
+            self._append(layer, feed, records.get(layer), attributes)
+        return False
+
+    def finish(self, recorder: Recorder, *, dropped: bool) -> None:
+        """Check that all examples came."""
+        if (self.missing or not self.chosen.layers) and self.seen != self.zoo.n_examples:
+            hints = " The loader leaves out an incomplete last batch: make it with drop_last=False." if dropped else ""
+            if recorder.sequence_first:
+                hints += (
+                    f" Examples are counted along the second axis of the inputs, since module "
+                    f"{recorder.sequence_first!r} has batch_first=False."
+                )
+            raise MismatchedExamplesError(
+                f"the batches for {self.model!r} have {'at least ' if self.seen > self.zoo.n_examples else ''}"
+                f"{self.seen} examples, the zoo has {self.zoo.n_examples}. Feed the zoo's examples, each once and in "
+                f"the zoo's order.{hints}"
+            )
+
+    def _begin(self, feed: Feed, records: Mapping[str, Record], recorder: Recorder) -> None:
+        self.chosen = choose(
+            records,
+            feed,
+            dims=self.dims,
+            pool=self.pool,
+            drop=self.drop,
+            whole=feed.examples == self.zoo.n_examples,
+            skipped=recorder.skipped,
+        )
+        usable = self.chosen.layers
+        if not usable:
+            reasons = [f"{layer}, {reason}" for layer, reason in recorder.skipped.items()]
+            raise CaptureError(f"no module of {self.model!r} gave a representation: {listing(reasons)}")
+        self.missing = {
+            layer: known
+            for layer, known in usable.items()
+            if self.overwrite or (self.model, self.checkpoint, layer) not in self.zoo
+        }
+        replaced = {(self.checkpoint, layer) for layer in self.missing}
+        every = captured(self.zoo, self.model)
+        self.kept = [other for other in every if (other["checkpoint"], other["layer"]) not in replaced]
+        changed = [
+            other["layer"]
+            for other in self.kept
+            if other["checkpoint"] == self.checkpoint and other.get("weights_digest", self.weights) != self.weights
+        ]
+        if changed and self.missing:
+            raise CaptureError(
+                f"{self.model!r}, checkpoint {self.checkpoint!r}, is in the zoo already with {listing(changed)}, "
+                f"captured from other weights: layers of different weights would stand in one checkpoint. Give the "
+                f"checkpoint another name, or capture all of its layers with overwrite=True"
+            )
+        if changed and set(changed) & set(usable):
+            warnings.warn(
+                f"nothing was written: {self.model!r}, checkpoint {self.checkpoint!r}, is in the zoo already, captured "
+                f"from other weights than the model has now, and its activations were left as they are. Replace them "
+                f"with overwrite=True, or give the checkpoint another name",
+                CaptureWarning,
+                stacklevel=4,
+            )
+
+    def _append(self, layer: str, feed: Feed, record: Record | None, attributes: Mapping[str, Any]) -> None:
+        known = self.missing[layer]
+        values = None if record is None or record.values is None else known.arrange(record, self.pool, feed)
+        if record is None or values is None or len(values) != feed.examples:
+            raise CaptureError(
+                f"module {layer!r} of {self.model!r} gave "
+                f"{'nothing' if values is None else f'{len(values)} rows'} for the {feed.examples} examples up to "
+                f"{self.seen}, but one row per example before. Leave it out with layers="
+            )
+        tokens = values.shape[1] if "token" in known.dims else None
+        before = self.tokens.setdefault(layer, tokens)
+        if tokens != before:
+            raise CaptureError(
+                f"module {layer!r} of {self.model!r} gave {tokens} tokens for the {feed.examples} examples up to "
+                f"{self.seen}, and {before} before. Pad all batches to one length, for example with "
+                f"padding='max_length', or keep one vector an example with pool='mean', 'last' or 'first'"
+            )
+        coarse = record.source not in {"float64", str(values.dtype)}
+        self.zoo.append(
+            self.model,
+            self.checkpoint,
+            layer,
+            values,
+            depth=known.depth,
+            dims=known.dims,
+            attrs=attributes,
+            source_dtype=record.source if coarse else None,
+            **self.options,
+        )
+        self.nbytes += values.size * np.dtype(self.options["dtype"] or values.dtype).itemsize
+
+    def _withdraw(self, recorder: Recorder) -> None:
+        """Leave out the layers that had the values of another for all examples."""
+        for layer, originals in self.chosen.suspects.items():
+            if not originals:
+                continue
+            recorder.skipped[layer] = repeated(originals[0])
+            del self.chosen.layers[layer]
+            if self.missing.pop(layer, None) is not None:
+                self.zoo.abandon(self.model, self.checkpoint, layer)
+
+    def _check_ids(self, feed: Feed, start: int) -> None:
+        if feed.ids is None:
+            return
+        got = [str(value) for value in np.atleast_1d(feed.ids).tolist()]
+        expected = [str(value) for value in self.zoo.examples[start : start + feed.examples].tolist()]
+        if got == expected:
+            return
+        at = next((i for i, pair in enumerate(zip(got, expected, strict=False)) if len(set(pair)) == 2), len(expected))
+        differing = (
+            f"{got[at]!r} is in the batch and {expected[at]!r} in the zoo"
+            if at < min(len(got), len(expected))
+            else f"{len(got)} ids for {len(expected)} examples"
+        )
+        raise MismatchedExamplesError(
+            f"the batches for {self.model!r} have other examples than the zoo, or in another order: at {start + at}, "
+            f"{differing}. Feed the zoo's examples in the zoo's order"
+        )
+
+
+def _computing(torch: Any, modules: Mapping[str, Any]) -> list[str]:
+    """Modules that compute something themselves: no lists of modules, and of attention what it puts out."""
+    attention = [path for path, module in modules.items() if isinstance(module, torch.nn.MultiheadAttention)]
+    return [
+        path
+        for path, module in modules.items()
+        if getattr(type(module), "forward", None) is not torch.nn.Module.forward
+        and not any(path.startswith(f"{parent}.") for parent in attention)
+    ]
+
+
+def _passes(
+    model: Any, batches: Iterable[Any], feeder: Feeder, recorder: Recorder
+) -> Iterator[tuple[Feed, dict[str, Record]]]:
+    """Each batch as it was fed, and what the modules gave."""
+    for batch in batches:
+        feed = feeder.feed(batch)
+        try:
+            records = recorder.run(model, feed)
+        except SequenceFirstError:
+            feeder.example_axis = recorder.example_axis = 1
+            feed = feeder.feed(batch)
+            records = recorder.run(model, feed)
+        yield feed, records
+
+
+def _weights(torch: Any, model: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    for key, value in model.state_dict().items():
+        if isinstance(value, torch.Tensor) and value.device.type != "meta":
+            yield ".".join(part for part in key.split(".") if part != "_orig_mod"), _bits(torch, value)
+
+
+def _bits(torch: Any, tensor: Any) -> npt.NDArray[Any]:
+    """Values of a tensor as NumPy has them; of a type that NumPy lacks, its bits."""
+    tensor = tensor.detach()
+    if tensor.is_quantized:
+        tensor = tensor.int_repr()
+    elif str(tensor.layout) != "torch.strided":
+        tensor = tensor.to_dense()
+    tensor = tensor.cpu().contiguous()
+    if str(tensor.dtype) == "torch.bfloat16" or "float8" in str(tensor.dtype):
+        tensor = tensor.view(torch.int16 if tensor.dtype.itemsize == 2 else torch.uint8)
+    return np.asarray(tensor.numpy())

@@ -1,0 +1,311 @@
+"""Hooks that record what the modules of a model put out, and how often each was called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dask_svcca.capture.torch.axes import Trace, follower
+from dask_svcca.dims import EXAMPLE, TOKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from dask_svcca.capture.torch.batches import Feed
+    from dask_svcca.capture.torch.operations import Axes
+
+MARK = "_dask_svcca_trace"
+"""Attribute that a tensor gets on its way: its `Trace`."""
+
+THE_INPUT = "the input"
+
+_WRAPPING = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one call of a module put out.
+
+    Attributes
+    ----------
+    layer : str
+    values : array, or None
+        None where the tensor is one that was recorded already.
+    axes : tuple, or None
+    source : str
+    depth : int
+    repeats : str
+        The layer whose tensor it is; empty if it is a tensor of its own.
+    """
+
+    layer: str
+    values: npt.NDArray[Any] | None
+    axes: Axes | None
+    source: str
+    depth: int
+    repeats: str
+
+
+class SequenceFirstError(Exception):
+    """A module has its examples along the second axis of what is the model's input."""
+
+
+def unwrapped(torch: Any, model: Any) -> Any:
+    """The model inside what compiles or distributes it."""
+    parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while True:
+        if isinstance(model, parallel):
+            model = model.module
+        elif inner := next((part for name in _WRAPPING if (part := getattr(model, name, None)) is not None), None):
+            model = inner
+        else:
+            return model
+
+
+def named_modules(model: Any) -> dict[str, Any]:
+    """Modules by name, without what wraps them; a model without modules inside goes by the name of its class."""
+    modules = {}
+    for path, module in model.named_modules():
+        name = ".".join(part for part in path.split(".") if part not in _WRAPPING)
+        if name:
+            # Of a wrapper and the module inside, which have one name, the one inside comes later.
+            modules[name] = module
+    return modules or {type(model).__name__: model}
+
+
+@dataclass
+class Recorder:
+    """Hooks for the modules of a model, and what they recorded in the current pass.
+
+    Parameters
+    ----------
+    torch : module
+    modules : dict of str to torch.nn.Module
+    chosen : frozenset of str
+        Names of those to record.
+    drop : bool
+        Do not record a tensor again that is recorded already.
+    """
+
+    torch: Any
+    modules: Mapping[str, Any]
+    chosen: frozenset[str]
+    drop: bool
+    skipped: dict[str, str] = field(default_factory=dict)
+    example_axis: int = 0
+    sequence_first: str = ""
+    _records: dict[str, Record] = field(default_factory=dict)
+    _calls: Counter[str] = field(default_factory=Counter)
+    _leaf_calls: int = 0
+    _tensors: dict[tuple[Any, ...], tuple[str, Any]] = field(default_factory=dict)
+    _shallow: bool = True
+    _following: bool = False
+
+    def __post_init__(self) -> None:
+        nn = self.torch.nn
+        buffers = frozenset(id(buffer) for module in self.modules.values() for buffer in module.buffers())
+        self._mode = follower(self.torch, MARK, buffers)
+        attention = [path for path, module in self.modules.items() if isinstance(module, nn.MultiheadAttention)]
+        inside = {path for path in self.modules if _below(path, attention)}
+        self._leaves = {
+            path
+            for path, module in self.modules.items()
+            if path in attention or (path not in inside and next(module.children(), None) is None)
+        }
+        # With a padding mask such a stack computes in one fused step, which hooks inside it would break.
+        self._closed = [
+            path
+            for path, module in self.modules.items()
+            if isinstance(module, nn.TransformerEncoder) and not any(_below(name, [path]) for name in self.chosen)
+        ]
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Hooks in place."""
+        with ExitStack() as stack:
+            for path, module in self.modules.items():
+                if _below(path, self._closed):
+                    continue
+                layout = self._sequence_layout(module)
+                if layout or path in self._closed:
+                    hook = module.register_forward_pre_hook(self._before(path, layout), with_kwargs=True)
+                    stack.callback(hook.remove)
+                if path in self.chosen or path in self._leaves or layout or path in self._closed:
+                    hook = module.register_forward_hook(self._after(path, layout))
+                    stack.callback(hook.remove)
+            yield
+
+    def run(self, model: Any, feed: Feed) -> dict[str, Record]:
+        """Run the model on a batch, and hand out what its modules put out."""
+        self._records, self._leaf_calls = {}, 0
+        self._calls.clear()
+        self._tensors.clear()
+        inputs = list(feed.tensors.values())
+        self._shallow = all(tensor.ndim <= 3 for tensor in inputs)
+        for tensor in inputs:
+            along = tensor.ndim > self.example_axis and tensor.shape[self.example_axis] == feed.examples
+            axes: list[str | None] = [None] * tensor.ndim
+            if along:
+                axes[self.example_axis] = EXAMPLE
+                if self.example_axis:
+                    axes[0] = TOKEN
+            # Numbers that were rounded before they came in are exact for the model.
+            setattr(tensor, MARK, Trace(tuple(axes), "float64"))
+            self._tensors[_identity(tensor)] = (THE_INPUT, tensor)
+        self._mode.__enter__()
+        self._following = True
+        try:
+            model(*feed.args, **feed.kwargs)
+        finally:
+            self._follow(on=False)
+        for path in self.chosen - self._calls.keys():
+            self.skipped[path] = "it was not called"
+        self._tensors.clear()
+        return self._records
+
+    def _follow(self, *, on: bool) -> None:
+        if on and not self._following:
+            self._mode.__enter__()
+        elif self._following and not on:
+            self._mode.__exit__(None, None, None)
+        self._following = on
+
+    def _sequence_layout(self, module: Any) -> Axes:
+        """Axes of a batch of sequences, for modules that have them."""
+        nn = self.torch.nn
+        kinds = (nn.RNNBase, nn.MultiheadAttention, nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder)
+        if not isinstance(module, (*kinds, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
+            return ()
+        inner = module.layers[0] if isinstance(module, nn.TransformerEncoder | nn.TransformerDecoder) else module
+        inner = getattr(inner, "self_attn", inner)
+        return (EXAMPLE, TOKEN, "neuron") if getattr(inner, "batch_first", True) else (TOKEN, EXAMPLE, "neuron")
+
+    def _before(self, path: str, layout: Axes) -> Callable[[Any, tuple[Any, ...], Mapping[str, Any]], None]:
+        def note(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            for tensor in (*args, *kwargs.values()):
+                if not isinstance(tensor, self.torch.Tensor) or tensor.is_nested or tensor.ndim != 3:
+                    continue
+                trace = getattr(tensor, MARK, None)
+                known = (None, None, None) if trace is None else trace.axes
+                if EXAMPLE in known and known[layout.index(EXAMPLE)] != EXAMPLE:
+                    if layout[0] == TOKEN and self._shallow and not self.example_axis:
+                        self.sequence_first = path
+                        raise SequenceFirstError(path)
+                    continue
+                setattr(tensor, MARK, Trace(layout, _source(tensor) if trace is None else trace.source))
+            if path in self._closed:
+                self._follow(on=False)
+
+        return note
+
+    def _after(self, path: str, layout: Axes) -> Callable[[Any, tuple[Any, ...], Any], None]:
+        def record(_: Any, args: tuple[Any, ...], output: Any) -> None:
+            self._calls[path] += 1
+            if path in self._leaves:
+                self._leaf_calls += 1
+            if path in self._closed:
+                self._follow(on=True)
+                self._leaf_calls += sum(_below(leaf, [path]) for leaf in self._leaves)
+            tensor = self._first_tensor(output)
+            if tensor is not None and not tensor.is_nested:
+                self._note(tensor, args, layout)
+            if path in self.chosen:
+                layer = path if self._calls[path] == 1 else f"{path}#{self._calls[path]}"
+                self._take(layer, tensor, output)
+
+        return record
+
+    def _note(self, tensor: Any, args: tuple[Any, ...], layout: Axes) -> None:
+        """Keep what is known of a tensor; a module that nothing was followed through keeps the axes with the shape."""
+        trace = getattr(tensor, MARK, None)
+        before = [arg for arg in args if isinstance(arg, self.torch.Tensor) and hasattr(arg, MARK)]
+        source = _source(tensor) if trace is None else trace.source
+        if layout and tensor.ndim == 3:
+            known = [getattr(arg, MARK).axes for arg in before if arg.ndim == 3][:1]
+            setattr(tensor, MARK, Trace(known[0] if known and EXAMPLE in known[0] else layout, source))
+        elif layout and tensor.ndim == 2:
+            setattr(tensor, MARK, Trace((TOKEN, "neuron"), source))
+        elif trace is None:
+            alike = [getattr(arg, MARK).axes for arg in before if arg.shape == tensor.shape][:1]
+            if alike:
+                setattr(tensor, MARK, Trace(alike[0], source))
+
+    def _take(self, layer: str, tensor: Any, output: Any) -> None:
+        if tensor is None or tensor.is_nested:
+            kind = type(output).__name__ if tensor is None else "a nested tensor"
+            self.skipped[layer] = f"it returns {kind}, not a tensor" if tensor is None else f"it returns {kind}"
+            return
+        if not tensor.is_floating_point():
+            self.skipped[layer] = f"it returns {tensor.dtype}"
+            return
+        trace = getattr(tensor, MARK, None)
+        if trace is not None and trace.constant:
+            self.skipped[layer] = "it does not depend on the input"
+            return
+        axes, source = (None, _source(tensor)) if trace is None else (trace.axes, trace.source)
+        depth = max(0, self._leaf_calls - 1)
+        key = _identity(tensor)
+        if self.drop and key in self._tensors:
+            self._records[layer] = Record(layer, None, axes, source, depth, self._tensors[key][0])
+            return
+        # While it is held, no later tensor can lie at its place in memory.
+        self._tensors[key] = (layer, tensor)
+        self._records[layer] = Record(layer, self._copied(tensor), axes, source, depth, "")
+
+    def _copied(self, tensor: Any) -> npt.NDArray[Any]:
+        """Values as NumPy has them, exactly. Copied at once: a module that works in place may change them next."""
+        torch = self.torch
+        exact = {torch.float16, torch.float32, torch.float64}
+        dtype = tensor.dtype if tensor.dtype in exact else torch.float32
+        dense = tensor.detach().to_dense() if tensor.layout is not torch.strided else tensor.detach()
+        return np.asarray(dense.to("cpu", dtype, copy=True))
+
+    def _first_tensor(self, output: Any) -> Any:
+        if isinstance(output, self.torch.nn.utils.rnn.PackedSequence):
+            return None
+        if isinstance(output, Mapping):
+            output = tuple(output.values())
+        if isinstance(output, tuple | list):
+            return next((entry for entry in output if isinstance(entry, self.torch.Tensor)), None)
+        return output if isinstance(output, self.torch.Tensor) else None
+
+
+@contextmanager
+def evaluating(torch: Any, model: Any) -> Iterator[None]:
+    """A model in evaluation mode, without gradients, and run as it is written even if it is compiled."""
+    training = {module: module.training for module in model.modules()}
+    stance = getattr(torch.compiler, "set_stance", None)
+    with ExitStack() as stack:
+        if stance is not None:
+            stack.enter_context(stance("force_eager"))
+        stack.enter_context(torch.no_grad())
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+
+
+def _below(path: str, parents: Iterable[str]) -> bool:
+    return any(path.startswith(f"{parent}.") for parent in parents)
+
+
+def _source(tensor: Any) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _identity(tensor: Any) -> tuple[Any, ...]:
+    """What two tensors have in common that hold the same values at the same place, not changed in between."""
+    if str(tensor.layout) != "torch.strided" or not tensor.numel():
+        return (id(tensor),)
+    # A reshape of what is contiguous has the same values in the same order.
+    layout = tensor.numel() if tensor.is_contiguous() else (tuple(tensor.shape), tuple(tensor.stride()))
+    return (tensor.data_ptr(), tensor._version, layout, tensor.dtype)  # noqa: SLF001 - nothing else tells it

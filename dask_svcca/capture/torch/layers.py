@@ -1,0 +1,274 @@
+"""Which outputs become representations: the layers of the first batch, their dims, and which only repeat another."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import xxhash
+
+from dask_svcca.capture._common import listing
+from dask_svcca.capture.torch.axes import name_axes
+from dask_svcca.capture.torch.hooks import THE_INPUT
+from dask_svcca.dims import EXAMPLE, NEURONS, SPATIAL, TOKEN, arrange_dims
+from dask_svcca.errors import CaptureError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from dask_svcca.capture.torch.batches import Feed
+    from dask_svcca.capture.torch.hooks import Record
+
+Pool: TypeAlias = Literal["mean", "last", "first"]
+
+HEAD = "head"
+"""Axis of attention heads; with the channels of a head it makes up the neurons."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What the records of a layer have in common over all batches.
+
+    Attributes
+    ----------
+    name : str
+    given : tuple of str
+        Dims of the module's output.
+    dims : tuple of str
+        Dims in which it is stored.
+    depth : int
+    """
+
+    name: str
+    given: tuple[str, ...]
+    dims: tuple[str, ...]
+    depth: int
+
+    def arrange(self, record: Record, pool: Pool | None, feed: Feed) -> npt.NDArray[Any]:
+        """Activations with their axes in order: heads among the neurons, tokens pooled.
+
+        Raises
+        ------
+        CaptureError
+            Where there are other axes than in the first batch.
+        """
+        values = record.values
+        if values is None or values.ndim != len(self.given):
+            raise CaptureError(
+                f"module {self.name!r} gave other axes than in the first batch. Leave it out with layers="
+            )
+        stored = _stored(self.given, values.shape)
+        if len(stored) == 2 < len(self.given) and HEAD not in self.given:
+            return np.moveaxis(values, self.given.index(EXAMPLE), 0).reshape(
+                values.shape[self.given.index(EXAMPLE)], -1
+            )
+        order = _with_heads(self.given)
+        values = values.transpose([self.given.index(dim) for dim in order])
+        if HEAD in order:
+            values = values.reshape(*values.shape[:-2], -1)
+        return _pooled(values, pool, feed.mask) if pool is not None and TOKEN in stored else values
+
+
+@dataclass
+class Chosen:
+    """The layers of the first batch, and what becomes of repeats.
+
+    Attributes
+    ----------
+    layers : dict of str to Layer
+    repeats : dict of str to str
+        Layers that are left out, and what they repeat.
+    suspects : dict of str to list of str
+        Layers that had the values of others so far, and these.
+    """
+
+    layers: dict[str, Layer] = field(default_factory=dict)
+    repeats: dict[str, str] = field(default_factory=dict)
+    suspects: dict[str, list[str]] = field(default_factory=dict)
+
+
+def choose(
+    records: Mapping[str, Record],
+    feed: Feed,
+    *,
+    dims: Mapping[str, Sequence[str]],
+    pool: Pool | None,
+    drop: bool,
+    whole: bool,
+    skipped: dict[str, str],
+) -> Chosen:
+    """Layers among the records of the first batch; those that cannot be are noted as ``skipped``.
+
+    Parameters
+    ----------
+    records : mapping of str to Record
+    feed : Feed
+    dims : mapping of str to sequence of str
+        Dims of the layers whose names match.
+    pool : str, optional
+    drop : bool
+        Leave out layers that repeat another.
+    whole : bool
+        Whether the batch has all examples, so that it is certain what repeats.
+    skipped : dict of str to str
+    """
+    chosen = Chosen()
+    for pattern in dims:
+        if not any(_matches(layer, pattern) for layer in records):
+            raise CaptureError(f"dims= has {pattern!r}, which matches none of the layers {listing(records)}")
+    for layer, record in records.items():
+        if record.repeats:
+            chosen.repeats[layer] = record.repeats
+            continue
+        if record.values is None:
+            continue
+        shape = record.values.shape
+        said = next((tuple(value) for pattern, value in dims.items() if _matches(layer, pattern)), None)
+        given, reason = (
+            name_axes(record.axes, shape, feed.examples) if said is None else _said(said, shape, layer, feed)
+        )
+        if reason:
+            skipped[layer] = reason
+            continue
+        stored = _stored(given, shape)
+        pooled = (EXAMPLE, "neuron") if pool is not None and TOKEN in stored else stored
+        chosen.layers[layer] = Layer(layer, given, pooled, record.depth)
+    if drop:
+        _find_repeats(chosen, records, feed, whole=whole)
+    # A repeat of what is not a layer is not a layer either.
+    for layer, original in chosen.repeats.items():
+        skipped[layer] = (
+            skipped[original] if original in skipped and original not in chosen.repeats else repeated(original)
+        )
+    return chosen
+
+
+def still_repeats(records: Mapping[str, Record], feed: Feed, chosen: Chosen, model: str) -> None:
+    """Look at a later batch for what was left out as a repeat.
+
+    Raises
+    ------
+    CaptureError
+        Where a module gives values of its own now: those of the first batch were not kept.
+    """
+
+    @functools.cache
+    def keys(layer: str) -> frozenset[str]:
+        if layer == THE_INPUT:
+            return _input_keys(feed)
+        return _keys(records.get(layer), chosen.layers.get(layer))
+
+    for layer, original in chosen.repeats.items():
+        record = records.get(layer)
+        if record is not None and not record.repeats and not keys(layer) & keys(original):
+            raise CaptureError(
+                f"module {layer!r} of {model!r} repeated {_shown(original)} in the first batch, and does not in a "
+                f"later one. Choose the modules with layers=, then none is left out"
+            )
+    for layer, originals in chosen.suspects.items():
+        originals[:] = [original for original in originals if keys(layer) & keys(original)]
+
+
+def _find_repeats(chosen: Chosen, records: Mapping[str, Record], feed: Feed, *, whole: bool) -> None:
+    seen: dict[str, list[str]] = {key: [THE_INPUT] for key in _input_keys(feed)}
+    for layer, known in list(chosen.layers.items()):
+        keys = _keys(records[layer], known)
+        originals = list(dict.fromkeys(original for key in keys for original in seen.get(key, ())))
+        if originals and whole:
+            chosen.repeats[layer] = originals[0]
+            del chosen.layers[layer]
+            continue
+        if originals:
+            chosen.suspects[layer] = originals
+        for key in keys:
+            seen.setdefault(key, []).append(layer)
+
+
+def repeated(original: str) -> str:
+    """Why a layer is left out that has the values of another."""
+    return f"it repeats {_shown(original)}"
+
+
+def _shown(original: str) -> str:
+    return original if original == THE_INPUT else repr(original)
+
+
+def _keys(record: Record | None, layer: Layer | None) -> frozenset[str]:
+    """Digests of the values, in the order of the module and in that of the store."""
+    if record is None or record.values is None:
+        return frozenset()
+    keys = {_digest(record.values)}
+    if layer is not None and record.values.ndim == len(layer.given):
+        order = _with_heads(layer.given)
+        keys.add(_digest(record.values.transpose([layer.given.index(dim) for dim in order])))
+    return frozenset(keys)
+
+
+def _input_keys(feed: Feed) -> frozenset[str]:
+    values = [value for value in feed.tensors.values() if value.is_floating_point() and value.ndim > 1]
+    # As the recorder copies them: half, single and double as they are, all others as single.
+    exact = {"torch.float16", "torch.float32", "torch.float64"}
+    return frozenset(_digest(np.asarray((v if str(v.dtype) in exact else v.float()).cpu())) for v in values)
+
+
+def _digest(values: npt.NDArray[Any]) -> str:
+    return f"{values.dtype} {values.size} {xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data)}"
+
+
+def _matches(layer: str, pattern: str) -> bool:
+    return layer == pattern or fnmatchcase(layer, pattern)
+
+
+def _said(said: tuple[str, ...], shape: tuple[int, ...], layer: str, feed: Feed) -> tuple[tuple[str, ...], str]:
+    """Dims that the caller gave, and why the layer cannot be a representation under them."""
+    known = {EXAMPLE, TOKEN, HEAD, *NEURONS, *SPATIAL}
+    neurons = [dim for dim in said if dim in NEURONS]
+    if len(said) != len(shape) or len(set(said)) != len(said) or len(neurons) != 1 or EXAMPLE not in said:
+        raise CaptureError(
+            f"dims={said!r} do not describe the {len(shape)} axes of {layer!r}, shape {shape}: name each once, one "
+            f"'example' and one 'neuron' or 'channel' among them"
+        )
+    if not set(said) <= known:
+        raise CaptureError(f"dims={said!r} of {layer!r} are not all known; they can be {', '.join(sorted(known))}")
+    found = shape[said.index(EXAMPLE)]
+    return said, "" if found == feed.examples else f"its axis 'example' has {found} of {feed.examples} examples"
+
+
+def _with_heads(given: tuple[str, ...]) -> tuple[str, ...]:
+    order = [dim for dim in arrange_dims(given) if dim != HEAD]
+    if HEAD in given:
+        order.insert(len(order) - 1, HEAD)
+    return tuple(order)
+
+
+def _stored(given: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Dims as they are stored; of maps with a single position, only the channels."""
+    spatial = [size for dim, size in zip(given, shape, strict=True) if dim in SPATIAL]
+    if spatial and len(spatial) == len(given) - 2 and set(spatial) == {1}:
+        return (EXAMPLE, "neuron")
+    if HEAD not in given:
+        return arrange_dims(given)
+    rest = arrange_dims([dim for dim in given if dim != HEAD])
+    return (*rest[:-1], "neuron" if not set(rest) & set(SPATIAL) else "channel")
+
+
+def _pooled(values: npt.NDArray[Any], pool: Pool, mask: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
+    """Tokens of every example reduced to one: values are (example, token, neuron)."""
+    tokens = np.ones(values.shape[:2], dtype=bool)
+    if mask is not None and mask.shape == values.shape[:2]:
+        tokens = mask
+    empty = ~tokens.any(axis=1)
+    if empty.any():
+        raise CaptureError(f"example {int(np.argmax(empty))} of a batch has padding only; there is no token to pool")
+    if pool == "mean":
+        # Zero times a NaN would be one: padding may hold anything.
+        total = np.where(tokens[..., None], values, 0).sum(axis=1, dtype=np.float64)
+        mean: npt.NDArray[Any] = total / tokens.sum(axis=1, keepdims=True)
+        return mean if values.dtype == np.float64 else mean.astype(np.float32)
+    at = np.argmax(tokens, axis=1) if pool == "first" else len(tokens.T) - 1 - np.argmax(tokens[:, ::-1], axis=1)
+    return np.asarray(values[np.arange(len(values)), at])

@@ -1,0 +1,94 @@
+"""Examples told by their ids: the order of one array's examples in another's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from dask_svcca.errors import MismatchedExamplesError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+
+def order_by_id(
+    ids: pd.Index[Any], wanted: pd.Index[Any] | npt.NDArray[Any], what: str, whose: str
+) -> npt.NDArray[np.intp] | None:
+    """Where the wanted ids are among some; None where they are the same, in the same order.
+
+    Parameters
+    ----------
+    ids, wanted : (example,)
+        Integers and text are equal where they print alike, as in the digest of a zoo's examples.
+    what, whose : str
+        What has the ids, and what has those that are wanted, in errors.
+
+    Raises
+    ------
+    MismatchedExamplesError
+        Where they are not the same set, or one occurs twice; the message names the first.
+
+    Examples
+    --------
+    >>> order_by_id(pd.Index(["b", "a", "c"]), np.array(["a", "b", "c"]), "x", "the zoo")
+    array([1, 0, 2])
+    """
+    if len(ids) == len(wanted) and np.array_equal(_as_text(ids), _as_text(wanted)):
+        return None
+    found, expected = pd.Index(_as_text(ids)), pd.Index(_as_text(wanted))
+    for index, name in ((found, what), (expected, whose)):
+        if not index.is_unique:
+            double = index[index.duplicated()][0]
+            raise MismatchedExamplesError(
+                f"{name} has the example {double!r} twice, and examples are told by their ids; give each an id of "
+                f"its own"
+            )
+    remedy = f"Give the examples of {whose}, each once, or leave the ids out where the order is right"
+    unknown = np.flatnonzero(expected.get_indexer(found) < 0)
+    if len(unknown):
+        raise MismatchedExamplesError(
+            f"{what} has {len(ids)} examples, {whose} has {len(wanted)}: {found[unknown[0]]!r} of {what}, at "
+            f"{unknown[0]}, is not among the examples of {whose}. {remedy}"
+        )
+    order = found.get_indexer(expected)
+    missing = np.flatnonzero(order < 0)
+    if len(missing):
+        raise MismatchedExamplesError(
+            f"{what} has {len(ids)} examples, {whose} has {len(wanted)}: {expected[missing[0]]!r} of {whose}, at "
+            f"{missing[0]}, is missing. {remedy}"
+        )
+    return np.asarray(order)
+
+
+def check_next(ids: pd.Index[Any], expected: npt.NDArray[Any], start: int, what: str) -> None:
+    """Raise where the ids of a batch are not the next ids of a zoo.
+
+    Parameters
+    ----------
+    ids : (batch,)
+    expected : (example,)
+        All ids of the zoo.
+    start : int
+        Examples that came before.
+    what : str
+
+    Raises
+    ------
+    MismatchedExamplesError
+        The message names the first that differs.
+    """
+    found, following = _as_text(ids), _as_text(expected[start : start + len(ids)])
+    differ = np.flatnonzero(found[: len(following)] != following)
+    if len(differ):
+        place = int(differ[0])
+        raise MismatchedExamplesError(
+            f"a batch of {what} has the example {found[place]!r} at {start + place}, where its zoo has "
+            f"{following[place]!r}. Batches have the zoo's examples in the zoo's order; an array of all examples is "
+            f"put in order by its ids"
+        )
+
+
+def _as_text(ids: pd.Index[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.array([str(value) for value in ids], dtype=object)

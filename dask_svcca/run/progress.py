@@ -1,0 +1,130 @@
+"""How far a run is: bars, or plain lines where none can be drawn."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from typing import TYPE_CHECKING, Final, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+LINE_SECONDS: Final = 30
+"""Time between two lines of progress, where there is no terminal to draw bars in."""
+
+STAGES: Final = {
+    "subspaces": ("Making subspaces", "representations"),
+    "tiles": ("Comparing pairs", "tiles"),
+}
+"""The stages of a comparison."""
+
+
+class Bars:
+    """Progress of some stages: bars in a terminal or notebook, a line now and then elsewhere, all to standard error.
+
+    Parameters
+    ----------
+    stages : mapping of str to (str, str)
+        What a stage does, and the unit it is counted in.
+    """
+
+    def __init__(self, stages: Mapping[str, tuple[str, str]]) -> None:
+        self._stages = stages
+        self._console = Console(stderr=True, highlight=False)
+        self._started = self._spoken = self._stage_began = time.monotonic()
+        self._tasks: dict[str, Task] = {}
+        self._progress: Progress | None = None
+        if self._console.is_terminal or _notebook_can_draw(self._console):
+            width = max(len(what) for what, _ in stages.values())
+            self._progress = Progress(
+                TextColumn(f"{{task.description:<{width}}}"),
+                BarColumn(bar_width=28),
+                _Count(),
+                TimeElapsedColumn(),
+                _Remaining(compact=True),
+                console=self._console,
+            )
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+            self._show(next(iter(self._stages)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._progress is None:
+            return
+        for task in self._tasks.values():
+            # A stage without a total had nothing to do.
+            task.visible = task.total is not None
+        self._progress.stop()
+
+    def _show(self, stage: str) -> Task:
+        """Task of a stage; a new one begins where the stage before it ended."""
+        if stage not in self._tasks:
+            assert self._progress is not None  # noqa: S101 - for the type checker
+            what, unit = self._stages[stage]
+            self._progress.add_task(what, total=None, unit=unit)
+            self._tasks[stage] = self._progress.tasks[-1]
+            self._tasks[stage].start_time = self._stage_began
+        return self._tasks[stage]
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how many of a stage are done."""
+        now = time.monotonic()
+        if self._progress is not None:
+            self._progress.update(self._show(stage).id, completed=done, total=total)
+            if done == total:
+                self._stage_began = now
+                for following in [*self._stages][[*self._stages].index(stage) + 1 :][:1]:
+                    self._show(following)
+            return
+        if done == total or now - self._spoken > LINE_SECONDS:
+            self._spoken = now
+            what, unit = self._stages[stage]
+            sys.stderr.write(f"{what}: {done:,} of {total:,} {unit}, {seconds(now - self._started)}\n")
+            sys.stderr.flush()
+
+
+class _Count(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        unit = task.fields["unit"]
+        if task.total is None:
+            return Text(unit, style="dim")
+        return Text(f"{task.completed:,.0f}/{task.total:,.0f} {unit}", style="progress.download")
+
+
+class _Remaining(TimeRemainingColumn):
+    def render(self, task: Task) -> Text:
+        left = super().render(task)
+        return Text() if task.finished or task.total is None else left.append(" left", style="dim")
+
+
+def _notebook_can_draw(console: Console) -> bool:
+    """Whether this is a notebook in which rich can draw: without ipywidgets it cannot draw anew what changes."""
+    return console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+
+
+def seconds(value: float) -> str:
+    """Duration for people.
+
+    Examples
+    --------
+    >>> seconds(0.84), seconds(12.3), seconds(3725)
+    ('0.8 s', '12 s', '1:02:05')
+    """
+    if value < 10:
+        return f"{value:.1f} s"
+    if value < 120:
+        return f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02} min"
