@@ -129,8 +129,8 @@ def test_capture__precision_of_the_source(tmp_path: Path) -> None:
     root = open_zoo(store).root
     attributes = {layer: dict(root[f"net/step1/{layer}"].attrs) for layer in ("single", "half", "wide", "y")}
     assert {name: (one["dtype"], one.get("source_dtype")) for name, one in attributes.items()} == {
-        "single": ("float32", None),
-        "half": ("float16", None),
+        "single": ("float32", "float32"),
+        "half": ("float16", "float16"),
         "wide": ("float32", "float16"),
         "y": ("float32", "float16"),
     }
