@@ -212,3 +212,60 @@ def test_capture__values_that_depend_on_other_examples_are_left_out(tmp_path: Pa
     layers, skipped = captured(tmp_path, nodes, normal(N, 4), {"first": np.array([0])})
     assert list(layers) == ["y"]
     assert "depend on the other examples" in skipped["centred"]
+
+
+def test_capture__heads_folded_into_the_examples(tmp_path: Path) -> None:
+    """As PyTorch's own attention is exported: time first, and heads beside the examples for a while."""
+    nodes = [
+        node("Transpose", ["x"], ["by_time"], perm=[1, 0, 2]),
+        node("MatMul", ["by_time", "w"], ["projected"]),
+        node("Reshape", ["projected", "folded"], ["split"]),
+        node("Transpose", ["split"], ["heads_first"], perm=[1, 0, 2]),
+        node("Reshape", ["heads_first", "unfolded"], ["heads"]),
+        node("Tanh", ["heads"], ["squashed"]),
+        node("Transpose", ["squashed"], ["time_again"], perm=[2, 0, 1, 3]),
+        node("Reshape", ["time_again", "rows"], ["flat"]),
+        node("MatMul", ["flat", "v"], ["mixed"]),
+        node("Reshape", ["mixed", "tokens"], ["by_time_again"]),
+        node("Transpose", ["by_time_again"], ["out"], perm=[1, 0, 2]),
+    ]
+    weights = {
+        "w": normal(H * D, H * D),
+        "folded": np.array([T, -1, D]),
+        "unfolded": np.array([-1, H, T, D]),
+        "rows": np.array([-1, H * D]),
+        "v": normal(H * D, H * D, seed=2),
+        "tokens": np.array([T, -1, H * D]),
+    }
+    x = normal(N, T, H * D, seed=1)
+    layers, _ = captured(tmp_path, nodes, x, weights)
+    squashed = np.tanh(x @ weights["w"])
+    assert list(layers) == ["heads", "squashed", "out"]
+    np.testing.assert_allclose(layers["squashed"], squashed, atol=1e-5)
+    np.testing.assert_allclose(layers["out"], squashed @ weights["v"], atol=1e-4)
+    assert layers["out"].dims == ("example", "token", "neuron")
+
+
+def test_capture__queries_keys_and_values_as_pytorch_stacks_them(tmp_path: Path) -> None:
+    """An axis is put in front, exchanged with that of the three, and taken out again."""
+    nodes = [
+        node("Transpose", ["x"], ["by_time"], perm=[1, 0, 2]),
+        node("MatMul", ["by_time", "w"], ["packed"]),
+        node("Reshape", ["packed", "three"], ["unpacked"]),
+        node("Unsqueeze", ["unpacked", "zero"], ["one_more"]),
+        node("Transpose", ["one_more"], ["exchanged"], perm=[3, 1, 2, 0, 4]),
+        node("Squeeze", ["exchanged", "last"], ["stacked"]),
+        node("Gather", ["stacked", "second"], ["keys"], axis=0),
+        node("Transpose", ["keys"], ["examples_first"], perm=[1, 0, 2]),
+    ]
+    weights = {
+        "w": normal(4, 12),
+        "three": np.array([T, -1, 3, 4]),
+        "zero": np.array([0]),
+        "last": np.array([-2]),
+        "second": np.array(1),
+    }
+    x = normal(N, T, 4, seed=1)
+    layers, _ = captured(tmp_path, nodes, x, weights)
+    np.testing.assert_allclose(layers["examples_first"], (x @ weights["w"])[..., 4:8], atol=1e-5)
+    assert layers["examples_first"].dims == ("example", "token", "neuron")

@@ -129,8 +129,8 @@ def test_capture__precision_of_the_source(tmp_path: Path) -> None:
     root = open_zoo(store).root
     attributes = {layer: dict(root[f"net/step1/{layer}"].attrs) for layer in ("single", "half", "wide", "y")}
     assert {name: (one["dtype"], one.get("source_dtype")) for name, one in attributes.items()} == {
-        "single": ("float32", None),
-        "half": ("float16", None),
+        "single": ("float32", "float32"),
+        "half": ("float16", "float16"),
         "wide": ("float32", "float16"),
         "y": ("float32", "float16"),
     }
@@ -275,3 +275,29 @@ def test_capture_onnx__attention_mask_becomes_the_mask(tmp_path: Path) -> None:
     file = save(tmp_path / "x.npz", ids=np.arange(20).reshape(4, 5) % 9, attention_mask=mask)
     dask_svcca.capture_onnx(path, file, tmp_path / "zoo.zarr")
     np.testing.assert_array_equal(open_zoo(tmp_path / "zoo.zarr").coords["mask"], mask.astype(bool))
+
+
+# Control flow
+
+
+def test_capture__branch_that_does_not_depend_on_the_examples(tmp_path: Path) -> None:
+    """As a model for two sampling rates: the number that is given for all examples chooses."""
+
+    def branch(op: str) -> Any:
+        nodes = [node(op, ["x"], [f"{op}_hidden"]), node("Neg", [f"{op}_hidden"], [f"{op}_out"])]
+        return helper.make_graph(nodes, op, [], [helper.make_tensor_value_info(f"{op}_out", TensorProto.FLOAT, None)])
+
+    nodes = [
+        node("Greater", ["rate", "limit"], ["fast"]),
+        node("If", ["fast"], ["y"], "choice", then_branch=branch("Exp"), else_branch=branch("Tanh")),
+    ]
+    path = network(tmp_path / "net/step1.onnx", nodes, {"x": ["n", 3], "rate": []}, "y", {"limit": np.float32(8)})
+    x = normal(6, 3)
+    for rate, (op, function) in {16: ("Exp", np.exp), 4: ("Tanh", np.tanh)}.items():
+        file = save(tmp_path / f"{rate}.npz", x=x, rate=np.float32(rate))
+        (tmp_path / str(rate)).mkdir()
+        store = new_zoo(tmp_path / str(rate), file, "x", "rate")
+        capture.capture_checkpoint(path, file, store)
+        zoo = open_zoo(store)
+        assert list(zoo.representations.layer) == [f"{op}_hidden", f"{op}_out"]
+        np.testing.assert_allclose(zoo["net", "step1", f"{op}_hidden"], function(x), atol=1e-5)

@@ -20,6 +20,8 @@ Names: TypeAlias = "tuple[str, ...] | None"
 
 HEAD, KEY, STACK, ONE = "head", "key", "stack", "one"
 """Heads of attention; the tokens that are attended to; queries, keys and values in one array; an axis of length 1."""
+AND = "+"
+"""Between the names of axes that a reshape put into one, until another takes them apart."""
 FEATURES = frozenset({"channel", "neuron"})
 POSITIONS = frozenset({TOKEN, *SPATIAL})
 
@@ -82,6 +84,7 @@ class Axes:
         self._backward(graph)
         # Only now is it known which sequences are maps of a convolution further on.
         self._defaults = True
+        self._before.clear()
         self._forward(graph)
 
     def __getitem__(self, tensor: str) -> Names:
@@ -150,7 +153,12 @@ class Axes:
             if holds:
                 return rule()
         inherited = self._inherited(node, tensor)
-        if inherited is None and kind in CHANNELS_LAST and _integer(node, "axis", -1) in {-1, ndim - 1}:
+        if (
+            inherited is None
+            and self._defaults
+            and kind in CHANNELS_LAST
+            and _integer(node, "axis", -1) in {-1, ndim - 1}
+        ):
             return LAST.get(ndim)
         return inherited
 
@@ -185,6 +193,8 @@ class Axes:
                 self._before[tensor] = self._before[left]
                 return None
             names = self._of(left)
+            if names is None and not self._defaults:
+                return None
             return names if names and len(names) == ndim else LAST.get(ndim, (EXAMPLE, "neuron") if ndim == 2 else None)
         if left not in self._varying:
             return self._of(right) if self._ndim(right) == ndim else None
@@ -269,26 +279,44 @@ def _regrouped(old: Sequence[int], names: Sequence[str], new: Sequence[int]) -> 
             else:
                 return None
         whole = [name for name, size in zip(names[first:i], old[first:i], strict=True) if size != 1] or [names[first]]
-        made = _group(whole, j - start, len(old))
+        # New axes of length 1 have nothing of the old ones, unless there is no other.
+        lone = [size == 1 for size in new[start:j]] if max(new[start:j]) > 1 else [False] * (j - start)
+        made = _group(whole, lone.count(False), len(old))
         if made is None:
             return None
-        result += made
+        named = iter(made)
+        result += [ONE if alone else next(named) for alone in lone]
     result += [ONE] * (len(new) - len(result))
     return tuple(result)
 
 
 def _group(whole: Sequence[str], count: int, ndim: int) -> list[str] | None:
     """Names that some old axes have as so many new ones."""
-    if len(whole) == 1 and count == 1:
-        return [whole[0]]
     if count == 1:
-        if POSITIONS.issuperset(whole):
-            return [TOKEN]
-        return ["neuron"] if FEATURES.union({HEAD}).issuperset(whole) and whole[0] == HEAD else None
-    # Without tokens, neurons are spread over a map, and not split into heads.
-    if len(whole) == 1 and whole[0] in FEATURES and ndim >= 3 and count <= 3:
-        return [STACK, HEAD, "neuron"][-count:]
+        return _merged(whole)
+    if len(whole) == 1:
+        return _split(whole[0], count, ndim)
+    if count == 2 and len(whole) == 2 and whole[0] == EXAMPLE and whole[1] in FEATURES:
+        # Heads beside the examples, as PyTorch's attention has them.
+        return [f"{EXAMPLE}{AND}{HEAD}", "neuron"]
     return None
+
+
+def _merged(whole: Sequence[str]) -> list[str] | None:
+    if len(whole) == 1:
+        return [whole[0]]
+    if POSITIONS.issuperset(whole):
+        return [TOKEN]
+    if whole[0] == HEAD and FEATURES.issuperset(whole[1:]):
+        return ["neuron"]
+    return None if FEATURES.intersection(whole) else [AND.join(whole)]
+
+
+def _split(name: str, count: int, ndim: int) -> list[str] | None:
+    if name.count(AND) == count - 1:
+        return name.split(AND)
+    # Without tokens, neurons are spread over a map, and not split into heads.
+    return [STACK, HEAD, "neuron"][-count:] if name in FEATURES and ndim >= 3 and count <= 3 else None
 
 
 def _order(node: Any, ndim: int) -> list[int]:
@@ -351,7 +379,7 @@ def _unnamed(names: Names, shape: Sequence[int], kind: str) -> str:
         )
     if KEY in names and kind != "Softmax":
         return "it holds scores of attention, each token against each; the weights behind the softmax are captured"
-    if names[0] != EXAMPLE:
+    if names[0] != EXAMPLE or any(AND in name for name in names):
         return f"its first axis is not the examples, but {names[0]!r}"
     return ""
 

@@ -11,6 +11,7 @@ import numpy as np
 from dask_svcca.capture._common import CaptureReport, inputs_digest, listing, other_capture
 from dask_svcca.capture._inputs import IDS, load_inputs
 from dask_svcca.capture.onnx.axes import as_stored
+from dask_svcca.capture.onnx.branches import open_branches
 from dask_svcca.capture.onnx.names import Checkpoint, name_checkpoints
 from dask_svcca.capture.onnx.network import count_examples, open_network, rows_of
 from dask_svcca.capture.onnx.survey import survey_network
@@ -84,7 +85,7 @@ def survey_model(
     network = open_network(model_path)
     feeds = network.zeros(3) if inputs_path is None else load_inputs(inputs_path).feeds(network.inputs)
     network.check(feeds)
-    return survey_network(network, feeds, dims)
+    return survey_network(open_branches(network, feeds), feeds, dims)
 
 
 def capture_checkpoint(
@@ -151,7 +152,7 @@ def capture_checkpoint(
     network = open_network(model_path)
     feeds = inputs.feeds(network.inputs)
     network.check(feeds)
-    survey = survey_network(network, feeds, dims)
+    survey = survey_network(open_branches(network, feeds), feeds, dims)
     chosen = {RepresentationName(named.model, named.checkpoint, layer.name): layer for layer in survey.choose(layers)}
     digests = {"weights_digest": network.weights_digest, "inputs_digest": inputs_digest(feeds)}
     nbytes = 0

@@ -236,8 +236,14 @@ def input_names(model_path: str | os.PathLike[str]) -> list[str]:
     return [entry.name for entry in graph.input if entry.name not in weights]
 
 
-def open_network(path: str | os.PathLike[str]) -> Network:
+def open_network(path: str | os.PathLike[str], taken: Mapping[str, bool] | None = None) -> Network:
     """Open a model with all its tensors as outputs, each computed as the file says.
+
+    Parameters
+    ----------
+    path : path
+    taken : mapping of str to bool, optional
+        Conditions of which an ``If`` is replaced by the branch that is taken.
 
     Raises
     ------
@@ -251,6 +257,7 @@ def open_network(path: str | os.PathLike[str]) -> Network:
     if not model.graph.node:
         raise CaptureError(f"{str(path)!r} computes nothing: its graph has no operators")
     digest = weights_digest(_weights(model.graph, Path(path).absolute().parent))
+    _take_branches(onnx, model, taken or {})
     outputs = tuple(tensor.name for tensor in model.graph.output)
     exposed = set(outputs)
     for node in model.graph.node:
@@ -272,6 +279,28 @@ def open_network(path: str | os.PathLike[str]) -> Network:
     network = Network(str(path), graph, session, types, read_as, precisions, None, digest, outputs)
     sizes = {name: size for name, size in fixed_sizes(session).items() if name not in network.states}
     return replace(network, batch=next(iter(sizes.values()), None))
+
+
+def _take_branches(onnx: Any, model: Any, taken: Mapping[str, bool]) -> None:
+    """Put the nodes of the branches that are taken in the place of their ``If``, in a model that is changed."""
+    graph = model.graph
+    while any(node.op_type == "If" and node.input[0] in taken for node in graph.node):
+        nodes = []
+        for node in graph.node:
+            if node.op_type != "If" or node.input[0] not in taken:
+                nodes.append(node)
+                continue
+            name = "then_branch" if taken[node.input[0]] else "else_branch"
+            branch = next(attribute.g for attribute in node.attribute if attribute.name == name)
+            graph.initializer.extend(branch.initializer)
+            nodes += branch.node
+            nodes += [
+                onnx.helper.make_node("Identity", [inner.name], [outer])
+                for inner, outer in zip(branch.output, node.output, strict=True)
+            ]
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
 
 
 def _session(runtime: Any, model: Any, path: str | os.PathLike[str]) -> Any:

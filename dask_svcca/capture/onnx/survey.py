@@ -171,7 +171,7 @@ def _survey(network: Network, feeds: Feeds, dims: Mapping[str, Sequence[str]]) -
     mixing = any(node.op_type == "DynamicQuantizeLinear" for node in network.graph.node)
     known = set(network.inputs)
     for node in network.graph.node:
-        if _repeats(node, axes) and node.input[0] in known and node.op_type not in CONTROL_FLOW:
+        if _repeats(node, axes, network.types) and node.input[0] in known and node.op_type not in CONTROL_FLOW:
             known.add(node.output[0])
         for tensor in node.output:
             if tensor not in varying or tensor in known:
@@ -234,10 +234,12 @@ def _problem(
     return ""
 
 
-def _repeats(node: Any, axes: Axes) -> bool:
+def _repeats(node: Any, axes: Axes, types: Mapping[str, str]) -> bool:
     """Whether the first output has the values of the first input, for a zoo, where channels are last in any case."""
     if node.op_type == "Transpose":
         return axes[node.input[0]] is not None and axes[node.output[0]] is not None
+    if node.op_type == "Cast":
+        return types.get(node.input[0]) == types.get(node.output[0])
     return node.op_type in REPEATING
 
 
