@@ -16,7 +16,7 @@ from dask_svcca.stores import _io
 from dask_svcca.stores._names import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -116,14 +116,15 @@ class InputsDigest:
         return self._digest.hexdigest()
 
 
-def captured(zoo: Zoo, model: str) -> list[dict[str, Any]]:
-    """Attributes of the complete representations of one model."""
+def captured(zoo: Zoo, model: str) -> Iterator[dict[str, Any]]:
+    """Attributes of the complete representations of one model, read one by one."""
     path = encode(model)
     if _io.read_attributes(zoo.root, path) is None:
-        return []
+        return
     group = zoo.root[path]
-    walked = _io.walk_attributes(group, depth=2)  # type: ignore[arg-type]
-    return [attributes for _, attributes in walked if attributes.get("complete")]
+    for _, attributes in _io.walk_attributes(group, depth=2):  # type: ignore[arg-type]
+        if attributes.get("complete"):
+            yield attributes
 
 
 def check_inputs(others: Iterable[Mapping[str, Any]], digest: str, label: str) -> None:
@@ -132,8 +133,9 @@ def check_inputs(others: Iterable[Mapping[str, Any]], digest: str, label: str) -
     Parameters
     ----------
     others : iterable of mapping
-        Attributes of representations of the same model, whose checkpoints must have seen the same inputs. Other models
-        may be fed the same examples in another form.
+        Attributes of representations of the same model, whose checkpoints must have seen the same inputs: they agree
+        with one another, and the first that has a digest is enough. Other models may be fed the same examples in
+        another form.
     digest : str
     label : str
         Name for messages.
@@ -144,7 +146,9 @@ def check_inputs(others: Iterable[Mapping[str, Any]], digest: str, label: str) -
     """
     for other in others:
         stored = other.get("inputs_digest")
-        if stored is not None and stored != digest:
+        if stored == digest:
+            return
+        if stored is not None:
             raise MismatchedExamplesError(
                 f"the inputs of {label!r} (digest {digest[:8]}) are not those that "
                 f"'{other['model']}/{other['checkpoint']}/{other['layer']}' was captured from (digest {stored[:8]}): "

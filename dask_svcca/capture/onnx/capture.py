@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.capture._common import CaptureReport, inputs_digest, listing, other_capture
+from dask_svcca.capture._common import CaptureReport, captured, check_inputs, inputs_digest, listing, other_capture
 from dask_svcca.capture._inputs import IDS, load_inputs
 from dask_svcca.capture.onnx.axes import as_stored
 from dask_svcca.capture.onnx.branches import open_branches
@@ -140,7 +140,7 @@ def capture_checkpoint(
     CaptureError
         Where model and inputs do not fit, or the model hides its layers.
     MismatchedExamplesError
-        Where the inputs are not the zoo's examples.
+        Where the inputs are not the zoo's examples, or not those that another checkpoint of the model was fed.
     MissingPackageError
         Without the extra ``onnx``.
     """
@@ -160,6 +160,10 @@ def capture_checkpoint(
         _check_examples(zoo, inputs, network)
         missing = {name: layer for name, layer in chosen.items() if overwrite or name not in zoo}
         caution = other_capture(zoo, chosen.keys() - missing.keys(), digests)
+        if missing:
+            others = captured(zoo, named.model)
+            kept = (one for one in others if (one["model"], one["checkpoint"], one["layer"]) not in missing)
+            check_inputs(kept, digests["inputs_digest"], f"{named.model}/{named.checkpoint}")
         size = batch_size or max(1, BATCH_BYTES // max(1, survey.nbytes_per_example))
         for batch in _batches(feeds, size) if missing else ():
             tensors = survey.network.run([layer.name for layer in missing.values()], batch)
