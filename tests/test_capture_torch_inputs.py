@@ -394,7 +394,7 @@ def test_capture_torch__precision_under_autocast(zoo: Zoo, x: Any) -> None:
     model = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 3), nn.LayerNorm(3))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         capture(model, [x], zoo)
-    assert [attributes(zoo, layer).get("source_dtype") for layer in "012"] == [None, "bfloat16", "bfloat16"]
+    assert [attributes(zoo, layer).get("source_dtype") for layer in "012"] == ["float32", "bfloat16", "bfloat16"]
 
 
 def test_capture_torch__zoo_by_its_place(tmp_path: Path, x: Any) -> None:

@@ -293,10 +293,8 @@ class Zoo:
         name = self._for_writing(model, checkpoint, layer)
         writer = self._writers.pop(name, None)
         try:
-            if writer is None:
-                options, start = WriteOptions(step, depth, dims, attrs, compression, dtype, source_dtype), 0
-            else:
-                options, start = writer.options, writer.count
+            given = WriteOptions(step, depth, dims, attrs, compression, dtype, source_dtype)
+            options, start = (given, 0) if writer is None else (writer.options, writer.count)
             prepared = prepare(batch, name, options, self.examples, start)
             fed = self._feed(writer, name, prepared, options, overwrite=overwrite)
         except (InvalidActivationsError, MismatchedExamplesError):
@@ -304,7 +302,7 @@ class Zoo:
             if writer is not None:
                 self._writers[name] = writer
             raise
-        fed.attrs = options.attrs
+        fed.attrs = given.attrs
         if fed.complete:
             self._finish(fed)
         else:
