@@ -188,19 +188,9 @@ class PairQuery:
 
         Columns are the names, ``step`` and ``depth`` of both sides, and the value.
         """
-        rows, columns = np.flatnonzero(self.a), np.flatnonzero(self.b)
-        height = max(1, BLOCK_ELEMENTS // max(1, len(columns)))
-        for start in range(0, len(rows), height):
-            block = rows[start : start + height]
-            values = self.dataset[self.measure][{"representation_a": block, "representation_b": columns}].to_numpy()
-            with np.errstate(invalid="ignore"):
-                wanted = self._once(block, columns) & (values >= self.low) & (values <= self.high)
-            row, column = np.nonzero(wanted)
-            measured = {self.measure: values[row, column]}
-            for other in self.others if row.size else ():
-                part = self.dataset[other][{"representation_a": block, "representation_b": columns}].to_numpy()
-                measured[other] = part[row, column]
-            yield self._frame(block[row], columns[column], measured)
+        for block in self._blocks():
+            row, column = np.nonzero(block.wanted)
+            yield self._frame(*self._found(block, row, column))
 
     def most_similar(self, count: int | None = None) -> tuple[pd.DataFrame, int]:
         """The most similar pairs, in that order, and the number of all pairs that match.
@@ -216,30 +206,66 @@ class PairQuery:
             Pairs of equal value in the order of the matrix.
         int
         """
-        none = np.zeros(0, dtype=np.int64)
-        frames = [self._frame(none, none, {})]
-        total = 0
-        for frame in self.frames():
-            total += len(frame)
-            frames.append(frame)
+        sign = 1 if self.dataset[self.measure].attrs.get("sense") == "distance" else -1
+        rows, columns, values = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 1 + len(self.others)))
+        total, worst = 0, np.inf
+        for block in self._blocks():
+            total += int(np.count_nonzero(block.wanted))
+            with np.errstate(invalid="ignore"):
+                row, column = np.nonzero(block.wanted & (sign * block.matrix <= worst))
+            if count is not None and len(row) > count:
+                found = sign * block.matrix[row, column]
+                # Those that are as similar as the last of them are told apart by their place.
+                near = found <= np.partition(found, count - 1)[count - 1]
+                row, column = row[near], column[near]
+            if not len(row):
+                continue
+            more = self._found(block, row, column)
+            rows, columns = np.concatenate([rows, more[0]]), np.concatenate([columns, more[1]])
+            values = np.concatenate([values, more[2]])
             if count is not None:
-                frames = [self._sorted(frames).head(count)]
-        return self._sorted(frames), total
+                order = np.argsort(sign * values[:, 0], kind="stable")[:count]
+                rows, columns, values = rows[order], columns[order], values[order]
+                worst = float(sign * values[-1, 0]) if len(order) == count else np.inf
+        order = np.argsort(sign * values[:, 0], kind="stable")
+        return self._frame(rows[order], columns[order], values[order]), total
 
-    def _sorted(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """Pairs of some frames, the most similar first."""
-        ascending = self.dataset[self.measure].attrs.get("sense") == "distance"
-        return pd.concat(frames, ignore_index=True).sort_values(
-            self.measure, ascending=ascending, kind="stable", ignore_index=True
-        )
+    def _blocks(self) -> Iterator[_Block]:
+        """Some rows of the matrix at a time."""
+        rows, columns = np.flatnonzero(self.a), np.flatnonzero(self.b)
+        height = max(1, BLOCK_ELEMENTS // max(1, len(columns)))
+        tile = int(self.dataset.attrs.get("tile", 1))
+        if height > tile:
+            # Whole tiles: none is read twice.
+            height -= height % tile
+        for start in range(0, len(rows), height):
+            block = rows[start : start + height]
+            values = self._read(self.measure, block, columns)
+            with np.errstate(invalid="ignore"):
+                wanted = self._once(block, columns) & (values >= self.low) & (values <= self.high)
+            yield _Block(block, columns, values, wanted)
+
+    def _found(
+        self, block: _Block, row: npt.NDArray[np.int64], column: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Rows and columns of some pairs of a block in the whole matrix, and the values of all measures."""
+        values = [block.matrix[row, column]]
+        values += [self._read(other, block.rows, block.columns)[row, column] for other in self.others if row.size]
+        measured = np.stack(values, axis=1) if row.size else np.zeros((0, 1 + len(self.others)))
+        return block.rows[row], block.columns[column], measured
+
+    def _read(
+        self, measure: str, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        place = {"representation_a": _as_slice(rows), "representation_b": _as_slice(columns)}
+        return np.asarray(self.dataset[measure][place].to_numpy())
 
     def _once(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which pairs are neither a representation with itself nor the mirror image of another pair asked for."""
         row, column = rows[:, np.newaxis], columns[np.newaxis, :]
-        mirrored = self.a[column] & self.b[row] & (row > column)
-        if not self.dataset[self.measure].attrs.get("symmetric", True):
-            mirrored = np.zeros_like(mirrored)
-        wanted = (row != column) & ~mirrored
+        wanted = row != column
+        if self.dataset[self.measure].attrs.get("symmetric", True):
+            wanted &= ~(self.a[column] & self.b[row] & (row > column))
         parts: dict[Across | None, tuple[str, ...]] = {"checkpoints": ("model", "checkpoint"), "models": ("model",)}
         if self.across is not None:
             same = np.ones(wanted.shape, dtype=np.bool_)
@@ -250,10 +276,7 @@ class PairQuery:
         return np.asarray(wanted)
 
     def _frame(
-        self,
-        rows: npt.NDArray[np.int64],
-        columns: npt.NDArray[np.int64],
-        measured: Mapping[str, npt.NDArray[np.float64]],
+        self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], values: npt.NDArray[np.float64]
     ) -> pd.DataFrame:
         sides = (("a", rows), ("b", columns))
         return pd.DataFrame(
@@ -263,9 +286,36 @@ class PairQuery:
                     for side, index in sides
                     for part in (*PARTS, "step", "depth")
                 },
-                **{name: measured.get(name, np.zeros(0)) for name in (self.measure, *self.others)},
+                **dict(zip((self.measure, *self.others), values.T, strict=True)),
             }
         )
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some rows of the matrix of one measure.
+
+    Attributes
+    ----------
+    rows, columns : (row,), (column,) int
+        Which representations.
+    matrix : (row, column)
+        Values of the measure.
+    wanted : (row, column) bool
+        Which pairs match.
+    """
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    matrix: npt.NDArray[np.float64]
+    wanted: npt.NDArray[np.bool_]
+
+
+def _as_slice(index: npt.NDArray[np.int64]) -> slice | npt.NDArray[np.int64]:
+    """Consecutive indices as a slice, which is read much faster."""
+    if len(index) and index[-1] - index[0] + 1 == len(index):
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
 
 
 def select_representations(dataset: xr.Dataset, side: Side, patterns: Patterns) -> BoolVector:
