@@ -402,7 +402,7 @@ def test_dft__a_layer_larger_than_its_worker(large_folder: Path) -> None:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
     with dask_svcca.create_zoo(large_folder / "zoo.zarr", examples=range(examples)) as zoo:
-        zoo.write("m", "1", "conv", batches())
+        zoo.write("m", "1", "conv", batches(), dims=("example", "height", "width", "channel"))
     assert zoo.representations.nbytes.item() > 2.6e9
     with connect(workers=1, memory="2GB") as client:
         process = client.run(os.getpid)
