@@ -103,6 +103,24 @@ def test_compare__a_channel_of_a_large_mean_hides_no_other_under_dft(dtype: str)
     assert (result.pair_status == dask_svcca.PairStatus.DONE).all()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("shape", [(512,), (16, 16)], ids=["sequence", "maps"])
+def test_compare__means_are_finer_than_the_values(dtype: str, shape: tuple[int, ...]) -> None:
+    # Of four neurons three have a mean that is large beside what tells examples apart.
+    rng = np.random.default_rng(5)
+    z = rng.normal(size=(300, 4))
+    offset = np.array([0.0, 1, 1, 1]) * (8 if dtype == "float16" else 3e4)
+    spread = 0.5 * rng.normal(size=(300, *shape, 4))
+    layer = (0.05 * z.reshape(300, *(1,) * len(shape), 4) + offset + spread).astype(dtype)
+    means = layer.astype(np.float64).reshape(300, -1, 4).mean(axis=1)
+    result = compared(layer, z, measures="cka", conv="mean")
+    assert result.rank_a.values.tolist() == [4, 4]
+    centred, other = means - means.mean(axis=0), z - z.mean(axis=0)
+    expected = np.linalg.norm(centred.T @ other) ** 2
+    expected /= np.linalg.norm(centred.T @ centred) * np.linalg.norm(other.T @ other)
+    np.testing.assert_allclose(result.cka.values[0, 1], expected, rtol=0, atol=1e-6)
+
+
 @given(
     spread=st.integers(0, 12),
     rank=st.integers(1, 8),

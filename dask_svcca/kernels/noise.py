@@ -20,6 +20,32 @@ SCATTER_SUFFICES = DOUBLE**0.5
 """Relative precision of activations from which on their scatter, in double precision, shows all that they hold."""
 
 
+def precision_of_means(epsilon: float, count: int) -> float:
+    """Relative precision of means of rounded values, in double precision themselves.
+
+    Errors of several values cancel out in part, so that their mean is finer than any of them.
+
+    Parameters
+    ----------
+    epsilon : float
+        Relative precision of the values.
+    count : int
+        How many are averaged, at least.
+
+    Returns
+    -------
+    float
+        Not below `SCATTER_SUFFICES` where the values are not: what they do not show, more of them do not either.
+
+    Examples
+    --------
+    >>> precision_of_means(2**-7, 64), precision_of_means(2**-7, 1) == 2**-7
+    (0.0009765625, True)
+    """
+    least = SCATTER_SUFFICES if epsilon > SCATTER_SUFFICES else DOUBLE
+    return max(epsilon / float(count) ** 0.5, min(epsilon, least))
+
+
 def neuron_noise(variances: FloatArray, squares: FloatArray, samples: int, epsilon: float) -> FloatArray:
     """Largest scatter that rounding may give a direction, in each neuron.
 

@@ -11,6 +11,7 @@ import numpy as np
 from dask_svcca.dims import check_names
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.kernels.directions import principal_directions
+from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.pairwise.arrays import align_examples, as_input, match_readings
 from dask_svcca.pairwise.factors import factor_of_examples
 from dask_svcca.pairwise.layout import lay_out
@@ -152,7 +153,7 @@ def _decompose_one(
         weights=multiplicities,
         variance=variance,
         mean=mean,
-        epsilon=source.epsilon,
+        epsilon=precision_of_means(source.epsilon, source.reading.averaged),
     )
     rank = sum(int(times) * len(one.singular) for times, one in zip(multiplicities, principals, strict=True))
     if not rank:

@@ -74,6 +74,11 @@ class Reading(ABC):
         """How often each block counts, (block,)."""
         return half_plane(self.grid).multiplicity
 
+    @property
+    def averaged(self) -> int:
+        """How many values a number of a sample is the mean of, without regard to masked positions."""
+        return 1
+
     def neurons(self, channels: int) -> int:
         """Number of neurons of a block."""
         return channels
@@ -165,6 +170,11 @@ class _Masked(Reading):
 @dataclass(frozen=True, slots=True)
 class Mean(_Masked):
     """Averaged over positions."""
+
+    @property
+    def averaged(self) -> int:
+        """All positions."""
+        return math.prod(self.sizes)
 
     def sample_bytes(self, shape: Sequence[int], examples: int, itemsize: int) -> int:  # noqa: ARG002
         """Means are in double precision."""

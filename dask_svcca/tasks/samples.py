@@ -9,6 +9,7 @@ import numpy as np
 import zarr.errors
 
 from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsError
+from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.kernels.positions import chosen_positions
 from dask_svcca.readings import Positions
 from dask_svcca.stores._chunked import ChunkReader
@@ -39,7 +40,7 @@ class Samples:
     read : int
         Bytes of activations read so far.
     epsilon : float
-        Relative precision of the activations.
+        Relative precision of the samples.
     neurons : int
         Number of neurons of a block.
 
@@ -61,7 +62,11 @@ class Samples:
         self._held: dict[int, InexactArray] = {}
         self.digests: dict[int, bytes] = {}
         self.read = 0
-        self.epsilon = task.epsilon
+        # Under a mask, that of the example with the fewest positions holds for all.
+        averaged = task.reading.averaged
+        if self._mask is not None and averaged > 1:
+            averaged = int(self._mask.sum(axis=1).min())
+        self.epsilon = precision_of_means(task.epsilon, averaged)
         self.neurons = task.reading.neurons(self.array.shape[-1])
 
     def __iter__(self) -> Iterator[InexactArray]:
