@@ -6,6 +6,7 @@ neuron, would take a neuron a thousand times smaller for noise where activations
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 DOUBLE = float(np.finfo(np.float64).eps)
 
-SCATTER_SUFFICES = DOUBLE**0.5
+SCATTER_SUFFICES = math.sqrt(DOUBLE)
 """Relative precision of activations from which on their scatter, in double precision, shows all that they hold."""
 
 
@@ -43,7 +44,7 @@ def precision_of_means(epsilon: float, count: int) -> float:
     (0.0009765625, True)
     """
     least = SCATTER_SUFFICES if epsilon > SCATTER_SUFFICES else DOUBLE
-    return max(epsilon / float(count) ** 0.5, min(epsilon, least))
+    return max(epsilon / math.sqrt(count), min(epsilon, least))
 
 
 def neuron_noise(variances: FloatArray, squares: FloatArray, samples: int, epsilon: float) -> FloatArray:
