@@ -21,7 +21,7 @@ from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -138,7 +138,8 @@ def capture_checkpoint(
     Raises
     ------
     CaptureError
-        Where model and inputs do not fit, or the model hides its layers.
+        Where model and inputs do not fit, the model hides its layers, or layers would stand beside those of other
+        weights in one checkpoint.
     MismatchedExamplesError
         Where the inputs are not the zoo's examples, or not those that another checkpoint of the model was fed.
     MissingPackageError
@@ -161,6 +162,7 @@ def capture_checkpoint(
         missing = {name: layer for name, layer in chosen.items() if overwrite or name not in zoo}
         caution = other_capture(zoo, chosen.keys() - missing.keys(), digests)
         if missing:
+            _check_weights(zoo, named, missing, digests["weights_digest"])
             others = captured(zoo, named.model)
             kept = (one for one in others if (one["model"], one["checkpoint"], one["layer"]) not in missing)
             check_inputs(kept, digests["inputs_digest"], f"{named.model}/{named.checkpoint}")
@@ -222,6 +224,23 @@ def _check_examples(zoo: Zoo, inputs: Inputs, network: Network) -> None:
         f"{inputs.path!r} has {len(ids)} examples{hashed}, the zoo at {str(zoo.root.store_path)!r} has "
         f"{len(expected)}{where}. Capture with the examples the zoo was made for, or to a zoo of its own"
     )
+
+
+def _check_weights(zoo: Zoo, named: Checkpoint, written: Container[RepresentationName], digest: str) -> None:
+    """Refuse to write layers beside those of a model of other weights in one checkpoint."""
+    others = [
+        one["layer"]
+        for one in captured(zoo, named.model, named.checkpoint)
+        if RepresentationName(named.model, named.checkpoint, one["layer"]) not in written
+        and one.get("weights_digest", digest) != digest
+    ]
+    if others:
+        raise CaptureError(
+            f"{named.model!r}, checkpoint {named.checkpoint!r}, is in the zoo already with {listing(others)}, captured "
+            f"from other weights than {str(named.path)!r} has: layers of different weights would stand in one "
+            f"checkpoint. Give the checkpoint another name, or capture all of its layers with overwrite=True "
+            f"(--overwrite)"
+        )
 
 
 def _batches(feeds: Feeds, size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
