@@ -133,7 +133,8 @@ def capture_onnx(
     Raises
     ------
     CaptureError
-        Where files cannot be named, the inputs cannot be read, or no checkpoint can be captured.
+        Where files cannot be named, the inputs cannot be read, or no checkpoint can be captured; where ``dims`` names
+        axes that cannot be, or tensors that no model computes.
     MismatchedExamplesError
         Where the zoo is there and has other examples.
     MissingPackageError
@@ -154,6 +155,9 @@ def capture_onnx(
     checkpoints = name_files(
         files, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern
     )
+    axes = onnx.given_axes(dims)
+    if axes:
+        _check_patterns(axes, checkpoints, client)
     inputs_path, place = str(Path(inputs).expanduser().absolute()), absolute(zoo)
     _prepare_zoo(place, inputs_path, checkpoints, client)
     captures = {
@@ -166,7 +170,7 @@ def capture_onnx(
             checkpoint=item.checkpoint,
             step=item.step if step is None else step,
             layers=layers or None,
-            dims=None if dims is None else {name: tuple(axes) for name, axes in dims.items()},
+            dims=axes,
             batch_size=batch_size,
             compression=compression,
             dtype=dtype,
@@ -294,6 +298,17 @@ def _prepare_zoo(
     file = onnx.load_inputs(inputs_path)
     every = dict.fromkeys(name for inputs in readable for name in inputs)
     create_zoo(zoo, examples=file.ids(readable[0]), coords=file.coords([*every]), exist_ok=True)
+
+
+def _check_patterns(axes: Iterable[str], checkpoints: Sequence[Checkpoint], client: distributed.Client | None) -> None:
+    """Refuse names of axes for tensors that no model computes; some models may be without them."""
+    outcome = capture_each(
+        {item.path: functools.partial(onnx.tensor_names, item.path) for item in checkpoints}, client=client
+    )
+    if not outcome.reports:
+        raise _nothing_captured(outcome.problems, len(checkpoints))
+    where = repr(checkpoints[0].path) if len(checkpoints) == 1 else f"any of {len(checkpoints):,} files"
+    onnx.check_patterns(axes, dict.fromkeys(name for names in outcome.reports.values() for name in names), where)
 
 
 def _nothing_captured(problems: Mapping[str, str], files: int) -> CaptureError:

@@ -10,10 +10,10 @@ import numpy as np
 
 from dask_svcca.capture._common import CaptureReport, captured, check_inputs, inputs_digest, listing, other_capture
 from dask_svcca.capture._inputs import IDS, load_inputs
-from dask_svcca.capture.onnx.axes import as_stored
+from dask_svcca.capture.onnx.axes import as_stored, check_patterns, given_axes
 from dask_svcca.capture.onnx.branches import open_branches
 from dask_svcca.capture.onnx.names import Checkpoint, name_checkpoints
-from dask_svcca.capture.onnx.network import count_examples, open_network, rows_of
+from dask_svcca.capture.onnx.network import count_examples, open_network, rows_of, tensor_names
 from dask_svcca.capture.onnx.survey import survey_network
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
 from dask_svcca.stores._names import RepresentationName
@@ -68,7 +68,8 @@ def list_layers(
     Raises
     ------
     CaptureError
-        Where there are no layers, saying why: for example, all are inside an ``If``, ``Loop`` or ``Scan``.
+        Where there are no layers, saying why: for example, all are inside an ``If``, ``Loop`` or ``Scan``; or where
+        ``dims`` names axes that cannot be, or tensors that are not there.
     MissingPackageError
         Without the extra ``onnx``.
     """
@@ -82,6 +83,7 @@ def survey_model(
     dims: Mapping[str, Sequence[str]] | None = None,
 ) -> Survey:
     """Layers of a model, and what is left out and why; parameters are those of `list_layers`."""
+    check_patterns(given_axes(dims), tensor_names(model_path) if dims else (), repr(str(model_path)))
     network = open_network(model_path)
     feeds = network.zeros(3) if inputs_path is None else load_inputs(inputs_path).feeds(network.inputs)
     network.check(feeds)
