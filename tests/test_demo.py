@@ -277,4 +277,5 @@ def test_demo__interrupted_anywhere_leaves_nothing_running(again: bool, tmp_path
         # Someone who cannot wait for the end of the end.
         os.killpg(process.pid, signal.SIGINT)
     _, err = finish(process, status=130)
-    assert "All finished layers and tiles are kept" in err
+    # The first checkpoint may be under way.
+    assert re.search(r"Interrupted\. (All finished checkpoints, .* are kept|This run has finished nothing yet)", err)

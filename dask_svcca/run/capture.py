@@ -151,6 +151,11 @@ def capture_onnx(
     >>> {name: report.written for name, report in outcome.reports.items()}
     {'cnn-s0/step00000': 6, 'cnn-s0/step00005': 6}
     """
+    if not isinstance(inputs, str | os.PathLike):
+        raise CaptureError(
+            f"inputs is the path of a file that all workers can read, npy or npz; got {type(inputs).__name__}. Save "
+            f"arrays first: np.save('inputs.npy', array), or np.savez('inputs.npz', name=array, ...)"
+        )
     files = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     checkpoints = name_files(
         files, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern

@@ -427,7 +427,7 @@ def layer_names(
     >>> layer_names(("example", "channel", "height", "width"), (2, 16, 1, 1), "GlobalAveragePool")
     ('example', 'neuron')
     >>> layer_names(None, (2, 16, 8, 8), "Relu")
-    'no operator says what its 4 axes are, which have the lengths (16, 8, 8) behind the examples; say it with dims='
+    'no operator says what its 4 axes are, which have the lengths (16, 8, 8) behind the examples; ...(--dims)'
     """
     if given is not None:
         return tuple(given) if len(given) == len(shape) else _misnamed(tuple(given), shape)
@@ -451,7 +451,7 @@ def _unnamed(names: Names, shape: Sequence[int], kind: str) -> str:
     if names is None:
         return (
             f"no operator says what its {len(shape)} axes are, which have the lengths {tuple(shape[1:])} behind the "
-            f"examples; say it with dims="
+            f"examples; say it with dims= (--dims)"
         )
     if KEY in names and kind != "Softmax":
         return "it holds scores of attention, each token against each; the weights behind the softmax are captured"
