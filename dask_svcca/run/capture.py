@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import numbers
 import os
 import time
 import uuid
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dask_svcca.capture import onnx
 from dask_svcca.errors import CaptureError, DaskSvccaError, MissingPackageError
@@ -206,7 +207,7 @@ def name_files(
     Raises
     ------
     CaptureError
-        Where no file is given, several would get one name, or a path does not follow the pattern.
+        Where no file is given, several would get one name, a path does not follow the pattern, or a name is not text.
     """
     if not files:
         raise CaptureError("no model file is given; give the path of at least one ONNX file")
@@ -215,7 +216,12 @@ def name_files(
             f"checkpoint and step name a single file, and {len(files):,} files are given. Let their paths name them, "
             f"with a pattern such as '{{model}}/epoch{{step}}'"
         )
-    if step is not None and not math.isfinite(step):
+    # Types that annotations rule out come all the same: checkpoint=3.
+    given: dict[str, Any] = {"model": model, "checkpoint": checkpoint, "step": step}
+    for what in ("model", "checkpoint"):
+        if not isinstance(given[what], str | None):
+            raise CaptureError(f"{what} is a name, and so text, such as {str(given[what])!r}; got {given[what]!r}")
+    if given["step"] is not None and not (isinstance(given["step"], numbers.Real) and math.isfinite(given["step"])):
         raise CaptureError(f"step must be a finite number, or None for none; got {step!r}")
     absolute = [Path(file).expanduser().absolute() for file in files]
     return onnx.name_checkpoints(
