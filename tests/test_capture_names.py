@@ -33,6 +33,8 @@ def names(*paths: str, **options: Any) -> list[tuple[str, str, float | None]]:
         ("net/iter 12.onnx", ("net", "iter 12", 12)),
         ("net/netStep5.onnx", ("net", "Step5", 5)),
         ("net/epoch0.5.onnx", ("net", "epoch0.5", 0.5)),
+        ("net/step1,000.onnx", ("net", "step1,000", 1000)),
+        ("net/step12,345,678.onnx", ("net", "step12,345,678", 12_345_678)),
         ("net/global_step2k.onnx", ("net", "global_step2k", 2000)),
         # Of an epoch and a step, the step is finer, in whichever order they come.
         ("net/epoch=3-step=1200.onnx", ("net", "epoch=3-step=1200", 1200)),
@@ -47,6 +49,8 @@ def names(*paths: str, **options: Any) -> list[tuple[str, str, float | None]]:
         ("zoo/vgg16.onnx", ("vgg16", "vgg16", None)),
         ("zoo/Jupiter5.onnx", ("Jupiter5", "Jupiter5", None)),
         ("zoo/ckpt-v2-1000.onnx", ("ckpt-v2-1000", "ckpt-v2-1000", None)),
+        ("zoo/step1,5.onnx", ("step1,5", "step1,5", None)),
+        ("zoo/step1000,000.onnx", ("step1000,000", "step1000,000", None)),
         ("zoo/step3of10.onnx", ("step3of10", "step3of10", None)),
         ("zoo/resnet_2026-11-26.onnx", ("resnet_2026-11-26", "resnet_2026-11-26", None)),
         ("zoo/2026-11-26.onnx", ("zoo-2026-11-26", "2026-11-26", None)),
@@ -85,6 +89,21 @@ def test_name_checkpoints__of_the_demo_stay() -> None:
         folder, file = one.path.split("/")[-2:]
         assert (one.model, one.checkpoint) == (folder, file.removesuffix(".onnx"))
         assert one.step == int(one.checkpoint.removeprefix("step"))
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "expected"),
+    [
+        ("m/a.onnx", "{model}/{checkpoint}", ("m", "a", None)),
+        ("m/a.onnx", "{model}/{checkpoint}.onnx", ("m", "a", None)),
+        ("m/a.b.onnx", "{model}/{checkpoint}", ("m", "a.b", None)),
+        ("m/net.final.onnx", "{model}.{checkpoint}", ("net", "final", None)),
+        ("step3/vit.onnx", "step{step}/{model}", ("vit", "vit", 3)),
+        ("m/epoch7.onnx", "{model}/epoch{step}.onnx", ("m", "epoch7", 7)),
+    ],
+)
+def test_name_checkpoints__pattern_without_the_suffix(path: str, pattern: str, expected: tuple[str, str, Any]) -> None:
+    assert names(path, pattern=pattern) == [expected]
 
 
 def test_name_checkpoints__step_pattern() -> None:

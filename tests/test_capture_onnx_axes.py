@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from onnx_models import network, new_zoo, save
 
+import dask_svcca
 from dask_svcca.capture import onnx as capture
-from dask_svcca.errors import CaptureError
+from dask_svcca.errors import CaptureError, DaskSvccaError
 from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
@@ -175,6 +176,52 @@ def test_capture__dims_of_another_number_are_refused(tmp_path: Path) -> None:
         captured(
             tmp_path, [node("Tanh", ["x"], ["y"])], normal(N, 7, 5, 5), dims={"y": ("example", "neuron")}, layers="y"
         )
+
+
+@pytest.mark.parametrize(
+    ("dims", "message"),
+    [
+        ("y=example,neuron", r"dims is a mapping of names of tensors.*; got 'y=example,neuron'"),
+        (1, "dims is a mapping of names of tensors.*; got 1"),
+        ({1: ("example", "neuron")}, "dims has names of tensors as its keys, or patterns of them; got 1"),
+        ({"y": "example,height,width,channel"}, "dims of 'y' is a sequence of names.*; got 'example,height,width,cha"),
+        ({"y": 1}, "dims of 'y' is a sequence of names, one an axis, such as .*; got 1"),
+        ({"y": ()}, r"dims of 'y' is a sequence of names, one an axis, such as .*; got \(\)"),
+        ({"y": ("channel", "example", "height", "width")}, "only tensors with the examples first can be captured"),
+        ({"y": ("example", "head", "head", "neuron")}, "dims of 'y' are .*, with 'head' twice; name each axis once"),
+        ({"y": ("example", "hight", "width", "channel")}, "have an axis 'hight'; names are"),
+        ({"y": ("example", "height", "width")}, "name each once, one 'example' and one 'neuron' or 'channel'"),
+        (
+            {"Y": ("example", "channel", "height", "width")},
+            r"the axes of 'Y', and no such tensor is computed by '.*step1\.onnx'",
+        ),
+        ({"y": ("example", "neuron"), "typo*": ("example", "neuron")}, r"the axes of 'typo\*', and no such tensor"),
+    ],
+)
+def test_capture__dims_that_cannot_be(tmp_path: Path, dims: Any, message: str) -> None:
+    """Refused before anything is run or made."""
+    path = network(tmp_path / "net/step1.onnx", [node("Tanh", ["x"], ["y"])], {"x": ["n", 7, 5, 5]}, "y")
+    file = save(tmp_path / "x.npz", x=normal(N, 7, 5, 5))
+    with pytest.raises(DaskSvccaError, match=message):
+        dask_svcca.capture_onnx(path, file, tmp_path / "zoo.zarr", dims=dims)
+    assert not (tmp_path / "zoo.zarr").exists()
+    with pytest.raises(DaskSvccaError, match=message):
+        capture.list_layers(path, dims=dims)
+
+
+def test_capture__dims_for_some_of_several_models(tmp_path: Path) -> None:
+    files = [
+        network(tmp_path / f"{name}.onnx", [node("Tanh", ["x"], [name])], {"x": ["n", 7, 5, 5]}, name)
+        for name in ("first", "second")
+    ]
+    file, dims = save(tmp_path / "x.npz", x=normal(N, 7, 5, 5)), ("example", "channel", "height", "width")
+    given = {"first": dims, "sec*": dims}
+    outcome = dask_svcca.capture_onnx(files, file, tmp_path / "zoo.zarr", dims=given)
+    assert [report.written for report in outcome.reports.values()] == [1, 1]
+    with pytest.raises(
+        CaptureError, match=r"'frist', and no such tensor is computed by any of 2 files. Did you mean 'first'\?"
+    ):
+        dask_svcca.capture_onnx(files, file, tmp_path / "zoo.zarr", dims={**given, "frist": dims})
 
 
 def recurrent(layout: str) -> list[Any]:

@@ -252,6 +252,32 @@ def test_capture_onnx__other_weights_under_names_that_exist(tmp_path: Path) -> N
         dask_svcca.capture_onnx(path, other, store)
 
 
+def write_two_layers(path: Path, w: np.ndarray) -> Path:
+    nodes = [node("MatMul", ["x", "w"], ["hidden"]), node("Relu", ["hidden"], ["relu"])]
+    return network(path, nodes, {"x": ["n", 3]}, "relu", {"w": w})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept", "overwrite"),
+    [(None, "relu", "hidden", True), ("relu", None, "relu", False), ("relu", "hidden", "relu", True)],
+)
+def test_capture_onnx__layers_of_other_weights_in_one_checkpoint(
+    tmp_path: Path, before: str | None, after: str | None, kept: str, overwrite: bool
+) -> None:
+    x, first, second = normal(6, 3), normal(3, 2, seed=1), normal(3, 2, seed=2)
+    path, file, store = tmp_path / "net/step1.onnx", save(tmp_path / "x.npz", x=x), tmp_path / "zoo.zarr"
+    dask_svcca.capture_onnx(write_two_layers(path, first), file, store, layers=before)
+    digest = open_zoo(store).representations["digest"]
+    write_two_layers(path, second)
+    with pytest.raises(CaptureError, match=rf"'net', checkpoint 'step1', .* with '{kept}', captured from other weigh"):
+        dask_svcca.capture_onnx(path, file, store, layers=after, overwrite=overwrite)
+    assert open_zoo(store).representations["digest"].equals(digest)
+    # Another checkpoint of the model may have other weights, and all layers may be replaced together.
+    dask_svcca.capture_onnx(path, file, store, layers=after, checkpoint="step2", step=2)
+    dask_svcca.capture_onnx(path, file, store, overwrite=True)
+    np.testing.assert_allclose(open_zoo(store)["net", "step1", "relu"], np.maximum(x @ second, 0), atol=1e-6)
+
+
 def test_capture_onnx__digest_of_weights_in_a_file_of_their_own(tmp_path: Path) -> None:
     path = write_dense(tmp_path / "net/step1.onnx", normal(3, 2))
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)

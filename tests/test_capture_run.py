@@ -51,6 +51,25 @@ def test_capture_onnx__is_each_checkpoint_captured(folder: Path) -> None:
     np.testing.assert_array_equal(many.coords["label"], load(EXAMPLES)["label"])
 
 
+def test_capture_onnx__inputs_are_a_file(folder: Path) -> None:
+    x: Any = load(EXAMPLES)["input"]
+    with pytest.raises(CaptureError, match=r"inputs is the path of a file .*; got ndarray. Save arrays first: np.save"):
+        dask_svcca.capture_onnx(FILES, x, "zoo.zarr")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": 3}, "model is a name, and so text, such as '3'; got 3"),
+        ({"checkpoint": 3}, "checkpoint is a name, and so text, such as '3'; got 3"),
+        ({"step": "3"}, "step must be a finite number, or None for none; got '3'"),
+    ],
+)
+def test_capture_onnx__names_are_text_and_steps_numbers(folder: Path, options: Any, message: str) -> None:
+    with pytest.raises(CaptureError, match=message):
+        dask_svcca.capture_onnx(FILES[0], EXAMPLES, "zoo.zarr", **options)
+
+
 def test_capture_onnx__goes_on_where_it_stopped(folder: Path) -> None:
     first = dask_svcca.capture_onnx(FILES[0], EXAMPLES, "zoo.zarr", layers=("logits",))
     again = dask_svcca.capture_onnx([str(path) for path in FILES], str(EXAMPLES), Path("zoo.zarr"), layers="logits")

@@ -181,6 +181,13 @@ def test_query__takes_a_store_or_a_dataset_and_one_pattern_or_several(store: Pat
 
 def test_query__without_a_match_is_empty(dataset: xr.Dataset) -> None:
     assert dask_svcca.query(dataset, low=2).shape == (0, 11)
+    assert dask_svcca.query(dataset, low=2, high=2).shape == (0, 11)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.9, 0.1), (float("nan"), None), (None, float("nan"))])
+def test_query__an_interval_that_is_empty(dataset: xr.Dataset, low: float | None, high: float | None) -> None:
+    with pytest.raises(ValueError, match=f"the interval from low={low} to high={high} is empty"):
+        dask_svcca.query(dataset, low=low, high=high)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def query(
     StoreFormatError
         Where there is no comparison.
     ValueError
-        Where ``a`` or ``b`` has another key, ``top`` is not positive, or ``across`` is something else.
+        Where ``a`` or ``b`` has another key, ``top`` is not positive, ``low`` is above ``high``, or ``across`` is
+        something else.
 
     Examples
     --------
@@ -159,10 +160,13 @@ class PairQuery:
         RepresentationNotFoundError, UnknownMeasureError
             The message says what there is.
         ValueError
-            Where ``a`` or ``b`` has another key, or ``across`` is something else.
+            Where ``a`` or ``b`` has another key, ``low`` is above ``high``, or ``across`` is something else.
         """
         if across not in {None, *get_args(Across)}:
             raise ValueError(f"across is {' or '.join(map(repr, get_args(Across)))}, or None for all; got {across!r}")
+        bounds = (-np.inf if low is None else low, np.inf if high is None else high)
+        if not bounds[0] <= bounds[1]:
+            raise ValueError(f"the interval from low={low!r} to high={high!r} is empty: no value lies in it")
         asked = list(dataset.attrs["parameters"]["measures"])
         # References, such as the value by chance, are stored beside the measures that were asked for.
         present = asked + sorted(
@@ -177,8 +181,7 @@ class PairQuery:
             names[0],
             select_representations(dataset, "a", a or {}),
             select_representations(dataset, "b", b or {}),
-            -np.inf if low is None else low,
-            np.inf if high is None else high,
+            *bounds,
             tuple(dict.fromkeys(names[1:])),
             across,
         )

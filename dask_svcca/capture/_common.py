@@ -116,13 +116,14 @@ class InputsDigest:
         return self._digest.hexdigest()
 
 
-def captured(zoo: Zoo, model: str) -> Iterator[dict[str, Any]]:
-    """Attributes of the complete representations of one model, read one by one."""
-    path = encode(model)
+def captured(zoo: Zoo, model: str, checkpoint: str | None = None) -> Iterator[dict[str, Any]]:
+    """Attributes of the complete representations of one model, or of one checkpoint, read one by one."""
+    parts = [encode(model)] if checkpoint is None else [encode(model), encode(checkpoint)]
+    path = "/".join(parts)
     if _io.read_attributes(zoo.root, path) is None:
         return
     group = zoo.root[path]
-    for _, attributes in _io.walk_attributes(group, depth=2):  # type: ignore[arg-type]
+    for _, attributes in _io.walk_attributes(group, depth=3 - len(parts)):  # type: ignore[arg-type]
         if attributes.get("complete"):
             yield attributes
 

@@ -88,9 +88,10 @@ def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
         raise CaptureError(f"cannot read {str(path)!r}: {error}. It must be npy or npz") from error
     pickled = [name for name, (_, dtype) in headers.items() if dtype.hasobject]
     if pickled:
+        which = f"array {pickled[0]!r}" if pickled[0] else "the array"
         raise CaptureError(
-            f"array {pickled[0] or 'the only one'!r} of {str(path)!r} holds Python objects, which are never "
-            f"loaded, since they could run code. Save numbers, for example array.astype('float32')"
+            f"{which} of {str(path)!r} holds Python objects, which are never loaded, since they could run code. "
+            f"Save numbers, for example array.astype('float32')"
         )
     if not headers:
         raise CaptureError(f"{str(path)!r} holds no array")

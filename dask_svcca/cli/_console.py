@@ -33,12 +33,15 @@ __all__ = [
 
 
 @contextlib.contextmanager
-def resumable(what: str) -> Iterator[None]:
-    """On Ctrl-C, end by saying what is kept."""
+def resumable(what: str, bars: Bars) -> Iterator[None]:
+    """On Ctrl-C, end by saying what is kept, of what these bars have counted."""
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"Interrupted. {what} are kept: the same command goes on from there.") from None
+        kept = f"All finished {what} are kept: the same command goes on from there."
+        if not bars.anything_done:
+            kept = "This run has finished nothing yet; what was there before is kept. The same command starts it again."
+        raise Interrupted(f"Interrupted. {kept}") from None
 
 
 @contextlib.contextmanager

@@ -119,12 +119,13 @@ def onnx(
     paths = files(models)
     name_files(paths, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern)
     dims = named_axes(axes)
+    bars = Bars({"capture": ("Capturing activations", "checkpoints")})
     with (
         # What they say is shown below.
         warnings.catch_warnings(),
-        resumable("All finished layers"),
+        resumable("checkpoints", bars),
         connected(workers, memory, scheduler) as client,
-        Bars({"capture": ("Capturing activations", "checkpoints")}) as bars,
+        bars,
     ):
         warnings.simplefilter("ignore", UserWarning)
         outcome = capture_onnx(

@@ -204,7 +204,8 @@ def compare(
         plan = plan_run(source, comparison, parameters, budget, pairs=pairs, subspaces=subspaces, drop_left=drop_left)
         click.echo(json.dumps(plan.to_dict(), indent=2) if as_json else str(plan))
         return
-    with resumable("All finished tiles"), connected(workers, memory, scheduler) as client, Bars(STAGES) as bars:
+    bars = Bars(STAGES)
+    with resumable("subspaces and tiles", bars), connected(workers, memory, scheduler) as client, bars:
         outcome = run_comparison(
             source,
             comparison,

@@ -52,9 +52,10 @@ def demo(*, output: str, workers: int | None, memory: str | None, scheduler: str
         **{f"{stage} dft": (f"{what}, dft", unit) for stage, (what, unit) in STAGES.items()},
         **{f"{stage} final": (f"{what}, all measures", unit) for stage, (what, unit) in STAGES.items()},
     }
-    with resumable("All finished layers and tiles"), connected(workers, memory, scheduler) as client:
+    bars = Bars(stages)
+    with resumable("checkpoints, subspaces and tiles", bars), connected(workers, memory, scheduler) as client:
         ready = time.perf_counter() - started
-        with Bars(stages) as bars:
+        with bars:
             result = run_demo(
                 output,
                 client=client,

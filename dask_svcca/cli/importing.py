@@ -11,7 +11,7 @@ from dask_svcca.capture.arrays import ArrayFile, open_arrays
 from dask_svcca.cli._console import checked_options, counted, echo_next, examples, size
 from dask_svcca.cli._paths import File, Place, quoted
 from dask_svcca.cli._storage import storage_options
-from dask_svcca.dims import canonical_dims
+from dask_svcca.dims import SPATIAL_DIMS, canonical_dims
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, RepresentationExistsError
 from dask_svcca.stores._io import is_group
 from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
@@ -136,14 +136,40 @@ def _check(arrays: ArrayFile, layers: dict[str, str], along: int, axes: tuple[st
             raise InvalidActivationsError(
                 f"the array of layer {layer!r} in {arrays.path!r} has shape {shape}, too few axes for examples"
             )
-        if len(shape) > 1:
-            canonical_dims(axes, shape, f"{checkpoint}/{layer}")
+        _check_axes(axes, shape, f"{checkpoint}/{layer}")
         lengths[layer] = shape[along]
     if len(set(lengths.values())) > 1:
         raise MismatchedExamplesError(
             f"the layers of {arrays.path!r} must have the same examples; their numbers are {lengths}"
         )
     return next(iter(lengths.values()))
+
+
+def _check_axes(axes: tuple[str, ...] | None, shape: tuple[int, ...], label: str) -> None:
+    """Refuse axes that a zoo cannot have, in the words of the options."""
+    lengths = " x ".join(map(str, shape))
+    if len(shape) < 2:
+        raise InvalidActivationsError(
+            f"activations of {label!r} have one axis, of length {lengths}, and need one of examples and one of "
+            f"neurons. Save those of a single neuron with the shape ({lengths}, 1)"
+        )
+    if axes is None and len(shape) in {4, 5}:
+        usual = ",".join(("example", "channel", *SPATIAL_DIMS[len(shape)]))
+        raise InvalidActivationsError(
+            f"activations of {label!r} have {len(shape)} axes, {lengths}; say what they are with --dims, for example "
+            f"--dims {usual}, or with channel last"
+        )
+    if len(shape) > 5:
+        raise InvalidActivationsError(
+            f"activations of {label!r} have {len(shape)} axes, {lengths}, and a layer has at most 5: example, "
+            f"channel, depth, height and width. Reshape the array"
+        )
+    if axes is None:
+        return
+    try:
+        canonical_dims(axes, shape, label)
+    except InvalidActivationsError as error:
+        raise InvalidActivationsError(str(error).replace(f"dims={axes!r}", f"--dims {','.join(axes)}")) from error
 
 
 def _open_zoo(zoo: str, count: int, examples_file: str | None) -> Zoo:

@@ -153,7 +153,10 @@ def _show_comparison(store: str, comparison: ComparisonStore) -> None:
     )
     failed = {label: problem for label, problem in zip(labels, problems, strict=True) if problem}
     _show_some([named(label, problem) for label, problem in failed.items()], "representation", "failed:")
-    click.echo(f"\nHighest similarities: dask-svcca query {quoted(store)}")
+    if counts[PairStatus.DONE]:
+        click.echo(f"\nHighest similarities: dask-svcca query {quoted(store)}")
+    elif missing:
+        click.echo("\nNo pair has a value yet; the command that made the comparison goes on with it.")
 
 
 def _show_subspaces(store: str, subspaces: SubspaceStore) -> None:

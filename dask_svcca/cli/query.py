@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -92,6 +93,9 @@ def query(
     """
     if as_json and csv_file is not None:
         raise click.UsageError("--json and --csv are two forms of the same; use one.")
+    if not (-math.inf if low is None else low) <= (math.inf if high is None else high):
+        given = " ".join(f"{name} {value:g}" for name, value in (("--min", low), ("--max", high)) if value is not None)
+        raise click.UsageError(f"{given} is an empty interval: no value lies in it.")
     pairs = PairQuery.build(
         open_comparison(comparison),
         split_measures(measures) or None,

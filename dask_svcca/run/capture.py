@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import numbers
 import os
 import time
 import uuid
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dask_svcca.capture import onnx
 from dask_svcca.errors import CaptureError, DaskSvccaError, MissingPackageError
@@ -133,7 +134,8 @@ def capture_onnx(
     Raises
     ------
     CaptureError
-        Where files cannot be named, the inputs cannot be read, or no checkpoint can be captured.
+        Where files cannot be named, the inputs cannot be read, or no checkpoint can be captured; where ``dims`` names
+        axes that cannot be, or tensors that no model computes.
     MismatchedExamplesError
         Where the zoo is there and has other examples.
     MissingPackageError
@@ -150,10 +152,18 @@ def capture_onnx(
     >>> {name: report.written for name, report in outcome.reports.items()}
     {'cnn-s0/step00000': 6, 'cnn-s0/step00005': 6}
     """
+    if not isinstance(inputs, str | os.PathLike):
+        raise CaptureError(
+            f"inputs is the path of a file that all workers can read, npy or npz; got {type(inputs).__name__}. Save "
+            f"arrays first: np.save('inputs.npy', array), or np.savez('inputs.npz', name=array, ...)"
+        )
     files = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     checkpoints = name_files(
         files, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern
     )
+    axes = onnx.given_axes(dims)
+    if axes:
+        _check_patterns(axes, checkpoints, client)
     inputs_path, place = str(Path(inputs).expanduser().absolute()), absolute(zoo)
     _prepare_zoo(place, inputs_path, checkpoints, client)
     captures = {
@@ -166,7 +176,7 @@ def capture_onnx(
             checkpoint=item.checkpoint,
             step=item.step if step is None else step,
             layers=layers or None,
-            dims=None if dims is None else {name: tuple(axes) for name, axes in dims.items()},
+            dims=axes,
             batch_size=batch_size,
             compression=compression,
             dtype=dtype,
@@ -197,7 +207,7 @@ def name_files(
     Raises
     ------
     CaptureError
-        Where no file is given, several would get one name, or a path does not follow the pattern.
+        Where no file is given, several would get one name, a path does not follow the pattern, or a name is not text.
     """
     if not files:
         raise CaptureError("no model file is given; give the path of at least one ONNX file")
@@ -206,7 +216,12 @@ def name_files(
             f"checkpoint and step name a single file, and {len(files):,} files are given. Let their paths name them, "
             f"with a pattern such as '{{model}}/epoch{{step}}'"
         )
-    if step is not None and not math.isfinite(step):
+    # Types that annotations rule out come all the same: checkpoint=3.
+    given: dict[str, Any] = {"model": model, "checkpoint": checkpoint, "step": step}
+    for what in ("model", "checkpoint"):
+        if not isinstance(given[what], str | None):
+            raise CaptureError(f"{what} is a name, and so text, such as {str(given[what])!r}; got {given[what]!r}")
+    if given["step"] is not None and not (isinstance(given["step"], numbers.Real) and math.isfinite(given["step"])):
         raise CaptureError(f"step must be a finite number, or None for none; got {step!r}")
     absolute = [Path(file).expanduser().absolute() for file in files]
     return onnx.name_checkpoints(
@@ -294,6 +309,17 @@ def _prepare_zoo(
     file = onnx.load_inputs(inputs_path)
     every = dict.fromkeys(name for inputs in readable for name in inputs)
     create_zoo(zoo, examples=file.ids(readable[0]), coords=file.coords([*every]), exist_ok=True)
+
+
+def _check_patterns(axes: Iterable[str], checkpoints: Sequence[Checkpoint], client: distributed.Client | None) -> None:
+    """Refuse names of axes for tensors that no model computes; some models may be without them."""
+    outcome = capture_each(
+        {item.path: functools.partial(onnx.tensor_names, item.path) for item in checkpoints}, client=client
+    )
+    if not outcome.reports:
+        raise _nothing_captured(outcome.problems, len(checkpoints))
+    where = repr(checkpoints[0].path) if len(checkpoints) == 1 else f"any of {len(checkpoints):,} files"
+    onnx.check_patterns(axes, dict.fromkeys(name for names in outcome.reports.values() for name in names), where)
 
 
 def _nothing_captured(problems: Mapping[str, str], files: int) -> CaptureError:

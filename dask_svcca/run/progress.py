@@ -32,10 +32,16 @@ class Bars:
     ----------
     stages : mapping of str to (str, str)
         What a stage does, and the unit it is counted in.
+
+    Attributes
+    ----------
+    anything_done : bool
+        Whether something of a stage is done.
     """
 
     def __init__(self, stages: Mapping[str, tuple[str, str]]) -> None:
         self._stages = stages
+        self.anything_done = False
         self._console = Console(stderr=True, highlight=False)
         self._started = self._spoken = self._stage_began = time.monotonic()
         self._tasks: dict[str, Task] = {}
@@ -79,6 +85,7 @@ class Bars:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show how many of a stage are done."""
+        self.anything_done = self.anything_done or done > 0
         now = time.monotonic()
         if self._progress is not None:
             self._progress.update(self._show(stage).id, completed=done, total=total)

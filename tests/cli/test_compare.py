@@ -7,13 +7,16 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from cli_runner import N, activations, run
 
 import dask_svcca
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_compare__then_nothing_to_do(zoo: Path) -> None:
@@ -132,10 +135,18 @@ def test_compare__records_what_failed_and_says_so(zoo: Path) -> None:
     assert "'bad/c/constant'" in text
 
 
-def test_compare__ctrl_c_says_what_is_kept(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: Any, **__: Any) -> None:
+@pytest.mark.parametrize(
+    ("done", "kept"),
+    [
+        (1, "All finished subspaces and tiles are kept: the same command goes on from there."),
+        (0, "This run has finished nothing yet; what was there before is kept. The same command starts it again."),
+    ],
+)
+def test_compare__ctrl_c_says_what_is_kept(zoo: Path, monkeypatch: pytest.MonkeyPatch, done: int, kept: str) -> None:
+    def interrupted(*_: Any, progress: Callable[[str, int, int], None], **__: Any) -> None:
+        progress("tiles", done, 9)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["dask_svcca.cli.compare"], "run_comparison", interrupted)
     result = run("compare zoo.zarr comparison.zarr", status=130)
-    assert result.stderr == "Interrupted. All finished tiles are kept: the same command goes on from there.\n"
+    assert result.stderr.splitlines()[-1] == f"Interrupted. {kept}"

@@ -70,13 +70,27 @@ def test_import__ids_and_coordinates(folder: Path) -> None:
         ("two.npz --layer l", "holds several arrays, 'a', 'b'; choose one with --array"),
         ("two.npz --array c", "has no array 'c'; it has 'a', 'b'"),
         ("integers.npy --layer l", "is int64; activations are float16, float32 or float64"),
-        ("objects.npy --layer l", "holds Python objects, which are never loaded, since they"),
+        (
+            "objects.npy --layer l",
+            "Error: the array of 'objects.npy' holds Python objects, which are never loaded, since they",
+        ),
         ("objects.npz --array o", "array 'o' of 'objects.npz' holds Python objects"),
         ("nothing.npy --layer l", "cannot read 'nothing.npy'"),
+        ("one.npy --layer l", "have one axis, of length 40, and need one of examples and one of neurons"),
+        ("six.npy --layer l", "have 6 axes, 40 x 1 x 1 x 1 x 1 x 2, and a layer has at most 5"),
         ("unequal.npz", "must have the same examples; their numbers are {'a': 40, 'b': 39}"),
-        ("x.npy --layer l --dims example,neuron,what", "do not describe the 2 axes"),
-        ("images.npy --layer l", "activations of 'm/c/l' have 4 axes; say what they are with dims="),
-        ("images.npy --layer l --dims example,head,token,channel", "have an axis 'head'; names are"),
+        (
+            "x.npy --layer l --dims example,neuron,what",
+            "--dims example,neuron,what do not describe the 2 axes of 'm/c/l'",
+        ),
+        (
+            "images.npy --layer l",
+            "axes, 40 x 2 x 2 x 3; say what they are with --dims, for example --dims example,channel,height,width",
+        ),
+        (
+            "images.npy --layer l --dims example,head,token,channel",
+            "--dims example,head,token,channel of 'm/c/l' have an axis 'head'",
+        ),
         ("short.npy --layer l", "'m/c/l' has 39 examples, its zoo has 40"),
         ("x.npy --layer taken", "'taken' of 'm', 'c' is already in the zoo"),
     ],
@@ -87,6 +101,8 @@ def test_import__refuses(folder: Path, arguments: str, message: str) -> None:
     np.savez("two.npz", a=activations(0, 3), b=activations(0, 3))
     np.savez("unequal.npz", a=activations(0, 3), b=activations(0, 3)[1:])
     np.save("short.npy", activations(0, 3)[1:])
+    np.save("one.npy", activations(0, 3)[:, 0])
+    np.save("six.npy", activations(0, 1, 1, 1, 1, 2))
     np.save("integers.npy", np.arange(N))
     np.save("images.npy", activations(0, 2, 2, 3))
     np.save("objects.npy", np.array([{}] * N))

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import dask
+import numpy as np
+import pytest
 import zarr
-from cli_runner import activations, run
+from cli_runner import N, activations, run
 
 import dask_svcca
+from dask_svcca.plan.parameters import Parameters
+from dask_svcca.run.compare import run_comparison
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +45,25 @@ def test_info__of_a_comparison(zoo: Path) -> None:
         assert re.search(rf"^{name} +{value}$", text, flags=re.MULTILINE)
     assert re.search(r"pairs +12 of 36 done", text)
     assert re.search(r"missing +24: not asked for yet, or interrupted", text)
+
+
+def test_info__of_a_comparison_without_a_value(folder: Path) -> None:
+    with dask_svcca.create_zoo("zoo.zarr", examples=range(N)) as zoo:
+        for layer in ("conv", "fc"):
+            zoo.write("net", "end", layer, np.ones((N, 2)))
+    run("compare zoo.zarr failed.zarr", status=1)
+    text = run("info failed.zarr").output
+    assert re.search(r"pairs +0 of 3 done; 3 failed", text)
+    assert "dask-svcca query" not in text
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with dask.config.set(scheduler="synchronous"), pytest.raises(KeyboardInterrupt):
+        run_comparison(zoo, "missing.zarr", Parameters(), progress=interrupted)
+    text = run("info missing.zarr").output
+    assert re.search(r"pairs +0 of 3 done", text)
+    assert "No pair has a value yet; the command that made the comparison goes on with it." in text
 
 
 def test_info__of_subspaces(zoo: Path) -> None:

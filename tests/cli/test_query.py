@@ -49,6 +49,15 @@ def test_query__bounds(comparison: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("bounds", "given"),
+    [("--min 0.9 --max 0.1", "--min 0.9 --max 0.1"), ("--min nan", "--min nan"), ("--max nan --csv", "--max nan")],
+)
+def test_query__an_interval_that_is_empty(comparison: Path, bounds: str, given: str) -> None:
+    message = f"{given} is an empty interval: no value lies in it."
+    assert message in run(f"query comparison.zarr {bounds}", status=2).stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("--model-a vit", "no model matches 'vit' on side a; there are 'net-s0', 'net-s1'"),

@@ -6,12 +6,17 @@ product with weights and an embedding have them last; where neurons are split by
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dask_svcca.dims import EXAMPLE, SPATIAL, SPATIAL_DIMS, TOKEN
+import numpy as np
+
+from dask_svcca.dims import EXAMPLE, SPATIAL, SPATIAL_DIMS, TOKEN, canonical_dims
+from dask_svcca.errors import CaptureError, did_you_mean
+from dask_svcca.patterns import matching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import numpy.typing as npt
 
@@ -328,6 +333,77 @@ def _integer(node: Any, name: str, default: int) -> int:
     return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
 
 
+def given_axes(dims: Mapping[str, Iterable[str]] | None) -> dict[str, tuple[str, ...]]:
+    """Names of axes that a user gives for tensors, by patterns of the tensors' names.
+
+    Raises
+    ------
+    CaptureError
+        Where they are not names of axes by patterns, or the examples are not the first axis.
+    InvalidActivationsError
+        Where a zoo could not have such axes.
+
+    Examples
+    --------
+    >>> given_axes({"mix*": ["example", "channel", "height", "width"]})
+    {'mix*': ('example', 'channel', 'height', 'width')}
+    >>> given_axes({"mix*": ["neuron", "example"]})
+    Traceback (most recent call last):
+    dask_svcca.errors.CaptureError: dims of 'mix*' are ('neuron', 'example'), and only tensors with the examples ...
+    """
+    usual = "('example', 'height', 'width', 'channel')"
+    if dims is not None and not isinstance(dims, Mapping):
+        raise CaptureError(
+            f"dims is a mapping of names of tensors, or patterns of them, to the names of their axes, such as "
+            f"{{'mix*': {usual}}}; got {dims!r}"
+        )
+    axes = {}
+    for pattern, given in (dims or {}).items():
+        if not isinstance(pattern, str):
+            raise CaptureError(f"dims has names of tensors as its keys, or patterns of them; got {pattern!r}")
+        names = () if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise CaptureError(
+                f"dims of {pattern!r} is a sequence of names, one an axis, such as {usual}; got {given!r}"
+            )
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise CaptureError(f"dims of {pattern!r} are {names!r}, with {twice[0]!r} twice; name each axis once")
+        if EXAMPLE in names and names[0] != EXAMPLE:
+            raise CaptureError(
+                f"dims of {pattern!r} are {names!r}, and only tensors with the examples first can be captured. "
+                f"Name the axes in the order in which the model has them; where its examples come later, let it "
+                f"transpose them"
+            )
+        _, stored = as_stored(np.empty((1,) * len(names)), names)
+        canonical_dims(stored, (1,) * len(stored), pattern)
+        axes[pattern] = names
+    return axes
+
+
+def check_patterns(patterns: Iterable[str], tensors: Collection[str], where: str) -> None:
+    """Refuse names of axes for tensors that are not there.
+
+    Parameters
+    ----------
+    patterns : iterable of str
+        See `given_axes`.
+    tensors : collection of str
+        Names of what is computed.
+    where : str
+        What computes it, in messages.
+
+    Raises
+    ------
+    CaptureError
+    """
+    for pattern in patterns:
+        if not matching(tensors, [pattern]):
+            raise CaptureError(
+                f"dims= (--dims) names the axes of {pattern!r}, and no such tensor is computed by {where}"
+                f"{did_you_mean(pattern, tensors)}"
+            )
+
+
 def layer_names(
     names: Names, shape: Sequence[int], kind: str, given: Sequence[str] | None = None
 ) -> tuple[str, ...] | str:
@@ -351,7 +427,7 @@ def layer_names(
     >>> layer_names(("example", "channel", "height", "width"), (2, 16, 1, 1), "GlobalAveragePool")
     ('example', 'neuron')
     >>> layer_names(None, (2, 16, 8, 8), "Relu")
-    'no operator says what its 4 axes are, which have the lengths (16, 8, 8) behind the examples; say it with dims='
+    'no operator says what its 4 axes are, which have the lengths (16, 8, 8) behind the examples; ...(--dims)'
     """
     if given is not None:
         return tuple(given) if len(given) == len(shape) else _misnamed(tuple(given), shape)
@@ -375,7 +451,7 @@ def _unnamed(names: Names, shape: Sequence[int], kind: str) -> str:
     if names is None:
         return (
             f"no operator says what its {len(shape)} axes are, which have the lengths {tuple(shape[1:])} behind the "
-            f"examples; say it with dims="
+            f"examples; say it with dims= (--dims)"
         )
     if KEY in names and kind != "Softmax":
         return "it holds scores of attention, each token against each; the weights behind the softmax are captured"

@@ -10,10 +10,10 @@ import numpy as np
 
 from dask_svcca.capture._common import CaptureReport, captured, check_inputs, inputs_digest, listing, other_capture
 from dask_svcca.capture._inputs import IDS, load_inputs
-from dask_svcca.capture.onnx.axes import as_stored
+from dask_svcca.capture.onnx.axes import as_stored, check_patterns, given_axes
 from dask_svcca.capture.onnx.branches import open_branches
 from dask_svcca.capture.onnx.names import Checkpoint, name_checkpoints
-from dask_svcca.capture.onnx.network import count_examples, open_network, rows_of
+from dask_svcca.capture.onnx.network import count_examples, open_network, rows_of, tensor_names
 from dask_svcca.capture.onnx.survey import survey_network
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
 from dask_svcca.stores._names import RepresentationName
@@ -21,7 +21,7 @@ from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -68,7 +68,8 @@ def list_layers(
     Raises
     ------
     CaptureError
-        Where there are no layers, saying why: for example, all are inside an ``If``, ``Loop`` or ``Scan``.
+        Where there are no layers, saying why: for example, all are inside an ``If``, ``Loop`` or ``Scan``; or where
+        ``dims`` names axes that cannot be, or tensors that are not there.
     MissingPackageError
         Without the extra ``onnx``.
     """
@@ -82,6 +83,7 @@ def survey_model(
     dims: Mapping[str, Sequence[str]] | None = None,
 ) -> Survey:
     """Layers of a model, and what is left out and why; parameters are those of `list_layers`."""
+    check_patterns(given_axes(dims), tensor_names(model_path) if dims else (), repr(str(model_path)))
     network = open_network(model_path)
     feeds = network.zeros(3) if inputs_path is None else load_inputs(inputs_path).feeds(network.inputs)
     network.check(feeds)
@@ -138,7 +140,8 @@ def capture_checkpoint(
     Raises
     ------
     CaptureError
-        Where model and inputs do not fit, or the model hides its layers.
+        Where model and inputs do not fit, the model hides its layers, or layers would stand beside those of other
+        weights in one checkpoint.
     MismatchedExamplesError
         Where the inputs are not the zoo's examples, or not those that another checkpoint of the model was fed.
     MissingPackageError
@@ -161,6 +164,7 @@ def capture_checkpoint(
         missing = {name: layer for name, layer in chosen.items() if overwrite or name not in zoo}
         caution = other_capture(zoo, chosen.keys() - missing.keys(), digests)
         if missing:
+            _check_weights(zoo, named, missing, digests["weights_digest"])
             others = captured(zoo, named.model)
             kept = (one for one in others if (one["model"], one["checkpoint"], one["layer"]) not in missing)
             check_inputs(kept, digests["inputs_digest"], f"{named.model}/{named.checkpoint}")
@@ -222,6 +226,23 @@ def _check_examples(zoo: Zoo, inputs: Inputs, network: Network) -> None:
         f"{inputs.path!r} has {len(ids)} examples{hashed}, the zoo at {str(zoo.root.store_path)!r} has "
         f"{len(expected)}{where}. Capture with the examples the zoo was made for, or to a zoo of its own"
     )
+
+
+def _check_weights(zoo: Zoo, named: Checkpoint, written: Container[RepresentationName], digest: str) -> None:
+    """Refuse to write layers beside those of a model of other weights in one checkpoint."""
+    others = [
+        one["layer"]
+        for one in captured(zoo, named.model, named.checkpoint)
+        if RepresentationName(named.model, named.checkpoint, one["layer"]) not in written
+        and one.get("weights_digest", digest) != digest
+    ]
+    if others:
+        raise CaptureError(
+            f"{named.model!r}, checkpoint {named.checkpoint!r}, is in the zoo already with {listing(others)}, captured "
+            f"from other weights than {str(named.path)!r} has: layers of different weights would stand in one "
+            f"checkpoint. Give the checkpoint another name, or capture all of its layers with overwrite=True "
+            f"(--overwrite)"
+        )
 
 
 def _batches(feeds: Feeds, size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping
 
-_NUMBER = r"(?P<step>\d+(?:\.\d+)?)"
+_NUMBER = r"(?P<step>\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)"
 _SEPARATORS = r"[^A-Za-z0-9]{0,3}"
 STEP = re.compile(
     # "Jupiter5" is not an iteration; "netStep5" is a step.
     r"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))(?i:(?:global_?)?(?:step|epoch|iter(?:ation)?|ckpt|checkpoint))"
-    rf"{_SEPARATORS}{_NUMBER}(?P<unit>[kKM]?)(?![A-Za-z0-9])"
+    rf"{_SEPARATORS}{_NUMBER}(?P<unit>[kKM]?)(?![A-Za-z0-9]|,\d)"
 )
 """A training step in a name: a number behind one of a few words."""
 
@@ -159,6 +159,9 @@ def _find_step(name: str, expression: re.Pattern[str]) -> _Step | None:
     chosen = next((match for match in reversed(matches) if FINE.search(match.group())), matches[-1])
     groups = chosen.groupdict()
     digits = groups["step"] if "step" in groups else chosen.group(1 if chosen.re.groups else 0)
+    if expression is STEP:
+        # Commas between thousands, and nowhere else.
+        digits = digits.replace(",", "")
     number = _number(digits, expression.pattern) * UNITS[groups.get("unit") or ""]
     pieces, last = [], 0
     for match in matches:
@@ -241,7 +244,9 @@ def _spelled(path: Path, pattern: str) -> Mapping[str, str]:
             f"{{step}}, each once, as in '{{model}}/epoch{{step}}'"
         )
     expression = "".join(fields.get(piece) or re.escape(piece) for piece in pieces)
-    match = re.search(rf"(?:^|/){expression}(?:{re.escape(path.suffix)})?$", path.as_posix())
+    # A field at the end does not stand for the suffix.
+    ends = (path.with_suffix("").as_posix(), path.as_posix())
+    match = next(filter(None, (re.search(rf"(?:^|/){expression}$", end) for end in ends)), None)
     if match is None:
         raise CaptureError(f"{str(path)!r} does not end as {pattern!r} says. Change the pattern, or leave the file out")
     return match.groupdict()

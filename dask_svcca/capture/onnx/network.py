@@ -236,6 +236,19 @@ def input_names(model_path: str | os.PathLike[str]) -> list[str]:
     return [entry.name for entry in graph.input if entry.name not in weights]
 
 
+def tensor_names(model_path: str | os.PathLike[str]) -> list[str]:
+    """Names of the tensors that a model computes, those inside its control flow among them."""
+    return list(_computed(_load(model_path).graph))
+
+
+def _computed(graph: Any) -> Iterator[str]:
+    for node in graph.node:
+        yield from filter(None, node.output)
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _computed(body)
+
+
 def open_network(path: str | os.PathLike[str], taken: Mapping[str, bool] | None = None) -> Network:
     """Open a model with all its tensors as outputs, each computed as the file says.
 

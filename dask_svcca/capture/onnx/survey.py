@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.capture._common import listing, select
-from dask_svcca.capture.onnx.axes import Axes, layer_names
+from dask_svcca.capture.onnx.axes import Axes, given_axes, layer_names
 from dask_svcca.capture.onnx.network import DTYPES, count_examples, rows_of
 from dask_svcca.errors import CaptureError
 from dask_svcca.patterns import matches
@@ -133,16 +133,17 @@ def survey_network(network: Network, feeds: Feeds, dims: Mapping[str, Sequence[s
     Raises
     ------
     CaptureError
-        Where the model cannot be run.
+        Where the model cannot be run, or ``dims`` are not valid.
     """
+    axes = given_axes(dims)
     one_by_one = replace(network, batch=1)
     try:
-        survey = _survey(network, feeds, dims or {})
+        survey = _survey(network, feeds, axes)
     except CaptureError:
         if network.batch is not None:
             raise
         try:
-            return _survey(one_by_one, feeds, dims or {})
+            return _survey(one_by_one, feeds, axes)
         except CaptureError:
             # The reason why it cannot be run on several is the one to hear.
             pass
@@ -152,7 +153,7 @@ def survey_network(network: Network, feeds: Feeds, dims: Mapping[str, Sequence[s
     ):
         return survey
     try:
-        alone = _survey(one_by_one, feeds, dims or {})
+        alone = _survey(one_by_one, feeds, axes)
     except CaptureError:
         return survey
     return alone if len(alone.layers) > len(survey.layers) else survey
