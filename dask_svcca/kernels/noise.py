@@ -170,7 +170,8 @@ def scatter_above_noise(scatter: InexactArray, noise: FloatArray) -> InexactArra
     first = len(ascending) - above_noise(ascending[::-1], len(noise) * DOUBLE)
     # In the memory of the scatter: LAPACK is to work beside it.
     factor = scatter.T[:, first:]
-    np.multiply(vectors[:, first:].conj(), np.sqrt(ascending[first:]), out=factor)
+    np.conjugate(vectors[:, first:], out=factor)
+    factor *= np.sqrt(ascending[first:])
     factor *= unit[:, np.newaxis]
     return factor
 
