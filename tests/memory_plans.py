@@ -396,7 +396,7 @@ def main() -> None:
             scipy.linalg.svd(square[:200, :200]),
             np.linalg.qr(square[:200, :200]),
         )
-    del square, small, _
+    del square, _
     # What is there by now need not be looked through before every task.
     gc.collect()
     gc.freeze()
