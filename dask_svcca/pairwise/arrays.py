@@ -122,7 +122,7 @@ def as_input(
     InvalidActivationsError
         For axes or values that activations do not have.
     """
-    given = as_given(array, name)
+    given = as_given(array, name, dims)
     values = given.data
     named_already = given.names is not None and "example" in given.names
     said = dims if dims is not None and len(dims) == values.ndim and not named_already else None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from dask_svcca.arrays import ON_DISK, as_given, check_unshuffled, is_array, is_series, packages_of
+from dask_svcca.arrays import ON_DISK, Given, as_given, check_unshuffled, is_array, is_series, packages_of, stacked
 from dask_svcca.dims import EXAMPLE, agree_dims, canonical_dims, example_axis
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
 from dask_svcca.examples import check_next, order_by_id
@@ -21,7 +21,6 @@ from dask_svcca.precision import coarsest
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dask_svcca.arrays import Given
     from dask_svcca.stores._names import RepresentationName
     from dask_svcca.stores.zoo.options import Stored, WriteOptions
 
@@ -79,7 +78,7 @@ def batches_of(
     elif packages_of(activations) & ON_DISK and hasattr(activations, "shape"):
         yield from _from_disk(activations, name, options, examples)
     else:
-        yield from _whole(as_given(activations, what), name, options, examples)
+        yield from _whole(as_given(activations, what, options.dims), name, options, examples)
 
 
 def prepare(
@@ -111,7 +110,7 @@ def prepare(
             f"a batch of {name.label!r} is a {type(values).__name__} of {len(values)} arrays, and not one array; give "
             f"the activations alone, for example (batch[0] for batch in batches)"
         )
-    given = as_given(values, what)
+    given = as_given(values, what, options.dims)
     if given.ids is not None and not given.counted and not _counts_on(given.ids, examples, start):
         check_next(given.ids, examples, start, repr(name.label))
     return _arranged(given, name, options)
@@ -146,7 +145,7 @@ def _series(
 def _sorted_out(
     arrays: list[Any], dims: Sequence[str] | None, examples: int, what: str, name: RepresentationName
 ) -> Any:
-    """A list of arrays: an iterator of them where they are batches, the list where each is an example."""
+    """A list of arrays: an iterator of them where they are batches, one array where each is an example."""
     shapes = [tuple(getattr(array, "shape", np.shape(array))) for array in arrays]
     axes = {len(shape) for shape in shapes}
     if len(axes) > 1:
@@ -172,7 +171,7 @@ def _sorted_out(
         return iter(arrays)
     if len(arrays) != examples:
         raise mismatch(name, total if ndim >= 2 else len(arrays), examples)
-    return arrays
+    return stacked(arrays, what)
 
 
 def _from_disk(
@@ -211,7 +210,7 @@ def _whole(
         # What Dask says of its blocks may not be what they are.
         whole = as_given(block, what)
         source = given.source_dtype if whole.source_dtype is None else whole.source_dtype
-        batch = _arranged(type(given)(whole.data, given.names, None, source), name, options)
+        batch = _arranged(replace(given, data=whole.data, ids=None, source_dtype=source), name, options)
         if len(batch.values):
             yield batch
 
