@@ -57,7 +57,7 @@ class Given:
     @property
     def counted(self) -> bool:
         """Whether the ids are 0, 1, 2 ... as pandas counts rows that nobody named."""
-        return isinstance(self.ids, pd.RangeIndex) and (self.ids.start, self.ids.step) == (0, 1)
+        return counts(self.ids)
 
     @property
     def lazy(self) -> bool:
@@ -112,6 +112,17 @@ def as_given(array: Any, what: str, dims: Sequence[str] | None = None) -> Given:
     if values.ndim == 0 and values.dtype.kind == "O":
         raise _refused(what, _kind(array), "it is not an array")
     return _from_numpy(values, what)
+
+
+def counts(ids: pd.Index[Any] | None) -> bool:
+    """Whether ids are 0, 1, 2 ... as pandas counts rows that nobody named.
+
+    Examples
+    --------
+    >>> counts(pd.DataFrame([1.5, 2.5]).index), counts(pd.Index([0, 1]))
+    (True, False)
+    """
+    return isinstance(ids, pd.RangeIndex) and (ids.start, ids.step) == (0, 1)
 
 
 def packages_of(array: Any) -> frozenset[str]:

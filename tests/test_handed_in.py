@@ -333,8 +333,8 @@ def test_dims__say_which_axis_has_the_ids(zoo: Zoo, foreign: tuple[str, str]) ->
         result = dask_svcca.compare({"a": plain, "b": array}, dims={"b": dims}, variance=None, measures="cca")
         value = float(result.cca.sel(representation_a="a", representation_b="b"))
         assert abs(value - float(expected.mean())) < 1e-6
-    zoo.append(*NAME, named.isel(image=np.argsort(order)), dims=dims)
-    np.testing.assert_array_equal(zoo[NAME], X)
+    zoo.append("net", "parts", "fc", named.isel(image=np.argsort(order)), dims=dims)
+    np.testing.assert_array_equal(zoo["net", "parts", "fc"], X)
     with pytest.raises(MismatchedExamplesError, match="where its zoo has"):
         zoo.append("net", "other", "fc", named, dims=dims)
 

@@ -13,7 +13,7 @@ import xarray as xr
 from dask_svcca.arrays import as_given
 from dask_svcca.dims import DEFAULT_DIMS, agree_dims, canonical_dims, check_known, example_of
 from dask_svcca.errors import IncompatibleError, InvalidActivationsError, MismatchedExamplesError
-from dask_svcca.examples import order_by_id
+from dask_svcca.examples import order_of
 from dask_svcca.precision import precision_of
 from dask_svcca.readings import Fourier, Meeting, choose_reading, meet
 
@@ -184,13 +184,9 @@ def align_examples(x: InputArray, y: InputArray) -> InputArray:
     Raises
     ------
     MismatchedExamplesError
-        For other examples, or unequal numbers of them.
+        For other examples, or unequal numbers of them, or where only one says that it has an order of its own.
     """
-    order = None
-    if _have_ids(x.given, y.given):
-        assert x.given.ids is not None  # noqa: S101 - as was just asked
-        assert y.given.ids is not None  # noqa: S101
-        order = order_by_id(y.given.ids, x.given.ids, "y", "x")
+    order = order_of(y.given.ids, x.given.ids, "y", "x")
     if x.examples != y.examples:
         raise MismatchedExamplesError(
             f"x has {x.examples} examples and y has {y.examples}: both must be of the same examples in the same order"
@@ -199,16 +195,6 @@ def align_examples(x: InputArray, y: InputArray) -> InputArray:
         return y
     coords = {key: value.isel(example=order) for key, value in y.coords.items()}
     return replace(y, values=y.values[order], coords=coords)
-
-
-def _have_ids(x: Given, y: Given) -> bool:
-    if x.ids is None or y.ids is None or (x.counted and y.counted):
-        return False
-    if not x.counted and not y.counted:
-        return True
-    ids = y.ids if x.counted else x.ids
-    # One that only counts its rows has the other's ids if these are 0, 1, 2 ... in any order.
-    return ids.dtype.kind in "iu" and np.array_equal(np.sort(ids.to_numpy()), np.arange(len(ids)))
 
 
 def match_readings(

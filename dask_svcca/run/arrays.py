@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from zarr.storage import MemoryStore
 
 from dask_svcca.arrays import as_given, is_series
 from dask_svcca.dims import agree_dims, check_names, example_axis
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, did_you_mean
-from dask_svcca.examples import order_by_id
+from dask_svcca.examples import check_silent, is_permutation, order_by_id
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.zoo import Zoo, create_zoo
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
-    import pandas as pd
 
     from dask_svcca.arrays import Given
     from dask_svcca.stores.zoo import Representation
@@ -52,6 +52,11 @@ class _Named:
     dims: tuple[str, ...] | None
     examples: int
     ids: pd.Index[Any] | None
+
+    def counting(self) -> _Named:
+        """The same, with the numbers of its rows as ids."""
+        ids = pd.Index(np.arange(self.examples))
+        return replace(self, given=replace(self.given, ids=ids), ids=ids)
 
     def order(self, first: _Named) -> npt.NDArray[np.intp] | None:
         """Where the examples of another array are among those of this one; None where the order is the same."""
@@ -114,6 +119,9 @@ def zoo_of(arrays: Arrays, dims: Mapping[Any, Sequence[str]] | None = None) -> Z
             names = ", ".join(map(repr, list(arrays)[:5])) + (", ..." if len(arrays) > 5 else "")
             raise InvalidActivationsError(f"dims= names {key!r}, and there is no such array; there are {names}{near}")
     given = [_named(key, array, (dims or {}).get(key)) for key, array in arrays.items()]
+    if any(is_permutation(one.ids) for one in given):
+        # Tables that only count their rows have the same ids as one whose rows were shuffled.
+        given = [one.counting() if one.given.counted else one for one in given]
     labels = [one.name.label for one in given]
     for label in labels:
         if labels.count(label) > 1:
@@ -182,6 +190,8 @@ def _check_examples(given: Sequence[_Named], first: _Named) -> dict[str, npt.NDA
                     f"another name, or compare them apart"
                 )
     silent = next((one for one in given if one.ids is None), None)
+    if silent is not None:
+        check_silent(first.ids, repr(first.name.label), repr(silent.name.label))
     if moved is not None and silent is not None:
         raise MismatchedExamplesError(
             f"{moved.name.label!r} and {first.name.label!r} have their examples in different orders, and "
