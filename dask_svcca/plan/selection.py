@@ -121,9 +121,7 @@ def _by_mask(mask: npt.NDArray[np.bool_] | xr.DataArray | pd.DataFrame, frame: p
             named = mask.indexes.get(axis, pd.Index([]))
             if not named.is_unique:
                 double = named[named.duplicated()][0]
-                raise ValueError(
-                    f"the mask of pairs has the {axis} {double!r} twice; give each label one row and column"
-                )
+                raise ValueError(f"the mask of pairs has the {axis} {double!r} twice; give each label one place")
             absent = frame.index.difference(named)
             if len(absent):
                 raise ValueError(

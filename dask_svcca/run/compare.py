@@ -104,7 +104,8 @@ def compare(
         Where the comparison is: a new place, or that of an earlier comparison of the same zoo and parameters. By
         default in memory, for as long as the result is used.
     measures : str or tuple of str
-        Names of measures, as text separated by commas. An existing comparison gains those that it lacks; only these are computed.
+        Names of measures; in one text, separated by commas. An existing comparison gains those that it lacks; only
+        these are computed.
     variance : float or None
         Share of the variance that the kept directions explain, above 0 and up to 1: SVCCA's first step. None keeps
         the full numerical rank.
@@ -399,7 +400,7 @@ def run_comparison(
 def _check_drop_left(drop_left: object) -> None:
     """Refuse what is not a yes or no: a name would be taken for a yes, and all results dropped."""
     if not isinstance(drop_left, bool):
-        raise ValueError(f"drop_left is True or False, for all representations that have left; got {drop_left!r}")
+        raise ValueError(f"drop_left is True or False, for all that have left; got {drop_left!r}")  # noqa: TRY004
 
 
 def _unusual_readings(plan: Plan, parameters: Parameters) -> dict[str, frozenset[str]]:
