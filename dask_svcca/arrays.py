@@ -9,14 +9,14 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dask_svcca.dims import EXAMPLE
+from dask_svcca.dims import DEFAULT_DIMS, EXAMPLE, TOKEN, example_axis
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.precision import EPSILON, coarsest
 
@@ -44,17 +44,20 @@ class Given:
         Ids along the examples, where it has some.
     source_dtype : str or None
         Floating type in which it was computed, where it says that this is another than it has here.
+    masks : dict of str to (example, token)
+        Coordinates along examples and tokens that say of each token whether it counts.
     """
 
     data: Any
     names: tuple[str, ...] | None = None
     ids: pd.Index[Any] | None = None
     source_dtype: str | None = None
+    masks: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     @property
     def counted(self) -> bool:
         """Whether the ids are 0, 1, 2 ... as pandas counts rows that nobody named."""
-        return isinstance(self.ids, pd.RangeIndex) and (self.ids.start, self.ids.step) == (0, 1)
+        return counts(self.ids)
 
     @property
     def lazy(self) -> bool:
@@ -62,39 +65,45 @@ class Given:
         return not isinstance(self.data, np.ndarray)
 
 
-def as_given(array: Any, what: str) -> Given:
+def as_given(array: Any, what: str, dims: Sequence[str] | None = None) -> Given:
     """An array of any library as NumPy or Dask has it, with the names and ids that it carries.
 
     Parameters
     ----------
     array : array
-        NumPy, Dask, xarray, pandas, PyTorch, JAX, h5py, nested lists of numbers, a list of equal arrays (stacked), or
-        what NumPy makes an array of. Types that NumPy lacks, such as bfloat16, become float32, which has all their
-        values.
+        NumPy, Dask, xarray, pandas, PyTorch, JAX, h5py, nested lists of numbers, a list of equal arrays, one an example
+        (stacked), or what NumPy makes an array of. Types that NumPy lacks, such as bfloat16, become float32, which has
+        all their values.
     what : str
         What it is, in errors.
+    dims : sequence of str, optional
+        Names that were given for its axes: they say which axis has the ids of the examples.
 
     Raises
     ------
     InvalidActivationsError
         For what cannot be taken without changing or losing something: masked, sparse and quantised arrays, missing
-        values, and what is not one array.
+        values, and what is not one array, or could be batches.
 
     Examples
     --------
     >>> as_given(pd.DataFrame([[1.5, 2.5]], index=["a"]), "x").ids
     Index(['a'], dtype='str')
     """
-    for kinds, convert in _BY_TYPE:
-        if isinstance(array, kinds):
-            return convert(array, what)
+    if isinstance(array, Given):
+        return array
+    if isinstance(array, xr.DataArray | xr.Variable | pd.DataFrame | pd.Series):
+        return (_from_pandas if isinstance(array, pd.DataFrame | pd.Series) else _from_xarray)(array, what, dims)
+    if isinstance(array, np.ndarray):
+        return _from_numpy(array, what)
     packages = packages_of(array)
     for package, convert in _BY_PACKAGE.items():
         if package in packages:
             return convert(array, what)
     _check_array(array, what)
     if isinstance(array, list | tuple) and any(map(is_array, array)):
-        return _stacked([as_given(entry, what) for entry in array], what)
+        _check_not_batches(array, what, dims)
+        return stacked(array, what)
     try:
         values = np.asarray(array)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -103,6 +112,17 @@ def as_given(array: Any, what: str) -> Given:
     if values.ndim == 0 and values.dtype.kind == "O":
         raise _refused(what, _kind(array), "it is not an array")
     return _from_numpy(values, what)
+
+
+def counts(ids: pd.Index[Any] | None) -> bool:
+    """Whether ids are 0, 1, 2 ... as pandas counts rows that nobody named.
+
+    Examples
+    --------
+    >>> counts(pd.DataFrame([1.5, 2.5]).index), counts(pd.Index([0, 1]))
+    (True, False)
+    """
+    return isinstance(ids, pd.RangeIndex) and (ids.start, ids.step) == (0, 1)
 
 
 def packages_of(array: Any) -> frozenset[str]:
@@ -162,24 +182,46 @@ def check_unshuffled(batches: Any, what: str) -> None:
             raise _refused(what, f"a loader with a {kind}", "it shuffles the examples; load them with shuffle=False")
 
 
-def _from_xarray(array: xr.DataArray | xr.Variable, what: str) -> Given:
+def _from_xarray(array: xr.DataArray | xr.Variable, what: str, dims: Sequence[str] | None) -> Given:
     inner = as_given(array.data, what)
     names = tuple(map(str, array.dims))
-    ids = None
+    known = names if EXAMPLE in names else _said(dims, len(names)) or DEFAULT_DIMS.get(len(names), (EXAMPLE,))
+    ids, masks = None, {}
     if isinstance(array, xr.DataArray) and names:
-        along = EXAMPLE if EXAMPLE in array.dims else array.dims[0]
+        along = array.dims[example_axis(known)]
         ids = array.indexes.get(along)
         if along == EXAMPLE and isinstance(ids, pd.RangeIndex):
             # Somebody named these examples.
             ids = pd.Index(ids.to_numpy())
+        meant = dict(zip(array.dims, known, strict=False))
+        for name, values in array.coords.items():
+            axes = [meant.get(dim) for dim in values.dims]
+            if sorted(map(str, axes)) == [EXAMPLE, TOKEN] and is_mask(values.to_numpy()):
+                masks[str(name)] = np.moveaxis(values.to_numpy(), axes.index(EXAMPLE), 0)
     # Names that xarray made up say nothing.
     named = None if all(name == f"dim_{axis}" for axis, name in enumerate(names)) else names
     source = array.attrs.get("source_dtype")
-    known = source if source in EPSILON else None
-    return Given(inner.data, named, ids, _coarser(known, inner.source_dtype))
+    coarse = source if source in EPSILON else None
+    return Given(inner.data, named, ids, _coarser(coarse, inner.source_dtype), masks)
 
 
-def _from_pandas(array: pd.DataFrame | pd.Series[Any], what: str) -> Given:
+def is_mask(values: npt.NDArray[Any]) -> bool:
+    """Whether values say yes or no: booleans, or nothing but 0 and 1.
+
+    Examples
+    --------
+    >>> is_mask(np.array([[1, 0]])), is_mask(np.array([[1, 2]]))
+    (True, False)
+    """
+    return values.dtype.kind == "b" or (values.dtype.kind in "iuf" and bool(np.isin(values, (0, 1)).all()))
+
+
+def _said(dims: Sequence[str] | None, axes: int) -> tuple[str, ...] | None:
+    """Names that were given, where they are of an array with so many axes."""
+    return None if dims is None or len(dims) != axes else tuple(map(str, dims))
+
+
+def _from_pandas(array: pd.DataFrame | pd.Series[Any], what: str, dims: Sequence[str] | None) -> Given:
     frame = array.to_frame() if isinstance(array, pd.Series) else array
     for position, dtype in enumerate(frame.dtypes):
         nullable = isinstance(dtype, pd.api.extensions.ExtensionDtype) and not isinstance(dtype, pd.SparseDtype)
@@ -196,7 +238,8 @@ def _from_pandas(array: pd.DataFrame | pd.Series[Any], what: str) -> Given:
         source = coarsest(*floating) if floating else None
     else:
         values, source = np.asarray(array), None
-    return Given(values, None, array.index, source if source != values.dtype.name else None)
+    ids = array.axes[example_axis(_said(dims, array.ndim))]
+    return Given(values, None, ids, source if source != values.dtype.name else None)
 
 
 def _from_torch(tensor: Any, what: str) -> Given:
@@ -244,8 +287,33 @@ def _from_dask(array: Any, what: str) -> Given:
     return Given(array)
 
 
-def _stacked(entries: Sequence[Given], what: str) -> Given:
-    """Equal arrays, one an example."""
+def _check_not_batches(arrays: Sequence[Any], what: str, dims: Sequence[str] | None) -> None:
+    """Refuse a list of arrays that have an axis of examples, or could have one."""
+    shapes = {np.shape(array) if not is_array(array) else tuple(array.shape) for array in arrays}
+    axes = {len(shape) for shape in shapes}
+    if len(shapes) == 1 and max(axes) >= 2 and (dims is None or len(dims) != max(axes) + 1):
+        raise _refused(
+            what,
+            f"a list of {len(arrays)} arrays of shape {shapes.pop()}",
+            "they may be batches, or an example each; put batches together with numpy.concatenate, and examples with "
+            "numpy.stack",
+        )
+
+
+def stacked(arrays: Sequence[Any], what: str) -> Given:
+    """Equal arrays, one an example, as one.
+
+    Raises
+    ------
+    InvalidActivationsError
+        Where their shapes differ, or they have labels.
+
+    Examples
+    --------
+    >>> stacked([np.zeros((4, 3)), np.ones((4, 3))], "x").data.shape
+    (2, 4, 3)
+    """
+    entries = [as_given(array, what) for array in arrays]
     if any(entry.names is not None or entry.ids is not None for entry in entries):
         raise _refused(what, "a list of labelled arrays", "put them together first, for example with xarray.concat")
     shapes = {entry.data.shape for entry in entries}
@@ -306,9 +374,4 @@ def _refused(what: str, kind: str, remedy: str) -> InvalidActivationsError:
 
 _Conversion: TypeAlias = Callable[[Any, str], Given]
 
-_BY_TYPE: tuple[tuple[tuple[type, ...], _Conversion], ...] = (
-    ((xr.DataArray, xr.Variable), _from_xarray),
-    ((pd.DataFrame, pd.Series), _from_pandas),
-    ((np.ndarray,), _from_numpy),
-)
 _BY_PACKAGE: dict[str, _Conversion] = {"torch": _from_torch, "dask": _from_dask}

@@ -105,7 +105,9 @@ import pandas as pd
 import scipy.fft
 
 from dask_svcca.arrays import as_given
+from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
+from dask_svcca.examples import order_of
 from dask_svcca.kernels.directions import canonical_directions, principal_directions
 from dask_svcca.kernels.factors import compress, factor
 from dask_svcca.kernels.fourier import wave
@@ -117,6 +119,9 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
     from dask_svcca.kernels.directions import Principal
     from dask_svcca.kernels.factors import Factor
+
+SETS = ("neuron", EXAMPLE)
+CONVOLUTIONS = (EXAMPLE, "height", "width", "channel")
 
 __all__ = ["compute_pwcca", "fourier_ccas", "get_cca_similarity", "get_pca", "get_pls_similarity"]
 
@@ -269,6 +274,7 @@ def get_pls_similarity(acts1: npt.ArrayLike, acts2: npt.ArrayLike) -> dict[str, 
     """
     x, y = _check(acts1, "acts1"), _check(acts2, "acts2")
     _check_datapoints(x, y)
+    _check_labels((acts1, acts2), ("acts1", "acts2"), SETS)
     centred = [acts - acts.mean(axis=1, keepdims=True) for acts in (x, y)]
     u, values, v = np.linalg.svd(centred[0] @ centred[1].T / (x.shape[1] - 1), full_matrices=False)
     return {
@@ -355,6 +361,7 @@ def fourier_ccas(
     del verbose
     layers = [_check(acts, name, conv=True) for acts, name in ((conv_acts1, "conv_acts1"), (conv_acts2, "conv_acts2"))]
     _check_datapoints(*(layer.reshape(len(layer), -1).T for layer in layers))
+    _check_labels((conv_acts1, conv_acts2), ("conv_acts1", "conv_acts2"), CONVOLUTIONS)
     height, width = (min(layer.shape[axis] for layer in layers) for axis in (1, 2))
     varies = [np.asarray(np.ptp(layer, axis=(0, 1, 2)) > 0) for layer in layers]
     centred = [(layer - layer.mean(axis=(0, 1, 2))) * varying for layer, varying in zip(layers, varies, strict=True)]
@@ -414,6 +421,7 @@ class _NeuronSet:
 def _decompose_both(acts1: npt.ArrayLike, acts2: npt.ArrayLike, epsilon: float) -> tuple[_NeuronSet, _NeuronSet]:
     x, y = _check(acts1, "acts1"), _check(acts2, "acts2")
     _check_datapoints(x, y)
+    _check_labels((acts1, acts2), ("acts1", "acts2"), SETS)
     both = factor([np.hstack([x.T, y.T])])
     precision_x, precision_y = (_precision(acts) for acts in (acts1, acts2))
     return (
@@ -442,7 +450,7 @@ def _decompose(
 
 def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, name: str) -> list[Principal]:
     """Principal directions of one convolutional layer, at each frequency."""
-    layer = np.asarray(as_given(acts, name).data)
+    layer = np.asarray(as_given(acts, name, CONVOLUTIONS).data)
     count = len(layer)
     principals = principal_directions(
         rows,
@@ -450,21 +458,27 @@ def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, name: str) -> l
         weights=np.ones(len(rows), dtype=np.int64),
         variance=None,
         mean=np.abs(layer).max(axis=(0, 1, 2)),
-        epsilon=_precision(acts),
+        epsilon=_precision(acts, CONVOLUTIONS),
     )
     if not any(len(one.singular) for one in principals):
         raise InvalidActivationsError(f"{name} is constant: none of its channels varies by more than rounding")
     return principals
 
 
-def _precision(acts: npt.ArrayLike) -> float:
-    given = as_given(acts, "acts")
+def _precision(acts: npt.ArrayLike, dims: tuple[str, ...] = SETS) -> float:
+    given = as_given(acts, "acts", dims)
     return precision_of(given.data.dtype, given.source_dtype)
 
 
 def _check(acts: npt.ArrayLike, name: str, *, conv: bool = False) -> FloatArray:
-    values = np.asarray(as_given(acts, name).data)
-    expected = ("datapoint", "height", "width", "channel") if conv else ("neuron", "datapoint")
+    dims = CONVOLUTIONS if conv else SETS
+    given = as_given(acts, name, dims)
+    values = np.asarray(given.data)
+    expected = tuple("datapoint" if dim == EXAMPLE else dim for dim in dims)
+    if given.names is not None and EXAMPLE in given.names and given.names.index(EXAMPLE) != dims.index(EXAMPLE):
+        raise InvalidActivationsError(
+            f"{name} has the axes {given.names}, and ({', '.join(expected)}) are expected; transpose it"
+        )
     if values.ndim != len(expected) or values.dtype.kind not in "fiub":
         raise InvalidActivationsError(
             f"{name} is {' x '.join(map(str, values.shape))} of {values.dtype}; real numbers ({', '.join(expected)}) "
@@ -481,6 +495,16 @@ def _check(acts: npt.ArrayLike, name: str, *, conv: bool = False) -> FloatArray:
         count = int((~np.isfinite(wide)).sum())
         raise InvalidActivationsError(f"{count} of {values.size} values of {name} are NaN or infinite; leave them out")
     return wide
+
+
+def _check_labels(both: tuple[npt.ArrayLike, npt.ArrayLike], names: tuple[str, str], dims: tuple[str, ...]) -> None:
+    """Refuse arrays whose labels say that they do not have the same datapoints in the same order."""
+    first, second = (as_given(acts, name, dims).ids for acts, name in zip(both, names, strict=True))
+    if order_of(second, first, names[1], names[0]) is not None:
+        raise MismatchedExamplesError(
+            f"{names[1]} has the datapoints of {names[0]} in another order; put them in one order, for example with "
+            f"reindex_like, or use dask_svcca.cca, which does so itself"
+        )
 
 
 def _check_datapoints(x: FloatArray, y: FloatArray) -> None:

@@ -6,13 +6,12 @@ lie the spatial axes of a convolution, in the order of `SPATIAL`, or the `TOKEN`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.errors import InvalidActivationsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
 
 EXAMPLE = "example"
@@ -95,7 +94,7 @@ def example_of(axes: int) -> str:
 
 
 def check_names(dims: Sequence[str]) -> None:
-    """Refuse text where a sequence of names is meant.
+    """Refuse text, or what is not a sequence, where a sequence of names is meant.
 
     Raises
     ------
@@ -109,6 +108,10 @@ def check_names(dims: Sequence[str]) -> None:
     """
     if isinstance(dims, str):
         raise InvalidActivationsError(f"dims is a sequence of names, one an axis; got the text {dims!r}")
+    if not isinstance(dims, Sequence) or not all(isinstance(dim, str) for dim in dims):
+        raise InvalidActivationsError(
+            f"dims is a sequence of names, one an axis, for example ('example', 'neuron'); got {dims!r}"
+        )
 
 
 def check_known(dims: Sequence[str], what: str) -> None:

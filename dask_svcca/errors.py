@@ -84,6 +84,10 @@ class FewSamplesWarning(UserWarning):
     """Representations have so few samples per direction that chance alone correlates them."""
 
 
+class FailedRepresentationWarning(UserWarning):
+    """Representations that could not be compared, and have NaN in place of numbers."""
+
+
 class ReadingWarning(UserWarning):
     """A measure of convolutional layers that are read in another way than in the paper of the measure."""
 

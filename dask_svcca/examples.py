@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from dask_svcca.arrays import counts
 from dask_svcca.errors import MismatchedExamplesError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+Ids: TypeAlias = "pd.Index[Any] | None"
 
 
 def order_by_id(
@@ -60,6 +63,79 @@ def order_by_id(
             f"{missing[0]}, is missing. {remedy}"
         )
     return np.asarray(order)
+
+
+def order_of(ids: Ids, wanted: Ids, what: str, whose: str) -> npt.NDArray[np.intp] | None:
+    """Where the examples of one array are among those of another; None where they are in the same order, or unlabelled.
+
+    An index of pandas that only counts its rows is an id where the other's ids are the same numbers.
+
+    Parameters
+    ----------
+    ids, wanted : pandas.Index or None
+    what, whose : str
+        What has them, in errors.
+
+    Raises
+    ------
+    MismatchedExamplesError
+        Where they are not the same examples, or one has an order of its own and the other does not say which it has.
+
+    Examples
+    --------
+    >>> order_of(pd.Index([2, 0, 1]), pd.RangeIndex(3), "y", "x")
+    array([1, 2, 0])
+    """
+    said, meant = (index is not None and not counts(index) for index in (ids, wanted))
+    counted = ids if meant else wanted
+    if (said and meant) or ((said or meant) and counts(counted) and is_permutation(ids if said else wanted)):
+        return order_by_id(pd.Index(ids), pd.Index(wanted), what, whose)
+    if said:
+        check_silent(ids, what, whose)
+    elif meant:
+        check_silent(wanted, whose, what)
+    return None
+
+
+def is_permutation(ids: Ids) -> bool:
+    """Whether ids are 0, 1, 2 ... in any order.
+
+    Examples
+    --------
+    >>> is_permutation(pd.Index([2, 0, 1])), is_permutation(pd.Index([3, 0, 1]))
+    (True, False)
+    """
+    if ids is None or ids.dtype.kind not in "iu":
+        return False
+    return np.array_equal(np.sort(ids.to_numpy()), np.arange(len(ids)))
+
+
+def check_silent(ids: Ids, what: str, silent: str) -> None:
+    """Refuse ids that tell of rows that were shuffled, beside an array without ids.
+
+    Parameters
+    ----------
+    ids : pandas.Index or None
+    what, silent : str
+        What has the ids, and what has none.
+
+    Raises
+    ------
+    MismatchedExamplesError
+
+    Examples
+    --------
+    >>> check_silent(pd.Index([2, 0, 1]), "y", "x")
+    Traceback (most recent call last):
+    dask_svcca.errors.MismatchedExamplesError: y has its examples in an order of its own, 2, 0, 1, and x does not ...
+    """
+    if ids is None or ids.dtype.kind not in "iu" or ids.is_monotonic_increasing:
+        return
+    some = ", ".join(map(str, ids[:3])) + (" ..." if len(ids) > 3 else "")
+    raise MismatchedExamplesError(
+        f"{what} has its examples in an order of its own, {some}, and {silent} does not say which of them it has. Give "
+        f"{silent} ids too, or take those of {what} off, for example with .to_numpy(), where both have one order"
+    )
 
 
 def check_next(ids: pd.Index[Any], expected: npt.NDArray[Any], start: int, what: str) -> None:

@@ -21,7 +21,8 @@ PACKAGE = ROOT / "dask_svcca"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "machine", "patterns", "variables"}),
     frozenset({"dims", "precision"}),
-    frozenset({"arrays", "examples"}),
+    frozenset({"arrays"}),
+    frozenset({"examples"}),
     frozenset({"kernels"}),
     frozenset({"measures", "readings"}),
     frozenset({"evaluate", "stores"}),

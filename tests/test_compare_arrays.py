@@ -25,6 +25,7 @@ from zoos import N, assert_same, layers, make_zoo
 import dask_svcca
 from dask_svcca.errors import (
     ClusterError,
+    FailedRepresentationWarning,
     InvalidActivationsError,
     MismatchedExamplesError,
     ReadingWarning,
@@ -295,6 +296,39 @@ def test_memory__of_a_run_is_let_go_of() -> None:
 
 
 # What is said.
+
+
+def test_warnings__say_that_a_representation_failed() -> None:
+    arrays = {"x": X, "bad": np.where(Y > 2, np.nan, Y), "worse": np.full((N, 2), 1.0), "y": Y}
+    with pytest.warns(FailedRepresentationWarning, match="2 of 4 representations could not .* The first: 'bad' has"):
+        result = dask_svcca.compare(arrays)
+    assert np.isnan(value(result, "x", "bad"))
+    assert value(result, "x", "y") > 0
+
+
+def test_compare__takes_measures_as_one_text() -> None:
+    result = dask_svcca.compare({"x": X, "y": Y}, measures="cca, cka,gulp(lambda=0.1)")
+    assert {"cca", "cka", "gulp(lambda=0.1)"} <= set(result.data_vars)
+
+
+@pytest.mark.parametrize("drop_left", ["x", None, 1])
+def test_compare__drop_left_is_yes_or_no(zoo: dask_svcca.Zoo, drop_left: Any) -> None:
+    for call in (dask_svcca.compare, dask_svcca.plan_comparison):
+        with pytest.raises(ValueError, match="drop_left is True or False"):
+            call(zoo, drop_left=drop_left)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_pairs__labels_are_not_there_twice(axis: int) -> None:
+    names = ["x", "y"]
+    labels = [names, names]
+    labels[axis] = ["x", "y", "y"]
+    frame = pd.DataFrame(True, index=labels[0], columns=labels[1])
+    axes = ("representation_a", "representation_b")
+    array = xr.DataArray(frame.to_numpy(), dict(zip(axes, labels, strict=True)), axes)
+    for mask in (frame, array):
+        with pytest.raises(ValueError, match=f"the mask of pairs has the {axes[axis]} 'y' twice"):
+            dask_svcca.compare({"x": X, "y": Y}, pairs=mask)
 
 
 def test_warnings__name_the_line_of_the_caller() -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from dask_svcca import Zoo
 
+pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FailedRepresentationWarning")
+
 MISSING, DONE, FAILED = PairStatus.MISSING, PairStatus.DONE, PairStatus.FAILED
 
 

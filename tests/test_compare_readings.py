@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     Compared = Callable[..., xr.Dataset]
 
+pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FailedRepresentationWarning")
+
 
 @pytest.fixture
 def compared(tmp_path: Path) -> Compared:

@@ -9,7 +9,9 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from oracles import correlations, translations
 from pairwise_oracles import IMAGE
 
@@ -422,3 +424,32 @@ def test_errors__of_convolutional_layers() -> None:
 def test_errors__threshold() -> None:
     with pytest.raises(ValueError, match=r"from 0 to 1; got 1\.5"):
         compat.get_cca_similarity(*sets(3, 5), threshold=1.5)
+
+
+def test_labels__that_differ_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 30, 3))
+    order = rng.permutation(30)
+    ids = np.array([f"image{number}" for number in range(30)], dtype=object)
+    plain = compat.get_cca_similarity(x.T, y.T)["mean"]
+    for make in (
+        lambda values, names: xr.DataArray(values, dims=("example", "neuron"), coords={"example": names}).T,
+        lambda values, names: pd.DataFrame(values, index=names).T,
+    ):
+        assert compat.get_cca_similarity(make(x, ids), make(y, ids))["mean"] == pytest.approx(plain)
+        calls = (compat.get_cca_similarity, compat.compute_pwcca, compat.get_pls_similarity)
+        for call in calls:
+            with pytest.raises(MismatchedExamplesError, match="acts2 has the datapoints of acts1 in another order"):
+                call(make(x, ids), make(y[order], ids[order]))
+            with pytest.raises(MismatchedExamplesError, match="is not among the examples of acts1"):
+                call(make(x, ids), make(y, ids + "b"))
+            with pytest.raises(MismatchedExamplesError, match="acts1 has its examples in an order of its own"):
+                call(make(x, order), y.T)
+    images = rng.normal(size=(30, 2, 2, 3))
+    dims = ("example", "height", "width", "channel")
+    named = xr.DataArray(images, dims=dims, coords={"example": ids})
+    with pytest.raises(MismatchedExamplesError, match="conv_acts2 has the datapoints of conv_acts1 in another order"):
+        compat.fourier_ccas(named, named[::-1])
+    untransposed = xr.DataArray(x, dims=("example", "neuron"))
+    with pytest.raises(InvalidActivationsError, match="are expected; transpose it"):
+        compat.get_pca(untransposed)

@@ -17,6 +17,7 @@ from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca import compat
+from dask_svcca.arrays import as_given
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
 from dask_svcca.stores.zoo import batches as batches_module
 
@@ -285,6 +286,74 @@ def test_write__a_list_that_may_be_two_things_is_refused(zoo: Zoo) -> None:
     # Nothing but numbers: an array of three axes, as NumPy has it.
     zoo.write("net", "3", "fc", [row.tolist() for row in rows])
     assert zoo["net/3/fc"].shape == (N, 1, 5)
+
+
+def test_lists__of_equal_arrays_with_two_axes_are_not_taken_for_tokens() -> None:
+    halves = [X[: N // 2], X[N // 2 :]]
+    message = (
+        r"from a list of 2 arrays of shape \(12, 5\): they may be batches, or an example each; put batches together"
+    )
+    for call in (
+        lambda: dask_svcca.compare({"x": halves, "y": halves}),
+        lambda: dask_svcca.compare({"x": halves}, dims={"x": ("example", "neuron")}),
+        lambda: dask_svcca.cca(halves, halves),
+        lambda: dask_svcca.cca(OTHER, tuple(halves)),
+        lambda: dask_svcca.pca(halves, dims=("example", "neuron")),
+        lambda: compat.get_cca_similarity(halves, halves),
+        lambda: as_given(tuple(halves), "x"),
+    ):
+        with pytest.raises(InvalidActivationsError, match=message):
+            call()
+    # An example each, said so; and rows, which cannot be batches.
+    tokens = [np.stack([row, row[::-1]]) for row in X]
+    expected = dask_svcca.cca(np.stack(tokens), OTHER).correlation
+    np.testing.assert_array_equal(
+        dask_svcca.cca(tokens, OTHER, dims=("example", "token", "neuron")).correlation, expected
+    )
+    assert as_given(list(X), "x").data.shape == X.shape
+
+
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+@pytest.mark.parametrize("foreign", [("unit", "image"), ("image", "unit")])
+def test_dims__say_which_axis_has_the_ids(zoo: Zoo, foreign: tuple[str, str]) -> None:
+    order = np.random.default_rng(3).permutation(N)
+    ids = np.array(list(zoo.examples), dtype=object)
+    named = xr.DataArray(
+        X[order], dims=("image", "unit"), coords={"image": ids[order], "unit": [f"u{i}" for i in range(5)]}
+    ).transpose(*foreign)
+    table = named.to_pandas()
+    dims = ("example", "neuron") if foreign[0] == "image" else ("neuron", "example")
+    plain = xr.DataArray(OTHER, dims=("example", "neuron"), coords={"example": ids})
+    expected = dask_svcca.cca(X, OTHER).correlation
+    for number, array in enumerate((named, table, named.chunk(5))):
+        zoo.write("net", f"step{number}", "fc", array, dims=dims)
+        np.testing.assert_array_equal(zoo["net", f"step{number}", "fc"], X)
+        found = dask_svcca.cca(plain, array, dims=dims).correlation
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        result = dask_svcca.compare({"a": plain, "b": array}, dims={"b": dims}, variance=None, measures="cca")
+        value = float(result.cca.sel(representation_a="a", representation_b="b"))
+        assert abs(value - float(expected.mean())) < 1e-6
+    zoo.append("net", "parts", "fc", named.isel(image=np.argsort(order)), dims=dims)
+    np.testing.assert_array_equal(zoo["net", "parts", "fc"], X)
+    with pytest.raises(MismatchedExamplesError, match="where its zoo has"):
+        zoo.append("net", "other", "fc", named, dims=dims)
+
+
+@pytest.mark.parametrize("dims", [1, "example,neuron", ("example", 1), {"example", "neuron"}])
+def test_dims__are_a_sequence_of_names(zoo: Zoo, dims: Any) -> None:
+    for call in (
+        lambda: zoo.write(*NAME, X, dims=dims),
+        lambda: dask_svcca.cca(X, OTHER, dims=dims),
+        lambda: dask_svcca.compare({"x": X}, dims={"x": dims}),
+    ):
+        with pytest.raises(InvalidActivationsError, match="dims is a sequence of names, one an axis"):
+            call()
+    with pytest.raises(InvalidActivationsError, match="dims= is a mapping of names of arrays"):
+        dask_svcca.compare({"x": X}, dims=1)  # type: ignore[arg-type]
+    with pytest.raises(
+        InvalidActivationsError, match="dims= names 'z', and there is no such array; there are 'x', 'y'"
+    ):
+        dask_svcca.compare({"x": X, "y": X}, dims={"z": ("example", "neuron")})
 
 
 class RandomSampler:

@@ -115,3 +115,15 @@ def test_first_position__leaves_padding_out(data: st.DataObject, tokens: int) ->
 def test_mean_over_positions__is_in_double_precision() -> None:
     # A running sum in half precision would stop at 2048.
     assert mean_over_positions(np.ones((1, 5000, 1), dtype="float16"))[0, 0, 0] == 1
+
+
+def test_mean__does_not_look_at_what_the_mask_leaves_out() -> None:
+    values = np.arange(24.0).reshape(2, 4, 3)
+    mask = np.array([[True, True, False, False], [True, False, True, False]])
+    expected = mean_over_positions(values, mask)
+    for padding in (np.nan, np.inf, 1e308):
+        for dtype in ("float64", "float32"):
+            padded = np.where(mask[..., np.newaxis], values, padding if dtype == "float64" else np.nan).astype(dtype)
+            before = padded.copy()
+            np.testing.assert_array_equal(mean_over_positions(padded, mask), expected)
+            np.testing.assert_array_equal(padded, before)

@@ -11,7 +11,7 @@ import xarray as xr
 from zarr.storage import MemoryStore
 
 import dask_svcca
-from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
+from dask_svcca.errors import FailedRepresentationWarning, InvalidActivationsError, MismatchedExamplesError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,3 +117,96 @@ def test_write__heads_of_attention_are_refused_and_can_be_reshaped() -> None:
         zoo.write("net", "1", "heads", heads, dims=("example", "head", "token", "channel"))
     zoo.write("net", "1", "heads", heads.transpose(0, 2, 1, 3).reshape(N, TOKENS, 12))
     assert zoo["net", "1", "heads"].sizes["token"] == TOKENS
+
+
+# Masks that arrays bring along.
+
+MEANS = np.array([row[: one.sum()].mean(axis=0) for row, one in zip(values(TOKENS, 3), MASK, strict=True)])
+
+
+def masked(mask: np.ndarray = MASK, **more: Any) -> xr.DataArray:
+    coords = {"example": np.arange(N), "mask": (("example", "token"), mask), **more}
+    return xr.DataArray(values(TOKENS, 3), dims=("example", "token", "neuron"), coords=coords)
+
+
+@pytest.mark.parametrize("axes", [("token", "example"), ("example", "token")])
+def test_create_zoo__takes_coordinates_in_any_order_of_axes(axes: tuple[str, str]) -> None:
+    mask = xr.DataArray(MASK, dims=("example", "token"), coords={"example": np.arange(N)})[::-1].transpose(*axes)
+    found = dask_svcca.create_zoo(MemoryStore(), examples=range(N), coords={"mask": mask}).coords["mask"]
+    np.testing.assert_array_equal(found, MASK)
+    turned = xr.DataArray(MASK[:TOKENS], dims=("token", "image"))
+    with pytest.raises(InvalidActivationsError, match="call that of the examples 'example'"):
+        dask_svcca.create_zoo(MemoryStore(), examples=range(TOKENS), coords={"mask": turned})
+
+
+def test_write__never_loses_a_mask() -> None:
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(N), coords={"mask": MASK})
+    x = masked()
+    zoo.write("net", "1", "whole", x)
+    zoo.write("net", "1", "turned", x[::-1])
+    zoo.write("net", "1", "batches", [x[:7], x[7:]])
+    foreign = x.rename(example="text", token="place").drop_vars("text")
+    zoo.write("net", "1", "named", foreign, dims=("example", "token", "neuron"))
+    other = dask_svcca.create_zoo(MemoryStore(), examples=range(N))
+    changed = x.assign_coords(mask=~x.mask)
+    for place, array in ((other, x), (other, foreign), (zoo, changed), (zoo, x.assign_coords(mask=x.mask | True))):
+        for given in (array, iter([array])):
+            with pytest.raises(
+                MismatchedExamplesError, match=r"brings the mask 'mask' along, and would lose it .*drop_v"
+            ):
+                place.write("net", "2", "x", given, dims=("example", "token", "neuron"))
+    assert (len(other), other.unfinished) == (0, [])
+    other.write("net", "1", "all", masked(np.ones_like(MASK)))
+    other.write("net", "1", "without", x.drop_vars("mask"))
+
+
+@pytest.mark.parametrize("kind", ["numpy", "dask", "ints", "named otherwise"])
+def test_cca__reads_the_tokens_that_count(kind: str) -> None:
+    y = values(4)
+    x = {
+        "numpy": masked(),
+        "dask": masked().chunk({"example": 7, "token": 2}),
+        "ints": masked(MASK.astype(int)),
+        "named otherwise": masked().rename(example="text", token="place"),
+    }[kind].copy()
+    x = x.where(xr.DataArray(MASK, dims=x.dims[:2]), 1e3 if kind != "numpy" else np.nan)
+    named = {} if kind != "named otherwise" else {"dims": ("example", "token", "neuron")}
+    expected = dask_svcca.cca(MEANS, y)
+    y = xr.DataArray(y, dims=("example", "neuron"), coords={"example": np.arange(N)})
+    for found in (dask_svcca.cca(x, y, **named), dask_svcca.cca(y, x[::-1], **named) if not named else None):
+        if found is not None:
+            np.testing.assert_allclose(found.correlation, expected.correlation, atol=1e-6)
+    last = values(TOKENS, 3)[np.arange(N), MASK.sum(axis=1) - 1]
+    found = dask_svcca.pca(x, sequence="last", **named)
+    np.testing.assert_allclose(found.variance, dask_svcca.pca(last).variance, rtol=1e-5)
+    np.testing.assert_allclose(np.abs(found.direction), np.abs(dask_svcca.pca(last).direction), atol=1e-4)
+
+
+def test_cca__refuses_masks_that_it_cannot_obey() -> None:
+    y = values(4)
+    with pytest.raises(
+        InvalidActivationsError, match=r"sequence='positions' takes all: use dask_svcca.compare, or leave"
+    ):
+        dask_svcca.cca(masked(), masked(), sequence="positions")
+    with pytest.raises(InvalidActivationsError, match="of the example at 3 that none of its tokens counts"):
+        dask_svcca.cca(masked(MASK & (np.arange(N) != 3)[:, np.newaxis]), y)
+    with pytest.raises(InvalidActivationsError, match="brings several masks along, 'mask', 'other'"):
+        dask_svcca.cca(masked(other=(("example", "token"), MASK)), y)
+    with pytest.raises(InvalidActivationsError, match="y, which has as many tokens, does not say which"):
+        dask_svcca.cca(masked(), values(TOKENS, 2))
+
+
+def test_compare__refuses_a_mask_under_which_an_example_has_no_token() -> None:
+    empty = MASK & (np.arange(N) != 3)[:, np.newaxis]
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(100, 100 + N), coords={"mask": empty})
+    zoo.write("net", "1", "dense", values(2))
+    dask_svcca.compare(zoo)
+    zoo.write("net", "1", "tokens", values(TOKENS, 3))
+    for options in ({}, {"sequence": "last"}):
+        with pytest.raises(
+            InvalidActivationsError, match="of the example '103' that none of its tokens counts, and of 1 in"
+        ):
+            dask_svcca.compare(zoo, **options)
+    dask_svcca.compare(zoo, mask=None)
+    with pytest.warns(FailedRepresentationWarning, match="'net/1/tokens' has no token of example 3 that counts"):
+        dask_svcca.compare(zoo, mask="mask")

@@ -269,3 +269,42 @@ def test_create_zoo__refuses_ids_that_are_missing(examples: Any) -> None:
         InvalidActivationsError, match=r"examples must be ids, an integer or text for each|from a column 0 with missing"
     ):
         dask_svcca.create_zoo(MemoryStore(), examples=examples)
+
+
+# Arrays beside one that was shuffled, and says so.
+
+SHUFFLED = np.random.default_rng(7).permutation(N)
+TABLE = pd.DataFrame(X)
+
+
+def compared(x: Any, y: Any) -> float:
+    result = dask_svcca.compare({"x": x, "y": y}, measures="cca", variance=None)
+    return float(result.cca.sel(representation_a="x", representation_b="y"))
+
+
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+def test_tables__one_shuffled_beside_one_that_counts_are_put_in_order() -> None:
+    expected = float(cca(X, Y).correlation.mean())
+    other = pd.DataFrame(Y)
+    for x, y in ((TABLE, other.iloc[SHUFFLED]), (TABLE.iloc[SHUFFLED], other), (TABLE.iloc[SHUFFLED], other[::-1])):
+        assert abs(float(cca(x, y).correlation.mean()) - expected) < 1e-6
+        assert abs(compared(x, y) - expected) < 1e-6
+
+
+@pytest.mark.parametrize("rows", [SHUFFLED, SHUFFLED[:10]])
+def test_tables__one_shuffled_beside_an_array_without_ids_is_refused(rows: np.ndarray) -> None:
+    table, plain = TABLE.iloc[rows], Y[: len(rows)]
+    for x, y in ((plain, table), (table, plain)):
+        for call in (cca, compared):
+            with pytest.raises(MismatchedExamplesError, match=r"in an order of its own, .* does not say which of them"):
+                call(x, y)
+    # By hand, and where the ids only ascend.
+    assert cca(plain, table.to_numpy()).sizes["component"] == 3
+    assert cca(plain, TABLE.iloc[np.sort(rows)]).sizes["component"] == 3
+
+
+def test_tables__that_only_count_beside_other_shuffled_ids_are_refused() -> None:
+    picked = pd.DataFrame(X, index=SHUFFLED + 100)
+    for call in (cca, compared):
+        with pytest.raises(MismatchedExamplesError, match="order of its own"):
+            call(pd.DataFrame(Y), picked)

@@ -36,8 +36,11 @@ def mean_over_positions(activations: FloatArray, mask: BoolArray | None = None) 
     flat = activations.reshape(len(activations), -1, activations.shape[-1])
     if mask is None:
         return np.asarray(flat.mean(axis=1, dtype=np.float64, keepdims=True))
+    wide = flat.astype(np.float64)
+    # Padding may be NaN, which no weight of zero takes away.
+    wide[~mask] = 0
     weights = mask / mask.sum(axis=1, keepdims=True)
-    return np.asarray(np.einsum("ep,epn->en", weights, flat.astype(np.float64, copy=False)))[:, np.newaxis]
+    return np.asarray(np.einsum("ep,epn->en", weights, wide))[:, np.newaxis]
 
 
 def last_position(activations: FloatArray, mask: BoolArray | None = None) -> FloatArray:

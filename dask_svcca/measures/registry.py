@@ -102,7 +102,7 @@ def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
     Parameters
     ----------
     names : str or iterable of str
-        ``all``, or names; parameters in parentheses: ``gulp(lambda=0.1)``.
+        ``all``, or names; parameters in parentheses: ``gulp(lambda=0.1)``. Text may hold several, ``"svcca, cka"``.
 
     Raises
     ------
@@ -114,7 +114,8 @@ def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
     >>> [measure.name for measure in find_measures(("svcca", "gulp(lambda=0.1)"))]
     ['svcca', 'gulp(lambda=0.1)']
     """
-    wanted = [names] if isinstance(names, str) else list(names)
+    # Commas in parentheses stand between parameters.
+    wanted = [name.strip() for name in re.split(r",(?![^()]*\))", names)] if isinstance(names, str) else list(names)
     if not wanted:
         raise UnknownMeasureError("no measure asked for; the usual one is 'svcca'")
     if "all" in wanted:

@@ -11,11 +11,11 @@ import numpy as np
 import xarray as xr
 
 from dask_svcca.arrays import as_given
-from dask_svcca.dims import DEFAULT_DIMS, agree_dims, canonical_dims, check_known, example_of
+from dask_svcca.dims import DEFAULT_DIMS, TOKEN, agree_dims, canonical_dims, check_known, example_of
 from dask_svcca.errors import IncompatibleError, InvalidActivationsError, MismatchedExamplesError
-from dask_svcca.examples import order_by_id
+from dask_svcca.examples import order_of
 from dask_svcca.precision import precision_of
-from dask_svcca.readings import Fourier, Meeting, choose_reading, meet
+from dask_svcca.readings import Fourier, Meeting, Neurons, choose_reading, meet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,8 @@ class InputArray:
     reading : Reading
     epsilon : float
         Relative precision of the values.
+    masked : int
+        Tokens of each example, of those that count the values are made; 0 where all count.
     """
 
     name: str
@@ -62,6 +64,7 @@ class InputArray:
     given: Given
     reading: Reading
     epsilon: float
+    masked: int = 0
 
     @property
     def lazy(self) -> bool:
@@ -122,7 +125,7 @@ def as_input(
     InvalidActivationsError
         For axes or values that activations do not have.
     """
-    given = as_given(array, name)
+    given = as_given(array, name, dims)
     values = given.data
     named_already = given.names is not None and "example" in given.names
     said = dims if dims is not None and len(dims) == values.ndim and not named_already else None
@@ -153,7 +156,7 @@ def as_input(
     coords: dict[str, xr.DataArray] = {}
     if isinstance(array, xr.DataArray) and "example" in array.dims:
         coords = {str(key): value for key, value in array.coords.items() if value.dims == ("example",)}
-    return InputArray(
+    whole = InputArray(
         name=name,
         values=values,
         neuron_dim=ordered[-1],
@@ -163,6 +166,50 @@ def as_input(
         reading=choose_reading(ordered, values.shape, parameters.reading),
         epsilon=precision_of(values.dtype, given.source_dtype),
     )
+    return _under_mask(whole, given.masks) if TOKEN in ordered else whole
+
+
+def _under_mask(array: InputArray, masks: dict[str, npt.NDArray[Any]]) -> InputArray:
+    """The same array, read from the tokens that count under the mask that it brings along."""
+    if len(masks) > 1:
+        raise InvalidActivationsError(
+            f"{array.name} brings several masks along, {', '.join(map(repr, masks))}: leave all but one of them "
+            f"behind, for example {array.name}.drop_vars({next(iter(masks))!r})"
+        )
+    for name, values in masks.items():
+        mask = values.astype(bool)
+        if mask.all():
+            continue
+        without = f"leave it behind, {array.name}.drop_vars({name!r})"
+        if array.reading.positions_as == "samples":
+            raise InvalidActivationsError(
+                f"{array.name} brings the mask {name!r} along, under which examples have unequal numbers of tokens, "
+                f"and sequence='positions' takes all: use dask_svcca.compare, or {without}"
+            )
+        empty = np.flatnonzero(~mask.any(axis=1))
+        if len(empty):
+            raise InvalidActivationsError(
+                f"the mask {name!r} of {array.name} says of the example at {empty[0]} that none of its tokens counts: "
+                f"leave such examples out, or {without}"
+            )
+        read = _read(array.values, mask, array.reading)
+        return replace(array, values=read, spatial_dims=(), reading=Neurons(), masked=mask.shape[1])
+    return array
+
+
+def _read(values: Any, mask: npt.NDArray[Any], reading: Reading) -> Any:
+    """One row of neurons an example."""
+    if isinstance(values, da.Array):
+        chunks = values.chunks[0]
+        return da.map_blocks(
+            lambda block, rows: _read(as_given(block, "a block of a dask array").data, rows, reading),
+            chunked_by_example(values, chunks),
+            da.from_array(mask[..., np.newaxis], chunks=(chunks, -1, 1)),
+            chunks=(chunks, (values.shape[-1],)),
+            drop_axis=1,
+            meta=np.empty((0, 0)),
+        )
+    return np.asarray(reading(as_floating(values), mask.reshape(len(mask), -1))[:, 0])
 
 
 def _ordered_dims(dims: Sequence[str], spatial_order: Sequence[str]) -> tuple[str, ...]:
@@ -184,13 +231,16 @@ def align_examples(x: InputArray, y: InputArray) -> InputArray:
     Raises
     ------
     MismatchedExamplesError
-        For other examples, or unequal numbers of them.
+        For other examples, or unequal numbers of them, or where only one says that it has an order of its own.
     """
-    order = None
-    if _have_ids(x.given, y.given):
-        assert x.given.ids is not None  # noqa: S101 - as was just asked
-        assert y.given.ids is not None  # noqa: S101
-        order = order_by_id(y.given.ids, x.given.ids, "y", "x")
+    for one, other in ((x, y), (y, x)):
+        alike = other.spatial_dims == (TOKEN,) and other.values.shape[1] == one.masked
+        if alike and not other.given.masks:
+            raise InvalidActivationsError(
+                f"{one.name} brings a mask along, and {other.name}, which has as many tokens, does not say which of "
+                f"them count. Give {other.name} the same coordinate, or drop that of {one.name}, with drop_vars"
+            )
+    order = order_of(y.given.ids, x.given.ids, "y", "x")
     if x.examples != y.examples:
         raise MismatchedExamplesError(
             f"x has {x.examples} examples and y has {y.examples}: both must be of the same examples in the same order"
@@ -199,16 +249,6 @@ def align_examples(x: InputArray, y: InputArray) -> InputArray:
         return y
     coords = {key: value.isel(example=order) for key, value in y.coords.items()}
     return replace(y, values=y.values[order], coords=coords)
-
-
-def _have_ids(x: Given, y: Given) -> bool:
-    if x.ids is None or y.ids is None or (x.counted and y.counted):
-        return False
-    if not x.counted and not y.counted:
-        return True
-    ids = y.ids if x.counted else x.ids
-    # One that only counts its rows has the other's ids if these are 0, 1, 2 ... in any order.
-    return ids.dtype.kind in "iu" and np.array_equal(np.sort(ids.to_numpy()), np.arange(len(ids)))
 
 
 def match_readings(

@@ -109,7 +109,7 @@ def decompose(
     if len(arrays) == 2:
         other = align_examples(inputs[0], as_input(arrays[1], "y", parameters, inputs[0].spatial_dims, dims))
         inputs, meeting = match_readings(inputs[0], other, parameters)
-    if dims is not None and all(len(dims) != array.values.ndim for array in inputs):
+    if dims is not None and all(len(dims) != array.given.data.ndim for array in inputs):
         raise InvalidActivationsError(
             f"dims={dims!r} has {len(dims)} names, and {' and '.join(_axes(array) for array in inputs)}; name each "
             f"axis of an array once"
@@ -127,7 +127,7 @@ def decompose(
 
 
 def _axes(array: InputArray) -> str:
-    return f"{array.name} has {array.values.ndim} axes"
+    return f"{array.name} has {array.given.data.ndim} axes"
 
 
 def _decompose_one(

@@ -121,6 +121,7 @@ def make_parameters(measures: str | Iterable[str], **options: Any) -> Parameters
     Parameters
     ----------
     measures : str or iterable of str
+        As for `find_measures`.
     **options : object
         Fields of `Parameters`.
 
@@ -136,7 +137,7 @@ def make_parameters(measures: str | Iterable[str], **options: Any) -> Parameters
     0.9
     """
     check_names(options, [field.name for field in fields(Parameters)], "compare")
-    names = _texts("measures", measures)
+    names = measures if isinstance(measures, str) else _texts("measures", measures)
     return Parameters(measures=tuple(measure.name for measure in find_measures(names)), **options)
 
 

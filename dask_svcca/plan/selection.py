@@ -118,7 +118,11 @@ def _by_mask(mask: npt.NDArray[np.bool_] | xr.DataArray | pd.DataFrame, frame: p
     if isinstance(mask, xr.DataArray):
         labels = frame.index.to_numpy()
         for axis in ("representation_a", "representation_b"):
-            absent = frame.index.difference(mask.indexes.get(axis, []))
+            named = mask.indexes.get(axis, pd.Index([]))
+            if not named.is_unique:
+                double = named[named.duplicated()][0]
+                raise ValueError(f"the mask of pairs has the {axis} {double!r} twice; give each label one place")
+            absent = frame.index.difference(named)
             if len(absent):
                 raise ValueError(
                     f"the mask of pairs has no {axis} for {len(absent)} representations of the zoo, among them "

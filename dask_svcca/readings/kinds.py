@@ -186,7 +186,7 @@ class Mean(_Masked):
         if not self.mask_name:
             return means
         positions = examples * math.prod(self.sizes)
-        return means + positions * 8 + (positions * shape[-1] * 8 if itemsize < 8 else 0)
+        return means + positions * 8 + positions * shape[-1] * 8
 
     def __call__(self, activations: FloatArray, mask: BoolArray | None = None) -> InexactArray:
         """Read one chunk."""

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import xarray as xr
+import pandas as pd
 from zarr.storage import MemoryStore
 
 from dask_svcca.arrays import as_given, is_series
-from dask_svcca.dims import EXAMPLE, TOKEN, agree_dims, example_axis
+from dask_svcca.dims import agree_dims, check_names, example_axis
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, did_you_mean
-from dask_svcca.examples import order_by_id
+from dask_svcca.examples import check_silent, is_permutation, order_by_id
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.zoo import Zoo, create_zoo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
-    import pandas as pd
 
+    from dask_svcca.arrays import Given
     from dask_svcca.stores.zoo import Representation
 
 Key: TypeAlias = "str | tuple[str, str] | tuple[str, str, str]"
@@ -38,21 +39,24 @@ class _Named:
     Attributes
     ----------
     name : RepresentationName
-    array : array
+    given : Given
     dims : tuple of str, or None
         Names of its axes, as they were given beside it.
     examples : int
     ids : pandas.Index or None
         None where its examples have no labels.
-    coords : dict of str to (example, token)
     """
 
     name: RepresentationName
-    array: Any
+    given: Given
     dims: tuple[str, ...] | None
     examples: int
     ids: pd.Index[Any] | None
-    coords: dict[str, npt.NDArray[Any]]
+
+    def counting(self) -> _Named:
+        """The same, with the numbers of its rows as ids."""
+        ids = pd.Index(np.arange(self.examples))
+        return replace(self, given=replace(self.given, ids=ids), ids=ids)
 
     def order(self, first: _Named) -> npt.NDArray[np.intp] | None:
         """Where the examples of another array are among those of this one; None where the order is the same."""
@@ -104,11 +108,20 @@ def zoo_of(arrays: Arrays, dims: Mapping[Any, Sequence[str]] | None = None) -> Z
     """
     if not arrays:
         raise InvalidActivationsError("there are no arrays to compare; give some as {'name': array, ...}")
+    if dims is not None and not isinstance(dims, Mapping):
+        raise InvalidActivationsError(
+            f"dims= is a mapping of names of arrays to names of axes, {{{next(iter(arrays))!r}: ('example', "
+            f"'neuron')}}; got {dims!r}"
+        )
     for key in dims or {}:
         if key not in arrays:
             near = did_you_mean(key, map(str, arrays))
-            raise InvalidActivationsError(f"dims= names {key!r}, and there is no such array{near}")
+            names = ", ".join(map(repr, list(arrays)[:5])) + (", ..." if len(arrays) > 5 else "")
+            raise InvalidActivationsError(f"dims= names {key!r}, and there is no such array; there are {names}{near}")
     given = [_named(key, array, (dims or {}).get(key)) for key, array in arrays.items()]
+    if any(is_permutation(one.ids) for one in given):
+        # Tables that only count their rows have the same ids as one whose rows were shuffled.
+        given = [one.counting() if one.given.counted else one for one in given]
     labels = [one.name.label for one in given]
     for label in labels:
         if labels.count(label) > 1:
@@ -119,7 +132,7 @@ def zoo_of(arrays: Arrays, dims: Mapping[Any, Sequence[str]] | None = None) -> Z
     zoo = ArrayZoo(create_zoo(MemoryStore(), examples=ids, coords=coords).root, writable=True)
     for one in given:
         # Stores in memory are read through zarr, and no codec makes that faster.
-        zoo.write(*one.name, one.array, dims=one.dims, compression="none")
+        zoo.write(*one.name, one.given, dims=one.dims, compression="none")
     return zoo
 
 
@@ -145,20 +158,15 @@ def _named(key: Any, array: Any, dims: Sequence[str] | None) -> _Named:
             f"{what} are a series of batches; put them together, for example with numpy.concatenate, or write them "
             f"into a zoo"
         )
-    given = as_given(array, what)
+    if dims is not None:
+        check_names(dims)
     own = None if dims is None else tuple(map(str, dims))
+    given = as_given(array, what, own)
     shape = given.data.shape
     axis = example_axis(agree_dims(given.names, own, len(shape), what))
     if axis >= len(shape):
         raise InvalidActivationsError(f"{what} have the shape {shape}, without an axis of examples")
-    coords = {}
-    if isinstance(array, xr.DataArray):
-        coords = {
-            str(coordinate): values.transpose(EXAMPLE, TOKEN).to_numpy()
-            for coordinate, values in array.coords.items()
-            if set(values.dims) == {EXAMPLE, TOKEN}
-        }
-    return _Named(name, array, own, int(shape[axis]), None if given.counted else given.ids, coords)
+    return _Named(name, given, own, int(shape[axis]), None if given.counted else given.ids)
 
 
 def _check_examples(given: Sequence[_Named], first: _Named) -> dict[str, npt.NDArray[Any]]:
@@ -173,7 +181,7 @@ def _check_examples(given: Sequence[_Named], first: _Named) -> dict[str, npt.NDA
             )
         order = one.order(first)
         moved = moved if order is None else one
-        for coordinate, values in one.coords.items():
+        for coordinate, values in one.given.masks.items():
             own = values if order is None else values[order]
             label, known = coords.setdefault(coordinate, (one.name.label, own))
             if not np.array_equal(known, own):
@@ -182,6 +190,8 @@ def _check_examples(given: Sequence[_Named], first: _Named) -> dict[str, npt.NDA
                     f"another name, or compare them apart"
                 )
     silent = next((one for one in given if one.ids is None), None)
+    if silent is not None:
+        check_silent(first.ids, repr(first.name.label), repr(silent.name.label))
     if moved is not None and silent is not None:
         raise MismatchedExamplesError(
             f"{moved.name.label!r} and {first.name.label!r} have their examples in different orders, and "

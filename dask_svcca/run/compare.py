@@ -17,7 +17,7 @@ import numpy as np
 from zarr.storage import MemoryStore
 
 from dask_svcca.dims import TOKEN
-from dask_svcca.errors import FewSamplesWarning, InvalidActivationsError, ReadingWarning
+from dask_svcca.errors import FailedRepresentationWarning, FewSamplesWarning, InvalidActivationsError, ReadingWarning
 from dask_svcca.measures import find_measures
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.graph import nodes_of
@@ -104,7 +104,8 @@ def compare(
         Where the comparison is: a new place, or that of an earlier comparison of the same zoo and parameters. By
         default in memory, for as long as the result is used.
     measures : str or tuple of str
-        Names of measures. An existing comparison gains those that it lacks; only these are computed.
+        Names of measures; in one text, separated by commas. An existing comparison gains those that it lacks; only
+        these are computed.
     variance : float or None
         Share of the variance that the kept directions explain, above 0 and up to 1: SVCCA's first step. None keeps
         the full numerical rank.
@@ -172,6 +173,8 @@ def compare(
 
     Warns
     -----
+    FailedRepresentationWarning
+        Where representations could not be compared.
     FewSamplesWarning
         For representations with fewer than five samples per kept direction; ``null_svcca`` says what they score by
         chance.
@@ -228,6 +231,8 @@ def compare(
     # The line of the caller, behind that of `_explained`.
     if outcome.caution:
         warnings.warn(outcome.caution, FewSamplesWarning, stacklevel=3)
+    if outcome.failure:
+        warnings.warn(outcome.failure, FailedRepresentationWarning, stacklevel=3)
     if outcome.reading_caution:
         warnings.warn(outcome.reading_caution, ReadingWarning, stacklevel=3)
     result = open_comparison(place)
@@ -316,6 +321,7 @@ def plan_run(
     drop_left: bool = False,
 ) -> Plan:
     """What `run_comparison` would do within a budget; nothing is written."""
+    _check_drop_left(drop_left)
     stores = Stores.open(zoo, store, parameters, subspaces, mode="r", drop_left=drop_left)
     return _plan(stores, pairs, budget)
 
@@ -342,6 +348,7 @@ def run_comparison(
         What runs the tasks, in place of Dask.
     progress : callable, optional
     """
+    _check_drop_left(drop_left)
     started = time.perf_counter()
     run = uuid.uuid4().hex[:12]
     executor = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
@@ -388,6 +395,12 @@ def run_comparison(
         if outcome.computed:
             comparison.add_run(outcome.timing(budget.workers))
     return outcome
+
+
+def _check_drop_left(drop_left: object) -> None:
+    """Refuse what is not a yes or no: a name would be taken for a yes, and all results dropped."""
+    if not isinstance(drop_left, bool):
+        raise ValueError(f"drop_left is True or False, for all that have left; got {drop_left!r}")  # noqa: TRY004
 
 
 def _unusual_readings(plan: Plan, parameters: Parameters) -> dict[str, frozenset[str]]:

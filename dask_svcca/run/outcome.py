@@ -72,6 +72,17 @@ class Outcome:
         )
 
     @property
+    def failure(self) -> str:
+        """What to say of `problems`; empty where there are none."""
+        if not self.problems:
+            return ""
+        first = next(iter(self.problems.values()))
+        return (
+            f"{len(self.problems)} of {self.plan.representations} representations could not be compared, and all of "
+            f"their pairs are NaN. The first: {first}. The variable problem_a of the result has all reasons"
+        )
+
+    @property
     def reading_caution(self) -> str:
         """What to say of `readings`; empty where there are none."""
         if not self.readings:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.arrays import is_mask
 from dask_svcca.dims import TOKEN
-from dask_svcca.errors import ParametersChangedError, StoreFormatError
+from dask_svcca.errors import InvalidActivationsError, ParametersChangedError, StoreFormatError
 from dask_svcca.evaluate import try_measure
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import OwnMeasure
@@ -359,7 +360,7 @@ def _check_mask(zoo: Zoo, name: str) -> None:
             f"mask={name!r} is not a coordinate of the zoo along examples and tokens; it has "
             f"{', '.join(masks) or 'none'}. Give it to create_zoo as coords={{{name!r}: mask}}"
         )
-    if not _says_yes_or_no(coords[name]):
+    if not is_mask(coords[name]):
         values = coords[name].ravel()
         other = next(value for value in values.tolist() if value not in {0, 1})
         raise ValueError(
@@ -378,14 +379,15 @@ def choose_mask(zoo: Zoo, mask: Mask) -> str | None:
     ------
     ValueError
         Where the zoo has several, and layers with tokens, and none is named.
+    InvalidActivationsError
+        Where the only one leaves no token of an example.
     """
     if not isinstance(mask, MaskChoice):
         return mask
-    masks = [
-        name
-        for name, values in zoo.coords.items()
-        if values.ndim == 2 and _says_yes_or_no(values) and values.any(axis=1).all()
-    ]
+    yes_or_no = [name for name, values in zoo.coords.items() if values.ndim == 2 and is_mask(values)]
+    masks = [name for name in yes_or_no if zoo.coords[name].any(axis=1).all()]
+    if not masks and yes_or_no:
+        _check_rows(zoo, yes_or_no[0])
     if len(masks) > 1:
         if not any(TOKEN in item.dims for item in zoo.entries()):
             return None
@@ -396,5 +398,13 @@ def choose_mask(zoo: Zoo, mask: Mask) -> str | None:
     return masks[0] if masks else None
 
 
-def _says_yes_or_no(values: npt.NDArray[Any]) -> bool:
-    return values.dtype.kind == "b" or (values.dtype.kind in "iuf" and bool(np.isin(values, (0, 1)).all()))
+def _check_rows(zoo: Zoo, name: str) -> None:
+    """Refuse a mask under which an example has no token that counts, where layers have such tokens."""
+    mask = zoo.coords[name]
+    empty = np.flatnonzero(~mask.any(axis=1))
+    sizes = (dict(zip(item.dims, item.shape, strict=True)) for item in zoo.entries())
+    if len(empty) and any(size.get(TOKEN) == mask.shape[1] for size in sizes):
+        raise InvalidActivationsError(
+            f"the mask {name!r} says of the example {str(zoo.examples[empty[0]])!r} that none of its tokens counts, "
+            f"and of {len(empty)} in all. Leave such examples out of the zoo, or decline it, mask=None (--no-mask)"
+        )

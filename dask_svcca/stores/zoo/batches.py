@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from dask_svcca.arrays import ON_DISK, as_given, check_unshuffled, is_array, is_series, packages_of
+from dask_svcca.arrays import (
+    ON_DISK,
+    Given,
+    as_given,
+    check_unshuffled,
+    is_array,
+    is_mask,
+    is_series,
+    packages_of,
+    stacked,
+)
 from dask_svcca.dims import EXAMPLE, agree_dims, canonical_dims, example_axis
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
 from dask_svcca.examples import check_next, order_by_id
@@ -21,9 +31,10 @@ from dask_svcca.precision import coarsest
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dask_svcca.arrays import Given
     from dask_svcca.stores._names import RepresentationName
     from dask_svcca.stores.zoo.options import Stored, WriteOptions
+
+Coords: TypeAlias = "dict[str, npt.NDArray[Any]]"
 
 READ_BYTES = 64 * 2**20
 """How much of an array on disk is read at a time."""
@@ -46,9 +57,7 @@ class Batch:
     source_dtype: str
 
 
-def batches_of(
-    activations: Any, name: RepresentationName, options: WriteOptions, examples: npt.NDArray[Any]
-) -> Iterator[Batch]:
+def batches_of(activations: Any, name: RepresentationName, options: WriteOptions, coords: Coords) -> Iterator[Batch]:
     """Activations of all examples of a zoo as consecutive batches, without empty ones.
 
     Parameters
@@ -56,17 +65,19 @@ def batches_of(
     activations : array, or iterable of batches
     name : RepresentationName
     options : WriteOptions
-    examples : (example,)
-        Ids of the zoo's examples.
+    coords : dict of str to array
+        Coordinates of the zoo, the ids of its examples among them.
 
     Raises
     ------
     MismatchedExamplesError
-        Where an array has other examples than the zoo; for batches, the caller has to check their number.
+        Where an array has other examples than the zoo, or brings another mask; for batches, the caller has to check
+        their number.
     InvalidActivationsError
         See `prepare`.
     """
     what = f"activations of {name.label!r}"
+    examples = coords[EXAMPLE]
     if (
         isinstance(activations, Sequence)
         and not isinstance(activations, memoryview)
@@ -75,16 +86,14 @@ def batches_of(
         activations = _sorted_out(list(activations), options.dims, len(examples), what, name)
     if is_series(activations):
         check_unshuffled(activations, what)
-        yield from _series(activations, name, options, examples)
+        yield from _series(activations, name, options, coords)
     elif packages_of(activations) & ON_DISK and hasattr(activations, "shape"):
-        yield from _from_disk(activations, name, options, examples)
+        yield from _from_disk(activations, name, options, coords)
     else:
-        yield from _whole(as_given(activations, what), name, options, examples)
+        yield from _whole(as_given(activations, what, options.dims), name, options, coords)
 
 
-def prepare(
-    values: Any, name: RepresentationName, options: WriteOptions, examples: npt.NDArray[Any], start: int
-) -> Batch:
+def prepare(values: Any, name: RepresentationName, options: WriteOptions, coords: Coords, start: int) -> Batch:
     """Bring a batch into the order of axes and the precision in which it is stored.
 
     Parameters
@@ -93,8 +102,8 @@ def prepare(
         Activations of the next examples.
     name : RepresentationName
     options : WriteOptions
-    examples : (example,)
-        Ids of the zoo's examples.
+    coords : dict of str to array
+        Coordinates of the zoo, the ids of its examples among them.
     start : int
         Number of examples that came before.
 
@@ -103,18 +112,41 @@ def prepare(
     InvalidActivationsError
         Where they are not floating, have an empty axis, are not what ``dims`` says, or too large for ``dtype``.
     MismatchedExamplesError
-        Where the batch has ids, and they are not the next ones of the zoo.
+        Where the batch has ids, and they are not the next ones of the zoo, or brings another mask than the zoo's.
     """
     what = f"activations of {name.label!r}"
+    examples = coords[EXAMPLE]
     if isinstance(values, list | tuple) and any(map(is_array, values)):
         raise InvalidActivationsError(
             f"a batch of {name.label!r} is a {type(values).__name__} of {len(values)} arrays, and not one array; give "
             f"the activations alone, for example (batch[0] for batch in batches)"
         )
-    given = as_given(values, what)
+    given = as_given(values, what, options.dims)
     if given.ids is not None and not given.counted and not _counts_on(given.ids, examples, start):
         check_next(given.ids, examples, start, repr(name.label))
+    _check_masks(given.masks, {key: mask[start:] for key, mask in coords.items()}, name)
     return _arranged(given, name, options)
+
+
+def _check_masks(masks: Coords, coords: Coords, name: RepresentationName) -> None:
+    """Refuse activations whose mask would be lost, since the zoo does not have it.
+
+    Parameters
+    ----------
+    masks : dict of str to (example, token)
+        In the order of the zoo.
+    coords : dict of str to array
+        Coordinates of the zoo, from the first of these examples.
+    """
+    known = [mask for mask in coords.values() if mask.ndim == 2 and is_mask(mask)]
+    for key, mask in masks.items():
+        if any(np.array_equal(mask, other[: len(mask)]) for other in known) or (mask.all() and not known):
+            continue
+        has = "which has another of that name" if key in coords else "which does not have it"
+        raise MismatchedExamplesError(
+            f"{name.label!r} brings the mask {key!r} along, and would lose it in this zoo, {has}: make the zoo with "
+            f"create_zoo(..., coords={{{key!r}: mask}}), or leave the mask behind, x.drop_vars({key!r})"
+        )
 
 
 def mismatch(name: RepresentationName, got: int, examples: int, *, more: bool = False) -> MismatchedExamplesError:
@@ -132,12 +164,10 @@ def _counts_on(ids: pd.Index[Any], examples: npt.NDArray[Any], start: int) -> bo
     return counting and examples.dtype.kind not in "iu"
 
 
-def _series(
-    batches: Iterable[Any], name: RepresentationName, options: WriteOptions, examples: npt.NDArray[Any]
-) -> Iterator[Batch]:
+def _series(batches: Iterable[Any], name: RepresentationName, options: WriteOptions, coords: Coords) -> Iterator[Batch]:
     start = 0
     for values in batches:
-        batch = prepare(values, name, options, examples, start)
+        batch = prepare(values, name, options, coords, start)
         if len(batch.values):
             yield batch
         start += len(batch.values)
@@ -146,7 +176,7 @@ def _series(
 def _sorted_out(
     arrays: list[Any], dims: Sequence[str] | None, examples: int, what: str, name: RepresentationName
 ) -> Any:
-    """A list of arrays: an iterator of them where they are batches, the list where each is an example."""
+    """A list of arrays: an iterator of them where they are batches, one array where each is an example."""
     shapes = [tuple(getattr(array, "shape", np.shape(array))) for array in arrays]
     axes = {len(shape) for shape in shapes}
     if len(axes) > 1:
@@ -172,12 +202,11 @@ def _sorted_out(
         return iter(arrays)
     if len(arrays) != examples:
         raise mismatch(name, total if ndim >= 2 else len(arrays), examples)
-    return arrays
+    return stacked(arrays, what)
 
 
-def _from_disk(
-    array: Any, name: RepresentationName, options: WriteOptions, examples: npt.NDArray[Any]
-) -> Iterator[Batch]:
+def _from_disk(array: Any, name: RepresentationName, options: WriteOptions, coords: Coords) -> Iterator[Batch]:
+    examples = coords[EXAMPLE]
     shape = tuple(array.shape or ())
     along = example_axis(options.dims)
     if len(shape) <= along or shape[along] != len(examples):
@@ -188,12 +217,11 @@ def _from_disk(
     for start in range(0, shape[along], size):
         slices[along] = slice(start, start + size)
         parts.append(tuple(slices))
-    yield from _series((array[part] for part in parts), name, options, examples)
+    yield from _series((array[part] for part in parts), name, options, coords)
 
 
-def _whole(
-    given: Given, name: RepresentationName, options: WriteOptions, examples: npt.NDArray[Any]
-) -> Iterator[Batch]:
+def _whole(given: Given, name: RepresentationName, options: WriteOptions, coords: Coords) -> Iterator[Batch]:
+    examples = coords[EXAMPLE]
     values, what = given.data, f"activations of {name.label!r}"
     dims = agree_dims(given.names, options.dims, values.ndim, what)
     along = example_axis(dims)
@@ -204,6 +232,8 @@ def _whole(
         order = _order(given, examples, name)
     if values.shape[along] != len(examples):
         raise mismatch(name, values.shape[along], len(examples))
+    ordered = {key: mask if order is None else mask[order] for key, mask in given.masks.items()}
+    _check_masks(ordered, coords, name)
     if given.lazy:
         # Refused before anything is computed.
         canonical_dims(dims, values.shape, name.label)
@@ -211,7 +241,7 @@ def _whole(
         # What Dask says of its blocks may not be what they are.
         whole = as_given(block, what)
         source = given.source_dtype if whole.source_dtype is None else whole.source_dtype
-        batch = _arranged(type(given)(whole.data, given.names, None, source), name, options)
+        batch = _arranged(replace(given, data=whole.data, ids=None, source_dtype=source), name, options)
         if len(batch.values):
             yield batch
 

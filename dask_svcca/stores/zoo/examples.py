@@ -98,6 +98,12 @@ def _values(name: Any, value: Any, ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
     what = f"the coordinate {name!r}"
     given = as_given(value, what)
     values = np.asarray(given.data)
+    if given.names is not None and EXAMPLE in given.names:
+        values = np.moveaxis(values, given.names.index(EXAMPLE), 0)
+    elif given.names is not None and given.names[:1] == (TOKEN,):
+        raise InvalidActivationsError(
+            f"{what} has the axes {given.names}, and (example, token) are expected; call that of the examples 'example'"
+        )
     if given.ids is not None and not given.counted:
         order = order_by_id(given.ids, ids, what, "the zoo")
         values = values if order is None else values[order]

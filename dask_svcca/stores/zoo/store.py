@@ -222,7 +222,8 @@ class Zoo:
 
             An array with ids along its examples (a coordinate ``example``, the index of a DataFrame) is put in the
             zoo's order by them; batches must have the zoo's next ids. An index that only counts, 0, 1, 2 ..., is not
-            taken for ids. Without ids, examples are in the zoo's order.
+            taken for ids. Without ids, examples are in the zoo's order. A mask that they bring along, a coordinate
+            (example, token), has to be the zoo's.
         step : float, optional
             Training step or epoch, a finite number, for ordering checkpoints.
         depth : float, optional
@@ -262,7 +263,7 @@ class Zoo:
         # A representation that `append` began is begun anew.
         self._writers.pop(name, None)
         writer = None
-        for batch in batches_of(activations, name, options, self.examples):
+        for batch in batches_of(activations, name, options, self._coords):
             writer = self._feed(writer, name, batch, options, overwrite=overwrite)
         if writer is None:
             raise mismatch(name, 0, self.n_examples)
@@ -295,7 +296,7 @@ class Zoo:
         try:
             given = WriteOptions(step, depth, dims, attrs, compression, dtype, source_dtype)
             options, start = (given, 0) if writer is None else (writer.options, writer.count)
-            prepared = prepare(batch, name, options, self.examples, start)
+            prepared = prepare(batch, name, options, self._coords, start)
             fed = self._feed(writer, name, prepared, options, overwrite=overwrite)
         except (InvalidActivationsError, MismatchedExamplesError):
             # Nothing was taken of this batch: a valid one may follow.
