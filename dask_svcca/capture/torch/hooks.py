@@ -250,6 +250,9 @@ class Recorder:
         if not tensor.is_floating_point():
             self.skipped[layer] = f"it returns {tensor.dtype}"
             return
+        if not _in_memory(tensor):
+            self.skipped[layer] = "its values are not at hand while the model runs, as within torch.func.vmap"
+            return
         trace = getattr(tensor, MARK, None)
         if trace is not None and trace.constant:
             self.skipped[layer] = "it does not depend on the input"
@@ -307,10 +310,24 @@ def _source(tensor: Any) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+def _in_memory(tensor: Any) -> bool:
+    """Whether a tensor has values of its own; within a transformation such as ``vmap`` it stands for many."""
+    if str(tensor.layout) != "torch.strided":
+        return True
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _identity(tensor: Any) -> tuple[Any, ...]:
     """What two tensors have in common that hold the same values at the same place, not changed in between."""
     if str(tensor.layout) != "torch.strided" or not tensor.numel():
         return (id(tensor),)
+    if tensor.is_inference():
+        # It counts no changes: what repeats another is found by its values.
+        return (object(),)
     # A reshape of what is contiguous has the same values in the same order.
     layout = tensor.numel() if tensor.is_contiguous() else (tuple(tensor.shape), tuple(tensor.stride()))
     return (tensor.data_ptr(), tensor._version, layout, tensor.dtype)  # noqa: SLF001 - nothing else tells it
