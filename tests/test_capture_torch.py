@@ -166,7 +166,8 @@ def test_capture_torch__goes_on_where_it_stopped(model: Any, images: Any, zoo: Z
             yield part
 
     report = capture_torch(model, counted(), zoo=zoo, name="net", checkpoint="c")
-    assert (report.written, report.present, read) == (0, 7, 1)
+    # The inputs are looked at in full, to say whether they are others.
+    assert (report.written, report.present, read) == (0, 7, 5)
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,9 @@ def name_axes(axes: Axes | None, shape: Sequence[int], examples: int) -> Named:
     at = known.index(EXAMPLE) if EXAMPLE in known else 0
     if not shape or (EXAMPLE not in known and known[0] not in {None, LOST}) or shape[at] != examples:
         return Named((), f"its first axis is not the {examples} examples: shape {shape}")
-    if 0 in shape:
-        return Named((), f"it is empty: shape {shape}")
+    if 0 in shape or (EXAMPLE not in known and examples in shape[1:]):
+        unsaid = f"nothing says which of its axes are the {examples} examples: shape {shape}. Say it with dims="
+        return Named((), f"it is empty: shape {shape}" if 0 in shape else unsaid)
     others = [axis for axis in range(len(shape)) if axis != at]
     if len(others) <= 1:
         return Named(tuple(EXAMPLE if axis == at else "neuron" for axis in range(len(shape))))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dask_svcca.capture._common import listing
+from dask_svcca.capture.torch.entries import Signature, is_label, mask_among
+from dask_svcca.capture.torch.masks import MASKS, is_padded, marks_tokens, one_run, read_mask, values_of
 from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
 
@@ -21,14 +23,11 @@ if TYPE_CHECKING:
 IDS = (EXAMPLE, "example_id", "id")
 """Keys of a batch that hold ids of the examples, where the model takes no such argument."""
 
-MASKS = {"attention_mask": True, "src_key_padding_mask": False, "key_padding_mask": False, "padding_mask": False}
-"""Arguments that tell tokens from padding, and what they say of tokens."""
-
-_LABELS = frozenset(
-    {"label", "labels", "target", "targets", "y", "class", "classes", "label_ids", "start_positions", "end_positions"}
-)
 _MAIN = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")
-_WRAPPERS = ("sampler", "batch_sampler", "base_dataloader", "dataloader")
+_SAMPLERS = ("sampler", "batch_sampler", "_index_sampler")
+_WRAPPERS = ("base_dataloader", "dataloader", "iterable")
+_LOOKED_AT = 100_000
+_ORDERED = ("SequentialSampler", "BatchSampler", "DistributedSampler", "_InfiniteConstantSampler")
 
 
 @dataclass(frozen=True)
@@ -56,28 +55,46 @@ class Feed:
 
 
 def check_order(batches: Any, model: str) -> None:
-    """Refuse a loader that draws its examples at random.
+    """Refuse a loader that draws its examples at random, and what is not a series of batches.
 
     Raises
     ------
     MismatchedExamplesError
-        Where a sampler is random, also inside a batch sampler.
+        Where a sampler is random, also inside a batch sampler; one of an unknown kind, where two passes differ.
+    CaptureError
+        Where the batches are a single one.
     """
+    if isinstance(batches, Mapping) or hasattr(batches, "shape"):
+        shape = f" of shape {tuple(batches.shape)}" if hasattr(batches, "shape") else ""
+        raise CaptureError(
+            f"the batches for {model!r} are one {type(batches).__name__}{shape}, which is a single batch: give a list "
+            f"of batches, such as [x], or a DataLoader"
+        )
     seen: set[int] = set()
-    inside = [batches]
+    inside = [(batches, False)]
     while inside:
-        part = inside.pop()
+        part, samples = inside.pop()
         if id(part) in seen:
             continue
         seen.add(id(part))
         kind = type(part).__name__
-        random = "Random" in kind and part is not batches
+        random = part is not batches and ("Random" in kind or (samples and kind not in _ORDERED and _differs(part)))
         if random or (kind.endswith("DistributedSampler") and getattr(part, "shuffle", False)):
             raise MismatchedExamplesError(
                 f"the loader for {model!r} draws its examples at random ({kind}), and all representations of a zoo "
                 f"have the zoo's examples in the zoo's order. Make it with shuffle=False and without a random sampler"
             )
-        inside += [getattr(part, name) for name in _WRAPPERS if getattr(part, name, None) is not None]
+        parts = {name: getattr(part, name, None) for name in (*_SAMPLERS, *_WRAPPERS)}
+        inside += [(value, name in _SAMPLERS) for name, value in parts.items() if value is not None]
+
+
+def _differs(sampler: Any) -> bool:
+    """Whether two passes of a sampler give other indices: nothing else tells it of one that someone wrote."""
+    if isinstance(sampler, Iterator):
+        # It can be passed once only.
+        return False
+    passes = [islice(sampler, _LOOKED_AT) for _ in range(2)]
+    return any(str(one) != str(other) for one, other in zip_longest(*passes))
 
 
 class Feeder:
@@ -102,12 +119,7 @@ class Feeder:
         self.example_axis = 0
         parameter = next(iter(model.parameters()), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
-        parameters = list(inspect.signature(model.forward).parameters.values())
-        self._open = any(item.kind is item.VAR_KEYWORD for item in parameters)
-        self._accepted = [item.name for item in parameters if item.kind not in {item.VAR_KEYWORD, item.VAR_POSITIONAL}]
-        positional = [item for item in parameters if item.kind in {item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD}]
-        self._positional = [item.name for item in positional]
-        self._required = sum(item.default is item.empty for item in positional)
+        self._signature = Signature.of(model)
 
     def feed(self, batch: Any) -> Feed:
         """One batch as the model takes it.
@@ -121,17 +133,29 @@ class Feeder:
             return self._from_mapping(batch)
         if isinstance(batch, tuple | list):
             return self._from_entries(batch)
-        tensor = self._move(batch)
+        tensor, only = self._move(batch), self._signature.by_name
+        if not self._signature.positional and not self._signature.variadic and len(only) == 1:
+            return self._complete((), {only[0]: tensor}, {only[0]: tensor}, None, [])
+        self._check_named()
         return self._complete((tensor,), {}, {self._first: tensor}, None, [])
 
     @property
     def _first(self) -> str:
-        return self._positional[0] if self._positional else "input"
+        return self._signature.positional[0] if self._signature.positional else "input"
+
+    def _check_named(self) -> None:
+        """Refuse entries without names for a model that takes its arguments by name only."""
+        signature = self._signature
+        if signature.named or not (signature.positional or signature.variadic):
+            raise CaptureError(
+                f"the forward of {self.name!r} takes {listing(signature.by_name)} by name only: feed dicts with these "
+                f"keys, or name the entries of a tuple with inputs=, for example inputs={signature.accepted!r}"
+            )
 
     def _from_mapping(self, batch: Mapping[str, Any]) -> Feed:
         ids_key: Any = self.ids
         if ids_key is None:
-            ids_key = next((key for key in IDS if key in batch and key not in self._accepted), None)
+            ids_key = next((key for key in IDS if key in batch and key not in self._signature.accepted), None)
         elif ids_key not in batch:
             raise CaptureError(f"the batches for {self.name!r} have no ids {ids_key!r}; they have {listing(batch)}")
         if self.inputs is not None:
@@ -146,13 +170,15 @@ class Feeder:
             taken = {
                 key: value
                 for key, value in batch.items()
-                if key != ids_key and (key in self._accepted or (self._open and key not in _LABELS))
+                if key != ids_key
+                and (key in self._signature.accepted or (self._signature.open and not is_label(str(key))))
             }
-            unknown = [key for key in batch if key not in taken and key != ids_key and key not in _LABELS]
+            unknown = [key for key in batch if key not in taken and key != ids_key and not is_label(str(key))]
             if unknown:
                 raise CaptureError(
                     f"the batches for {self.name!r} have {listing(unknown)}, which its forward does not take: it takes "
-                    f"{listing(self._accepted)}. Name what goes in with inputs=, for example inputs={list(taken)!r}"
+                    f"{listing(self._signature.accepted)}. Name what goes in with inputs=, for example "
+                    f"inputs={list(taken)!r}"
                 )
         kwargs = {key: self._move(value) for key, value in taken.items()}
         others = [value for key, value in batch.items() if key not in taken]
@@ -168,20 +194,18 @@ class Feeder:
                     f"ids, not {self.ids!r}"
                 )
             ids = entries.pop(self.ids)
-        if isinstance(entries[0], Mapping) and self._required <= 1 and self._first not in {"batch", "inputs", "data"}:
+        if (
+            isinstance(entries[0], Mapping)
+            and self._signature.required <= 1
+            and self._first not in {"batch", "inputs", "data"}
+        ):
             # As from a loader of encoded texts and labels.
             feed = self._from_mapping(entries[0])
-            return feed if ids is None else dataclasses.replace(feed, ids=_array(ids))
+            return feed if ids is None else dataclasses.replace(feed, ids=values_of(ids))
         if self.inputs is not None:
-            named = dict(zip(self.inputs, entries, strict=False))
-            if len(entries) < len(self.inputs):
-                raise CaptureError(
-                    f"a batch for {self.name!r} has {len(entries)} entries, and inputs={tuple(self.inputs)!r} names "
-                    f"{len(self.inputs)}"
-                )
-            kwargs = {name: self._move(value) for name, value in named.items() if name is not None}
-            return self._complete((), kwargs, kwargs, ids, entries)
-        count = max(1, self._required)
+            return self._named(entries, self.inputs, ids)
+        self._check_named()
+        count = max(1, self._signature.required)
         if len(entries) == 1 < count and isinstance(entries[0], tuple | list):
             entries = [*entries[0]]
         elif isinstance(entries[0], tuple | list) and len(entries[0]) == count > 1:
@@ -189,51 +213,42 @@ class Feeder:
         if len(entries) < count:
             raise CaptureError(
                 f"a batch for {self.name!r} has {len(entries)} entries, and its forward needs {count}: "
-                f"{listing(self._positional[:count])}"
+                f"{listing(self._signature.positional[:count])}"
             )
-        names = [*self._positional[:count], *[f"input{i}" for i in range(len(self._positional), count)]]
+        names = [
+            *self._signature.positional[:count],
+            *[f"input{i}" for i in range(len(self._signature.positional), count)],
+        ]
         args = tuple(self._move(entry) for entry in entries[:count])
-        kwargs = self._masks(args[0], entries[count:])
+        found, unclear = mask_among(self._signature, args[0], entries[count:])
+        if unclear is not None:
+            raise self._unclear(tuple(unclear.shape))
+        kwargs = {key: self._move(entry) for key, entry in found.items()}
         tensors = {**dict(zip(names, args, strict=True)), **kwargs}
         return self._complete(args, kwargs, tensors, ids, entries[count:])
 
-    def _masks(self, first: Any, entries: Sequence[Any]) -> dict[str, Any]:
-        """The mask among the entries behind those that the model needs; labels stay out.
-
-        Labels must never pass for a mask. A mask has the shape of the tokens and holds one run of each of two values in
-        every row, and the model has an argument that is called a mask. What could be either is refused.
-        """
-        optional = self._accepted[max(1, self._required) :]
-        places = [name for name in optional if "mask" in name and not name.startswith("return")]
-        found: dict[str, Any] = {}
-        for entry in entries:
-            shape = tuple(getattr(entry, "shape", ()))
-            if len(shape) < 1 or not hasattr(first, "shape"):
-                continue
-            tokens = len(shape) == 2 and shape == tuple(first.shape[:2])
-            if tokens and places and self._binary(entry):
-                name = next((name for name in MASKS if name in places), places[0] if len(places) == 1 else None)
-                if name is None or name in found or not self._one_run(entry):
-                    raise self._unclear(shape)
-                found[name] = self._move(entry)
-            elif len(shape) == 1 and any("length" in name for name in optional):
-                raise self._unclear(shape)
-        return found
+    def _named(self, entries: Sequence[Any], inputs: Sequence[str | None], ids: Any) -> Feed:
+        named = dict(zip(inputs, entries, strict=False))
+        if len(entries) < len(inputs):
+            raise CaptureError(
+                f"a batch for {self.name!r} has {len(entries)} entries, and inputs={tuple(inputs)!r} names "
+                f"{len(inputs)}"
+            )
+        moved = {name: self._move(value) for name, value in named.items() if name is not None}
+        by_position = self._signature.by_position
+        if self._signature.variadic and not self._signature.open:
+            by_position = tuple(name for name in moved if name not in self._signature.by_name)
+        args = tuple(moved[name] for name in by_position if name in moved)
+        kwargs = {name: value for name, value in moved.items() if name not in by_position}
+        return self._complete(args, kwargs, moved, ids, entries)
 
     def _unclear(self, shape: tuple[int, ...]) -> CaptureError:
         return CaptureError(
             f"an entry of shape {shape} in the batches for {self.name!r} may be an input of the model, which takes "
-            f"{listing(self._accepted)}, or a label. Say it with inputs=, a name for each entry and None for one that "
-            f"stays out, for example inputs={(self._first, None)!r}"
+            f"{listing(self._signature.accepted) if self._signature.accepted else 'anything'}, or a label. Say it "
+            f"with inputs=, a name for each entry and None for one that stays out, for example "
+            f"inputs={(self._first, None)!r}; or feed dicts"
         )
-
-    def _binary(self, entry: Any) -> bool:
-        values = _array(entry)
-        return values.dtype == np.bool_ or bool(np.isin(values, (0, 1)).all())
-
-    def _one_run(self, entry: Any) -> bool:
-        changes = np.diff(_array(entry).astype(np.int8), axis=1) != 0
-        return bool((changes.sum(axis=1) <= 1).all())
 
     def _move(self, value: Any) -> Any:
         torch = self.torch
@@ -263,13 +278,39 @@ class Feeder:
         if not tensors:
             raise CaptureError(f"a batch for {self.name!r} holds no tensor for the model, only {listing(named)}")
         examples = self._count(tensors, ids, others)
-        mask = None
-        for key, tokens in MASKS.items():
-            value = tensors.get(key)
-            if value is not None and value.ndim == 2 and len(value) == examples and self._binary(value):
-                mask = (_array(value) != 0) == tokens
-                break
-        return Feed(args, kwargs, examples, tensors, None if ids is None else _array(ids), mask)
+        return Feed(
+            args, kwargs, examples, tensors, None if ids is None else values_of(ids), self._mask(tensors, examples)
+        )
+
+    def _mask(self, tensors: Mapping[str, Any], examples: int) -> npt.NDArray[np.bool_] | None:
+        """The mask among the arguments.
+
+        Raises
+        ------
+        CaptureError
+            Where an argument that is one by its name cannot be read as one.
+        """
+        name = next((key for key in (*MASKS, *tensors) if key in tensors and marks_tokens(key) is not None), None)
+        if name is None:
+            return None
+        values = values_of(tensors[name])
+        main = next((tensors[key] for key in (*_MAIN, self._first) if key in tensors and key != name), None)
+        if name == "mask" and (main is None or main.ndim > 3 or (main.ndim == 2 and main.is_floating_point())):
+            # Of pixels or features.
+            return None
+        if len(values) == 1 and values.ndim > 1:
+            values = np.broadcast_to(values, (examples, *values.shape[1:]))
+        mask = read_mask(name, values, (examples, values.shape[-1] if values.ndim else 0))
+        if mask is not None and name == "mask" and not one_run(mask) and not is_padded(values_of(main), mask):
+            mask = None
+        if mask is None:
+            raise CaptureError(
+                f"the argument {name!r} of {self.name!r}, shape {tuple(tensors[name].shape)}, does not say plainly "
+                f"which tokens are padding. It must be (example, token), of 0 and 1, or of 0 for tokens and -inf for "
+                f"padding. Give the model such a mask, as 'attention_mask' (true for tokens) or 'padding_mask' (true "
+                f"for padding), and make of it there what the model needs"
+            )
+        return mask
 
     def _count(self, tensors: Mapping[str, Any], ids: Any, others: Sequence[Any]) -> int:
         """How many examples: position ids and scalars, say, do not have them along their first axis."""
@@ -284,7 +325,3 @@ class Feeder:
         if not sizes:
             raise CaptureError(f"no tensor of a batch for {self.name!r} has an axis of examples")
         return max(sizes, key=lambda size: (sizes[size], size))
-
-
-def _array(values: Any) -> npt.NDArray[Any]:
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)

@@ -117,7 +117,8 @@ def capture_torch(
     Warns
     -----
     CaptureWarning
-        Where the zoo has all layers already, from other weights: they are left as they are.
+        Where the zoo has layers already, of other weights or inputs, or in another form: they are left as they are.
+        The sentence is the report's ``caution`` too.
 
     Notes
     -----
@@ -131,7 +132,7 @@ def capture_torch(
     nothing is known, such as attention heads, are skipped.
 
     An attention mask among the inputs (``attention_mask``, or a ``key_padding_mask``, which marks the padding) becomes
-    the zoo's coordinate ``mask``, unless it masks nothing. Digests of the inputs and of the weights are stored with
+    the zoo's coordinate ``mask``. Digests of the inputs and of the weights are stored with
     every representation, as ``inputs_digest`` and ``weights_digest``.
 
     Activations that wait for a chunk to be full take 256 MiB at most, for all layers together, beside one batch.
@@ -147,6 +148,9 @@ def capture_torch(
     started = time.perf_counter()
     if pool is not None and pool not in get_args(Pool):
         raise ValueError(f"pool is one of {', '.join(map(repr, get_args(Pool)))}, or None; got {pool!r}")
+    for what, value in {"name": name, "checkpoint": checkpoint}.items():
+        if not isinstance(value, str):
+            raise CaptureError(f"{what}={value!r} is not a text: name it as in {what}={f'{what}{value}'!r}")
     if not isinstance(zoo, Zoo):
         zoo = open_zoo(zoo, mode="r+")
     check_order(batches, name)
@@ -178,10 +182,13 @@ def capture_torch(
             options={"step": step, "compression": compression, "dtype": dtype, "overwrite": overwrite},
         )
         with evaluating(torch, inner), recorder.attached():
-            for feed, records in _passes(inner, batches, feeder, recorder):
+            for feed, records in _passes(inner, batches, feeder, recorder, capture):
                 if capture.take(feed, records, recorder):
                     break
         capture.finish(recorder, dropped=bool(getattr(batches, "drop_last", False)))
+    caution = capture.caution
+    if caution:
+        warnings.warn(caution, CaptureWarning, stacklevel=2)
     zoo.refresh()
     return CaptureReport(
         model=name,
@@ -192,6 +199,7 @@ def capture_torch(
         nbytes=capture.nbytes,
         seconds=time.perf_counter() - started,
         skipped=recorder.skipped,
+        caution=caution,
     )
 
 
@@ -213,6 +221,8 @@ class _Capture:
     chosen: Chosen = field(default_factory=Chosen)
     missing: dict[str, Any] = field(default_factory=dict)
     kept: list[dict[str, Any]] = field(default_factory=list)
+    present: list[dict[str, Any]] = field(default_factory=list)
+    others: dict[str, list[str]] = field(default_factory=dict)
     masks: list[npt.NDArray[np.bool_] | None] = field(default_factory=list)
     digest: InputsDigest = field(default_factory=InputsDigest)
     tokens: dict[str, int | None] = field(default_factory=dict)
@@ -222,9 +232,7 @@ class _Capture:
         first = not self.seen
         if first:
             self._begin(feed, records, recorder)
-            if not self.missing:
-                return True
-        else:
+        elif self.missing:
             still_repeats(records, feed, self.chosen, self.model)
         start, self.seen = self.seen, self.seen + feed.examples
         if self.seen > self.zoo.n_examples:
@@ -244,8 +252,11 @@ class _Capture:
         if self.seen == self.zoo.n_examples:
             attributes["inputs_digest"] = self.digest.hexdigest()
             # Nothing is complete before the last examples, so that nothing is kept of other inputs.
-            check_inputs(self.kept, attributes["inputs_digest"], f"{self.model}/{self.checkpoint}")
-            if self.pool is None:
+            if self.missing:
+                check_inputs(self.kept, attributes["inputs_digest"], f"{self.model}/{self.checkpoint}")
+            else:
+                self._differ("fed other inputs, or in another order", "inputs_digest", attributes["inputs_digest"])
+            if self.pool is None and self.missing:
                 keep_mask(self.zoo, self.masks, f"{self.model}/{self.checkpoint}")
             self._withdraw(recorder)
         for layer in self.missing:
@@ -254,7 +265,7 @@ class _Capture:
 
     def finish(self, recorder: Recorder, *, dropped: bool) -> None:
         """Check that all examples came."""
-        if (self.missing or not self.chosen.layers) and self.seen != self.zoo.n_examples:
+        if self.seen != self.zoo.n_examples:
             hints = " The loader leaves out an incomplete last batch: make it with drop_last=False." if dropped else ""
             if recorder.sequence_first:
                 hints += (
@@ -300,14 +311,46 @@ class _Capture:
                 f"captured from other weights: layers of different weights would stand in one checkpoint. Give the "
                 f"checkpoint another name, or capture all of its layers with overwrite=True"
             )
-        if changed and set(changed) & set(usable):
-            warnings.warn(
-                f"nothing was written: {self.model!r}, checkpoint {self.checkpoint!r}, is in the zoo already, captured "
-                f"from other weights than the model has now, and its activations were left as they are. Replace them "
-                f"with overwrite=True, or give the checkpoint another name",
-                CaptureWarning,
-                stacklevel=4,
-            )
+        self.present = [
+            other
+            for other in self.kept
+            if other["checkpoint"] == self.checkpoint and other["layer"] in usable.keys() - self.missing.keys()
+        ]
+        self._differ("captured from other weights than the model has now", "weights_digest", self.weights)
+        if self.options["step"] is not None:
+            self._differ(f"with another step than {self.options['step']:g}", "step", self.options["step"])
+        if self.present:
+            self._compare_forms()
+
+    def _compare_forms(self) -> None:
+        """Note what the zoo has in another form than it would be written in."""
+        entries = {tuple(entry.name): entry for entry in self.zoo.entries()}
+        for other in self.present:
+            layer = other["layer"]
+            known, entry = self.chosen.layers[layer], entries[self.model, self.checkpoint, layer]
+            if "token" in known.given and other.get("pool") != self.pool:
+                self.others.setdefault(f"pooled otherwise than with pool={self.pool!r}", []).append(layer)
+            elif entry.dims != known.dims:
+                self.others.setdefault("with other axes", []).append(layer)
+            if self.options["dtype"] not in {None, entry.dtype.name}:
+                self.others.setdefault(f"not as {self.options['dtype']}", []).append(layer)
+
+    def _differ(self, how: str, key: str, value: Any) -> None:
+        layers = [other["layer"] for other in self.present if other.get(key, value) != value]
+        if layers:
+            self.others[how] = layers
+
+    @property
+    def caution(self) -> str:
+        """Sentence on layers that the zoo had already, and that this capture would not give."""
+        if not self.others:
+            return ""
+        what = "; ".join(f"{listing(layers, 2)} {how}" for how, layers in self.others.items())
+        return (
+            f"{'' if self.missing else 'nothing was written: '}{self.model!r}, checkpoint {self.checkpoint!r}, is in "
+            f"the zoo already, {what}. These activations were left as they are. Replace them with overwrite=True, or "
+            f"give the checkpoint another name"
+        )
 
     def _append(self, layer: str, feed: Feed, record: Record | None, attributes: Mapping[str, Any]) -> None:
         known = self.missing[layer]
@@ -381,11 +424,15 @@ def _computing(torch: Any, modules: Mapping[str, Any]) -> list[str]:
 
 
 def _passes(
-    model: Any, batches: Iterable[Any], feeder: Feeder, recorder: Recorder
+    model: Any, batches: Iterable[Any], feeder: Feeder, recorder: Recorder, capture: _Capture
 ) -> Iterator[tuple[Feed, dict[str, Record]]]:
     """Each batch as it was fed, and what the modules gave."""
     for batch in batches:
         feed = feeder.feed(batch)
+        if capture.seen and not capture.missing:
+            # The zoo has everything: only the inputs are looked at.
+            yield feed, {}
+            continue
         try:
             records = recorder.run(model, feed)
         except SequenceFirstError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.capture.torch.axes import Trace, follower
+from dask_svcca.capture.torch.axes import Trace, follower, name_axes
 from dask_svcca.dims import EXAMPLE, TOKEN
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class Recorder:
     _records: dict[str, Record] = field(default_factory=dict)
     _calls: Counter[str] = field(default_factory=Counter)
     _leaf_calls: int = 0
+    _examples: int = 0
     _tensors: dict[tuple[Any, ...], tuple[str, Any]] = field(default_factory=dict)
     _shallow: bool = True
     _following: bool = False
@@ -149,7 +150,7 @@ class Recorder:
 
     def run(self, model: Any, feed: Feed) -> dict[str, Record]:
         """Run the model on a batch, and hand out what its modules put out."""
-        self._records, self._leaf_calls = {}, 0
+        self._records, self._leaf_calls, self._examples = {}, 0, feed.examples
         self._calls.clear()
         self._tensors.clear()
         inputs = list(feed.tensors.values())
@@ -161,6 +162,8 @@ class Recorder:
                 axes[self.example_axis] = EXAMPLE
                 if self.example_axis:
                     axes[0] = TOKEN
+                elif feed.mask is not None and tensor.ndim <= 3 and tuple(tensor.shape[:2]) == feed.mask.shape:
+                    axes[1] = TOKEN
             # Numbers that were rounded before they came in are exact for the model.
             setattr(tensor, MARK, Trace(tuple(axes), "float64"))
             self._tensors[_identity(tensor)] = (THE_INPUT, tensor)
@@ -250,6 +253,9 @@ class Recorder:
         if not tensor.is_floating_point():
             self.skipped[layer] = f"it returns {tensor.dtype}"
             return
+        if not _in_memory(tensor):
+            self.skipped[layer] = "its values are not at hand while the model runs, as within torch.func.vmap"
+            return
         trace = getattr(tensor, MARK, None)
         if trace is not None and trace.constant:
             self.skipped[layer] = "it does not depend on the input"
@@ -257,12 +263,20 @@ class Recorder:
         axes, source = (None, _source(tensor)) if trace is None else (trace.axes, trace.source)
         depth = max(0, self._leaf_calls - 1)
         key = _identity(tensor)
-        if self.drop and key in self._tensors:
+        if self.drop and key in self._tensors and self._usable(self._tensors[key][1]):
             self._records[layer] = Record(layer, None, axes, source, depth, self._tensors[key][0])
             return
         # While it is held, no later tensor can lie at its place in memory.
         self._tensors[key] = (layer, tensor)
         self._records[layer] = Record(layer, self._copied(tensor), axes, source, depth, "")
+
+    def _usable(self, tensor: Any) -> bool:
+        """Whether a recorded tensor is known by its axes; of one that is not, a reshape may be."""
+        trace = getattr(tensor, MARK, None)
+        return (
+            tensor.ndim <= 3
+            or not name_axes(None if trace is None else trace.axes, tensor.shape, self._examples).reason
+        )
 
     def _copied(self, tensor: Any) -> npt.NDArray[Any]:
         """Values as NumPy has them, exactly. Copied at once: a module that works in place may change them next."""
@@ -307,10 +321,24 @@ def _source(tensor: Any) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+def _in_memory(tensor: Any) -> bool:
+    """Whether a tensor has values of its own; within a transformation such as ``vmap`` it stands for many."""
+    if str(tensor.layout) != "torch.strided":
+        return True
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _identity(tensor: Any) -> tuple[Any, ...]:
     """What two tensors have in common that hold the same values at the same place, not changed in between."""
     if str(tensor.layout) != "torch.strided" or not tensor.numel():
         return (id(tensor),)
+    if tensor.is_inference():
+        # It counts no changes: what repeats another is found by its values.
+        return (object(),)
     # A reshape of what is contiguous has the same values in the same order.
     layout = tensor.numel() if tensor.is_contiguous() else (tuple(tensor.shape), tuple(tensor.stride()))
     return (tensor.data_ptr(), tensor._version, layout, tensor.dtype)  # noqa: SLF001 - nothing else tells it

@@ -132,6 +132,7 @@ def choose(
         given, reason = (
             name_axes(record.axes, shape, feed.examples) if said is None else _said(said, shape, layer, feed)
         )
+        reason = reason or _unpoolable(given, shape, pool, feed)
         if reason:
             skipped[layer] = reason
             continue
@@ -146,6 +147,16 @@ def choose(
             skipped[original] if original in skipped and original not in chosen.repeats else repeated(original)
         )
     return chosen
+
+
+def _unpoolable(given: tuple[str, ...], shape: tuple[int, ...], pool: Pool | None, feed: Feed) -> str:
+    """Why the tokens of a layer cannot be pooled under the mask; empty if they can."""
+    if pool is None or feed.mask is None or TOKEN not in given or shape[given.index(TOKEN)] == feed.mask.shape[1]:
+        return ""
+    return (
+        f"it has {shape[given.index(TOKEN)]} tokens an example and the mask {feed.mask.shape[1]}: pool={pool!r} cannot "
+        f"tell its tokens from padding"
+    )
 
 
 def still_repeats(records: Mapping[str, Record], feed: Feed, chosen: Chosen, model: str) -> None:
@@ -259,9 +270,12 @@ def _stored(given: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
 
 def _pooled(values: npt.NDArray[Any], pool: Pool, mask: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
     """Tokens of every example reduced to one: values are (example, token, neuron)."""
-    tokens = np.ones(values.shape[:2], dtype=bool)
-    if mask is not None and mask.shape == values.shape[:2]:
-        tokens = mask
+    tokens = np.ones(values.shape[:2], dtype=bool) if mask is None else mask
+    if tokens.shape != values.shape[:2]:
+        raise CaptureError(
+            f"a layer has {values.shape[1]} tokens an example and the mask {tokens.shape[1]}: pool={pool!r} cannot "
+            f"tell its tokens from padding. Leave it out with layers="
+        )
     empty = ~tokens.any(axis=1)
     if empty.any():
         raise CaptureError(f"example {int(np.argmax(empty))} of a batch has padding only; there is no token to pool")

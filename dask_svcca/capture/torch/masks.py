@@ -1,8 +1,8 @@
-"""The mask of the tokens that batches carry, as a coordinate of the zoo."""
+"""The mask of the tokens that batches carry: in which forms it comes, and as a coordinate of the zoo."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,83 @@ if TYPE_CHECKING:
 
 MASK = "mask"
 """Name of the coordinate: true for tokens, false for padding."""
+
+MASKS = {
+    "attention_mask": True,
+    "input_mask": True,
+    "src_key_padding_mask": False,
+    "key_padding_mask": False,
+    "padding_mask": False,
+}
+"""Arguments that tell tokens from padding, and what true says of them."""
+
+ADDITIVE = -1e4
+"""A mask that is added to the scores of attention is zero for tokens, and this or less for padding."""
+
+_OTHERS = ("tgt", "memory", "decoder", "encoder", "cross")
+
+
+def values_of(values: Any) -> npt.NDArray[Any]:
+    """Values of a tensor or an array; of a floating type that NumPy lacks, in single precision."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
+    return np.asarray(values)
+
+
+def marks_tokens(name: str) -> bool | None:
+    """What true in an argument of this name says of a token; None where it is not a mask of the input's tokens."""
+    if name in MASKS:
+        return MASKS[name]
+    if name.startswith(_OTHERS) or "mask" not in name:
+        return None
+    if "pad" in name:
+        return False
+    return True if name == "mask" else None
+
+
+def read_mask(name: str, values: npt.NDArray[Any], shape: tuple[int, int] | None) -> npt.NDArray[np.bool_] | None:
+    """A mask as (example, token), true for tokens; None where it cannot be read as one, exactly.
+
+    Parameters
+    ----------
+    name : str
+        Argument that takes it.
+    values : array
+        0 and 1, or additive: 0 for tokens and `ADDITIVE` or less for padding. It is (example, token), or has axes of
+        length one between them.
+    shape : (int, int), or None
+        Examples and tokens that there must be.
+
+    Examples
+    --------
+    >>> read_mask("attention_mask", np.array([[[[0, -np.inf, -np.inf]]]]), (1, 3))
+    array([[ True, False, False]])
+    """
+    while values.ndim > 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    true = marks_tokens(name)
+    if true is None or (shape is not None and values.shape != shape):
+        return None
+    floating = values.dtype.kind == "f"
+    if floating and bool(((values == 0) | (values <= ADDITIVE)).all()):
+        return np.asarray(values == 0)
+    if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all() or (floating and not true):
+        return None
+    return np.asarray((values != 0) == true)
+
+
+def is_padded(ids: npt.NDArray[Any], tokens: npt.NDArray[np.bool_]) -> bool:
+    """Whether what a mask leaves out holds one and the same id, at two places at least."""
+    if ids.shape != tokens.shape or ids.dtype.kind not in "iu":
+        return False
+    padding = ids[~tokens]
+    return len(padding) > 1 and len(np.unique(padding)) == 1
+
+
+def one_run(tokens: npt.NDArray[np.bool_]) -> bool:
+    """Whether the tokens of every example stand together, from the first."""
+    return bool(tokens[:, 0].all() and (np.diff(tokens.astype(np.int8), axis=1) <= 0).all())
 
 
 def keep_mask(zoo: Zoo, masks: Sequence[npt.NDArray[np.bool_] | None], label: str) -> None:
@@ -63,8 +140,7 @@ def keep_mask(zoo: Zoo, masks: Sequence[npt.NDArray[np.bool_] | None], label: st
             f"the mask of the tokens of {label!r} is not the zoo's: {where}. Feed the same tokens, keep one vector an "
             f"example with pool='mean', 'last' or 'first', or capture into a zoo of its own"
         )
-    if mask.all():
-        return
+    # Also one that masks nothing: what comes next with another is refused, in whatever order they come.
     if _io.read_attributes(zoo.root, MASK) is not None:
         raise CaptureError(
             f"the mask of the tokens of {label!r} cannot be stored: a model of the zoo is called {MASK!r}, as the mask "

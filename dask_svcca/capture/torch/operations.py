@@ -94,8 +94,8 @@ def _channels_first(call: Call, expected: int | None = None) -> Axes:
     if expected is not None and count != expected:
         # A single image, without an axis of examples.
         return ("channel", *SPATIAL_DIMS[expected]) if count == expected - 1 else call.lost
-    if len(axes) == count and axes[1] in NEURONS and TOKEN in axes[2:]:
-        return axes
+    if len(axes) == count == 3 and axes[2] == TOKEN:
+        return (axes[0], "neuron", TOKEN)
     first = EXAMPLE if axes[0] == EXAMPLE else None
     if count == 2:
         return (first, "neuron")
@@ -122,7 +122,18 @@ def _normalised(call: Call) -> Axes:
     return _channels_last(call) if len(over) == 1 else _same_shape(call)
 
 
+def _stacked(call: Call) -> Axes:
+    at = (call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else 0)) % len(call.shape)
+    return (*call.axes[:at], LOST, *call.axes[at:])
+
+
+def _stepped(call: Call) -> Axes:
+    return (call.axes[0], "neuron") if len(call.shape) == len(call.size) == 2 else call.lost
+
+
 def _embedding(call: Call) -> Axes:
+    if len(call.shape) == 3 and call.axes[1] is None and call.axes[0] == EXAMPLE:
+        return (EXAMPLE, TOKEN, "neuron")
     if len(call.shape) <= 3:
         return (*call.axes, "neuron")
     return (*call.axes[:1], *[LOST] * (len(call.shape) - 2), "neuron")
@@ -243,5 +254,7 @@ _RULES: dict[str, Callable[[Call], Axes]] = {
     **_rules(_squeezed, "squeeze"),
     **_rules(_dropped, "mean", "sum", "amax", "amin", "max", "min", "std", "var", "logsumexp", "prod"),
     **_rules(_dropped, "select", "unbind"),
-    **_rules(_lost, "einsum", "tensordot", "as_strided", "stack", "unfold", "fold", "gather", "repeat"),
+    **_rules(_stacked, "stack"),
+    **_rules(_stepped, "gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell", "embedding_bag"),
+    **_rules(_lost, "einsum", "tensordot", "as_strided", "unfold", "fold", "gather", "repeat"),
 }
