@@ -92,8 +92,10 @@ def as_given(array: Any, what: str, dims: Sequence[str] | None = None) -> Given:
     """
     if isinstance(array, Given):
         return array
-    if isinstance(array, xr.DataArray | xr.Variable | pd.DataFrame | pd.Series):
-        return (_from_pandas if isinstance(array, pd.DataFrame | pd.Series) else _from_xarray)(array, what, dims)
+    labelled: dict[Any, Any] = {pd.DataFrame | pd.Series: _from_pandas, xr.DataArray | xr.Variable: _from_xarray}
+    for kinds, take in labelled.items():
+        if isinstance(array, kinds):
+            return take(array, what, dims)  # type: ignore[no-any-return]
     if isinstance(array, np.ndarray):
         return _from_numpy(array, what)
     packages = packages_of(array)

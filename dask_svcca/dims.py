@@ -93,7 +93,7 @@ def example_of(axes: int) -> str:
     return f"dims={(EXAMPLE, 'channel', *spatial)!r}, or with 'channel' last"
 
 
-def check_names(dims: Sequence[str]) -> None:
+def check_names(dims: object) -> None:
     """Refuse text, or what is not a sequence, where a sequence of names is meant.
 
     Raises

@@ -89,7 +89,9 @@ def order_of(ids: Ids, wanted: Ids, what: str, whose: str) -> npt.NDArray[np.int
     said, meant = (index is not None and not counts(index) for index in (ids, wanted))
     counted = ids if meant else wanted
     if (said and meant) or ((said or meant) and counts(counted) and is_permutation(ids if said else wanted)):
-        return order_by_id(pd.Index(ids), pd.Index(wanted), what, whose)
+        return order_by_id(
+            pd.Index([] if ids is None else ids), pd.Index([] if wanted is None else wanted), what, whose
+        )
     if said:
         check_silent(ids, what, whose)
     elif meant:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import zarr
 
+    from dask_svcca.arrays import Given
     from dask_svcca.stores._chunked import Compression
     from dask_svcca.stores.zoo.batches import Batch
     from dask_svcca.stores.zoo.options import Stored
@@ -198,7 +199,7 @@ class Zoo:
         model: str,
         checkpoint: str,
         layer: str,
-        activations: npt.ArrayLike | Iterable[npt.ArrayLike],
+        activations: npt.ArrayLike | Iterable[npt.ArrayLike] | Given,
         *,
         step: float | None = None,
         depth: float | None = None,
