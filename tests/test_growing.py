@@ -217,6 +217,7 @@ def test_compare__of_some_pairs_gains_measures_for_those_asked_for(tmp_path: Pat
     np.testing.assert_array_equal(last.svcca.where(some), before.svcca)
 
 
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FailedRepresentationWarning")
 def test_compare__gains_measures_where_some_pairs_cannot_be_compared(tmp_path: Path) -> None:
     arrays = [*layers(2, 30), np.ones((30, 3), "float32"), *related(30, 2)]
     zoo = make_zoo(tmp_path / "zoo.zarr", arrays)

@@ -172,6 +172,7 @@ def test_correlations__a_wider_layer_makes_room_for_more(tmp_path: Path) -> None
         assert after.correlations[9, 9].count() == 25
 
 
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FailedRepresentationWarning")
 def test_correlations__of_a_changed_layer_are_forgotten(tmp_path: Path) -> None:
     zoo = make_zoo(dense(3), tmp_path / "zoo.zarr")
     dask_svcca.compare(zoo, tmp_path / "c.zarr", keep="correlations")

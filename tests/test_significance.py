@@ -256,6 +256,7 @@ def test_significance__reads_no_activations(tmp_path: Path) -> None:
 # Refused.
 
 
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FailedRepresentationWarning")
 @pytest.mark.parametrize(
     ("call", "number"), [(dask_svcca.permutation_null, {"permutations": 2}), (dask_svcca.jackknife, {"blocks": 2})]
 )
