@@ -69,7 +69,7 @@ class Evaluation:
     details : dict of str to (a, b, ...), optional
         Arrays that take the details of pairs, see `no_details`.
     single : bool
-        Whether couplings were summed in single precision.
+        Whether scores are in single precision.
     stack_bytes : int
         Bytes of the pairs that are solved together, as `pair_bytes` counts them; one pair may take more.
     """

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.kernels.lanes import singular_values_abreast
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,9 +30,9 @@ def canonical_correlations(coupling: InexactArray, *, single: bool = False) -> F
     coupling : (..., k, l)
         ``scores_a.conj().T @ scores_b``, both orthonormal.
     single : bool
-        Whether it was summed in single precision, and is off by about 1e-7 itself. Then, where there are many
-        directions, its Gram matrix will do, at two thirds of the time: squaring costs a correlation of ``r`` about
-        ``1e-15 / r``, and one of zero at most 1e-7.
+        Whether it is of scores in single precision, which are off by about 1e-7 themselves. Then its Gram matrix will
+        do: squaring costs a correlation of ``r`` about ``1e-15 / r``, and one of zero at most 1e-7. Many couplings take
+        a fifth of the time, see `dask_svcca.kernels.lanes`; large ones two thirds.
 
     Returns
     -------
@@ -49,6 +51,8 @@ def canonical_correlations(coupling: InexactArray, *, single: bool = False) -> F
     >>> canonical_correlations(xy.T @ xz)
     array([1., 0.])
     """
+    if single and (abreast := singular_values_abreast(coupling)) is not None:
+        return np.asarray(np.minimum(abreast, 1.0))
     if single and min(coupling.shape[-2:]) >= GRAM_FROM:
         adjoint = coupling.conj().swapaxes(-1, -2)
         gram = coupling @ adjoint if coupling.shape[-2] <= coupling.shape[-1] else adjoint @ coupling
@@ -127,7 +131,7 @@ class PairStack:
     is_complex : bool
         Whether the samples of this block are complex: a frequency that is not its own conjugate.
     single : bool
-        Whether the coupling was summed in single precision.
+        Whether the scores are in single precision.
     """
 
     coupling: InexactArray

@@ -211,7 +211,7 @@ class _Tile:
             measures,
             todo,
             details=details,
-            single=not narrow and panels_a[0].dtype.char in "fF",
+            single=panels_a[0].dtype.char in "fF",
             stack_bytes=memory.stack,
         )
         for panel_a in panels_a:
