@@ -12,6 +12,7 @@ from dask_svcca.evaluate.basis import block_weights, direction_weights
 from dask_svcca.evaluate.details import Correlations, FrequencyMeans
 from dask_svcca.evaluate.memory import STACK_BYTES, pair_bytes
 from dask_svcca.kernels.fourier import half_plane
+from dask_svcca.kernels.lanes import LEAST_NUMBERS
 from dask_svcca.kernels.pairs import PairStack, Side
 from dask_svcca.measures import Measure, Own, PairTotals, Totals
 
@@ -95,6 +96,8 @@ class Evaluation:
         self._takers = list(self._take(details or {}, a, b))
         self._sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures}
         self._turned_sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures if not m.symmetric}
+        kept_a, kept_b = (group.counts("kept").sum(axis=1) for group in (self._a, self._b))
+        self._many = float(kept_a @ todo @ kept_b) >= LEAST_NUMBERS
         # Loadings differ from block to block: couplings of different blocks must not share a stack.
         self._by_block = any("loadings" in measure.needs for measure in measures)
         self._pieces: dict[_Key, list[_Piece]] = {}
@@ -271,6 +274,7 @@ class Evaluation:
             degrees=a.samples - 1 if key.centred else a.samples,
             is_complex=key.is_complex,
             single=self._single,
+            many=self._many,
         )
         leading = every.leading(*key.kept)
         for taker in self._takers:

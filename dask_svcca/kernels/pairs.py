@@ -22,7 +22,7 @@ GRAM_FROM = 64
 """Directions from which the eigenvalues of ``C* C`` are clearly faster to compute than the singular values of ``C``."""
 
 
-def canonical_correlations(coupling: InexactArray, *, single: bool = False) -> FloatArray:
+def canonical_correlations(coupling: InexactArray, *, single: bool = False, many: bool = False) -> FloatArray:
     """Canonical correlations of one pair, or of a stack of pairs.
 
     Parameters
@@ -31,8 +31,11 @@ def canonical_correlations(coupling: InexactArray, *, single: bool = False) -> F
         ``scores_a.conj().T @ scores_b``, both orthonormal.
     single : bool
         Whether it is of scores in single precision, which are off by about 1e-7 themselves. Then its Gram matrix will
-        do: squaring costs a correlation of ``r`` about ``1e-15 / r``, and one of zero at most 1e-7. Many couplings take
-        a fifth of the time, see `dask_svcca.kernels.lanes`; large ones two thirds.
+        do: squaring costs a correlation of ``r`` about ``1e-15 / r``, and one of zero at most 1e-7. Large couplings
+        take two thirds of the time.
+    many : bool
+        Whether there are so many in all that it is worth to load what takes a fifth of the time: see
+        `dask_svcca.kernels.lanes`.
 
     Returns
     -------
@@ -51,7 +54,7 @@ def canonical_correlations(coupling: InexactArray, *, single: bool = False) -> F
     >>> canonical_correlations(xy.T @ xz)
     array([1., 0.])
     """
-    if single and (abreast := singular_values_abreast(coupling)) is not None:
+    if single and many and (abreast := singular_values_abreast(coupling)) is not None:
         return np.asarray(np.minimum(abreast, 1.0))
     if single and min(coupling.shape[-2:]) >= GRAM_FROM:
         adjoint = coupling.conj().swapaxes(-1, -2)
@@ -132,6 +135,8 @@ class PairStack:
         Whether the samples of this block are complex: a frequency that is not its own conjugate.
     single : bool
         Whether the scores are in single precision.
+    many : bool
+        Whether this stack is one of many.
     """
 
     coupling: InexactArray
@@ -140,6 +145,7 @@ class PairStack:
     degrees: int
     is_complex: bool = False
     single: bool = False
+    many: bool = False
     # The stack whose a and b are exchanged here: what it has computed is not computed again.
     _turned: PairStack | None = field(default=None, repr=False, compare=False)
 
@@ -148,7 +154,7 @@ class PairStack:
         """Canonical correlations, (pair, min(k, l)), descending."""
         if self._turned is not None:
             return self._turned.correlations
-        return _read_only(canonical_correlations(self.coupling, single=self.single))
+        return _read_only(canonical_correlations(self.coupling, single=self.single, many=self.many))
 
     @cached_property
     def squared_coupling(self) -> FloatArray:

@@ -10,9 +10,9 @@ import numpy as np
 
 from dask_svcca.evaluate import STACK_BYTES, pair_bytes, solving_bytes
 from dask_svcca.kernels.fourier import half_plane
+from dask_svcca.kernels.products import Summing
 from dask_svcca.plan.details import pair_bytes as detail_bytes
 from dask_svcca.plan.memory import (
-    NARROW,
     SMALL_TASK,
     PanelUnits,
     TileMemory,
@@ -361,13 +361,13 @@ def _pair_kinds(one: Sequence[Layer], other: Sequence[Layer], options: TileOptio
     if not isinstance(meeting, Meeting):
         return None
     layers = [layer.folded(meeting.fold_a) for layer in one], [layer.folded(meeting.fold_b) for layer in other]
-    narrow = min(sum(layer.directions for layer in side) / len(side) for side in layers) < NARROW
+    summing = Summing.of(min(sum(layer.directions for layer in side) / len(side) for side in layers))
     dtypes = [score_dtype(options.precision, is_complex=bool(side[0].grid)) for side in layers]
     coupling = np.result_type(*dtypes)
     samples = layers[0][0].samples
     length = chunk_length(samples, options.chunk_samples)
     a, b = (
-        _Side.of(side, PanelUnits.of(dtype, coupling, length, samples, narrow=narrow), loadings=options.with_loadings)
+        _Side.of(side, PanelUnits.of(dtype, coupling, length, samples, summing), loadings=options.with_loadings)
         for side, dtype in zip(layers, dtypes, strict=True)
     )
     wide = np.result_type(coupling, np.float64).itemsize

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.evaluate import Basis, Evaluation, finish_details, no_details
+from dask_svcca.kernels.products import Summing
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import leading_only, needs_loadings
-from dask_svcca.plan.memory import NARROW, PanelUnits
+from dask_svcca.plan.memory import PanelUnits
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.readings import meet
 from dask_svcca.tasks.panel import Member, couplings, cut
@@ -183,7 +184,7 @@ class _Tile:
     ) -> Values:
         """Values of all measures for pairs of two sides, each of one kind."""
         context, memory = self._context, self._task.memory
-        narrow = min(sum(member.directions for member in side.values()) / len(side) for side in (a, b)) < NARROW
+        summing = Summing.of(min(sum(member.directions for member in side.values()) / len(side) for side in (a, b)))
         loadings, same = needs_loadings(measures), b is a
         first_a, first_b = (next(iter(side.values())) for side in (a, b))
         units = [
@@ -192,7 +193,7 @@ class _Tile:
                 np.result_type(first_a.pack.dtype, first_b.pack.dtype),
                 first.pack.chunk_samples,
                 first.record.entry.samples,
-                narrow=narrow,
+                summing,
             )
             for first in (first_a, first_b)
         ]
@@ -221,7 +222,7 @@ class _Tile:
                 loadings_b = loadings_a
                 if loadings and panel_b is not panel_a:
                     loadings_b = panel_b.read_loadings()
-                _add(context, evaluation, panel_a, panel_b, buffers, (loadings_a, loadings_b), narrow=narrow)
+                _add(context, evaluation, panel_a, panel_b, buffers, (loadings_a, loadings_b), summing=summing)
                 # Otherwise they would be held while the next are read.
                 evaluation.forget_loadings()
                 del loadings_b
@@ -315,11 +316,11 @@ def _add(
     buffers: tuple[InexactArray, InexactArray],
     loadings: tuple[Mapping[int, InexactArray], Mapping[int, InexactArray]],
     *,
-    narrow: bool,
+    summing: Summing,
 ) -> None:
     """Give the couplings of two panels to an evaluation."""
     shared = [one for one in evaluation.meeting.shared if a.has(one.a) and b.has(one.b)]
-    products = couplings(context, a, b, buffers, shared, narrow=narrow)
+    products = couplings(context, a, b, buffers, shared, summing=summing)
     for frequency, product in zip(shared, products, strict=True):
         row = 0
         for blocks_a in a.alike(frequency.a):

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
     Solver = Callable[[FloatArray], FloatArray | None]
 
-LEAST_NUMBERS = 2**18
-"""Numbers in a stack of matrices from which it is worth to load the compiled code, or to compile it once."""
+LEAST_NUMBERS = 2**19
+"""Numbers in all matrices of a task from which it is worth to load the compiled code, or to compile it once."""
+
+LEAST_PAIRS = 3
+"""Matrices of one shape that are solved abreast: with fewer, LAPACK is as fast as lanes that are mostly empty."""
 
 MOST_DIRECTIONS = 256
 """Largest matrices that are solved abreast: eight that are larger leave the cache."""
@@ -48,7 +51,7 @@ def singular_values_abreast(matrices: InexactArray) -> FloatArray | None:
     >>> singular_values_abreast(np.eye(3)[np.newaxis]) is None
     True
     """
-    if matrices.size < LEAST_NUMBERS or matrices.dtype != np.float64 or matrices.ndim != 3:
+    if matrices.ndim != 3 or matrices.dtype != np.float64 or len(matrices) < LEAST_PAIRS:
         return None
     if not 1 < min(matrices.shape[1:]) <= MOST_DIRECTIONS:
         return None

@@ -87,7 +87,12 @@ def _gram(matrices, first, gram, columns):  # type: ignore[no-untyped-def]  # co
                 left, right = j * COLUMNS, min(j + 1, k - 1) * COLUMNS
                 a = b = c = d = splat(0.0)
                 for t in range(count):
-                    x, y, u, v = load(columns, row + t), load(columns, below + t), load(columns, left + t), load(columns, right + t)
+                    x, y, u, v = (
+                        load(columns, row + t),
+                        load(columns, below + t),
+                        load(columns, left + t),
+                        load(columns, right + t),
+                    )
                     a, b, c, d = a + x * u, b + x * v, c + y * u, d + y * v
                 store(gram, at + j, load(gram, at + j) + a)
                 if j < i:
@@ -284,7 +289,5 @@ def _eigenvalues_of_gram(matrices, values, room):  # type: ignore[no-untyped-def
 _solve = _compiled(
     _eigenvalues_of_gram,
     # One for all layouts: each takes seconds to compile.
-    types.boolean(
-        types.Array(types.float64, 3, "A", readonly=True), types.float64[:, ::1], types.float64[::1]
-    ),
+    types.boolean(types.Array(types.float64, 3, "A", readonly=True), types.float64[:, ::1], types.float64[::1]),
 )
