@@ -176,6 +176,31 @@ class Evaluation:
             if self._by_block or self._bytes[key] > self._stack_bytes // 2:
                 self._solve(key)
 
+    def take_norms(self, norms: FloatArray) -> None:
+        """Take squared norms of cross-covariances, (a, b), of layers with one block, where no measure asks for more."""
+        a, b = self._a, self._b
+        blocks = b.blocks()
+        spectra = np.zeros((self._todo.shape[1], max((block.directions for block in blocks), default=0)))
+        for block in blocks:
+            spectra[block.member, : block.directions] = b.spectra_of([block])[0]
+        for block in a.blocks():
+            members_b = np.flatnonzero(self._todo[block.member])
+            members_a = np.full(len(members_b), block.member)
+            shape = len(members_b), block.directions, spectra.shape[1]
+            stack = PairStack(
+                np.broadcast_to(0.0, shape),
+                a.side(members_a, np.broadcast_to(a.spectra_of([block])[0], shape[:2])),
+                b.side(members_b, spectra[members_b]),
+                degrees=a.samples - 1,
+                norms=norms[block.member, members_b],
+            )
+            for measure in self._measures:
+                once = np.ones(len(members_b), dtype=np.int64)
+                _accumulate(self._sums[measure.name], members_a, members_b, once, measure.sums(stack))
+                if not measure.symmetric:
+                    turned = measure.sums(stack.reversed)
+                    _accumulate(self._turned_sums[measure.name], members_a, members_b, once, turned)
+
     def forget_loadings(self) -> None:
         """Let go of the loadings that were given last."""
         self._a.forget_loadings()
@@ -341,6 +366,10 @@ class _Group:
     def counts_twice(self, block: int) -> bool:
         """Whether a block stands for a pair of conjugate frequencies."""
         return bool(self._multiplicity[block] > 1)
+
+    def blocks(self) -> list[MemberBlock]:
+        """All directions of each member, block by block."""
+        return [block for member, basis in self._bases.items() for block in basis.member_blocks(member)]
 
     def spectra_of(self, blocks: Sequence[MemberBlock]) -> FloatArray:
         """Spectra of some members' directions, equally many, (member, direction)."""

@@ -137,6 +137,8 @@ class PairStack:
         Whether the scores are in single precision.
     many : bool
         Whether this stack is one of many.
+    norms : (pair,), optional
+        Squared norms of the cross-covariances, where they are known without the couplings, which are zero then.
     """
 
     coupling: InexactArray
@@ -146,6 +148,7 @@ class PairStack:
     is_complex: bool = False
     single: bool = False
     many: bool = False
+    norms: FloatArray | None = None
     # The stack whose a and b are exchanged here: what it has computed is not computed again.
     _turned: PairStack | None = field(default=None, repr=False, compare=False)
 
@@ -162,6 +165,13 @@ class PairStack:
         if self._turned is not None:
             return self._turned.squared_coupling.transpose(0, 2, 1)
         return _read_only(squared_magnitudes(self.coupling))
+
+    @cached_property
+    def squared_norm(self) -> FloatArray:
+        """Squared norm of the cross-covariance, (pair,)."""
+        if self.norms is not None:
+            return _read_only(self.norms)
+        return _read_only(self.weighted_sum(self.a.spectrum, self.b.spectrum))
 
     @cached_property
     def nuclear_norm(self) -> FloatArray:

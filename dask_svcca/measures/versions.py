@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     from dask_svcca.measures.record import Measure
 
-NOT_COMPUTED: Final = frozenset({"name", "description", "invariances", "reference", "companions", "version"})
+NOT_COMPUTED: Final = frozenset(
+    {"name", "description", "invariances", "reference", "companions", "looks_at", "version"}
+)
 """Fields that describe a measure and have no part in its values."""
 
 _FUNCTIONS: Final = frozenset({"sums", "value", "own"})

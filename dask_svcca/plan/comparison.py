@@ -22,6 +22,7 @@ from dask_svcca.plan.tiles import (
     choose_tile,
     pair_products,
     score_itemsize,
+    tile_by_samples,
     tile_limits,
 )
 from dask_svcca.readings import Fourier, choose_reading, needed_folds
@@ -235,6 +236,8 @@ def make_plan(
     tile = side if state is None else state.tile
     # A comparison that began small has small tiles: a task takes several, or there would be far too many tasks.
     side = tile * max(1, side // tile)
+    options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
+    side = tile_by_samples(present_layers, tile, side, budget.workers, options)
     groups = tuple(
         GroupTask(
             number,
@@ -247,7 +250,6 @@ def make_plan(
         )
         for number, start in enumerate(range(0, len(rows), side))
     )
-    options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
     tiles = _tiles(missing, layers, side, options, budget)
     return Plan(
         rows=rows,

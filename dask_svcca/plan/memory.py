@@ -84,6 +84,8 @@ class TileMemory:
         Bytes of pairs that are solved together, as `dask_svcca.evaluate.pair_bytes` counts them.
     peak : int
         Bytes at most.
+    by_samples : bool
+        Whether pairs are compared by the inner products of samples, all of the tile at once.
     """
 
     operand: int
@@ -91,6 +93,7 @@ class TileMemory:
     loadings: int
     stack: int
     peak: int
+    by_samples: bool = False
 
 
 # --- subspaces -----------------------------------------------------------------------------------------------------

@@ -116,6 +116,11 @@ class Panel:
         # With the zeros after the last sample, which are few: without them BLAS would be given a copy.
         return buffer[: self.directions]
 
+    @property
+    def places(self) -> list[slice]:
+        """Rows of each member, where all have one block."""
+        return [place for places in self._places.values() for place in places]
+
     def span(self, index: int) -> slice:
         """Rows of a block."""
         return self._spans[index]

@@ -15,6 +15,7 @@ from dask_svcca.measures import leading_only, needs_loadings
 from dask_svcca.plan.memory import PanelUnits
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.readings import meet
+from dask_svcca.tasks.gram import norms_by_samples
 from dask_svcca.tasks.panel import Member, couplings, cut
 from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, VALUED, PairStatus
 
@@ -184,6 +185,8 @@ class _Tile:
     ) -> Values:
         """Values of all measures for pairs of two sides, each of one kind."""
         context, memory = self._context, self._task.memory
+        if memory.by_samples:
+            return self._pairs_by_samples(a, b, todo, meeting, measures)
         summing = Summing.of(min(sum(member.directions for member in side.values()) / len(side) for side in (a, b)))
         loadings, same = needs_loadings(measures), b is a
         first_a, first_b = (next(iter(side.values())) for side in (a, b))
@@ -233,6 +236,25 @@ class _Tile:
         with context.timed("values"):
             values = evaluation.values(*(norms or ()))
             # The status is about all measures, also those that a pair has already.
+            return replace(values, saturated=evaluation.saturated(context.job.measures))
+
+    def _pairs_by_samples(
+        self,
+        a: Mapping[int, Member],
+        b: Mapping[int, Member],
+        todo: BoolArray,
+        meeting: Meeting,
+        measures: Sequence[Measure],
+    ) -> Values:
+        """The same by the inner products of samples."""
+        context = self._context
+        sides = [{number: member.basis for number, member in side.items()} for side in (a, b)]
+        evaluation = Evaluation(*sides, meeting, measures, todo)
+        needed = any("row_norms" in measure.needs for measure in measures)
+        norms = norms_by_samples(context, a, b, (todo.shape[0], todo.shape[1]), row_norms=needed)
+        with context.timed("values"):
+            evaluation.take_norms(norms.cross)
+            values = evaluation.values(norms.rows, norms.squares)
             return replace(values, saturated=evaluation.saturated(context.job.measures))
 
 
