@@ -195,11 +195,11 @@ class Evaluation:
                 norms=norms[block.member, members_b],
             )
             for measure in self._measures:
-                once = np.ones(len(members_b), dtype=np.int64)
-                _accumulate(self._sums[measure.name], members_a, members_b, once, measure.sums(stack))
+                width = measure.components
+                self._sums[measure.name][block.member, members_b] = measure.sums(stack).reshape(-1, width)
                 if not measure.symmetric:
-                    turned = measure.sums(stack.reversed)
-                    _accumulate(self._turned_sums[measure.name], members_a, members_b, once, turned)
+                    turned = measure.sums(stack.reversed).reshape(-1, width)
+                    self._turned_sums[measure.name][block.member, members_b] = turned
 
     def forget_loadings(self) -> None:
         """Let go of the loadings that were given last."""

@@ -87,7 +87,7 @@ def choose_tile(representations: int, workers: int, pair_products: float = 0.0) 
     long = pair_products >= LONG_PAIR
     groups = math.ceil(math.sqrt(2 * (32 if long else 16) * workers))
     side = math.ceil(representations / groups)
-    if pair_products:
+    if pair_products and representations > MAX_TILE:
         worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
         side = max(side, min(worthwhile, math.ceil(representations / workers)))
     if side > SMALL_TILE:
@@ -336,7 +336,7 @@ def _gram_bytes(side: _Side, options: TileOptions) -> float:
     return scores + side.members * block**2 * item + evaluated + norms + 2 * 8 * side.directions
 
 
-def tile_by_samples(layers: Sequence[Layer], tile: int, side: int, workers: int, options: TileOptions) -> int:
+def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int, options: TileOptions) -> int:
     """Representations along each axis of what one task computes, where the inner products of samples may be cheaper.
 
     A tile makes the Gram matrices of all its members anew: the larger it is the better, up to where workers wait.
@@ -344,8 +344,8 @@ def tile_by_samples(layers: Sequence[Layer], tile: int, side: int, workers: int,
     Parameters
     ----------
     layers : sequence of Layer
-    tile, side : int
-        The same of the store, a divisor of the result; and without such products.
+    step, side : int
+        What it must be a multiple of; and the same without such products.
     workers : int
     options : TileOptions
 
@@ -366,7 +366,7 @@ def tile_by_samples(layers: Sequence[Layer], tile: int, side: int, workers: int,
     samples = max((layer.samples for layer in layers), default=0)
     best, shortest = side, samples * directions**2 / 2 / workers * GRAMS_CHEAPER
     for groups in range(1, -(-count // side) + 1):
-        each = tile * -(-count // (groups * tile))
+        each = step * -(-count // (groups * step))
         tiles = groups * (groups + 1) // 2
         longest = products_by_samples(samples, directions * groups, count**2 // 2) / min(workers, tiles)
         if each <= MAX_TILE and longest < shortest:
