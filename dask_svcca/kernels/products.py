@@ -59,7 +59,7 @@ class Summing(NamedTuple):
         return cls(FEW_SAMPLES if few else SINGLE_SAMPLES, directions < LEAST_DIRECTIONS)
 
 
-MIRRORED_AT_ONCE = 256
+MIRRORED_AT_ONCE = 128
 """Rows of a symmetric sum that are copied to the other half at a time: few enough to stay in the cache."""
 
 
