@@ -79,7 +79,7 @@ class GramProducts:
             part = slice(start, min(start + TERMS, entries))
             self.total += times * (self._rooms[0][:, part] @ self._rooms[-1][:, part].T)
             for own, room in zip(self.own, self._rooms, strict=True):
-                own += times * np.vecdot(room[:, part], room[:, part])
+                own[...] += times * np.vecdot(room[:, part], room[:, part])
 
 
 def block_samples(length: int, samples: int) -> int:

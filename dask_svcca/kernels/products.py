@@ -59,7 +59,7 @@ class Summing(NamedTuple):
         return cls(FEW_SAMPLES if few else SINGLE_SAMPLES, directions < LEAST_DIRECTIONS)
 
 
-MIRRORED_AT_ONCE = 128
+MIRRORED_AT_ONCE = 192
 """Rows of a symmetric sum that are copied to the other half at a time: few enough to stay in the cache."""
 
 
@@ -108,7 +108,7 @@ class ProductSum:
             self._mirror()
         gemm, syrk = scipy.linalg.blas.get_blas_funcs(("gemm", "syrk"), (rows, columns))
         # Fortran sees the transposes of all three arrays.
-        onto = {} if self._samples == 0 or self._part is None else {"beta": 1.0}
+        onto: dict[str, Any] = {} if self._samples == 0 or self._part is None else {"beta": 1.0}
         onto |= {} if self._part is None else {"c": self._part.T, "overwrite_c": 1}
         if half and (self._half or (self._part is None and self._whole is None)):
             self._half = True
@@ -119,8 +119,9 @@ class ProductSum:
 
     def _mirror(self) -> None:
         """Fill the halves of symmetric sums that BLAS left out."""
-        for total in (self._part, self._whole) if self._half else ():
-            for start in range(0, 0 if total is None else len(total), MIRRORED_AT_ONCE):
+        sums = [total for total in (self._part, self._whole) if total is not None and self._half]
+        for total in sums:
+            for start in range(0, len(total), MIRRORED_AT_ONCE):
                 square = slice(start, start + MIRRORED_AT_ONCE)
                 total[:start, square] = total[square, :start].T
                 corner = total[square, square]

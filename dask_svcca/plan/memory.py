@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.kernels.products import Summing
 from dask_svcca.stores.subspaces import chunk_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dask_svcca.kernels.products import Summing
     from dask_svcca.readings import Reading
 
 PROCESS_BYTES = 350 * 2**20

@@ -55,7 +55,7 @@ class _Group:
         with self._context.timed("coupling"):
             scores *= self._scales
         count = min(self.panel.length, self.panel.samples - chunk * self.panel.length)
-        return [scores[place, :count] for place in self.places]
+        return [np.asarray(scores[place, :count].real) for place in self.places]
 
 
 def norms_by_samples(
@@ -87,7 +87,7 @@ def norms_by_samples(
                 own = [np.array([_squares(part) for part in parts]) for parts in upper]
                 rows += own[0] @ own[-1].T
                 for total, norm in zip(squares, own, strict=True):
-                    total += np.einsum("ms,ms->m", norm, norm)
+                    total[...] += np.einsum("ms,ms->m", norm, norm)
         for other in range(chunk + 1):
             lower = upper
             if other < chunk:

@@ -248,8 +248,8 @@ class _Tile:
     ) -> Values:
         """The same by the inner products of samples."""
         context = self._context
-        sides = [{number: member.basis for number, member in side.items()} for side in (a, b)]
-        evaluation = Evaluation(*sides, meeting, measures, todo)
+        bases_a, bases_b = ({number: member.basis for number, member in side.items()} for side in (a, b))
+        evaluation = Evaluation(bases_a, bases_b, meeting, measures, todo)
         needed = any("row_norms" in measure.needs for measure in measures)
         norms = norms_by_samples(context, a, b, (todo.shape[0], todo.shape[1]), row_norms=needed)
         with context.timed("values"):

@@ -66,7 +66,7 @@ def singular_values(matrices: FloatArray) -> FloatArray | None:
 
 
 @_compiled
-def _gram(matrices, first, gram, columns):  # type: ignore[no-untyped-def]  # compiled
+def _gram(matrices, first, gram, columns):  # type: ignore[no-untyped-def]  # noqa: C901 - compiled, and nothing in it is called
     """Gram matrices of the rows of eight matrices; lanes beyond the last matrix repeat it."""
     pairs, k, l = matrices.shape
     for place in range(k * (k + 1) // 2):
