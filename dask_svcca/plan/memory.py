@@ -315,6 +315,7 @@ class PanelUnits:
 
         Examples
         --------
+        >>> from dask_svcca.kernels.products import Summing
         >>> single, pair = np.dtype("float32"), np.dtype("complex64")
         >>> PanelUnits.of(single, single, 2000, 10_000, Summing.of(100))
         PanelUnits(direction=8000, copied=0, number=4)

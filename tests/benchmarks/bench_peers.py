@@ -5,8 +5,9 @@
 
 The script is written as a careful user would write it for zoos that fit in memory: single precision, one decomposition
 a layer, one product and one small problem a pair, as many BLAS threads as this has workers; for SVCCA by the SVD of
-each layer, and by the eigenvectors of its covariance, which is faster and less accurate. It is given its arrays; the comparison reads them from a store, and writes its results with what helps to read
-them. All of a table is measured in one run, on the same data.
+each layer, and by the eigenvectors of its covariance, which is faster and less accurate. It is given its arrays; the
+comparison reads them from a store, and writes its results with what helps to read them. All of a table is measured in
+one run, on the same data.
 """
 
 from __future__ import annotations
