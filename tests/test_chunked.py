@@ -98,20 +98,6 @@ def test_write_group__replaces_attributes_and_keeps_or_clears_the_rest(root: zar
     assert list(again["a/b/c"].array_keys()) == []
 
 
-def test_write__leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "chunk"
-    _chunked._write(file, b"old")
-
-    def full(*_: Any) -> None:
-        raise OSError("no space left on device")
-
-    with monkeypatch.context() as broken:
-        broken.setattr("pathlib.Path.replace", full)
-        with pytest.raises(OSError, match="no space left"):
-            _chunked._write(file, b"new")
-    assert file.read_bytes() == b"old"
-
-
 # Reading activations: straight from files where they are as ours, else through zarr.
 
 

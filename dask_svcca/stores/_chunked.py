@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import uuid
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -19,16 +17,15 @@ import numcodecs.zstd
 import numpy as np
 import zarr
 import zarr.codecs
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
-from dask_svcca.stores import _io
+from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
+
+    from dask_svcca.stores.backend import Backend
 
 Compression: TypeAlias = Literal["lz4", "zstd", "none"]
 
@@ -77,31 +74,12 @@ class ChunkedArray:
         self._compression, self._fill = compression, fill
         self._compressors = _compressors(compression)
         self._order = tuple(reversed(range(len(shape)))) if column_major else None
-        local = _io.directory(root)
-        self._directory = None if local is None else local / path
-        self._array: zarr.Array[Any] | None = None
-        if self._directory is None and exist_ok:
-            opened = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r+")
-            self._array = opened.with_config({"write_empty_chunks": True})
-            return
-        if self._directory is None:
-            self._array = root.create_array(
-                path,
-                shape=shape,
-                dtype=dtype,
-                chunks=self._chunk_shape,
-                filters=[zarr.codecs.TransposeCodec(order=self._order)] if self._order else "auto",
-                compressors=self._compressors,
-                fill_value=fill,
-                dimension_names=dims,
-                overwrite=True,
-            ).with_config({"write_empty_chunks": True})
-            return
+        self._backend, self._path = backend_of(root), path
         if exist_ok:
             return
-        if replace and self._directory.exists():
-            shutil.rmtree(self._directory)
-        _write(self._directory / "zarr.json", json.dumps(self._metadata(dims)).encode())
+        if replace:
+            self._backend.remove(path)
+        self._backend.write(f"{path}/zarr.json", json.dumps(self._metadata(dims)).encode())
 
     @property
     def _chunk_shape(self) -> tuple[int, ...]:
@@ -109,33 +87,25 @@ class ChunkedArray:
 
     def write(self, chunk: int, values: npt.NDArray[Any]) -> None:
         """Write one chunk; the last may be shorter."""
-        if self._array is not None:
-            # A store in memory keeps the array that it is given, and the caller may overwrite that.
-            self._array[chunk * self.rows : chunk * self.rows + len(values)] = values.copy()
-            return
         whole = values.astype(self.dtype, copy=False)
         if len(values) < self.rows:
             # In the order in which it is stored: otherwise it would be copied once more.
             whole = np.zeros(self._chunk_shape, dtype=self.dtype, order="C" if self._order is None else "F")
             whole[: len(values)] = values
         data = np.ascontiguousarray(whole if self._order is None else whole.transpose(self._order))
-        _write(self._file(chunk), self._encode(data))
+        self._backend.write(self._key(chunk), self._encode(data))
 
     def read(self, chunk: int) -> npt.NDArray[Any]:
         """Read back one chunk of an uncompressed array."""
         count = min(self.rows, self.shape[0] - chunk * self.rows)
-        if self._array is not None:
-            return np.asarray(self._array[chunk * self.rows : chunk * self.rows + count])
-        stored = np.fromfile(self._file(chunk), dtype=self.dtype)
         shape = self._chunk_shape
+        stored = read_numbers(self._backend, self._key(chunk), math.prod(shape), self.dtype)
         if self._order is None:
             return stored.reshape(shape)[:count]
         return stored.reshape([shape[axis] for axis in self._order]).transpose(self._order)[:count]
 
-    def _file(self, chunk: int) -> Path:
-        if self._directory is None:
-            raise RuntimeError("only an array in a local store has files")
-        return self._directory.joinpath("c", str(chunk), *["0"] * (len(self.shape) - 1))
+    def _key(self, chunk: int) -> str:
+        return _chunk_key(self._path, chunk, len(self.shape))
 
     @cached_property
     def _codec(self) -> Any:
@@ -190,13 +160,12 @@ class ChunkReader:
     def __init__(self, root: zarr.Group, path: str) -> None:
         self._array: zarr.Array[Any] | None = None
         self._codec: Any = None
-        local = _io.directory(root)
-        metadata = None if local is None else _plain_metadata(local / path / "zarr.json")
-        if local is None or metadata is None:
+        self._backend, self._path = backend_of(root), path
+        metadata = _plain_metadata(self._backend.read(f"{path}/zarr.json"))
+        if metadata is None:
             self._array = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")
             self.shape, self.rows, self.dtype = self._array.shape, self._array.chunks[0], self._array.dtype
             return
-        self._directory = local / path / "c"
         self.shape, self._chunk_shape = (
             tuple(metadata["shape"]),
             tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"]),
@@ -219,7 +188,7 @@ class ChunkReader:
         if self._array is not None:
             return np.asarray(self._array[chunk * self.rows : chunk * self.rows + count])
         try:
-            data = self._directory.joinpath(str(chunk), *["0"] * (len(self.shape) - 1)).read_bytes()
+            data = self._backend.read(_chunk_key(self._path, chunk, len(self.shape)))
         except FileNotFoundError:
             raise OSError(f"chunk {chunk} of {self.chunks} is missing from the store") from None
         decoded = data if self._codec is None else self._codec.decode(data)
@@ -229,9 +198,13 @@ class ChunkReader:
         return whole if count == self.rows else whole[:count].copy()
 
 
-def _plain_metadata(file: Path) -> dict[str, Any] | None:
+def _chunk_key(path: str, chunk: int, axes: int) -> str:
+    return "/".join([path, "c", str(chunk), *["0"] * (axes - 1)])
+
+
+def _plain_metadata(document: bytes) -> dict[str, Any] | None:
     """Metadata of an array, if it is stored as `ChunkedArray` would store it, row-major; None otherwise."""
-    metadata: dict[str, Any] = json.loads(file.read_bytes())
+    metadata: dict[str, Any] = json.loads(document)
     names = [codec["name"] for codec in metadata["codecs"]]
     little = metadata["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
     key = metadata["chunk_key_encoding"]
@@ -270,10 +243,17 @@ def write_array(
 
 def read_array(root: zarr.Group, path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Read back what `write_array` wrote."""
-    local = _io.directory(root)
-    if local is None:
-        return np.asarray(zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")[...])
-    return np.fromfile(local.joinpath(path, "c", *["0"] * len(shape)), dtype=dtype).reshape(shape)
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    return read_numbers(backend_of(root), _chunk_key(path, 0, len(shape)), math.prod(shape), dtype).reshape(shape)
+
+
+def read_numbers(backend: Backend, key: str, count: int, dtype: np.dtype[Any], *, start: int = 0) -> npt.NDArray[Any]:
+    """Consecutive numbers of an uncompressed chunk, from that at a position on."""
+    numbers = np.empty(count, dtype)
+    if count:
+        backend.read_ranges(key, [(start * dtype.itemsize, numbers.data.cast("B"))])
+    return numbers
 
 
 def write_group(root: zarr.Group, path: str, attributes: Mapping[str, Any], *, clear: bool = False) -> None:
@@ -288,30 +268,21 @@ def write_group(root: zarr.Group, path: str, attributes: Mapping[str, Any], *, c
     clear : bool
         Remove everything below the group first.
     """
-    local = _io.directory(root)
-    if local is None:
-        full = f"{root.path}/{path}".lstrip("/")
-        if clear:
-            root.create_group(path, overwrite=True)
-        group = zarr.open_group(root.store, path=full, mode="a")
-        group.attrs.put(dict(attributes))
-        return
-    folder = local / path
-    if clear and folder.exists():
-        shutil.rmtree(folder)
-    for parent in reversed(folder.relative_to(local).parents[:-1]):
-        if not (local / parent / "zarr.json").exists():
-            _write(local / parent / "zarr.json", _group_document({}))
-    _write(folder / "zarr.json", _group_document(attributes))
+    backend = backend_of(root)
+    if clear:
+        backend.remove(path)
+    parts = path.split("/")
+    above = ["/".join(parts[:count]) + "/zarr.json" for count in range(1, len(parts))]
+    there = backend.read_many(above)
+    for key, document in zip(above, there, strict=True):
+        if document is None:
+            backend.write(key, _group_document({}))
+    backend.write(f"{path}/zarr.json", _group_document(attributes))
 
 
 def remove_group(root: zarr.Group, path: str) -> None:
     """Remove a group and all that is in it."""
-    local = _io.directory(root)
-    if local is None:
-        del root[path]
-    else:
-        shutil.rmtree(local / path)
+    backend_of(root).remove(path)
 
 
 def move_group(root: zarr.Group, path: str, target: str, attributes: Mapping[str, Any]) -> None:
@@ -320,31 +291,8 @@ def move_group(root: zarr.Group, path: str, target: str, attributes: Mapping[str
     Whenever it is interrupted, the group is whole in at least one of the two places.
     """
     write_group(root, target, {"complete": False}, clear=True)
-    local = _io.directory(root)
-    if local is None:
-        _copy_below(root, path, target)
-        write_group(root, target, attributes)
-        write_group(root, path, {"complete": False})
-        del root[path]
-        return
-    shutil.rmtree(local / target)
-    (local / path).rename(local / target)
+    backend_of(root).move(path, target)
     write_group(root, target, attributes)
-
-
-def _copy_below(root: zarr.Group, path: str, target: str) -> None:
-    """Copy all below a group but its own metadata, byte by byte."""
-    store = root.store
-    before, after = (f"{root.path}/{place}/".lstrip("/") for place in (path, target))
-
-    async def copy() -> None:
-        async for key in store.list_prefix(before):
-            if key != f"{before}zarr.json":
-                value = await store.get(key, default_buffer_prototype())
-                if value is not None:
-                    await store.set(f"{after}{key.removeprefix(before)}", value)
-
-    sync(copy())
 
 
 def _group_document(attributes: Mapping[str, Any]) -> bytes:
@@ -359,16 +307,3 @@ def _compressors(compression: Compression) -> list[zarr.codecs.BloscCodec | zarr
     if compression == "zstd":
         return [zarr.codecs.ZstdCodec(level=1, checksum=True)]
     return [zarr.codecs.BloscCodec(typesize=1, cname="lz4", clevel=5, shuffle="shuffle")]
-
-
-def _write(file: Path, data: bytes | memoryview) -> None:
-    """Write a file so that it is there whole or not at all."""
-    partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
-    try:
-        target = partial.open("xb")
-    except FileNotFoundError:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        target = partial.open("xb")
-    with target:
-        target.write(data)
-    partial.replace(file)

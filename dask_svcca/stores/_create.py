@@ -12,6 +12,7 @@ import zarr.errors
 
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io
+from dask_svcca.stores.backend import accessing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
     """Create a group with attributes at the root of an empty store."""
     try:
         check_free(store)
-        with _io.accessing(store):
+        with accessing(store):
             return zarr.create_group(_io.absolute(store), attributes=dict(attributes), zarr_format=3)
     except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
         raise _taken(store) from None
@@ -85,7 +86,7 @@ def create_whole(
             return None
         if error.errno in _NOT_BESIDE and folder.exists():
             return _create_in_place(store, kind, attributes, fill)
-        with _io.accessing(store):
+        with accessing(store):
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -100,7 +101,7 @@ def is_unfinished(store: StoreLike, kind: str) -> bool:
 def _create_in_place(
     store: StoreLike, kind: str, attributes: Mapping[str, Any], fill: Callable[[zarr.Group], None]
 ) -> zarr.Group:
-    with _io.accessing(store):
+    with accessing(store):
         if is_unfinished(store, kind):
             root = _io.open_group(store, mode="r+")
         else:
@@ -122,7 +123,7 @@ def check_free(store: StoreLike) -> None:
     StoreFormatError, StoreAccessError
     """
     folder = _io.local_folder(store)
-    with _io.accessing(store):
+    with accessing(store):
         if folder is not None:
             if folder.is_dir():
                 others = sorted(entry.name for entry in folder.iterdir() if entry.name not in _STRAY)

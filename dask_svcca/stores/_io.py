@@ -1,15 +1,9 @@
-"""Access to stores, with small reads straight from files where the store is a local directory.
-
-Opening an array through zarr takes about a millisecond, reading a small one another; a tile of 64 x 64 small
-representations would spend most of its time on that. A local store is read as the zarr v3 specification lays it out.
-Any other store is read through zarr.
-"""
+"""Access to stores: where they are, what they are, and the attributes of their groups."""
 
 from __future__ import annotations
 
 import json
 import os
-import uuid
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,27 +15,13 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 
 from dask_svcca.errors import DaskSvccaError, StoreAccessError, StoreFormatError
-
-_READ_BYTES = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-"""Flags to open a file with: otherwise Windows would translate line ends."""
-
-_MOST_BUFFERS = 512
-"""Most buffers in one system call; Linux takes up to 1,024."""
+from dask_svcca.stores.backend import ABSENT, accessing, backend_of
 
 StoreLike: TypeAlias = str | os.PathLike[str] | Store | StorePath
-
-_ABSENT = (
-    FileNotFoundError,
-    NotADirectoryError,
-    zarr.errors.GroupNotFoundError,
-    zarr.errors.NodeTypeValidationError,
-    zarr.errors.ContainsArrayError,
-)
-"""What zarr raises where there is no group."""
 
 
 def absolute(store: StoreLike) -> StoreLike:
@@ -103,7 +83,7 @@ def is_group(store: StoreLike) -> bool:
     """
     try:
         open_group(store, mode="r")
-    except _ABSENT:
+    except ABSENT:
         return False
     return True
 
@@ -143,7 +123,7 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
     noun = "store of subspaces" if kind == "subspaces" else kind
     try:
         root = open_group(store, mode=mode)
-    except _ABSENT:
+    except ABSENT:
         raise StoreFormatError(
             f"no {noun} at {describe(store)!r}: there is no zarr v3 group{_why_absent(store)}"
         ) from None
@@ -170,7 +150,7 @@ def _why_absent(store: StoreLike) -> str:
     try:
         with accessing(store):
             zarr.open(absolute(store), mode="r", zarr_format=2)
-    except (*_ABSENT, StoreAccessError, ValueError, KeyError, TypeError):
+    except (*ABSENT, StoreAccessError, ValueError, KeyError, TypeError):
         return ". Is the path right, and was it created?"
     return (
         " but a store of zarr format 2, which zarr before version 3 wrote. This package reads and writes format 3 "
@@ -196,7 +176,7 @@ def _understanding(place: object) -> Iterator[None]:
     """Raise `StoreFormatError` for metadata that this version of zarr does not understand."""
     try:
         yield
-    except (*_ABSENT, DaskSvccaError):
+    except (*ABSENT, DaskSvccaError):
         raise
     except (ValueError, TypeError, KeyError, AttributeError, zarr.errors.BaseZarrError) as error:
         raise StoreFormatError(
@@ -239,28 +219,9 @@ def _path_of(store: object) -> Path | None:
     return None if "://" in text else Path(text).expanduser()
 
 
-@contextmanager
-def accessing(place: object) -> Iterator[None]:
-    """Raise `StoreAccessError` for an error of the system, unless it says that there is nothing."""
-    try:
-        yield
-    except (*_ABSENT, FileExistsError, StoreAccessError):
-        raise
-    except OSError as error:
-        raise StoreAccessError(
-            f"cannot access {str(place)!r}: {error}. Check your rights, and that the disk or network works"
-        ) from error
-
-
 def describe(store: StoreLike) -> str:
     """Short text that names a store in messages and attributes."""
     return str(store)
-
-
-def directory(group: zarr.Group) -> Path | None:
-    """Directory of a group in a local store, None elsewhere."""
-    store = group.store
-    return Path(store.root) / group.path if isinstance(store, LocalStore) else None
 
 
 def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
@@ -271,21 +232,12 @@ def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
     StoreAccessError
         Where it may be there and cannot be read.
     """
-    local = directory(root)
-    if local is None:
-        try:
-            with accessing(root.store_path / path):
-                node = root[path]
-        except KeyError:
-            return None
-        return dict(node.attrs)
-    file = local / path / "zarr.json"
-    try:
-        with accessing(file):
-            text = file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    attributes: dict[str, Any] = json.loads(text).get("attributes", {})
+    (document,) = backend_of(root).read_many([f"{path}/zarr.json"])
+    return None if document is None else _attributes(document)
+
+
+def _attributes(document: bytes) -> dict[str, Any]:
+    attributes: dict[str, Any] = json.loads(document).get("attributes", {})
     return attributes
 
 
@@ -297,90 +249,14 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
     StoreAccessError
         Where a folder on the way cannot be read.
     """
-    local = directory(root)
-    if local is None:
-        with accessing(root.store_path):
-            members = root.members(max_depth=depth)
-        for path, node in members:
-            if path.count("/") == depth - 1 and isinstance(node, zarr.Group):
-                yield path, dict(node.attrs)
-        return
-    stack = [(local, "", 0)]
-    while stack:
-        folder, path, level = stack.pop()
-        if level == depth:
-            attributes = read_attributes(root, path)
-            if attributes is not None:
-                yield path, attributes
-            continue
-        try:
-            with accessing(folder), os.scandir(folder) as scanned:
-                # Names of ours do not begin so; those of editors and file managers do.
-                dirs = (entry for entry in scanned if entry.is_dir() and not entry.name.startswith((".", "_")))
-                entries = sorted(dirs, key=lambda entry: entry.name)
-        except FileNotFoundError:
-            continue
-        stack.extend((Path(entry.path), f"{path}/{entry.name}".lstrip("/"), level + 1) for entry in entries)
-
-
-def read_ranges(file: str, wanted: Sequence[tuple[int, memoryview]]) -> None:
-    """Read ranges of bytes of a file into buffers.
-
-    Parameters
-    ----------
-    file : str
-    wanted : sequence of (int, memoryview)
-        Where a range begins, and the buffer that takes it. Adjacent ranges are read in one call.
-
-    Raises
-    ------
-    OSError
-        Where the file is too short.
-    """
-    descriptor = os.open(file, _READ_BYTES)
-    try:
-        for offset, views in _consecutive(wanted):
-            _read_into(descriptor, views, offset, file)
-    finally:
-        os.close(descriptor)
-
-
-def _consecutive(wanted: Sequence[tuple[int, memoryview]]) -> Iterator[tuple[int, list[memoryview]]]:
-    """Buffers of adjacent ranges, and where the first of these begins."""
-    offset, end, views = 0, -1, list[memoryview]()
-    for start, view in wanted:
-        if start != end and views:
-            yield offset, views
-            views = []
-        if not views:
-            offset = start
-        views.append(view)
-        end = start + view.nbytes
-    if views:
-        yield offset, views
-
-
-def _read_into(descriptor: int, views: list[memoryview], offset: int, file: str) -> None:
-    wanted = offset + sum(view.nbytes for view in views)
-    while views:
-        count = _read_some(descriptor, views, offset)
-        if count == 0:
-            raise OSError(f"{file!r} is shorter than the {wanted} bytes that were expected")
-        offset += count
-        while views and count >= views[0].nbytes:
-            count -= views.pop(0).nbytes
-        if count:
-            views[0] = views[0][count:]
-
-
-def _read_some(descriptor: int, views: list[memoryview], offset: int) -> int:
-    """Read from an offset into the first buffers, and return the number of bytes."""
-    if hasattr(os, "preadv"):
-        return os.preadv(descriptor, views[:_MOST_BUFFERS], offset)
-    # Windows has no read into several buffers.
-    with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-        file.seek(offset)
-        return file.readinto(views[0])
+    backend = backend_of(root)
+    paths = [""]
+    for _ in range(depth):
+        paths = [f"{path}/{name}".lstrip("/") for path in paths for name in backend.names(path)]
+    documents = backend.read_many([f"{path}/zarr.json" for path in paths])
+    for path, document in zip(paths, documents, strict=True):
+        if document is not None:
+            yield path, _attributes(document)
 
 
 @contextmanager
@@ -396,19 +272,14 @@ def consolidate(root: zarr.Group) -> None:
 
     Subspaces are left out on purpose: there may be thousands, and nobody opens them from the root.
     """
-    local = directory(root)
-    if local is None:
-        return
-    file = local / "zarr.json"
-    document = json.loads(file.read_bytes())
+    backend = backend_of(root)
+    document = json.loads(backend.read("zarr.json"))
     # A folder may be none of zarr's, such as one that a notebook or a file manager left.
-    found = sorted(local.glob("*/zarr.json"))
-    nodes = {one.parent.name: json.loads(one.read_bytes()) for one in found}
+    names = backend.names("")
+    found = zip(names, backend.read_many([f"{name}/zarr.json" for name in names]), strict=True)
+    nodes = {name: json.loads(one) for name, one in found if one is not None}
     arrays = {name: node for name, node in nodes.items() if node["node_type"] == "array"}
     # xarray lists dims in the order it finds them, and only the matrices have both.
     matrices_first = dict(sorted(arrays.items(), key=lambda item: -len(item[1]["shape"])))
     document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": matrices_first}
-    # Another run may do the same at this time.
-    partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
-    partial.write_text(json.dumps(document))
-    partial.replace(file)
+    backend.write("zarr.json", json.dumps(document).encode())

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 
 from dask_svcca.errors import DamagedSubspacesError
 from dask_svcca.kernels.fourier import half_plane
-from dask_svcca.stores import _chunked, _io
+from dask_svcca.stores import _chunked
+from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
+    import zarr
 
     from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.stores.backend import Backend
     from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
     from dask_svcca.stores.subspaces.store import SubspaceStore
 
@@ -49,12 +50,18 @@ class Pack:
     dtype: np.dtype[Any]
 
     @cached_property
+    def _backend(self) -> Backend:
+        return backend_of(self.root)
+
+    def _numbers(self, name: str, start: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Consecutive numbers of an array along one axis, stored as one uncompressed chunk."""
+        return _chunked.read_numbers(self._backend, f"{self.name}/{name}/c/0", count, dtype, start=start)
+
+    @cached_property
     def _spectrum(self) -> FloatArray:
         count = sum(record.entry.directions for record in self.records)
         with self._reading():
-            return _whole(
-                _chunked.read_array(self.root, f"{self.name}/spectrum", (count,), np.dtype(np.float64)), "spectrum"
-            )
+            return self._numbers("spectrum", 0, count, np.dtype(np.float64))
 
     def spectrum(self, record: SubspaceRecord) -> FloatArray:
         """Eigenvalues of the scatter, (direction,)."""
@@ -63,13 +70,13 @@ class Pack:
     def mean(self, record: SubspaceRecord) -> InexactArray:
         """Mean of each neuron of the first block, (neuron,); complex for a subspace of the DFT."""
         with self._reading():
-            return _read_part(self.root, f"{self.name}/mean", record.mean_start, record.entry.neurons, record.wide)
+            return self._numbers("mean", record.mean_start, record.entry.neurons, record.wide)
 
     def loadings(self, record: SubspaceRecord) -> InexactArray:
         """Orthonormal directions, (neuron, direction); complex for a subspace of the DFT."""
         shape = record.entry.directions, record.entry.neurons
         with self._reading():
-            flat = _read_part(self.root, f"{self.name}/loadings", record.loadings_start, math.prod(shape), record.wide)
+            flat = self._numbers("loadings", record.loadings_start, math.prod(shape), record.wide)
         return flat.reshape(shape).T
 
     def read_scores(self, chunk: int, wanted: Sequence[tuple[int, InexactArray]]) -> None:
@@ -90,22 +97,10 @@ class Pack:
             self._read_scores(chunk, wanted)
 
     def _read_scores(self, chunk: int, wanted: Sequence[tuple[int, InexactArray]]) -> None:
-        path = f"{self.name}/scores"
-        local = _io.directory(self.root)
-        if local is not None:
-            size = self.chunk_samples * self.dtype.itemsize
-            # Text: a tile reads tens of thousands of chunks, and Python interns each part of a Path for good.
-            _io.read_ranges(
-                f"{local}/{path}/c/{chunk}/0",
-                [(first * size, part.data.cast("B")) for first, part in wanted],
-            )
-            return
-        array = zarr.open_array(self.root.store, path=f"{self.root.path}/{path}".lstrip("/"), mode="r")
-        rows = np.asarray(array[chunk * self.chunk_samples : (chunk + 1) * self.chunk_samples])
-        _whole(rows[:1], f"chunk {chunk} of scores")
-        for first, part in wanted:
-            part[:, : len(rows)] = rows[:, first : first + len(part)].T
-            part[:, len(rows) :] = 0
+        size = self.chunk_samples * self.dtype.itemsize
+        self._backend.read_ranges(
+            f"{self.name}/scores/c/{chunk}/0", [(first * size, part.data.cast("B")) for first, part in wanted]
+        )
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -256,27 +251,3 @@ def _arrays(subspaces: Sequence[Subspace]) -> dict[str, tuple[tuple[str, ...], n
             frequency = [half_plane(entry.grid).frequency[entry.block] for entry in entries]
             arrays["frequency"] = ("direction", "axis"), np.concatenate(frequency)
     return arrays
-
-
-def _read_part(root: zarr.Group, path: str, start: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Consecutive numbers of an array along one axis, stored as one uncompressed chunk."""
-    local = _io.directory(root)
-    if local is None:
-        array = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")
-        return _whole(np.asarray(array[start : start + count]), path)
-    numbers = np.fromfile(
-        os.path.join(local, path, "c", "0"),  # noqa: PTH118 - see `Pack.read_scores`
-        dtype=dtype,
-        count=count,
-        offset=start * dtype.itemsize,
-    )
-    if len(numbers) != count:
-        raise OSError(f"{path!r} has {len(numbers)} numbers from {start} on where {count} were expected")
-    return numbers
-
-
-def _whole(values: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
-    """Values that were read through zarr, where a chunk that is missing reads as NaN."""
-    if np.isnan(values).any():
-        raise OSError(f"{what} is missing")
-    return values
