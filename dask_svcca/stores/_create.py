@@ -12,7 +12,7 @@ import zarr.errors
 
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io
-from dask_svcca.stores.backend import accessing
+from dask_svcca.stores.backend import accessing, creating
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,8 +32,8 @@ def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
     """Create a group with attributes at the root of an empty store."""
     try:
         check_free(store)
-        with accessing(store):
-            return zarr.create_group(_io.absolute(store), attributes=dict(attributes), zarr_format=3)
+        with creating(store):
+            return zarr.create_group(_io.opened(store), attributes=dict(attributes), zarr_format=3)
     except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
         raise _taken(store) from None
 
@@ -133,7 +133,7 @@ def check_free(store: StoreLike) -> None:
             taken = folder.exists()
         else:
             try:
-                zarr.open_array(store, mode="r", zarr_format=3)
+                zarr.open_array(_io.opened(store), mode="r", zarr_format=3)
             except FileNotFoundError:
                 taken = False
             else:

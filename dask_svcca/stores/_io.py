@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import zarr
 import zarr.errors
 from zarr.abc.store import Store
-from zarr.storage import LocalStore, MemoryStore, StorePath
+from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 from dask_svcca.errors import DaskSvccaError, StoreAccessError, StoreFormatError
 from dask_svcca.stores.backend import ABSENT, accessing, backend_of
+
+_SERVICES = ("s3://", "s3a://", "gs://", "az://", "azure://", "abfs://", "abfss://")
+"""How URLs of object stores begin."""
 
 StoreLike: TypeAlias = str | os.PathLike[str] | Store | StorePath
 
@@ -36,6 +39,30 @@ def absolute(store: StoreLike) -> StoreLike:
     """
     path = _path_of(store)
     return store if path is None else str(path.absolute())
+
+
+def opened(store: StoreLike) -> StoreLike:
+    """What zarr is given for a store: a path made absolute, a service's store for its URL, a zipped store to read.
+
+    Keys, endpoints and regions come from the environment variables of the service, such as ``AWS_ENDPOINT_URL``.
+
+    Raises
+    ------
+    StoreAccessError
+        Where the package that speaks to the service is not installed.
+    """
+    if isinstance(store, str) and store.startswith(_SERVICES):
+        try:
+            from obstore.store import from_url  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise StoreAccessError(
+                f"obstore, which reads and writes {store!r}, is not installed: pip install 'dask-svcca[remote]'"
+            ) from None
+        return ObjectStore(from_url(store))
+    path = _path_of(store)
+    if path is not None and path.suffix == ".zip" and path.is_file():
+        return ZipStore(path.absolute(), mode="r")
+    return absolute(store)
 
 
 def is_place(value: object) -> bool:
@@ -149,7 +176,7 @@ def _why_absent(store: StoreLike) -> str:
     """Rest of a sentence that says that there is no store."""
     try:
         with accessing(store):
-            zarr.open(absolute(store), mode="r", zarr_format=2)
+            zarr.open(opened(store), mode="r", zarr_format=2)
     except (*ABSENT, StoreAccessError, ValueError, KeyError, TypeError):
         return ". Is the path right, and was it created?"
     return (
@@ -193,7 +220,7 @@ def open_group(store: StoreLike, *, mode: str) -> zarr.Group:
             (folder / "zarr.json").stat()
         # Consolidated metadata may be older than the store.
         return zarr.open_group(
-            absolute(store),
+            opened(store),
             mode=mode,  # type: ignore[arg-type]
             zarr_format=3,
             use_consolidated=False,

@@ -279,7 +279,7 @@ class StoreBackend:
     async def _set(self, key: str, data: bytes | memoryview) -> None:
         # A store in memory keeps the buffer that it is given, and the caller may overwrite that.
         buffer = default_buffer_prototype().buffer.from_bytes(bytes(data))
-        with accessing(f"{self._store}/{self._key(key)}"):
+        with creating(f"{self._store}/{self._key(key)}"):
             await self._store.set(self._key(key), buffer)
 
     def read(self, key: str) -> bytes:
@@ -411,7 +411,7 @@ def _read_some(descriptor: int, views: list[memoryview], offset: int) -> int:
 
 @contextmanager
 def accessing(place: object) -> Iterator[None]:
-    """Raise `StoreAccessError` for an error of the system, unless it says that there is nothing."""
+    """Raise `StoreAccessError` for an error of the system or a service, unless it says that there is nothing."""
     try:
         yield
     except (*ABSENT, FileExistsError, StoreAccessError):
@@ -420,3 +420,23 @@ def accessing(place: object) -> Iterator[None]:
         raise StoreAccessError(
             f"cannot access {str(place)!r}: {error}. Check your rights, and that the disk or network works"
         ) from error
+    except Exception as error:
+        # Errors of obstore, an optional package, derive from nothing else.
+        if not type(error).__module__.startswith("obstore"):
+            raise
+        said = str(error).split("Debug source:")[0].strip()
+        raise StoreAccessError(
+            f"cannot access {str(place)!r}: {said}. Check the endpoint, your credentials and rights, and that the "
+            f"network works"
+        ) from error
+
+
+@contextmanager
+def creating(place: object) -> Iterator[None]:
+    """As `accessing`, where there is nothing yet: that even less is there, such as a bucket, is an error too."""
+    try:
+        with accessing(place):
+            yield
+    except FileNotFoundError as error:
+        said = str(error).split("<?xml")[0].split("Debug source:")[0].strip()
+        raise StoreAccessError(f"cannot write to {str(place)!r}: {said}. Is the bucket or container there?") from error
