@@ -62,10 +62,14 @@ def test_backend__removes_and_moves(backend: Backend) -> None:
         backend.write(key, key.encode())
     backend.write("y/zarr.json", b"y")
     backend.move("x", "y")
+    backend.write("y/zarr.json", b"y")
     assert backend.read("y/c/0") == b"x/c/0"
     assert backend.names("") == ["xx", "y"]
+    backend.copy("y", "z")
     backend.remove("y")
     assert backend.sizes("y") == {}
+    assert backend.sizes("z") == {"c/0": 5, "zarr.json": 1}
+    assert backend.read("z/c/0") == b"x/c/0"
     assert backend.read("xx/c/0") == b"xx/c/0"
 
 

@@ -519,15 +519,6 @@ def test_write__overwrite_keeps_no_old_chunks(zoo: Zoo) -> None:
     np.testing.assert_array_equal(zoo[NAME], values(N, 3, dtype="float64"))
 
 
-def test_write__a_failed_overwrite_leaves_nothing_that_looks_complete(zoo: Zoo) -> None:
-    zoo.write(*NAME, X)
-    with pytest.raises(MismatchedExamplesError):
-        zoo.write(*NAME, iter([X[:10]]), overwrite=True)
-    for reader in (zoo, dask_svcca.open_zoo(zoo.root.store_path)):
-        assert NAME not in reader
-        assert reader.unfinished == ["net/step1/fc"]
-
-
 def test_write__after_a_failure_begins_anew(zoo: Zoo) -> None:
     def breaks() -> Iterator[np.ndarray]:
         yield X[:30] + 100

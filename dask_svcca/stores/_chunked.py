@@ -295,6 +295,16 @@ def move_group(root: zarr.Group, path: str, target: str, attributes: Mapping[str
     write_group(root, target, attributes)
 
 
+def copy_array(root: zarr.Group, path: str, target: str) -> None:
+    """Copy an array to another place below the same root, where another may be, byte by byte.
+
+    Where the file system can, both places share their files, until one is removed.
+    """
+    backend = backend_of(root)
+    backend.remove(target)
+    backend.copy(path, target)
+
+
 def _group_document(attributes: Mapping[str, Any]) -> bytes:
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}).encode()
 

@@ -112,7 +112,11 @@ class Backend(Protocol):
         ...
 
     def move(self, key: str, target: str) -> None:
-        """Move all but its metadata from below a key to below another, where nothing is but metadata."""
+        """Move all from below a key to below another, where nothing is but metadata; either metadata may stay."""
+        ...
+
+    def copy(self, key: str, target: str) -> None:
+        """Copy everything below a key to below another, where nothing is; files may be shared until one is removed."""
         ...
 
 
@@ -240,6 +244,11 @@ class LocalBackend:
             shutil.rmtree(destination)
             os.rename(source, destination)  # noqa: PTH104
 
+    def copy(self, key: str, target: str) -> None:
+        """See `Backend`."""
+        with accessing(self._path(target)):
+            shutil.copytree(self._path(key), self._path(target), copy_function=_link)
+
 
 class StoreBackend:
     """Any other zarr store, through zarr's own interface; requests that belong together wait together.
@@ -350,7 +359,14 @@ class StoreBackend:
 
     def move(self, key: str, target: str) -> None:
         """See `Backend`."""
-        keys = [one for one in self._listed(key) if one != self._key(f"{key}/zarr.json")]
+        self._copy(key, target, [one for one in self._listed(key) if one != self._key(f"{key}/zarr.json")])
+        self.remove(key)
+
+    def copy(self, key: str, target: str) -> None:
+        """See `Backend`."""
+        self._copy(key, target, self._listed(key))
+
+    def _copy(self, key: str, target: str, keys: Sequence[str]) -> None:
         before, after = self._key(f"{key}/"), self._key(f"{target}/")
 
         async def copy(one: str) -> None:
@@ -359,7 +375,13 @@ class StoreBackend:
                 await self._store.set(after + one.removeprefix(before), found)
 
         self._wait([copy(one) for one in keys])
-        self.remove(key)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _is_strange(name: str) -> bool:
