@@ -53,7 +53,20 @@ class UnreadableActivationsError(DaskSvccaError, OSError):
 
 
 class DamagedSubspacesError(DaskSvccaError, OSError):
-    """Stored subspaces cannot be read: a file is missing, or is not what was written."""
+    """Stored subspaces cannot be read: a file is missing, or is not what was written.
+
+    Attributes
+    ----------
+    pack : str
+        Name of the pack that is damaged.
+    """
+
+    def __init__(self, message: str, pack: str) -> None:
+        super().__init__(message, pack)
+        self.pack = pack
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class IncompatibleError(DaskSvccaError, ValueError):

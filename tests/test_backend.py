@@ -91,12 +91,14 @@ def test_backend__reads_ranges(
     def read() -> list[bytes]:
         buffers = [bytearray(stop - start) for start, stop in cuts]
         wanted = zip((start for start, _ in cuts), map(memoryview, buffers), strict=True)
-        backend.read_ranges("a/0", list(wanted))
+        end = bytearray(3)
+        backend.read_ranges({"a/0": list(wanted), "a/1": [(2, memoryview(end))]})
+        assert end == b"234"
         return [bytes(buffer) for buffer in buffers]
 
     if not with_preadv:
         monkeypatch.delattr(os, "preadv", raising=False)
-    backend.write("a/0", DATA)
+    backend.write_many([("a/0", DATA), ("a/1", b"01234")])
     assert read() == [DATA[start:stop] for start, stop in cuts]
     if not cuts:
         return

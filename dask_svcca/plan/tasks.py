@@ -286,6 +286,8 @@ class TileReport:
         Pairs that have none, for a reason that is recorded.
     seconds : dict of str to float
         Time by stage.
+    damaged : str
+        Name of a pack of subspaces that is damaged, for which nothing was computed; empty where all are whole.
     """
 
     row: int
@@ -293,6 +295,7 @@ class TileReport:
     computed: int
     settled: int
     seconds: dict[str, float]
+    damaged: str = ""
 
 
 Report: TypeAlias = "list[SubspaceReport] | TileReport"

@@ -85,8 +85,8 @@ class ChunkedArray:
     def _chunk_shape(self) -> tuple[int, ...]:
         return (self.rows, *self.shape[1:])
 
-    def write(self, chunk: int, values: npt.NDArray[Any]) -> None:
-        """Write one chunk; the last may be shorter."""
+    def write(self, chunk: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Write one chunk; the last may be shorter. Returns it as it is stored, before compression."""
         whole = values.astype(self.dtype, copy=False)
         if len(values) < self.rows:
             # In the order in which it is stored: otherwise it would be copied once more.
@@ -94,6 +94,7 @@ class ChunkedArray:
             whole[: len(values)] = values
         data = np.ascontiguousarray(whole if self._order is None else whole.transpose(self._order))
         self._backend.write(self._key(chunk), self._encode(data))
+        return data
 
     def read(self, chunk: int) -> npt.NDArray[Any]:
         """Read back one chunk of an uncompressed array."""
@@ -105,7 +106,7 @@ class ChunkedArray:
         return stored.reshape([shape[axis] for axis in self._order]).transpose(self._order)[:count]
 
     def _key(self, chunk: int) -> str:
-        return _chunk_key(self._path, chunk, len(self.shape))
+        return chunk_key(self._path, chunk, len(self.shape))
 
     @cached_property
     def _codec(self) -> Any:
@@ -188,7 +189,7 @@ class ChunkReader:
         if self._array is not None:
             return np.asarray(self._array[chunk * self.rows : chunk * self.rows + count])
         try:
-            data = self._backend.read(_chunk_key(self._path, chunk, len(self.shape)))
+            data = self._backend.read(chunk_key(self._path, chunk, len(self.shape)))
         except FileNotFoundError:
             raise OSError(f"chunk {chunk} of {self.chunks} is missing from the store") from None
         decoded = data if self._codec is None else self._codec.decode(data)
@@ -198,7 +199,8 @@ class ChunkReader:
         return whole if count == self.rows else whole[:count].copy()
 
 
-def _chunk_key(path: str, chunk: int, axes: int) -> str:
+def chunk_key(path: str, chunk: int, axes: int) -> str:
+    """Key of a chunk of an array that is chunked along its first axis only."""
     return "/".join([path, "c", str(chunk), *["0"] * (axes - 1)])
 
 
@@ -245,14 +247,14 @@ def read_array(root: zarr.Group, path: str, shape: tuple[int, ...], dtype: np.dt
     """Read back what `write_array` wrote."""
     if 0 in shape:
         return np.empty(shape, dtype)
-    return read_numbers(backend_of(root), _chunk_key(path, 0, len(shape)), math.prod(shape), dtype).reshape(shape)
+    return read_numbers(backend_of(root), chunk_key(path, 0, len(shape)), math.prod(shape), dtype).reshape(shape)
 
 
 def read_numbers(backend: Backend, key: str, count: int, dtype: np.dtype[Any], *, start: int = 0) -> npt.NDArray[Any]:
     """Consecutive numbers of an uncompressed chunk, from that at a position on."""
     numbers = np.empty(count, dtype)
     if count:
-        backend.read_ranges(key, [(start * dtype.itemsize, numbers.data.cast("B"))])
+        backend.read_ranges({key: [(start * dtype.itemsize, numbers.data.cast("B"))]})
     return numbers
 
 

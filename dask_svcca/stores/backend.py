@@ -25,7 +25,7 @@ from zarr.storage import LocalStore
 from dask_svcca.errors import StoreAccessError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 
     from zarr.abc.store import Store
 
@@ -73,14 +73,13 @@ class Backend(Protocol):
         """All bytes at some keys, requested together; None where there is nothing."""
         ...
 
-    def read_ranges(self, key: str, wanted: Sequence[tuple[int, memoryview]]) -> None:
-        """Read ranges of bytes into buffers.
+    def read_ranges(self, wanted: Mapping[str, Sequence[tuple[int, memoryview]]]) -> None:
+        """Read ranges of bytes into buffers, requested together.
 
         Parameters
         ----------
-        key : str
-        wanted : sequence of (int, memoryview)
-            Where a range begins, and the buffer that takes it. Adjacent ranges are one request.
+        wanted : mapping of str to sequence of (int, memoryview)
+            By key: where a range begins, and the buffer that takes it. Adjacent ranges are one request.
 
         Raises
         ------
@@ -168,15 +167,16 @@ class LocalBackend:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def read_ranges(self, key: str, wanted: Sequence[tuple[int, memoryview]]) -> None:
+    def read_ranges(self, wanted: Mapping[str, Sequence[tuple[int, memoryview]]]) -> None:
         """See `Backend`."""
-        path = self._path(key)
-        descriptor = os.open(path, _READ_BYTES)
-        try:
-            for offset, views in _consecutive(wanted):
-                _read_into(descriptor, views, offset, path)
-        finally:
-            os.close(descriptor)
+        for key, ranges in wanted.items():
+            path = self._path(key)
+            descriptor = os.open(path, _READ_BYTES)
+            try:
+                for offset, views in _consecutive(ranges):
+                    _read_into(descriptor, views, offset, path)
+            finally:
+                os.close(descriptor)
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         """See `Backend`."""
@@ -295,26 +295,32 @@ class StoreBackend:
         """See `Backend`."""
         (found,) = self._wait([self._get(key)])
         if found is None:
-            raise FileNotFoundError(f"there is nothing at {self._key(key)!r} in {str(self._store)!r}")
+            raise self._nothing(key)
         return found
 
     def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """See `Backend`."""
         return self._wait([self._get(key) for key in keys])
 
-    def read_ranges(self, key: str, wanted: Sequence[tuple[int, memoryview]]) -> None:
+    def read_ranges(self, wanted: Mapping[str, Sequence[tuple[int, memoryview]]]) -> None:
         """See `Backend`."""
-        runs = [(offset, views, sum(view.nbytes for view in views)) for offset, views in _consecutive(wanted)]
-        found = self._wait([self._get(key, offset, offset + size) for offset, _, size in runs])
-        for (offset, views, size), data in zip(runs, found, strict=True):
+        runs = [(key, *run) for key, ranges in wanted.items() for run in _consecutive(ranges)]
+        sizes = [sum(view.nbytes for view in views) for *_, views in runs]
+        found = self._wait(
+            [self._get(key, start, start + size) for (key, start, _), size in zip(runs, sizes, strict=True)]
+        )
+        for (key, offset, views), size, data in zip(runs, sizes, found, strict=True):
             if data is None:
-                raise FileNotFoundError(f"there is nothing at {self._key(key)!r} in {str(self._store)!r}")
+                raise self._nothing(key)
             if len(data) < size:
                 raise _too_short(self._key(key), offset + size)
             start = 0
             for view in views:
                 view.cast("B")[:] = data[start : start + view.nbytes]
                 start += view.nbytes
+
+    def _nothing(self, key: str) -> FileNotFoundError:
+        return FileNotFoundError(f"there is nothing at {self._key(key)!r} in {str(self._store)!r}")
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         """See `Backend`."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask, TileTask
+from dask_svcca.errors import DamagedSubspacesError
+from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask, TileReport, TileTask
 from dask_svcca.tasks.parts import perform_part
 from dask_svcca.tasks.subspace import make_pack
 from dask_svcca.tasks.tile import compute_tile
@@ -39,4 +40,9 @@ def perform(job: Job, task: Task, *needed: Any) -> Any:
         case PartTask():
             return perform_part(Context(job), task, *needed)
         case TileTask():
-            return compute_tile(Context(job), task, *needed)
+            context = Context(job)
+            try:
+                return compute_tile(context, task, *needed)
+            except DamagedSubspacesError as error:
+                # The others go on; whoever started the run has the pack made anew.
+                return TileReport(task.row, task.column, 0, 0, context.seconds, damaged=error.pack)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.errors import DamagedSubspacesError
+from dask_svcca.errors import DamagedSubspacesError, StoreAccessError
 from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.stores import _chunked
+from dask_svcca.stores._digest import checksum
 from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
     import zarr
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from dask_svcca.stores.backend import Backend
     from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
     from dask_svcca.stores.subspaces.store import SubspaceStore
+
+SCORES = "scores"
+SCORE_CHECKS = "scores_check"
+"""Checksums of the scores, direction by direction and chunk by chunk: tiles read some directions only."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Pack:
         Samples in a chunk of scores.
     dtype : numpy.dtype
         Type of the scores.
+    checks : dict of str to list of int
+        Checksums of all arrays but the scores, one for each record.
     """
 
     root: zarr.Group
@@ -48,36 +55,45 @@ class Pack:
     records: tuple[SubspaceRecord, ...]
     chunk_samples: int
     dtype: np.dtype[Any]
+    checks: Mapping[str, Sequence[int]]
 
     @cached_property
     def _backend(self) -> Backend:
         return backend_of(self.root)
 
-    def _numbers(self, name: str, start: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Consecutive numbers of an array along one axis, stored as one uncompressed chunk."""
-        return _chunked.read_numbers(self._backend, f"{self.name}/{name}/c/0", count, dtype, start=start)
-
     @cached_property
-    def _spectrum(self) -> FloatArray:
-        count = sum(record.entry.directions for record in self.records)
-        with self._reading():
-            return self._numbers("spectrum", 0, count, np.dtype(np.float64))
+    def _spectra(self) -> FloatArray:
+        # Whole: it is small, and each record's is asked for.
+        return self._read("spectrum", 0, self._directions, np.dtype(np.float64))
 
     def spectrum(self, record: SubspaceRecord) -> FloatArray:
         """Eigenvalues of the scatter, (direction,)."""
-        return self._spectrum[record.first : record.first + record.entry.directions]
+        with self._reading():
+            found = self._spectra[record.first : record.first + record.entry.directions]
+            return self._checked("spectrum", record, found)
+
+    def _read(self, name: str, start: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Consecutive numbers of an array along one axis, stored as one uncompressed chunk."""
+        return _chunked.read_numbers(
+            self._backend, _chunked.chunk_key(f"{self.name}/{name}", 0, 1), count, dtype, start=start
+        )
+
+    def _checked(self, name: str, record: SubspaceRecord, numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if numbers.size and checksum(numbers) != self.checks[name][record.position]:
+            raise OSError(f"the {name} of its subspace {record.position} is not what was written")
+        return numbers
 
     def mean(self, record: SubspaceRecord) -> InexactArray:
         """Mean of each neuron of the first block, (neuron,); complex for a subspace of the DFT."""
         with self._reading():
-            return self._numbers("mean", record.mean_start, record.entry.neurons, record.wide)
+            return self._checked("mean", record, self._read("mean", record.mean_start, record.entry.neurons, record.wide))
 
     def loadings(self, record: SubspaceRecord) -> InexactArray:
         """Orthonormal directions, (neuron, direction); complex for a subspace of the DFT."""
         shape = record.entry.directions, record.entry.neurons
         with self._reading():
-            flat = self._numbers("loadings", record.loadings_start, math.prod(shape), record.wide)
-        return flat.reshape(shape).T
+            flat = self._read("loadings", record.loadings_start, math.prod(shape), record.wide)
+            return self._checked("loadings", record, flat).reshape(shape).T
 
     def read_scores(self, chunk: int, wanted: Sequence[tuple[int, InexactArray]]) -> None:
         """Read scores of some directions in one chunk of samples.
@@ -98,19 +114,36 @@ class Pack:
 
     def _read_scores(self, chunk: int, wanted: Sequence[tuple[int, InexactArray]]) -> None:
         size = self.chunk_samples * self.dtype.itemsize
+        known = np.empty(self._directions, np.uint64)
         self._backend.read_ranges(
-            f"{self.name}/scores/c/{chunk}/0", [(first * size, part.data.cast("B")) for first, part in wanted]
+            {
+                _chunked.chunk_key(f"{self.name}/{SCORES}", chunk, 2): [
+                    (first * size, part.data.cast("B")) for first, part in wanted
+                ],
+                _chunked.chunk_key(f"{self.name}/{SCORE_CHECKS}", chunk, 1): [(0, known.data.cast("B"))],
+            }
         )
+        for first, part in wanted:
+            for direction, row in enumerate(part, start=first):
+                if checksum(row) != known[direction]:
+                    raise OSError(f"direction {direction} in chunk {chunk} of scores is not what was written")
+
+    @cached_property
+    def _directions(self) -> int:
+        return sum(record.entry.directions for record in self.records)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
         """Say which pack is damaged, and what to do about it."""
         try:
             yield
+        except StoreAccessError:
+            raise
         except (OSError, ValueError) as error:
             raise DamagedSubspacesError(
-                f"the pack {self.name!r} of the subspaces at {str(self.root.store_path)!r} is damaged: {error}. Remove "
-                f"that folder, and compare again: it is made anew from the activations"
+                f"the pack {self.name!r} of the subspaces at {str(self.root.store_path)!r} is damaged: {error}. "
+                f"Compare again: it is made anew from the activations",
+                pack=self.name,
             ) from error
 
     def scores(self, record: SubspaceRecord) -> InexactArray:
@@ -180,10 +213,20 @@ class PackWriter:
             _chunked.write_group(self._root, name, {})
         self._scores: _chunked.ChunkedArray | None = None
         if directions:
+            self._checks = _chunked.ChunkedArray(
+                self._root,
+                f"{name}/{SCORE_CHECKS}",
+                shape=(-(-samples // chunk_samples) * directions,),
+                rows=directions,
+                dtype=np.dtype(np.uint64),
+                dims=("check",),
+                replace=False,
+                exist_ok=exist_ok,
+            )
             # Column-major: a tile reads consecutive directions straight into its product's operand.
             self._scores = _chunked.ChunkedArray(
                 self._root,
-                f"{name}/scores",
+                f"{name}/{SCORES}",
                 shape=(samples, directions),
                 rows=chunk_samples,
                 dtype=dtype,
@@ -196,7 +239,8 @@ class PackWriter:
 
     def write_scores(self, chunk: int, scores: InexactArray) -> None:
         """Write one chunk of scores, (sample, direction)."""
-        self._array.write(chunk, scores.astype(self._dtype, copy=False))
+        stored = self._array.write(chunk, scores.astype(self._dtype, copy=False))
+        self._checks.write(chunk, np.array([checksum(direction) for direction in stored], np.uint64))
 
     def read_scores(self, chunk: int) -> InexactArray:
         """Read back one chunk of scores, (sample, direction)."""
@@ -226,8 +270,21 @@ class PackWriter:
             "members": [entry.to_json() for entry in entries],
             "chunk_samples": self.chunk_samples,
             "dtype": str(self._dtype),
+            "checks": _checks(subspaces),
         }
         _chunked.write_group(self._root, self._name, {"draft": index} if draft else index)
+
+
+def _checks(subspaces: Sequence[Subspace | SubspaceEntry]) -> dict[str, list[int]]:
+    """Checksums of what is read of each subspace; zero where there is none."""
+    none = np.zeros(0)
+    parts = [
+        (one.spectrum, one.mean, one.loadings.T) if isinstance(one, Subspace) else (none,) * 3 for one in subspaces
+    ]
+    return {
+        name: [checksum(array) if array.size else 0 for array in arrays]
+        for name, arrays in zip(("spectrum", "mean", "loadings"), zip(*parts, strict=True), strict=True)
+    }
 
 
 def _arrays(subspaces: Sequence[Subspace]) -> dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]:

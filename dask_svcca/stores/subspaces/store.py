@@ -14,12 +14,12 @@ from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FORMAT = "dask-svcca-subspaces"
 INSIDE = "subspaces"
 """Group of a comparison that holds its subspaces, where they are not shared."""
@@ -164,6 +164,11 @@ class SubspaceStore:
                 packs[name] = self._pack(name, attributes)
         return SubspaceIndex(packs, self.chunk_samples)
 
+    def discard(self, names: Iterable[str]) -> None:
+        """Let some packs no longer count, so that they are made anew."""
+        for name in names:
+            _chunked.write_group(self.root, name, {})
+
     def pack(self, name: str) -> Pack | None:
         """One pack; None where it was not made yet, or not finished."""
         attributes = _io.read_attributes(self.root, name)
@@ -195,7 +200,12 @@ class SubspaceStore:
             first, mean = first + entry.directions, mean + entry.neurons
             loadings += entry.directions * entry.neurons if entry.with_loadings else 0
         return Pack(
-            self.root, name, tuple(records), int(attributes["chunk_samples"]), np.dtype(str(attributes["dtype"]))
+            self.root,
+            name,
+            tuple(records),
+            int(attributes["chunk_samples"]),
+            np.dtype(str(attributes["dtype"])),
+            attributes["checks"],
         )
 
 
