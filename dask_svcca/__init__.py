@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dask_svcca.pairwise import cca, pca, pls, projection
     from dask_svcca.run.capture import capture_onnx
     from dask_svcca.run.compare import compare, plan_comparison
+    from dask_svcca.run.verify import verify
     from dask_svcca.stores.comparison import open_comparison
     from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
     from dask_svcca.variables import PairStatus
@@ -45,6 +46,7 @@ __all__ = [
     "projection",
     "query",
     "register_measure",
+    "verify",
 ]
 
 _MODULES = frozenset({"compat", "errors"})
@@ -68,6 +70,7 @@ _HOMES = {
     "projection": "pairwise",
     "query": "analysis.query",
     "register_measure": "measures",
+    "verify": "run.verify",
 }
 """Where a public name is found when it is first used: all of it at once would import Dask, xarray and pandas."""
 

@@ -79,6 +79,11 @@ class Program(click.Group):
             "dask_svcca.cli.info:info",
             "Show what is in a STORE: a zoo, a comparison, or subspaces that comparisons share.",
         ),
+        Deferred(
+            "verify",
+            "dask_svcca.cli.verify:verify",
+            "Read everything in a STORE, and name what is damaged or missing: a zoo, a comparison, or subspaces.",
+        ),
         Deferred("query", "dask_svcca.cli.query:query", "List pairs of a COMPARISON, the most similar first."),
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

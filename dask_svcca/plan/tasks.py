@@ -239,14 +239,14 @@ class Node:
 
     Attributes
     ----------
-    task : Task
+    task : Task, or another piece of work
     needs : tuple of str
         Keys; results are handed over in this order.
     reports : bool
         Whether its result is a report for whoever started the run.
     """
 
-    task: Task
+    task: Any
     needs: tuple[str, ...] = ()
     reports: bool = False
 

@@ -107,7 +107,7 @@ class Backend(Protocol):
         ...
 
     def remove(self, key: str) -> None:
-        """Remove everything below a key; nothing may be there."""
+        """Remove what is at a key, and everything below it; nothing may be there."""
         ...
 
     def move(self, key: str, target: str) -> None:
@@ -236,6 +236,9 @@ class LocalBackend:
                 shutil.rmtree(path)
         except FileNotFoundError:
             return
+        except NotADirectoryError:
+            with accessing(path):
+                Path(path).unlink(missing_ok=True)
 
     def move(self, key: str, target: str) -> None:
         """See `Backend`."""
@@ -361,7 +364,7 @@ class StoreBackend:
         """See `Backend`."""
         # What says that it is there goes first.
         keys = sorted(self._listed(key), key=lambda one: not one.endswith("zarr.json"))
-        self._wait([self._store.delete(one) for one in keys])
+        self._wait([self._store.delete(one) for one in [*keys, self._key(key)]])
 
     def move(self, key: str, target: str) -> None:
         """See `Backend`."""

@@ -44,7 +44,8 @@ class Worker:
             array = self.comparison[name]
             if not isinstance(array, zarr.Array):
                 raise TypeError(f"{name!r} in {str(self.comparison.store_path)!r} is a group, not an array")
-            self._variables[name] = array
+            # What has only fill values is stored too: where a chunk is missing, something has removed it.
+            self._variables[name] = array.with_config({"write_empty_chunks": True})
         return self._variables[name]
 
     def pack(self, name: str) -> Pack | None:

@@ -86,7 +86,9 @@ class Pack:
     def mean(self, record: SubspaceRecord) -> InexactArray:
         """Mean of each neuron of the first block, (neuron,); complex for a subspace of the DFT."""
         with self._reading():
-            return self._checked("mean", record, self._read("mean", record.mean_start, record.entry.neurons, record.wide))
+            return self._checked(
+                "mean", record, self._read("mean", record.mean_start, record.entry.neurons, record.wide)
+            )
 
     def loadings(self, record: SubspaceRecord) -> InexactArray:
         """Orthonormal directions, (neuron, direction); complex for a subspace of the DFT."""

@@ -1,0 +1,216 @@
+"""Whether all that a store holds is still what was written."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dask_svcca.errors import StoreFormatError
+from dask_svcca.plan.tasks import Node
+from dask_svcca.run.executors import DaskExecutor
+from dask_svcca.stores import _io
+from dask_svcca.stores.backend import backend_of
+from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
+from dask_svcca.stores.zoo import open_zoo
+from dask_svcca.tasks.verify import (
+    BlocksCheck,
+    ColumnCheck,
+    Damage,
+    PackCheck,
+    RepresentationCheck,
+    perform_check,
+)
+from dask_svcca.variables import PAIR_STATUS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import distributed
+    import zarr
+
+    from dask_svcca.stores._io import StoreLike
+    from dask_svcca.tasks.verify import Check
+
+__all__ = ["Damage", "Verification", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    kind : {"zoo", "comparison", "subspaces"}
+    place : str
+        The store.
+    checked : dict of str to int
+        How many of each kind of part were read.
+    damage : tuple of Damage
+        What is damaged or missing: ``what`` it belongs to, its ``key`` below the root of the store, and the
+        ``problem``.
+    repaired : bool
+        Whether what is damaged was marked as missing.
+    """
+
+    kind: str
+    place: str
+    checked: dict[str, int]
+    damage: tuple[Damage, ...]
+    repaired: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is whole."""
+        return not self.damage
+
+
+def verify(
+    store: StoreLike,
+    *,
+    repair: bool = False,
+    client: distributed.Client | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Verification:
+    """Read everything of a zoo, a comparison, or shared subspaces, and name what is damaged or missing.
+
+    Parameters
+    ----------
+    store : path, zarr store, or URL
+    repair : bool
+        Mark damaged blocks of a comparison as missing, and let damaged subspaces no longer count, so that the next
+        `compare` makes both anew. Activations cannot be made anew: capture them again.
+    client : distributed.Client, optional
+        As for `compare`.
+    progress : callable, optional
+        Called with ``"checks"``, how many parts are read, and how many there are.
+
+    Returns
+    -------
+    Verification
+        ``ok`` says whether all is whole; ``damage`` names what is not.
+
+    Raises
+    ------
+    StoreFormatError
+        Where there is no store of this package; or for ``repair`` of a zoo.
+
+    Examples
+    --------
+    >>> import tempfile, dask_svcca, numpy as np
+    >>> folder = tempfile.mkdtemp()
+    >>> x = np.random.default_rng(0).normal(size=(200, 6))
+    >>> result = dask_svcca.compare({"fc1": x, "fc2": x[:, :3]}, folder + "/c.zarr")
+    >>> found = verify(folder + "/c.zarr")
+    >>> found.ok, found.checked["block rows"]
+    (True, 1)
+    """
+    kind = _io.read_kind(store)
+    if kind == "zoo" and repair:
+        raise StoreFormatError(
+            f"activations that are damaged cannot be repaired: verify the zoo {_io.describe(store)!r} without repair, "
+            f"and capture what it names again, with overwrite"
+        )
+    checks: dict[str, list[Check]]
+    if kind == "zoo":
+        checks = _zoo_checks(store)
+    elif kind == "comparison":
+        checks = _comparison_checks(ComparisonStore.open(store))
+    else:
+        checks = {"packs": _pack_checks(SubspaceStore.open(store))}
+    damage = _performed([check for some in checks.values() for check in some], store, client, progress)
+    if repair and damage:
+        _repair(store, kind, damage)
+    return Verification(
+        kind,
+        _io.describe(store),
+        {name: len(some) for name, some in checks.items()},
+        tuple(damage),
+        repaired=repair and bool(damage),
+    )
+
+
+def _zoo_checks(store: StoreLike) -> dict[str, list[Check]]:
+    zoo = open_zoo(store)
+    place = zoo.root.store_path
+    return {
+        "representations": [
+            RepresentationCheck(place, entry.path, entry.label, entry.digest) for entry in zoo.entries()
+        ],
+        "coordinates": [ColumnCheck(place, name) for name in _arrays(zoo.root)],
+    }
+
+
+def _comparison_checks(comparison: ComparisonStore) -> dict[str, list[Check]]:
+    place, tile = comparison.root.store_path, comparison.tile
+    axes = {name: comparison.array(name).ndim for name in _arrays(comparison.root)}
+    pairs = tuple(name for name, ndim in axes.items() if ndim > 1 and name != PAIR_STATUS.name)
+    checks: dict[str, list[Check]] = {
+        "block rows": [BlocksCheck(place, row, pairs) for row in range(-(-comparison.rows // tile))],
+        "columns": [ColumnCheck(place, name) for name, ndim in axes.items() if ndim == 1],
+    }
+    if not comparison.subspaces and INSIDE in comparison.root:
+        checks["packs"] = _pack_checks(SubspaceStore.open_inside(comparison.root))
+    return checks
+
+
+def _arrays(root: zarr.Group) -> list[str]:
+    with _io.ignoring_strange_folders():
+        return sorted(root.array_keys())
+
+
+def _pack_checks(subspaces: SubspaceStore) -> list[Check]:
+    return [PackCheck(subspaces.root.store_path, name) for name in sorted(subspaces.read_index().packs)]
+
+
+def _performed(
+    checks: Sequence[Check],
+    store: StoreLike,
+    client: distributed.Client | None,
+    progress: Callable[[str, int, int], None] | None,
+) -> list[Damage]:
+    executor = DaskExecutor(client, uuid.uuid4().hex[:12], in_memory=_io.in_memory(store))
+    found: dict[int, list[Damage]] = {}
+
+    def take(key: str, damage: Any) -> None:
+        found[int(key.rpartition("-")[2])] = damage
+        if progress is not None:
+            progress("checks", len(found), len(checks))
+
+    executor.run(
+        {f"check-{number}": Node(check, reports=True) for number, check in enumerate(checks)}, perform_check, take
+    )
+    return [one for number in sorted(found) for one in found[number]]
+
+
+def _repair(store: StoreLike, kind: str, damage: Iterable[Damage]) -> None:
+    """Remove what is damaged, and what says that it is there."""
+    if kind == "subspaces":
+        SubspaceStore.open(store, mode="r+").discard({one.key for one in damage})
+        return
+    comparison = ComparisonStore.open(store, mode="r+")
+    backend = backend_of(comparison.root)
+    for one in damage:
+        if one.what.startswith("subspace"):
+            SubspaceStore.open_inside(comparison.root).discard([one.key])
+        elif one.block is not None:
+            # The status first: a pair without a value must not be marked as done. A block and its mirror image are
+            # made together.
+            for row, column in {one.block, one.block[::-1]}:
+                backend.remove(f"{PAIR_STATUS.name}/c/{row}/{column}")
+            backend.remove(one.key)
+        else:
+            _repair_column(comparison, one)
+
+
+def _repair_column(comparison: ComparisonStore, damage: Damage) -> None:
+    """Columns of the two axes are equal: one is taken for the other."""
+    name, _, chunk = damage.key.partition("/")
+    twin = f"{name[:-2]}_{'b' if name.endswith('_a') else 'a'}"
+    backend = backend_of(comparison.root)
+    (whole,) = backend.read_many([f"{twin}/{chunk}"])
+    if whole is None:
+        backend.remove(damage.key)
+    else:
+        backend.write(damage.key, whole)

@@ -1,0 +1,136 @@
+"""Whatever is damaged in a store is found, named, and made anew where it can be."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from cli_runner import run
+from measured import related
+
+import dask_svcca
+from dask_svcca.errors import StoreFormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+MEASURES = ("svcca", "cka", "pwcca")
+
+
+@pytest.fixture(autouse=True)
+def _synchronous() -> Iterator[None]:
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> tuple[Path, Path]:
+    """A zoo, and a comparison of it in two tiles a side."""
+    layers = related(120, 3, 4, 5, 6, 7, 8)
+    with dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(len(layers[0]))) as zoo:
+        for number, layer in enumerate(layers):
+            zoo.write("net", f"step{number}", "fc", layer.astype("float32"), step=number)
+    return tmp_path / "zoo.zarr", tmp_path / "c.zarr"
+
+
+def compare(stores: tuple[Path, Path]) -> xr.Dataset:
+    return dask_svcca.compare(*stores, measures=MEASURES, variance=None).load()
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def delete(file: Path) -> None:
+    file.unlink()
+
+
+WAYS = [flip, truncate, empty, delete]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_verify__names_damaged_activations(stores: tuple[Path, Path], way: Callable[[Path], None]) -> None:
+    zoo, _ = stores
+    found = dask_svcca.verify(zoo)
+    assert found.ok
+    assert found.checked["representations"] == 6
+    way(zoo / "net" / "step3" / "fc" / "activations" / "c" / "0" / "0")
+    found = dask_svcca.verify(zoo)
+    assert [one.what for one in found.damage] == ["representation 'net/step3/fc'"]
+    assert found.damage[0].key.startswith("net/step3/fc/activations")
+    with pytest.raises(StoreFormatError, match="capture what it names again"):
+        dask_svcca.verify(zoo, repair=True)
+
+
+RESULTS = ["svcca/c/0/0", "cka/c/0/0", "null_svcca/c/0/0", "spurious/c/0/0", "pair_status/c/0/0"]
+SUBSPACES = [f"subspaces/*/{name}" for name in ("scores/c/0/0", "scores_check/c/0", "spectrum/c/0", "mean/c/0")]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("pattern", [*RESULTS, *SUBSPACES])
+def test_verify__what_is_repaired_is_made_anew(
+    stores: tuple[Path, Path], pattern: str, way: Callable[[Path], None]
+) -> None:
+    before = compare(stores)
+    assert dask_svcca.verify(stores[1]).ok
+    file = sorted(stores[1].glob(pattern))[0]
+    way(file)
+    found = dask_svcca.verify(stores[1])
+    if pattern.startswith("pair_status") and way is delete:
+        # As where nothing was computed yet.
+        assert found.ok
+    else:
+        assert not found.ok
+        assert all(one.key.split("/")[0] in str(file) for one in found.damage)
+    repaired = dask_svcca.verify(stores[1], repair=True)
+    assert repaired.damage == found.damage
+    assert dask_svcca.verify(stores[1]).ok
+    xr.testing.assert_identical(compare(stores).drop_attrs(), before.drop_attrs())
+
+
+@pytest.mark.parametrize("name", ["representation_a", "digest_b", "rank_a", "step_b"])
+def test_verify__a_column_is_repaired_from_that_of_the_other_axis(stores: tuple[Path, Path], name: str) -> None:
+    before = compare(stores)
+    truncate(stores[1] / name / "c" / "0")
+    assert [one.key for one in dask_svcca.verify(stores[1], repair=True).damage] == [f"{name}/c/0"]
+    xr.testing.assert_identical(dask_svcca.open_comparison(stores[1]).load().drop_attrs(), before.drop_attrs())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_verify__shared_subspaces(stores: tuple[Path, Path], tmp_path: Path, way: Callable[[Path], None]) -> None:
+    zoo, place = stores
+    shared = tmp_path / "s.zarr"
+    before = dask_svcca.compare(zoo, place, subspaces=shared).load()
+    assert dask_svcca.verify(shared).ok
+    way(next(shared.glob("*/scores/c/0/0")))
+    assert dask_svcca.verify(place).ok
+    assert not dask_svcca.verify(shared, repair=True).ok
+    again = dask_svcca.compare(zoo, tmp_path / "again.zarr", subspaces=shared).load()
+    np.testing.assert_array_equal(again.svcca, before.svcca)
+
+
+def test_verify__on_the_command_line(stores: tuple[Path, Path]) -> None:
+    compare(stores)
+    command = f"verify {stores[1]}"
+    assert "All is whole: 1 block row, " in run(command).output
+    flip(stores[1] / "cka" / "c" / "0" / "0")
+    assert json.loads(run(f"{command} --json", status=1).stdout)["damage"][0]["key"] == "cka/c/0/0"
+    output = run(f"{command} --repair", status=1).output
+    assert "block 0, 0: cka/c/0/0" in output
+    assert "Compare again" in output
+    run(command)
