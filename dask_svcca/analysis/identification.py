@@ -12,7 +12,7 @@ import xarray as xr
 
 from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError
 from dask_svcca.patterns import matching
-from dask_svcca.plan.selection import final_checkpoints
+from dask_svcca.plan.final import final_checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -39,6 +39,17 @@ __all__ = [
 ]
 
 
+_OTHERS = {
+    "weights_digest": "of a model of other weights",
+    "inputs_digest": "of other inputs",
+    "step": "with another step",
+    "dtype": "in another type",
+    "dims": "with other axes",
+    "shape": "of another shape",
+}
+"""Attributes of a representation, and what is said of one that has another value than a capture would give it."""
+
+
 @dataclass(frozen=True, slots=True)
 class CaptureReport:
     """What became of one checkpoint.
@@ -238,25 +249,23 @@ def inputs_digest(inputs: Mapping[str, npt.NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def other_capture(zoo: Zoo, names: Iterable[RepresentationName], digests: Mapping[str, str]) -> str:
-    """Sentence on representations of these names that come from other weights or inputs; empty if there are none.
+def other_capture(zoo: Zoo, expected: Mapping[RepresentationName, Mapping[str, Any]]) -> str:
+    """Sentence on representations that are not what a capture would give; empty if there are none.
 
     Parameters
     ----------
     zoo : Zoo
-    names : iterable of RepresentationName
-        Representations that the zoo has.
-    digests : mapping of str to str
-        ``weights_digest`` and ``inputs_digest`` of the capture that leaves them as they are.
+    expected : mapping of RepresentationName to mapping
+        Representations that the zoo has, and attributes that the capture which leaves them as they are would have
+        given them: ``weights_digest``, ``inputs_digest``, ``step``, ``dtype``, ``dims`` and ``shape``.
     """
-    others: dict[str, list[str]] = {key: [] for key in digests}
-    for name in names:
+    others: dict[str, list[str]] = {key: [] for key in _OTHERS}
+    for name, wanted in expected.items():
         attributes = _io.read_attributes(zoo.root, name.path) or {}
-        for key, digest in digests.items():
-            if attributes.get(key, digest) != digest:
+        for key, value in wanted.items():
+            if attributes.get(key, value) != value:
                 others[key].append(name.label)
-    words = {"weights_digest": "a model of other weights", "inputs_digest": "other inputs"}
-    parts = [f"{listing(labels, 2)} of {words[key]}" for key, labels in others.items() if labels]
+    parts = [f"{listing(labels, 2)} {_OTHERS[key]}" for key, labels in others.items() if labels]
     if not parts:
         return ""
     return (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dask_svcca.capture import onnx
-from dask_svcca.errors import CaptureError, DaskSvccaError, MissingPackageError
+from dask_svcca.errors import CaptureError, CaptureWarning, DaskSvccaError, MissingPackageError
 from dask_svcca.run.graphs import current_client, run_graph
 from dask_svcca.stores._io import absolute
 from dask_svcca.stores.zoo import create_zoo
@@ -128,8 +128,9 @@ def capture_onnx(
 
     Warns
     -----
-    UserWarning
-        Where the zoo has layers of these names that come from a model of other weights, or from other inputs.
+    CaptureWarning
+        Where the zoo has layers of these names that come from a model of other weights or from other inputs, or have
+        another step, type or axes than this capture would give them.
 
     Raises
     ------
@@ -189,7 +190,7 @@ def capture_onnx(
         raise _nothing_captured(outcome.problems, len(checkpoints))
     for report in outcome.reports.values():
         if report.caution:
-            warnings.warn(report.caution, stacklevel=2)
+            warnings.warn(report.caution, CaptureWarning, stacklevel=2)
     return outcome
 
 

@@ -181,11 +181,11 @@ def capture_torch(
             overwrite=overwrite,
             options={"step": step, "compression": compression, "dtype": dtype, "overwrite": overwrite},
         )
-        with evaluating(torch, inner), recorder.attached():
+        with evaluating(torch, inner), recorder.attached(), writer.together():
             for feed, records in _passes(inner, batches, feeder, recorder, capture):
                 if capture.take(feed, records, recorder):
                     break
-        capture.finish(recorder, dropped=bool(getattr(batches, "drop_last", False)))
+            capture.finish(recorder, dropped=bool(getattr(batches, "drop_last", False)))
     caution = capture.caution
     if caution:
         warnings.warn(caution, CaptureWarning, stacklevel=2)
