@@ -101,7 +101,10 @@ class CaptureError(DaskSvccaError, ValueError):
 
 
 class CaptureWarning(UserWarning):
-    """A capture left activations in the zoo that the model, as it is now, did not give."""
+    """A capture left activations in the zoo that the model, as it is now, did not give, or its mask fits not all layers.
+
+    A zoo has one mask of tokens; the warning names layers that have other tokens than it tells.
+    """
 
 
 class MissingPackageError(DaskSvccaError, ImportError):

@@ -28,11 +28,14 @@ class Trace(NamedTuple):
         Coarsest floating type that its values passed through: what bounds their precision.
     constant : bool
         Whether it is made of weights and constants alone, such as embedded positions.
+    sequences : frozenset of str
+        Sequences of the batch that it was computed from.
     """
 
     axes: Axes
     source: str
     constant: bool = False
+    sequences: frozenset[str] = frozenset()
 
 
 class Named(NamedTuple):
@@ -140,7 +143,9 @@ def follower(torch: Any, mark: str, buffers: frozenset[int]) -> Any:
                 axes = follow(Call(torch, func, name, args, kwargs, known, shape))
                 # What is returned as it came, such as a parameter, stays as it is.
                 if not any(output is item.tensor for item in given) or name.endswith("_"):
-                    setattr(output, mark, Trace(axes, coarsest(sources), constant))
+                    setattr(output, mark, Trace(axes, coarsest(sources), constant, _sequences(given)))
+            if name == "__setitem__" and (target := getattr(args[0], mark, None)) is not None:
+                setattr(args[0], mark, target._replace(sequences=_sequences(given), constant=False))
             return result
 
     return Follower()
@@ -150,6 +155,10 @@ class _Given(NamedTuple):
     tensor: Any
     trace: Trace | None
     shape: tuple[int, ...]
+
+
+def _sequences(given: Sequence[_Given]) -> frozenset[str]:
+    return frozenset().union(*(item.trace.sequences for item in given if item.trace is not None))
 
 
 def _type(tensor: Any) -> str:
