@@ -14,6 +14,7 @@ from dask_svcca.capture._common import (
     InputsDigest,
     captured,
     check_inputs,
+    check_layers,
     listing,
     require,
     select,
@@ -167,8 +168,9 @@ def capture_torch(
         )
     modules = named_modules(torch, inner)
     chosen = _computing(torch, modules) if layers is None else select(modules, layers)
+    check_layers(modules, layers, f"the model {name!r}")
     if not chosen:
-        raise CaptureError(f"no module of the model {name!r} matches {layers!r}; it has {listing(modules)}")
+        raise CaptureError(f"layers={layers!r} chooses no module of the model {name!r}; it has {listing(modules)}")
     recorder = Recorder(torch, modules, frozenset(chosen), drop=layers is None)
     feeder = Feeder(torch, inner, name, inputs, ids)
     # A handle of its own: what a failure leaves half written does not stay in the caller's.

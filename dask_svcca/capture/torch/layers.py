@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,7 +14,8 @@ from dask_svcca.capture.torch.axes import name_axes
 from dask_svcca.capture.torch.hooks import THE_INPUT
 from dask_svcca.capture.torch.sequences import MAIN, kept_sequence, other_tokens, sequence_of, told_apart, without_mask
 from dask_svcca.dims import EXAMPLE, NEURONS, SPATIAL, TOKEN, arrange_dims
-from dask_svcca.errors import CaptureError
+from dask_svcca.errors import CaptureError, did_you_mean
+from dask_svcca.patterns import matches
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -139,8 +139,11 @@ def choose(
     """
     chosen = Chosen()
     for pattern in dims:
-        if not any(_matches(layer, pattern) for layer in records):
-            raise CaptureError(f"dims= has {pattern!r}, which matches none of the layers {listing(records)}")
+        if not any(matches(layer, pattern) for layer in records):
+            raise CaptureError(
+                f"dims= has {pattern!r}, which matches none of the layers {listing(records)}"
+                f"{did_you_mean(pattern, records)}"
+            )
     for layer, record in records.items():
         if record.repeats:
             chosen.repeats[layer] = record.repeats
@@ -148,7 +151,7 @@ def choose(
         if record.values is None:
             continue
         shape = record.values.shape
-        said = next((tuple(value) for pattern, value in dims.items() if _matches(layer, pattern)), None)
+        said = next((tuple(value) for pattern, value in dims.items() if matches(layer, pattern)), None)
         given, reason = (
             name_axes(record.axes, shape, feed.examples) if said is None else _said(said, shape, layer, feed)
         )
@@ -289,10 +292,6 @@ def _input_keys(feed: Feed) -> frozenset[str]:
 
 def _digest(values: npt.NDArray[Any]) -> str:
     return f"{values.dtype} {values.size} {xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data)}"
-
-
-def _matches(layer: str, pattern: str) -> bool:
-    return layer == pattern or fnmatchcase(layer, pattern)
 
 
 def _said(said: tuple[str, ...], shape: tuple[int, ...], layer: str, feed: Feed) -> tuple[tuple[str, ...], str]:
