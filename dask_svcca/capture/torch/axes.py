@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dask_svcca.capture.torch.operations import LOST, Axes, Call, follow
+from dask_svcca.capture.torch.operations import LOST, MAPS, Axes, Call, follow
 from dask_svcca.dims import EXAMPLE, NEURONS, SPATIAL, TOKEN
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def name_axes(axes: Axes | None, shape: Sequence[int], examples: int) -> Named:
     shape = tuple(shape)
     known = (None,) * len(shape) if axes is None else axes
     at = known.index(EXAMPLE) if EXAMPLE in known else 0
-    if not shape or (EXAMPLE not in known and known[0] not in {None, LOST}) or shape[at] != examples:
+    if not shape or (EXAMPLE not in known and known[0] not in {None, LOST, MAPS}) or shape[at] != examples:
         return Named((), f"its first axis is not the {examples} examples: shape {shape}")
     if 0 in shape or (EXAMPLE not in known and examples in shape[1:]):
         unsaid = f"nothing says which of its axes are the {examples} examples: shape {shape}. Say it with dims="
@@ -94,7 +94,7 @@ def name_axes(axes: Axes | None, shape: Sequence[int], examples: int) -> Named:
         return Named(tuple(EXAMPLE if axis == at else "neuron" for axis in range(len(shape))))
     channel = next((axis for axis in others if known[axis] in NEURONS), None)
     names = {at: EXAMPLE}
-    if len(others) == 2:
+    if len(others) == 2 and {known[axis] for axis in others} != {MAPS}:
         if channel is None:
             channel = others[0] if known[others[1]] == TOKEN else others[1]
         (other,) = (axis for axis in others if axis != channel)
