@@ -10,8 +10,8 @@ import numpy as np
 import xxhash
 
 from dask_svcca.dims import as_dims, dims_of
-from dask_svcca.errors import MismatchedExamplesError, MissingPackageError
-from dask_svcca.patterns import matching
+from dask_svcca.errors import CaptureError, MismatchedExamplesError, MissingPackageError, did_you_mean
+from dask_svcca.patterns import matching, unmatched
 from dask_svcca.stores import _io
 from dask_svcca.stores._names import encode
 
@@ -29,6 +29,7 @@ __all__ = [
     "as_dims",
     "captured",
     "check_inputs",
+    "check_layers",
     "dims_of",
     "inputs_digest",
     "listing",
@@ -207,6 +208,34 @@ def select(names: Iterable[str], patterns: str | Sequence[str] | None) -> list[s
     ['conv1', 'block1.conv1', 'fc']
     """
     return list(names) if patterns is None else matching(names, patterns)
+
+
+def check_layers(names: Iterable[str], patterns: str | Sequence[str] | None, where: str, more: str = "") -> None:
+    """Refuse patterns of which one matches no layer.
+
+    Parameters
+    ----------
+    names : iterable of str
+        What there is.
+    patterns : str or sequence of str, optional
+    where : str
+        What has these names, in messages.
+    more : str
+        Sentences behind the message.
+
+    Raises
+    ------
+    CaptureError
+        The message names the pattern and the nearest name.
+    """
+    names = list(names)
+    missing = [] if patterns is None else unmatched(names, patterns)
+    if missing:
+        near = did_you_mean(missing[0], names)
+        raise CaptureError(
+            f"no layer of {where} matches {' or '.join(map(repr, missing))}; it has {listing(names)}{near}"
+            f"{'.' if more and not near else ''}{more}"
+        )
 
 
 def weights_digest(weights: Iterable[tuple[str, bytes | memoryview]]) -> str:

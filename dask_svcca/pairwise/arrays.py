@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from dask_svcca.arrays import as_given
-from dask_svcca.dims import DEFAULT_DIMS, TOKEN, agree_dims, canonical_dims, check_known, example_of
+from dask_svcca.dims import DEFAULT_DIMS, ONE_NEURON, TOKEN, agree_dims, canonical_dims, check_known, example_of
 from dask_svcca.errors import IncompatibleError, InvalidActivationsError, MismatchedExamplesError
 from dask_svcca.examples import order_of
 from dask_svcca.kernels.noise import precision_of_means
@@ -143,6 +143,8 @@ def as_input(
         raise InvalidActivationsError(
             f"dims={dims!r} has {len(dims)} names, and {name} has {values.ndim} axes; name each axis of an array once"
         )
+    if values.ndim == 1:
+        raise InvalidActivationsError(f"{name} has 1 axis{ONE_NEURON}")
     if ordered is None or len(ordered) < 2:
         raise InvalidActivationsError(
             f"{name} has {values.ndim} axes; (example, neuron) or (example, token, neuron) is expected. Say what other "

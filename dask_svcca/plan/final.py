@@ -49,10 +49,10 @@ def final_of_models(frame: pd.DataFrame) -> dict[str, str]:
     >>> final_of_models(pd.DataFrame({"model": "net", "checkpoint": names, "step": np.nan}))
     {'net': 'epoch10'}
     """
-    steps = frame.groupby(["model", "checkpoint"], sort=False)["step"].max()
     found: dict[str, dict[str, float]] = {}
-    for (model, checkpoint), step in steps.items():
-        found.setdefault(model, {})[checkpoint] = step
+    for model, checkpoint, step in zip(frame["model"], frame["checkpoint"], frame["step"], strict=True):
+        steps = found.setdefault(model, {})
+        steps[checkpoint] = float(np.fmax(steps.get(checkpoint, np.nan), step))
     return {model: _final(model, checkpoints) for model, checkpoints in found.items()}
 
 

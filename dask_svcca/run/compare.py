@@ -139,7 +139,8 @@ def compare(
         Which pairs: see `dask_svcca.plan.selection.select_pairs`.
     dims : mapping of names to sequence of str, optional
         What the axes of arrays at hand are, such as ``{"conv1": ("example", "height", "width", "channel")}``, by the
-        names of the arrays; see `Zoo.write`. A DataArray says it itself.
+        names of the arrays; see `Zoo.write`. A DataArray says it itself. Three axes are tokens without: of a
+        convolution in one dimension, name ``("example", "channel", "width")``.
     subspaces : path, zarr store, or URL, optional
         Where the directions of all representations are stored: comparisons of one zoo can share them, if they read
         layers alike and in the same precision. By default inside the comparison. Once they are there, no activations

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.capture._common import listing, select
+from dask_svcca.capture._common import check_layers, listing, select
 from dask_svcca.capture.onnx.axes import Axes, given_axes, layer_names
 from dask_svcca.capture.onnx.network import DTYPES, count_examples, rows_of
 from dask_svcca.errors import CaptureError
-from dask_svcca.patterns import matches
+from dask_svcca.patterns import matches, matching, unmatched
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -95,7 +95,7 @@ class Survey:
         Raises
         ------
         CaptureError
-            Where there are no such layers, saying where the model's tensors are.
+            Where there are no such layers, or a pattern matches none, saying where the model's tensors are.
         """
         names = [layer.name for layer in self.layers]
         hidden = [f"inside {node}: {listing(inside)}" for node, inside in self.hidden.items()]
@@ -110,13 +110,13 @@ class Survey:
             why = explained or "".join(f" {count} tensors: {reason}." for reason, count in reasons.most_common())
             outputs = f", or choose what comes out of it with layers={','.join(names)!r}" if names else ""
             raise CaptureError(f"{self.network.path!r} has no layers that can be captured.{why}{outputs}")
+        left = matching(self.skipped, unmatched(names, patterns or ()))[:3]
+        left_out = "".join(f" {name!r} is left out: {self.skipped[name]}." for name in left)
+        check_layers(names, patterns, repr(self.network.path), f"{left_out}{explained}")
         chosen = set(select(names, patterns))
         if not chosen:
-            left_out = "".join(
-                f" {name!r} is left out: {self.skipped[name]}." for name in select(self.skipped, patterns)[:3]
-            )
             raise CaptureError(
-                f"no layer of {self.network.path!r} matches {patterns!r}; it has {listing(names)}.{left_out}{explained}"
+                f"layers={patterns!r} chooses no layer of {self.network.path!r}; it has {listing(names)}.{explained}"
             )
         return [layer for layer in self.layers if layer.name in chosen]
 

@@ -211,9 +211,9 @@ class Zoo:
             Position of the layer in the network, for ordering layers.
         dims : sequence of str, optional
             Names of the axes: ``example``; ``neuron`` or ``channel``; ``height``, ``width``, ``depth``; ``token``.
-            Default for two axes ``(example, neuron)``, for three ``(example, token, neuron)``; arrays of more axes need
-            them, unless they are labelled. They are stored in the order examples, depth, height, width, neurons:
-            channels-first arrays are welcome with ``dims=("example", "channel", "height", "width")``.
+            Default for two axes ``(example, neuron)``, for three ``(example, token, neuron)``: a convolution in one
+            dimension has to say ``("example", "channel", "width")``. More axes need them, unless labelled. They are
+            stored in the order examples, depth, height, width, neurons; channels first are welcome.
         attrs : mapping, optional
             Further attributes of the representation: JSON values, and numbers and arrays of NumPy.
         compression : {"lz4", "zstd", "none"}
@@ -313,10 +313,7 @@ class Zoo:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Inside, representations that replace others wait for each other: all become valid at the end, or none.
-
-        Layers of one checkpoint, written batch by batch, are never left of different weights so.
-        """
+        """Inside, what replaces other representations waits: all become valid at the end, or none, as layers should."""
         held: list[Writer] = []
         self._held = held
         try:
