@@ -60,9 +60,13 @@ def opened(store: StoreLike) -> StoreLike:
             ) from None
         return ObjectStore(from_url(store))
     path = _path_of(store)
-    if path is not None and path.suffix == ".zip" and path.is_file():
+    if path is not None and _is_zip(path):
         return ZipStore(path.absolute(), mode="r")
     return absolute(store)
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix == ".zip" and path.is_file()
 
 
 def is_place(value: object) -> bool:
@@ -234,7 +238,8 @@ def local_folder(store: StoreLike) -> Path | None:
         return None if above is None else above / store.path
     if isinstance(store, LocalStore):
         return Path(store.root)
-    return _path_of(store)
+    path = _path_of(store)
+    return None if path is None or _is_zip(path) else path
 
 
 def _path_of(store: object) -> Path | None:
