@@ -154,7 +154,7 @@ def test_read_state__is_what_the_comparison_was_made_with(store: ComparisonStore
     assert (state.parameters, state.details, state.settled) == ({**PARAMETERS, "keep": []}, {}, ())
     assert not state.growing
     assert state.labels == state.digests == tuple(LABELS)
-    assert (state.status == PairStatus.DONE).all()
+    assert (state.status[:, :] == PairStatus.DONE).all()
     assert state.subspaces == ""
     assert (state.lacks(["svcca"]), state.lacks(["svcca", "cka"])) == (False, True)
 
@@ -187,7 +187,7 @@ def test_resize__keeps_what_is_there(store: ComparisonStore) -> None:
     np.testing.assert_array_equal(again[:5, :5], np.arange(25).reshape(5, 5) / 25)
     assert np.isnan(again[5:]).all()
     assert np.isnan(again[:, 5:]).all()
-    assert (store.status()[5:] == PairStatus.MISSING).all()
+    assert (store.array("pair_status")[5:] == PairStatus.MISSING).all()
 
 
 def test_invalidate__forgets_a_row_and_its_column(store: ComparisonStore) -> None:
@@ -195,7 +195,7 @@ def test_invalidate__forgets_a_row_and_its_column(store: ComparisonStore) -> Non
     store.invalidate(np.array([1]))
     gone = np.zeros((5, 5), dtype=bool)
     gone[1] = gone[:, 1] = True
-    np.testing.assert_array_equal(store.status(), np.where(gone, PairStatus.MISSING, PairStatus.DONE))
+    np.testing.assert_array_equal(store.array("pair_status")[...], np.where(gone, PairStatus.MISSING, PairStatus.DONE))
     # A number of activations that are no longer there must not be left to look like a result.
     np.testing.assert_array_equal(np.isnan(store.array("svcca")[...]), gone)
 

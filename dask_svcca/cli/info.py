@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from dask_svcca.cli._console import SHOWN_PROBLEMS, counted, examples, named, results, size, table
-from dask_svcca.cli._describe import describe, layer_rows, pair_counts
+from dask_svcca.cli._describe import describe, layer_rows
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._paths import Place, quoted
 from dask_svcca.stores._io import read_kind
@@ -129,7 +129,7 @@ def _show_comparison(store: str, comparison: ComparisonStore) -> None:
     attributes: dict[str, Any] = dict(comparison.root.attrs)
     labels = comparison.column("representation")
     ranks, problems = comparison.column("rank"), comparison.column("problem")
-    counts = pair_counts(comparison)
+    counts = comparison.count_pairs()
     total = sum(counts.values())
     missing = counts.pop(PairStatus.MISSING)
     measured = ranks[ranks >= 0]

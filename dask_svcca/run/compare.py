@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import numpy as np
 from zarr.storage import MemoryStore
 
 from dask_svcca.dims import TOKEN
@@ -25,10 +24,11 @@ from dask_svcca.plan.parameters import ONLY_MASK, check_names, make_parameters
 from dask_svcca.plan.selection import select_pairs
 from dask_svcca.plan.tasks import Job
 from dask_svcca.run.arrays import zoo_of
+from dask_svcca.run.describe import describe
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.outcome import SAMPLES_PER_DIRECTION, Outcome, Tally
 from dask_svcca.run.progress import STAGES, Bars
-from dask_svcca.run.stores import Stores, choose_mask, describe
+from dask_svcca.run.stores import Stores, choose_mask
 from dask_svcca.stores import _io
 from dask_svcca.stores.comparison import open_comparison
 from dask_svcca.stores.zoo import Zoo, open_zoo
@@ -252,6 +252,8 @@ def open_source(zoo: Zoo | Arrays | StoreLike, dims: Mapping[Any, Sequence[str]]
     if dims is not None:
         raise ValueError("dims= is about arrays at hand, {'name': array, ...}; a zoo says what its axes are")
     if isinstance(zoo, Zoo):
+        # Others may have written to it since it was opened.
+        zoo.refresh()
         return zoo
     if _io.is_place(zoo):
         return open_zoo(zoo)
@@ -338,7 +340,7 @@ def run_comparison(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Compare as `compare` does, and return what became of it.
+    """Compare as `compare` does, what the zoo knows of itself, and return what became of it.
 
     Parameters
     ----------
@@ -353,7 +355,6 @@ def run_comparison(
     run = uuid.uuid4().hex[:12]
     executor = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
     budget = executor.budget
-    zoo.refresh()
     while True:
         stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left)
         plan = _plan(stores, pairs, budget)
@@ -380,8 +381,7 @@ def run_comparison(
     try:
         executor.run(nodes_of(plan), partial(perform, job), lambda _, report: tally.add(report))
     finally:
-        index = None if packs is None else packs.read_index()
-        outcome.problems, numbers = describe(comparison, plan.rows, index, tally.problems, parameters.variance)
+        outcome.problems, numbers = describe(comparison, plan.rows, packs, tally.problems, parameters.variance)
         if any(measure.saturates != "never" for measure in plan.measures):
             outcome.few_samples = {
                 label: (samples, rank)
@@ -429,4 +429,4 @@ def _plan(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
             f"the zoo {str(zoo.root.store_path)!r} has no complete representation{unfinished}. Capture some first"
         )
     selected = select_pairs(pairs, zoo.representations)
-    return make_plan(zoo.entries(), np.asarray(selected), stores.state, stores.read_index(), parameters, budget)
+    return make_plan(zoo.entries(), selected, stores.state, stores.read_index(), parameters, budget)

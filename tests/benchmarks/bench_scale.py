@@ -225,12 +225,12 @@ class Cost:
     peak: float
 
     def __str__(self) -> str:
-        return f"{self.seconds:,.3f} ({self.busy:,.2f}) s {self.peak:>6,.0f} MB"
+        return f"{self.seconds:,.3f} ({self.busy:,.3f}) s {self.peak:>6,.0f} MB"
 
 
 def run(command: list[str], folder: Path) -> tuple[Cost, str]:
     """What a command takes, and what it printed."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, cwd=folder, capture_output=True, env=environment, text=True, check=False)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
