@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from zarr.storage import MemoryStore
 
 from dask_svcca.dims import TOKEN
-from dask_svcca.errors import FailedRepresentationWarning, FewSamplesWarning, InvalidActivationsError, ReadingWarning
+from dask_svcca.errors import (
+    DamagedSubspacesError,
+    FailedRepresentationWarning,
+    FewSamplesWarning,
+    InvalidActivationsError,
+    ReadingWarning,
+)
 from dask_svcca.measures import find_measures
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.graph import nodes_of
@@ -49,6 +55,8 @@ if TYPE_CHECKING:
     from dask_svcca.run.executors import Executor
     from dask_svcca.run.outcome import Progress
     from dask_svcca.stores._io import StoreLike
+    from dask_svcca.stores.comparison import ComparisonStore
+    from dask_svcca.stores.subspaces import SubspaceStore
 
 
 P = ParamSpec("P")
@@ -351,18 +359,47 @@ def run_comparison(
     progress : callable, optional
     """
     _check_drop_left(drop_left)
-    started = time.perf_counter()
-    run = uuid.uuid4().hex[:12]
-    executor = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
-    budget = executor.budget
+    started, forgotten = time.perf_counter(), set[str]()
     while True:
+        run = uuid.uuid4().hex[:12]
+        chosen = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
         stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left)
-        plan = _plan(stores, pairs, budget)
+        plan = _plan(stores, pairs, chosen.budget)
         # Only now: a plan that is refused must not leave a store with its parameters behind.
         prepared = stores.prepare(plan)
-        if prepared is not None:
-            break
-    comparison, packs = prepared
+        if prepared is None:
+            continue
+        outcome = Outcome(plan, readings=_unusual_readings(plan, parameters))
+        try:
+            _run(outcome, *prepared, zoo=zoo, parameters=parameters, run=run, executor=chosen, progress=progress)
+        except DamagedSubspacesError as error:
+            packs = prepared[1]
+            if packs is None or not error.pack or error.pack in forgotten:
+                raise
+            # It costs what is in it: that is made anew, and all that is finished stays.
+            packs.forget(error.pack)
+            forgotten.add(error.pack)
+            continue
+        finally:
+            outcome.seconds = time.perf_counter() - started
+            if outcome.computed:
+                prepared[0].add_run(outcome.timing(chosen.budget.workers))
+        return outcome
+
+
+def _run(
+    outcome: Outcome,
+    comparison: ComparisonStore,
+    packs: SubspaceStore | None,
+    *,
+    zoo: Zoo,
+    parameters: Parameters,
+    run: str,
+    executor: Executor,
+    progress: Progress | None,
+) -> None:
+    """Run a plan, and add to its outcome what becomes of it."""
+    plan = outcome.plan
     job = Job(
         run=run,
         zoo=zoo.root.store_path,
@@ -374,13 +411,13 @@ def run_comparison(
         settled=plan.settled,
         chunk_samples=plan.chunk_samples,
     )
-    outcome = Outcome(plan, readings=_unusual_readings(plan, parameters))
     tally = Tally(outcome, progress)
     if plan.tiles and "correlations" in plan.details:
         comparison.resize_components(max(*plan.details["correlations"], *comparison.details["correlations"]))
     try:
         executor.run(nodes_of(plan), partial(perform, job), lambda _, report: tally.add(report))
     finally:
+        release(run)
         outcome.problems, numbers = describe(comparison, plan.rows, packs, tally.problems, parameters.variance)
         if any(measure.saturates != "never" for measure in plan.measures):
             outcome.few_samples = {
@@ -388,13 +425,8 @@ def run_comparison(
                 for label, (samples, rank) in numbers.items()
                 if samples < SAMPLES_PER_DIRECTION * rank
             }
-        release(run)
         outcome.left = tuple(row.label for row in plan.rows if row.representation is None)
         comparison.set_left(outcome.left)
-        outcome.seconds = time.perf_counter() - started
-        if outcome.computed:
-            comparison.add_run(outcome.timing(budget.workers))
-    return outcome
 
 
 def _check_drop_left(drop_left: object) -> None:
