@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
-from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
     from dask_svcca.stores.zoo import Zoo
@@ -18,6 +17,8 @@ def describe(store: str, kind: str, *, layers: bool, timing: bool) -> dict[str, 
         return _describe_comparison(ComparisonStore.open(store), timing=timing)
     if kind == "subspaces":
         return _describe_subspaces(SubspaceStore.open(store))
+    from dask_svcca.stores.zoo import open_zoo  # noqa: PLC0415 - it takes as long to import as a comparison to describe
+
     return _describe_zoo(open_zoo(store), layers=layers)
 
 

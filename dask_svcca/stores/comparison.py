@@ -7,7 +7,6 @@ import zlib
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import xarray as xr
 import zarr
 import zarr.codecs
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
+    import xarray as xr
 
     from dask_svcca.measures import Measure
     from dask_svcca.stores._io import StoreLike
@@ -351,6 +351,8 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
         Where there is no comparison, or one of another version, or one to which a run is adding representations or was
         interrupted while it did.
     """
+    import xarray as xr  # noqa: PLC0415 - a worker and `dask-svcca info` import this module, and need no xarray
+
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
     try:
         with _io.ignoring_strange_folders():
@@ -380,6 +382,8 @@ def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
     StoreFormatError
         For a Dataset that does not say where it was opened from.
     """
+    import xarray as xr  # noqa: PLC0415 - see `open_comparison`
+
     if not isinstance(comparison, xr.Dataset):
         return comparison
     source: Any = comparison.encoding.get("source")

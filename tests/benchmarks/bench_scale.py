@@ -161,7 +161,7 @@ def grow(folder: Path) -> Callable[[], object]:
 
 def replace(folder: Path) -> Callable[[], object]:
     """One checkpoint after another is trained anew."""
-    zoo, rng = dask_svcca.open_zoo(folder / "zoo.zarr", mode="r+"), np.random.default_rng(5)
+    zoo, rng = dask_svcca.open_zoo(folder / "zoo.zarr", mode="r+"), np.random.default_rng()
     for index in range(len(zoo) // 2, len(zoo) // 2 + CHANGED):
         write(zoo, index, rng, overwrite=True)
     return again(folder)
@@ -169,7 +169,7 @@ def replace(folder: Path) -> Callable[[], object]:
 
 def scatter(folder: Path) -> Callable[[], object]:
     """Layers here and there are replaced."""
-    zoo, rng = dask_svcca.open_zoo(folder / "zoo.zarr", mode="r+"), np.random.default_rng(6)
+    zoo, rng = dask_svcca.open_zoo(folder / "zoo.zarr", mode="r+"), np.random.default_rng()
     for index in range(0, len(zoo), len(zoo) // CHANGED):
         write(zoo, index, rng, overwrite=True)
     return again(folder)
