@@ -203,3 +203,37 @@ def test_invalidate__forgets_a_row_and_its_column(store: ComparisonStore) -> Non
 def test_array__of_a_group_is_refused(store: ComparisonStore) -> None:
     with pytest.raises(StoreFormatError, match=r"'subspaces' .* is a group, not an array"):
         store.array("subspaces")
+
+
+def test_count_pairs__counts_each_pair_once_stripe_by_stripe(
+    store: ComparisonStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    status = np.random.default_rng(0).integers(0, len(PairStatus), (5, 5))
+    store.array("pair_status")[...] = status
+    expected = {one: int((status[np.triu_indices(5)] == one).sum()) for one in PairStatus}
+    assert len(set(expected.values())) > 1
+    # One stripe of all rows, and three of two.
+    for stripe in (640, 1):
+        monkeypatch.setattr("dask_svcca.stores.comparison.STRIPE", stripe)
+        assert store.count_pairs() == expected
+
+
+def test_invalidate__rewrites_each_chunk_once(
+    store: ComparisonStore, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    written = []
+    put = zarr.storage.LocalStore.set
+
+    async def watched(self: Any, key: str, *args: Any, **options: Any) -> Any:
+        written.append(key)
+        return await put(self, key, *args, **options)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "set", watched)
+    store.invalidate([0, 1])
+    chunks = [key for key in written if key.startswith("svcca/c/")]
+    # Chunks that lose all values are removed, not written.
+    assert len(chunks) == len(set(chunks)) <= 4
+    assert np.isnan(store.array("svcca")[:2]).all()
+    assert np.isfinite(store.array("svcca")[2:, 2:]).all()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +15,11 @@ import xarray as xr
 from planned import representation, representations
 
 from dask_svcca.errors import UnknownMeasureError
+from dask_svcca.plan.pairs import find_missing
 from dask_svcca.plan.parameters import Parameters, make_parameters
-from dask_svcca.plan.selection import final_checkpoints, select_pairs
+from dask_svcca.plan.selection import Selection, final_checkpoints, select_pairs
 from dask_svcca.stores.zoo import frame_of
+from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,6 +132,30 @@ def test_select_pairs__the_last_of_checkpoints_without_steps_is_by_number() -> N
 def test_select_pairs__refuses_what_selects_nothing(pairs: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         select_pairs(pairs, frame())
+
+
+def test_find_missing__holds_no_matrix_of_all_pairs() -> None:
+    count, read = 4000, []
+
+    class Done:
+        def __getitem__(self, place: tuple[slice, slice]) -> np.ndarray:
+            read.append(place)
+            return np.full([one.stop - one.start for one in place], PairStatus.DONE, dtype=np.uint8)
+
+    every = Selection(count, lambda rows, columns: np.ones((len(rows), len(columns)), dtype=bool))
+    state: Any = SimpleNamespace(labels=range(count), status=Done())
+    tracemalloc.start()
+    try:
+        found = find_missing(every, range(count), state, [5], 64, lacking=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Those of the representation that has changed, in the first row of tiles.
+    assert (found.asked, found.missing) == (count * (count + 1) // 2, count)
+    assert list(found.tiles) == [(0, column) for column in range(-(-count // 64))]
+    assert peak < count**2 / 4
+    # Nothing below the diagonal is read.
+    assert all(columns.start == rows.start for rows, columns in read)
 
 
 # Parameters.
