@@ -85,6 +85,7 @@ def choose_tile(representations: int, budget: Budget, pair_products: float = 0.0
 
     Examples
     --------
+    >>> from dask_svcca.plan.subspaces import Budget
     >>> two = Budget(2, 2**31)
     >>> choose_tile(900, two), choose_tile(256, two), choose_tile(10_000, two), choose_tile(3, two)
     (120, 32, 640, 8)

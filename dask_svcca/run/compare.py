@@ -193,7 +193,7 @@ def compare(
     --------
     Arrays at hand, all in memory:
 
-    >>> import dask_svcca
+    >>> import numpy as np, dask_svcca
     >>> x = np.random.default_rng(0).normal(size=(200, 6))
     >>> result = dask_svcca.compare({"fc1": x, "fc2": x @ np.diag([1, 2, 3, 4, 5, 6])}, variance=None)
     >>> float(result.svcca.sel(representation_a="fc1", representation_b="fc2").round(6))
@@ -305,7 +305,7 @@ def plan_comparison(
 
     Examples
     --------
-    >>> import tempfile, dask_svcca
+    >>> import tempfile, numpy as np, dask_svcca
     >>> folder = tempfile.mkdtemp()
     >>> with dask_svcca.create_zoo(folder + "/zoo.zarr", examples=range(200)) as zoo:
     ...     zoo.write("net", "step1", "fc1", np.random.default_rng(0).normal(size=(200, 6)))
