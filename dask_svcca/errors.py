@@ -53,7 +53,17 @@ class UnreadableActivationsError(DaskSvccaError, OSError):
 
 
 class DamagedSubspacesError(DaskSvccaError, OSError):
-    """Stored subspaces cannot be read: a file is missing, or is not what was written."""
+    """Stored subspaces cannot be read: a file is missing, or is not what was written.
+
+    Attributes
+    ----------
+    pack : str
+        Those that were made together with them; empty where it is the access that failed.
+    """
+
+    def __init__(self, message: str, pack: str = "") -> None:
+        super().__init__(message)
+        self.pack = pack
 
 
 class IncompatibleError(DaskSvccaError, ValueError):

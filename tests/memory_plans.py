@@ -26,6 +26,7 @@ from dask_svcca.plan import subspaces as subspaces_module
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import make_parameters
+from dask_svcca.plan.selection import select_pairs
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask
 from dask_svcca.run.compare import run_comparison
@@ -269,7 +270,7 @@ def a_zoo(case: Case) -> Iterator[tuple[dask_svcca.Zoo, Path]]:
 def budget_of(case: Case, zoo: dask_svcca.Zoo) -> Budget:
     """From the least that is accepted to all that the plan has use for."""
     parameters = make_parameters(**case.options)
-    entries, selected = zoo.entries(), np.ones((len(zoo), len(zoo)), dtype=np.bool_)
+    entries, selected = zoo.entries(), select_pairs("all", zoo.representations)
 
     def plan(available: int) -> Plan:
         budget = Budget(case.workers, PROCESS_BYTES + available)

@@ -147,6 +147,13 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
         raise StoreFormatError(
             f"no {noun} at {describe(store)!r}: there is no zarr v3 group{_why_absent(store)}"
         ) from None
+    check_root(root, store, kind=kind, version=version)
+    return root
+
+
+def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -> None:
+    """Raise `StoreFormatError` where a group is not a store of a kind in a version; see `open_root`."""
+    noun = "store of subspaces" if kind == "subspaces" else kind
     stored_format = root.attrs.get("format")
     if stored_format != f"dask-svcca-{kind}":
         what = f"it says format {stored_format!r}" if stored_format else "it has no 'format' attribute"
@@ -162,7 +169,6 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
             f"the {noun} at {describe(store)!r} has format version {number}, which an older dask-svcca wrote, and this "
             f"one reads version {version} only. Make the {noun} anew with this version, or use the older dask-svcca"
         )
-    return root
 
 
 def _why_absent(store: StoreLike) -> str:
@@ -279,13 +285,22 @@ def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
         except KeyError:
             return None
         return dict(node.attrs)
-    file = local / path / "zarr.json"
+    return _attributes_of(str(local / path))
+
+
+def _attributes_of(folder: str) -> dict[str, Any] | None:
+    """Attributes of the group in a folder, as text: an index reads tens of thousands, and a Path takes as long."""
+    file = f"{folder}/zarr.json"
     try:
-        with accessing(file):
-            text = file.read_bytes()
+        with accessing(file), open(file, "rb") as source:  # noqa: PTH123
+            text = source.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    attributes: dict[str, Any] = json.loads(text).get("attributes", {})
+    try:
+        attributes: dict[str, Any] = json.loads(text).get("attributes", {})
+    except (AttributeError, ValueError):
+        # Cut short, or written by something else: what is in this group does not count, and the others do.
+        return {}
     return attributes
 
 
@@ -306,11 +321,11 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
             if isinstance(node, zarr.Group) and path.count("/") == depth - 1 and not path.startswith("_"):
                 yield path, dict(node.attrs)
         return
-    stack = [(local, "", 0)]
+    stack = [(str(local), "", 0)]
     while stack:
         folder, path, level = stack.pop()
         if level == depth:
-            attributes = read_attributes(root, path)
+            attributes = _attributes_of(folder)
             if attributes is not None:
                 yield path, attributes
             continue
@@ -321,7 +336,7 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
                 entries = sorted(dirs, key=lambda entry: entry.name)
         except FileNotFoundError:
             continue
-        stack.extend((Path(entry.path), f"{path}/{entry.name}".lstrip("/"), level + 1) for entry in entries)
+        stack.extend((entry.path, f"{path}/{entry.name}".lstrip("/"), level + 1) for entry in entries)
 
 
 def read_ranges(file: str, wanted: Sequence[tuple[int, memoryview]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from contextlib import contextmanager
@@ -115,7 +116,9 @@ class Pack:
         except (OSError, ValueError) as error:
             raise DamagedSubspacesError(
                 f"the pack {self.name!r} of the subspaces at {str(self.root.store_path)!r} is damaged: {error}. Remove "
-                f"that folder, and compare again: it is made anew from the activations"
+                f"that folder, and compare again: it is made anew from the activations",
+                # Of what the system says, only that a file is not there is about the pack.
+                self.name if getattr(error, "errno", None) in {None, errno.ENOENT} else "",
             ) from error
 
     def scores(self, record: SubspaceRecord) -> InexactArray:
