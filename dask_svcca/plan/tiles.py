@@ -63,6 +63,9 @@ SHORT_TILE = 2e10
 EACH_PAIR = 2e6
 """Multiplications that a pair is as long as beside its coupling: its values, and its share of all that is written."""
 
+MAX_GRAM_TILE = 512
+"""Representations along each axis of a tile by inner products of samples, where its work is short."""
+
 SCORE_CHUNK_BYTES = 4 * 2**20
 
 DETAIL_COPIES = 4
@@ -400,8 +403,10 @@ def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int,
     for groups in range(1, -(-count // side) + 1):
         each = step * -(-count // (groups * step))
         tiles = groups * (groups + 1) // 2
-        longest = products_by_samples(samples, directions * groups, count**2 // 2) / min(workers, tiles)
-        if each <= LONG_TILE and longest < shortest:
+        work = products_by_samples(samples, directions * groups, count**2 // 2)
+        longest = work / min(workers, tiles)
+        fits = each <= LONG_TILE or (each <= MAX_GRAM_TILE and work / tiles <= SHORT_TILE)
+        if fits and longest < shortest:
             best, shortest = each, longest
     return best
 
