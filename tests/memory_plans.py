@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import os
 import sys
 import tempfile
 import tracemalloc
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     from dask_svcca.plan.tasks import Node
 
 ENVIRONMENT = {
-    # Freed memory goes back at once, so that what is resident is what is held.
-    "MALLOC_MMAP_THRESHOLD_": "65536",
+    # Freed memory goes back at once, so that what is resident is what is held. That of the heap goes back only where
+    # nothing above it is held, so that not even short chunks of activations are to lie there.
+    "MALLOC_MMAP_THRESHOLD_": "8192",
     "MALLOC_TRIM_THRESHOLD_": "65536",
     "MALLOC_ARENA_MAX": "1",
     "NUMPY_MADVISE_HUGEPAGE": "0",
@@ -87,6 +89,9 @@ class Measured:
     def peak(self) -> int:
         return max(self.traced, self.resident)
 
+
+WARM = Case([(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"})
+"""A plan that imports and prepares what any needs."""
 
 MEASURES = (
     "svcca",
@@ -376,23 +381,32 @@ def measure(seed: int | str, case: Case) -> list[Measured]:
     return executor.found
 
 
-def main() -> None:
-    """Measure the plans of some seeds, after one that imports and prepares what any needs."""
-    scale, *seeds = sys.argv[1:]
-    measure(
-        -1,
-        Case(
-            [(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"}
-        ),
-    )
-    # What is there by now need not be looked through before every task.
+def measure_apart(seed: str, case: Case) -> None:
+    """Measure the tasks of a plan in a process of its own, after one that prepares what any needs, and print them.
+
+    A process of its own, since the room that plans before it left within the heap is used again, in other pieces that
+    do not go back: what is resident would be more than what is held, by what those plans happened to leave.
+    """
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        if status:
+            sys.exit(f"the plan {seed!r} was not measured: see above")
+        return
+    measure(-1, WARM)
     gc.collect()
     gc.freeze()
+    sys.stdout.write(json.dumps([vars(one) for one in measure(seed, case)]) + "\n")
+    sys.exit()
+
+
+def main() -> None:
+    """Measure the plans of some seeds."""
+    scale, *seeds = sys.argv[1:]
+    # What is there by now need not be looked through before every task.
+    gc.freeze()
     for seed in seeds:
-        case = NAMED[seed] if seed in NAMED else random_case(int(seed), float(scale))
-        found = measure(seed, case)
-        sys.stdout.write(json.dumps([vars(one) for one in found]) + "\n")
-        sys.stdout.flush()
+        measure_apart(seed, NAMED[seed] if seed in NAMED else random_case(int(seed), float(scale)))
 
 
 if __name__ == "__main__":
