@@ -15,6 +15,7 @@ from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.subspaces import Wanted, plan_subspaces
 from dask_svcca.plan.tasks import GroupTask, SubspacePlace, TileTask
 from dask_svcca.plan.tiles import (
+    SMALL_TILE,
     Layer,
     TileOptions,
     by_kind,
@@ -22,6 +23,7 @@ from dask_svcca.plan.tiles import (
     choose_tile,
     pair_products,
     score_itemsize,
+    tile_by_samples,
     tile_limits,
 )
 from dask_svcca.readings import Fourier, choose_reading, needed_folds
@@ -232,9 +234,12 @@ def make_plan(
     )
     made = {member.key: (pack.name, place) for pack in packs for place, member in enumerate(pack.members)}
     side = smaller_tile(choose_tile(len(rows), budget.workers, pair_products(present_layers)), details)
-    tile = side if state is None else state.tile
+    step = min(SMALL_TILE, side) if state is None else state.tile
     # A comparison that began small has small tiles: a task takes several, or there would be far too many tasks.
-    side = tile * max(1, side // tile)
+    side = step * max(1, side // step)
+    options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
+    side = tile_by_samples(present_layers, step, side, budget.workers, options)
+    tile = side if state is None else state.tile
     groups = tuple(
         GroupTask(
             number,
@@ -247,7 +252,6 @@ def make_plan(
         )
         for number, start in enumerate(range(0, len(rows), side))
     )
-    options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
     tiles = _tiles(missing, layers, side, options, budget)
     return Plan(
         rows=rows,

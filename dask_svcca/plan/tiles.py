@@ -10,9 +10,11 @@ import numpy as np
 
 from dask_svcca.evaluate import STACK_BYTES, pair_bytes, solving_bytes
 from dask_svcca.kernels.fourier import half_plane
+from dask_svcca.kernels.grams import block_samples, products_by_samples
+from dask_svcca.kernels.products import Summing
+from dask_svcca.measures import norms_only
 from dask_svcca.plan.details import pair_bytes as detail_bytes
 from dask_svcca.plan.memory import (
-    NARROW,
     SMALL_TASK,
     PanelUnits,
     TileMemory,
@@ -35,6 +37,15 @@ SMALL_TILE = 8
 LONG_PAIR = 1e9
 """Multiplications in the coupling of a pair from which a tile of four by four is worth a task: a second or so."""
 
+GRAMS_CHEAPER = 0.8
+"""Share of the multiplications from which inner products of samples are worth it: they are many small products."""
+
+SHORT_TILE = 2e10
+"""Multiplications below which a tile is not worth a task, and its files: a few tenths of a second."""
+
+EACH_PAIR = 2e6
+"""Multiplications that a pair is as long as beside its coupling: its values, and its share of all that is written."""
+
 SCORE_CHUNK_BYTES = 4 * 2**20
 
 DETAIL_COPIES = 4
@@ -55,13 +66,14 @@ def choose_tile(representations: int, workers: int, pair_products: float = 0.0) 
 
     Enough tiles to keep all workers busy to the end (about sixteen each), few enough that the scheduler does not
     notice: a tile of 128 x 128 still makes ten thousand representations into three thousand tasks. Where a pair is long
-    work, tiles are twice as many and as small as 4 x 4, so that no worker waits long for the last.
+    work, tiles are twice as many and as small as 4 x 4, so that no worker waits long for the last; where it is short,
+    tiles are as large as makes a task worth it.
 
     Parameters
     ----------
     representations, workers : int
     pair_products : float
-        Multiplications in the coupling of one pair.
+        Multiplications in the coupling of one pair; 0 where that is not known.
 
     Examples
     --------
@@ -69,10 +81,15 @@ def choose_tile(representations: int, workers: int, pair_products: float = 0.0) 
     (120, 32, 128, 8)
     >>> choose_tile(30, 2, 1e10), choose_tile(256, 2, 1e10)
     (4, 24)
+    >>> choose_tile(400, 2, 500 * 32**2)
+    96
     """
     long = pair_products >= LONG_PAIR
     groups = math.ceil(math.sqrt(2 * (32 if long else 16) * workers))
     side = math.ceil(representations / groups)
+    if pair_products and representations > MAX_TILE:
+        worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
+        side = max(side, min(worthwhile, math.ceil(representations / workers)))
     if side > SMALL_TILE:
         side = math.ceil(side / SMALL_TILE) * SMALL_TILE
     least = SMALL_TILE // 2 if long else SMALL_TILE
@@ -162,6 +179,11 @@ class TileOptions:
     def with_loadings(self) -> bool:
         """Whether a measure needs loadings."""
         return any("loadings" in measure.needs for measure in self.measures)
+
+    @property
+    def norms_only(self) -> bool:
+        """Whether the inner products of samples say all that is asked for of layers with one block."""
+        return not self.details and norms_only(self.measures)
 
     @property
     def with_row_norms(self) -> bool:
@@ -288,6 +310,70 @@ class _KindPair:
         return max(one.units.number, other.units.number) * self.shared * one.width * other.width
 
 
+def _by_samples(kind_pairs: Sequence[_KindPair], options: TileOptions) -> float | None:
+    """Bytes that these take by the inner products of samples; None where that is not possible or not cheaper."""
+    if not options.norms_only or any(side.widest.grid for pair in kind_pairs for side in (pair.a, pair.b)):
+        return None
+    couplings = grams = peak = 0.0
+    for pair in kind_pairs:
+        sides = (pair.a,) if pair.same else (pair.a, pair.b)
+        samples = pair.a.widest.samples
+        double = 2 if pair.a.units.number > score_dtype(options.precision, is_complex=False).itemsize else 1
+        couplings += double * samples * pair.a.directions * pair.b.directions / (2 if pair.same else 1)
+        grams += products_by_samples(samples, sum(side.directions for side in sides), pair.a.members * pair.b.members)
+        peak = max(peak, sum(_gram_bytes(side, options) for side in sides))
+    return peak if grams < GRAMS_CHEAPER * couplings else None
+
+
+def _gram_bytes(side: _Side, options: TileOptions) -> float:
+    """Bytes of the scores of one side in two chunks, of a block of each Gram matrix, and of what is evaluated."""
+    item, samples = score_dtype(options.precision, is_complex=False).itemsize, side.widest.samples
+    length = chunk_length(samples, options.chunk_samples)
+    block = block_samples(length, samples)
+    scores = min(2, -(-samples // length)) * side.directions * length * item
+    evaluated = 4 * 8 * side.members * (side.width // max(1, side.members) + side.widest.width)
+    norms = 3 * 8 * side.members * length if options.with_row_norms else 0
+    return scores + side.members * block**2 * item + evaluated + norms + 2 * 8 * side.directions
+
+
+def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int, options: TileOptions) -> int:
+    """Representations along each axis of what one task computes, where the inner products of samples may be cheaper.
+
+    A tile makes the Gram matrices of all its members anew: the larger it is the better, up to where workers wait.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+    step, side : int
+        What it must be a multiple of; and the same without such products.
+    workers : int
+    options : TileOptions
+
+    Examples
+    --------
+    >>> from dask_svcca.measures import find_measures
+    >>> from dask_svcca.readings import Neurons
+    >>> layers = [Layer.of("a/b/c", Neurons(), (5000, 256))] * 48
+    >>> for names in ("svcca", "cka"):
+    ...     options = TileOptions(4096, "float32", "crop", find_measures(names), {})
+    ...     print(tile_by_samples(layers, 8, 8, 1, options), tile_by_samples(layers, 8, 8, 16, options))
+    8 8
+    48 8
+    """
+    if not options.norms_only or any(layer.grid for layer in layers):
+        return side
+    count, directions = len(layers), sum(layer.directions for layer in layers)
+    samples = max((layer.samples for layer in layers), default=0)
+    best, shortest = side, samples * directions**2 / 2 / workers * GRAMS_CHEAPER
+    for groups in range(1, -(-count // side) + 1):
+        each = step * -(-count // (groups * step))
+        tiles = groups * (groups + 1) // 2
+        longest = products_by_samples(samples, directions * groups, count**2 // 2) / min(workers, tiles)
+        if each <= MAX_TILE and longest < shortest:
+            best, shortest = each, longest
+    return best
+
+
 def tile_limits(
     a: Sequence[Sequence[Layer]], b: Sequence[Sequence[Layer]], side: int, options: TileOptions, available: int
 ) -> TileMemory:
@@ -341,6 +427,9 @@ def tile_limits(
         peak = beside + values + max(details + working, DETAIL_COPIES * details)
         return replace(limits, peak=math.ceil(peak))
 
+    by_samples = _by_samples(kind_pairs, options)
+    if by_samples is not None and (peak := math.ceil(beside + values + by_samples)) <= available:
+        return TileMemory(0, 0, 0, 0, peak, by_samples=True)
     best = tried(1.0)
     if best.peak <= available:
         return best
@@ -361,13 +450,13 @@ def _pair_kinds(one: Sequence[Layer], other: Sequence[Layer], options: TileOptio
     if not isinstance(meeting, Meeting):
         return None
     layers = [layer.folded(meeting.fold_a) for layer in one], [layer.folded(meeting.fold_b) for layer in other]
-    narrow = min(sum(layer.directions for layer in side) / len(side) for side in layers) < NARROW
+    summing = Summing.of(min(sum(layer.directions for layer in side) / len(side) for side in layers))
     dtypes = [score_dtype(options.precision, is_complex=bool(side[0].grid)) for side in layers]
     coupling = np.result_type(*dtypes)
     samples = layers[0][0].samples
     length = chunk_length(samples, options.chunk_samples)
     a, b = (
-        _Side.of(side, PanelUnits.of(dtype, coupling, length, samples, narrow=narrow), loadings=options.with_loadings)
+        _Side.of(side, PanelUnits.of(dtype, coupling, length, samples, summing), loadings=options.with_loadings)
         for side, dtype in zip(layers, dtypes, strict=True)
     )
     wide = np.result_type(coupling, np.float64).itemsize
