@@ -21,6 +21,7 @@ import numpy as np
 
 import dask_svcca
 from dask_svcca.errors import MemoryLimitError
+from dask_svcca.kernels.lanes import LEAST_PAIRS, singular_values_abreast
 from dask_svcca.kernels.moments import Moments
 from dask_svcca.kernels.subspace import Eigenbasis
 from dask_svcca.plan import subspaces as subspaces_module
@@ -403,6 +404,8 @@ def measure_apart(seed: str, case: Case) -> None:
 def main() -> None:
     """Measure the plans of some seeds."""
     scale, *seeds = sys.argv[1:]
+    # Where Numba is there, what it compiles belongs to the process, not to the task that is first.
+    singular_values_abreast(np.zeros((LEAST_PAIRS, 2, 2)))
     # What is there by now need not be looked through before every task.
     gc.freeze()
     for seed in seeds:
