@@ -19,8 +19,8 @@ SINGLE_RANGE = 128.0
 """Ratio of variances up to which directions share a product in single precision.
 
 Rounding a sample is off by its share of the largest variance that is left in it: relative to the score, by no more than
-the square root of this ratio times 6e-8. That differs from sample to sample, so that over some thousand samples the
-couplings are off by 1e-8, where their own sum in single precision is off by 1e-7.
+the square root of this ratio times 6e-8. That differs from sample to sample: with 3,000 of them, canonical correlations
+are off by up to 2e-8 and their mean by less than 1e-9, where their own sums in single precision are off by up to 2e-7.
 """
 
 LEAST_DIRECTIONS = 128
@@ -121,19 +121,19 @@ class SingleProjection:
     True
     """
 
-    def __init__(self, mean: FloatArray, basis: Eigenbasis, within: slice) -> None:
+    def __init__(self, mean: InexactArray, basis: Eigenbasis, within: slice) -> None:
         self._mean, self._loadings, self._within = mean, basis.loadings, within
         self.dtype = np.dtype(np.float32)
         self._scale = 1 / np.sqrt(basis.spectrum)
         self._weights = np.empty(self._loadings[:, within].shape, dtype=np.float32, order="F")
         np.multiply(self._loadings[:, within], self._scale[within], out=self._weights, casting="same_kind")
 
-    def __call__(self, samples: FloatArray, out: InexactArray) -> None:
+    def __call__(self, samples: InexactArray, out: InexactArray) -> None:
         """Write the scores of some samples, (sample, block, neuron), into ``out``, (sample, direction)."""
         for start in range(0, len(samples), AT_ONCE):
             self._project(samples[start : start + AT_ONCE, 0], out[start : start + AT_ONCE])
 
-    def _project(self, samples: FloatArray, out: InexactArray) -> None:
+    def _project(self, samples: InexactArray, out: InexactArray) -> None:
         first, stop = self._within.start, self._within.stop
         centred = np.subtract(samples, self._mean, dtype=np.float64)
         for columns in (slice(stop, None), slice(0, first)):
@@ -165,8 +165,8 @@ def projection(
     Examples
     --------
     >>> from dask_svcca.kernels.subspace import Eigenbasis
-    >>> basis = Eigenbasis(np.ones(3), np.eye(3), np.zeros(3, int), 3.0)
-    >>> [type(projection(np.zeros(3), basis, np.dtype(name))).__name__ for name in ("float32", "float64")]
+    >>> basis = Eigenbasis(np.ones(200), np.eye(200), np.zeros(200, int), 200.0)
+    >>> [type(projection(np.zeros(200), basis, np.dtype(name))).__name__ for name in ("float32", "float64")]
     ['SingleProjection', 'DoubleProjection']
     """
     within = slice(0, 0)
