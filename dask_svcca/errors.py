@@ -58,15 +58,12 @@ class DamagedSubspacesError(DaskSvccaError, OSError):
     Attributes
     ----------
     pack : str
-        Name of the pack that is damaged.
+        Those that were made together with them; empty where it is the access that failed.
     """
 
-    def __init__(self, message: str, pack: str) -> None:
-        super().__init__(message, pack)
+    def __init__(self, message: str, pack: str = "") -> None:
+        super().__init__(message)
         self.pack = pack
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class IncompatibleError(DaskSvccaError, ValueError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import os
 import sys
 import tempfile
 import tracemalloc
@@ -20,12 +21,14 @@ import numpy as np
 
 import dask_svcca
 from dask_svcca.errors import MemoryLimitError
+from dask_svcca.kernels.lanes import LEAST_PAIRS, singular_values_abreast
 from dask_svcca.kernels.moments import Moments
 from dask_svcca.kernels.subspace import Eigenbasis
 from dask_svcca.plan import subspaces as subspaces_module
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import make_parameters
+from dask_svcca.plan.selection import select_pairs
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask
 from dask_svcca.run.compare import run_comparison
@@ -39,8 +42,9 @@ if TYPE_CHECKING:
     from dask_svcca.plan.tasks import Node
 
 ENVIRONMENT = {
-    # Freed memory goes back at once, so that what is resident is what is held.
-    "MALLOC_MMAP_THRESHOLD_": "65536",
+    # Freed memory goes back at once, so that what is resident is what is held. That of the heap goes back only where
+    # nothing above it is held, so that not even short chunks of activations are to lie there.
+    "MALLOC_MMAP_THRESHOLD_": "8192",
     "MALLOC_TRIM_THRESHOLD_": "65536",
     "MALLOC_ARENA_MAX": "1",
     "NUMPY_MADVISE_HUGEPAGE": "0",
@@ -87,6 +91,9 @@ class Measured:
     def peak(self) -> int:
         return max(self.traced, self.resident)
 
+
+WARM = Case([(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"})
+"""A plan that imports and prepares what any needs."""
 
 MEASURES = (
     "svcca",
@@ -269,7 +276,7 @@ def a_zoo(case: Case) -> Iterator[tuple[dask_svcca.Zoo, Path]]:
 def budget_of(case: Case, zoo: dask_svcca.Zoo) -> Budget:
     """From the least that is accepted to all that the plan has use for."""
     parameters = make_parameters(**case.options)
-    entries, selected = zoo.entries(), np.ones((len(zoo), len(zoo)), dtype=np.bool_)
+    entries, selected = zoo.entries(), select_pairs("all", zoo.representations)
 
     def plan(available: int) -> Plan:
         budget = Budget(case.workers, PROCESS_BYTES + available)
@@ -344,17 +351,22 @@ def bytes_of(value: Any) -> int:
 
 @contextmanager
 def measured() -> Iterator[dict[str, int]]:
-    """Most bytes held within the block beyond those before it: what Python allocates, and what is resident."""
+    """Most bytes held within the block beyond those before it: what Python allocates, and what is resident.
+
+    Pages of libraries that are touched for the first time belong to the process, and the tables of `tracemalloc` to
+    the measurement: neither is of the block.
+    """
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     taken: dict[str, int] = {}
     tracemalloc.start(1)
-    before = memory_of("VmRSS")
+    before, beside = memory_of("VmRSS"), memory_of("RssFile") + tracemalloc.get_tracemalloc_memory()
     Path("/proc/self/clear_refs").write_text("5")
     try:
         yield taken
     finally:
-        taken["resident"] = memory_of("VmHWM") - before
+        beside = memory_of("RssFile") + tracemalloc.get_tracemalloc_memory() - beside
+        taken["resident"] = memory_of("VmHWM") - before - beside
         taken["traced"] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
 
@@ -376,23 +388,34 @@ def measure(seed: int | str, case: Case) -> list[Measured]:
     return executor.found
 
 
-def main() -> None:
-    """Measure the plans of some seeds, after one that imports and prepares what any needs."""
-    scale, *seeds = sys.argv[1:]
-    measure(
-        -1,
-        Case(
-            [(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"}
-        ),
-    )
-    # What is there by now need not be looked through before every task.
+def measure_apart(seed: str, case: Case) -> None:
+    """Measure the tasks of a plan in a process of its own, after one that prepares what any needs, and print them.
+
+    A process of its own, since the room that plans before it left within the heap is used again, in other pieces that
+    do not go back: what is resident would be more than what is held, by what those plans happened to leave.
+    """
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        if status:
+            sys.exit(f"the plan {seed!r} was not measured: see above")
+        return
+    measure(-1, WARM)
     gc.collect()
     gc.freeze()
+    sys.stdout.write(json.dumps([vars(one) for one in measure(seed, case)]) + "\n")
+    sys.exit()
+
+
+def main() -> None:
+    """Measure the plans of some seeds."""
+    scale, *seeds = sys.argv[1:]
+    # Where Numba is there, what it compiles belongs to the process, not to the task that is first.
+    singular_values_abreast(np.zeros((LEAST_PAIRS, 2, 2)))
+    # What is there by now need not be looked through before every task.
+    gc.freeze()
     for seed in seeds:
-        case = NAMED[seed] if seed in NAMED else random_case(int(seed), float(scale))
-        found = measure(seed, case)
-        sys.stdout.write(json.dumps([vars(one) for one in found]) + "\n")
-        sys.stdout.flush()
+        measure_apart(seed, NAMED[seed] if seed in NAMED else random_case(int(seed), float(scale)))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 
 from dask_svcca.plan.comparison import Plan, make_plan
 from dask_svcca.plan.parameters import Parameters
+from dask_svcca.plan.selection import Selection
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.readings import Fourier, choose_reading
 from dask_svcca.stores._names import RepresentationName
@@ -105,7 +106,7 @@ def plan_of(
     **parameters: Any,
 ) -> Plan:
     mask = np.broadcast_to(np.asarray(selected, dtype=bool), (len(items), len(items)))
-    return make_plan(items, mask, state, index, Parameters(**parameters), Budget(workers, memory))
+    return make_plan(items, Selection.of(mask), state, index, Parameters(**parameters), Budget(workers, memory))
 
 
 def pairs_of(tile: TileTask, plan: Plan) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.tasks import PackTask
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.stores import _create
+from dask_svcca.tasks import tile as tile_module
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -287,3 +288,36 @@ def test_compare__of_runs_that_begin_one_store_at_once_all_succeed(
     found = dask_svcca.compare(zoo, place, **options).load()
     assert_same(found, dask_svcca.compare(zoo, tmp_path / "alone.zarr").load())
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".zarr"] * (3 + shared)
+
+
+def test_compare__multiplies_no_more_than_what_is_missing(
+    zoo: Zoo, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_budget(monkeypatch, 2, 2**30)
+    run_comparison(zoo, place, Parameters())
+    write(zoo, [np.random.default_rng(9).normal(size=(zoo.n_examples, 6))], start=3, overwrite=True)
+    multiplied, multiply = [], tile_module.couplings
+
+    def watched(context: Any, a: Any, b: Any, *args: Any, **options: Any) -> Any:
+        multiplied.append(len(a.members) * len(b.members))
+        return multiply(context, a, b, *args, **options)
+
+    monkeypatch.setattr(tile_module, "couplings", watched)
+    outcome = run_comparison(zoo, place, Parameters())
+    assert outcome.computed == len(zoo)
+    # Its row, and its column where that crosses the diagonal.
+    assert len(zoo) <= sum(multiplied) < 2 * len(zoo)
+
+
+def test_compare__nothing_to_do_reads_no_subspace(
+    zoo: Zoo, place: Path, undisturbed: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_comparison(zoo, place, Parameters())
+    for path in (place / "subspaces").glob("*/*/c"):
+        shutil.rmtree(path)
+    columns = sorted((path, path.stat().st_mtime_ns) for path in place.glob("*_a/c/*"))
+    again = run_comparison(zoo, place, Parameters())
+    assert again.plan.tasks == 0
+    assert (again.few_samples, again.problems) == (first.few_samples, first.problems)
+    assert sorted((path, path.stat().st_mtime_ns) for path in place.glob("*_a/c/*")) == columns
+    assert_same(dask_svcca.open_comparison(place), undisturbed)

@@ -154,7 +154,7 @@ def test_read_state__is_what_the_comparison_was_made_with(store: ComparisonStore
     assert (state.parameters, state.details, state.settled) == ({**PARAMETERS, "keep": []}, {}, ())
     assert not state.growing
     assert state.labels == state.digests == tuple(LABELS)
-    assert (state.status == PairStatus.DONE).all()
+    assert (state.status[:, :] == PairStatus.DONE).all()
     assert state.subspaces == ""
     assert (state.lacks(["svcca"]), state.lacks(["svcca", "cka"])) == (False, True)
 
@@ -187,7 +187,7 @@ def test_resize__keeps_what_is_there(store: ComparisonStore) -> None:
     np.testing.assert_array_equal(again[:5, :5], np.arange(25).reshape(5, 5) / 25)
     assert np.isnan(again[5:]).all()
     assert np.isnan(again[:, 5:]).all()
-    assert (store.status()[5:] == PairStatus.MISSING).all()
+    assert (store.array("pair_status")[5:] == PairStatus.MISSING).all()
 
 
 def test_invalidate__forgets_a_row_and_its_column(store: ComparisonStore) -> None:
@@ -195,7 +195,7 @@ def test_invalidate__forgets_a_row_and_its_column(store: ComparisonStore) -> Non
     store.invalidate(np.array([1]))
     gone = np.zeros((5, 5), dtype=bool)
     gone[1] = gone[:, 1] = True
-    np.testing.assert_array_equal(store.status(), np.where(gone, PairStatus.MISSING, PairStatus.DONE))
+    np.testing.assert_array_equal(store.array("pair_status")[...], np.where(gone, PairStatus.MISSING, PairStatus.DONE))
     # A number of activations that are no longer there must not be left to look like a result.
     np.testing.assert_array_equal(np.isnan(store.array("svcca")[...]), gone)
 
@@ -203,3 +203,37 @@ def test_invalidate__forgets_a_row_and_its_column(store: ComparisonStore) -> Non
 def test_array__of_a_group_is_refused(store: ComparisonStore) -> None:
     with pytest.raises(StoreFormatError, match=r"'subspaces' .* is a group, not an array"):
         store.array("subspaces")
+
+
+def test_count_pairs__counts_each_pair_once_stripe_by_stripe(
+    store: ComparisonStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    status = np.random.default_rng(0).integers(0, len(PairStatus), (5, 5))
+    store.array("pair_status")[...] = status
+    expected = {one: int((status[np.triu_indices(5)] == one).sum()) for one in PairStatus}
+    assert len(set(expected.values())) > 1
+    # One stripe of all rows, and three of two.
+    for stripe in (640, 1):
+        monkeypatch.setattr("dask_svcca.stores.comparison.STRIPE", stripe)
+        assert store.count_pairs() == expected
+
+
+def test_invalidate__rewrites_each_chunk_once(
+    store: ComparisonStore, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    written = []
+    put = zarr.storage.LocalStore.set
+
+    async def watched(self: Any, key: str, *args: Any, **options: Any) -> Any:
+        written.append(key)
+        return await put(self, key, *args, **options)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "set", watched)
+    store.invalidate([0, 1])
+    chunks = [key for key in written if key.startswith("svcca/c/")]
+    # Chunks that lose all values are removed, not written.
+    assert len(chunks) == len(set(chunks)) <= 4
+    assert np.isnan(store.array("svcca")[:2]).all()
+    assert np.isfinite(store.array("svcca")[2:, 2:]).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +127,7 @@ def test_read_attributes__missing_rights_are_no_absence(
     zoo: dask_svcca.Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path.joinpath("zoo.zarr", *NAME, "zarr.json")
-    deny(monkeypatch, Path, "read_bytes", file)
+    deny(monkeypatch, builtins, "open", file)
     for attempt in (
         lambda: NAME in dask_svcca.open_zoo(tmp_path / "zoo.zarr"),
         lambda: dask_svcca.open_zoo(tmp_path / "zoo.zarr").entries(),

@@ -22,13 +22,14 @@ from dask_svcca.plan import tiles as tiles_module
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
+from dask_svcca.plan.selection import select_pairs
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.readings import Neurons
 from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import Pack, SubspaceEntry, SubspaceIndex, SubspaceRecord, subspace_key
-from dask_svcca.stores.zoo import Representation
+from dask_svcca.stores.zoo import Representation, frame_of
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -320,7 +321,7 @@ def test_plan__refuses_to_keep_what_cannot_fit() -> None:
 
     def plan_of(memory: int, **options: Any) -> Any:
         index, parameters = SubspaceIndex({"pack": pack}, 500), Parameters(**options)
-        return make_plan(wide, np.ones((64, 64), dtype=bool), None, index, parameters, Budget(2, memory))
+        return make_plan(wide, select_pairs("all", frame_of(wide)), None, index, parameters, Budget(2, memory))
 
     message = r"one pair of the widest representations, such as 'net/step/.*' .* needs ([\d,]+) MiB in one worker"
     with pytest.raises(MemoryLimitError, match=message) as refused:

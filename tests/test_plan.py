@@ -19,9 +19,10 @@ from planned import GIGABYTE, index_of, keys_of, pairs_of, plan_of, representati
 
 import dask_svcca
 from dask_svcca.errors import InvalidActivationsError, ParametersChangedError
+from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.subspaces import Budget
-from dask_svcca.plan.tiles import MAX_TILE, choose_chunk_samples, choose_tile
+from dask_svcca.plan.tiles import LONG_TILE, MAX_TILE, TILE_VALUES, choose_chunk_samples, choose_tile, value_bytes
 from dask_svcca.run.compare import plan_run
 from dask_svcca.variables import PairStatus
 
@@ -156,7 +157,7 @@ def test_make_plan__changed_activations_are_compared_again() -> None:
 def test_make_plan__a_comparison_that_began_small_takes_whole_tiles_of_it() -> None:
     zoo = representations(10, 10, 9)
     plan = plan_of(zoo, state=state_of(zoo[:5], tile=24))
-    assert (plan.tile, plan.side) == (24, choose_tile(900, 2) // 24 * 24)
+    assert (plan.tile, plan.side) == (24, choose_tile(900, Budget(2, GIGABYTE)) // 24 * 24)
     assert plan.side == {tile.side for tile in plan.tiles}.pop() > 24
 
 
@@ -356,7 +357,7 @@ def test_make_plan__ten_thousand_representations_are_thousands_of_tasks() -> Non
 
 @given(count=st.integers(1, 20_000), workers=st.integers(1, 1000))
 def test_choose_tile__keeps_all_workers_busy_with_few_tiles(count: int, workers: int) -> None:
-    tile = choose_tile(count, workers)
+    tile = choose_tile(count, Budget(workers, GIGABYTE))
     assert 8 <= tile <= MAX_TILE
     assert tile % 8 == 0
     tiles = -(-count // tile)
@@ -366,9 +367,20 @@ def test_choose_tile__keeps_all_workers_busy_with_few_tiles(count: int, workers:
 
 
 def test_choose_tile__is_smaller_where_a_pair_is_long_work() -> None:
-    assert choose_tile(8, 2) == 8
-    assert choose_tile(8, 2, 1e9) == 4
-    assert choose_tile(10_000, 2, 1e9) == choose_tile(10_000, 2) == MAX_TILE
+    two = Budget(2, GIGABYTE)
+    assert choose_tile(8, two) == 8
+    assert choose_tile(8, two, 1e9) == 4
+    assert choose_tile(10_000, two, 300 * 24**2) == choose_tile(10_000, two) == MAX_TILE
+    assert choose_tile(10_000, two, 1e9) == LONG_TILE
+    assert LONG_TILE < choose_tile(10_000, two, 1000 * 64**2) < MAX_TILE
+
+
+def test_choose_tile__has_room_for_the_values_of_all_its_pairs() -> None:
+    for measures, memory in ((2, GIGABYTE), (20, GIGABYTE), (20, PROCESS_BYTES + 2**24), (2, 0)):
+        budget = Budget(2, memory)
+        tile = choose_tile(10_000, budget, 1.0, value_bytes(measures))
+        assert tile % 8 == 0
+        assert tile == 8 or tile**2 * value_bytes(measures) <= min(TILE_VALUES, budget.available / 4)
 
 
 @given(directions=st.integers(1, 100_000), itemsize=st.sampled_from([4, 8, 16]))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +16,11 @@ from planned import representation, representations
 
 from dask_svcca.errors import UnknownMeasureError
 from dask_svcca.plan.final import final_checkpoints
+from dask_svcca.plan.pairs import find_missing
 from dask_svcca.plan.parameters import Parameters, make_parameters
-from dask_svcca.plan.selection import select_pairs
+from dask_svcca.plan.selection import Selection, select_pairs
 from dask_svcca.stores.zoo import frame_of
+from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +33,16 @@ def frame(models: int = 2, checkpoints: int = 3, layers: int = 2) -> pd.DataFram
 
 
 # Which pairs.
+
+
+def selected(pairs: Any, representations: pd.DataFrame) -> np.ndarray:
+    """The whole matrix, put together of blocks."""
+    every = np.arange(len(representations))
+    chosen = select_pairs(pairs, representations)
+    return np.block(
+        [[chosen.block(rows, columns) for columns in (every[:3], every[3:])] for rows in np.split(every, 2)]
+    )
+
 
 Row = Any  # of DataFrame.itertuples
 
@@ -53,26 +67,25 @@ def test_select_pairs__agrees_with_asking_each_pair(pairs: str) -> None:
     shuffled = frame(models=3, checkpoints=3).sample(frac=1, random_state=0)
     rows = list(shuffled.itertuples())
     expected = [[SELECTIONS[pairs](a, b, rows) for b in rows] for a in rows]
-    np.testing.assert_array_equal(select_pairs(pairs, shuffled), expected)
+    np.testing.assert_array_equal(selected(pairs, shuffled), expected)
 
 
 def test_select_pairs__final_without_steps_is_the_last_by_name() -> None:
     without = frame(models=1, checkpoints=2, layers=1).assign(step=np.nan)
     assert list(without["checkpoint"]) == ["step0", "step8"]
-    np.testing.assert_array_equal(select_pairs("final", without), [[False, True], [True, True]])
+    np.testing.assert_array_equal(selected("final", without), [[False, True], [True, True]])
 
 
 @pytest.mark.parametrize("pairs", ["between 'ResNet 50' ViT", 'between "ResNet 50" ViT', r"between ResNet\ 50 ViT"])
 def test_select_pairs__names_with_spaces_are_quoted_as_in_a_shell(pairs: str) -> None:
-    found = select_pairs(pairs, frame_of([representation("ResNet 50"), representation("ViT")]))
+    found = selected(pairs, frame_of([representation("ResNet 50"), representation("ViT")]))
     np.testing.assert_array_equal(found, [[False, True], [True, False]])
 
 
 def test_select_pairs__a_mask_goes_both_ways_and_stays_as_it_was() -> None:
     mask = np.zeros((12, 12), dtype=bool)
     mask[2, 7] = True
-    selected = select_pairs(mask, frame())
-    assert sorted(map(tuple, np.argwhere(selected))) == [(2, 7), (7, 2)]
+    assert sorted(map(tuple, np.argwhere(selected(mask, frame())))) == [(2, 7), (7, 2)]
     assert mask.sum() == 1
 
 
@@ -84,10 +97,10 @@ def test_select_pairs__a_labelled_mask_may_be_in_any_order() -> None:
         coords={"representation_a": labels[::-1], "representation_b": labels},
     )
     mask.loc[{"representation_a": labels[2], "representation_b": labels[7]}] = True
-    assert sorted(map(tuple, np.argwhere(select_pairs(mask, frame())))) == [(2, 7), (7, 2)]
+    assert sorted(map(tuple, np.argwhere(selected(mask, frame())))) == [(2, 7), (7, 2)]
     pandas = mask.transpose("representation_a", "representation_b").to_pandas()
-    assert sorted(map(tuple, np.argwhere(select_pairs(pandas, frame())))) == [(2, 7), (7, 2)]
-    assert sorted(map(tuple, np.argwhere(select_pairs(pandas.astype("boolean"), frame())))) == [(2, 7), (7, 2)]
+    assert sorted(map(tuple, np.argwhere(selected(pandas, frame())))) == [(2, 7), (7, 2)]
+    assert sorted(map(tuple, np.argwhere(selected(pandas.astype("boolean"), frame())))) == [(2, 7), (7, 2)]
 
 
 def test_select_pairs__the_last_of_checkpoints_without_steps_is_by_number() -> None:
@@ -154,6 +167,30 @@ def test_select_pairs__the_final_checkpoint_of_names_and_steps() -> None:
 def test_select_pairs__refuses_what_selects_nothing(pairs: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         select_pairs(pairs, frame())
+
+
+def test_find_missing__holds_no_matrix_of_all_pairs() -> None:
+    count, read = 4000, []
+
+    class Done:
+        def __getitem__(self, place: tuple[slice, slice]) -> np.ndarray:
+            read.append(place)
+            return np.full([one.stop - one.start for one in place], PairStatus.DONE, dtype=np.uint8)
+
+    every = Selection(count, lambda rows, columns: np.ones((len(rows), len(columns)), dtype=bool))
+    state: Any = SimpleNamespace(labels=range(count), status=Done())
+    tracemalloc.start()
+    try:
+        found = find_missing(every, range(count), state, [5], 64, lacking=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Those of the representation that has changed, in the first row of tiles.
+    assert (found.asked, found.missing) == (count * (count + 1) // 2, count)
+    assert list(found.tiles) == [(0, column) for column in range(-(-count // 64))]
+    assert peak < count**2 / 4
+    # Nothing below the diagonal is read.
+    assert all(columns.start == rows.start for rows, columns in read)
 
 
 # Parameters.

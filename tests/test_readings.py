@@ -139,6 +139,6 @@ def test_needed_folds__are_those_that_pairs_meet_by(grids: list[tuple[int, ...]]
         meeting = meet("examples", grids[i], "examples", grids[j], "fold")
         if isinstance(meeting, Meeting) and meeting.fold_a:
             expected.setdefault(int(i), set()).add(meeting.fold_a)
-    found = needed_folds(grids, lambda a, b: missing[np.ix_(a, b)])
+    found = needed_folds(grids, lambda a, b: missing[np.ix_(a, b)].any(axis=1))
     assert {index: set(folds) for index, folds in found.items()} == expected
     assert all(len(set(folds)) == len(folds) for folds in found.values())

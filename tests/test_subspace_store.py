@@ -205,3 +205,17 @@ def test_pack__opens_in_xarray(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.member, [0] * 3 + [1] * 3)
         np.testing.assert_array_equal(found.multiplicity, [1, 1, 2, 1, 1, 2])
         assert found.frequency.dims == ("direction", "axis")
+
+
+@pytest.mark.parametrize(("version", "message"), [(3, "reads up to 2"), (1, "reads version 2 only")])
+def test_open__refuses_another_format(tmp_path: Path, version: int, message: str) -> None:
+    comparison = zarr.create_group(tmp_path / "comparison")
+    inside = SubspaceStore.create_inside(comparison, IDENTITY, 4)
+    shared = SubspaceStore.create(tmp_path / "shared", IDENTITY, 4)
+    for store in (inside, shared):
+        store.root.update_attributes({"format_version": version})
+    message = rf"store of subspaces at .* has format version {version}.* {message}"
+    with pytest.raises(StoreFormatError, match=message):
+        SubspaceStore.open_inside(comparison)
+    with pytest.raises(StoreFormatError, match=message):
+        SubspaceStore.open(tmp_path / "shared")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import dask
 import numpy as np
@@ -24,6 +25,8 @@ from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import xarray as xr
 
     from dask_svcca import Zoo
     from dask_svcca.run.outcome import Outcome
@@ -301,14 +304,66 @@ def test_compare__overtaken_by_another_run_does_not_undo_it(tmp_path: Path, monk
         assert np.isfinite(found[name]).all()
 
 
-def test_compare__a_chunk_that_is_missing_is_told_and_not_read_as_zeros(tmp_path: Path) -> None:
-    for place in (MemoryStore(), tmp_path / "c"):
-        zoo = make_zoo(MemoryStore(), layers(3))
-        run(zoo, place)
-        if isinstance(place, MemoryStore):
-            key = next(key for key in place._store_dict if "/scores/c/" in key)
-            del place._store_dict[key]
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("scores/c/0/0", "missing"),
+        ("scores/c/0/0", "short"),
+        ("spectrum/c/0", "missing"),
+        ("spectrum/c/0", "short"),
+        ("zarr.json", "short"),
+        ("zarr.json", "another program's"),
+    ],
+)
+def test_compare__a_damaged_pack_costs_its_own_representations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
+) -> None:
+    # A few packs of several.
+    monkeypatch.setattr("dask_svcca.plan.subspaces.BATCHES_PER_WORKER", 1)
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(9))
+    with dask.config.set(scheduler="synchronous"):
+        expected = run_twice(zoo, tmp_path / "whole")
+        run(zoo, tmp_path / "c")
+        pack, other, *_ = sorted(path for path in (tmp_path / "c" / "subspaces").iterdir() if path.is_dir())
+        file = pack / name
+        if damage == "missing":
+            file.unlink()
         else:
-            next(place.glob("subspaces/*/scores/c/*/0")).unlink()
-        with dask.config.set(scheduler="synchronous"), pytest.raises(DamagedSubspacesError, match="compare again"):
-            run(zoo, place, measures=("cka",))
+            file.write_bytes(file.read_bytes()[:5] if damage == "short" else b'{"attributes": {"members": [1]}}')
+        untouched = {path: path.stat().st_mtime_ns for path in other.rglob("*")}
+        outcome = run(zoo, tmp_path / "c", measures=("cka",))
+    assert outcome.problems == {}
+    assert outcome.plan.pairs_done + outcome.computed == 45
+    # Its own are made anew, and no others.
+    assert 0 < outcome.plan.subspaces < 9
+    assert {path: path.stat().st_mtime_ns for path in other.rglob("*")} == untouched
+    found = dask_svcca.open_comparison(tmp_path / "c")
+    for measure in ("svcca", "cka"):
+        np.testing.assert_allclose(found[measure], expected[measure], rtol=0, atol=1e-6)
+
+
+def run_twice(zoo: Zoo, place: Path) -> xr.Dataset:
+    run(zoo, place)
+    run(zoo, place, measures=("cka",))
+    return dask_svcca.open_comparison(place)
+
+
+def test_compare__a_chunk_that_is_missing_in_memory_is_made_anew() -> None:
+    zoo, place = make_zoo(MemoryStore(), layers(3)), MemoryStore()
+    run(zoo, place)
+    key = next(key for key in place._store_dict if "/scores/c/" in key)
+    del place._store_dict[key]
+    with dask.config.set(scheduler="synchronous"):
+        assert run(zoo, place, measures=("cka",)).computed == 6
+    assert np.isfinite(dask_svcca.open_comparison(place).cka).all()
+
+
+def test_compare__a_pack_that_stays_damaged_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(3))
+    run(zoo, tmp_path / "c")
+    monkeypatch.setattr("dask_svcca.stores.subspaces.packs._io.read_ranges", Mock(side_effect=OSError("gone bad")))
+    with (
+        dask.config.set(scheduler="synchronous"),
+        pytest.raises(DamagedSubspacesError, match=r"gone bad.*compare again"),
+    ):
+        run(zoo, tmp_path / "c", measures=("cka",))

@@ -15,8 +15,10 @@ from zoos import make_zoo, with_budget
 
 import dask_svcca
 from dask_svcca.evaluate import Evaluation
+from dask_svcca.kernels import projection as projection_module
 from dask_svcca.kernels.grams import GramProducts
 from dask_svcca.kernels.products import ProductSum
+from dask_svcca.kernels.projection import SingleProjection
 from dask_svcca.plan import subspaces as plan_module
 from dask_svcca.run import compare as compare_module
 from dask_svcca.stores._chunked import ChunkReader
@@ -83,7 +85,8 @@ WORK: list[tuple[Any, str]] = [
     (dual_module, "dual_basis_of_rows"),
     (dual_module, "dual_basis_within"),
     (dual_module, "samples_above_noise"),
-    (subspace_module, "project"),
+    (projection_module, "project"),
+    (SingleProjection, "__call__"),
     (subspace_module, "gram_correction"),
     (PackWriter, "write_scores"),
     (PackWriter, "read_scores"),

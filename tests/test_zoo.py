@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -278,6 +279,32 @@ def test_zoo__is_a_datatree_to_people(zoo: Zoo, tmp_path: Path) -> None:
         np.testing.assert_array_equal(tree["net/1/a%2Fb/activations"], X)
         assert tree["net/2/conv/activations"].dims == ("example", "height", "width", "channel")
         assert list(tree["net/2/conv"].coords["example"]) == list(range(N))
+
+
+def test_to_datatree__opens_a_part_as_xarray_opens_all(zoo: Zoo, tmp_path: Path) -> None:
+    for model, checkpoint in (("net", "1"), ("net", "2"), ("other", "1")):
+        zoo.write(model, checkpoint, "a/b", X, step=float(checkpoint))
+        zoo.write(model, checkpoint, "conv", values(N, 2, 2, 3), dims=("example", "height", "width", "channel"))
+    # What is not asked for is not looked at.
+    shutil.rmtree(tmp_path / "zoo.zarr" / "net" / "2" / "conv" / "activations")
+    tree = dask_svcca.open_zoo(tmp_path / "zoo.zarr").to_datatree(model=["net", "oth*"], checkpoint="1")
+    assert [node.path for node in tree.leaves] == [
+        f"/{model}/1/{layer}" for model in ("net", "other") for layer in ("a%2Fb", "conv")
+    ]
+    with xr.open_datatree(tmp_path / "zoo.zarr", engine="zarr", consolidated=False, group="net/1") as whole:
+        for layer in ("a%2Fb", "conv"):
+            ours, theirs = tree[f"net/1/{layer}"].to_dataset(), whole[layer].to_dataset()
+            np.testing.assert_array_equal(ours.activations, theirs.activations)
+            assert ours.activations.dims == theirs.activations.dims
+            assert list(ours.example) == list(range(N))
+            assert ours.attrs.items() <= theirs.attrs.items()
+    assert ours.activations.chunks is not None
+
+
+def test_to_datatree__says_what_there_is(zoo: Zoo) -> None:
+    zoo.write("net", "1", "fc", X)
+    with pytest.raises(RepresentationNotFoundError, match="no checkpoint matches '2' in this zoo; it has '1'"):
+        zoo.to_datatree(model="net", checkpoint="2")
 
 
 # The index.

@@ -215,12 +215,13 @@ class PairQuery:
         for block in self._blocks():
             total += int(np.count_nonzero(block.wanted))
             with np.errstate(invalid="ignore"):
-                row, column = np.nonzero(block.wanted & (sign * block.matrix <= worst))
-            if count is not None and len(row) > count:
-                found = sign * block.matrix[row, column]
-                # Those that are as similar as the last of them are told apart by their place.
-                near = found <= np.partition(found, count - 1)[count - 1]
-                row, column = row[near], column[near]
+                near = block.wanted & (sign * block.matrix <= worst)
+                if count is not None and np.count_nonzero(near) > count:
+                    found = sign * block.matrix[near]
+                    found.partition(count - 1)
+                    # Those that are as similar as the last of them are told apart by their place.
+                    near &= sign * block.matrix <= found[count - 1]
+            row, column = np.nonzero(near)
             if not len(row):
                 continue
             more = self._found(block, row, column)
@@ -236,17 +237,20 @@ class PairQuery:
     def _blocks(self) -> Iterator[_Block]:
         """Some rows of the matrix at a time."""
         rows, columns = np.flatnonzero(self.a), np.flatnonzero(self.b)
-        height = max(1, BLOCK_ELEMENTS // max(1, len(columns)))
+        symmetric = self.dataset[self.measure].attrs.get("symmetric", True)
         tile = int(self.dataset.attrs.get("tile", 1))
-        if height > tile:
-            # Whole tiles: none is read twice.
-            height -= height % tile
+        # Whole tiles: none is read twice.
+        height = max(1, BLOCK_ELEMENTS // max(1, len(columns)) // tile) * tile
         for start in range(0, len(rows), height):
             block = rows[start : start + height]
-            values = self._read(self.measure, block, columns)
+            others = columns
+            if symmetric and self.b[block].all():
+                # Pairs with those before the block were its mirror images.
+                others = columns[(columns >= block[0]) | ~self.a[columns]]
+            values = self._read(self.measure, block, others)
             with np.errstate(invalid="ignore"):
-                wanted = self._once(block, columns) & (values >= self.low) & (values <= self.high)
-            yield _Block(block, columns, values, wanted)
+                wanted = self._once(block, others) & (values >= self.low) & (values <= self.high)
+            yield _Block(block, others, values, wanted)
 
     def _found(
         self, block: _Block, row: npt.NDArray[np.int64], column: npt.NDArray[np.int64]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,11 +12,14 @@ from rich.console import Console
 
 from dask_svcca import cluster
 from dask_svcca.cli._console import counted
+from dask_svcca.run.executors import DaskExecutor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from dask_svcca.cluster import Client
+    from dask_svcca.plan.subspaces import Budget
+    from dask_svcca.plan.tasks import Node
 
 
 _OPTIONS = (
@@ -34,9 +38,45 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), command)
 
 
+class WhenNeeded:
+    """Runs tasks on a cluster that is there only while there are some: nothing to do takes no worker.
+
+    Parameters
+    ----------
+    budget : Budget
+        What the cluster will have.
+    connect : callable
+        Gives a context with its client.
+
+    Attributes
+    ----------
+    budget : Budget
+    """
+
+    def __init__(self, budget: Budget, connect: Callable[[], contextlib.AbstractContextManager[Client]]) -> None:
+        self.budget = budget
+        self._connect = connect
+
+    def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
+        """Run all tasks."""
+        if nodes:
+            with self._connect() as client:
+                DaskExecutor(client, uuid.uuid4().hex[:12]).run(nodes, perform, on_done)
+
+
 @contextlib.contextmanager
-def connected(workers: int | None, memory: str | None, scheduler: str | None) -> Iterator[Client]:
-    """A client of the cluster that these options ask for."""
+def connected(
+    workers: int | None, memory: str | None, scheduler: str | None, *, announced: bool = True
+) -> Iterator[Client]:
+    """A client of the cluster that these options ask for.
+
+    Parameters
+    ----------
+    workers, memory, scheduler
+        The options.
+    announced : bool
+        Whether to show that it starts: not where progress is shown already.
+    """
     if scheduler is not None and (workers is not None or memory is not None):
         raise click.UsageError(
             "--scheduler names a cluster with workers and memory of its own; leave out --workers and --worker-memory."
@@ -47,6 +87,6 @@ def connected(workers: int | None, memory: str | None, scheduler: str | None) ->
         doing = f"Connecting to {scheduler}"
     console = Console(stderr=True, highlight=False)
     with contextlib.ExitStack() as stack:
-        with console.status(doing) if console.is_terminal else contextlib.nullcontext():
+        with console.status(doing) if announced and console.is_terminal else contextlib.nullcontext():
             client = stack.enter_context(cluster.connect(scheduler, workers=workers, memory=memory))
         yield client

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
-from dask_svcca.stores.zoo import open_zoo
-from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
     from dask_svcca.stores.zoo import Zoo
@@ -21,6 +17,8 @@ def describe(store: str, kind: str, *, layers: bool, timing: bool) -> dict[str, 
         return _describe_comparison(ComparisonStore.open(store), timing=timing)
     if kind == "subspaces":
         return _describe_subspaces(SubspaceStore.open(store))
+    from dask_svcca.stores.zoo import open_zoo  # noqa: PLC0415 - it takes as long to import as a comparison to describe
+
     return _describe_zoo(open_zoo(store), layers=layers)
 
 
@@ -76,7 +74,7 @@ def _describe_comparison(comparison: ComparisonStore, *, timing: bool) -> dict[s
         "models": list(dict.fromkeys(map(str, comparison.column("model")))),
         "parameters": comparison.parameters,
         "subspaces": comparison.subspaces or None,
-        "pairs": {status.name.lower(): count for status, count in pair_counts(comparison).items()},
+        "pairs": {status.name.lower(): count for status, count in comparison.count_pairs().items()},
         "problems": {str(label): str(problem) for label, problem in zip(labels, problems, strict=True) if problem},
         **({"runs": attributes.get("runs", [])} if timing else {}),
     }
@@ -91,10 +89,3 @@ def _describe_subspaces(subspaces: SubspaceStore) -> dict[str, Any]:
         "failed": sum(bool(entry.problem) for entry in entries),
         "packs": len(index.packs),
     }
-
-
-def pair_counts(comparison: ComparisonStore) -> dict[PairStatus, int]:
-    """Number of pairs of each status, each pair once and a representation with itself included."""
-    upper = np.triu(comparison.status() + np.uint8(1))
-    counts = np.bincount(upper.ravel(), minlength=len(PairStatus) + 1)
-    return {status: int(counts[status + 1]) for status in PairStatus}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from dask_svcca import cluster
-from dask_svcca.cli._cluster import cluster_options, connected
+from dask_svcca.cli._cluster import WhenNeeded, cluster_options, connected
 from dask_svcca.cli._console import (
     Bars,
     checked_options,
@@ -199,13 +199,14 @@ def compare(
         parameters = make_parameters(**options, mask=chosen)
         if len(source):
             select_pairs(pairs, source.representations)
+    budget = _budget(workers, memory, scheduler)
     if dry_run:
-        budget = _budget(workers, memory, scheduler)
         plan = plan_run(source, comparison, parameters, budget, pairs=pairs, subspaces=subspaces, drop_left=drop_left)
         click.echo(json.dumps(plan.to_dict(), indent=2) if as_json else str(plan))
         return
     bars = Bars(STAGES)
-    with resumable("subspaces and tiles", bars), connected(workers, memory, scheduler) as client, bars:
+    executor = WhenNeeded(budget, lambda: connected(workers, memory, scheduler, announced=False))
+    with resumable("subspaces and tiles", bars), bars:
         outcome = run_comparison(
             source,
             comparison,
@@ -213,7 +214,7 @@ def compare(
             pairs=pairs,
             subspaces=subspaces,
             drop_left=drop_left,
-            client=client,
+            executor=executor,
             progress=bars,
         )
     click.echo(summary(outcome))

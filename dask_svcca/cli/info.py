@@ -8,17 +8,18 @@ import click
 import numpy as np
 
 from dask_svcca.cli._console import SHOWN_PROBLEMS, counted, examples, named, results, size, table
-from dask_svcca.cli._describe import describe, layer_rows, pair_counts
+from dask_svcca.cli._describe import describe, layer_rows
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._paths import Place, quoted
 from dask_svcca.stores._io import read_kind
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
-from dask_svcca.stores.zoo import Zoo, open_zoo
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from dask_svcca.stores.zoo import Zoo
 
 SHOWN_IDENTITY = ("precision", "conv", "sequence", "positions", "spatial_size", "mask")
 
@@ -48,7 +49,7 @@ def info(store: str, *, layers: bool, timing: bool, as_json: bool) -> None:
     if as_json:
         echo_json({"kind": kind, "store": store, **describe(store, kind, layers=layers, timing=timing)})
     elif layers:
-        _show_layers(open_zoo(store))
+        _show_layers(_zoo(store))
     elif timing:
         _show_timing(ComparisonStore.open(store))
     elif kind == "comparison":
@@ -56,7 +57,13 @@ def info(store: str, *, layers: bool, timing: bool, as_json: bool) -> None:
     elif kind == "subspaces":
         _show_subspaces(store, SubspaceStore.open(store))
     else:
-        _show_zoo(store, open_zoo(store))
+        _show_zoo(store, _zoo(store))
+
+
+def _zoo(store: str) -> Zoo:
+    from dask_svcca.stores.zoo import open_zoo  # noqa: PLC0415 - it takes as long to import as a comparison to describe
+
+    return open_zoo(store)
 
 
 def _show_zoo(store: str, zoo: Zoo) -> None:
@@ -129,7 +136,7 @@ def _show_comparison(store: str, comparison: ComparisonStore) -> None:
     attributes: dict[str, Any] = dict(comparison.root.attrs)
     labels = comparison.column("representation")
     ranks, problems = comparison.column("rank"), comparison.column("problem")
-    counts = pair_counts(comparison)
+    counts = comparison.count_pairs()
     total = sum(counts.values())
     missing = counts.pop(PairStatus.MISSING)
     measured = ranks[ranks >= 0]

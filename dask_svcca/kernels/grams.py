@@ -88,9 +88,9 @@ def block_samples(length: int, samples: int) -> int:
     Examples
     --------
     >>> block_samples(500, 500), block_samples(2500, 5000)
-    (63, 250)
+    (63, 500)
     """
-    most = min(256, max(64, samples // 8))
+    most = min(512, max(64, samples // 8))
     return -(-length // -(-length // most))
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dask_svcca.errors import InvalidActivationsError, ParametersChangedError
 from dask_svcca.measures import find_measures, needs_loadings, with_companions
 from dask_svcca.plan.details import detail_sizes, pair_bytes, smaller_tile
 from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.memory import PROCESS_BYTES
+from dask_svcca.plan.pairs import find_missing
 from dask_svcca.plan.subspaces import Wanted, plan_subspaces
 from dask_svcca.plan.tasks import GroupTask, SubspacePlace, TileTask
 from dask_svcca.plan.tiles import (
@@ -21,33 +20,30 @@ from dask_svcca.plan.tiles import (
     by_kind,
     choose_chunk_samples,
     choose_tile,
+    limits_by_tile,
     pair_products,
     score_itemsize,
     tile_by_samples,
-    tile_limits,
+    value_bytes,
 )
 from dask_svcca.readings import Fourier, choose_reading, needed_folds
 from dask_svcca.stores.subspaces import subspace_key
-from dask_svcca.variables import VALUED, PairStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy.typing as npt
-
-    from dask_svcca.kernels._types import BoolArray
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
     from dask_svcca.plan.details import Sizes
+    from dask_svcca.plan.pairs import MissingPairs
     from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.selection import Selection
     from dask_svcca.plan.subspaces import Budget
     from dask_svcca.plan.tasks import PackTask
     from dask_svcca.readings import Reading
     from dask_svcca.stores._state import ComparisonState
     from dask_svcca.stores.subspaces import SubspaceIndex
     from dask_svcca.stores.zoo import Representation
-
-    StatusMatrix = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +57,14 @@ class Row:
         None where it has left the zoo: its results stay, and nothing more is computed.
     key : str
         Key of its subspace; empty where it has left the zoo.
+    grid : tuple of int
+        Sizes of the grid of the DFT; empty without one.
     """
 
     label: str
     representation: Representation | None
     key: str
+    grid: Grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +182,7 @@ class Plan:
 
 def make_plan(
     representations: Sequence[Representation],
-    selected: BoolArray,
+    selected: Selection,
     state: ComparisonState | None,
     index: SubspaceIndex | None,
     parameters: Parameters,
@@ -195,8 +194,8 @@ def make_plan(
     ----------
     representations : sequence of Representation
         Representations of the zoo.
-    selected : (representation, representation)
-        Pairs asked for, symmetric, in the order of ``representations``.
+    selected : Selection
+        Pairs asked for, by the order of ``representations``.
     state : ComparisonState or None
         What the comparison has; None where there is none yet.
     index : SubspaceIndex or None
@@ -218,24 +217,32 @@ def make_plan(
     items = [representations[present[label]] if label in present else None for label in order]
     readings = [None if item is None else choose_reading(item.dims, item.shape, parameters.reading) for item in items]
     rows = tuple(
-        Row(label, item, "" if item is None or reading is None else subspace_key(item.identity, reading.identity))
+        Row(label, None, "", ())
+        if item is None or reading is None
+        else Row(label, item, subspace_key(item.identity, reading.identity), reading.grid)
         for label, item, reading in zip(order, items, readings, strict=True)
     )
     measures = _measures(parameters, state)
     details = _details(parameters, state, items, readings)
-    status, settled = _status(state, rows, [*(measure.name for measure in measures), *details])
+    lacking = state is not None and state.lacks([*(measure.name for measure in measures), *details])
     changed = _changed(state, rows)
-    for row in changed:
-        status[row, :] = status[:, row] = PairStatus.MISSING
-    asked = _asked(selected, [present.get(label, -1) for label in order])
-    # Not by isin, which takes seconds for the pairs of ten thousand representations.
-    missing = asked & ((status == PairStatus.MISSING) | (status == PairStatus.PARTIAL))
     layers = [
         None if item is None or reading is None else Layer.of(item.label, reading, item.shape)
         for item, reading in zip(items, readings, strict=True)
     ]
     present_layers = [layer for layer in layers if layer is not None]
+    side = smaller_tile(
+        choose_tile(len(rows), budget, pair_products(present_layers), value_bytes(len(measures))), details
+    )
+    step = min(SMALL_TILE, side) if state is None else state.tile
+    # A comparison that began small has small tiles: a task takes several, or there would be far too many tasks.
+    side = step * max(1, side // step)
     chunk_samples = _chunk_samples(index, present_layers, parameters)
+    options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
+    side = tile_by_samples(present_layers, step, side, budget.workers, options)
+    tile = side if state is None else state.tile
+    places = [present.get(label, -1) for label in order]
+    missing = find_missing(selected, places, state, changed, side, lacking=lacking)
     wanted, subspaces = _wanted(rows, readings, missing, index, parameters, loadings=needs_loadings(measures))
     packs = plan_subspaces(
         list(wanted.values()),
@@ -245,13 +252,6 @@ def make_plan(
         with_loadings=needs_loadings(measures),
     )
     made = {member.key: (pack.name, place) for pack in packs for place, member in enumerate(pack.members)}
-    side = smaller_tile(choose_tile(len(rows), budget.workers, pair_products(present_layers)), details)
-    step = min(SMALL_TILE, side) if state is None else state.tile
-    # A comparison that began small has small tiles: a task takes several, or there would be far too many tasks.
-    side = step * max(1, side // step)
-    options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
-    side = tile_by_samples(present_layers, step, side, budget.workers, options)
-    tile = side if state is None else state.tile
     groups = tuple(
         GroupTask(
             number,
@@ -264,15 +264,15 @@ def make_plan(
         )
         for number, start in enumerate(range(0, len(rows), side))
     )
-    tiles = _tiles(missing, layers, side, options, budget)
+    tiles = _tiles(missing, layers, options, budget)
     return Plan(
         rows=rows,
         changed=changed,
         measures=measures,
         details=details,
-        settled=settled,
-        pairs=_count_once(asked),
-        pairs_done=_count_once(asked) - _count_once(missing),
+        settled=_settled(state, missing, lacking=lacking),
+        pairs=missing.asked,
+        pairs_done=missing.asked - missing.missing,
         packs=packs,
         groups=groups,
         tiles=tiles,
@@ -283,20 +283,6 @@ def make_plan(
         subspace_bytes=max((pack.memory for pack in packs), default=0),
         tile_bytes=max((task.memory.peak for task in tiles), default=0),
     )
-
-
-def _asked(selected: BoolArray, places: Sequence[int]) -> BoolArray:
-    """Pairs asked for, in the order of the comparison; none with a representation that has left the zoo."""
-    if list(places) == list(range(len(selected))):
-        return selected
-    index = np.array(places, dtype=np.int64)
-    present = index >= 0
-    return np.asarray(present[:, np.newaxis] & present & selected[np.ix_(index, index)])
-
-
-def _count_once(pairs: BoolArray) -> int:
-    """Pairs, each once: those above the diagonal and on it, row by row, so that no matrix is copied."""
-    return sum(int(np.count_nonzero(row[number:])) for number, row in enumerate(pairs))
 
 
 def _measures(parameters: Parameters, state: ComparisonState | None) -> tuple[Measure, ...]:
@@ -334,21 +320,12 @@ def _details(
     return sizes
 
 
-def _status(
-    state: ComparisonState | None, rows: Sequence[Row], names: Sequence[str]
-) -> tuple[StatusMatrix, tuple[str, ...]]:
-    """What became of each pair so far, and the measures and details that partial pairs have."""
-    status = np.zeros((len(rows), len(rows)), dtype=np.uint8)
+def _settled(state: ComparisonState | None, found: MissingPairs, *, lacking: bool) -> tuple[str, ...]:
+    """Measures and details that partial pairs have."""
     if state is None:
-        return status, ()
-    count = len(state.labels)
-    status[:count, :count] = state.status
-    settled = state.settled
-    if state.lacks(names):
-        if not state.growing and not (status == PairStatus.PARTIAL).any():
-            settled = state.names
-        status[np.isin(status, VALUED)] = PairStatus.PARTIAL
-    return status, settled
+        return ()
+    # The first that are added: all pairs have all that there was before.
+    return state.names if lacking and not state.growing and not found.partial else state.settled
 
 
 def _changed(state: ComparisonState | None, rows: Sequence[Row]) -> tuple[int, ...]:
@@ -369,7 +346,7 @@ def _chunk_samples(index: SubspaceIndex | None, layers: Sequence[Layer], paramet
 def _wanted(
     rows: Sequence[Row],
     readings: Sequence[Reading | None],
-    missing: BoolArray,
+    missing: MissingPairs,
     index: SubspaceIndex | None,
     parameters: Parameters,
     *,
@@ -379,14 +356,12 @@ def _wanted(
     grids = [() if reading is None else reading.grid for reading in readings]
     folds: dict[int, tuple[Grid, ...]] = {}
     if parameters.match == "fold":
-        folds = needed_folds(grids, lambda a, b: missing[np.ix_(a, b)])
-    # A run that was stopped may have written only one of two mirror images.
-    needed: BoolArray = np.asarray(missing.any(axis=1) | missing.any(axis=0))
+        folds = needed_folds(grids, missing.with_any)
     wanted: dict[str, Wanted] = {}
     subspaces: list[dict[Grid, str]] = []
     for number, (row, reading) in enumerate(zip(rows, readings, strict=True)):
         keys: dict[Grid, str] = {}
-        if row.representation is not None and reading is not None and needed[number]:
+        if row.representation is not None and reading is not None and missing.needed[number]:
             own: list[tuple[Grid, Reading]] = [((), reading)]
             if isinstance(reading, Fourier):
                 own += [(grid, reading.folded(grid)) for grid in folds.get(number, ())]
@@ -411,22 +386,13 @@ def _place(index: SubspaceIndex | None, key: str) -> tuple[str, int]:
 
 
 def _tiles(
-    missing: BoolArray, layers: Sequence[Layer | None], side: int, options: TileOptions, budget: Budget
+    missing: MissingPairs, layers: Sequence[Layer | None], options: TileOptions, budget: Budget
 ) -> tuple[TileTask, ...]:
-    starts = range(0, len(layers), side)
-    kinds = [by_kind(layers[start : start + side]) for start in starts]
-    places = [
-        (row, column)
-        for row, a in enumerate(starts)
-        for column, b in enumerate(starts)
-        if row <= column and missing[a : a + side, b : b + side].any()
-    ]
+    side = missing.side
+    kinds = [by_kind(layers[start : start + side]) for start in range(0, len(layers), side)]
     length = min(side, len(layers))
-    memory = {
-        (row, column): tile_limits(kinds[row], kinds[column], length, options, budget.available)
-        for row, column in places
-    }
-    largest = max(places, key=lambda place: memory[place].peak, default=None)
+    memory = limits_by_tile(kinds, list(missing.tiles), length, options, budget.available)
+    largest = max(missing.tiles, key=lambda place: memory[place].peak, default=None)
     if largest is None:
         return ()
     widest = max(
@@ -444,11 +410,9 @@ def _tiles(
             row=row,
             column=column,
             side=side,
-            selected=np.packbits(
-                missing[starts[row] : starts[row] + side, starts[column] : starts[column] + side]
-            ).tobytes(),
+            selected=bits,
             details=dict(options.details),
             memory=memory[row, column],
         )
-        for row, column in places
+        for (row, column), bits in missing.tiles.items()
     )

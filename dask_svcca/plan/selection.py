@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -13,16 +14,52 @@ from dask_svcca.errors import did_you_mean
 from dask_svcca.plan.final import final_checkpoints, final_of_models
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
+    Rule: TypeAlias = "Callable[[IntVector, IntVector], BoolMatrix]"
+
+IntVector: TypeAlias = "npt.NDArray[np.int64]"
 BoolMatrix: TypeAlias = "npt.NDArray[np.bool_]"
 Pairs: TypeAlias = "str | npt.NDArray[np.bool_] | xr.DataArray | pd.DataFrame"
 
 SELECTIONS = ("all", "same-layer", "same-checkpoint", "within-model", "final", "between A B")
 
 
-def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> BoolMatrix:
-    """Selected pairs, as a symmetric boolean matrix.
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Pairs asked for, by a rule that says it of any block of their matrix: the matrix itself is never made.
+
+    Attributes
+    ----------
+    count : int
+        Number of representations.
+    rule : callable
+        Takes positions of some rows and of some columns, and gives which of their pairs are asked for, (row, column).
+    """
+
+    count: int
+    rule: Rule
+
+    @classmethod
+    def of(cls, mask: BoolMatrix) -> Self:
+        """Pairs of a boolean matrix, (representation, representation)."""
+        return cls(len(mask), lambda rows, columns: mask[np.ix_(rows, columns)])
+
+    def block(self, rows: IntVector, columns: IntVector) -> BoolMatrix:
+        """Which pairs of some representations are asked for, one way or the other, (row, column).
+
+        Examples
+        --------
+        >>> Selection.of(np.array([[False, True], [False, False]])).block(np.array([1]), np.array([0, 1]))
+        array([[ True, False]])
+        """
+        return self.rule(rows, columns) | self.rule(columns, rows).T
+
+
+def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> Selection:
+    """Selected pairs, as a rule; whatever their number, this takes the memory of the names.
 
     Parameters
     ----------
@@ -38,7 +75,8 @@ def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> BoolMatrix:
 
     Returns
     -------
-    (representation, representation)
+    Selection
+        Symmetric.
 
     Raises
     ------
@@ -50,17 +88,19 @@ def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> BoolMatrix:
     --------
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"model": list("aab"), "checkpoint": list("121"), "layer": list("xxx"), "step": [1, 2, 1]})
-    >>> select_pairs("final", frame).astype(int)
+    >>> every = np.arange(3)
+    >>> select_pairs("final", frame).block(every, every).astype(int)
     array([[0, 1, 0],
            [1, 1, 0],
            [0, 0, 1]])
     """
-    count = len(representations)
-    selected = _by_name(pairs, representations) if isinstance(pairs, str) else _by_mask(pairs, representations)
-    selected |= selected.T
-    if count and not selected.any():
-        raise ValueError(f"pairs={pairs if isinstance(pairs, str) else 'the given mask'} selects no pair of {count}")
-    return selected
+    if isinstance(pairs, str):
+        # Every selection by name has a pair, where there is a representation.
+        return Selection(len(representations), _by_name(pairs, representations))
+    mask = _by_mask(pairs, representations)
+    if len(mask) and not mask.any():
+        raise ValueError(f"pairs=the given mask selects no pair of {len(mask)}")
+    return Selection.of(mask)
 
 
 def finals_of(pairs: Pairs, representations: pd.DataFrame) -> dict[str, str]:
@@ -68,12 +108,15 @@ def finals_of(pairs: Pairs, representations: pd.DataFrame) -> dict[str, str]:
     return final_of_models(representations) if isinstance(pairs, str) and pairs.split() == ["final"] else {}
 
 
-def _equal(values: pd.Series[Any]) -> BoolMatrix:
-    codes = np.unique(values.to_numpy(dtype=str), return_inverse=True)[1]
-    return np.asarray(codes[:, np.newaxis] == codes)
+def _equal(*columns: pd.Series[Any]) -> Rule:
+    """Pairs of equal values in all columns."""
+    codes = [np.unique(values.to_numpy(dtype=str), return_inverse=True)[1] for values in columns]
+    return lambda rows, columns: np.logical_and.reduce(
+        [np.equal.outer(code[rows], code[columns]) for code in codes], dtype=np.bool_
+    )
 
 
-def _by_name(pairs: str, frame: pd.DataFrame) -> BoolMatrix:
+def _by_name(pairs: str, frame: pd.DataFrame) -> Rule:
     try:
         # Quotes as in a shell, for names with spaces.
         kind, *names = shlex.split(pairs) or [""]
@@ -81,22 +124,23 @@ def _by_name(pairs: str, frame: pd.DataFrame) -> BoolMatrix:
         raise ValueError(f"pairs={pairs!r} cannot be read: {error}. Close every quote") from None
     match kind, names:
         case "all", []:
-            return np.ones((len(frame), len(frame)), dtype=np.bool_)
+            return lambda rows, columns: np.ones((len(rows), len(columns)), dtype=np.bool_)
         case "same-layer", []:
             return _equal(frame["layer"])
         case "within-model", []:
             return _equal(frame["model"])
         case "same-checkpoint", []:
-            return _equal(frame["model"]) & _equal(frame["checkpoint"])
+            return _equal(frame["model"], frame["checkpoint"])
         case "final", []:
-            final = final_checkpoints(frame)
-            return _equal(frame["model"]) & final[np.newaxis, :]
+            final, same = final_checkpoints(frame), _equal(frame["model"])
+            return lambda rows, columns: same(rows, columns) & final[columns]
         case "between", [first, second]:
             models = frame["model"].to_numpy(dtype=str)
             for name in (first, second):
                 if name not in models:
                     raise ValueError(f"no model {name!r} for pairs={pairs!r}; there are {', '.join(np.unique(models))}")
-            return np.outer(models == first, models == second)
+            ours, theirs = models == first, models == second
+            return lambda rows, columns: np.logical_and.outer(ours[rows], theirs[columns])
     raise ValueError(
         f"pairs={pairs!r} is not a selection; there are {', '.join(map(repr, SELECTIONS))}, or a mask. "
         f"Quote names with spaces, as in a shell{did_you_mean(pairs, SELECTIONS)}"

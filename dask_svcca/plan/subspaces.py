@@ -29,6 +29,9 @@ BATCH_BYTES = 16 * 2**20
 BATCHES_PER_WORKER = 16
 """Least number of tasks per worker when small representations share a task: no worker waits long for the last."""
 
+ENOUGH_BATCHES = 32
+"""Number of tasks beyond which there are no more than two per worker: the pack of each is a dozen files."""
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -175,7 +178,8 @@ def choose_parts(nbytes: int, total: int, workers: int) -> int:
 
 def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budget: Budget) -> tuple[PackTask, ...]:
     """Subspaces put together: a task costs the scheduler about as much as the subspace of a small layer."""
-    most = max(1, len(tasks) // (BATCHES_PER_WORKER * budget.workers))
+    batches = min(BATCHES_PER_WORKER * budget.workers, max(ENOUGH_BATCHES, 2 * budget.workers))
+    most = max(1, len(tasks) // batches)
     packs: list[tuple[list[SubspaceTask], int]] = []
     # Scores of one pack have the same samples, and are all real or all complex.
     open_packs: dict[tuple[str, int, bool], tuple[list[SubspaceTask], int]] = {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,10 +31,26 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import IntArray
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
+    from dask_svcca.plan.subspaces import Budget
     from dask_svcca.readings import Reading
 
-MAX_TILE = 128
+MAX_TILE = 640
+"""Largest number of representations along a tile: ten thousand make 136 tiles, and 256 files of each variable."""
+
+LONG_TILE = 128
+"""The same where pairs are not short work."""
+
 SMALL_TILE = 8
+
+TILE_PRODUCTS = 1e11
+"""Multiplications in the couplings of a tile from which it is not made larger: seconds of work."""
+
+TILE_VALUES = 64 * 2**20
+"""Bytes that the values of a tile take, at most: they cannot be cut."""
+
+TILE_COUPLINGS = 128 * 2**20
+"""Bytes of couplings from which a tile of more than `LONG_TILE` takes no more than one of that size would."""
+
 LONG_PAIR = 1e9
 """Multiplications in the coupling of a pair from which a tile of four by four is worth a task: a second or so."""
 
@@ -45,6 +62,9 @@ SHORT_TILE = 2e10
 
 EACH_PAIR = 2e6
 """Multiplications that a pair is as long as beside its coupling: its values, and its share of all that is written."""
+
+MAX_GRAM_TILE = 512
+"""Representations along each axis of a tile by inner products of samples, where its work is short."""
 
 SCORE_CHUNK_BYTES = 4 * 2**20
 
@@ -61,39 +81,52 @@ BLOCK_BYTES = 600
 """Bytes that a tile holds of each block of a representation: where it is in the store and in the panel."""
 
 
-def choose_tile(representations: int, workers: int, pair_products: float = 0.0) -> int:
+def choose_tile(representations: int, budget: Budget, pair_products: float = 0.0, value_bytes: int = 0) -> int:
     """Representations along each axis of a tile.
 
-    Enough tiles to keep all workers busy to the end (about sixteen each), few enough that the scheduler does not
-    notice: a tile of 128 x 128 still makes ten thousand representations into three thousand tasks. Where a pair is long
-    work, tiles are twice as many and as small as 4 x 4, so that no worker waits long for the last; where it is short,
-    tiles are as large as makes a task worth it.
+    Enough tiles to keep all workers busy to the end (about sixteen each), few enough that neither the scheduler nor the
+    file system notices: a tile is a chunk of each variable. Where a pair is long work, tiles are twice as many and as
+    small as 4 x 4, so that no worker waits long for the last; where it is short, tiles are as large as makes a task
+    worth it.
 
     Parameters
     ----------
-    representations, workers : int
+    representations : int
+    budget : Budget
     pair_products : float
         Multiplications in the coupling of one pair; 0 where that is not known.
+    value_bytes : int
+        Bytes that a tile holds of the values of one pair: see `value_bytes`.
 
     Examples
     --------
-    >>> choose_tile(900, 2), choose_tile(256, 2), choose_tile(10_000, 2), choose_tile(3, 2)
-    (120, 32, 128, 8)
-    >>> choose_tile(30, 2, 1e10), choose_tile(256, 2, 1e10)
-    (4, 24)
-    >>> choose_tile(400, 2, 500 * 32**2)
+    >>> from dask_svcca.plan.subspaces import Budget
+    >>> two = Budget(2, 2**31)
+    >>> choose_tile(900, two), choose_tile(256, two), choose_tile(10_000, two), choose_tile(3, two)
+    (120, 32, 640, 8)
+    >>> choose_tile(30, two, 1e10), choose_tile(256, two, 1e10), choose_tile(10_000, two, 1e10)
+    (4, 24, 128)
+    >>> choose_tile(400, two, 500 * 32**2)
     96
     """
     long = pair_products >= LONG_PAIR
-    groups = math.ceil(math.sqrt(2 * (32 if long else 16) * workers))
+    groups = math.ceil(math.sqrt(2 * (32 if long else 16) * budget.workers))
     side = math.ceil(representations / groups)
-    if pair_products and representations > MAX_TILE:
+    if pair_products and representations > LONG_TILE:
         worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
-        side = max(side, min(worthwhile, math.ceil(representations / workers)))
+        side = max(side, min(worthwhile, math.ceil(representations / budget.workers)))
+    most = max(LONG_TILE, min(MAX_TILE, math.isqrt(int(TILE_PRODUCTS / max(1.0, pair_products)))))
+    if value_bytes:
+        most = min(most, math.isqrt(min(TILE_VALUES, budget.available // 4) // value_bytes))
     if side > SMALL_TILE:
         side = math.ceil(side / SMALL_TILE) * SMALL_TILE
     least = SMALL_TILE // 2 if long else SMALL_TILE
-    return max(least, min(MAX_TILE, side))
+    return max(least, min(most // SMALL_TILE * SMALL_TILE, side))
+
+
+def value_bytes(measures: int) -> int:
+    """Bytes that a tile holds of the values of one pair."""
+    return VALUE_COPIES * 8 * measures
 
 
 def choose_chunk_samples(directions: int, itemsize: int) -> int:
@@ -280,9 +313,11 @@ class _KindPair:
         width = max(self.a.width, self.b.width)
         least = max(self.a.widest.width, self.b.widest.width)
         number = max(self.a.units.number, self.b.units.number) * self.shared
+        usual = width * min(1.0, LONG_TILE / max(self.a.members, self.b.members))
+        couplings = min(number * (share * width) ** 2, max(TILE_COUPLINGS, number * usual**2))
         return TileMemory(
             math.ceil(max(*widest, share * self.a.operand, share * self.b.operand)),
-            math.ceil(number * max(least, share * width) ** 2),
+            math.ceil(max(number * least**2, couplings)),
             math.ceil(max(self.a.most, self.b.most, share * self.a.loadings, share * self.b.loadings)),
             math.ceil(max(self.pair, share * self.stack)),
             0,
@@ -368,8 +403,10 @@ def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int,
     for groups in range(1, -(-count // side) + 1):
         each = step * -(-count // (groups * step))
         tiles = groups * (groups + 1) // 2
-        longest = products_by_samples(samples, directions * groups, count**2 // 2) / min(workers, tiles)
-        if each <= MAX_TILE and longest < shortest:
+        work = products_by_samples(samples, directions * groups, count**2 // 2)
+        longest = work / min(workers, tiles)
+        fits = each <= LONG_TILE or (each <= MAX_GRAM_TILE and work / tiles <= SHORT_TILE)
+        if fits and longest < shortest:
             best, shortest = each, longest
     return best
 
@@ -408,7 +445,7 @@ def tile_limits(
     ]
     members = [layer for group in ((a,) if a is b else (a, b)) for kind in group for layer in kind]
     beside = SMALL_TASK + sum(DIRECTION_BYTES * layer.directions + BLOCK_BYTES * layer.blocks for layer in members)
-    values = side**2 * VALUE_COPIES * 8 * len(options.measures)
+    values = side**2 * value_bytes(len(options.measures))
     details = side**2 * detail_bytes(options.details)
     if not kind_pairs:
         return TileMemory(0, 0, 0, 0, beside + values + DETAIL_COPIES * details)
@@ -442,6 +479,42 @@ def tile_limits(
         else:
             high = share
     return best
+
+
+def limits_by_tile(
+    kinds: Sequence[Sequence[Sequence[Layer]]],
+    places: Sequence[tuple[int, int]],
+    side: int,
+    options: TileOptions,
+    available: int,
+) -> dict[tuple[int, int], TileMemory]:
+    """Memory that each tile may take: found once for all tiles whose layers are of the same sizes.
+
+    Parameters
+    ----------
+    kinds : sequence of list of list of Layer
+        Those of each group: see `by_kind`.
+    places : sequence of (int, int)
+        Groups of each tile.
+    side, options, available
+        See `tile_limits`.
+    """
+    sizes = [tuple(tuple(sorted(_sizes(kind).items())) for kind in group) for group in kinds]
+    known: dict[Any, TileMemory] = {}
+    found = {}
+    for row, column in places:
+        alike = sizes[row], sizes[column], row == column
+        if alike not in known:
+            known[alike] = tile_limits(kinds[row], kinds[column], side, options, available)
+        found[row, column] = known[alike]
+    return found
+
+
+def _sizes(kind: Sequence[Layer]) -> Counter[tuple[Any, ...]]:
+    """How many layers of a kind have which sizes."""
+    return Counter(
+        (layer.domain, layer.grid, layer.samples, layer.neurons, layer.blocks, layer.width) for layer in kind
+    )
 
 
 def _pair_kinds(one: Sequence[Layer], other: Sequence[Layer], options: TileOptions, *, same: bool) -> _KindPair | None:

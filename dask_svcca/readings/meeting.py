@@ -92,12 +92,12 @@ def needed_folds(
     grids : sequence of tuple of int
         Grid of each representation; empty without one.
     asked : callable
-        Takes two lists of representations, and says which of their pairs are to be compared, (first, second).
+        Takes two lists of representations, and says which of the first are to be compared with any of the second.
 
     Examples
     --------
     >>> import numpy as np
-    >>> needed_folds([(8, 8), (4, 4), ()], lambda a, b: np.ones((len(a), len(b)), dtype=bool))
+    >>> needed_folds([(8, 8), (4, 4), ()], lambda a, b: np.ones(len(a), dtype=bool))
     {0: ((4, 4),)}
     """
     members: dict[Grid, list[int]] = {}
@@ -106,7 +106,7 @@ def needed_folds(
     folds: dict[int, tuple[Grid, ...]] = {}
     for fine, coarse in itertools.permutations(filter(None, members), 2):
         if divides(coarse, fine):
-            for index, partners in zip(members[fine], asked(members[fine], members[coarse]), strict=True):
-                if partners.any():
+            for index, wanted in zip(members[fine], asked(members[fine], members[coarse]), strict=True):
+                if wanted:
                     folds[index] = (*folds.get(index, ()), coarse)
     return folds

@@ -14,11 +14,16 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import numpy as np
 from zarr.storage import MemoryStore
 
 from dask_svcca.dims import TOKEN
-from dask_svcca.errors import FailedRepresentationWarning, FewSamplesWarning, InvalidActivationsError, ReadingWarning
+from dask_svcca.errors import (
+    DamagedSubspacesError,
+    FailedRepresentationWarning,
+    FewSamplesWarning,
+    InvalidActivationsError,
+    ReadingWarning,
+)
 from dask_svcca.measures import find_measures
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.graph import nodes_of
@@ -26,10 +31,11 @@ from dask_svcca.plan.parameters import ONLY_MASK, check_names, make_parameters
 from dask_svcca.plan.selection import finals_of, select_pairs
 from dask_svcca.plan.tasks import Job
 from dask_svcca.run.arrays import zoo_of
+from dask_svcca.run.describe import describe
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.outcome import SAMPLES_PER_DIRECTION, Outcome, Tally
 from dask_svcca.run.progress import STAGES, Bars
-from dask_svcca.run.stores import Stores, choose_mask, describe
+from dask_svcca.run.stores import Stores, choose_mask
 from dask_svcca.stores import _io
 from dask_svcca.stores.comparison import open_comparison
 from dask_svcca.stores.zoo import Zoo, open_zoo
@@ -50,6 +56,8 @@ if TYPE_CHECKING:
     from dask_svcca.run.executors import Executor
     from dask_svcca.run.outcome import Progress
     from dask_svcca.stores._io import StoreLike
+    from dask_svcca.stores.comparison import ComparisonStore
+    from dask_svcca.stores.subspaces import SubspaceStore
 
 
 P = ParamSpec("P")
@@ -187,7 +195,7 @@ def compare(
     --------
     Arrays at hand, all in memory:
 
-    >>> import dask_svcca
+    >>> import numpy as np, dask_svcca
     >>> x = np.random.default_rng(0).normal(size=(200, 6))
     >>> result = dask_svcca.compare({"fc1": x, "fc2": x @ np.diag([1, 2, 3, 4, 5, 6])}, variance=None)
     >>> float(result.svcca.sel(representation_a="fc1", representation_b="fc2").round(6))
@@ -254,6 +262,8 @@ def open_source(zoo: Zoo | Arrays | StoreLike, dims: Mapping[Any, Sequence[str]]
     if dims is not None:
         raise ValueError("dims= is about arrays at hand, {'name': array, ...}; a zoo says what its axes are")
     if isinstance(zoo, Zoo):
+        # Others may have written to it since it was opened.
+        zoo.refresh()
         return zoo
     if _io.is_place(zoo):
         return open_zoo(zoo)
@@ -297,7 +307,7 @@ def plan_comparison(
 
     Examples
     --------
-    >>> import tempfile, dask_svcca
+    >>> import tempfile, numpy as np, dask_svcca
     >>> folder = tempfile.mkdtemp()
     >>> with dask_svcca.create_zoo(folder + "/zoo.zarr", examples=range(200)) as zoo:
     ...     zoo.write("net", "step1", "fc1", np.random.default_rng(0).normal(size=(200, 6)))
@@ -340,7 +350,7 @@ def run_comparison(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Compare as `compare` does, and return what became of it.
+    """Compare as `compare` does, what the zoo knows of itself, and return what became of it.
 
     Parameters
     ----------
@@ -351,19 +361,53 @@ def run_comparison(
     progress : callable, optional
     """
     _check_drop_left(drop_left)
-    started = time.perf_counter()
-    run = uuid.uuid4().hex[:12]
-    executor = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
-    budget = executor.budget
-    zoo.refresh()
+    started, forgotten, computed, settled = time.perf_counter(), set[str](), 0, 0
     while True:
+        run = uuid.uuid4().hex[:12]
+        chosen = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
         stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left)
-        plan = _plan(stores, pairs, budget)
+        plan = _plan(stores, pairs, chosen.budget)
         # Only now: a plan that is refused must not leave a store with its parameters behind.
         prepared = stores.prepare(plan)
-        if prepared is not None:
-            break
-    comparison, packs = prepared
+        if prepared is None:
+            continue
+        comparison, packs = prepared
+        outcome = Outcome(plan, computed=computed, settled=settled, readings=_unusual_readings(plan, parameters))
+        try:
+            damaged = _run(
+                outcome, comparison, packs, zoo=zoo, parameters=parameters, run=run, executor=chosen, progress=progress
+            )
+        finally:
+            outcome.seconds = time.perf_counter() - started
+            if outcome.computed > computed:
+                comparison.add_run(outcome.timing(chosen.budget.workers))
+        if not damaged or packs is None:
+            return outcome
+        if damaged & forgotten:
+            raise DamagedSubspacesError(
+                f"the pack {min(damaged & forgotten)!r} of the subspaces at {packs.place!r} was made anew, and is "
+                f"damaged again. Check the disk; all that is finished is kept"
+            )
+        # They cost what is in them: that is made anew, and all that is finished stays.
+        for name in sorted(damaged):
+            packs.forget(name)
+        forgotten |= damaged
+        computed, settled = outcome.computed, outcome.settled
+
+
+def _run(
+    outcome: Outcome,
+    comparison: ComparisonStore,
+    packs: SubspaceStore | None,
+    *,
+    zoo: Zoo,
+    parameters: Parameters,
+    run: str,
+    executor: Executor,
+    progress: Progress | None,
+) -> set[str]:
+    """Run a plan, and add to its outcome what becomes of it. Returns the packs that are damaged."""
+    plan = outcome.plan
     job = Job(
         run=run,
         zoo=zoo.root.store_path,
@@ -375,28 +419,29 @@ def run_comparison(
         settled=plan.settled,
         chunk_samples=plan.chunk_samples,
     )
-    outcome = Outcome(plan, readings=_unusual_readings(plan, parameters))
     tally = Tally(outcome, progress)
     if plan.tiles and "correlations" in plan.details:
         comparison.resize_components(max(*plan.details["correlations"], *comparison.details["correlations"]))
     try:
         executor.run(nodes_of(plan), partial(perform, job), lambda _, report: tally.add(report))
     finally:
-        index = None if packs is None else packs.read_index()
-        outcome.problems, numbers = describe(comparison, plan.rows, index, tally.problems, parameters.variance)
+        release(run)
+        numbers: dict[str, tuple[int, int]] = {}
+        try:
+            outcome.problems, numbers = describe(comparison, plan.rows, packs, tally.problems, parameters.variance)
+        except DamagedSubspacesError as error:
+            if not error.pack:
+                raise
+            tally.damaged.add(error.pack)
         if any(measure.saturates != "never" for measure in plan.measures):
             outcome.few_samples = {
                 label: (samples, rank)
                 for label, (samples, rank) in numbers.items()
                 if samples < SAMPLES_PER_DIRECTION * rank
             }
-        release(run)
         outcome.left = tuple(row.label for row in plan.rows if row.representation is None)
         comparison.set_left(outcome.left)
-        outcome.seconds = time.perf_counter() - started
-        if outcome.computed:
-            comparison.add_run(outcome.timing(budget.workers))
-    return outcome
+    return tally.damaged
 
 
 def _check_drop_left(drop_left: object) -> None:
@@ -431,6 +476,6 @@ def _plan(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
             f"the zoo {str(zoo.root.store_path)!r} has no complete representation{unfinished}. Capture some first"
         )
     representations = zoo.representations
-    selected = np.asarray(select_pairs(pairs, representations))
+    selected = select_pairs(pairs, representations)
     plan = make_plan(zoo.entries(), selected, stores.state, stores.read_index(), parameters, budget)
     return replace(plan, final=finals_of(pairs, representations))

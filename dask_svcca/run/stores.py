@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from dask_svcca.arrays import is_mask
 from dask_svcca.dims import TOKEN
 from dask_svcca.errors import InvalidActivationsError, ParametersChangedError, StoreFormatError
 from dask_svcca.evaluate import try_measure
-from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import OwnMeasure
 from dask_svcca.plan.parameters import MaskChoice
 from dask_svcca.stores import _create, _io
@@ -22,7 +20,7 @@ from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.variables import REPRESENTATION_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
     import zarr
@@ -54,7 +52,7 @@ _NAMES: dict[str, Callable[[Row], object]] = {
     "digest": _from_zoo(lambda item: item.identity),
     "subspace": lambda row: row.key or None,
 }
-"""Variables that are known before the subspace is made; `describe` writes the others."""
+"""Variables that are known before the subspace is made; `dask_svcca.run.describe` writes the others."""
 
 
 @dataclass
@@ -240,62 +238,6 @@ class Stores:
                 )
             comparison.write_columns(columns)
         comparison.consolidate()
-
-
-def describe(
-    comparison: ComparisonStore,
-    rows: Sequence[Row],
-    index: SubspaceIndex | None,
-    new_problems: Mapping[str, str],
-    variance: float | None,
-) -> tuple[dict[str, str], dict[str, tuple[int, int]]]:
-    """Write what the subspaces say of the representations, and the problems of this run.
-
-    Parameters
-    ----------
-    comparison : ComparisonStore
-    rows : sequence of Row
-    index : SubspaceIndex or None
-    new_problems : mapping of str to str
-        Problems of this run, by key of the subspace.
-    variance : float or None
-        See `Parameters`.
-
-    Returns
-    -------
-    problems : dict of str to str
-        All problems, by label.
-    numbers : dict of str to (int, int)
-        By label, samples (times the translations of a convolutional layer) and kept directions.
-    """
-    # A fold that could not be made has another key than the representation's own subspace.
-    unmade = {key.split(" ", maxsplit=1)[0]: problem for key, problem in new_problems.items()}
-    columns: dict[str, list[Any]] = {name: [] for name in ("neurons", "samples", "rank", "variance_kept", "problem")}
-    numbers = {}
-    for row in rows:
-        record = None if index is None or not row.key else index.records.get(row.key)
-        problem = None if row.representation is None else unmade.get(row.representation.identity)
-        problem = new_problems.get(row.key, problem)
-        # Without a subspace to read, as where a representation has left the zoo, what is known stays as it is.
-        described: tuple[Any, ...] = (None,) * 4
-        if index is not None and record is not None:
-            entry, described = record.entry, (-1, -1, -1, np.nan)
-            problem = problem or entry.problem
-            if not entry.problem:
-                spectrum = index.spectrum(record)
-                kept = leading_directions(spectrum, entry.multiplicity, variance)
-                rank = int(entry.multiplicity[kept].sum())
-                share = float((spectrum * entry.multiplicity)[kept].sum() / entry.total)
-                described = entry.neurons, entry.samples, rank, share
-                numbers[row.label] = entry.samples * math.prod(entry.grid), rank
-        for values, value in zip(columns.values(), (*described, problem and f"{row.label!r} {problem}"), strict=True):
-            values.append(value)
-    arrays = {name: _column(comparison, name, values) for name, values in columns.items()}
-    comparison.resize_components(max(arrays["rank"], default=0))
-    comparison.write_columns(arrays)
-    comparison.consolidate()
-    by_label = {row.label: str(problem) for row, problem in zip(rows, arrays["problem"], strict=True) if row.key}
-    return {label: problem for label, problem in by_label.items() if problem}, numbers
 
 
 def _column(comparison: ComparisonStore, name: str, values: Sequence[Any]) -> npt.NDArray[Any]:

@@ -187,13 +187,15 @@ def _performed(
 def _repair(store: StoreLike, kind: str, damage: Iterable[Damage]) -> None:
     """Remove what is damaged, and what says that it is there."""
     if kind == "subspaces":
-        SubspaceStore.open(store, mode="r+").discard({one.key for one in damage})
+        subspaces = SubspaceStore.open(store, mode="r+")
+        for name in {one.key for one in damage}:
+            subspaces.forget(name)
         return
     comparison = ComparisonStore.open(store, mode="r+")
     backend = backend_of(comparison.root)
     for one in damage:
         if one.what.startswith("subspace"):
-            SubspaceStore.open_inside(comparison.root).discard([one.key])
+            SubspaceStore.open_inside(comparison.root).forget(one.key)
         elif one.block is not None:
             # The status first: a pair without a value must not be marked as done. A block and its mirror image are
             # made together.

@@ -158,6 +158,13 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
         raise StoreFormatError(
             f"no {noun} at {describe(store)!r}: there is no zarr v3 group{_why_absent(store)}"
         ) from None
+    check_root(root, store, kind=kind, version=version)
+    return root
+
+
+def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -> None:
+    """Raise `StoreFormatError` where a group is not a store of a kind in a version; see `open_root`."""
+    noun = "store of subspaces" if kind == "subspaces" else kind
     stored_format = root.attrs.get("format")
     if stored_format != f"dask-svcca-{kind}":
         what = f"it says format {stored_format!r}" if stored_format else "it has no 'format' attribute"
@@ -173,7 +180,6 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
             f"the {noun} at {describe(store)!r} has format version {number}, which an older dask-svcca wrote, and this "
             f"one reads version {version} only. Make the {noun} anew with this version, or use the older dask-svcca"
         )
-    return root
 
 
 def _why_absent(store: StoreLike) -> str:
@@ -269,7 +275,11 @@ def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
 
 
 def _attributes(document: bytes) -> dict[str, Any]:
-    attributes: dict[str, Any] = json.loads(document).get("attributes", {})
+    try:
+        attributes: dict[str, Any] = json.loads(document).get("attributes", {})
+    except (AttributeError, ValueError):
+        # Cut short, or written by something else: what is in this group does not count, and the others do.
+        return {}
     return attributes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple, Self
 from urllib.parse import quote, unquote
 
@@ -11,10 +12,14 @@ from dask_svcca.errors import RepresentationNotFoundError
 LONGEST = 255
 """Bytes in a file name, on the file systems in use."""
 
+_NAMES = 2**14
+"""Names to remember: those of models, checkpoints and layers recur, and an index asks for each some ten times."""
+
 # A path segment must not be empty, hold a slash, or look like a file of zarr's or a hidden file.
 _SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) not in '/%\\:*?"<>|')
 
 
+@lru_cache(maxsize=_NAMES)
 def encode(name: str) -> str:
     """Path segment for any name; reversible, readable for ordinary names. That of no name at all is a percent sign.
 
@@ -31,6 +36,7 @@ def encode(name: str) -> str:
     return segment
 
 
+@lru_cache(maxsize=_NAMES)
 def decode(segment: str) -> str:
     """Name that `encode` made a path segment of.
 
@@ -42,6 +48,7 @@ def decode(segment: str) -> str:
     return "" if segment == "%" else unquote(segment)
 
 
+@lru_cache(maxsize=_NAMES)
 def natural_order(name: str) -> tuple[tuple[str | int, ...], str]:
     """Key to sort names by, with the numbers in them in order of size.
 

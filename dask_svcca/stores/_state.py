@@ -1,9 +1,9 @@
-"""What a comparison has: one value, read at once, that says whether it is the one asked for."""
+"""What a comparison has: one value that says whether it is the one asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
@@ -18,9 +18,31 @@ if TYPE_CHECKING:
     from dask_svcca.measures import Measure
 
 
+class Blocks(Protocol):
+    """A matrix of which blocks are read: an array of zarr or of NumPy."""
+
+    def __getitem__(self, place: tuple[slice, slice], /) -> Any:
+        """Some rows and columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Some rows and columns of a matrix, in ascending order."""
+
+    matrix: Blocks
+    kept: npt.NDArray[np.int64]
+
+    def __getitem__(self, place: tuple[slice, slice], /) -> npt.NDArray[np.uint8]:
+        rows, columns = (self.kept[one] for one in place)
+        if not len(rows) or not len(columns):
+            return np.zeros((len(rows), len(columns)), dtype=np.uint8)
+        whole = self.matrix[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return np.asarray(whole)[np.ix_(rows - rows[0], columns - columns[0])]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ComparisonState:
-    """What a comparison has: one value, read at once.
+    """What a comparison has: one value, read at once but for the status of pairs.
 
     Attributes
     ----------
@@ -43,7 +65,7 @@ class ComparisonState:
     labels, digests : tuple of str
         Labels of its representations, and digests of their activations.
     status : (representation_a, representation_b)
-        `PairStatus` values.
+        `PairStatus` values, read block by block; rows may follow those of the labels.
     subspaces : str
         Where its subspaces are; empty if inside.
     """
@@ -59,7 +81,7 @@ class ComparisonState:
     n_examples: int
     labels: tuple[str, ...]
     digests: tuple[str, ...]
-    status: npt.NDArray[np.uint8]
+    status: Blocks
     subspaces: str
 
     def without(self, positions: Iterable[int]) -> Self:
@@ -69,7 +91,7 @@ class ComparisonState:
             self,
             labels=tuple(self.labels[place] for place in kept),
             digests=tuple(self.digests[place] for place in kept),
-            status=self.status[np.ix_(kept, kept)],
+            status=_Kept(self.status, kept),
         )
 
     @property

@@ -154,8 +154,8 @@ class LocalBackend:
     def read(self, key: str) -> bytes:
         """See `Backend`."""
         path = self._path(key)
-        with accessing(path):
-            return Path(path).read_bytes()
+        with accessing(path), open(path, "rb") as file:  # noqa: PTH123
+            return file.read()
 
     def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """See `Backend`."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import xarray as xr
 import zarr
 import zarr.codecs
 
@@ -25,9 +25,10 @@ from dask_svcca.variables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
+    import xarray as xr
 
     from dask_svcca.measures import Measure
     from dask_svcca.stores._io import StoreLike
@@ -37,7 +38,10 @@ AXES = ("representation_a", "representation_b")
 RUNS = 20
 """Largest number of runs whose records are stored."""
 
-COLUMN_CHUNK = 1024
+STRIPE = 640
+"""Rows whose status is read at a time, or as many as a tile has."""
+
+COLUMN_CHUNK = 4096
 """Representations in a chunk of a column: few files, each written at once."""
 
 
@@ -138,7 +142,7 @@ class ComparisonStore:
             n_examples=int(attributes["n_examples"]),
             labels=tuple(labels),
             digests=tuple(map(str, self.column("digest")[:count])),
-            status=self.status()[:count, :count],
+            status=self.array(PAIR_STATUS.name),
             subspaces=self.subspaces,
         )
 
@@ -233,15 +237,23 @@ class ComparisonStore:
         """Set the number of canonical correlations stored of each pair, where they are stored."""
         if "correlations" in self.details:
             array = self.array(DETAIL_VARIABLES["correlations"].name)
-            array.resize((*array.shape[:2], max(1, count)))
+            if array.shape[2] != max(1, count):
+                array.resize((*array.shape[:2], max(1, count)))
 
     def invalidate(self, positions: Sequence[int]) -> None:
         """Forget the pairs of the representations at some positions, whose activations have changed."""
+        gone = np.zeros(self.rows, dtype=np.bool_)
+        gone[list(positions)] = True
+        parts = [slice(start, start + self.tile) for start in range(0, len(gone), self.tile)]
         # The status first: a pair without a value must not be marked as done.
         for array in sorted(self._pair_arrays(), key=lambda array: array.basename != PAIR_STATUS.name):
-            for index in positions:
-                array[index, :] = array.fill_value
-                array[:, index] = array.fill_value
+            # Each chunk once, however many of its representations have changed.
+            for rows, columns in itertools.product(parts, parts):
+                if gone[rows].any() or gone[columns].any():
+                    block = np.array(array[rows, columns])
+                    block[gone[rows]] = array.fill_value
+                    block[:, gone[columns]] = array.fill_value
+                    array[rows, columns] = block
 
     def drop(self, positions: Sequence[int]) -> None:
         """Remove the representations at some positions, and their pairs.
@@ -254,7 +266,8 @@ class ComparisonStore:
         kept = np.setdiff1d(np.arange(count), positions)
         first = min(positions)
         status = self.array(PAIR_STATUS.name)
-        known = self.status()
+        # It waits until the values have moved; for very many representations, it would fill the memory as it is.
+        known = [zlib.compress(block[:, kept].tobytes(), 1) for block in self._stripes(kept)]
         status[first:] = PairStatus.MISSING
         status[:, first:] = PairStatus.MISSING
         for array in self._pair_arrays():
@@ -264,8 +277,19 @@ class ComparisonStore:
         self.write_columns({"representation": columns.pop("representation")})
         self.write_columns(columns)
         self.resize(len(kept))
-        self.array(PAIR_STATUS.name)[...] = known[np.ix_(kept, kept)]
+        status = self.array(PAIR_STATUS.name)
+        # From below: what is above the diagonal says whether a pair is there, and is written after its mirror image.
+        for number in reversed(range(len(known))):
+            block = np.frombuffer(zlib.decompress(known[number]), dtype=np.uint8).reshape(-1, len(kept))
+            status[number * self.tile : number * self.tile + len(block)] = block
         self.consolidate()
+
+    def _stripes(self, chosen: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.uint8]]:
+        """Status of some representations with all others, (representation_a, representation_b), tile by tile."""
+        status = self.array(PAIR_STATUS.name)
+        for start in range(0, len(chosen), self.tile):
+            rows = chosen[start : start + self.tile]
+            yield np.asarray(status[int(rows[0]) : int(rows[-1]) + 1])[rows - rows[0]]
 
     def _move_up(self, array: zarr.Array[Any], kept: npt.NDArray[np.int64]) -> None:
         """Values of the representations that are kept, side by side: a row of tiles at a time."""
@@ -294,9 +318,17 @@ class ComparisonStore:
             raise StoreFormatError(f"{name!r} in {self.place!r} is a group, not an array")
         return array
 
-    def status(self) -> npt.NDArray[np.uint8]:
-        """What became of each pair: `PairStatus` values, (representation_a, representation_b)."""
-        return np.asarray(self.array(PAIR_STATUS.name)[...], dtype=np.uint8)
+    def count_pairs(self) -> dict[PairStatus, int]:
+        """Number of pairs of each status, each pair once and a representation with itself included."""
+        status, count = self.array(PAIR_STATUS.name), self.rows
+        found = np.zeros(len(PairStatus), dtype=np.int64)
+        height = self.tile * max(1, STRIPE // self.tile)
+        for start in range(0, count, height):
+            block = np.asarray(status[start : start + height, start:])
+            below = block[np.tri(len(block), block.shape[1], k=-1, dtype=np.bool_)]
+            for one in PairStatus:
+                found[one] += np.count_nonzero(block == one) - np.count_nonzero(below == one)
+        return {one: int(found[one]) for one in PairStatus}
 
 
 def open_comparison(store: StoreLike) -> xr.Dataset:
@@ -319,6 +351,8 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
         Where there is no comparison, or one of another version, or one to which a run is adding representations or was
         interrupted while it did.
     """
+    import xarray as xr  # noqa: PLC0415 - a worker and `dask-svcca info` import this module, and need no xarray
+
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
     try:
         with _io.ignoring_strange_folders():
@@ -348,6 +382,8 @@ def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
     StoreFormatError
         For a Dataset that does not say where it was opened from.
     """
+    import xarray as xr  # noqa: PLC0415 - see `open_comparison`
+
     if not isinstance(comparison, xr.Dataset):
         return comparison
     source: Any = comparison.encoding.get("source")

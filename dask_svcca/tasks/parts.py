@@ -219,7 +219,7 @@ def _project(
     length = writer.chunk_samples
     first, stop = _share(-(-member.samples // length), task.pack.parts, task.number)
     window = _window(samples, member, first * length, min(stop * length, member.samples))
-    chunks = score_chunks(context, window, mean, directions, length, correction)
+    chunks = score_chunks(context, window, mean, directions, length, _dtype(context, task), correction)
     return write_scores(context, writer, first, chunks, directions)
 
 

@@ -44,5 +44,7 @@ def perform(job: Job, task: Task, *needed: Any) -> Any:
             try:
                 return compute_tile(context, task, *needed)
             except DamagedSubspacesError as error:
+                if not error.pack:
+                    raise
                 # The others go on; whoever started the run has the pack made anew.
                 return TileReport(task.row, task.column, 0, 0, context.seconds, damaged=error.pack)

@@ -10,13 +10,13 @@ import numpy as np
 from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsError
 from dask_svcca.kernels.factors import Factor, factor, merge
 from dask_svcca.kernels.moments import Moments, add_chunk, moments
+from dask_svcca.kernels.projection import projection
 from dask_svcca.kernels.subspace import (
     blocks_of,
     eigenbasis,
     eigenbasis_of_rows,
     gram_correction,
     needs_correction,
-    project,
 )
 from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tasks import SubspaceReport
@@ -225,7 +225,7 @@ def _by_neurons(context: Context, task: SubspaceTask, samples: Samples, begin: B
     # The scatter may be as large as all else: nothing else holds it.
     basis = find_basis(context, task, samples, totals)
     writer = begin(count, len(basis.spectrum), _score_dtype(context, task))
-    chunks = score_chunks(context, samples, mean, basis, writer.chunk_samples)
+    chunks = score_chunks(context, samples, mean, basis, writer.chunk_samples, _score_dtype(context, task))
     grams = write_scores(context, writer, 0, chunks, basis)
     with context.timed("project"):
         factors = corrections(grams)
@@ -305,31 +305,24 @@ def score_chunks(
     mean: InexactArray,
     basis: Eigenbasis,
     length: int,
+    dtype: np.dtype[Any],
     correction: Mapping[int, InexactArray] | None = None,
 ) -> Iterator[InexactArray]:
     """Scores, ``length`` samples at a time; the last may be fewer. Each chunk overwrites the one before.
 
-    A correction is given by the first direction of its block, and multiplies the scores of that block from the right.
+    They are of the type in which they are to be stored, or of double precision. A correction is given by the first
+    direction of its block, and multiplies the scores of that block from the right.
     """
-    weights, scale = basis.loadings, 1 / np.sqrt(basis.spectrum)
-    if correction:
-        weights = weights * scale
-        scale[:] = 1
-        for first, factor in correction.items():
-            columns = slice(first, first + len(factor))
-            weights[:, columns] = weights[:, columns] @ factor
+    projected = projection(mean, basis, dtype, correction)
     # In the order in which they are stored: the scores of a direction side by side.
-    buffer = np.empty((len(scale), length), dtype=np.result_type(weights.dtype, np.float64)).T
+    buffer = np.empty((len(basis.spectrum), length), dtype=projected.dtype).T
     filled = 0
     for chunk in samples:
         start = 0
         while start < len(chunk):
             part = chunk[start : start + length - filled]
-            target = buffer[filled : filled + len(part)]
             with context.timed("project"):
-                project(part, mean, weights, basis.block, out=target)
-                # Weights that are scaled beforehand would be a second array as large as the loadings.
-                target *= scale
+                projected(part, buffer[filled : filled + len(part)])
             start, filled = start + len(part), filled + len(part)
             del part
             if filled == length:

@@ -17,6 +17,7 @@ from dask_svcca.plan.tasks import TileReport
 from dask_svcca.readings import meet
 from dask_svcca.tasks.gram import norms_by_samples
 from dask_svcca.tasks.panel import Member, couplings, cut
+from dask_svcca.tasks.rectangles import rectangles
 from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, VALUED, PairStatus
 
 if TYPE_CHECKING:
@@ -141,14 +142,23 @@ class _Tile:
     ) -> None:
         """Compare members of one kind with those of another, and add their results."""
         kept_only = leading_only(measures)
+        rows, columns = (np.asarray(todo.any(axis=axis)) for axis in (1, 0))
+        if same:
+            rows = columns = rows | columns
+        members_a, members_b = [one for one in members_a if rows[one]], [one for one in members_b if columns[one]]
         a = self._members(0, members_a, meeting.fold_a, kept_only=kept_only)
         b = a if same else self._members(1, members_b, meeting.fold_b, kept_only=kept_only)
         part = np.zeros_like(todo)
         cells = np.ix_(list(a), list(b))
         part[cells] = todo[cells]
         # Where a folded subspace could not be made, pairs stay missing, and its report says why.
-        if part.any():
-            results.take(part, self._pairs(a, b, part, meeting, measures, details))
+        for pairs in rectangles(part) if part.any() else []:
+            rows, columns = (np.asarray(pairs.any(axis=axis)) for axis in (1, 0))
+            some_a = {number: member for number, member in a.items() if rows[number]}
+            some_b = some_a
+            if not same or not np.array_equal(rows, columns):
+                some_b = {number: member for number, member in b.items() if columns[number]}
+            results.take(pairs, self._pairs(some_a, some_b, pairs, meeting, measures, details))
 
     def _members(self, side: int, members: Sequence[int], fold: Grid, *, kept_only: bool) -> dict[int, Member]:
         """The subspaces to compare by: the representations' own, or those folded on a partner's grid."""

@@ -191,7 +191,7 @@ def machine_limit(case: Case, directions: int, tiles: int, group: int) -> dict[s
 def headline(case: Case, folder: Path) -> None:
     zoo = make_zoo(case, folder)
     one, two = run_job(zoo, folder, 1), run_job(zoo, folder, 2)
-    group = choose_tile(case.representations, 2, 1e9)
+    group = choose_tile(case.representations, Budget(2, 2**31), 1e9)
     groups = -(-case.representations // group)
     limit = machine_limit(case, two.directions, groups * (groups + 1) // 2, group)
     published = time_of_recipe(zoo)

@@ -24,7 +24,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands run on Dask's local scheduler; that they start and stop a cluster is tested with the demo."""
 
     @contextlib.contextmanager
-    def connected(*_: Any) -> Iterator[None]:
+    def connected(*_: Any, **__: Any) -> Iterator[None]:
         yield None
 
     for module in ("capture", "compare", "demo"):

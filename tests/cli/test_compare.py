@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def test_compare__then_nothing_to_do(zoo: Path) -> None:
+def test_compare__then_nothing_to_do(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("compare zoo.zarr comparison.zarr")
     assert "Making subspaces: 8 of 8 representations" in result.stderr
     assert re.search(r"Compared 36 pairs of 8 representations in .* 36 of 36 pairs are there now\.", result.stdout)
     values = dask_svcca.open_comparison("comparison.zarr")["svcca"].to_numpy()
     assert np.isfinite(values).all()
+    # No cluster is started for it.
+    monkeypatch.delattr(importlib.import_module("dask_svcca.cli.compare"), "connected")
     again = run("compare zoo.zarr comparison.zarr")
     assert "Nothing to do: all 36 pairs of 8 representations are there." in again.stdout
     for line in re.findall(r"dask-svcca .*", again.stdout):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,7 +146,8 @@ class Pack:
             raise DamagedSubspacesError(
                 f"the pack {self.name!r} of the subspaces at {str(self.root.store_path)!r} is damaged: {error}. "
                 f"Compare again: it is made anew from the activations",
-                pack=self.name,
+                # Of what the system says, only that a file is not there is about the pack.
+                self.name if getattr(error, "errno", None) in {None, errno.ENOENT} else "",
             ) from error
 
     def scores(self, record: SubspaceRecord) -> InexactArray:

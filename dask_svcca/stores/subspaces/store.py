@@ -14,7 +14,7 @@ from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
@@ -121,6 +121,7 @@ class SubspaceStore:
         root = comparison[INSIDE]
         if not isinstance(root, zarr.Group):
             raise StoreFormatError(f"{INSIDE!r} in {str(comparison.store_path)!r} is an array, not a group")
+        _io.check_root(root, root.store_path, kind="subspaces", version=FORMAT_VERSION)
         return cls(root)
 
     @property
@@ -160,24 +161,22 @@ class SubspaceStore:
         """Read what subspaces there are."""
         packs = {}
         for name, attributes in _io.walk_attributes(self.root, depth=1):
-            if "members" in attributes:
-                packs[name] = self._pack(name, attributes)
+            pack = self._pack(name, attributes)
+            if pack is not None:
+                packs[name] = pack
         return SubspaceIndex(packs, self.chunk_samples)
-
-    def discard(self, names: Iterable[str]) -> None:
-        """Let some packs no longer count, so that they are made anew."""
-        for name in names:
-            _chunked.write_group(self.root, name, {})
 
     def pack(self, name: str) -> Pack | None:
         """One pack; None where it was not made yet, or not finished."""
-        attributes = _io.read_attributes(self.root, name)
-        return self._pack(name, attributes) if attributes is not None and "members" in attributes else None
+        return self._pack(name, _io.read_attributes(self.root, name) or {})
+
+    def forget(self, name: str) -> None:
+        """Let a pack that is damaged no longer count: its subspaces are made anew, and no others."""
+        _chunked.write_group(self.root, name, {})
 
     def draft(self, name: str) -> Pack | None:
         """A pack whose scores are still being written, by several tasks; None where there is none."""
-        attributes = _io.read_attributes(self.root, name)
-        return self._pack(name, attributes["draft"]) if attributes is not None and "draft" in attributes else None
+        return self._pack(name, (_io.read_attributes(self.root, name) or {}).get("draft", {}))
 
     def begin_correction(self, name: str) -> None:
         """Mark that the scores of a draft are being corrected, part by part.
@@ -192,21 +191,20 @@ class SubspaceStore:
         """Whether scores of a draft may be corrected already, so that they must not be written again."""
         return bool((_io.read_attributes(self.root, name) or {}).get("correcting"))
 
-    def _pack(self, name: str, attributes: Mapping[str, Any]) -> Pack:
+    def _pack(self, name: str, attributes: Mapping[str, Any]) -> Pack | None:
+        """The pack of an index; None where there is none, or one that another program spoiled."""
         records, first, mean, loadings = [], 0, 0, 0
-        for position, values in enumerate(attributes["members"]):
-            entry = SubspaceEntry.from_json(values)
-            records.append(SubspaceRecord(name, position, entry, first, mean, loadings))
-            first, mean = first + entry.directions, mean + entry.neurons
-            loadings += entry.directions * entry.neurons if entry.with_loadings else 0
-        return Pack(
-            self.root,
-            name,
-            tuple(records),
-            int(attributes["chunk_samples"]),
-            np.dtype(str(attributes["dtype"])),
-            attributes["checks"],
-        )
+        try:
+            for position, values in enumerate(attributes["members"]):
+                entry = SubspaceEntry.from_json(values)
+                records.append(SubspaceRecord(name, position, entry, first, mean, loadings))
+                first, mean = first + entry.directions, mean + entry.neurons
+                loadings += entry.directions * entry.neurons if entry.with_loadings else 0
+            chunk_samples, dtype = int(attributes["chunk_samples"]), np.dtype(str(attributes["dtype"]))
+            checks = {str(key): list(values) for key, values in attributes["checks"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+        return Pack(self.root, name, tuple(records), chunk_samples, dtype, checks)
 
 
 def _head(identity: Mapping[str, Any], chunk_samples: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -37,6 +38,12 @@ def name_of(path: str) -> RepresentationName:
     '/conv'
     """
     return RepresentationName(*map(decode, path.split("/")))
+
+
+@lru_cache(maxsize=64)
+def _name_of(dtype: np.dtype[Any]) -> str:
+    """Name of a type, which NumPy puts together anew each time: an index would spend a fifth of its time on that."""
+    return str(dtype.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ class Representation:
 
     def __post_init__(self) -> None:
         # A zoo of an earlier version says nothing of it.
-        object.__setattr__(self, "source_dtype", coarsest(self.source_dtype or None, self.dtype.name))
+        object.__setattr__(self, "source_dtype", coarsest(self.source_dtype or None, _name_of(self.dtype)))
 
     @property
     def epsilon(self) -> float:
@@ -89,7 +96,7 @@ class Representation:
 
         Of the same values, more directions are noise where they were computed in a coarser type.
         """
-        return self.digest if self.source_dtype == self.dtype.name else f"{self.digest}-{self.source_dtype}"
+        return self.digest if self.source_dtype == _name_of(self.dtype) else f"{self.digest}-{self.source_dtype}"
 
     @property
     def label(self) -> str:
@@ -234,7 +241,7 @@ def frame_of(items: Sequence[Representation]) -> pd.DataFrame:
             "depth": np.array([item.depth for item in items], dtype=np.float64),
             "dims": [item.dims for item in items],
             "shape": [item.shape for item in items],
-            "dtype": [str(item.dtype) for item in items],
+            "dtype": [_name_of(item.dtype) for item in items],
             "nbytes": np.array([item.nbytes for item in items], dtype=np.int64),
             "source_dtype": [item.source_dtype for item in items],
             "digest": [item.digest for item in items],

@@ -25,6 +25,7 @@ from dask_svcca.stores.zoo.index import Index, Representation, frame_of
 from dask_svcca.stores.zoo.options import WriteOptions
 from dask_svcca.stores.zoo.read import labelled
 from dask_svcca.stores.zoo.replace import begin_beside, clear_beside, settle
+from dask_svcca.stores.zoo.tree import tree_of
 from dask_svcca.stores.zoo.write import PENDING_BYTES, Writer
 
 if TYPE_CHECKING:
@@ -173,6 +174,35 @@ class Zoo:
         if name not in index.by_name:
             raise RepresentationNotFoundError(index.describe_missing(name))
         return labelled(self._root, index.by_name[name], self._coords)
+
+    def to_datatree(
+        self, *, model: str | Sequence[str] | None = None, checkpoint: str | Sequence[str] | None = None
+    ) -> xr.DataTree:
+        """Some models or checkpoints as a tree of groups, ``model/checkpoint/layer``; nothing is read.
+
+        As ``xr.open_datatree`` opens the whole zoo, which takes milliseconds for each representation.
+
+        Parameters
+        ----------
+        model, checkpoint : str or sequence of str, optional
+            A name, a pattern, or several: see `query`. Default: all.
+
+        Raises
+        ------
+        RepresentationNotFoundError
+            Where nothing matches; the message says what there is.
+
+        Examples
+        --------
+        >>> from zarr.storage import MemoryStore
+        >>> from dask_svcca import create_zoo
+        >>> zoo = create_zoo(MemoryStore(), examples=range(3))
+        >>> for step in range(3):
+        ...     zoo.write("net", f"step{step}", "fc", [[1.0], [2.0], [4.0]])
+        >>> list(zoo.to_datatree(model="net", checkpoint="step[12]")["net"])
+        ['step1', 'step2']
+        """
+        return tree_of(self, model=model, checkpoint=checkpoint)
 
     def write(
         self,

@@ -1,0 +1,113 @@
+"""What a comparison says of its representations: their subspaces, and why some have none."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dask_svcca.kernels.subspace import leading_directions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from dask_svcca.plan.comparison import Row
+    from dask_svcca.stores.comparison import ComparisonStore
+    from dask_svcca.stores.subspaces import SubspaceIndex, SubspaceRecord, SubspaceStore
+
+    Columns = dict[str, npt.NDArray[Any]]
+
+NAMES = ("neurons", "samples", "rank", "variance_kept", "problem")
+
+
+def describe(
+    comparison: ComparisonStore,
+    rows: Sequence[Row],
+    subspaces: SubspaceStore | None,
+    new_problems: Mapping[str, str],
+    variance: float | None,
+) -> tuple[dict[str, str], dict[str, tuple[int, int]]]:
+    """Write what the subspaces say of the representations, and the problems of this run.
+
+    What is known stays as it is, and nothing is read for it; so does what is known of what has left the zoo.
+
+    Parameters
+    ----------
+    comparison : ComparisonStore
+    rows : sequence of Row
+    subspaces : SubspaceStore or None
+    new_problems : mapping of str to str
+        Problems of this run, by key of the subspace.
+    variance : float or None
+        See `Parameters`.
+
+    Returns
+    -------
+    problems : dict of str to str
+        All problems, by label.
+    numbers : dict of str to (int, int)
+        By label, samples (times the translations of a convolutional layer) and kept directions.
+    """
+    # A fold that could not be made has another key than the representation's own subspace.
+    unmade = {key.split(" ", maxsplit=1)[0]: problem for key, problem in new_problems.items()}
+    columns = {name: comparison.column(name) for name in NAMES}
+    unknown: dict[int, str | None] = {}
+    for number, (row, rank, problem) in enumerate(zip(rows, columns["rank"], columns["problem"], strict=True)):
+        if row.representation is not None and (rank < 0 or problem or row.representation.identity in unmade):
+            unknown[number] = new_problems.get(row.key, unmade.get(row.representation.identity))
+    if unknown:
+        before = {name: values.copy() for name, values in columns.items()}
+        _describe(columns, rows, unknown, None if subspaces is None else subspaces.read_index(), variance)
+        if not all(_same(values, before[name]) for name, values in columns.items()):
+            comparison.write_columns(columns)
+    comparison.resize_components(max(columns["rank"], default=0))
+    comparison.consolidate()
+    present = [number for number, row in enumerate(rows) if row.representation is not None]
+    problems = {rows[number].label: str(columns["problem"][number]) for number in present if columns["problem"][number]}
+    numbers = {
+        rows[number].label: (
+            int(columns["samples"][number]) * math.prod(rows[number].grid),
+            int(columns["rank"][number]),
+        )
+        for number in present
+        if columns["rank"][number] >= 0
+    }
+    return problems, numbers
+
+
+def _describe(
+    columns: Columns,
+    rows: Sequence[Row],
+    unknown: Mapping[int, str | None],
+    index: SubspaceIndex | None,
+    variance: float | None,
+) -> None:
+    """Fill in the columns for some rows, by their number, with a problem of this run or None."""
+    for number, new in unknown.items():
+        row, problem = rows[number], new
+        record = None if index is None else index.records.get(row.key)
+        # Without a subspace to read, what is known stays as it is.
+        if index is not None and record is not None:
+            for name, value in zip(NAMES, _numbers(index, record, variance), strict=False):
+                columns[name][number] = value
+            problem = new or record.entry.problem
+        if problem is not None:
+            columns["problem"][number] = problem and f"{row.label!r} {problem}"
+
+
+def _numbers(index: SubspaceIndex, record: SubspaceRecord, variance: float | None) -> tuple[int, int, int, float]:
+    """Neurons, samples, rank and share of the variance kept."""
+    entry = record.entry
+    if entry.problem:
+        return -1, -1, -1, np.nan
+    spectrum = index.spectrum(record)
+    kept = leading_directions(spectrum, entry.multiplicity, variance)
+    share = float((spectrum * entry.multiplicity)[kept].sum() / entry.total)
+    return entry.neurons, entry.samples, int(entry.multiplicity[kept].sum()), share
+
+
+def _same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
