@@ -319,7 +319,7 @@ def test_compare__a_damaged_pack_costs_its_own_representations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
 ) -> None:
     # A few packs of several.
-    monkeypatch.setattr("dask_svcca.plan.subspaces.BATCHES_PER_WORKER", 1)
+    monkeypatch.setattr("dask_svcca.plan.subspaces.BATCHES_PER_WORKER", 3)
     zoo = make_zoo(tmp_path / "zoo.zarr", layers(9))
     with dask.config.set(scheduler="synchronous"):
         expected = run_twice(zoo, tmp_path / "whole")
@@ -361,9 +361,9 @@ def test_compare__a_chunk_that_is_missing_in_memory_is_made_anew() -> None:
 def test_compare__a_pack_that_stays_damaged_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     zoo = make_zoo(tmp_path / "zoo.zarr", layers(3))
     run(zoo, tmp_path / "c")
-    monkeypatch.setattr("dask_svcca.stores.subspaces.packs._io.read_ranges", Mock(side_effect=OSError("gone bad")))
+    monkeypatch.setattr("dask_svcca.stores.backend.LocalBackend.read_ranges", Mock(side_effect=OSError("gone bad")))
     with (
         dask.config.set(scheduler="synchronous"),
-        pytest.raises(DamagedSubspacesError, match=r"gone bad.*compare again"),
+        pytest.raises(DamagedSubspacesError, match=r"gone bad.*Compare again"),
     ):
         run(zoo, tmp_path / "c", measures=("cka",))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from dask_svcca.plan.memory import SMALL_TASK
 
 if TYPE_CHECKING:
+    from dask_svcca.errors import DamagedSubspacesError
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
     from dask_svcca.plan.details import Sizes
@@ -286,8 +287,8 @@ class TileReport:
         Pairs that have none, for a reason that is recorded.
     seconds : dict of str to float
         Time by stage.
-    damaged : str
-        Name of a pack of subspaces that is damaged, for which nothing was computed; empty where all are whole.
+    damage : DamagedSubspacesError or None
+        Why nothing was computed, where subspaces are damaged.
     """
 
     row: int
@@ -295,7 +296,7 @@ class TileReport:
     computed: int
     settled: int
     seconds: dict[str, float]
-    damaged: str = ""
+    damage: DamagedSubspacesError | None = None
 
 
 Report: TypeAlias = "list[SubspaceReport] | TileReport"

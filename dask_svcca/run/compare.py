@@ -372,6 +372,8 @@ def run_comparison(
         if prepared is None:
             continue
         comparison, packs = prepared
+        # What this call did before it found damage is not what was there before.
+        plan = replace(plan, pairs_done=plan.pairs_done - computed - settled)
         outcome = Outcome(plan, computed=computed, settled=settled, readings=_unusual_readings(plan, parameters))
         try:
             damaged = _run(
@@ -383,15 +385,13 @@ def run_comparison(
                 comparison.add_run(outcome.timing(chosen.budget.workers))
         if not damaged or packs is None:
             return outcome
-        if damaged & forgotten:
-            raise DamagedSubspacesError(
-                f"the pack {min(damaged & forgotten)!r} of the subspaces at {packs.place!r} was made anew, and is "
-                f"damaged again. Check the disk; all that is finished is kept"
-            )
+        again = sorted(damaged.keys() & forgotten)
+        if again:
+            raise damaged[again[0]]
         # They cost what is in them: that is made anew, and all that is finished stays.
         for name in sorted(damaged):
             packs.forget(name)
-        forgotten |= damaged
+        forgotten |= damaged.keys()
         computed, settled = outcome.computed, outcome.settled
 
 
@@ -405,7 +405,7 @@ def _run(
     run: str,
     executor: Executor,
     progress: Progress | None,
-) -> set[str]:
+) -> dict[str, DamagedSubspacesError]:
     """Run a plan, and add to its outcome what becomes of it. Returns the packs that are damaged."""
     plan = outcome.plan
     job = Job(
@@ -432,7 +432,7 @@ def _run(
         except DamagedSubspacesError as error:
             if not error.pack:
                 raise
-            tally.damaged.add(error.pack)
+            tally.damaged[error.pack] = error
         if any(measure.saturates != "never" for measure in plan.measures):
             outcome.few_samples = {
                 label: (samples, rank)

@@ -11,6 +11,7 @@ from dask_svcca.plan.tasks import SubspaceReport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dask_svcca.errors import DamagedSubspacesError
     from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.tasks import Report
 
@@ -122,13 +123,13 @@ class Tally:
     ----------
     problems : dict of str to str
         By key of the subspace: sentences whose subject is the representation.
-    damaged : set of str
+    damaged : dict of str to DamagedSubspacesError
         Packs of subspaces that tasks found damaged.
     """
 
     def __init__(self, outcome: Outcome, progress: Progress | None) -> None:
         self.problems: dict[str, str] = {}
-        self.damaged: set[str] = set()
+        self.damaged: dict[str, DamagedSubspacesError] = {}
         self._outcome, self._progress = outcome, progress
         self._done: dict[Stage, int] = {"subspaces": 0, "tiles": 0}
         self._totals: dict[Stage, int] = {"subspaces": outcome.plan.subspaces, "tiles": len(outcome.plan.tiles)}
@@ -147,7 +148,7 @@ class Tally:
             else:
                 self._outcome.computed += report.computed
                 self._outcome.settled += report.settled
-                if report.damaged:
-                    self.damaged.add(report.damaged)
+                if report.damage is not None:
+                    self.damaged[report.damage.pack] = report.damage
             if self._progress is not None:
                 self._progress(stage, self._done[stage], self._totals[stage])

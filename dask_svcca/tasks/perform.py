@@ -47,4 +47,4 @@ def perform(job: Job, task: Task, *needed: Any) -> Any:
                 if not error.pack:
                     raise
                 # The others go on; whoever started the run has the pack made anew.
-                return TileReport(task.row, task.column, 0, 0, context.seconds, damaged=error.pack)
+                return TileReport(task.row, task.column, 0, 0, context.seconds, damage=error)
