@@ -20,6 +20,7 @@ import numpy as np
 
 import dask_svcca
 from dask_svcca.errors import MemoryLimitError
+from dask_svcca.kernels.lanes import LEAST_PAIRS, singular_values_abreast
 from dask_svcca.kernels.moments import Moments
 from dask_svcca.kernels.subspace import Eigenbasis
 from dask_svcca.plan import subspaces as subspaces_module
@@ -386,6 +387,8 @@ def main() -> None:
             [(300, 200)] * 2 + [(300, 4, 4, 3)] * 2 + [(300, 400)], options={"measures": "all", "keep": "correlations"}
         ),
     )
+    # Where Numba is there, what it compiles belongs to the process, not to the task that is first.
+    singular_values_abreast(np.zeros((LEAST_PAIRS, 2, 2)))
     # What is there by now need not be looked through before every task.
     gc.collect()
     gc.freeze()

@@ -45,10 +45,12 @@ HOMES: dict[str, frozenset[str]] = {
     "onnx": frozenset({"capture"}),
     "onnxruntime": frozenset({"capture"}),
     "torch": frozenset({"capture"}),
+    "numba": frozenset({"kernels"}),
+    "llvmlite": frozenset({"kernels"}),
     "matplotlib": frozenset({"plot"}),
     "tornado": frozenset({"explore"}),
 }
-KERNELS_MAY_IMPORT = sys.stdlib_module_names | {"numpy", "scipy"}
+KERNELS_MAY_IMPORT = sys.stdlib_module_names | {"numpy", "scipy", "numba", "llvmlite"}
 
 # These parts alone build Dask work, with these names, which mean nothing else.
 GRAPH_BUILDING_PARTS = frozenset({"pairwise", "run"})
@@ -101,7 +103,7 @@ def objection(part: str, name: str) -> str | None:
             return None
         return f"{part!r} must not import {name!r}: 'dask_svcca.{target}' is not in a lower layer"
     if part == "kernels" and head not in KERNELS_MAY_IMPORT:
-        return f"'kernels' must not import {name!r}: it knows only numpy, scipy and the standard library"
+        return f"'kernels' must not import {name!r}: it knows only numpy, scipy, Numba and the standard library"
     if part not in HOMES.get(head, {part}):
         return f"{part!r} must not import {name!r}: {head!r} belongs in {' and '.join(sorted(HOMES[head]))}"
     return None

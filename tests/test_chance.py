@@ -13,6 +13,7 @@ from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca.errors import FewSamplesWarning
+from dask_svcca.kernels import chance
 from dask_svcca.kernels.chance import (
     _moments_of_wilks,
     expected_correlation,
@@ -205,3 +206,16 @@ def test_compare__counts_translations_as_samples() -> None:
     compared(rng.normal(size=(30, 8, 8, 6)), variance=None)
     with pytest.warns(FewSamplesWarning, match="1920 samples, 448 directions"):
         compared(rng.normal(size=(30, 8, 8, 7)), variance=None)
+
+
+@pytest.mark.parametrize("half", [0.5, 1.0])
+@pytest.mark.parametrize(("k", "m", "degrees"), [(1, 1, 3), (7, 5, 99), (40, 39, 100), (45, 30, 999), (3, 96, 100)])
+def test_significant_correlations__by_thresholds_are_those_of_the_test_itself(
+    k: int, m: int, degrees: int, half: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(k)
+    fall = rng.uniform(0.2, 1, size=(400, 1)) * np.linspace(1, 0, min(k, m)) ** rng.integers(1, 4, size=(400, 1))
+    correlations = np.sort(fall * rng.uniform(0.5, 1, size=fall.shape), axis=1)[:, ::-1]
+    found = significant_correlations(correlations, k, m, degrees, is_complex=half == 1)
+    monkeypatch.setattr(chance, "ROOMY", 0.0)
+    np.testing.assert_array_equal(found, significant_correlations(correlations, k, m, degrees, is_complex=half == 1))

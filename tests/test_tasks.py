@@ -15,6 +15,7 @@ from zoos import make_zoo, with_budget
 
 import dask_svcca
 from dask_svcca.evaluate import Evaluation
+from dask_svcca.kernels.grams import GramProducts
 from dask_svcca.kernels.products import ProductSum
 from dask_svcca.plan import subspaces as plan_module
 from dask_svcca.run import compare as compare_module
@@ -91,6 +92,7 @@ WORK: list[tuple[Any, str]] = [
     (Pack, "loadings"),
     (Pack, "read_scores"),
     (ProductSum, "add"),
+    (GramProducts, "add"),
     (Evaluation, "add"),
     (Evaluation, "finish"),
     (Evaluation, "values"),

@@ -15,7 +15,6 @@ from dask_svcca.evaluate import STACK_BYTES, Basis, Evaluation, pair_bytes, solv
 from dask_svcca.kernels.pairs import squared_magnitudes
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import find_measures, needs_loadings
-from dask_svcca.plan.memory import PIECE
 from dask_svcca.readings import meet
 from dask_svcca.stores.comparison import ComparisonStore, store_of
 from dask_svcca.stores.subspaces import SubspaceStore
@@ -40,6 +39,9 @@ USABLE_SHARE = 0.6
 
 VECTORS = 8
 """Numbers per sample that are held beside the scores: two orders of samples, norms of both sides, changed norms."""
+
+PIECE = 1024
+"""Samples whose squared norms are formed at a time."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from dask_svcca.evaluate.basis import block_weights, direction_weights
 from dask_svcca.evaluate.details import Correlations, FrequencyMeans
 from dask_svcca.evaluate.memory import STACK_BYTES, pair_bytes
 from dask_svcca.kernels.fourier import half_plane
+from dask_svcca.kernels.lanes import LEAST_NUMBERS
 from dask_svcca.kernels.pairs import PairStack, Side
 from dask_svcca.measures import Measure, Own, PairTotals, Totals
 
@@ -69,7 +70,7 @@ class Evaluation:
     details : dict of str to (a, b, ...), optional
         Arrays that take the details of pairs, see `no_details`.
     single : bool
-        Whether couplings were summed in single precision.
+        Whether scores are in single precision.
     stack_bytes : int
         Bytes of the pairs that are solved together, as `pair_bytes` counts them; one pair may take more.
     """
@@ -95,6 +96,8 @@ class Evaluation:
         self._takers = list(self._take(details or {}, a, b))
         self._sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures}
         self._turned_sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures if not m.symmetric}
+        kept_a, kept_b = (group.counts("kept").sum(axis=1) for group in (self._a, self._b))
+        self._many = float(kept_a @ todo @ kept_b) >= LEAST_NUMBERS
         # Loadings differ from block to block: couplings of different blocks must not share a stack.
         self._by_block = any("loadings" in measure.needs for measure in measures)
         self._pieces: dict[_Key, list[_Piece]] = {}
@@ -172,6 +175,31 @@ class Evaluation:
                 self._b.take_loadings(loadings[1], blocks_b, conjugate=False)
             if self._by_block or self._bytes[key] > self._stack_bytes // 2:
                 self._solve(key)
+
+    def take_norms(self, norms: FloatArray) -> None:
+        """Take squared norms of cross-covariances, (a, b), of layers with one block, where no measure asks for more."""
+        a, b = self._a, self._b
+        blocks = b.blocks()
+        spectra = np.zeros((self._todo.shape[1], max((block.directions for block in blocks), default=0)))
+        for block in blocks:
+            spectra[block.member, : block.directions] = b.spectra_of([block])[0]
+        for block in a.blocks():
+            members_b = np.flatnonzero(self._todo[block.member])
+            members_a = np.full(len(members_b), block.member)
+            shape = len(members_b), block.directions, spectra.shape[1]
+            stack = PairStack(
+                np.broadcast_to(0.0, shape),
+                a.side(members_a, np.broadcast_to(a.spectra_of([block])[0], shape[:2])),
+                b.side(members_b, spectra[members_b]),
+                degrees=a.samples - 1,
+                norms=norms[block.member, members_b],
+            )
+            for measure in self._measures:
+                width = measure.components
+                self._sums[measure.name][block.member, members_b] = measure.sums(stack).reshape(-1, width)
+                if not measure.symmetric:
+                    turned = measure.sums(stack.reversed).reshape(-1, width)
+                    self._turned_sums[measure.name][block.member, members_b] = turned
 
     def forget_loadings(self) -> None:
         """Let go of the loadings that were given last."""
@@ -271,6 +299,7 @@ class Evaluation:
             degrees=a.samples - 1 if key.centred else a.samples,
             is_complex=key.is_complex,
             single=self._single,
+            many=self._many,
         )
         leading = every.leading(*key.kept)
         for taker in self._takers:
@@ -337,6 +366,10 @@ class _Group:
     def counts_twice(self, block: int) -> bool:
         """Whether a block stands for a pair of conjugate frequencies."""
         return bool(self._multiplicity[block] > 1)
+
+    def blocks(self) -> list[MemberBlock]:
+        """All directions of each member, block by block."""
+        return [block for member, basis in self._bases.items() for block in basis.member_blocks(member)]
 
     def spectra_of(self, blocks: Sequence[MemberBlock]) -> FloatArray:
         """Spectra of some members' directions, equally many, (member, direction)."""

@@ -74,6 +74,15 @@ def spurious_correlations(k: int, l: int, degrees: int) -> int:
 TESTED_AT_ONCE = 2**13
 """Correlations that are tested at a time."""
 
+NODES = 6
+"""Degrees of freedom at which thresholds are computed; between them they follow a polynomial."""
+
+DOUBTFUL = 1e-3
+"""Relative distance from such a threshold within which the test itself decides."""
+
+ROOMY = 0.8
+"""Share of the degrees of freedom that the directions may take for thresholds to be that smooth: to 1e-4, with all."""
+
 
 def significant_correlations(
     correlations: FloatArray, k: int, l: int, degrees: int, *, is_complex: bool, level: float = 0.05
@@ -130,13 +139,53 @@ def _test(correlations: FloatArray, k: int, l: int, degrees: int, level: float, 
     squared = np.clip(correlations**2, 1e-300, 1 - 1e-15)
     before = np.arange(count)
     tail = -np.cumsum(np.log1p(-squared)[:, ::-1], axis=1)[:, ::-1]
-    inverse = np.cumsum(1 / squared, axis=1) - 1 / squared
+    reciprocal = 1 / squared
+    inverse = np.cumsum(reciprocal, axis=1) - reciprocal
     # Lawley's correction: degrees of freedom that are left for the remaining directions. Where earlier correlations
     # are almost zero it has no meaning, but the test has ended by then.
     left = degrees - 2 * before + np.clip(inverse, before, degrees)
-    mean, variance = _moments_of_wilks(max(k, l) - before, min(k, l) - before, left.astype(np.float64), half)
-    chance = scipy.special.gammaincc(mean**2 / variance, tail * mean / variance)
-    return np.asarray(np.argmin(np.column_stack([chance < level, np.zeros(pairs, dtype=bool)]), axis=1))
+    doubtful = np.ones(left.shape, dtype=np.bool_)
+    significant = doubtful.copy()
+    if k + l <= ROOMY * degrees:
+        threshold = _thresholds(k, l, degrees, level, half)
+        most = threshold[-1]
+        for coefficients in threshold[-2::-1]:
+            most = most / left + coefficients
+        ratio = tail * left / most
+        significant = ratio > 1
+        # Of those that are close only the ones up to the first that is clearly not significant matter.
+        doubtful = (ratio < 1 + DOUBTFUL) & (np.cumsum(ratio < 1 - DOUBTFUL, axis=1) == 0)
+    rows, columns = np.nonzero(doubtful)
+    if len(rows):
+        mean, variance = _moments_of_wilks(
+            max(k, l) - columns, min(k, l) - columns, left[rows, columns].astype(np.float64), half
+        )
+        chance = scipy.special.gammaincc(mean**2 / variance, tail[rows, columns] * mean / variance)
+        significant[rows, columns] = chance < level
+    return np.asarray(np.argmin(np.column_stack([significant, np.zeros(pairs, dtype=bool)]), axis=1))
+
+
+@lru_cache(maxsize=10_000)
+def _thresholds(k: int, l: int, degrees: int, level: float, half: float) -> FloatArray:
+    """From which statistic on the correlations that remain are significant, times the degrees that are left.
+
+    Close to a constant, by Bartlett's approximation: a polynomial in the reciprocal of the degrees that are left.
+
+    Returns
+    -------
+    (NODES, min(k, l))
+        Coefficients for each number of correlations before, the constant first.
+    """
+    before = np.arange(min(k, l))
+    first, last = 1 / (degrees - before), 1 / (2 * degrees - 2 * before)
+    nodes = np.cos((np.arange(NODES) + 0.5) * np.pi / NODES)[:, np.newaxis]
+    places = (first + last) / 2 + (first - last) / 2 * nodes
+    left = 1 / places
+    mean, variance = _moments_of_wilks(max(k, l) - before, min(k, l) - before, left, half)
+    exact = left * scipy.special.gammainccinv(mean**2 / variance, level) * variance / mean
+    powers = (places * degrees)[:, :, np.newaxis] ** np.arange(NODES)
+    scaled = np.linalg.solve(powers.transpose(1, 0, 2), exact.T[:, :, np.newaxis])[:, :, 0].T
+    return np.asarray(scaled * float(degrees) ** np.arange(NODES)[:, np.newaxis])
 
 
 def _moments_of_wilks(

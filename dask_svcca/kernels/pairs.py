@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.kernels.lanes import singular_values_abreast
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,7 +22,7 @@ GRAM_FROM = 64
 """Directions from which the eigenvalues of ``C* C`` are clearly faster to compute than the singular values of ``C``."""
 
 
-def canonical_correlations(coupling: InexactArray, *, single: bool = False) -> FloatArray:
+def canonical_correlations(coupling: InexactArray, *, single: bool = False, many: bool = False) -> FloatArray:
     """Canonical correlations of one pair, or of a stack of pairs.
 
     Parameters
@@ -28,9 +30,12 @@ def canonical_correlations(coupling: InexactArray, *, single: bool = False) -> F
     coupling : (..., k, l)
         ``scores_a.conj().T @ scores_b``, both orthonormal.
     single : bool
-        Whether it was summed in single precision, and is off by about 1e-7 itself. Then, where there are many
-        directions, its Gram matrix will do, at two thirds of the time: squaring costs a correlation of ``r`` about
-        ``1e-15 / r``, and one of zero at most 1e-7.
+        Whether it is of scores in single precision, which are off by about 1e-7 themselves. Then its Gram matrix will
+        do: squaring costs a correlation of ``r`` about ``1e-15 / r``, and one of zero at most 1e-7. Large couplings
+        take two thirds of the time.
+    many : bool
+        Whether there are so many in all that it is worth to load what takes a fifth of the time: see
+        `dask_svcca.kernels.lanes`.
 
     Returns
     -------
@@ -49,6 +54,8 @@ def canonical_correlations(coupling: InexactArray, *, single: bool = False) -> F
     >>> canonical_correlations(xy.T @ xz)
     array([1., 0.])
     """
+    if single and many and (abreast := singular_values_abreast(coupling)) is not None:
+        return np.asarray(np.minimum(abreast, 1.0))
     if single and min(coupling.shape[-2:]) >= GRAM_FROM:
         adjoint = coupling.conj().swapaxes(-1, -2)
         gram = coupling @ adjoint if coupling.shape[-2] <= coupling.shape[-1] else adjoint @ coupling
@@ -127,7 +134,11 @@ class PairStack:
     is_complex : bool
         Whether the samples of this block are complex: a frequency that is not its own conjugate.
     single : bool
-        Whether the coupling was summed in single precision.
+        Whether the scores are in single precision.
+    many : bool
+        Whether this stack is one of many.
+    norms : (pair,), optional
+        Squared norms of the cross-covariances, where they are known without the couplings, which are zero then.
     """
 
     coupling: InexactArray
@@ -136,6 +147,8 @@ class PairStack:
     degrees: int
     is_complex: bool = False
     single: bool = False
+    many: bool = False
+    norms: FloatArray | None = None
     # The stack whose a and b are exchanged here: what it has computed is not computed again.
     _turned: PairStack | None = field(default=None, repr=False, compare=False)
 
@@ -144,7 +157,7 @@ class PairStack:
         """Canonical correlations, (pair, min(k, l)), descending."""
         if self._turned is not None:
             return self._turned.correlations
-        return _read_only(canonical_correlations(self.coupling, single=self.single))
+        return _read_only(canonical_correlations(self.coupling, single=self.single, many=self.many))
 
     @cached_property
     def squared_coupling(self) -> FloatArray:
@@ -152,6 +165,13 @@ class PairStack:
         if self._turned is not None:
             return self._turned.squared_coupling.transpose(0, 2, 1)
         return _read_only(squared_magnitudes(self.coupling))
+
+    @cached_property
+    def squared_norm(self) -> FloatArray:
+        """Squared norm of the cross-covariance, (pair,)."""
+        if self.norms is not None:
+            return _read_only(self.norms)
+        return _read_only(self.weighted_sum(self.a.spectrum, self.b.spectrum))
 
     @cached_property
     def nuclear_norm(self) -> FloatArray:

@@ -14,6 +14,7 @@ from dask_svcca.measures.registry import (
     leading_only,
     load_measures,
     needs_loadings,
+    norms_only,
     register_measure,
     with_companions,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "leading_only",
     "load_measures",
     "needs_loadings",
+    "norms_only",
     "register_measure",
     "with_companions",
 ]

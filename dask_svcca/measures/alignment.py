@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _cross_covariance_norm(pairs: PairStack) -> FloatArray:
-    return pairs.weighted_sum(pairs.a.spectrum, pairs.b.spectrum)
+    return pairs.squared_norm
 
 
 def _partial_least_squares(pairs: PairStack) -> FloatArray:
@@ -60,6 +60,7 @@ MEASURES: Final = (
         value=over_geometric_mean,
         own=sum_of_squares,
         needs=SPECTRUM,
+        looks_at="norms",
         invariances=ORTHOGONAL,
         reference="Kornblith et al. (2019), Similarity of neural network representations revisited, ICML, eq. 4",
         readings=frozenset({"flatten"}),
@@ -74,6 +75,7 @@ MEASURES: Final = (
         value=_debiased,
         own=sum_of_squares,
         needs=frozenset({"spectrum", "row_norms"}),
+        looks_at="norms",
         valid_range=(-1.0, 1.0),
         invariances=ORTHOGONAL,
         reference="Song et al. (2012), Feature selection via dependence maximization, JMLR 13, eq. 4",

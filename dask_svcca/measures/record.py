@@ -27,6 +27,7 @@ Need: TypeAlias = Literal["spectrum", "loadings", "row_norms"]
 Role: TypeAlias = Literal["similarity", "distance", "reference"]
 Directions: TypeAlias = Literal["kept", "all"]
 Positional: TypeAlias = Literal["dft", "mean", "positions", "flatten"]
+LooksAt: TypeAlias = Literal["couplings", "norms"]
 Saturates: TypeAlias = Literal["never", "either", "b"]
 
 
@@ -105,6 +106,9 @@ class Measure:
         Whether it looks at the directions kept by the variance threshold, or at the full numerical rank.
     needs : frozenset of {"spectrum", "loadings", "row_norms"}
         What it takes beside couplings and ranks.
+    looks_at : {"couplings", "norms"}
+        ``norms``: of couplings only `PairStack.squared_norm`, if anything. It may then follow from the inner products
+        of the samples, and the coupling of a stack be zero.
     valid_range : (float, float)
     invariances : tuple of str
     reference : str
@@ -134,6 +138,7 @@ class Measure:
     components: int = 1
     directions: Directions = "all"
     needs: frozenset[Need] = frozenset()
+    looks_at: LooksAt = "couplings"
     valid_range: tuple[float, float] = (0.0, 1.0)
     invariances: tuple[str, ...] = ()
     reference: str = ""

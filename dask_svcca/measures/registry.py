@@ -24,7 +24,7 @@ from dask_svcca.errors import (
     did_you_mean,
 )
 from dask_svcca.measures import alignment, correlations, references, regression, shape
-from dask_svcca.measures.record import Directions, Family, Measure, Need, Positional, Role, Saturates, Sums
+from dask_svcca.measures.record import Directions, Family, LooksAt, Measure, Need, Positional, Role, Saturates, Sums
 from dask_svcca.measures.versions import homes, version_of
 from dask_svcca.variables import STORED_NAMES
 
@@ -53,6 +53,7 @@ OPTIONS: Final = frozenset(field.name for field in dataclasses.fields(Measure)) 
 
 _WORDS: Final = {
     "directions": get_args(Directions),
+    "looks_at": get_args(LooksAt),
     "role": get_args(Role),
     "saturates": get_args(Saturates),
     "needs": get_args(Need),
@@ -149,6 +150,17 @@ def leading_only(measures: Iterable[Measure]) -> bool:
     (True, False)
     """
     return all(measure.directions == "kept" for measure in measures)
+
+
+def norms_only(measures: Iterable[Measure]) -> bool:
+    """Whether no measure looks at more of a coupling than its norm, weighted by the spectra.
+
+    Examples
+    --------
+    >>> norms_only(with_companions(find_measures("cka"))), norms_only(find_measures(("cka", "svcca")))
+    (True, False)
+    """
+    return all(measure.looks_at == "norms" for measure in measures)
 
 
 def needs_loadings(measures: Iterable[Measure]) -> bool:

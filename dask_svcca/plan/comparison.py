@@ -11,6 +11,7 @@ from dask_svcca.plan.details import detail_sizes, pair_bytes, smaller_tile
 from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.pairs import find_missing
+from dask_svcca.plan.sides import SMALL_TILE, choose_tile, tile_by_samples
 from dask_svcca.plan.subspaces import Wanted, plan_subspaces
 from dask_svcca.plan.tasks import GroupTask, SubspacePlace, TileTask
 from dask_svcca.plan.tiles import (
@@ -18,7 +19,6 @@ from dask_svcca.plan.tiles import (
     TileOptions,
     by_kind,
     choose_chunk_samples,
-    choose_tile,
     limits_by_tile,
     pair_products,
     score_itemsize,
@@ -217,15 +217,18 @@ def make_plan(
         for item, reading in zip(items, readings, strict=True)
     ]
     present_layers = [layer for layer in layers if layer is not None]
+    chunk_samples = _chunk_samples(index, present_layers, parameters)
+    options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
     side = smaller_tile(
         choose_tile(len(rows), budget, pair_products(present_layers), value_bytes(len(measures))), details
     )
-    tile = side if state is None else state.tile
+    step = min(SMALL_TILE, side) if state is None else state.tile
     # A comparison that began small has small tiles: a task takes several, or there would be far too many tasks.
-    side = tile * max(1, side // tile)
+    side = step * max(1, side // step)
+    side = tile_by_samples(present_layers, step, side, budget.workers, options)
+    tile = side if state is None else state.tile
     places = [present.get(label, -1) for label in order]
     missing = find_missing(selected, places, state, changed, side, lacking=lacking)
-    chunk_samples = _chunk_samples(index, present_layers, parameters)
     wanted, subspaces = _wanted(rows, readings, missing, index, parameters, loadings=needs_loadings(measures))
     packs = plan_subspaces(
         list(wanted.values()),
@@ -247,7 +250,6 @@ def make_plan(
         )
         for number, start in enumerate(range(0, len(rows), side))
     )
-    options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
     tiles = _tiles(missing, layers, options, budget)
     return Plan(
         rows=rows,

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.kernels.products import SINGLE_SAMPLES
 from dask_svcca.stores.subspaces import chunk_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dask_svcca.kernels.products import Summing
     from dask_svcca.readings import Reading
 
 PROCESS_BYTES = 350 * 2**20
-"""What a worker process holds before it has done anything: the interpreter, NumPy, SciPy, zarr, Dask."""
+"""What a worker process holds beside its tasks: the interpreter, NumPy, SciPy, zarr, Dask, and Numba at its compiling.
 
-PIECE = 1024
-"""Samples converted to double precision at a time."""
+Measured: 150 MiB after all measures, 250 with what Numba compiled before, 285 where it compiles.
+"""
 
 LEAST_PIECE = 8
 """Least number of samples whose squared norms are formed at a time."""
@@ -34,13 +34,6 @@ NORM_COPIES = 2
 
 NEURONS_AT_ONCE = 1024
 """Neurons whose loadings are added up at a time, where directions come from the samples."""
-
-NARROW = 48
-"""Directions of a representation below which products are formed in double precision.
-
-A sum of many products in single precision is off by about 3e-7 where it comes near 1. The mean over many correlations
-averages that out to below 1e-7; the mean over a few does not, and their products are cheap.
-"""
 
 ROW_SAMPLES = 1000
 """Samples up to which, where directions come from the samples, those of double precision may be read as rows.
@@ -94,6 +87,8 @@ class TileMemory:
         Bytes of pairs that are solved together, as `dask_svcca.evaluate.pair_bytes` counts them.
     peak : int
         Bytes at most.
+    by_samples : bool
+        Whether pairs are compared by the inner products of samples, all of the tile at once.
     """
 
     operand: int
@@ -101,6 +96,7 @@ class TileMemory:
     loadings: int
     stack: int
     peak: int
+    by_samples: bool = False
 
 
 # --- subspaces -----------------------------------------------------------------------------------------------------
@@ -303,7 +299,7 @@ class PanelUnits:
     Attributes
     ----------
     direction : int
-        Bytes of a chunk of the scores of a direction; where products are in double precision, with a piece in it.
+        Bytes of a chunk of the scores of a direction; where it is multiplied in pieces, with a copy of one.
     copied : int
         Bytes of the copy that BLAS is given of a direction, at one frequency after another: conjugate, or complex.
     number : int
@@ -316,28 +312,30 @@ class PanelUnits:
 
     @classmethod
     def of(
-        cls, dtype: np.dtype[Any], coupling: np.dtype[Any], chunk_samples: int, samples: int, *, narrow: bool
+        cls, dtype: np.dtype[Any], coupling: np.dtype[Any], chunk_samples: int, samples: int, summing: Summing
     ) -> PanelUnits:
         """Units of scores of a type whose couplings are of another.
 
-        Beyond `SINGLE_SAMPLES` a sum in single precision is added up in double.
-
         Examples
         --------
+        >>> from dask_svcca.kernels.products import Summing
         >>> single, pair = np.dtype("float32"), np.dtype("complex64")
-        >>> PanelUnits.of(single, single, 2000, 10_000, narrow=False)
+        >>> PanelUnits.of(single, single, 2000, 10_000, Summing.of(100))
         PanelUnits(direction=8000, copied=0, number=4)
-        >>> PanelUnits.of(single, pair, 2000, 100_000, narrow=True)
-        PanelUnits(direction=16000, copied=16000, number=16)
+        >>> PanelUnits.of(single, single, 2000, 10_000, Summing.of(30))
+        PanelUnits(direction=9000, copied=0, number=12)
+        >>> PanelUnits.of(single, pair, 2000, 100_000, Summing.of(12))
+        PanelUnits(direction=10000, copied=4000, number=16)
         """
-        piece = chunk_length(chunk_samples, PIECE)
+        piece = chunk_length(chunk_samples, summing.samples)
         wide = np.result_type(coupling, np.float64).itemsize
-        own = wide if narrow else coupling.itemsize
-        copied = (piece * wide if narrow else chunk_samples * coupling.itemsize) if coupling.kind == "c" else 0
+        own = wide if summing.double else coupling.itemsize
+        converted = (np.result_type(dtype, np.float64) if summing.double else dtype).itemsize
+        copies = piece < chunk_samples or converted > dtype.itemsize
         return cls(
-            dtype.itemsize * chunk_samples + (piece * np.result_type(dtype, np.float64).itemsize if narrow else 0),
-            copied,
-            own + (wide if own < wide and samples > SINGLE_SAMPLES else 0),
+            dtype.itemsize * chunk_samples + (converted * piece if copies else 0),
+            piece * own if coupling.kind == "c" else 0,
+            own + (wide if own < wide and samples > summing.samples else 0),
         )
 
     def operand(self, directions: float, widest: float) -> float:

@@ -11,9 +11,11 @@ import numpy as np
 
 from dask_svcca.evaluate import STACK_BYTES, pair_bytes, solving_bytes
 from dask_svcca.kernels.fourier import half_plane
+from dask_svcca.kernels.grams import block_samples, products_by_samples
+from dask_svcca.kernels.products import Summing
+from dask_svcca.measures import norms_only
 from dask_svcca.plan.details import pair_bytes as detail_bytes
 from dask_svcca.plan.memory import (
-    NARROW,
     SMALL_TASK,
     PanelUnits,
     TileMemory,
@@ -29,28 +31,16 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import IntArray
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
-    from dask_svcca.plan.subspaces import Budget
     from dask_svcca.readings import Reading
-
-MAX_TILE = 640
-"""Largest number of representations along a tile: ten thousand make 136 tiles, and 256 files of each variable."""
 
 LONG_TILE = 128
 """The same where pairs are not short work."""
 
-SMALL_TILE = 8
-
-TILE_PRODUCTS = 1e11
-"""Multiplications in the couplings of a tile from which it is not made larger: seconds of work."""
-
-TILE_VALUES = 64 * 2**20
-"""Bytes that the values of a tile take, at most: they cannot be cut."""
-
 TILE_COUPLINGS = 128 * 2**20
 """Bytes of couplings from which a tile of more than `LONG_TILE` takes no more than one of that size would."""
 
-LONG_PAIR = 1e9
-"""Multiplications in the coupling of a pair from which a tile of four by four is worth a task: a second or so."""
+GRAMS_CHEAPER = 0.8
+"""Share of the multiplications from which inner products of samples are worth it: they are many small products."""
 
 SCORE_CHUNK_BYTES = 4 * 2**20
 
@@ -65,43 +55,6 @@ DIRECTION_BYTES = 48
 
 BLOCK_BYTES = 600
 """Bytes that a tile holds of each block of a representation: where it is in the store and in the panel."""
-
-
-def choose_tile(representations: int, budget: Budget, pair_products: float = 0.0, value_bytes: int = 0) -> int:
-    """Representations along each axis of a tile.
-
-    Enough tiles to keep all workers busy to the end (about sixteen each), few enough that neither the scheduler nor the
-    file system notices: a tile is a chunk of each variable. Where a pair is long work, tiles are twice as many and as
-    small as 4 x 4, so that no worker waits long for the last.
-
-    Parameters
-    ----------
-    representations : int
-    budget : Budget
-    pair_products : float
-        Multiplications in the coupling of one pair.
-    value_bytes : int
-        Bytes that a tile holds of the values of one pair: see `value_bytes`.
-
-    Examples
-    --------
-    >>> from dask_svcca.plan.subspaces import Budget
-    >>> two = Budget(2, 2**31)
-    >>> choose_tile(900, two), choose_tile(256, two), choose_tile(10_000, two), choose_tile(3, two)
-    (120, 32, 640, 8)
-    >>> choose_tile(30, two, 1e10), choose_tile(256, two, 1e10), choose_tile(10_000, two, 1e10)
-    (4, 24, 128)
-    """
-    long = pair_products >= LONG_PAIR
-    groups = math.ceil(math.sqrt(2 * (32 if long else 16) * budget.workers))
-    side = math.ceil(representations / groups)
-    most = max(LONG_TILE, min(MAX_TILE, math.isqrt(int(TILE_PRODUCTS / max(1.0, pair_products)))))
-    if value_bytes:
-        most = min(most, math.isqrt(min(TILE_VALUES, budget.available // 4) // value_bytes))
-    if side > SMALL_TILE:
-        side = math.ceil(side / SMALL_TILE) * SMALL_TILE
-    least = SMALL_TILE // 2 if long else SMALL_TILE
-    return max(least, min(most // SMALL_TILE * SMALL_TILE, side))
 
 
 def value_bytes(measures: int) -> int:
@@ -192,6 +145,11 @@ class TileOptions:
     def with_loadings(self) -> bool:
         """Whether a measure needs loadings."""
         return any("loadings" in measure.needs for measure in self.measures)
+
+    @property
+    def norms_only(self) -> bool:
+        """Whether the inner products of samples say all that is asked for of layers with one block."""
+        return not self.details and norms_only(self.measures)
 
     @property
     def with_row_norms(self) -> bool:
@@ -320,6 +278,32 @@ class _KindPair:
         return max(one.units.number, other.units.number) * self.shared * one.width * other.width
 
 
+def _by_samples(kind_pairs: Sequence[_KindPair], options: TileOptions) -> float | None:
+    """Bytes that these take by the inner products of samples; None where that is not possible or not cheaper."""
+    if not options.norms_only or any(side.widest.grid for pair in kind_pairs for side in (pair.a, pair.b)):
+        return None
+    couplings = grams = peak = 0.0
+    for pair in kind_pairs:
+        sides = (pair.a,) if pair.same else (pair.a, pair.b)
+        samples = pair.a.widest.samples
+        double = 2 if pair.a.units.number > score_dtype(options.precision, is_complex=False).itemsize else 1
+        couplings += double * samples * pair.a.directions * pair.b.directions / (2 if pair.same else 1)
+        grams += products_by_samples(samples, sum(side.directions for side in sides), pair.a.members * pair.b.members)
+        peak = max(peak, sum(_gram_bytes(side, options) for side in sides))
+    return peak if grams < GRAMS_CHEAPER * couplings else None
+
+
+def _gram_bytes(side: _Side, options: TileOptions) -> float:
+    """Bytes of the scores of one side in two chunks, of a block of each Gram matrix, and of what is evaluated."""
+    item, samples = score_dtype(options.precision, is_complex=False).itemsize, side.widest.samples
+    length = chunk_length(samples, options.chunk_samples)
+    block = block_samples(length, samples)
+    scores = min(2, -(-samples // length)) * side.directions * length * item
+    evaluated = 4 * 8 * side.members * (side.width // max(1, side.members) + side.widest.width)
+    norms = 3 * 8 * side.members * length if options.with_row_norms else 0
+    return scores + side.members * block**2 * item + evaluated + norms + 2 * 8 * side.directions
+
+
 def tile_limits(
     a: Sequence[Sequence[Layer]], b: Sequence[Sequence[Layer]], side: int, options: TileOptions, available: int
 ) -> TileMemory:
@@ -373,6 +357,9 @@ def tile_limits(
         peak = beside + values + max(details + working, DETAIL_COPIES * details)
         return replace(limits, peak=math.ceil(peak))
 
+    by_samples = _by_samples(kind_pairs, options)
+    if by_samples is not None and (peak := math.ceil(beside + values + by_samples)) <= available:
+        return TileMemory(0, 0, 0, 0, peak, by_samples=True)
     best = tried(1.0)
     if best.peak <= available:
         return best
@@ -429,13 +416,13 @@ def _pair_kinds(one: Sequence[Layer], other: Sequence[Layer], options: TileOptio
     if not isinstance(meeting, Meeting):
         return None
     layers = [layer.folded(meeting.fold_a) for layer in one], [layer.folded(meeting.fold_b) for layer in other]
-    narrow = min(sum(layer.directions for layer in side) / len(side) for side in layers) < NARROW
+    summing = Summing.of(min(sum(layer.directions for layer in side) / len(side) for side in layers))
     dtypes = [score_dtype(options.precision, is_complex=bool(side[0].grid)) for side in layers]
     coupling = np.result_type(*dtypes)
     samples = layers[0][0].samples
     length = chunk_length(samples, options.chunk_samples)
     a, b = (
-        _Side.of(side, PanelUnits.of(dtype, coupling, length, samples, narrow=narrow), loadings=options.with_loadings)
+        _Side.of(side, PanelUnits.of(dtype, coupling, length, samples, summing), loadings=options.with_loadings)
         for side, dtype in zip(layers, dtypes, strict=True)
     )
     wide = np.result_type(coupling, np.float64).itemsize

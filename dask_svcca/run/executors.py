@@ -8,7 +8,7 @@ from dask_svcca import machine
 from dask_svcca.errors import ClusterError
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.subspaces import Budget
-from dask_svcca.run.graphs import check_local, current_client, run_graph
+from dask_svcca.run.graphs import check_local, current_client, local_workers, run_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,7 +73,7 @@ class DaskExecutor:
     def budget(self) -> Budget:
         """How many tasks it runs at a time, and how much memory each of its processes has."""
         if self._client is None:
-            threads = machine.cores()
+            threads = local_workers()
             return Budget(threads, int(machine.available_memory() * LOCAL_SHARE / threads) + PROCESS_BYTES)
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         if not workers:

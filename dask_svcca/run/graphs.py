@@ -7,12 +7,14 @@ from typing import Any, TypeAlias
 
 import dask
 import dask.base
+import dask.local
 import dask.multiprocessing
 import dask.threaded
 import distributed
 import threadpoolctl
 from dask.callbacks import Callback
 
+from dask_svcca import machine
 from dask_svcca.errors import ClusterError
 from dask_svcca.tasks import single_blas_thread
 
@@ -49,6 +51,23 @@ def check_local(client: distributed.Client | None) -> None:
             "Dask is set to run in processes, which cannot reach stores in the memory of this one. Use its threads, "
             "dask.config.set(scheduler='threads'), or stores on disk"
         )
+
+
+def local_workers() -> int:
+    """How many tasks Dask's local scheduler runs at a time.
+
+    Examples
+    --------
+    >>> with dask.config.set(scheduler="synchronous"):
+    ...     local_workers()
+    1
+    >>> with dask.config.set(scheduler="threads", num_workers=3):
+    ...     local_workers()
+    3
+    """
+    if dask.base.get_scheduler() is dask.local.get_sync:
+        return 1
+    return int(dask.config.get("num_workers", None) or machine.cores())
 
 
 def _owner(scheduler: Any) -> distributed.Client | None:

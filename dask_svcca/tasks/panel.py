@@ -11,7 +11,7 @@ import scipy.sparse
 
 from dask_svcca.kernels.pairs import squared_magnitudes
 from dask_svcca.kernels.products import ProductSum
-from dask_svcca.plan.memory import LEAST_PIECE, NORM_COPIES, PIECE, loadings_bytes
+from dask_svcca.plan.memory import LEAST_PIECE, NORM_COPIES, loadings_bytes
 from dask_svcca.stores.subspaces import chunk_length
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dask_svcca.evaluate import Basis, MemberBlock
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import SharedFrequency
+    from dask_svcca.kernels.products import Summing
     from dask_svcca.plan.memory import PanelUnits, TileMemory
     from dask_svcca.stores.subspaces import Pack, SubspaceRecord
     from dask_svcca.tasks.worker import Context
@@ -114,6 +115,11 @@ class Panel:
                 packs[name].read_scores(chunk, [(first, buffer[place]) for first, place in wanted])
         # With the zeros after the last sample, which are few: without them BLAS would be given a copy.
         return buffer[: self.directions]
+
+    @property
+    def places(self) -> list[slice]:
+        """Rows of each member, where all have one block."""
+        return [place for places in self._places.values() for place in places]
 
     def span(self, index: int) -> slice:
         """Rows of a block."""
@@ -217,20 +223,16 @@ def couplings(
     buffers: tuple[InexactArray, InexactArray],
     shared: Sequence[SharedFrequency],
     *,
-    narrow: bool,
+    summing: Summing,
 ) -> list[InexactArray]:
     """Couplings of all members of two panels at each shared frequency, summed over all samples."""
-    totals = [ProductSum() for _ in shared]
+    totals = [ProductSum(summing.samples) for _ in shared]
     # The very same array on both sides lets BLAS compute half of the product.
     sides = ((a, buffers[0]),) if b is a else ((a, buffers[0]), (b, buffers[1]))
-    wide = [_Widened(panel) for panel, _ in sides] if narrow else []
+    pieces = [_Pieces(panel, summing) for panel, _ in sides]
     for chunk in range(a.chunks):
         read = [panel.read(chunk, buffer) for panel, buffer in sides]
-        for parts in (
-            zip(*(one.pieces(scores) for one, scores in zip(wide, read, strict=True)), strict=True)
-            if narrow
-            else [read]
-        ):
+        for parts in zip(*(one.of(scores) for one, scores in zip(pieces, read, strict=True)), strict=True):
             for total, frequency in zip(totals, shared, strict=True):
                 with context.timed("coupling"):
                     rows = parts[0][a.span(frequency.a)]
@@ -239,18 +241,23 @@ def couplings(
     return [total.value for total in totals]
 
 
-class _Widened:
-    """The scores of a panel in double precision, some samples at a time, in memory that is reused."""
+class _Pieces:
+    """The scores of a panel some samples at a time, contiguous and precise as is wanted, in memory that is reused."""
 
-    def __init__(self, panel: Panel) -> None:
-        length = chunk_length(panel.length, PIECE)
-        self._room = np.empty((panel.directions, length), dtype=np.result_type(panel.dtype, np.float64))
+    def __init__(self, panel: Panel, summing: Summing) -> None:
+        self._length = chunk_length(panel.length, summing.samples)
+        dtype = np.result_type(panel.dtype, np.float64) if summing.double else panel.dtype
+        self._room = None
+        if self._length < panel.length or dtype != panel.dtype:
+            self._room = np.empty((panel.directions, self._length), dtype=dtype)
 
-    def pieces(self, scores: InexactArray) -> Iterator[InexactArray]:
+    def of(self, scores: InexactArray) -> Iterator[InexactArray]:
         """All samples, followed by zeros."""
-        length = self._room.shape[1]
-        for start in range(0, scores.shape[1], length):
-            part = scores[:, start : start + length]
+        if self._room is None:
+            yield scores
+            return
+        for start in range(0, scores.shape[1], self._length):
+            part = scores[:, start : start + self._length]
             self._room[:, : part.shape[1]] = part
             self._room[:, part.shape[1] :] = 0
             yield self._room

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.evaluate import Basis, Evaluation, finish_details, no_details
+from dask_svcca.kernels.products import Summing
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import leading_only, needs_loadings
-from dask_svcca.plan.memory import NARROW, PanelUnits
+from dask_svcca.plan.memory import PanelUnits
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.readings import meet
+from dask_svcca.tasks.gram import norms_by_samples
 from dask_svcca.tasks.panel import Member, couplings, cut
 from dask_svcca.tasks.rectangles import rectangles
 from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, VALUED, PairStatus
@@ -193,7 +195,9 @@ class _Tile:
     ) -> Values:
         """Values of all measures for pairs of two sides, each of one kind."""
         context, memory = self._context, self._task.memory
-        narrow = min(sum(member.directions for member in side.values()) / len(side) for side in (a, b)) < NARROW
+        if memory.by_samples:
+            return self._pairs_by_samples(a, b, todo, meeting, measures)
+        summing = Summing.of(min(sum(member.directions for member in side.values()) / len(side) for side in (a, b)))
         loadings, same = needs_loadings(measures), b is a
         first_a, first_b = (next(iter(side.values())) for side in (a, b))
         units = [
@@ -202,7 +206,7 @@ class _Tile:
                 np.result_type(first_a.pack.dtype, first_b.pack.dtype),
                 first.pack.chunk_samples,
                 first.record.entry.samples,
-                narrow=narrow,
+                summing,
             )
             for first in (first_a, first_b)
         ]
@@ -221,7 +225,7 @@ class _Tile:
             measures,
             todo,
             details=details,
-            single=not narrow and panels_a[0].dtype.char in "fF",
+            single=panels_a[0].dtype.char in "fF",
             stack_bytes=memory.stack,
         )
         for panel_a in panels_a:
@@ -231,7 +235,7 @@ class _Tile:
                 loadings_b = loadings_a
                 if loadings and panel_b is not panel_a:
                     loadings_b = panel_b.read_loadings()
-                _add(context, evaluation, panel_a, panel_b, buffers, (loadings_a, loadings_b), narrow=narrow)
+                _add(context, evaluation, panel_a, panel_b, buffers, (loadings_a, loadings_b), summing=summing)
                 # Otherwise they would be held while the next are read.
                 evaluation.forget_loadings()
                 del loadings_b
@@ -242,6 +246,25 @@ class _Tile:
         with context.timed("values"):
             values = evaluation.values(*(norms or ()))
             # The status is about all measures, also those that a pair has already.
+            return replace(values, saturated=evaluation.saturated(context.job.measures))
+
+    def _pairs_by_samples(
+        self,
+        a: Mapping[int, Member],
+        b: Mapping[int, Member],
+        todo: BoolArray,
+        meeting: Meeting,
+        measures: Sequence[Measure],
+    ) -> Values:
+        """The same by the inner products of samples."""
+        context = self._context
+        bases_a, bases_b = ({number: member.basis for number, member in side.items()} for side in (a, b))
+        evaluation = Evaluation(bases_a, bases_b, meeting, measures, todo)
+        needed = any("row_norms" in measure.needs for measure in measures)
+        norms = norms_by_samples(context, a, b, (todo.shape[0], todo.shape[1]), row_norms=needed)
+        with context.timed("values"):
+            evaluation.take_norms(norms.cross)
+            values = evaluation.values(norms.rows, norms.squares)
             return replace(values, saturated=evaluation.saturated(context.job.measures))
 
 
@@ -325,11 +348,11 @@ def _add(
     buffers: tuple[InexactArray, InexactArray],
     loadings: tuple[Mapping[int, InexactArray], Mapping[int, InexactArray]],
     *,
-    narrow: bool,
+    summing: Summing,
 ) -> None:
     """Give the couplings of two panels to an evaluation."""
     shared = [one for one in evaluation.meeting.shared if a.has(one.a) and b.has(one.b)]
-    products = couplings(context, a, b, buffers, shared, narrow=narrow)
+    products = couplings(context, a, b, buffers, shared, summing=summing)
     for frequency, product in zip(shared, products, strict=True):
         row = 0
         for blocks_a in a.alike(frequency.a):

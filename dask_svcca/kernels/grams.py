@@ -1,0 +1,99 @@
+"""Inner products of Gram matrices of samples: the squared norms of cross-covariances, without the couplings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dask_svcca.kernels._types import FloatArray
+
+TERMS = 2**10
+"""Entries of Gram matrices whose products are summed in one precision before they are added up in double."""
+
+
+class GramProducts:
+    """Sums over all entries of ``K_a * K_b`` for all pairs of two groups, a block of samples by another at a time.
+
+    With ``K = Z Z.T`` of scores that are scaled to their standard deviations, the sum is ``|Z_a.T Z_b|**2``. A pair
+    costs a multiplication for every two samples, however many directions it has.
+
+    Parameters
+    ----------
+    a, b : int
+        Members of the two groups.
+    block : int
+        Most samples in a block.
+    dtype : numpy.dtype
+    same : bool
+        Whether both groups are the same.
+
+    Attributes
+    ----------
+    total : (a, b)
+    own : list of (a,) and (b,)
+        The same of each member with itself; of one group where both are the same.
+
+    Examples
+    --------
+    >>> z = np.arange(6.0).reshape(2, 3)
+    >>> products = GramProducts(1, 1, 2, z.dtype, same=True)
+    >>> for rows, columns in (((0, 2), (0, 2)), ((2, 3), (0, 2)), ((2, 3), (2, 3))):
+    ...     first, second = ([z[:, slice(*place)]] for place in (rows, columns))
+    ...     products.add(first, second, first, second, times=1 if rows == columns else 2)
+    >>> bool(products.total[0, 0] == np.square(z @ z.T).sum())
+    True
+    """
+
+    def __init__(self, a: int, b: int, block: int, dtype: np.dtype[np.floating], *, same: bool) -> None:
+        self.total: FloatArray = np.zeros((a, b))
+        self.own: list[FloatArray] = [np.zeros(count) for count in ((a,) if same else (a, b))]
+        self._rooms = [np.empty((count, block * block), dtype=dtype) for count in ((a,) if same else (a, b))]
+
+    def add(
+        self,
+        rows_a: Sequence[FloatArray],
+        columns_a: Sequence[FloatArray],
+        rows_b: Sequence[FloatArray],
+        columns_b: Sequence[FloatArray],
+        times: int,
+    ) -> None:
+        """Add one block of all Gram matrices.
+
+        Parameters
+        ----------
+        rows_a, columns_a, rows_b, columns_b : sequence of (direction, sample)
+            Scores of each member at the samples of the rows of the block, and at those of its columns.
+        times : int
+            How often the block counts: twice off the diagonal, since Gram matrices are symmetric.
+        """
+        entries = 0
+        for room, rows, columns in zip(self._rooms, (rows_a, rows_b), (columns_a, columns_b), strict=False):
+            entries = rows[0].shape[1] * columns[0].shape[1]
+            for gram, row, column in zip(room, rows, columns, strict=True):
+                np.matmul(row.T, column, out=gram[:entries].reshape(row.shape[1], column.shape[1]))
+        for start in range(0, entries, TERMS):
+            part = slice(start, min(start + TERMS, entries))
+            self.total += times * (self._rooms[0][:, part] @ self._rooms[-1][:, part].T)
+            for own, room in zip(self.own, self._rooms, strict=True):
+                own[...] += times * np.vecdot(room[:, part], room[:, part])
+
+
+def block_samples(length: int, samples: int) -> int:
+    """Most samples in a block: few enough that little is computed twice on the diagonal, enough for BLAS.
+
+    Examples
+    --------
+    >>> block_samples(500, 500), block_samples(2500, 5000)
+    (63, 500)
+    """
+    most = min(512, max(64, samples // 8))
+    return -(-length // -(-length // most))
+
+
+def products_by_samples(samples: int, directions: int, pairs: int) -> float:
+    """Multiplications for all pairs of groups with so many directions in all, by Gram matrices of samples."""
+    return 0.55 * samples**2 * (directions + pairs)

@@ -1,0 +1,74 @@
+"""Singular values of many small matrices, eight at a time in the lanes of vector registers, where Numba is there.
+
+LAPACK solves them one by one, at a hundredth of the speed of a product; abreast they take about a tenth of its time.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dask_svcca.kernels._types import FloatArray, InexactArray
+
+    Solver = Callable[[FloatArray], FloatArray | None]
+
+LEAST_NUMBERS = 2**19
+"""Numbers in all matrices of a task from which it is worth to load the compiled code, or to compile it once."""
+
+LEAST_PAIRS = 3
+"""Matrices of one shape that are solved abreast: with fewer, LAPACK is as fast as lanes that are mostly empty."""
+
+MOST_DIRECTIONS = 256
+"""Largest matrices that are solved abreast: eight that are larger leave the cache."""
+
+
+def singular_values_abreast(matrices: InexactArray) -> FloatArray | None:
+    """Singular values of a stack, by the eigenvalues of the smaller of the two Gram matrices of each.
+
+    Parameters
+    ----------
+    matrices : (pair, k, l)
+
+    Returns
+    -------
+    (pair, min(k, l)) or None
+        Descending; squaring costs a value of ``r`` about ``1e-15 / r``. None where LAPACK is to do it: matrices that
+        are few, large, complex or not finite, or Numba is not there.
+
+    References
+    ----------
+    Pal, Walker and Kahan's variant of the QL algorithm without square roots, as in LAPACK's ``dsterf``; Parlett (1998),
+    The symmetric eigenvalue problem, section 8.15.
+
+    Examples
+    --------
+    >>> singular_values_abreast(np.eye(3)[np.newaxis]) is None
+    True
+    """
+    if matrices.ndim != 3 or matrices.dtype != np.float64 or len(matrices) < LEAST_PAIRS:
+        return None
+    if not 1 < min(matrices.shape[1:]) <= MOST_DIRECTIONS:
+        return None
+    solve = _solver()
+    if solve is None:
+        return None
+    real = matrices.real
+    return solve(real if real.shape[1] <= real.shape[2] else real.transpose(0, 2, 1))
+
+
+@cache
+def _solver() -> Solver | None:
+    """The compiled code; None without Numba, or with one that this NumPy or this processor cannot work with."""
+    if find_spec("numba") is None:
+        return None
+    try:
+        from dask_svcca.kernels.lanes.solve import singular_values  # noqa: PLC0415 - loading Numba takes a while
+    except (ImportError, AttributeError, OSError):
+        return None
+    return singular_values

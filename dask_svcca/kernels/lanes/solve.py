@@ -1,0 +1,293 @@
+"""Gram matrices, tridiagonal forms and eigenvalues of eight matrices at a time, compiled by Numba.
+
+Symmetric matrices are stored as the rows of their lower triangles, one after another. An element is a vector: the
+numbers of eight matrices at that place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+from numba import types
+
+from dask_svcca.kernels.lanes.vectors import (
+    LANES,
+    any_larger,
+    larger,
+    load,
+    magnitude,
+    splat,
+    sqrt,
+    store,
+    where_larger,
+    with_sign,
+)
+
+if TYPE_CHECKING:
+    from dask_svcca.kernels._types import FloatArray
+
+COLUMNS = 32
+"""Columns of eight matrices that are laid out at a time: few enough to stay in the cache."""
+
+MOST_STEPS = 60
+"""Steps of the QL algorithm for one eigenvalue; two are usual."""
+
+SMALLEST = 1e-290
+"""What divides instead of zero."""
+
+SQUARED_PRECISION = 4.9e-32
+NEGLIGIBLE = 1e-40
+"""Squares of off-diagonal numbers, relative to their neighbours on the diagonal and absolute, that count as zero."""
+
+
+def _compiled(function: Any, signature: Any = None) -> Any:
+    options = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+    try:
+        return numba.njit(signature, cache=True, **options)(function)
+    except (RuntimeError, OSError):
+        # There is no folder that it could be cached in, or no room.
+        return numba.njit(signature, **options)(function)
+
+
+def singular_values(matrices: FloatArray) -> FloatArray | None:
+    """Singular values of a stack of matrices, (pair, k, l) with k <= l: (pair, k), descending.
+
+    None where the algorithm does not converge, as with numbers that are not finite.
+    """
+    pairs, k, _ = matrices.shape
+    squares = np.empty((pairs, k))
+    room = np.empty((k * (k + 1) // 2 + 6 * k + k * COLUMNS) * LANES)
+    if not _solve(matrices, squares, room):
+        return None
+    squares.sort(axis=1)
+    return np.sqrt(np.maximum(squares[:, ::-1], 0.0))
+
+
+@_compiled
+def _gram(matrices, first, gram, columns):  # type: ignore[no-untyped-def]  # noqa: C901 - compiled, and nothing in it is called
+    """Gram matrices of the rows of eight matrices; lanes beyond the last matrix repeat it."""
+    pairs, k, l = matrices.shape
+    for place in range(k * (k + 1) // 2):
+        store(gram, place, splat(0.0))
+    for start in range(0, l, COLUMNS):
+        count = min(COLUMNS, l - start)
+        for lane in range(LANES):
+            pair = min(first + lane, pairs - 1)
+            for i in range(k):
+                for t in range(count):
+                    columns[(i * COLUMNS + t) * LANES + lane] = matrices[pair, i, start + t]
+        # Two rows by two: four sums in registers. Beyond the last row they are those of the last, and not stored.
+        for i in range(0, k, 2):
+            whole = i + 1 < k
+            row, below = i * COLUMNS, min(i + 1, k - 1) * COLUMNS
+            at, under = i * (i + 1) // 2, (i + 1) * (i + 2) // 2
+            for j in range(0, i + 1, 2):
+                left, right = j * COLUMNS, min(j + 1, k - 1) * COLUMNS
+                a = b = c = d = splat(0.0)
+                for t in range(count):
+                    x, y, u, v = (
+                        load(columns, row + t),
+                        load(columns, below + t),
+                        load(columns, left + t),
+                        load(columns, right + t),
+                    )
+                    a, b, c, d = a + x * u, b + x * v, c + y * u, d + y * v
+                store(gram, at + j, load(gram, at + j) + a)
+                if j < i:
+                    store(gram, at + j + 1, load(gram, at + j + 1) + b)
+                if whole:
+                    store(gram, under + j, load(gram, under + j) + c)
+                    store(gram, under + j + 1, load(gram, under + j + 1) + d)
+
+
+@_compiled
+def _reflect(matrix, row, count, pending, v, w, x, diagonal, squared):  # type: ignore[no-untyped-def]  # compiled
+    """Householder's vector of a row, in x; returns what its products are divided by, as a factor.
+
+    The row is still without the update by v and w of the row before.
+    """
+    start = row * (row + 1) // 2
+    norm = splat(0.0)
+    corner = load(matrix, start + row)
+    if pending:
+        vi, wi = load(v, row), load(w, row)
+        for j in range(count):
+            a = load(matrix, start + j) - vi * load(w, j) - wi * load(v, j)
+            store(x, j, a)
+            norm = norm + a * a
+        corner = corner - (vi * wi + wi * vi)
+    else:
+        for j in range(count):
+            a = load(matrix, start + j)
+            store(x, j, a)
+            norm = norm + a * a
+    store(diagonal, row, corner)
+    store(squared, row - 1, norm)
+    last = load(x, count - 1)
+    root = with_sign(sqrt(norm), last)
+    last = last + root
+    store(x, count - 1, last)
+    product, smallest = root * last, splat(SMALLEST)
+    return where_larger(product, smallest, splat(1.0) / larger(product, smallest), splat(0.0))
+
+
+@_compiled
+def _row(matrix, i, pending, v, w, x, y):  # type: ignore[no-untyped-def]  # compiled
+    """One row of a matrix: the update by v and w, and its part of the product with x, in y."""
+    start = i * (i + 1) // 2
+    vi, wi = (load(v, i), load(w, i)) if pending else (splat(0.0), splat(0.0))
+    xi, total = load(x, i), splat(0.0)
+    for j in range(i):
+        a = load(matrix, start + j)
+        if pending:
+            a = a - vi * load(w, j) - wi * load(v, j)
+            store(matrix, start + j, a)
+        store(y, j, load(y, j) + a * xi)
+        total = total + a * load(x, j)
+    a = load(matrix, start + i)
+    if pending:
+        a = a - vi * wi - wi * vi
+        store(matrix, start + i, a)
+    store(y, i, total + a * xi)
+
+
+@_compiled
+def _four_rows(matrix, i, v, w, x, y):  # type: ignore[no-untyped-def]  # compiled
+    """The same for four rows: what is read of v, w, x and y serves them all."""
+    p = i * (i + 1) // 2
+    q = p + i + 1
+    r = q + i + 2
+    s = r + i + 3
+    vp, vq, vr, vs = load(v, i), load(v, i + 1), load(v, i + 2), load(v, i + 3)
+    wp, wq, wr, ws = load(w, i), load(w, i + 1), load(w, i + 2), load(w, i + 3)
+    xp, xq, xr, xs = load(x, i), load(x, i + 1), load(x, i + 2), load(x, i + 3)
+    yp = yq = yr = ys = splat(0.0)
+    for j in range(i):
+        vj, wj, xj, yj = load(v, j), load(w, j), load(x, j), load(y, j)
+        a = load(matrix, p + j) - vp * wj - wp * vj
+        store(matrix, p + j, a)
+        yj, yp = yj + a * xp, yp + a * xj
+        b = load(matrix, q + j) - vq * wj - wq * vj
+        store(matrix, q + j, b)
+        yj, yq = yj + b * xq, yq + b * xj
+        c = load(matrix, r + j) - vr * wj - wr * vj
+        store(matrix, r + j, c)
+        yj, yr = yj + c * xr, yr + c * xj
+        d = load(matrix, s + j) - vs * wj - ws * vj
+        store(matrix, s + j, d)
+        yj, ys = yj + d * xs, ys + d * xj
+        store(y, j, yj)
+    store(y, i, yp)
+    store(y, i + 1, yq)
+    store(y, i + 2, yr)
+    store(y, i + 3, ys)
+    # The corner on the diagonal.
+    for row in range(i, i + 4):
+        start = row * (row + 1) // 2
+        vi, wi, xi, total = load(v, row), load(w, row), load(x, row), load(y, row)
+        for j in range(i, row):
+            a = load(matrix, start + j) - vi * load(w, j) - wi * load(v, j)
+            store(matrix, start + j, a)
+            store(y, j, load(y, j) + a * xi)
+            total = total + a * load(x, j)
+        a = load(matrix, start + row) - vi * wi - wi * vi
+        store(matrix, start + row, a)
+        store(y, row, total + a * xi)
+
+
+@_compiled
+def _tridiagonal(matrix, k, diagonal, squared, v, w, x, y):  # type: ignore[no-untyped-def]  # compiled
+    """Tridiagonal form, by Householder's reflections: its diagonal, and the squares beside it.
+
+    A reflection changes the whole matrix. It is applied on the next pass over it, which also takes the product with
+    the next vector: memory, not arithmetic, is what limits.
+    """
+    pending = False
+    for row in range(k - 1, 0, -1):
+        factor = _reflect(matrix, row, row, pending, v, w, x, diagonal, squared)
+        i = 0
+        while pending and i + 3 < row:
+            _four_rows(matrix, i, v, w, x, y)
+            i += 4
+        while i < row:
+            _row(matrix, i, pending, v, w, x, y)
+            i += 1
+        inner = splat(0.0)
+        for j in range(row):
+            scaled = load(y, j) * factor
+            store(y, j, scaled)
+            inner = inner + scaled * load(x, j)
+        inner = inner * splat(0.5) * factor
+        for j in range(row):
+            store(y, j, load(y, j) - inner * load(x, j))
+        v, w, x, y = x, y, v, w
+        pending = True
+    last = load(matrix, 0)
+    store(diagonal, 0, last - load(v, 0) * load(w, 0) - load(w, 0) * load(v, 0) if pending else last)
+
+
+@_compiled
+def _diagonalise(diagonal, squared, k):  # type: ignore[no-untyped-def]  # compiled
+    """Eigenvalues of tridiagonal matrices, in place of their diagonals; false where they do not converge."""
+    one, smallest = splat(1.0), splat(SMALLEST)
+    for l in range(k - 1):
+        steps = 0
+        while True:
+            beside, here, following = load(squared, l), load(diagonal, l), load(diagonal, l + 1)
+            negligible = larger(splat(SQUARED_PRECISION) * magnitude(here * following), splat(NEGLIGIBLE))
+            if not any_larger(beside, negligible):
+                break
+            if steps == MOST_STEPS:
+                return False
+            steps += 1
+            root = sqrt(beside) + splat(1e-160)
+            ratio = (following - here) / (root + root)
+            shift = here - root / (ratio + with_sign(sqrt(ratio * ratio + one), ratio))
+            cosine, sine = one, splat(0.0)
+            g = load(diagonal, k - 1) - shift
+            p = g * g
+            for i in range(k - 2, l - 1, -1):
+                b = load(squared, i)
+                r = p + b
+                if i != k - 2:
+                    store(squared, i + 1, sine * r)
+                # Both divisions at once: neither waits for the other.
+                over_r, over_p = one / larger(r, smallest), one / larger(p, smallest)
+                before, cosine, sine = cosine, where_larger(r, smallest, p * over_r, one), b * over_r
+                number, old = load(diagonal, i), g
+                g = cosine * (number - shift) - sine * old
+                store(diagonal, i + 1, old + (number - g))
+                p = where_larger(p, smallest, g * g * (r * over_p), before * b)
+            store(squared, l, sine * p)
+            store(diagonal, l, shift + g)
+    return True
+
+
+def _eigenvalues_of_gram(matrices, values, room):  # type: ignore[no-untyped-def]  # compiled
+    """Eigenvalues of the Gram matrices of a stack; false where some do not converge."""
+    pairs, k, _ = matrices.shape
+    whole = k * (k + 1) // 2 * LANES
+    matrix = room[:whole]
+    diagonal, squared, v, w, x, y = [room[whole + n * k * LANES : whole + (n + 1) * k * LANES] for n in range(6)]
+    columns = room[whole + 6 * k * LANES :]
+    for first in range(0, pairs, LANES):
+        _gram(matrices, first, matrix, columns)
+        _tridiagonal(matrix, k, diagonal, squared, v, w, x, y)
+        if not _diagonalise(diagonal, squared, k):
+            return False
+        for lane in range(min(LANES, pairs - first)):
+            for i in range(k):
+                value = diagonal[i * LANES + lane]
+                if not np.isfinite(value):
+                    return False
+                values[first + lane, i] = value
+    return True
+
+
+_solve = _compiled(
+    _eigenvalues_of_gram,
+    # One for all layouts: each takes seconds to compile.
+    types.boolean(types.Array(types.float64, 3, "A", readonly=True), types.float64[:, ::1], types.float64[::1]),
+)

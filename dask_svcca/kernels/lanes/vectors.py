@@ -1,0 +1,153 @@
+"""A vector of eight doubles as a type of Numba: what the lanes of one register hold, one matrix each.
+
+LLVM splits it where registers are shorter. Loops over eight numbers would leave it to LLVM's optimiser whether they
+become vectors, and their sums would be kept in memory.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+LANES = 8
+
+_LLVM = ir.VectorType(ir.DoubleType(), LANES)
+
+
+class VectorType(types.Type):  # type: ignore[misc]  # Numba ships no types
+    """Eight doubles."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"dask_svcca.Vector{LANES}")
+
+
+VECTOR = VectorType()
+
+
+@register_model(VectorType)
+class _Model(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _LLVM)
+
+
+def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Address of a vector in a contiguous array."""
+    data = context.make_array(kind)(context, builder, array).data
+    first = builder.mul(index, ir.Constant(index.type, LANES))
+    return builder.bitcast(builder.gep(data, [first]), _LLVM.as_pointer())
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load(_context: Any, array: Any, index: Any) -> Any:
+    """The vector at a place of a contiguous array of vectors."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        loaded = builder.load(_place(context, builder, signature.args[0], *arguments))
+        loaded.align = 8
+        return loaded
+
+    return VECTOR(array, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store(_context: Any, array: Any, index: Any, value: Any) -> Any:
+    """Put a vector at a place of a contiguous array of vectors."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        stored = builder.store(arguments[2], _place(context, builder, signature.args[0], *arguments[:2]))
+        stored.align = 8
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, VECTOR), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def splat(_context: Any, value: Any) -> Any:
+    """The same number in all lanes."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        nothing = ir.Constant(_LLVM, ir.Undefined)
+        first = builder.insert_element(nothing, arguments[0], ir.Constant(ir.IntType(32), 0))
+        return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+
+    return VECTOR(types.float64), generate
+
+
+def _define(function: Any, instruction: str) -> None:
+    """Make an operator of Python work on vectors."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        # "contract" allows a product and a sum to be rounded once.
+        return getattr(builder, instruction)(*arguments, flags=("contract",))
+
+    @type_callable(function)  # type: ignore[untyped-decorator]
+    def typer(_context: Any) -> Any:
+        return lambda a, b: VECTOR if isinstance(a, VectorType) and isinstance(b, VectorType) else None
+
+    lower_builtin(function, VectorType, VectorType)(generate)
+
+
+for _function, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _define(_function, _instruction)
+
+
+def _call(builder: Any, name: str, arguments: Any) -> Any:
+    kind = ir.FunctionType(_LLVM, [_LLVM] * len(arguments))
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f64")
+    return builder.call(function, arguments)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def sqrt(_context: Any, value: Any) -> Any:
+    """Square roots."""
+    return VECTOR(VECTOR), lambda _, builder, __, arguments: _call(builder, "sqrt", arguments)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def magnitude(_context: Any, value: Any) -> Any:
+    """Absolute values."""
+    return VECTOR(VECTOR), lambda _, builder, __, arguments: _call(builder, "fabs", arguments)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def with_sign(_context: Any, value: Any, sign: Any) -> Any:
+    """Magnitudes of the one, signs of the other."""
+    return VECTOR(VECTOR, VECTOR), lambda _, builder, __, arguments: _call(builder, "copysign", arguments)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def larger(_context: Any, a: Any, b: Any) -> Any:
+    """The larger of the two in each lane."""
+    return VECTOR(VECTOR, VECTOR), lambda _, builder, __, arguments: _call(builder, "maxnum", arguments)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def where_larger(_context: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
+    """In each lane where a is larger than b, the third; else the fourth."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        a, b, yes, no = arguments
+        return builder.select(builder.fcmp_ordered(">", a, b), yes, no)
+
+    return VECTOR(VECTOR, VECTOR, VECTOR, VECTOR), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def any_larger(_context: Any, a: Any, b: Any) -> Any:
+    """Whether a is larger than b in any lane."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        bits = builder.bitcast(builder.fcmp_ordered(">", *arguments), ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(VECTOR, VECTOR), generate

@@ -1,0 +1,111 @@
+"""Singular values of many matrices at once, against LAPACK's one by one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from dask_svcca.kernels import lanes
+from dask_svcca.kernels.pairs import canonical_correlations
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("numba")
+
+
+@pytest.fixture(autouse=True)
+def _any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "LEAST_PAIRS", 1)
+
+
+def random_matrices(pairs: int, k: int, l: int, rank: int, decay: float) -> np.ndarray:
+    """Matrices of a rank with singular values that fall from 1 by so many powers of ten."""
+    rng = np.random.default_rng(k * 1000 + l)
+    left, right = (np.linalg.qr(rng.normal(size=(pairs, size, rank)))[0] for size in (k, l))
+    return (left * 10.0 ** -np.linspace(0, decay, rank)) @ right.transpose(0, 2, 1)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 4.0, 12.0])
+@pytest.mark.parametrize(
+    ("pairs", "k", "l", "rank"),
+    [(9, 2, 2, 2), (1, 3, 7, 3), (8, 5, 4, 4), (17, 11, 40, 6), (3, 40, 33, 33), (5, 70, 90, 70), (8, 6, 6, 1)],
+)
+def test_singular_values_abreast__are_those_of_lapack(pairs: int, k: int, l: int, rank: int, decay: float) -> None:
+    matrices = random_matrices(pairs, k, l, rank, decay)
+    found, exact = lanes.singular_values_abreast(matrices), np.linalg.svd(matrices, compute_uv=False)
+    assert found is not None
+    assert found.shape == exact.shape
+    # Squaring costs a value of r about 1e-15 / r.
+    assert np.all(np.abs(found - exact) <= np.minimum(5e-8, 2e-15 / np.maximum(exact, 1e-30) + 1e-15))
+
+
+def test_singular_values_abreast__of_matrices_of_every_kind_side_by_side() -> None:
+    rng = np.random.default_rng(0)
+    rotation = np.linalg.qr(rng.normal(size=(9, 9)))[0]
+    kinds = [np.zeros((9, 9)), np.eye(9), rotation, np.diag(np.arange(9) % 2), 1e-200 * rotation, 1e-9 * np.eye(9)]
+    kinds += [np.diag(np.linspace(1, 0, 9)), np.ones((9, 9)) / 9, rng.normal(size=(9, 9)) / 9, np.triu(rotation)]
+    matrices = np.array(kinds, dtype=np.float64)
+    found = lanes.singular_values_abreast(matrices)
+    np.testing.assert_allclose(found, np.linalg.svd(matrices, compute_uv=False), rtol=0, atol=5e-8)
+    np.testing.assert_array_equal(found[0], 0)
+    np.testing.assert_allclose(found[1:3], 1, rtol=0, atol=1e-14)
+
+
+def test_singular_values_abreast__of_one_do_not_depend_on_its_neighbours() -> None:
+    matrices = random_matrices(20, 12, 15, 12, 2.0)
+    found, turned = lanes.singular_values_abreast(matrices), lanes.singular_values_abreast(matrices[::-1])
+    np.testing.assert_allclose(found, turned[::-1], rtol=1e-13)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_singular_values_abreast__of_numbers_that_are_not_finite_are_left_to_lapack(bad: float) -> None:
+    matrices = np.zeros((9, 4, 4))
+    matrices[3, 1, 2] = bad
+    assert lanes.singular_values_abreast(matrices) is None
+
+
+def test_singular_values_abreast__leave_what_is_complex_or_large_to_lapack() -> None:
+    assert lanes.singular_values_abreast(np.zeros((2, 3, 3), dtype=complex)) is None
+    assert lanes.singular_values_abreast(np.zeros((2, 1, 3))) is None
+    assert lanes.singular_values_abreast(np.zeros((1, 300, 300))) is None
+
+
+def test_canonical_correlations__abreast_stay_in_their_range() -> None:
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 6, 6)))[0]
+    found = canonical_correlations(rotation * (1 + 1e-9), single=True, many=True)
+    assert found.max() <= 1
+    np.testing.assert_allclose(found, 1, rtol=1e-12)
+
+
+SCRIPT = """
+import sys, warnings
+warnings.simplefilter("error")
+import numpy as np
+from dask_svcca.kernels import lanes
+if sys.argv[1] == "absent":
+    sys.modules["numba"] = None
+found = lanes.singular_values_abreast(np.eye(4)[np.newaxis] * np.ones((9, 1, 1)))
+print(found if found is None else float(found.sum()))
+"""
+
+
+@pytest.mark.parametrize(("case", "printed"), [("absent", "None"), ("uncached", "36.0")])
+def test_singular_values_abreast__without_numba_or_a_place_to_cache(case: str, printed: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    # A folder below a file cannot be made, whoever asks.
+    environment = {"NUMBA_CACHE_DIR": str(file / "cache")} if case == "uncached" else {}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, case],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout.strip(), done.stderr) == (printed, "")
