@@ -377,7 +377,7 @@ def _tiles(
     side = missing.side
     kinds = [by_kind(layers[start : start + side]) for start in range(0, len(layers), side)]
     length = min(side, len(layers))
-    memory = limits_by_tile(kinds, list(missing.tiles), length, options, budget.available)
+    memory = limits_by_tile(kinds, missing.with_itself(), length, options, budget.available)
     largest = max(missing.tiles, key=lambda place: memory[place].peak, default=None)
     if largest is None:
         return ()

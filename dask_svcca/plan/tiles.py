@@ -376,7 +376,7 @@ def tile_limits(
 
 def limits_by_tile(
     kinds: Sequence[Sequence[Sequence[Layer]]],
-    places: Sequence[tuple[int, int]],
+    places: Mapping[tuple[int, int], bool],
     side: int,
     options: TileOptions,
     available: int,
@@ -387,18 +387,20 @@ def limits_by_tile(
     ----------
     kinds : sequence of list of list of Layer
         Those of each group: see `by_kind`.
-    places : sequence of (int, int)
-        Groups of each tile.
+    places : dict of (int, int) to bool
+        Groups of each tile, and whether it compares all of a group with itself: where only some of these pairs are
+        missing, both sides are held.
     side, options, available
         See `tile_limits`.
     """
     sizes = [tuple(tuple(sorted(_sizes(kind).items())) for kind in group) for group in kinds]
     known: dict[Any, TileMemory] = {}
     found = {}
-    for row, column in places:
-        alike = sizes[row], sizes[column], row == column
+    for (row, column), same in places.items():
+        alike = sizes[row], sizes[column], same
         if alike not in known:
-            known[alike] = tile_limits(kinds[row], kinds[column], side, options, available)
+            other = kinds[row] if same else list(kinds[column])
+            known[alike] = tile_limits(kinds[row], other, side, options, available)
         found[row, column] = known[alike]
     return found
 
