@@ -97,6 +97,7 @@ def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int,
     Examples
     --------
     >>> from dask_svcca.measures import find_measures
+    >>> from dask_svcca.plan.tiles import Layer, TileOptions
     >>> from dask_svcca.readings import Neurons
     >>> layers = [Layer.of("a/b/c", Neurons(), (5000, 256))] * 48
     >>> for names in ("svcca", "cka"):
