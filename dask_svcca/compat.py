@@ -109,7 +109,7 @@ from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
 from dask_svcca.examples import order_of
 from dask_svcca.kernels.directions import canonical_directions, principal_directions
-from dask_svcca.kernels.factors import compress, factor
+from dask_svcca.kernels.factors import compress, factor, range_problem
 from dask_svcca.kernels.fourier import wave
 from dask_svcca.precision import precision_of
 
@@ -434,6 +434,9 @@ def _decompose(
     acts: FloatArray, precision: float, both: Factor, columns: slice, epsilon: float, name: str
 ) -> _NeuronSet:
     varies, mean = both.varies[columns], both.mean[columns]
+    problem = range_problem([both.rows[0][:, columns]])
+    if problem:
+        raise InvalidActivationsError(f"{name} {problem}")
     (principal,) = principal_directions(
         [both.rows[0][:, columns][:, varies]],
         samples=both.count,
@@ -452,6 +455,9 @@ def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, name: str) -> l
     """Principal directions of one convolutional layer, at each frequency."""
     layer = np.asarray(as_given(acts, name, CONVOLUTIONS).data)
     count = len(layer)
+    problem = range_problem(rows)
+    if problem:
+        raise InvalidActivationsError(f"{name} {problem}")
     principals = principal_directions(
         rows,
         samples=count,
@@ -478,6 +484,10 @@ def _check(acts: npt.ArrayLike, name: str, *, conv: bool = False) -> FloatArray:
     if given.names is not None and EXAMPLE in given.names and given.names.index(EXAMPLE) != dims.index(EXAMPLE):
         raise InvalidActivationsError(
             f"{name} has the axes {given.names}, and ({', '.join(expected)}) are expected; transpose it"
+        )
+    if values.ndim == 1 and not conv:
+        raise InvalidActivationsError(
+            f"{name} has 1 axis, and ({', '.join(expected)}) are expected: write a single neuron as x[None]"
         )
     if values.ndim != len(expected) or values.dtype.kind not in "fiub":
         raise InvalidActivationsError(

@@ -11,8 +11,8 @@ import pandas as pd
 import xarray as xr
 
 from dask_svcca.errors import CaptureError
+from dask_svcca.plan.final import final_checkpoints
 from dask_svcca.plan.parameters import Parameters, make_parameters
-from dask_svcca.plan.selection import final_checkpoints
 from dask_svcca.run.capture import CaptureOutcome, capture_onnx
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.stores.zoo import open_zoo

@@ -62,6 +62,8 @@ def canonical_dims(dims: Sequence[str] | None, shape: Sequence[int], label: str)
     """
     axes = len(shape)
     if dims is None:
+        if axes == 1:
+            raise InvalidActivationsError(f"activations of {label!r} have 1 axis{ONE_NEURON}")
         if axes not in DEFAULT_DIMS:
             raise InvalidActivationsError(
                 f"activations of {label!r} have {axes} axes; say what they are with dims=, for example "
@@ -77,6 +79,10 @@ def canonical_dims(dims: Sequence[str] | None, shape: Sequence[int], label: str)
         )
     check_known(dims, f"dims={tuple(dims)!r} of {label!r}")
     return arrange_dims(dims)
+
+
+ONE_NEURON = "; one of examples and one of neurons are needed: write those of a single neuron as x[:, None]"
+"""Rest of a sentence on an array of one axis."""
 
 
 def example_of(axes: int) -> str:

@@ -111,7 +111,7 @@ class CaptureError(DaskSvccaError, ValueError):
 
 
 class CaptureWarning(UserWarning):
-    """A capture left activations in the zoo that the model, as it is now, did not give."""
+    """A capture left older activations as they were, or layers whose tokens the mask of the zoo does not tell."""
 
 
 class MissingPackageError(DaskSvccaError, ImportError):
@@ -133,5 +133,5 @@ def did_you_mean(value: object, choices: Iterable[str]) -> str:
     # Not at the top: no other message needs it.
     import difflib  # noqa: PLC0415
 
-    near = difflib.get_close_matches(str(value), list(choices), n=1)
+    near = difflib.get_close_matches(str(value), list(map(str, choices)), n=1)
     return f". Did you mean {near[0]!r}?" if near else ""

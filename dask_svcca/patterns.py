@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["RULE", "matches", "matching"]
+__all__ = ["RULE", "matched", "matches", "matching", "unmatched"]
 
 RULE = "* for one level (text without dots and slashes), ** for any text, ? for one character of a level"
 """The rule in words, for the help of options and for messages."""
@@ -58,8 +58,50 @@ def matching(names: Iterable[str], patterns: str | Sequence[str]) -> list[str]:
     ['block1.conv1', 'fc']
     """
     given = [patterns] if isinstance(patterns, str) else list(patterns)
-    every = list(dict.fromkeys([*given, *(part.strip() for text in given for part in text.split(","))]))
+    every = list(dict.fromkeys([*given, *(part for text in given for part in _parts(text))]))
     return [name for name in names if any(matches(name, pattern) for pattern in every)]
+
+
+def unmatched(names: Iterable[str], patterns: str | Sequence[str]) -> list[str]:
+    """Patterns that match none of some names: most likely misspelled, where others match.
+
+    Parameters
+    ----------
+    names : iterable of str
+    patterns : str or sequence of str
+        As for `matching`. A text with commas is not split where it matches as a whole.
+
+    Examples
+    --------
+    >>> unmatched(["conv1", "relu1", "a,b"], "conv*, rleu1"), unmatched(["conv1", "a,b"], ["conv?", "a,b"])
+    (['rleu1'], [])
+    """
+    return [part for part, found in _judged(names, patterns) if not found]
+
+
+def matched(names: Iterable[str], patterns: str | Sequence[str]) -> list[str]:
+    """Patterns that match some names: all but those of `unmatched`.
+
+    Examples
+    --------
+    >>> matched(["conv1", "relu1", "a,b"], "conv*, rleu1"), matched(["conv1", "a,b"], ["conv?", "a,b"])
+    (['conv*'], ['conv?', 'a,b'])
+    """
+    return [part for part, found in _judged(names, patterns) if found]
+
+
+def _judged(names: Iterable[str], patterns: str | Sequence[str]) -> list[tuple[str, bool]]:
+    names, given = list(names), [patterns] if isinstance(patterns, str) else list(patterns)
+    parts: dict[str, bool] = {}
+    for text in given:
+        whole = any(matches(name, text) for name in names)
+        for part in [text] if whole else _parts(text):
+            parts[part] = any(matches(name, part) for name in names)
+    return [(part, found) for part, found in parts.items() if part]
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
 
 
 @lru_cache(maxsize=1024)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from onnx_models import network, new_zoo, save
 import dask_svcca
 from dask_svcca.capture import onnx as capture
 from dask_svcca.capture.onnx.network import open_network
-from dask_svcca.errors import CaptureError
+from dask_svcca.errors import CaptureError, CaptureWarning
+from dask_svcca.stores import _chunked
 from dask_svcca.stores.zoo import open_zoo
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'onnx'")
@@ -250,6 +252,98 @@ def test_capture_onnx__other_weights_under_names_that_exist(tmp_path: Path) -> N
     other = save(tmp_path / "x.npz", x=x[::-1], example=range(6))
     with pytest.warns(UserWarning, match="of other inputs"):
         dask_svcca.capture_onnx(path, other, store)
+
+
+def test_capture_onnx__names_that_exist_in_another_form(tmp_path: Path) -> None:
+    x = normal(6, 3)
+    path, file, store = write_dense(tmp_path / "net.onnx", normal(3, 2)), save(tmp_path / "x.npz", x=x), tmp_path / "z"
+    names = {"model": "net", "checkpoint": "last"}
+    dask_svcca.capture_onnx(path, file, store, step=1, **names)
+    # Nothing to warn of.
+    dask_svcca.capture_onnx(path, file, store, **names)
+    dask_svcca.capture_onnx(path, file, store, step=1, dtype="float32", **names)
+    with pytest.warns(CaptureWarning, match=r"'net/last/y' with another step, and keeps.*overwrite=True"):
+        (report,) = dask_svcca.capture_onnx(path, file, store, step=2, **names).reports.values()
+    assert (report.written, report.present) == (0, 1)
+    with pytest.warns(CaptureWarning, match="'net/last/y' in another type"):
+        dask_svcca.capture_onnx(path, file, store, step=1, dtype="float16", **names)
+    (report,) = dask_svcca.capture_onnx(
+        path, file, store, step=2, dtype="float16", overwrite=True, **names
+    ).reports.values()
+    (item,) = open_zoo(store).entries()
+    assert (report.caution, item.step, item.dtype.name) == ("", 2, "float16")
+
+
+def test_capture_onnx__names_that_exist_with_other_axes(tmp_path: Path) -> None:
+    path = network(
+        tmp_path / "net/step1.onnx",
+        [node("Reshape", ["x", "to"], ["y"]), node("Neg", ["y"], ["z"])],
+        {"x": ["n", 24]},
+        "z",
+        {"to": np.array([-1, 2, 3, 4])},
+    )
+    file, store = save(tmp_path / "x.npz", x=normal(6, 24)), tmp_path / "zoo.zarr"
+    first = {"z": ("example", "height", "width", "channel")}
+    dask_svcca.capture_onnx(path, file, store, layers="z", dims=first)
+    assert dask_svcca.capture_onnx(path, file, store, layers="z", dims=first).reports["net/step1"].caution == ""
+    with pytest.warns(CaptureWarning, match="of another shape"):
+        dask_svcca.capture_onnx(path, file, store, layers="z", dims={"z": ("example", "channel", "height", "width")})
+
+
+def test_capture_onnx__an_interrupted_replacement_leaves_all_layers_of_the_old_weights(tmp_path: Path) -> None:
+    x, first, second = normal(6, 3), normal(3, 2, seed=1), normal(3, 2, seed=2)
+    path, file, store = tmp_path / "net/step1.onnx", save(tmp_path / "x.npz", x=x), tmp_path / "zoo.zarr"
+    dask_svcca.capture_onnx(write_two_layers(path, first), file, store)
+    digests = open_zoo(store).representations["digest"]
+    write_two_layers(path, second)
+    write = _chunked.ChunkedArray.write
+
+    def full(array: Any, chunk: int, values: np.ndarray) -> None:
+        if (values >= 0).all():
+            raise OSError("the disk is full")
+        write(array, chunk, values)
+
+    with patch.object(_chunked.ChunkedArray, "write", full), pytest.raises(CaptureError, match="the disk is full"):
+        dask_svcca.capture_onnx(path, file, store, overwrite=True)
+    zoo = open_zoo(store)
+    assert zoo.representations["digest"].equals(digests)
+    assert zoo.unfinished == []
+
+
+# A fixed number of examples
+
+
+def write_mixing(path: Path, batch: int | str) -> Path:
+    """Layers that compute over the examples of a batch, and others of each example."""
+    nodes = [
+        node("MatMul", ["x", "w"], ["apart"]),
+        node("Softmax", ["apart"], ["softmax"], axis=0),
+        node("ReduceMean", ["apart", "zero"], ["mean"]),
+        node("Sub", ["apart", "mean"], ["centred"]),
+        node("Transpose", ["apart"], ["turned"], perm=[1, 0]),
+        node("Reshape", ["turned", "to"], ["mixed"]),
+        node("Add", ["softmax", "centred"], ["after"]),
+        node("Relu", ["apart"], ["relu"]),
+        node("Concat", ["after", "mixed", "relu"], ["y"], axis=1),
+    ]
+    weights = {"w": normal(3, 4, seed=1), "zero": np.array([0]), "to": np.array([-1, 4])}
+    return network(path, nodes, {"x": [batch, 3]}, "y", weights)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 64, "n"])
+@pytest.mark.parametrize("count", [3, 40])
+def test_capture_onnx__layers_that_mix_the_examples_of_a_batch(tmp_path: Path, batch: int | str, count: int) -> None:
+    path = write_mixing(tmp_path / "net/step1.onnx", batch)
+    x = normal(count, 3)
+    (report,) = dask_svcca.capture_onnx(path, save(tmp_path / "x.npz", x=x), tmp_path / "z").reports.values()
+    zoo = open_zoo(tmp_path / "z")
+    # With one example at a time, neither to turn the batch nor its mean changes anything.
+    turned = {"turned", "mixed", "mean", "y"} if batch == 1 else set()
+    assert set(zoo.representations["layer"]) - turned == {"apart", "relu"}
+    assert {"softmax", "centred", "after"} <= set(report.skipped)
+    np.testing.assert_allclose(zoo["net", "step1", "apart"], x @ normal(3, 4, seed=1), atol=1e-5)
+    reason = "the same for every example" if batch == 1 else "depend on the other examples"
+    assert reason in report.skipped["softmax"]
 
 
 def write_two_layers(path: Path, w: np.ndarray) -> Path:

@@ -51,6 +51,15 @@ def test_capture_onnx__is_each_checkpoint_captured(folder: Path) -> None:
     np.testing.assert_array_equal(many.coords["label"], load(EXAMPLES)["label"])
 
 
+def test_capture_onnx__every_pattern_matches(folder: Path) -> None:
+    for files, where in ((FILES[:1], repr(str(FILES[0]))), (FILES, "any of 2 models")):
+        with pytest.raises(CaptureError, match=rf"no layer of {where} matches 'logit'; .*Did you mean 'logits'\?"):
+            dask_svcca.capture_onnx(files, EXAMPLES, "zoo.zarr", layers="relu1,logit")
+    # Of several models, one may be without.
+    outcome = dask_svcca.capture_onnx(FILES, EXAMPLES, "zoo.zarr", layers=["block1.add", "relu1, logits"])
+    assert [report.written for report in outcome.reports.values()] == [2, 2]
+
+
 def test_capture_onnx__inputs_are_a_file(folder: Path) -> None:
     x: Any = load(EXAMPLES)["input"]
     with pytest.raises(CaptureError, match=r"inputs is the path of a file .*; got ndarray. Save arrays first: np.save"):

@@ -126,8 +126,13 @@ def test_capture_torch__patterns(model: Any, images: Any, zoo: Zoo) -> None:
     table = zoo.representations
     assert list(table.layer) == ["act", "block", "act#2"]
     assert list(table.depth) == [2, 4, 5]
-    with pytest.raises(CaptureError, match=r"no module of the model 'net' matches 'relu'; it has 'conv', 'bn'"):
-        capture_torch(model, [images], zoo=zoo, name="net", checkpoint="c", layers="relu")
+    for layers in ("relu", "act, relu", ["act", "relu"]):
+        with pytest.raises(CaptureError, match=r"no layer of the model 'net' matches 'relu'; it has 'conv', 'bn'"):
+            capture_torch(model, [images], zoo=zoo, name="net", checkpoint="c", layers=layers)
+    with pytest.raises(CaptureError, match=r"matches 'blok\.\*'; it has .*Did you mean 'block.1'"):
+        capture_torch(model, [images], zoo=zoo, name="net", checkpoint="c", layers="act,blok.*")
+    with pytest.raises(CaptureError, match=r"layers=\[\] chooses no module of the model 'net'; it has 'conv'"):
+        capture_torch(model, [images], zoo=zoo, name="net", checkpoint="c", layers=[])
 
 
 def test_capture_torch__kinds_of_batches(model: Any, images: Any, zoo: Zoo) -> None:

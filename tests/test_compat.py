@@ -407,7 +407,7 @@ def test_errors(call: Any) -> None:
     x[1, 2] = np.nan
     with pytest.raises(InvalidActivationsError, match="1 of 180 values of acts1 are NaN"):
         call(x, y)
-    with pytest.raises(InvalidActivationsError, match=r"acts1 is 3 of .*\(neuron, datapoint\)"):
+    with pytest.raises(InvalidActivationsError, match=r"acts1 has 1 axis, and \(neuron, datapoint\)"):
         call(np.ones(3), y)
 
 
@@ -453,3 +453,22 @@ def test_labels__that_differ_are_refused() -> None:
     untransposed = xr.DataArray(x, dims=("example", "neuron"))
     with pytest.raises(InvalidActivationsError, match="are expected; transpose it"):
         compat.get_pca(untransposed)
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e160, 1e300, 1e308, np.array([[1e300], [1e-300], [1.0]])])
+def test_get_cca_similarity__values_whose_squares_leave_double_precision(scale: Any) -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, size=(3, 40))
+    with pytest.raises(InvalidActivationsError, match=r"acts1 varies by .* rescale it"):
+        compat.get_cca_similarity(x * scale, x)
+
+
+@pytest.mark.parametrize("offset", [1e13, 1e15])
+def test_cca__of_values_far_from_zero(offset: float) -> None:
+    """The mean is rounded as much as they are; what they are, as rounded, is compared all the same."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 5)) + offset
+    y = (x - offset) @ rng.normal(size=(5, 4)) + 0.3 * rng.normal(size=(40, 4))
+    bases = [np.linalg.qr(values - values.mean(axis=0))[0] for values in (x - offset, y)]
+    expected = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
+    np.testing.assert_allclose(compat.get_cca_similarity(x.T, y.T)["cca_coef1"], expected, atol=1e-9)
+    np.testing.assert_allclose(dask_svcca.cca(x, y).correlation, expected, atol=1e-9)

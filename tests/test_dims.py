@@ -45,7 +45,7 @@ def test_canonical_dims__by_default_are_canonical(axes: int) -> None:
 @pytest.mark.parametrize(
     ("dims", "shape", "message"),
     [
-        (None, (5,), "activations of 'net/1/fc' have 1 axes; say what they are with dims="),
+        (None, (5,), r"activations of 'net/1/fc' have 1 axis; .* x\[:, None\]"),
         (None, (5, 1, 2, 3, 4), r"have 5 axes; .* dims=\('example', 'channel', 'depth', 'height', 'width'\), or with"),
         (None, (5, 3, 8, 8), r"have 4 axes; .* dims=\('example', 'channel', 'height', 'width'\), or with"),
         (None, (5, 8, 8, 3), "have 4 axes; say what they are with dims="),

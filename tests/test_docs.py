@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import dask_svcca
+from dask_svcca import errors
 from dask_svcca.cli._program import program
 
 if TYPE_CHECKING:
@@ -139,6 +140,17 @@ def test_reference__lists_all_public_names() -> None:
     listed |= set(re.findall(r"^\.\. automodule:: dask_svcca\.(\w+)$", text, re.MULTILINE))
     missing = set(dask_svcca.__all__) - {"__version__"} - listed
     assert not missing, f"reference/api.md lacks {', '.join(sorted(missing))}"
+
+
+def test_reference__lists_all_errors_and_warnings() -> None:
+    text = (DOCS / "reference" / "errors.md").read_text("utf-8")
+    parts = re.split(r"^## (\w+)$", text, flags=re.MULTILINE)
+    listed = {}
+    for title, part in zip(parts[1::2], parts[2::2], strict=True):
+        listed[title] = re.findall(r"^ {3}(\w+)$", part, re.MULTILINE)
+    own = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
+    assert listed["Warnings"] == [name for name, value in own.items() if issubclass(value, Warning)]
+    assert listed["Errors"] == [name for name in own if name not in listed["Warnings"]]
 
 
 def test_reference__lists_all_commands() -> None:

@@ -206,3 +206,10 @@ def test_layer_identification__says_what_is_missing(options: Any, error: type[Ex
 def test_layer_identification__of_models_that_are_not_alike() -> None:
     with pytest.raises(ValueError, match=r"no two of the models 's0', 's1' have the same layers; .* groups="):
         layer_identification(comparison(TWO[:5], svcca=np.ones((5, 5))))
+
+
+def test_layer_identification__excludes_what_is_there() -> None:
+    result = comparison(TWO, svcca=between(np.eye(3), np.eye(3)))
+    assert layer_identification(result, exclude=["t*"]).sizes["group"] == 1
+    with pytest.raises(RepresentationNotFoundError, match=r"exclude='thre'; it has 'one', .*Did you mean 'three'"):
+        layer_identification(result, exclude=["two", "thre"])

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from pairwise_oracles import IMAGE, N, layers
 
-from dask_svcca import cca, pca, pls, projection
+from dask_svcca import cca, compare, pca, pls, projection
 from dask_svcca.errors import IncompatibleError, InvalidActivationsError, MismatchedExamplesError
 
 
@@ -83,3 +83,26 @@ def test_errors__readings_that_do_not_meet() -> None:
         cca(x, y[:, :2, :2], match="fold", dims=IMAGE)
     with pytest.raises(IncompatibleError, match="samples of x are all positions of 5x5, those of y examples"):
         cca(x, y[:, 0, 0], conv="positions", dims=IMAGE)
+
+
+def test_cca__means_under_a_mask_are_judged_as_those_of_a_zoo() -> None:
+    """Means of half-precision tokens are finer than each of them: directions that they show are no rounding noise."""
+    rng = np.random.default_rng(0)
+    examples, tokens, neurons = 300, 64, 8
+    mask = np.arange(tokens) < rng.integers(16, tokens + 1, size=(examples, 1))
+    signal = rng.normal(size=(examples, 1, neurons)) * np.logspace(0, -3.2, neurons)
+    x, y = (
+        xr.DataArray(
+            (
+                signal @ np.linalg.qr(rng.normal(size=(neurons, neurons)))[0]
+                + 1e-5 * rng.normal(size=(examples, tokens, neurons))
+            ).astype("float16"),
+            dims=("example", "token", "neuron"),
+            coords={"mask": (("example", "token"), mask)},
+        )
+        for _ in range(2)
+    )
+    pair = cca(x, y, variance=None, sequence="mean")
+    zoo = compare({"x": x, "y": y}, measures="cca", variance=None, sequence="mean")
+    assert (pair["rank_x"].item(), pair["rank_y"].item()) == tuple(zoo["rank_a"].values) == (8, 8)
+    np.testing.assert_allclose(pair["mean_correlation"], zoo["cca"].values[0, 1], atol=1e-6)

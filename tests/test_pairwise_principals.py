@@ -102,7 +102,7 @@ def test_cca__knows_the_rounding_of_its_input() -> None:
         (np.zeros((N, 3)), "x is constant"),
         (np.ones((1, 3)), "at least two examples"),
         (np.ones((N, 0)), "at least two examples and one neuron"),
-        (np.ones(N), "x has 1 axes"),
+        (np.ones(N), r"x has 1 axis; .* x\[:, None\]"),
         (np.ones((N, 2, 2, 2)), r"x has 4 axes; .* dims=\('example', 'channel', .* or name them in a DataArray"),
         (np.ones((N, 2, 2, 2, 2)), "x has 5 axes"),
         (np.ones((N, 3)) * 1j, "complex128 values"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_svcca.patterns import matches, matching
+from dask_svcca.patterns import matched, matches, matching, unmatched
 
 NAMES = [
     "blocks.1",
@@ -50,6 +50,24 @@ NAMES = [
 )
 def test_matching__levels(pattern: str | list[str], chosen: list[str]) -> None:
     assert matching(NAMES, pattern) == chosen
+
+
+@pytest.mark.parametrize(
+    ("patterns", "missing"),
+    [
+        ("conv1, cov1", ["cov1"]),
+        (["conv1", "cov1,conv?", "blocks.*.*.*.*"], ["cov1", "blocks.*.*.*.*"]),
+        ("a,b", []),
+        ("a,c", ["a", "c"]),
+        ("conv1,", []),
+        ("", []),
+        ([], []),
+        ("**", []),
+    ],
+)
+def test_unmatched__of_several(patterns: str | list[str], missing: list[str]) -> None:
+    assert unmatched(NAMES, patterns) == missing
+    assert matching(NAMES, matched(NAMES, patterns)) == matching(NAMES, patterns)
 
 
 @given(st.text(alphabet="ab1.*?[]!-^\\/,() \n", min_size=1))

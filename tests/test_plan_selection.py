@@ -15,9 +15,10 @@ import xarray as xr
 from planned import representation, representations
 
 from dask_svcca.errors import UnknownMeasureError
+from dask_svcca.plan.final import final_checkpoints
 from dask_svcca.plan.pairs import find_missing
 from dask_svcca.plan.parameters import Parameters, make_parameters
-from dask_svcca.plan.selection import Selection, final_checkpoints, select_pairs
+from dask_svcca.plan.selection import Selection, select_pairs
 from dask_svcca.stores.zoo import frame_of
 from dask_svcca.variables import PairStatus
 
@@ -103,10 +104,44 @@ def test_select_pairs__a_labelled_mask_may_be_in_any_order() -> None:
 
 
 def test_select_pairs__the_last_of_checkpoints_without_steps_is_by_number() -> None:
-    names = ["epoch-9", "epoch-10", "500", "1500", "10/a"]
-    for last, others in (("epoch-10", names[:2]), ("1500", names[2:4]), ("1500", names[2:])):
+    names = ["epoch-9", "epoch-10", "500", "1500"]
+    for last, others in (
+        ("epoch-10", names[:2]),
+        ("1500", names[2:]),
+        ("final", ["init", "epoch9", "final"]),
+        ("net_Last", ["net_9", "net_Last"]),
+        ("epoch10", ["init", "epoch9", "epoch10"]),
+        ("a", ["init", "a"]),
+        ("a", ["a"]),
+        ("init", ["init"]),
+    ):
         found = frame_of([representation("net", checkpoint=name) for name in others])
         np.testing.assert_array_equal(final_checkpoints(found), [name == last for name in others])
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ({"epoch9": None, "swa": None}, "they have no steps, and 'epoch9' and 'swa' differ in more than the numbers"),
+        ({"a": None, "b": None}, "'a' and 'b' differ in more"),
+        ({"final": None, "last": None}, "'final' and 'last' differ in more"),
+        ({"epoch-9": None, "epoch-09": None}, "'epoch-9' and 'epoch-09' have the same number"),
+        ({"step5": 5, "swa": None}, "'step5' has the step 5, and 'swa' has none. Give them steps"),
+        ({"a": 5, "b": 5, "c": 1}, "'a' and 'b' have the same step, 5"),
+    ],
+)
+def test_select_pairs__the_final_checkpoint_is_not_guessed(steps: dict[str, float | None], message: str) -> None:
+    found = frame_of([representation("net", checkpoint=name, step=step) for name, step in steps.items()])
+    with pytest.raises(ValueError, match=rf"which checkpoint of 'net' is the final one cannot be known: .*{message}"):
+        select_pairs("final", found)
+
+
+def test_select_pairs__the_final_checkpoint_of_names_and_steps() -> None:
+    steps = {"init": None, "step5": 5, "step10": 10}
+    for more, last in (({}, "step10"), ({"final": None}, "final"), ({"final": 7}, "step10")):
+        every = {**steps, **more}
+        found = frame_of([representation("net", checkpoint=name, step=step) for name, step in every.items()])
+        np.testing.assert_array_equal(final_checkpoints(found), [name == last for name in found["checkpoint"]])
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,8 @@ def test_select_representations__a_name_matches_itself(dataset: xr.Dataset) -> N
             {"model": ["cnn"], "layer": ["relu"]},
             r"no layer matches 'relu' on side b; there are 'conv1', 'conv\[2\]', 'fc'",
         ),
+        ({"layer": ["fc", "con1"]}, r"no layer matches 'con1' on side b; there are .*Did you mean 'conv1'\?"),
+        ({"layer": "fc, con1"}, r"no layer matches 'con1' on side b"),
     ],
 )
 def test_select_representations__names_what_exists(dataset: xr.Dataset, patterns: Any, message: str) -> None:

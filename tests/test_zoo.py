@@ -420,7 +420,7 @@ def test_write__refuses_what_is_not_floating(zoo: Zoo, dtype: str) -> None:
 @pytest.mark.parametrize(
     ("activations", "options", "message"),
     [
-        (X[:, 0], {}, "have 1 axes; say what they are with dims="),
+        (X[:, 0], {}, r"have 1 axis; .* x\[:, None\]"),
         (values(N, 1, 2, 3, 4), {}, "have 5 axes; say what they are with dims="),
         (values(N, 0), {}, r"have an empty axis: shape \(60, 0\)"),
         (X, {"dims": ("example", "feature")}, r"dims=\('example', 'feature'\) do not describe the 2 axes"),
@@ -544,15 +544,6 @@ def test_write__overwrite_keeps_no_old_chunks(zoo: Zoo) -> None:
     zoo.write(*NAME, X)
     zoo.write(*NAME, values(N, 3, dtype="float64"), depth=2, overwrite=True)
     np.testing.assert_array_equal(zoo[NAME], values(N, 3, dtype="float64"))
-
-
-def test_write__a_failed_overwrite_leaves_nothing_that_looks_complete(zoo: Zoo) -> None:
-    zoo.write(*NAME, X)
-    with pytest.raises(MismatchedExamplesError):
-        zoo.write(*NAME, iter([X[:10]]), overwrite=True)
-    for reader in (zoo, dask_svcca.open_zoo(zoo.root.store_path)):
-        assert NAME not in reader
-        assert reader.unfinished == ["net/step1/fc"]
 
 
 def test_write__after_a_failure_begins_anew(zoo: Zoo) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError
-from dask_svcca.patterns import matching
-from dask_svcca.plan.selection import final_checkpoints
+from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
+from dask_svcca.patterns import matching, unmatched
+from dask_svcca.plan.final import final_checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,6 +83,7 @@ def layer_identification(
     (1.0, 4)
     """
     measures = _measures(result, measure)
+    _check_excluded(result, exclude)
     frames = [_representations(result, side, checkpoint, exclude) for side in ("a", "b")]
     chosen = _groups(frames[0], groups)
     layers = list(dict.fromkeys(layer for models in chosen.values() for layer in _layers_of(frames[0], models)))
@@ -128,6 +129,15 @@ def _measures(result: xr.Dataset, measure: str | Sequence[str]) -> list[str]:
         if name not in known:
             raise UnknownMeasureError(f"no measure {name!r} in this comparison; it has {', '.join(known)}")
     return wanted
+
+
+def _check_excluded(result: xr.Dataset, exclude: Sequence[str]) -> None:
+    layers = list(dict.fromkeys(str(name) for side in "ab" for name in result[f"layer_{side}"].to_numpy()))
+    if missing := unmatched(layers, exclude):
+        raise RepresentationNotFoundError(
+            f"no layer of this comparison matches exclude={missing[0]!r}; it has {', '.join(map(repr, layers))}"
+            f"{did_you_mean(missing[0], layers)}"
+        )
 
 
 def _representations(result: xr.Dataset, side: str, checkpoint: str | None, exclude: Sequence[str]) -> pd.DataFrame:

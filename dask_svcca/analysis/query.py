@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError
-from dask_svcca.patterns import RULE, matching
+from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
+from dask_svcca.patterns import RULE, matching, unmatched
 from dask_svcca.stores.comparison import open_comparison
 
 if TYPE_CHECKING:
@@ -338,7 +338,7 @@ def select_representations(dataset: xr.Dataset, side: Side, patterns: Patterns) 
     Raises
     ------
     RepresentationNotFoundError
-        Where nothing matches; the message says what there is.
+        Where nothing matches, or one of several patterns matches nothing; the message says what there is.
     ValueError
         Where ``patterns`` has another key.
     """
@@ -352,12 +352,13 @@ def select_representations(dataset: xr.Dataset, side: Side, patterns: Patterns) 
             continue
         names = dataset[f"{part}_{side}"].to_numpy()
         present = list(dict.fromkeys(names[chosen]))
-        found = matching(present, wanted)
-        if not found:
+        found, missing = matching(present, wanted), unmatched(present, wanted)
+        if missing or not found:
             shown = ", ".join(map(repr, present[:12])) + (f" and {len(present) - 12} more" if len(present) > 12 else "")
             rule = f". In patterns stand {RULE}" if any("*" in pattern or "?" in pattern for pattern in wanted) else ""
             raise RepresentationNotFoundError(
-                f"no {part} matches {' or '.join(map(repr, wanted))} on side {side}; there are {shown}{rule}"
+                f"no {part} matches {' or '.join(map(repr, missing or wanted))} on side {side}; there are {shown}{rule}"
+                f"{did_you_mean(missing[0], present) if missing else ''}"
             )
         chosen &= np.isin(names, found)
     return chosen

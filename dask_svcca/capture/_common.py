@@ -10,8 +10,8 @@ import numpy as np
 import xxhash
 
 from dask_svcca.dims import as_dims, dims_of
-from dask_svcca.errors import MismatchedExamplesError, MissingPackageError
-from dask_svcca.patterns import matching
+from dask_svcca.errors import CaptureError, MismatchedExamplesError, MissingPackageError, did_you_mean
+from dask_svcca.patterns import matching, unmatched
 from dask_svcca.stores import _io
 from dask_svcca.stores._names import encode
 
@@ -29,6 +29,7 @@ __all__ = [
     "as_dims",
     "captured",
     "check_inputs",
+    "check_layers",
     "dims_of",
     "inputs_digest",
     "listing",
@@ -37,6 +38,17 @@ __all__ = [
     "select",
     "weights_digest",
 ]
+
+
+_OTHERS = {
+    "weights_digest": "of a model of other weights",
+    "inputs_digest": "of other inputs",
+    "step": "with another step",
+    "dtype": "in another type",
+    "dims": "with other axes",
+    "shape": "of another shape",
+}
+"""Attributes of a representation, and what is said of one that has another value than a capture would give it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +210,34 @@ def select(names: Iterable[str], patterns: str | Sequence[str] | None) -> list[s
     return list(names) if patterns is None else matching(names, patterns)
 
 
+def check_layers(names: Iterable[str], patterns: str | Sequence[str] | None, where: str, more: str = "") -> None:
+    """Refuse patterns of which one matches no layer.
+
+    Parameters
+    ----------
+    names : iterable of str
+        What there is.
+    patterns : str or sequence of str, optional
+    where : str
+        What has these names, in messages.
+    more : str
+        Sentences behind the message.
+
+    Raises
+    ------
+    CaptureError
+        The message names the pattern and the nearest name.
+    """
+    names = list(names)
+    missing = [] if patterns is None else unmatched(names, patterns)
+    if missing:
+        near = did_you_mean(missing[0], names)
+        raise CaptureError(
+            f"no layer of {where} matches {' or '.join(map(repr, missing))}; it has {listing(names)}{near}"
+            f"{'.' if more and not near else ''}{more}"
+        )
+
+
 def weights_digest(weights: Iterable[tuple[str, bytes | memoryview]]) -> str:
     """Digest of the weights of a model: it tells whether they changed.
 
@@ -238,25 +278,23 @@ def inputs_digest(inputs: Mapping[str, npt.NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def other_capture(zoo: Zoo, names: Iterable[RepresentationName], digests: Mapping[str, str]) -> str:
-    """Sentence on representations of these names that come from other weights or inputs; empty if there are none.
+def other_capture(zoo: Zoo, expected: Mapping[RepresentationName, Mapping[str, Any]]) -> str:
+    """Sentence on representations that are not what a capture would give; empty if there are none.
 
     Parameters
     ----------
     zoo : Zoo
-    names : iterable of RepresentationName
-        Representations that the zoo has.
-    digests : mapping of str to str
-        ``weights_digest`` and ``inputs_digest`` of the capture that leaves them as they are.
+    expected : mapping of RepresentationName to mapping
+        Representations that the zoo has, and attributes that the capture which leaves them as they are would have
+        given them: ``weights_digest``, ``inputs_digest``, ``step``, ``dtype``, ``dims`` and ``shape``.
     """
-    others: dict[str, list[str]] = {key: [] for key in digests}
-    for name in names:
+    others: dict[str, list[str]] = {key: [] for key in _OTHERS}
+    for name, wanted in expected.items():
         attributes = _io.read_attributes(zoo.root, name.path) or {}
-        for key, digest in digests.items():
-            if attributes.get(key, digest) != digest:
+        for key, value in wanted.items():
+            if attributes.get(key, value) != value:
                 others[key].append(name.label)
-    words = {"weights_digest": "a model of other weights", "inputs_digest": "other inputs"}
-    parts = [f"{listing(labels, 2)} of {words[key]}" for key, labels in others.items() if labels]
+    parts = [f"{listing(labels, 2)} {_OTHERS[key]}" for key, labels in others.items() if labels]
     if not parts:
         return ""
     return (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from dask_svcca.capture._common import listing
-from dask_svcca.errors import CaptureError
+from dask_svcca.errors import CaptureError, did_you_mean
 
 if TYPE_CHECKING:
     import os
@@ -43,7 +43,10 @@ class ArrayFile:
         if name is None:
             return list(self.headers)
         if name not in self.headers or not name:
-            raise CaptureError(f"{self.path!r} has no array {name!r}; it has {listing(filter(None, self.headers))}")
+            raise CaptureError(
+                f"{self.path!r} has no array {name!r}; it has {listing(filter(None, self.headers))}"
+                f"{did_you_mean(name, self.headers)}"
+            )
         return [name]
 
     def load(self, name: str) -> npt.NDArray[Any]:

@@ -241,6 +241,8 @@ def summary(outcome: Outcome) -> str:
             f" {counted(len(outcome.left), 'representation')} left the zoo, {outcome.left[0]!r} among them: their "
             f"results are from before, and --drop-left removes them."
         )
+    if plan.final:
+        left += f" Taken for final: {plan.finals}."
     without = f"; {counted(outcome.settled, 'pair')} cannot have a value" if outcome.settled else ""
     if not outcome.computed and not outcome.settled and there == plan.pairs:
         return f"Nothing to do: all {plan.pairs:,} pairs of {plan.representations:,} representations are there.{left}"

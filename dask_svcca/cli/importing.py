@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     "[default: 0, 1, 2 ...].",
 )
 @storage_options
-@click.option("--overwrite", is_flag=True, help="Replace representations of the same name.")
+@click.option("--overwrite", is_flag=True, help="Replace representations of the same name, all or none.")
 def import_arrays(
     file: str,
     *,
@@ -84,7 +84,7 @@ def import_arrays(
     if not overwrite:
         _check_absent(target, zoo, model, checkpoint, layers)
     nbytes = 0
-    with checked_options(), target:
+    with checked_options(), target, target.together():
         for position, (name, source) in enumerate(layers.items()):
             values = arrays.load(source)
             # The order of the arrays of an npz is most likely that of the network.

@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
+
+
+GREATEST = 1e140
+"""Largest allowed variation of samples; its inverse is the smallest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,27 @@ class Factor:
     def varies(self) -> BoolArray:
         """Whether a neuron of the first block is not constant, (neuron,)."""
         return np.asarray(self.low < self.high)
+
+
+def range_problem(blocks: Iterable[InexactArray]) -> str:
+    """Why samples are too large or too small to be squared, as the rest of a sentence; empty where they are not.
+
+    Parameters
+    ----------
+    blocks : iterable of (row, neuron)
+        Centred.
+
+    Examples
+    --------
+    >>> range_problem([np.array([[1e200]])]), range_problem([np.zeros((1, 1))])
+    ('varies by 1e+200, and squares of that leave the range of double precision; rescale it', '')
+    """
+    largest = float(np.max([np.abs(block).max(initial=0.0) for block in blocks]))
+    if largest == 0 or 1 / GREATEST < largest < GREATEST:
+        return ""
+    # Sums that overflowed are not finite.
+    much = f"{largest:.0e}" if np.isfinite(largest) else "more than double precision holds"
+    return f"varies by {much}, and squares of that leave the range of double precision; rescale it"
 
 
 def compress(rows: InexactArray) -> InexactArray:
@@ -82,8 +107,14 @@ def factor(blocks: Sequence[InexactArray]) -> Factor:
     """
     centred = np.array(blocks[0], dtype=np.float64)
     low, high = centred.min(axis=0), centred.max(axis=0)
-    mean = centred.mean(axis=0)
-    centred -= mean
+    # What overflows is not finite, and refused by `range_problem`.
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = centred.mean(axis=0)
+        centred -= mean
+        # Of values far from zero the mean is rounded as much as they are, which is seen in what is left.
+        rest = centred.mean(axis=0)
+        centred -= rest
+        mean += rest
     others = (np.asarray(block, dtype=np.result_type(block.dtype, np.float64)) for block in blocks[1:])
     return Factor(len(centred), mean, low, high, tuple(map(compress, (centred, *others))))
 

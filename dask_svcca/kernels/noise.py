@@ -21,6 +21,17 @@ SCATTER_SUFFICES = math.sqrt(DOUBLE)
 """Relative precision of activations from which on their scatter, in double precision, shows all that they hold."""
 
 
+SPARE = 64
+"""Times its precision that a computed activation may be off, where that leaves enough digits.
+
+A neuron in which large terms cancel has the rounding of those terms, not of what is left of them. Nothing stored tells
+it from a neuron that is small.
+"""
+
+ENOUGH = 2.0**-20
+"""Relative precision down to which `SPARE` is taken from activations."""
+
+
 def precision_of_means(epsilon: float, count: int) -> float:
     """Relative precision of means of rounded values, in double precision themselves.
 
@@ -55,6 +66,8 @@ def neuron_noise(variances: FloatArray, squares: FloatArray, samples: int, epsil
     ``epsilon**2 * (sqrt(n) + sqrt(p))**2 / 12`` times the mean square. The floor is above that: for a layer that was
     computed in the precision that it is stored in, sums of products have added noise of their own, and ``p`` times the
     square of ``epsilon`` was seen to cover it. It is never more than ``epsilon`` of the variance for that reason.
+    Neurons in which sums cancel have more: single precision is taken to be 8 times and double 64 times as coarse, so
+    that a layer of few directions keeps its rank when it is rotated.
 
     Parameters
     ----------
@@ -82,7 +95,9 @@ def neuron_noise(variances: FloatArray, squares: FloatArray, samples: int, epsil
     """
     neurons = int(np.count_nonzero(variances))
     edge = (1 + (neurons / samples) ** 0.5) ** 2 / 6
-    return np.asarray(epsilon * np.maximum(min(epsilon * neurons, 1.0) * variances, epsilon * max(edge, 1.0) * squares))
+    computed = max(epsilon, min(SPARE * epsilon, ENOUGH))
+    share = min(computed**2 * neurons, epsilon)
+    return np.asarray(np.maximum(share * variances, computed**2 * max(edge, 1.0) * squares))
 
 
 def live_noise(

@@ -11,9 +11,10 @@ import numpy as np
 import xarray as xr
 
 from dask_svcca.arrays import as_given
-from dask_svcca.dims import DEFAULT_DIMS, TOKEN, agree_dims, canonical_dims, check_known, example_of
+from dask_svcca.dims import DEFAULT_DIMS, ONE_NEURON, TOKEN, agree_dims, canonical_dims, check_known, example_of
 from dask_svcca.errors import IncompatibleError, InvalidActivationsError, MismatchedExamplesError
 from dask_svcca.examples import order_of
+from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.precision import precision_of
 from dask_svcca.readings import Fourier, Meeting, Neurons, choose_reading, meet
 
@@ -142,6 +143,8 @@ def as_input(
         raise InvalidActivationsError(
             f"dims={dims!r} has {len(dims)} names, and {name} has {values.ndim} axes; name each axis of an array once"
         )
+    if values.ndim == 1:
+        raise InvalidActivationsError(f"{name} has 1 axis{ONE_NEURON}")
     if ordered is None or len(ordered) < 2:
         raise InvalidActivationsError(
             f"{name} has {values.ndim} axes; (example, neuron) or (example, token, neuron) is expected. Say what other "
@@ -193,7 +196,16 @@ def _under_mask(array: InputArray, masks: dict[str, npt.NDArray[Any]]) -> InputA
                 f"leave such examples out, or {without}"
             )
         read = _read(array.values, mask, array.reading)
-        return replace(array, values=read, spatial_dims=(), reading=Neurons(), masked=mask.shape[1])
+        # The example with the fewest tokens holds for all.
+        averaged = int(mask.sum(axis=1).min()) if array.reading.averaged > 1 else 1
+        return replace(
+            array,
+            values=read,
+            spatial_dims=(),
+            reading=Neurons(),
+            epsilon=precision_of_means(array.epsilon, averaged),
+            masked=mask.shape[1],
+        )
     return array
 
 

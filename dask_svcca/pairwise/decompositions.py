@@ -61,7 +61,8 @@ def cca(
     dims : sequence of str, optional
         Names of the axes of each array without names that has as many: ``example``; ``neuron`` or ``channel``;
         ``height``, ``width``, ``depth``; ``token``. Four axes and more need them, here or in a DataArray: for example
-        ``("example", "channel", "height", "width")``.
+        ``("example", "channel", "height", "width")``. Three without are tokens: a convolution in one dimension says
+        ``("example", "channel", "width")``.
 
     Returns
     -------

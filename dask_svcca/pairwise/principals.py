@@ -11,6 +11,7 @@ import numpy as np
 from dask_svcca.dims import check_names
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.kernels.directions import principal_directions
+from dask_svcca.kernels.factors import range_problem
 from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.pairwise.arrays import align_examples, as_input, match_readings
 from dask_svcca.pairwise.factors import factor_of_examples
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from dask_svcca.pairwise.arrays import Array, InputArray
     from dask_svcca.pairwise.layout import Layout, Member
     from dask_svcca.plan.parameters import Parameters
-
-GREATEST = 1e140
-"""Largest allowed variation of samples; its inverse is the smallest."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,13 +137,9 @@ def _decompose_one(
     variance: float | None,
 ) -> DecomposedArray:
     rows = {member: part * varies if member.frequency == 0 else part for member, part in rows.items()}
-    largest = max(float(np.abs(part).max(initial=0.0)) for part in rows.values())
-    # Sums that overflowed are not finite.
-    if largest and not 1 / GREATEST < largest < GREATEST:
-        raise InvalidActivationsError(
-            f"{source.name} varies by {largest:.0e}, and squares of that leave the range of double precision; "
-            f"rescale it"
-        )
+    problem = range_problem(rows.values())
+    if problem:
+        raise InvalidActivationsError(f"{source.name} {problem}")
     multiplicities = np.array([source.reading.multiplicity[member.frequency] for member in rows])
     principals = principal_directions(
         list(rows.values()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.errors import InvalidActivationsError, ParametersChangedError
@@ -97,6 +97,8 @@ class Plan:
         Bytes of activations, each counted once.
     subspace_bytes, tile_bytes : int
         Most memory that a task of each kind takes, beyond its process.
+    final : mapping of str to str
+        Final checkpoint of each model, where the pairs asked for are those with final checkpoints.
     """
 
     rows: tuple[Row, ...]
@@ -115,6 +117,7 @@ class Plan:
     bytes_to_read: int
     subspace_bytes: int
     tile_bytes: int
+    final: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def representations(self) -> int:
@@ -146,6 +149,7 @@ class Plan:
             "bytes_per_tile_task": self.tile_bytes,
             "bytes_per_process": PROCESS_BYTES,
             "bytes_kept_per_pair": pair_bytes(self.details),
+            **({"final": dict(self.final)} if self.final else {}),
         }
 
     def __str__(self) -> str:
@@ -163,7 +167,15 @@ class Plan:
         ]
         if self.details:
             lines.append(("details", f"up to {pair_bytes(self.details):,} bytes per pair, before compression"))
+        if self.final:
+            lines.append(("final", self.finals))
         return "\n".join(f"{name:<16} {text}" for name, text in lines)
+
+    @property
+    def finals(self) -> str:
+        """What was taken for the final checkpoint of each model, as text."""
+        shown = [f"{checkpoint!r} of {model!r}" for model, checkpoint in self.final.items()]
+        return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
 
 
 def make_plan(

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from dask_svcca.errors import did_you_mean
-from dask_svcca.stores._names import natural_order
+from dask_svcca.plan.final import final_checkpoints, final_of_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,8 @@ def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> Selection:
     ----------
     pairs : str, or boolean matrix
         ``all``; ``same-layer`` (equal names of layers); ``same-checkpoint`` (of the same model);
-        ``within-model``; ``final`` (each against the last checkpoint of its model);
+        ``within-model``; ``final`` (each against the final checkpoint of its model: see
+        `dask_svcca.plan.final.final_of_models`);
         ``between A B`` (model A against model B; names with spaces in quotes, as in a shell); or a boolean
         (representation, representation) array in the order of the frame; or a labelled one: a DataArray with
         ``representation_a`` and ``representation_b``, or a DataFrame whose index and columns are labels.
@@ -80,7 +81,8 @@ def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> Selection:
     Raises
     ------
     ValueError
-        Where the selection is unknown, does not fit, or selects nothing.
+        Where the selection is unknown, does not fit, or selects nothing, or it cannot be known which checkpoint is
+        final.
 
     Examples
     --------
@@ -99,6 +101,11 @@ def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> Selection:
     if len(mask) and not mask.any():
         raise ValueError(f"pairs=the given mask selects no pair of {len(mask)}")
     return Selection.of(mask)
+
+
+def finals_of(pairs: Pairs, representations: pd.DataFrame) -> dict[str, str]:
+    """The checkpoint of each model that a selection takes for its final one; empty where it takes none for such."""
+    return final_of_models(representations) if isinstance(pairs, str) and pairs.split() == ["final"] else {}
 
 
 def _equal(*columns: pd.Series[Any]) -> Rule:
@@ -138,19 +145,6 @@ def _by_name(pairs: str, frame: pd.DataFrame) -> Rule:
         f"pairs={pairs!r} is not a selection; there are {', '.join(map(repr, SELECTIONS))}, or a mask. "
         f"Quote names with spaces, as in a shell{did_you_mean(pairs, SELECTIONS)}"
     )
-
-
-def final_checkpoints(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Whether each representation is of the last checkpoint of its model.
-
-    The last is the one with the highest step; where a model has no steps, the last by name, with the numbers in names
-    in order of size.
-    """
-    names = sorted(frame["checkpoint"].unique(), key=natural_order)
-    place = frame["checkpoint"].map({name: number for number, name in enumerate(names)})
-    order = frame.assign(step=frame["step"].fillna(-np.inf), place=place).sort_values(["step", "place"])
-    last = order.groupby("model")["checkpoint"].last()
-    return np.asarray(frame["checkpoint"].to_numpy() == frame["model"].map(last).to_numpy(), dtype=np.bool_)
 
 
 def _by_mask(mask: npt.NDArray[np.bool_] | xr.DataArray | pd.DataFrame, frame: pd.DataFrame) -> BoolMatrix:

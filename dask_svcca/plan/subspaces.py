@@ -129,7 +129,7 @@ def plan_subspaces(
         memory = _memory(costs, budget.available, waiting if parts > 1 else 0)
         task = SubspaceTask(
             label=item.label,
-            path=item.path,
+            path=item.place,
             digest=item.digest,
             epsilon=item.epsilon,
             key=subspace.key,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dask_svcca.capture import onnx
-from dask_svcca.errors import CaptureError, DaskSvccaError, MissingPackageError
+from dask_svcca.errors import CaptureError, CaptureWarning, DaskSvccaError, MissingPackageError
+from dask_svcca.patterns import matched
 from dask_svcca.run.graphs import current_client, run_graph
 from dask_svcca.stores._io import absolute
 from dask_svcca.stores.zoo import create_zoo
@@ -128,14 +129,15 @@ def capture_onnx(
 
     Warns
     -----
-    UserWarning
-        Where the zoo has layers of these names that come from a model of other weights, or from other inputs.
+    CaptureWarning
+        Where the zoo has layers of these names that come from a model of other weights or from other inputs, or have
+        another step, type or axes than this capture would give them.
 
     Raises
     ------
     CaptureError
         Where files cannot be named, the inputs cannot be read, or no checkpoint can be captured; where ``dims`` names
-        axes that cannot be, or tensors that no model computes.
+        axes that cannot be, or tensors that no model computes; where one of ``layers`` matches none of any model.
     MismatchedExamplesError
         Where the zoo is there and has other examples.
     MissingPackageError
@@ -164,6 +166,7 @@ def capture_onnx(
     axes = onnx.given_axes(dims)
     if axes:
         _check_patterns(axes, checkpoints, client)
+    wanted = _layers_of_each(layers or None, checkpoints, client)
     inputs_path, place = str(Path(inputs).expanduser().absolute()), absolute(zoo)
     _prepare_zoo(place, inputs_path, checkpoints, client)
     captures = {
@@ -175,7 +178,7 @@ def capture_onnx(
             model=item.model,
             checkpoint=item.checkpoint,
             step=item.step if step is None else step,
-            layers=layers or None,
+            layers=wanted.get(item.model),
             dims=axes,
             batch_size=batch_size,
             compression=compression,
@@ -189,7 +192,7 @@ def capture_onnx(
         raise _nothing_captured(outcome.problems, len(checkpoints))
     for report in outcome.reports.values():
         if report.caution:
-            warnings.warn(report.caution, stacklevel=2)
+            warnings.warn(report.caution, CaptureWarning, stacklevel=2)
     return outcome
 
 
@@ -320,6 +323,28 @@ def _check_patterns(axes: Iterable[str], checkpoints: Sequence[Checkpoint], clie
         raise _nothing_captured(outcome.problems, len(checkpoints))
     where = repr(checkpoints[0].path) if len(checkpoints) == 1 else f"any of {len(checkpoints):,} files"
     onnx.check_patterns(axes, dict.fromkeys(name for names in outcome.reports.values() for name in names), where)
+
+
+def _layers_of_each(
+    layers: str | Sequence[str] | None, checkpoints: Sequence[Checkpoint], client: distributed.Client | None
+) -> dict[str, str | Sequence[str] | None]:
+    """The patterns of layers for each model: of several models, those that match what it computes.
+
+    Raises
+    ------
+    CaptureError
+        Where a pattern matches no tensor of any model.
+    """
+    first = {item.model: item.path for item in reversed(checkpoints)}
+    if layers is None or len(first) == 1:
+        return dict.fromkeys(first, layers)
+    outcome = capture_each(
+        {model: functools.partial(onnx.tensor_names, path) for model, path in first.items()}, client=client
+    )
+    every = dict.fromkeys(name for names in outcome.reports.values() for name in names)
+    if every:
+        onnx.check_layers(every, layers, f"any of {len(first):,} models")
+    return {model: matched(outcome.reports.get(model, ()), layers) or layers for model in first}
 
 
 def _nothing_captured(problems: Mapping[str, str], files: int) -> CaptureError:

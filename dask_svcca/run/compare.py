@@ -10,6 +10,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -27,7 +28,7 @@ from dask_svcca.measures import find_measures
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.parameters import ONLY_MASK, check_names, make_parameters
-from dask_svcca.plan.selection import select_pairs
+from dask_svcca.plan.selection import finals_of, select_pairs
 from dask_svcca.plan.tasks import Job
 from dask_svcca.run.arrays import zoo_of
 from dask_svcca.run.describe import describe
@@ -146,7 +147,8 @@ def compare(
         Which pairs: see `dask_svcca.plan.selection.select_pairs`.
     dims : mapping of names to sequence of str, optional
         What the axes of arrays at hand are, such as ``{"conv1": ("example", "height", "width", "channel")}``, by the
-        names of the arrays; see `Zoo.write`. A DataArray says it itself.
+        names of the arrays; see `Zoo.write`. A DataArray says it itself. Three axes are tokens without: of a
+        convolution in one dimension, name ``("example", "channel", "width")``.
     subspaces : path, zarr store, or URL, optional
         Where the directions of all representations are stored: comparisons of one zoo can share them, if they read
         layers alike and in the same precision. By default inside the comparison. Once they are there, no activations
@@ -460,5 +462,7 @@ def _plan(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
         raise InvalidActivationsError(
             f"the zoo {str(zoo.root.store_path)!r} has no complete representation{unfinished}. Capture some first"
         )
-    selected = select_pairs(pairs, zoo.representations)
-    return make_plan(zoo.entries(), selected, stores.state, stores.read_index(), parameters, budget)
+    representations = zoo.representations
+    selected = select_pairs(pairs, representations)
+    plan = make_plan(zoo.entries(), selected, stores.state, stores.read_index(), parameters, budget)
+    return replace(plan, final=finals_of(pairs, representations))

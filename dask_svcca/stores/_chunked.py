@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import uuid
 from functools import cached_property
@@ -322,7 +323,7 @@ def move_group(root: zarr.Group, path: str, target: str, attributes: Mapping[str
     write_group(root, target, {"complete": False}, clear=True)
     local = _io.directory(root)
     if local is None:
-        _copy_below(root, path, target)
+        _copy_below(root, path, target, but="zarr.json")
         write_group(root, target, attributes)
         write_group(root, path, {"complete": False})
         del root[path]
@@ -332,14 +333,37 @@ def move_group(root: zarr.Group, path: str, target: str, attributes: Mapping[str
     write_group(root, target, attributes)
 
 
-def _copy_below(root: zarr.Group, path: str, target: str) -> None:
-    """Copy all below a group but its own metadata, byte by byte."""
+def copy_array(root: zarr.Group, path: str, target: str) -> None:
+    """Copy an array to another place below the same root, where another may be, byte by byte.
+
+    Where the file system can, both places share their files, until one is removed.
+    """
+    local = _io.directory(root)
+    if local is not None:
+        if (local / target).exists():
+            shutil.rmtree(local / target)
+        shutil.copytree(local / path, local / target, copy_function=_link)
+        return
+    if target in root:
+        del root[target]
+    _copy_below(root, path, target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _copy_below(root: zarr.Group, path: str, target: str, *, but: str = "") -> None:
+    """Copy all below a group or array, but one file of its own, byte by byte."""
     store = root.store
     before, after = (f"{root.path}/{place}/".lstrip("/") for place in (path, target))
 
     async def copy() -> None:
         async for key in store.list_prefix(before):
-            if key != f"{before}zarr.json":
+            if key != f"{before}{but}":
                 value = await store.get(key, default_buffer_prototype())
                 if value is not None:
                     await store.set(f"{after}{key.removeprefix(before)}", value)

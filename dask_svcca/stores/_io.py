@@ -314,10 +314,11 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
     """
     local = directory(root)
     if local is None:
-        with accessing(root.store_path):
+        # What an interrupted deletion left of an array is not one.
+        with accessing(root.store_path), ignoring_strange_folders():
             members = root.members(max_depth=depth)
         for path, node in members:
-            if path.count("/") == depth - 1 and isinstance(node, zarr.Group):
+            if isinstance(node, zarr.Group) and path.count("/") == depth - 1 and not path.startswith("_"):
                 yield path, dict(node.attrs)
         return
     stack = [(str(local), "", 0)]

@@ -7,7 +7,7 @@ The script is written as a careful user would write it for zoos that fit in memo
 a layer, one product and one small problem a pair, as many BLAS threads as this has workers; for SVCCA by the SVD of
 each layer, and by the eigenvectors of its covariance, which is faster and less accurate. It is given its arrays; the
 comparison reads them from a store, and writes its results with what helps to read them. All of a table is measured in
-one run, on the same data.
+one run, on the same data. What it takes to start workers, to import and to compile is said below the table.
 """
 
 from __future__ import annotations
@@ -175,13 +175,17 @@ def bench(case: Case, folder: Path, workers: Sequence[int], repeats: int) -> Non
     table = Table(title=f"{case} float32, {case.pairs:,} pairs; seconds", title_justify="left")
     for name in ("workers", "measures", "recipe, projected", "script", "this", "script / this", "largest difference"):
         table.add_column(name, justify="right")
+    once: list[str] = []
     for count in workers:
         with threadpoolctl.threadpool_limits(count):
             published, _ = timed(lambda: np.array([[recipe(*layers[:2])]]), PAIRS_OF_RECIPE)
             script = {name: [timed(way, repeats) for way in ways] for name, ways in scripts.items()}
+        start = time.perf_counter()
         with connect(workers=count) as client:
-            # What is imported and compiled once does not count.
-            compared(place, folder / "first", "svcca+cka", client)
+            started = time.perf_counter() - start
+            first, _ = timed(partial(compared, place, folder / "first", "svcca+cka", client), 1)
+            second, _ = timed(partial(compared, place, folder / "first", "svcca+cka", client), 1)
+            once.append(f"{count}: {started:.1f} s to start, {max(0.0, first - second):.1f} s to import and compile")
             for name, times in script.items():
                 expected = times[0][1]
                 own, found = timed(partial(compared, place, folder / "comparison", name, client), repeats)
@@ -194,6 +198,8 @@ def bench(case: Case, folder: Path, workers: Sequence[int], repeats: int) -> Non
                     " / ".join(f"{seconds / own:.2f}" for seconds, _ in times),
                     f"{np.abs(found - expected).max():.0e}",
                 )
+    table.caption = "Once, and in no figure, workers " + "; ".join(once)
+    table.caption_justify = "left"
     CONSOLE.print(table)
 
 

@@ -153,3 +153,15 @@ def test_compare__ctrl_c_says_what_is_kept(zoo: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys.modules["dask_svcca.cli.compare"], "run_comparison", interrupted)
     result = run("compare zoo.zarr comparison.zarr", status=130)
     assert result.stderr.splitlines()[-1] == f"Interrupted. {kept}"
+
+
+def test_compare__says_which_checkpoint_it_took_for_final(tmp_path: Path) -> None:
+    place = tmp_path / "zoo.zarr"
+    with dask_svcca.create_zoo(place, examples=range(30)) as zoo:
+        for seed, checkpoint in enumerate(("init", "epoch9", "epoch10")):
+            zoo.write("net", checkpoint, "fc", np.random.default_rng(seed).normal(size=(30, 4)))
+    plan = run(f"compare {place} {tmp_path}/c.zarr --pairs final --dry-run").output
+    assert "final            'epoch10' of 'net'" in plan
+    zoo.write("net", "swa", "fc", np.random.default_rng(4).normal(size=(30, 4)))
+    refused = run(f"compare {place} {tmp_path}/c.zarr --pairs final --dry-run", status=2)
+    assert "which checkpoint of 'net' is the final one cannot be known" in refused.stderr

@@ -124,6 +124,19 @@ def test_main__ctrl_c_during_imports_is_no_traceback(package: str, arguments: st
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
+def test_main__ctrl_c_when_all_is_done_is_no_traceback() -> None:
+    """As while threads end, or what zarr left for the end of Python runs."""
+    script = """
+        import atexit, os, signal
+        atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+        from dask_svcca.cli import main
+        main()
+    """
+    done = run_script(script, "--version")
+    assert (done.returncode, done.stderr) == (130, "")
+    assert done.stdout.startswith("dask-svcca")
+
+
 @pytest.mark.parametrize("error", [ImportError("no name 'x'"), ModuleNotFoundError("no module 'y'")])
 def test_errors__an_import_that_fails_is_our_mistake(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: ImportError

@@ -1,5 +1,6 @@
 """Activations of ONNX checkpoints, computed with ONNX Runtime."""
 
+from dask_svcca.capture._common import check_layers
 from dask_svcca.capture._inputs import Inputs, load_inputs
 from dask_svcca.capture.onnx.axes import check_patterns, given_axes
 from dask_svcca.capture.onnx.capture import capture_checkpoint, list_layers, survey_model
@@ -12,6 +13,7 @@ __all__ = [
     "Inputs",
     "Layer",
     "capture_checkpoint",
+    "check_layers",
     "check_patterns",
     "given_axes",
     "input_names",

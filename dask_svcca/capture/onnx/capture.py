@@ -15,6 +15,7 @@ from dask_svcca.capture.onnx.branches import open_branches
 from dask_svcca.capture.onnx.names import Checkpoint, name_checkpoints
 from dask_svcca.capture.onnx.network import count_examples, open_network, rows_of, tensor_names
 from dask_svcca.capture.onnx.survey import survey_network
+from dask_svcca.dims import EXAMPLE, canonical_dims
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.zoo import open_zoo
@@ -108,8 +109,8 @@ def capture_checkpoint(
     """Write the activations of one ONNX file to a zoo.
 
     Layers the zoo already has are left alone, so that an interrupted capture goes on where it stopped; ``caution`` of
-    the report says so where they come from other weights or inputs. Any number of checkpoints can be captured at the
-    same time.
+    the report says so where they come from other weights or inputs, or have another step, type or axes. Any number of
+    checkpoints can be captured at the same time.
 
     Parameters
     ----------
@@ -159,10 +160,14 @@ def capture_checkpoint(
     chosen = {RepresentationName(named.model, named.checkpoint, layer.name): layer for layer in survey.choose(layers)}
     digests = {"weights_digest": network.weights_digest, "inputs_digest": inputs_digest(feeds)}
     nbytes = 0
-    with open_zoo(zoo_store, mode="r+") as zoo:
+    with open_zoo(zoo_store, mode="r+") as zoo, zoo.together():
         _check_examples(zoo, inputs, network)
         missing = {name: layer for name, layer in chosen.items() if overwrite or name not in zoo}
-        caution = other_capture(zoo, chosen.keys() - missing.keys(), digests)
+        options = {key: value for key, value in {"step": named.step, "dtype": dtype}.items() if value is not None}
+        present = {name: layer for name, layer in chosen.items() if name not in missing}
+        caution = other_capture(
+            zoo, {name: {**digests, **options, **_form(layer, len(inputs))} for name, layer in present.items()}
+        )
         if missing:
             _check_weights(zoo, named, missing, digests["weights_digest"])
             others = captured(zoo, named.model)
@@ -172,13 +177,13 @@ def capture_checkpoint(
         for batch in _batches(feeds, size) if missing else ():
             tensors = survey.network.run([layer.name for layer in missing.values()], batch)
             for name, layer in missing.items():
-                values, dims_stored = as_stored(tensors[layer.name], layer.dims)
+                values, axes = as_stored(tensors[layer.name], layer.dims)
                 zoo.append(
                     *name,
                     values,
                     step=named.step,
                     depth=layer.depth,
-                    dims=dims_stored,
+                    dims=axes,
                     attrs={"op_type": layer.op_type, **digests},
                     source_dtype=layer.source_dtype,
                     compression=compression,
@@ -190,7 +195,7 @@ def capture_checkpoint(
         model=named.model,
         checkpoint=named.checkpoint,
         written=len(missing),
-        present=len(chosen) - len(missing),
+        present=len(present),
         examples=len(inputs),
         nbytes=nbytes,
         seconds=time.perf_counter() - started,
@@ -204,6 +209,14 @@ def _named(path: str | os.PathLike[str], model: str | None, checkpoint: str | No
         return Checkpoint(str(path), model, checkpoint, step)
     (named,) = name_checkpoints([path], model=model, checkpoint=checkpoint)
     return named if step is None else replace(named, step=step)
+
+
+def _form(layer: Layer, examples: int) -> dict[str, list[Any]]:
+    """Axes and shape of a layer in a zoo."""
+    values, axes = as_stored(np.empty((1, *layer.shape)), layer.dims)
+    sizes = {**dict(zip(axes, values.shape, strict=True)), EXAMPLE: examples}
+    dims = canonical_dims(axes, values.shape, layer.name)
+    return {"dims": list(dims), "shape": [sizes[dim] for dim in dims]}
 
 
 def _check_examples(zoo: Zoo, inputs: Inputs, network: Network) -> None:

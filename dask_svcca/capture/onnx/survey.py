@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.capture._common import listing, select
+from dask_svcca.capture._common import check_layers, listing, select
 from dask_svcca.capture.onnx.axes import Axes, given_axes, layer_names
 from dask_svcca.capture.onnx.network import DTYPES, count_examples, rows_of
 from dask_svcca.errors import CaptureError
-from dask_svcca.patterns import matches
+from dask_svcca.patterns import matches, matching, unmatched
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -29,6 +29,9 @@ CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 COARSEST = ("float8_e5m2", "float8_e4m3fn", "bfloat16", "float16", "float32", "float64")
 
 NOT_EXAMPLES = "its first axis is not the examples"
+
+LOOKED_AT = 32
+"""Examples of which a tensor is looked at before it is said not to depend on them."""
 
 SAME = 1e-2
 """Relative difference up to which two values of a tensor for one example are the same, in half precision too."""
@@ -92,7 +95,7 @@ class Survey:
         Raises
         ------
         CaptureError
-            Where there are no such layers, saying where the model's tensors are.
+            Where there are no such layers, or a pattern matches none, saying where the model's tensors are.
         """
         names = [layer.name for layer in self.layers]
         hidden = [f"inside {node}: {listing(inside)}" for node, inside in self.hidden.items()]
@@ -107,13 +110,13 @@ class Survey:
             why = explained or "".join(f" {count} tensors: {reason}." for reason, count in reasons.most_common())
             outputs = f", or choose what comes out of it with layers={','.join(names)!r}" if names else ""
             raise CaptureError(f"{self.network.path!r} has no layers that can be captured.{why}{outputs}")
+        left = matching(self.skipped, unmatched(names, patterns or ()))[:3]
+        left_out = "".join(f" {name!r} is left out: {self.skipped[name]}." for name in left)
+        check_layers(names, patterns, repr(self.network.path), f"{left_out}{explained}")
         chosen = set(select(names, patterns))
         if not chosen:
-            left_out = "".join(
-                f" {name!r} is left out: {self.skipped[name]}." for name in select(self.skipped, patterns)[:3]
-            )
             raise CaptureError(
-                f"no layer of {self.network.path!r} matches {patterns!r}; it has {listing(names)}.{left_out}{explained}"
+                f"layers={patterns!r} chooses no layer of {self.network.path!r}; it has {listing(names)}.{explained}"
             )
         return [layer for layer in self.layers if layer.name in chosen]
 
@@ -161,7 +164,7 @@ def survey_network(network: Network, feeds: Feeds, dims: Mapping[str, Sequence[s
 
 def _survey(network: Network, feeds: Feeds, dims: Mapping[str, Sequence[str]]) -> Survey:
     count = count_examples(feeds)
-    orders = [np.array(order) % count for order in _orders(network.batch)]
+    orders = [np.array(order) % count for order in _orders(network.batch, count)]
     runs = [network.run_once(network.readable, rows_of(feeds, order)) for order in orders]
     layers: list[Layer] = []
     skipped: dict[str, str] = {}
@@ -170,6 +173,7 @@ def _survey(network: Network, feeds: Feeds, dims: Mapping[str, Sequence[str]]) -
     axes = Axes(network.graph, shapes, varying)
     precisions = _precisions(network, varying)
     mixing = any(node.op_type == "DynamicQuantizeLinear" for node in network.graph.node)
+    constant = _always_the_same(network, feeds, runs)
     known = set(network.inputs)
     for node in network.graph.node:
         if _repeats(node, axes, network.types) and node.input[0] in known and node.op_type not in CONTROL_FLOW:
@@ -183,6 +187,11 @@ def _survey(network: Network, feeds: Feeds, dims: Mapping[str, Sequence[str]]) -
                 continue
             first, second = (run[tensor] for run in runs)
             problem = _problem(first, second, orders, dynamic=mixing)
+            if not problem and tensor in constant:
+                problem = (
+                    "it is the same for every example: computed over the examples of a batch, which here is one, or "
+                    "always constant"
+                )
             given = next((names for pattern, names in dims.items() if matches(tensor, pattern)), None)
             names = layer_names(axes[tensor], first.shape, node.op_type, given)
             if problem or isinstance(names, str):
@@ -201,11 +210,44 @@ def _survey(network: Network, feeds: Feeds, dims: Mapping[str, Sequence[str]]) -
     return Survey(network, layers, skipped, hidden, nbytes)
 
 
-def _orders(batch: int | None) -> tuple[list[int], list[int]]:
-    """Examples of two runs: in another order, and as far as possible in another number."""
+def _orders(batch: int | None, count: int) -> tuple[list[int], list[int]]:
+    """Examples of two runs: in another order, in another number or, where that is fixed, in other company.
+
+    Examples
+    --------
+    >>> _orders(None, 9), _orders(4, 9)
+    (([0, 1], [1, 2, 0]), ([0, 1, 2, 3], [3, 3, 3, 0]))
+    """
     if batch is None:
         return [0, 1], [1, 2, 0]
-    return ([0], [1]) if batch == 1 else ([*range(batch)], [*range(batch)][::-1])
+    if batch == 1:
+        return [0], [1]
+    # What is computed over the examples of a batch does not change where they only change places.
+    others = batch // 2 + 1
+    return [*range(batch)], [min(batch, count) - 1] * others + [0] * (batch - others)
+
+
+def _always_the_same(network: Network, feeds: Feeds, runs: Sequence[Feeds]) -> list[str]:
+    """Tensors that do not depend on the example, of a model that takes one at a time.
+
+    What is computed over the examples of a batch, such as a softmax along them, is constant for a batch of one.
+    """
+    if network.batch != 1:
+        return []
+    rows = rows_of(feeds, slice(0, LOOKED_AT))
+    if all(not array.ndim or np.array_equal(array, np.broadcast_to(array[:1], array.shape)) for array in rows.values()):
+        return []
+    first, second = runs
+    same = [
+        name
+        for name, array in first.items()
+        if array.dtype.kind == "f" and np.array_equal(array, second[name], equal_nan=True)
+    ]
+    for row in range(2, count_examples(rows)):
+        if same:
+            run = network.run_once(same, rows_of(rows, slice(row, row + 1)))
+            same = [name for name in same if np.array_equal(first[name], run[name], equal_nan=True)]
+    return same
 
 
 def _problem(

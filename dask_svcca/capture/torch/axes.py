@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dask_svcca.capture.torch.operations import LOST, Axes, Call, follow
+from dask_svcca.capture.torch.operations import LOST, MAPS, Axes, Call, follow
 from dask_svcca.dims import EXAMPLE, NEURONS, SPATIAL, TOKEN
 
 if TYPE_CHECKING:
@@ -28,11 +28,14 @@ class Trace(NamedTuple):
         Coarsest floating type that its values passed through: what bounds their precision.
     constant : bool
         Whether it is made of weights and constants alone, such as embedded positions.
+    sequences : frozenset of str
+        Sequences of the batch that it was computed from.
     """
 
     axes: Axes
     source: str
     constant: bool = False
+    sequences: frozenset[str] = frozenset()
 
 
 class Named(NamedTuple):
@@ -81,7 +84,7 @@ def name_axes(axes: Axes | None, shape: Sequence[int], examples: int) -> Named:
     shape = tuple(shape)
     known = (None,) * len(shape) if axes is None else axes
     at = known.index(EXAMPLE) if EXAMPLE in known else 0
-    if not shape or (EXAMPLE not in known and known[0] not in {None, LOST}) or shape[at] != examples:
+    if not shape or (EXAMPLE not in known and known[0] not in {None, LOST, MAPS}) or shape[at] != examples:
         return Named((), f"its first axis is not the {examples} examples: shape {shape}")
     if 0 in shape or (EXAMPLE not in known and examples in shape[1:]):
         unsaid = f"nothing says which of its axes are the {examples} examples: shape {shape}. Say it with dims="
@@ -91,7 +94,7 @@ def name_axes(axes: Axes | None, shape: Sequence[int], examples: int) -> Named:
         return Named(tuple(EXAMPLE if axis == at else "neuron" for axis in range(len(shape))))
     channel = next((axis for axis in others if known[axis] in NEURONS), None)
     names = {at: EXAMPLE}
-    if len(others) == 2:
+    if len(others) == 2 and {known[axis] for axis in others} != {MAPS}:
         if channel is None:
             channel = others[0] if known[others[1]] == TOKEN else others[1]
         (other,) = (axis for axis in others if axis != channel)
@@ -140,7 +143,9 @@ def follower(torch: Any, mark: str, buffers: frozenset[int]) -> Any:
                 axes = follow(Call(torch, func, name, args, kwargs, known, shape))
                 # What is returned as it came, such as a parameter, stays as it is.
                 if not any(output is item.tensor for item in given) or name.endswith("_"):
-                    setattr(output, mark, Trace(axes, coarsest(sources), constant))
+                    setattr(output, mark, Trace(axes, coarsest(sources), constant, _sequences(given)))
+            if name == "__setitem__" and (target := getattr(args[0], mark, None)) is not None:
+                setattr(args[0], mark, target._replace(sequences=_sequences(given), constant=False))
             return result
 
     return Follower()
@@ -150,6 +155,10 @@ class _Given(NamedTuple):
     tensor: Any
     trace: Trace | None
     shape: tuple[int, ...]
+
+
+def _sequences(given: Sequence[_Given]) -> frozenset[str]:
+    return frozenset().union(*(item.trace.sequences for item in given if item.trace is not None))
 
 
 def _type(tensor: Any) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ import numpy as np
 
 from dask_svcca.capture._common import listing
 from dask_svcca.capture.torch.entries import Signature, is_label, mask_among
-from dask_svcca.capture.torch.masks import MASKS, is_padded, marks_tokens, one_run, read_mask, values_of
+from dask_svcca.capture.torch.masks import MASKS, is_padded, one_run, read_mask, values_of
+from dask_svcca.capture.torch.sequences import MAIN, mask_sense, prefixes_of, sequences_of, split_name
 from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
 
@@ -42,8 +44,14 @@ class Feed:
     tensors : dict of str to tensor
         The arguments that are tensors, by name.
     ids : array, or None
-    mask : (example, token) array of bool, or None
-        True for tokens.
+    masks : dict of str to (example, token) array of bool
+        By sequence, true for tokens.
+    mask_names : dict of str to str
+        The arguments that hold them.
+    sequences : dict of str to str
+        The sequence of each argument that has tokens.
+    whole : bool
+        Whether the batch goes in as one argument, although it has keys.
     """
 
     args: tuple[Any, ...]
@@ -51,7 +59,15 @@ class Feed:
     examples: int
     tensors: Mapping[str, Any]
     ids: npt.NDArray[Any] | None
-    mask: npt.NDArray[np.bool_] | None
+    masks: Mapping[str, npt.NDArray[np.bool_]]
+    mask_names: Mapping[str, str]
+    sequences: Mapping[str, str]
+    whole: bool = False
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_] | None:
+        """The mask of the model's main input."""
+        return self.masks.get(MAIN)
 
 
 def check_order(batches: Any, model: str) -> None:
@@ -97,6 +113,33 @@ def _differs(sampler: Any) -> bool:
     return any(str(one) != str(other) for one, other in zip_longest(*passes))
 
 
+def _fields(value: Any) -> Mapping[str, Any]:
+    """Values of a dict, a named tuple or a dataclass by name; empty for anything else."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return dict(value._asdict())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {}
+
+
+def _with_values(container: Any, values: Mapping[Any, Any]) -> Any:
+    """What a model is given in place of a dict, a named tuple or a dataclass: its like, with these values."""
+    if isinstance(container, tuple):
+        return type(container)(**values)
+    if isinstance(container, Mapping) and not isinstance(container, MutableMapping):
+        return dict(values)
+    other = copy.copy(container)
+    for key, value in values.items():
+        if isinstance(container, Mapping):
+            other[key] = value
+        else:
+            # Also of a frozen dataclass.
+            object.__setattr__(other, key, value)
+    return other
+
+
 class Feeder:
     """Brings batches into the form in which a model takes them.
 
@@ -131,6 +174,9 @@ class Feeder:
         """
         if isinstance(batch, Mapping):
             return self._from_mapping(batch)
+        fields = _fields(batch)
+        if fields and (not isinstance(batch, tuple) or not {*self._signature.accepted}.isdisjoint(fields)):
+            return self._from_mapping(fields, batch)
         if isinstance(batch, tuple | list):
             return self._from_entries(batch)
         tensor, only = self._move(batch), self._signature.by_name
@@ -152,7 +198,14 @@ class Feeder:
                 f"keys, or name the entries of a tuple with inputs=, for example inputs={signature.accepted!r}"
             )
 
-    def _from_mapping(self, batch: Mapping[str, Any]) -> Feed:
+    def _whole(self, batch: Mapping[Any, Any]) -> bool:
+        """Whether a dict is the model's one argument, rather than its arguments by name."""
+        signature = self._signature
+        one = signature.positional and signature.required <= 1 and not signature.named
+        return bool(one) and not signature.open and {*signature.accepted}.isdisjoint(batch)
+
+    def _from_mapping(self, batch: Mapping[str, Any], given: Any = None) -> Feed:
+        """Arguments from a dict, or from the fields of what was ``given``."""
         ids_key: Any = self.ids
         if ids_key is None:
             ids_key = next((key for key in IDS if key in batch and key not in self._signature.accepted), None)
@@ -166,6 +219,16 @@ class Feeder:
                     f"have {listing(batch)}"
                 )
             taken = {str(key): batch[key] for key in self.inputs if key is not None}
+        elif self._whole(batch):
+            moved = {key: self._move(value) for key, value in batch.items()}
+            feed = self._complete(
+                (_with_values(batch if given is None else given, moved),),
+                {},
+                {str(key): value for key, value in moved.items()},
+                None if ids_key is None else batch[ids_key],
+                [],
+            )
+            return dataclasses.replace(feed, whole=True)
         else:
             taken = {
                 key: value
@@ -176,13 +239,24 @@ class Feeder:
             unknown = [key for key in batch if key not in taken and key != ids_key and not is_label(str(key))]
             if unknown:
                 raise CaptureError(
-                    f"the batches for {self.name!r} have {listing(unknown)}, which its forward does not take: it takes "
-                    f"{listing(self._signature.accepted)}. Name what goes in with inputs=, for example "
-                    f"inputs={list(taken)!r}"
+                    f"{self._unknown(unknown)}. Name what goes in with inputs=, for example inputs={list(taken)!r}"
                 )
         kwargs = {key: self._move(value) for key, value in taken.items()}
         others = [value for key, value in batch.items() if key not in taken]
         return self._complete((), kwargs, kwargs, None if ids_key is None else batch[ids_key], others)
+
+    def _unknown(self, keys: Iterable[Any]) -> str:
+        return (
+            f"the batches for {self.name!r} have {listing(map(str, keys))}, which its forward does not take: it takes "
+            f"{listing(self._signature.accepted)}"
+        )
+
+    def as_whole(self, feed: Feed, error: Exception) -> CaptureError:
+        """Error where a model failed that was given a dict as its one argument."""
+        return CaptureError(
+            f"{self._unknown(feed.tensors)}; given the whole, it failed with {type(error).__name__}: {error}. Call the "
+            f"keys as its arguments are called, or feed tensors or tuples"
+        )
 
     def _from_entries(self, batch: Sequence[Any]) -> Feed:
         entries = list(batch)
@@ -194,11 +268,7 @@ class Feeder:
                     f"ids, not {self.ids!r}"
                 )
             ids = entries.pop(self.ids)
-        if (
-            isinstance(entries[0], Mapping)
-            and self._signature.required <= 1
-            and self._first not in {"batch", "inputs", "data"}
-        ):
+        if isinstance(entries[0], Mapping) and self._signature.required <= 1:
             # As from a loader of encoded texts and labels.
             feed = self._from_mapping(entries[0])
             return feed if ids is None else dataclasses.replace(feed, ids=values_of(ids))
@@ -259,8 +329,9 @@ class Feeder:
             return value.to(self.device).detach()
         if isinstance(value, tuple | list) and type(value) in {tuple, list}:
             return type(value)(self._move(entry) for entry in value)
-        if isinstance(value, Mapping):
-            return {key: self._move(entry) for key, entry in value.items()}
+        if isinstance(value, Mapping) or _fields(value):
+            inside = value if isinstance(value, Mapping) else _fields(value)
+            return _with_values(value, {key: self._move(entry) for key, entry in inside.items()})
         return value.to(self.device) if hasattr(value, "to") else value
 
     def _complete(
@@ -271,37 +342,56 @@ class Feeder:
         ids: Any,
         others: Sequence[Any],
     ) -> Feed:
-        tensors = {key: value for key, value in named.items() if isinstance(value, self.torch.Tensor)}
-        for key, value in named.items():
-            inside = enumerate(value) if isinstance(value, tuple | list) else ()
-            tensors |= {f"{key}.{i}": part for i, part in inside if isinstance(part, self.torch.Tensor)}
+        tensors = dict(self._tensors(named))
         if not tensors:
             raise CaptureError(f"a batch for {self.name!r} holds no tensor for the model, only {listing(named)}")
         examples = self._count(tensors, ids, others)
-        return Feed(
-            args, kwargs, examples, tensors, None if ids is None else values_of(ids), self._mask(tensors, examples)
-        )
+        prefixes = prefixes_of(tensors)
+        masks, names = {}, {}
+        for name in (*[key for key in MASKS if key in tensors], *tensors):
+            sequence, rest = split_name(name, prefixes)
+            if sequence not in masks and mask_sense(name, prefixes) is not None:
+                mask = self._mask(name, rest, tensors, examples)
+                if mask is not None:
+                    masks[sequence], names[sequence] = mask, name
+        masked = masks[MAIN].shape if MAIN in masks else None
+        main = next((key for key in (*_MAIN, self._first, *tensors) if key in tensors), "")
+        sequences = sequences_of(tensors, masked, main, self.example_axis)
+        return Feed(args, kwargs, examples, tensors, None if ids is None else values_of(ids), masks, names, sequences)
 
-    def _mask(self, tensors: Mapping[str, Any], examples: int) -> npt.NDArray[np.bool_] | None:
-        """The mask among the arguments.
+    def _tensors(self, named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Tensors by name, those inside of tuples and dicts behind the others."""
+        inner: dict[str, Any] = {}
+        for key, value in named.items():
+            if isinstance(value, self.torch.Tensor):
+                yield key, value
+                continue
+            inside: Iterable[tuple[Any, Any]] = _fields(value).items()
+            if isinstance(value, tuple | list):
+                inside = enumerate(value)
+            inner |= {f"{key}.{name}": part for name, part in inside}
+        if inner:
+            yield from self._tensors(inner)
+
+    def _mask(self, name: str, plain: str, tensors: Mapping[str, Any], examples: int) -> npt.NDArray[np.bool_] | None:
+        """The mask that an argument holds; ``plain`` is its name without a prefix.
 
         Raises
         ------
         CaptureError
             Where an argument that is one by its name cannot be read as one.
         """
-        name = next((key for key in (*MASKS, *tensors) if key in tensors and marks_tokens(key) is not None), None)
-        if name is None:
-            return None
         values = values_of(tensors[name])
-        main = next((tensors[key] for key in (*_MAIN, self._first) if key in tensors and key != name), None)
-        if name == "mask" and (main is None or main.ndim > 3 or (main.ndim == 2 and main.is_floating_point())):
+        prefix = name.removesuffix(plain)
+        mains = [key for key in tensors if key.startswith(prefix) and key != name] if prefix else [*_MAIN, self._first]
+        main = next((tensors[key] for key in mains if key in tensors and key != name), None)
+        if plain == "mask" and (main is None or main.ndim > 3 or (main.ndim == 2 and main.is_floating_point())):
             # Of pixels or features.
             return None
         if len(values) == 1 and values.ndim > 1:
             values = np.broadcast_to(values, (examples, *values.shape[1:]))
-        mask = read_mask(name, values, (examples, values.shape[-1] if values.ndim else 0))
-        if mask is not None and name == "mask" and not one_run(mask) and not is_padded(values_of(main), mask):
+        mask = read_mask(plain, values, (examples, values.shape[-1] if values.ndim else 0))
+        if mask is not None and plain == "mask" and not one_run(mask) and not is_padded(values_of(main), mask):
             mask = None
         if mask is None:
             raise CaptureError(

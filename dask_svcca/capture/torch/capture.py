@@ -14,6 +14,7 @@ from dask_svcca.capture._common import (
     InputsDigest,
     captured,
     check_inputs,
+    check_layers,
     listing,
     require,
     select,
@@ -67,8 +68,9 @@ def capture_torch(
         Compiled and data-parallel models are unwrapped.
     batches : iterable
         The zoo's examples in the zoo's order: do not shuffle, do not drop the last batch. A batch is a tensor, a dict
-        of keyword arguments, or a tuple. Those entries of a tuple go to the model that its ``forward`` needs, and a
-        mask if it takes one; labels stay out. An entry that could be either is refused: see ``inputs``.
+        of keyword arguments, or of all that a model takes as one argument, or a tuple. Those entries of a tuple go to
+        the model that its ``forward`` needs, and a mask if it takes one; labels stay out. An entry that could be
+        either is refused: see ``inputs``.
     zoo : Zoo, path, zarr store, or URL
         Open for writing, or the place of a zoo made by `create_zoo`.
     name, checkpoint : str
@@ -118,7 +120,7 @@ def capture_torch(
     -----
     CaptureWarning
         Where the zoo has layers already, of other weights or inputs, or in another form: they are left as they are.
-        The sentence is the report's ``caution`` too.
+        Where layers have other tokens than the mask. The sentences are the report's ``caution`` too.
 
     Notes
     -----
@@ -132,8 +134,12 @@ def capture_torch(
     nothing is known, such as attention heads, are skipped.
 
     An attention mask among the inputs (``attention_mask``, or a ``key_padding_mask``, which marks the padding) becomes
-    the zoo's coordinate ``mask``. Digests of the inputs and of the weights are stored with
-    every representation, as ``inputs_digest`` and ``weights_digest``.
+    the zoo's coordinate ``mask``. A zoo has one: of a model that reads two sequences, such as an encoder-decoder or one
+    of images and texts, layers of the other sequence are skipped where they have as many tokens. With ``pool`` each is
+    pooled under the mask of its own, as of ``decoder_attention_mask``.
+
+    Digests of the inputs and of the weights are stored with every representation, as ``inputs_digest`` and
+    ``weights_digest``.
 
     Activations that wait for a chunk to be full take 256 MiB at most, for all layers together, beside one batch.
 
@@ -162,8 +168,9 @@ def capture_torch(
         )
     modules = named_modules(torch, inner)
     chosen = _computing(torch, modules) if layers is None else select(modules, layers)
+    check_layers(modules, layers, f"the model {name!r}")
     if not chosen:
-        raise CaptureError(f"no module of the model {name!r} matches {layers!r}; it has {listing(modules)}")
+        raise CaptureError(f"layers={layers!r} chooses no module of the model {name!r}; it has {listing(modules)}")
     recorder = Recorder(torch, modules, frozenset(chosen), drop=layers is None)
     feeder = Feeder(torch, inner, name, inputs, ids)
     # A handle of its own: what a failure leaves half written does not stay in the caller's.
@@ -181,11 +188,11 @@ def capture_torch(
             overwrite=overwrite,
             options={"step": step, "compression": compression, "dtype": dtype, "overwrite": overwrite},
         )
-        with evaluating(torch, inner), recorder.attached():
+        with evaluating(torch, inner), recorder.attached(), writer.together():
             for feed, records in _passes(inner, batches, feeder, recorder, capture):
                 if capture.take(feed, records, recorder):
                     break
-        capture.finish(recorder, dropped=bool(getattr(batches, "drop_last", False)))
+            capture.finish(recorder, dropped=bool(getattr(batches, "drop_last", False)))
     caution = capture.caution
     if caution:
         warnings.warn(caution, CaptureWarning, stacklevel=2)
@@ -224,6 +231,7 @@ class _Capture:
     present: list[dict[str, Any]] = field(default_factory=list)
     others: dict[str, list[str]] = field(default_factory=dict)
     masks: list[npt.NDArray[np.bool_] | None] = field(default_factory=list)
+    masked: set[str] = field(default_factory=set)
     digest: InputsDigest = field(default_factory=InputsDigest)
     tokens: dict[str, int | None] = field(default_factory=dict)
 
@@ -231,14 +239,20 @@ class _Capture:
         """Write what the modules gave for the next examples; whether no more are needed."""
         first = not self.seen
         if first:
+            self.masked = set(feed.masks)
             self._begin(feed, records, recorder)
         elif self.missing:
             still_repeats(records, feed, self.chosen, self.model)
+            if self.pool is not None and feed.masks.keys() != self.masked:
+                raise CaptureError(
+                    f"some batches for {self.model!r} have the mask {listing(self.masked ^ feed.masks.keys())} and "
+                    f"others have not: give it to all"
+                )
         start, self.seen = self.seen, self.seen + feed.examples
         if self.seen > self.zoo.n_examples:
             return True
         self._check_ids(feed, start)
-        self.masks.append(feed.mask)
+        self.masks.append(feed.masks.get(self.chosen.kept))
         arrays = {key: _bits(recorder.torch, value) for key, value in feed.tensors.items()}
         axis = recorder.example_axis
         self.digest.update(
@@ -286,6 +300,7 @@ class _Capture:
             pool=self.pool,
             drop=self.drop,
             whole=feed.examples == self.zoo.n_examples,
+            lengths={values.shape[1] for values in self.zoo.coords.values() if values.ndim == 2},
             skipped=recorder.skipped,
         )
         usable = self.chosen.layers
@@ -342,7 +357,11 @@ class _Capture:
 
     @property
     def caution(self) -> str:
-        """Sentence on layers that the zoo had already, and that this capture would not give."""
+        """Sentences on layers that the zoo had already, and on those whose tokens the mask does not tell."""
+        return ". ".join(filter(None, (self._left, *(self.chosen.cautions if self.missing else ()))))
+
+    @property
+    def _left(self) -> str:
         if not self.others:
             return ""
         what = "; ".join(f"{listing(layers, 2)} {how}" for how, layers in self.others.items())
@@ -439,6 +458,10 @@ def _passes(
             feeder.example_axis = recorder.example_axis = 1
             feed = feeder.feed(batch)
             records = recorder.run(model, feed)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if not feed.whole:
+                raise
+            raise feeder.as_whole(feed, error) from error
         yield feed, records
 
 

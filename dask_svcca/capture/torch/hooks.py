@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.capture.torch.axes import Trace, follower, name_axes
+from dask_svcca.capture.torch.sequences import DECODER, INSIDE
 from dask_svcca.dims import EXAMPLE, TOKEN
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Record:
     depth : int
     repeats : str
         The layer whose tensor it is; empty if it is a tensor of its own.
+    sequences : frozenset of str
+        Sequences of the batch that it was computed from.
     """
 
     layer: str
@@ -51,6 +54,7 @@ class Record:
     source: str
     depth: int
     repeats: str
+    sequences: frozenset[str]
 
 
 class SequenceFirstError(Exception):
@@ -122,6 +126,11 @@ class Recorder:
             for path, module in self.modules.items()
             if path in attention or (path not in inside and next(module.children(), None) is None)
         }
+        names = {
+            path: f"{type(module).__name__} {path.rpartition('.')[2]}".lower() for path, module in self.modules.items()
+        }
+        encoding = any("encoder" in name and "decoder" not in name for name in names.values())
+        self._decoders = [path for path, name in names.items() if encoding and "decoder" in name]
         # With a padding mask such a stack computes in one fused step, which hooks inside it would break.
         self._closed = [
             path
@@ -155,7 +164,7 @@ class Recorder:
         self._tensors.clear()
         inputs = list(feed.tensors.values())
         self._shallow = all(tensor.ndim <= 3 for tensor in inputs)
-        for tensor in inputs:
+        for name, tensor in feed.tensors.items():
             along = tensor.ndim > self.example_axis and tensor.shape[self.example_axis] == feed.examples
             axes: list[str | None] = [None] * tensor.ndim
             if along:
@@ -165,7 +174,8 @@ class Recorder:
                 elif feed.mask is not None and tensor.ndim <= 3 and tuple(tensor.shape[:2]) == feed.mask.shape:
                     axes[1] = TOKEN
             # Numbers that were rounded before they came in are exact for the model.
-            setattr(tensor, MARK, Trace(tuple(axes), "float64"))
+            sequence = frozenset({feed.sequences[name]} if name in feed.sequences else ())
+            setattr(tensor, MARK, Trace(tuple(axes), "float64", sequences=sequence))
             self._tensors[_identity(tensor)] = (THE_INPUT, tensor)
         self._mode.__enter__()
         self._following = True
@@ -207,7 +217,8 @@ class Recorder:
                         self.sequence_first = path
                         raise SequenceFirstError(path)
                     continue
-                setattr(tensor, MARK, Trace(layout, _source(tensor) if trace is None else trace.source))
+                before = Trace(layout, _source(tensor)) if trace is None else trace
+                setattr(tensor, MARK, Trace(layout, before.source, sequences=before.sequences))
             if path in self._closed:
                 self._follow(on=False)
 
@@ -235,15 +246,18 @@ class Recorder:
         trace = getattr(tensor, MARK, None)
         before = [arg for arg in args if isinstance(arg, self.torch.Tensor) and hasattr(arg, MARK)]
         source = _source(tensor) if trace is None else trace.source
+        through = frozenset().union(*(getattr(arg, MARK).sequences for arg in before))
+        sequences = through if trace is None else trace.sequences
         if layout and tensor.ndim == 3:
             known = [getattr(arg, MARK).axes for arg in before if arg.ndim == 3][:1]
-            setattr(tensor, MARK, Trace(known[0] if known and EXAMPLE in known[0] else layout, source))
+            axes = known[0] if known and EXAMPLE in known[0] else layout
+            setattr(tensor, MARK, Trace(axes, source, sequences=sequences))
         elif layout and tensor.ndim == 2:
-            setattr(tensor, MARK, Trace((TOKEN, "neuron"), source))
+            setattr(tensor, MARK, Trace((TOKEN, "neuron"), source, sequences=sequences))
         elif trace is None:
             alike = [getattr(arg, MARK).axes for arg in before if arg.shape == tensor.shape][:1]
             if alike:
-                setattr(tensor, MARK, Trace(alike[0], source))
+                setattr(tensor, MARK, Trace(alike[0], source, sequences=sequences))
 
     def _take(self, layer: str, tensor: Any, output: Any) -> None:
         if tensor is None or tensor.is_nested:
@@ -261,14 +275,17 @@ class Recorder:
             self.skipped[layer] = "it does not depend on the input"
             return
         axes, source = (None, _source(tensor)) if trace is None else (trace.axes, trace.source)
+        sequences = frozenset() if trace is None else trace.sequences
+        if DECODER not in sequences and _below(f"{layer}.", self._decoders):
+            sequences |= {INSIDE}
         depth = max(0, self._leaf_calls - 1)
         key = _identity(tensor)
         if self.drop and key in self._tensors and self._usable(self._tensors[key][1]):
-            self._records[layer] = Record(layer, None, axes, source, depth, self._tensors[key][0])
+            self._records[layer] = Record(layer, None, axes, source, depth, self._tensors[key][0], sequences)
             return
         # While it is held, no later tensor can lie at its place in memory.
         self._tensors[key] = (layer, tensor)
-        self._records[layer] = Record(layer, self._copied(tensor), axes, source, depth, "")
+        self._records[layer] = Record(layer, self._copied(tensor), axes, source, depth, "", sequences)
 
     def _usable(self, tensor: Any) -> bool:
         """Whether a recorded tensor is known by its axes; of one that is not, a reshape may be."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,11 +12,13 @@ import xxhash
 from dask_svcca.capture._common import listing
 from dask_svcca.capture.torch.axes import name_axes
 from dask_svcca.capture.torch.hooks import THE_INPUT
+from dask_svcca.capture.torch.sequences import MAIN, kept_sequence, other_tokens, sequence_of, told_apart, without_mask
 from dask_svcca.dims import EXAMPLE, NEURONS, SPATIAL, TOKEN, arrange_dims
-from dask_svcca.errors import CaptureError
+from dask_svcca.errors import CaptureError, did_you_mean
+from dask_svcca.patterns import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -42,12 +43,18 @@ class Layer:
     dims : tuple of str
         Dims in which it is stored.
     depth : int
+    sequence : str, or None
+        The sequence whose tokens it has; None where that is not known.
+    others : frozenset of str
+        Other sequences that it was computed from.
     """
 
     name: str
     given: tuple[str, ...]
     dims: tuple[str, ...]
     depth: int
+    sequence: str | None = MAIN
+    others: frozenset[str] = frozenset()
 
     def arrange(self, record: Record, pool: Pool | None, feed: Feed) -> npt.NDArray[Any]:
         """Activations with their axes in order: heads among the neurons, tokens pooled.
@@ -71,7 +78,11 @@ class Layer:
         values = values.transpose([self.given.index(dim) for dim in order])
         if HEAD in order:
             values = values.reshape(*values.shape[:-2], -1)
-        return _pooled(values, pool, feed.mask) if pool is not None and TOKEN in stored else values
+        return (
+            _pooled(values, pool, feed.masks.get(self.sequence or MAIN))
+            if pool is not None and TOKEN in stored
+            else values
+        )
 
 
 @dataclass
@@ -85,11 +96,17 @@ class Chosen:
         Layers that are left out, and what they repeat.
     suspects : dict of str to list of str
         Layers that had the values of others so far, and these.
+    kept : str
+        The sequence whose mask the zoo keeps.
+    cautions : list of str
+        Sentences on layers and masks that do not fit.
     """
 
     layers: dict[str, Layer] = field(default_factory=dict)
     repeats: dict[str, str] = field(default_factory=dict)
     suspects: dict[str, list[str]] = field(default_factory=dict)
+    kept: str = MAIN
+    cautions: list[str] = field(default_factory=list)
 
 
 def choose(
@@ -100,6 +117,7 @@ def choose(
     pool: Pool | None,
     drop: bool,
     whole: bool,
+    lengths: Collection[int],
     skipped: dict[str, str],
 ) -> Chosen:
     """Layers among the records of the first batch; those that cannot be are noted as ``skipped``.
@@ -115,12 +133,17 @@ def choose(
         Leave out layers that repeat another.
     whole : bool
         Whether the batch has all examples, so that it is certain what repeats.
+    lengths : collection of int
+        Tokens of the masks that the zoo has.
     skipped : dict of str to str
     """
     chosen = Chosen()
     for pattern in dims:
-        if not any(_matches(layer, pattern) for layer in records):
-            raise CaptureError(f"dims= has {pattern!r}, which matches none of the layers {listing(records)}")
+        if not any(matches(layer, pattern) for layer in records):
+            raise CaptureError(
+                f"dims= has {pattern!r}, which matches none of the layers {listing(records)}"
+                f"{did_you_mean(pattern, records)}"
+            )
     for layer, record in records.items():
         if record.repeats:
             chosen.repeats[layer] = record.repeats
@@ -128,17 +151,19 @@ def choose(
         if record.values is None:
             continue
         shape = record.values.shape
-        said = next((tuple(value) for pattern, value in dims.items() if _matches(layer, pattern)), None)
+        said = next((tuple(value) for pattern, value in dims.items() if matches(layer, pattern)), None)
         given, reason = (
             name_axes(record.axes, shape, feed.examples) if said is None else _said(said, shape, layer, feed)
         )
-        reason = reason or _unpoolable(given, shape, pool, feed)
+        sequence, others = sequence_of(record, feed)
+        reason = reason or _unpoolable(given, shape, pool, feed, sequence)
         if reason:
             skipped[layer] = reason
             continue
         stored = _stored(given, shape)
         pooled = (EXAMPLE, "neuron") if pool is not None and TOKEN in stored else stored
-        chosen.layers[layer] = Layer(layer, given, pooled, record.depth)
+        chosen.layers[layer] = Layer(layer, given, pooled, record.depth, sequence, others)
+    _apart(chosen, records, feed, lengths, skipped, asked=not drop)
     if drop:
         _find_repeats(chosen, records, feed, whole=whole)
     # A repeat of what is not a layer is not a layer either.
@@ -149,12 +174,50 @@ def choose(
     return chosen
 
 
-def _unpoolable(given: tuple[str, ...], shape: tuple[int, ...], pool: Pool | None, feed: Feed) -> str:
-    """Why the tokens of a layer cannot be pooled under the mask; empty if they can."""
-    if pool is None or feed.mask is None or TOKEN not in given or shape[given.index(TOKEN)] == feed.mask.shape[1]:
+def _apart(
+    chosen: Chosen,
+    records: Mapping[str, Record],
+    feed: Feed,
+    lengths: Collection[int],
+    skipped: dict[str, str],
+    *,
+    asked: bool,
+) -> None:
+    """Leave out layers that the mask of another sequence would be applied to, since a zoo keeps one."""
+    tokens = {
+        layer: records[layer].values.shape[known.given.index(TOKEN)]  # type: ignore[union-attr]
+        for layer, known in chosen.layers.items()
+        if TOKEN in known.dims
+    }
+    chosen.kept = kept_sequence(chosen.layers, feed.masks, asked=asked)
+    kept = feed.masks.get(chosen.kept)
+    if not feed.masks:
+        chosen.cautions = without_mask(tokens, feed, lengths)
+        return
+    masked = {*lengths} if kept is None else {*lengths, kept.shape[1]}
+    left = {
+        layer: reason
+        for layer, count in tokens.items()
+        if (reason := other_tokens(chosen.layers[layer], count, chosen.kept, feed, masked))
+    }
+    skipped.update(left)
+    chosen.layers = {layer: known for layer, known in chosen.layers.items() if layer not in left}
+    chosen.cautions = told_apart(list(chosen.layers.values()), tokens, chosen.kept, feed, left)
+
+
+def _unpoolable(
+    given: tuple[str, ...], shape: tuple[int, ...], pool: Pool | None, feed: Feed, sequence: str | None
+) -> str:
+    """Why the tokens of a layer cannot be pooled under their mask; empty if they can."""
+    if pool is None or TOKEN not in given or not feed.masks:
+        return ""
+    if sequence is None:
+        return f"nothing says whose tokens it has: pool={pool!r} cannot tell its tokens from padding"
+    mask = feed.masks.get(sequence)
+    if mask is None or shape[given.index(TOKEN)] == mask.shape[1]:
         return ""
     return (
-        f"it has {shape[given.index(TOKEN)]} tokens an example and the mask {feed.mask.shape[1]}: pool={pool!r} cannot "
+        f"it has {shape[given.index(TOKEN)]} tokens an example and the mask {mask.shape[1]}: pool={pool!r} cannot "
         f"tell its tokens from padding"
     )
 
@@ -229,10 +292,6 @@ def _input_keys(feed: Feed) -> frozenset[str]:
 
 def _digest(values: npt.NDArray[Any]) -> str:
     return f"{values.dtype} {values.size} {xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data)}"
-
-
-def _matches(layer: str, pattern: str) -> bool:
-    return layer == pattern or fnmatchcase(layer, pattern)
 
 
 def _said(said: tuple[str, ...], shape: tuple[int, ...], layer: str, feed: Feed) -> tuple[tuple[str, ...], str]:

@@ -15,11 +15,17 @@ Axes: TypeAlias = tuple[str | None, ...]
 
 LOST = "?"
 
+MAPS = "?maps"
+"""An axis that is lost as well, of a tensor made from one with channels first: its last need not be the neurons."""
+
 _POSITIONED = re.compile(
     r"(?:conv|conv_transpose|max_pool|avg_pool|adaptive_avg_pool|adaptive_max_pool|lp_pool|fractional_max_pool|"
     r"max_unpool)([123])d(?:_with_indices)?"
 )
-_KEEPING = frozenset({"pad", "cat", "concat", "chunk", "split", "tensor_split", "narrow", "index_select", "expand"})
+_KEEPING = frozenset(
+    {"pad", "cat", "concat", "chunk", "split", "tensor_split", "narrow", "index_select", "expand", "glu", "diff"}
+    | {"topk", "sort", "repeat_interleave", "tile", "rfft", "irfft", "fft", "ifft", "take_along_dim"}
+)
 _MULTIPLYING = frozenset({"matmul", "__matmul__", "addmm", "mm", "bmm"})
 
 
@@ -60,7 +66,13 @@ class Call(NamedTuple):
     @property
     def lost(self) -> Axes:
         """Axes of a tensor of which nothing is known any more, but perhaps its examples."""
-        return (None, *[LOST] * (len(self.shape) - 1))[: len(self.shape)]
+        maps = any(axes is not None and (MAPS in axes or _leads(axes)) for axes, _ in self.given)
+        return (None, *[MAPS if maps else LOST] * (len(self.shape) - 1))[: len(self.shape)]
+
+
+def _leads(axes: Axes) -> bool:
+    """Whether the channels stand before the positions."""
+    return any(axis in NEURONS for axis in axes[:-1]) and axes[-1] not in NEURONS
 
 
 def follow(call: Call) -> Axes:
@@ -82,7 +94,7 @@ def _same_shape(call: Call) -> Axes:
         alike += [axes for axes, size in given if size[:-1] == shape[:-1]]
     if not alike:
         return call.lost if given else (None,) * len(shape)
-    return max(alike, key=lambda axes: sum(axis not in {None, LOST} for axis in axes))
+    return max(alike, key=lambda axes: sum(axis not in {None, LOST, MAPS} for axis in axes))
 
 
 def _lost(call: Call) -> Axes:
@@ -200,12 +212,12 @@ def _reshaped(call: Call) -> Axes:
         merged = [call.axes[at] for at in old]
         if len(merged) == new == 1:
             names += merged
-        elif new == 1 and merged and EXAMPLE not in merged and LOST not in merged:
+        elif new == 1 and merged and not {EXAMPLE, LOST, MAPS}.intersection(merged):
             channels = any(axis in NEURONS for axis in merged)
             names.append("neuron" if channels else None if None in merged else TOKEN)
         else:
-            names += [LOST] * new
-    if names and names[0] == LOST:
+            names += [MAPS if MAPS in merged or _leads(tuple(merged)) else LOST] * new
+    if names and names[0] in {LOST, MAPS}:
         names[0] = None
     if TOKEN in names:
         names = ["neuron" if axis == "channel" else axis for axis in names]

@@ -14,6 +14,7 @@ import pandas as pd
 from dask_svcca.precision import coarsest, epsilon_of
 from dask_svcca.stores import _io
 from dask_svcca.stores._names import RepresentationName, decode, natural_order
+from dask_svcca.stores.zoo.replace import beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 RESERVED = frozenset(
     {"model", "checkpoint", "layer", "step", "depth", "dims", "shape", "dtype", "chunk_examples", "digest"}
-    | {"source_dtype", "complete"}
+    | {"source_dtype", "complete", "beside"}
 )
 """Attributes of a representation that the zoo writes."""
 
@@ -65,6 +66,8 @@ class Representation:
     source_dtype : str
         Name of the floating type of least precision that the values have been in: the stored one, unless they were
         computed in a coarser one.
+    beside : bool
+        Whether the array is at `dask_svcca.stores.zoo.replace.beside`: what replaced another was interrupted there.
     """
 
     name: RepresentationName
@@ -76,6 +79,7 @@ class Representation:
     depth: float | None
     digest: str
     source_dtype: str = ""
+    beside: bool = False
 
     def __post_init__(self) -> None:
         # A zoo of an earlier version says nothing of it.
@@ -103,6 +107,11 @@ class Representation:
     def path(self) -> str:
         """Path below the root of its zoo."""
         return self.name.path
+
+    @property
+    def place(self) -> str:
+        """Path of the group that has its array ``activations``."""
+        return beside(self.path) if self.beside else self.path
 
     @property
     def nbytes(self) -> int:
@@ -152,6 +161,7 @@ class Representation:
             **numbers,
             digest=attributes["digest"],
             source_dtype=attributes.get("source_dtype", ""),
+            beside=bool(attributes.get("beside")),
         )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-import xarray as xr
-
-from dask_svcca.dims import EXAMPLE, TOKEN
+from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import (
     IncompleteRepresentationError,
     InvalidActivationsError,
@@ -23,6 +23,8 @@ from dask_svcca.stores.zoo.batches import batches_of, mismatch, prepare
 from dask_svcca.stores.zoo.examples import read_coords
 from dask_svcca.stores.zoo.index import Index, Representation, frame_of
 from dask_svcca.stores.zoo.options import WriteOptions
+from dask_svcca.stores.zoo.read import labelled
+from dask_svcca.stores.zoo.replace import begin_beside, clear_beside, settle
 from dask_svcca.stores.zoo.tree import tree_of
 from dask_svcca.stores.zoo.write import PENDING_BYTES, Writer
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     import pandas as pd
+    import xarray as xr
     import zarr
 
     from dask_svcca.arrays import Given
@@ -55,6 +58,7 @@ class Zoo:
         self._root = root
         self._writable = writable
         self._writers: dict[RepresentationName, Writer] = {}
+        self._held: list[Writer] | None = None
         self._index: Index | None = None
 
     def __repr__(self) -> str:
@@ -72,6 +76,8 @@ class Zoo:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         unfinished, self._writers = self._writers, {}
+        for writer in unfinished.values():
+            self._discard(writer)
         if unfinished and kind is None:
             name, writer = next(iter(unfinished.items()))
             raise IncompleteRepresentationError(
@@ -167,33 +173,7 @@ class Zoo:
             raise self._incomplete(name)
         if name not in index.by_name:
             raise RepresentationNotFoundError(index.describe_missing(name))
-        item = index.by_name[name]
-        import dask.array  # noqa: PLC0415 - a worker imports this module, and needs no Dask
-
-        array = _io.open_array(self._root, f"{item.path}/activations")
-        # Whoever takes these values further, to another zoo or to `cca`, takes their precision along.
-        source = None if item.source_dtype == item.dtype.name else item.source_dtype
-        sizes = dict(zip(item.dims, item.shape, strict=True))
-        return xr.DataArray(
-            dask.array.from_zarr(array, inline_array=True),
-            dims=item.dims,
-            coords={
-                coordinate: ((EXAMPLE, TOKEN)[: values.ndim], values)
-                for coordinate, values in self._coords.items()
-                if values.ndim == 1 or values.shape[1] == sizes.get(TOKEN)
-            },
-            name="activations",
-            attrs={
-                key: value
-                for key, value in {
-                    **name._asdict(),
-                    "step": item.step,
-                    "depth": item.depth,
-                    "source_dtype": source,
-                }.items()
-                if value is not None
-            },
-        )
+        return labelled(self._root, index.by_name[name], self._coords)
 
     def to_datatree(
         self, *, model: str | Sequence[str] | None = None, checkpoint: str | Sequence[str] | None = None
@@ -261,9 +241,9 @@ class Zoo:
             Position of the layer in the network, for ordering layers.
         dims : sequence of str, optional
             Names of the axes: ``example``; ``neuron`` or ``channel``; ``height``, ``width``, ``depth``; ``token``.
-            Default for two axes ``(example, neuron)``, for three ``(example, token, neuron)``; arrays of more axes need
-            them, unless they are labelled. They are stored in the order examples, depth, height, width, neurons:
-            channels-first arrays are welcome with ``dims=("example", "channel", "height", "width")``.
+            Default for two axes ``(example, neuron)``, for three ``(example, token, neuron)``: a convolution in one
+            dimension has to say ``("example", "channel", "width")``. More axes need them, unless labelled. They are
+            stored in the order examples, depth, height, width, neurons; channels first are welcome.
         attrs : mapping, optional
             Further attributes of the representation: JSON values, and numbers and arrays of NumPy.
         compression : {"lz4", "zstd", "none"}
@@ -276,7 +256,8 @@ class Zoo:
             ``"bfloat16"``, captured as float32. It decides which directions are rounding noise. Arrays of PyTorch, JAX
             and ``ml_dtypes`` say so themselves.
         overwrite : bool
-            Replace a representation of the same name.
+            Replace a representation of the same name. It stays until all examples of the new one are written, and so
+            stays where that is interrupted.
 
         Raises
         ------
@@ -292,13 +273,18 @@ class Zoo:
         name = self._for_writing(model, checkpoint, layer)
         options = WriteOptions(step, depth, dims, attrs, compression, dtype, source_dtype)
         # A representation that `append` began is begun anew.
-        self._writers.pop(name, None)
+        self._discard(self._writers.pop(name, None))
         writer = None
-        for batch in batches_of(activations, name, options, self._coords):
-            writer = self._feed(writer, name, batch, options, overwrite=overwrite)
+        try:
+            for batch in batches_of(activations, name, options, self._coords):
+                writer = self._feed(writer, name, batch, options, overwrite=overwrite)
+            if writer is not None:
+                self._finish(writer)
+        except BaseException:
+            self._discard(writer)
+            raise
         if writer is None:
             raise mismatch(name, 0, self.n_examples)
-        self._finish(writer)
 
     def append(
         self,
@@ -334,6 +320,9 @@ class Zoo:
             if writer is not None:
                 self._writers[name] = writer
             raise
+        except BaseException:
+            self._discard(writer)
+            raise
         fed.attrs = given.attrs
         if fed.complete:
             self._finish(fed)
@@ -344,10 +333,38 @@ class Zoo:
     def abandon(self, model: str, checkpoint: str, layer: str) -> None:
         """Give up a representation that `append` began, and remove what was written of it."""
         name = self._for_writing(model, checkpoint, layer)
-        if self._writers.pop(name, None) is not None:
+        writer = self._writers.pop(name, None)
+        if writer is not None and writer.replaces:
+            clear_beside(self._root, name.path)
+        elif writer is not None:
             del self._root[name.path]
             if self._index is not None:
                 self._index.unfinished.discard(name)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside, what replaces other representations waits: all become valid at the end, or none, as layers should."""
+        held: list[Writer] = []
+        self._held = held
+        try:
+            yield
+            self._complete(held)
+        except BaseException:
+            for writer in held:
+                self._discard(writer)
+            raise
+        finally:
+            self._held = None
+
+    def _discard(self, writer: Writer | None) -> None:
+        """Remove what was written of a representation, where another of its name stays valid."""
+        if writer is not None and writer.replaces:
+            self._index = None
+            # Where the store fails too, what stopped the writing is the error to hear.
+            with suppress(Exception):
+                attributes = _io.read_attributes(self._root, writer.name.path) or {}
+                if not attributes.get("beside"):
+                    clear_beside(self._root, writer.name.path)
 
     def _bound(self) -> None:
         """Where what waits exceeds the budget, write it: later chunks have its size, and so keep to the budget."""
@@ -385,6 +402,7 @@ class Zoo:
         # It must not look complete while its files go, one by one.
         _chunked.write_group(self._root, name.path, {"complete": False})
         _chunked.remove_group(self._root, name.path)
+        clear_beside(self._root, name.path)
         self._writers.pop(name, None)
         if self._index is not None:
             self._index.remove(name)
@@ -424,6 +442,8 @@ class Zoo:
         if after == before:
             return
         self._check_free(after, overwrite=False)
+        settle(self._root, before.path)
+        attributes.pop("beside", None)
         attributes |= after._asdict()
         _chunked.move_group(self._root, before.path, after.path, attributes)
         if self._index is not None:
@@ -456,32 +476,47 @@ class Zoo:
     ) -> Writer:
         """Give a batch to the writer of a representation, made here where there is none yet."""
         if writer is None:
-            self._begin(name, overwrite=overwrite)
-            writer = Writer(self._root, name, batch, self.n_examples, options)
+            place = self._begin(name, overwrite=overwrite)
+            writer = Writer(self._root, name, batch, self.n_examples, options, place)
         writer.append(batch)
         return writer
 
-    def _begin(self, name: RepresentationName, *, overwrite: bool) -> None:
-        """Make room for a representation. It must not look complete before all its chunks are there."""
-        self._check_free(name, overwrite=overwrite)
+    def _begin(self, name: RepresentationName, *, overwrite: bool) -> str:
+        """Make room for a representation, and return its path. It must not look complete before it is."""
+        if self._check_free(name, overwrite=overwrite):
+            return begin_beside(self._root, name.path)
         _chunked.write_group(self._root, name.path, {"complete": False})
         if self._index is not None:
             self._index.begin(name)
+        return name.path
 
-    def _check_free(self, name: RepresentationName, *, overwrite: bool) -> None:
+    def _check_free(self, name: RepresentationName, *, overwrite: bool) -> bool:
+        """Whether there is a complete representation of a name, which may be replaced."""
         if name.model in self._coords:
             raise ValueError(f"a model cannot be called {name.model!r}: a coordinate of the examples has that name")
         present = _io.read_attributes(self._root, name.path)
-        if present is not None and present.get("complete") and not overwrite:
+        complete = bool((present or {}).get("complete"))
+        if complete and not overwrite:
             raise RepresentationExistsError(
                 f"{name.label!r} is already in the zoo {str(self._root.store_path)!r}; give it another name, or "
                 f"write it with overwrite=True"
             )
+        return complete
 
     def _finish(self, writer: Writer) -> None:
-        representation = writer.finish()
-        if self._index is not None:
-            self._index.add(representation)
+        if self._held is not None and writer.replaces:
+            self._held.append(writer)
+        else:
+            self._complete([writer])
+
+    def _complete(self, writers: Sequence[Writer]) -> None:
+        """Make representations valid, and then bring those that replace others to their places."""
+        finished = [writer.finish() for writer in writers]
+        for representation in finished:
+            if representation.beside:
+                settle(self._root, representation.path)
+            if self._index is not None:
+                self._index.add(replace(representation, beside=False))
 
     @cached_property
     def _coords(self) -> dict[str, npt.NDArray[Any]]:

@@ -13,6 +13,7 @@ from dask_svcca.stores import _chunked
 from dask_svcca.stores._digest import chunk_digest, combined_digest
 from dask_svcca.stores.zoo.batches import mismatch
 from dask_svcca.stores.zoo.index import Representation
+from dask_svcca.stores.zoo.replace import switch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -49,6 +50,9 @@ class Writer:
     examples : int
         Number of examples of the zoo.
     options : WriteOptions
+    place : str
+        Path of the group that gets the array. Another than that of the name replaces what is there: see
+        `dask_svcca.stores.zoo.replace`.
 
     Attributes
     ----------
@@ -57,9 +61,16 @@ class Writer:
     """
 
     def __init__(
-        self, root: zarr.Group, name: RepresentationName, first: Batch, examples: int, options: WriteOptions
+        self,
+        root: zarr.Group,
+        name: RepresentationName,
+        first: Batch,
+        examples: int,
+        options: WriteOptions,
+        place: str,
     ) -> None:
         self.name, self.options, self.count = name, options, 0
+        self._place = place
         self.attrs = options.attrs
         self.waiting = 0
         example_bytes = max(1, math.prod(first.values.shape[1:]) * first.values.dtype.itemsize)
@@ -73,6 +84,11 @@ class Writer:
         self._array: _chunked.ChunkedArray | None = None
         self._pending: list[npt.NDArray[Any]] = []
         self._digests: list[bytes] = []
+
+    @property
+    def replaces(self) -> bool:
+        """Whether there is a complete representation of its name, which stays until this one is."""
+        return self._place != self.name.path
 
     @property
     def complete(self) -> bool:
@@ -127,7 +143,7 @@ class Writer:
         if self._array is None:
             self._array = _chunked.ChunkedArray(
                 self._root,
-                f"{self.name.path}/activations",
+                f"{self._place}/activations",
                 shape=self._shape,
                 rows=self._rows,
                 dtype=self._dtype,
@@ -144,7 +160,10 @@ class Writer:
         self.waiting = sum(part.nbytes for part in self._pending)
 
     def finish(self) -> Representation:
-        """Mark the representation as complete; an error if it is not."""
+        """Mark the representation as complete; an error if it is not.
+
+        What replaces another is valid then, and has still to be brought to its place by `replace.settle`.
+        """
         if not self.complete:
             raise mismatch(self.name, self.count, self._shape[0])
         representation = Representation(
@@ -157,7 +176,11 @@ class Writer:
             depth=self.options.depth,
             digest=combined_digest(self._digests),
             source_dtype=self._source_dtype,
+            beside=self.replaces,
         )
         attributes = {**(self.attrs or {}), **representation.attributes, "complete": True}
-        _chunked.write_group(self._root, self.name.path, attributes)
+        if self.replaces:
+            switch(self._root, self.name.path, attributes)
+        else:
+            _chunked.write_group(self._root, self.name.path, attributes)
         return representation
