@@ -13,7 +13,7 @@ from zoos import with_memory
 
 import dask_svcca
 from dask_svcca.measures import find_measures, with_companions
-from dask_svcca.plan import tiles
+from dask_svcca.plan import sides, tiles
 from dask_svcca.readings import Neurons
 from dask_svcca.tasks import tile as tile_module
 
@@ -107,7 +107,7 @@ def test_tile_by_samples__is_larger_where_gram_matrices_serve_more_pairs() -> No
     options = tiles.TileOptions(4096, "float32", "crop", with_companions(find_measures("cka")), {})
     wide = [tiles.Layer.of("a/b/c", Neurons(), (2000, 8192))] * 24
     # Directions from two thousand samples cost as much as ten couplings; their inner products next to nothing.
-    assert tiles.tile_by_samples(wide, 4, 4, 1, options) == 24
-    assert tiles.tile_by_samples(wide, 4, 4, 100, options) < 24
+    assert sides.tile_by_samples(wide, 4, 4, 1, options) == 24
+    assert sides.tile_by_samples(wide, 4, 4, 100, options) < 24
     svcca = tiles.TileOptions(4096, "float32", "crop", with_companions(find_measures("svcca")), {})
-    assert tiles.tile_by_samples(wide, 4, 4, 1, svcca) == 4
+    assert sides.tile_by_samples(wide, 4, 4, 1, svcca) == 4

@@ -21,8 +21,9 @@ import dask_svcca
 from dask_svcca.errors import InvalidActivationsError, ParametersChangedError
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
+from dask_svcca.plan.sides import MAX_TILE, TILE_VALUES, choose_tile
 from dask_svcca.plan.subspaces import Budget
-from dask_svcca.plan.tiles import LONG_TILE, MAX_TILE, TILE_VALUES, choose_chunk_samples, choose_tile, value_bytes
+from dask_svcca.plan.tiles import LONG_TILE, choose_chunk_samples, value_bytes
 from dask_svcca.run.compare import plan_run
 from dask_svcca.variables import PairStatus
 

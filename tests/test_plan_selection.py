@@ -189,6 +189,10 @@ def test_find_missing__holds_no_matrix_of_all_pairs() -> None:
     assert (found.asked, found.missing) == (count * (count + 1) // 2, count)
     assert list(found.tiles) == [(0, column) for column in range(-(-count // 64))]
     assert peak < count**2 / 4
+    # Where only some pairs of a group with itself are missing, its tile holds two sides.
+    assert not any(found.with_itself().values())
+    fresh = find_missing(every, range(count), None, [], 2400, lacking=False)
+    assert fresh.with_itself() == {(0, 0): True, (0, 1): False, (1, 1): True}
     # Nothing below the diagonal is read.
     assert all(columns.start == rows.start for rows, columns in read)
 

@@ -319,7 +319,8 @@ def test_compare__a_damaged_pack_costs_its_own_representations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
 ) -> None:
     # A few packs of several.
-    monkeypatch.setattr("dask_svcca.plan.subspaces.BATCHES_PER_WORKER", 3)
+    monkeypatch.setattr("dask_svcca.plan.subspaces.BATCHES_PER_WORKER", 1)
+    with_budget(monkeypatch, 2, 2**30)
     zoo = make_zoo(tmp_path / "zoo.zarr", layers(9))
     with dask.config.set(scheduler="synchronous"):
         expected = run_twice(zoo, tmp_path / "whole")

@@ -11,19 +11,17 @@ from dask_svcca.plan.details import detail_sizes, pair_bytes, smaller_tile
 from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.pairs import find_missing
+from dask_svcca.plan.sides import SMALL_TILE, choose_tile, tile_by_samples
 from dask_svcca.plan.subspaces import Wanted, plan_subspaces
 from dask_svcca.plan.tasks import GroupTask, SubspacePlace, TileTask
 from dask_svcca.plan.tiles import (
-    SMALL_TILE,
     Layer,
     TileOptions,
     by_kind,
     choose_chunk_samples,
-    choose_tile,
     limits_by_tile,
     pair_products,
     score_itemsize,
-    tile_by_samples,
     value_bytes,
 )
 from dask_svcca.readings import Fourier, choose_reading, needed_folds
@@ -231,14 +229,14 @@ def make_plan(
         for item, reading in zip(items, readings, strict=True)
     ]
     present_layers = [layer for layer in layers if layer is not None]
+    chunk_samples = _chunk_samples(index, present_layers, parameters)
+    options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
     side = smaller_tile(
         choose_tile(len(rows), budget, pair_products(present_layers), value_bytes(len(measures))), details
     )
     step = min(SMALL_TILE, side) if state is None else state.tile
     # A comparison that began small has small tiles: a task takes several, or there would be far too many tasks.
     side = step * max(1, side // step)
-    chunk_samples = _chunk_samples(index, present_layers, parameters)
-    options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
     side = tile_by_samples(present_layers, step, side, budget.workers, options)
     tile = side if state is None else state.tile
     places = [present.get(label, -1) for label in order]
@@ -391,7 +389,7 @@ def _tiles(
     side = missing.side
     kinds = [by_kind(layers[start : start + side]) for start in range(0, len(layers), side)]
     length = min(side, len(layers))
-    memory = limits_by_tile(kinds, list(missing.tiles), length, options, budget.available)
+    memory = limits_by_tile(kinds, missing.with_itself(), length, options, budget.available)
     largest = max(missing.tiles, key=lambda place: memory[place].peak, default=None)
     if largest is None:
         return ()

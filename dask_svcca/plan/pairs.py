@@ -47,6 +47,15 @@ class MissingPairs:
     def __post_init__(self) -> None:
         self.needed = np.zeros(self.count, dtype=np.bool_)
 
+    def with_itself(self) -> dict[tuple[int, int], bool]:
+        """For each tile, whether all pairs of a group with itself are missing."""
+        found = {}
+        for (row, column), bits in self.tiles.items():
+            length = min(self.side, self.count - row * self.side)
+            pairs = np.unpackbits(np.frombuffer(bits, np.uint8), count=length**2) if row == column else np.zeros(1)
+            found[row, column] = bool(pairs.all())
+        return found
+
     def with_any(self, of: Sequence[int], others: Sequence[int]) -> BoolArray:
         """Which of some representations miss a pair with any of some others."""
         chosen, found = np.zeros(self.count, dtype=np.bool_), np.zeros(self.count, dtype=np.bool_)

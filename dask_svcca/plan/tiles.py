@@ -31,40 +31,16 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import IntArray
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
-    from dask_svcca.plan.subspaces import Budget
     from dask_svcca.readings import Reading
-
-MAX_TILE = 640
-"""Largest number of representations along a tile: ten thousand make 136 tiles, and 256 files of each variable."""
 
 LONG_TILE = 128
 """The same where pairs are not short work."""
 
-SMALL_TILE = 8
-
-TILE_PRODUCTS = 1e11
-"""Multiplications in the couplings of a tile from which it is not made larger: seconds of work."""
-
-TILE_VALUES = 64 * 2**20
-"""Bytes that the values of a tile take, at most: they cannot be cut."""
-
 TILE_COUPLINGS = 128 * 2**20
 """Bytes of couplings from which a tile of more than `LONG_TILE` takes no more than one of that size would."""
 
-LONG_PAIR = 1e9
-"""Multiplications in the coupling of a pair from which a tile of four by four is worth a task: a second or so."""
-
 GRAMS_CHEAPER = 0.8
 """Share of the multiplications from which inner products of samples are worth it: they are many small products."""
-
-SHORT_TILE = 2e10
-"""Multiplications below which a tile is not worth a task, and its files: a few tenths of a second."""
-
-EACH_PAIR = 2e6
-"""Multiplications that a pair is as long as beside its coupling: its values, and its share of all that is written."""
-
-MAX_GRAM_TILE = 512
-"""Representations along each axis of a tile by inner products of samples, where its work is short."""
 
 SCORE_CHUNK_BYTES = 4 * 2**20
 
@@ -79,49 +55,6 @@ DIRECTION_BYTES = 48
 
 BLOCK_BYTES = 600
 """Bytes that a tile holds of each block of a representation: where it is in the store and in the panel."""
-
-
-def choose_tile(representations: int, budget: Budget, pair_products: float = 0.0, value_bytes: int = 0) -> int:
-    """Representations along each axis of a tile.
-
-    Enough tiles to keep all workers busy to the end (about sixteen each), few enough that neither the scheduler nor the
-    file system notices: a tile is a chunk of each variable. Where a pair is long work, tiles are twice as many and as
-    small as 4 x 4, so that no worker waits long for the last; where it is short, tiles are as large as makes a task
-    worth it.
-
-    Parameters
-    ----------
-    representations : int
-    budget : Budget
-    pair_products : float
-        Multiplications in the coupling of one pair; 0 where that is not known.
-    value_bytes : int
-        Bytes that a tile holds of the values of one pair: see `value_bytes`.
-
-    Examples
-    --------
-    >>> from dask_svcca.plan.subspaces import Budget
-    >>> two = Budget(2, 2**31)
-    >>> choose_tile(900, two), choose_tile(256, two), choose_tile(10_000, two), choose_tile(3, two)
-    (120, 32, 640, 8)
-    >>> choose_tile(30, two, 1e10), choose_tile(256, two, 1e10), choose_tile(10_000, two, 1e10)
-    (4, 24, 128)
-    >>> choose_tile(400, two, 500 * 32**2)
-    96
-    """
-    long = pair_products >= LONG_PAIR
-    groups = math.ceil(math.sqrt(2 * (32 if long else 16) * budget.workers))
-    side = math.ceil(representations / groups)
-    if pair_products and representations > LONG_TILE:
-        worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
-        side = max(side, min(worthwhile, math.ceil(representations / budget.workers)))
-    most = max(LONG_TILE, min(MAX_TILE, math.isqrt(int(TILE_PRODUCTS / max(1.0, pair_products)))))
-    if value_bytes:
-        most = min(most, math.isqrt(min(TILE_VALUES, budget.available // 4) // value_bytes))
-    if side > SMALL_TILE:
-        side = math.ceil(side / SMALL_TILE) * SMALL_TILE
-    least = SMALL_TILE // 2 if long else SMALL_TILE
-    return max(least, min(most // SMALL_TILE * SMALL_TILE, side))
 
 
 def value_bytes(measures: int) -> int:
@@ -371,46 +304,6 @@ def _gram_bytes(side: _Side, options: TileOptions) -> float:
     return scores + side.members * block**2 * item + evaluated + norms + 2 * 8 * side.directions
 
 
-def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int, options: TileOptions) -> int:
-    """Representations along each axis of what one task computes, where the inner products of samples may be cheaper.
-
-    A tile makes the Gram matrices of all its members anew: the larger it is the better, up to where workers wait.
-
-    Parameters
-    ----------
-    layers : sequence of Layer
-    step, side : int
-        What it must be a multiple of; and the same without such products.
-    workers : int
-    options : TileOptions
-
-    Examples
-    --------
-    >>> from dask_svcca.measures import find_measures
-    >>> from dask_svcca.readings import Neurons
-    >>> layers = [Layer.of("a/b/c", Neurons(), (5000, 256))] * 48
-    >>> for names in ("svcca", "cka"):
-    ...     options = TileOptions(4096, "float32", "crop", find_measures(names), {})
-    ...     print(tile_by_samples(layers, 8, 8, 1, options), tile_by_samples(layers, 8, 8, 16, options))
-    8 8
-    48 8
-    """
-    if not options.norms_only or any(layer.grid for layer in layers):
-        return side
-    count, directions = len(layers), sum(layer.directions for layer in layers)
-    samples = max((layer.samples for layer in layers), default=0)
-    best, shortest = side, samples * directions**2 / 2 / workers * GRAMS_CHEAPER
-    for groups in range(1, -(-count // side) + 1):
-        each = step * -(-count // (groups * step))
-        tiles = groups * (groups + 1) // 2
-        work = products_by_samples(samples, directions * groups, count**2 // 2)
-        longest = work / min(workers, tiles)
-        fits = each <= LONG_TILE or (each <= MAX_GRAM_TILE and work / tiles <= SHORT_TILE)
-        if fits and longest < shortest:
-            best, shortest = each, longest
-    return best
-
-
 def tile_limits(
     a: Sequence[Sequence[Layer]], b: Sequence[Sequence[Layer]], side: int, options: TileOptions, available: int
 ) -> TileMemory:
@@ -483,7 +376,7 @@ def tile_limits(
 
 def limits_by_tile(
     kinds: Sequence[Sequence[Sequence[Layer]]],
-    places: Sequence[tuple[int, int]],
+    places: Mapping[tuple[int, int], bool],
     side: int,
     options: TileOptions,
     available: int,
@@ -494,18 +387,20 @@ def limits_by_tile(
     ----------
     kinds : sequence of list of list of Layer
         Those of each group: see `by_kind`.
-    places : sequence of (int, int)
-        Groups of each tile.
+    places : dict of (int, int) to bool
+        Groups of each tile, and whether it compares all of a group with itself: where only some of these pairs are
+        missing, both sides are held.
     side, options, available
         See `tile_limits`.
     """
     sizes = [tuple(tuple(sorted(_sizes(kind).items())) for kind in group) for group in kinds]
     known: dict[Any, TileMemory] = {}
     found = {}
-    for row, column in places:
-        alike = sizes[row], sizes[column], row == column
+    for (row, column), same in places.items():
+        alike = sizes[row], sizes[column], same
         if alike not in known:
-            known[alike] = tile_limits(kinds[row], kinds[column], side, options, available)
+            other = kinds[row] if same else list(kinds[column])
+            known[alike] = tile_limits(kinds[row], other, side, options, available)
         found[row, column] = known[alike]
     return found
 

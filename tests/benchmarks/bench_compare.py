@@ -38,9 +38,9 @@ from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.plan.selection import select_pairs
+from dask_svcca.plan.sides import choose_tile
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.plan.tasks import Job
-from dask_svcca.plan.tiles import choose_tile
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.stores._names import RepresentationName

@@ -1,0 +1,122 @@
+"""How many representations a tile has along each axis."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from dask_svcca.kernels.grams import products_by_samples
+from dask_svcca.plan.tiles import GRAMS_CHEAPER, LONG_TILE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dask_svcca.plan.subspaces import Budget
+    from dask_svcca.plan.tiles import Layer, TileOptions
+
+MAX_TILE = 640
+"""Largest number of representations along a tile: ten thousand make 136 tiles, and 256 files of each variable."""
+
+SMALL_TILE = 8
+
+TILE_PRODUCTS = 1e11
+"""Multiplications in the couplings of a tile from which it is not made larger: seconds of work."""
+
+TILE_VALUES = 64 * 2**20
+"""Bytes that the values of a tile take, at most: they cannot be cut."""
+
+LONG_PAIR = 1e9
+"""Multiplications in the coupling of a pair from which a tile of four by four is worth a task: a second or so."""
+
+SHORT_TILE = 2e10
+"""Multiplications below which a tile is not worth a task, and its files: a few tenths of a second."""
+
+EACH_PAIR = 2e6
+"""Multiplications that a pair is as long as beside its coupling: its values, and its share of all that is written."""
+
+MAX_GRAM_TILE = 512
+"""Representations along each axis of a tile by inner products of samples, where its work is short."""
+
+
+def choose_tile(representations: int, budget: Budget, pair_products: float = 0.0, value_bytes: int = 0) -> int:
+    """Representations along each axis of a tile.
+
+    Enough tiles to keep all workers busy to the end (about sixteen each), few enough that neither the scheduler nor the
+    file system notices: a tile is a chunk of each variable. Where a pair is long work, tiles are twice as many and as
+    small as 4 x 4, so that no worker waits long for the last; where it is short, tiles are as large as makes a task
+    worth it.
+
+    Parameters
+    ----------
+    representations : int
+    budget : Budget
+    pair_products : float
+        Multiplications in the coupling of one pair; 0 where that is not known.
+    value_bytes : int
+        Bytes that a tile holds of the values of one pair: see `value_bytes`.
+
+    Examples
+    --------
+    >>> from dask_svcca.plan.subspaces import Budget
+    >>> two = Budget(2, 2**31)
+    >>> choose_tile(900, two), choose_tile(256, two), choose_tile(10_000, two), choose_tile(3, two)
+    (120, 32, 640, 8)
+    >>> choose_tile(30, two, 1e10), choose_tile(256, two, 1e10), choose_tile(10_000, two, 1e10)
+    (4, 24, 128)
+    >>> choose_tile(400, two, 500 * 32**2)
+    96
+    """
+    long = pair_products >= LONG_PAIR
+    groups = math.ceil(math.sqrt(2 * (32 if long else 16) * budget.workers))
+    side = math.ceil(representations / groups)
+    most = max(LONG_TILE, min(MAX_TILE, math.isqrt(int(TILE_PRODUCTS / max(1.0, pair_products)))))
+    if value_bytes:
+        most = min(most, math.isqrt(min(TILE_VALUES, budget.available // 4) // value_bytes))
+    if pair_products and representations > LONG_TILE:
+        worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
+        side = max(side, min(worthwhile, math.ceil(representations / budget.workers)))
+    if side > SMALL_TILE:
+        side = math.ceil(side / SMALL_TILE) * SMALL_TILE
+    least = SMALL_TILE // 2 if long else SMALL_TILE
+    return max(least, min(most // SMALL_TILE * SMALL_TILE, side))
+
+
+def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int, options: TileOptions) -> int:
+    """Representations along each axis of what one task computes, where the inner products of samples may be cheaper.
+
+    A tile makes the Gram matrices of all its members anew: the larger it is the better, up to where workers wait.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+    step, side : int
+        What it must be a multiple of; and the same without such products.
+    workers : int
+    options : TileOptions
+
+    Examples
+    --------
+    >>> from dask_svcca.measures import find_measures
+    >>> from dask_svcca.plan.tiles import Layer, TileOptions
+    >>> from dask_svcca.readings import Neurons
+    >>> layers = [Layer.of("a/b/c", Neurons(), (5000, 256))] * 48
+    >>> for names in ("svcca", "cka"):
+    ...     options = TileOptions(4096, "float32", "crop", find_measures(names), {})
+    ...     print(tile_by_samples(layers, 8, 8, 1, options), tile_by_samples(layers, 8, 8, 16, options))
+    8 8
+    48 8
+    """
+    if not options.norms_only or any(layer.grid for layer in layers):
+        return side
+    count, directions = len(layers), sum(layer.directions for layer in layers)
+    samples = max((layer.samples for layer in layers), default=0)
+    best, shortest = side, samples * directions**2 / 2 / workers * GRAMS_CHEAPER
+    for groups in range(1, -(-count // side) + 1):
+        each = step * -(-count // (groups * step))
+        tiles = groups * (groups + 1) // 2
+        work = products_by_samples(samples, directions * groups, count**2 // 2)
+        longest = work / min(workers, tiles)
+        fits = each <= LONG_TILE or (each <= MAX_GRAM_TILE and work / tiles <= SHORT_TILE)
+        if fits and longest < shortest:
+            best, shortest = each, longest
+    return best
