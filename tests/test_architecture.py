@@ -42,6 +42,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 HOMES: dict[str, frozenset[str]] = {
     "dask": frozenset({"cluster", "machine", "pairwise", "run", "stores"}),
     "distributed": frozenset({"cluster", "machine", "run"}),
+    "obstore": frozenset({"stores"}),
     "onnx": frozenset({"capture"}),
     "onnxruntime": frozenset({"capture"}),
     "torch": frozenset({"capture"}),
