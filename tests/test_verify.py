@@ -14,6 +14,8 @@ from measured import related
 
 import dask_svcca
 from dask_svcca.errors import StoreFormatError
+from dask_svcca.plan.parameters import make_parameters
+from dask_svcca.run.compare import run_comparison
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -134,3 +136,56 @@ def test_verify__on_the_command_line(stores: tuple[Path, Path]) -> None:
     assert "block 0, 0: cka/c/0/0" in output
     assert "Compare again" in output
     run(command)
+
+
+# What a run sees of it by itself.
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> tuple[Path, Path]:
+    """A zoo, and a comparison of it in three tiles a side."""
+    layers = related(60, *[4] * 20)
+    with dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(60)) as zoo:
+        for number, layer in enumerate(layers):
+            zoo.write("net", f"step{number:02}", "fc", layer.astype("float32"))
+    return tmp_path / "zoo.zarr", tmp_path / "c.zarr"
+
+
+def computed(stores: tuple[Path, Path]) -> int:
+    outcome = run_comparison(dask_svcca.open_zoo(stores[0]), stores[1], make_parameters(MEASURES, variance=None))
+    assert outcome.problems == {}
+    return outcome.computed
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("block", ["0/1", "1/0", "2/2"])
+@pytest.mark.parametrize("name", ["svcca", "spurious", "pair_status"])
+def test_compare__again_computes_blocks_that_are_gone(
+    grid: tuple[Path, Path], name: str, block: str, way: Callable[[Path], None]
+) -> None:
+    if way in {flip, truncate} and (name != "pair_status" or block == "1/0"):
+        pytest.skip("only reading all finds this: see verify")
+    before = compare(grid)
+    assert computed(grid) == 0
+    way(grid[1] / name / "c" / block)
+    # The block and its mirror image, or a triangle.
+    assert computed(grid) == (10 if block == "2/2" else 64)
+    xr.testing.assert_identical(dask_svcca.open_comparison(grid[1]).load().drop_attrs(), before.drop_attrs())
+    assert computed(grid) == 0
+
+
+def test_compare__what_was_never_there_is_not_gone(grid: tuple[Path, Path]) -> None:
+    compare(grid)
+    (grid[1] / "svcca" / "c" / ".DS_Store").write_bytes(b"")
+    with dask_svcca.open_zoo(grid[0], mode="r+") as zoo:
+        zoo.write("net", "step20", "fc", np.full((60, 3), 2.0))
+    outcome = run_comparison(dask_svcca.open_zoo(grid[0]), grid[1], make_parameters(MEASURES, variance=None))
+    assert (outcome.computed, outcome.settled) == (0, 21)
+    assert computed_with(grid, "procrustes") == 210
+    # Where a pair cannot have a value, a block may have none.
+    assert computed_with(grid, "procrustes") == 0
+
+
+def computed_with(stores: tuple[Path, Path], measure: str) -> int:
+    parameters = make_parameters((*MEASURES, measure), variance=None)
+    return run_comparison(dask_svcca.open_zoo(stores[0]), stores[1], parameters).computed

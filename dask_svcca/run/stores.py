@@ -150,6 +150,7 @@ class Stores:
         if self.comparison is None:
             return self._create(plan)
         self._check_unchanged()
+        self.comparison.forget_lost()
         if self.dropped:
             self.comparison.drop(self.dropped)
         # Where nothing is computed, results stay with the subspaces that they are from.

@@ -65,7 +65,8 @@ class ComparisonState:
     labels, digests : tuple of str
         Labels of its representations, and digests of their activations.
     status : (representation_a, representation_b)
-        `PairStatus` values, read block by block; rows may follow those of the labels.
+        `PairStatus` values, read block by block; rows may follow those of the labels. Pairs whose values are gone are
+        missing.
     subspaces : str
         Where its subspaces are; empty if inside.
     """

@@ -38,6 +38,9 @@ ABSENT = (
 )
 """What is raised where there is nothing, or no group."""
 
+UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, zarr.errors.BaseZarrError)
+"""What is raised for a chunk that is missing, damaged, or of a codec that is not installed."""
+
 IN_FLIGHT = 32
 """Requests to a store elsewhere that wait for an answer at the same time."""
 

@@ -12,7 +12,9 @@ import zarr.codecs
 
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io
+from dask_svcca.stores._sound import SoundStatus
 from dask_svcca.stores._state import ComparisonState
+from dask_svcca.stores.backend import backend_of
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
     FREQUENCY_AXES,
@@ -51,10 +53,13 @@ class ComparisonStore:
     Attributes
     ----------
     root : zarr.Group
+    sound : SoundStatus or None
+        The status of pairs, once the state was read.
     """
 
     def __init__(self, root: zarr.Group) -> None:
         self.root = root
+        self.sound: SoundStatus | None = None
 
     @classmethod
     def create(
@@ -130,21 +135,34 @@ class ComparisonStore:
         # A run that was stopped while it added representations may have left room for more of them in some variables.
         labels = list(itertools.takewhile(bool, map(str, self.column("representation"))))
         count = len(labels)
+        versions, growing = attributes["versions"], bool(attributes["growing"])
+        details = [DETAIL_VARIABLES[name].name for name in attributes["parameters"]["keep"]]
+        # While it grows, pairs may be marked as done that lack what was added.
+        self.sound = SoundStatus(self.root, self.array(PAIR_STATUS.name), () if growing else (*versions, *details))
         return ComparisonState(
             place=self.place,
             parameters=attributes["parameters"],
-            versions=attributes["versions"],
+            versions=versions,
             details=self.details,
             settled=tuple(attributes["settled"]),
-            growing=bool(attributes["growing"]),
+            growing=growing,
             tile=self.tile,
             examples_digest=str(attributes["examples_digest"]),
             n_examples=int(attributes["n_examples"]),
             labels=tuple(labels),
             digests=tuple(map(str, self.column("digest")[:count])),
-            status=self.array(PAIR_STATUS.name),
+            status=self.sound,
             subspaces=self.subspaces,
         )
+
+    def forget_lost(self) -> None:
+        """Mark the blocks as missing of which `read_state`, or whoever read that state, found something gone."""
+        if self.sound is None:
+            return
+        backend = backend_of(self.root)
+        for row, column in sorted(self.sound.lost):
+            for array in self._status_first():
+                backend.remove(f"{array.basename}/c/{row}/{column}")
 
     def consolidate(self) -> None:
         """Write the metadata of all variables into one file, so that xarray opens the comparison at once."""
@@ -245,8 +263,7 @@ class ComparisonStore:
         gone = np.zeros(self.rows, dtype=np.bool_)
         gone[list(positions)] = True
         parts = [slice(start, start + self.tile) for start in range(0, len(gone), self.tile)]
-        # The status first: a pair without a value must not be marked as done.
-        for array in sorted(self._pair_arrays(), key=lambda array: array.basename != PAIR_STATUS.name):
+        for array in self._status_first():
             # Each chunk once, however many of its representations have changed.
             for rows, columns in itertools.product(parts, parts):
                 if gone[rows].any() or gone[columns].any():
@@ -307,20 +324,24 @@ class ComparisonStore:
         self.root.attrs.put({**attributes, **({"left_zoo": list(labels)} if labels else {})})
         self.consolidate()
 
+    def _status_first(self) -> list[zarr.Array[Any]]:
+        """All arrays of pairs, in the order in which they forget: a pair without a value must not look done."""
+        return sorted(self._pair_arrays(), key=lambda array: array.basename != PAIR_STATUS.name)
+
     def _pair_arrays(self) -> list[zarr.Array[Any]]:
         with _io.ignoring_strange_folders():
-            return [array for _, array in self.root.arrays() if array.ndim >= 2]
+            return [_whole(array) for _, array in self.root.arrays() if array.ndim >= 2]
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The zarr array of a variable."""
         array = self.root[name]
         if not isinstance(array, zarr.Array):
             raise StoreFormatError(f"{name!r} in {self.place!r} is a group, not an array")
-        return array
+        return _whole(array)
 
     def count_pairs(self) -> dict[PairStatus, int]:
         """Number of pairs of each status, each pair once and a representation with itself included."""
-        status, count = self.array(PAIR_STATUS.name), self.rows
+        status, count = SoundStatus(self.root, self.array(PAIR_STATUS.name), ()), self.rows
         found = np.zeros(len(PairStatus), dtype=np.int64)
         height = self.tile * max(1, STRIPE // self.tile)
         for start in range(0, count, height):
@@ -393,6 +414,11 @@ def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
             "Pass what open_comparison or compare returned, or the path of the comparison"
         )
     return source  # type: ignore[no-any-return]
+
+
+def _whole(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """The same array, which stores chunks of nothing but fill values too: where one is missing, it has been lost."""
+    return array.with_config({"write_empty_chunks": True})
 
 
 def _create_pairs(

@@ -6,13 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr.errors
 
 from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsError
 from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.kernels.positions import chosen_positions
 from dask_svcca.readings import Positions
 from dask_svcca.stores._chunked import ChunkReader
+from dask_svcca.stores.backend import UNREADABLE
 from dask_svcca.stores.zoo import chunk_digest, combined_digest
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import SubspaceTask
     from dask_svcca.tasks.worker import Context
-
-UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, zarr.errors.BaseZarrError)
-"""Errors from reading a chunk that is missing, damaged, or of a codec that is not installed."""
 
 
 class Samples:

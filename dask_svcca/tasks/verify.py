@@ -11,10 +11,9 @@ import zarr
 from dask_svcca.errors import DamagedSubspacesError
 from dask_svcca.stores._chunked import ChunkReader, chunk_key
 from dask_svcca.stores._digest import chunk_digest, combined_digest
-from dask_svcca.stores.backend import backend_of
+from dask_svcca.stores.backend import UNREADABLE, backend_of
 from dask_svcca.stores.subspaces import SubspaceStore
-from dask_svcca.tasks.samples import UNREADABLE
-from dask_svcca.variables import PAIR_STATUS, PairStatus
+from dask_svcca.variables import PAIR_STATUS, VALUED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +147,7 @@ class BlocksCheck:
             except UNREADABLE as error:
                 yield Damage(what, f"{PAIR_STATUS.name}/c/{self.row}/{column}", _said(error), block)
                 continue
-            done = bool((states == PairStatus.DONE).any())
+            done = bool(np.isin(states, VALUED).any())
             for array, chunks in zip(arrays, there, strict=True):
                 name = "/".join([str(column), *["0"] * (array.ndim - 2)])
                 key = f"{array.basename}/c/{self.row}/{name}"
