@@ -92,7 +92,7 @@ def index_of(items: Sequence[Representation], *, name: str = "there", **entry: A
         for position, item in enumerate(items)
     )
     root: Any = None
-    return SubspaceIndex({name: Pack(root, name, records, 500, np.dtype("float32"))}, 1000)
+    return SubspaceIndex({name: Pack(root, name, records, 500, np.dtype("float32"), {})}, 1000)
 
 
 def plan_of(
