@@ -14,7 +14,7 @@ from dask_svcca.capture.torch.masks import MASKS, marks_tokens
 from dask_svcca.dims import TOKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dask_svcca.capture.torch.batches import Feed
     from dask_svcca.capture.torch.hooks import Record
@@ -30,7 +30,8 @@ INSIDE = "inside a decoder"
 
 _PREFIXES = {"decoder": DECODER, "tgt": DECODER, "encoder": ENCODER, "memory": ENCODER, "cross": ENCODER}
 _PATTERNS = frozenset({"src", "attn", "causal", "global", "head", "tgt", "memory", "cross"})
-_BESIDE = ("type", "pos", "segment", "bbox", "lang", "time")
+BESIDE = ("type", "pos", "segment", "bbox", "lang", "time")
+"""Words in the names of arguments that say more of the tokens of the input."""
 
 
 def prefixes_of(names: Iterable[str]) -> dict[str, str]:
@@ -74,7 +75,9 @@ def mask_sense(name: str, prefixes: Mapping[str, str]) -> bool | None:
     return marks_tokens(rest) if sequence not in {DECODER, ENCODER} else None
 
 
-def sequences_of(tensors: Mapping[str, Any], masked: tuple[int, int] | None, main: str, axis: int) -> dict[str, str]:
+def sequences_of(
+    tensors: Mapping[str, Any], masked: tuple[int, int] | None, main: str, axis: int, masks: Collection[str]
+) -> dict[str, str]:
     """The sequence of each argument that has tokens.
 
     Parameters
@@ -86,11 +89,16 @@ def sequences_of(tensors: Mapping[str, Any], masked: tuple[int, int] | None, mai
         The argument that is the model's input.
     axis : int
         Axis of the examples.
+    masks : collection of str
+        Arguments that are masks.
     """
+    if masked is None and main in tensors and tensors[main].ndim >= 2:
+        sizes = tuple(tensors[main].shape[:2])
+        masked = sizes[::-1] if axis else sizes
     prefixes = prefixes_of(tensors)
     found = {}
     for name, tensor in tensors.items():
-        if "mask" in name or tensor.ndim < 2:
+        if "mask" in name or name in masks or tensor.ndim < 2:
             continue
         sequence = split_name(name, prefixes)[0]
         if sequence == MAIN and not _along(name, tensor, masked, main, axis):
@@ -103,7 +111,7 @@ def _along(name: str, tensor: Any, masked: tuple[int, int] | None, main: str, ax
     if masked is None:
         return name == main
     sizes = tuple(tensor.shape[:2])
-    beside = name == main or any(word in name for word in _BESIDE)
+    beside = name == main or any(word in name for word in BESIDE)
     return beside and tensor.ndim <= 3 and (sizes[::-1] if axis else sizes) in {masked, (1, masked[1])}
 
 
