@@ -199,8 +199,8 @@ def told_apart(
         counts = ", ".join(map(str, sorted({tokens[layer.name] for layer in others})))
         said.append(
             f"{listing([layer.name for layer in others], 3)} {_verb(others, 'has', 'have')} {counts} tokens an "
-            f"example, and the mask {name!r} {length}: {_verb(others, 'it', 'they')} cannot be compared under it, only with "
-            f"mask=None"
+            f"example, and the mask {name!r} {length}: {_verb(others, 'it', 'they')} cannot be compared under it, "
+            f"only with mask=None"
         )
     if placed:
         said.append(
@@ -230,7 +230,7 @@ def without_mask(tokens: Mapping[str, int], feed: Feed, lengths: Iterable[int]) 
         return []
     said = (
         f"the zoo has a mask of {tokens[layers[0]]} tokens, and {listing(layers, 3)} "
-        f"{_verb(layers, 'has', 'have')} as many, which are not those of an input: a comparison would hide some of them. "
-        f"Compare with mask=None, or capture into a zoo of its own"
+        f"{_verb(layers, 'has', 'have')} as many, which are not those of an input: a comparison would hide some of "
+        f"them. Compare with mask=None, or capture into a zoo of its own"
     )
     return [said]
