@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,14 @@ from dask_svcca.capture._common import listing
 from dask_svcca.capture.torch.entries import Signature, is_label, mask_among
 from dask_svcca.capture.torch.masks import MASKS, is_padded, one_run, read_mask, values_of
 from dask_svcca.capture.torch.sequences import MAIN, mask_sense, prefixes_of, sequences_of, split_name
+from dask_svcca.capture.torch.told import masks_of, sense_of, unread
 from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from dask_svcca.capture.torch.told import Told
 
 IDS = (EXAMPLE, "example_id", "id")
 """Keys of a batch that hold ids of the examples, where the model takes no such argument."""
@@ -52,6 +55,10 @@ class Feed:
         The sequence of each argument that has tokens.
     whole : bool
         Whether the batch goes in as one argument, although it has keys.
+    main : str
+        The argument that is the model's input.
+    told : dict of str to (example, token) array of bool
+        Masks, by sequence, that the model made and handed to its modules, where it was given none.
     """
 
     args: tuple[Any, ...]
@@ -63,6 +70,8 @@ class Feed:
     mask_names: Mapping[str, str]
     sequences: Mapping[str, str]
     whole: bool = False
+    main: str = ""
+    told: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def mask(self) -> npt.NDArray[np.bool_] | None:
@@ -120,7 +129,7 @@ def _fields(value: Any) -> Mapping[str, Any]:
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return dict(value._asdict())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {part.name: getattr(value, part.name) for part in dataclasses.fields(value)}
     return {}
 
 
@@ -160,6 +169,7 @@ class Feeder:
     ) -> None:
         self.torch, self.name, self.inputs, self.ids = torch, name, inputs, ids
         self.example_axis = 0
+        self._senses: dict[str, tuple[bool, str]] = {}
         parameter = next(iter(model.parameters()), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
         self._signature = Signature.of(model)
@@ -350,14 +360,40 @@ class Feeder:
         masks, names = {}, {}
         for name in (*[key for key in MASKS if key in tensors], *tensors):
             sequence, rest = split_name(name, prefixes)
-            if sequence not in masks and mask_sense(name, prefixes) is not None:
-                mask = self._mask(name, rest, tensors, examples)
+            true = mask_sense(name, prefixes)
+            if true is None and name in self._senses:
+                true, heard = self._senses[name]
+                sequence = sequence if heard == MAIN else heard
+            if sequence not in masks and true is not None:
+                mask = self._mask(name, rest, true, tensors, examples)
                 if mask is not None:
                     masks[sequence], names[sequence] = mask, name
         masked = masks[MAIN].shape if MAIN in masks else None
         main = next((key for key in (*_MAIN, self._first, *tensors) if key in tensors), "")
-        sequences = sequences_of(tensors, masked, main, self.example_axis)
-        return Feed(args, kwargs, examples, tensors, None if ids is None else values_of(ids), masks, names, sequences)
+        sequences = sequences_of(tensors, masked, main, self.example_axis, self._senses)
+        ids = None if ids is None else values_of(ids)
+        return Feed(args, kwargs, examples, tensors, ids, masks, names, sequences, main=main)
+
+    def learn(self, feed: Feed, told: Iterable[Told]) -> bool:
+        """Note which inputs the model hands to its modules as masks; whether one was not known before."""
+        told, before = list(told), len(self._senses)
+        for name, values in unread(feed.tensors, feed.mask_names.values(), feed.main, feed.examples).items():
+            sense = sense_of(name, values, told)
+            if sense is not None and name not in self._senses:
+                self._senses[name] = sense
+        return len(self._senses) > before
+
+    def heard(self, feed: Feed, told: Iterable[Told]) -> Feed:
+        """The batch with the masks that the model makes itself, where it has none for these tokens."""
+        masks, names = masks_of(told)
+        new = {sequence: mask for sequence, mask in masks.items() if sequence not in feed.masks}
+        hiding = {sequence: mask for sequence, mask in new.items() if not mask.all()}
+        return dataclasses.replace(
+            feed,
+            masks={**feed.masks, **hiding},
+            mask_names={**feed.mask_names, **{sequence: names[sequence] for sequence in hiding}},
+            told=new,
+        )
 
     def _tensors(self, named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         """Tensors by name, those inside of tuples and dicts behind the others."""
@@ -373,8 +409,10 @@ class Feeder:
         if inner:
             yield from self._tensors(inner)
 
-    def _mask(self, name: str, plain: str, tensors: Mapping[str, Any], examples: int) -> npt.NDArray[np.bool_] | None:
-        """The mask that an argument holds; ``plain`` is its name without a prefix.
+    def _mask(
+        self, name: str, plain: str, true: bool, tensors: Mapping[str, Any], examples: int
+    ) -> npt.NDArray[np.bool_] | None:
+        """The mask that an argument holds; ``plain`` is its name without a prefix, and ``true`` what it says.
 
         Raises
         ------
@@ -390,7 +428,9 @@ class Feeder:
             return None
         if len(values) == 1 and values.ndim > 1:
             values = np.broadcast_to(values, (examples, *values.shape[1:]))
-        mask = read_mask(plain, values, (examples, values.shape[-1] if values.ndim else 0))
+        if name in self._senses:
+            values = unread({name: tensors[name]}, (), "", examples).get(name, values)
+        mask = read_mask(plain, values, (examples, values.shape[-1] if values.ndim else 0), true)
         if mask is not None and plain == "mask" and not one_run(mask) and not is_padded(values_of(main), mask):
             mask = None
         if mask is None:

@@ -54,7 +54,9 @@ def marks_tokens(name: str) -> bool | None:
     return True if name == "mask" else None
 
 
-def read_mask(name: str, values: npt.NDArray[Any], shape: tuple[int, int] | None) -> npt.NDArray[np.bool_] | None:
+def read_mask(
+    name: str, values: npt.NDArray[Any], shape: tuple[int, int] | None, true: bool | None = None
+) -> npt.NDArray[np.bool_] | None:
     """A mask as (example, token), true for tokens; None where it cannot be read as one, exactly.
 
     Parameters
@@ -66,6 +68,8 @@ def read_mask(name: str, values: npt.NDArray[Any], shape: tuple[int, int] | None
         length one between them.
     shape : (int, int), or None
         Examples and tokens that there must be.
+    true : bool, optional
+        What true says of a token. Default: what the name says.
 
     Examples
     --------
@@ -74,7 +78,7 @@ def read_mask(name: str, values: npt.NDArray[Any], shape: tuple[int, int] | None
     """
     while values.ndim > 2 and values.shape[1] == 1:
         values = values[:, 0]
-    true = marks_tokens(name)
+    true = marks_tokens(name) if true is None else true
     if true is None or (shape is not None and values.shape != shape):
         return None
     floating = values.dtype.kind == "f"
