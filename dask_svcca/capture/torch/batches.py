@@ -14,8 +14,9 @@ import numpy as np
 
 from dask_svcca.capture._common import listing
 from dask_svcca.capture.torch.entries import Signature, is_label, mask_among
-from dask_svcca.capture.torch.masks import MASKS, is_padded, one_run, read_mask, values_of
-from dask_svcca.capture.torch.sequences import MAIN, mask_sense, prefixes_of, sequences_of, split_name
+from dask_svcca.capture.torch.finding import Finder
+from dask_svcca.capture.torch.masks import values_of
+from dask_svcca.capture.torch.sequences import MAIN, prefixes_of, sequences_of
 from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
 
@@ -52,6 +53,8 @@ class Feed:
         The sequence of each argument that has tokens.
     whole : bool
         Whether the batch goes in as one argument, although it has keys.
+    open : frozenset of str
+        Sequences whose mask leaves out nothing in this batch, and may be no mask.
     """
 
     args: tuple[Any, ...]
@@ -63,6 +66,7 @@ class Feed:
     mask_names: Mapping[str, str]
     sequences: Mapping[str, str]
     whole: bool = False
+    open: frozenset[str] = frozenset()
 
     @property
     def mask(self) -> npt.NDArray[np.bool_] | None:
@@ -163,6 +167,7 @@ class Feeder:
         parameter = next(iter(model.parameters()), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
         self._signature = Signature.of(model)
+        self._finder = Finder(name)
 
     def feed(self, batch: Any) -> Feed:
         """One batch as the model takes it.
@@ -181,9 +186,9 @@ class Feeder:
             return self._from_entries(batch)
         tensor, only = self._move(batch), self._signature.by_name
         if not self._signature.positional and not self._signature.variadic and len(only) == 1:
-            return self._complete((), {only[0]: tensor}, {only[0]: tensor}, None, [])
+            return self._complete((), {only[0]: tensor}, {only[0]: tensor}, None, {})
         self._check_named()
-        return self._complete((tensor,), {}, {self._first: tensor}, None, [])
+        return self._complete((tensor,), {}, {self._first: tensor}, None, {})
 
     @property
     def _first(self) -> str:
@@ -226,7 +231,7 @@ class Feeder:
                 {},
                 {str(key): value for key, value in moved.items()},
                 None if ids_key is None else batch[ids_key],
-                [],
+                {},
             )
             return dataclasses.replace(feed, whole=True)
         else:
@@ -242,7 +247,7 @@ class Feeder:
                     f"{self._unknown(unknown)}. Name what goes in with inputs=, for example inputs={list(taken)!r}"
                 )
         kwargs = {key: self._move(value) for key, value in taken.items()}
-        others = [value for key, value in batch.items() if key not in taken]
+        others = {str(key): value for key, value in batch.items() if key not in taken and key != ids_key}
         return self._complete((), kwargs, kwargs, None if ids_key is None else batch[ids_key], others)
 
     def _unknown(self, keys: Iterable[Any]) -> str:
@@ -295,7 +300,8 @@ class Feeder:
             raise self._unclear(tuple(unclear.shape))
         kwargs = {key: self._move(entry) for key, entry in found.items()}
         tensors = {**dict(zip(names, args, strict=True)), **kwargs}
-        return self._complete(args, kwargs, tensors, ids, entries[count:])
+        left = {f"entry {place}": entry for place, entry in enumerate(entries[count:], count)}
+        return self._complete(args, kwargs, tensors, ids, left)
 
     def _named(self, entries: Sequence[Any], inputs: Sequence[str | None], ids: Any) -> Feed:
         named = dict(zip(inputs, entries, strict=False))
@@ -310,7 +316,9 @@ class Feeder:
             by_position = tuple(name for name in moved if name not in self._signature.by_name)
         args = tuple(moved[name] for name in by_position if name in moved)
         kwargs = {name: value for name, value in moved.items() if name not in by_position}
-        return self._complete(args, kwargs, moved, ids, entries)
+        placed = {place for place, name in enumerate(inputs) if name is not None}
+        left = {f"entry {place}": entry for place, entry in enumerate(entries) if place not in placed}
+        return self._complete(args, kwargs, moved, ids, left)
 
     def _unclear(self, shape: tuple[int, ...]) -> CaptureError:
         return CaptureError(
@@ -340,24 +348,23 @@ class Feeder:
         kwargs: Mapping[str, Any],
         named: Mapping[str, Any],
         ids: Any,
-        others: Sequence[Any],
+        others: Mapping[str, Any],
     ) -> Feed:
         tensors = dict(self._tensors(named))
         if not tensors:
             raise CaptureError(f"a batch for {self.name!r} holds no tensor for the model, only {listing(named)}")
         examples = self._count(tensors, ids, others)
-        prefixes = prefixes_of(tensors)
-        masks, names = {}, {}
-        for name in (*[key for key in MASKS if key in tensors], *tensors):
-            sequence, rest = split_name(name, prefixes)
-            if sequence not in masks and mask_sense(name, prefixes) is not None:
-                mask = self._mask(name, rest, tensors, examples)
-                if mask is not None:
-                    masks[sequence], names[sequence] = mask, name
-        masked = masks[MAIN].shape if MAIN in masks else None
-        main = next((key for key in (*_MAIN, self._first, *tensors) if key in tensors), "")
-        sequences = sequences_of(tensors, masked, main, self.example_axis)
-        return Feed(args, kwargs, examples, tensors, None if ids is None else values_of(ids), masks, names, sequences)
+        beside = {name: value for name, value in others.items() if hasattr(value, "shape") and name not in tensors}
+        prefixes = prefixes_of((*tensors, *beside))
+        mains = (*_MAIN, self._first)
+        found = self._finder.find(tensors, beside, examples, mains, prefixes)
+        masked = found.masks[MAIN].shape if MAIN in found.masks else None
+        main = next((key for key in (*mains, *tensors) if key in tensors), "")
+        sequences = sequences_of(tensors, masked, main, self.example_axis, prefixes)
+        numbers = None if ids is None else values_of(ids)
+        return Feed(
+            args, kwargs, examples, tensors, numbers, found.masks, found.names, sequences, open=frozenset(found.open)
+        )
 
     def _tensors(self, named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         """Tensors by name, those inside of tuples and dicts behind the others."""
@@ -373,36 +380,7 @@ class Feeder:
         if inner:
             yield from self._tensors(inner)
 
-    def _mask(self, name: str, plain: str, tensors: Mapping[str, Any], examples: int) -> npt.NDArray[np.bool_] | None:
-        """The mask that an argument holds; ``plain`` is its name without a prefix.
-
-        Raises
-        ------
-        CaptureError
-            Where an argument that is one by its name cannot be read as one.
-        """
-        values = values_of(tensors[name])
-        prefix = name.removesuffix(plain)
-        mains = [key for key in tensors if key.startswith(prefix) and key != name] if prefix else [*_MAIN, self._first]
-        main = next((tensors[key] for key in mains if key in tensors and key != name), None)
-        if plain == "mask" and (main is None or main.ndim > 3 or (main.ndim == 2 and main.is_floating_point())):
-            # Of pixels or features.
-            return None
-        if len(values) == 1 and values.ndim > 1:
-            values = np.broadcast_to(values, (examples, *values.shape[1:]))
-        mask = read_mask(plain, values, (examples, values.shape[-1] if values.ndim else 0))
-        if mask is not None and plain == "mask" and not one_run(mask) and not is_padded(values_of(main), mask):
-            mask = None
-        if mask is None:
-            raise CaptureError(
-                f"the argument {name!r} of {self.name!r}, shape {tuple(tensors[name].shape)}, does not say plainly "
-                f"which tokens are padding. It must be (example, token), of 0 and 1, or of 0 for tokens and -inf for "
-                f"padding. Give the model such a mask, as 'attention_mask' (true for tokens) or 'padding_mask' (true "
-                f"for padding), and make of it there what the model needs"
-            )
-        return mask
-
-    def _count(self, tensors: Mapping[str, Any], ids: Any, others: Sequence[Any]) -> int:
+    def _count(self, tensors: Mapping[str, Any], ids: Any, others: Mapping[str, Any]) -> int:
         """How many examples: position ids and scalars, say, do not have them along their first axis."""
         axis = self.example_axis
         main = next((tensors[name] for name in (*_MAIN, self._first) if name in tensors), None)
@@ -410,7 +388,7 @@ class Feeder:
             return int(main.shape[axis])
         if ids is not None:
             return len(ids)
-        every = [value for value in (*tensors.values(), *others) if getattr(value, "ndim", 0) > axis]
+        every = [value for value in (*tensors.values(), *others.values()) if getattr(value, "ndim", 0) > axis]
         sizes = Counter(int(value.shape[axis]) for value in every)
         if not sizes:
             raise CaptureError(f"no tensor of a batch for {self.name!r} has an axis of examples")

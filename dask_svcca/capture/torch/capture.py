@@ -133,10 +133,11 @@ def capture_torch(
     modules say whether examples come first. Up to three axes are otherwise (example, token, neuron); four of which
     nothing is known, such as attention heads, are skipped.
 
-    An attention mask among the inputs (``attention_mask``, or a ``key_padding_mask``, which marks the padding) becomes
-    the zoo's coordinate ``mask``. A zoo has one: of a model that reads two sequences, such as an encoder-decoder or one
-    of images and texts, layers of the other sequence are skipped where they have as many tokens. With ``pool`` each is
-    pooled under the mask of its own, as of ``decoder_attention_mask``.
+    An attention mask in the batches (``attention_mask``, or a ``key_padding_mask``, which marks the padding) becomes
+    the zoo's coordinate ``mask``, also where the model does not take it; so does a tensor of zeros and ones under any
+    name where all that it leaves out has one and the same id. A zoo has one: of a model that reads two sequences, such
+    as an encoder-decoder or one of images and texts, layers of the other sequence are skipped where they have as many
+    tokens. With ``pool`` each is pooled under the mask of its own, as of ``decoder_attention_mask``.
 
     Digests of the inputs and of the weights are stored with every representation, as ``inputs_digest`` and
     ``weights_digest``.
@@ -231,7 +232,9 @@ class _Capture:
     present: list[dict[str, Any]] = field(default_factory=list)
     others: dict[str, list[str]] = field(default_factory=dict)
     masks: list[npt.NDArray[np.bool_] | None] = field(default_factory=list)
+    sure: list[bool] = field(default_factory=list)
     masked: set[str] = field(default_factory=set)
+    open: set[str] = field(default_factory=set)
     digest: InputsDigest = field(default_factory=InputsDigest)
     tokens: dict[str, int | None] = field(default_factory=dict)
 
@@ -239,11 +242,11 @@ class _Capture:
         """Write what the modules gave for the next examples; whether no more are needed."""
         first = not self.seen
         if first:
-            self.masked = set(feed.masks)
+            self.masked, self.open = set(feed.masks), set(feed.open)
             self._begin(feed, records, recorder)
         elif self.missing:
             still_repeats(records, feed, self.chosen, self.model)
-            if self.pool is not None and feed.masks.keys() != self.masked:
+            if self.pool is not None and (feed.masks.keys() ^ self.masked) - feed.open - self.open:
                 raise CaptureError(
                     f"some batches for {self.model!r} have the mask {listing(self.masked ^ feed.masks.keys())} and "
                     f"others have not: give it to all"
@@ -253,6 +256,7 @@ class _Capture:
             return True
         self._check_ids(feed, start)
         self.masks.append(feed.masks.get(self.chosen.kept))
+        self.sure.append(self.chosen.kept in feed.masks and self.chosen.kept not in feed.open)
         arrays = {key: _bits(recorder.torch, value) for key, value in feed.tensors.items()}
         axis = recorder.example_axis
         self.digest.update(
@@ -271,7 +275,7 @@ class _Capture:
             else:
                 self._differ("fed other inputs, or in another order", "inputs_digest", attributes["inputs_digest"])
             if self.pool is None and self.missing:
-                keep_mask(self.zoo, self.masks, f"{self.model}/{self.checkpoint}")
+                keep_mask(self.zoo, self.masks, f"{self.model}/{self.checkpoint}", sure=self.sure)
             self._withdraw(recorder)
         for layer in self.missing:
             self._append(layer, feed, records.get(layer), attributes)

@@ -6,7 +6,7 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dask_svcca.capture.torch.masks import MASKS, is_padded, one_run, read_mask, values_of
+from dask_svcca.capture.torch.masks import MASKS, is_padded, is_plain, one_run, read_mask, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,17 +109,20 @@ def mask_among(signature: Signature, first: Any, entries: Sequence[Any]) -> tupl
             if [name for name in open_to if "mask" not in name] or (places and _like_a_mask(entry, first)):
                 return {}, entry
             continue
-        if found or not _certain(signature, tokens, first, entry):
+        if found or not _certain(signature, str(place), tokens, first, entry):
             return {}, entry
         found[str(place)] = entry
     return found, None
 
 
-def _certain(signature: Signature, tokens: Any, first: Any, entry: Any) -> bool:
+def _certain(signature: Signature, place: str, tokens: Any, first: Any, entry: Any) -> bool:
     if tokens.all():
         # It masks nothing, whatever it is, unless it is a label that is one everywhere.
         return not signature.labelled
-    if is_padded(values_of(first), tokens) or values_of(entry).dtype.kind == "f" or len(entry.shape) > 2:
+    ids, queries = values_of(first), len(entry.shape) > 2 and entry.shape[-1] == first.shape[1]
+    if not is_plain(place) and is_padded(ids, ~tokens) and not is_padded(ids, tokens):
+        return True
+    if is_padded(ids, tokens) or values_of(entry).dtype.kind == "f" or queries:
         return bool(tokens.any(axis=1).all())
     uneven = len(set(tokens.sum(axis=1).tolist())) > 1 or len(tokens) == 1
     return not signature.labelled and uneven and one_run(tokens)

@@ -30,7 +30,8 @@ INSIDE = "inside a decoder"
 
 _PREFIXES = {"decoder": DECODER, "tgt": DECODER, "encoder": ENCODER, "memory": ENCODER, "cross": ENCODER}
 _PATTERNS = frozenset({"src", "attn", "causal", "global", "head", "tgt", "memory", "cross"})
-_BESIDE = ("type", "pos", "segment", "bbox", "lang", "time")
+BESIDE = ("type", "pos", "segment", "bbox", "lang", "time")
+"""Words of arguments that say something of tokens, and are none."""
 
 
 def prefixes_of(names: Iterable[str]) -> dict[str, str]:
@@ -74,7 +75,13 @@ def mask_sense(name: str, prefixes: Mapping[str, str]) -> bool | None:
     return marks_tokens(rest) if sequence not in {DECODER, ENCODER} else None
 
 
-def sequences_of(tensors: Mapping[str, Any], masked: tuple[int, int] | None, main: str, axis: int) -> dict[str, str]:
+def sequences_of(
+    tensors: Mapping[str, Any],
+    masked: tuple[int, int] | None,
+    main: str,
+    axis: int,
+    prefixes: Mapping[str, str],
+) -> dict[str, str]:
     """The sequence of each argument that has tokens.
 
     Parameters
@@ -86,8 +93,9 @@ def sequences_of(tensors: Mapping[str, Any], masked: tuple[int, int] | None, mai
         The argument that is the model's input.
     axis : int
         Axis of the examples.
+    prefixes : mapping of str to str
+        See `prefixes_of`.
     """
-    prefixes = prefixes_of(tensors)
     found = {}
     for name, tensor in tensors.items():
         if "mask" in name or tensor.ndim < 2:
@@ -103,7 +111,7 @@ def _along(name: str, tensor: Any, masked: tuple[int, int] | None, main: str, ax
     if masked is None:
         return name == main
     sizes = tuple(tensor.shape[:2])
-    beside = name == main or any(word in name for word in _BESIDE)
+    beside = name == main or any(word in name for word in BESIDE)
     return beside and tensor.ndim <= 3 and (sizes[::-1] if axis else sizes) in {masked, (1, masked[1])}
 
 
