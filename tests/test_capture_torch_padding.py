@@ -124,7 +124,9 @@ def test_capture_torch__sense_that_changes(zoo: Zoo) -> None:
 # Masks that the model does not take
 
 
-@pytest.mark.parametrize("kind", ["dict", "tuple", "None", "lengths", "lengths left", "padding"])
+@pytest.mark.parametrize(
+    "kind", ["dict", "tuple", "None", "lengths", "lengths left", "column of lengths", "padding", "beside a dict"]
+)
 def test_capture_torch__mask_that_the_model_does_not_take(kind: str, zoo: Zoo) -> None:
     ids, mask, inputs = texts(), MASK, ["input_ids"]
     if kind == "lengths left":
@@ -133,11 +135,14 @@ def test_capture_torch__mask_that_the_model_does_not_take(kind: str, zoo: Zoo) -
         "dict": {"input_ids": ids, "attention_mask": mask},
         "padding": {"input_ids": ids, "labels": mask.flip(1), "key_padding_mask": ~mask},
         "lengths": {"input_ids": ids, "lengths": LENGTHS},
+        "column of lengths": {"input_ids": ids, "seq_lens": LENGTHS[:, None].float()},
         "lengths left": {"input_ids": ids, "seq_len": LENGTHS},
     }
     parts: list[Any] = split(batches.get(kind, batches["dict"]))
     if kind in {"tuple", "None"}:
         parts = [tuple(part.values()) for part in parts]
+    if kind == "beside a dict":
+        parts = [({"input_ids": part["input_ids"]}, part["attention_mask"]) for part in parts]
     options = {"tuple": {}, "None": {"inputs": ("input_ids", None)}}.get(kind, {"inputs": inputs})
     capture(takes("input_ids"), parts, zoo, **options)
     np.testing.assert_array_equal(zoo.coords["mask"], mask)
@@ -156,6 +161,41 @@ def test_capture_torch__mask_beside_the_whole_batch(zoo: Zoo) -> None:
 
     capture(Net(nn.Embedding(20, 4)), [{"ids": texts(), "valid": MASK, "lens": LENGTHS}], zoo)
     np.testing.assert_array_equal(zoo.coords["mask"], MASK)
+
+
+@pytest.mark.parametrize("kind", ["plain", "pad_mask"])
+@pytest.mark.parametrize("entry", ["dict", "tuple"])
+@pytest.mark.parametrize("ids", [True, False])
+def test_capture_torch__mask_of_tokens_that_come_first(kind: str, entry: str, ids: bool, zoo: Zoo) -> None:
+    """torch's own layers take (token, example) by default, and masks with the examples first all the same."""
+    name, mask = ("src_key_padding_mask", ~MASK) if kind == "plain" else ("pad_mask", MASK if ids else ~MASK)
+    space: dict[str, Any] = {}
+    exec(f"def forward(self, src, {name}=None):\n    return self.layer(self.embed(src))", space)
+    model = type("Net", (nn.Module,), {"forward": space["forward"]})()
+    model.embed = nn.Embedding(20, 4) if ids else nn.Identity()
+    model.layer = nn.TransformerEncoderLayer(4, 2, 8)
+    batch = {"src": (texts() if ids else FEATURES).transpose(0, 1), name: mask}
+    capture(model, [batch if entry == "dict" else tuple(batch.values())], zoo, layers="layer.norm2")
+    np.testing.assert_array_equal(zoo.coords["mask"], MASK)
+    with torch.no_grad():
+        right = model.eval()(batch["src"]).transpose(0, 1)
+    np.testing.assert_allclose(zoo["net", "c", "layer.norm2"].values, right, rtol=1e-5, atol=1e-6)
+
+
+def test_capture_torch__mask_that_is_the_other_way_round(zoo: Zoo) -> None:
+    batch = {"input_ids": texts(), "attention_mask": MASK.T}
+    with pytest.raises(CaptureError, match="does not say plainly"):
+        capture(takes("input_ids", "attention_mask"), [batch], zoo)
+
+
+def test_capture_torch__each_sequence_has_its_ids(zoo: Zoo) -> None:
+    src, tgt = texts(), texts().flip(0)
+    model = takes("src", "src_pad_mask", "tgt", "tgt_pad_mask")
+    capture(model, [{"src": src, "src_pad_mask": MASK, "tgt": tgt, "tgt_pad_mask": MASK.flip(0)}], zoo)
+    np.testing.assert_array_equal(zoo.coords["mask"], MASK)
+    model = takes("src", "tgt", "tgt_key_padding_mask")
+    with pytest.raises(CaptureError, match="'tgt_key_padding_mask' of 'net' and 'tgt' contradict each other"):
+        capture(model, [{"src": src, "tgt": tgt, "tgt_key_padding_mask": MASK.flip(0)}], zoo)
 
 
 # What is not a mask

@@ -55,6 +55,8 @@ class Feed:
         Whether the batch goes in as one argument, although it has keys.
     open : frozenset of str
         Sequences whose mask leaves out nothing in this batch, and may be no mask.
+    refused : CaptureError or None
+        What is to be raised unless the model turns out to take its tokens first.
     """
 
     args: tuple[Any, ...]
@@ -67,6 +69,7 @@ class Feed:
     sequences: Mapping[str, str]
     whole: bool = False
     open: frozenset[str] = frozenset()
+    refused: CaptureError | None = None
 
     @property
     def mask(self) -> npt.NDArray[np.bool_] | None:
@@ -126,6 +129,11 @@ def _fields(value: Any) -> Mapping[str, Any]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return {}
+
+
+def _placed(entries: Sequence[Any], start: int = 0) -> dict[str, Any]:
+    """Entries of a tuple that have no names, those from ``start`` on."""
+    return {f"entry {place}": entry for place, entry in enumerate(entries) if place >= start}
 
 
 def _with_values(container: Any, values: Mapping[Any, Any]) -> Any:
@@ -209,8 +217,10 @@ class Feeder:
         one = signature.positional and signature.required <= 1 and not signature.named
         return bool(one) and not signature.open and {*signature.accepted}.isdisjoint(batch)
 
-    def _from_mapping(self, batch: Mapping[str, Any], given: Any = None) -> Feed:
-        """Arguments from a dict, or from the fields of what was ``given``."""
+    def _from_mapping(
+        self, batch: Mapping[str, Any], given: Any = None, others: Mapping[str, Any] | None = None
+    ) -> Feed:
+        """Arguments from a dict, or from the fields of what was ``given``; with ``others`` beside it."""
         ids_key: Any = self.ids
         if ids_key is None:
             ids_key = next((key for key in IDS if key in batch and key not in self._signature.accepted), None)
@@ -231,7 +241,7 @@ class Feeder:
                 {},
                 {str(key): value for key, value in moved.items()},
                 None if ids_key is None else batch[ids_key],
-                {},
+                others or {},
             )
             return dataclasses.replace(feed, whole=True)
         else:
@@ -247,8 +257,10 @@ class Feeder:
                     f"{self._unknown(unknown)}. Name what goes in with inputs=, for example inputs={list(taken)!r}"
                 )
         kwargs = {key: self._move(value) for key, value in taken.items()}
-        others = {str(key): value for key, value in batch.items() if key not in taken and key != ids_key}
-        return self._complete((), kwargs, kwargs, None if ids_key is None else batch[ids_key], others)
+        left = {str(key): value for key, value in batch.items() if key not in taken and key != ids_key}
+        return self._complete(
+            (), kwargs, kwargs, None if ids_key is None else batch[ids_key], {**left, **(others or {})}
+        )
 
     def _unknown(self, keys: Iterable[Any]) -> str:
         return (
@@ -275,7 +287,7 @@ class Feeder:
             ids = entries.pop(self.ids)
         if isinstance(entries[0], Mapping) and self._signature.required <= 1:
             # As from a loader of encoded texts and labels.
-            feed = self._from_mapping(entries[0])
+            feed = self._from_mapping(entries[0], others=_placed(entries, 1))
             return feed if ids is None else dataclasses.replace(feed, ids=values_of(ids))
         if self.inputs is not None:
             return self._named(entries, self.inputs, ids)
@@ -295,13 +307,12 @@ class Feeder:
             *[f"input{i}" for i in range(len(self._signature.positional), count)],
         ]
         args = tuple(self._move(entry) for entry in entries[:count])
-        found, unclear = mask_among(self._signature, args[0], entries[count:])
+        found, unclear = mask_among(self._signature, args[0], entries[count:], self.example_axis)
         if unclear is not None:
             raise self._unclear(tuple(unclear.shape))
         kwargs = {key: self._move(entry) for key, entry in found.items()}
         tensors = {**dict(zip(names, args, strict=True)), **kwargs}
-        left = {f"entry {place}": entry for place, entry in enumerate(entries[count:], count)}
-        return self._complete(args, kwargs, tensors, ids, left)
+        return self._complete(args, kwargs, tensors, ids, _placed(entries, count))
 
     def _named(self, entries: Sequence[Any], inputs: Sequence[str | None], ids: Any) -> Feed:
         named = dict(zip(inputs, entries, strict=False))
@@ -317,7 +328,7 @@ class Feeder:
         args = tuple(moved[name] for name in by_position if name in moved)
         kwargs = {name: value for name, value in moved.items() if name not in by_position}
         placed = {place for place, name in enumerate(inputs) if name is not None}
-        left = {f"entry {place}": entry for place, entry in enumerate(entries) if place not in placed}
+        left = {key: entry for place, (key, entry) in enumerate(_placed(entries).items()) if place not in placed}
         return self._complete(args, kwargs, moved, ids, left)
 
     def _unclear(self, shape: tuple[int, ...]) -> CaptureError:
@@ -357,13 +368,22 @@ class Feeder:
         beside = {name: value for name, value in others.items() if hasattr(value, "shape") and name not in tensors}
         prefixes = prefixes_of((*tensors, *beside))
         mains = (*_MAIN, self._first)
-        found = self._finder.find(tensors, beside, examples, mains, prefixes)
+        found = self._finder.find(tensors, beside, examples, mains, prefixes, self.example_axis)
         masked = found.masks[MAIN].shape if MAIN in found.masks else None
         main = next((key for key in (*mains, *tensors) if key in tensors), "")
         sequences = sequences_of(tensors, masked, main, self.example_axis, prefixes)
         numbers = None if ids is None else values_of(ids)
         return Feed(
-            args, kwargs, examples, tensors, numbers, found.masks, found.names, sequences, open=frozenset(found.open)
+            args,
+            kwargs,
+            examples,
+            tensors,
+            numbers,
+            found.masks,
+            found.names,
+            sequences,
+            open=frozenset(found.open),
+            refused=found.refused,
         )
 
     def _tensors(self, named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -260,7 +260,10 @@ class _Capture:
         arrays = {key: _bits(recorder.torch, value) for key, value in feed.tensors.items()}
         axis = recorder.example_axis
         self.digest.update(
-            {key: np.moveaxis(value, axis, 0) if value.ndim > axis else value for key, value in arrays.items()},
+            {
+                key: np.moveaxis(value, axis, 0) if value.ndim > axis and key not in feed.mask_names.values() else value
+                for key, value in arrays.items()
+            },
             feed.examples,
             feed.mask,
         )
@@ -466,6 +469,8 @@ def _passes(
             if not feed.whole:
                 raise
             raise feeder.as_whole(feed, error) from error
+        if feed.refused is not None:
+            raise feed.refused
         yield feed, records
 
 

@@ -44,11 +44,14 @@ class Found:
         The tensors that hold them.
     open : set of str
         Sequences whose tensor masks nothing in this batch, so that it may be anything: its name does not say it.
+    refused : CaptureError or None
+        A mask that can be read only if the model turns out to take its tokens first.
     """
 
     masks: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
+    refused: CaptureError | None = None
 
     def add(self, sequence: str, name: str, mask: npt.NDArray[np.bool_]) -> None:
         """Take the mask of a sequence."""
@@ -82,6 +85,7 @@ class Finder:
         examples: int,
         mains: Sequence[str],
         prefixes: Mapping[str, str],
+        axis: int,
     ) -> Found:
         """Masks among the tensors of a batch.
 
@@ -94,6 +98,8 @@ class Finder:
             Names of the model's input, the likeliest first.
         prefixes : mapping of str to str
             See `prefixes_of`.
+        axis : int
+            Axis of the examples of what goes into the model. Masks have them first.
 
         Raises
         ------
@@ -102,7 +108,7 @@ class Finder:
             which are padding.
         """
         every = {**beside, **tensors}
-        ids = list(_ids_among(every, tensors, mains, prefixes))
+        ids = list(_ids_among(every, tensors, mains, prefixes, axis))
         found = Found()
         for name in (*[key for key in MASKS if key in every], *every):
             sequence, rest = split_name(name, prefixes)
@@ -115,7 +121,9 @@ class Finder:
             if rest in MASKS or "pad" in rest or not _is_picture(main):
                 mask = self._named(name, rest, every[name], _of(sequence, name, ids), examples)
                 if mask is None and is_certain(rest):
-                    raise self._unreadable(name, every[name])
+                    found.refused = self._unreadable(name, every[name])
+                    if axis or main is None or tuple(every[name].shape[::-1]) != tuple(main.shape[:2]):
+                        raise found.refused
             if mask is not None:
                 found.add(sequence, name, mask)
                 if mask.all() and _has_queries(every[name]):
@@ -196,14 +204,14 @@ def _has_queries(tensor: Any) -> bool:
 
 
 def _ids_among(
-    every: Mapping[str, Any], tensors: Mapping[str, Any], mains: Sequence[str], prefixes: Mapping[str, str]
+    every: Mapping[str, Any], tensors: Mapping[str, Any], mains: Sequence[str], prefixes: Mapping[str, str], axis: int
 ) -> Iterator[_Ids]:
-    """Ids of tokens: the model's inputs that are integers, and what is called so."""
+    """Ids of tokens, examples first: the inputs of a sequence that are integers, and what is called so."""
     for name in dict.fromkeys((*[key for key in mains if key in tensors], *every)):
         if is_label(name) or "mask" in name or any(word in name for word in BESIDE):
             continue
-        if len(every[name].shape) == 2 and (name in mains or "ids" in name):
-            values = values_of(every[name])
+        if len(every[name].shape) == 2 and (name in mains or name in prefixes or "ids" in name):
+            values = np.moveaxis(values_of(every[name]), axis, 0)
             if values.dtype.kind in "iu":
                 yield _Ids(name, split_name(name, prefixes)[0], values)
 
@@ -239,10 +247,10 @@ def _forms(rest: str, tensor: Any, shape: tuple[int, ...]) -> Iterator[npt.NDArr
         tokens = as_tokens(values_of(tensor), true=True)
         if tokens is not None:
             yield tokens
-    elif tuple(tensor.shape) == shape[:1] and _LENGTHS.search(rest):
-        lengths = values_of(tensor)
-        if lengths.dtype.kind in "iu" and bool(((lengths >= 1) & (lengths <= shape[1])).all()):
-            tokens = np.arange(shape[1]) < lengths[:, None]
+    elif tuple(tensor.shape) in {shape[:1], (shape[0], 1)} and _LENGTHS.search(rest):
+        lengths = values_of(tensor).reshape(shape[0], 1)
+        if lengths.dtype.kind in "iuf" and np.isin(lengths, np.arange(1, shape[1] + 1)).all():
+            tokens = np.arange(shape[1]) < lengths
             yield from (tokens, tokens[:, ::-1])
 
 
