@@ -110,8 +110,12 @@ class CaptureError(DaskSvccaError, ValueError):
     """Activations cannot be captured: a model or a file of inputs is not valid, or they do not fit each other."""
 
 
+class UnalignedExamplesWarning(UserWarning):
+    """Arrays whose examples have names beside others without: they are compared row by row, as they stand."""
+
+
 class CaptureWarning(UserWarning):
-    """A capture left older activations as they were, or layers whose tokens the mask of the zoo does not tell."""
+    """A capture left older activations as they were, or layers in which nothing tells the tokens from padding."""
 
 
 class MissingPackageError(DaskSvccaError, ImportError):

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import warnings
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from dask_svcca.arrays import counts
-from dask_svcca.errors import MismatchedExamplesError
+from dask_svcca.errors import MismatchedExamplesError, UnalignedExamplesWarning
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 Ids: TypeAlias = "pd.Index[Any] | None"
+
+_DIGITS = re.compile("([0-9]+)")
+_PLAIN = re.compile("-?[1-9][0-9]*|0")
+_EXACT = 2.0**53
 
 
 def order_by_id(
@@ -48,7 +56,10 @@ def order_by_id(
                 f"{name} has the example {double!r} twice, and examples are told by their ids; give each an id of "
                 f"its own"
             )
-    remedy = f"Give the examples of {whose}, each once, or leave the ids out where the order is right"
+    remedy = (
+        f"Give the examples of {whose}, each once, or leave the ids out, for example with .to_numpy(), where the order "
+        f"is right"
+    )
     unknown = np.flatnonzero(expected.get_indexer(found) < 0)
     if len(unknown):
         raise MismatchedExamplesError(
@@ -68,7 +79,7 @@ def order_by_id(
 def order_of(ids: Ids, wanted: Ids, what: str, whose: str) -> npt.NDArray[np.intp] | None:
     """Where the examples of one array are among those of another; None where they are in the same order, or unlabelled.
 
-    An index of pandas that only counts its rows is an id where the other's ids are the same numbers.
+    An index of pandas that only counts its rows is an id where the other's ids are numbers too.
 
     Parameters
     ----------
@@ -81,17 +92,23 @@ def order_of(ids: Ids, wanted: Ids, what: str, whose: str) -> npt.NDArray[np.int
     MismatchedExamplesError
         Where they are not the same examples, or one has an order of its own and the other does not say which it has.
 
+    Warns
+    -----
+    UnalignedExamplesWarning
+        See `check_silent`.
+
     Examples
     --------
     >>> order_of(pd.Index([2, 0, 1]), pd.RangeIndex(3), "y", "x")
     array([1, 2, 0])
     """
     said, meant = (index is not None and not counts(index) for index in (ids, wanted))
-    counted = ids if meant else wanted
-    if (said and meant) or ((said or meant) and counts(counted) and is_permutation(ids if said else wanted)):
-        return order_by_id(
-            pd.Index([] if ids is None else ids), pd.Index([] if wanted is None else wanted), what, whose
-        )
+    if (said or meant) and ids is not None and wanted is not None:
+        given, asked = numbers_of(ids), numbers_of(wanted)
+        if given is not None and asked is not None:
+            return order_by_id(pd.Index(given), pd.Index(asked), what, whose)
+        if said and meant:
+            return order_by_id(ids, wanted, what, whose)
     if said:
         check_silent(ids, what, whose)
     elif meant:
@@ -99,21 +116,43 @@ def order_of(ids: Ids, wanted: Ids, what: str, whose: str) -> npt.NDArray[np.int
     return None
 
 
-def is_permutation(ids: Ids) -> bool:
-    """Whether ids are 0, 1, 2 ... in any order.
+def numbers_of(ids: Ids) -> npt.NDArray[Any] | None:
+    """Ids that are whole numbers, as these; also where text or floating numbers stand for them.
+
+    Parameters
+    ----------
+    ids : pandas.Index or None
+
+    Returns
+    -------
+    (example,) or None
+        None where they are not all whole numbers. Text such as ``"007"`` is not, since no number prints so.
 
     Examples
     --------
-    >>> is_permutation(pd.Index([2, 0, 1])), is_permutation(pd.Index([3, 0, 1]))
-    (True, False)
+    >>> numbers_of(pd.Index(["2", "0", "1"])), numbers_of(pd.Index(["a", "0"]))
+    (array([2, 0, 1]), None)
     """
-    if ids is None or ids.dtype.kind not in "iu":
-        return False
-    return np.array_equal(np.sort(ids.to_numpy()), np.arange(len(ids)))
+    if ids is None or isinstance(ids, pd.MultiIndex):
+        return None
+    kind = ids.dtype.kind
+    if kind in "iu":
+        return ids.to_numpy()
+    if kind == "f":
+        values = ids.to_numpy(dtype=np.float64)
+        whole = bool((np.isfinite(values) & (values == np.round(values)) & (np.abs(values) < _EXACT)).all())
+        return values.astype(np.int64) if whole else None
+    texts = _as_text(ids)
+    if kind not in "OUT" or not all(_PLAIN.fullmatch(text) for text in texts):
+        return None
+    return np.array([int(text) for text in texts])
 
 
 def check_silent(ids: Ids, what: str, silent: str) -> None:
     """Refuse ids that tell of rows that were shuffled, beside an array without ids.
+
+    Numbers, dates, and names that differ in their numbers only tell it where they do not ascend. Other names may be
+    in an order of their own, such as that of files.
 
     Parameters
     ----------
@@ -125,19 +164,73 @@ def check_silent(ids: Ids, what: str, silent: str) -> None:
     ------
     MismatchedExamplesError
 
+    Warns
+    -----
+    UnalignedExamplesWarning
+        Where names are in an order that says nothing.
+
     Examples
     --------
     >>> check_silent(pd.Index([2, 0, 1]), "y", "x")
     Traceback (most recent call last):
     dask_svcca.errors.MismatchedExamplesError: y has its examples in an order of its own, 2, 0, 1, and x does not ...
     """
-    if ids is None or ids.dtype.kind not in "iu" or ids.is_monotonic_increasing:
+    if ids is None or _ascends(ids):
         return
     some = ", ".join(map(str, ids[:3])) + (" ..." if len(ids) > 3 else "")
-    raise MismatchedExamplesError(
-        f"{what} has its examples in an order of its own, {some}, and {silent} does not say which of them it has. Give "
-        f"{silent} ids too, or take those of {what} off, for example with .to_numpy(), where both have one order"
+    if _is_shuffled(ids):
+        raise MismatchedExamplesError(
+            f"{what} has its examples in an order of its own, {some}, and {silent} does not say which of them it has. "
+            f"Give {silent} ids too, or take those of {what} off, for example with .to_numpy(), where both have one "
+            f"order"
+        )
+    warnings.warn(
+        f"{what} names its examples, {some}, and {silent} does not: they are compared row by row. Give {silent} the "
+        f"same ids, which puts both in one order, or take those of {what} off, for example with .to_numpy(), where "
+        f"both have one order",
+        UnalignedExamplesWarning,
+        stacklevel=_level(),
     )
+
+
+def _level() -> int:
+    """How far up the call is that came from outside of this package, for a warning of the function that asks."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _ascends(ids: pd.Index[Any]) -> bool:
+    """Whether ids are in the order in which one would count them: names by the size of their numbers."""
+    numbers = numbers_of(ids)
+    if numbers is not None:
+        return bool((numbers[1:] >= numbers[:-1]).all())
+    if ids.dtype.kind not in "OUT":
+        return bool(ids.is_monotonic_increasing)
+    keys = [_parts(text) for text in _as_text(ids)]
+    return all(one <= other for one, other in pairwise(keys))
+
+
+def _is_shuffled(ids: pd.Index[Any]) -> bool:
+    """Whether ids that do not ascend cannot be in an order such as that of files."""
+    if ids.dtype.kind not in "OUT" or numbers_of(ids) is not None:
+        return True
+    texts = _as_text(ids)
+    alike = len({tuple(_parts(text)[::2]) for text in texts}) == 1
+    # Sorted as text, "image10" stands before "image2".
+    return alike and any(one > other for one, other in pairwise(texts))
+
+
+def _parts(text: str) -> list[Any]:
+    """Text and numbers in turn.
+
+    Examples
+    --------
+    >>> _parts("image10.png")
+    ['image', 10, '.png']
+    """
+    return [int(part) if place % 2 else part for place, part in enumerate(_DIGITS.split(text))]
 
 
 def check_next(ids: pd.Index[Any], expected: npt.NDArray[Any], start: int, what: str) -> None:

@@ -13,7 +13,7 @@ from zarr.storage import MemoryStore
 from dask_svcca.arrays import as_given, is_series
 from dask_svcca.dims import agree_dims, check_names, example_axis
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, did_you_mean
-from dask_svcca.examples import check_silent, is_permutation, order_by_id
+from dask_svcca.examples import check_silent, numbers_of, order_by_id
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.zoo import Zoo, create_zoo
 
@@ -88,7 +88,8 @@ def zoo_of(arrays: Arrays, dims: Mapping[Any, Sequence[str]] | None = None) -> Z
     arrays : mapping of str or tuple of str to array
         See `Key`. What `Zoo.write` takes as an array; (example, ...) each. The examples of all are put into the
         order of the first array whose examples have labels: the coordinate ``example`` of a DataArray, or the index of
-        a DataFrame. Coordinates along examples and tokens, such as a mask, become coordinates of the zoo.
+        a DataFrame. Beside those without labels they are taken row by row, which is refused where the labels tell of
+        rows that were shuffled. Coordinates along examples and tokens, such as a mask, become coordinates of the zoo.
     dims : mapping of the same names to sequence of str, optional
         Names of the axes, as for `Zoo.write`; those of a DataArray by default.
 
@@ -119,8 +120,8 @@ def zoo_of(arrays: Arrays, dims: Mapping[Any, Sequence[str]] | None = None) -> Z
             names = ", ".join(map(repr, list(arrays)[:5])) + (", ..." if len(arrays) > 5 else "")
             raise InvalidActivationsError(f"dims= names {key!r}, and there is no such array; there are {names}{near}")
     given = [_named(key, array, (dims or {}).get(key)) for key, array in arrays.items()]
-    if any(is_permutation(one.ids) for one in given):
-        # Tables that only count their rows have the same ids as one whose rows were shuffled.
+    if any(numbers_of(one.ids) is not None for one in given):
+        # Tables that only count their rows have the ids of which another says that its rows were shuffled, or a part.
         given = [one.counting() if one.given.counted else one for one in given]
     labels = [one.name.label for one in given]
     for label in labels:
@@ -166,7 +167,22 @@ def _named(key: Any, array: Any, dims: Sequence[str] | None) -> _Named:
     axis = example_axis(agree_dims(given.names, own, len(shape), what))
     if axis >= len(shape):
         raise InvalidActivationsError(f"{what} have the shape {shape}, without an axis of examples")
+    if given.ids is not None:
+        _check_ids(given.ids, what)
     return _Named(name, given, own, int(shape[axis]), None if given.counted else given.ids)
+
+
+def _check_ids(ids: pd.Index[Any], what: str) -> None:
+    """Refuse ids that a zoo cannot have."""
+    if not isinstance(ids, pd.MultiIndex) and (
+        ids.dtype.kind in "iu" or (ids.dtype.kind in "OUT" and all(isinstance(one, str | int) for one in ids))
+    ):
+        return
+    kind = "a MultiIndex" if isinstance(ids, pd.MultiIndex) else f"of type {ids.dtype}"
+    raise InvalidActivationsError(
+        f"the index of the {what} is {kind}, and examples are told by ids, an integer or text for each; make text of "
+        f"it, df.index = df.index.map(str), or leave it out, df.to_numpy(), where the rows of all are in one order"
+    )
 
 
 def _check_examples(given: Sequence[_Named], first: _Named) -> dict[str, npt.NDArray[Any]]:

@@ -190,6 +190,9 @@ def compare(
         chance.
     ReadingWarning
         For measures of convolutional layers that are read in another way than in the paper of the measure.
+    UnalignedExamplesWarning
+        For arrays whose examples have names in an order that says nothing, beside arrays without: they are compared
+        row by row.
 
     Examples
     --------

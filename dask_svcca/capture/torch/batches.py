@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,14 @@ from dask_svcca.capture.torch.entries import Signature, is_label, mask_among
 from dask_svcca.capture.torch.finding import Finder
 from dask_svcca.capture.torch.masks import values_of
 from dask_svcca.capture.torch.sequences import MAIN, prefixes_of, sequences_of
+from dask_svcca.capture.torch.told import masks_of
 from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from dask_svcca.capture.torch.told import Told
 
 IDS = (EXAMPLE, "example_id", "id")
 """Keys of a batch that hold ids of the examples, where the model takes no such argument."""
@@ -53,10 +56,16 @@ class Feed:
         The sequence of each argument that has tokens.
     whole : bool
         Whether the batch goes in as one argument, although it has keys.
+    beside : dict of str to tensor
+        What of the batch stays out of the model, but for labels.
     open : frozenset of str
         Sequences whose mask leaves out nothing in this batch, and may be no mask.
     refused : CaptureError or None
-        What is to be raised unless the model turns out to take its tokens first.
+        What is to be raised unless the model turns out to take its tokens first, or tells what a mask means.
+    main : str
+        The argument that is the model's input.
+    told : dict of str to (example, token) array of bool
+        Masks, by sequence, that the model made and handed to its modules, where it was given none.
     """
 
     args: tuple[Any, ...]
@@ -68,8 +77,11 @@ class Feed:
     mask_names: Mapping[str, str]
     sequences: Mapping[str, str]
     whole: bool = False
+    beside: Mapping[str, Any] = field(default_factory=dict)
     open: frozenset[str] = frozenset()
     refused: CaptureError | None = None
+    main: str = ""
+    told: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def mask(self) -> npt.NDArray[np.bool_] | None:
@@ -127,7 +139,7 @@ def _fields(value: Any) -> Mapping[str, Any]:
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return dict(value._asdict())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {part.name: getattr(value, part.name) for part in dataclasses.fields(value)}
     return {}
 
 
@@ -371,19 +383,38 @@ class Feeder:
         found = self._finder.find(tensors, beside, examples, mains, prefixes, self.example_axis)
         masked = found.masks[MAIN].shape if MAIN in found.masks else None
         main = next((key for key in (*mains, *tensors) if key in tensors), "")
-        sequences = sequences_of(tensors, masked, main, self.example_axis, prefixes)
-        numbers = None if ids is None else values_of(ids)
+        masks = {*found.names.values(), *self._finder.heard}
+        sequences = sequences_of(tensors, masked, main, self.example_axis, prefixes, masks)
         return Feed(
             args,
             kwargs,
             examples,
             tensors,
-            numbers,
+            None if ids is None else values_of(ids),
             found.masks,
             found.names,
             sequences,
+            main=main,
+            beside={name: value for name, value in beside.items() if not is_label(name)},
             open=frozenset(found.open),
             refused=found.refused,
+        )
+
+    def learn(self, feed: Feed, told: Sequence[Told]) -> bool:
+        """Note which inputs the model hands to its modules as masks; whether one was not known before."""
+        return self._finder.learn(feed.tensors, feed.main, feed.examples, told)
+
+    def heard(self, feed: Feed, told: Iterable[Told]) -> Feed:
+        """The batch with the masks that the model makes itself, where it has none for these tokens."""
+        masks, names = masks_of(told)
+        known = feed.masks.keys() - feed.open
+        new = {sequence: mask for sequence, mask in masks.items() if sequence not in known}
+        hiding = {sequence: mask for sequence, mask in new.items() if not mask.all()}
+        return dataclasses.replace(
+            feed,
+            masks={**feed.masks, **hiding},
+            mask_names={**feed.mask_names, **{sequence: names[sequence] for sequence in hiding}},
+            told=new,
         )
 
     def _tensors(self, named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

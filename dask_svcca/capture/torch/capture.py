@@ -21,9 +21,13 @@ from dask_svcca.capture._common import (
     weights_digest,
 )
 from dask_svcca.capture.torch.batches import Feeder, check_order
-from dask_svcca.capture.torch.hooks import Recorder, SequenceFirstError, evaluating, named_modules, unwrapped
+from dask_svcca.capture.torch.bits import bits_of, weights_of
+from dask_svcca.capture.torch.hooks import Recorder, SequenceFirstError, computing, evaluating, named_modules, unwrapped
 from dask_svcca.capture.torch.layers import Chosen, Pool, choose, repeated, still_repeats
 from dask_svcca.capture.torch.masks import keep_mask
+from dask_svcca.capture.torch.sequences import MAIN
+from dask_svcca.capture.torch.told import Unread
+from dask_svcca.dims import TOKEN
 from dask_svcca.errors import CaptureError, CaptureWarning, MismatchedExamplesError
 from dask_svcca.stores.zoo import Zoo, open_zoo
 
@@ -120,7 +124,8 @@ def capture_torch(
     -----
     CaptureWarning
         Where the zoo has layers already, of other weights or inputs, or in another form: they are left as they are.
-        Where layers have other tokens than the mask. The sentences are the report's ``caution`` too.
+        Where layers have other tokens than the mask, or an input may be a mask and nothing says it. The sentences are
+        the report's ``caution`` too.
 
     Notes
     -----
@@ -133,11 +138,13 @@ def capture_torch(
     modules say whether examples come first. Up to three axes are otherwise (example, token, neuron); four of which
     nothing is known, such as attention heads, are skipped.
 
-    An attention mask in the batches (``attention_mask``, or a ``key_padding_mask``, which marks the padding) becomes
-    the zoo's coordinate ``mask``, also where the model does not take it; so does a tensor of zeros and ones under any
-    name where all that it leaves out has one and the same id. A zoo has one: of a model that reads two sequences, such
-    as an encoder-decoder or one of images and texts, layers of the other sequence are skipped where they have as many
-    tokens. With ``pool`` each is pooled under the mask of its own, as of ``decoder_attention_mask``.
+    A mask in the batches (``attention_mask``, or ``padding_mask``, which marks the padding) becomes the zoo's
+    coordinate ``mask``, also where the model does not take it. So does a tensor of zeros and ones under any name where
+    all that it leaves out has one and the same id; an input of any name, or a mask made inside, that the model hands to
+    a module as ``key_padding_mask`` or ``attention_mask``; and the lengths of a packed sequence. A zoo has one: of a
+    model that reads two sequences, such as an encoder-decoder or one of images and texts, layers of the other sequence
+    are skipped where they have as many tokens. With ``pool`` each is pooled under the mask of its own, as of
+    ``decoder_attention_mask``.
 
     Digests of the inputs and of the weights are stored with every representation, as ``inputs_digest`` and
     ``weights_digest``.
@@ -168,7 +175,7 @@ def capture_torch(
             f"of, or export it to ONNX"
         )
     modules = named_modules(torch, inner)
-    chosen = _computing(torch, modules) if layers is None else select(modules, layers)
+    chosen = computing(torch, modules) if layers is None else select(modules, layers)
     check_layers(modules, layers, f"the model {name!r}")
     if not chosen:
         raise CaptureError(f"layers={layers!r} chooses no module of the model {name!r}; it has {listing(modules)}")
@@ -181,7 +188,8 @@ def capture_torch(
             name,
             checkpoint,
             weights=weights_digest(
-                (f"{path} {array.dtype.name} {array.shape}", array.tobytes()) for path, array in _weights(torch, inner)
+                (f"{path} {array.dtype.name} {array.shape}", array.tobytes())
+                for path, array in weights_of(torch, inner)
             ),
             dims=dims or {},
             pool=pool,
@@ -232,32 +240,31 @@ class _Capture:
     present: list[dict[str, Any]] = field(default_factory=list)
     others: dict[str, list[str]] = field(default_factory=dict)
     masks: list[npt.NDArray[np.bool_] | None] = field(default_factory=list)
-    sure: list[bool] = field(default_factory=list)
+    sure: bool = False
     masked: set[str] = field(default_factory=set)
     open: set[str] = field(default_factory=set)
     digest: InputsDigest = field(default_factory=InputsDigest)
     tokens: dict[str, int | None] = field(default_factory=dict)
+    unread: Unread = field(default_factory=Unread)
 
     def take(self, feed: Feed, records: Mapping[str, Record], recorder: Recorder) -> bool:
         """Write what the modules gave for the next examples; whether no more are needed."""
         first = not self.seen
         if first:
-            self.masked, self.open = set(feed.masks), set(feed.open)
+            self.masked, self.open = set(feed.masks.keys() - feed.told.keys()), set(feed.open)
             self._begin(feed, records, recorder)
         elif self.missing:
             still_repeats(records, feed, self.chosen, self.model)
-            if self.pool is not None and (feed.masks.keys() ^ self.masked) - feed.open - self.open:
-                raise CaptureError(
-                    f"some batches for {self.model!r} have the mask {listing(self.masked ^ feed.masks.keys())} and "
-                    f"others have not: give it to all"
-                )
+            self._check_masked(feed)
         start, self.seen = self.seen, self.seen + feed.examples
         if self.seen > self.zoo.n_examples:
             return True
         self._check_ids(feed, start)
-        self.masks.append(feed.masks.get(self.chosen.kept))
-        self.sure.append(self.chosen.kept in feed.masks and self.chosen.kept not in feed.open)
-        arrays = {key: _bits(recorder.torch, value) for key, value in feed.tensors.items()}
+        kept = self.chosen.kept
+        self.masks.append(feed.masks.get(kept, feed.told.get(kept)))
+        self.sure |= kept in feed.masks.keys() - feed.told.keys() - feed.open
+        self.unread.note(feed)
+        arrays = {key: bits_of(recorder.torch, value) for key, value in feed.tensors.items()}
         axis = recorder.example_axis
         self.digest.update(
             {
@@ -265,7 +272,7 @@ class _Capture:
                 for key, value in arrays.items()
             },
             feed.examples,
-            feed.mask,
+            None if MAIN in feed.told else feed.mask,
         )
         attributes: dict[str, Any] = {"weights_digest": self.weights}
         if self.pool is not None:
@@ -277,12 +284,39 @@ class _Capture:
                 check_inputs(self.kept, attributes["inputs_digest"], f"{self.model}/{self.checkpoint}")
             else:
                 self._differ("fed other inputs, or in another order", "inputs_digest", attributes["inputs_digest"])
-            if self.pool is None and self.missing:
-                keep_mask(self.zoo, self.masks, f"{self.model}/{self.checkpoint}", sure=self.sure)
+            if self.missing:
+                if self.pool is None:
+                    self._keep_mask()
+                masks = [values for values in self.zoo.coords.values() if values.ndim == 2 and self.pool is None]
+                self.chosen.cautions += self.unread.sentences(masks)
             self._withdraw(recorder)
         for layer in self.missing:
             self._append(layer, feed, records.get(layer), attributes)
         return False
+
+    def _check_masked(self, feed: Feed) -> None:
+        """Refuse to pool some batches with a mask that others are not given."""
+        differing = ((feed.masks.keys() - feed.told.keys()) ^ self.masked) - feed.open - self.open
+        if self.pool is not None and differing:
+            raise CaptureError(
+                f"some batches for {self.model!r} have the mask {listing(differing)} and others have not: "
+                f"give it to all"
+            )
+
+    def _keep_mask(self) -> None:
+        """Write the mask to the zoo: one that the model made itself only where it leaves tokens out."""
+        kept, label = self.chosen.kept, f"{self.model}/{self.checkpoint}"
+        if not self.sure:
+            if all(mask is None or mask.all() for mask in self.masks):
+                return
+            # Looked at in the first batch, if it had padding, and else not at all.
+            others = [name for name, known in self.chosen.layers.items() if known.sequence != kept]
+            if others and self.masks[0] is not None and self.masks[0].all():
+                raise CaptureError(
+                    f"the first batch for {label!r} has no padding, and a later one has: so that layers of other "
+                    f"tokens, such as {others[0]!r}, are told apart, feed one with padding first, or choose layers="
+                )
+        keep_mask(self.zoo, self.masks, label)
 
     def finish(self, recorder: Recorder, *, dropped: bool) -> None:
         """Check that all examples came."""
@@ -311,6 +345,11 @@ class _Capture:
             skipped=recorder.skipped,
         )
         usable = self.chosen.layers
+        self.unread.counts = frozenset(
+            value.shape[known.given.index(TOKEN)]
+            for layer, known in usable.items()
+            if TOKEN in known.given and (value := records[layer].values) is not None
+        )
         if not usable:
             reasons = [f"{layer}, {reason}" for layer, reason in recorder.skipped.items()]
             raise CaptureError(f"no module of {self.model!r} gave a representation: {listing(reasons)}")
@@ -438,17 +477,6 @@ class _Capture:
         )
 
 
-def _computing(torch: Any, modules: Mapping[str, Any]) -> list[str]:
-    """Modules that compute something themselves: no lists of modules, and of attention what it puts out."""
-    attention = [path for path, module in modules.items() if isinstance(module, torch.nn.MultiheadAttention)]
-    return [
-        path
-        for path, module in modules.items()
-        if getattr(type(module), "forward", None) is not torch.nn.Module.forward
-        and not any(path.startswith(f"{parent}.") for parent in attention)
-    ]
-
-
 def _passes(
     model: Any, batches: Iterable[Any], feeder: Feeder, recorder: Recorder, capture: _Capture
 ) -> Iterator[tuple[Feed, dict[str, Record]]]:
@@ -466,28 +494,14 @@ def _passes(
             feed = feeder.feed(batch)
             records = recorder.run(model, feed)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if feed.refused is not None:
+                raise feed.refused from error
             if not feed.whole:
                 raise
             raise feeder.as_whole(feed, error) from error
+        if feeder.learn(feed, recorder.told):
+            feed = feeder.feed(batch)
+            records = recorder.run(model, feed)
         if feed.refused is not None:
             raise feed.refused
-        yield feed, records
-
-
-def _weights(torch: Any, model: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    for key, value in model.state_dict().items():
-        if isinstance(value, torch.Tensor) and value.device.type != "meta":
-            yield ".".join(part for part in key.split(".") if part != "_orig_mod"), _bits(torch, value)
-
-
-def _bits(torch: Any, tensor: Any) -> npt.NDArray[Any]:
-    """Values of a tensor as NumPy has them; of a type that NumPy lacks, its bits."""
-    tensor = tensor.detach()
-    if tensor.is_quantized:
-        tensor = tensor.int_repr()
-    elif str(tensor.layout) != "torch.strided":
-        tensor = tensor.to_dense()
-    tensor = tensor.cpu().contiguous()
-    if str(tensor.dtype) == "torch.bfloat16" or "float8" in str(tensor.dtype):
-        tensor = tensor.view(torch.int16 if tensor.dtype.itemsize == 2 else torch.uint8)
-    return np.asarray(tensor.numpy())
+        yield feeder.heard(feed, recorder.told), records

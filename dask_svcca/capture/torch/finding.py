@@ -22,12 +22,15 @@ from dask_svcca.capture.torch.masks import (
     values_of,
 )
 from dask_svcca.capture.torch.sequences import BESIDE, DECODER, MAIN, mask_sense, split_name
+from dask_svcca.capture.torch.told import sense_of, unread
 from dask_svcca.errors import CaptureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
+
+    from dask_svcca.capture.torch.told import Told
 
 _LENGTHS = re.compile(r"(^|_)(len|lens|length|lengths)$")
 
@@ -45,7 +48,7 @@ class Found:
     open : set of str
         Sequences whose tensor masks nothing in this batch, so that it may be anything: its name does not say it.
     refused : CaptureError or None
-        A mask that can be read only if the model turns out to take its tokens first.
+        Of a mask that cannot be read, unless the model turns out to take its tokens first, or tells what it means.
     """
 
     masks: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
@@ -72,11 +75,26 @@ class Finder:
     ----------
     model : str
         Name for messages.
+
+    Attributes
+    ----------
+    heard : dict of str to (bool, str)
+        What true says of a token in a tensor that the model hands to its modules as a mask, and of which sequence.
     """
 
     def __init__(self, model: str) -> None:
         self._model = model
+        self.heard: dict[str, tuple[bool, str]] = {}
         self._inverse: dict[str, bool] = {}
+
+    def learn(self, tensors: Mapping[str, Any], main: str, examples: int, told: Sequence[Told]) -> bool:
+        """Note which tensors modules were ``told`` are masks, and in which sense; whether one was not known before."""
+        before = len(self.heard)
+        for name, values in unread(tensors, [key for key in tensors if is_plain(key)], main, examples).items():
+            sense = sense_of(name, values, told)
+            if sense is not None:
+                self.heard.setdefault(name, sense)
+        return len(self.heard) > before
 
     def find(
         self,
@@ -112,6 +130,13 @@ class Finder:
         found = Found()
         for name in (*[key for key in MASKS if key in every], *every):
             sequence, rest = split_name(name, prefixes)
+            if name in self.heard:
+                true, heard = self.heard[name]
+                sequence = sequence if heard == MAIN else heard
+                mask = as_tokens(values_of(every[name]), true=true)
+                if mask is not None and sequence not in found.masks and len(mask) == examples:
+                    found.add(sequence, name, mask)
+                continue
             if sequence in found.masks or mask_sense(name, prefixes) is None:
                 continue
             prefix = name.removesuffix(rest)
@@ -119,11 +144,9 @@ class Finder:
             main = next((tensors[key] for key in inputs if key in tensors and key != name), None)
             mask = None
             if rest in MASKS or "pad" in rest or not _is_picture(main):
-                mask = self._named(name, rest, every[name], _of(sequence, name, ids), examples)
-                if mask is None and is_certain(rest):
+                mask = self._named(name, rest, every[name], _of(sequence, name, ids), examples, found)
+                if mask is None and is_certain(rest) and found.refused is None:
                     found.refused = self._unreadable(name, every[name])
-                    if axis or main is None or tuple(every[name].shape[::-1]) != tuple(main.shape[:2]):
-                        raise found.refused
             if mask is not None:
                 found.add(sequence, name, mask)
                 if mask.all() and _has_queries(every[name]):
@@ -134,7 +157,7 @@ class Finder:
         return found
 
     def _named(
-        self, name: str, rest: str, tensor: Any, ids: Iterable[_Ids], examples: int
+        self, name: str, rest: str, tensor: Any, ids: Iterable[_Ids], examples: int, found: Found
     ) -> npt.NDArray[np.bool_] | None:
         """The mask that a tensor holds by its name; ``rest`` is the name without a prefix."""
         values = values_of(tensor)
@@ -160,7 +183,8 @@ class Finder:
         if marks_tokens(rest):
             return tokens if one_run(tokens) and not _is_causal(tokens) else None
         if not tokens.any(axis=1).all():
-            raise self._all_padding(name, int(np.argmin(tokens.any(axis=1))))
+            found.refused = self._all_padding(name, int(np.argmin(tokens.any(axis=1))))
+            return None
         return tokens
 
     def _unreadable(self, name: str, tensor: Any) -> CaptureError:

@@ -12,6 +12,7 @@ import numpy as np
 
 from dask_svcca.capture.torch.axes import Trace, follower, name_axes
 from dask_svcca.capture.torch.sequences import DECODER, INSIDE
+from dask_svcca.capture.torch.told import Told, hear, mask_places, packed
 from dask_svcca.dims import EXAMPLE, TOKEN
 
 if TYPE_CHECKING:
@@ -86,6 +87,17 @@ def named_modules(torch: Any, model: Any) -> dict[str, Any]:
     return modules
 
 
+def computing(torch: Any, modules: Mapping[str, Any]) -> list[str]:
+    """Modules that compute something themselves: no lists of modules, and of attention what it puts out."""
+    attention = [path for path, module in modules.items() if isinstance(module, torch.nn.MultiheadAttention)]
+    return [
+        path
+        for path, module in modules.items()
+        if getattr(type(module), "forward", None) is not torch.nn.Module.forward
+        and not any(path.startswith(f"{parent}.") for parent in attention)
+    ]
+
+
 @dataclass
 class Recorder:
     """Hooks for the modules of a model, and what they recorded in the current pass.
@@ -107,6 +119,8 @@ class Recorder:
     skipped: dict[str, str] = field(default_factory=dict)
     example_axis: int = 0
     sequence_first: str = ""
+    told: list[Told] = field(default_factory=list)
+    _inputs: list[Any] = field(default_factory=list)
     _records: dict[str, Record] = field(default_factory=dict)
     _calls: Counter[str] = field(default_factory=Counter)
     _leaf_calls: int = 0
@@ -149,6 +163,10 @@ class Recorder:
                     self.skipped[path] = "it is compiled by TorchScript, which takes no hooks"
                     continue
                 layout = self._sequence_layout(module)
+                names = mask_places(module)
+                if names or isinstance(module, self.torch.nn.RNNBase):
+                    hook = module.register_forward_pre_hook(self._hear(path, names), with_kwargs=True)
+                    stack.callback(hook.remove)
                 if layout or path in self._closed:
                     hook = module.register_forward_pre_hook(self._before(path, layout), with_kwargs=True)
                     stack.callback(hook.remove)
@@ -162,8 +180,9 @@ class Recorder:
         self._records, self._leaf_calls, self._examples = {}, 0, feed.examples
         self._calls.clear()
         self._tensors.clear()
-        inputs = list(feed.tensors.values())
-        self._shallow = all(tensor.ndim <= 3 for tensor in inputs)
+        self.told.clear()
+        self._inputs = list(feed.tensors.values())
+        self._shallow = all(tensor.ndim <= 3 for tensor in self._inputs)
         for name, tensor in feed.tensors.items():
             # Masks have the examples first, also beside tokens that come first.
             axis = 0 if name in feed.mask_names.values() else self.example_axis
@@ -188,6 +207,7 @@ class Recorder:
         for path in self.chosen - self._calls.keys():
             self.skipped.setdefault(path, "it was not called")
         self._tensors.clear()
+        self._inputs.clear()
         return self._records
 
     def _follow(self, *, on: bool) -> None:
@@ -206,6 +226,31 @@ class Recorder:
         inner = module.layers[0] if isinstance(module, nn.TransformerEncoder | nn.TransformerDecoder) else module
         inner = getattr(inner, "self_attn", inner)
         return (EXAMPLE, TOKEN, "neuron") if getattr(inner, "batch_first", True) else (TOKEN, EXAMPLE, "neuron")
+
+    def _hear(self, path: str, names: tuple[str, ...]) -> Callable[[Any, tuple[Any, ...], Mapping[str, Any]], None]:
+        """Note what a module is told of padding, unless one around it was told."""
+
+        def note(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            rnn = self.torch.nn.utils.rnn
+            if _below(path, {one.path for one in self.told}):
+                return
+            if args and isinstance(args[0], rnn.PackedSequence):
+                lengths = rnn.pad_packed_sequence(args[0])[1].numpy()
+                turned = (self._examples, len(lengths))
+                if (
+                    not self.example_axis
+                    and len(set(turned)) == 2
+                    and any(tuple(tensor.shape[:2]) == turned for tensor in self._inputs)
+                ):
+                    # It holds other examples than were counted, along the other axis.
+                    self.sequence_first = path
+                    raise SequenceFirstError(path)
+                self.told += packed(path, args[0], lengths, self._inputs, self._examples)
+                return
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            self.told += hear(path, {name: given[name] for name in names if name in given}, self._examples)
+
+        return note
 
     def _before(self, path: str, layout: Axes) -> Callable[[Any, tuple[Any, ...], Mapping[str, Any]], None]:
         def note(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -157,7 +157,7 @@ def one_run(tokens: npt.NDArray[np.bool_]) -> bool:
     return bool(tokens[:, 0].all() and (np.diff(tokens.astype(np.int8), axis=1) <= 0).all())
 
 
-def keep_mask(zoo: Zoo, masks: Sequence[npt.NDArray[np.bool_] | None], label: str, *, sure: Sequence[bool]) -> None:
+def keep_mask(zoo: Zoo, masks: Sequence[npt.NDArray[np.bool_] | None], label: str) -> None:
     """Write the mask to a zoo that has none; one that it has must be the same.
 
     Parameters
@@ -167,8 +167,6 @@ def keep_mask(zoo: Zoo, masks: Sequence[npt.NDArray[np.bool_] | None], label: st
         One for each batch.
     label : str
         Name for messages.
-    sure : sequence of bool
-        Which of them are masks for certain: without one there is none.
 
     Raises
     ------
@@ -178,7 +176,7 @@ def keep_mask(zoo: Zoo, masks: Sequence[npt.NDArray[np.bool_] | None], label: st
         Where the zoo has another mask.
     """
     found = [mask for mask in masks if mask is not None]
-    if not any(sure):
+    if not found:
         return
     if len(found) < len(masks):
         raise CaptureError(

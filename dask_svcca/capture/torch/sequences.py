@@ -14,7 +14,7 @@ from dask_svcca.capture.torch.masks import MASKS, marks_tokens
 from dask_svcca.dims import TOKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dask_svcca.capture.torch.batches import Feed
     from dask_svcca.capture.torch.hooks import Record
@@ -31,7 +31,7 @@ INSIDE = "inside a decoder"
 _PREFIXES = {"decoder": DECODER, "tgt": DECODER, "encoder": ENCODER, "memory": ENCODER, "cross": ENCODER}
 _PATTERNS = frozenset({"src", "attn", "causal", "global", "head", "tgt", "memory", "cross"})
 BESIDE = ("type", "pos", "segment", "bbox", "lang", "time")
-"""Words of arguments that say something of tokens, and are none."""
+"""Words in the names of arguments that say more of the tokens of the input."""
 
 
 def prefixes_of(names: Iterable[str]) -> dict[str, str]:
@@ -81,6 +81,7 @@ def sequences_of(
     main: str,
     axis: int,
     prefixes: Mapping[str, str],
+    masks: Collection[str],
 ) -> dict[str, str]:
     """The sequence of each argument that has tokens.
 
@@ -95,10 +96,15 @@ def sequences_of(
         Axis of the examples.
     prefixes : mapping of str to str
         See `prefixes_of`.
+    masks : collection of str
+        Arguments that are masks.
     """
+    if masked is None and main in tensors and tensors[main].ndim >= 2:
+        sizes = tuple(tensors[main].shape[:2])
+        masked = sizes[::-1] if axis else sizes
     found = {}
     for name, tensor in tensors.items():
-        if "mask" in name or tensor.ndim < 2:
+        if "mask" in name or name in masks or tensor.ndim < 2:
             continue
         sequence = split_name(name, prefixes)[0]
         if sequence == MAIN and not _along(name, tensor, masked, main, axis):

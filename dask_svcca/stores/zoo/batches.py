@@ -24,7 +24,7 @@ from dask_svcca.arrays import (
 )
 from dask_svcca.dims import EXAMPLE, agree_dims, canonical_dims, example_axis
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
-from dask_svcca.examples import check_next, order_by_id
+from dask_svcca.examples import check_next, numbers_of, order_by_id
 from dask_svcca.machine import available_memory
 from dask_svcca.precision import coarsest
 
@@ -122,7 +122,10 @@ def prepare(values: Any, name: RepresentationName, options: WriteOptions, coords
             f"the activations alone, for example (batch[0] for batch in batches)"
         )
     given = as_given(values, what, options.dims)
-    if given.ids is not None and not given.counted and not _counts_on(given.ids, examples, start):
+    if given.counted:
+        if not start:
+            _check_counted(examples, name)
+    elif given.ids is not None and not _counts_on(given.ids, examples, start):
         check_next(given.ids, examples, start, repr(name.label))
     _check_masks(given.masks, {key: mask[start:] for key, mask in coords.items()}, name)
     return _arranged(given, name, options)
@@ -159,9 +162,9 @@ def mismatch(name: RepresentationName, got: int, examples: int, *, more: bool = 
 
 
 def _counts_on(ids: pd.Index[Any], examples: npt.NDArray[Any], start: int) -> bool:
-    """Whether the ids only count the rows of a longer table, as pandas does where the zoo's ids are text."""
+    """Whether the ids only count the rows of a longer table, as pandas does where the zoo's ids are not numbers."""
     counting = isinstance(ids, pd.RangeIndex) and (ids.start, ids.step) == (start, 1)
-    return counting and examples.dtype.kind not in "iu"
+    return counting and numbers_of(pd.Index(examples[start : start + len(ids)])) is None
 
 
 def _series(batches: Iterable[Any], name: RepresentationName, options: WriteOptions, coords: Coords) -> Iterator[Batch]:
@@ -267,18 +270,25 @@ def _blocks(values: Any, along: int, order: npt.NDArray[np.intp] | None) -> Iter
 def _order(given: Given, examples: npt.NDArray[Any], name: RepresentationName) -> npt.NDArray[np.intp] | None:
     """Where the zoo's examples are among those of an array with ids."""
     ids = given.ids
-    if ids is None or (given.counted and examples.dtype.kind not in "iu"):
+    if ids is None:
         return None
     if not given.counted:
         return order_by_id(ids, examples, repr(name.label), "its zoo")
-    count = np.arange(len(ids))
-    if len(ids) == len(examples) and not np.array_equal(examples, count) and np.array_equal(np.sort(examples), count):
+    if len(ids) == len(examples):
+        _check_counted(examples, name)
+    return None
+
+
+def _check_counted(examples: npt.NDArray[Any], name: RepresentationName) -> None:
+    """Refuse a table that counts its rows where the zoo has the same numbers in another order."""
+    numbers = numbers_of(pd.Index(examples))
+    count = np.arange(len(examples))
+    if numbers is not None and not np.array_equal(numbers, count) and np.array_equal(np.sort(numbers), count):
         raise MismatchedExamplesError(
             f"the table of {name.label!r} counts its rows 0, 1, 2 ..., and the examples of its zoo have these ids in "
             f"another order, {examples[0]}, {examples[1]} ...: give the table the ids as its index, or pass "
             f"table.to_numpy() where its rows are in the zoo's order"
         )
-    return None
 
 
 def _arranged(given: Given, name: RepresentationName, options: WriteOptions) -> Batch:

@@ -38,14 +38,15 @@ def example_ids(examples: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
     ids = np.asarray(as_given(examples, "examples").data)
     if ids.ndim != 1 or ids.dtype.kind not in "iuUOT":
         raise InvalidActivationsError(
-            f"examples must be ids, an integer or text for each; got an array of shape {ids.shape} and type {ids.dtype}"
+            f"examples must be ids, an integer or text for each; got an array of shape {ids.shape} and type "
+            f"{ids.dtype}. Make text of an index of pandas with index.map(str)"
         )
     if ids.dtype.kind == "O":
         wrong = [value for value in ids.tolist() if isinstance(value, bool) or not isinstance(value, str | int)]
         if wrong:
             raise InvalidActivationsError(
                 f"examples must be ids, an integer or text for each; {wrong[0]!r} is of type "
-                f"{type(wrong[0]).__name__!r}"
+                f"{type(wrong[0]).__name__!r}. Make text of an index of pandas with index.map(str)"
             )
     if ids.dtype.kind in "UOT":
         ids = np.array([str(value) for value in ids], dtype=object)
