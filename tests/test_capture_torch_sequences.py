@@ -114,7 +114,7 @@ def test_capture_torch__decoder_of_other_tokens_is_said(zoo: Zoo) -> None:
 def test_capture_torch__decoder_alone_has_its_mask(zoo: Zoo) -> None:
     batch = both(decoder_attention_mask=SECOND.long())
     model = Translator()
-    with pytest.warns(CaptureWarning, match="'decoder.key' were left out.*of the mask 'attention_mask'"):
+    with pytest.warns(CaptureWarning, match="'decoder.key' was left out.*of the mask 'attention_mask'"):
         capture(model, batch, zoo, layers="decoder.**")
     assert {*zoo.representations.layer} == DECODER
     np.testing.assert_array_equal(zoo.coords["mask"], SECOND)
@@ -174,8 +174,8 @@ def images(width: int) -> Any:
 
 def test_capture_torch__towers_of_as_many_tokens(zoo: Zoo) -> None:
     batch = {"input_ids": ids(), "pixel_values": images(T), "attention_mask": FIRST.long()}
-    words = r"'vision' were left out: .*those of 'pixel_values', which has no mask"
-    with pytest.warns(CaptureWarning, match=rf"{words}.*'mixed' were computed from 'pixel_values' too"):
+    words = r"'vision' was left out: .*those of 'pixel_values', which has no mask"
+    with pytest.warns(CaptureWarning, match=rf"{words}.*'mixed' was computed from 'pixel_values' too"):
         capture(Towers(), batch, zoo)
     assert {*zoo.representations.layer} == {"patch", "embed", "text", "mixed"}
 
@@ -183,7 +183,7 @@ def test_capture_torch__towers_of_as_many_tokens(zoo: Zoo) -> None:
 def test_capture_torch__towers_of_other_tokens(zoo: Zoo) -> None:
     batch = {"input_ids": ids(), "pixel_values": images(T + 1), "attention_mask": FIRST.long()}
     model = Towers()
-    with pytest.warns(CaptureWarning, match="'vision' have 6 tokens an example, and the mask 'attention_mask' 5"):
+    with pytest.warns(CaptureWarning, match="'vision' has 6 tokens an example, and the mask 'attention_mask' 5"):
         capture(model, batch, zoo, layers="vision, text")
     expected = outputs(model, batch)["vision"]
     capture(model, batch, zoo, layers="vision", pool="mean", overwrite=True)
@@ -222,7 +222,7 @@ def test_capture_torch__mask_of_the_zoo_and_tokens_of_images(zoo: Zoo) -> None:
     # Without a mask of its own, tokens of the same input have the zoo's.
     capture_torch(nn.Sequential(embed), [ids()], zoo=zoo, name="other", checkpoint="c")
     vision = nn.Sequential(nn.Conv2d(2, 4, 2, 2), nn.Flatten(2), nn.Threshold(0, 0))
-    with pytest.warns(CaptureWarning, match=r"the zoo has a mask of 5 tokens, and '2' have as many, which are not"):
+    with pytest.warns(CaptureWarning, match=r"the zoo has a mask of 5 tokens, and '2' has as many, which are not"):
         capture(vision, images(T), zoo)
 
 
@@ -232,5 +232,5 @@ def test_capture_torch__waves_under_their_mask(zoo: Zoo) -> None:
             return super().forward(input_values[:, None])
 
     batch = {"input_values": torch.randn(N, 2 * T), "attention_mask": FIRST.repeat_interleave(2, 1)}
-    with pytest.warns(CaptureWarning, match="'0' have 5 tokens an example, and the mask 'attention_mask' 10"):
+    with pytest.warns(CaptureWarning, match="'0' has 5 tokens an example, and the mask 'attention_mask' 10"):
         capture(Waves(nn.Conv1d(1, 4, 2, 2)), batch, zoo)

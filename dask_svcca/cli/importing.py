@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+import pandas as pd
 
 from dask_svcca.capture.arrays import ArrayFile, open_arrays
 from dask_svcca.cli._console import checked_options, counted, echo_next, examples, size
@@ -13,8 +14,10 @@ from dask_svcca.cli._paths import File, Place, quoted
 from dask_svcca.cli._storage import storage_options
 from dask_svcca.dims import SPATIAL_DIMS, canonical_dims
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, RepresentationExistsError
+from dask_svcca.examples import order_by_id
 from dask_svcca.stores._io import is_group
 from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
+from dask_svcca.stores.zoo.examples import example_ids
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -51,7 +54,8 @@ if TYPE_CHECKING:
     type=File(),
     metavar="FILE",
     help="Ids of the examples: npy, or npz where the array example holds them and others become coordinates "
-    "[default: 0, 1, 2 ...].",
+    "[default: those of the zoo; 0, 1, 2 ... of a new one]. The same in another order than the zoo's: what is imported "
+    "is put in order.",
 )
 @storage_options
 @click.option("--overwrite", is_flag=True, help="Replace representations of the same name, all or none.")
@@ -80,13 +84,15 @@ def import_arrays(
     axes = None if dims is None else tuple(part.strip() for part in dims.split(","))
     along = axes.index("example") if axes is not None and "example" in axes else 0
     count = _check(arrays, layers, along, axes, f"{model}/{checkpoint}")
-    target = _open_zoo(zoo, count, examples_file)
+    target, order = _open_zoo(zoo, count, examples_file)
     if not overwrite:
         _check_absent(target, zoo, model, checkpoint, layers)
     nbytes = 0
     with checked_options(), target, target.together():
         for position, (name, source) in enumerate(layers.items()):
             values = arrays.load(source)
+            if order is not None:
+                values = np.take(values, order, axis=along)
             # The order of the arrays of an npz is most likely that of the network.
             layer_depth = depth if depth is not None or "" in arrays.headers or array is not None else position
             target.write(
@@ -172,11 +178,21 @@ def _check_axes(axes: tuple[str, ...] | None, shape: tuple[int, ...], label: str
         raise InvalidActivationsError(str(error).replace(f"dims={axes!r}", f"--dims {','.join(axes)}")) from error
 
 
-def _open_zoo(zoo: str, count: int, examples_file: str | None) -> Zoo:
-    if examples_file is not None:
-        ids, coords = _examples(open_arrays(examples_file), count)
-        return create_zoo(zoo, examples=ids, coords=coords, exist_ok=True)
-    return open_zoo(zoo, mode="r+") if is_group(zoo) else create_zoo(zoo, examples=np.arange(count))
+def _open_zoo(zoo: str, count: int, examples_file: str | None) -> tuple[Zoo, npt.NDArray[np.intp] | None]:
+    """The zoo, and where its examples are among those of the file; None where the order is the same."""
+    if examples_file is None:
+        return open_zoo(zoo, mode="r+") if is_group(zoo) else create_zoo(zoo, examples=np.arange(count)), None
+    ids, coords = _examples(open_arrays(examples_file), count)
+    ids = example_ids(ids)
+    if len(ids) != count:
+        raise MismatchedExamplesError(
+            f"{examples_file!r} has ids of {len(ids)} examples, and the arrays have {count}: give one for each, in "
+            f"their order"
+        )
+    if not is_group(zoo):
+        return create_zoo(zoo, examples=ids, coords=coords, exist_ok=True), None
+    target = open_zoo(zoo, mode="r+")
+    return target, order_by_id(pd.Index(ids), target.examples, repr(examples_file), f"the zoo {zoo!r}")
 
 
 def _examples(arrays: ArrayFile, count: int) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:

@@ -192,8 +192,8 @@ def _under_mask(array: InputArray, masks: dict[str, npt.NDArray[Any]]) -> InputA
         empty = np.flatnonzero(~mask.any(axis=1))
         if len(empty):
             raise InvalidActivationsError(
-                f"the mask {name!r} of {array.name} says of the example at {empty[0]} that none of its tokens counts: "
-                f"leave such examples out, or {without}"
+                f"the mask {name!r} of {array.name} says of the example at {empty[0]} that none of its tokens counts. "
+                f"It is true for tokens, and may be inverted. Leave such examples out, or {without}"
             )
         read = _read(array.values, mask, array.reading)
         # The example with the fewest tokens holds for all.

@@ -348,5 +348,6 @@ def _check_rows(zoo: Zoo, name: str) -> None:
     if len(empty) and any(size.get(TOKEN) == mask.shape[1] for size in sizes):
         raise InvalidActivationsError(
             f"the mask {name!r} says of the example {str(zoo.examples[empty[0]])!r} that none of its tokens counts, "
-            f"and of {len(empty)} in all. Leave such examples out of the zoo, or decline it, mask=None (--no-mask)"
+            f"and of {len(empty)} in all. It is true for tokens, and may be inverted. Leave such examples out of the "
+            f"zoo, or decline it, mask=None (--no-mask)"
         )

@@ -9,6 +9,7 @@ import pytest
 from cli_runner import N, activations, run
 
 import dask_svcca
+from dask_svcca.errors import MismatchedExamplesError
 
 
 def test_import__npy_and_back(folder: Path) -> None:
@@ -59,7 +60,25 @@ def test_import__ids_and_coordinates(folder: Path) -> None:
     assert "Error: examples must be ids" in other.output
     np.save("ids.npy", np.arange(N))
     other = run("import x.npy --zoo zoo.zarr --model m --checkpoint c --layer l2 --examples ids.npy", status=2)
-    assert "they are not the same" in other.output
+    assert "'0' of 'ids.npy', at 0, is not among the examples of the zoo 'zoo.zarr'" in other.output
+    np.save("ids.npy", np.arange(N - 1))
+    for place in ("zoo.zarr", "new.zarr"):
+        other = run(f"import x.npy --zoo {place} --model m --checkpoint c --layer l2 --examples ids.npy", status=2)
+        assert f"'ids.npy' has ids of {N - 1} examples, and the arrays have {N}" in other.output
+
+
+@pytest.mark.parametrize("dims", ["", " --dims neuron,example"])
+def test_import__ids_in_another_order_put_the_examples_in_order(folder: Path, dims: str) -> None:
+    x, order = activations(0, 3), np.random.default_rng(1).permutation(N)
+    np.save("x.npy", x)
+    np.save("turned.npy", x[order].T if dims else x[order])
+    np.save("ids.npy", order)
+    run("import x.npy --zoo zoo.zarr --model m --checkpoint c --layer a")
+    run(f"import turned.npy --zoo zoo.zarr --model m --checkpoint c --layer b --examples ids.npy{dims}")
+    zoo = dask_svcca.open_zoo("zoo.zarr")
+    np.testing.assert_array_equal(zoo["m/c/b"], x)
+    with pytest.raises(MismatchedExamplesError, match=r"the same 40 examples in another order: .*labelled"):
+        dask_svcca.create_zoo("zoo.zarr", examples=order, exist_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dask_svcca.capture.torch.masks import MASKS, marks_tokens
 from dask_svcca.dims import TOKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 
     from dask_svcca.capture.torch.batches import Feed
     from dask_svcca.capture.torch.hooks import Record
@@ -197,28 +197,35 @@ def told_apart(
     said = []
     if left:
         layer, reason = next(iter(left.items()))
-        said.append(f"{listing(left, 3)} were left out: of {layer!r}, {reason}")
+        said.append(f"{listing(left, 3)} {_verb(left, 'was', 'were')} left out: of {layer!r}, {reason}")
     others = [layer for layer in layers if TOKEN in layer.dims and tokens[layer.name] != length]
     placed = [layer for layer in layers if layer.dims[1:-1] == ("width",) and layer.sequence in feed.masks]
     mixed = [layer for layer in layers if TOKEN in layer.dims and tokens[layer.name] == length and layer.others]
     if others:
         counts = ", ".join(map(str, sorted({tokens[layer.name] for layer in others})))
         said.append(
-            f"{listing([layer.name for layer in others], 3)} have {counts} tokens an example, and the mask {name!r} "
-            f"{length}: they cannot be compared under it, only with mask=None"
+            f"{listing([layer.name for layer in others], 3)} {_verb(others, 'has', 'have')} {counts} tokens an "
+            f"example, and the mask {name!r} {length}: {_verb(others, 'it', 'they')} cannot be compared under it, "
+            f"only with mask=None"
         )
     if placed:
         said.append(
-            f"{listing([layer.name for layer in placed], 3)} have positions of a convolution in place of the {length} "
-            f"tokens of the mask {name!r}: it does not hide the padding in them"
+            f"{listing([layer.name for layer in placed], 3)} {_verb(placed, 'has', 'have')} positions of a convolution "
+            f"in place of the {length} tokens of the mask {name!r}: it does not hide the padding in "
+            f"{_verb(placed, 'it', 'them')}"
         )
     if mixed:
         sources = sorted({source for layer in mixed for source in layer.others})
         said.append(
-            f"{listing([layer.name for layer in mixed], 3)} were computed from {listing(sources)} too, and are taken "
-            f"to have the tokens of the mask {name!r}, as many. Where they have not, leave them out with layers="
+            f"{listing([layer.name for layer in mixed], 3)} {_verb(mixed, 'was', 'were')} computed from "
+            f"{listing(sources)} too, and {_verb(mixed, 'is', 'are')} taken to have the tokens of the mask {name!r}, "
+            f"as many. Where that is not so, leave {_verb(mixed, 'it', 'them')} out with layers="
         )
     return said
+
+
+def _verb(names: Sized, one: str, several: str) -> str:
+    return one if len(names) == 1 else several
 
 
 def without_mask(tokens: Mapping[str, int], feed: Feed, lengths: Iterable[int]) -> list[str]:
@@ -228,7 +235,8 @@ def without_mask(tokens: Mapping[str, int], feed: Feed, lengths: Iterable[int]) 
     if not layers:
         return []
     said = (
-        f"the zoo has a mask of {tokens[layers[0]]} tokens, and {listing(layers, 3)} have as many, which are not those "
-        f"of an input: a comparison would hide some of them. Compare with mask=None, or capture into a zoo of its own"
+        f"the zoo has a mask of {tokens[layers[0]]} tokens, and {listing(layers, 3)} "
+        f"{_verb(layers, 'has', 'have')} as many, which are not those of an input: a comparison would hide some of "
+        f"them. Compare with mask=None, or capture into a zoo of its own"
     )
     return [said]

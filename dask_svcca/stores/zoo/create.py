@@ -89,6 +89,12 @@ def create_zoo(
             f"choose another place"
         )
     if zoo.examples_digest != digest:
+        if sorted(map(str, zoo.examples)) == sorted(map(str, ids)):
+            raise MismatchedExamplesError(
+                f"the zoo at {_io.describe(store)!r} has the same {len(ids)} examples in another order: open it with "
+                f"open_zoo(store, mode='r+'), and write arrays that are labelled with these ids, which are put in the "
+                f"zoo's order"
+            )
         raise MismatchedExamplesError(
             f"the zoo at {_io.describe(store)!r} has {zoo.n_examples} examples (digest "
             f"{zoo.examples_digest[:8]}), these are {len(ids)} (digest {digest[:8]}): they are not the same. Use "
