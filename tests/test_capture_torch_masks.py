@@ -193,12 +193,12 @@ def test_capture_torch__masks_that_the_model_needs(name: str, zoo: Zoo) -> None:
     np.testing.assert_array_equal(zoo.coords["mask"], tokens())
 
 
-@pytest.mark.parametrize("kind", ["weights", "causal", "other sense"])
+@pytest.mark.parametrize("kind", ["weights", "window", "other sense"])
 def test_capture_torch__masks_that_say_nothing_plain(kind: str, zoo: Zoo) -> None:
     ids = torch.randint(20, (N, T))
     batches = {
         "weights": {"input_ids": ids, "attention_mask": torch.rand(N, T)},
-        "causal": {"input_ids": ids, "attention_mask": torch.ones(N, 1, T, T).tril()},
+        "window": {"input_ids": ids, "attention_mask": torch.ones(N, 1, T, T).tril().triu(-1)},
         "other sense": {"input_ids": ids, "mask": ~tokens()},
     }
     model = fixed(lambda self, input_ids, mask: self.fc(self.embed(input_ids))) if kind == "other sense" else None

@@ -14,9 +14,10 @@ import numpy as np
 
 from dask_svcca.capture._common import listing
 from dask_svcca.capture.torch.entries import Signature, is_label, mask_among
-from dask_svcca.capture.torch.masks import MASKS, is_padded, one_run, read_mask, values_of
-from dask_svcca.capture.torch.sequences import MAIN, mask_sense, prefixes_of, sequences_of, split_name
-from dask_svcca.capture.torch.told import masks_of, sense_of, unread
+from dask_svcca.capture.torch.finding import Finder
+from dask_svcca.capture.torch.masks import values_of
+from dask_svcca.capture.torch.sequences import MAIN, prefixes_of, sequences_of
+from dask_svcca.capture.torch.told import masks_of
 from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
 
@@ -55,6 +56,12 @@ class Feed:
         The sequence of each argument that has tokens.
     whole : bool
         Whether the batch goes in as one argument, although it has keys.
+    beside : dict of str to tensor
+        What of the batch stays out of the model, but for labels.
+    open : frozenset of str
+        Sequences whose mask leaves out nothing in this batch, and may be no mask.
+    refused : CaptureError or None
+        What is to be raised unless the model turns out to take its tokens first, or tells what a mask means.
     main : str
         The argument that is the model's input.
     told : dict of str to (example, token) array of bool
@@ -70,6 +77,9 @@ class Feed:
     mask_names: Mapping[str, str]
     sequences: Mapping[str, str]
     whole: bool = False
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    open: frozenset[str] = frozenset()
+    refused: CaptureError | None = None
     main: str = ""
     told: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
@@ -133,6 +143,11 @@ def _fields(value: Any) -> Mapping[str, Any]:
     return {}
 
 
+def _placed(entries: Sequence[Any], start: int = 0) -> dict[str, Any]:
+    """Entries of a tuple that have no names, those from ``start`` on."""
+    return {f"entry {place}": entry for place, entry in enumerate(entries) if place >= start}
+
+
 def _with_values(container: Any, values: Mapping[Any, Any]) -> Any:
     """What a model is given in place of a dict, a named tuple or a dataclass: its like, with these values."""
     if isinstance(container, tuple):
@@ -169,10 +184,10 @@ class Feeder:
     ) -> None:
         self.torch, self.name, self.inputs, self.ids = torch, name, inputs, ids
         self.example_axis = 0
-        self._senses: dict[str, tuple[bool, str]] = {}
         parameter = next(iter(model.parameters()), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
         self._signature = Signature.of(model)
+        self._finder = Finder(name)
 
     def feed(self, batch: Any) -> Feed:
         """One batch as the model takes it.
@@ -191,9 +206,9 @@ class Feeder:
             return self._from_entries(batch)
         tensor, only = self._move(batch), self._signature.by_name
         if not self._signature.positional and not self._signature.variadic and len(only) == 1:
-            return self._complete((), {only[0]: tensor}, {only[0]: tensor}, None, [])
+            return self._complete((), {only[0]: tensor}, {only[0]: tensor}, None, {})
         self._check_named()
-        return self._complete((tensor,), {}, {self._first: tensor}, None, [])
+        return self._complete((tensor,), {}, {self._first: tensor}, None, {})
 
     @property
     def _first(self) -> str:
@@ -214,8 +229,10 @@ class Feeder:
         one = signature.positional and signature.required <= 1 and not signature.named
         return bool(one) and not signature.open and {*signature.accepted}.isdisjoint(batch)
 
-    def _from_mapping(self, batch: Mapping[str, Any], given: Any = None) -> Feed:
-        """Arguments from a dict, or from the fields of what was ``given``."""
+    def _from_mapping(
+        self, batch: Mapping[str, Any], given: Any = None, others: Mapping[str, Any] | None = None
+    ) -> Feed:
+        """Arguments from a dict, or from the fields of what was ``given``; with ``others`` beside it."""
         ids_key: Any = self.ids
         if ids_key is None:
             ids_key = next((key for key in IDS if key in batch and key not in self._signature.accepted), None)
@@ -236,7 +253,7 @@ class Feeder:
                 {},
                 {str(key): value for key, value in moved.items()},
                 None if ids_key is None else batch[ids_key],
-                [],
+                others or {},
             )
             return dataclasses.replace(feed, whole=True)
         else:
@@ -252,8 +269,10 @@ class Feeder:
                     f"{self._unknown(unknown)}. Name what goes in with inputs=, for example inputs={list(taken)!r}"
                 )
         kwargs = {key: self._move(value) for key, value in taken.items()}
-        others = [value for key, value in batch.items() if key not in taken]
-        return self._complete((), kwargs, kwargs, None if ids_key is None else batch[ids_key], others)
+        left = {str(key): value for key, value in batch.items() if key not in taken and key != ids_key}
+        return self._complete(
+            (), kwargs, kwargs, None if ids_key is None else batch[ids_key], {**left, **(others or {})}
+        )
 
     def _unknown(self, keys: Iterable[Any]) -> str:
         return (
@@ -280,7 +299,7 @@ class Feeder:
             ids = entries.pop(self.ids)
         if isinstance(entries[0], Mapping) and self._signature.required <= 1:
             # As from a loader of encoded texts and labels.
-            feed = self._from_mapping(entries[0])
+            feed = self._from_mapping(entries[0], others=_placed(entries, 1))
             return feed if ids is None else dataclasses.replace(feed, ids=values_of(ids))
         if self.inputs is not None:
             return self._named(entries, self.inputs, ids)
@@ -300,12 +319,12 @@ class Feeder:
             *[f"input{i}" for i in range(len(self._signature.positional), count)],
         ]
         args = tuple(self._move(entry) for entry in entries[:count])
-        found, unclear = mask_among(self._signature, args[0], entries[count:])
+        found, unclear = mask_among(self._signature, args[0], entries[count:], self.example_axis)
         if unclear is not None:
             raise self._unclear(tuple(unclear.shape))
         kwargs = {key: self._move(entry) for key, entry in found.items()}
         tensors = {**dict(zip(names, args, strict=True)), **kwargs}
-        return self._complete(args, kwargs, tensors, ids, entries[count:])
+        return self._complete(args, kwargs, tensors, ids, _placed(entries, count))
 
     def _named(self, entries: Sequence[Any], inputs: Sequence[str | None], ids: Any) -> Feed:
         named = dict(zip(inputs, entries, strict=False))
@@ -320,7 +339,9 @@ class Feeder:
             by_position = tuple(name for name in moved if name not in self._signature.by_name)
         args = tuple(moved[name] for name in by_position if name in moved)
         kwargs = {name: value for name, value in moved.items() if name not in by_position}
-        return self._complete(args, kwargs, moved, ids, entries)
+        placed = {place for place, name in enumerate(inputs) if name is not None}
+        left = {key: entry for place, (key, entry) in enumerate(_placed(entries).items()) if place not in placed}
+        return self._complete(args, kwargs, moved, ids, left)
 
     def _unclear(self, shape: tuple[int, ...]) -> CaptureError:
         return CaptureError(
@@ -350,43 +371,44 @@ class Feeder:
         kwargs: Mapping[str, Any],
         named: Mapping[str, Any],
         ids: Any,
-        others: Sequence[Any],
+        others: Mapping[str, Any],
     ) -> Feed:
         tensors = dict(self._tensors(named))
         if not tensors:
             raise CaptureError(f"a batch for {self.name!r} holds no tensor for the model, only {listing(named)}")
         examples = self._count(tensors, ids, others)
-        prefixes = prefixes_of(tensors)
-        masks, names = {}, {}
-        for name in (*[key for key in MASKS if key in tensors], *tensors):
-            sequence, rest = split_name(name, prefixes)
-            true = mask_sense(name, prefixes)
-            if true is None and name in self._senses:
-                true, heard = self._senses[name]
-                sequence = sequence if heard == MAIN else heard
-            if sequence not in masks and true is not None:
-                mask = self._mask(name, rest, true, tensors, examples)
-                if mask is not None:
-                    masks[sequence], names[sequence] = mask, name
-        masked = masks[MAIN].shape if MAIN in masks else None
-        main = next((key for key in (*_MAIN, self._first, *tensors) if key in tensors), "")
-        sequences = sequences_of(tensors, masked, main, self.example_axis, self._senses)
-        ids = None if ids is None else values_of(ids)
-        return Feed(args, kwargs, examples, tensors, ids, masks, names, sequences, main=main)
+        beside = {name: value for name, value in others.items() if hasattr(value, "shape") and name not in tensors}
+        prefixes = prefixes_of((*tensors, *beside))
+        mains = (*_MAIN, self._first)
+        found = self._finder.find(tensors, beside, examples, mains, prefixes, self.example_axis)
+        masked = found.masks[MAIN].shape if MAIN in found.masks else None
+        main = next((key for key in (*mains, *tensors) if key in tensors), "")
+        masks = {*found.names.values(), *self._finder.heard}
+        sequences = sequences_of(tensors, masked, main, self.example_axis, prefixes, masks)
+        return Feed(
+            args,
+            kwargs,
+            examples,
+            tensors,
+            None if ids is None else values_of(ids),
+            found.masks,
+            found.names,
+            sequences,
+            main=main,
+            beside={name: value for name, value in beside.items() if not is_label(name)},
+            open=frozenset(found.open),
+            refused=found.refused,
+        )
 
-    def learn(self, feed: Feed, told: Iterable[Told]) -> bool:
+    def learn(self, feed: Feed, told: Sequence[Told]) -> bool:
         """Note which inputs the model hands to its modules as masks; whether one was not known before."""
-        told, before = list(told), len(self._senses)
-        for name, values in unread(feed.tensors, feed.mask_names.values(), feed.main, feed.examples).items():
-            sense = sense_of(name, values, told)
-            if sense is not None and name not in self._senses:
-                self._senses[name] = sense
-        return len(self._senses) > before
+        return self._finder.learn(feed.tensors, feed.main, feed.examples, told)
 
     def heard(self, feed: Feed, told: Iterable[Told]) -> Feed:
         """The batch with the masks that the model makes itself, where it has none for these tokens."""
         masks, names = masks_of(told)
-        new = {sequence: mask for sequence, mask in masks.items() if sequence not in feed.masks}
+        known = feed.masks.keys() - feed.open
+        new = {sequence: mask for sequence, mask in masks.items() if sequence not in known}
         hiding = {sequence: mask for sequence, mask in new.items() if not mask.all()}
         return dataclasses.replace(
             feed,
@@ -409,40 +431,7 @@ class Feeder:
         if inner:
             yield from self._tensors(inner)
 
-    def _mask(
-        self, name: str, plain: str, true: bool, tensors: Mapping[str, Any], examples: int
-    ) -> npt.NDArray[np.bool_] | None:
-        """The mask that an argument holds; ``plain`` is its name without a prefix, and ``true`` what it says.
-
-        Raises
-        ------
-        CaptureError
-            Where an argument that is one by its name cannot be read as one.
-        """
-        values = values_of(tensors[name])
-        prefix = name.removesuffix(plain)
-        mains = [key for key in tensors if key.startswith(prefix) and key != name] if prefix else [*_MAIN, self._first]
-        main = next((tensors[key] for key in mains if key in tensors and key != name), None)
-        if plain == "mask" and (main is None or main.ndim > 3 or (main.ndim == 2 and main.is_floating_point())):
-            # Of pixels or features.
-            return None
-        if len(values) == 1 and values.ndim > 1:
-            values = np.broadcast_to(values, (examples, *values.shape[1:]))
-        if name in self._senses:
-            values = unread({name: tensors[name]}, (), "", examples).get(name, values)
-        mask = read_mask(plain, values, (examples, values.shape[-1] if values.ndim else 0), true)
-        if mask is not None and plain == "mask" and not one_run(mask) and not is_padded(values_of(main), mask):
-            mask = None
-        if mask is None:
-            raise CaptureError(
-                f"the argument {name!r} of {self.name!r}, shape {tuple(tensors[name].shape)}, does not say plainly "
-                f"which tokens are padding. It must be (example, token), of 0 and 1, or of 0 for tokens and -inf for "
-                f"padding. Give the model such a mask, as 'attention_mask' (true for tokens) or 'padding_mask' (true "
-                f"for padding), and make of it there what the model needs"
-            )
-        return mask
-
-    def _count(self, tensors: Mapping[str, Any], ids: Any, others: Sequence[Any]) -> int:
+    def _count(self, tensors: Mapping[str, Any], ids: Any, others: Mapping[str, Any]) -> int:
         """How many examples: position ids and scalars, say, do not have them along their first axis."""
         axis = self.example_axis
         main = next((tensors[name] for name in (*_MAIN, self._first) if name in tensors), None)
@@ -450,7 +439,7 @@ class Feeder:
             return int(main.shape[axis])
         if ids is not None:
             return len(ids)
-        every = [value for value in (*tensors.values(), *others) if getattr(value, "ndim", 0) > axis]
+        every = [value for value in (*tensors.values(), *others.values()) if getattr(value, "ndim", 0) > axis]
         sizes = Counter(int(value.shape[axis]) for value in every)
         if not sizes:
             raise CaptureError(f"no tensor of a batch for {self.name!r} has an axis of examples")

@@ -138,11 +138,12 @@ def capture_torch(
     modules say whether examples come first. Up to three axes are otherwise (example, token, neuron); four of which
     nothing is known, such as attention heads, are skipped.
 
-    A mask among the inputs (``attention_mask``, or ``padding_mask``, which marks the padding) becomes the zoo's
-    coordinate ``mask``; so does an input of any name, or a mask made inside, that the model hands to a module as
-    ``key_padding_mask`` or ``attention_mask``, and the lengths of a packed sequence. A zoo has one: of a model that
-    reads two sequences, such as an encoder-decoder or one of images and texts, layers of the other sequence are skipped
-    where they have as many tokens. With ``pool`` each is pooled under the mask of its own, as of
+    A mask in the batches (``attention_mask``, or ``padding_mask``, which marks the padding) becomes the zoo's
+    coordinate ``mask``, also where the model does not take it. So does a tensor of zeros and ones under any name where
+    all that it leaves out has one and the same id; an input of any name, or a mask made inside, that the model hands to
+    a module as ``key_padding_mask`` or ``attention_mask``; and the lengths of a packed sequence. A zoo has one: of a
+    model that reads two sequences, such as an encoder-decoder or one of images and texts, layers of the other sequence
+    are skipped where they have as many tokens. With ``pool`` each is pooled under the mask of its own, as of
     ``decoder_attention_mask``.
 
     Digests of the inputs and of the weights are stored with every representation, as ``inputs_digest`` and
@@ -239,7 +240,9 @@ class _Capture:
     present: list[dict[str, Any]] = field(default_factory=list)
     others: dict[str, list[str]] = field(default_factory=dict)
     masks: list[npt.NDArray[np.bool_] | None] = field(default_factory=list)
+    sure: bool = False
     masked: set[str] = field(default_factory=set)
+    open: set[str] = field(default_factory=set)
     digest: InputsDigest = field(default_factory=InputsDigest)
     tokens: dict[str, int | None] = field(default_factory=dict)
     unread: Unread = field(default_factory=Unread)
@@ -248,7 +251,7 @@ class _Capture:
         """Write what the modules gave for the next examples; whether no more are needed."""
         first = not self.seen
         if first:
-            self.masked = set(feed.masks.keys() - feed.told.keys())
+            self.masked, self.open = set(feed.masks.keys() - feed.told.keys()), set(feed.open)
             self._begin(feed, records, recorder)
         elif self.missing:
             still_repeats(records, feed, self.chosen, self.model)
@@ -257,12 +260,17 @@ class _Capture:
         if self.seen > self.zoo.n_examples:
             return True
         self._check_ids(feed, start)
-        self.masks.append(feed.masks.get(self.chosen.kept, feed.told.get(self.chosen.kept)))
+        kept = self.chosen.kept
+        self.masks.append(feed.masks.get(kept, feed.told.get(kept)))
+        self.sure |= kept in feed.masks.keys() - feed.told.keys() - feed.open
         self.unread.note(feed)
         arrays = {key: bits_of(recorder.torch, value) for key, value in feed.tensors.items()}
         axis = recorder.example_axis
         self.digest.update(
-            {key: np.moveaxis(value, axis, 0) if value.ndim > axis else value for key, value in arrays.items()},
+            {
+                key: np.moveaxis(value, axis, 0) if value.ndim > axis and key not in feed.mask_names.values() else value
+                for key, value in arrays.items()
+            },
             feed.examples,
             None if MAIN in feed.told else feed.mask,
         )
@@ -288,17 +296,17 @@ class _Capture:
 
     def _check_masked(self, feed: Feed) -> None:
         """Refuse to pool some batches with a mask that others are not given."""
-        given = feed.masks.keys() - feed.told.keys()
-        if self.pool is not None and given != self.masked:
+        differing = ((feed.masks.keys() - feed.told.keys()) ^ self.masked) - feed.open - self.open
+        if self.pool is not None and differing:
             raise CaptureError(
-                f"some batches for {self.model!r} have the mask {listing(self.masked ^ given)} and others have not: "
+                f"some batches for {self.model!r} have the mask {listing(differing)} and others have not: "
                 f"give it to all"
             )
 
     def _keep_mask(self) -> None:
         """Write the mask to the zoo: one that the model made itself only where it leaves tokens out."""
         kept, label = self.chosen.kept, f"{self.model}/{self.checkpoint}"
-        if kept not in self.masked:
+        if not self.sure:
             if all(mask is None or mask.all() for mask in self.masks):
                 return
             # Looked at in the first batch, if it had padding, and else not at all.
@@ -486,10 +494,14 @@ def _passes(
             feed = feeder.feed(batch)
             records = recorder.run(model, feed)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if feed.refused is not None:
+                raise feed.refused from error
             if not feed.whole:
                 raise
             raise feeder.as_whole(feed, error) from error
         if feeder.learn(feed, recorder.told):
             feed = feeder.feed(batch)
             records = recorder.run(model, feed)
+        if feed.refused is not None:
+            raise feed.refused
         yield feeder.heard(feed, recorder.told), records

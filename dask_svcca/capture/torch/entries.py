@@ -6,7 +6,9 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dask_svcca.capture.torch.masks import MASKS, is_padded, one_run, read_mask, values_of
+import numpy as np
+
+from dask_svcca.capture.torch.masks import MASKS, is_padded, is_plain, one_run, read_mask, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,12 +86,13 @@ def _may_be_tensor(item: inspect.Parameter) -> bool:
     return not said or any(word in said for word in ("Tensor", "Any", "rray"))
 
 
-def mask_among(signature: Signature, first: Any, entries: Sequence[Any]) -> tuple[dict[str, Any], Any]:
+def mask_among(signature: Signature, first: Any, entries: Sequence[Any], axis: int) -> tuple[dict[str, Any], Any]:
     """The mask among the entries behind those that the model needs, and the first that may be an input or a label.
 
     Labels must never pass for a mask, nor an input for labels. An entry is a mask where ``forward`` has one argument
     that is called so, and where the tokens that it leaves out hold one and the same id, or it runs from the first token
-    of every example up to different ones and nothing else in ``forward`` may look like that.
+    of every example up to different ones and nothing else in ``forward`` may look like that. ``axis`` is that of the
+    examples of the ``first`` entry; masks have them first.
     """
     places = [name for name in signature.optional if "mask" in name]
     place = next((name for name in MASKS if name in places), places[0] if len(places) == 1 else None)
@@ -104,22 +107,27 @@ def mask_among(signature: Signature, first: Any, entries: Sequence[Any]) -> tupl
         open_to = [name for name in signature.optional if _fits(name, count, kind, entry)]
         tokens = None
         if place is not None and 1 < len(first.shape) <= 3:
-            tokens = read_mask(place, values_of(entry), tuple(first.shape[:2]))
+            shape = (first.shape[axis], first.shape[1 - axis])
+            tokens = read_mask(place, values_of(entry), shape)
         if tokens is None:
             if [name for name in open_to if "mask" not in name] or (places and _like_a_mask(entry, first)):
                 return {}, entry
             continue
-        if found or not _certain(signature, tokens, first, entry):
+        if found or not _certain(signature, str(place), tokens, first, entry, axis):
             return {}, entry
         found[str(place)] = entry
     return found, None
 
 
-def _certain(signature: Signature, tokens: Any, first: Any, entry: Any) -> bool:
+def _certain(signature: Signature, place: str, tokens: Any, first: Any, entry: Any, axis: int) -> bool:
     if tokens.all():
         # It masks nothing, whatever it is, unless it is a label that is one everywhere.
         return not signature.labelled
-    if is_padded(values_of(first), tokens) or values_of(entry).dtype.kind == "f" or len(entry.shape) > 2:
+    ids = np.moveaxis(values_of(first), axis, 0)
+    queries = len(entry.shape) > 2 and entry.shape[-1] == tokens.shape[1]
+    if not is_plain(place) and is_padded(ids, ~tokens) and not is_padded(ids, tokens):
+        return True
+    if is_padded(ids, tokens) or values_of(entry).dtype.kind == "f" or queries:
         return bool(tokens.any(axis=1).all())
     uneven = len(set(tokens.sum(axis=1).tolist())) > 1 or len(tokens) == 1
     return not signature.labelled and uneven and one_run(tokens)

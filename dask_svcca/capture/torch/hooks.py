@@ -184,11 +184,13 @@ class Recorder:
         self._inputs = list(feed.tensors.values())
         self._shallow = all(tensor.ndim <= 3 for tensor in self._inputs)
         for name, tensor in feed.tensors.items():
-            along = tensor.ndim > self.example_axis and tensor.shape[self.example_axis] == feed.examples
+            # Masks have the examples first, also beside tokens that come first.
+            axis = 0 if name in feed.mask_names.values() else self.example_axis
+            along = tensor.ndim > axis and tensor.shape[axis] == feed.examples
             axes: list[str | None] = [None] * tensor.ndim
             if along:
-                axes[self.example_axis] = EXAMPLE
-                if self.example_axis:
+                axes[axis] = EXAMPLE
+                if axis:
                     axes[0] = TOKEN
                 elif feed.mask is not None and tensor.ndim <= 3 and tuple(tensor.shape[:2]) == feed.mask.shape:
                     axes[1] = TOKEN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,10 +30,16 @@ MASKS = {
 }
 """Arguments that tell tokens from padding, and what true says of them."""
 
-ADDITIVE = -1e4
-"""A mask that is added to the scores of attention is zero for tokens, and this or less for padding."""
+ADDITIVE = -9.9e3
+"""A mask that is added to the scores of attention is zero for tokens, and this or less for padding: -1e4, rounded."""
 
 _OTHERS = ("tgt", "memory", "decoder", "encoder", "cross")
+_UNPADDED = re.compile(r"(^|_)(non|not|no|un)_?(is_)?pad")
+_UNUSED = re.compile(r"(^|_)pad|(^|_)invalid(_|$)")
+_USED = re.compile(
+    r"(is_|are_)?(valid|token|tokens)|"
+    r"(valid|token|tokens|key|seq|sequence|text|src|x|input|inputs|word|words|sentence)_mask"
+)
 
 
 def values_of(values: Any) -> npt.NDArray[Any]:
@@ -44,19 +51,35 @@ def values_of(values: Any) -> npt.NDArray[Any]:
 
 
 def marks_tokens(name: str) -> bool | None:
-    """What true in an argument of this name says of a token; None where it is not a mask of the input's tokens."""
+    """What true in an argument of this name says of a token; None where it is not a mask of the input's tokens.
+
+    Examples
+    --------
+    >>> marks_tokens("pad_mask"), marks_tokens("non_pad_mask"), marks_tokens("causal_mask")
+    (False, True, None)
+    """
     if name in MASKS:
         return MASKS[name]
-    if name.startswith(_OTHERS) or "mask" not in name:
+    if name.startswith(_OTHERS):
         return None
-    if "pad" in name:
+    if _UNPADDED.search(name):
+        return True
+    if _UNUSED.search(name):
         return False
-    return True if name == "mask" else None
+    return True if name == "mask" or _USED.fullmatch(name) else None
 
 
-def read_mask(
-    name: str, values: npt.NDArray[Any], shape: tuple[int, int] | None, true: bool | None = None
-) -> npt.NDArray[np.bool_] | None:
+def is_plain(name: str) -> bool:
+    """Whether a name says one thing only: others are read by convention, and both ways are in use."""
+    return (name in MASKS and name != "padding_mask") or bool(_UNPADDED.search(name))
+
+
+def is_certain(name: str) -> bool:
+    """Whether an argument of this name cannot be anything but a mask."""
+    return name in MASKS or name == "mask" or ("mask" in name and "pad" in name)
+
+
+def read_mask(name: str, values: npt.NDArray[Any], shape: tuple[int, int] | None) -> npt.NDArray[np.bool_] | None:
     """A mask as (example, token), true for tokens; None where it cannot be read as one, exactly.
 
     Parameters
@@ -65,28 +88,53 @@ def read_mask(
         Argument that takes it.
     values : array
         0 and 1, or additive: 0 for tokens and `ADDITIVE` or less for padding. It is (example, token), or has axes of
-        length one between them.
+        length one beside these, or an axis of queries before that of tokens.
     shape : (int, int), or None
         Examples and tokens that there must be.
-    true : bool, optional
-        What true says of a token. Default: what the name says.
 
     Examples
     --------
     >>> read_mask("attention_mask", np.array([[[[0, -np.inf, -np.inf]]]]), (1, 3))
     array([[ True, False, False]])
     """
+    true = marks_tokens(name)
+    return None if true is None else as_tokens(values, shape, true=true)
+
+
+def as_tokens(
+    values: npt.NDArray[Any], shape: tuple[int, int] | None = None, *, true: bool
+) -> npt.NDArray[np.bool_] | None:
+    """As `read_mask`, where ``true`` is what true says of a token."""
     while values.ndim > 2 and values.shape[1] == 1:
         values = values[:, 0]
-    true = marks_tokens(name) if true is None else true
-    if true is None or (shape is not None and values.shape != shape):
-        return None
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
     floating = values.dtype.kind == "f"
     if floating and bool(((values == 0) | (values <= ADDITIVE)).all()):
-        return np.asarray(values == 0)
-    if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all() or (floating and not true):
+        seen = values == 0
+    elif values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all() or (floating and not true):
         return None
-    return np.asarray((values != 0) == true)
+    else:
+        seen = (values != 0) == true
+    tokens = _of_queries(seen) if values.ndim == 3 else seen
+    if tokens is None or tokens.ndim != 2 or (shape is not None and tokens.shape != shape):
+        return None
+    return np.asarray(tokens)
+
+
+def _of_queries(seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
+    """The tokens of a mask of queries and keys, (example, query, key): those that the last query sees.
+
+    None unless each token sees all tokens, or all up to its own. What padding sees does not matter.
+    """
+    if seen.shape[1] != seen.shape[2]:
+        return None
+    tokens = np.asarray(seen.any(axis=1))
+    for allowed in (np.ones(seen.shape[1:], dtype=bool), np.tri(seen.shape[1], dtype=bool)):
+        wanted = tokens[:, None, :] & allowed
+        if (seen == wanted)[tokens].all():
+            return tokens
+    return None
 
 
 def is_padded(ids: npt.NDArray[Any], tokens: npt.NDArray[np.bool_]) -> bool:
@@ -95,6 +143,13 @@ def is_padded(ids: npt.NDArray[Any], tokens: npt.NDArray[np.bool_]) -> bool:
         return False
     padding = ids[~tokens]
     return len(padding) > 1 and len(np.unique(padding)) == 1
+
+
+def fits(ids: npt.NDArray[Any] | None, tokens: npt.NDArray[np.bool_]) -> bool:
+    """Whether what a mask leaves out may be padding: one and the same id, or nothing, and never everything."""
+    if ids is None or ids.shape != tokens.shape:
+        return False
+    return bool(tokens.any()) and len(np.unique(ids[~tokens])) <= 1
 
 
 def one_run(tokens: npt.NDArray[np.bool_]) -> bool:

@@ -76,7 +76,12 @@ def mask_sense(name: str, prefixes: Mapping[str, str]) -> bool | None:
 
 
 def sequences_of(
-    tensors: Mapping[str, Any], masked: tuple[int, int] | None, main: str, axis: int, masks: Collection[str]
+    tensors: Mapping[str, Any],
+    masked: tuple[int, int] | None,
+    main: str,
+    axis: int,
+    prefixes: Mapping[str, str],
+    masks: Collection[str],
 ) -> dict[str, str]:
     """The sequence of each argument that has tokens.
 
@@ -89,13 +94,14 @@ def sequences_of(
         The argument that is the model's input.
     axis : int
         Axis of the examples.
+    prefixes : mapping of str to str
+        See `prefixes_of`.
     masks : collection of str
         Arguments that are masks.
     """
     if masked is None and main in tensors and tensors[main].ndim >= 2:
         sizes = tuple(tensors[main].shape[:2])
         masked = sizes[::-1] if axis else sizes
-    prefixes = prefixes_of(tensors)
     found = {}
     for name, tensor in tensors.items():
         if "mask" in name or name in masks or tensor.ndim < 2:

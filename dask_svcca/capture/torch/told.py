@@ -160,9 +160,10 @@ class Unread:
     def note(self, feed: Feed) -> None:
         """Look at one more batch."""
         known = {mask.shape[1] for mask in (*feed.masks.values(), *feed.told.values())}
-        inputs = unread(feed.tensors, feed.mask_names.values(), feed.main, feed.examples)
-        for name, tensor in feed.tensors.items():
-            if "len" in name and tensor.ndim == 1 and len(tensor) == feed.examples and not tensor.is_floating_point():
+        every = {**feed.beside, **feed.tensors}
+        inputs = unread(every, feed.mask_names.values(), feed.main, feed.examples)
+        for name, tensor in every.items():
+            if "len" in name and tuple(tensor.shape) == (feed.examples,) and values_of(tensor).dtype.kind in "iu":
                 count = max((_tokens(other, feed.examples) for other in feed.tensors.values()), default=0)
                 inputs[name] = np.arange(count) < values_of(tensor)[:, np.newaxis]
                 self.lengths.add(name)
