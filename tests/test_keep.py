@@ -317,7 +317,7 @@ def test_plan__refuses_to_keep_what_cannot_fit() -> None:
     ]
     entries = [SubspaceEntry(subspace_key(item.digest, Neurons().identity)) for item in wide]
     records = tuple(SubspaceRecord("pack", place, entry, 0, 0, 0) for place, entry in enumerate(entries))
-    pack = Pack(None, "pack", records, 500, np.dtype("float32"))  # type: ignore[arg-type]
+    pack = Pack(None, "pack", records, 500, np.dtype("float32"), {})  # type: ignore[arg-type]
 
     def plan_of(memory: int, **options: Any) -> Any:
         index, parameters = SubspaceIndex({"pack": pack}, 500), Parameters(**options)
