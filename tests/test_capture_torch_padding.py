@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dask_svcca.capture.torch import capture_torch
-from dask_svcca.errors import CaptureError
+from dask_svcca.errors import CaptureError, CaptureWarning
 from dask_svcca.stores.zoo import create_zoo
 
 if TYPE_CHECKING:
@@ -121,6 +121,27 @@ def test_capture_torch__sense_that_changes(zoo: Zoo) -> None:
         capture(takes("input_ids", "pad_mask"), [one, other], zoo)
 
 
+@pytest.mark.parametrize("name", ["valid", "pad_mask", "mask", "padding_mask"])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("pool", [None, "first"])
+def test_capture_torch__modules_know_better_than_names(name: str, side: str, pool: Any, zoo: Zoo) -> None:
+    tokens = MASK if side == "right" else MASK.flip(1)
+    space: dict[str, Any] = {}
+    turned = "~" if "pad" in name else ""
+    exec(f"def forward(s, x, {name}): return s.fc(s.layer(x, src_key_padding_mask={turned}{name}))", space)
+    model = type("Net", (nn.Module,), {"forward": space["forward"]})()
+    model.layer, model.fc = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.Linear(4, 3)
+    batch = {"x": FEATURES, name: tokens if turned else ~tokens}
+    capture(model, split(batch), zoo, pool=pool, layers="fc")
+    if pool is None:
+        np.testing.assert_array_equal(zoo.coords["mask"], tokens)
+    else:
+        with torch.no_grad():
+            whole = model.eval()(*batch.values())
+        right = whole[torch.arange(N), tokens.int().argmax(1)]
+        np.testing.assert_allclose(zoo["net", "c", "fc"].values, right, rtol=1e-4, atol=1e-5)
+
+
 # Masks that the model does not take
 
 
@@ -201,27 +222,48 @@ def test_capture_torch__each_sequence_has_its_ids(zoo: Zoo) -> None:
 # What is not a mask
 
 
-@pytest.mark.parametrize("kind", ["special", "predicted", "global", "causal", "types", "labels", "lengths"])
+@pytest.mark.parametrize("kind", ["special", "global", "causal", "types", "labels"])
 def test_capture_torch__what_is_not_a_mask(kind: str, zoo: Zoo) -> None:
     ids = torch.randint(2, 20, (N, T))
     ids[:, 0] = 1
     first = (torch.arange(T) == 0).expand(N, T)
     batch = {
         "special": {"special_tokens_mask": first},
-        "predicted": {"token_mask": (torch.arange(T) == 2).expand(N, T)},
         "global": {"global_attention_mask": first},
         "causal": {"src_mask": torch.ones(N, N, dtype=torch.bool).tril()},
         "types": {"token_type_ids": torch.ones(N, T, dtype=torch.int64)},
         "labels": {"labels": ~first},
-        "lengths": {"lengths": LENGTHS},
     }[kind]
     if kind == "causal":
         ids = torch.randint(2, 20, (N, N))
-    if kind == "predicted":
-        ids[:, 2] = 19
     name = next(iter(batch))
     report = capture(takes("input_ids", name), [{"input_ids": ids, **batch}], zoo)
     assert report.written == 2
+    assert list(zoo.coords) == []
+
+
+@pytest.mark.parametrize("kind", ["predicted", "lengths", "left out", "left out lengths", "entry"])
+def test_capture_torch__what_may_be_a_mask_is_said(kind: str, zoo: Zoo) -> None:
+    ids = torch.randint(2, 18, (N, T))
+    predicted = (torch.arange(T) == 2).expand(N, T)
+    ids[predicted] = 19
+    name, values = {
+        "predicted": ("token_mask", predicted),
+        "lengths": ("lengths", LENGTHS),
+        "left out": ("flags", MASK),
+        "left out lengths": ("lengths", LENGTHS),
+        "entry": ("entry 1", MASK),
+    }[kind]
+    batch: Any = {"input_ids": ids, name: values}
+    left = kind not in {"predicted", "lengths"}
+    options = {"inputs": ["input_ids"]} if left and kind != "entry" else {}
+    with pytest.warns(CaptureWarning, match=rf"the input '{name}' .* nothing says whether the others are padding"):
+        capture(
+            takes("input_ids") if left else takes("input_ids", name),
+            [tuple(batch.values()) if kind == "entry" else batch],
+            zoo,
+            **options,
+        )
     assert list(zoo.coords) == []
 
 

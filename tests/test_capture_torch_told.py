@@ -184,9 +184,9 @@ def test_told__each_sequence_of_a_translator_has_its_mask(zoo: Zoo) -> None:
 # What nothing tells is said.
 
 
-def own(self: Any, x: Any, valid: Any) -> Any:
+def own(self: Any, x: Any, gate: Any) -> Any:
     hidden = self.fc(x)
-    return (hidden * valid.reshape(*valid.shape[:2], 1)).sum(1)
+    return (hidden * gate.reshape(*gate.shape[:2], 1)).sum(1)
 
 
 @pytest.mark.parametrize("pool", [None, "mean"])
@@ -194,11 +194,11 @@ def own(self: Any, x: Any, valid: Any) -> Any:
 def test_unread__an_input_of_yes_and_no_is_said(kind: str, pool: Any, zoo: Zoo) -> None:
     forms = {"float": TOKENS.float(), "int": TOKENS.long(), "deep": TOKENS[..., None]}
     size = 1 if kind == "in parts" else N
-    x, valid = torch.randn(N, T, 4), forms.get(kind, TOKENS)
+    x, gate = torch.randn(N, T, 4), forms.get(kind, TOKENS)
     with pytest.warns(
-        CaptureWarning, match=r"input 'valid' says yes or no of each of 5 tokens.*'attention_mask'.*'padding_mask'"
+        CaptureWarning, match=r"input 'gate' says yes or no of each of 5 tokens.*'attention_mask'.*'padding_mask'"
     ):
-        capture(network(own), list(zip(x.split(size), valid.split(size), strict=True)), zoo, pool=pool)
+        capture(network(own), list(zip(x.split(size), gate.split(size), strict=True)), zoo, pool=pool)
     assert list(zoo.coords) == []
 
 

@@ -22,9 +22,10 @@ from dask_svcca.capture._common import (
 )
 from dask_svcca.capture.torch.batches import Feeder, check_order
 from dask_svcca.capture.torch.bits import bits_of, weights_of
-from dask_svcca.capture.torch.hooks import Recorder, SequenceFirstError, computing, evaluating, named_modules, unwrapped
+from dask_svcca.capture.torch.hooks import Recorder, computing, evaluating, named_modules, unwrapped
 from dask_svcca.capture.torch.layers import Chosen, Pool, choose, repeated, still_repeats
 from dask_svcca.capture.torch.masks import keep_mask
+from dask_svcca.capture.torch.passes import passes
 from dask_svcca.capture.torch.sequences import MAIN
 from dask_svcca.capture.torch.told import Unread
 from dask_svcca.dims import TOKEN
@@ -32,7 +33,7 @@ from dask_svcca.errors import CaptureError, CaptureWarning, MismatchedExamplesEr
 from dask_svcca.stores.zoo import Zoo, open_zoo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -198,7 +199,7 @@ def capture_torch(
             options={"step": step, "compression": compression, "dtype": dtype, "overwrite": overwrite},
         )
         with evaluating(torch, inner), recorder.attached(), writer.together():
-            for feed, records in _passes(inner, batches, feeder, recorder, capture):
+            for feed, records in passes(inner, batches, feeder, recorder, complete=lambda: capture.complete):
                 if capture.take(feed, records, recorder):
                     break
             capture.finish(recorder, dropped=bool(getattr(batches, "drop_last", False)))
@@ -246,6 +247,11 @@ class _Capture:
     digest: InputsDigest = field(default_factory=InputsDigest)
     tokens: dict[str, int | None] = field(default_factory=dict)
     unread: Unread = field(default_factory=Unread)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the zoo has everything, so that only the inputs are looked at."""
+        return bool(self.seen) and not self.missing
 
     def take(self, feed: Feed, records: Mapping[str, Record], recorder: Recorder) -> bool:
         """Write what the modules gave for the next examples; whether no more are needed."""
@@ -475,33 +481,3 @@ class _Capture:
             f"the batches for {self.model!r} have other examples than the zoo, or in another order: at {start + at}, "
             f"{differing}. Feed the zoo's examples in the zoo's order"
         )
-
-
-def _passes(
-    model: Any, batches: Iterable[Any], feeder: Feeder, recorder: Recorder, capture: _Capture
-) -> Iterator[tuple[Feed, dict[str, Record]]]:
-    """Each batch as it was fed, and what the modules gave."""
-    for batch in batches:
-        feed = feeder.feed(batch)
-        if capture.seen and not capture.missing:
-            # The zoo has everything: only the inputs are looked at.
-            yield feed, {}
-            continue
-        try:
-            records = recorder.run(model, feed)
-        except SequenceFirstError:
-            feeder.example_axis = recorder.example_axis = 1
-            feed = feeder.feed(batch)
-            records = recorder.run(model, feed)
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            if feed.refused is not None:
-                raise feed.refused from error
-            if not feed.whole:
-                raise
-            raise feeder.as_whole(feed, error) from error
-        if feeder.learn(feed, recorder.told):
-            feed = feeder.feed(batch)
-            records = recorder.run(model, feed)
-        if feed.refused is not None:
-            raise feed.refused
-        yield feeder.heard(feed, recorder.told), records

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.capture.torch.entries import is_label
 from dask_svcca.capture.torch.masks import MASKS, read_mask, values_of
 from dask_svcca.capture.torch.sequences import BESIDE, DECODER, MAIN
 
@@ -105,6 +106,12 @@ def unread(tensors: Mapping[str, Any], known: Iterable[str], main: str, examples
     return found
 
 
+def _at_an_end(values: npt.NDArray[np.bool_]) -> bool:
+    """Whether what is false stands at the same end of all examples, as padding does, or what is true."""
+    steps = np.diff(values.astype(np.int8), axis=1)
+    return bool((steps <= 0).all() or (steps >= 0).all())
+
+
 def sense_of(name: str, values: npt.NDArray[np.bool_], told: Iterable[Told]) -> tuple[bool, str] | None:
     """What true says in an input that is handed on as a mask, and of which sequence; None where it is not.
 
@@ -159,7 +166,8 @@ class Unread:
 
     def note(self, feed: Feed) -> None:
         """Look at one more batch."""
-        known = {mask.shape[1] for mask in (*feed.masks.values(), *feed.told.values())}
+        given = [mask for sequence, mask in feed.masks.items() if sequence not in feed.open]
+        known = {mask.shape[1] for mask in (*given, *feed.told.values())}
         every = {**feed.beside, **feed.tensors}
         inputs = unread(every, feed.mask_names.values(), feed.main, feed.examples)
         for name, tensor in every.items():
@@ -168,6 +176,11 @@ class Unread:
                 inputs[name] = np.arange(count) < values_of(tensor)[:, np.newaxis]
                 self.lengths.add(name)
         for name, values in inputs.items():
+            if any(word in name for word in _UNLIKELY) or is_label(name):
+                continue
+            # What stays out of the model may well be labels.
+            if name in feed.beside and name not in self.lengths and not _at_an_end(values):
+                continue
             if values.shape[1] not in known and values.shape[1] in self.counts:
                 self.found.setdefault(name, []).append(values)
 

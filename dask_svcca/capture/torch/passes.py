@@ -1,0 +1,48 @@
+"""A model's passes over its batches: what it was fed, and what its modules gave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dask_svcca.capture.torch.hooks import SequenceFirstError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from dask_svcca.capture.torch.batches import Feed, Feeder
+    from dask_svcca.capture.torch.hooks import Record, Recorder
+
+
+def passes(
+    model: Any, batches: Iterable[Any], feeder: Feeder, recorder: Recorder, *, complete: Callable[[], bool]
+) -> Iterator[tuple[Feed, dict[str, Record]]]:
+    """Each batch as it was fed, and what the modules gave; nothing where all is ``complete`` but for the inputs.
+
+    Raises
+    ------
+    CaptureError
+        Where a mask cannot be read, or the model cannot take a dict as its one argument.
+    """
+    for batch in batches:
+        feed = feeder.feed(batch)
+        if complete():
+            yield feed, {}
+            continue
+        try:
+            records = recorder.run(model, feed)
+        except SequenceFirstError:
+            feeder.example_axis = recorder.example_axis = 1
+            feed = feeder.feed(batch)
+            records = recorder.run(model, feed)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if feed.refused is not None:
+                raise feed.refused from error
+            if not feed.whole:
+                raise
+            raise feeder.as_whole(feed, error) from error
+        if feeder.learn(feed, recorder.told):
+            feed = feeder.feed(batch)
+            records = recorder.run(model, feed)
+        if feed.refused is not None:
+            raise feed.refused
+        yield feeder.heard(feed, recorder.told), records
