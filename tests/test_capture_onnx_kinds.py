@@ -351,6 +351,18 @@ def write_two_layers(path: Path, w: np.ndarray) -> Path:
     return network(path, nodes, {"x": ["n", 3]}, "relu", {"w": w})
 
 
+def test_capture_onnx__another_model_fed_in_another_order(tmp_path: Path) -> None:
+    """The ids of the file say nothing of it: a row was moved without its id."""
+    x, store = normal(6, 3), tmp_path / "zoo.zarr"
+    one, two = (write_two_layers(tmp_path / f"{name}.onnx", normal(3, 2, seed=1)) for name in ("one", "two"))
+    dask_svcca.capture_onnx(one, save(tmp_path / "x.npz", x=x, example=np.arange(6)), store)
+    moved = save(tmp_path / "moved.npz", x=x[[1, 0, 2, 3, 4, 5]], example=np.arange(6))
+    with pytest.raises(CaptureError, match=r"'two/two' is fed the examples that 'one/one/\w+' was .* in another order"):
+        dask_svcca.capture_onnx(two, moved, store)
+    dask_svcca.capture_onnx(two, tmp_path / "x.npz", store)
+    assert set(open_zoo(store).representations["model"]) == {"one", "two"}
+
+
 @pytest.mark.parametrize(
     ("before", "after", "kept", "overwrite"),
     [(None, "relu", "hidden", True), ("relu", None, "relu", False), ("relu", "hidden", "relu", True)],

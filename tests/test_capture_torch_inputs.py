@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,59 @@ def test_capture_torch__inputs_of_all_checkpoints_agree(zoo: Zoo, x: Any) -> Non
     assert ("net", "three", "Linear") not in zoo
     # Another model may be fed the same examples in another form.
     assert capture_torch(model, [x * 2], zoo=zoo, name="other", checkpoint="c").written == 1
+
+
+class Wrapped:
+    """Hides what it iterates over."""
+
+    def __init__(self, inside: Any) -> None:
+        self._inside = inside
+
+    def __iter__(self) -> Any:
+        return iter(self._inside)
+
+
+class Shuffling(torch.utils.data.IterableDataset):  # type: ignore[misc]
+    def __init__(self, x: Any) -> None:
+        self._x = x
+
+    def __iter__(self) -> Any:
+        return iter(self._x[torch.randperm(len(self._x))])
+
+
+@pytest.mark.parametrize("hidden", ["wrapper", "generator", "list", "map", "islice", "chain", "dataset"])
+def test_capture_torch__hidden_shuffling_differs_between_models(hidden: str, tmp_path: Path) -> None:
+    """Each model gets a permutation of its own: once accepted, with SVCCA 0.10 instead of 1."""
+    x = torch.randn(20, 4)
+    zoo = create_zoo(tmp_path / "zoo.zarr", examples=range(20))
+
+    def batches() -> Any:
+        loader = torch.utils.data.DataLoader(x, 8, shuffle=True)
+        return {
+            "wrapper": lambda: Wrapped(loader),
+            "generator": lambda: (batch for batch in loader),
+            "list": lambda: list(loader),
+            "map": lambda: map(torch.clone, loader),
+            "islice": lambda: itertools.islice(loader, 100),
+            "chain": lambda: itertools.chain(loader),
+            "dataset": lambda: torch.utils.data.DataLoader(Shuffling(x), 8),
+        }[hidden]()
+
+    capture(nn.Linear(4, 3), batches(), zoo)
+    message = r"'other/c' is fed the examples that 'net/c/Linear' was captured from, in another order \(digest"
+    with pytest.raises(MismatchedExamplesError, match=message):
+        capture_torch(nn.Linear(4, 3), batches(), zoo=zoo, name="other", checkpoint="c")
+    assert list(zoo.representations.model) == ["net"]
+
+
+def test_capture_torch__other_models_in_the_same_order(zoo: Zoo, x: Any) -> None:
+    zoo.write("written", "c", "fc", x.numpy())
+    first, second = (torch.cat([x[:1], x[:1], x[2:]]), torch.cat([x[:1], x[:1], x[2:]])[[1, 0, 2, 3, 4, 5]])
+    capture(nn.Linear(4, 2), [first], zoo)
+    # Two equal examples that change places are the same order.
+    for name, batches in {"a": second.split(4), "b": [first * 2], "d": [first.half()]}.items():
+        model = nn.Linear(4, 2).to(batches[0].dtype)
+        assert capture_torch(model, batches, zoo=zoo, name=name, checkpoint="c").written == 1
 
 
 def test_capture_torch__weights_that_changed(zoo: Zoo, x: Any) -> None:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.capture._common import CaptureReport, captured, check_inputs, inputs_digest, listing, other_capture
+from dask_svcca.capture._common import (
+    CaptureReport,
+    captured,
+    check_inputs,
+    check_order_of_inputs,
+    inputs_digests,
+    listing,
+    other_capture,
+)
 from dask_svcca.capture._inputs import IDS, load_inputs
 from dask_svcca.capture.onnx.axes import as_stored, check_patterns, given_axes
 from dask_svcca.capture.onnx.branches import open_branches
@@ -158,7 +166,8 @@ def capture_checkpoint(
     network.check(feeds)
     survey = survey_network(open_branches(network, feeds), feeds, dims)
     chosen = {RepresentationName(named.model, named.checkpoint, layer.name): layer for layer in survey.choose(layers)}
-    digests = {"weights_digest": network.weights_digest, "inputs_digest": inputs_digest(feeds)}
+    fed = inputs_digests(feeds)
+    digests = {"weights_digest": network.weights_digest, "inputs_digest": fed["inputs_digest"]}
     nbytes = 0
     with open_zoo(zoo_store, mode="r+") as zoo, zoo.together():
         _check_examples(zoo, inputs, network)
@@ -172,7 +181,8 @@ def capture_checkpoint(
             _check_weights(zoo, named, missing, digests["weights_digest"])
             others = captured(zoo, named.model)
             kept = (one for one in others if (one["model"], one["checkpoint"], one["layer"]) not in missing)
-            check_inputs(kept, digests["inputs_digest"], f"{named.model}/{named.checkpoint}")
+            check_inputs(kept, fed["inputs_digest"], f"{named.model}/{named.checkpoint}")
+            check_order_of_inputs(zoo, named.model, fed, f"{named.model}/{named.checkpoint}")
         size = batch_size or max(1, BATCH_BYTES // max(1, survey.nbytes_per_example))
         for batch in _batches(feeds, size) if missing else ():
             tensors = survey.network.run([layer.name for layer in missing.values()], batch)
@@ -184,7 +194,7 @@ def capture_checkpoint(
                     step=named.step,
                     depth=layer.depth,
                     dims=axes,
-                    attrs={"op_type": layer.op_type, **digests},
+                    attrs={"op_type": layer.op_type, **digests, **fed},
                     source_dtype=layer.source_dtype,
                     compression=compression,
                     dtype=dtype,

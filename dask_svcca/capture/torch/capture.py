@@ -15,6 +15,7 @@ from dask_svcca.capture._common import (
     captured,
     check_inputs,
     check_layers,
+    check_order_of_inputs,
     listing,
     require,
     select,
@@ -110,7 +111,8 @@ def capture_torch(
         not say what goes into the model; where a checkpoint would hold layers of different weights.
     MismatchedExamplesError
         Where there are more or fewer examples than in the zoo, they come in random order, have other ids or another
-        mask than the zoo's, or differ from what other checkpoints of the model were fed.
+        mask than the zoo's, or differ from what other checkpoints of the model were fed, or in their order from what
+        other models were fed.
     StoreFormatError
         Where there is no zoo at that place, or it is open for reading only.
     MissingPackageError
@@ -138,8 +140,8 @@ def capture_torch(
     of images and texts, layers of the other sequence are skipped where they have as many tokens. With ``pool`` each is
     pooled under the mask of its own, as of ``decoder_attention_mask``.
 
-    Digests of the inputs and of the weights are stored with every representation, as ``inputs_digest`` and
-    ``weights_digest``.
+    Digests of the inputs and of the weights are stored with every representation, as ``inputs_digest``,
+    ``inputs_set_digest``, which does not depend on the order of the examples, and ``weights_digest``.
 
     Activations that wait for a chunk to be full take 256 MiB at most, for all layers together, beside one batch.
 
@@ -264,10 +266,12 @@ class _Capture:
         if self.pool is not None:
             attributes["pool"] = self.pool
         if self.seen == self.zoo.n_examples:
-            attributes["inputs_digest"] = self.digest.hexdigest()
+            attributes |= self.digest.attributes
             # Nothing is complete before the last examples, so that nothing is kept of other inputs.
             if self.missing:
-                check_inputs(self.kept, attributes["inputs_digest"], f"{self.model}/{self.checkpoint}")
+                label = f"{self.model}/{self.checkpoint}"
+                check_inputs(self.kept, attributes["inputs_digest"], label)
+                check_order_of_inputs(self.zoo, self.model, attributes, label)
             else:
                 self._differ("fed other inputs, or in another order", "inputs_digest", attributes["inputs_digest"])
             if self.pool is None and self.missing:
