@@ -201,6 +201,45 @@ def test_capture_torch__weights_that_changed(zoo: Zoo, x: Any) -> None:
     assert capture(model, [x], zoo).present == 2
 
 
+class Scaled(nn.Module):  # type: ignore[misc]
+    """Has a buffer that its state does not hold, an attribute, and a table that grows with the batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.relu, self.scale = nn.Linear(4, 3), nn.ReLU(), 1.0
+        self.register_buffer("sign", torch.tensor(1.0), persistent=False)
+        self.register_buffer("table", torch.zeros(1), persistent=False)
+
+    def forward(self, x: Any) -> Any:
+        self.table = torch.arange(x.shape[1], dtype=torch.float32)
+        return self.relu(self.fc(x) * self.sign * self.scale)
+
+
+def test_capture_torch__what_changed_without_the_weights(zoo: Zoo, x: Any, recwarn: Any) -> None:
+    model = Scaled()
+    capture(model, [x], zoo)
+    assert (capture(model, [x], zoo).written, len(recwarn)) == (0, 0)
+    model.sign.fill_(-1)
+    with pytest.warns(CaptureWarning, match="'relu', 'fc' captured with other buffers than the model has now"):
+        assert capture(model, [x], zoo).written == 0
+    model.sign.fill_(1)
+    model.scale = 1.5
+    with pytest.warns(CaptureWarning, match="already, 'relu' with other values than the model gives now for the same"):
+        assert capture(model, x.split(4), zoo).written == 0
+    with pytest.warns(CaptureWarning, match=r"already, 'relu', 'fc' fed other inputs, or in another order\. These"):
+        capture(model, [x * 3], zoo)
+    capture(model, [x], zoo, overwrite=True)
+    assert (capture(model, [x], zoo).written, len(recwarn)) == (0, 0)
+
+
+def test_capture_torch__rounding_is_not_a_change(zoo: Zoo, x: Any, recwarn: Any) -> None:
+    model = nn.Linear(4, 3)
+    capture(model, [x], zoo)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert capture(model, [x], zoo).written == 0
+    assert len(recwarn) == 0
+
+
 def test_capture_torch__layers_of_other_weights_are_not_mixed(zoo: Zoo, x: Any) -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     capture(model, [x], zoo, layers="0")

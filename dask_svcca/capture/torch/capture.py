@@ -19,9 +19,9 @@ from dask_svcca.capture._common import (
     listing,
     require,
     select,
-    weights_digest,
 )
 from dask_svcca.capture.torch.batches import Feeder, check_order
+from dask_svcca.capture.torch.changes import bits, digests_of, with_other_values
 from dask_svcca.capture.torch.hooks import Recorder, SequenceFirstError, evaluating, named_modules, unwrapped
 from dask_svcca.capture.torch.layers import Chosen, Pool, choose, repeated, still_repeats
 from dask_svcca.capture.torch.masks import keep_mask
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from dask_svcca.capture.torch.hooks import Record
     from dask_svcca.stores._chunked import Compression
     from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.zoo import Stored
+    from dask_svcca.stores.zoo import Representation, Stored
 
 
 def capture_torch(
@@ -121,7 +121,8 @@ def capture_torch(
     Warns
     -----
     CaptureWarning
-        Where the zoo has layers already, of other weights or inputs, or in another form: they are left as they are.
+        Where the zoo has layers already, of other weights, inputs or values, or in another form: they are left as they
+        are.
         Where layers have other tokens than the mask. The sentences are the report's ``caution`` too.
 
     Notes
@@ -141,7 +142,8 @@ def capture_torch(
     pooled under the mask of its own, as of ``decoder_attention_mask``.
 
     Digests of the inputs and of the weights are stored with every representation, as ``inputs_digest``,
-    ``inputs_set_digest``, which does not depend on the order of the examples, and ``weights_digest``.
+    ``inputs_set_digest``, which does not depend on the order of the examples, ``weights_digest``, and
+    ``buffers_digest`` of what the model's state does not hold.
 
     Activations that wait for a chunk to be full take 256 MiB at most, for all layers together, beside one batch.
 
@@ -181,9 +183,7 @@ def capture_torch(
             writer,
             name,
             checkpoint,
-            weights=weights_digest(
-                (f"{path} {array.dtype.name} {array.shape}", array.tobytes()) for path, array in _weights(torch, inner)
-            ),
+            inner,
             dims=dims or {},
             pool=pool,
             drop=layers is None,
@@ -219,12 +219,13 @@ class _Capture:
     zoo: Zoo
     model: str
     checkpoint: str
-    weights: str
+    module: Any
     dims: Mapping[str, Sequence[str]]
     pool: Pool | None
     drop: bool
     overwrite: bool
     options: dict[str, Any]
+    digests: dict[str, str] = field(default_factory=dict)
     seen: int = 0
     nbytes: int = 0
     chosen: Chosen = field(default_factory=Chosen)
@@ -232,6 +233,7 @@ class _Capture:
     kept: list[dict[str, Any]] = field(default_factory=list)
     present: list[dict[str, Any]] = field(default_factory=list)
     others: dict[str, list[str]] = field(default_factory=dict)
+    deviating: list[str] = field(default_factory=list)
     masks: list[npt.NDArray[np.bool_] | None] = field(default_factory=list)
     masked: set[str] = field(default_factory=set)
     digest: InputsDigest = field(default_factory=InputsDigest)
@@ -255,14 +257,14 @@ class _Capture:
             return True
         self._check_ids(feed, start)
         self.masks.append(feed.masks.get(self.chosen.kept))
-        arrays = {key: _bits(recorder.torch, value) for key, value in feed.tensors.items()}
+        arrays = {key: bits(recorder.torch, value) for key, value in feed.tensors.items()}
         axis = recorder.example_axis
         self.digest.update(
             {key: np.moveaxis(value, axis, 0) if value.ndim > axis else value for key, value in arrays.items()},
             feed.examples,
             feed.mask,
         )
-        attributes: dict[str, Any] = {"weights_digest": self.weights}
+        attributes: dict[str, Any] = dict(self.digests)
         if self.pool is not None:
             attributes["pool"] = self.pool
         if self.seen == self.zoo.n_examples:
@@ -307,6 +309,9 @@ class _Capture:
             lengths={values.shape[1] for values in self.zoo.coords.values() if values.ndim == 2},
             skipped=recorder.skipped,
         )
+        # After a pass, since some models make their buffers, such as tables of positions, in the first.
+        self.digests = digests_of(recorder.torch, self.module)
+        weights = self.digests["weights_digest"]
         usable = self.chosen.layers
         if not usable:
             reasons = [f"{layer}, {reason}" for layer, reason in recorder.skipped.items()]
@@ -322,7 +327,7 @@ class _Capture:
         changed = [
             other["layer"]
             for other in self.kept
-            if other["checkpoint"] == self.checkpoint and other.get("weights_digest", self.weights) != self.weights
+            if other["checkpoint"] == self.checkpoint and other.get("weights_digest", weights) != weights
         ]
         if changed and self.missing:
             raise CaptureError(
@@ -335,18 +340,25 @@ class _Capture:
             for other in self.kept
             if other["checkpoint"] == self.checkpoint and other["layer"] in usable.keys() - self.missing.keys()
         ]
-        self._differ("captured from other weights than the model has now", "weights_digest", self.weights)
+        self._differ("captured from other weights than the model has now", "weights_digest", weights)
+        buffers = self.digests["buffers_digest"]
+        self._differ("captured with other buffers than the model has now", "buffers_digest", buffers)
         if self.options["step"] is not None:
             self._differ(f"with another step than {self.options['step']:g}", "step", self.options["step"])
         if self.present:
-            self._compare_forms()
+            here = (self.model, self.checkpoint)
+            entries = {entry.name.layer: entry for entry in self.zoo.entries() if entry.name[:2] == here}
+            self._compare_forms(entries)
+            there = {other["layer"]: entries[other["layer"]] for other in self.present}
+            found = {layer: record for layer in there if (record := records.get(layer)) and record.values is not None}
+            given = {layer: usable[layer].arrange(record, self.pool, feed) for layer, record in found.items()}
+            self.deviating = with_other_values(self.zoo, there, given)
 
-    def _compare_forms(self) -> None:
+    def _compare_forms(self, entries: Mapping[str, Representation]) -> None:
         """Note what the zoo has in another form than it would be written in."""
-        entries = {tuple(entry.name): entry for entry in self.zoo.entries()}
         for other in self.present:
             layer = other["layer"]
-            known, entry = self.chosen.layers[layer], entries[self.model, self.checkpoint, layer]
+            known, entry = self.chosen.layers[layer], entries[layer]
             if "token" in known.given and other.get("pool") != self.pool:
                 self.others.setdefault(f"pooled otherwise than with pool={self.pool!r}", []).append(layer)
             elif entry.dims != known.dims:
@@ -366,9 +378,13 @@ class _Capture:
 
     @property
     def _left(self) -> str:
-        if not self.others:
+        others = self.others
+        if not others and self.deviating:
+            # Nothing else explains it.
+            others = {"with other values than the model gives now for the same inputs": self.deviating}
+        if not others:
             return ""
-        what = "; ".join(f"{listing(layers, 2)} {how}" for how, layers in self.others.items())
+        what = "; ".join(f"{listing(layers, 2)} {how}" for how, layers in others.items())
         return (
             f"{'' if self.missing else 'nothing was written: '}{self.model!r}, checkpoint {self.checkpoint!r}, is in "
             f"the zoo already, {what}. These activations were left as they are. Replace them with overwrite=True, or "
@@ -467,22 +483,3 @@ def _passes(
                 raise
             raise feeder.as_whole(feed, error) from error
         yield feed, records
-
-
-def _weights(torch: Any, model: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    for key, value in model.state_dict().items():
-        if isinstance(value, torch.Tensor) and value.device.type != "meta":
-            yield ".".join(part for part in key.split(".") if part != "_orig_mod"), _bits(torch, value)
-
-
-def _bits(torch: Any, tensor: Any) -> npt.NDArray[Any]:
-    """Values of a tensor as NumPy has them; of a type that NumPy lacks, its bits."""
-    tensor = tensor.detach()
-    if tensor.is_quantized:
-        tensor = tensor.int_repr()
-    elif str(tensor.layout) != "torch.strided":
-        tensor = tensor.to_dense()
-    tensor = tensor.cpu().contiguous()
-    if str(tensor.dtype) == "torch.bfloat16" or "float8" in str(tensor.dtype):
-        tensor = tensor.view(torch.int16 if tensor.dtype.itemsize == 2 else torch.uint8)
-    return np.asarray(tensor.numpy())
