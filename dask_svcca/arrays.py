@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -18,7 +18,7 @@ import xarray as xr
 
 from dask_svcca.dims import DEFAULT_DIMS, EXAMPLE, TOKEN, example_axis
 from dask_svcca.errors import InvalidActivationsError
-from dask_svcca.precision import EPSILON, coarsest
+from dask_svcca.precision import EPSILON, coarsest, seen_in
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -79,6 +79,11 @@ def as_given(array: Any, what: str, dims: Sequence[str] | None = None) -> Given:
     dims : sequence of str, optional
         Names that were given for its axes: they say which axis has the ids of the examples.
 
+    Returns
+    -------
+    Given
+        Its ``source_dtype`` is what the array says, or what is seen in its values: see `seen_in`.
+
     Raises
     ------
     InvalidActivationsError
@@ -92,6 +97,15 @@ def as_given(array: Any, what: str, dims: Sequence[str] | None = None) -> Given:
     """
     if isinstance(array, Given):
         return array
+    found = _taken(array, what, dims)
+    if found.lazy or found.source_dtype is not None:
+        return found
+    # Single precision is what half becomes on its way to NumPy, and double what single does.
+    return replace(found, source_dtype=seen_in(found.data))
+
+
+def _taken(array: Any, what: str, dims: Sequence[str] | None) -> Given:
+    """The same, of the precision that the array itself says."""
     labelled: dict[Any, Any] = {pd.DataFrame | pd.Series: _from_pandas, xr.DataArray | xr.Variable: _from_xarray}
     for kinds, take in labelled.items():
         if isinstance(array, kinds):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
+    import numpy.typing as npt
 
 EPSILON = {
     "float64": 2.0**-52,
@@ -74,3 +76,60 @@ def precision_of(dtype: np.dtype[Any], source: str | None) -> float:
     """
     own = EPSILON.get(dtype.name, EPSILON["float64"])
     return own if source is None else max(own, epsilon_of(source))
+
+
+_COARSER = {
+    "float32": ((np.uint32, 23), {"bfloat16": 7, "float16": 10}),
+    "float64": ((np.uint64, 52), {"bfloat16": 7, "float16": 10, "float32": 23}),
+}
+"""By type: unsigned integers of its size, bits of its significand, and those of types whose values it may hold."""
+
+LEAST_VALUES = 256
+"""Values from which a type is seen in them."""
+
+LAST_BIT_SHARE = 0.4
+"""Share of rounded values, of two that differ in it, whose last bit is set: a half, but for chance."""
+
+LEAST_OCTAVES = 3
+"""Octaves that nine tenths of the values span, at least: whole numbers may fill the bits of a type by chance."""
+
+
+def seen_in(values: npt.NDArray[Any]) -> str | None:
+    """The coarser type that values have been rounded to, where their bits leave no doubt.
+
+    All low bits of the significand are zero, and the last bit of the coarser type is set in about half of the values:
+    so it is in what was computed in that type and converted, as `Tensor.float` does, and not in counts or labels.
+
+    Parameters
+    ----------
+    values : array
+        Single or double precision; of other types nothing is seen.
+
+    Returns
+    -------
+    str or None
+        ``bfloat16``, ``float16`` or ``float32``.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=1000)
+    >>> seen_in(x.astype("float16").astype("float32")), seen_in(x), seen_in(np.round(100 * x))
+    ('float16', None, None)
+    """
+    if values.dtype.name not in _COARSER or values.size < LEAST_VALUES:
+        return None
+    (integer, significand), types = _COARSER[values.dtype.name]
+    bits = np.ascontiguousarray(values).reshape(-1).view(integer)
+    for name, kept in types.items():
+        dropped = significand - kept
+        low = integer(2**dropped - 1)
+        # Most arrays are told by their first values.
+        if np.bitwise_or.reduce(bits[:LEAST_VALUES]) & low or np.bitwise_or.reduce(bits) & low:
+            continue
+        nonzero = values[values != 0]
+        if len(nonzero) < LEAST_VALUES:
+            return None
+        last = float(np.mean(nonzero.view(integer) >> integer(dropped) & integer(1)))
+        octaves = np.ptp(np.quantile(np.frexp(nonzero)[1], [0.05, 0.95]))
+        return name if last >= LAST_BIT_SHARE and octaves >= LEAST_OCTAVES else None
+    return None

@@ -31,7 +31,15 @@ def low_rank(rank: int = 3, neurons: int = 12, seed: int = 0) -> np.ndarray:
     return rounded(np.random.default_rng(9).normal(size=(N, rank)) @ rng.normal(size=(rank, neurons)))
 
 
+def unseen(values: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    """The same, but for the last bit of one of them: what they were rounded to cannot be seen."""
+    values = values.astype(dtype)
+    values[-1, -1] = np.nextafter(values[-1, -1], np.inf, dtype=values.dtype)
+    return values
+
+
 X = low_rank()
+Y = unseen(X)
 
 
 def make_zoo() -> dask_svcca.Zoo:
@@ -77,8 +85,9 @@ def test_write__arrays_in_bfloat16_say_so_and_keep_their_values(library: str, st
 )
 def test_write__the_coarsest_type_that_values_were_in(given: str, options: Any, source: str) -> None:
     zoo = make_zoo()
-    x = X.astype(given)
+    x = unseen(X, given)
     zoo.write(*NAME, x, **options)
+    # Too few to see anything in.
     zoo.append("net", "step2", "fc", x[:9], **options)
     zoo.append("net", "step2", "fc", x[9:])
     assert [item.source_dtype for item in zoo.entries()] == [source] * 2
@@ -86,17 +95,25 @@ def test_write__the_coarsest_type_that_values_were_in(given: str, options: Any, 
     assert zoo.root["/".join(NAME)].attrs["source_dtype"] == source
 
 
+def test_write__what_values_were_rounded_to_is_seen() -> None:
+    zoo = make_zoo()
+    zoo.write(*NAME, X)
+    single = np.random.default_rng(0).normal(size=(N, 12)).astype("float32")
+    zoo.write("net", "step2", "fc", single.astype("float64"))
+    assert [item.source_dtype for item in zoo.entries()] == ["bfloat16", "float32"]
+
+
 def test_write__one_batch_in_half_precision_counts_for_all() -> None:
     zoo = make_zoo()
     halves = X[:9].astype("float16"), X[9:].astype("float16")
-    zoo.write(*NAME, iter([halves[0], X[9:]]), dtype="float32")
-    zoo.write("net", "step2", "fc", iter([X[:9], halves[1]]), dtype="float32")
+    zoo.write(*NAME, iter([halves[0], Y[9:]]), dtype="float32")
+    zoo.write("net", "step2", "fc", iter([Y[:9], halves[1]]), dtype="float32")
     assert [item.source_dtype for item in zoo.entries()] == ["float16"] * 2
 
 
 def test_write__columns_of_a_table_in_several_types() -> None:
     zoo = make_zoo()
-    table = pd.DataFrame(X).astype({0: "float16", 1: "float64", 2: "int64"})
+    table = pd.DataFrame(Y).astype({0: "float16", 1: "float64", 2: "int64"})
     zoo.write(*NAME, table)
     (item,) = zoo.entries()
     assert (item.dtype, item.source_dtype) == ("float64", "float16")
@@ -105,7 +122,7 @@ def test_write__columns_of_a_table_in_several_types() -> None:
 def test_getitem__takes_the_precision_along() -> None:
     zoo, other = make_zoo(), make_zoo()
     zoo.write(*NAME, X, source_dtype="bfloat16")
-    zoo.write("net", "step2", "fc", X)
+    zoo.write("net", "step2", "fc", Y)
     assert zoo[NAME].attrs["source_dtype"] == "bfloat16"
     assert "source_dtype" not in zoo["net/step2/fc"].attrs
     other.write(*NAME, zoo[NAME][::-1])
@@ -116,7 +133,7 @@ def test_getitem__takes_the_precision_along() -> None:
 
 def test_representation__of_a_zoo_that_says_nothing_of_it() -> None:
     zoo = make_zoo()
-    zoo.write(*NAME, X)
+    zoo.write(*NAME, Y)
     (item,) = zoo.entries()
     attributes = {key: value for key, value in item.attributes.items() if key != "source_dtype"}
     assert Representation.from_attributes(item.path, attributes) == item
@@ -126,7 +143,7 @@ def test_representation__of_a_zoo_that_says_nothing_of_it() -> None:
 def test_compare__takes_rounding_in_the_source_for_noise() -> None:
     zoo = make_zoo()
     for step, source in enumerate((None, "bfloat16")):
-        zoo.write("net", f"step{step}", "fc", X, source_dtype=source)
+        zoo.write("net", f"step{step}", "fc", Y, source_dtype=source)
     found = dask_svcca.compare(zoo, MemoryStore(), variance=None, measures="cca")
     full, kept = found.rank_a.to_numpy()
     assert kept < full
@@ -137,10 +154,10 @@ def test_compare__takes_rounding_in_the_source_for_noise() -> None:
 def test_compare__is_made_anew_where_the_precision_was_not_known() -> None:
     zoo, store = make_zoo(), MemoryStore()
     for step, seed in enumerate((0, 1)):
-        zoo.write("net", f"step{step}", "fc", low_rank(seed=seed))
+        zoo.write("net", f"step{step}", "fc", unseen(low_rank(seed=seed)))
     options: dict[str, Any] = {"variance": None, "measures": "cca"}
     before = dask_svcca.compare(zoo, store, **options).load()
-    zoo.write("net", "step1", "fc", low_rank(seed=1), source_dtype="bfloat16", overwrite=True)
+    zoo.write("net", "step1", "fc", unseen(low_rank(seed=1)), source_dtype="bfloat16", overwrite=True)
     after = dask_svcca.compare(zoo, store, **options).load()
     assert int(after.rank_a[0]) == int(before.rank_a[0])
     assert int(after.rank_a[1]) < int(before.rank_a[1])

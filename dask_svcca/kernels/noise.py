@@ -96,8 +96,13 @@ def neuron_noise(variances: FloatArray, squares: FloatArray, samples: int, epsil
     neurons = int(np.count_nonzero(variances))
     edge = (1 + (neurons / samples) ** 0.5) ** 2 / 6
     computed = max(epsilon, min(SPARE * epsilon, ENOUGH))
-    share = min(computed**2 * neurons, epsilon)
-    return np.asarray(np.maximum(share * variances, computed**2 * max(edge, 1.0) * squares))
+    stored = max(edge, 1.0) * squares
+    terms = np.maximum(neurons * variances, stored)
+    if computed > epsilon:
+        # What cancels in one neuron may be the mean of others.
+        terms = np.maximum(terms, float(stored.sum() - max(edge, 1.0) * variances.sum()) / max(1, neurons))
+    cancelled = np.minimum(computed**2 * terms, epsilon * variances)
+    return np.asarray(np.maximum(cancelled, epsilon**2 * stored))
 
 
 def live_noise(
