@@ -258,8 +258,8 @@ def _check_first_axis(array: xr.DataArray, what: str, *, labelled: bool) -> None
     else:
         return
     raise InvalidActivationsError(
-        f"the axes of {what} are {(first, *others)!r}, of which {first!r} would be taken as the examples: {why} nothing says "
-        f"which axis is theirs. Call it 'example' and that of the neurons 'neuron', for example with "
+        f"the axes of {what} are {(first, *others)!r}, of which {first!r} would be taken as the examples: {why} "
+        f"nothing says which axis is theirs. Call it 'example' and that of the neurons 'neuron', for example with "
         f"x.rename({meant[0]}='example', {first}='neuron'), or name all axes with dims="
     )
 
