@@ -35,6 +35,7 @@ __all__ = [
     "inputs_digests",
     "listing",
     "other_capture",
+    "quantised",
     "require",
     "select",
     "weights_digest",
@@ -70,8 +71,8 @@ class CaptureReport:
         Size of the activations written, before compression.
     seconds : float
     caution : str
-        Sentence on representations that the zoo had already, and that this capture would not give; empty if there are
-        none.
+        Sentences on representations that the zoo had already, and that this capture would not give, and on quantised
+        values; empty if there are none.
     """
 
     model: str
@@ -354,6 +355,25 @@ def other_capture(zoo: Zoo, expected: Mapping[RepresentationName, Mapping[str, A
     return (
         f"the zoo has {', and '.join(parts)}, and keeps them as they are. Capture under another name, or replace them "
         f"with overwrite=True (--overwrite)"
+    )
+
+
+def quantised(names: Iterable[str], label: str) -> str:
+    """Sentence on layers that compute on quantised values; empty if there are none.
+
+    Parameters
+    ----------
+    names : iterable of str
+    label : str
+        Model and checkpoint.
+    """
+    names = list(names)
+    if not names:
+        return ""
+    return (
+        f"{listing(names, 2)} of {label!r} compute on quantised values: they and all behind them are rounded to few "
+        f"levels, which fills directions that the activations do not have. Compare them by a share of the variance, as "
+        f"by default, and not with variance=None; or capture the model before it was quantised"
     )
 
 

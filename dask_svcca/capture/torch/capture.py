@@ -17,11 +17,12 @@ from dask_svcca.capture._common import (
     check_layers,
     check_order_of_inputs,
     listing,
+    quantised,
     require,
     select,
 )
 from dask_svcca.capture.torch.batches import Feeder, check_order
-from dask_svcca.capture.torch.changes import bits, digests_of, with_other_values
+from dask_svcca.capture.torch.changes import bits, digests_of, quantised_modules, with_other_values
 from dask_svcca.capture.torch.hooks import Recorder, SequenceFirstError, evaluating, named_modules, unwrapped
 from dask_svcca.capture.torch.layers import Chosen, Pool, choose, repeated, still_repeats
 from dask_svcca.capture.torch.masks import keep_mask
@@ -122,8 +123,8 @@ def capture_torch(
     -----
     CaptureWarning
         Where the zoo has layers already, of other weights, inputs or values, or in another form: they are left as they
-        are.
-        Where layers have other tokens than the mask. The sentences are the report's ``caution`` too.
+        are. Where layers have other tokens than the mask, or compute on quantised values. The sentences are the
+        report's ``caution`` too.
 
     Notes
     -----
@@ -271,13 +272,12 @@ class _Capture:
             attributes |= self.digest.attributes
             # Nothing is complete before the last examples, so that nothing is kept of other inputs.
             if self.missing:
-                label = f"{self.model}/{self.checkpoint}"
-                check_inputs(self.kept, attributes["inputs_digest"], label)
-                check_order_of_inputs(self.zoo, self.model, attributes, label)
+                check_inputs(self.kept, attributes["inputs_digest"], self._label)
+                check_order_of_inputs(self.zoo, self.model, attributes, self._label)
             else:
                 self._differ("fed other inputs, or in another order", "inputs_digest", attributes["inputs_digest"])
             if self.pool is None and self.missing:
-                keep_mask(self.zoo, self.masks, f"{self.model}/{self.checkpoint}")
+                keep_mask(self.zoo, self.masks, self._label)
             self._withdraw(recorder)
         for layer in self.missing:
             self._append(layer, feed, records.get(layer), attributes)
@@ -372,9 +372,16 @@ class _Capture:
             self.others[how] = layers
 
     @property
+    def _label(self) -> str:
+        return f"{self.model}/{self.checkpoint}"
+
+    @property
     def caution(self) -> str:
-        """Sentences on layers that the zoo had already, and on those whose tokens the mask does not tell."""
-        return ". ".join(filter(None, (self._left, *(self.chosen.cautions if self.missing else ()))))
+        """Sentences on layers that the zoo had already, on masks that do not fit, and on quantised modules."""
+        cautions = [self._left]
+        if self.missing:
+            cautions += [*self.chosen.cautions, quantised(quantised_modules(self.module), self._label)]
+        return ". ".join(filter(None, cautions))
 
     @property
     def _left(self) -> str:

@@ -1,4 +1,4 @@
-"""What tells that a model is not the one that was captured: its weights, and the values that it gives."""
+"""What a model's weights and modules tell: whether it is the one that was captured, and how finely it computes."""
 
 from __future__ import annotations
 
@@ -72,6 +72,16 @@ def with_other_values(
         if difference > ROUNDING * np.linalg.norm(stored):
             differing.append(layer)
     return differing
+
+
+def quantised_modules(model: Any) -> list[str]:
+    """Names of modules that compute on quantised activations, or as if they did."""
+    found: list[str] = []
+    for path, module in model.named_modules():
+        by_type = "quantized" in type(module).__module__.split(".") or "FakeQuant" in type(module).__name__
+        if by_type and not any(path.startswith(f"{above}.") for above in found):
+            found.append(path or type(module).__name__)
+    return found
 
 
 def _digest(torch: Any, tensors: Mapping[str, Any]) -> str:
