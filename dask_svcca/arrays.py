@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dask_svcca.dims import DEFAULT_DIMS, EXAMPLE, TOKEN, example_axis
+from dask_svcca.dims import DEFAULT_DIMS, EXAMPLE, KNOWN, TOKEN, example_axis
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.precision import EPSILON, coarsest, seen_in
 
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 ON_DISK = frozenset({"h5py", "zarr", "netCDF4", "tensorstore"})
 """Packages whose arrays stay on disk, and are read in slices."""
 
+
+IDS = (EXAMPLE, "example_id", "id", "ids")
+"""Coordinates along the examples that are their ids, where the axis has no index; the first that is there."""
+
+_OF_EXAMPLES = frozenset({"examples", "image", "presentation", "sample", "samples", "stimulus", "trial"})
+_OF_NEURONS = frozenset({"cell", "feature", "features", "hidden", "neurons", "neuroid", "unit", "units", "voxel"})
 
 NATIVE = frozenset({"float16", "float32", "float64"})
 """Floating types of NumPy's own, in which activations are stored."""
@@ -46,6 +52,8 @@ class Given:
         Floating type in which it was computed, where it says that this is another than it has here.
     masks : dict of str to (example, token)
         Coordinates along examples and tokens that say of each token whether it counts.
+    labels : dict of str to pandas.Index
+        Coordinates along the examples, the index too, that have another value for each.
     """
 
     data: Any
@@ -53,6 +61,7 @@ class Given:
     ids: pd.Index[Any] | None = None
     source_dtype: str | None = None
     masks: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    labels: dict[str, pd.Index[Any]] = field(default_factory=dict)
 
     @property
     def counted(self) -> bool:
@@ -202,10 +211,14 @@ def _from_xarray(array: xr.DataArray | xr.Variable, what: str, dims: Sequence[st
     inner = as_given(array.data, what)
     names = tuple(map(str, array.dims))
     known = names if EXAMPLE in names else _said(dims, len(names)) or DEFAULT_DIMS.get(len(names), (EXAMPLE,))
-    ids, masks = None, {}
+    ids, masks, labels = None, {}, {}
     if isinstance(array, xr.DataArray) and names:
         along = array.dims[example_axis(known)]
-        ids = array.indexes.get(along)
+        beside = {str(name): pd.Index(one.to_numpy()) for name, one in array.coords.items() if one.dims == (along,)}
+        labels = {name: values for name, values in beside.items() if values.is_unique}
+        if EXAMPLE not in names and _said(dims, len(names)) is None:
+            _check_first_axis(array, what, labelled=bool(beside))
+        ids = array.indexes.get(along, next((beside[name] for name in IDS if name in beside), None))
         if along == EXAMPLE and isinstance(ids, pd.RangeIndex):
             # Somebody named these examples.
             ids = pd.Index(ids.to_numpy())
@@ -218,7 +231,37 @@ def _from_xarray(array: xr.DataArray | xr.Variable, what: str, dims: Sequence[st
     named = None if all(name == f"dim_{axis}" for axis, name in enumerate(names)) else names
     source = array.attrs.get("source_dtype")
     coarse = source if source in EPSILON else None
-    return Given(inner.data, named, ids, _coarser(coarse, inner.source_dtype), masks)
+    return Given(inner.data, named, ids, _coarser(coarse, inner.source_dtype), masks, labels)
+
+
+def _check_first_axis(array: xr.DataArray, what: str, *, labelled: bool) -> None:
+    """Refuse axes of which the first, which is taken as that of the examples, may not be it.
+
+    Parameters
+    ----------
+    array : DataArray
+        Without an axis ``example``.
+    what : str
+    labelled : bool
+        Whether there are coordinates along the first axis.
+    """
+    first, *others = map(str, array.dims)
+    if first in KNOWN:
+        # In the place of the examples it is refused anyway.
+        return
+    after = [other for other in others if other not in KNOWN]
+    indexed = [] if labelled else [other for other in after if other in array.indexes]
+    if meant := [other for other in after if other in _OF_EXAMPLES] or indexed:
+        why = f"{meant[0]!r} has {'labels' if meant == indexed else 'the name of examples'}, and"
+    elif others and first in _OF_NEURONS:
+        meant, why = others, "its name is that of neurons, and"
+    else:
+        return
+    raise InvalidActivationsError(
+        f"the axes of {what} are {(first, *others)!r}, of which {first!r} would be taken as the examples: {why} "
+        f"nothing says which axis is theirs. Call it 'example' and that of the neurons 'neuron', for example with "
+        f"x.rename({meant[0]}='example', {first}='neuron'), or name all axes with dims="
+    )
 
 
 def is_mask(values: npt.NDArray[Any]) -> bool:
@@ -255,7 +298,8 @@ def _from_pandas(array: pd.DataFrame | pd.Series[Any], what: str, dims: Sequence
     else:
         values, source = np.asarray(array), None
     ids = array.axes[example_axis(_said(dims, array.ndim))]
-    return Given(values, None, ids, source if source != values.dtype.name else None)
+    labels = {str(ids.name): ids} if ids.name is not None and ids.is_unique else {}
+    return Given(values, None, ids, source if source != values.dtype.name else None, labels=labels)
 
 
 def _from_torch(tensor: Any, what: str) -> Given:

@@ -12,10 +12,15 @@ import numpy as np
 import pandas as pd
 
 from dask_svcca.arrays import counts
+from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import MismatchedExamplesError, UnalignedExamplesWarning
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
+
+    from dask_svcca.arrays import Given
 
 Ids: TypeAlias = "pd.Index[Any] | None"
 
@@ -263,3 +268,73 @@ def check_next(ids: pd.Index[Any], expected: npt.NDArray[Any], start: int, what:
 
 def _as_text(ids: pd.Index[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.array([str(value) for value in ids], dtype=object)
+
+
+def check_alike(one: Given, other: Given, what: str, whose: str) -> None:
+    """Refuse two arrays whose examples are not in one order by what they say of them, beside their ids.
+
+    Parameters
+    ----------
+    one, other : Given
+        Not both with ids, which would put them in order.
+    what, whose : str
+        What they are, in errors.
+
+    Raises
+    ------
+    MismatchedExamplesError
+        Where a coordinate has the same values in another order, or the first axis of one is called as another axis of
+        the other.
+
+    Examples
+    --------
+    >>> from dask_svcca.arrays import as_given
+    >>> x = as_given(pd.DataFrame({"a": [1.5, 2.5]}, index=pd.Index([7, 9], name="image")), "x")
+    >>> y = as_given(pd.DataFrame({"a": [2.5, 1.5]}, index=pd.Index([9, 7], name="image")), "y")
+    >>> check_alike(y, x, "y", "x")
+    Traceback (most recent call last):
+    dask_svcca.errors.MismatchedExamplesError: y and x have the coordinate 'image' in different orders: at 0, it is ...
+    """
+    if one.names and other.names and EXAMPLE not in (*one.names, *other.names):
+        for (first, *_), (_, *rest) in ((one.names, other.names), (other.names, one.names)):
+            if first in rest:
+                raise MismatchedExamplesError(
+                    f"{what} has the axes {one.names!r}, and {whose} has {other.names!r}: the first of each would be "
+                    f"taken as the examples. Call the axis of the examples 'example' in both"
+                )
+    check_labels(one.labels, other.labels, what, whose)
+
+
+def check_labels(
+    labels: Mapping[str, pd.Index[Any]], others: Mapping[str, pd.Index[Any]], what: str, whose: str, start: int = 0
+) -> None:
+    """Refuse coordinates that have the values of others in another order.
+
+    Parameters
+    ----------
+    labels : mapping of str to (example,)
+        Unique values.
+    others : mapping of str to (example,)
+        Those that have the same names are compared.
+    what, whose : str
+        What has them, in errors.
+    start : int
+        Number of examples that came before those of ``labels``.
+
+    Raises
+    ------
+    MismatchedExamplesError
+    """
+    for name in labels.keys() & others.keys():
+        found, wanted = labels[name], others[name]
+        if not wanted.is_unique:
+            continue
+        places = wanted.get_indexer(found)
+        moved = np.flatnonzero(places != np.arange(start, start + len(found)))
+        if len(moved) and (places >= 0).all():
+            at = int(moved[0])
+            raise MismatchedExamplesError(
+                f"{what} and {whose} have the coordinate {name!r} in different orders: at {start + at}, it is "
+                f"{found[at]!r} in {what}, which is at {places[at]} in {whose}. Make it their ids, which puts them in "
+                f"order: call it 'id' in both; or put both in one order; or leave it behind, x.drop_vars({name!r})"
+            )

@@ -39,6 +39,16 @@ def names(*paths: str, **options: Any) -> list[tuple[str, str, float | None]]:
         # Of an epoch and a step, the step is finer, in whichever order they come.
         ("net/epoch=3-step=1200.onnx", ("net", "epoch=3-step=1200", 1200)),
         ("net/step1200-epoch3.onnx", ("net", "step1200-epoch3", 1200)),
+        ("net/net-step1e3.onnx", ("net", "step1e3", 1000)),
+        ("net/net-step1.5e+03.onnx", ("net", "step1.5e+03", 1500)),
+        ("net/net-step10.onnx.onnx", ("net", "step10", 10)),
+        ("zoo/NET.ONNX", ("NET", "NET", None)),
+        # How well a checkpoint did is not the model's name.
+        ("r/net_epoch3_acc0.91.onnx", ("net", "epoch3_acc0.91", 3)),
+        ("r/net-epoch=3-step=9-val_loss=0.42-top1=0.7.onnx", ("net", "epoch=3-step=9-val_loss=0.42-top1=0.7", 9)),
+        ("net/epoch3_f1-0.9/model.onnx", ("net", "epoch3_f1-0.9", 3)),
+        ("r/net_step3_ema0.99.onnx", ("net-ema0.99", "step3", 3)),
+        ("r/net_loss0.1_step3.onnx", ("net_loss0.1", "step3", 3)),
         # As trainers save them.
         ("bert/checkpoint-500/model.onnx", ("bert", "checkpoint-500", 500)),
         ("run/epoch3/encoder.onnx", ("encoder", "epoch3", 3)),
@@ -81,6 +91,68 @@ def test_name_checkpoints__one_name_in_several_folders() -> None:
     ]
     assert names("a/net/step1.onnx", "b/net/step1.onnx") == [("a-net", "step1", 1), ("b-net", "step1", 1)]
     assert [model for model, *_ in names("a/x/onnx/model.onnx", "b/x/onnx/model.onnx")] == ["a-x-onnx", "b-x-onnx"]
+
+
+def test_name_checkpoints__of_one_run_with_metrics() -> None:
+    files = [f"r/net_epoch{epoch}_acc0.9{epoch}.onnx" for epoch in (3, 4)]
+    assert names(*files) == [("net", "epoch3_acc0.93", 3), ("net", "epoch4_acc0.94", 4)]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["net_step1_000", "net_step2_000"],
+        ["net_step1_000"],
+        ["net_step12_500_000"],
+        ["net_step1.000"],
+        ["net_epoch3_0.91"],
+        ["step1_000/model"],
+    ],
+)
+def test_name_checkpoints__where_a_number_ends(files: list[str]) -> None:
+    with pytest.raises(CaptureError, match=r"may have all of 'step.*|may have all of 'epoch3_0.91' for its step"):
+        names(*[f"r/{file}.onnx" for file in files])
+
+
+def test_name_checkpoints__where_a_number_ends_is_said() -> None:
+    file = "r/net_step1_000.onnx"
+    assert names(file, step_pattern=r"step([\d_]+)") == [("net", "step1_000", 1000)]
+    assert names(file, pattern="{model}_step{step}_{checkpoint}") == [("net", "000", 1)]
+    assert names("r/net_epoch3_0.91.onnx", pattern="{model}_epoch{step}_{checkpoint}") == [("net", "0.91", 3)]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["net_step10_2026-11-26", "net_step20_2026-11-27"],
+        ["net_epoch3_x0.91", "net_epoch4_x0.93"],
+        ["net_acc0.91_epoch3", "net_acc0.93_epoch4"],
+    ],
+)
+def test_name_checkpoints__a_number_that_changes_with_the_step(files: list[str]) -> None:
+    paths = [f"r/{file}.onnx" for file in files]
+    with pytest.raises(CaptureError, match=r"would be models of their own, .*, each with one step, .*--name"):
+        names(*paths)
+    assert [model for model, *_ in names(*paths, model="net")] == ["net", "net"]
+
+
+@pytest.mark.parametrize("files", [["r/a/step1", "s/a/step2"], ["r/net-step1", "s/net-step2"]])
+def test_name_checkpoints__one_name_in_several_folders_without_a_clash(files: list[str]) -> None:
+    """Once they were checkpoints of one model."""
+    paths = [f"{file}.onnx" for file in files]
+    with pytest.raises(CaptureError, match=r"would both be of model '(a|net)', and are in different folders.*--model"):
+        names(*paths)
+    assert [(model, step) for model, _, step in names(*paths, model="m")] == [("m", 1), ("m", 2)]
+
+
+def test_name_checkpoints__numbers_that_are_of_models() -> None:
+    for files in (
+        ["resnet18-epoch10", "resnet34-epoch20"],
+        ["net-lr0.1-step10", "net-lr0.2-step10"],
+        ["net-lr0.1-step10", "net-lr0.2-step10", "net-lr0.1-step20"],
+    ):
+        found = names(*[f"r/{file}.onnx" for file in files])
+        assert [(model, checkpoint) for model, checkpoint, _ in found] == [tuple(file.rsplit("-", 1)) for file in files]
 
 
 def test_name_checkpoints__of_the_demo_stay() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -349,6 +350,57 @@ def test_capture_onnx__layers_that_mix_the_examples_of_a_batch(tmp_path: Path, b
 def write_two_layers(path: Path, w: np.ndarray) -> Path:
     nodes = [node("MatMul", ["x", "w"], ["hidden"]), node("Relu", ["hidden"], ["relu"])]
     return network(path, nodes, {"x": ["n", 3]}, "relu", {"w": w})
+
+
+@pytest.mark.parametrize("what", ["activations", "weights", "dynamic"])
+def test_capture_onnx__quantised_values(tmp_path: Path, what: str) -> None:
+    """Rank 63 instead of 8 with all directions, once without a word."""
+    scale = {"scale": np.float32(0.04), "zero": np.int8(0)}
+    nodes = {
+        "activations": [
+            node("MatMul", ["x", "w"], ["first"]),
+            node("QuantizeLinear", ["first", "scale", "zero"], ["q"]),
+            node("DequantizeLinear", ["q", "scale", "zero"], ["rounded"]),
+            node("MatMul", ["rounded", "v"], ["last"]),
+        ],
+        "weights": [
+            node("MatMul", ["x", "w"], ["first"]),
+            node("QuantizeLinear", ["v", "scale", "zero"], ["q"]),
+            node("DequantizeLinear", ["q", "scale", "zero"], ["rounded"]),
+            node("MatMul", ["first", "rounded"], ["last"]),
+        ],
+        "dynamic": [
+            node("MatMul", ["x", "w"], ["first"]),
+            node("DynamicQuantizeLinear", ["first"], ["q", "s", "z"]),
+            node("DequantizeLinear", ["q", "s", "z"], ["rounded"]),
+            node("MatMul", ["rounded", "v"], ["last"]),
+        ],
+    }[what]
+    weights = {"w": normal(3, 4, seed=1), "v": normal(4, 4, seed=2), **scale}
+    path = network(tmp_path / "net/step1.onnx", nodes, {"x": ["n", 3]}, "last", weights)
+    file = save(tmp_path / "x.npz", x=normal(6, 3))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (report,) = dask_svcca.capture_onnx(path, file, tmp_path / "z").reports.values()
+    if what == "weights":
+        assert (report.caution, caught) == ("", [])
+        return
+    assert "'rounded', 'last' of 'net/step1' compute on quantised values" in report.caution
+    assert [str(one.message) for one in caught] == [report.caution]
+    # Nothing is said where nothing of them is written.
+    assert capture.capture_checkpoint(path, file, tmp_path / "z").caution == ""
+
+
+def test_capture_onnx__another_model_fed_in_another_order(tmp_path: Path) -> None:
+    """The ids of the file say nothing of it: a row was moved without its id."""
+    x, store = normal(6, 3), tmp_path / "zoo.zarr"
+    one, two = (write_two_layers(tmp_path / f"{name}.onnx", normal(3, 2, seed=1)) for name in ("one", "two"))
+    dask_svcca.capture_onnx(one, save(tmp_path / "x.npz", x=x, example=np.arange(6)), store)
+    moved = save(tmp_path / "moved.npz", x=x[[1, 0, 2, 3, 4, 5]], example=np.arange(6))
+    with pytest.raises(CaptureError, match=r"'two/two' is fed the examples that 'one/one/\w+' was .* in another order"):
+        dask_svcca.capture_onnx(two, moved, store)
+    dask_svcca.capture_onnx(two, tmp_path / "x.npz", store)
+    assert set(open_zoo(store).representations["model"]) == {"one", "two"}
 
 
 @pytest.mark.parametrize(

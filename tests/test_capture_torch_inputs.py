@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,59 @@ def test_capture_torch__inputs_of_all_checkpoints_agree(zoo: Zoo, x: Any) -> Non
     assert capture_torch(model, [x * 2], zoo=zoo, name="other", checkpoint="c").written == 1
 
 
+class Wrapped:
+    """Hides what it iterates over."""
+
+    def __init__(self, inside: Any) -> None:
+        self._inside = inside
+
+    def __iter__(self) -> Any:
+        return iter(self._inside)
+
+
+class Shuffling(torch.utils.data.IterableDataset):  # type: ignore[misc]
+    def __init__(self, x: Any) -> None:
+        self._x = x
+
+    def __iter__(self) -> Any:
+        return iter(self._x[torch.randperm(len(self._x))])
+
+
+@pytest.mark.parametrize("hidden", ["wrapper", "generator", "list", "map", "islice", "chain", "dataset"])
+def test_capture_torch__hidden_shuffling_differs_between_models(hidden: str, tmp_path: Path) -> None:
+    """Each model gets a permutation of its own: once accepted, with SVCCA 0.10 instead of 1."""
+    x = torch.randn(20, 4)
+    zoo = create_zoo(tmp_path / "zoo.zarr", examples=range(20))
+
+    def batches() -> Any:
+        loader = torch.utils.data.DataLoader(x, 8, shuffle=True)
+        return {
+            "wrapper": lambda: Wrapped(loader),
+            "generator": lambda: (batch for batch in loader),
+            "list": lambda: list(loader),
+            "map": lambda: map(torch.clone, loader),
+            "islice": lambda: itertools.islice(loader, 100),
+            "chain": lambda: itertools.chain(loader),
+            "dataset": lambda: torch.utils.data.DataLoader(Shuffling(x), 8),
+        }[hidden]()
+
+    capture(nn.Linear(4, 3), batches(), zoo)
+    message = r"'other/c' is fed the examples that 'net/c/Linear' was captured from, in another order \(digest"
+    with pytest.raises(MismatchedExamplesError, match=message):
+        capture_torch(nn.Linear(4, 3), batches(), zoo=zoo, name="other", checkpoint="c")
+    assert list(zoo.representations.model) == ["net"]
+
+
+def test_capture_torch__other_models_in_the_same_order(zoo: Zoo, x: Any) -> None:
+    zoo.write("written", "c", "fc", x.numpy())
+    first, second = (torch.cat([x[:1], x[:1], x[2:]]), torch.cat([x[:1], x[:1], x[2:]])[[1, 0, 2, 3, 4, 5]])
+    capture(nn.Linear(4, 2), [first], zoo)
+    # Two equal examples that change places are the same order.
+    for name, batches in {"a": second.split(4), "b": [first * 2], "d": [first.half()]}.items():
+        model = nn.Linear(4, 2).to(batches[0].dtype)
+        assert capture_torch(model, batches, zoo=zoo, name=name, checkpoint="c").written == 1
+
+
 def test_capture_torch__weights_that_changed(zoo: Zoo, x: Any) -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     capture(model, [x], zoo)
@@ -145,6 +199,45 @@ def test_capture_torch__weights_that_changed(zoo: Zoo, x: Any) -> None:
     assert capture(model, [x], zoo, overwrite=True).written == 2
     np.testing.assert_allclose(zoo["net", "c", "1"].values, model(x).detach(), rtol=1e-5)
     assert capture(model, [x], zoo).present == 2
+
+
+class Scaled(nn.Module):  # type: ignore[misc]
+    """Has a buffer that its state does not hold, an attribute, and a table that grows with the batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.relu, self.scale = nn.Linear(4, 3), nn.ReLU(), 1.0
+        self.register_buffer("sign", torch.tensor(1.0), persistent=False)
+        self.register_buffer("table", torch.zeros(1), persistent=False)
+
+    def forward(self, x: Any) -> Any:
+        self.table = torch.arange(x.shape[1], dtype=torch.float32)
+        return self.relu(self.fc(x) * self.sign * self.scale)
+
+
+def test_capture_torch__what_changed_without_the_weights(zoo: Zoo, x: Any, recwarn: Any) -> None:
+    model = Scaled()
+    capture(model, [x], zoo)
+    assert (capture(model, [x], zoo).written, len(recwarn)) == (0, 0)
+    model.sign.fill_(-1)
+    with pytest.warns(CaptureWarning, match="'relu', 'fc' captured with other buffers than the model has now"):
+        assert capture(model, [x], zoo).written == 0
+    model.sign.fill_(1)
+    model.scale = 1.5
+    with pytest.warns(CaptureWarning, match="already, 'relu' with other values than the model gives now for the same"):
+        assert capture(model, x.split(4), zoo).written == 0
+    with pytest.warns(CaptureWarning, match=r"already, 'relu', 'fc' fed other inputs, or in another order\. These"):
+        capture(model, [x * 3], zoo)
+    capture(model, [x], zoo, overwrite=True)
+    assert (capture(model, [x], zoo).written, len(recwarn)) == (0, 0)
+
+
+def test_capture_torch__rounding_is_not_a_change(zoo: Zoo, x: Any, recwarn: Any) -> None:
+    model = nn.Linear(4, 3)
+    capture(model, [x], zoo)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert capture(model, [x], zoo).written == 0
+    assert len(recwarn) == 0
 
 
 def test_capture_torch__layers_of_other_weights_are_not_mixed(zoo: Zoo, x: Any) -> None:

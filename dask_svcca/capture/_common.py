@@ -30,10 +30,12 @@ __all__ = [
     "captured",
     "check_inputs",
     "check_layers",
+    "check_order_of_inputs",
     "dims_of",
-    "inputs_digest",
+    "inputs_digests",
     "listing",
     "other_capture",
+    "quantised",
     "require",
     "select",
     "weights_digest",
@@ -69,8 +71,8 @@ class CaptureReport:
         Size of the activations written, before compression.
     seconds : float
     caution : str
-        Sentence on representations that the zoo had already, and that this capture would not give; empty if there are
-        none.
+        Sentences on representations that the zoo had already, and that this capture would not give, and on quantised
+        values; empty if there are none.
     """
 
     model: str
@@ -100,6 +102,7 @@ class InputsDigest:
 
     def __init__(self) -> None:
         self._digest = xxhash.xxh3_128()
+        self._sum = 0
 
     def update(
         self, arrays: Mapping[str, npt.NDArray[Any]], examples: int, mask: npt.NDArray[np.bool_] | None = None
@@ -116,16 +119,24 @@ class InputsDigest:
         """
         along = {name: array for name, array in sorted(arrays.items()) if array.shape[:1] == (examples,)}
         for example in range(examples):
+            alone = xxhash.xxh3_128()
             for array in along.values():
                 row = array[example]
                 if mask is not None and array.shape == mask.shape:
                     row = row[mask[example]]
-                self._digest.update(f"{array.dtype.name} {row.shape}".encode())
-                self._digest.update(np.ascontiguousarray(row).data)
+                for part in (f"{array.dtype.name} {row.shape}".encode(), np.ascontiguousarray(row).data):
+                    self._digest.update(part)
+                    alone.update(part)
+            self._sum = (self._sum + alone.intdigest()) % 2**128
 
     def hexdigest(self) -> str:
         """Digest of the examples so far."""
         return self._digest.hexdigest()
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Digests of the examples so far, as they are stored: of their order, and of their set in whatever order."""
+        return {"inputs_digest": self.hexdigest(), "inputs_set_digest": f"{self._sum:032x}"}
 
 
 def captured(zoo: Zoo, model: str, checkpoint: str | None = None) -> Iterator[dict[str, Any]]:
@@ -167,6 +178,45 @@ def check_inputs(others: Iterable[Mapping[str, Any]], digest: str, label: str) -
                 f"'{other['model']}/{other['checkpoint']}/{other['layer']}' was captured from (digest {stored[:8]}): "
                 f"another order, other examples, or a random augmentation. Feed all checkpoints of a model the same "
                 f"inputs in the same order"
+            )
+
+
+def check_order_of_inputs(zoo: Zoo, model: str, digests: Mapping[str, str], label: str) -> None:
+    """Refuse inputs that another model was fed in another order.
+
+    The same set of examples with another digest is a permutation, whatever the models. Other models may be fed the
+    same examples in another form: of these nothing is known.
+
+    Parameters
+    ----------
+    zoo : Zoo
+    model : str
+        The model that is captured.
+    digests : mapping of str to str
+        See `InputsDigest.attributes`.
+    label : str
+        Name for messages.
+
+    Raises
+    ------
+    MismatchedExamplesError
+    """
+    firsts = {(entry.name.model, entry.name.checkpoint): entry.name for entry in reversed(zoo.entries())}
+    known: set[str] = {model}
+    for name in reversed(firsts.values()):
+        if name.model in known:
+            continue
+        other = _io.read_attributes(zoo.root, name.path) or {}
+        if "inputs_digest" not in other:
+            continue
+        known.add(name.model)
+        same = other.get("inputs_set_digest") == digests["inputs_set_digest"]
+        if same and other["inputs_digest"] != digests["inputs_digest"]:
+            raise MismatchedExamplesError(
+                f"{label!r} is fed the examples that {name.label!r} was captured from, in another order (digest "
+                f"{digests['inputs_digest'][:8]}, and {other['inputs_digest'][:8]}): their rows would not belong "
+                f"together. Feed all models the zoo's examples in the zoo's order, from a loader that does not "
+                f"shuffle, and replace with overwrite=True what was captured in a wrong order"
             )
 
 
@@ -258,24 +308,29 @@ def weights_digest(weights: Iterable[tuple[str, bytes | memoryview]]) -> str:
     return digest.hexdigest()
 
 
-def inputs_digest(inputs: Mapping[str, npt.NDArray[Any]]) -> str:
-    """Digest of what a model is fed, example by example: it tells whether other examples were, or in another order.
+def inputs_digests(inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
+    """Digests of what a model is fed, example by example: they tell whether other examples were, or in another order.
 
     Parameters
     ----------
     inputs : mapping of str to (example, ...) array
         Arrays without axes are the same for all examples, and do not count.
 
+    Returns
+    -------
+    dict of str to str
+        See `InputsDigest.attributes`.
+
     Examples
     --------
-    >>> import numpy as np
     >>> x = np.arange(6.0).reshape(3, 2)
-    >>> inputs_digest({"x": x}) == inputs_digest({"x": x[::-1]})
-    False
+    >>> there, back = inputs_digests({"x": x}), inputs_digests({"x": x[::-1]})
+    >>> {name: there[name] == back[name] for name in there}
+    {'inputs_digest': False, 'inputs_set_digest': True}
     """
     digest = InputsDigest()
     digest.update(inputs, max(len(array) if array.ndim else 0 for array in inputs.values()))
-    return digest.hexdigest()
+    return digest.attributes
 
 
 def other_capture(zoo: Zoo, expected: Mapping[RepresentationName, Mapping[str, Any]]) -> str:
@@ -300,6 +355,25 @@ def other_capture(zoo: Zoo, expected: Mapping[RepresentationName, Mapping[str, A
     return (
         f"the zoo has {', and '.join(parts)}, and keeps them as they are. Capture under another name, or replace them "
         f"with overwrite=True (--overwrite)"
+    )
+
+
+def quantised(names: Iterable[str], label: str) -> str:
+    """Sentence on layers that compute on quantised values; empty if there are none.
+
+    Parameters
+    ----------
+    names : iterable of str
+    label : str
+        Model and checkpoint.
+    """
+    names = list(names)
+    if not names:
+        return ""
+    return (
+        f"{listing(names, 2)} of {label!r} compute on quantised values: they and all behind them are rounded to few "
+        f"levels, which fills directions that the activations do not have. Compare them by a share of the variance, as "
+        f"by default, and not with variance=None; or capture the model before it was quantised"
     )
 
 

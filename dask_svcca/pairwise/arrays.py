@@ -13,7 +13,7 @@ import xarray as xr
 from dask_svcca.arrays import as_given
 from dask_svcca.dims import DEFAULT_DIMS, ONE_NEURON, TOKEN, agree_dims, canonical_dims, check_known, example_of
 from dask_svcca.errors import IncompatibleError, InvalidActivationsError, MismatchedExamplesError
-from dask_svcca.examples import order_of
+from dask_svcca.examples import check_alike, order_of
 from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.precision import precision_of
 from dask_svcca.readings import Fourier, Meeting, Neurons, choose_reading, meet
@@ -252,6 +252,8 @@ def align_examples(x: InputArray, y: InputArray) -> InputArray:
                 f"{one.name} brings a mask along, and {other.name}, which has as many tokens, does not say which of "
                 f"them count. Give {other.name} the same coordinate, or drop that of {one.name}, with drop_vars"
             )
+    if any(one.given.ids is None or one.given.counted for one in (x, y)):
+        check_alike(y.given, x.given, "y", "x")
     order = order_of(y.given.ids, x.given.ids, "y", "x")
     if x.examples != y.examples:
         raise MismatchedExamplesError(

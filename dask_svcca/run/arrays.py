@@ -13,7 +13,7 @@ from zarr.storage import MemoryStore
 from dask_svcca.arrays import as_given, is_series
 from dask_svcca.dims import agree_dims, check_names, example_axis
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, did_you_mean
-from dask_svcca.examples import check_silent, numbers_of, order_by_id
+from dask_svcca.examples import check_alike, check_silent, numbers_of, order_by_id
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.zoo import Zoo, create_zoo
 
@@ -189,12 +189,16 @@ def _check_examples(given: Sequence[_Named], first: _Named) -> dict[str, npt.NDA
     """Raise where arrays have not the same examples; returns their coordinates, in the order of the first."""
     moved: _Named | None = None
     coords: dict[str, tuple[str, npt.NDArray[Any]]] = {}
+    with_labels: dict[str, _Named] = {}
     for one in given:
         if one.examples != first.examples and one.ids is None:
             raise MismatchedExamplesError(
                 f"{one.name.label!r} has {one.examples} examples, and {first.name.label!r} has {first.examples}: all "
                 f"arrays must be of the same examples"
             )
+        for other in (first, *(with_labels.setdefault(label, one) for label in one.given.labels)):
+            if one.ids is None or other.ids is None:
+                check_alike(one.given, other.given, repr(one.name.label), repr(other.name.label))
         order = one.order(first)
         moved = moved if order is None else one
         for coordinate, values in one.given.masks.items():

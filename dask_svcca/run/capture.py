@@ -131,7 +131,7 @@ def capture_onnx(
     -----
     CaptureWarning
         Where the zoo has layers of these names that come from a model of other weights or from other inputs, or have
-        another step, type or axes than this capture would give them.
+        another step, type or axes than this capture would give them. Where layers compute on quantised values.
 
     Raises
     ------

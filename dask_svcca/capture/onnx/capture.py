@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.capture._common import CaptureReport, captured, check_inputs, inputs_digest, listing, other_capture
+from dask_svcca.capture._common import (
+    CaptureReport,
+    captured,
+    check_inputs,
+    check_order_of_inputs,
+    inputs_digests,
+    listing,
+    other_capture,
+    quantised,
+)
 from dask_svcca.capture._inputs import IDS, load_inputs
 from dask_svcca.capture.onnx.axes import as_stored, check_patterns, given_axes
 from dask_svcca.capture.onnx.branches import open_branches
@@ -158,8 +167,9 @@ def capture_checkpoint(
     network.check(feeds)
     survey = survey_network(open_branches(network, feeds), feeds, dims)
     chosen = {RepresentationName(named.model, named.checkpoint, layer.name): layer for layer in survey.choose(layers)}
-    digests = {"weights_digest": network.weights_digest, "inputs_digest": inputs_digest(feeds)}
-    nbytes = 0
+    fed = inputs_digests(feeds)
+    digests = {"weights_digest": network.weights_digest, "inputs_digest": fed["inputs_digest"]}
+    nbytes, label = 0, f"{named.model}/{named.checkpoint}"
     with open_zoo(zoo_store, mode="r+") as zoo, zoo.together():
         _check_examples(zoo, inputs, network)
         missing = {name: layer for name, layer in chosen.items() if overwrite or name not in zoo}
@@ -172,7 +182,9 @@ def capture_checkpoint(
             _check_weights(zoo, named, missing, digests["weights_digest"])
             others = captured(zoo, named.model)
             kept = (one for one in others if (one["model"], one["checkpoint"], one["layer"]) not in missing)
-            check_inputs(kept, digests["inputs_digest"], f"{named.model}/{named.checkpoint}")
+            check_inputs(kept, fed["inputs_digest"], label)
+            check_order_of_inputs(zoo, named.model, fed, label)
+        coarse = quantised([name.layer for name in missing if name.layer in survey.quantised], label)
         size = batch_size or max(1, BATCH_BYTES // max(1, survey.nbytes_per_example))
         for batch in _batches(feeds, size) if missing else ():
             tensors = survey.network.run([layer.name for layer in missing.values()], batch)
@@ -184,7 +196,7 @@ def capture_checkpoint(
                     step=named.step,
                     depth=layer.depth,
                     dims=axes,
-                    attrs={"op_type": layer.op_type, **digests},
+                    attrs={"op_type": layer.op_type, **digests, **fed},
                     source_dtype=layer.source_dtype,
                     compression=compression,
                     dtype=dtype,
@@ -200,7 +212,7 @@ def capture_checkpoint(
         nbytes=nbytes,
         seconds=time.perf_counter() - started,
         skipped=survey.skipped,
-        caution=caution,
+        caution=". ".join(filter(None, (caution, coarse))),
     )
 
 

@@ -12,9 +12,9 @@ from dask_svcca.errors import CaptureError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-_NUMBER = r"(?P<step>\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)"
+_NUMBER = r"(?P<step>\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?(?:[eE]\+?\d+)?)"
 _SEPARATORS = r"[^A-Za-z0-9]{0,3}"
 STEP = re.compile(
     # "Jupiter5" is not an iteration; "netStep5" is a step.
@@ -22,6 +22,18 @@ STEP = re.compile(
     rf"{_SEPARATORS}{_NUMBER}(?P<unit>[kKM]?)(?![A-Za-z0-9]|,\d)"
 )
 """A training step in a name: a number behind one of a few words."""
+
+METRIC = re.compile(
+    r"[^A-Za-z0-9]+(?i:(?:(?:val|valid|validation|test|train|dev|eval)[^A-Za-z0-9]?)?(?:acc(?:uracy)?|auc|bleu|cer|"
+    r"err(?:or)?|f1|iou|loss|mae|map|miou|mse|nll|perplexity|ppl|psnr|reward|rmse|rouge|score|ssim|top[15]|wer))"
+    r"[^A-Za-z0-9]{0,2}\d+\.\d+(?:[eE][-+]?\d+)?(?![A-Za-z0-9])"
+)
+"""How well a checkpoint did, behind its step: part of its name, and not of the model's."""
+
+_UNCLEAR = re.compile(r"(?:[_' ]\d{3})+(?![A-Za-z0-9])|[^A-Za-z0-9]+\d+\.\d+(?![A-Za-z0-9])")
+"""What behind a step may belong to its number, or not to the model."""
+
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}\.\d{3}")
 
 UNITS = {"": 1, "k": 1_000, "K": 1_000, "M": 1_000_000}
 
@@ -45,11 +57,18 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """Where a name says a step: the text that says it, what is left without it, and the number."""
+    """Where a name says a step: the text that says it, what is before and behind it, and the number and its digits."""
 
     text: str
-    rest: str
+    before: str
+    behind: str
     number: float
+    digits: str
+
+    @property
+    def rest(self) -> str:
+        """What is left of the name without it."""
+        return _joined(self.before, self.behind)
 
 
 def name_checkpoints(
@@ -64,7 +83,7 @@ def name_checkpoints(
 
     A number in a file's name is the training step only behind ``step``, ``epoch``, ``iter``, ``ckpt`` or
     ``checkpoint``. Files that differ in anything else are models of their own: the rest of the name is the model, or
-    the folder where there is no rest.
+    the folder where there is no rest. How well a checkpoint did, ``acc0.91`` behind the step, belongs to its own name.
 
     Parameters
     ----------
@@ -86,7 +105,9 @@ def name_checkpoints(
     ------
     CaptureError
         Where two files would have the same name, or two checkpoints of a model the same step; where a path does not
-        follow the pattern, or no path the ``step_pattern``.
+        follow the pattern, or no path the ``step_pattern``; where it is not clear which numbers are the step's, as in
+        ``step1_000``, or the model's, as where one behind the step is another in each file; or whether files of one
+        name in several folders are of one model.
 
     Examples
     --------
@@ -116,6 +137,8 @@ def name_checkpoints(
         said = None if name is None else _find_step(name, expression)
         step = _number(spelled["step"]) if "step" in spelled else said.number if said else found.step
         named.append(Checkpoint(str(path), owner, name or found.checkpoint, step))
+        if step_pattern is None and "step" not in spelled:
+            _refuse_unclear(path.absolute())
     if step_pattern is not None and named and all(one.step is None for one in named):
         raise CaptureError(
             f"the step pattern {step_pattern!r} finds no number in {named[0].path!r}"
@@ -123,17 +146,20 @@ def name_checkpoints(
             + r". It is searched for in a file's name without its suffix, then in its folder's; as in '_(\d+)$'"
         )
     if not spells_model:
+        _refuse_changing(named, expression)
         named = _told_apart(named)
+        _refuse_merged(named, expression)
     _refuse_duplicates(named)
     return named
 
 
 def _by_path(path: Path, expression: re.Pattern[str], *, named_otherwise: bool) -> Checkpoint:
     """Model, checkpoint and step as a path says them."""
-    stem, folder, above = path.stem, path.parent.name, path.parent.parent.name
-    if found := _find_step(stem, expression):
+    stem, folder, above = _stem(path), path.parent.name, path.parent.parent.name
+    found, inside = _step_of(path, expression)
+    if found and inside:
         rest, place = found.rest, folder
-    elif found := _find_step(folder, expression):
+    elif found:
         # As trainers save them: run/checkpoint-500/model.onnx.
         rest = _joined(found.rest, "" if stem.lower() in ANY_MODEL | STAGES else stem)
         place = above
@@ -148,6 +174,21 @@ def _by_path(path: Path, expression: re.Pattern[str], *, named_otherwise: bool) 
     # Under a name that is given, the file's own tells checkpoints apart.
     text = stem if found is None or named_otherwise else found.text
     return Checkpoint(str(path), rest or place or stem, text, found.number if found else None)
+
+
+def _step_of(path: Path, expression: re.Pattern[str]) -> tuple[_Step | None, bool]:
+    """The step that a path says, and whether the file's name says it, and not that of its folder."""
+    if found := _find_step(_stem(path), expression):
+        return found, True
+    return _find_step(path.parent.name, expression), False
+
+
+def _stem(path: Path) -> str:
+    """Name of a file without its suffix, which is there twice where a tool has added it again."""
+    stem = path.stem
+    while Path(stem).suffix.lower() == ".onnx":
+        stem = Path(stem).stem
+    return stem
 
 
 def _find_step(name: str, expression: re.Pattern[str]) -> _Step | None:
@@ -167,9 +208,11 @@ def _find_step(name: str, expression: re.Pattern[str]) -> _Step | None:
     for match in matches:
         pieces.append(name[last : match.start()])
         last = match.end()
-    rest = _joined(*pieces, name[last:])
-    text = name[matches[0].start() : matches[-1].end()].strip("-_. ")
-    return _Step(text or name, rest, number)
+    if expression is STEP:
+        while metric := METRIC.match(name, last):
+            last = metric.end()
+    text = name[matches[0].start() : last].strip("-_. ")
+    return _Step(text or name, _joined(*pieces), name[last:], number, chosen.group())
 
 
 def _joined(*parts: str) -> str:
@@ -216,6 +259,58 @@ def _told_apart(named: list[Checkpoint]) -> list[Checkpoint]:
             one = replace(one, model=_joined(*(parts[:-1] if parts[-1] == one.model else parts), one.model))  # noqa: PLW2901
         renamed.append(one)
     return renamed
+
+
+def _refuse_unclear(path: Path) -> None:
+    """Refuse a step of which it is not clear where its number ends."""
+    found, _ = _step_of(path, STEP)
+    if found is None:
+        return
+    unclear = _UNCLEAR.match(found.behind)
+    if not unclear and not _THOUSANDS.search(found.digits):
+        return
+    number = f"{found.digits}{unclear.group() if unclear else ''}"
+    raise CaptureError(
+        f"{str(path)!r} may have all of {number!r} for its step, or a part of it. Say how paths spell names, with a "
+        f"pattern such as '{{model}}_epoch{{step}}_{{checkpoint}}' (--name), or which text is the number, with a "
+        rf"step pattern such as 'step([\d_]+)' (--step-pattern)"
+    )
+
+
+def _refuse_changing(named: Sequence[Checkpoint], expression: re.Pattern[str]) -> None:
+    """Refuse models that are told apart by nothing but a number that is another for every step."""
+    groups: dict[tuple[Path, str], list[Checkpoint]] = {}
+    for one in named:
+        path = Path(one.path).absolute()
+        found, _ = _step_of(path, expression)
+        if found is not None:
+            masked = _joined(re.sub(r"\d+\.\d+", "#", found.before), re.sub(r"\d+", "#", found.behind))
+            groups.setdefault((path.parent, masked), []).append(one)
+    for group in groups.values():
+        if 1 < len(group) == len({one.model for one in group}) == len({one.step for one in group}):
+            first, second = group[:2]
+            raise CaptureError(
+                f"{first.path!r} and {second.path!r} would be models of their own, {first.model!r} and "
+                f"{second.model!r}, each with one step, since another number differs too. Say how paths spell names, "
+                f"with a pattern such as '{{model}}_epoch{{step}}_{{checkpoint}}' (--name), or name the model "
+                f"(--model)"
+            )
+
+
+def _refuse_merged(named: Sequence[Checkpoint], expression: re.Pattern[str]) -> None:
+    """Refuse files of one name from several folders: they may be of one model, or each of its own."""
+    homes: dict[str, tuple[Path, str]] = {}
+    for one in named:
+        path = Path(one.path).absolute()
+        found, inside = _step_of(path, expression)
+        home = path.parent.parent if found is not None and not inside else path.parent
+        other, known = homes.setdefault(one.model, (home, one.path))
+        if other != home:
+            raise CaptureError(
+                f"{known!r} and {one.path!r} would both be of model {one.model!r}, and are in different folders. Name "
+                f"the model of them all (--model), or say how paths spell names, with a pattern such as "
+                f"'{{model}}/{{checkpoint}}' (--name)"
+            )
 
 
 def _refuse_duplicates(named: Iterable[Checkpoint]) -> None:

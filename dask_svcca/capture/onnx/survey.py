@@ -81,6 +81,8 @@ class Survey:
         Nodes of control flow, and the tensors inside, which ONNX Runtime does not hand out.
     nbytes_per_example : int
         Size of all tensors that can be read.
+    quantised : frozenset of str
+        Tensors that are computed from quantised values of the examples.
     """
 
     network: Network
@@ -88,6 +90,7 @@ class Survey:
     skipped: dict[str, str]
     hidden: dict[str, list[str]]
     nbytes_per_example: int
+    quantised: frozenset[str] = frozenset()
 
     def choose(self, patterns: str | Sequence[str] | None) -> list[Layer]:
         """Layers whose names match; all of them without patterns.
@@ -207,7 +210,7 @@ def _survey(network: Network, feeds: Feeds, dims: Mapping[str, Sequence[str]]) -
     }
     skipped |= {node: f"no output can be attached inside, to {listing(inside)}" for node, inside in hidden.items()}
     nbytes = sum(array.nbytes for array in runs[0].values()) // len(orders[0])
-    return Survey(network, layers, skipped, hidden, nbytes)
+    return Survey(network, layers, skipped, hidden, nbytes, _quantised(network, varying))
 
 
 def _orders(batch: int | None, count: int) -> tuple[list[int], list[int]]:
@@ -303,6 +306,15 @@ def _precisions(network: Network, varying: Container[str]) -> dict[str, str]:
         for tensor, name in found.items()
         if stored.get(tensor) in COARSEST and COARSEST.index(name) < COARSEST.index(str(stored[tensor]))
     }
+
+
+def _quantised(network: Network, varying: Container[str]) -> frozenset[str]:
+    """Tensors that come from quantised activations; weights that are quantised alone round none of them."""
+    found: set[str] = set()
+    for node in network.graph.node:
+        if node.op_type.startswith("QLinear") or "QuantizeLinear" in node.op_type or found.intersection(node.input):
+            found.update(tensor for tensor in node.output if tensor in varying)
+    return frozenset(found)
 
 
 def _varying(network: Network) -> set[str]:

@@ -15,13 +15,14 @@ from dask_svcca.capture._common import (
     captured,
     check_inputs,
     check_layers,
+    check_order_of_inputs,
     listing,
+    quantised,
     require,
     select,
-    weights_digest,
 )
 from dask_svcca.capture.torch.batches import Feeder, check_order
-from dask_svcca.capture.torch.bits import bits_of, weights_of
+from dask_svcca.capture.torch.changes import bits, digests_of, quantised_modules, with_other_values
 from dask_svcca.capture.torch.hooks import Recorder, computing, evaluating, named_modules, unwrapped
 from dask_svcca.capture.torch.layers import Chosen, Pool, choose, repeated, still_repeats
 from dask_svcca.capture.torch.masks import keep_mask
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from dask_svcca.capture.torch.hooks import Record
     from dask_svcca.stores._chunked import Compression
     from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.zoo import Stored
+    from dask_svcca.stores.zoo import Representation, Stored
 
 
 def capture_torch(
@@ -115,7 +116,8 @@ def capture_torch(
         not say what goes into the model; where a checkpoint would hold layers of different weights.
     MismatchedExamplesError
         Where there are more or fewer examples than in the zoo, they come in random order, have other ids or another
-        mask than the zoo's, or differ from what other checkpoints of the model were fed.
+        mask than the zoo's, or differ from what other checkpoints of the model were fed, or in their order from what
+        other models were fed.
     StoreFormatError
         Where there is no zoo at that place, or it is open for reading only.
     MissingPackageError
@@ -124,9 +126,9 @@ def capture_torch(
     Warns
     -----
     CaptureWarning
-        Where the zoo has layers already, of other weights or inputs, or in another form: they are left as they are.
-        Where layers have other tokens than the mask, or an input may be a mask and nothing says it. The sentences are
-        the report's ``caution`` too.
+        Where the zoo has layers already, of other weights, inputs or values, or in another form: they are left as they
+        are. Where layers have other tokens than the mask, or compute on quantised values, or an input may be a mask and
+        nothing says it. The sentences are the report's ``caution`` too.
 
     Notes
     -----
@@ -147,8 +149,9 @@ def capture_torch(
     are skipped where they have as many tokens. With ``pool`` each is pooled under the mask of its own, as of
     ``decoder_attention_mask``.
 
-    Digests of the inputs and of the weights are stored with every representation, as ``inputs_digest`` and
-    ``weights_digest``.
+    Digests of the inputs and of the weights are stored with every representation, as ``inputs_digest``,
+    ``inputs_set_digest``, which does not depend on the order of the examples, ``weights_digest``, and
+    ``buffers_digest`` of what the model's state does not hold.
 
     Activations that wait for a chunk to be full take 256 MiB at most, for all layers together, beside one batch.
 
@@ -188,10 +191,7 @@ def capture_torch(
             writer,
             name,
             checkpoint,
-            weights=weights_digest(
-                (f"{path} {array.dtype.name} {array.shape}", array.tobytes())
-                for path, array in weights_of(torch, inner)
-            ),
+            inner,
             dims=dims or {},
             pool=pool,
             drop=layers is None,
@@ -227,12 +227,13 @@ class _Capture:
     zoo: Zoo
     model: str
     checkpoint: str
-    weights: str
+    module: Any
     dims: Mapping[str, Sequence[str]]
     pool: Pool | None
     drop: bool
     overwrite: bool
     options: dict[str, Any]
+    digests: dict[str, str] = field(default_factory=dict)
     seen: int = 0
     nbytes: int = 0
     chosen: Chosen = field(default_factory=Chosen)
@@ -240,6 +241,7 @@ class _Capture:
     kept: list[dict[str, Any]] = field(default_factory=list)
     present: list[dict[str, Any]] = field(default_factory=list)
     others: dict[str, list[str]] = field(default_factory=dict)
+    deviating: list[str] = field(default_factory=list)
     masks: list[npt.NDArray[np.bool_] | None] = field(default_factory=list)
     sure: bool = False
     masked: set[str] = field(default_factory=set)
@@ -270,7 +272,7 @@ class _Capture:
         self.masks.append(feed.masks.get(kept, feed.told.get(kept)))
         self.sure |= kept in feed.masks.keys() - feed.told.keys() - feed.open
         self.unread.note(feed)
-        arrays = {key: bits_of(recorder.torch, value) for key, value in feed.tensors.items()}
+        arrays = {key: bits(recorder.torch, value) for key, value in feed.tensors.items()}
         axis = recorder.example_axis
         self.digest.update(
             {
@@ -280,14 +282,15 @@ class _Capture:
             feed.examples,
             None if MAIN in feed.told else feed.mask,
         )
-        attributes: dict[str, Any] = {"weights_digest": self.weights}
+        attributes: dict[str, Any] = dict(self.digests)
         if self.pool is not None:
             attributes["pool"] = self.pool
         if self.seen == self.zoo.n_examples:
-            attributes["inputs_digest"] = self.digest.hexdigest()
+            attributes |= self.digest.attributes
             # Nothing is complete before the last examples, so that nothing is kept of other inputs.
             if self.missing:
-                check_inputs(self.kept, attributes["inputs_digest"], f"{self.model}/{self.checkpoint}")
+                check_inputs(self.kept, attributes["inputs_digest"], self._label)
+                check_order_of_inputs(self.zoo, self.model, attributes, self._label)
             else:
                 self._differ("fed other inputs, or in another order", "inputs_digest", attributes["inputs_digest"])
             if self.missing:
@@ -350,6 +353,9 @@ class _Capture:
             lengths={values.shape[1] for values in self.zoo.coords.values() if values.ndim == 2},
             skipped=recorder.skipped,
         )
+        # After a pass, since some models make their buffers, such as tables of positions, in the first.
+        self.digests = digests_of(recorder.torch, self.module)
+        weights = self.digests["weights_digest"]
         usable = self.chosen.layers
         self.unread.counts = frozenset(
             value.shape[known.given.index(TOKEN)]
@@ -370,7 +376,7 @@ class _Capture:
         changed = [
             other["layer"]
             for other in self.kept
-            if other["checkpoint"] == self.checkpoint and other.get("weights_digest", self.weights) != self.weights
+            if other["checkpoint"] == self.checkpoint and other.get("weights_digest", weights) != weights
         ]
         if changed and self.missing:
             raise CaptureError(
@@ -383,18 +389,25 @@ class _Capture:
             for other in self.kept
             if other["checkpoint"] == self.checkpoint and other["layer"] in usable.keys() - self.missing.keys()
         ]
-        self._differ("captured from other weights than the model has now", "weights_digest", self.weights)
+        self._differ("captured from other weights than the model has now", "weights_digest", weights)
+        buffers = self.digests["buffers_digest"]
+        self._differ("captured with other buffers than the model has now", "buffers_digest", buffers)
         if self.options["step"] is not None:
             self._differ(f"with another step than {self.options['step']:g}", "step", self.options["step"])
         if self.present:
-            self._compare_forms()
+            here = (self.model, self.checkpoint)
+            entries = {entry.name.layer: entry for entry in self.zoo.entries() if entry.name[:2] == here}
+            self._compare_forms(entries)
+            there = {other["layer"]: entries[other["layer"]] for other in self.present}
+            found = {layer: record for layer in there if (record := records.get(layer)) and record.values is not None}
+            given = {layer: usable[layer].arrange(record, self.pool, feed) for layer, record in found.items()}
+            self.deviating = with_other_values(self.zoo, there, given)
 
-    def _compare_forms(self) -> None:
+    def _compare_forms(self, entries: Mapping[str, Representation]) -> None:
         """Note what the zoo has in another form than it would be written in."""
-        entries = {tuple(entry.name): entry for entry in self.zoo.entries()}
         for other in self.present:
             layer = other["layer"]
-            known, entry = self.chosen.layers[layer], entries[self.model, self.checkpoint, layer]
+            known, entry = self.chosen.layers[layer], entries[layer]
             if "token" in known.given and other.get("pool") != self.pool:
                 self.others.setdefault(f"pooled otherwise than with pool={self.pool!r}", []).append(layer)
             elif entry.dims != known.dims:
@@ -408,15 +421,26 @@ class _Capture:
             self.others[how] = layers
 
     @property
+    def _label(self) -> str:
+        return f"{self.model}/{self.checkpoint}"
+
+    @property
     def caution(self) -> str:
-        """Sentences on layers that the zoo had already, and on those whose tokens the mask does not tell."""
-        return ". ".join(filter(None, (self._left, *(self.chosen.cautions if self.missing else ()))))
+        """Sentences on layers that the zoo had already, on masks that do not fit, and on quantised modules."""
+        cautions = [self._left]
+        if self.missing:
+            cautions += [*self.chosen.cautions, quantised(quantised_modules(self.module), self._label)]
+        return ". ".join(filter(None, cautions))
 
     @property
     def _left(self) -> str:
-        if not self.others:
+        others = self.others
+        if not others and self.deviating:
+            # Nothing else explains it.
+            others = {"with other values than the model gives now for the same inputs": self.deviating}
+        if not others:
             return ""
-        what = "; ".join(f"{listing(layers, 2)} {how}" for how, layers in self.others.items())
+        what = "; ".join(f"{listing(layers, 2)} {how}" for how, layers in others.items())
         return (
             f"{'' if self.missing else 'nothing was written: '}{self.model!r}, checkpoint {self.checkpoint!r}, is in "
             f"the zoo already, {what}. These activations were left as they are. Replace them with overwrite=True, or "

@@ -24,7 +24,7 @@ from dask_svcca.arrays import (
 )
 from dask_svcca.dims import EXAMPLE, agree_dims, canonical_dims, example_axis
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
-from dask_svcca.examples import check_next, numbers_of, order_by_id
+from dask_svcca.examples import check_labels, check_next, numbers_of, order_by_id
 from dask_svcca.machine import available_memory
 from dask_svcca.precision import coarsest
 
@@ -127,8 +127,15 @@ def prepare(values: Any, name: RepresentationName, options: WriteOptions, coords
             _check_counted(examples, name)
     elif given.ids is not None and not _counts_on(given.ids, examples, start):
         check_next(given.ids, examples, start, repr(name.label))
+    elif given.labels:
+        check_labels(given.labels, _labels(coords), repr(name.label), "its zoo", start)
     _check_masks(given.masks, {key: mask[start:] for key, mask in coords.items()}, name)
     return _arranged(given, name, options)
+
+
+def _labels(coords: Coords) -> dict[str, pd.Index[Any]]:
+    """Coordinates of a zoo with one value an example."""
+    return {key: pd.Index(values) for key, values in coords.items() if values.ndim == 1}
 
 
 def _check_masks(masks: Coords, coords: Coords, name: RepresentationName) -> None:
@@ -233,6 +240,8 @@ def _whole(given: Given, name: RepresentationName, options: WriteOptions, coords
     order = None
     if given.ids is not None:
         order = _order(given, examples, name)
+    if given.labels and (given.ids is None or given.counted):
+        check_labels(given.labels, _labels(coords), repr(name.label), "its zoo")
     if values.shape[along] != len(examples):
         raise mismatch(name, values.shape[along], len(examples))
     ordered = {key: mask if order is None else mask[order] for key, mask in given.masks.items()}
