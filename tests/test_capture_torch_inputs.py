@@ -220,7 +220,7 @@ def test_capture_torch__what_changed_without_the_weights(zoo: Zoo, x: Any, recwa
     capture(model, [x], zoo)
     assert (capture(model, [x], zoo).written, len(recwarn)) == (0, 0)
     model.sign.fill_(-1)
-    with pytest.warns(CaptureWarning, match="'relu', 'fc' captured with other buffers than the model has now"):
+    with pytest.warns(CaptureWarning, match="'fc', 'relu' captured with other buffers than the model has now"):
         assert capture(model, [x], zoo).written == 0
     model.sign.fill_(1)
     model.scale = 1.5
