@@ -21,9 +21,10 @@ from dask_svcca.capture._common import (
     weights_digest,
 )
 from dask_svcca.capture.torch.batches import Feeder, check_order
-from dask_svcca.capture.torch.hooks import Recorder, SequenceFirstError, evaluating, named_modules, unwrapped
+from dask_svcca.capture.torch.hooks import Recorder, SequenceFirstError, computing, evaluating, named_modules, unwrapped
 from dask_svcca.capture.torch.layers import Chosen, Pool, choose, repeated, still_repeats
 from dask_svcca.capture.torch.masks import keep_mask
+from dask_svcca.capture.torch.second_pass import SecondPass
 from dask_svcca.errors import CaptureError, CaptureWarning, MismatchedExamplesError
 from dask_svcca.stores.zoo import Zoo, open_zoo
 
@@ -133,6 +134,10 @@ def capture_torch(
     modules say whether examples come first. Up to three axes are otherwise (example, token, neuron); four of which
     nothing is known, such as attention heads, are skipped.
 
+    A few examples of the first batch are run a second time, in another number and order. Modules are skipped that do
+    not give the same values for them: where another axis is the examples, where values for an example depend on the
+    other examples, or where they are random.
+
     An attention mask among the inputs (``attention_mask``, or a ``key_padding_mask``, which marks the padding) becomes
     the zoo's coordinate ``mask``. A zoo has one: of a model that reads two sequences, such as an encoder-decoder or one
     of images and texts, layers of the other sequence are skipped where they have as many tokens. With ``pool`` each is
@@ -167,7 +172,7 @@ def capture_torch(
             f"of, or export it to ONNX"
         )
     modules = named_modules(torch, inner)
-    chosen = _computing(torch, modules) if layers is None else select(modules, layers)
+    chosen = computing(torch, modules) if layers is None else select(modules, layers)
     check_layers(modules, layers, f"the model {name!r}")
     if not chosen:
         raise CaptureError(f"layers={layers!r} chooses no module of the model {name!r}; it has {listing(modules)}")
@@ -234,6 +239,7 @@ class _Capture:
     masked: set[str] = field(default_factory=set)
     digest: InputsDigest = field(default_factory=InputsDigest)
     tokens: dict[str, int | None] = field(default_factory=dict)
+    again: SecondPass | None = None
 
     def take(self, feed: Feed, records: Mapping[str, Record], recorder: Recorder) -> bool:
         """Write what the modules gave for the next examples; whether no more are needed."""
@@ -293,25 +299,17 @@ class _Capture:
             )
 
     def _begin(self, feed: Feed, records: Mapping[str, Record], recorder: Recorder) -> None:
-        self.chosen = choose(
-            records,
-            feed,
-            dims=self.dims,
-            pool=self.pool,
-            drop=self.drop,
-            whole=feed.examples == self.zoo.n_examples,
-            lengths={values.shape[1] for values in self.zoo.coords.values() if values.ndim == 2},
-            skipped=recorder.skipped,
-        )
+        self.chosen, skipped = self._choose(feed, records, recorder, {})
+        if self.again is not None and (not self.chosen.layers or any(map(self._wanted, self.chosen.layers))):
+            found = self.again.findings(records)
+            self.chosen, skipped = self._choose(feed, records, recorder, found)
+        self.again = None
+        recorder.skipped.update(skipped)
         usable = self.chosen.layers
         if not usable:
             reasons = [f"{layer}, {reason}" for layer, reason in recorder.skipped.items()]
             raise CaptureError(f"no module of {self.model!r} gave a representation: {listing(reasons)}")
-        self.missing = {
-            layer: known
-            for layer, known in usable.items()
-            if self.overwrite or (self.model, self.checkpoint, layer) not in self.zoo
-        }
+        self.missing = {layer: known for layer, known in usable.items() if self._wanted(layer)}
         replaced = {(self.checkpoint, layer) for layer in self.missing}
         every = captured(self.zoo, self.model)
         self.kept = [other for other in every if (other["checkpoint"], other["layer"]) not in replaced]
@@ -336,6 +334,30 @@ class _Capture:
             self._differ(f"with another step than {self.options['step']:g}", "step", self.options["step"])
         if self.present:
             self._compare_forms()
+
+    def _choose(
+        self,
+        feed: Feed,
+        records: Mapping[str, Record],
+        recorder: Recorder,
+        found: Mapping[str, Sequence[int] | str],
+    ) -> tuple[Chosen, dict[str, str]]:
+        skipped = dict(recorder.skipped)
+        chosen = choose(
+            records,
+            feed,
+            dims=self.dims,
+            pool=self.pool,
+            drop=self.drop,
+            whole=feed.examples == self.zoo.n_examples,
+            lengths={values.shape[1] for values in self.zoo.coords.values() if values.ndim == 2},
+            found=found,
+            skipped=skipped,
+        )
+        return chosen, skipped
+
+    def _wanted(self, layer: str) -> bool:
+        return self.overwrite or (self.model, self.checkpoint, layer) not in self.zoo
 
     def _compare_forms(self) -> None:
         """Note what the zoo has in another form than it would be written in."""
@@ -431,17 +453,6 @@ class _Capture:
         )
 
 
-def _computing(torch: Any, modules: Mapping[str, Any]) -> list[str]:
-    """Modules that compute something themselves: no lists of modules, and of attention what it puts out."""
-    attention = [path for path, module in modules.items() if isinstance(module, torch.nn.MultiheadAttention)]
-    return [
-        path
-        for path, module in modules.items()
-        if getattr(type(module), "forward", None) is not torch.nn.Module.forward
-        and not any(path.startswith(f"{parent}.") for parent in attention)
-    ]
-
-
 def _passes(
     model: Any, batches: Iterable[Any], feeder: Feeder, recorder: Recorder, capture: _Capture
 ) -> Iterator[tuple[Feed, dict[str, Record]]]:
@@ -452,11 +463,14 @@ def _passes(
             # The zoo has everything: only the inputs are looked at.
             yield feed, {}
             continue
+        if not capture.seen:
+            capture.again = SecondPass(model, recorder, feed)
         try:
             records = recorder.run(model, feed)
         except SequenceFirstError:
             feeder.example_axis = recorder.example_axis = 1
             feed = feeder.feed(batch)
+            capture.again = SecondPass(model, recorder, feed)
             records = recorder.run(model, feed)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             if not feed.whole:

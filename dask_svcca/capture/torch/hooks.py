@@ -86,6 +86,17 @@ def named_modules(torch: Any, model: Any) -> dict[str, Any]:
     return modules
 
 
+def computing(torch: Any, modules: Mapping[str, Any]) -> list[str]:
+    """Modules that compute something themselves: no lists of modules, and of attention what it puts out."""
+    attention = [path for path, module in modules.items() if isinstance(module, torch.nn.MultiheadAttention)]
+    return [
+        path
+        for path, module in modules.items()
+        if getattr(type(module), "forward", None) is not torch.nn.Module.forward
+        and not any(path.startswith(f"{parent}.") for parent in attention)
+    ]
+
+
 @dataclass
 class Recorder:
     """Hooks for the modules of a model, and what they recorded in the current pass.
