@@ -375,8 +375,8 @@ def test_capture_torch__heads_need_dims(zoo: Zoo) -> None:
 
 def test_capture_torch__images_by_hand(zoo: Zoo) -> None:
     """Four axes of which nothing is known are not guessed."""
-    report = capture(nn.Sequential(nn.Sigmoid(), nn.Conv2d(3, 4, 1)), [torch.randn(N, 3, 8, 5)], zoo)
-    assert list(zoo.representations.layer) == ["1"]
+    report = capture(nn.Sequential(nn.Sigmoid(), nn.Flatten(), nn.Linear(120, 4)), [torch.randn(N, 3, 8, 5)], zoo)
+    assert list(zoo.representations.layer) == ["1", "2"]
     assert "nothing says what its 4 axes are: shape (6, 3, 8, 5)" in report.skipped["0"]
 
 

@@ -230,7 +230,6 @@ def test_capture_torch__quantised(tmp_path: Path) -> None:
 MAPS: dict[str, Callable[[Any], Any]] = {
     "product": lambda maps: torch.einsum("ncw,kc->nkw", maps, torch.ones(7, 4)),
     "copies": lambda maps: maps.repeat(1, 2, 1),
-    "pieces": lambda maps: F.unfold(maps[:, :, None], (1, 2)),
     "other groups": lambda maps: maps.reshape(len(maps), 6, -1),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dask_svcca.capture.torch.operations import LOST, MAPS, Axes, Call, follow
+from dask_svcca.capture.torch.operations import LOST, MAPS, Axes, Call, assigned, consumed, follow
 from dask_svcca.dims import EXAMPLE, NEURONS, SPATIAL, TOKEN
 
 if TYPE_CHECKING:
@@ -140,12 +140,16 @@ def follower(torch: Any, mark: str, buffers: frozenset[int]) -> Any:
                 sources.append(_type(output) if output.is_floating_point() else _COARSENESS[0])
                 shape = tuple(output.shape)
                 known = [(None if item.trace is None else item.trace.axes, item.shape) for item in given]
-                axes = follow(Call(torch, func, name, args, kwargs, known, shape))
+                call = Call(torch, func, name, args, kwargs, known, shape)
                 # What is returned as it came, such as a parameter, stays as it is.
-                if not any(output is item.tensor for item in given) or name.endswith("_"):
-                    setattr(output, mark, Trace(axes, coarsest(sources), constant, _sequences(given)))
+                changed = name.endswith("_") or output is kwargs.get("out")
+                if changed or not any(output is item.tensor for item in given):
+                    setattr(output, mark, Trace(follow(call), coarsest(sources), constant, _sequences(given)))
+                named = consumed(call)
+                if named is not None and given[0].trace is not None:
+                    setattr(given[0].tensor, mark, given[0].trace._replace(axes=named))
             if name == "__setitem__" and (target := getattr(args[0], mark, None)) is not None:
-                setattr(args[0], mark, target._replace(sequences=_sequences(given), constant=False))
+                setattr(args[0], mark, _set(target, args[1], given))
             return result
 
     return Follower()
@@ -155,6 +159,19 @@ class _Given(NamedTuple):
     tensor: Any
     trace: Trace | None
     shape: tuple[int, ...]
+
+
+def _set(target: Trace, index: Any, given: Sequence[_Given]) -> Trace:
+    """What is known of a tensor of which a part was set."""
+    traces = [item.trace for item in given if item.trace is not None]
+    value = given[-1]
+    types = [target.source, *[trace.source for trace in traces]]
+    axes = target.axes
+    if value.trace is not None and value.trace is not target:
+        axes = assigned(axes, index, value.trace.axes)
+    if value.trace is None and value.tensor.is_floating_point():
+        types.append(_type(value.tensor))
+    return Trace(axes, coarsest(types), constant=False, sequences=_sequences(given))
 
 
 def _sequences(given: Sequence[_Given]) -> frozenset[str]:

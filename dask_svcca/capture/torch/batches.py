@@ -164,6 +164,67 @@ def _with_values(container: Any, values: Mapping[Any, Any]) -> Any:
     return other
 
 
+def axis_of(tensor: Any, examples: int, axis: int) -> int | None:
+    """Where a tensor has its examples: at the usual ``axis``, or at the only one of that length.
+
+    Examples
+    --------
+    >>> axis_of(np.ones((4, 3)), 4, 0), axis_of(np.ones((2, 4, 5)), 4, 0), axis_of(np.ones((1, 3)), 4, 0)
+    (0, 1, None)
+    """
+    places = [place for place, size in enumerate(tensor.shape) if size == examples]
+    if axis in places:
+        return axis
+    return places[0] if len(places) == 1 else None
+
+
+def taken(torch: Any, feed: Feed, order: Sequence[int], axis: int, *, alone: bool = False) -> Feed:
+    """Some examples of a batch, as copies.
+
+    Parameters
+    ----------
+    torch : module
+    feed : Feed
+    order : sequence of int
+        Which examples, in which order.
+    axis : int
+        Axis of the examples.
+    alone : bool
+        Leave all but the model's main input as they are.
+    """
+    copies: dict[int, Any] = {}
+    main = feed.tensors.get(feed.main)
+
+    def tensor(value: Any) -> Any:
+        place = axis_of(value, feed.examples, axis)
+        if place is None or (alone and value is not main):
+            return value.clone()
+        return value.index_select(place, torch.tensor(order, device=value.device))
+
+    def take(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            # A tensor that goes in twice stays one.
+            if id(value) not in copies:
+                copies[id(value)] = tensor(value)
+            return copies[id(value)]
+        if type(value) in {tuple, list}:
+            along = any(isinstance(part, torch.Tensor) and axis_of(part, feed.examples, axis) == 0 for part in value)
+            each = len(value) == feed.examples and not along and not alone
+            return type(value)(take(value[at]) for at in (order if each else range(len(value))))
+        fields = _fields(value)
+        return _with_values(value, {key: take(part) for key, part in fields.items()}) if fields else value
+
+    return dataclasses.replace(
+        feed,
+        args=tuple(take(value) for value in feed.args),
+        kwargs={key: take(value) for key, value in feed.kwargs.items()},
+        examples=len(order),
+        tensors={key: take(value) for key, value in feed.tensors.items()},
+        ids=None,
+        masks={sequence: mask[list(order)] for sequence, mask in feed.masks.items()},
+    )
+
+
 class Feeder:
     """Brings batches into the form in which a model takes them.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -27,6 +28,7 @@ from dask_svcca.capture.torch.hooks import Recorder, computing, evaluating, name
 from dask_svcca.capture.torch.layers import Chosen, Pool, choose, repeated, still_repeats
 from dask_svcca.capture.torch.masks import keep_mask
 from dask_svcca.capture.torch.passes import passes
+from dask_svcca.capture.torch.second_pass import SecondPass
 from dask_svcca.capture.torch.sequences import MAIN
 from dask_svcca.capture.torch.told import Unread
 from dask_svcca.dims import TOKEN
@@ -141,6 +143,10 @@ def capture_torch(
     modules say whether examples come first. Up to three axes are otherwise (example, token, neuron); four of which
     nothing is known, such as attention heads, are skipped.
 
+    A few examples of the first batch are run a second time, in another number and order. Modules are skipped that do
+    not give the same values for them: where another axis is the examples, where values for an example depend on the
+    other examples, or where they are random.
+
     A mask in the batches (``attention_mask``, or ``padding_mask``, which marks the padding) becomes the zoo's
     coordinate ``mask``, also where the model does not take it. So does a tensor of zeros and ones under any name where
     all that it leaves out has one and the same id; an input of any name, or a mask made inside, that the model hands to
@@ -199,7 +205,14 @@ def capture_torch(
             options={"step": step, "compression": compression, "dtype": dtype, "overwrite": overwrite},
         )
         with evaluating(torch, inner), recorder.attached(), writer.together():
-            for feed, records in passes(inner, batches, feeder, recorder, complete=lambda: capture.complete):
+            for feed, records in passes(
+                inner,
+                batches,
+                feeder,
+                recorder,
+                complete=lambda: capture.complete,
+                before=partial(capture.prepare, inner, recorder),
+            ):
                 if capture.take(feed, records, recorder):
                     break
             capture.finish(recorder, dropped=bool(getattr(batches, "drop_last", False)))
@@ -248,12 +261,18 @@ class _Capture:
     open: set[str] = field(default_factory=set)
     digest: InputsDigest = field(default_factory=InputsDigest)
     tokens: dict[str, int | None] = field(default_factory=dict)
+    again: SecondPass | None = None
     unread: Unread = field(default_factory=Unread)
 
     @property
     def complete(self) -> bool:
         """Whether the zoo has everything, so that only the inputs are looked at."""
         return bool(self.seen) and not self.missing
+
+    def prepare(self, model: Any, recorder: Recorder, feed: Feed) -> None:
+        """Keep the first batch for a second pass; called before the model sees it."""
+        if not self.seen:
+            self.again = SecondPass(model, recorder, feed)
 
     def take(self, feed: Feed, records: Mapping[str, Record], recorder: Recorder) -> bool:
         """Write what the modules gave for the next examples; whether no more are needed."""
@@ -343,16 +362,12 @@ class _Capture:
             )
 
     def _begin(self, feed: Feed, records: Mapping[str, Record], recorder: Recorder) -> None:
-        self.chosen = choose(
-            records,
-            feed,
-            dims=self.dims,
-            pool=self.pool,
-            drop=self.drop,
-            whole=feed.examples == self.zoo.n_examples,
-            lengths={values.shape[1] for values in self.zoo.coords.values() if values.ndim == 2},
-            skipped=recorder.skipped,
-        )
+        self.chosen, skipped = self._choose(feed, records, recorder, {})
+        if self.again is not None and (not self.chosen.layers or any(map(self._wanted, self.chosen.layers))):
+            found = self.again.findings(records)
+            self.chosen, skipped = self._choose(feed, records, recorder, found)
+        self.again = None
+        recorder.skipped.update(skipped)
         # After a pass, since some models make their buffers, such as tables of positions, in the first.
         self.digests = digests_of(recorder.torch, self.module)
         weights = self.digests["weights_digest"]
@@ -365,11 +380,7 @@ class _Capture:
         if not usable:
             reasons = [f"{layer}, {reason}" for layer, reason in recorder.skipped.items()]
             raise CaptureError(f"no module of {self.model!r} gave a representation: {listing(reasons)}")
-        self.missing = {
-            layer: known
-            for layer, known in usable.items()
-            if self.overwrite or (self.model, self.checkpoint, layer) not in self.zoo
-        }
+        self.missing = {layer: known for layer, known in usable.items() if self._wanted(layer)}
         replaced = {(self.checkpoint, layer) for layer in self.missing}
         every = captured(self.zoo, self.model)
         self.kept = [other for other in every if (other["checkpoint"], other["layer"]) not in replaced]
@@ -399,9 +410,33 @@ class _Capture:
             entries = {entry.name.layer: entry for entry in self.zoo.entries() if entry.name[:2] == here}
             self._compare_forms(entries)
             there = {other["layer"]: entries[other["layer"]] for other in self.present}
-            found = {layer: record for layer in there if (record := records.get(layer)) and record.values is not None}
-            given = {layer: usable[layer].arrange(record, self.pool, feed) for layer, record in found.items()}
+            made = {layer: record for layer in there if (record := records.get(layer)) and record.values is not None}
+            given = {layer: usable[layer].arrange(record, self.pool, feed) for layer, record in made.items()}
             self.deviating = with_other_values(self.zoo, there, given)
+
+    def _choose(
+        self,
+        feed: Feed,
+        records: Mapping[str, Record],
+        recorder: Recorder,
+        found: Mapping[str, Sequence[int] | str],
+    ) -> tuple[Chosen, dict[str, str]]:
+        skipped = dict(recorder.skipped)
+        chosen = choose(
+            records,
+            feed,
+            dims=self.dims,
+            pool=self.pool,
+            drop=self.drop,
+            whole=feed.examples == self.zoo.n_examples,
+            lengths={values.shape[1] for values in self.zoo.coords.values() if values.ndim == 2},
+            found=found,
+            skipped=skipped,
+        )
+        return chosen, skipped
+
+    def _wanted(self, layer: str) -> bool:
+        return self.overwrite or (self.model, self.checkpoint, layer) not in self.zoo
 
     def _compare_forms(self, entries: Mapping[str, Representation]) -> None:
         """Note what the zoo has in another form than it would be written in."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from dask_svcca.capture.torch.axes import Trace, follower, name_axes
 from dask_svcca.capture.torch.sequences import DECODER, INSIDE
 from dask_svcca.capture.torch.told import Told, hear, mask_places, packed
-from dask_svcca.dims import EXAMPLE, TOKEN
+from dask_svcca.dims import EXAMPLE, NEURONS, TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,6 +204,7 @@ class Recorder:
             model(*feed.args, **feed.kwargs)
         finally:
             self._follow(on=False)
+        self._name_consumed()
         for path in self.chosen - self._calls.keys():
             self.skipped.setdefault(path, "it was not called")
         self._tensors.clear()
@@ -333,6 +334,15 @@ class Recorder:
         # While it is held, no later tensor can lie at its place in memory.
         self._tensors[key] = (layer, tensor)
         self._records[layer] = Record(layer, self._copied(tensor), axes, source, depth, "", sequences)
+
+    def _name_consumed(self) -> None:
+        """Take over the axes that a convolution gave to what it read, of layers that had no names for them."""
+        for layer, tensor in self._tensors.values():
+            record, trace = self._records.get(layer), getattr(tensor, MARK, None)
+            if record is None or record.values is None or trace is None or record.values.shape != tuple(tensor.shape):
+                continue
+            if not {*NEURONS}.intersection(record.axes or ()) and trace.axes[1:2] == ("channel",):
+                self._records[layer] = replace(record, axes=trace.axes)
 
     def _usable(self, tensor: Any) -> bool:
         """Whether a recorded tensor is known by its axes; of one that is not, a reshape may be."""

@@ -12,6 +12,7 @@ import xxhash
 from dask_svcca.capture._common import listing
 from dask_svcca.capture.torch.axes import name_axes
 from dask_svcca.capture.torch.hooks import THE_INPUT
+from dask_svcca.capture.torch.operations import LOST, MAPS
 from dask_svcca.capture.torch.sequences import MAIN, kept_sequence, other_tokens, sequence_of, told_apart, without_mask
 from dask_svcca.dims import EXAMPLE, NEURONS, SPATIAL, TOKEN, arrange_dims
 from dask_svcca.errors import CaptureError, did_you_mean
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.capture.torch.batches import Feed
     from dask_svcca.capture.torch.hooks import Record
+    from dask_svcca.capture.torch.operations import Axes
 
 Pool: TypeAlias = Literal["mean", "last", "first"]
 
@@ -118,6 +120,7 @@ def choose(
     drop: bool,
     whole: bool,
     lengths: Collection[int],
+    found: Mapping[str, Sequence[int] | str],
     skipped: dict[str, str],
 ) -> Chosen:
     """Layers among the records of the first batch; those that cannot be are noted as ``skipped``.
@@ -135,6 +138,8 @@ def choose(
         Whether the batch has all examples, so that it is certain what repeats.
     lengths : collection of int
         Tokens of the masks that the zoo has.
+    found : mapping of str to sequence of int, or str
+        What a second pass found: axes that may be the examples, or why none is.
     skipped : dict of str to str
     """
     chosen = Chosen()
@@ -152,9 +157,9 @@ def choose(
             continue
         shape = record.values.shape
         said = next((tuple(value) for pattern, value in dims.items() if matches(layer, pattern)), None)
-        given, reason = (
-            name_axes(record.axes, shape, feed.examples) if said is None else _said(said, shape, layer, feed)
-        )
+        axes, doubt = _settled(record.axes if said is None else said, found.get(layer), shape)
+        given, reason = name_axes(axes, shape, feed.examples) if said is None else _said(said, shape, layer, feed)
+        reason = reason or doubt
         sequence, others = sequence_of(record, feed)
         reason = reason or _unpoolable(given, shape, pool, feed, sequence)
         if reason:
@@ -172,6 +177,21 @@ def choose(
             skipped[original] if original in skipped and original not in chosen.repeats else repeated(original)
         )
     return chosen
+
+
+def _settled(axes: Axes | None, found: Sequence[int] | str | None, shape: tuple[int, ...]) -> tuple[Axes | None, str]:
+    """Axes with the examples where a second pass found them, and why there are none where it contradicts."""
+    if found is None or isinstance(found, str):
+        return axes, found or ""
+    known = (None,) * len(shape) if axes is None else axes
+    at = known.index(EXAMPLE) if EXAMPLE in known else 0
+    if at not in found:
+        return axes, (
+            f"its {f'axis {at}' if at else 'first axis'} is not the examples, which are along axis {found[0]}: shape "
+            f"{shape}. Say it with dims="
+        )
+    unnamed = known[at] in {None, LOST, MAPS}
+    return tuple(EXAMPLE if unnamed and place == at else axis for place, axis in enumerate(known)), ""
 
 
 def _apart(

@@ -22,10 +22,13 @@ _POSITIONED = re.compile(
     r"(?:conv|conv_transpose|max_pool|avg_pool|adaptive_avg_pool|adaptive_max_pool|lp_pool|fractional_max_pool|"
     r"max_unpool)([123])d(?:_with_indices)?"
 )
+_CONVOLVING = re.compile(r"conv(?:_transpose)?([123])d")
+_PLAIN = re.compile(r"(?<=\w)(?:\.\w+|_copy|(?<!_)_)$")
 _KEEPING = frozenset(
     {"pad", "cat", "concat", "chunk", "split", "tensor_split", "narrow", "index_select", "expand", "glu", "diff"}
     | {"topk", "sort", "repeat_interleave", "tile", "rfft", "irfft", "fft", "ifft", "take_along_dim"}
 )
+_PROPERTIES = frozenset({"T", "H", "mT", "mH"})
 _MULTIPLYING = frozenset({"matmul", "__matmul__", "addmm", "mm", "bmm"})
 
 
@@ -81,7 +84,57 @@ def follow(call: Call) -> Axes:
         return (None,) * len(call.shape)
     if match := _POSITIONED.fullmatch(call.name):
         return _channels_first(call, int(match[1]) + 2)
-    return _RULES.get(call.name, _same_shape)(call)
+    return _RULES.get(plain_name(call.name), _same_shape)(call)
+
+
+def plain_name(name: str) -> str:
+    """A function's name without what says that it works in place, copies, or is a certain overload.
+
+    Examples
+    --------
+    >>> [plain_name(name) for name in ("transpose_", "permute_copy", "transpose.int", "__getitem__")]
+    ['transpose', 'permute', 'transpose', '__getitem__']
+    """
+    return _PLAIN.sub("", name)
+
+
+def consumed(call: Call) -> Axes | None:
+    """Axes that a convolution says its input to have; None where that has names, or it is not a convolution."""
+    match = _CONVOLVING.fullmatch(call.name)
+    if match is None or not call.given or len(call.size) != int(match[1]) + 2:
+        return None
+    first, *others = call.axes
+    if not {None, LOST, MAPS}.issuperset(others):
+        return None
+    return (first, "channel", *SPATIAL_DIMS[len(call.size)])
+
+
+def assigned(axes: Axes, index: Any, given: Axes) -> Axes:
+    """Axes of a tensor of which a part is set to a value with the axes ``given``.
+
+    Examples
+    --------
+    >>> assigned((None, None, None), 2, ("example", "neuron"))
+    (None, 'example', 'neuron')
+    >>> assigned(("example", None), (slice(None), slice(0, 3)), ("example", "neuron"))
+    ('example', 'neuron')
+    """
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if not all(part is Ellipsis or type(part) in {slice, int} for part in parts):
+        return axes
+    if Ellipsis not in parts:
+        parts.append(Ellipsis)
+    at = parts.index(Ellipsis)
+    parts[at : at + 1] = [slice(None)] * (len(axes) - len(parts) + 1)
+    if len(given) != sum(isinstance(part, slice) for part in parts):
+        return axes
+    value = iter(given)
+    names = [next(value) if isinstance(part, slice) else None for part in parts]
+    known = EXAMPLE in names
+    return tuple(
+        old if new in {None, LOST, MAPS} and not (known and old == EXAMPLE) else new
+        for old, new in zip(axes, names, strict=True)
+    )
 
 
 def _same_shape(call: Call) -> Axes:
@@ -151,10 +204,21 @@ def _embedding(call: Call) -> Axes:
     return (*call.axes[:1], *[LOST] * (len(call.shape) - 2), "neuron")
 
 
+def _unfolded(call: Call) -> Axes:
+    if call.func is not call.torch.nn.functional.unfold or len(call.shape) != 3:
+        return call.lost
+    # Patches of images: what a patch holds stands before the patches.
+    return (EXAMPLE if call.axes[0] == EXAMPLE else None, "neuron", TOKEN)
+
+
+def _unknown(call: Call) -> Axes:
+    return (None,) * len(call.shape)
+
+
 def _moving(call: Call) -> Axes:
     # The function itself moves the axes of a tensor whose sizes number them.
     probe = call.torch.empty(tuple(range(2, 2 + len(call.size))), device="meta")
-    moved = call.func(*([probe] if call.name in {"T", "mT"} else [probe, *call.args[1:]]), **call.kwargs)
+    moved = call.func(*([probe] if call.name in _PROPERTIES else [probe, *call.args[1:]]), **call.kwargs)
     return tuple(call.axes[length - 2] for length in moved.shape)
 
 
@@ -259,7 +323,10 @@ _RULES: dict[str, Callable[[Call], Axes]] = {
     **_rules(_channels_last, "linear", "bilinear"),
     **_rules(_normalised, "layer_norm", "rms_norm"),
     **_rules(_embedding, "embedding"),
-    **_rules(_moving, "permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT", "t"),
+    **_rules(_moving, "permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "adjoint"),
+    **_rules(_moving, *_PROPERTIES),
+    **_rules(_unfolded, "unfold"),
+    **_rules(_unknown, "new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"),
     **_rules(_reshaped, "flatten", "reshape", "view", "unflatten", "reshape_as", "view_as"),
     **_rules(_indexed, "__getitem__"),
     **_rules(_unsqueezed, "unsqueeze"),
@@ -268,5 +335,5 @@ _RULES: dict[str, Callable[[Call], Axes]] = {
     **_rules(_dropped, "select", "unbind"),
     **_rules(_stacked, "stack"),
     **_rules(_stepped, "gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell", "embedding_bag"),
-    **_rules(_lost, "einsum", "tensordot", "as_strided", "unfold", "fold", "gather", "repeat"),
+    **_rules(_lost, "einsum", "tensordot", "as_strided", "fold", "rot90", "gather", "repeat"),
 }

@@ -14,9 +14,17 @@ if TYPE_CHECKING:
 
 
 def passes(
-    model: Any, batches: Iterable[Any], feeder: Feeder, recorder: Recorder, *, complete: Callable[[], bool]
+    model: Any,
+    batches: Iterable[Any],
+    feeder: Feeder,
+    recorder: Recorder,
+    *,
+    complete: Callable[[], bool],
+    before: Callable[[Feed], None],
 ) -> Iterator[tuple[Feed, dict[str, Record]]]:
     """Each batch as it was fed, and what the modules gave; nothing where all is ``complete`` but for the inputs.
+
+    ``before`` is called with each batch before the model sees it.
 
     Raises
     ------
@@ -28,11 +36,13 @@ def passes(
         if complete():
             yield feed, {}
             continue
+        before(feed)
         try:
             records = recorder.run(model, feed)
         except SequenceFirstError:
             feeder.example_axis = recorder.example_axis = 1
             feed = feeder.feed(batch)
+            before(feed)
             records = recorder.run(model, feed)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             if feed.refused is not None:
@@ -42,6 +52,7 @@ def passes(
             raise feeder.as_whole(feed, error) from error
         if feeder.learn(feed, recorder.told):
             feed = feeder.feed(batch)
+            before(feed)
             records = recorder.run(model, feed)
         if feed.refused is not None:
             raise feed.refused
