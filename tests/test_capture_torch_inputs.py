@@ -226,7 +226,7 @@ def test_capture_torch__what_changed_without_the_weights(zoo: Zoo, x: Any, recwa
     model.scale = 1.5
     with pytest.warns(CaptureWarning, match="already, 'relu' with other values than the model gives now for the same"):
         assert capture(model, x.split(4), zoo).written == 0
-    with pytest.warns(CaptureWarning, match=r"already, 'relu', 'fc' fed other inputs, or in another order\. These"):
+    with pytest.warns(CaptureWarning, match=r"already, 'fc', 'relu' fed other inputs, or in another order\. These"):
         capture(model, [x * 3], zoo)
     capture(model, [x], zoo, overwrite=True)
     assert (capture(model, [x], zoo).written, len(recwarn)) == (0, 0)

@@ -10,7 +10,7 @@ import pytest
 
 from dask_svcca import compare
 from dask_svcca.capture.torch import capture_torch
-from dask_svcca.errors import CaptureWarning
+from dask_svcca.errors import CaptureError, CaptureWarning
 from dask_svcca.stores.zoo import create_zoo
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ def test_told__lengths_of_a_packed_sequence(kind: str, zoo: Zoo) -> None:
     model = network(forward, a=nn.GRU(4, 4, batch_first=first), before=nn.Linear(4, 4))
     batch = (x if first else x.transpose(0, 1), lengths)
     if kind == "sorted inside":
-        with pytest.warns(CaptureWarning, match="the input 'lengths' counts tokens, and nothing says"):
+        # Rows in the order of their lengths are not the examples.
+        with pytest.raises(CaptureError, match="before, its values for an example depend on the other examples"):
             capture(model, [batch], zoo, layers="before")
         return
     assert capture(model, [batch], zoo, layers="before, fc").caution == ""
