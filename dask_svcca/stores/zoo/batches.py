@@ -127,7 +127,7 @@ def prepare(values: Any, name: RepresentationName, options: WriteOptions, coords
             _check_counted(examples, name)
     elif given.ids is not None and not _counts_on(given.ids, examples, start):
         check_next(given.ids, examples, start, repr(name.label))
-    elif given.labels:
+    if given.labels and (given.ids is None or given.counted):
         check_labels(given.labels, _labels(coords), repr(name.label), "its zoo", start)
     _check_masks(given.masks, {key: mask[start:] for key, mask in coords.items()}, name)
     return _arranged(given, name, options)
