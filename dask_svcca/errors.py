@@ -111,7 +111,7 @@ class CaptureError(DaskSvccaError, ValueError):
 
 
 class CaptureWarning(UserWarning):
-    """A capture left older activations as they were, or layers whose tokens the mask of the zoo does not tell."""
+    """A capture left older activations as they were, or has layers that the zoo's mask does not fit, or quantised."""
 
 
 class MissingPackageError(DaskSvccaError, ImportError):

@@ -67,7 +67,7 @@ def capture_torch(
     Parameters
     ----------
     model : torch.nn.Module
-        Compiled and data-parallel models are unwrapped.
+        Compiled, data-parallel and averaged models are unwrapped.
     batches : iterable
         The zoo's examples in the zoo's order: do not shuffle, do not drop the last batch. A batch is a tensor, a dict
         of keyword arguments, or of all that a model takes as one argument, or a tuple. Those entries of a tuple go to
@@ -486,7 +486,8 @@ def _passes(
             feed = feeder.feed(batch)
             records = recorder.run(model, feed)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            if not feed.whole:
+            problem = feeder.as_whole(feed, error) if feed.whole else feeder.inside_another(batch, error)
+            if problem is None:
                 raise
-            raise feeder.as_whole(feed, error) from error
+            raise problem from error
         yield feed, records
