@@ -309,6 +309,8 @@ def _from_torch(tensor: Any, what: str) -> Given:
         raise _refused(what, "a quantised tensor", "pass x.dequantize(), or the layer's output before it is quantised")
     if tensor.is_nested:
         raise _refused(what, "a nested tensor", "pad it to one length first, x.to_padded_tensor(0)")
+    if tensor.is_mkldnn:
+        raise _refused(what, "a tensor in the layout of MKL-DNN", "pass x.to_dense()")
     if str(tensor.layout) != "torch.strided":
         raise _refused(what, f"a sparse tensor ({tensor.layout})", "pass x.to_dense()")
     if tensor.device.type == "meta":

@@ -115,7 +115,7 @@ class UnalignedExamplesWarning(UserWarning):
 
 
 class CaptureWarning(UserWarning):
-    """A capture left older activations as they were, or layers in which nothing tells the tokens from padding."""
+    """A capture left older activations as they were, or has layers of other tokens than the mask, or quantised."""
 
 
 class MissingPackageError(DaskSvccaError, ImportError):

@@ -249,6 +249,14 @@ def test_capture_torch__layers_of_other_weights_are_not_mixed(zoo: Zoo, x: Any) 
         capture(model, [x], zoo)
 
 
+def test_capture_torch__batches_inside_something(zoo: Zoo, x: Any) -> None:
+    loader = [[x, torch.zeros(N)]]
+    with pytest.raises(CaptureError, match=r"is the number 0 and a list, as enumerate\(loader\) gives: feed"):
+        capture(nn.Linear(4, 2), enumerate(loader), zoo)
+    with pytest.raises(CaptureError, match=r"a tuple with one list inside, as zip\(loader\) gives, .*TypeError"):
+        capture(nn.Linear(4, 2), zip(loader, strict=True), zoo)
+
+
 # Masks and labels
 
 
@@ -415,6 +423,7 @@ def test_capture_torch__wrapped_models(zoo: Zoo, x: Any) -> None:
         compiled(x)
         partly(x)
     wrapped = {"plain": model, "compiled": compiled, "partly": partly, "parallel": nn.DataParallel(model)}
+    wrapped["averaged"] = torch.optim.swa_utils.AveragedModel(model)
     for checkpoint, kind in wrapped.items():
         capture(kind, [x], zoo, checkpoint)
     table = zoo.representations

@@ -187,6 +187,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "ragged": (lambda: [[1.0, 2.0], [1.0]], "a ragged list: give equally long rows, or arrays"),
     "list of masked": (lambda: list(MASKED), "a masked array"),
     "sparse tensor": (lambda: torch_of(X).to_sparse(), r"a sparse tensor \(torch.sparse_coo\): pass x\.to_dense\(\)"),
+    "mkldnn": (
+        lambda: torch_of(X.astype("float32")).to_mkldnn(),
+        r"a tensor in the layout of MKL-DNN: pass x\.to_dense\(\)",
+    ),
     "meta": (lambda: torch_of(X).to("meta"), "a tensor on the device 'meta': it has no values"),
     "quantised": (
         lambda: pytest.importorskip("torch").quantize_per_tensor(

@@ -12,7 +12,7 @@ import numpy as np
 
 from dask_svcca.errors import did_you_mean
 from dask_svcca.measures import find_measures, with_companions
-from dask_svcca.readings import ReadingOptions, check_choice
+from dask_svcca.readings import CHOICES, ReadingOptions, check_choice
 from dask_svcca.variables import DETAIL_VARIABLES
 
 if TYPE_CHECKING:
@@ -175,7 +175,10 @@ def _share(name: str, value: object) -> float | None:
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{name} is one of several words; got {value!r}")  # noqa: TRY004 - as for other values
+        words = {**CHOICES, **_CHOICES, "positions": ("all", "regular N", "random N")}[name]
+        raise ValueError(  # noqa: TRY004 - as for other values
+            f"{name} is one of {', '.join(map(repr, words))}; got {value!r}"
+        )
     # Text of NumPy is not the text of JSON.
     return str(value)
 

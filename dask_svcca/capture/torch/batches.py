@@ -341,6 +341,16 @@ class Feeder:
             f"{listing(self._signature.accepted)}"
         )
 
+    def inside_another(self, batch: Any, error: Exception) -> CaptureError | None:
+        """Error where a model failed that was given a batch inside a tuple of one, if it was."""
+        if not (isinstance(batch, tuple) and len(batch) == 1 and isinstance(batch[0], tuple | list)):
+            return None
+        return CaptureError(
+            f"a batch for {self.name!r} is a tuple with one {type(batch[0]).__name__} inside, as zip(loader) gives, "
+            f"and with that as its argument the model failed with {type(error).__name__}: {error}. Feed the loader "
+            f"itself"
+        )
+
     def as_whole(self, feed: Feed, error: Exception) -> CaptureError:
         """Error where a model failed that was given a dict as its one argument."""
         return CaptureError(
@@ -351,6 +361,12 @@ class Feeder:
     def _from_entries(self, batch: Sequence[Any]) -> Feed:
         entries = list(batch)
         ids = None
+        numbered = len(entries) == 2 and type(entries[0]) is int and self.ids is None and self.inputs is None
+        if numbered and (self._signature.required <= 1 or isinstance(entries[1], tuple | list | Mapping)):
+            raise CaptureError(
+                f"a batch for {self.name!r} is the number {entries[0]} and a {type(entries[1]).__name__}, as "
+                f"enumerate(loader) gives: feed the loader itself"
+            )
         if self.ids is not None:
             if not isinstance(self.ids, int) or not -len(entries) <= self.ids < len(entries):
                 raise CaptureError(

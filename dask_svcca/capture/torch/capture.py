@@ -73,7 +73,7 @@ def capture_torch(
     Parameters
     ----------
     model : torch.nn.Module
-        Compiled and data-parallel models are unwrapped.
+        Compiled, data-parallel and averaged models are unwrapped.
     batches : iterable
         The zoo's examples in the zoo's order: do not shuffle, do not drop the last batch. A batch is a tensor, a dict
         of keyword arguments, or of all that a model takes as one argument, or a tuple. Those entries of a tuple go to

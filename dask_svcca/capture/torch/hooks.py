@@ -63,8 +63,12 @@ class SequenceFirstError(Exception):
 
 
 def unwrapped(torch: Any, model: Any) -> Any:
-    """The model inside what compiles or distributes it."""
-    parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    """The model inside what compiles, distributes or averages it."""
+    parallel = (
+        torch.nn.DataParallel,
+        torch.nn.parallel.DistributedDataParallel,
+        torch.optim.swa_utils.AveragedModel,
+    )
     while True:
         if isinstance(model, parallel):
             model = model.module

@@ -47,9 +47,10 @@ def passes(
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             if feed.refused is not None:
                 raise feed.refused from error
-            if not feed.whole:
+            problem = feeder.as_whole(feed, error) if feed.whole else feeder.inside_another(batch, error)
+            if problem is None:
                 raise
-            raise feeder.as_whole(feed, error) from error
+            raise problem from error
         if feeder.learn(feed, recorder.told):
             feed = feeder.feed(batch)
             before(feed)
