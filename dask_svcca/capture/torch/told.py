@@ -93,6 +93,8 @@ def unread(tensors: Mapping[str, Any], known: Iterable[str], main: str, examples
         beside = any(word in name for word in (*BESIDE, "ids", "causal"))
         if name in {*known, main} or beside or tensor.ndim < 2 or examples not in tensor.shape[:2]:
             continue
+        if any(size != 1 for size in tensor.shape[2:]):
+            continue
         values = values_of(tensor)
         if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
             continue
