@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dask_svcca.stores._names import RepresentationName
-    from dask_svcca.stores.zoo.store import Zoo
+    from dask_svcca.stores.zoo.view import ZooView
 
 SHOWN = 8
 
 
-def tree_of(zoo: Zoo, **wanted: str | Sequence[str] | None) -> xr.DataTree:
+def tree_of(zoo: ZooView, **wanted: str | Sequence[str] | None) -> xr.DataTree:
     """The representations whose ``model`` and ``checkpoint`` are wanted; see `Zoo.to_datatree`."""
     import xarray as xr  # noqa: PLC0415 - a worker imports this package, and needs no xarray
 

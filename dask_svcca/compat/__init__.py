@@ -97,31 +97,29 @@ networks with canonical correlation, NeurIPS.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import scipy.fft
 
-from dask_svcca.arrays import as_given
-from dask_svcca.dims import EXAMPLE
-from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
-from dask_svcca.examples import order_of
-from dask_svcca.kernels.directions import canonical_directions, principal_directions
-from dask_svcca.kernels.factors import compress, factor, range_problem
+from dask_svcca.compat._sets import (
+    CONVOLUTIONS,
+    SETS,
+    by_frequency,
+    check_datapoints,
+    check_labels,
+    checked,
+    decompose_both,
+)
+from dask_svcca.kernels.directions import canonical_directions
+from dask_svcca.kernels.factors import compress
 from dask_svcca.kernels.fourier import wave
-from dask_svcca.precision import precision_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
-    from dask_svcca.kernels.directions import Principal
-    from dask_svcca.kernels.factors import Factor
-
-SETS = ("neuron", EXAMPLE)
-CONVOLUTIONS = (EXAMPLE, "height", "width", "channel")
+    from dask_svcca.kernels._types import FloatArray
 
 __all__ = ["compute_pwcca", "fourier_ccas", "get_cca_similarity", "get_pca", "get_pls_similarity"]
 
@@ -178,7 +176,7 @@ def get_cca_similarity(
     del verbose
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is the share of the sum of correlations, from 0 to 1; got {threshold!r}")
-    x, y = _decompose_both(acts1, acts2, epsilon)
+    x, y = decompose_both(acts1, acts2, epsilon)
     # The published whitening is symmetric, so that its directions are known in terms of the neurons.
     coupling = x.principal.left.T @ y.principal.left
     u, s, v = np.linalg.svd(x.principal.loadings @ coupling @ y.principal.loadings.T)
@@ -238,7 +236,7 @@ def compute_pwcca(
     >>> weights.round(12), correlations.round(12), round(value, 12)
     (array([0.75, 0.25]), array([1., 0.]), 0.75)
     """
-    x, y = _decompose_both(acts1, acts2, epsilon)
+    x, y = decompose_both(acts1, acts2, epsilon)
     aligned = canonical_directions(x.principal, y.principal)
     neurons = int(x.varies.sum()), int(y.varies.sum())
     loads = aligned.loads_a if neurons[0] <= neurons[1] else aligned.loads_b
@@ -272,9 +270,9 @@ def get_pls_similarity(acts1: npt.ArrayLike, acts2: npt.ArrayLike) -> dict[str, 
     >>> get_pls_similarity(x, 3 * x[:1])["eigenvals"].round(12)
     array([2.])
     """
-    x, y = _check(acts1, "acts1"), _check(acts2, "acts2")
-    _check_datapoints(x, y)
-    _check_labels((acts1, acts2), ("acts1", "acts2"), SETS)
+    x, y = checked(acts1, "acts1"), checked(acts2, "acts2")
+    check_datapoints(x, y)
+    check_labels((acts1, acts2), ("acts1", "acts2"), SETS)
     centred = [acts - acts.mean(axis=1, keepdims=True) for acts in (x, y)]
     u, values, v = np.linalg.svd(centred[0] @ centred[1].T / (x.shape[1] - 1), full_matrices=False)
     return {
@@ -311,7 +309,7 @@ def get_pca(acts: npt.ArrayLike, compute_dirns: bool = False) -> dict[str, Float
     >>> get_pca(np.array([[4.0, 1, -2], [5, 5, 5]]))["eigenvals"].round(6)
     array([4.242641, 0.      ])
     """
-    x = _check(acts, "acts")
+    x = checked(acts, "acts")
     centred = x - x.mean(axis=1, keepdims=True)
     u, values, _ = np.linalg.svd(centred, full_matrices=False)
     result = {"eigenvals": values, "neuron_coefs": u.T}
@@ -359,9 +357,9 @@ def fourier_ccas(
     ([(0, 0), (0, 1), (1, 0), (1, 1)], [1.0, 1.0, 1.0, 1.0])
     """
     del verbose
-    layers = [_check(acts, name, conv=True) for acts, name in ((conv_acts1, "conv_acts1"), (conv_acts2, "conv_acts2"))]
-    _check_datapoints(*(layer.reshape(len(layer), -1).T for layer in layers))
-    _check_labels((conv_acts1, conv_acts2), ("conv_acts1", "conv_acts2"), CONVOLUTIONS)
+    layers = [checked(acts, name, conv=True) for acts, name in ((conv_acts1, "conv_acts1"), (conv_acts2, "conv_acts2"))]
+    check_datapoints(*(layer.reshape(len(layer), -1).T for layer in layers))
+    check_labels((conv_acts1, conv_acts2), ("conv_acts1", "conv_acts2"), CONVOLUTIONS)
     height, width = (min(layer.shape[axis] for layer in layers) for axis in (1, 2))
     varies = [np.asarray(np.ptp(layer, axis=(0, 1, 2)) > 0) for layer in layers]
     centred = [(layer - layer.mean(axis=(0, 1, 2))) * varying for layer, varying in zip(layers, varies, strict=True)]
@@ -371,8 +369,8 @@ def fourier_ccas(
     joint = [compress(np.hstack([spectrum[:, i, j] for spectrum in spectra])) for i, j in signed]
     columns = slice(layers[0].shape[-1]), slice(layers[0].shape[-1], None)
     principals = [
-        _by_frequency([rows[:, columns[0]] for rows in joint], conv_acts1, "conv_acts1"),
-        _by_frequency([rows[:, columns[1]] for rows in joint], conv_acts2, "conv_acts2"),
+        by_frequency([rows[:, columns[0]] for rows in joint], conv_acts1, "conv_acts1"),
+        by_frequency([rows[:, columns[1]] for rows in joint], conv_acts2, "conv_acts2"),
     ]
     table = []
     for location, frequency, *pair in zip(locations, signed, *principals, strict=True):
@@ -390,139 +388,6 @@ def fourier_ccas(
                 row[f"cca_dirns{index + 1}"] = np.tensordot(coefficients, centred[index], axes=([1, 2, 3], [1, 2, 3]))
         table.append(row)
     return pd.DataFrame(table)
-
-
-# --- inside --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _NeuronSet:
-    """One of two sets of neurons, decomposed."""
-
-    acts: FloatArray
-    varies: BoolArray
-    mean: FloatArray
-    principal: Principal
-
-    @property
-    def whitening(self) -> FloatArray:
-        """Inverse square root of the covariance over its largest entry, for the neurons that vary."""
-        loadings, singular = self.principal.loadings, self.principal.singular
-        largest = float((self.principal.rows**2).sum(axis=0).max())
-        return np.asarray((loadings * (np.sqrt(largest) / singular)) @ loadings.T)
-
-    def over_all_neurons(self, matrix: FloatArray) -> FloatArray:
-        """A matrix over the neurons that vary, extended to all neurons by zeros."""
-        full = np.zeros((len(self.varies), len(self.varies)))
-        full[np.ix_(self.varies, self.varies)] = matrix
-        return full
-
-
-def _decompose_both(acts1: npt.ArrayLike, acts2: npt.ArrayLike, epsilon: float) -> tuple[_NeuronSet, _NeuronSet]:
-    x, y = _check(acts1, "acts1"), _check(acts2, "acts2")
-    _check_datapoints(x, y)
-    _check_labels((acts1, acts2), ("acts1", "acts2"), SETS)
-    both = factor([np.hstack([x.T, y.T])])
-    precision_x, precision_y = (_precision(acts) for acts in (acts1, acts2))
-    return (
-        _decompose(x, precision_x, both, slice(len(x)), epsilon, "acts1"),
-        _decompose(y, precision_y, both, slice(len(x), None), epsilon, "acts2"),
-    )
-
-
-def _decompose(
-    acts: FloatArray, precision: float, both: Factor, columns: slice, epsilon: float, name: str
-) -> _NeuronSet:
-    varies, mean = both.varies[columns], both.mean[columns]
-    problem = range_problem([both.rows[0][:, columns]])
-    if problem:
-        raise InvalidActivationsError(f"{name} {problem}")
-    (principal,) = principal_directions(
-        [both.rows[0][:, columns][:, varies]],
-        samples=both.count,
-        weights=np.ones(1, dtype=np.int64),
-        variance=None,
-        mean=mean[varies],
-        epsilon=precision,
-    )
-    principal = principal.leading(int((principal.singular**2 >= epsilon * principal.singular[:1] ** 2).sum()))
-    if not len(principal.singular):
-        raise InvalidActivationsError(f"{name} is constant: none of its neurons varies by more than rounding")
-    return _NeuronSet(acts, varies, mean[:, np.newaxis], principal)
-
-
-def _by_frequency(rows: list[InexactArray], acts: npt.ArrayLike, name: str) -> list[Principal]:
-    """Principal directions of one convolutional layer, at each frequency."""
-    layer = np.asarray(as_given(acts, name, CONVOLUTIONS).data)
-    count = len(layer)
-    problem = range_problem(rows)
-    if problem:
-        raise InvalidActivationsError(f"{name} {problem}")
-    principals = principal_directions(
-        rows,
-        samples=count,
-        weights=np.ones(len(rows), dtype=np.int64),
-        variance=None,
-        mean=np.abs(layer).max(axis=(0, 1, 2)),
-        epsilon=_precision(acts, CONVOLUTIONS),
-    )
-    if not any(len(one.singular) for one in principals):
-        raise InvalidActivationsError(f"{name} is constant: none of its channels varies by more than rounding")
-    return principals
-
-
-def _precision(acts: npt.ArrayLike, dims: tuple[str, ...] = SETS) -> float:
-    given = as_given(acts, "acts", dims)
-    return precision_of(given.data.dtype, given.source_dtype)
-
-
-def _check(acts: npt.ArrayLike, name: str, *, conv: bool = False) -> FloatArray:
-    dims = CONVOLUTIONS if conv else SETS
-    given = as_given(acts, name, dims)
-    values = np.asarray(given.data)
-    expected = tuple("datapoint" if dim == EXAMPLE else dim for dim in dims)
-    if given.names is not None and EXAMPLE in given.names and given.names.index(EXAMPLE) != dims.index(EXAMPLE):
-        raise InvalidActivationsError(
-            f"{name} has the axes {given.names}, and ({', '.join(expected)}) are expected; transpose it"
-        )
-    if values.ndim == 1 and not conv:
-        raise InvalidActivationsError(
-            f"{name} has 1 axis, and ({', '.join(expected)}) are expected: write a single neuron as x[None]"
-        )
-    if values.ndim != len(expected) or values.dtype.kind not in "fiub":
-        raise InvalidActivationsError(
-            f"{name} is {' x '.join(map(str, values.shape))} of {values.dtype}; real numbers ({', '.join(expected)}) "
-            f"are expected"
-        )
-    neurons, datapoints = (values.shape[-1], len(values)) if conv else values.shape
-    if not 0 < neurons < datapoints:
-        raise InvalidActivationsError(
-            f"{name} has {neurons} neurons and {datapoints} datapoints; fewer neurons than datapoints are expected, as "
-            f"({', '.join(expected)}). Is it transposed? dask_svcca.cca takes more neurons than examples"
-        )
-    wide = values.astype(np.float64)
-    if not np.isfinite(wide).all():
-        count = int((~np.isfinite(wide)).sum())
-        raise InvalidActivationsError(f"{count} of {values.size} values of {name} are NaN or infinite; leave them out")
-    return wide
-
-
-def _check_labels(both: tuple[npt.ArrayLike, npt.ArrayLike], names: tuple[str, str], dims: tuple[str, ...]) -> None:
-    """Refuse arrays whose labels say that they do not have the same datapoints in the same order."""
-    first, second = (as_given(acts, name, dims).ids for acts, name in zip(both, names, strict=True))
-    if order_of(second, first, names[1], names[0]) is not None:
-        raise MismatchedExamplesError(
-            f"{names[1]} has the datapoints of {names[0]} in another order; put them in one order, for example with "
-            f"reindex_like, or use dask_svcca.cca, which does so itself"
-        )
-
-
-def _check_datapoints(x: FloatArray, y: FloatArray) -> None:
-    if x.shape[1] != y.shape[1]:
-        raise MismatchedExamplesError(
-            f"the first set has {x.shape[1]} datapoints, the second {y.shape[1]}: both must have the same datapoints "
-            f"in the same order"
-        )
 
 
 def _mean_and_sum(correlations: FloatArray, threshold: float) -> dict[str, tuple[float, float]]:
