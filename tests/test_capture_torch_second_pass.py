@@ -175,6 +175,11 @@ def test_capture_torch__nodes_of_one_graph_by_a_matrix(zoo: Zoo) -> None:
     assert capture(model, [batch], zoo, inputs=("x", "adjacency")).written == 2
 
 
+def packed(rnn: Any, x: Any, lengths: Any) -> Any:
+    output, _ = rnn(nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True))
+    return nn.utils.rnn.pad_packed_sequence(output, batch_first=True, total_length=x.shape[1])[0]
+
+
 ALIKE: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "mask between tokens": (
         lambda s, x, between: s.out(F.scaled_dot_product_attention(*[s.fc(x)] * 3, attn_mask=between)),
@@ -191,6 +196,16 @@ ALIKE: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "lengths": (
         lambda s, x, lengths: s.out(s.fc(x) * torch.tensor(lengths)[:, None, None]),
         lambda: {"x": torch.randn(N, 5, 4), "lengths": [1, 2, 3, 4, 5, 6]},
+    ),
+    "a mask for each head": (
+        lambda s, inputs_embeds, pairs: s.out(
+            s.heads(*[s.fc(inputs_embeds)] * 3, attn_mask=pairs, need_weights=False)[0]
+        ),
+        lambda: {"inputs_embeds": torch.randn(N, 5, 4), "pairs": torch.randn(2 * N, 5, 5)},
+    ),
+    "by length": (
+        lambda s, x, lengths: s.out(packed(s.rnn, s.fc(x), lengths)),
+        lambda: {"x": torch.randn(N, 5, 4), "lengths": torch.tensor([5, 5, 4, 3, 3, 2])},
     ),
     "one batch size": (
         lambda s, x: s.out(s.fc(x).view(N, -1)[:, :4]),
@@ -210,6 +225,7 @@ def test_capture_torch__other_inputs(kind: str, zoo: Zoo) -> None:
         out=nn.Linear(4, 3),
         places=nn.Embedding(N, 4),
         rnn=nn.GRU(4, 4, batch_first=True),
+        heads=nn.MultiheadAttention(4, 2, batch_first=True),
     )
     fed = batch()
     right = model(**{key: value.clone() if hasattr(value, "clone") else value for key, value in fed.items()})

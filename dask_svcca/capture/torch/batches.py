@@ -196,10 +196,13 @@ def taken(torch: Any, feed: Feed, order: Sequence[int], axis: int, *, alone: boo
     main = feed.tensors.get(feed.main)
 
     def tensor(value: Any) -> Any:
-        place = axis_of(value, feed.examples, axis)
-        if place is None or (alone and value is not main):
+        place, index = axis_of(value, feed.examples, axis), torch.tensor(order, device=value.device)
+        if alone and value is not main:
             return value.clone()
-        return value.index_select(place, torch.tensor(order, device=value.device))
+        if place is None and value.ndim and len(value) > feed.examples and len(value) % feed.examples == 0:
+            # Several rows an example, as of a mask for each head.
+            return value.unflatten(0, (feed.examples, -1)).index_select(0, index).flatten(0, 1)
+        return value.clone() if place is None else value.index_select(place, index)
 
     def take(value: Any) -> Any:
         if isinstance(value, torch.Tensor):

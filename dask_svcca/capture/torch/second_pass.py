@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.capture.torch.batches import axis_of, taken
+from dask_svcca.capture.torch.batches import taken
 from dask_svcca.dims import TOKEN
 
 if TYPE_CHECKING:
@@ -63,36 +63,31 @@ class SecondPass:
         attention between as many tokens, are left as they are where it does not work out otherwise.
         """
         found: dict[str, tuple[int, ...] | str] = {}
+        refused: set[str] = set()
         feed = self._feed
         if feed is None:
             return found
         for order in _orders(feed.examples):
-            for alone in (False, True)[: 1 + self._others(feed)]:
+            for alone in (False, True)[: len(feed.tensors)]:
                 for layer, again in self._run(feed, order, alone=alone).items():
                     record, before = records.get(layer), found.get(layer)
-                    if record is None or record.values is None or again.values is None or isinstance(before, tuple):
+                    if record is None or record.values is None or again.values is None:
                         continue
-                    if before == COMPANY and len(order) == feed.examples:
-                        # In the company of the same examples, these values are the same in any order.
+                    if layer in refused or isinstance(before, tuple):
                         continue
                     rounding = self._rounding.get(record.source, COARSE)
                     verdict = _compared(record, record.values, again.values, feed.examples, order, rounding)
-                    if before is None or isinstance(verdict, tuple):
+                    # Other inputs as they are, beside the examples in another order, may be those of other examples.
+                    doubtful = alone and len(order) == feed.examples
+                    if isinstance(verdict, tuple) or (before is None and not doubtful):
                         found[layer] = verdict
                 if found and all(isinstance(verdict, tuple) for verdict in found.values()):
                     return found
-            if found and all(isinstance(verdict, tuple) or verdict == COMPANY for verdict in found.values()):
+            # In the company of the same examples, say, values that depend on it are the same.
+            refused.update(layer for layer, verdict in found.items() if verdict == COMPANY)
+            if found and all(isinstance(verdict, tuple) or layer in refused for layer, verdict in found.items()):
                 break
         return found
-
-    def _others(self, feed: Feed) -> bool:
-        """Whether other inputs than the main one are as many as the examples."""
-        axis = self._recorder.example_axis
-        return feed.main in feed.tensors and any(
-            axis_of(tensor, feed.examples, axis) is not None
-            for name, tensor in feed.tensors.items()
-            if name != feed.main
-        )
 
     def _taken(self, feed: Feed, order: Sequence[int], *, alone: bool = False) -> Feed | None:
         try:
@@ -121,15 +116,18 @@ class SecondPass:
 
 
 def _orders(examples: int) -> Iterator[list[int]]:
-    """Examples of a second pass: in another number and order; then in another order only.
+    """Examples of a second pass: in another number and order; in another number; in another order.
 
     Examples
     --------
     >>> [*_orders(8)], [*_orders(2)]
-    ([[7, 0, 4], [7, 6, 5, 4, 3, 2, 1, 0]], [[1, 0, 1], [1, 0]])
+    ([[7, 0, 4], [0, 4, 7], [7, 6, 5, 4, 3, 2, 1, 0]], [[1, 0, 1], [0, 1, 1], [1, 0]])
     """
     last = examples - 1
-    yield [last, 0, examples // 2] if examples > 3 else {1: [0, 0], 2: [1, 0, 1], 3: [2, 0]}[examples]
+    few = [last, 0, examples // 2] if examples > 3 else {1: [0, 0], 2: [1, 0, 1], 3: [2, 0]}[examples]
+    yield few
+    # Some models take their examples by descending length only.
+    yield sorted(few)
     if examples > 1:
         yield [*range(last, -1, -1)]
 
