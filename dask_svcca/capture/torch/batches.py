@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ import numpy as np
 
 from dask_svcca.capture._common import listing
 from dask_svcca.capture.torch.entries import Signature, is_label, mask_among
+from dask_svcca.capture.torch.feeds import Feed, fields_of, with_values
 from dask_svcca.capture.torch.finding import Finder
 from dask_svcca.capture.torch.masks import values_of
 from dask_svcca.capture.torch.sequences import MAIN, prefixes_of, sequences_of
@@ -22,8 +21,6 @@ from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from dask_svcca.capture.torch.told import Told
 
 IDS = (EXAMPLE, "example_id", "id")
@@ -34,59 +31,6 @@ _SAMPLERS = ("sampler", "batch_sampler", "_index_sampler")
 _WRAPPERS = ("base_dataloader", "dataloader", "iterable")
 _LOOKED_AT = 100_000
 _ORDERED = ("SequentialSampler", "BatchSampler", "DistributedSampler", "_InfiniteConstantSampler")
-
-
-@dataclass(frozen=True)
-class Feed:
-    """A batch as the model takes it.
-
-    Attributes
-    ----------
-    args, kwargs
-        The model's arguments, on its device.
-    examples : int
-    tensors : dict of str to tensor
-        The arguments that are tensors, by name.
-    ids : array, or None
-    masks : dict of str to (example, token) array of bool
-        By sequence, true for tokens.
-    mask_names : dict of str to str
-        The arguments that hold them.
-    sequences : dict of str to str
-        The sequence of each argument that has tokens.
-    whole : bool
-        Whether the batch goes in as one argument, although it has keys.
-    beside : dict of str to tensor
-        What of the batch stays out of the model, but for labels.
-    open : frozenset of str
-        Sequences whose mask leaves out nothing in this batch, and may be no mask.
-    refused : CaptureError or None
-        What is to be raised unless the model turns out to take its tokens first, or tells what a mask means.
-    main : str
-        The argument that is the model's input.
-    told : dict of str to (example, token) array of bool
-        Masks, by sequence, that the model made and handed to its modules, where it was given none.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    examples: int
-    tensors: Mapping[str, Any]
-    ids: npt.NDArray[Any] | None
-    masks: Mapping[str, npt.NDArray[np.bool_]]
-    mask_names: Mapping[str, str]
-    sequences: Mapping[str, str]
-    whole: bool = False
-    beside: Mapping[str, Any] = field(default_factory=dict)
-    open: frozenset[str] = frozenset()
-    refused: CaptureError | None = None
-    main: str = ""
-    told: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
-
-    @property
-    def mask(self) -> npt.NDArray[np.bool_] | None:
-        """The mask of the model's main input."""
-        return self.masks.get(MAIN)
 
 
 def check_order(batches: Any, model: str) -> None:
@@ -132,100 +76,9 @@ def _differs(sampler: Any) -> bool:
     return any(str(one) != str(other) for one, other in zip_longest(*passes))
 
 
-def _fields(value: Any) -> Mapping[str, Any]:
-    """Values of a dict, a named tuple or a dataclass by name; empty for anything else."""
-    if isinstance(value, Mapping):
-        return value
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return dict(value._asdict())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {part.name: getattr(value, part.name) for part in dataclasses.fields(value)}
-    return {}
-
-
 def _placed(entries: Sequence[Any], start: int = 0) -> dict[str, Any]:
     """Entries of a tuple that have no names, those from ``start`` on."""
     return {f"entry {place}": entry for place, entry in enumerate(entries) if place >= start}
-
-
-def _with_values(container: Any, values: Mapping[Any, Any]) -> Any:
-    """What a model is given in place of a dict, a named tuple or a dataclass: its like, with these values."""
-    if isinstance(container, tuple):
-        return type(container)(**values)
-    if isinstance(container, Mapping) and not isinstance(container, MutableMapping):
-        return dict(values)
-    other = copy.copy(container)
-    for key, value in values.items():
-        if isinstance(container, Mapping):
-            other[key] = value
-        else:
-            # Also of a frozen dataclass.
-            object.__setattr__(other, key, value)
-    return other
-
-
-def axis_of(tensor: Any, examples: int, axis: int) -> int | None:
-    """Where a tensor has its examples: at the usual ``axis``, or at the only one of that length.
-
-    Examples
-    --------
-    >>> axis_of(np.ones((4, 3)), 4, 0), axis_of(np.ones((2, 4, 5)), 4, 0), axis_of(np.ones((1, 3)), 4, 0)
-    (0, 1, None)
-    """
-    places = [place for place, size in enumerate(tensor.shape) if size == examples]
-    if axis in places:
-        return axis
-    return places[0] if len(places) == 1 else None
-
-
-def taken(torch: Any, feed: Feed, order: Sequence[int], axis: int, *, alone: bool = False) -> Feed:
-    """Some examples of a batch, as copies.
-
-    Parameters
-    ----------
-    torch : module
-    feed : Feed
-    order : sequence of int
-        Which examples, in which order.
-    axis : int
-        Axis of the examples.
-    alone : bool
-        Leave all but the model's main input as they are.
-    """
-    copies: dict[int, Any] = {}
-    main = feed.tensors.get(feed.main)
-
-    def tensor(value: Any) -> Any:
-        place, index = axis_of(value, feed.examples, axis), torch.tensor(order, device=value.device)
-        if alone and value is not main:
-            return value.clone()
-        if place is None and value.ndim and len(value) > feed.examples and len(value) % feed.examples == 0:
-            # Several rows an example, as of a mask for each head.
-            return value.unflatten(0, (feed.examples, -1)).index_select(0, index).flatten(0, 1)
-        return value.clone() if place is None else value.index_select(place, index)
-
-    def take(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            # A tensor that goes in twice stays one.
-            if id(value) not in copies:
-                copies[id(value)] = tensor(value)
-            return copies[id(value)]
-        if type(value) in {tuple, list}:
-            along = any(isinstance(part, torch.Tensor) and axis_of(part, feed.examples, axis) == 0 for part in value)
-            each = len(value) == feed.examples and not along and not alone
-            return type(value)(take(value[at]) for at in (order if each else range(len(value))))
-        fields = _fields(value)
-        return _with_values(value, {key: take(part) for key, part in fields.items()}) if fields else value
-
-    return dataclasses.replace(
-        feed,
-        args=tuple(take(value) for value in feed.args),
-        kwargs={key: take(value) for key, value in feed.kwargs.items()},
-        examples=len(order),
-        tensors={key: take(value) for key, value in feed.tensors.items()},
-        ids=None,
-        masks={sequence: mask[list(order)] for sequence, mask in feed.masks.items()},
-    )
 
 
 class Feeder:
@@ -263,7 +116,7 @@ class Feeder:
         """
         if isinstance(batch, Mapping):
             return self._from_mapping(batch)
-        fields = _fields(batch)
+        fields = fields_of(batch)
         if fields and (not isinstance(batch, tuple) or not {*self._signature.accepted}.isdisjoint(fields)):
             return self._from_mapping(fields, batch)
         if isinstance(batch, tuple | list):
@@ -313,7 +166,7 @@ class Feeder:
         elif self._whole(batch):
             moved = {key: self._move(value) for key, value in batch.items()}
             feed = self._complete(
-                (_with_values(batch if given is None else given, moved),),
+                (with_values(batch if given is None else given, moved),),
                 {},
                 {str(key): value for key, value in moved.items()},
                 None if ids_key is None else batch[ids_key],
@@ -440,9 +293,9 @@ class Feeder:
             return value.to(self.device).detach()
         if isinstance(value, tuple | list) and type(value) in {tuple, list}:
             return type(value)(self._move(entry) for entry in value)
-        if isinstance(value, Mapping) or _fields(value):
-            inside = value if isinstance(value, Mapping) else _fields(value)
-            return _with_values(value, {key: self._move(entry) for key, entry in inside.items()})
+        if isinstance(value, Mapping) or fields_of(value):
+            inside = value if isinstance(value, Mapping) else fields_of(value)
+            return with_values(value, {key: self._move(entry) for key, entry in inside.items()})
         return value.to(self.device) if hasattr(value, "to") else value
 
     def _complete(
@@ -504,7 +357,7 @@ class Feeder:
             if isinstance(value, self.torch.Tensor):
                 yield key, value
                 continue
-            inside: Iterable[tuple[Any, Any]] = _fields(value).items()
+            inside: Iterable[tuple[Any, Any]] = fields_of(value).items()
             if isinstance(value, tuple | list):
                 inside = enumerate(value)
             inner |= {f"{key}.{name}": part for name, part in inside}

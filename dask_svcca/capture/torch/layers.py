@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.capture.torch.batches import Feed
+    from dask_svcca.capture.torch.feeds import Feed
     from dask_svcca.capture.torch.hooks import Record
     from dask_svcca.capture.torch.operations import Axes
 

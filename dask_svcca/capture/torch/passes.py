@@ -9,7 +9,8 @@ from dask_svcca.capture.torch.hooks import SequenceFirstError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from dask_svcca.capture.torch.batches import Feed, Feeder
+    from dask_svcca.capture.torch.batches import Feeder
+    from dask_svcca.capture.torch.feeds import Feed
     from dask_svcca.capture.torch.hooks import Record, Recorder
 
 

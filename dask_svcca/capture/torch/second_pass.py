@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.capture.torch.batches import taken
+from dask_svcca.capture.torch.feeds import taken
 from dask_svcca.dims import TOKEN
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.capture.torch.batches import Feed
+    from dask_svcca.capture.torch.feeds import Feed
     from dask_svcca.capture.torch.hooks import Record, Recorder
 
 COMPANY = (

@@ -16,7 +16,7 @@ from dask_svcca.dims import TOKEN
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 
-    from dask_svcca.capture.torch.batches import Feed
+    from dask_svcca.capture.torch.feeds import Feed
     from dask_svcca.capture.torch.hooks import Record
     from dask_svcca.capture.torch.layers import Layer
 

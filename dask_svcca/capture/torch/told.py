@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.capture.torch.batches import Feed
+    from dask_svcca.capture.torch.feeds import Feed
 
 _LIKELY = ("pad", "valid", "mask", "real", "keep")
 _UNLIKELY = ("masked", "special", "global", "causal")
