@@ -117,19 +117,27 @@ class Pack:
 
     def _read_scores(self, chunk: int, wanted: Sequence[tuple[int, InexactArray]]) -> None:
         size = self.chunk_samples * self.dtype.itemsize
+        seen = self._seen.setdefault(chunk, np.zeros(self._directions, np.bool_))
+        unseen = [(first, part) for first, part in wanted if not seen[first : first + len(part)].all()]
+        requests = {
+            _chunked.chunk_key(f"{self.name}/{SCORES}", chunk, 2): [
+                (first * size, part.data.cast("B")) for first, part in wanted
+            ]
+        }
         known = np.empty(self._directions, np.uint64)
-        self._backend.read_ranges(
-            {
-                _chunked.chunk_key(f"{self.name}/{SCORES}", chunk, 2): [
-                    (first * size, part.data.cast("B")) for first, part in wanted
-                ],
-                _chunked.chunk_key(f"{self.name}/{SCORE_CHECKS}", chunk, 1): [(0, known.data.cast("B"))],
-            }
-        )
-        for first, part in wanted:
+        if unseen:
+            requests[_chunked.chunk_key(f"{self.name}/{SCORE_CHECKS}", chunk, 1)] = [(0, known.data.cast("B"))]
+        self._backend.read_ranges(requests)
+        for first, part in unseen:
             for direction, row in enumerate(part, start=first):
                 if checksum(row) != known[direction]:
                     raise OSError(f"direction {direction} in chunk {chunk} of scores is not what was written")
+            seen[first : first + len(part)] = True
+
+    @cached_property
+    def _seen(self) -> dict[int, npt.NDArray[np.bool_]]:
+        """By chunk, directions whose scores were checked: a process reads them for many tiles, and checks them once."""
+        return {}
 
     @cached_property
     def _directions(self) -> int:
