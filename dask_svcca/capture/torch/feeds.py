@@ -104,6 +104,7 @@ def axis_of(tensor: Any, examples: int, axis: int) -> int | None:
 
     Examples
     --------
+    >>> import numpy as np
     >>> axis_of(np.ones((4, 3)), 4, 0), axis_of(np.ones((2, 4, 5)), 4, 0), axis_of(np.ones((1, 3)), 4, 0)
     (0, 1, None)
     """
