@@ -132,7 +132,7 @@ def same(found: xr.Dataset, expected: xr.Dataset) -> None:
     xr.testing.assert_identical(found.drop_attrs(), expected.drop_attrs())
 
 
-@pytest.mark.parametrize("through", ["server", "faulty"])
+@pytest.mark.parametrize("through", ["server", pytest.param("faulty", marks=pytest.mark.slow)])
 def test_compare__on_s3_as_on_disk(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, local: xr.Dataset, through: str
 ) -> None:

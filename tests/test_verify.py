@@ -128,7 +128,7 @@ def test_verify__shared_subspaces(stores: tuple[Path, Path], tmp_path: Path, way
 
 def test_verify__on_the_command_line(stores: tuple[Path, Path]) -> None:
     compare(stores)
-    command = f"verify {stores[1]}"
+    command = f"verify {stores[1]} --workers 1"
     assert "All is whole: 1 block row, " in run(command).output
     flip(stores[1] / "cka" / "c" / "0" / "0")
     assert json.loads(run(f"{command} --json", status=1).stdout)["damage"][0]["key"] == "cka/c/0/0"
