@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
     from dask_svcca import Zoo
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FailedRepresentationWarning"),
+]
 
 WORKERS = 2
 MEMORY = 2**30

@@ -55,8 +55,11 @@ def describe(
     unmade = {key.split(" ", maxsplit=1)[0]: problem for key, problem in new_problems.items()}
     columns = {name: comparison.column(name) for name in NAMES}
     unknown: dict[int, str | None] = {}
-    for number, (row, rank, problem) in enumerate(zip(rows, columns["rank"], columns["problem"], strict=True)):
-        if row.representation is not None and (rank < 0 or problem or row.representation.identity in unmade):
+    # A run that was stopped here may have written some of the columns.
+    known = (columns["rank"] >= 0) & (columns["neurons"] >= 0) & (columns["samples"] >= 0)
+    known &= ~np.isnan(columns["variance_kept"])
+    for number, (row, there, problem) in enumerate(zip(rows, known, columns["problem"], strict=True)):
+        if row.representation is not None and (not there or problem or row.representation.identity in unmade):
             unknown[number] = new_problems.get(row.key, unmade.get(row.representation.identity))
     if unknown:
         before = {name: values.copy() for name, values in columns.items()}

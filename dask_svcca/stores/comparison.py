@@ -235,8 +235,9 @@ class ComparisonStore:
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write variables along the representations, for both axes."""
-        # The labels of the first axis last: they say how many representations are known.
-        for variable in reversed(REPRESENTATION_VARIABLES):
+        # The labels of the first axis last: they say how many representations are known. The digests just before: what
+        # is known of other activations must not stand beside them.
+        for variable in sorted(REPRESENTATION_VARIABLES, key=_identifies):
             if variable.name in columns:
                 for axis in reversed(AXES):
                     _write_column(self.root, variable, axis, columns[variable.name])
@@ -260,10 +261,11 @@ class ComparisonStore:
 
     def invalidate(self, positions: Sequence[int]) -> None:
         """Forget the pairs of the representations at some positions, whose activations have changed."""
-        gone = np.zeros(self.rows, dtype=np.bool_)
-        gone[list(positions)] = True
-        parts = [slice(start, start + self.tile) for start in range(0, len(gone), self.tile)]
         for array in self._status_first():
+            # Where a run was stopped while it made room, arrays have different sizes.
+            gone = np.zeros(array.shape[0], dtype=np.bool_)
+            gone[[position for position in positions if position < len(gone)]] = True
+            parts = [slice(start, start + self.tile) for start in range(0, len(gone), self.tile)]
             # Each chunk once, however many of its representations have changed.
             for rows, columns in itertools.product(parts, parts):
                 if gone[rows].any() or gone[columns].any():
@@ -414,6 +416,10 @@ def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
             "Pass what open_comparison or compare returned, or the path of the comparison"
         )
     return source  # type: ignore[no-any-return]
+
+
+def _identifies(variable: Variable) -> int:
+    return ("digest", "representation").index(variable.name) + 1 if variable.name in {"digest", "representation"} else 0
 
 
 def _whole(array: zarr.Array[Any]) -> zarr.Array[Any]:
