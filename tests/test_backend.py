@@ -39,7 +39,8 @@ def test_backend__gives_back_what_was_written(backend: Backend) -> None:
     assert backend.read("a/c/0/0") == DATA
     backend.write("a/c/0/0", b"new")
     assert backend.read("a/c/0/0") == b"new"
-    backend.write_many([("a/c/1/0", b"1"), ("b", b"")])
+    backend.write("a/c/1/0", b"1")
+    backend.write("b", b"")
     assert backend.read_many(["b", "a/c/2/0", "a/c/1/0", "b/c"]) == [b"", None, b"1", None]
     with pytest.raises(FileNotFoundError):
         backend.read("a/c/2/0")
@@ -98,7 +99,8 @@ def test_backend__reads_ranges(
 
     if not with_preadv:
         monkeypatch.delattr(os, "preadv", raising=False)
-    backend.write_many([("a/0", DATA), ("a/1", b"01234")])
+    backend.write("a/0", DATA)
+    backend.write("a/1", b"01234")
     assert read() == [DATA[start:stop] for start, stop in cuts]
     if not cuts:
         return
@@ -144,7 +146,8 @@ class Slow(MemoryStore):
 def test_store_backend__requests_wait_together() -> None:
     store = Slow()
     backend = StoreBackend(store, "")
-    backend.write_many([(str(number), b"x") for number in range(100)])
+    for number in range(100):
+        backend.write(str(number), b"x")
     assert backend.read_many([str(number) for number in range(100)]) == [b"x"] * 100
     assert 10 < store.most <= 32
 

@@ -353,7 +353,7 @@ def run_comparison(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Compare as `compare` does, what the zoo knows of itself, and return what became of it.
+    """Compare as `compare` does, by what the zoo object has read of its index, and return what became of it.
 
     Parameters
     ----------

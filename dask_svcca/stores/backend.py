@@ -97,10 +97,6 @@ class Backend(Protocol):
         """Write bytes so that they are there whole or not at all."""
         ...
 
-    def write_many(self, items: Sequence[tuple[str, bytes | memoryview]]) -> None:
-        """Write several, each whole or not at all, in any order."""
-        ...
-
     def names(self, key: str) -> list[str]:
         """Names of what may be groups directly below a key, in order; none where there is nothing."""
         ...
@@ -198,11 +194,6 @@ class LocalBackend:
             except BaseException:
                 Path(partial).unlink(missing_ok=True)
                 raise
-
-    def write_many(self, items: Sequence[tuple[str, bytes | memoryview]]) -> None:
-        """See `Backend`."""
-        for key, data in items:
-            self.write(key, data)
 
     def names(self, key: str) -> list[str]:
         """See `Backend`."""
@@ -331,10 +322,6 @@ class StoreBackend:
     def write(self, key: str, data: bytes | memoryview) -> None:
         """See `Backend`."""
         self._wait([self._set(key, data)])
-
-    def write_many(self, items: Sequence[tuple[str, bytes | memoryview]]) -> None:
-        """See `Backend`."""
-        self._wait([self._set(key, data) for key, data in items])
 
     def names(self, key: str) -> list[str]:
         """See `Backend`."""
