@@ -67,10 +67,12 @@ def test_norms_by_samples__are_their_definitions_and_those_by_couplings(
         counted.clear()
     by_samples, by_couplings = found
     exact = [[linear_cka(x, y) for y in arrays] for x in arrays]
-    close = 1e-7 if precision == "float32" else 1e-12
+    # In single precision what is promised of every measure: a BLAS may sum its products in any order, and has been
+    # seen 1.6e-7 away here, where another was within 1e-7.
+    close, equal = (1e-6, 2e-6) if precision == "float32" else (1e-12, 2e-11)
     np.testing.assert_allclose(by_samples.cka, exact, rtol=0, atol=close)
     for name in (*MEASURES, "null_cka"):
-        np.testing.assert_allclose(by_samples[name], by_couplings[name], rtol=0, atol=20 * close)
+        np.testing.assert_allclose(by_samples[name], by_couplings[name], rtol=0, atol=equal)
     np.testing.assert_array_equal(by_samples.pair_status, by_couplings.pair_status)
 
 
