@@ -20,6 +20,10 @@ class StoreFormatError(DaskSvccaError):
     """A store is not of the expected kind, or was written by another version of this package."""
 
 
+class DamagedStoreError(StoreFormatError):
+    """Something in a store is not what was written: results, coordinates, or attributes; the message names the file."""
+
+
 class StoreAccessError(DaskSvccaError, OSError):
     """A store cannot be accessed: missing rights, or a disk or network that fails."""
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numcodecs.blosc
 import numcodecs.zstd
 import numpy as np
 import zarr
-import zarr.codecs
 
+from dask_svcca.stores._documents import CRC_BYTES, Compression, array_document, crc, group_document, is_whole
 from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.stores.backend import Backend
-
-Compression: TypeAlias = Literal["lz4", "zstd", "none"]
 
 
 class ChunkedArray:
@@ -71,15 +69,26 @@ class ChunkedArray:
         exist_ok: bool = False,
     ) -> None:
         self.shape, self.rows, self.dtype = shape, rows, dtype
-        self._compression, self._fill = compression, fill
-        self._compressors = _compressors(compression)
+        if compression not in get_args(Compression):
+            choices = ", ".join(map(repr, get_args(Compression)))
+            raise ValueError(f"compression is one of {choices}; got {compression!r}")
+        self._compression = compression
         self._order = tuple(reversed(range(len(shape)))) if column_major else None
         self._backend, self._path = backend_of(root), path
         if exist_ok:
             return
         if replace:
             self._backend.remove(path)
-        self._backend.write(f"{path}/zarr.json", json.dumps(self._metadata(dims)).encode())
+        document = array_document(
+            shape=shape,
+            chunk_shape=self._chunk_shape,
+            dtype=dtype.name,
+            fill=fill,
+            dims=dims,
+            compression=compression,
+            order=self._order,
+        )
+        self._backend.write(f"{path}/zarr.json", document)
 
     @property
     def _chunk_shape(self) -> tuple[int, ...]:
@@ -93,7 +102,8 @@ class ChunkedArray:
             whole = np.zeros(self._chunk_shape, dtype=self.dtype, order="C" if self._order is None else "F")
             whole[: len(values)] = values
         data = np.ascontiguousarray(whole if self._order is None else whole.transpose(self._order))
-        self._backend.write(self._key(chunk), self._encode(data))
+        encoded = self._encode(data)
+        self._backend.write(self._key(chunk), encoded, crc(encoded))
         return data
 
     def read(self, chunk: int) -> npt.NDArray[Any]:
@@ -119,30 +129,6 @@ class ChunkedArray:
             return data.data.cast("B")
         return memoryview(self._codec.encode(data)).cast("B")
 
-    def _metadata(self, dims: Sequence[str]) -> dict[str, Any]:
-        codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
-        if self._order is not None:
-            codecs.insert(0, {"name": "transpose", "configuration": {"order": list(self._order)}})
-        codecs += [codec.to_dict() for codec in self._compressors or []]
-        for codec in codecs:
-            if codec["name"] == "blosc":
-                codec["configuration"]["typesize"] = self.dtype.itemsize
-        # JSON has no NaN; zarr writes it as text.
-        fill = "NaN" if math.isnan(self._fill) else float(self._fill) if self.dtype.kind == "c" else self._fill
-        return {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": list(self.shape),
-            "data_type": self.dtype.name,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self._chunk_shape)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": [fill, fill] if self.dtype.kind == "c" else fill,
-            "codecs": codecs,
-            "attributes": {},
-            "dimension_names": list(dims),
-            "storage_transformers": [],
-        }
-
 
 class ChunkReader:
     """Reads an array chunked along its first axis only, chunk by chunk, whoever wrote it.
@@ -162,6 +148,7 @@ class ChunkReader:
         self._array: zarr.Array[Any] | None = None
         self._codec: Any = None
         self._backend, self._path = backend_of(root), path
+        self._crc = False
         metadata = _plain_metadata(self._backend.read(f"{path}/zarr.json"))
         if metadata is None:
             self._array = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")
@@ -173,9 +160,10 @@ class ChunkReader:
         )
         self.rows, self.dtype = self._chunk_shape[0], np.dtype(metadata["data_type"])
         names = [codec["name"] for codec in metadata["codecs"]]
-        if names[-1] == "blosc":
+        self._crc = names[-1] == "crc32c"
+        if "blosc" in names:
             self._codec = numcodecs.blosc.Blosc()
-        elif names[-1] == "zstd":
+        elif "zstd" in names:
             self._codec = numcodecs.zstd.Zstd()
 
     @property
@@ -183,8 +171,21 @@ class ChunkReader:
         """Number of chunks."""
         return -(-self.shape[0] // self.rows)
 
-    def read(self, chunk: int) -> npt.NDArray[Any]:
-        """Read one chunk; the last may be shorter."""
+    def read(self, chunk: int, *, check: bool = False) -> npt.NDArray[Any]:
+        """Read one chunk; the last may be shorter.
+
+        Parameters
+        ----------
+        chunk : int
+        check : bool
+            Whether to verify the checksum of a chunk that is not compressed; that of a compressed one always is, since
+            what decompresses trusts it. Without, the caller compares a digest of the values with the zoo's.
+
+        Raises
+        ------
+        OSError
+            Where it is missing, or is not what was written.
+        """
         count = min(self.rows, self.shape[0] - chunk * self.rows)
         if self._array is not None:
             return np.asarray(self._array[chunk * self.rows : chunk * self.rows + count])
@@ -192,7 +193,11 @@ class ChunkReader:
             data = self._backend.read(chunk_key(self._path, chunk, len(self.shape)))
         except FileNotFoundError:
             raise OSError(f"chunk {chunk} of {self.chunks} is missing from the store") from None
-        decoded = data if self._codec is None else self._codec.decode(data)
+        if self._crc and (check or self._codec is not None) and not is_whole(data):
+            raise OSError(f"chunk {chunk} of {self.chunks} is not what was written")
+        decoded = memoryview(data)[:-CRC_BYTES] if self._crc else memoryview(data)
+        if self._codec is not None:
+            decoded = self._codec.decode(decoded)
         del data
         whole = np.frombuffer(decoded, dtype=self.dtype).reshape(self._chunk_shape)
         # A view of a part would keep all of a chunk that is filled up behind the last row.
@@ -208,11 +213,13 @@ def _plain_metadata(document: bytes) -> dict[str, Any] | None:
     """Metadata of an array, if it is stored as `ChunkedArray` would store it, row-major; None otherwise."""
     metadata: dict[str, Any] = json.loads(document)
     names = [codec["name"] for codec in metadata["codecs"]]
+    # Those that others write may have no checksum.
+    codecs = names[:-1] if names[-1] == "crc32c" else names
     little = metadata["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
     key = metadata["chunk_key_encoding"]
     grid = metadata["chunk_grid"]
     plain = (
-        names in (["bytes"], ["bytes", "blosc"], ["bytes", "zstd"])
+        codecs in (["bytes"], ["bytes", "blosc"], ["bytes", "zstd"])
         and little
         and key == {"name": "default", "configuration": {"separator": "/"}}
         and grid["name"] == "regular"
@@ -278,8 +285,8 @@ def write_group(root: zarr.Group, path: str, attributes: Mapping[str, Any], *, c
     there = backend.read_many(above)
     for key, document in zip(above, there, strict=True):
         if document is None:
-            backend.write(key, _group_document({}))
-    backend.write(f"{path}/zarr.json", _group_document(attributes))
+            backend.write(key, group_document({}))
+    backend.write(f"{path}/zarr.json", group_document(attributes))
 
 
 def remove_group(root: zarr.Group, path: str) -> None:
@@ -305,17 +312,3 @@ def copy_array(root: zarr.Group, path: str, target: str) -> None:
     backend = backend_of(root)
     backend.remove(target)
     backend.copy(path, target)
-
-
-def _group_document(attributes: Mapping[str, Any]) -> bytes:
-    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}).encode()
-
-
-def _compressors(compression: Compression) -> list[zarr.codecs.BloscCodec | zarr.codecs.ZstdCodec] | None:
-    if compression not in get_args(Compression):
-        raise ValueError(f"compression is one of {', '.join(map(repr, get_args(Compression)))}; got {compression!r}")
-    if compression == "none":
-        return None
-    if compression == "zstd":
-        return [zarr.codecs.ZstdCodec(level=1, checksum=True)]
-    return [zarr.codecs.BloscCodec(typesize=1, cname="lz4", clevel=5, shuffle="shuffle")]

@@ -79,7 +79,8 @@ def create_whole(
     try:
         root = zarr.create_group(str(partial), zarr_format=3)
         fill(root)
-        root.update_attributes(dict(attributes))
+        if attributes:
+            _io.write_root_attributes(root, attributes)
         partial.rename(folder)
     except OSError as error:
         if _io.is_group(store):
@@ -107,7 +108,8 @@ def _create_in_place(
         else:
             root = create_root(store, {"format": _unfinished(kind)})
         fill(root)
-        root.update_attributes(dict(attributes))
+        if attributes:
+            _io.write_root_attributes(root, attributes)
     return root
 
 

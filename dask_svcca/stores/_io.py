@@ -15,10 +15,11 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
-from dask_svcca.errors import DaskSvccaError, StoreAccessError, StoreFormatError
+from dask_svcca.errors import DamagedStoreError, DaskSvccaError, StoreAccessError, StoreFormatError
+from dask_svcca.stores._documents import is_sealed, parsed, sealed, unsealed
 from dask_svcca.stores.backend import ABSENT, accessing, backend_of
 
 _SERVICES = ("s3://", "s3a://", "gs://", "az://", "azure://", "abfs://", "abfss://")
@@ -180,6 +181,16 @@ def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -
             f"the {noun} at {describe(store)!r} has format version {number}, which an older dask-svcca wrote, and this "
             f"one reads version {version} only. Make the {noun} anew with this version, or use the older dask-svcca"
         )
+    if not is_sealed(dict(root.attrs)):
+        raise DamagedStoreError(
+            f"the attributes of the {noun} at {describe(store)!r} are not what was written: its file 'zarr.json' is "
+            f"damaged. Restore that file from a copy, or make the {noun} anew"
+        )
+
+
+def write_root_attributes(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
+    """Replace all attributes of the root of a store, by one write."""
+    root.attrs.put(sealed(attributes))
 
 
 def _why_absent(store: StoreLike) -> str:
@@ -263,7 +274,7 @@ def describe(store: StoreLike) -> str:
 
 
 def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
-    """Attributes of a group below a root, None where there is no such group.
+    """Attributes of a group below a root, None where there is no such group; empty where they are damaged.
 
     Raises
     ------
@@ -275,16 +286,13 @@ def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
 
 
 def _attributes(document: bytes) -> dict[str, Any]:
-    try:
-        attributes: dict[str, Any] = json.loads(document).get("attributes", {})
-    except (AttributeError, ValueError):
-        # Cut short, or written by something else: what is in this group does not count, and the others do.
-        return {}
-    return attributes
+    # Damaged, or written by something else: what is in this group does not count, and the others do.
+    found = parsed(document)
+    return {} if found is None else unsealed(found["attributes"])
 
 
 def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Paths and attributes of all groups exactly ``depth`` levels below a root.
+    """Paths and attributes of all groups exactly ``depth`` levels below a root; empty ones where they are damaged.
 
     Raises
     ------

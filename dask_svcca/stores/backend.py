@@ -8,6 +8,7 @@ its time on that. So whatever this package writes itself it also reads itself, a
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import uuid
@@ -22,7 +23,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from dask_svcca.errors import StoreAccessError
+from dask_svcca.errors import DamagedStoreError, StoreAccessError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ ABSENT = (
 )
 """What is raised where there is nothing, or no group."""
 
-UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, zarr.errors.BaseZarrError)
+UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, zarr.errors.BaseZarrError, DamagedStoreError)
 """What is raised for a chunk that is missing, damaged, or of a codec that is not installed."""
 
 IN_FLIGHT = 32
@@ -93,8 +94,12 @@ class Backend(Protocol):
         """
         ...
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
-        """Write bytes so that they are there whole or not at all."""
+    def write(self, key: str, *parts: bytes | memoryview) -> None:
+        """Write bytes, one part behind the other, so that they are there whole or not at all."""
+        ...
+
+    def write_many(self, items: Iterable[tuple[str, Sequence[bytes | memoryview]]]) -> None:
+        """Write keys and their parts, some at a time, in no order; items are made as they are needed."""
         ...
 
     def names(self, key: str) -> list[str]:
@@ -177,7 +182,7 @@ class LocalBackend:
             finally:
                 os.close(descriptor)
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
+    def write(self, key: str, *parts: bytes | memoryview) -> None:
         """See `Backend`."""
         path = self._path(key)
         partial = f"{path}.{uuid.uuid4().hex}{_PARTIAL}"
@@ -189,11 +194,16 @@ class LocalBackend:
                 target = open(partial, "xb")  # noqa: PTH123, SIM115
             try:
                 with target:
-                    target.write(data)
+                    target.writelines(parts)
                 os.replace(partial, path)  # noqa: PTH105
             except BaseException:
                 Path(partial).unlink(missing_ok=True)
                 raise
+
+    def write_many(self, items: Iterable[tuple[str, Sequence[bytes | memoryview]]]) -> None:
+        """See `Backend`."""
+        for key, parts in items:
+            self.write(key, *parts)
 
     def names(self, key: str) -> list[str]:
         """See `Backend`."""
@@ -282,9 +292,9 @@ class StoreBackend:
             found = await self._store.get(self._key(key), default_buffer_prototype(), part)
         return None if found is None else found.to_bytes()
 
-    async def _set(self, key: str, data: bytes | memoryview) -> None:
+    async def _set(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
         # A store in memory keeps the buffer that it is given, and the caller may overwrite that.
-        buffer = default_buffer_prototype().buffer.from_bytes(bytes(data))
+        buffer = default_buffer_prototype().buffer.from_bytes(b"".join(parts))
         with creating(f"{self._store}/{self._key(key)}"):
             await self._store.set(self._key(key), buffer)
 
@@ -319,9 +329,15 @@ class StoreBackend:
     def _nothing(self, key: str) -> FileNotFoundError:
         return FileNotFoundError(f"there is nothing at {self._key(key)!r} in {str(self._store)!r}")
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
+    def write(self, key: str, *parts: bytes | memoryview) -> None:
         """See `Backend`."""
-        self._wait([self._set(key, data)])
+        self._wait([self._set(key, parts)])
+
+    def write_many(self, items: Iterable[tuple[str, Sequence[bytes | memoryview]]]) -> None:
+        """See `Backend`."""
+        waiting = iter(items)
+        while some := list(itertools.islice(waiting, IN_FLIGHT)):
+            self._wait([self._set(key, parts) for key, parts in some])
 
     def names(self, key: str) -> list[str]:
         """See `Backend`."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import zlib
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import zarr
-import zarr.codecs
 
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io
+from dask_svcca.stores._blocks import AXES, BlockArray, damaged, pair_document
+from dask_svcca.stores._checked import CheckedStore
+from dask_svcca.stores._columns import read_columns, write_columns
+from dask_svcca.stores._documents import SEAL, parsed, resized
 from dask_svcca.stores._sound import SoundStatus
 from dask_svcca.stores._state import ComparisonState
 from dask_svcca.stores.backend import backend_of
@@ -35,16 +39,12 @@ if TYPE_CHECKING:
     from dask_svcca.measures import Measure
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 2
-AXES = ("representation_a", "representation_b")
+FORMAT_VERSION = 3
 RUNS = 20
 """Largest number of runs whose records are stored."""
 
 STRIPE = 640
 """Rows whose status is read at a time, or as many as a tile has."""
-
-COLUMN_CHUNK = 4096
-"""Representations in a chunk of a column: few files, each written at once."""
 
 
 class ComparisonStore:
@@ -77,11 +77,11 @@ class ComparisonStore:
         status = {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}
         _create_pairs(root, PAIR_STATUS, (), status, count=0, tile=tile)
         for variable in REPRESENTATION_VARIABLES:
-            for axis in AXES:
-                _write_column(root, variable, axis, np.zeros(0))
+            write_columns(root, [(variable, axis, np.zeros(0)) for axis in AXES])
         coordinates = [v.name + axis[-2:] for v in REPRESENTATION_VARIABLES if v.coordinate for axis in AXES]
         # Written last: without these attributes a store is not yet a comparison.
-        root.update_attributes(
+        _io.write_root_attributes(
+            root,
             {
                 "format": "dask-svcca-comparison",
                 "format_version": FORMAT_VERSION,
@@ -95,7 +95,7 @@ class ComparisonStore:
                 "n_examples": n_examples,
                 "tile": tile,
                 "coordinates": " ".join(name for name in coordinates if not name.startswith("representation")),
-            }
+            },
         )
         return cls(root)
 
@@ -127,13 +127,14 @@ class ComparisonStore:
     @property
     def rows(self) -> int:
         """Rows of its matrices: more than there are representations, where a run was stopped while it changed that."""
-        return int(self.array(PAIR_STATUS.name).shape[0])
+        return self.array(PAIR_STATUS.name).shape[0]
 
     def read_state(self) -> ComparisonState:
         """Read what the comparison has."""
         attributes: dict[str, Any] = dict(self.root.attrs)
         # A run that was stopped while it added representations may have left room for more of them in some variables.
-        labels = list(itertools.takewhile(bool, map(str, self.column("representation"))))
+        columns = self.columns("representation", "digest")
+        labels = list(itertools.takewhile(bool, map(str, columns["representation"])))
         count = len(labels)
         versions, growing = attributes["versions"], bool(attributes["growing"])
         details = [DETAIL_VARIABLES[name].name for name in attributes["parameters"]["keep"]]
@@ -150,7 +151,7 @@ class ComparisonStore:
             examples_digest=str(attributes["examples_digest"]),
             n_examples=int(attributes["n_examples"]),
             labels=tuple(labels),
-            digests=tuple(map(str, self.column("digest")[:count])),
+            digests=tuple(map(str, columns["digest"][:count])),
             status=self.sound,
             subspaces=self.subspaces,
         )
@@ -171,16 +172,29 @@ class ComparisonStore:
     def add_run(self, record: Mapping[str, Any]) -> None:
         """Store where the time of a run went; the latest twenty records are kept."""
         runs = [*self.root.attrs.get("runs", []), dict(record)]  # type: ignore[misc]
-        self.root.update_attributes({"runs": runs[-RUNS:]})
+        self._update({"runs": runs[-RUNS:]})
         self.consolidate()
 
     def set_subspaces(self, place: str) -> None:
         """Store where the subspaces are."""
-        self.root.update_attributes({"subspaces": place})
+        self._update({"subspaces": place})
+
+    def _update(self, changes: Mapping[str, Any]) -> None:
+        _io.write_root_attributes(self.root, {**self.root.attrs, **changes})
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One variable along the representations, in the order of the matrix."""
-        return np.asarray(self.root[f"{name}_a"][...])  # type: ignore[index]
+        return self.columns(name)[name]
+
+    def columns(self, *names: str) -> dict[str, npt.NDArray[Any]]:
+        """Some variables along the representations, in the order of the matrix; what one axis lost, the other has.
+
+        Raises
+        ------
+        DamagedStoreError
+            Where both have lost it.
+        """
+        return read_columns(self.root, names)
 
     def add_results(
         self,
@@ -217,21 +231,20 @@ class ComparisonStore:
             variable = DETAIL_VARIABLES[name]
             _create_pairs(self.root, variable, sizes, variable.attributes, count=count, tile=self.tile)
             if name == "frequencies":
-                for axis, size in zip(FREQUENCY_AXES, sizes, strict=True):
-                    _write_column(self.root, axis, axis.name, np.arange(size) - size // 2)
+                pairs = zip(FREQUENCY_AXES, sizes, strict=True)
+                write_columns(self.root, [(axis, axis.name, np.arange(size) - size // 2) for axis, size in pairs])
         if added or set(details) - set(keep):
             growing = bool(versions)
             parameters = {**attributes["parameters"], "measures": list(asked), "keep": sorted({*keep, *details})}
             versions |= {measure.name: measure.version for measure in added}
-            self.root.update_attributes(
-                {"parameters": parameters, "versions": versions, "settled": list(settled), "growing": growing}
-            )
+            self._update({"parameters": parameters, "versions": versions, "settled": list(settled), "growing": growing})
         if self.root.attrs["growing"]:
             array = self.array(PAIR_STATUS.name)
+            status = SoundStatus(self.root, array, ())
             for start in range(0, count, self.tile):
-                block = np.asarray(array[start : start + self.tile])
+                block = status[start : start + self.tile, 0:count]
                 array[start : start + self.tile] = np.where(np.isin(block, VALUED), PairStatus.PARTIAL, block)
-            self.root.update_attributes({"growing": False})
+            self._update({"growing": False})
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write variables along the representations, for both axes."""
@@ -239,13 +252,29 @@ class ComparisonStore:
         # is known of other activations must not stand beside them.
         for variable in sorted(REPRESENTATION_VARIABLES, key=_identifies):
             if variable.name in columns:
-                for axis in reversed(AXES):
-                    _write_column(self.root, variable, axis, columns[variable.name])
+                write_columns(self.root, [(variable, axis, columns[variable.name]) for axis in reversed(AXES)])
 
     def resize(self, count: int) -> None:
         """Make room for ``count`` representations; what is there stays."""
         for array in self._pair_arrays():
-            array.resize((count, count, *array.shape[2:]))
+            self._resize(array, (count, count, *array.shape[2:]))
+
+    def _resize(self, array: zarr.Array[Any], shape: tuple[int, ...]) -> None:
+        """Change the shape of an array; chunks that lie outside go."""
+        backend, name = backend_of(self.root), array.basename
+        found = parsed(backend.read(f"{name}/zarr.json"))
+        if found is None:
+            raise damaged(self.root, f"{name}/zarr.json")
+        document = resized(found, shape)
+        # What is there of a block must be all of it.
+        backend.write_many(BlockArray(self.root, name, document).widening(backend.sizes(f"{name}/c")))
+        backend.write(f"{name}/zarr.json", document)
+        if any(size < before for size, before in zip(shape, array.shape, strict=True)):
+            ends = [-(-size // chunk) for size, chunk in zip(shape, array.chunks, strict=True)]
+            for key in backend.sizes(f"{name}/c"):
+                place = key.split("/")
+                if all(map(str.isdecimal, place)) and any(map(operator.ge, map(int, place), ends)):
+                    backend.remove(f"{name}/c/{key}")
 
     @property
     def details(self) -> dict[str, tuple[int, ...]]:
@@ -257,7 +286,7 @@ class ComparisonStore:
         if "correlations" in self.details:
             array = self.array(DETAIL_VARIABLES["correlations"].name)
             if array.shape[2] != max(1, count):
-                array.resize((*array.shape[:2], max(1, count)))
+                self._resize(array, (*array.shape[:2], max(1, count)))
 
     def invalidate(self, positions: Sequence[int]) -> None:
         """Forget the pairs of the representations at some positions, whose activations have changed."""
@@ -323,7 +352,7 @@ class ComparisonStore:
         if tuple(self.root.attrs.get("left_zoo", ())) == tuple(labels):  # type: ignore[arg-type]
             return
         attributes = {name: value for name, value in self.root.attrs.items() if name != "left_zoo"}
-        self.root.attrs.put({**attributes, **({"left_zoo": list(labels)} if labels else {})})
+        _io.write_root_attributes(self.root, {**attributes, **({"left_zoo": list(labels)} if labels else {})})
         self.consolidate()
 
     def _status_first(self) -> list[zarr.Array[Any]]:
@@ -380,7 +409,7 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     try:
         with _io.ignoring_strange_folders():
             dataset = xr.open_dataset(
-                root.store,  # type: ignore[arg-type]
+                CheckedStore(root.store, root),  # type: ignore[arg-type]
                 group=root.path or None,
                 engine="zarr",
                 chunks=None,
@@ -393,6 +422,8 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
             f"the comparison {str(root.store_path)!r} has variables for different numbers of representations: a run "
             f"is adding some, or was interrupted while it did. Wait for it, or compare again; what is finished is kept"
         ) from None
+    for attributes in (dataset.attrs, *(one.attrs for one in dataset.variables.values())):
+        attributes.pop(SEAL, None)
     dataset.encoding["source"] = root.store_path
     return dataset
 
@@ -437,35 +468,7 @@ def _create_pairs(
     tile: int,
 ) -> None:
     """Create an array along pairs; one that an interrupted call left is replaced."""
-    root.create_array(
-        variable.name,
-        shape=(count, count, *sizes),
-        chunks=(tile, tile, *sizes),
-        dtype=variable.dtype,
-        fill_value=variable.fill,
-        compressors=zarr.codecs.ZstdCodec(level=1, checksum=True),
-        dimension_names=(*AXES, *variable.dims),
-        attributes=dict(attributes),
-        overwrite=True,
-    )
-
-
-def _write_column(root: zarr.Group, variable: Variable, axis: str, values: npt.NDArray[Any]) -> None:
-    """Write a whole column; at no time is what was known missing."""
-    name = variable.name + (axis[-2:] if variable.kind == "representation" else "")
-    if name in root:
-        array: Any = root[name]
-        if array.shape != values.shape:
-            array.resize(values.shape)
-    else:
-        array = root.create_array(
-            name,
-            shape=values.shape,
-            chunks=(COLUMN_CHUNK,),
-            dtype=variable.dtype,
-            fill_value=variable.fill,
-            dimension_names=(axis,),
-            attributes=variable.attributes,
-        )
-    if len(values):
-        array[...] = values.astype(object) if variable.dtype == "string" else values.astype(variable.dtype)
+    backend = backend_of(root)
+    backend.remove(variable.name)
+    document = pair_document(variable, sizes, attributes, count=count, tile=tile)
+    backend.write(f"{variable.name}/zarr.json", document)

@@ -6,17 +6,19 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import threadpoolctl
 import zarr
 
+from dask_svcca.stores._blocks import block_arrays
 from dask_svcca.stores.subspaces import SubspaceStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dask_svcca.plan.tasks import Job
+    from dask_svcca.stores._blocks import BlockArray
     from dask_svcca.stores.subspaces import Pack
 
 
@@ -35,18 +37,15 @@ class Worker:
         self.zoo = zarr.open_group(job.zoo, mode="r", use_consolidated=False)
         self.comparison = zarr.open_group(job.comparison, mode="r+", use_consolidated=False)
         self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode="r+", use_consolidated=False))
-        self._variables: dict[str, zarr.Array[Any]] = {}
+        self._blocks: dict[str, BlockArray] = {}
         self._packs: dict[str, Pack] = {}
 
-    def variable(self, name: str) -> zarr.Array[Any]:
-        """One variable of the comparison."""
-        if name not in self._variables:
-            array = self.comparison[name]
-            if not isinstance(array, zarr.Array):
-                raise TypeError(f"{name!r} in {str(self.comparison.store_path)!r} is a group, not an array")
-            # What has only fill values is stored too: where a chunk is missing, something has removed it.
-            self._variables[name] = array.with_config({"write_empty_chunks": True})
-        return self._variables[name]
+    def blocks(self, *names: str) -> list[BlockArray]:
+        """Variables of the comparison along pairs."""
+        unknown = [name for name in names if name not in self._blocks]
+        if unknown:
+            self._blocks |= block_arrays(self.comparison, unknown)
+        return [self._blocks[name] for name in names]
 
     def pack(self, name: str) -> Pack | None:
         """One pack of subspaces; None where it was not made."""

@@ -10,6 +10,7 @@ import zarr
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.stores import _chunked, _create, _io
+from dask_svcca.stores._documents import sealed
 from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 FORMAT = "dask-svcca-subspaces"
 INSIDE = "subspaces"
 """Group of a comparison that holds its subspaces, where they are not shared."""
@@ -91,7 +92,7 @@ class SubspaceStore:
     @classmethod
     def create_inside(cls, comparison: zarr.Group, identity: Mapping[str, Any], chunk_samples: int) -> Self:
         """Create a store inside a comparison."""
-        return cls(comparison.create_group(INSIDE, attributes=_head(identity, chunk_samples), overwrite=True))
+        return cls(comparison.create_group(INSIDE, attributes=sealed(_head(identity, chunk_samples)), overwrite=True))
 
     @classmethod
     def open(cls, store: StoreLike, *, mode: str = "r") -> Self:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import zarr
 
     from dask_svcca.arrays import Given
-    from dask_svcca.stores._chunked import Compression
+    from dask_svcca.stores._documents import Compression
     from dask_svcca.stores.zoo.batches import Batch
     from dask_svcca.stores.zoo.options import Stored
     from dask_svcca.stores.zoo.view import Key

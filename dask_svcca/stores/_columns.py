@@ -1,0 +1,144 @@
+"""Variables of a comparison along its representations: each twice, once for either axis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numcodecs.vlen
+import numcodecs.zstd
+import numpy as np
+
+from dask_svcca.stores._blocks import AXES, damaged
+from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole, parsed
+from dask_svcca.stores.backend import backend_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+    import zarr
+
+    from dask_svcca.variables import Variable
+
+COLUMN_CHUNK = 4096
+"""Representations in a chunk of a column: few files, each written at once."""
+
+_ZSTD = numcodecs.zstd.Zstd(level=1, checksum=True)
+_TEXT = numcodecs.vlen.VLenUTF8()
+
+
+def column_name(variable: Variable, axis: str) -> str:
+    """Name of a variable along an axis."""
+    return variable.name + (axis[-2:] if variable.kind == "representation" else "")
+
+
+def write_columns(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.NDArray[Any]]]) -> None:
+    """Write whole columns, in the order given; at no time is what was known missing.
+
+    Parameters
+    ----------
+    root : zarr.Group
+    columns : sequence of (Variable, str, array)
+        With the axis of each.
+    """
+    backend = backend_of(root)
+    for variable, axis, values in columns:
+        name = column_name(variable, axis)
+        chunks = (
+            (f"{name}/c/{number}", _encoded(variable, values[start : start + COLUMN_CHUNK]))
+            for number, start in enumerate(range(0, len(values), COLUMN_CHUNK))
+        )
+        backend.write_many(chunks)
+        backend.write(f"{name}/zarr.json", _document(variable, axis, len(values)))
+
+
+def _document(variable: Variable, axis: str, count: int) -> bytes:
+    return array_document(
+        shape=(count,),
+        chunk_shape=(COLUMN_CHUNK,),
+        dtype=variable.dtype,
+        fill=variable.fill,
+        dims=(axis,),
+        compression="zstd",
+        attributes=variable.attributes,
+    )
+
+
+def _encoded(variable: Variable, values: npt.NDArray[Any]) -> tuple[bytes, bytes]:
+    text = variable.dtype == "string"
+    whole = np.full(COLUMN_CHUNK, variable.fill, dtype=object if text else variable.dtype)
+    whole[: len(values)] = values
+    data = bytes(_ZSTD.encode(_TEXT.encode(whole) if text else whole))
+    return data, crc(data)
+
+
+def read_columns(root: zarr.Group, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Values of variables along the representations, by name without axis; what one axis lost, the other has.
+
+    Raises
+    ------
+    DamagedStoreError
+        Where both have lost it.
+    """
+    backend = backend_of(root)
+    documents = backend.read_many([f"{name}{axis[-2:]}/zarr.json" for name in names for axis in AXES])
+    found = {}
+    for number, name in enumerate(names):
+        own = [parsed(document) for document in documents[2 * number : 2 * number + 2]]
+        document = next((one for one in own if one is not None), None)
+        if document is None:
+            raise damaged(root, f"{name}_a/zarr.json")
+        found[name] = _read(root, name, document)
+    return found
+
+
+def _read(root: zarr.Group, name: str, document: Mapping[str, Any]) -> npt.NDArray[Any]:
+    (count,) = document["shape"]
+    text = document["data_type"] == "string"
+    keys = [f"c/{number}" for number in range(-(-count // COLUMN_CHUNK))]
+    backend = backend_of(root)
+    stored = backend.read_many([f"{name}_a/{key}" for key in keys])
+    parts = []
+    for key, data in zip(keys, stored, strict=True):
+        whole = data
+        if whole is None or not is_whole(whole):
+            (whole,) = backend.read_many([f"{name}_b/{key}"])
+        if whole is None or not is_whole(whole):
+            raise damaged(root, f"{name}_a/{key}")
+        decoded = _ZSTD.decode(memoryview(whole)[:-CRC_BYTES])
+        parts.append(_TEXT.decode(decoded) if text else np.frombuffer(decoded, document["data_type"]))
+    empty = np.empty(0, object if text else document["data_type"])
+    return np.concatenate([empty, *parts])[:count]
+
+
+def mend_columns(root: zarr.Group, variables: Sequence[Variable]) -> None:
+    """Write anew what is damaged of the columns of either axis, from those of the other.
+
+    Raises
+    ------
+    DamagedStoreError
+        Where both are damaged.
+    """
+    backend = backend_of(root)
+    names = [column_name(variable, axis) for variable in variables for axis in AXES]
+    documents = [parsed(one) for one in backend.read_many([f"{name}/zarr.json" for name in names])]
+    wanted: list[str] = []
+    for number, variable in enumerate(variables):
+        pair = documents[2 * number : 2 * number + 2]
+        counts = [one["shape"][0] for one in pair if one is not None]
+        if not counts:
+            raise damaged(root, f"{names[2 * number]}/zarr.json")
+        for axis, one in zip(AXES, pair, strict=True):
+            if one is None:
+                backend.write(f"{column_name(variable, axis)}/zarr.json", _document(variable, axis, min(counts)))
+        wanted += [f"{variable.name}_{{}}/c/{part}" for part in range(-(-min(counts) // COLUMN_CHUNK))]
+    chunks = backend.read_many([key.format(side) for key in wanted for side in "ab"])
+    for number, key in enumerate(wanted):
+        a, b = chunks[2 * number : 2 * number + 2]
+        whole_a, whole_b = (one is not None and is_whole(one) for one in (a, b))
+        if not whole_a and not whole_b:
+            raise damaged(root, key.format("a"))
+        if a is not None and whole_a and not whole_b:
+            backend.write(key.format("b"), a)
+        elif b is not None and whole_b and not whole_a:
+            backend.write(key.format("a"), b)
