@@ -432,6 +432,7 @@ def _run(
         numbers: dict[str, tuple[int, int]] = {}
         try:
             outcome.problems, numbers = describe(comparison, plan.rows, packs, tally.problems, parameters.variance)
+            outcome.problems |= {name.label: problem for name, problem in zoo.damaged.items()}
         except DamagedSubspacesError as error:
             if not error.pack:
                 raise
@@ -475,6 +476,7 @@ def _plan(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
     zoo, parameters = stores.zoo, stores.parameters
     if not len(zoo):
         unfinished = f"; {len(zoo.unfinished)} are unfinished" if zoo.unfinished else ""
+        unfinished += "".join(f". {sentence}" for sentence in zoo.damaged.values())
         raise InvalidActivationsError(
             f"the zoo {str(zoo.root.store_path)!r} has no complete representation{unfinished}. Capture some first"
         )

@@ -10,11 +10,12 @@ import numpy as np
 
 from dask_svcca.arrays import is_mask
 from dask_svcca.dims import TOKEN
-from dask_svcca.errors import InvalidActivationsError, ParametersChangedError, StoreFormatError
+from dask_svcca.errors import DamagedStoreError, InvalidActivationsError, ParametersChangedError, StoreFormatError
 from dask_svcca.evaluate import try_measure
 from dask_svcca.measures import OwnMeasure
 from dask_svcca.plan.parameters import MaskChoice
 from dask_svcca.stores import _create, _io
+from dask_svcca.stores._mend import mend
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.variables import REPRESENTATION_VARIABLES
@@ -112,6 +113,8 @@ class Stores:
             )
         _check_places(zoo, store, place)
         comparison = ComparisonStore.open(store, mode=mode) if _exists(store, "comparison") else None
+        if comparison is not None and mode == "r+":
+            mend(comparison.root)
         state = None if comparison is None else comparison.read_state()
         if state is not None:
             fixed = {**parameters.fixed, "mask_digest": _mask_digest(zoo, parameters)}
@@ -127,7 +130,8 @@ class Stores:
             opened.check(_identity(zoo, parameters))
         dropped: list[int] = []
         if drop_left and state is not None:
-            present = {item.label for item in zoo.entries()}
+            # Those that are there and cannot be read have not left.
+            present = {item.label for item in zoo.entries()} | {name.label for name in zoo.damaged}
             dropped = [place for place, label in enumerate(state.labels) if label not in present]
             state = state.without(dropped)
         return cls(zoo, store, parameters, comparison, state, opened, place, tuple(dropped))
@@ -275,7 +279,11 @@ def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None,
         return SubspaceStore.open(place, mode=mode) if _exists(place, "subspaces") else None
     if comparison is None or INSIDE not in comparison.root:
         return None
-    return SubspaceStore.open_inside(comparison.root)
+    try:
+        return SubspaceStore.open_inside(comparison.root)
+    except DamagedStoreError:
+        # What it says of itself is gone; all in it can be made anew.
+        return None
 
 
 def _identity(zoo: Zoo, parameters: Parameters) -> dict[str, Any]:

@@ -6,18 +6,22 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.plan.tasks import Node
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.stores import _io
+from dask_svcca.stores._mend import mend, pair_names
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.stores.zoo import open_zoo
 from dask_svcca.tasks.verify import (
     BlocksCheck,
-    ColumnCheck,
+    CoordinateCheck,
     Damage,
+    GroupsCheck,
+    MetadataCheck,
     PackCheck,
     RepresentationCheck,
     perform_check,
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     import distributed
-    import zarr
 
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.tasks.verify import Check
@@ -133,35 +136,37 @@ def verify(
 
 def _zoo_checks(store: StoreLike) -> dict[str, list[Check]]:
     zoo = open_zoo(store)
-    place = zoo.root.store_path
+    place, entries = zoo.root.store_path, zoo.entries()
+    paths = {name.path for name in zoo.damaged}
+    for path in (*paths, *(entry.path for entry in entries)):
+        model, checkpoint, _ = path.split("/")
+        paths |= {model, f"{model}/{checkpoint}"}
     return {
-        "representations": [
-            RepresentationCheck(place, entry.path, entry.label, entry.digest) for entry in zoo.entries()
-        ],
-        "coordinates": [ColumnCheck(place, name) for name in _arrays(zoo.root)],
+        "representations": [RepresentationCheck(place, entry.place, entry.label, entry.digest) for entry in entries],
+        "coordinates": [CoordinateCheck(place, name) for name in (EXAMPLE, *zoo.coordinate_names)],
+        "groups": [GroupsCheck(place, tuple(sorted(paths)))],
     }
 
 
 def _comparison_checks(comparison: ComparisonStore) -> dict[str, list[Check]]:
-    place, tile = comparison.root.store_path, comparison.tile
-    axes = {name: comparison.array(name).ndim for name in _arrays(comparison.root)}
-    pairs = tuple(name for name, ndim in axes.items() if ndim > 1 and name != PAIR_STATUS.name)
+    place = comparison.root.store_path
+    _, *pairs = pair_names(comparison.root)
     checks: dict[str, list[Check]] = {
-        "block rows": [BlocksCheck(place, row, pairs) for row in range(-(-comparison.rows // tile))],
-        "columns": [ColumnCheck(place, name) for name, ndim in axes.items() if ndim == 1],
+        "metadata": [MetadataCheck(place)],
+        "block rows": [BlocksCheck(place, row, tuple(pairs)) for row in range(comparison.block_rows)],
     }
-    if not comparison.subspaces and INSIDE in comparison.root:
+    if comparison.subspaces:
+        if _io.is_group(comparison.subspaces):
+            shared = SubspaceStore.open(comparison.subspaces)
+            checks["packs"] = _pack_checks(shared, comparison.subspaces)
+    elif INSIDE in comparison.root:
         checks["packs"] = _pack_checks(SubspaceStore.open_inside(comparison.root))
     return checks
 
 
-def _arrays(root: zarr.Group) -> list[str]:
-    with _io.ignoring_strange_folders():
-        return sorted(root.array_keys())
-
-
-def _pack_checks(subspaces: SubspaceStore) -> list[Check]:
-    return [PackCheck(subspaces.root.store_path, name) for name in sorted(subspaces.read_index().packs)]
+def _pack_checks(subspaces: SubspaceStore, place: str = "") -> list[Check]:
+    names = backend_of(subspaces.root).names("")
+    return [PackCheck(subspaces.root.store_path, name, place) for name in names]
 
 
 def _performed(
@@ -187,32 +192,26 @@ def _performed(
 def _repair(store: StoreLike, kind: str, damage: Iterable[Damage]) -> None:
     """Remove what is damaged, and what says that it is there."""
     if kind == "subspaces":
-        subspaces = SubspaceStore.open(store, mode="r+")
-        for name in {one.key for one in damage}:
-            subspaces.forget(name)
+        _forget(SubspaceStore.open(store, mode="r+"), damage)
         return
     comparison = ComparisonStore.open(store, mode="r+")
+    mend(comparison.root)
     backend = backend_of(comparison.root)
     for one in damage:
-        if one.what.startswith("subspace"):
-            SubspaceStore.open_inside(comparison.root).forget(one.key)
-        elif one.block is not None:
+        if one.block is not None:
             # The status first: a pair without a value must not be marked as done. A block and its mirror image are
             # made together.
             for row, column in {one.block, one.block[::-1]}:
                 backend.remove(f"{PAIR_STATUS.name}/c/{row}/{column}")
             backend.remove(one.key)
-        else:
-            _repair_column(comparison, one)
+    lost = [one for one in damage if one.pack]
+    if lost and comparison.subspaces:
+        _forget(SubspaceStore.open(comparison.subspaces, mode="r+"), lost)
+    elif lost:
+        _forget(SubspaceStore.open_inside(comparison.root), lost)
+    comparison.consolidate()
 
 
-def _repair_column(comparison: ComparisonStore, damage: Damage) -> None:
-    """Columns of the two axes are equal: one is taken for the other."""
-    name, _, chunk = damage.key.partition("/")
-    twin = f"{name[:-2]}_{'b' if name.endswith('_a') else 'a'}"
-    backend = backend_of(comparison.root)
-    (whole,) = backend.read_many([f"{twin}/{chunk}"])
-    if whole is None:
-        backend.remove(damage.key)
-    else:
-        backend.write(damage.key, whole)
+def _forget(subspaces: SubspaceStore, damage: Iterable[Damage]) -> None:
+    for name in {one.pack for one in damage}:
+        subspaces.forget(name)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import zarr
 
     from dask_svcca.stores.backend import Backend
+    from dask_svcca.variables import Variable
 
     Block = tuple[int, int]
     Place = tuple[slice, slice]
@@ -67,6 +68,11 @@ class BlockArray:
         self._fill = np.nan if found["fill_value"] == "NaN" else found["fill_value"]
         compressed = any(codec["name"] == "blosc" for codec in found["codecs"])
         self._codec = numcodecs.blosc.Blosc("lz4", 5, numcodecs.blosc.SHUFFLE) if compressed else None
+
+    @property
+    def side(self) -> int:
+        """Representations along each axis of a block."""
+        return int(self._chunk_shape[0])
 
     def _pieces(self) -> list[tuple[int, ...]]:
         """Chunks of a block along the axes behind those of the pairs."""
@@ -229,5 +235,6 @@ def damaged(root: zarr.Group, key: str) -> DamagedStoreError:
     place = str(root.store_path).removeprefix("file://")
     return DamagedStoreError(
         f"the file {key!r} of the comparison {place!r} is missing, or is not what was written. Mark what is damaged as "
-        f"missing with dask-svcca verify {place} --repair, and compare again: it is made anew"
+        f"missing with dask-svcca verify {place} --repair, and compare again: it is made anew",
+        key,
     )

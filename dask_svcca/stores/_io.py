@@ -291,8 +291,10 @@ def _attributes(document: bytes) -> dict[str, Any]:
     return {} if found is None else unsealed(found["attributes"])
 
 
-def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Paths and attributes of all groups exactly ``depth`` levels below a root; empty ones where they are damaged.
+def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Paths and attributes of all groups exactly ``depth`` levels below a root.
+
+    Empty attributes where they are damaged, and None where a folder has none.
 
     Raises
     ------
@@ -305,8 +307,7 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
         paths = [f"{path}/{name}".lstrip("/") for path in paths for name in backend.names(path)]
     documents = backend.read_many([f"{path}/zarr.json" for path in paths])
     for path, document in zip(paths, documents, strict=True):
-        if document is not None:
-            yield path, _attributes(document)
+        yield path, None if document is None else _attributes(document)
 
 
 @contextmanager

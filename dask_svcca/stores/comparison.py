@@ -18,7 +18,7 @@ from dask_svcca.stores._columns import read_columns, write_columns
 from dask_svcca.stores._documents import SEAL, parsed, resized
 from dask_svcca.stores._sound import SoundStatus
 from dask_svcca.stores._state import ComparisonState
-from dask_svcca.stores.backend import backend_of
+from dask_svcca.stores.backend import ABSENT, UNREADABLE, backend_of
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
     FREQUENCY_AXES,
@@ -128,6 +128,15 @@ class ComparisonStore:
     def rows(self) -> int:
         """Rows of its matrices: more than there are representations, where a run was stopped while it changed that."""
         return self.array(PAIR_STATUS.name).shape[0]
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of blocks that its matrices have; as of the labels, where what says so of the matrices is damaged."""
+        try:
+            count = self.rows
+        except StoreFormatError:
+            count = len(self.column("representation"))
+        return -(-count // self.tile)
 
     def read_state(self) -> ComparisonState:
         """Read what the comparison has."""
@@ -365,7 +374,10 @@ class ComparisonStore:
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The zarr array of a variable."""
-        array = self.root[name]
+        try:
+            array = self.root[name]
+        except (*ABSENT, *UNREADABLE, TypeError) as error:
+            raise damaged(self.root, f"{name}/zarr.json") from error
         if not isinstance(array, zarr.Array):
             raise StoreFormatError(f"{name!r} in {self.place!r} is a group, not an array")
         return _whole(array)

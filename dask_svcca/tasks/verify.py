@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import itertools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import zarr
 
-from dask_svcca.errors import DamagedSubspacesError
+from dask_svcca.errors import DamagedStoreError, DamagedSubspacesError
+from dask_svcca.stores._blocks import BlockArray
 from dask_svcca.stores._chunked import ChunkReader, chunk_key
 from dask_svcca.stores._digest import chunk_digest, combined_digest
+from dask_svcca.stores._documents import is_whole, parsed
+from dask_svcca.stores._mend import column_names, copies_of, pair_names
 from dask_svcca.stores.backend import UNREADABLE, backend_of
 from dask_svcca.stores.subspaces import SubspaceStore
+from dask_svcca.stores.zoo.examples import read_coord
 from dask_svcca.variables import PAIR_STATUS, VALUED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from zarr.storage import StorePath
+
+    from dask_svcca.stores.subspaces import Pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +42,22 @@ class Damage:
         What is wrong with it.
     block : (int, int) or None
         Position among the tiles of the matrix, for results.
+    pack : str
+        Name of the pack, for subspaces.
+    store : str
+        Where the file is, if in another store than the one that is verified: subspaces that comparisons share.
     """
 
     what: str
     key: str
     problem: str
     block: tuple[int, int] | None = None
+    pack: str = ""
+    store: str = ""
+
+
+WRITTEN = "it is not what was written"
+LACKING = "it is missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +79,63 @@ class RepresentationCheck:
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
+        group = _group(self.root)
         what, place = f"representation {self.label!r}", f"{self.path}/activations"
+        yield from _documents(group, what, [f"{place}/zarr.json"])
         try:
-            array = ChunkReader(_group(self.root), place)
-        except UNREADABLE as error:
-            yield Damage(what, place, f"its metadata cannot be read: {error}")
+            array = ChunkReader(group, place)
+        except UNREADABLE:
             return
         digests, whole = [], True
         for chunk in range(array.chunks):
             try:
-                digests.append(chunk_digest(array.read(chunk)))
+                digests.append(chunk_digest(array.read(chunk, check=True)))
             except UNREADABLE as error:
                 whole = False
                 yield Damage(what, chunk_key(place, chunk, len(array.shape)), _said(error))
         if whole and combined_digest(digests) != self.digest:
             yield Damage(what, place, "its values are not those that were written")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsCheck:
+    """Read the attributes of groups of a zoo, such as its checkpoints.
+
+    Attributes
+    ----------
+    root : StorePath
+        The zoo.
+    paths : tuple of str
+    """
+
+    root: StorePath
+    paths: tuple[str, ...]
+
+    def find(self) -> Iterator[Damage]:
+        """What is damaged."""
+        for path in self.paths:
+            yield from _documents(_group(self.root), f"group {path!r}", [f"{path}/zarr.json"])
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinateCheck:
+    """Read a coordinate of a zoo.
+
+    Attributes
+    ----------
+    root : StorePath
+    name : str
+    """
+
+    root: StorePath
+    name: str
+
+    def find(self) -> Iterator[Damage]:
+        """What is damaged."""
+        try:
+            read_coord(_group(self.root), self.name)
+        except DamagedStoreError as error:
+            yield Damage(f"coordinate {self.name!r}", self.name, _said(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +147,24 @@ class PackCheck:
     root : StorePath
         The store of subspaces.
     name : str
+    store : str
+        As for `Damage`.
     """
 
     root: StorePath
     name: str
+    store: str = ""
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
-        pack = SubspaceStore(_group(self.root)).pack(self.name)
-        if pack is None:
-            return
+        group = _group(self.root)
+        pack = SubspaceStore(group).pack(self.name)
+        found = self._values(pack) if pack is not None else iter(())
+        for one in itertools.chain(found, self._files(group)):
+            yield replace(one, pack=self.name, store=self.store)
+
+    def _values(self, pack: Pack) -> Iterator[Damage]:
+        """What tasks could not read."""
         for position, record in enumerate(pack.records):
             if record.entry.problem:
                 continue
@@ -110,7 +177,15 @@ class PackCheck:
                 for chunk in range(-(-record.entry.samples // pack.chunk_samples)):
                     pack.read_scores(chunk, [(record.first, buffer)])
             except DamagedSubspacesError as error:
-                yield Damage(f"subspace {position} of pack {self.name!r}", self.name, _said(error.__cause__ or error))
+                what = f"subspace {position} of pack {self.name!r}"
+                yield Damage(what, self.name, _said(error.__cause__ or error))
+
+    def _files(self, group: zarr.Group) -> Iterator[Damage]:
+        """What no task reads, and what lies behind the values."""
+        what = f"pack {self.name!r}"
+        keys = [f"{self.name}/{key}" for key in backend_of(group).sizes(self.name)]
+        yield from _documents(group, what, [key for key in keys if key.endswith("/zarr.json")])
+        yield from _chunks(group, what, [key for key in keys if "/c/" in key])
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,58 +209,66 @@ class BlocksCheck:
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
         group = _group(self.root)
-        status = _array(group, PAIR_STATUS.name)
-        arrays = [_array(group, name) for name in self.variables]
-        there = [set(backend_of(group).sizes(f"{name}/c/{self.row}")) for name in self.variables]
-        side = status.chunks[0]
-        for column in range(-(-status.shape[1] // side)):
-            place = slice(self.row * side, (self.row + 1) * side), slice(column * side, (column + 1) * side)
-            block = self.row, column
-            what = f"block {self.row}, {column}"
+        names = [PAIR_STATUS.name, *self.variables]
+        documents = backend_of(group).read_many([f"{name}/zarr.json" for name in names])
+        # `MetadataCheck` names those that are damaged.
+        arrays = [
+            BlockArray(group, name, document)
+            for name, document in zip(names, documents, strict=True)
+            if parsed(document) is not None
+        ]
+        if not arrays:
+            return
+        side = arrays[0].side
+        for column in range(-(-arrays[0].shape[1] // side)):
+            yield from self._block(arrays, (self.row, column))
+
+    def _block(self, arrays: list[BlockArray], block: tuple[int, int]) -> Iterator[Damage]:
+        done = False
+        for array in arrays:
             try:
-                states = np.asarray(status[place])
-            except UNREADABLE as error:
-                yield Damage(what, f"{PAIR_STATUS.name}/c/{self.row}/{column}", _said(error), block)
+                values = array.read_block(block)
+            except DamagedStoreError as error:
+                yield Damage(f"block {block[0]}, {block[1]}", error.key, WRITTEN, block)
                 continue
-            done = bool(np.isin(states, VALUED).any())
-            for array, chunks in zip(arrays, there, strict=True):
-                name = "/".join([str(column), *["0"] * (array.ndim - 2)])
-                key = f"{array.basename}/c/{self.row}/{name}"
-                if name not in chunks:
-                    if done:
-                        yield Damage(what, key, "it is missing, and its pairs are marked as done", block)
-                    continue
-                try:
-                    array[place]
-                except UNREADABLE as error:
-                    yield Damage(what, key, _said(error), block)
+            if array.name == PAIR_STATUS.name:
+                done = values is not None and bool(np.isin(values, VALUED).any())
+            elif values is None and done:
+                problem = "it is missing, and its pairs are marked as done"
+                yield Damage(f"block {block[0]}, {block[1]}", array.keys(block)[0], problem, block)
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnCheck:
-    """Read a variable along one axis, of a zoo or a comparison.
+class MetadataCheck:
+    """Read the metadata of all variables of a comparison, and its columns.
 
     Attributes
     ----------
     root : StorePath
-    name : str
+        The comparison.
     """
 
     root: StorePath
-    name: str
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
-        array = _array(_group(self.root), self.name)
-        length = array.chunks[0]
-        for chunk in range(-(-array.shape[0] // length)):
-            try:
-                array[chunk * length : (chunk + 1) * length]
-            except UNREADABLE as error:
-                yield Damage(f"variable {self.name!r}", chunk_key(self.name, chunk, array.ndim), _said(error))
+        group = _group(self.root)
+        backend, copies = backend_of(group), copies_of(group)
+        columns = column_names(group)
+        for name in (*pair_names(group), *columns):
+            what = f"variable {name!r}"
+            (document,) = backend.read_many([f"{name}/zarr.json"])
+            found = parsed(document)
+            if found is None:
+                yield Damage(what, f"{name}/zarr.json", LACKING if document is None else WRITTEN)
+            elif copies.get(name) != found:
+                yield Damage(what, "zarr.json", "the copy of its metadata for xr.open_zarr is not what it should be")
+            if found is not None and name in columns:
+                chunks = range(-(-found["shape"][0] // found["chunk_grid"]["configuration"]["chunk_shape"][0]))
+                yield from _chunks(group, what, [f"{name}/c/{chunk}" for chunk in chunks])
 
 
-Check = RepresentationCheck | PackCheck | BlocksCheck | ColumnCheck
+Check = RepresentationCheck | GroupsCheck | CoordinateCheck | PackCheck | BlocksCheck | MetadataCheck
 
 
 def perform_check(check: Check) -> list[Damage]:
@@ -197,11 +280,19 @@ def _group(place: StorePath) -> zarr.Group:
     return zarr.open_group(place, mode="r", use_consolidated=False)
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
-    if not isinstance(array, zarr.Array):
-        raise TypeError(f"{name!r} in {str(group.store_path)!r} is a group, not an array")
-    return array
+def _documents(group: zarr.Group, what: str, keys: Sequence[str]) -> Iterator[Damage]:
+    """Documents that are damaged or missing."""
+    for key, document in zip(keys, backend_of(group).read_many(keys), strict=True):
+        if parsed(document) is None:
+            yield Damage(what, key, LACKING if document is None else WRITTEN)
+
+
+def _chunks(group: zarr.Group, what: str, keys: Sequence[str]) -> Iterator[Damage]:
+    """Chunks that are damaged or missing."""
+    for key in keys:
+        (chunk,) = backend_of(group).read_many([key])
+        if chunk is None or not is_whole(chunk):
+            yield Damage(what, key, LACKING if chunk is None else WRITTEN)
 
 
 def _said(error: BaseException) -> str:

@@ -162,7 +162,7 @@ class SubspaceStore:
         """Read what subspaces there are."""
         packs = {}
         for name, attributes in _io.walk_attributes(self.root, depth=1):
-            pack = self._pack(name, attributes)
+            pack = self._pack(name, attributes or {})
             if pack is not None:
                 packs[name] = pack
         return SubspaceIndex(packs, self.chunk_samples)
