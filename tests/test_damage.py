@@ -1,4 +1,4 @@
-"""Every file of a store is damaged, one at a time: the next run ends equal, or says what is wrong; never a wrong number.
+"""Every file of a store is damaged, one at a time: the next run ends equal, or says what is wrong.
 
 The files are found, and not listed: what is stored later is tried as well.
 """
@@ -125,8 +125,9 @@ def try_file(folder: Path, name: str, way: str, right: xr.Dataset) -> None:
             read_again(folder, name, right)
     except (DamagedStoreError, StoreFormatError) as error:
         # What there is only once, such as the ids of the examples.
-        assert name.startswith("zoo") or name.endswith((".zarr/zarr.json", "subspaces/zarr.json")), error
-        assert ".zarr" in str(error)
+        once = name.startswith("zoo") or name.endswith(".zarr/zarr.json")
+        if not once or ".zarr" not in str(error):
+            raise
 
 
 def kind_of(name: str) -> str:

@@ -21,7 +21,7 @@ from dask_svcca.stores._documents import CRC_BYTES, Compression, array_document,
 from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -96,15 +96,24 @@ class ChunkedArray:
 
     def write(self, chunk: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Write one chunk; the last may be shorter. Returns it as it is stored, before compression."""
+        data = self.stored(values)
+        key, parts = self.item(chunk, data)
+        self._backend.write(key, *parts)
+        return data
+
+    def stored(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """One chunk as it is stored, before compression."""
         whole = values.astype(self.dtype, copy=False)
         if len(values) < self.rows:
             # In the order in which it is stored: otherwise it would be copied once more.
             whole = np.zeros(self._chunk_shape, dtype=self.dtype, order="C" if self._order is None else "F")
             whole[: len(values)] = values
-        data = np.ascontiguousarray(whole if self._order is None else whole.transpose(self._order))
-        encoded = self._encode(data)
-        self._backend.write(self._key(chunk), encoded, crc(encoded))
-        return data
+        return np.ascontiguousarray(whole if self._order is None else whole.transpose(self._order))
+
+    def item(self, chunk: int, stored: npt.NDArray[Any]) -> tuple[str, tuple[memoryview, bytes]]:
+        """Key and bytes of one chunk, with its checksum."""
+        encoded = self._encode(stored)
+        return self._key(chunk), (encoded, crc(encoded))
 
     def read(self, chunk: int) -> npt.NDArray[Any]:
         """Read back one chunk of an uncompressed array."""
@@ -149,6 +158,7 @@ class ChunkReader:
         self._codec: Any = None
         self._backend, self._path = backend_of(root), path
         self._crc = False
+        self._begun: dict[int, Callable[[], bytes | None]] = {}
         metadata = _plain_metadata(self._backend.read(f"{path}/zarr.json"))
         if metadata is None:
             self._array = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")
@@ -171,12 +181,14 @@ class ChunkReader:
         """Number of chunks."""
         return -(-self.shape[0] // self.rows)
 
-    def read(self, chunk: int, *, check: bool = False) -> npt.NDArray[Any]:
+    def read(self, chunk: int, *, check: bool = False, ahead: bool = False) -> npt.NDArray[Any]:
         """Read one chunk; the last may be shorter.
 
         Parameters
         ----------
         chunk : int
+        ahead : bool
+            Whether the next chunk is read next: a store elsewhere is asked for it now.
         check : bool
             Whether to verify the checksum of a chunk that is not compressed; that of a compressed one always is, since
             what decompresses trusts it. Without, the caller compares a digest of the values with the zoo's.
@@ -189,10 +201,13 @@ class ChunkReader:
         count = min(self.rows, self.shape[0] - chunk * self.rows)
         if self._array is not None:
             return np.asarray(self._array[chunk * self.rows : chunk * self.rows + count])
-        try:
-            data = self._backend.read(chunk_key(self._path, chunk, len(self.shape)))
-        except FileNotFoundError:
-            raise OSError(f"chunk {chunk} of {self.chunks} is missing from the store") from None
+        wait = self._begun.pop(chunk, None) or self._begin(chunk)
+        if ahead:
+            self._begun = {chunk + 1: self._begin(chunk + 1)}
+        data = wait()
+        del wait
+        if data is None:
+            raise OSError(f"chunk {chunk} of {self.chunks} is missing from the store")
         if self._crc and (check or self._codec is not None) and not is_whole(data):
             raise OSError(f"chunk {chunk} of {self.chunks} is not what was written")
         decoded = memoryview(data)[:-CRC_BYTES] if self._crc else memoryview(data)
@@ -202,6 +217,9 @@ class ChunkReader:
         whole = np.frombuffer(decoded, dtype=self.dtype).reshape(self._chunk_shape)
         # A view of a part would keep all of a chunk that is filled up behind the last row.
         return whole if count == self.rows else whole[:count].copy()
+
+    def _begin(self, chunk: int) -> Callable[[], bytes | None]:
+        return self._backend.begin(chunk_key(self._path, chunk, len(self.shape)))
 
 
 def chunk_key(path: str, chunk: int, axes: int) -> str:
@@ -229,29 +247,23 @@ def _plain_metadata(document: bytes) -> dict[str, Any] | None:
     return metadata if plain else None
 
 
-def write_array(
-    root: zarr.Group, path: str, values: npt.NDArray[Any], dims: Sequence[str], *, replace: bool = True, fill: float = 0
-) -> None:
-    """Write a small array whole, as one uncompressed chunk; ``replace`` and ``fill`` as for `ChunkedArray`.
+def array_items(
+    path: str, values: npt.NDArray[Any], dims: Sequence[str], *, fill: float = 0
+) -> Iterator[tuple[str, tuple[bytes | memoryview, ...]]]:
+    """Keys and bytes of a small array that is stored whole, as one uncompressed chunk.
 
     An axis may be empty, such as the neurons of loadings that were not computed.
     """
-    array = ChunkedArray(
-        root,
-        path,
-        shape=values.shape,
-        rows=max(1, len(values)),
-        dtype=values.dtype,
-        dims=dims,
-        replace=replace,
-        fill=fill,
-    )
+    whole = (max(1, len(values)), *values.shape[1:])
+    document = array_document(shape=values.shape, chunk_shape=whole, dtype=values.dtype.name, fill=fill, dims=dims)
+    yield f"{path}/zarr.json", (document,)
     if values.size:
-        array.write(0, values)
+        data = np.ascontiguousarray(values).data.cast("B")
+        yield chunk_key(path, 0, values.ndim), (data, crc(data))
 
 
 def read_array(root: zarr.Group, path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Read back what `write_array` wrote."""
+    """Read back what `array_items` stored."""
     if 0 in shape:
         return np.empty(shape, dtype)
     return read_numbers(backend_of(root), chunk_key(path, 0, len(shape)), math.prod(shape), dtype).reshape(shape)

@@ -33,7 +33,7 @@ def column_name(variable: Variable, axis: str) -> str:
 
 
 def write_columns(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.NDArray[Any]]]) -> None:
-    """Write whole columns, in the order given; at no time is what was known missing.
+    """Write whole columns, together; at no time is what was known missing.
 
     Parameters
     ----------
@@ -42,14 +42,15 @@ def write_columns(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.N
         With the axis of each.
     """
     backend = backend_of(root)
-    for variable, axis, values in columns:
-        name = column_name(variable, axis)
-        chunks = (
-            (f"{name}/c/{number}", _encoded(variable, values[start : start + COLUMN_CHUNK]))
-            for number, start in enumerate(range(0, len(values), COLUMN_CHUNK))
-        )
-        backend.write_many(chunks)
-        backend.write(f"{name}/zarr.json", _document(variable, axis, len(values)))
+    backend.write_many(
+        (f"{column_name(variable, axis)}/c/{start // COLUMN_CHUNK}", _encoded(variable, values[start:][:COLUMN_CHUNK]))
+        for variable, axis, values in columns
+        for start in range(0, len(values), COLUMN_CHUNK)
+    )
+    backend.write_many(
+        (f"{column_name(variable, axis)}/zarr.json", (_document(variable, axis, len(values)),))
+        for variable, axis, values in columns
+    )
 
 
 def _document(variable: Variable, axis: str, count: int) -> bytes:
@@ -82,33 +83,33 @@ def read_columns(root: zarr.Group, names: Sequence[str]) -> dict[str, npt.NDArra
     """
     backend = backend_of(root)
     documents = backend.read_many([f"{name}{axis[-2:]}/zarr.json" for name in names for axis in AXES])
-    found = {}
+    own = {}
     for number, name in enumerate(names):
-        own = [parsed(document) for document in documents[2 * number : 2 * number + 2]]
-        document = next((one for one in own if one is not None), None)
+        found = (parsed(document) for document in documents[2 * number : 2 * number + 2])
+        document = next((one for one in found if one is not None), None)
         if document is None:
             raise damaged(root, f"{name}_a/zarr.json")
-        found[name] = _read(root, name, document)
-    return found
+        own[name] = document
+    keys = [f"{name}_a/c/{part}" for name in names for part in range(-(-own[name]["shape"][0] // COLUMN_CHUNK))]
+    chunks = dict(zip(keys, backend.read_many(keys), strict=True))
+    return {name: _decoded(root, name, own[name], chunks) for name in names}
 
 
-def _read(root: zarr.Group, name: str, document: Mapping[str, Any]) -> npt.NDArray[Any]:
+def _decoded(
+    root: zarr.Group, name: str, document: Mapping[str, Any], chunks: Mapping[str, bytes | None]
+) -> npt.NDArray[Any]:
     (count,) = document["shape"]
     text = document["data_type"] == "string"
-    keys = [f"c/{number}" for number in range(-(-count // COLUMN_CHUNK))]
-    backend = backend_of(root)
-    stored = backend.read_many([f"{name}_a/{key}" for key in keys])
-    parts = []
-    for key, data in zip(keys, stored, strict=True):
-        whole = data
+    parts = [np.empty(0, object if text else document["data_type"])]
+    for number in range(-(-count // COLUMN_CHUNK)):
+        whole = chunks[f"{name}_a/c/{number}"]
         if whole is None or not is_whole(whole):
-            (whole,) = backend.read_many([f"{name}_b/{key}"])
+            (whole,) = backend_of(root).read_many([f"{name}_b/c/{number}"])
         if whole is None or not is_whole(whole):
-            raise damaged(root, f"{name}_a/{key}")
-        decoded = _ZSTD.decode(memoryview(whole)[:-CRC_BYTES])
-        parts.append(_TEXT.decode(decoded) if text else np.frombuffer(decoded, document["data_type"]))
-    empty = np.empty(0, object if text else document["data_type"])
-    return np.concatenate([empty, *parts])[:count]
+            raise damaged(root, f"{name}_a/c/{number}")
+        data = _ZSTD.decode(memoryview(whole)[:-CRC_BYTES])
+        parts.append(_TEXT.decode(data) if text else np.frombuffer(data, document["data_type"]))
+    return np.concatenate(parts)[:count]
 
 
 def mend_columns(root: zarr.Group, variables: Sequence[Variable]) -> None:

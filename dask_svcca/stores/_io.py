@@ -15,7 +15,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 from dask_svcca.errors import DamagedStoreError, DaskSvccaError, StoreAccessError, StoreFormatError
@@ -281,8 +281,13 @@ def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
     StoreAccessError
         Where it may be there and cannot be read.
     """
-    (document,) = backend_of(root).read_many([f"{path}/zarr.json"])
-    return None if document is None else _attributes(document)
+    return read_attributes_of(root, [path])[0]
+
+
+def read_attributes_of(root: zarr.Group, paths: Sequence[str]) -> list[dict[str, Any] | None]:
+    """Attributes of several groups below a root, as `read_attributes` gives them."""
+    documents = backend_of(root).read_many([f"{path}/zarr.json" for path in paths])
+    return [None if document is None else _attributes(document) for document in documents]
 
 
 def _attributes(document: bytes) -> dict[str, Any]:
@@ -304,7 +309,8 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
     backend = backend_of(root)
     paths = [""]
     for _ in range(depth):
-        paths = [f"{path}/{name}".lstrip("/") for path in paths for name in backend.names(path)]
+        below = zip(paths, backend.names_many(paths), strict=True)
+        paths = [f"{path}/{name}".lstrip("/") for path, names in below for name in names]
     documents = backend.read_many([f"{path}/zarr.json" for path in paths])
     for path, document in zip(paths, documents, strict=True):
         yield path, None if document is None else _attributes(document)

@@ -96,13 +96,16 @@ def _suspects(root: zarr.Group, variables: Sequence[str]) -> set[Block]:
 
     The status is looked at first: whatever is there then was written behind its values.
     """
-    backend, arrays = backend_of(root), block_arrays(root, (PAIR_STATUS.name, *variables))
+    backend, names = backend_of(root), (PAIR_STATUS.name, *variables)
+    arrays = block_arrays(root, names)
+    (status,) = backend.sizes_many([f"{PAIR_STATUS.name}/c"])
+    others = backend.sizes_many([f"{name}/c" for name in variables])
+    every = dict(zip(names, [status, *others], strict=True))
 
     def there(name: str) -> set[Block]:
-        sizes = backend.sizes(f"{name}/c")
         pieces = Counter(
             (int(row), int(column))
-            for key, whole in arrays[name].are_sized(backend, sizes).items()
+            for key, whole in arrays[name].are_sized(backend, every[name]).items()
             if whole
             for row, column, *_ in [key.split("/")]
         )

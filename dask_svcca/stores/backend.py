@@ -13,6 +13,7 @@ import os
 import shutil
 import uuid
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -20,13 +21,13 @@ import zarr
 import zarr.errors
 from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-from zarr.storage import LocalStore
+from zarr.core.sync import _get_loop, sync
+from zarr.storage import LocalStore, ObjectStore
 
 from dask_svcca.errors import DamagedStoreError, StoreAccessError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from zarr.abc.store import Store
 
@@ -77,6 +78,10 @@ class Backend(Protocol):
         """All bytes at some keys, requested together; None where there is nothing."""
         ...
 
+    def begin(self, key: str) -> Callable[[], bytes | None]:
+        """Begin to read all bytes at a key, and return what waits for them; None where there is nothing."""
+        ...
+
     def read_ranges(self, wanted: Mapping[str, Sequence[tuple[int, memoryview]]]) -> None:
         """Read ranges of bytes into buffers, requested together.
 
@@ -106,8 +111,16 @@ class Backend(Protocol):
         """Names of what may be groups directly below a key, in order; none where there is nothing."""
         ...
 
+    def names_many(self, keys: Sequence[str]) -> list[list[str]]:
+        """The same below some keys, requested together."""
+        ...
+
     def sizes(self, key: str) -> dict[str, int]:
         """Bytes of everything below a key, by the rest of its key."""
+        ...
+
+    def sizes_many(self, keys: Sequence[str]) -> list[dict[str, int]]:
+        """The same below some keys, requested together."""
         ...
 
     def remove(self, key: str) -> None:
@@ -165,6 +178,10 @@ class LocalBackend:
         """See `Backend`."""
         return [self._read_if_there(key) for key in keys]
 
+    def begin(self, key: str) -> Callable[[], bytes | None]:
+        """See `Backend`: the system reads files ahead by itself."""
+        return partial(self._read_if_there, key)
+
     def _read_if_there(self, key: str) -> bytes | None:
         try:
             return self.read(key)
@@ -213,6 +230,14 @@ class LocalBackend:
                 return sorted(entry.name for entry in scanned if not _is_strange(entry.name) and entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def names_many(self, keys: Sequence[str]) -> list[list[str]]:
+        """See `Backend`."""
+        return [self.names(key) for key in keys]
+
+    def sizes_many(self, keys: Sequence[str]) -> list[dict[str, int]]:
+        """See `Backend`."""
+        return [self.sizes(key) for key in keys]
 
     def sizes(self, key: str) -> dict[str, int]:
         """See `Backend`."""
@@ -309,6 +334,11 @@ class StoreBackend:
         """See `Backend`."""
         return self._wait([self._get(key) for key in keys])
 
+    def begin(self, key: str) -> Callable[[], bytes | None]:
+        """See `Backend`."""
+        # In the loop in which zarr waits for its own requests.
+        return asyncio.run_coroutine_threadsafe(self._get(key), _get_loop()).result
+
     def read_ranges(self, wanted: Mapping[str, Sequence[tuple[int, memoryview]]]) -> None:
         """See `Backend`."""
         runs = [(key, *run) for key, ranges in wanted.items() for run in _consecutive(ranges)]
@@ -341,30 +371,39 @@ class StoreBackend:
 
     def names(self, key: str) -> list[str]:
         """See `Backend`."""
+        return self.names_many([key])[0]
 
-        async def listed() -> list[str]:
-            with accessing(f"{self._store}/{self._key(key)}"):
-                return [name async for name in self._store.list_dir(self._key(key).rstrip("/"))]
+    def names_many(self, keys: Sequence[str]) -> list[list[str]]:
+        """See `Backend`."""
+        found = self._wait([self._below(self._key(key).rstrip("/")) for key in keys])
+        return [sorted(name for name in names if not _is_strange(name) and name != "zarr.json") for names in found]
 
-        (found,) = self._wait([listed()])
-        return sorted(name for name in found if not _is_strange(name) and name != "zarr.json")
+    async def _below(self, place: str) -> list[str]:
+        with accessing(f"{self._store}/{place}"):
+            return [name async for name in self._store.list_dir(place)]
 
     def sizes(self, key: str) -> dict[str, int]:
         """See `Backend`."""
-        keys = self._listed(key)
-        sizes = self._wait([self._store.getsize(one) for one in keys])
-        start = len(self._key(f"{key}/" if key else ""))
-        return {one[start:]: size for one, size in zip(keys, sizes, strict=True)}
+        return self.sizes_many([key])[0]
+
+    def sizes_many(self, keys: Sequence[str]) -> list[dict[str, int]]:
+        """See `Backend`."""
+        return self._wait([self._sizes(self._key(f"{key}/" if key else "")) for key in keys])
+
+    async def _sizes(self, prefix: str) -> dict[str, int]:
+        with accessing(f"{self._store}/{prefix}"):
+            if isinstance(self._store, ObjectStore):
+                # A service that lists its objects says their sizes, and zarr would ask for each of them again.
+                lists = self._store.store.list(prefix)
+                every = [(str(one["path"]), int(one["size"])) async for some in lists for one in some]
+            else:
+                keys = [key async for key in self._store.list_prefix(prefix)]
+                every = list(zip(keys, await asyncio.gather(*map(self._store.getsize, keys)), strict=True))
+        return {key.removeprefix(prefix): size for key, size in sorted(every)}
 
     def _listed(self, key: str) -> list[str]:
         prefix = self._key(f"{key}/" if key else "")
-
-        async def listed() -> list[str]:
-            with accessing(f"{self._store}/{prefix}"):
-                return [one async for one in self._store.list_prefix(prefix)]
-
-        (found,) = self._wait([listed()])
-        return sorted(found)
+        return [f"{prefix}{rest}" for rest in self.sizes(key)]
 
     def remove(self, key: str) -> None:
         """See `Backend`."""

@@ -76,8 +76,7 @@ class ComparisonStore:
         """Make a comparison of an empty group, without any representation or measure yet; see `add_results`."""
         status = {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}
         _create_pairs(root, PAIR_STATUS, (), status, count=0, tile=tile)
-        for variable in REPRESENTATION_VARIABLES:
-            write_columns(root, [(variable, axis, np.zeros(0)) for axis in AXES])
+        write_columns(root, [(one, axis, np.zeros(0)) for one in REPRESENTATION_VARIABLES for axis in AXES])
         coordinates = [v.name + axis[-2:] for v in REPRESENTATION_VARIABLES if v.coordinate for axis in AXES]
         # Written last: without these attributes a store is not yet a comparison.
         _io.write_root_attributes(
@@ -259,9 +258,12 @@ class ComparisonStore:
         """Write variables along the representations, for both axes."""
         # The labels of the first axis last: they say how many representations are known. The digests just before: what
         # is known of other activations must not stand beside them.
-        for variable in sorted(REPRESENTATION_VARIABLES, key=_identifies):
-            if variable.name in columns:
-                write_columns(self.root, [(variable, axis, columns[variable.name]) for axis in reversed(AXES)])
+        given = [
+            (one, axis, columns[one.name]) for one in REPRESENTATION_VARIABLES if one.name in columns for axis in AXES
+        ]
+        write_columns(self.root, [one for one in given if not _identifies(one[0])])
+        for one in sorted((one for one in given if _identifies(one[0])), key=_order):
+            write_columns(self.root, [one])
 
     def resize(self, count: int) -> None:
         """Make room for ``count`` representations; what is there stays."""
@@ -424,6 +426,7 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
                 CheckedStore(root.store, root),  # type: ignore[arg-type]
                 group=root.path or None,
                 engine="zarr",
+                zarr_format=3,
                 chunks=None,
                 consolidated=False,
             )
@@ -463,6 +466,11 @@ def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
 
 def _identifies(variable: Variable) -> int:
     return ("digest", "representation").index(variable.name) + 1 if variable.name in {"digest", "representation"} else 0
+
+
+def _order(column: tuple[Variable, str, npt.NDArray[Any]]) -> tuple[int, bool]:
+    variable, axis, _ = column
+    return _identifies(variable), axis == AXES[0]
 
 
 def _whole(array: zarr.Array[Any]) -> zarr.Array[Any]:

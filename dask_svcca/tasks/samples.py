@@ -73,16 +73,17 @@ class Samples:
     def of_chunks(self, first: int, stop: int) -> Iterator[InexactArray]:
         """Samples of some chunks, (sample, block, neuron) each."""
         for chunk in range(first, stop):
-            samples = self._held[chunk] if chunk in self._held else self._load(chunk)
+            following = chunk + 1 < stop and chunk + 1 not in self._held
+            samples = self._held[chunk] if chunk in self._held else self._load(chunk, ahead=following)
             # A mask may leave no chosen position in a whole chunk.
             if len(samples):
                 yield samples
             # Otherwise it would be held while the next chunk is read; callers delete theirs too.
             del samples
 
-    def _load(self, chunk: int) -> InexactArray:
+    def _load(self, chunk: int, *, ahead: bool) -> InexactArray:
         with self._context.timed("read"):
-            activations = self._read(chunk)
+            activations = self._read(chunk, ahead=ahead)
             self.digests[chunk] = chunk_digest(activations)
         self.read += activations.nbytes
         start = chunk * self.array.rows
@@ -95,9 +96,9 @@ class Samples:
             self._held[chunk] = samples
         return samples
 
-    def _read(self, chunk: int) -> npt.NDArray[Any]:
+    def _read(self, chunk: int, *, ahead: bool = False) -> npt.NDArray[Any]:
         try:
-            return self.array.read(chunk)
+            return self.array.read(chunk, ahead=ahead)
         except UNREADABLE as error:
             raise _unreadable(error) from error
 

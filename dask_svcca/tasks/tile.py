@@ -83,6 +83,7 @@ class _Tile:
         self._backend = backend_of(context.worker.comparison)
         self._places = places_a, places_b
         with context.timed("read"):
+            context.worker.read_packs(place.pack for places in self._places for own in places for place in own)
             self._entries = [[_entry(context, own[0]) if own else None for own in places] for places in self._places]
 
     def known(self, asked: BoolArray) -> StatusArray:

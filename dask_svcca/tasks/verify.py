@@ -277,7 +277,7 @@ def perform_check(check: Check) -> list[Damage]:
 
 
 def _group(place: StorePath) -> zarr.Group:
-    return zarr.open_group(place, mode="r", use_consolidated=False)
+    return zarr.open_group(place, mode="r", zarr_format=3, use_consolidated=False)
 
 
 def _documents(group: zarr.Group, what: str, keys: Sequence[str]) -> Iterator[Damage]:

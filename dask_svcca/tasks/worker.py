@@ -12,14 +12,13 @@ import threadpoolctl
 import zarr
 
 from dask_svcca.stores._blocks import block_arrays
-from dask_svcca.stores.subspaces import SubspaceStore
+from dask_svcca.stores.subspaces import Pack, SubspaceStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from dask_svcca.plan.tasks import Job
     from dask_svcca.stores._blocks import BlockArray
-    from dask_svcca.stores.subspaces import Pack
 
 
 class Worker:
@@ -34,9 +33,9 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self.run = job.run
-        self.zoo = zarr.open_group(job.zoo, mode="r", use_consolidated=False)
-        self.comparison = zarr.open_group(job.comparison, mode="r+", use_consolidated=False)
-        self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode="r+", use_consolidated=False))
+        self.zoo = zarr.open_group(job.zoo, mode="r", zarr_format=3, use_consolidated=False)
+        self.comparison = zarr.open_group(job.comparison, mode="r+", zarr_format=3, use_consolidated=False)
+        self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode="r+", zarr_format=3, use_consolidated=False))
         self._blocks: dict[str, BlockArray] = {}
         self._packs: dict[str, Pack] = {}
 
@@ -50,11 +49,15 @@ class Worker:
     def pack(self, name: str) -> Pack | None:
         """One pack of subspaces; None where it was not made."""
         if name not in self._packs:
-            pack = self.subspaces.pack(name)
-            if pack is None:
-                return None
-            self._packs[name] = pack
-        return self._packs[name]
+            self.read_packs([name])
+        return self._packs.get(name)
+
+    def read_packs(self, names: Iterable[str]) -> None:
+        """Read the indices and spectra of packs that are not known yet, requested together."""
+        unknown = sorted(set(names) - self._packs.keys())
+        found = [pack for pack in self.subspaces.packs(unknown) if pack is not None]
+        Pack.read_spectra(found)
+        self._packs |= {pack.name: pack for pack in found}
 
 
 class Context:

@@ -15,7 +15,7 @@ from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
@@ -169,7 +169,12 @@ class SubspaceStore:
 
     def pack(self, name: str) -> Pack | None:
         """One pack; None where it was not made yet, or not finished."""
-        return self._pack(name, _io.read_attributes(self.root, name) or {})
+        return self.packs([name])[0]
+
+    def packs(self, names: Sequence[str]) -> list[Pack | None]:
+        """Some packs, as `pack` gives them."""
+        found = _io.read_attributes_of(self.root, names)
+        return [self._pack(name, attributes or {}) for name, attributes in zip(names, found, strict=True)]
 
     def forget(self, name: str) -> None:
         """Let a pack that is damaged no longer count: its subspaces are made anew, and no others."""

@@ -98,10 +98,10 @@ class ZooView:
     @property
     def damaged(self) -> dict[RepresentationName, str]:
         """Representations that do not count since their attributes cannot be read; a sentence for each."""
+        files = {name: f"{name.path}/zarr.json" for name in sorted(self._read_index().damaged)}
         return {
-            name: f"{name.label!r} cannot be read: its attributes, in the file {name.path + '/zarr.json'!r}, are damaged "
-            f"or missing. Write it again, whole"
-            for name in sorted(self._read_index().damaged)
+            name: f"{name.label!r} cannot be read: its attributes, in {file!r}, are damaged or missing. Write it anew"
+            for name, file in files.items()
         }
 
     def entries(self) -> list[Representation]:
