@@ -27,6 +27,7 @@ from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import Pack, PackWriter
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.tasks import dual as dual_module
+from dask_svcca.tasks import panel as panel_module
 from dask_svcca.tasks import parts as parts_module
 from dask_svcca.tasks import perform
 from dask_svcca.tasks import subspace as subspace_module
@@ -93,7 +94,7 @@ WORK: list[tuple[Any, str]] = [
     (PackWriter, "finish"),
     (Pack, "spectrum"),
     (Pack, "loadings"),
-    (Pack, "read_scores"),
+    (panel_module, "read_scores"),
     (ProductSum, "add"),
     (GramProducts, "add"),
     (Evaluation, "add"),

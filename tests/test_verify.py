@@ -120,8 +120,11 @@ def test_verify__shared_subspaces(stores: tuple[Path, Path], tmp_path: Path, way
     before = dask_svcca.compare(zoo, place, subspaces=shared).load()
     assert dask_svcca.verify(shared).ok
     way(next(shared.glob("*/scores/c/0/0")))
+    # What a comparison refers to is verified with it.
+    assert {one.store for one in dask_svcca.verify(place).damage} == {str(shared)}
+    store = place if way is flip else shared
+    assert not dask_svcca.verify(store, repair=True).ok
     assert dask_svcca.verify(place).ok
-    assert not dask_svcca.verify(shared, repair=True).ok
     again = dask_svcca.compare(zoo, tmp_path / "again.zarr", subspaces=shared).load()
     np.testing.assert_array_equal(again.svcca, before.svcca)
 

@@ -311,11 +311,16 @@ class StoreBackend:
 
         return sync(together())
 
-    async def _get(self, key: str, start: int | None = None, stop: int = 0) -> bytes | None:
-        part = None if start is None else RangeByteRequest(start, stop)
+    async def _get(self, key: str) -> bytes | None:
         with accessing(f"{self._store}/{self._key(key)}"):
-            found = await self._store.get(self._key(key), default_buffer_prototype(), part)
+            found = await self._store.get(self._key(key), default_buffer_prototype())
         return None if found is None else found.to_bytes()
+
+    async def _get_range(self, key: str, start: int, stop: int) -> memoryview | None:
+        with accessing(f"{self._store}/{self._key(key)}"):
+            found = await self._store.get(self._key(key), default_buffer_prototype(), RangeByteRequest(start, stop))
+        # Not copied: it is, into the caller's buffers.
+        return None if found is None else found.as_numpy_array().data.cast("B")
 
     async def _set(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
         # A store in memory keeps the buffer that it is given, and the caller may overwrite that.
@@ -344,7 +349,7 @@ class StoreBackend:
         runs = [(key, *run) for key, ranges in wanted.items() for run in _consecutive(ranges)]
         sizes = [sum(view.nbytes for view in views) for *_, views in runs]
         found = self._wait(
-            [self._get(key, start, start + size) for (key, start, _), size in zip(runs, sizes, strict=True)]
+            [self._get_range(key, start, start + size) for (key, start, _), size in zip(runs, sizes, strict=True)]
         )
         for (key, offset, views), size, data in zip(runs, sizes, found, strict=True):
             if data is None:

@@ -159,8 +159,12 @@ class PackCheck:
         """What is damaged."""
         group = _group(self.root)
         pack = SubspaceStore(group).pack(self.name)
-        found = self._values(pack) if pack is not None else iter(())
-        for one in itertools.chain(found, self._files(group)):
+        if pack is None:
+            # It does not count, whatever is left of it; unless what it says of itself is damaged.
+            found = _documents(group, f"pack {self.name!r}", [f"{self.name}/zarr.json"])
+        else:
+            found = itertools.chain(self._values(pack), self._files(group))
+        for one in found:
             yield replace(one, pack=self.name, store=self.store)
 
     def _values(self, pack: Pack) -> Iterator[Damage]:
