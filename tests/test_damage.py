@@ -80,8 +80,12 @@ def check_right(found: xr.Dataset, right: xr.Dataset) -> None:
     assert found.representation_a.to_numpy().tolist() == right.representation_a.to_numpy().tolist()
     done = np.isin(found.pair_status, VALUED)
     for name in ("svcca", "cka", "correlations", "null_svcca"):
+        values, expected = found[name].to_numpy(), right[name].to_numpy()
+        if name == "correlations":
+            # Without the widest of the representations there are fewer.
+            expected = expected[..., : values.shape[-1]]
         # With fewer representations, sums have another order.
-        np.testing.assert_allclose(found[name].to_numpy()[done], right[name].to_numpy()[done], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(values[done], expected[done], rtol=0, atol=1e-12, err_msg=name)
     sound = found.problem_a.to_numpy() == ""
     for name in ("rank_a", "rank_b", "step_a", "step_b", "neurons_a", "variance_kept_a", "layer_b"):
         np.testing.assert_array_equal(found[name].to_numpy()[sound], right[name].to_numpy()[sound], err_msg=name)
@@ -101,7 +105,8 @@ def read_again(folder: Path, name: str, right: xr.Dataset) -> None:
         found = compare(folder, *target)
     except DamagedStoreError:
         # Values that nothing but reading them shows to be damaged: what is marked as missing is made anew.
-        assert not name.startswith("zoo")
+        if name.startswith("zoo"):
+            raise
         assert dask_svcca.verify(folder / target[0], repair=True).repaired
         found = compare(folder, *target)
         assert (found.pair_status == PairStatus.DONE).all()

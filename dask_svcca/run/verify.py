@@ -11,7 +11,7 @@ from dask_svcca.errors import StoreFormatError
 from dask_svcca.plan.tasks import Node
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.stores import _io
-from dask_svcca.stores._mend import mend, pair_names
+from dask_svcca.stores._mend import column_names, mend, pair_names
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
@@ -20,10 +20,10 @@ from dask_svcca.tasks.verify import (
     BlocksCheck,
     CoordinateCheck,
     Damage,
-    GroupsCheck,
-    MetadataCheck,
+    GroupCheck,
     PackCheck,
     RepresentationCheck,
+    VariableCheck,
     perform_check,
 )
 from dask_svcca.variables import PAIR_STATUS
@@ -144,15 +144,16 @@ def _zoo_checks(store: StoreLike) -> dict[str, list[Check]]:
     return {
         "representations": [RepresentationCheck(place, entry.place, entry.label, entry.digest) for entry in entries],
         "coordinates": [CoordinateCheck(place, name) for name in (EXAMPLE, *zoo.coordinate_names)],
-        "groups": [GroupsCheck(place, tuple(sorted(paths)))],
+        "groups": [GroupCheck(place, path) for path in sorted(paths)],
     }
 
 
 def _comparison_checks(comparison: ComparisonStore) -> dict[str, list[Check]]:
     place = comparison.root.store_path
-    _, *pairs = pair_names(comparison.root)
+    columns = set(column_names(comparison.root))
+    status, *pairs = pair_names(comparison.root)
     checks: dict[str, list[Check]] = {
-        "metadata": [MetadataCheck(place)],
+        "variables": [VariableCheck(place, name, name in columns) for name in (status, *pairs, *sorted(columns))],
         "block rows": [BlocksCheck(place, row, tuple(pairs)) for row in range(comparison.block_rows)],
     }
     if comparison.subspaces:

@@ -14,7 +14,7 @@ from dask_svcca.stores._blocks import BlockArray
 from dask_svcca.stores._chunked import ChunkReader, chunk_key
 from dask_svcca.stores._digest import chunk_digest, combined_digest
 from dask_svcca.stores._documents import is_whole, parsed
-from dask_svcca.stores._mend import column_names, copies_of, pair_names
+from dask_svcca.stores._mend import copies_of
 from dask_svcca.stores.backend import UNREADABLE, backend_of
 from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.stores.zoo.examples import read_coord
@@ -98,23 +98,22 @@ class RepresentationCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupsCheck:
-    """Read the attributes of groups of a zoo, such as its checkpoints.
+class GroupCheck:
+    """Read the attributes of a group of a zoo, such as a checkpoint.
 
     Attributes
     ----------
     root : StorePath
         The zoo.
-    paths : tuple of str
+    path : str
     """
 
     root: StorePath
-    paths: tuple[str, ...]
+    path: str
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
-        for path in self.paths:
-            yield from _documents(_group(self.root), f"group {path!r}", [f"{path}/zarr.json"])
+        yield from _documents(_group(self.root), f"group {self.path!r}", [f"{self.path}/zarr.json"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +214,7 @@ class BlocksCheck:
         group = _group(self.root)
         names = [PAIR_STATUS.name, *self.variables]
         documents = backend_of(group).read_many([f"{name}/zarr.json" for name in names])
-        # `MetadataCheck` names those that are damaged.
+        # `VariableCheck` names those that are damaged.
         arrays = [
             BlockArray(group, name, document)
             for name, document in zip(names, documents, strict=True)
@@ -243,36 +242,38 @@ class BlocksCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class MetadataCheck:
-    """Read the metadata of all variables of a comparison, and its columns.
+class VariableCheck:
+    """Read the metadata of a variable of a comparison, and the values of one along one axis.
 
     Attributes
     ----------
     root : StorePath
         The comparison.
+    name : str
+    with_values : bool
+        Whether it is along one axis; `BlocksCheck` reads the values of the others.
     """
 
     root: StorePath
+    name: str
+    with_values: bool
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
-        group = _group(self.root)
-        backend, copies = backend_of(group), copies_of(group)
-        columns = column_names(group)
-        for name in (*pair_names(group), *columns):
-            what = f"variable {name!r}"
-            (document,) = backend.read_many([f"{name}/zarr.json"])
-            found = parsed(document)
-            if found is None:
-                yield Damage(what, f"{name}/zarr.json", LACKING if document is None else WRITTEN)
-            elif copies.get(name) != found:
-                yield Damage(what, "zarr.json", "the copy of its metadata for xr.open_zarr is not what it should be")
-            if found is not None and name in columns:
-                chunks = range(-(-found["shape"][0] // found["chunk_grid"]["configuration"]["chunk_shape"][0]))
-                yield from _chunks(group, what, [f"{name}/c/{chunk}" for chunk in chunks])
+        group, what = _group(self.root), f"variable {self.name!r}"
+        (document,) = backend_of(group).read_many([f"{self.name}/zarr.json"])
+        found = parsed(document)
+        if found is None:
+            yield Damage(what, f"{self.name}/zarr.json", LACKING if document is None else WRITTEN)
+            return
+        if copies_of(group).get(self.name) != found:
+            yield Damage(what, "zarr.json", "the copy of its metadata for xr.open_zarr is not what it should be")
+        if self.with_values:
+            chunks = range(-(-found["shape"][0] // found["chunk_grid"]["configuration"]["chunk_shape"][0]))
+            yield from _chunks(group, what, [f"{self.name}/c/{chunk}" for chunk in chunks])
 
 
-Check = RepresentationCheck | GroupsCheck | CoordinateCheck | PackCheck | BlocksCheck | MetadataCheck
+Check = RepresentationCheck | GroupCheck | CoordinateCheck | PackCheck | BlocksCheck | VariableCheck
 
 
 def perform_check(check: Check) -> list[Damage]:
