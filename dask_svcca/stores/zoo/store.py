@@ -121,11 +121,14 @@ class Zoo(ZooView):
             and ``ml_dtypes`` say so themselves.
         overwrite : bool
             Replace a representation of the same name. It stays until all examples of the new one are written, and so
-            stays where that is interrupted.
+            stays where that is interrupted. A comparison that reads it just then has the numbers of the old one, or
+            none and a problem that says so, until it is run again.
 
         Raises
         ------
         RepresentationExistsError
+        StoreInUseError
+            Where another process writes the same checkpoint. A process that was killed does not count.
         MismatchedExamplesError
             Where they have other examples than the zoo.
         InvalidActivationsError
