@@ -8,6 +8,7 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
+import xarray as xr
 from dying import DyingStore, Power
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -154,6 +155,15 @@ class Disturbed(RuleBasedStateMachine):
         self.begun = True
         with self.power.cut_after(cut):
             self.run(drop_left)
+        self.look()
+
+    def look(self) -> None:
+        """What says that it is a comparison opens without this package, in whatever state it was left."""
+        document = self.store._store_dict.get("zarr.json")
+        if document is not None and b'"dask-svcca-comparison"' in document.to_bytes():
+            with xr.open_zarr(self.store, chunks=None) as found:
+                assert found.attrs["format"] == "dask-svcca-comparison"
+                assert "pair_status" in found.load()
 
     @precondition(lambda self: len(self.measures) < len(MEASURES))
     @rule(cut=CUTS)

@@ -112,7 +112,7 @@ def create_whole(
     try:
         root = zarr.create_group(str(partial), zarr_format=3)
         fill(root)
-        root.update_attributes(dict(attributes))
+        _io.set_attributes(root, {**root.attrs, **attributes})
         partial.rename(folder)
     except OSError as error:
         if _io.is_group(store):
@@ -172,7 +172,7 @@ def _create_in_place(
             if not is_unfinished(store, kind):
                 return None
             fill(root)
-            root.update_attributes(dict(attributes))
+            _io.set_attributes(root, {**root.attrs, **attributes})
         finally:
             creation.release()
     return root

@@ -15,8 +15,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from collections.abc import Iterator, Mapping
 
 from dask_svcca.errors import DaskSvccaError, StoreAccessError, StoreFormatError
 from dask_svcca.stores.backend import ABSENT, accessing, backend_of
@@ -309,13 +308,41 @@ def ignoring_strange_folders() -> Iterator[None]:
         yield
 
 
-def consolidate(root: zarr.Group) -> None:
-    """Write the metadata of the arrays directly below a root into the root's own.
+def set_attributes(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
+    """Replace the attributes of a root, and leave what is consolidated there as it is.
 
-    Subspaces are left out on purpose: there may be thousands, and nobody opens them from the root.
+    zarr itself would drop that. While a store grows, its arrays differ in size: what is consolidated is what it was
+    before, and can be opened.
     """
     backend = backend_of(root)
     document = json.loads(backend.read("zarr.json"))
+    document["attributes"] = dict(attributes)
+    backend.write("zarr.json", json.dumps(document).encode())
+    _remember(root, attributes)
+
+
+def _remember(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
+    known = root.metadata.attributes
+    known.clear()
+    known.update(attributes)
+
+
+def consolidate(root: zarr.Group, attributes: Mapping[str, Any] | None = None) -> None:
+    """Write the metadata of the arrays directly below a root into the root's own, by one write with its attributes.
+
+    Subspaces are left out on purpose: there may be thousands, and nobody opens them from the root.
+
+    Parameters
+    ----------
+    root : zarr.Group
+    attributes : mapping, optional
+        In place of those that it has.
+    """
+    backend = backend_of(root)
+    document = json.loads(backend.read("zarr.json"))
+    if attributes is not None:
+        document["attributes"] = dict(attributes)
+        _remember(root, attributes)
     # A folder may be none of zarr's, such as one that a notebook or a file manager left.
     names = backend.names("")
     found = zip(names, backend.read_many([f"{name}/zarr.json" for name in names]), strict=True)

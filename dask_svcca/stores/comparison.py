@@ -81,7 +81,8 @@ class ComparisonStore:
                 _write_column(root, variable, axis, np.zeros(0))
         coordinates = [v.name + axis[-2:] for v in REPRESENTATION_VARIABLES if v.coordinate for axis in AXES]
         # Written last: without these attributes a store is not yet a comparison.
-        root.update_attributes(
+        _io.consolidate(
+            root,
             {
                 "format": "dask-svcca-comparison",
                 "format_version": FORMAT_VERSION,
@@ -95,7 +96,7 @@ class ComparisonStore:
                 "n_examples": n_examples,
                 "tile": tile,
                 "coordinates": " ".join(name for name in coordinates if not name.startswith("representation")),
-            }
+            },
         )
         return cls(root)
 
@@ -171,12 +172,11 @@ class ComparisonStore:
     def add_run(self, record: Mapping[str, Any]) -> None:
         """Store where the time of a run went; the latest twenty records are kept."""
         runs = [*self.root.attrs.get("runs", []), dict(record)]  # type: ignore[misc]
-        self.root.update_attributes({"runs": runs[-RUNS:]})
-        self.consolidate()
+        _io.consolidate(self.root, {**self.root.attrs, "runs": runs[-RUNS:]})
 
     def set_subspaces(self, place: str) -> None:
         """Store where the subspaces are."""
-        self.root.update_attributes({"subspaces": place})
+        self._update({"subspaces": place})
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One variable along the representations, in the order of the matrix."""
@@ -223,15 +223,16 @@ class ComparisonStore:
             growing = bool(versions)
             parameters = {**attributes["parameters"], "measures": list(asked), "keep": sorted({*keep, *details})}
             versions |= {measure.name: measure.version for measure in added}
-            self.root.update_attributes(
-                {"parameters": parameters, "versions": versions, "settled": list(settled), "growing": growing}
-            )
+            self._update({"parameters": parameters, "versions": versions, "settled": list(settled), "growing": growing})
         if self.root.attrs["growing"]:
             array = self.array(PAIR_STATUS.name)
             for start in range(0, count, self.tile):
                 block = np.asarray(array[start : start + self.tile])
                 array[start : start + self.tile] = np.where(np.isin(block, VALUED), PairStatus.PARTIAL, block)
-            self.root.update_attributes({"growing": False})
+            self._update({"growing": False})
+
+    def _update(self, attributes: Mapping[str, Any]) -> None:
+        _io.set_attributes(self.root, {**self.root.attrs, **attributes})
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write variables along the representations, for both axes."""
@@ -323,8 +324,7 @@ class ComparisonStore:
         if tuple(self.root.attrs.get("left_zoo", ())) == tuple(labels):  # type: ignore[arg-type]
             return
         attributes = {name: value for name, value in self.root.attrs.items() if name != "left_zoo"}
-        self.root.attrs.put({**attributes, **({"left_zoo": list(labels)} if labels else {})})
-        self.consolidate()
+        _io.consolidate(self.root, {**attributes, **({"left_zoo": list(labels)} if labels else {})})
 
     def _status_first(self) -> list[zarr.Array[Any]]:
         """All arrays of pairs, in the order in which they forget: a pair without a value must not look done."""
