@@ -292,7 +292,7 @@ def test_compare__another_run_cannot_overtake_it(tmp_path: Path, monkeypatch: py
 
     def overtaken(stores: Stores, *arguments: Any) -> Any:
         monkeypatch.setattr(Stores, "prepare", prepare)
-        with pytest.raises(StoreInUseError, match="the comparison .*c' is in use by process"):
+        with pytest.raises(StoreInUseError, match=r"the comparison .*c' is in use by process"):
             run(zoo, tmp_path / "c", measures=("procrustes",))
         return prepare(stores, *arguments)
 
