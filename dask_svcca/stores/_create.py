@@ -108,7 +108,7 @@ def create_whole(
     folder = folder.resolve()
     # Beside it, on the same file system, so that it can take its place at once.
     _sweep(folder)
-    partial = folder.with_name(f".{folder.name}.{_maker()}.{uuid.uuid4().hex}{PARTIAL}")
+    partial = folder.with_name(f".{folder.name}.{_maker()}.{uuid.uuid4().hex[:8]}{PARTIAL}")
     try:
         root = zarr.create_group(str(partial), zarr_format=3)
         fill(root)
