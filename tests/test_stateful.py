@@ -231,9 +231,9 @@ def run_machine(examples: int, steps: int) -> None:
 
 
 def test_stores__are_right_whatever_happens() -> None:
-    run_machine(6, 6)
+    run_machine(4, 6)
 
 
 @pytest.mark.slow
 def test_stores__are_right_whatever_happens_for_long() -> None:
-    run_machine(150, 12)
+    run_machine(60, 10)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.plan.tasks import Node
 from dask_svcca.run.executors import DaskExecutor
+from dask_svcca.run.leases import Leases
 from dask_svcca.stores import _io
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.comparison import ComparisonStore
@@ -95,6 +96,8 @@ def verify(
     ------
     StoreFormatError
         Where there is no store of this package; or for ``repair`` of a zoo.
+    StoreInUseError
+        Where ``repair`` is asked for, something is damaged, and a run is at work on the store.
 
     Examples
     --------
@@ -185,13 +188,20 @@ def _performed(
 
 
 def _repair(store: StoreLike, kind: str, damage: Iterable[Damage]) -> None:
-    """Remove what is damaged, and what says that it is there."""
-    if kind == "subspaces":
-        subspaces = SubspaceStore.open(store, mode="r+")
-        for name in {one.key for one in damage}:
-            subspaces.forget(name)
-        return
-    comparison = ComparisonStore.open(store, mode="r+")
+    """Remove what is damaged, and what says that it is there; while no run is at work on it."""
+    with Leases(wait=False, told=None) as leases:
+        if kind == "subspaces":
+            subspaces = SubspaceStore.open(store, mode="r+")
+            leases.take(subspaces.root, kind)
+            for name in {one.key for one in damage}:
+                subspaces.forget(name)
+            return
+        comparison = ComparisonStore.open(store, mode="r+")
+        leases.take(comparison.root, kind)
+        _repair_comparison(comparison, damage)
+
+
+def _repair_comparison(comparison: ComparisonStore, damage: Iterable[Damage]) -> None:
     backend = backend_of(comparison.root)
     for one in damage:
         if one.what.startswith("subspace"):
