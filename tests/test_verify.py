@@ -113,7 +113,7 @@ def test_verify__repairs_nothing_while_a_run_is_at_work(stores: tuple[Path, Path
     with Leases(wait=False, told=None) as leases:
         leases.take(zarr.open_group(stores[1]), "comparison")
         assert not dask_svcca.verify(stores[1]).ok
-        with pytest.raises(StoreInUseError, match="the comparison .* is in use by process"):
+        with pytest.raises(StoreInUseError, match=r"the comparison .* is in use by process"):
             dask_svcca.verify(stores[1], repair=True)
     assert dask_svcca.verify(stores[1], repair=True).repaired
 
