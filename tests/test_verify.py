@@ -10,13 +10,15 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from cli_runner import run
 from measured import related
 
 import dask_svcca
-from dask_svcca.errors import StoreFormatError
+from dask_svcca.errors import StoreFormatError, StoreInUseError
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.run.compare import run_comparison
+from dask_svcca.run.leases import Leases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,6 +106,17 @@ def test_verify__what_is_repaired_is_made_anew(
     assert repaired.damage == found.damage
     assert dask_svcca.verify(stores[1]).ok
     xr.testing.assert_identical(compare(stores).drop_attrs(), before.drop_attrs())
+
+
+def test_verify__repairs_nothing_while_a_run_is_at_work(stores: tuple[Path, Path]) -> None:
+    compare(stores)
+    min(stores[1].glob("svcca/c/0/0")).unlink()
+    with Leases(wait=False, told=None) as leases:
+        leases.take(zarr.open_group(stores[1]), "comparison")
+        assert not dask_svcca.verify(stores[1]).ok
+        with pytest.raises(StoreInUseError, match=r"the comparison .* is in use by process"):
+            dask_svcca.verify(stores[1], repair=True)
+    assert dask_svcca.verify(stores[1], repair=True).repaired
 
 
 @pytest.mark.parametrize("name", ["representation_a", "digest_b", "rank_a", "step_b"])

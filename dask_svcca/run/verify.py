@@ -10,6 +10,7 @@ from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.plan.tasks import Node
 from dask_svcca.run.executors import DaskExecutor
+from dask_svcca.run.leases import Leases
 from dask_svcca.stores import _io
 from dask_svcca.stores._mend import column_names, mend, pair_names
 from dask_svcca.stores.backend import backend_of
@@ -98,6 +99,8 @@ def verify(
     ------
     StoreFormatError
         Where there is no store of this package; or for ``repair`` of a zoo.
+    StoreInUseError
+        Where ``repair`` is asked for, something is damaged, and a run is at work on the store.
 
     Examples
     --------
@@ -191,11 +194,19 @@ def _performed(
 
 
 def _repair(store: StoreLike, kind: str, damage: Iterable[Damage]) -> None:
-    """Remove what is damaged, and what says that it is there."""
-    if kind == "subspaces":
-        _forget(SubspaceStore.open(store, mode="r+"), damage)
-        return
-    comparison = ComparisonStore.open(store, mode="r+")
+    """Remove what is damaged, and what says that it is there; while no run is at work on it."""
+    with Leases(wait=False, told=None) as leases:
+        if kind == "subspaces":
+            subspaces = SubspaceStore.open(store, mode="r+")
+            leases.take(subspaces.root, kind)
+            _forget(subspaces, damage)
+            return
+        comparison = ComparisonStore.open(store, mode="r+")
+        leases.take(comparison.root, kind)
+        _repair_comparison(comparison, damage)
+
+
+def _repair_comparison(comparison: ComparisonStore, damage: Iterable[Damage]) -> None:
     mend(comparison.root)
     backend = backend_of(comparison.root)
     for one in damage:

@@ -188,11 +188,6 @@ def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -
         )
 
 
-def write_root_attributes(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
-    """Replace all attributes of the root of a store, by one write."""
-    root.attrs.put(sealed(attributes))
-
-
 def _why_absent(store: StoreLike) -> str:
     """Rest of a sentence that says that there is no store."""
     try:
@@ -324,13 +319,41 @@ def ignoring_strange_folders() -> Iterator[None]:
         yield
 
 
-def consolidate(root: zarr.Group) -> None:
-    """Write the metadata of the arrays directly below a root into the root's own.
+def set_attributes(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
+    """Replace the attributes of a root, and leave what is consolidated there as it is.
 
-    Subspaces are left out on purpose: there may be thousands, and nobody opens them from the root.
+    zarr itself would drop that. While a store grows, its arrays differ in size: what is consolidated is what it was
+    before, and can be opened.
     """
     backend = backend_of(root)
     document = json.loads(backend.read("zarr.json"))
+    document["attributes"] = sealed(attributes)
+    backend.write("zarr.json", json.dumps(document).encode())
+    _remember(root, document["attributes"])
+
+
+def _remember(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
+    known = root.metadata.attributes
+    known.clear()
+    known.update(attributes)
+
+
+def consolidate(root: zarr.Group, attributes: Mapping[str, Any] | None = None) -> None:
+    """Write the metadata of the arrays directly below a root into the root's own, by one write with its attributes.
+
+    Subspaces are left out on purpose: there may be thousands, and nobody opens them from the root.
+
+    Parameters
+    ----------
+    root : zarr.Group
+    attributes : mapping, optional
+        In place of those that it has.
+    """
+    backend = backend_of(root)
+    document = json.loads(backend.read("zarr.json"))
+    if attributes is not None:
+        document["attributes"] = sealed(attributes)
+        _remember(root, document["attributes"])
     # A folder may be none of zarr's, such as one that a notebook or a file manager left.
     names = backend.names("")
     found = zip(names, backend.read_many([f"{name}/zarr.json" for name in names]), strict=True)

@@ -25,6 +25,8 @@ from zarr.core.sync import _get_loop, sync
 from zarr.storage import LocalStore, ObjectStore
 
 from dask_svcca.errors import DamagedStoreError, StoreAccessError
+from dask_svcca.stores._exclusive import PARTIAL, age_of_file, age_of_object, create_file, sweep_folder
+from dask_svcca.stores._ranges import consecutive, read_into, too_short
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,12 +50,6 @@ IN_FLIGHT = 32
 
 _READ_BYTES = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 """Flags to open a file with: otherwise Windows would translate line ends."""
-
-_MOST_BUFFERS = 512
-"""Most buffers in one system call; Linux takes up to 1,024."""
-
-_PARTIAL = ".partial"
-"""Ending of files that are still being written."""
 
 T = TypeVar("T")
 
@@ -107,6 +103,28 @@ class Backend(Protocol):
         """Write keys and their parts, some at a time, in no order; items are made as they are needed."""
         ...
 
+    def create(self, key: str, data: bytes) -> bool:
+        """Write bytes where there is nothing; False where something is, or another process was faster."""
+        ...
+
+    def age(self, key: str) -> float | None:
+        """Seconds since a key was written, by the clock of the store; None where it has none.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where there is nothing.
+        """
+        ...
+
+    def sweep(self, key: str) -> None:
+        """Remove what is half written below a key, where nobody is writing, but for leases."""
+        ...
+
+    def children(self, key: str) -> list[str]:
+        """Names of all that is directly below a key, in order, but for what is still being written."""
+        ...
+
     def names(self, key: str) -> list[str]:
         """Names of what may be groups directly below a key, in order; none where there is nothing."""
         ...
@@ -147,9 +165,14 @@ def backend_of(group: zarr.Group) -> Backend:
     >>> backend.read("a/b"), backend.sizes("a")
     (b'1234', {'b': 4})
     """
-    if isinstance(group.store, LocalStore):
-        return LocalBackend(os.path.join(group.store.root, group.path))  # noqa: PTH118 - see `LocalBackend`
-    return StoreBackend(group.store, group.path)
+    return backend_at(group.store, group.path)
+
+
+def backend_at(store: Store, path: str = "") -> Backend:
+    """The bytes of a store below a path, whether or not there is a group."""
+    if isinstance(store, LocalStore):
+        return LocalBackend(os.path.join(store.root, path))  # noqa: PTH118 - see `LocalBackend`
+    return StoreBackend(store, path)
 
 
 class LocalBackend:
@@ -194,15 +217,15 @@ class LocalBackend:
             path = self._path(key)
             descriptor = os.open(path, _READ_BYTES)
             try:
-                for offset, views in _consecutive(ranges):
-                    _read_into(descriptor, views, offset, path)
+                for offset, views in consecutive(ranges):
+                    read_into(descriptor, views, offset, path)
             finally:
                 os.close(descriptor)
 
     def write(self, key: str, *parts: bytes | memoryview) -> None:
         """See `Backend`."""
         path = self._path(key)
-        partial = f"{path}.{uuid.uuid4().hex}{_PARTIAL}"
+        partial = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
         with accessing(path):
             try:
                 target = open(partial, "xb")  # noqa: PTH123, SIM115 - closed below
@@ -221,6 +244,32 @@ class LocalBackend:
         """See `Backend`."""
         for key, parts in items:
             self.write(key, *parts)
+    def create(self, key: str, data: bytes) -> bool:
+        """See `Backend`."""
+        path = self._path(key)
+        with accessing(path):
+            return create_file(path, data)
+
+    def age(self, key: str) -> float | None:
+        """See `Backend`."""
+        path = self._path(key)
+        with accessing(path):
+            return age_of_file(path)
+
+    def sweep(self, key: str) -> None:
+        """See `Backend`."""
+        path = self._path(key)
+        with accessing(path):
+            sweep_folder(path)
+
+    def children(self, key: str) -> list[str]:
+        """See `Backend`."""
+        path = self._path(key)
+        try:
+            with accessing(path):
+                return sorted(name for name in os.listdir(path) if not name.endswith(PARTIAL))  # noqa: PTH208
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def names(self, key: str) -> list[str]:
         """See `Backend`."""
@@ -251,7 +300,7 @@ class LocalBackend:
                     for entry in scanned:
                         if entry.is_dir():
                             waiting.append((entry.path, f"{prefix}{entry.name}/"))
-                        elif not entry.name.endswith(_PARTIAL):
+                        elif not entry.name.endswith(PARTIAL):
                             found[prefix + entry.name] = entry.stat().st_size
             except FileNotFoundError:
                 continue
@@ -346,7 +395,7 @@ class StoreBackend:
 
     def read_ranges(self, wanted: Mapping[str, Sequence[tuple[int, memoryview]]]) -> None:
         """See `Backend`."""
-        runs = [(key, *run) for key, ranges in wanted.items() for run in _consecutive(ranges)]
+        runs = [(key, *run) for key, ranges in wanted.items() for run in consecutive(ranges)]
         sizes = [sum(view.nbytes for view in views) for *_, views in runs]
         found = self._wait(
             [self._get_range(key, start, start + size) for (key, start, _), size in zip(runs, sizes, strict=True)]
@@ -355,7 +404,7 @@ class StoreBackend:
             if data is None:
                 raise self._nothing(key)
             if len(data) < size:
-                raise _too_short(self._key(key), offset + size)
+                raise too_short(self._key(key), offset + size)
             start = 0
             for view in views:
                 view.cast("B")[:] = data[start : start + view.nbytes]
@@ -374,6 +423,34 @@ class StoreBackend:
         while some := list(itertools.islice(waiting, IN_FLIGHT)):
             self._wait([self._set(key, parts) for key, parts in some])
 
+    def create(self, key: str, data: bytes) -> bool:
+        """See `Backend`."""
+
+        async def put() -> None:
+            buffer = default_buffer_prototype().buffer.from_bytes(data)
+            with creating(f"{self._store}/{self._key(key)}"):
+                await self._store.set_if_not_exists(self._key(key), buffer)
+
+        self._wait([put()])
+        # It does not say whether it wrote.
+        return self.read_many([key]) == [data]
+
+    def age(self, key: str) -> float | None:
+        """See `Backend`."""
+        if not isinstance(self._store, ObjectStore):
+            return None
+        name = self._key(key)
+        with accessing(f"{self._store}/{name}"):
+            return age_of_object(self._store.store, name)
+
+    def sweep(self, key: str) -> None:
+        """See `Backend`; what is sent to another store is there whole or not at all."""
+
+    def children(self, key: str) -> list[str]:
+        """See `Backend`."""
+        (found,) = self._wait([self._below(self._key(key).rstrip("/"))])
+        return sorted(name for name in found if not name.endswith(PARTIAL))
+
     def names(self, key: str) -> list[str]:
         """See `Backend`."""
         return self.names_many([key])[0]
@@ -386,7 +463,6 @@ class StoreBackend:
     async def _below(self, place: str) -> list[str]:
         with accessing(f"{self._store}/{place}"):
             return [name async for name in self._store.list_dir(place)]
-
     def sizes(self, key: str) -> dict[str, int]:
         """See `Backend`."""
         return self.sizes_many([key])[0]
@@ -446,48 +522,6 @@ def _link(source: str, target: str) -> None:
 def _is_strange(name: str) -> bool:
     """Whether a name is none of ours: those of editors and file managers begin so."""
     return name.startswith((".", "_"))
-
-
-def _consecutive(wanted: Sequence[tuple[int, memoryview]]) -> Iterator[tuple[int, list[memoryview]]]:
-    """Buffers of adjacent ranges, and where the first of these begins."""
-    offset, end, views = 0, -1, list[memoryview]()
-    for start, view in wanted:
-        if start != end and views:
-            yield offset, views
-            views = []
-        if not views:
-            offset = start
-        views.append(view)
-        end = start + view.nbytes
-    if views:
-        yield offset, views
-
-
-def _read_into(descriptor: int, views: list[memoryview], offset: int, file: str) -> None:
-    wanted = offset + sum(view.nbytes for view in views)
-    while views:
-        count = _read_some(descriptor, views, offset)
-        if count == 0:
-            raise _too_short(file, wanted)
-        offset += count
-        while views and count >= views[0].nbytes:
-            count -= views.pop(0).nbytes
-        if count:
-            views[0] = views[0][count:]
-
-
-def _too_short(place: str, wanted: int) -> OSError:
-    return OSError(f"{place!r} is shorter than the {wanted} bytes that were expected")
-
-
-def _read_some(descriptor: int, views: list[memoryview], offset: int) -> int:
-    """Read from an offset into the first buffers, and return the number of bytes."""
-    if hasattr(os, "preadv"):
-        return os.preadv(descriptor, views[:_MOST_BUFFERS], offset)
-    # Windows has no read into several buffers.
-    with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-        file.seek(offset)
-        return file.readinto(views[0])
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class ComparisonStore:
         write_columns(root, [(one, axis, np.zeros(0)) for one in REPRESENTATION_VARIABLES for axis in AXES])
         coordinates = [v.name + axis[-2:] for v in REPRESENTATION_VARIABLES if v.coordinate for axis in AXES]
         # Written last: without these attributes a store is not yet a comparison.
-        _io.write_root_attributes(
+        _io.consolidate(
             root,
             {
                 "format": "dask-svcca-comparison",
@@ -180,15 +180,11 @@ class ComparisonStore:
     def add_run(self, record: Mapping[str, Any]) -> None:
         """Store where the time of a run went; the latest twenty records are kept."""
         runs = [*self.root.attrs.get("runs", []), dict(record)]  # type: ignore[misc]
-        self._update({"runs": runs[-RUNS:]})
-        self.consolidate()
+        _io.consolidate(self.root, {**self.root.attrs, "runs": runs[-RUNS:]})
 
     def set_subspaces(self, place: str) -> None:
         """Store where the subspaces are."""
         self._update({"subspaces": place})
-
-    def _update(self, changes: Mapping[str, Any]) -> None:
-        _io.write_root_attributes(self.root, {**self.root.attrs, **changes})
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One variable along the representations, in the order of the matrix."""
@@ -253,6 +249,9 @@ class ComparisonStore:
                 block = status[start : start + self.tile, 0:count]
                 array[start : start + self.tile] = np.where(np.isin(block, VALUED), PairStatus.PARTIAL, block)
             self._update({"growing": False})
+
+    def _update(self, attributes: Mapping[str, Any]) -> None:
+        _io.set_attributes(self.root, {**self.root.attrs, **attributes})
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write variables along the representations, for both axes."""
@@ -363,8 +362,7 @@ class ComparisonStore:
         if tuple(self.root.attrs.get("left_zoo", ())) == tuple(labels):  # type: ignore[arg-type]
             return
         attributes = {name: value for name, value in self.root.attrs.items() if name != "left_zoo"}
-        _io.write_root_attributes(self.root, {**attributes, **({"left_zoo": list(labels)} if labels else {})})
-        self.consolidate()
+        _io.consolidate(self.root, {**attributes, **({"left_zoo": list(labels)} if labels else {})})
 
     def _status_first(self) -> list[zarr.Array[Any]]:
         """All arrays of pairs, in the order in which they forget: a pair without a value must not look done."""

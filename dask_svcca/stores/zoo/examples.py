@@ -154,7 +154,7 @@ def add_coord(root: zarr.Group, name: str, value: npt.NDArray[Any]) -> None:
     write_coords(root, {name: value})
     # Written last: until then the array is not a coordinate.
     every = {**digests, **digests_of({name: value})}
-    _io.write_root_attributes(root, {**root.attrs, "example_coordinates": every})
+    _io.set_attributes(root, {**root.attrs, "example_coordinates": every})
 
 
 def read_coords(root: zarr.Group) -> dict[str, npt.NDArray[Any]]:
