@@ -178,7 +178,7 @@ def dual_basis(gram: FloatArray, noise: FloatArray) -> tuple[Eigenbasis, FloatAr
     (array([18.]), array([0.7071, 0.7071]))
     """
     count = len(gram)
-    bound = _centre(gram)
+    bound = centre(gram)
     ascending, vectors = _eigenvectors(gram)
     values = ascending[::-1]
     rounding = count * DOUBLE * bound
@@ -207,7 +207,7 @@ def samples_above_noise(in_units: FloatArray) -> FloatArray:
     (3, 2)
     """
     count = len(in_units)
-    _centre(in_units)
+    centre(in_units)
     ascending, vectors = _eigenvectors(in_units)
     rank = min(above_noise(ascending[::-1], count * DOUBLE), count - 1)
     return np.ascontiguousarray(vectors[:, ::-1][:, :rank])
@@ -230,7 +230,7 @@ def dual_basis_within(gram: FloatArray, basis: FloatArray) -> tuple[Eigenbasis, 
     >>> basis.spectrum.round(6)
     array([2.e+06, 6.e-02])
     """
-    bound = _centre(gram)
+    bound = centre(gram)
     part = basis.T @ gram
     ascending, vectors = _eigenvectors(part @ basis)
     # Where the largest is larger by more than double precision has digits, rounding decides what is least.
@@ -262,7 +262,7 @@ def dual_basis_of_rows(rows: FloatArray, in_units: FloatArray) -> tuple[Eigenbas
     return _of_samples(values, float(np.square(centred[1]).sum())), basis @ vectors
 
 
-def _centre(gram: FloatArray) -> float:
+def centre(gram: FloatArray) -> float:
     """Take the mean sample off once more, and return the trace.
 
     The rounding of the means is one error common to all samples: left in, constant neurons would seem to vary.

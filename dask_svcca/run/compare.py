@@ -431,7 +431,9 @@ def _run(
         release(run)
         numbers: dict[str, tuple[int, int]] = {}
         try:
-            outcome.problems, numbers = describe(comparison, plan.rows, packs, tally.problems, parameters.variance)
+            outcome.problems, numbers = describe(
+                comparison, plan.rows, packs, tally.problems, parameters.variance, directions=plan.orthonormal
+            )
         except DamagedSubspacesError as error:
             if not error.pack:
                 raise
