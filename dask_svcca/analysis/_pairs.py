@@ -245,7 +245,7 @@ class Pairs:
         scores, spectrum, entry = pack.scores(record), pack.spectrum(record), record.entry
         loadings = pack.loadings(record) if self.with_loadings and entry.with_loadings else None
         if not entry.orthonormal:
-            made, scores = orthonormal(scores * np.sqrt(spectrum), pack.mean(record), entry.epsilon)
+            made, scores = orthonormal(scores.real * np.sqrt(spectrum), pack.mean(record), entry.epsilon)
             spectrum, loadings = made.spectrum, made.loadings if len(made.loadings) else None
             entry = replace(entry, orthonormal=True, blocks=(Block(0, 1, len(spectrum)),))
         if self.with_loadings and loadings is None:

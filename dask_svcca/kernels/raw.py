@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.kernels.subspace import Eigenbasis
 
-AT_ONCE = 256
-"""Samples that are centred at a time: what that takes stays in the cache, and beside a chunk it is little."""
+AT_ONCE = 32
+"""Samples that are centred at a time: few, since they are written across the order in which they lie."""
 
 
 class Centring:
@@ -126,13 +126,17 @@ def square_root(gram: FloatArray, noise: float) -> tuple[FloatArray, float] | No
     count = len(gram)
     bound = centre(gram)
     squares = float(np.vdot(gram, gram))
-    # All directions but the mean sample's, which is no direction of centred samples, are to be above the noise.
+    # The mean sample is not a direction of centred samples; with it there are as many as samples.
     gram += bound / count
-    gram.flat[:: count + 1] -= max(noise, count * DOUBLE * bound)
+    less = gram.copy()
+    less.flat[:: count + 1] -= max(noise, count * DOUBLE * bound)
     try:
-        lower = scipy.linalg.cholesky(gram.T, lower=True, overwrite_a=True, check_finite=False)
+        # All of them are to be above the noise.
+        scipy.linalg.cholesky(less.T, lower=True, overwrite_a=True, check_finite=False)
     except np.linalg.LinAlgError:
         return None
+    del less
+    lower = scipy.linalg.cholesky(gram.T, lower=True, overwrite_a=True, check_finite=False)
     lower -= lower.mean(axis=0)
     return lower, squares
 
