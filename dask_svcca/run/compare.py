@@ -424,7 +424,9 @@ def _run(
         leases.check()
         numbers: dict[str, tuple[int, int]] = {}
         try:
-            outcome.problems, numbers = describe(comparison, plan.rows, packs, tally.problems, parameters.variance)
+            outcome.problems, numbers = describe(
+                comparison, plan.rows, packs, tally.problems, parameters.variance, directions=plan.orthonormal
+            )
             outcome.problems |= {name.label: problem for name, problem in zoo.damaged.items()}
         except DamagedSubspacesError as error:
             if not error.pack:

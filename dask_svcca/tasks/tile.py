@@ -229,6 +229,7 @@ class _Tile:
                     grid=record.entry.grid,
                     samples=record.entry.samples,
                     neurons=record.entry.neurons,
+                    squares=None if record.entry.orthonormal else record.entry.squares,
                 )
                 chosen[member] = Member(pack, record, basis, tuple(basis.member_blocks(member, kept_only=kept_only)))
         return chosen

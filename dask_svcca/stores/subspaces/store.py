@@ -34,7 +34,10 @@ class SubspaceIndex:
     ----------
     packs : dict of str to Pack
     records : dict of str to SubspaceRecord
-        By key. Where a key is in several packs, the record with loadings.
+        By key. Where a key is in several packs, the record that says most: with loadings before one without, and last
+        one whose directions are not orthonormal.
+    raw : dict of str to SubspaceRecord
+        By key, records whose directions are not orthonormal: what orthonormal ones can be made from.
     chunk_samples : int
         Most samples in a chunk of scores.
     """
@@ -42,17 +45,22 @@ class SubspaceIndex:
     packs: Mapping[str, Pack]
     chunk_samples: int
     records: Mapping[str, SubspaceRecord] = field(init=False)
+    raw: Mapping[str, SubspaceRecord] = field(init=False)
 
     def __post_init__(self) -> None:
         records: dict[str, SubspaceRecord] = {}
+        raw: dict[str, SubspaceRecord] = {}
         for name in sorted(self.packs):
             for record in self.packs[name].records:
                 if not record.entry.key:
                     continue
+                if not record.entry.orthonormal:
+                    raw[record.entry.key] = record
                 before = records.get(record.entry.key)
-                if before is None or (record.entry.with_loadings and not before.entry.with_loadings):
+                if before is None or _says_more(record.entry, before.entry):
                     records[record.entry.key] = record
         object.__setattr__(self, "records", records)
+        object.__setattr__(self, "raw", raw)
 
     def spectrum(self, record: SubspaceRecord) -> FloatArray:
         """Eigenvalues of the scatter, (direction,)."""
@@ -211,6 +219,10 @@ class SubspaceStore:
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
         return Pack(self.root, name, tuple(records), chunk_samples, dtype, checks)
+
+
+def _says_more(entry: SubspaceEntry, other: SubspaceEntry) -> bool:
+    return (entry.orthonormal, entry.with_loadings) > (other.orthonormal, other.with_loadings)
 
 
 def _head(identity: Mapping[str, Any], chunk_samples: int) -> dict[str, Any]:
