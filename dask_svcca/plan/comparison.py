@@ -213,7 +213,7 @@ def make_plan(
     # New representations come after those that are there, so that finished tiles stay where they are.
     order = list(dict.fromkeys((*known, *present)))
     items = [representations[present[label]] if label in present else None for label in order]
-    readings = [None if item is None else choose_reading(item.dims, item.shape, parameters.reading) for item in items]
+    readings = _readings(items, parameters)
     rows = tuple(
         Row(label, None, "", ())
         if item is None or reading is None
@@ -281,6 +281,16 @@ def make_plan(
         subspace_bytes=max((pack.memory for pack in packs), default=0),
         tile_bytes=max((task.memory.peak for task in tiles), default=0),
     )
+
+
+def _readings(items: Sequence[Representation | None], parameters: Parameters) -> list[Reading | None]:
+    """How each representation is read: chosen once for all of one shape."""
+    options = parameters.reading
+    chosen: dict[Any, Reading] = {}
+    for item in items:
+        if item is not None and (item.dims, item.shape) not in chosen:
+            chosen[item.dims, item.shape] = choose_reading(item.dims, item.shape, options)
+    return [None if item is None else chosen[item.dims, item.shape] for item in items]
 
 
 def _measures(parameters: Parameters, state: ComparisonState | None) -> tuple[Measure, ...]:

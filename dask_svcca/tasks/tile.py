@@ -395,9 +395,21 @@ def _put(
     array: zarr.Array[Any], place: tuple[slice, slice], values: npt.NDArray[Any], valued: npt.NDArray[np.bool_]
 ) -> None:
     """Write the values of some pairs of a tile, and leave the others as they are."""
+    # Where a comparison has grown they are a few rows or columns, and chunks are read once, to be written.
+    inner = _spanned(valued.any(axis=1)), _spanned(valued.any(axis=0))
+    values, valued = values[inner], valued[inner]
+    rows, columns = (
+        slice(whole.start + part.start, whole.start + part.stop) for whole, part in zip(place, inner, strict=True)
+    )
     if not valued.all():
         chosen = valued.reshape(valued.shape + (1,) * (values.ndim - 2))
-        stored = np.array(array[place])
+        stored = np.array(array[rows, columns])
         np.copyto(stored, values, where=chosen)
         values = stored
-    array[place] = values
+    array[rows, columns] = values
+
+
+def _spanned(there: npt.NDArray[np.bool_]) -> slice:
+    """From the first to the last that is there; all where none is."""
+    found = np.flatnonzero(there)
+    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, len(there))

@@ -14,7 +14,7 @@ import numpy as np
 from dask_svcca.errors import DamagedSubspacesError, StoreAccessError
 from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.stores import _chunked
-from dask_svcca.stores._digest import checksum
+from dask_svcca.stores._digest import checksum, row_checksums
 from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
@@ -129,9 +129,10 @@ class Pack:
             requests[_chunked.chunk_key(f"{self.name}/{SCORE_CHECKS}", chunk, 1)] = [(0, known.data.cast("B"))]
         self._backend.read_ranges(requests)
         for first, part in unseen:
-            for direction, row in enumerate(part, start=first):
-                if checksum(row) != known[direction]:
-                    raise OSError(f"direction {direction} in chunk {chunk} of scores is not what was written")
+            found = np.array(row_checksums(part), np.uint64)
+            wrong = np.flatnonzero(found != known[first : first + len(part)])
+            if len(wrong):
+                raise OSError(f"direction {first + wrong[0]} in chunk {chunk} of scores is not what was written")
             seen[first : first + len(part)] = True
 
     @cached_property
@@ -252,7 +253,7 @@ class PackWriter:
     def write_scores(self, chunk: int, scores: InexactArray) -> None:
         """Write one chunk of scores, (sample, direction)."""
         stored = self._array.write(chunk, scores.astype(self._dtype, copy=False))
-        self._checks.write(chunk, np.array([checksum(direction) for direction in stored], np.uint64))
+        self._checks.write(chunk, np.array(row_checksums(stored), np.uint64))
 
     def read_scores(self, chunk: int) -> InexactArray:
         """Read back one chunk of scores, (sample, direction)."""
