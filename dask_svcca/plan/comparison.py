@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from dask_svcca.stores.zoo import Representation
 
 
+OUTGROWN = 4
+"""How many times as large as the tiles of a comparison those of its new size are when its results are moved to such."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a comparison.
@@ -234,11 +238,12 @@ def make_plan(
     side = smaller_tile(
         choose_tile(len(rows), budget, pair_products(present_layers), value_bytes(len(measures))), details
     )
-    step = min(SMALL_TILE, side) if state is None else state.tile
-    # A comparison that began small has small tiles: a task takes several, or there would be far too many tasks.
+    # One that began small has small tiles: a task takes several, up to where there would be far too many files.
+    outgrown = state is not None and len(rows) > len(state.labels) and side >= OUTGROWN * state.tile
+    step = min(SMALL_TILE, side) if state is None or outgrown else state.tile
     side = step * max(1, side // step)
     side = tile_by_samples(present_layers, step, side, budget.workers, options)
-    tile = side if state is None else state.tile
+    tile = side if state is None or outgrown else state.tile
     places = [present.get(label, -1) for label in order]
     missing = find_missing(selected, places, state, changed, side, lacking=lacking)
     wanted, subspaces = _wanted(rows, readings, missing, index, parameters, loadings=needs_loadings(measures))

@@ -387,6 +387,8 @@ def run_comparison(
             if outcome.computed > computed:
                 comparison.add_run(outcome.timing(chosen.budget.workers))
         if not damaged or packs is None:
+            if plan.packs and packs is not None:
+                packs.gather()
             return outcome
         again = sorted(damaged.keys() & forgotten)
         if again:

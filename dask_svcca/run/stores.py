@@ -153,6 +153,8 @@ class Stores:
         self.comparison.forget_lost()
         if self.dropped:
             self.comparison.drop(self.dropped)
+        if plan.tile != self.comparison.tile:
+            self.comparison.rechunk(plan.tile)
         # Where nothing is computed, results stay with the subspaces that they are from.
         if plan.tiles and self.comparison.subspaces != self._where:
             self.comparison.set_subspaces(self._where)

@@ -12,6 +12,7 @@ import zarr.codecs
 
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io
+from dask_svcca.stores._rechunk import check_rechunked, finish_rechunking, is_rechunking, rechunk
 from dask_svcca.stores._sound import SoundStatus
 from dask_svcca.stores._state import ComparisonState
 from dask_svcca.stores.backend import backend_of
@@ -108,7 +109,12 @@ class ComparisonStore:
     @classmethod
     def open(cls, store: StoreLike, *, mode: str = "r") -> Self:
         """Open a comparison; see `open_comparison` for errors."""
-        return cls(_io.open_root(store, mode=mode, kind="comparison", version=FORMAT_VERSION))
+        root = _io.open_root(store, mode=mode, kind="comparison", version=FORMAT_VERSION)
+        if mode == "r":
+            check_rechunked(root)
+        elif is_rechunking(root):
+            finish_rechunking(root)
+        return cls(root)
 
     @property
     def place(self) -> str:
@@ -248,6 +254,10 @@ class ComparisonStore:
                 for axis in reversed(AXES):
                     _write_column(self.root, variable, axis, columns[variable.name])
 
+    def rechunk(self, tile: int) -> None:
+        """Give tiles another size; what is there stays, and what cannot be read is missing."""
+        rechunk(self.root, self._pair_arrays(), tile)
+
     def resize(self, count: int) -> None:
         """Make room for ``count`` representations; what is there stays."""
         for array in self._pair_arrays():
@@ -360,7 +370,7 @@ class ComparisonStore:
             # Nearly all are done, and the others are rarely looked for.
             for one in sorted(PairStatus, key=lambda one: one is not PairStatus.DONE):
                 if left:
-                    count = np.count_nonzero(block == one)
+                    count = int(np.count_nonzero(block == one))
                     found[one] += count
                     left -= count
         return {one: int(found[one]) for one in PairStatus}
@@ -389,6 +399,7 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     import xarray as xr  # noqa: PLC0415 - a worker and `dask-svcca info` import this module, and need no xarray
 
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
+    check_rechunked(root)
     try:
         with _io.ignoring_strange_folders():
             dataset = xr.open_dataset(

@@ -396,7 +396,7 @@ def _put(
 ) -> None:
     """Write the values of some pairs of a tile, and leave the others as they are."""
     # Where a comparison has grown they are a few rows or columns, and chunks are read once, to be written.
-    inner = _spanned(valued.any(axis=1)), _spanned(valued.any(axis=0))
+    inner = _spanned(np.asarray(valued.any(axis=1))), _spanned(np.asarray(valued.any(axis=0)))
     values, valued = values[inner], valued[inner]
     rows, columns = (
         slice(whole.start + part.start, whole.start + part.stop) for whole, part in zip(place, inner, strict=True)

@@ -49,6 +49,8 @@ class Pack:
         Type of the scores.
     checks : dict of str to list of int
         Checksums of all arrays but the scores, one for each record.
+    gathered : tuple of str
+        Names of the packs that it takes the place of.
     """
 
     root: zarr.Group
@@ -57,6 +59,7 @@ class Pack:
     chunk_samples: int
     dtype: np.dtype[Any]
     checks: Mapping[str, Sequence[int]]
+    gathered: tuple[str, ...] = ()
 
     @cached_property
     def _backend(self) -> Backend:
@@ -265,7 +268,13 @@ class PackWriter:
             raise RuntimeError(f"the pack {self._name!r} has no directions, and so no scores")
         return self._scores
 
-    def finish(self, subspaces: Sequence[Subspace | SubspaceEntry], *, draft: bool = False) -> None:
+    def finish(
+        self,
+        subspaces: Sequence[Subspace | SubspaceEntry],
+        *,
+        draft: bool = False,
+        gathered: Sequence[str] = (),
+    ) -> None:
         """Write all but the scores, and last of all the index that makes the pack count.
 
         Parameters
@@ -274,6 +283,8 @@ class PackWriter:
             In the order of their directions. An entry alone says why there is no subspace.
         draft : bool
             Write a draft, whose index counts only for the tasks that write its scores.
+        gathered : sequence of str
+            See `Pack`.
         """
         entries = [one.entry if isinstance(one, Subspace) else one for one in subspaces]
         for name, (dims, values) in _arrays([one for one in subspaces if isinstance(one, Subspace)]).items():
@@ -284,6 +295,7 @@ class PackWriter:
             "chunk_samples": self.chunk_samples,
             "dtype": str(self._dtype),
             "checks": _checks(subspaces),
+            "gathered": list(gathered),
         }
         _chunked.write_group(self._root, self._name, {"draft": index} if draft else index)
 

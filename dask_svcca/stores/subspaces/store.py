@@ -10,6 +10,7 @@ import zarr
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.stores import _chunked, _create, _io
+from dask_svcca.stores.subspaces.gather import gather
 from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
@@ -68,6 +69,7 @@ class SubspaceStore:
 
     def __init__(self, root: zarr.Group) -> None:
         self.root = root
+        self._known: dict[str, tuple[Mapping[str, Any], Pack]] = {}
 
     @classmethod
     def create(cls, store: StoreLike, identity: Mapping[str, Any], chunk_samples: int) -> Self:
@@ -160,10 +162,15 @@ class SubspaceStore:
     def read_index(self) -> SubspaceIndex:
         """Read what subspaces there are."""
         packs = {}
+        known, self._known = self._known, {}
         for name, attributes in _io.walk_attributes(self.root, depth=1):
-            pack = self._pack(name, attributes)
+            # A run reads it several times, and few packs are new.
+            before, pack = known.get(name, ({}, None))
+            if pack is None or before != attributes:
+                pack = self._pack(name, attributes)
             if pack is not None:
                 packs[name] = pack
+                self._known[name] = attributes, pack
         return SubspaceIndex(packs, self.chunk_samples)
 
     def pack(self, name: str) -> Pack | None:
@@ -172,7 +179,12 @@ class SubspaceStore:
 
     def forget(self, name: str) -> None:
         """Let a pack that is damaged no longer count: its subspaces are made anew, and no others."""
+        self._known.pop(name, None)
         _chunked.write_group(self.root, name, {})
+
+    def gather(self) -> None:
+        """Put small packs together, where there are many."""
+        gather(self)
 
     def draft(self, name: str) -> Pack | None:
         """A pack whose scores are still being written, by several tasks; None where there is none."""
@@ -202,9 +214,10 @@ class SubspaceStore:
                 loadings += entry.directions * entry.neurons if entry.with_loadings else 0
             chunk_samples, dtype = int(attributes["chunk_samples"]), np.dtype(str(attributes["dtype"]))
             checks = {str(key): list(values) for key, values in attributes["checks"].items()}
+            gathered = tuple(map(str, attributes.get("gathered", ())))
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
-        return Pack(self.root, name, tuple(records), chunk_samples, dtype, checks)
+        return Pack(self.root, name, tuple(records), chunk_samples, dtype, checks, gathered)
 
 
 def _head(identity: Mapping[str, Any], chunk_samples: int) -> dict[str, Any]:
