@@ -45,7 +45,9 @@ class SubspaceIndex:
 
     def __post_init__(self) -> None:
         records: dict[str, SubspaceRecord] = {}
-        for name in sorted(self.packs):
+        # What has been put together is soon removed.
+        replaced = {name for pack in self.packs.values() for name in pack.gathered}
+        for name in sorted(self.packs, key=lambda name: (name in replaced, name)):
             for record in self.packs[name].records:
                 if not record.entry.key:
                     continue
