@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -317,12 +318,14 @@ def leading_directions(
     """
     if variance is None or not len(spectrum):
         return np.ones(len(spectrum), dtype=np.bool_)
-    order = np.argsort(-spectrum, kind="stable")
+    # Those of one block are in order already.
+    ordered = bool((spectrum[1:] <= spectrum[:-1]).all())
+    order = slice(None) if ordered else np.argsort(-spectrum, kind="stable")
     explained = np.cumsum((spectrum * weights)[order])
     # A hair below the threshold counts as reached, so that variance=1.0 does not depend on the last bit of a sum.
     enough = int(np.searchsorted(explained, variance * explained[-1] * (1 - 1e-12))) + 1
     kept = np.zeros(len(spectrum), dtype=np.bool_)
-    kept[order[:enough]] = True
+    kept[slice(enough) if isinstance(order, slice) else order[:enough]] = True
     return kept
 
 
@@ -433,6 +436,7 @@ def blocks_of(block: IntArray) -> list[tuple[int, slice]]:
     >>> blocks_of(np.array([0, 0, 3]))
     [(0, slice(0, 2, None)), (3, slice(2, 3, None))]
     """
-    present, starts = np.unique(block, return_index=True)
-    stops = np.append(starts[1:], len(block))
-    return [(int(index), slice(int(a), int(b))) for index, a, b in zip(present, starts, stops, strict=True)]
+    if not len(block):
+        return []
+    edges = [0, *(np.flatnonzero(block[1:] != block[:-1]) + 1).tolist(), len(block)]
+    return [(int(block[start]), slice(start, stop)) for start, stop in itertools.pairwise(edges)]

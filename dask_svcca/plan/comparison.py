@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from dask_svcca.stores.zoo import Representation
 
 
+OUTGROWN = 4
+"""How many times as large as the tiles of a comparison those of its new size are when its results are moved to such."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a comparison.
@@ -218,7 +222,7 @@ def make_plan(
     # New representations come after those that are there, so that finished tiles stay where they are.
     order = list(dict.fromkeys((*known, *present)))
     items = [representations[present[label]] if label in present else None for label in order]
-    readings = [None if item is None else choose_reading(item.dims, item.shape, parameters.reading) for item in items]
+    readings = _readings(items, parameters)
     rows = tuple(
         Row(label, None, "", ())
         if item is None or reading is None
@@ -239,11 +243,12 @@ def make_plan(
     side = smaller_tile(
         choose_tile(len(rows), budget, pair_products(present_layers), value_bytes(len(measures))), details
     )
-    step = min(SMALL_TILE, side) if state is None else state.tile
-    # A comparison that began small has small tiles: a task takes several, or there would be far too many tasks.
+    # One that began small has small tiles: a task takes several, up to where there would be far too many files.
+    outgrown = state is not None and len(rows) > len(state.labels) and side >= OUTGROWN * state.tile
+    step = min(SMALL_TILE, side) if state is None or outgrown else state.tile
     side = step * max(1, side // step)
     side = tile_by_samples(present_layers, step, side, budget.workers, options)
-    tile = side if state is None else state.tile
+    tile = side if state is None or outgrown else state.tile
     places = [present.get(label, -1) for label in order]
     missing = find_missing(selected, places, state, changed, side, lacking=lacking)
     need = _Need(loadings=needs_loadings(measures), orthonormal=_asks_for_directions(measures, details))
@@ -288,6 +293,16 @@ def make_plan(
         subspace_bytes=max((pack.memory for pack in packs), default=0),
         tile_bytes=max((task.memory.peak for task in tiles), default=0),
     )
+
+
+def _readings(items: Sequence[Representation | None], parameters: Parameters) -> list[Reading | None]:
+    """How each representation is read: chosen once for all of one shape."""
+    options = parameters.reading
+    chosen: dict[Any, Reading] = {}
+    for item in items:
+        if item is not None and (item.dims, item.shape) not in chosen:
+            chosen[item.dims, item.shape] = choose_reading(item.dims, item.shape, options)
+    return [None if item is None else chosen[item.dims, item.shape] for item in items]
 
 
 def _measures(parameters: Parameters, state: ComparisonState | None) -> tuple[Measure, ...]:

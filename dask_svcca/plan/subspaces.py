@@ -32,6 +32,9 @@ BATCH_BYTES = 16 * 2**20
 BATCHES_PER_WORKER = 16
 """Least number of tasks per worker when small representations share a task: no worker waits long for the last."""
 
+LEAST_BATCH_BYTES = 2**18
+"""Activations below which a pack takes more, whatever the number of tasks: a few milliseconds of work for each."""
+
 ENOUGH_BATCHES = 32
 """Number of tasks beyond which there are no more than two per worker: the pack of each is a dozen files."""
 
@@ -235,7 +238,8 @@ def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budg
     for (task, parts), size in zip(tasks, sizes, strict=True):
         kind = task.reading.domain, task.samples, task.reading.is_complex
         members, room = open_packs.get(kind, ([], 0))
-        if parts > 1 or size > room or len(members) >= most or not _fits([*members, task], budget):
+        enough = len(members) >= most and BATCH_BYTES - room + size > LEAST_BATCH_BYTES
+        if parts > 1 or size > room or enough or not _fits([*members, task], budget):
             members, room = [], BATCH_BYTES
             packs.append((members, parts))
         members.append(task)

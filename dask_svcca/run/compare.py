@@ -373,6 +373,8 @@ def run_comparison(
                     leases.check()
                     comparison.add_run(outcome.timing(chosen.budget.workers))
             if not damaged or packs is None:
+                if plan.packs and packs is not None:
+                    packs.gather()
                 leases.sweep(used=plan.tasks > 0)
                 return outcome
             again = sorted(damaged.keys() & forgotten)

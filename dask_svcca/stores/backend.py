@@ -189,7 +189,8 @@ class LocalBackend:
         self._folder = folder
 
     def _path(self, key: str) -> str:
-        return os.path.join(self._folder, *key.split("/")) if key else self._folder  # noqa: PTH118
+        # Python joins the parts of ten thousand paths in a third of a second.
+        return f"{self._folder}{os.sep}{key.replace('/', os.sep)}" if key else self._folder
 
     def read(self, key: str) -> bytes:
         """See `Backend`."""
@@ -244,6 +245,7 @@ class LocalBackend:
         """See `Backend`."""
         for key, parts in items:
             self.write(key, *parts)
+
     def create(self, key: str, data: bytes) -> bool:
         """See `Backend`."""
         path = self._path(key)
@@ -463,6 +465,7 @@ class StoreBackend:
     async def _below(self, place: str) -> list[str]:
         with accessing(f"{self._store}/{place}"):
             return [name async for name in self._store.list_dir(place)]
+
     def sizes(self, key: str) -> dict[str, int]:
         """See `Backend`."""
         return self.sizes_many([key])[0]

@@ -16,6 +16,7 @@ from dask_svcca.stores._blocks import AXES, BlockArray, damaged, pair_document
 from dask_svcca.stores._checked import CheckedStore
 from dask_svcca.stores._columns import read_columns, write_columns
 from dask_svcca.stores._documents import SEAL, parsed, resized
+from dask_svcca.stores._rechunk import check_rechunked, finish_rechunking, is_rechunking, rechunk
 from dask_svcca.stores._sound import SoundStatus
 from dask_svcca.stores._state import ComparisonState
 from dask_svcca.stores.backend import ABSENT, UNREADABLE, backend_of
@@ -45,6 +46,9 @@ RUNS = 20
 
 STRIPE = 640
 """Rows whose status is read at a time, or as many as a tile has."""
+
+UNCOUNTED = np.iinfo(np.uint8).max
+"""No status: stands for the half of a matrix that mirrors the other while pairs are counted."""
 
 
 class ComparisonStore:
@@ -100,8 +104,16 @@ class ComparisonStore:
 
     @classmethod
     def open(cls, store: StoreLike, *, mode: str = "r") -> Self:
-        """Open a comparison; see `open_comparison` for errors."""
-        return cls(_io.open_root(store, mode=mode, kind="comparison", version=FORMAT_VERSION))
+        """Open a comparison; see `open_comparison` for errors. Before one is written to, see `finish_rechunking`."""
+        root = _io.open_root(store, mode=mode, kind="comparison", version=FORMAT_VERSION)
+        if mode == "r":
+            check_rechunked(root)
+        return cls(root)
+
+    def finish_rechunking(self) -> None:
+        """Finish what a run was interrupted in that gave tiles another size; only who has the lease may."""
+        if is_rechunking(self.root):
+            finish_rechunking(self.root)
 
     @property
     def place(self) -> str:
@@ -264,6 +276,10 @@ class ComparisonStore:
         for one in sorted((one for one in given if _identifies(one[0])), key=_order):
             write_columns(self.root, [one])
 
+    def rechunk(self, tile: int) -> None:
+        """Give tiles another size; what is there stays, and what cannot be read is missing."""
+        rechunk(self.root, [array.basename for array in self._pair_arrays()], tile)
+
     def resize(self, count: int) -> None:
         """Make room for ``count`` representations; what is there stays."""
         for array in self._pair_arrays():
@@ -389,9 +405,15 @@ class ComparisonStore:
         height = self.tile * max(1, STRIPE // self.tile)
         for start in range(0, count, height):
             block = np.asarray(status[start : start + height, start:])
-            below = block[np.tri(len(block), block.shape[1], k=-1, dtype=np.bool_)]
-            for one in PairStatus:
-                found[one] += np.count_nonzero(block == one) - np.count_nonzero(below == one)
+            square = block[:, : len(block)]
+            square[np.tri(len(block), k=-1, dtype=np.bool_)] = UNCOUNTED
+            left = block.size - len(block) * (len(block) - 1) // 2
+            # Nearly all are done, and the others are rarely looked for.
+            for one in sorted(PairStatus, key=lambda one: one is not PairStatus.DONE):
+                if left:
+                    count = int(np.count_nonzero(block == one))
+                    found[one] += count
+                    left -= count
         return {one: int(found[one]) for one in PairStatus}
 
 
@@ -418,6 +440,7 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     import xarray as xr  # noqa: PLC0415 - a worker and `dask-svcca info` import this module, and need no xarray
 
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
+    check_rechunked(root)
     try:
         with _io.ignoring_strange_folders():
             dataset = xr.open_dataset(
