@@ -24,6 +24,10 @@ class StoreAccessError(DaskSvccaError, OSError):
     """A store cannot be accessed: missing rights, or a disk or network that fails."""
 
 
+class StoreInUseError(DaskSvccaError):
+    """Another run is at work on a comparison or on shared subspaces, or another process writes the same checkpoint."""
+
+
 class RepresentationExistsError(DaskSvccaError):
     """A representation of this model, checkpoint and layer is already in the zoo."""
 

@@ -20,9 +20,11 @@ import zarr.errors
 from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, ObjectStore
 
 from dask_svcca.errors import StoreAccessError
+from dask_svcca.stores._exclusive import PARTIAL, age_of_file, age_of_object, create_file
+from dask_svcca.stores._ranges import consecutive, read_into, too_short
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
@@ -46,12 +48,6 @@ IN_FLIGHT = 32
 
 _READ_BYTES = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 """Flags to open a file with: otherwise Windows would translate line ends."""
-
-_MOST_BUFFERS = 512
-"""Most buffers in one system call; Linux takes up to 1,024."""
-
-_PARTIAL = ".partial"
-"""Ending of files that are still being written."""
 
 T = TypeVar("T")
 
@@ -95,6 +91,24 @@ class Backend(Protocol):
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         """Write bytes so that they are there whole or not at all."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write bytes where there is nothing; False where something is, or another process was faster."""
+        ...
+
+    def age(self, key: str) -> float | None:
+        """Seconds since a key was written, by the clock of the store; None where it has none.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where there is nothing.
+        """
+        ...
+
+    def children(self, key: str) -> list[str]:
+        """Names of all that is directly below a key, in order, but for what is still being written."""
         ...
 
     def names(self, key: str) -> list[str]:
@@ -172,15 +186,15 @@ class LocalBackend:
             path = self._path(key)
             descriptor = os.open(path, _READ_BYTES)
             try:
-                for offset, views in _consecutive(ranges):
-                    _read_into(descriptor, views, offset, path)
+                for offset, views in consecutive(ranges):
+                    read_into(descriptor, views, offset, path)
             finally:
                 os.close(descriptor)
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         """See `Backend`."""
         path = self._path(key)
-        partial = f"{path}.{uuid.uuid4().hex}{_PARTIAL}"
+        partial = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
         with accessing(path):
             try:
                 target = open(partial, "xb")  # noqa: PTH123, SIM115 - closed below
@@ -194,6 +208,27 @@ class LocalBackend:
             except BaseException:
                 Path(partial).unlink(missing_ok=True)
                 raise
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See `Backend`."""
+        path = self._path(key)
+        with accessing(path):
+            return create_file(path, data)
+
+    def age(self, key: str) -> float | None:
+        """See `Backend`."""
+        path = self._path(key)
+        with accessing(path):
+            return age_of_file(path)
+
+    def children(self, key: str) -> list[str]:
+        """See `Backend`."""
+        path = self._path(key)
+        try:
+            with accessing(path):
+                return sorted(name for name in os.listdir(path) if not name.endswith(PARTIAL))  # noqa: PTH208
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def names(self, key: str) -> list[str]:
         """See `Backend`."""
@@ -216,7 +251,7 @@ class LocalBackend:
                     for entry in scanned:
                         if entry.is_dir():
                             waiting.append((entry.path, f"{prefix}{entry.name}/"))
-                        elif not entry.name.endswith(_PARTIAL):
+                        elif not entry.name.endswith(PARTIAL):
                             found[prefix + entry.name] = entry.stat().st_size
             except FileNotFoundError:
                 continue
@@ -301,7 +336,7 @@ class StoreBackend:
 
     def read_ranges(self, wanted: Mapping[str, Sequence[tuple[int, memoryview]]]) -> None:
         """See `Backend`."""
-        runs = [(key, *run) for key, ranges in wanted.items() for run in _consecutive(ranges)]
+        runs = [(key, *run) for key, ranges in wanted.items() for run in consecutive(ranges)]
         sizes = [sum(view.nbytes for view in views) for *_, views in runs]
         found = self._wait(
             [self._get(key, start, start + size) for (key, start, _), size in zip(runs, sizes, strict=True)]
@@ -310,7 +345,7 @@ class StoreBackend:
             if data is None:
                 raise self._nothing(key)
             if len(data) < size:
-                raise _too_short(self._key(key), offset + size)
+                raise too_short(self._key(key), offset + size)
             start = 0
             for view in views:
                 view.cast("B")[:] = data[start : start + view.nbytes]
@@ -323,7 +358,27 @@ class StoreBackend:
         """See `Backend`."""
         self._wait([self._set(key, data)])
 
-    def names(self, key: str) -> list[str]:
+    def create(self, key: str, data: bytes) -> bool:
+        """See `Backend`."""
+
+        async def put() -> None:
+            buffer = default_buffer_prototype().buffer.from_bytes(data)
+            with creating(f"{self._store}/{self._key(key)}"):
+                await self._store.set_if_not_exists(self._key(key), buffer)
+
+        self._wait([put()])
+        # It does not say whether it wrote.
+        return self.read_many([key]) == [data]
+
+    def age(self, key: str) -> float | None:
+        """See `Backend`."""
+        if not isinstance(self._store, ObjectStore):
+            return None
+        name = self._key(key)
+        with accessing(f"{self._store}/{name}"):
+            return age_of_object(self._store.store, name)
+
+    def children(self, key: str) -> list[str]:
         """See `Backend`."""
 
         async def listed() -> list[str]:
@@ -331,7 +386,11 @@ class StoreBackend:
                 return [name async for name in self._store.list_dir(self._key(key).rstrip("/"))]
 
         (found,) = self._wait([listed()])
-        return sorted(name for name in found if not _is_strange(name) and name != "zarr.json")
+        return sorted(name for name in found if not name.endswith(PARTIAL))
+
+    def names(self, key: str) -> list[str]:
+        """See `Backend`."""
+        return [name for name in self.children(key) if not _is_strange(name) and name != "zarr.json"]
 
     def sizes(self, key: str) -> dict[str, int]:
         """See `Backend`."""
@@ -386,48 +445,6 @@ def _link(source: str, target: str) -> None:
 def _is_strange(name: str) -> bool:
     """Whether a name is none of ours: those of editors and file managers begin so."""
     return name.startswith((".", "_"))
-
-
-def _consecutive(wanted: Sequence[tuple[int, memoryview]]) -> Iterator[tuple[int, list[memoryview]]]:
-    """Buffers of adjacent ranges, and where the first of these begins."""
-    offset, end, views = 0, -1, list[memoryview]()
-    for start, view in wanted:
-        if start != end and views:
-            yield offset, views
-            views = []
-        if not views:
-            offset = start
-        views.append(view)
-        end = start + view.nbytes
-    if views:
-        yield offset, views
-
-
-def _read_into(descriptor: int, views: list[memoryview], offset: int, file: str) -> None:
-    wanted = offset + sum(view.nbytes for view in views)
-    while views:
-        count = _read_some(descriptor, views, offset)
-        if count == 0:
-            raise _too_short(file, wanted)
-        offset += count
-        while views and count >= views[0].nbytes:
-            count -= views.pop(0).nbytes
-        if count:
-            views[0] = views[0][count:]
-
-
-def _too_short(place: str, wanted: int) -> OSError:
-    return OSError(f"{place!r} is shorter than the {wanted} bytes that were expected")
-
-
-def _read_some(descriptor: int, views: list[memoryview], offset: int) -> int:
-    """Read from an offset into the first buffers, and return the number of bytes."""
-    if hasattr(os, "preadv"):
-        return os.preadv(descriptor, views[:_MOST_BUFFERS], offset)
-    # Windows has no read into several buffers.
-    with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-        file.seek(offset)
-        return file.readinto(views[0])
 
 
 @contextmanager
