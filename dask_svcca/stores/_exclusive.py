@@ -61,3 +61,11 @@ def age_of_object(store: Any, name: str) -> float:
         return float((store.head(probe)["last_modified"] - written).total_seconds())
     finally:
         store.delete(probe)
+
+
+def sweep_folder(path: str) -> None:
+    """Remove files below a folder that were still being written, but for those of leases, which others may write."""
+    for folder, _, files in os.walk(path):
+        for name in files:
+            if name.endswith(PARTIAL) and not name.startswith(("lease-", ".lease-", ".creating-")):
+                Path(folder, name).unlink(missing_ok=True)

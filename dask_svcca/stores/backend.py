@@ -23,7 +23,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, ObjectStore
 
 from dask_svcca.errors import StoreAccessError
-from dask_svcca.stores._exclusive import PARTIAL, age_of_file, age_of_object, create_file
+from dask_svcca.stores._exclusive import PARTIAL, age_of_file, age_of_object, create_file, sweep_folder
 from dask_svcca.stores._ranges import consecutive, read_into, too_short
 
 if TYPE_CHECKING:
@@ -107,6 +107,10 @@ class Backend(Protocol):
         """
         ...
 
+    def sweep(self, key: str) -> None:
+        """Remove what is half written below a key, where nobody is writing, but for leases."""
+        ...
+
     def children(self, key: str) -> list[str]:
         """Names of all that is directly below a key, in order, but for what is still being written."""
         ...
@@ -143,9 +147,14 @@ def backend_of(group: zarr.Group) -> Backend:
     >>> backend.read("a/b"), backend.sizes("a")
     (b'1234', {'b': 4})
     """
-    if isinstance(group.store, LocalStore):
-        return LocalBackend(os.path.join(group.store.root, group.path))  # noqa: PTH118 - see `LocalBackend`
-    return StoreBackend(group.store, group.path)
+    return backend_at(group.store, group.path)
+
+
+def backend_at(store: Store, path: str = "") -> Backend:
+    """The bytes of a store below a path, whether or not there is a group."""
+    if isinstance(store, LocalStore):
+        return LocalBackend(os.path.join(store.root, path))  # noqa: PTH118 - see `LocalBackend`
+    return StoreBackend(store, path)
 
 
 class LocalBackend:
@@ -220,6 +229,12 @@ class LocalBackend:
         path = self._path(key)
         with accessing(path):
             return age_of_file(path)
+
+    def sweep(self, key: str) -> None:
+        """See `Backend`."""
+        path = self._path(key)
+        with accessing(path):
+            sweep_folder(path)
 
     def children(self, key: str) -> list[str]:
         """See `Backend`."""
@@ -377,6 +392,9 @@ class StoreBackend:
         name = self._key(key)
         with accessing(f"{self._store}/{name}"):
             return age_of_object(self._store.store, name)
+
+    def sweep(self, key: str) -> None:
+        """See `Backend`; what is sent to another store is there whole or not at all."""
 
     def children(self, key: str) -> list[str]:
         """See `Backend`."""

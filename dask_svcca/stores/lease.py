@@ -118,7 +118,7 @@ class Lease:
     remedy : str
         Sentence that says what to do where another has it.
     user : object, optional
-        What it serves: the lease is given up when this is gone. By default the thread that takes it, when that ends.
+        What it serves: the lease is given up when this is gone. By default the thread that asks, when that ends.
 
     Examples
     --------
@@ -169,7 +169,7 @@ class Lease:
         StoreInUseError
             Where another has it, and this does not wait.
         """
-        seen, since, last_owner = b"", time.monotonic(), ""
+        seen, since, last_owner, told_of = b"", time.monotonic(), "", "nobody"
         while True:
             numbers = self._numbers()
             last = max(numbers, default=0)
@@ -187,12 +187,17 @@ class Lease:
                     if not wait and not (patient and elsewhere and last_owner in {"", owner}):
                         raise StoreInUseError(f"{self._what} is in use by {holder or 'another run'}. {self._remedy}")
                     last_owner = owner
-                    if told is not None:
+                    if told is not None and (holder is None or holder.owner != told_of):
+                        told_of = "" if holder is None else holder.owner
                         told(f"Waiting for {self._what}, which is in use by {holder or 'another run'}")
                     time.sleep(POLL_SECONDS)
                     continue
             if self._claim(last, document, numbers):
                 return document is not None
+
+    def move(self, backend: Backend) -> None:
+        """Follow the store to where it has been moved to, with the lease in it."""
+        self._backend = backend
 
     def check(self) -> None:
         """Raise `StoreInUseError` where another has taken it over, since it was not renewed in time."""
