@@ -91,9 +91,13 @@ def attach(job: str) -> None:
     """
     bars = Bars(STAGES)
 
+    shown: dict[str, tuple[int, int]] = {}
+
     def show(record: Record) -> None:
         for stage, (done, total) in record.stages.items():
-            bars(stage, done, total)
+            if shown.get(stage) != (done, total):
+                bars(stage, done, total)
+        shown.update(record.stages)
 
     try:
         with bars:

@@ -181,12 +181,12 @@ class Reporter:
         with self._lock:
             self._record = dataclasses.replace(self._record, pairs=pairs, pairs_done=done)
 
-    def joined(self, client: Client) -> None:
-        """Take the cluster that is there."""
-        with contextlib.suppress(Exception):
-            self._record = dataclasses.replace(self._record, dashboard=client.dashboard_link or "")
+    def joined(self, client: Client, dashboard: str) -> None:
+        """Take the cluster that is there, and the address of its dashboard."""
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
-        self.say(f"Working with {workers} workers")
+        with self._lock:
+            self._record = dataclasses.replace(self._record, dashboard=dashboard)
+        self.say(f"Working with {workers} {'worker' if workers == 1 else 'workers'}")
 
     def set_running(self) -> None:
         """From now on tasks run."""
@@ -249,8 +249,9 @@ def ending(error: BaseException | None) -> tuple[State, str]:
     return "failed", f"{type(error).__name__}: {error}"
 
 
-def first_record(job: JobFile, job_id: str, submitted: str) -> Record:
-    """Record of a job that this process drives."""
+def first_record(job: JobFile, job_id: str, submitted: str, *, restarted: bool) -> Record:
+    """Record of a job that this process drives; it goes on from that of a process before it."""
+    before = Jobs(job.comparison).read(job_id) if _io.is_group(job.comparison) else None
     return Record(
         job_id,
         zoo=job.zoo,
@@ -263,7 +264,9 @@ def first_record(job: JobFile, job_id: str, submitted: str) -> Record:
         cluster=named_cluster(job),
         submitted=submitted,
         version=importlib.metadata.version("dask-svcca"),
-    )
+        restarted=restarted,
+        events=() if before is None else before.events,
+    ).with_event(f"Driven by process {os.getpid()} on {machine.host().partition(' ')[0]}")
 
 
 def drive(
@@ -293,14 +296,15 @@ def drive(
     client : distributed.Client, optional
         Of the cluster, where that is joined already.
     """
-    record = first_record(job, job_id, submitted or now()).with_event(f"Driven by process {os.getpid()}")
+    record = first_record(job, job_id, submitted or now(), restarted=client is not None)
     with Reporter(record, bars) as reporter:
         zoo, parameters = open_job(job)
         reporter.write()
         joined = contextlib.nullcontext(client) if client is not None else None
         with joined or connected(job, allowed, reporter.say, reporter.check) as used:
             assert used is not None  # noqa: S101 - for the type checker
-            reporter.joined(used)
+            # Those that we start on this machine have none.
+            reporter.joined(used, "" if isinstance(job.cluster, LocalCluster) else used.dashboard_link)
             executor = Watched(used, reporter)
             options: dict[str, Any] = {"pairs": job.pairs, "subspaces": job.subspaces, "drop_left": job.drop_left}
             plan = plan_run(zoo, job.comparison, parameters, executor.budget, **options)

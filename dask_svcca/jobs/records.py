@@ -61,6 +61,8 @@ class Record:
         The process that drives it, and when that began, as its machine says it.
     cluster : str
         Where it runs.
+    restarted : bool
+        Whether the cluster drives it, and starts it anew on another worker where one dies.
     submitted, updated, ended : str
         By the clock of the machine that drives it.
     pairs, pairs_done : int
@@ -89,6 +91,7 @@ class Record:
     process: int = 0
     started: str = ""
     cluster: str = ""
+    restarted: bool = False
     submitted: str = ""
     updated: str = ""
     ended: str = ""
@@ -126,8 +129,8 @@ class Record:
 
     @property
     def gone(self) -> bool:
-        """Whether its process was on this machine, and is not there any more."""
-        return self.here and machine.process_start(self.process) != self.started
+        """Whether its process was on this machine, is not there any more, and nobody starts it anew."""
+        return self.here and not self.restarted and machine.process_start(self.process) != self.started
 
 
 class Jobs:
