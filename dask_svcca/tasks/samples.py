@@ -137,7 +137,7 @@ def verify(digests: Mapping[int, bytes], digest: str) -> None:
     if combined_digest(digests[chunk] for chunk in sorted(digests)) != digest:
         raise UnreadableActivationsError(
             "cannot be read: the activations in the store are not those that were written; a chunk is missing or "
-            "damaged"
+            "damaged, or they were written again meanwhile: then compare again"
         )
 
 
