@@ -96,6 +96,21 @@ class Program(click.Group):
             "End a JOB. What it has finished is kept: submitted again, it goes on from there.",
         ),
         Deferred(
+            "init",
+            "dask_svcca.cli.parts:init",
+            "Plan the JOB that a file describes in parts, for an array job of a batch system.",
+        ),
+        Deferred(
+            "part",
+            "dask_svcca.cli.parts:part",
+            "Do part NUMBER of a JOB that was planned with init; what is done already is left alone.",
+        ),
+        Deferred(
+            "finalise",
+            "dask_svcca.cli.parts:finalise",
+            "Finish a JOB whose parts have ended, or say which of them have not done all.",
+        ),
+        Deferred(
             "info",
             "dask_svcca.cli.info:info",
             "Show what is in a STORE: a zoo, a comparison, or subspaces that comparisons share.",

@@ -210,7 +210,7 @@ def test_read__a_record_that_is_not_one(comparison: str) -> None:
     ],
 )
 def test_start_cluster__refuses(name: str, allowed: list[str], said: str) -> None:
-    with pytest.raises(ClusterError, match=said), start_cluster(name, {"no": 1}, allowed=allowed, scale=1):
+    with pytest.raises(ClusterError, match=said), start_cluster(name, {"colour": "red"}, allowed=allowed, scale=1):
         pass
 
 
@@ -260,7 +260,9 @@ def test_submit__goes_on_where_it_was_ended(tmp_path: Path, zoo: Path, undisturb
 @pytest.mark.slow
 def test_submit__a_job_that_fails_says_why(tmp_path: Path) -> None:
     make_zoo(tmp_path / "zoo.zarr", 2)
-    job = job_file(tmp_path, tmp_path / "zoo.zarr", "{class: distributed.LocalCluster, options: {no: 1}, scale: 1}")
+    job = job_file(
+        tmp_path, tmp_path / "zoo.zarr", "{class: distributed.LocalCluster, options: {colour: red}, scale: 1}"
+    )
     assert "is not a key" not in run(f"submit {job}").output
     found = command("jobs")["jobs"][0]
     wait_until(lambda: command("status", found["id"])["state"] == "failed")
