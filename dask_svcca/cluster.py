@@ -165,14 +165,18 @@ def _security(authority: str, certificate: str, key: str) -> distributed.Securit
 
 
 class KeepBusyWorkers(SchedulerPlugin):  # type: ignore[misc]
-    """On a scheduler: a cluster that shrinks gives up only workers that have nothing in hand."""
+    """On a scheduler: a cluster that shrinks gives up only workers that have nothing in hand, and never the last one.
+
+    Before the first task, and between two plans, none has anything in hand.
+    """
 
     name = "dask-svcca-keep-busy-workers"
     idempotent = True
 
-    def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:  # noqa: ARG002 - Dask's signature
+    def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
         """Workers that may be given up."""
-        return [worker for worker in workers if not worker.processing]
+        idle = [worker for worker in workers if not worker.processing]
+        return idle[1:] if len(idle) == len(scheduler.workers) else idle
 
 
 @contextlib.contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import distributed.comm
+
 from dask_svcca.errors import ClusterError
 from dask_svcca.stores import _io
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import distributed
 
 
 def check_workers(client: distributed.Client, places: Sequence[str]) -> None:
@@ -37,6 +37,9 @@ def check_workers(client: distributed.Client, places: Sequence[str]) -> None:
                 f"the worker {address} cannot import what it needs ({answer}). Install dask-svcca {mine} where the "
                 f"workers run"
             )
+        if isinstance(answer, distributed.comm.CommClosedError):
+            # It has gone meanwhile.
+            continue
         if isinstance(answer, BaseException):
             raise ClusterError(f"the worker {address} cannot be asked what it sees ({type(answer).__name__}: {answer})")
         theirs, unseen = answer
