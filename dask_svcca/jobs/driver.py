@@ -95,6 +95,14 @@ def named_cluster(job: JobFile) -> str:
     return where.address if isinstance(where, RunningCluster) else "this machine"
 
 
+def expected_workers(job: JobFile) -> int:
+    """Workers that a job asks a class of clusters for."""
+    where = job.cluster
+    if not isinstance(where, ClusterClass):
+        return 1
+    return where.adapt.maximum if where.adapt is not None else where.scale or 1
+
+
 class Watched:
     """Runs tasks as another executor does, and counts what they report.
 
@@ -102,16 +110,19 @@ class Watched:
     ----------
     client : distributed.Client
     reporter : Reporter
+    expected : int
+        Workers that the cluster will have; as few as one may be there yet.
     """
 
-    def __init__(self, client: Client, reporter: Reporter) -> None:
+    def __init__(self, client: Client, reporter: Reporter, expected: int) -> None:
         self._executor = DaskExecutor(client, uuid.uuid4().hex[:12])
-        self._reporter = reporter
+        self._reporter, self._expected = reporter, expected
 
     @property
     def budget(self) -> Budget:
-        """As that of the cluster."""
-        return self._executor.budget
+        """As that of the cluster, when all its workers are there."""
+        there = self._executor.budget
+        return dataclasses.replace(there, workers=max(there.workers, self._expected))
 
     def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
         """Run all tasks."""
@@ -305,7 +316,7 @@ def drive(
             assert used is not None  # noqa: S101 - for the type checker
             # Those that we start on this machine have none.
             reporter.joined(used, "" if isinstance(job.cluster, LocalCluster) else used.dashboard_link)
-            executor = Watched(used, reporter)
+            executor = Watched(used, reporter, expected_workers(job))
             options: dict[str, Any] = {"pairs": job.pairs, "subspaces": job.subspaces, "drop_left": job.drop_left}
             plan = plan_run(zoo, job.comparison, parameters, executor.budget, **options)
             reporter.planned(plan.pairs, plan.pairs_done)
