@@ -83,16 +83,32 @@ def local_resources(workers: int | None = None, memory: str | int | None = None)
         raise ClusterError(f"a cluster needs at least one worker; got {count}")
     if memory is None:
         return Resources(count, int(MEMORY_LIMIT) // count)
-    try:
-        limit = int(dask.utils.parse_bytes(memory))
-    except ValueError:
-        raise ClusterError(f"{memory!r} is not an amount of memory; write it like 4GiB or 500MB") from None
+    limit = parse_memory(memory)
     if limit < 1 or limit * count > MEMORY_LIMIT:
         raise ClusterError(
             f"{count} workers of {dask.utils.format_bytes(limit)} each do not fit into the "
             f"{dask.utils.format_bytes(int(MEMORY_LIMIT))} of this machine. Use fewer workers, or less memory for each"
         )
     return Resources(count, limit)
+
+
+def parse_memory(memory: str | int) -> int:
+    """Bytes, from text such as ``"4GiB"``.
+
+    Raises
+    ------
+    ClusterError
+        Where it is not an amount of memory.
+
+    Examples
+    --------
+    >>> parse_memory("4GiB")
+    4294967296
+    """
+    try:
+        return int(dask.utils.parse_bytes(memory))
+    except ValueError:
+        raise ClusterError(f"{memory!r} is not an amount of memory; write it like 4GiB or 500MB") from None
 
 
 @contextlib.contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import click
-import dask.utils
 
 from dask_svcca.cli._console import Bars, checked_options, counted, echo_next, echo_problems, examples, resumable, size
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._paths import File, quoted
+from dask_svcca.cluster import parse_memory
 from dask_svcca.errors import JobError
 from dask_svcca.jobs.driver import open_job
 from dask_svcca.jobs.schema import read_job
@@ -36,7 +36,7 @@ def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
     """
     described = read_job(job)
     with checked_options():
-        limit = _bytes(memory)
+        limit = parse_memory(memory)
         zoo, parameters = open_job(described)
         plan = slices.begin(
             zoo,
@@ -63,13 +63,6 @@ def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
             (f"dask-svcca finalise {quoted(job)}", "when all have ended"),
         ]
     )
-
-
-def _bytes(memory: str) -> int:
-    try:
-        return int(dask.utils.parse_bytes(memory))
-    except ValueError:
-        raise click.UsageError(f"{memory!r} is not an amount of memory; write it like 4GiB or 500MB.") from None
 
 
 @click.command(epilog=examples("dask-svcca part job.yaml 3", "dask-svcca part job.yaml $SLURM_ARRAY_TASK_ID"))

@@ -80,8 +80,8 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def called(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+def called(*words: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -142,7 +142,7 @@ def test_slurm__workers_are_jobs_and_one_is_cancelled(slurm: None, tmp_path: Pat
     options = '{cores: 1, memory: 1GiB, walltime: "00:10:00", interface: lo}'
     cluster = f"{{class: dask_jobqueue.SLURMCluster, options: {options}, adapt: {{minimum: 2, maximum: 2}}}}"
     submitted = [sys.executable, "-m", "dask_svcca", "submit", str(job_file(tmp_path, cluster)), "--json"]
-    found = json.loads(called(*submitted, "--allow-class", "dask_jobqueue"))
+    found = json.loads(called(*submitted, "--allow-class", "dask_jobqueue", cwd=tmp_path))
     wait_until(lambda: status(found["id"])["state"] == "running")
     first = called("squeue", "-h", "-t", "R", "-o", "%i").split()[0]
     called("scancel", first)
