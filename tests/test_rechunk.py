@@ -94,6 +94,8 @@ def copy_of(store: Any) -> Any:
 
 def values_of(store: Any, mode: str = "r+") -> dict[str, np.ndarray]:
     comparison = ComparisonStore.open(store, mode=mode)
+    if mode == "r+":
+        comparison.finish_rechunking()
     return {name: np.asarray(array[...]) for name, array in comparison.root.arrays() if array.ndim >= 2}
 
 
