@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
+import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -13,7 +17,7 @@ from dask_svcca.errors import CaptureError, did_you_mean
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -51,11 +55,12 @@ class ArrayFile:
 
     def load(self, name: str) -> npt.NDArray[Any]:
         """One array; that of an npy file stays on disk until it is used."""
-        loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return np.asarray(loaded[name])
+        with reading_arrays(self.path):
+            loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                return np.asarray(loaded[name])
 
 
 def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
@@ -85,10 +90,8 @@ def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
     >>> arrays.load("fc").sum()
     np.float32(50.0)
     """
-    try:
+    with reading_arrays(path):
         headers = _headers(str(path))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CaptureError(f"cannot read {str(path)!r}: {error}. It must be npy or npz") from error
     pickled = [name for name, (_, dtype) in headers.items() if dtype.hasobject]
     if pickled:
         which = f"array {pickled[0]!r}" if pickled[0] else "the array"
@@ -99,6 +102,39 @@ def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
     if not headers:
         raise CaptureError(f"{str(path)!r} holds no array")
     return ArrayFile(str(path), headers)
+
+
+@contextmanager
+def reading_arrays(path: object) -> Iterator[None]:
+    """Raise `CaptureError` for a file that is damaged, or is not of arrays.
+
+    NumPy evaluates a header as Python's literals, and zip archives may be encrypted or compressed in ways that Python
+    does not know: each of them fails in its own way.
+    """
+    try:
+        yield
+    except CaptureError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        LookupError,
+        MemoryError,
+        OverflowError,
+        RuntimeError,
+        SyntaxError,
+        struct.error,
+        tokenize.TokenError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise CaptureError(
+            f"cannot read {str(path)!r}: {said[:300]}. It must be npy, or npz with arrays of numbers or text (no "
+            f"Python objects)"
+        ) from error
 
 
 def _headers(path: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:

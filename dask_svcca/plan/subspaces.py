@@ -130,6 +130,8 @@ def plan_subspaces(
         task = SubspaceTask(
             label=item.label,
             path=item.place,
+            shape=item.shape,
+            chunk_examples=item.chunk_examples,
             digest=item.digest,
             epsilon=item.epsilon,
             key=subspace.key,

@@ -15,6 +15,7 @@ from dask_svcca.evaluate import try_measure
 from dask_svcca.measures import OwnMeasure
 from dask_svcca.plan.parameters import MaskChoice
 from dask_svcca.stores import _create, _io
+from dask_svcca.stores._stored import mend_columns
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.variables import REPRESENTATION_VARIABLES
@@ -112,6 +113,8 @@ class Stores:
             )
         _check_places(zoo, store, place)
         comparison = ComparisonStore.open(store, mode=mode) if _exists(store, "comparison") else None
+        if comparison is not None and mode == "r+":
+            mend_columns(comparison.root)
         state = None if comparison is None else comparison.read_state()
         if state is not None:
             fixed = {**parameters.fixed, "mask_digest": _mask_digest(zoo, parameters)}
@@ -273,7 +276,7 @@ def _exists(store: StoreLike, kind: str) -> bool:
 def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None, mode: str) -> SubspaceStore | None:
     if place is not None:
         return SubspaceStore.open(place, mode=mode) if _exists(place, "subspaces") else None
-    if comparison is None or INSIDE not in comparison.root:
+    if comparison is None or not _io.has_node(comparison.root, INSIDE):
         return None
     return SubspaceStore.open_inside(comparison.root)
 

@@ -10,25 +10,28 @@ from dask_svcca.errors import StoreFormatError
 from dask_svcca.plan.tasks import Node
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.stores import _io
+from dask_svcca.stores._stored import stored_names
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.stores.zoo import open_zoo
+from dask_svcca.stores.zoo.index import find_lost, name_of
 from dask_svcca.tasks.verify import (
     BlocksCheck,
     ColumnCheck,
     Damage,
+    LostCheck,
     PackCheck,
     RepresentationCheck,
+    VariableCheck,
     perform_check,
 )
 from dask_svcca.variables import PAIR_STATUS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     import distributed
-    import zarr
 
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.tasks.verify import Check
@@ -133,31 +136,33 @@ def verify(
 
 def _zoo_checks(store: StoreLike) -> dict[str, list[Check]]:
     zoo = open_zoo(store)
-    place = zoo.root.store_path
+    place, entries = zoo.root.store_path, zoo.entries()
+    coordinates: list[str] = zoo.root.attrs["example_coordinates"]  # type: ignore[assignment]
     return {
         "representations": [
-            RepresentationCheck(place, entry.path, entry.label, entry.digest) for entry in zoo.entries()
+            *(RepresentationCheck(place, entry.path, entry.label, entry.digest) for entry in entries),
+            *(LostCheck(path, name_of(path).label) for path in find_lost(zoo.root, entries)),
         ],
-        "coordinates": [ColumnCheck(place, name) for name in _arrays(zoo.root)],
+        "coordinates": [ColumnCheck(place, name) for name in coordinates],
     }
 
 
 def _comparison_checks(comparison: ComparisonStore) -> dict[str, list[Check]]:
     place, tile = comparison.root.store_path, comparison.tile
-    axes = {name: comparison.array(name).ndim for name in _arrays(comparison.root)}
-    pairs = tuple(name for name, ndim in axes.items() if ndim > 1 and name != PAIR_STATUS.name)
+    pairs, columns = stored_names(comparison.root)
+    try:
+        rows = comparison.rows
+    except StoreFormatError:
+        # `VariableCheck` names it.
+        rows = 0
     checks: dict[str, list[Check]] = {
-        "block rows": [BlocksCheck(place, row, pairs) for row in range(-(-comparison.rows // tile))],
-        "columns": [ColumnCheck(place, name) for name, ndim in axes.items() if ndim == 1],
+        "block rows": [BlocksCheck(place, row, tuple(pairs[1:])) for row in range(-(-rows // tile))],
+        "columns": [ColumnCheck(place, name) for name in columns],
+        "variables": [VariableCheck(place, name) for name in (*pairs, *columns)],
     }
-    if not comparison.subspaces and INSIDE in comparison.root:
+    if not comparison.subspaces and _io.has_node(comparison.root, INSIDE):
         checks["packs"] = _pack_checks(SubspaceStore.open_inside(comparison.root))
     return checks
-
-
-def _arrays(root: zarr.Group) -> list[str]:
-    with _io.ignoring_strange_folders():
-        return sorted(root.array_keys())
 
 
 def _pack_checks(subspaces: SubspaceStore) -> list[Check]:
@@ -184,8 +189,15 @@ def _performed(
     return [one for number in sorted(found) for one in found[number]]
 
 
-def _repair(store: StoreLike, kind: str, damage: Iterable[Damage]) -> None:
+def _repair(store: StoreLike, kind: str, damage: Sequence[Damage]) -> None:
     """Remove what is damaged, and what says that it is there."""
+    lasting = [one for one in damage if one.key.endswith("zarr.json")]
+    if lasting:
+        raise StoreFormatError(
+            f"{lasting[0].what} of {_io.describe(store)!r} cannot be repaired, since its metadata is damaged "
+            f"({lasting[0].problem}); nothing was changed. Restore {lasting[0].key!r} from a copy, or compare into "
+            f"another store"
+        )
     if kind == "subspaces":
         subspaces = SubspaceStore.open(store, mode="r+")
         for name in {one.key for one in damage}:

@@ -7,7 +7,7 @@ import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import zarr
 import zarr.errors
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-from dask_svcca.errors import DaskSvccaError, StoreAccessError, StoreFormatError
-from dask_svcca.stores.backend import ABSENT, accessing, backend_of
+from dask_svcca.errors import StoreAccessError, StoreFormatError
+from dask_svcca.stores._links import refuse_links
+from dask_svcca.stores._metadata import check_attributes, parse, reading, understanding
+from dask_svcca.stores.backend import ABSENT, UNREADABLE, accessing, backend_of
 
 _SERVICES = ("s3://", "s3a://", "gs://", "az://", "azure://", "abfs://", "abfss://")
 """How URLs of object stores begin."""
@@ -159,6 +161,9 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
             f"no {noun} at {describe(store)!r}: there is no zarr v3 group{_why_absent(store)}"
         ) from None
     check_root(root, store, kind=kind, version=version)
+    if mode != "r" and kind != "zoo" and (folder := local_folder(store)) is not None:
+        # What a zoo holds is written by this package alone, which looks each time.
+        refuse_links(str(folder))
     return root
 
 
@@ -170,7 +175,7 @@ def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -
         what = f"it says format {stored_format!r}" if stored_format else "it has no 'format' attribute"
         raise StoreFormatError(f"{describe(store)!r} is not a {noun} of dask-svcca: {what}")
     number = root.attrs.get("format_version")
-    if not isinstance(number, int) or number > version:
+    if not isinstance(number, int) or isinstance(number, bool) or number > version:
         raise StoreFormatError(
             f"the {noun} at {describe(store)!r} has format version {number!r}; this dask-svcca reads up to {version}. "
             f"Upgrade dask-svcca"
@@ -180,6 +185,7 @@ def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -
             f"the {noun} at {describe(store)!r} has format version {number}, which an older dask-svcca wrote, and this "
             f"one reads version {version} only. Make the {noun} anew with this version, or use the older dask-svcca"
         )
+    check_attributes(root.attrs, kind, describe(store))
 
 
 def _why_absent(store: StoreLike) -> str:
@@ -187,7 +193,7 @@ def _why_absent(store: StoreLike) -> str:
     try:
         with accessing(store):
             zarr.open(opened(store), mode="r", zarr_format=2)
-    except (*ABSENT, StoreAccessError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return ". Is the path right, and was it created?"
     return (
         " but a store of zarr format 2, which zarr before version 3 wrote. This package reads and writes format 3 "
@@ -195,35 +201,50 @@ def _why_absent(store: StoreLike) -> str:
     )
 
 
-def open_array(root: zarr.Group, path: str) -> zarr.Array[Any]:
-    """Open an array below a root through zarr, for reading.
+def open_array(root: zarr.Group, path: str, *, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
+    """Open an array below a root through zarr.
 
     Raises
     ------
     StoreFormatError
-        Where this zarr cannot read it, as when a newer one wrote it.
+        Where it is not there, or this zarr cannot read it, as when a newer one wrote it.
     """
     full = f"{root.path}/{path}".lstrip("/")
-    with _understanding(root.store_path / path):
-        return zarr.open_array(root.store, path=full, mode="r")
-
-
-@contextmanager
-def _understanding(place: object) -> Iterator[None]:
-    """Raise `StoreFormatError` for metadata that this version of zarr does not understand."""
     try:
-        yield
-    except (*ABSENT, DaskSvccaError):
+        with reading(path, root.store_path), understanding(root.store_path / path):
+            return zarr.open_array(root.store, path=full, mode=mode)
+    except StoreFormatError as error:
+        if isinstance(error.__cause__, zarr.errors.NodeTypeValidationError):
+            raise StoreFormatError(f"{path!r} in {str(root.store_path)!r} is a group, not an array") from None
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, zarr.errors.BaseZarrError) as error:
-        raise StoreFormatError(
-            f"zarr {zarr.__version__} cannot read the metadata of {str(place)!r} ({type(error).__name__}: {error}). A "
-            f"newer zarr may have written it: upgrade zarr; otherwise the file is damaged"
-        ) from error
+
+
+def has_node(root: zarr.Group, path: str) -> bool:
+    """Whether there is a group or an array below a root, readable or not."""
+    return backend_of(root).read_many([f"{path}/zarr.json"]) != [None]
+
+
+def open_inside(root: zarr.Group, path: str) -> zarr.Group:
+    """Open a group below a root, to write to where the root is.
+
+    Raises
+    ------
+    StoreFormatError
+        Where it is not there, or cannot be understood.
+    """
+    try:
+        with reading(path, root.store_path), understanding(root.store_path / path):
+            return zarr.open_group(
+                root.store_path / path, mode="r" if root.read_only else "r+", zarr_format=3, use_consolidated=False
+            )
+    except StoreFormatError as error:
+        if isinstance(error.__cause__, zarr.errors.ContainsArrayError):
+            raise StoreFormatError(f"{path!r} in {str(root.store_path)!r} is an array, not a group") from None
+        raise
 
 
 def open_group(store: StoreLike, *, mode: str) -> zarr.Group:
-    with accessing(store), _understanding(store):
+    with accessing(store), understanding(store):
         folder = local_folder(store)
         if folder is not None:
             # zarr may report a folder that must not be entered as one that is not there.
@@ -276,11 +297,11 @@ def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
 
 def _attributes(document: bytes) -> dict[str, Any]:
     try:
-        attributes: dict[str, Any] = json.loads(document).get("attributes", {})
-    except (AttributeError, ValueError):
+        attributes = parse(document).get("attributes")
+    except ValueError:
         # Cut short, or written by something else: what is in this group does not count, and the others do.
         return {}
-    return attributes
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -291,14 +312,30 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
     StoreAccessError
         Where a folder on the way cannot be read.
     """
+    for path, attributes in walk_folders(root, depth):
+        if attributes is not None:
+            yield path, attributes
+
+
+def walk_folders(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """As `walk_attributes`, with None for folders without metadata: strange ones, or groups that have lost theirs."""
     backend = backend_of(root)
     paths = [""]
     for _ in range(depth):
         paths = [f"{path}/{name}".lstrip("/") for path in paths for name in backend.names(path)]
     documents = backend.read_many([f"{path}/zarr.json" for path in paths])
     for path, document in zip(paths, documents, strict=True):
-        if document is not None:
-            yield path, _attributes(document)
+        yield path, None if document is None else _attributes(document)
+
+
+def array_names(root: zarr.Group, *, axes: int = 1) -> list[str]:
+    """Names of the arrays directly below a root that have so many axes or more; what is none of ours is left out."""
+    backend = backend_of(root)
+    names = backend.names("")
+    found = zip(names, backend.read_many([f"{name}/zarr.json" for name in names]), strict=True)
+    nodes = {name: _node(one) for name, one in found if one is not None}
+    shapes = {name: node.get("shape") for name, node in nodes.items() if node.get("node_type") == "array"}
+    return [name for name, shape in shapes.items() if isinstance(shape, list) and len(shape) >= axes]
 
 
 @contextmanager
@@ -309,18 +346,30 @@ def ignoring_strange_folders() -> Iterator[None]:
         yield
 
 
+def _node(document: bytes) -> dict[str, Any]:
+    """Metadata of a node; none where it is not readable: a stray file, or one that `verify` names."""
+    try:
+        return parse(document)
+    except ValueError:
+        return {}
+
+
 def consolidate(root: zarr.Group) -> None:
     """Write the metadata of the arrays directly below a root into the root's own.
 
     Subspaces are left out on purpose: there may be thousands, and nobody opens them from the root.
     """
     backend = backend_of(root)
-    document = json.loads(backend.read("zarr.json"))
+    document = parse(backend.read("zarr.json"))
     # A folder may be none of zarr's, such as one that a notebook or a file manager left.
     names = backend.names("")
     found = zip(names, backend.read_many([f"{name}/zarr.json" for name in names]), strict=True)
-    nodes = {name: json.loads(one) for name, one in found if one is not None}
-    arrays = {name: node for name, node in nodes.items() if node["node_type"] == "array"}
+    nodes = {name: _node(one) for name, one in found if one is not None}
+    arrays = {
+        name: node
+        for name, node in nodes.items()
+        if node.get("node_type") == "array" and isinstance(node.get("shape"), list)
+    }
     # xarray lists dims in the order it finds them, and only the matrices have both.
     matrices_first = dict(sorted(arrays.items(), key=lambda item: -len(item[1]["shape"])))
     document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": matrices_first}

@@ -11,7 +11,7 @@ import asyncio
 import os
 import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from dask_svcca.errors import StoreAccessError
+from dask_svcca.stores._links import path_to_write, refuse_outside, remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
@@ -38,8 +39,22 @@ ABSENT = (
 )
 """What is raised where there is nothing, or no group."""
 
-UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, zarr.errors.BaseZarrError)
-"""What is raised for a chunk that is missing, damaged, or of a codec that is not installed."""
+UNREADABLE = (
+    OSError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    SystemError,
+    TypeError,
+    ValueError,
+    zarr.errors.BaseZarrError,
+)
+"""What is raised for a chunk or metadata that is missing, damaged, or of a codec that is not installed.
+
+Libraries that decode it trust it: numbers that are text, or sizes beyond memory, fail wherever they are first used.
+"""
 
 IN_FLIGHT = 32
 """Requests to a store elsewhere that wait for an answer at the same time."""
@@ -179,7 +194,7 @@ class LocalBackend:
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         """See `Backend`."""
-        path = self._path(key)
+        path = path_to_write(self._folder, key)
         partial = f"{path}.{uuid.uuid4().hex}{_PARTIAL}"
         with accessing(path):
             try:
@@ -214,37 +229,34 @@ class LocalBackend:
             try:
                 with accessing(folder), os.scandir(folder) as scanned:
                     for entry in scanned:
-                        if entry.is_dir():
+                        if entry.is_symlink() and entry.is_dir():
+                            refuse_outside(self._folder, entry.path)
+                        elif entry.is_dir():
                             waiting.append((entry.path, f"{prefix}{entry.name}/"))
                         elif not entry.name.endswith(_PARTIAL):
                             found[prefix + entry.name] = entry.stat().st_size
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
         return found
 
     def remove(self, key: str) -> None:
         """See `Backend`."""
-        path = self._path(key)
-        try:
-            with accessing(path):
-                shutil.rmtree(path)
-        except FileNotFoundError:
-            return
-        except NotADirectoryError:
-            with accessing(path):
-                Path(path).unlink(missing_ok=True)
+        path = path_to_write(self._folder, key)
+        with suppress(FileNotFoundError, NotADirectoryError), accessing(path):
+            remove_tree(path)
 
     def move(self, key: str, target: str) -> None:
         """See `Backend`."""
-        source, destination = self._path(key), self._path(target)
+        source, destination = path_to_write(self._folder, key), path_to_write(self._folder, target)
         with accessing(destination):
-            shutil.rmtree(destination)
+            remove_tree(destination)
             os.rename(source, destination)  # noqa: PTH104
 
     def copy(self, key: str, target: str) -> None:
         """See `Backend`."""
-        with accessing(self._path(target)):
-            shutil.copytree(self._path(key), self._path(target), copy_function=_link)
+        path = path_to_write(self._folder, target)
+        with accessing(path):
+            shutil.copytree(self._path(key), path, copy_function=_link, symlinks=True)
 
 
 class StoreBackend:

@@ -12,9 +12,11 @@ import zarr.codecs
 
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io
+from dask_svcca.stores._metadata import read_whole, said
 from dask_svcca.stores._sound import SoundStatus
 from dask_svcca.stores._state import ComparisonState
-from dask_svcca.stores.backend import backend_of
+from dask_svcca.stores._stored import COLUMN_CHUNK, check_all_stored, check_stored, pair_variables
+from dask_svcca.stores.backend import UNREADABLE, accessing, backend_of
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
     FREQUENCY_AXES,
@@ -42,9 +44,6 @@ RUNS = 20
 
 STRIPE = 640
 """Rows whose status is read at a time, or as many as a tile has."""
-
-COLUMN_CHUNK = 4096
-"""Representations in a chunk of a column: few files, each written at once."""
 
 
 class ComparisonStore:
@@ -180,7 +179,7 @@ class ComparisonStore:
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One variable along the representations, in the order of the matrix."""
-        return np.asarray(self.root[f"{name}_a"][...])  # type: ignore[index]
+        return read_whole(self.array(f"{name}_a"), f"{name}_a", self.place)
 
     def add_results(
         self,
@@ -331,15 +330,21 @@ class ComparisonStore:
         return sorted(self._pair_arrays(), key=lambda array: array.basename != PAIR_STATUS.name)
 
     def _pair_arrays(self) -> list[zarr.Array[Any]]:
-        with _io.ignoring_strange_folders():
-            return [_whole(array) for _, array in self.root.arrays() if array.ndim >= 2]
+        names = _io.array_names(self.root, axes=2)
+        missing = sorted(set(pair_variables(self.root.attrs)) - set(names))
+        return [self.array(name) for name in [*names, *missing]]
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """The zarr array of a variable."""
-        array = self.root[name]
-        if not isinstance(array, zarr.Array):
-            raise StoreFormatError(f"{name!r} in {self.place!r} is a group, not an array")
-        return _whole(array)
+        """The zarr array of a variable.
+
+        Raises
+        ------
+        StoreFormatError
+            Where it cannot be read, or is not stored as this package stores it.
+        """
+        array = _io.open_array(self.root, name, mode="r" if self.root.read_only else "r+")
+        check_stored(array.metadata.to_dict(), name, self.root)
+        return array.with_config({"write_empty_chunks": True})
 
     def count_pairs(self) -> dict[PairStatus, int]:
         """Number of pairs of each status, each pair once and a representation with itself included."""
@@ -377,8 +382,9 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     import xarray as xr  # noqa: PLC0415 - a worker and `dask-svcca info` import this module, and need no xarray
 
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
+    check_all_stored(root)
     try:
-        with _io.ignoring_strange_folders():
+        with _io.ignoring_strange_folders(), accessing(root.store_path):
             dataset = xr.open_dataset(
                 root.store,  # type: ignore[arg-type]
                 group=root.path or None,
@@ -386,9 +392,12 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
                 chunks=None,
                 consolidated=False,
             )
-    except ValueError as error:
+    except UNREADABLE as error:
         if "conflicting sizes" not in str(error):
-            raise
+            raise StoreFormatError(
+                f"the comparison {str(root.store_path)!r} cannot be opened ({said(error)}): something in it is missing "
+                f"or damaged, or not of this package. 'dask-svcca verify' names it"
+            ) from error
         raise StoreFormatError(
             f"the comparison {str(root.store_path)!r} has variables for different numbers of representations: a run "
             f"is adding some, or was interrupted while it did. Wait for it, or compare again; what is finished is kept"
@@ -420,11 +429,6 @@ def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
 
 def _identifies(variable: Variable) -> int:
     return ("digest", "representation").index(variable.name) + 1 if variable.name in {"digest", "representation"} else 0
-
-
-def _whole(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """The same array, which stores chunks of nothing but fill values too: where one is missing, it has been lost."""
-    return array.with_config({"write_empty_chunks": True})
 
 
 def _create_pairs(

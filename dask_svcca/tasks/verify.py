@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
-from dask_svcca.errors import DamagedSubspacesError
+from dask_svcca.errors import DamagedSubspacesError, StoreFormatError
 from dask_svcca.stores._chunked import ChunkReader, chunk_key
 from dask_svcca.stores._digest import chunk_digest, combined_digest
 from dask_svcca.stores.backend import UNREADABLE, backend_of
+from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.variables import PAIR_STATUS, VALUED
 
@@ -80,6 +82,46 @@ class RepresentationCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class LostCheck:
+    """Say that a representation is lost, which no index has any more.
+
+    Attributes
+    ----------
+    path, label : str
+    """
+
+    path: str
+    label: str
+
+    def find(self) -> Iterator[Damage]:
+        """What is damaged."""
+        what = f"representation {self.label!r}"
+        yield Damage(what, f"{self.path}/zarr.json", "its attributes are missing, or not those that were written")
+
+
+@dataclass(frozen=True, slots=True)
+class VariableCheck:
+    """Read the metadata of a variable of a comparison.
+
+    Attributes
+    ----------
+    root : StorePath
+        The comparison.
+    name : str
+    """
+
+    root: StorePath
+    name: str
+
+    def find(self) -> Iterator[Damage]:
+        """What is damaged."""
+        try:
+            ComparisonStore(_group(self.root)).array(self.name)
+        except StoreFormatError as error:
+            yield Damage(f"variable {self.name!r}", f"{self.name}/zarr.json", str(error))
+
+
+@dataclass(frozen=True, slots=True)
 class PackCheck:
     """Read the subspaces of a pack.
 
@@ -134,9 +176,13 @@ class BlocksCheck:
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
         group = _group(self.root)
-        status = _array(group, PAIR_STATUS.name)
-        arrays = [_array(group, name) for name in self.variables]
-        there = [set(backend_of(group).sizes(f"{name}/c/{self.row}")) for name in self.variables]
+        comparison, arrays = ComparisonStore(group), []
+        status = comparison.array(PAIR_STATUS.name)
+        for name in self.variables:
+            # `VariableCheck` names those whose metadata is damaged.
+            with suppress(StoreFormatError):
+                arrays.append(comparison.array(name))
+        there = [set(backend_of(group).sizes(f"{array.basename}/c/{self.row}")) for array in arrays]
         side = status.chunks[0]
         for column in range(-(-status.shape[1] // side)):
             place = slice(self.row * side, (self.row + 1) * side), slice(column * side, (column + 1) * side)
@@ -176,7 +222,11 @@ class ColumnCheck:
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
-        array = _array(_group(self.root), self.name)
+        try:
+            array = _array(_group(self.root), self.name)
+        except UNREADABLE as error:
+            yield Damage(f"variable {self.name!r}", f"{self.name}/zarr.json", _said(error))
+            return
         length = array.chunks[0]
         for chunk in range(-(-array.shape[0] // length)):
             try:
@@ -185,7 +235,7 @@ class ColumnCheck:
                 yield Damage(f"variable {self.name!r}", chunk_key(self.name, chunk, array.ndim), _said(error))
 
 
-Check = RepresentationCheck | PackCheck | BlocksCheck | ColumnCheck
+Check = RepresentationCheck | LostCheck | VariableCheck | PackCheck | BlocksCheck | ColumnCheck
 
 
 def perform_check(check: Check) -> list[Damage]:
@@ -205,4 +255,4 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
 
 def _said(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__

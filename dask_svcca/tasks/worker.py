@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import threadpoolctl
 import zarr
 
+from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Worker:
         self.run = job.run
         self.zoo = zarr.open_group(job.zoo, mode="r", use_consolidated=False)
         self.comparison = zarr.open_group(job.comparison, mode="r+", use_consolidated=False)
+        self._comparison = ComparisonStore(self.comparison)
         self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode="r+", use_consolidated=False))
         self._variables: dict[str, zarr.Array[Any]] = {}
         self._packs: dict[str, Pack] = {}
@@ -41,11 +43,7 @@ class Worker:
     def variable(self, name: str) -> zarr.Array[Any]:
         """One variable of the comparison."""
         if name not in self._variables:
-            array = self.comparison[name]
-            if not isinstance(array, zarr.Array):
-                raise TypeError(f"{name!r} in {str(self.comparison.store_path)!r} is a group, not an array")
-            # What has only fill values is stored too: where a chunk is missing, something has removed it.
-            self._variables[name] = array.with_config({"write_empty_chunks": True})
+            self._variables[name] = self._comparison.array(name)
         return self._variables[name]
 
     def pack(self, name: str) -> Pack | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -278,13 +279,20 @@ class PackWriter:
         for name, (dims, values) in _arrays([one for one in subspaces if isinstance(one, Subspace)]).items():
             fill = 0 if values.dtype.kind == "i" else math.nan
             _chunked.write_array(self._root, f"{self._name}/{name}", values, dims, replace=False, fill=fill)
-        index = {
+        index: dict[str, Any] = {
             "members": [entry.to_json() for entry in entries],
             "chunk_samples": self.chunk_samples,
             "dtype": str(self._dtype),
             "checks": _checks(subspaces),
         }
+        index["check"] = index_check(index)
         _chunked.write_group(self._root, self._name, {"draft": index} if draft else index)
+
+
+def index_check(index: Mapping[str, Any]) -> str:
+    """Checksum of an index, which says how the numbers of a pack are to be read."""
+    parts = [index[name] for name in ("members", "chunk_samples", "dtype", "checks")]
+    return f"{checksum(np.frombuffer(json.dumps(parts, sort_keys=True).encode(), np.uint8)):016x}"
 
 
 def _checks(subspaces: Sequence[Subspace | SubspaceEntry]) -> dict[str, list[int]]:

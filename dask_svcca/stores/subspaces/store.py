@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import zarr
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.stores import _chunked, _create, _io
-from dask_svcca.stores.subspaces.packs import Pack
+from dask_svcca.stores.subspaces.packs import Pack, index_check
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import zarr
 
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
@@ -113,14 +114,12 @@ class SubspaceStore:
         StoreFormatError
             Where the comparison has no store inside.
         """
-        if INSIDE not in comparison:
+        if not _io.has_node(comparison, INSIDE):
             raise StoreFormatError(
                 f"the comparison {str(comparison.store_path)!r} does not say where its subspaces are, and has none "
                 f"inside. Compare with subspaces= as a path or a URL, or leave it out"
             )
-        root = comparison[INSIDE]
-        if not isinstance(root, zarr.Group):
-            raise StoreFormatError(f"{INSIDE!r} in {str(comparison.store_path)!r} is an array, not a group")
+        root = _io.open_inside(comparison, INSIDE)
         _io.check_root(root, root.store_path, kind="subspaces", version=FORMAT_VERSION)
         return cls(root)
 
@@ -195,6 +194,9 @@ class SubspaceStore:
         """The pack of an index; None where there is none, or one that another program spoiled."""
         records, first, mean, loadings = [], 0, 0, 0
         try:
+            # Not all that it says can be checked by itself, such as how often a direction counts.
+            if index_check(attributes) != attributes["check"]:
+                return None
             for position, values in enumerate(attributes["members"]):
                 entry = SubspaceEntry.from_json(values)
                 records.append(SubspaceRecord(name, position, entry, first, mean, loadings))
@@ -202,7 +204,7 @@ class SubspaceStore:
                 loadings += entry.directions * entry.neurons if entry.with_loadings else 0
             chunk_samples, dtype = int(attributes["chunk_samples"]), np.dtype(str(attributes["dtype"]))
             checks = {str(key): list(values) for key, values in attributes["checks"].items()}
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             return None
         return Pack(self.root, name, tuple(records), chunk_samples, dtype, checks)
 

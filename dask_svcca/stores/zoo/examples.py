@@ -8,9 +8,10 @@ import numpy as np
 
 from dask_svcca.arrays import as_given
 from dask_svcca.dims import EXAMPLE, TOKEN
-from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError
+from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, StoreFormatError
 from dask_svcca.examples import order_by_id
 from dask_svcca.stores import _io
+from dask_svcca.stores._metadata import read_whole
 from dask_svcca.stores._names import encode
 
 if TYPE_CHECKING:
@@ -142,4 +143,23 @@ def add_coord(root: zarr.Group, name: str, value: npt.NDArray[Any]) -> None:
 def read_coords(root: zarr.Group) -> dict[str, npt.NDArray[Any]]:
     """Read back what `write_coords` wrote, in its order."""
     names: list[str] = root.attrs["example_coordinates"]  # type: ignore[assignment]
-    return {name: np.asarray(_io.open_array(root, name)[...]) for name in names}
+    if EXAMPLE not in names:
+        raise StoreFormatError(f"the zoo {str(root.store_path)!r} does not say what its examples are: it is damaged")
+    return {name: read_coord(root, name) for name in names}
+
+
+def read_coord(root: zarr.Group, name: str) -> npt.NDArray[Any]:
+    """Values of one coordinate.
+
+    Raises
+    ------
+    StoreFormatError
+        Where it cannot be read, or is not of the examples of the zoo.
+    """
+    array = _io.open_array(root, name)
+    if array.shape[:1] != (root.attrs["n_examples"],) or array.ndim > (1 if name == EXAMPLE else 2):
+        raise StoreFormatError(
+            f"the coordinate {name!r} of the zoo {str(root.store_path)!r} has the shape {array.shape}, and the zoo "
+            f"{root.attrs['n_examples']} examples: it is damaged"
+        )
+    return read_whole(array, name, root.store_path)

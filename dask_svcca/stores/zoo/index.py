@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
+from dask_svcca.dims import canonical_dims
 from dask_svcca.precision import coarsest, epsilon_of
 from dask_svcca.stores import _io
-from dask_svcca.stores._names import RepresentationName, decode, natural_order
+from dask_svcca.stores._metadata import are_texts, is_number, is_text, is_whole
+from dask_svcca.stores._names import RepresentationName, decode, encode, natural_order
+from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.zoo.replace import beside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import zarr
 
@@ -27,6 +30,12 @@ RESERVED = frozenset(
     | {"source_dtype", "complete", "beside"}
 )
 """Attributes of a representation that the zoo writes."""
+
+
+_TYPES = frozenset({"float16", "float32", "float64"})
+
+MOST_NEURONS, MOST_NUMBERS = 2**33, 2**59
+"""Numbers in an example, and in all, beyond which attributes are not believed: no machine could hold one example."""
 
 
 def name_of(path: str) -> RepresentationName:
@@ -150,16 +159,27 @@ class Representation:
         """
         numbers = {name: attributes.get(name) for name in ("step", "depth")}
         for name, value in numbers.items():
-            if value is not None and not isinstance(value, int | float):
+            if value is not None and not (is_number(value) and math.isfinite(value)):
                 raise TypeError(f"{name} is {value!r}")
+        dims, shape, digest = attributes["dims"], attributes["shape"], attributes["digest"]
+        if not are_texts(dims) or not is_text(digest) or not isinstance(shape, list):
+            raise TypeError(f"dims are {dims!r}, the shape {shape!r}, the digest {digest!r}")
+        rows = attributes["chunk_examples"]
+        if not all(is_whole(length, 1) for length in (rows, *shape)) or rows > shape[0]:
+            raise ValueError(f"the shape is {shape!r}, in chunks of {rows!r} examples")
+        dtype = np.dtype(str(attributes["dtype"]))
+        if dtype.name not in _TYPES or math.prod(shape[1:]) > MOST_NEURONS or math.prod(shape) > MOST_NUMBERS:
+            raise ValueError(f"activations of {dtype} and shape {shape}")
+        if canonical_dims(dims, shape, path) != tuple(dims):
+            raise ValueError(f"the axes are {dims!r}")
         return cls(
             name=name_of(path),
-            dims=tuple(attributes["dims"]),
-            shape=tuple(attributes["shape"]),
-            dtype=np.dtype(attributes["dtype"]),
-            chunk_examples=attributes["chunk_examples"],
+            dims=tuple(dims),
+            shape=tuple(shape),
+            dtype=dtype,
+            chunk_examples=rows,
             **numbers,
-            digest=attributes["digest"],
+            digest=digest,
             source_dtype=attributes.get("source_dtype", ""),
             beside=bool(attributes.get("beside")),
         )
@@ -185,12 +205,17 @@ class Index:
     @classmethod
     def read(cls, root: zarr.Group) -> Self:
         """Walk through a zoo: some 30 microseconds a representation where it is local."""
-        complete, unfinished = [], []
+        complete, unfinished, examples = [], [], root.attrs["n_examples"]
         for path, attributes in _io.walk_attributes(root, depth=3):
+            if "/".join(map(encode, name_of(path))) != path:
+                # No name has this path: a folder of something else.
+                continue
             try:
                 if attributes.get("complete"):
-                    complete.append(Representation.from_attributes(path, attributes))
-                    continue
+                    found = Representation.from_attributes(path, attributes)
+                    if found.shape[0] == examples:
+                        complete.append(found)
+                        continue
             except (KeyError, TypeError, ValueError):
                 # One representation that another program spoiled does not make the others unreadable.
                 pass
@@ -228,6 +253,20 @@ class Index:
                 shown = ", ".join(map(repr, choices[:8])) + more
                 return f"no {field_name} {name[part]!r} for {name.label!r} in this zoo; it has {shown or 'none'}"
         return f"no {name.label!r} in this zoo"
+
+
+def find_lost(root: zarr.Group, known: Iterable[Representation]) -> Iterator[str]:
+    """Paths of what has been a representation of a zoo, and is none any more, since its metadata is damaged or gone."""
+    whole = {item.path for item in known}
+    backend = backend_of(root)
+    for path, attributes in _io.walk_folders(root, depth=3):
+        if path in whole or "/".join(map(encode, name_of(path))) != path:
+            continue
+        if attributes is None:
+            if backend.read_many([f"{path}/activations/zarr.json"]) != [None]:
+                yield path
+        elif attributes.get("complete") is not False:
+            yield path
 
 
 def frame_of(items: Sequence[Representation]) -> pd.DataFrame:

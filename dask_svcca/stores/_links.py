@@ -1,0 +1,68 @@
+"""Symbolic links in a local store: read as what they lead to, never a way to write or remove what is outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from dask_svcca.errors import StoreAccessError
+
+
+def path_to_write(folder: str, key: str) -> str:
+    """Path of a key below a folder, where no folder on the way is a link that leads out.
+
+    Raises
+    ------
+    StoreAccessError
+    """
+    path = folder
+    # The last part is replaced as it is, a link too.
+    for part in key.split("/")[:-1]:
+        path = os.path.join(path, part)  # noqa: PTH118 - see `LocalBackend`
+        if os.path.islink(path):  # noqa: PTH114
+            refuse_outside(folder, path)
+    return os.path.join(folder, *key.split("/")) if key else folder  # noqa: PTH118
+
+
+def refuse_outside(folder: str, path: str) -> None:
+    """Raise where a path below a folder leads out of it.
+
+    Raises
+    ------
+    StoreAccessError
+    """
+    target = os.path.realpath(path)
+    if Path(os.path.realpath(folder)) not in Path(target).parents:
+        raise StoreAccessError(
+            f"{path!r} is a link that leads out of the store, to {target!r}: nothing is written or removed there. "
+            f"Move what it leads to to the place of the link"
+        )
+
+
+def refuse_links(folder: str) -> None:
+    """Raise where an array below a folder, or its chunks, are in a place that a link leads to.
+
+    Raises
+    ------
+    StoreAccessError
+    """
+    with os.scandir(folder) as scanned:
+        names = [entry.path for entry in scanned if entry.is_symlink() or entry.is_dir()]
+    for path in names:
+        for part in (path, os.path.join(path, "c")):  # noqa: PTH118
+            if os.path.islink(part):  # noqa: PTH114
+                refuse_outside(folder, part)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder, a file, or a link, but not what it leads to.
+
+    Raises
+    ------
+    FileNotFoundError
+    """
+    if os.path.islink(path) or not os.path.isdir(path):  # noqa: PTH112, PTH114
+        Path(path).unlink()
+    else:
+        shutil.rmtree(path)
