@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
+import os
 import shutil
 import warnings
 import zipfile
@@ -21,43 +21,19 @@ from dask_svcca.errors import DaskSvccaError
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Iterator
 
 N = 12
 MEASURES = ("svcca", "cka")
 STRANGE_NAMES = (
-    ".DS_Store",
-    "._zarr.json",
-    "._activations",
-    "Thumbs.db",
-    "desktop.ini",
-    ".ipynb_checkpoints",
-    "c",
-    "0",
-) + ("zarr.json.0.partial", "__MACOSX", "note.txt", "%", "%2E%2E", "con", "a b", "é", "zarr.json", "subspaces", "1e9")
+    *(".DS_Store", "._zarr.json", "._activations", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints", "c", "0", "1e9"),
+    *("zarr.json.0.partial", "__MACOSX", "note.txt", "%", "%2E%2E", "con", "a b", "é", "zarr.json", "subspaces"),
+)
 VALUES = (
-    (
-        None,
-        True,
-        False,
-        -1,
-        0,
-        1,
-        2,
-        3,
-        1.5,
-        10**15,
-        2**70,
-        -(2**63),
-        float("nan"),
-        1e308,
-        "",
-        "x",
-        "..",
-        "../../outside",
-    )
-    + ("/outside", "NaN", "float16", "int64", "complex128", "bytes", "zstd", "a" * 300, "\x00", "\ud800", [], {}, [1])
-    + ([[]], [None], ["x", "x"], {"name": "unknown"}, [10**15, 10**15], [-1, 3], ["example", "neuron"], [{}])
+    *(None, True, False, -1, 0, 1, 2, 3, 1.5, 10**15, 2**70, -(2**63), float("nan"), 1e308, "", "x", "..", "/outside"),
+    *("../../outside", "NaN", "float16", "int64", "complex128", "bytes", "zstd", "a" * 300, "\x00", "\ud800", [], {}),
+    *([1], [[]], [None], ["x", "x"], {"name": "unknown"}, [10**15, 10**15], [-1, 3], ["example", "neuron"], [{}]),
 )
 
 
@@ -86,9 +62,9 @@ class Templates:
                 place: dask_svcca.open_comparison(folder / place).load() for place in ("comparison.zarr", "shared.zarr")
             }
 
-    def copy(self, target: Path) -> None:
-        for name in ("zoo.zarr", "comparison.zarr", "shared.zarr", "subspaces.zarr"):
-            shutil.copytree(self.folder / name, target / name)
+    def copy(self, name: str, target: Path) -> Path:
+        """A store of its own, made of links to the files of the template."""
+        return Path(shutil.copytree(self.folder / name, target / name, copy_function=os.link))
 
 
 AXES = ("example", "height", "width", "channel")
@@ -111,50 +87,75 @@ class quietly:
 
 def damage_store(rng: random.Random, store: Path, outside: Path) -> str:
     """Do something to a store, and say what."""
-    files = sorted(path for path in store.rglob("*") if path.is_file() and not path.is_symlink())
-    folders = sorted(path for path in [store, *store.rglob("*")] if path.is_dir())
+    files, folders = [], []
+    for top, _, names in sorted(os.walk(store)):
+        folders.append(Path(top))
+        files += [path for name in sorted(names) if not (path := Path(top) / name).is_symlink()]
     documents = [path for path in files if path.name == "zarr.json"]
     chunks = [path for path in files if path.name != "zarr.json"]
-    kind = rng.choices(
-        ["json", "bytes", "chunk", "remove", "stray", "link", "swap", "whole"], [12, 2, 5, 2, 2, 2, 1, 1]
-    )[0]
-    file = rng.choice(chunks or documents) if kind == "chunk" else rng.choice(documents or files)
-    if kind == "json":
-        return f"{file}: {damage_document(rng, file)}"
-    if kind in {"bytes", "chunk"}:
-        return f"{file}: {damage_bytes(rng, file)}"
-    if kind == "remove":
-        victim = rng.choice([*files, *folders[1:]])
-        shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
-        return f"{victim}: removed"
-    if kind == "stray":
-        return f"stray {stray(rng, rng.choice(folders))}"
-    if kind == "link":
-        victim = rng.choice([*files, *folders[1:]])
-        if rng.random() < 0.5:
-            victim = victim.with_name(rng.choice(STRANGE_NAMES))
-        if victim.exists() or victim.is_symlink():
-            shutil.rmtree(victim) if victim.is_dir() and not victim.is_symlink() else victim.unlink()
-        target = rng.choice([outside, outside / "kept", outside / "nothing", store, victim.parent, victim])
-        victim.symlink_to(target)
-        return f"{victim}: a link to {target}"
-    if kind == "swap":
-        one, two = rng.choice(files), rng.choice(files)
-        if one != two:
-            first, second = one.read_bytes(), two.read_bytes()
-            one.write_bytes(second)
-            two.write_bytes(first)
-        return f"{one} and {two} swapped"
-    victim = rng.choice(folders)
-    other = rng.choice(folders)
+    kind = rng.choices(["json", "bytes", "chunk", *_DAMAGES], [12, 2, 5, 2, 2, 2, 1, 1])[0]
+    if not files:
+        return "nothing is left"
+    if kind in _DAMAGES:
+        return _DAMAGES[kind](rng, files, folders, outside)
+    file = rng.choice((chunks if kind == "chunk" else documents) or files)
+    return f"{file}: {damage_document(rng, file) if kind == 'json' else damage_bytes(rng, file)}"
+
+
+def _remove(rng: random.Random, files: list[Path], folders: list[Path], _outside: Path) -> str:
+    victim = rng.choice([*files, *folders[1:]])
+    _clear(victim)
+    return f"{victim}: removed"
+
+
+def _stray(rng: random.Random, _files: list[Path], folders: list[Path], _outside: Path) -> str:
+    return stray(rng, rng.choice(folders))
+
+
+def _lead_away(rng: random.Random, files: list[Path], folders: list[Path], outside: Path) -> str:
+    victim = rng.choice([*files, *folders[1:]])
+    if rng.random() < 0.5:
+        victim = victim.with_name(rng.choice(STRANGE_NAMES))
+    _clear(victim)
+    target = rng.choice([outside, outside / "kept", outside / "nothing", folders[0], victim.parent, victim])
+    victim.symlink_to(target)
+    return f"{victim}: a link to {target}"
+
+
+def _swap(rng: random.Random, files: list[Path], _folders: list[Path], _outside: Path) -> str:
+    one, other = rng.choice(files), rng.choice(files)
+    first, second = one.read_bytes(), other.read_bytes()
+    _write(one, second)
+    _write(other, first)
+    return f"{one} and {other} swapped"
+
+
+def _replace(rng: random.Random, _files: list[Path], folders: list[Path], _outside: Path) -> str:
+    victim, other = rng.choice(folders), rng.choice(folders)
     if other == victim or victim in other.parents or other in victim.parents:
         return stray(rng, victim)
-    shutil.rmtree(victim)
+    _clear(victim)
     if rng.random() < 0.3:
         victim.write_bytes(b"{}")
         return f"{victim}: a file"
     shutil.copytree(other, victim, symlinks=True)
     return f"{victim}: a copy of {other}"
+
+
+_DAMAGES = {"remove": _remove, "stray": _stray, "link": _lead_away, "swap": _swap, "replace": _replace}
+
+
+def _clear(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write(file: Path, data: bytes) -> None:
+    """Templates are linked, not copied: the file itself stays as it is."""
+    _clear(file)
+    file.write_bytes(data)
 
 
 def stray(rng: random.Random, folder: Path) -> str:
@@ -165,7 +166,7 @@ def stray(rng: random.Random, folder: Path) -> str:
         place.write_bytes(rng.choice([b"", b"\x00\x05\x16\x07", b"{}", b"[]", rng.randbytes(40)]))
     else:
         (place / rng.choice(STRANGE_NAMES)).mkdir(parents=True)
-        (place / "zarr.json").write_bytes(rng.choice([b"", b"{}", b'{"zarr_format": 3, "node_type": "group"}']))
+        _write(place / "zarr.json", rng.choice([b"", b"{}", b'{"zarr_format": 3, "node_type": "group"}']))
     return str(place)
 
 
@@ -201,7 +202,7 @@ def damage_document(rng: random.Random, file: Path) -> str:
         text = json.dumps(document)
     except ValueError:
         text = "[" * 100_000
-    file.write_bytes(text.encode())
+    _write(file, text.encode())
     return said
 
 
@@ -233,9 +234,7 @@ def damage_bytes(rng: random.Random, file: Path) -> str:
         data = bytearray(rng.randbytes(len(data)))
     elif action == "deep":
         data = bytearray(b"[" * 100_000)
-    # Whoever made a link in its place meant another file.
-    file.unlink()
-    file.write_bytes(data)
+    _write(file, bytes(data))
     return action
 
 
@@ -245,7 +244,8 @@ def outcome(function: Callable[[], Any]) -> Any:
         return function()
     except DaskSvccaError as error:
         text = str(error)
-        assert text and "\n" not in text.strip(), text
+        assert text
+        assert "\n" not in text.strip()
         return error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import struct
 import tokenize
 import zipfile
@@ -12,11 +14,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from dask_svcca import machine
 from dask_svcca.capture._common import listing
-from dask_svcca.errors import CaptureError, did_you_mean
+from dask_svcca.errors import CaptureError, MemoryLimitError, did_you_mean
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Mapping
 
     import numpy.typing as npt
@@ -59,6 +61,13 @@ class ArrayFile:
             loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded
+            shape, dtype = self.headers[name]
+            size, most = math.prod(shape) * dtype.itemsize, machine.available_memory()
+            if size > most:
+                raise MemoryLimitError(
+                    f"the array {name!r} of {self.path!r} takes {size:,} bytes of memory, and there are {most:,}. Save "
+                    f"it as npy, which stays on disk"
+                )
             with loaded:
                 return np.asarray(loaded[name])
 
@@ -113,7 +122,7 @@ def reading_arrays(path: object) -> Iterator[None]:
     """
     try:
         yield
-    except CaptureError:
+    except (CaptureError, MemoryLimitError):
         raise
     except (
         OSError,
@@ -140,17 +149,20 @@ def reading_arrays(path: object) -> Iterator[None]:
 def _headers(path: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:  # noqa: PTH123 - beside the members of an archive
-            return {"": _header(file)}
+            return {"": _header(file, os.fstat(file.fileno()).st_size)}
     with zipfile.ZipFile(path) as archive:
         headers = {}
-        for member in archive.namelist():
+        for member in archive.infolist():
             with archive.open(member) as file:
-                headers[member.removesuffix(".npy")] = _header(file)
+                headers[member.filename.removesuffix(".npy")] = _header(file, member.file_size)
         return headers
 
 
-def _header(file: BinaryIO | Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _header(file: BinaryIO | Any, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
+    needed = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or (not dtype.hasobject and needed > size - file.tell()):
+        raise ValueError(f"its header says {shape} of {dtype}, {needed:,} bytes, and {size - file.tell():,} follow")
     return shape, dtype

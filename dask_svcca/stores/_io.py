@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import numpy as np
 import zarr
 import zarr.errors
 from zarr.abc.store import Store
@@ -17,11 +20,17 @@ from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, ZipSto
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy.typing as npt
 
+
+from dask_svcca import machine
 from dask_svcca.errors import StoreAccessError, StoreFormatError
 from dask_svcca.stores._links import refuse_links
-from dask_svcca.stores._metadata import check_attributes, parse, reading, understanding
+from dask_svcca.stores._metadata import check_attributes, check_texts, parse, reading, understanding
 from dask_svcca.stores.backend import ABSENT, UNREADABLE, accessing, backend_of
+
+LARGE = 2**28
+"""Bytes of an array from which the memory that there is is looked up first."""
 
 _SERVICES = ("s3://", "s3a://", "gs://", "az://", "azure://", "abfs://", "abfss://")
 """How URLs of object stores begin."""
@@ -217,6 +226,28 @@ def open_array(root: zarr.Group, path: str, *, mode: Literal["r", "r+"] = "r") -
         if isinstance(error.__cause__, zarr.errors.NodeTypeValidationError):
             raise StoreFormatError(f"{path!r} in {str(root.store_path)!r} is a group, not an array") from None
         raise
+
+
+def read_whole(root: zarr.Group, name: str) -> npt.NDArray[Any]:
+    """All values of a small array below a root.
+
+    Raises
+    ------
+    StoreFormatError
+        Where it cannot be read, or says that it is larger than memory.
+    """
+    array = open_array(root, name)
+    with reading(name, root.store_path):
+        metadata = array.metadata.to_dict()
+        size = math.prod(array.shape) * max(1, array.dtype.itemsize)
+        if size > LARGE and size > (most := machine.available_memory()):
+            raise ValueError(f"it would take {size:,} bytes, and there are {most:,} of memory")
+        if metadata["data_type"] == "string":
+            chunks = itertools.product(*(range(count) for count in array.cdata_shape))
+            keys = [f"{name}/{array.metadata.encode_chunk_key(chunk)}" for chunk in chunks]
+            for chunk in filter(None, backend_of(root).read_many(keys)):
+                check_texts(metadata["codecs"], chunk)  # type: ignore[arg-type]
+        return np.asarray(array[...])
 
 
 def has_node(root: zarr.Group, path: str) -> bool:

@@ -1,12 +1,17 @@
-"""Symbolic links in a local store: read as what they lead to, never a way to write or remove what is outside."""
+"""What else is in a local store: links never lead to what is written or removed, and files may be in the way."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dask_svcca.errors import StoreAccessError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def path_to_write(folder: str, key: str) -> str:
@@ -53,6 +58,20 @@ def refuse_links(folder: str) -> None:
         for part in (path, os.path.join(path, "c")):  # noqa: PTH118
             if os.path.islink(part):  # noqa: PTH114
                 refuse_outside(folder, part)
+
+
+@contextmanager
+def nothing_in_the_way(path: str) -> Iterator[None]:
+    """Raise `StoreAccessError` where a file is in the place of a folder, or a folder in that of a file.
+
+    Otherwise it would be taken for a sign that there is nothing.
+    """
+    try:
+        yield
+    except (NotADirectoryError, FileExistsError, IsADirectoryError) as error:
+        raise StoreAccessError(
+            f"cannot write {path!r}: something else is in its way ({error}). Remove what is not of the store"
+        ) from error
 
 
 def remove_tree(path: str) -> None:

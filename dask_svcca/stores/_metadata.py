@@ -11,26 +11,20 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-import numpy as np
+import numcodecs.zstd
 import zarr
 
-from dask_svcca import machine
 from dask_svcca.errors import DaskSvccaError, StoreFormatError
 from dask_svcca.stores.backend import ABSENT, UNREADABLE, accessing
 from dask_svcca.variables import DETAIL_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    import numpy.typing as npt
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dask_svcca.variables import Variable
 
 MOST_ROWS = 2**22
 """More representations than any comparison has: a matrix of their pairs would take 140 TB."""
-
-LARGE = 2**28
-"""Bytes of a column from which the memory that there is is looked up first."""
 
 
 def parse(document: bytes) -> dict[str, Any]:
@@ -289,16 +283,25 @@ def _same_fill(stored: object, fill: float | str) -> bool:
     return stored == fill and isinstance(stored, bool) is isinstance(fill, bool)
 
 
-def read_whole(array: zarr.Array[Any], name: str, place: object) -> npt.NDArray[Any]:
-    """All values of a small array.
+def check_texts(codecs: Sequence[Mapping[str, Any]], chunk: bytes) -> None:
+    """Refuse a chunk of texts that says there are more than fit into it: zarr would make room for them first.
+
+    Parameters
+    ----------
+    codecs : sequence of mapping
+        Of its array, as they are stored. Under codecs that this package does not write, nothing is checked.
+    chunk : bytes
 
     Raises
     ------
-    StoreFormatError
-        Where it cannot be read, or says that it is larger than memory.
+    RuntimeError, ValueError
     """
-    with reading(name, place):
-        size = math.prod(array.shape) * max(1, array.dtype.itemsize)
-        if size > LARGE and size > (most := machine.available_memory()):
-            raise ValueError(f"it would take {size:,} bytes, and there are {most:,} of memory")
-        return np.asarray(array[...])
+    for codec in reversed(codecs[1:]):
+        if codec["name"] == "crc32c":
+            chunk = chunk[:-4]
+        elif codec["name"] == "zstd":
+            chunk = bytes(numcodecs.zstd.Zstd().decode(chunk))
+        else:
+            return
+    if len(chunk) < 4 or 4 * int.from_bytes(chunk[:4], "little") > len(chunk) - 4:
+        raise ValueError("a chunk of texts is damaged")

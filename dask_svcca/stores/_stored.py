@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.errors import StoreFormatError
-from dask_svcca.stores._io import open_array
-from dask_svcca.stores._metadata import MOST_ROWS, check_variable, parse, read_whole
+from dask_svcca.stores._io import read_whole
+from dask_svcca.stores._metadata import MOST_ROWS, check_texts, check_variable, parse, reading
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.variables import DETAIL_VARIABLES, FREQUENCY_AXES, PAIR_STATUS, REPRESENTATION_VARIABLES, Variable
 
@@ -67,7 +67,9 @@ def check_all_stored(root: zarr.Group) -> None:
     """Refuse a comparison of which any array is missing, or is not stored as it is declared; read all at once."""
     pairs, columns = stored_names(root)
     names = [*pairs, *columns]
-    documents = backend_of(root).read_many([f"{name}/zarr.json" for name in names])
+    backend = backend_of(root)
+    documents = backend.read_many([f"{name}/zarr.json" for name in names])
+    texts: list[tuple[str, list[dict[str, Any]], str]] = []
     for name, document in zip(names, documents, strict=True):
         try:
             stored = parse(document or b"")
@@ -77,6 +79,16 @@ def check_all_stored(root: zarr.Group) -> None:
                 f"read ({error}). Restore it from a copy, or compare into another store"
             ) from None
         check_stored(stored, name, root)
+        if stored["data_type"] == "string":
+            texts += [(name, stored["codecs"], key) for key in _chunk_keys(name, stored["shape"][0])]
+    for (name, codecs, _), chunk in zip(texts, backend.read_many([key for *_, key in texts]), strict=True):
+        with reading(name, root.store_path):
+            if chunk is not None:
+                check_texts(codecs, chunk)
+
+
+def _chunk_keys(name: str, length: int) -> list[str]:
+    return [f"{name}/c/{chunk}" for chunk in range(-(-length // COLUMN_CHUNK))]
 
 
 def mend_columns(root: zarr.Group) -> None:
@@ -86,14 +98,15 @@ def mend_columns(root: zarr.Group) -> None:
     """
     backend = backend_of(root)
     documents = backend.read_many([f"{name}/zarr.json" for name in _COLUMNS])
-    keys: list[tuple[str, str]] = []
+    names: list[str] = []
+    twins: list[tuple[str, str]] = []
     for name, document in zip(_COLUMNS, documents, strict=True):
         if name.endswith("_a") and document is not None:
-            length = _length(document)
-            keys += [(name, f"c/{chunk}") for chunk in range(-(-length // COLUMN_CHUNK))]
-    twins = [(f"{name}/{key}", f"{name[:-2]}_b/{key}") for name, key in keys]
+            twin, length = f"{name[:-2]}_b", _length(document)
+            names += [name] * -(-length // COLUMN_CHUNK)
+            twins += zip(_chunk_keys(name, length), _chunk_keys(twin, length), strict=True)
     found = backend.read_many([key for pair in twins for key in pair])
-    for (name, _), pair, one, other in zip(keys, twins, found[::2], found[1::2], strict=True):
+    for name, pair, one, other in zip(names, twins, found[::2], found[1::2], strict=True):
         if one == other:
             continue
         if one is None or not _readable(root, name):
@@ -114,7 +127,7 @@ def _length(document: bytes) -> int:
 
 def _readable(root: zarr.Group, name: str) -> bool:
     try:
-        read_whole(open_array(root, name), name, root.store_path)
+        read_whole(root, name)
     except StoreFormatError:
         return False
     return True

@@ -23,7 +23,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from dask_svcca.errors import StoreAccessError
-from dask_svcca.stores._links import path_to_write, refuse_outside, remove_tree
+from dask_svcca.stores._links import nothing_in_the_way, path_to_write, refuse_outside, remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
@@ -196,7 +196,7 @@ class LocalBackend:
         """See `Backend`."""
         path = path_to_write(self._folder, key)
         partial = f"{path}.{uuid.uuid4().hex}{_PARTIAL}"
-        with accessing(path):
+        with accessing(path), nothing_in_the_way(path):
             try:
                 target = open(partial, "xb")  # noqa: PTH123, SIM115 - closed below
             except FileNotFoundError:

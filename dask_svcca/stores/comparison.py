@@ -12,7 +12,7 @@ import zarr.codecs
 
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io
-from dask_svcca.stores._metadata import read_whole, said
+from dask_svcca.stores._metadata import said
 from dask_svcca.stores._sound import SoundStatus
 from dask_svcca.stores._state import ComparisonState
 from dask_svcca.stores._stored import COLUMN_CHUNK, check_all_stored, check_stored, pair_variables
@@ -179,7 +179,8 @@ class ComparisonStore:
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One variable along the representations, in the order of the matrix."""
-        return read_whole(self.array(f"{name}_a"), f"{name}_a", self.place)
+        self.array(f"{name}_a")
+        return _io.read_whole(self.root, f"{name}_a")
 
     def add_results(
         self,

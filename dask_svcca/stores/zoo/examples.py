@@ -11,7 +11,6 @@ from dask_svcca.dims import EXAMPLE, TOKEN
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, StoreFormatError
 from dask_svcca.examples import order_by_id
 from dask_svcca.stores import _io
-from dask_svcca.stores._metadata import read_whole
 from dask_svcca.stores._names import encode
 
 if TYPE_CHECKING:
@@ -162,4 +161,4 @@ def read_coord(root: zarr.Group, name: str) -> npt.NDArray[Any]:
             f"the coordinate {name!r} of the zoo {str(root.store_path)!r} has the shape {array.shape}, and the zoo "
             f"{root.attrs['n_examples']} examples: it is damaged"
         )
-    return read_whole(array, name, root.store_path)
+    return _io.read_whole(root, name)
