@@ -14,10 +14,12 @@ import tempfile
 import tracemalloc
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.linalg.blas
 
 import dask_svcca
 from dask_svcca.errors import MemoryLimitError
@@ -401,6 +403,13 @@ def measure_apart(seed: str, case: Case) -> None:
             sys.exit(f"the plan {seed!r} was not measured: see above")
         return
     measure(-1, WARM)
+    # BLAS, NumPy's and SciPy's, copies what it multiplies into a buffer of its own, and keeps it: its pages are touched
+    # up to the widest product.
+    wide = np.ones((600, 8192))
+    for product in (np.matmul, partial(scipy.linalg.blas.dgemm, 1.0)):
+        product(wide[:, :600], wide)
+        product(wide.T, wide[:, :600])
+    del wide
     gc.collect()
     gc.freeze()
     sys.stdout.write(json.dumps([vars(one) for one in measure(seed, case)]) + "\n")

@@ -88,14 +88,7 @@ def test_memory__of_two_hundred_random_plans_is_what_was_promised(scale: float, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        # The second reading of inner products holds some six of their size, and four are promised.
-        pytest.param(name, marks=[pytest.mark.xfail] if name == "unequal neurons, more than samples, float32" else [])
-        for name in NAMED
-    ],
-)
+@pytest.mark.parametrize("name", NAMED)
 def test_memory__of_plans_that_broke_their_promise(name: str) -> None:
     assert_kept(measured(1.0, [name]))
 

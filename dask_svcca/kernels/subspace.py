@@ -231,11 +231,17 @@ def dual_basis_within(gram: FloatArray, basis: FloatArray) -> tuple[Eigenbasis, 
     array([2.e+06, 6.e-02])
     """
     bound = _centre(gram)
+    count, rank = basis.shape
     part = basis.T @ gram
-    ascending, vectors = _eigenvectors(part @ basis)
+    # What follows lies where the inner products were: no more than three arrays of their size are there at a time.
+    room = gram.reshape(-1)
+    within = np.matmul(part, basis, out=room[: rank * rank].reshape(rank, rank))
+    del part
+    ascending, vectors = _eigenvectors(within)
     # Where the largest is larger by more than double precision has digits, rounding decides what is least.
     values = np.maximum(ascending[::-1], DOUBLE**2 * bound)
-    return _of_samples(values, bound), basis @ vectors[:, ::-1]
+    scores = np.matmul(vectors.T, basis.T, out=room[: rank * count].reshape(rank, count)).T
+    return _of_samples(values, bound), scores[:, ::-1]
 
 
 def dual_basis_of_rows(rows: FloatArray, in_units: FloatArray) -> tuple[Eigenbasis, FloatArray]:
