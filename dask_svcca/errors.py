@@ -24,6 +24,10 @@ class StoreAccessError(DaskSvccaError, OSError):
     """A store cannot be accessed: missing rights, or a disk or network that fails."""
 
 
+class DiskSpaceError(StoreAccessError):
+    """The disk has less room than a comparison would write; raised before anything is written."""
+
+
 class RepresentationExistsError(DaskSvccaError):
     """A representation of this model, checkpoint and layer is already in the zoo."""
 

@@ -42,6 +42,7 @@ def query(
     low: float | None = None,
     high: float | None = None,
     top: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Pairs of a comparison by name and value, the most similar first.
 
@@ -65,6 +66,8 @@ def query(
         Bounds of the value, both included.
     top : int, optional
         How many pairs, at least 1. Default: all that match.
+    storage_options : mapping, optional
+        For a URL: see `create_zoo`.
 
     Returns
     -------
@@ -100,7 +103,10 @@ def query(
     """
     if top is not None and top < 1:
         raise ValueError(f"top is how many pairs to list, at least 1, or None for all; got {top}")
-    dataset = comparison if isinstance(comparison, xr.Dataset) else open_comparison(comparison)
+    if isinstance(comparison, xr.Dataset):
+        dataset = comparison
+    else:
+        dataset = open_comparison(comparison, storage_options=storage_options)
     return PairQuery.build(dataset, measure, a=a, b=b, across=across, low=low, high=high).most_similar(top)[0]
 
 

@@ -35,8 +35,10 @@ from dask_svcca.run.describe import describe
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.outcome import SAMPLES_PER_DIRECTION, Outcome, Tally
 from dask_svcca.run.progress import STAGES, Bars
+from dask_svcca.run.space import check_space, naming_the_store
 from dask_svcca.run.stores import Stores, choose_mask
 from dask_svcca.stores import _io
+from dask_svcca.stores._urls import with_options
 from dask_svcca.stores.comparison import open_comparison
 from dask_svcca.stores.zoo import Zoo, open_zoo
 from dask_svcca.tasks import perform, release
@@ -96,6 +98,7 @@ def compare(
     drop_left: bool = False,
     progress: bool = False,
     client: distributed.Client | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Compare every layer of every checkpoint of a zoo, or all of some arrays, with every other.
 
@@ -161,6 +164,8 @@ def compare(
     client : distributed.Client, optional
         Default: the current client, else Dask's local scheduler, as for any Dask collection. Where the zoo or the
         comparison is in memory, always the local scheduler.
+    storage_options : mapping, optional
+        For the URLs among ``zoo``, ``store`` and ``subspaces``: see `create_zoo`.
 
     Returns
     -------
@@ -216,7 +221,7 @@ def compare(
     >>> float(result.svcca.sel(representation_a="net/step1/fc1", representation_b="net/step2/fc1").round(6))
     1.0
     """
-    source = open_source(zoo, dims)
+    source = open_source(with_options(zoo, storage_options), dims)
     parameters = make_parameters(
         measures,
         variance=variance,
@@ -229,7 +234,8 @@ def compare(
         precision=precision,
         keep=keep,
     )
-    place = MemoryStore() if store is None else store
+    place = MemoryStore() if store is None else with_options(store, storage_options)
+    subspaces = with_options(subspaces, storage_options)
     with Bars(STAGES) if progress else nullcontext() as bars:
         outcome = run_comparison(
             source,
@@ -287,13 +293,14 @@ def plan_comparison(
     subspaces: StoreLike | None = None,
     drop_left: bool = False,
     client: distributed.Client | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> Plan:
     """What `compare` would do with the same arguments; nothing is computed, and nothing written.
 
     Parameters
     ----------
-    zoo, store, measures, mask, pairs, dims, subspaces, drop_left, client
+    zoo, store, measures, mask, pairs, dims, subspaces, drop_left, client, storage_options
         As for `compare`.
     **parameters : object
         All other parameters of `compare`.
@@ -318,8 +325,9 @@ def plan_comparison(
     >>> plan.pairs, plan.to_dict()["subspaces"]
     (1, 1)
     """
-    source = open_source(zoo, dims)
-    place = MemoryStore() if store is None else store
+    source = open_source(with_options(zoo, storage_options), dims)
+    place = MemoryStore() if store is None else with_options(store, storage_options)
+    subspaces = with_options(subspaces, storage_options)
     options = make_parameters(measures, mask=choose_mask(source, mask), **parameters)
     executor = DaskExecutor(client, "", in_memory=_in_memory(source, place, subspaces))
     return plan_run(source, place, options, executor.budget, pairs=pairs, subspaces=subspaces, drop_left=drop_left)
@@ -341,6 +349,7 @@ def plan_run(
     return _plan(stores, pairs, budget)
 
 
+@naming_the_store
 def run_comparison(
     zoo: Zoo,
     store: StoreLike,
@@ -481,4 +490,5 @@ def _plan(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
     representations = zoo.representations
     selected = select_pairs(pairs, representations)
     plan = make_plan(zoo.entries(), selected, stores.state, stores.read_index(), parameters, budget)
+    check_space(plan, stores.store, stores.place)
     return replace(plan, final=finals_of(pairs, representations))

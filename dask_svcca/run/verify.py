@@ -11,6 +11,7 @@ from dask_svcca.plan.tasks import Node
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.stores import _io
 from dask_svcca.stores._stored import stored_names
+from dask_svcca.stores._urls import with_options
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
@@ -29,7 +30,7 @@ from dask_svcca.tasks.verify import (
 from dask_svcca.variables import PAIR_STATUS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import distributed
 
@@ -75,6 +76,7 @@ def verify(
     repair: bool = False,
     client: distributed.Client | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Verification:
     """Read everything of a zoo, a comparison, or shared subspaces, and name what is damaged or missing.
 
@@ -88,6 +90,8 @@ def verify(
         As for `compare`.
     progress : callable, optional
         Called with ``"checks"``, how many parts are read, and how many there are.
+    storage_options : mapping, optional
+        For a URL: see `create_zoo`.
 
     Returns
     -------
@@ -109,6 +113,7 @@ def verify(
     >>> found.ok, found.checked["block rows"]
     (True, 1)
     """
+    store = with_options(store, storage_options)
     kind = _io.read_kind(store)
     if kind == "zoo" and repair:
         raise StoreFormatError(

@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 import zarr.errors
 from zarr.abc.store import Store
-from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
+from zarr.storage import LocalStore, MemoryStore, StorePath, ZipStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,13 +27,11 @@ from dask_svcca import machine
 from dask_svcca.errors import StoreAccessError, StoreFormatError
 from dask_svcca.stores._links import refuse_links
 from dask_svcca.stores._metadata import check_attributes, check_texts, parse, reading, understanding
+from dask_svcca.stores._urls import store_of_url
 from dask_svcca.stores.backend import ABSENT, UNREADABLE, accessing, backend_of
 
 LARGE = 2**28
 """Bytes of an array from which the memory that there is is looked up first."""
-
-_SERVICES = ("s3://", "s3a://", "gs://", "az://", "azure://", "abfs://", "abfss://")
-"""How URLs of object stores begin."""
 
 StoreLike: TypeAlias = str | os.PathLike[str] | Store | StorePath
 
@@ -55,21 +53,14 @@ def absolute(store: StoreLike) -> StoreLike:
 def opened(store: StoreLike) -> StoreLike:
     """What zarr is given for a store: a path made absolute, a service's store for its URL, a zipped store to read.
 
-    Keys, endpoints and regions come from the environment variables of the service, such as ``AWS_ENDPOINT_URL``.
+    See `store_of_url` for URLs.
 
     Raises
     ------
-    StoreAccessError
-        Where the package that speaks to the service is not installed.
+    StoreAccessError, StoreFormatError
     """
-    if isinstance(store, str) and store.startswith(_SERVICES):
-        try:
-            from obstore.store import from_url  # noqa: PLC0415 - an extra
-        except ImportError:
-            raise StoreAccessError(
-                f"obstore, which reads and writes {store!r}, is not installed: pip install 'dask-svcca[remote]'"
-            ) from None
-        return ObjectStore(from_url(store))
+    if isinstance(store, str) and _path_of(store) is None:
+        return store_of_url(store)
     path = _path_of(store)
     if path is not None and _is_zip(path):
         return ZipStore(path.absolute(), mode="r")
@@ -289,6 +280,15 @@ def open_group(store: StoreLike, *, mode: str) -> zarr.Group:
         )
 
 
+def is_writable(store: StoreLike) -> bool:
+    """Whether a store may be written to, as far as can be told before it is: false for one that is zipped."""
+    place = opened(store)
+    folder = local_folder(store)
+    if folder is not None:
+        return not folder.exists() or os.access(folder, os.W_OK)
+    return not getattr(place, "read_only", False)
+
+
 def local_folder(store: StoreLike) -> Path | None:
     """Folder of a store on the local file system, None for any other."""
     if isinstance(store, StorePath):
@@ -306,7 +306,12 @@ def _path_of(store: object) -> Path | None:
         return None
     # As zarr prints the place of a local store.
     text = os.fspath(store).removeprefix("file://")
-    return None if "://" in text else Path(text).expanduser()
+    if "://" in text:
+        return None
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise StoreAccessError(f"there is no home folder for {text!r}; give the whole path") from None
 
 
 def describe(store: StoreLike) -> str:

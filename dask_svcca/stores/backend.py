@@ -8,6 +8,7 @@ its time on that. So whatever this package writes itself it also reads itself, a
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import uuid
@@ -442,6 +443,18 @@ def _read_some(descriptor: int, views: list[memoryview], offset: int) -> int:
         return file.readinto(views[0])
 
 
+# Windows has no quotas by that name.
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "Nothing that is finished is lost: free some space, and do the same again"
+    if error.errno == errno.EROFS:
+        return "It can only be read: write to another place, or make this one writable"
+    return "Check your rights, and that the disk or network works"
+
+
 @contextmanager
 def accessing(place: object) -> Iterator[None]:
     """Raise `StoreAccessError` for an error of the system or a service, unless it says that there is nothing."""
@@ -450,9 +463,7 @@ def accessing(place: object) -> Iterator[None]:
     except (*ABSENT, FileExistsError, StoreAccessError):
         raise
     except OSError as error:
-        raise StoreAccessError(
-            f"cannot access {str(place)!r}: {error}. Check your rights, and that the disk or network works"
-        ) from error
+        raise StoreAccessError(f"cannot access {str(place)!r}: {error}. {_remedy(error)}") from error
     except Exception as error:
         # Errors of obstore, an optional package, derive from nothing else.
         if not type(error).__module__.startswith("obstore"):

@@ -16,6 +16,7 @@ from dask_svcca.stores._metadata import said
 from dask_svcca.stores._sound import SoundStatus
 from dask_svcca.stores._state import ComparisonState
 from dask_svcca.stores._stored import COLUMN_CHUNK, check_all_stored, check_stored, pair_variables
+from dask_svcca.stores._urls import with_options
 from dask_svcca.stores.backend import UNREADABLE, accessing, backend_of
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
@@ -360,12 +361,14 @@ class ComparisonStore:
         return {one: int(found[one]) for one in PairStatus}
 
 
-def open_comparison(store: StoreLike) -> xr.Dataset:
+def open_comparison(store: StoreLike, *, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
     """Open a comparison as a lazy, labelled Dataset.
 
     Parameters
     ----------
     store : path, zarr store, or URL
+    storage_options : mapping, optional
+        For a URL: see `create_zoo`.
 
     Returns
     -------
@@ -382,6 +385,7 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     """
     import xarray as xr  # noqa: PLC0415 - a worker and `dask-svcca info` import this module, and need no xarray
 
+    store = with_options(store, storage_options)
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
     check_all_stored(root)
     try:

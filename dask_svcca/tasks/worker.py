@@ -36,7 +36,9 @@ class Worker:
         self.zoo = zarr.open_group(job.zoo, mode="r", use_consolidated=False)
         self.comparison = zarr.open_group(job.comparison, mode="r+", use_consolidated=False)
         self._comparison = ComparisonStore(self.comparison)
-        self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode="r+", use_consolidated=False))
+        self.subspaces = SubspaceStore(
+            zarr.open_group(job.subspaces, mode=_mode(job.subspaces), use_consolidated=False)
+        )
         self._variables: dict[str, zarr.Array[Any]] = {}
         self._packs: dict[str, Pack] = {}
 
