@@ -169,8 +169,8 @@ class Plan:
             f"tile, beyond {PROCESS_BYTES / 2**20:,.0f} MiB per process"
         )
         written = (
-            f"at most {self.subspaces_to_write / 1e6:,.1f} MB of subspaces and {self.results_to_write / 1e6:,.1f} MB of "
-            f"results"
+            f"at most {self.subspaces_to_write / 1e6:,.1f} MB of subspaces and {self.results_to_write / 1e6:,.1f} MB "
+            f"of results"
         )
         lines = [
             ("representations", f"{self.representations:,}, of which {self.subspaces:,} subspaces to make"),

@@ -6,7 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import threadpoolctl
 import zarr
@@ -36,9 +36,9 @@ class Worker:
         self.zoo = zarr.open_group(job.zoo, mode="r", use_consolidated=False)
         self.comparison = zarr.open_group(job.comparison, mode="r+", use_consolidated=False)
         self._comparison = ComparisonStore(self.comparison)
-        self.subspaces = SubspaceStore(
-            zarr.open_group(job.subspaces, mode=_mode(job.subspaces), use_consolidated=False)
-        )
+        # Shared subspaces may be in a place where nobody can write, and all there.
+        mode: Literal["r", "r+"] = "r" if getattr(job.subspaces, "read_only", False) else "r+"
+        self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode=mode, use_consolidated=False))
         self._variables: dict[str, zarr.Array[Any]] = {}
         self._packs: dict[str, Pack] = {}
 
