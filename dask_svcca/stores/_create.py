@@ -32,8 +32,10 @@ def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
     """Create a group with attributes at the root of an empty store."""
     try:
         check_free(store)
+        place = _io.opened(store)
+        _io.check_writable(place, store)
         with creating(store):
-            return zarr.create_group(_io.opened(store), attributes=dict(attributes), zarr_format=3)
+            return zarr.create_group(place, attributes=dict(attributes), zarr_format=3)
     except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
         raise _taken(store) from None
 

@@ -271,12 +271,39 @@ def open_group(store: StoreLike, *, mode: str) -> zarr.Group:
         if folder is not None:
             # zarr may report a folder that must not be entered as one that is not there.
             (folder / "zarr.json").stat()
+        place = opened(store)
+        if mode != "r":
+            check_writable(place, store)
         # Consolidated metadata may be older than the store.
         return zarr.open_group(
-            opened(store),
+            place,
             mode=mode,  # type: ignore[arg-type]
             zarr_format=3,
             use_consolidated=False,
+        )
+
+
+def check_writable(place: StoreLike, store: StoreLike) -> None:
+    """Refuse a store that cannot be written to by several processes, or at all.
+
+    Parameters
+    ----------
+    place : path, zarr store
+        As it was opened.
+    store : path, zarr store, or URL
+        As it was given, for the message.
+
+    Raises
+    ------
+    StoreAccessError
+    """
+    holder = place.store if isinstance(place, StorePath) else place
+    if getattr(holder, "read_only", False):
+        raise StoreAccessError(f"{describe(store)!r} can only be read: it is zipped, or was opened for reading")
+    if type(holder).__module__.startswith("icechunk"):
+        raise StoreAccessError(
+            f"{describe(store)!r} is a writable session of icechunk, which cannot be sent to workers (it is not "
+            f"pickled) and loses what is not committed. Write into a folder or a bucket, and commit a copy of it"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,10 @@ from dask_svcca.errors import StoreAccessError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+WAITS = (0.01, 0.05, 0.2, 0.5)
+"""Seconds between attempts to replace a file that another process has open."""
 
 
 def path_to_write(folder: str, key: str) -> str:
@@ -72,6 +77,42 @@ def nothing_in_the_way(path: str) -> Iterator[None]:
         raise StoreAccessError(
             f"cannot write {path!r}: something else is in its way ({error}). Remove what is not of the store"
         ) from error
+
+
+def under_other_case(folder: str, key: str) -> str | None:
+    """What a folder calls a key that it has by a name in other letters, upper or lower case; None where it does not.
+
+    Disks of Windows and macOS take ``fc`` and ``FC`` for one name.
+    """
+    path = folder
+    for part in key.split("/"):
+        within = os.path.join(path, part)  # noqa: PTH118
+        if not os.path.lexists(within):
+            return None
+        names = os.listdir(path)  # noqa: PTH208 - text
+        if part not in names:
+            return next((name for name in names if name.casefold() == part.casefold()), None)
+        path = within
+    return None
+
+
+def replace_file(source: str, target: str) -> None:
+    """Put a file in the place of another; on Windows, once nobody has that open any more.
+
+    Raises
+    ------
+    OSError
+    """
+    for seconds in (*WAITS, None):
+        try:
+            os.replace(source, target)  # noqa: PTH105
+        except PermissionError as error:
+            # "Access is denied" and "used by another process", of Windows alone.
+            if seconds is None or getattr(error, "winerror", None) not in {5, 32}:
+                raise
+            time.sleep(seconds)
+        else:
+            return
 
 
 def remove_tree(path: str) -> None:

@@ -24,7 +24,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from dask_svcca.errors import StoreAccessError
-from dask_svcca.stores._links import nothing_in_the_way, path_to_write, refuse_outside, remove_tree
+from dask_svcca.stores._links import nothing_in_the_way, path_to_write, refuse_outside, remove_tree, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
@@ -206,7 +206,7 @@ class LocalBackend:
             try:
                 with target:
                     target.write(data)
-                os.replace(partial, path)  # noqa: PTH105
+                replace_file(partial, path)
             except BaseException:
                 Path(partial).unlink(missing_ok=True)
                 raise
@@ -356,11 +356,17 @@ class StoreBackend:
     def _listed(self, key: str) -> list[str]:
         prefix = self._key(f"{key}/" if key else "")
 
-        async def listed() -> list[str]:
+        async def listed(above: str) -> list[str]:
             with accessing(f"{self._store}/{prefix}"):
-                return [one async for one in self._store.list_prefix(prefix)]
+                try:
+                    return [one async for one in self._store.list_prefix(above) if one.startswith(prefix)]
+                except Exception as error:
+                    # icechunk lists what is below groups and arrays, and nothing in between.
+                    if not above or not type(error).__module__.startswith("icechunk"):
+                        raise
+            return await listed(above[: above.rstrip("/").rfind("/") + 1])
 
-        (found,) = self._wait([listed()])
+        (found,) = self._wait([listed(prefix)])
         return sorted(found)
 
     def remove(self, key: str) -> None:
