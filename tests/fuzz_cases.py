@@ -83,8 +83,10 @@ def zoo(rng: Dice, templates: Templates, work: Path, outside: Path, said: list[s
     place = templates.copy("zoo.zarr", work)
     _damage(rng, place, outside, said)
     given: Any = place
-    if rng.random() < 0.1 and place.is_dir():
-        given = zipped(place) if not any(path.is_symlink() for path in place.rglob("*")) else place
+    if rng.random() < 0.2 and place.is_dir() and not any(path.is_symlink() for path in place.rglob("*")):
+        given = zipped(place)
+        if rng.random() < 0.5:
+            said.append(f"zipped: {damage_bytes(rng, given)}")
     actions = [
         ("read", lambda: _read_zoo(given)),
         ("verify", lambda: dask_svcca.verify(given)),

@@ -12,6 +12,8 @@ import errno
 import os
 import shutil
 import uuid
+import zipfile
+import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -44,12 +46,15 @@ UNREADABLE = (
     OSError,
     ArithmeticError,
     AttributeError,
+    EOFError,
     LookupError,
     MemoryError,
     RuntimeError,
     SystemError,
     TypeError,
     ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
     zarr.errors.BaseZarrError,
 )
 """What is raised for a chunk or metadata that is missing, damaged, or of a codec that is not installed.
