@@ -12,9 +12,11 @@ import zarr
 from dask_svcca.errors import DamagedSubspacesError, StoreFormatError
 from dask_svcca.stores._chunked import ChunkReader, chunk_key
 from dask_svcca.stores._digest import chunk_digest, combined_digest
+from dask_svcca.stores._metadata import check_texts
 from dask_svcca.stores.backend import UNREADABLE, backend_of
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
+from dask_svcca.stores.zoo.examples import open_coord
 from dask_svcca.variables import PAIR_STATUS, VALUED
 
 if TYPE_CHECKING:
@@ -222,17 +224,30 @@ class ColumnCheck:
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
-        try:
-            array = _array(_group(self.root), self.name)
-        except UNREADABLE as error:
-            yield Damage(f"variable {self.name!r}", f"{self.name}/zarr.json", _said(error))
+        group, what = _group(self.root), f"variable {self.name!r}"
+        if "example_coordinates" not in group.attrs:
+            # `VariableCheck` names the metadata of comparisons.
+            with suppress(StoreFormatError):
+                yield from self._find(group, ComparisonStore(group).array(self.name))
             return
-        length = array.chunks[0]
+        try:
+            array = open_coord(group, self.name)
+        except StoreFormatError as error:
+            yield Damage(what, f"{self.name}/zarr.json", _said(error))
+            return
+        yield from self._find(group, array)
+
+    def _find(self, group: zarr.Group, array: zarr.Array[Any]) -> Iterator[Damage]:
+        length, metadata = array.chunks[0], array.metadata.to_dict()
         for chunk in range(-(-array.shape[0] // length)):
+            key = chunk_key(self.name, chunk, array.ndim)
             try:
+                (stored,) = backend_of(group).read_many([key])
+                if stored is not None and metadata["data_type"] == "string":
+                    check_texts(metadata["codecs"], stored)  # type: ignore[arg-type]
                 array[chunk * length : (chunk + 1) * length]
             except UNREADABLE as error:
-                yield Damage(f"variable {self.name!r}", chunk_key(self.name, chunk, array.ndim), _said(error))
+                yield Damage(f"variable {self.name!r}", key, _said(error))
 
 
 Check = RepresentationCheck | LostCheck | VariableCheck | PackCheck | BlocksCheck | ColumnCheck
@@ -245,13 +260,6 @@ def perform_check(check: Check) -> list[Damage]:
 
 def _group(place: StorePath) -> zarr.Group:
     return zarr.open_group(place, mode="r", use_consolidated=False)
-
-
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
-    if not isinstance(array, zarr.Array):
-        raise TypeError(f"{name!r} in {str(group.store_path)!r} is a group, not an array")
-    return array
 
 
 def _said(error: BaseException) -> str:

@@ -148,7 +148,13 @@ def read_coords(root: zarr.Group) -> dict[str, npt.NDArray[Any]]:
 
 
 def read_coord(root: zarr.Group, name: str) -> npt.NDArray[Any]:
-    """Values of one coordinate.
+    """Values of one coordinate; see `open_coord` for errors."""
+    open_coord(root, name)
+    return _io.read_whole(root, name)
+
+
+def open_coord(root: zarr.Group, name: str) -> zarr.Array[Any]:
+    """The array of one coordinate.
 
     Raises
     ------
@@ -161,4 +167,4 @@ def read_coord(root: zarr.Group, name: str) -> npt.NDArray[Any]:
             f"the coordinate {name!r} of the zoo {str(root.store_path)!r} has the shape {array.shape}, and the zoo "
             f"{root.attrs['n_examples']} examples: it is damaged"
         )
-    return _io.read_whole(root, name)
+    return array
