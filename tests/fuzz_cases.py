@@ -229,7 +229,7 @@ def arrays(rng: Dice, templates: Templates, work: Path, _outside: Path, said: li
                 archive.writestr("fc1.npy", data)
     elif action == "member" and file.suffix == ".npz":
         name = rng.choice(
-            ["../fc3.npy", "/fc3.npy", "..\\fc3", "", "folder/", "fc1.npy", "a" * 300, "note.txt", "é.npy"]
+            ["../fc3.npy", "/fc3.npy", "..\\fc3", "x", "folder/", "fc1.npy", "a" * 300, "note.txt", "é.npy"]
         )
         said.append(name)
         with quietly(), zipfile.ZipFile(file, "a") as archive:

@@ -475,6 +475,8 @@ def accessing(place: object) -> Iterator[None]:
         raise
     except OSError as error:
         raise StoreAccessError(f"cannot access {str(place)!r}: {error}. {_remedy(error)}") from error
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise StoreAccessError(f"cannot read {str(place)!r}: {error}. The archive is damaged: zip it again") from error
     except Exception as error:
         # Errors of obstore, an optional package, derive from nothing else.
         if not type(error).__module__.startswith("obstore"):

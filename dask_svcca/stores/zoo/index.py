@@ -55,6 +55,12 @@ def _name_of(dtype: np.dtype[Any]) -> str:
     return str(dtype.name)
 
 
+@lru_cache(maxsize=1024)
+def _are_axes(dims: tuple[str, ...], shape: tuple[int, ...]) -> bool:
+    """Whether these are axes in the order in which they are stored: asked once for all layers of one shape."""
+    return canonical_dims(dims, shape, "") == dims
+
+
 @dataclass(frozen=True, slots=True)
 class Representation:
     """What the index of a zoo knows of one representation.
@@ -170,7 +176,7 @@ class Representation:
         dtype = np.dtype(str(attributes["dtype"]))
         if dtype.name not in _TYPES or math.prod(shape[1:]) > MOST_NEURONS or math.prod(shape) > MOST_NUMBERS:
             raise ValueError(f"activations of {dtype} and shape {shape}")
-        if canonical_dims(dims, shape, path) != tuple(dims):
+        if not _are_axes(tuple(dims), tuple(shape)):
             raise ValueError(f"the axes are {dims!r}")
         return cls(
             name=name_of(path),
