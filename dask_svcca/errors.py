@@ -6,7 +6,7 @@ nothing else. Their messages name the representation or store, both values that 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,12 +20,34 @@ class StoreFormatError(DaskSvccaError):
     """A store is not of the expected kind, or was written by another version of this package."""
 
 
+class DamagedStoreError(StoreFormatError):
+    """Something in a store is not what was written, or is missing: results, coordinates, or attributes.
+
+    Attributes
+    ----------
+    key : str
+        The file, below the root of the store; empty where it may be one of several.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        # By default an exception is pickled by its message alone.
+        return type(self), (str(self), self.key)
+
+
 class StoreAccessError(DaskSvccaError, OSError):
     """A store cannot be accessed: missing rights, or a disk or network that fails."""
 
 
 class DiskSpaceError(StoreAccessError):
     """The disk has less room than a comparison would write; raised before anything is written."""
+
+
+class StoreInUseError(DaskSvccaError):
+    """Another run is at work on a comparison or on shared subspaces, or another process writes the same checkpoint."""
 
 
 class RepresentationExistsError(DaskSvccaError):

@@ -63,3 +63,60 @@ def available_memory() -> int:
 
     held = int(psutil.Process().memory_info().rss)
     return max(0, min(int(psutil.virtual_memory().available), memory() - held))
+
+
+def host() -> str:
+    """What tells this machine, as it has been running since its last start, from every other; containers are machines.
+
+    Process numbers mean the same only where this is equal.
+
+    Examples
+    --------
+    >>> host() == host()
+    True
+    """
+    import os
+    import platform
+    import uuid
+    from pathlib import Path
+
+    parts = [platform.node()]
+    try:
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()]
+        parts += [os.readlink("/proc/self/ns/pid")]  # noqa: PTH115
+    except OSError:
+        # Not Linux.
+        parts += [f"{uuid.getnode():x}"]
+    return " ".join(parts)
+
+
+def process_start(process: int) -> str | None:
+    """When a process of this machine began; None where there is no such process, or it has ended.
+
+    A number that was given to another process since has another start.
+
+    Examples
+    --------
+    >>> import os
+    >>> process_start(os.getpid()) == process_start(os.getpid())
+    True
+    """
+    from pathlib import Path
+
+    import psutil
+
+    try:
+        if psutil.Process(process).status() == psutil.STATUS_ZOMBIE:
+            return None
+        # Ticks since the machine began: no clock that is set can change them.
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+        return fields.split()[19]
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return None
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        return str(round(psutil.Process(process).create_time()))
+    except psutil.NoSuchProcess:
+        return None

@@ -21,6 +21,7 @@ from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.tasks import PackTask
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.stores import _create
+from dask_svcca.stores.backend import LocalBackend
 from dask_svcca.tasks import tile as tile_module
 from dask_svcca.variables import PairStatus
 
@@ -223,15 +224,15 @@ def test_compare__interrupted_and_resumed_is_as_if_it_had_not_been(
 def test_compute_tile__its_status_is_written_last(
     zoo: Zoo, place: Path, undisturbed: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_chunk = zarr.Array.__setitem__
+    write = LocalBackend.write
 
-    def power_cut(self: zarr.Array, selection: Any, value: Any) -> None:
-        if self.basename == "pair_status":
+    def power_cut(self: LocalBackend, key: str, *parts: Any) -> None:
+        if key.startswith("pair_status/c/"):
             raise OSError("power cut")
-        write_chunk(self, selection, value)
+        write(self, key, *parts)
 
     with monkeypatch.context() as broken:
-        broken.setattr(zarr.Array, "__setitem__", power_cut)
+        broken.setattr(LocalBackend, "write", power_cut)
         with dask.config.set(scheduler="synchronous"), pytest.raises(OSError, match="power cut"):
             dask_svcca.compare(zoo, place)
     with dask_svcca.open_comparison(place) as begun:
@@ -251,15 +252,15 @@ def test_compare__stopped_while_it_took_in_representations(
     assert dask_svcca.compare(zoo, place).sizes["representation_a"] == 7
     for step in range(7, 20):
         (tmp_path / f"later{step:03}").rename(tmp_path / "zoo.zarr" / "net" / f"step{step:03}")
-    resize = zarr.Array.resize
+    write = LocalBackend.write
 
-    def power_cut(self: zarr.Array, shape: Any) -> None:
-        if self.basename == stop_at:
+    def power_cut(self: LocalBackend, key: str, *parts: Any) -> None:
+        if key == f"{stop_at}/zarr.json":
             raise OSError("power cut")
-        resize(self, shape)
+        write(self, key, *parts)
 
     with monkeypatch.context() as broken:
-        broken.setattr(zarr.Array, "resize", power_cut)
+        broken.setattr(LocalBackend, "write", power_cut)
         with pytest.raises(OSError, match="power cut"):
             dask_svcca.compare(whole, place)
     with pytest.raises(StoreFormatError, match=r"a run is adding some, or was interrupted .* compare again"):

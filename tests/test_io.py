@@ -15,6 +15,7 @@ from zarr.storage import LocalStore, MemoryStore, StorePath
 import dask_svcca
 from dask_svcca.errors import DaskSvccaError, StoreAccessError, StoreFormatError
 from dask_svcca.stores import _create, _io
+from dask_svcca.stores._documents import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -177,7 +178,7 @@ def test_zoo__in_a_folder_that_may_not_be_entered(zoo: dask_svcca.Zoo, tmp_path:
 def test_open_root__refuses_other_versions(tmp_path: Path) -> None:
     def store_of(version: Any) -> Path:
         place = tmp_path / f"{version!r}.zarr"
-        zarr.create_group(place, attributes={"format": "dask-svcca-thing", "format_version": version})
+        zarr.create_group(place, attributes=sealed({"format": "dask-svcca-thing", "format_version": version}))
         return place
 
     assert _io.open_root(store_of(5), mode="r", kind="thing", version=5).attrs["format_version"] == 5

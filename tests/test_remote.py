@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
@@ -14,10 +17,15 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+import xxhash
+import zarr
 from measured import related
 
 import dask_svcca
-from dask_svcca.errors import StoreAccessError, StoreFormatError
+from dask_svcca.errors import StoreAccessError, StoreFormatError, StoreInUseError
+from dask_svcca.stores import _io
+from dask_svcca.stores.backend import backend_of
+from dask_svcca.stores.lease import Holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,6 +157,51 @@ def test_compare__on_s3_as_on_disk(
     np.testing.assert_array_equal(grown.svcca.values[:3, :3], local.svcca.values[1:, 1:])
     assert dask_svcca.verify(f"{place}/zoo.zarr").ok
     assert dask_svcca.verify(f"{place}/c.zarr").ok
+
+
+def left_behind(place: str, name: str, **changes: Any) -> None:
+    """The lease of a run on another machine."""
+    holder = replace(Holder.this(), **{"machine": "elsewhere", "host": "node7", "process": 12, **changes})
+    backend_of(zarr.open_group(_io.opened(place))).write(name, json.dumps(asdict(holder)).encode())
+
+
+def keys(place: str) -> list[str]:
+    return list(backend_of(zarr.open_group(_io.opened(place))).sizes(""))
+
+
+@pytest.mark.slow
+def test_compare__on_s3_is_for_one_machine_at_a_time(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    zoo, place = "s3://bucket/leased/zoo.zarr", "s3://bucket/leased/c.zarr"
+    make(zoo)
+    before = dask_svcca.compare(zoo, place).load()
+    left_behind(place, "representation_a/lease-3")
+    with pytest.raises(StoreInUseError, match=r"in use by process 12 of .* on 'node7', since"):
+        dask_svcca.compare(zoo, place)
+    # By the clock of the server, which says seconds, it is older than that.
+    left_behind(place, "representation_a/lease-3", seconds=-1)
+    same(dask_svcca.compare(zoo, place).load(), before)
+    name = f"example/lease-{xxhash.xxh3_64_hexdigest(b'net/step1')}-2"
+    left_behind(zoo, name, seconds=-1)
+    with dask_svcca.open_zoo(zoo, mode="r+") as writable:
+        writable.write("net", "step1", "fc2", LAYERS[0])
+    assert not [key for one in (zoo, place) for key in keys(one) if "lease" in key or "creating" in key]
+
+
+@pytest.mark.slow
+def test_compare__on_s3_by_four_at_once_all_succeed(
+    server: str, monkeypatch: pytest.MonkeyPatch, local: xr.Dataset
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    zoo, place = "s3://bucket/four/zoo.zarr", "s3://bucket/four/c.zarr"
+    with ThreadPoolExecutor(4) as threads:
+        made = [threads.submit(dask_svcca.create_zoo, zoo, examples=range(90), exist_ok=True) for _ in range(4)]
+        assert [one.result().n_examples for one in made] == [90] * 4
+        for number, layer in enumerate(LAYERS):
+            made[0].result().write("net", f"step{number}", "fc", layer, step=number)
+        runs = [threads.submit(dask_svcca.compare, zoo, place, measures=("svcca", "cka"), wait=True) for _ in range(4)]
+        for one in runs:
+            same(one.result().load(), local)
 
 
 def test_compare__zoo_on_s3_and_comparison_on_disk(

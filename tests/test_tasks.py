@@ -21,15 +21,16 @@ from dask_svcca.kernels.products import ProductSum
 from dask_svcca.kernels.projection import SingleProjection
 from dask_svcca.plan import subspaces as plan_module
 from dask_svcca.run import compare as compare_module
+from dask_svcca.stores._blocks import BlockArray
 from dask_svcca.stores._chunked import ChunkReader
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import Pack, PackWriter
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.tasks import dual as dual_module
+from dask_svcca.tasks import panel as panel_module
 from dask_svcca.tasks import parts as parts_module
 from dask_svcca.tasks import perform
 from dask_svcca.tasks import subspace as subspace_module
-from dask_svcca.tasks import tile as tile_module
 from dask_svcca.tasks.worker import Context
 
 if TYPE_CHECKING:
@@ -93,13 +94,13 @@ WORK: list[tuple[Any, str]] = [
     (PackWriter, "finish"),
     (Pack, "spectrum"),
     (Pack, "loadings"),
-    (Pack, "read_scores"),
+    (panel_module, "read_scores"),
     (ProductSum, "add"),
     (GramProducts, "add"),
     (Evaluation, "add"),
     (Evaluation, "finish"),
     (Evaluation, "values"),
-    (tile_module, "_put"),
+    (BlockArray, "encoded"),
 ]
 """What takes time, and where tasks find it."""
 
@@ -172,7 +173,7 @@ def test_tasks__time_all_their_work_by_stage(case: str, tmp_path: Path, monkeypa
         dask_svcca.compare(zoo, tmp_path / "comparison.zarr", variance=None, precision="float64", **options)
     (record,) = ComparisonStore.open(tmp_path / "comparison.zarr").root.attrs["runs"]
     assert set(record["stages"]) == stages
-    assert {"read", "write_scores", "finish", "spectrum", "read_scores", "add", "values", "_put"} <= watch.done
+    assert {"read", "write_scores", "finish", "spectrum", "read_scores", "add", "values", "encoded"} <= watch.done
     assert ("merge" in watch.done) == case.startswith("in parts")
     assert ("dual_basis" in watch.done) == case.startswith("by samples")
     assert ("gram_correction" in watch.done) == case.endswith("put right") or case.endswith("as rows")

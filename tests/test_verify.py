@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import dask
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from cli_runner import run
 from measured import related
 
 import dask_svcca
-from dask_svcca.errors import StoreFormatError
+from dask_svcca.errors import StoreFormatError, StoreInUseError
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.run.compare import run_comparison
+from dask_svcca.run.leases import Leases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,6 +108,17 @@ def test_verify__what_is_repaired_is_made_anew(
     xr.testing.assert_identical(compare(stores).drop_attrs(), before.drop_attrs())
 
 
+def test_verify__repairs_nothing_while_a_run_is_at_work(stores: tuple[Path, Path]) -> None:
+    compare(stores)
+    min(stores[1].glob("svcca/c/0/0")).unlink()
+    with Leases(wait=False, told=None) as leases:
+        leases.take(zarr.open_group(stores[1]), "comparison")
+        assert not dask_svcca.verify(stores[1]).ok
+        with pytest.raises(StoreInUseError, match=r"the comparison .* is in use by process"):
+            dask_svcca.verify(stores[1], repair=True)
+    assert dask_svcca.verify(stores[1], repair=True).repaired
+
+
 @pytest.mark.parametrize("name", ["representation_a", "digest_b", "rank_a", "step_b"])
 def test_verify__a_column_is_repaired_from_that_of_the_other_axis(stores: tuple[Path, Path], name: str) -> None:
     before = compare(stores)
@@ -120,8 +134,11 @@ def test_verify__shared_subspaces(stores: tuple[Path, Path], tmp_path: Path, way
     before = dask_svcca.compare(zoo, place, subspaces=shared).load()
     assert dask_svcca.verify(shared).ok
     way(next(shared.glob("*/scores/c/0/0")))
+    # What a comparison refers to is verified with it.
+    assert {one.store for one in dask_svcca.verify(place).damage} == {str(shared)}
+    store = place if way is flip else shared
+    assert not dask_svcca.verify(store, repair=True).ok
     assert dask_svcca.verify(place).ok
-    assert not dask_svcca.verify(shared, repair=True).ok
     again = dask_svcca.compare(zoo, tmp_path / "again.zarr", subspaces=shared).load()
     np.testing.assert_array_equal(again.svcca, before.svcca)
 
@@ -129,7 +146,7 @@ def test_verify__shared_subspaces(stores: tuple[Path, Path], tmp_path: Path, way
 def test_verify__on_the_command_line(stores: tuple[Path, Path]) -> None:
     compare(stores)
     command = f"verify {stores[1]} --workers 1"
-    assert "All is whole: 1 block row, " in run(command).output
+    assert re.search(r"All is whole: \d+ variables, 1 block row, \d packs?\.", run(command).output)
     flip(stores[1] / "cka" / "c" / "0" / "0")
     assert json.loads(run(f"{command} --json", status=1).stdout)["damage"][0]["key"] == "cka/c/0/0"
     output = run(f"{command} --repair", status=1).output

@@ -147,7 +147,7 @@ def captured(zoo: Zoo, model: str, checkpoint: str | None = None) -> Iterator[di
         return
     group = zoo.root[path]
     for _, attributes in _io.walk_attributes(group, depth=3 - len(parts)):  # type: ignore[arg-type]
-        if attributes.get("complete"):
+        if attributes and attributes.get("complete"):
             yield attributes
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from dask_svcca.stores._chunked import Compression
+from dask_svcca.stores._documents import Compression
 from dask_svcca.stores.zoo import Stored
 
 if TYPE_CHECKING:

@@ -161,6 +161,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
 @click.option(
     "--drop-left", is_flag=True, help="Remove results of representations that have left the zoo [default: keep them]."
 )
+@click.option("--wait", is_flag=True, help="Where another run is at work on the comparison, wait for its end.")
 @cluster_options
 @click.option("--dry-run", is_flag=True, help="Show the plan, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: the plan as JSON.")
@@ -174,6 +175,7 @@ def compare(
     pairs: str,
     subspaces: str | None,
     drop_left: bool,
+    wait: bool,
     workers: int | None,
     memory: str | None,
     scheduler: str | None,
@@ -214,6 +216,7 @@ def compare(
             pairs=pairs,
             subspaces=subspaces,
             drop_left=drop_left,
+            wait=wait,
             executor=executor,
             progress=bars,
         )

@@ -14,8 +14,9 @@ from dask_svcca.arrays import as_given, is_series
 from dask_svcca.dims import agree_dims, check_names, example_axis
 from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, did_you_mean
 from dask_svcca.examples import check_alike, check_silent, numbers_of, order_by_id
+from dask_svcca.stores import _io
 from dask_svcca.stores._names import RepresentationName
-from dask_svcca.stores.zoo import Zoo, create_zoo
+from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.arrays import Given
+    from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.zoo import Representation
 
 Key: TypeAlias = "str | tuple[str, str] | tuple[str, str, str]"
@@ -78,6 +80,30 @@ class ArrayZoo(Zoo):
     def _for_writing(self, model: str, checkpoint: str, layer: str) -> RepresentationName:
         self._order = (*self._order, RepresentationName(model, checkpoint, layer))
         return self._order[-1]
+
+
+def open_source(zoo: Zoo | Arrays | StoreLike, dims: Mapping[Any, Sequence[str]] | None = None) -> Zoo:
+    """What is to be compared, as a zoo: opened where it is, or made of arrays.
+
+    Raises
+    ------
+    InvalidActivationsError
+        Where it is neither.
+    """
+    if isinstance(zoo, Mapping):
+        return zoo_of(zoo, dims)
+    if dims is not None:
+        raise ValueError("dims= is about arrays at hand, {'name': array, ...}; a zoo says what its axes are")
+    if isinstance(zoo, Zoo):
+        # Others may have written to it since it was opened.
+        zoo.refresh()
+        return zoo
+    if _io.is_place(zoo):
+        return open_zoo(zoo)
+    raise InvalidActivationsError(
+        f"there is a zoo to compare, or its path, or a mapping of names to arrays, {{'conv1': x, 'fc': y}}; got "
+        f"{type(zoo).__name__}"
+    )
 
 
 def zoo_of(arrays: Arrays, dims: Mapping[Any, Sequence[str]] | None = None) -> Zoo:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.capture._common import CaptureReport
     from dask_svcca.capture.onnx import Checkpoint
-    from dask_svcca.stores._chunked import Compression
+    from dask_svcca.stores._documents import Compression
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.zoo import Stored
 

@@ -8,7 +8,6 @@ import math
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -30,9 +29,10 @@ from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.parameters import ONLY_MASK, check_names, make_parameters
 from dask_svcca.plan.selection import finals_of, select_pairs
 from dask_svcca.plan.tasks import Job
-from dask_svcca.run.arrays import zoo_of
+from dask_svcca.run.arrays import open_source
 from dask_svcca.run.describe import describe
 from dask_svcca.run.executors import DaskExecutor
+from dask_svcca.run.leases import Leases
 from dask_svcca.run.outcome import SAMPLES_PER_DIRECTION, Outcome, Tally
 from dask_svcca.run.progress import STAGES, Bars
 from dask_svcca.run.space import check_space, naming_the_store
@@ -40,11 +40,10 @@ from dask_svcca.run.stores import Stores, choose_mask
 from dask_svcca.stores import _io
 from dask_svcca.stores._urls import with_options
 from dask_svcca.stores.comparison import open_comparison
-from dask_svcca.stores.zoo import Zoo, open_zoo
 from dask_svcca.tasks import perform, release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import distributed
     import xarray as xr
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from dask_svcca.plan.parameters import Keep, Mask, Match, Parameters, Precision
     from dask_svcca.plan.selection import Pairs
     from dask_svcca.plan.subspaces import Budget
+    from dask_svcca.plan.tasks import Report
     from dask_svcca.readings.choose import Convolutional, Sequential
     from dask_svcca.run.arrays import Arrays
     from dask_svcca.run.executors import Executor
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.comparison import ComparisonStore
     from dask_svcca.stores.subspaces import SubspaceStore
+    from dask_svcca.stores.zoo import Zoo
 
 
 P = ParamSpec("P")
@@ -96,6 +97,7 @@ def compare(
     dims: Mapping[Any, Sequence[str]] | None = None,
     subspaces: StoreLike | None = None,
     drop_left: bool = False,
+    wait: bool = False,
     progress: bool = False,
     client: distributed.Client | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -159,6 +161,9 @@ def compare(
     drop_left : bool
         Remove the results of representations that have left the zoo. By default they stay, and the attribute
         ``left_zoo`` of the result names them.
+    wait : bool
+        Where another run is at work on the comparison or its subspaces, wait for its end. By default that is an error.
+        A run that was killed is not waited for: on this machine not at all, on others for a minute.
     progress : bool
         Whether to show how far it is: bars in a terminal or a notebook, a line now and then elsewhere.
     client : distributed.Client, optional
@@ -177,6 +182,8 @@ def compare(
     ParametersChangedError
         Where the comparison that is there has other parameters or examples, the subspaces were made with others, or
         what a measure computes has changed.
+    StoreInUseError
+        Where another run is at work on the comparison or its subspaces; it says which, since when and until when.
     MemoryLimitError
         Where a task cannot fit in a worker; before anything runs.
     MismatchedExamplesError
@@ -244,6 +251,7 @@ def compare(
             pairs=pairs,
             subspaces=subspaces,
             drop_left=drop_left,
+            wait=wait,
             client=client,
             progress=bars,
         )
@@ -256,30 +264,6 @@ def compare(
         warnings.warn(outcome.reading_caution, ReadingWarning, stacklevel=3)
     result = open_comparison(place)
     return result.load() if store is None else result
-
-
-def open_source(zoo: Zoo | Arrays | StoreLike, dims: Mapping[Any, Sequence[str]] | None = None) -> Zoo:
-    """What is to be compared, as a zoo: opened where it is, or made of arrays.
-
-    Raises
-    ------
-    InvalidActivationsError
-        Where it is neither.
-    """
-    if isinstance(zoo, Mapping):
-        return zoo_of(zoo, dims)
-    if dims is not None:
-        raise ValueError("dims= is about arrays at hand, {'name': array, ...}; a zoo says what its axes are")
-    if isinstance(zoo, Zoo):
-        # Others may have written to it since it was opened.
-        zoo.refresh()
-        return zoo
-    if _io.is_place(zoo):
-        return open_zoo(zoo)
-    raise InvalidActivationsError(
-        f"there is a zoo to compare, or its path, or a mapping of names to arrays, {{'conv1': x, 'fc': y}}; got "
-        f"{type(zoo).__name__}"
-    )
 
 
 def plan_comparison(
@@ -358,6 +342,7 @@ def run_comparison(
     pairs: Pairs = "all",
     subspaces: StoreLike | None = None,
     drop_left: bool = False,
+    wait: bool = False,
     client: distributed.Client | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -366,7 +351,7 @@ def run_comparison(
 
     Parameters
     ----------
-    zoo, store, parameters, pairs, subspaces, drop_left, client
+    zoo, store, parameters, pairs, subspaces, drop_left, wait, client
         See `compare`.
     executor : Executor, optional
         What runs the tasks, in place of Dask.
@@ -374,46 +359,48 @@ def run_comparison(
     """
     _check_drop_left(drop_left)
     started, forgotten, computed, settled = time.perf_counter(), set[str](), 0, 0
-    while True:
-        run = uuid.uuid4().hex[:12]
-        chosen = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
-        stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left)
-        plan = _plan(stores, pairs, chosen.budget)
-        # Only now: a plan that is refused must not leave a store with its parameters behind.
-        prepared = stores.prepare(plan)
-        if prepared is None:
-            continue
-        comparison, packs = prepared
-        # What this call did before it found damage is not what was there before.
-        plan = replace(plan, pairs_done=plan.pairs_done - computed - settled)
-        outcome = Outcome(plan, computed=computed, settled=settled, readings=_unusual_readings(plan, parameters))
-        try:
-            damaged = _run(
-                outcome, comparison, packs, zoo=zoo, parameters=parameters, run=run, executor=chosen, progress=progress
-            )
-        finally:
-            outcome.seconds = time.perf_counter() - started
-            if outcome.computed > computed:
-                comparison.add_run(outcome.timing(chosen.budget.workers))
-        if not damaged or packs is None:
-            return outcome
-        again = sorted(damaged.keys() & forgotten)
-        if again:
-            raise damaged[again[0]]
-        # They cost what is in them: that is made anew, and all that is finished stays.
-        for name in sorted(damaged):
-            packs.forget(name)
-        forgotten |= damaged.keys()
-        computed, settled = outcome.computed, outcome.settled
+    # What draws bars can say for whom it waits, too.
+    with Leases(wait=wait, told=getattr(progress, "say", None)) as leases:
+        while True:
+            run = uuid.uuid4().hex[:12]
+            chosen = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
+            stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left, leases=leases)
+            plan = _plan(stores, pairs, chosen.budget)
+            # Only now: a plan that is refused must not leave a store with its parameters behind.
+            prepared = stores.prepare(plan, leases)
+            if prepared is None:
+                continue
+            comparison, packs = prepared
+            # What this call did before it found damage is not what was there before.
+            plan = replace(plan, pairs_done=plan.pairs_done - computed - settled)
+            outcome = Outcome(plan, computed=computed, settled=settled, readings=_unusual_readings(plan, parameters))
+            try:
+                damaged = _run(outcome, comparison, packs, leases, parameters, zoo, run, chosen, progress)
+            finally:
+                outcome.seconds = time.perf_counter() - started
+                if outcome.computed > computed:
+                    leases.check()
+                    comparison.add_run(outcome.timing(chosen.budget.workers))
+            if not damaged or packs is None:
+                leases.sweep(used=plan.tasks > 0)
+                return outcome
+            again = sorted(damaged.keys() & forgotten)
+            if again:
+                raise damaged[again[0]]
+            # They cost what is in them: that is made anew, and all that is finished stays.
+            for name in sorted(damaged):
+                packs.forget(name)
+            forgotten |= damaged.keys()
+            computed, settled = outcome.computed, outcome.settled
 
 
 def _run(
     outcome: Outcome,
     comparison: ComparisonStore,
     packs: SubspaceStore | None,
-    *,
-    zoo: Zoo,
+    leases: Leases,
     parameters: Parameters,
+    zoo: Zoo,
     run: str,
     executor: Executor,
     progress: Progress | None,
@@ -434,13 +421,20 @@ def _run(
     tally = Tally(outcome, progress)
     if plan.tiles and "correlations" in plan.details:
         comparison.resize_components(max(*plan.details["correlations"], *comparison.details["correlations"]))
+
+    def take(_: str, report: Report) -> None:
+        leases.check()
+        tally.add(report)
+
     try:
-        executor.run(nodes_of(plan), partial(perform, job), lambda _, report: tally.add(report))
+        executor.run(nodes_of(plan), partial(perform, job), take)
     finally:
         release(run)
+        leases.check()
         numbers: dict[str, tuple[int, int]] = {}
         try:
             outcome.problems, numbers = describe(comparison, plan.rows, packs, tally.problems, parameters.variance)
+            outcome.problems |= {name.label: problem for name, problem in zoo.damaged.items()}
         except DamagedSubspacesError as error:
             if not error.pack:
                 raise
@@ -484,6 +478,7 @@ def _plan(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
     zoo, parameters = stores.zoo, stores.parameters
     if not len(zoo):
         unfinished = f"; {len(zoo.unfinished)} are unfinished" if zoo.unfinished else ""
+        unfinished += "".join(f". {sentence}" for sentence in zoo.damaged.values())
         raise InvalidActivationsError(
             f"the zoo {str(zoo.root.store_path)!r} has no complete representation{unfinished}. Capture some first"
         )

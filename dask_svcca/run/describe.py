@@ -53,7 +53,7 @@ def describe(
     """
     # A fold that could not be made has another key than the representation's own subspace.
     unmade = {key.split(" ", maxsplit=1)[0]: problem for key, problem in new_problems.items()}
-    columns = {name: comparison.column(name) for name in NAMES}
+    columns = comparison.columns(*NAMES)
     unknown: dict[int, str | None] = {}
     # A run that was stopped here may have written some of the columns.
     known = (columns["rank"] >= 0) & (columns["neurons"] >= 0) & (columns["samples"] >= 0)

@@ -73,6 +73,10 @@ class Bars:
             task.visible = task.total is not None
         self._progress.stop()
 
+    def say(self, sentence: str) -> None:
+        """Say what is waited for, above the bars."""
+        self._console.print(f"{sentence}.", style="yellow", markup=False)
+
     def _show(self, stage: str) -> Task:
         """Task of a stage; a new one begins where the stage before it ended."""
         if stage not in self._tasks:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from dask_svcca.errors import DiskSpaceError, StoreAccessError
 from dask_svcca.stores import _io
-from dask_svcca.stores.backend import ABSENT, accessing
+from dask_svcca.stores._access import ABSENT, accessing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,12 +10,12 @@ import numpy as np
 
 from dask_svcca.arrays import is_mask
 from dask_svcca.dims import TOKEN
-from dask_svcca.errors import InvalidActivationsError, ParametersChangedError, StoreAccessError, StoreFormatError
+from dask_svcca.errors import DamagedStoreError, InvalidActivationsError, StoreAccessError, StoreFormatError
 from dask_svcca.evaluate import try_measure
 from dask_svcca.measures import OwnMeasure
 from dask_svcca.plan.parameters import MaskChoice
-from dask_svcca.stores import _create, _io
-from dask_svcca.stores._stored import mend_columns
+from dask_svcca.stores import _create, _io, _nodes
+from dask_svcca.stores._mend import mend
 from dask_svcca.stores._urls import like
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.plan.comparison import Plan, Row
     from dask_svcca.plan.parameters import Mask, Parameters
+    from dask_svcca.run.leases import Leases
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores._state import ComparisonState
     from dask_svcca.stores.subspaces import SubspaceIndex
@@ -95,8 +96,17 @@ class Stores:
         *,
         mode: str,
         drop_left: bool = False,
+        leases: Leases | None = None,
     ) -> Stores:
-        """Open what is there, and check that it can be used; nothing is written.
+        """Open what is there, and check that it can be used; nothing is written but leases.
+
+        Parameters
+        ----------
+        zoo, store, parameters, subspaces, drop_left
+            See `run_comparison`.
+        mode : {"r", "r+"}
+        leases : Leases, optional
+            Taken before anything is read that another run may change.
 
         Raises
         ------
@@ -114,8 +124,10 @@ class Stores:
             )
         _check_places(zoo, store, place)
         comparison = ComparisonStore.open(store, mode=mode) if _exists(store, "comparison") else None
+        # Nothing is mended while another run is at work.
+        _take(leases, comparison, "comparison")
         if comparison is not None and mode == "r+":
-            mend_columns(comparison.root)
+            mend(comparison.root)
         state = None if comparison is None else comparison.read_state()
         if state is not None:
             fixed = {**parameters.fixed, "mask_digest": _mask_digest(zoo, parameters)}
@@ -129,9 +141,11 @@ class Stores:
         opened = _open_subspaces(comparison, place, mode)
         if opened is not None:
             opened.check(_identity(zoo, parameters))
+            _take(leases, None if place is None else opened, "subspaces")
         dropped: list[int] = []
         if drop_left and state is not None:
-            present = {item.label for item in zoo.entries()}
+            # Those that are there and cannot be read have not left.
+            present = {item.label for item in zoo.entries()} | {name.label for name in zoo.damaged}
             dropped = [place for place, label in enumerate(state.labels) if label not in present]
             state = state.without(dropped)
         return cls(zoo, store, parameters, comparison, state, opened, place, tuple(dropped))
@@ -140,8 +154,14 @@ class Stores:
         """Read what subspaces there are."""
         return None if self.subspaces is None else self.subspaces.read_index()
 
-    def prepare(self, plan: Plan) -> tuple[ComparisonStore, SubspaceStore | None] | None:
+    def prepare(self, plan: Plan, leases: Leases) -> tuple[ComparisonStore, SubspaceStore | None] | None:
         """Make what is missing, and room for what the plan adds.
+
+        Parameters
+        ----------
+        plan : Plan
+        leases : Leases
+            Those of stores that are made here are taken.
 
         Returns
         -------
@@ -149,7 +169,7 @@ class Stores:
         subspaces : SubspaceStore or None
             None only where there are none and nothing is to be computed.
 
-        None instead of both where another run has made the comparison since this one looked: look again.
+        None instead of both where another run has made one of them since this one looked: look again.
         """
         if plan.packs and self.subspaces is not None and self.subspaces.root.read_only:
             raise StoreAccessError(
@@ -158,8 +178,7 @@ class Stores:
                 f"somebody who may write there"
             )
         if self.comparison is None:
-            return self._create(plan)
-        self._check_unchanged()
+            return self._create(plan, leases)
         self.comparison.forget_lost()
         if self.dropped:
             self.comparison.drop(self.dropped)
@@ -168,14 +187,25 @@ class Stores:
             self.comparison.set_subspaces(self._where)
         if self.subspaces is None and plan.tiles:
             self.subspaces = self._create_subspaces(self.comparison.root, plan)
+            if not self._is_first(leases):
+                return None
         self._fill(self.comparison, plan)
         return self.comparison, self.subspaces
 
-    def _create(self, plan: Plan) -> tuple[ComparisonStore, SubspaceStore | None] | None:
+    def _is_first(self, leases: Leases) -> bool:
+        """Whether subspaces that this run has just made are for it alone, and no other run was faster."""
+        if self.place is None or self.subspaces is None:
+            return True
+        leases.take(self.subspaces.root, "subspaces")
+        return not self.subspaces.read_index().packs
+
+    def _create(self, plan: Plan, leases: Leases) -> tuple[ComparisonStore, SubspaceStore | None] | None:
         if self.place is not None and self.subspaces is None and plan.tiles:
             self.subspaces = self._create_subspaces(None, plan)
 
         def fill(root: zarr.Group) -> None:
+            # First: where it is made in its place, it is open to others with its first attributes.
+            leases.take(root, "comparison", _io.describe(self.store))
             comparison = ComparisonStore.create(
                 root,
                 parameters={**self.parameters.to_dict(), "mask_digest": _mask_digest(self.zoo, self.parameters)},
@@ -189,13 +219,17 @@ class Stores:
                 self._create_subspaces(root, plan)
             self._fill(comparison, plan)
 
-        root = _create.create_whole(self.store, "comparison", {}, fill)
+        root = None
+        try:
+            root = _create.create_whole(self.store, "comparison", {}, fill)
+        finally:
+            leases.follow(root)
         if root is None:
             return None
         self.comparison = ComparisonStore(root)
         if self.place is None and plan.tiles:
             self.subspaces = SubspaceStore.open_inside(root)
-        return self.comparison, self.subspaces
+        return (self.comparison, self.subspaces) if self._is_first(leases) else None
 
     @property
     def _where(self) -> str:
@@ -214,18 +248,6 @@ class Stores:
         asked = tuple(dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures)))
         comparison.add_results(plan.measures, asked, plan.details, plan.settled)
         self._register(comparison, plan)
-
-    def _check_unchanged(self) -> None:
-        """Raise where another run has added measures since this one looked: what it plans would undo that."""
-        if self.state is None:
-            return
-        now = ComparisonStore.open(self.store, mode="r+").root.attrs
-        known = {"versions": dict(self.state.versions), "settled": list(self.state.settled)}
-        if {name: now[name] for name in known} != known or bool(now["growing"]) != self.state.growing:
-            raise ParametersChangedError(
-                f"another run has changed the comparison {self.state.place!r} since this one looked at it. Let one run "
-                f"end before the other adds measures, and run this one again"
-            )
 
     def _register(self, comparison: ComparisonStore, plan: Plan) -> None:
         """Make room for new representations, and forget pairs of those that have changed."""
@@ -272,6 +294,12 @@ def _check_places(zoo: Zoo, store: StoreLike, subspaces: StoreLike | None) -> No
             )
 
 
+def _take(leases: Leases | None, store: ComparisonStore | SubspaceStore | None, kind: str) -> None:
+    # Nobody changes what can only be read, and no lease could be left there.
+    if leases is not None and store is not None and not store.root.read_only:
+        leases.take(store.root, kind)
+
+
 def _exists(store: StoreLike, kind: str) -> bool:
     """Whether there is any zarr group; False where a store can be created."""
     if _io.is_group(store):
@@ -285,9 +313,13 @@ def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None,
         # Those of another person, or zipped, serve as long as nothing has to be added.
         mode = mode if _io.is_writable(place) else "r"
         return SubspaceStore.open(place, mode=mode) if _exists(place, "subspaces") else None
-    if comparison is None or not _io.has_node(comparison.root, INSIDE):
+    if comparison is None or not _nodes.has_node(comparison.root, INSIDE):
         return None
-    return SubspaceStore.open_inside(comparison.root)
+    try:
+        return SubspaceStore.open_inside(comparison.root)
+    except DamagedStoreError:
+        # What it says of itself is gone; all in it can be made anew.
+        return None
 
 
 def _identity(zoo: Zoo, parameters: Parameters) -> dict[str, Any]:

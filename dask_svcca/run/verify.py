@@ -6,22 +6,24 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.plan.tasks import Node
 from dask_svcca.run.executors import DaskExecutor
-from dask_svcca.stores import _io
-from dask_svcca.stores._stored import stored_names
-from dask_svcca.stores._urls import with_options
+from dask_svcca.run.leases import Leases
+from dask_svcca.stores import _io, _nodes
+from dask_svcca.stores._mend import mend
+from dask_svcca.stores._stored import column_names, pair_names
+from dask_svcca.stores._urls import like, with_options
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.stores.zoo import open_zoo
-from dask_svcca.stores.zoo.index import find_lost, name_of
 from dask_svcca.tasks.verify import (
     BlocksCheck,
-    ColumnCheck,
+    CoordinateCheck,
     Damage,
-    LostCheck,
+    GroupCheck,
     PackCheck,
     RepresentationCheck,
     VariableCheck,
@@ -30,7 +32,7 @@ from dask_svcca.tasks.verify import (
 from dask_svcca.variables import PAIR_STATUS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import distributed
 
@@ -102,6 +104,8 @@ def verify(
     ------
     StoreFormatError
         Where there is no store of this package; or for ``repair`` of a zoo.
+    StoreInUseError
+        Where ``repair`` is asked for, something is damaged, and a run is at work on the store.
 
     Examples
     --------
@@ -124,7 +128,7 @@ def verify(
     if kind == "zoo":
         checks = _zoo_checks(store)
     elif kind == "comparison":
-        checks = _comparison_checks(ComparisonStore.open(store))
+        checks = _comparison_checks(ComparisonStore.open(store), store)
     else:
         checks = {"packs": _pack_checks(SubspaceStore.open(store))}
     damage = _performed([check for some in checks.values() for check in some], store, client, progress)
@@ -142,36 +146,45 @@ def verify(
 def _zoo_checks(store: StoreLike) -> dict[str, list[Check]]:
     zoo = open_zoo(store)
     place, entries = zoo.root.store_path, zoo.entries()
-    coordinates: list[str] = zoo.root.attrs["example_coordinates"]  # type: ignore[assignment]
+    damaged = {name.path for name in zoo.damaged}
+    paths = set(damaged)
+    for path in (*damaged, *(entry.path for entry in entries)):
+        model, checkpoint, _ = path.split("/")
+        paths |= {model, f"{model}/{checkpoint}"}
     return {
         "representations": [
-            *(RepresentationCheck(place, entry.path, entry.label, entry.digest) for entry in entries),
-            *(LostCheck(path, name_of(path).label) for path in find_lost(zoo.root, entries)),
+            RepresentationCheck(place, entry.place, entry.label, entry.digest, entry.shape) for entry in entries
         ],
-        "coordinates": [ColumnCheck(place, name) for name in coordinates],
+        "coordinates": [CoordinateCheck(place, name) for name in (EXAMPLE, *zoo.coordinate_names)],
+        "groups": [GroupCheck(place, path, path in damaged) for path in sorted(paths)],
     }
 
 
-def _comparison_checks(comparison: ComparisonStore) -> dict[str, list[Check]]:
-    place, tile = comparison.root.store_path, comparison.tile
-    pairs, columns = stored_names(comparison.root)
+def _comparison_checks(comparison: ComparisonStore, store: StoreLike) -> dict[str, list[Check]]:
+    place = comparison.root.store_path
+    columns = set(column_names(comparison.root))
+    status, *pairs = pair_names(comparison.root)
     try:
-        rows = comparison.rows
+        block_rows = comparison.block_rows
     except StoreFormatError:
-        # `VariableCheck` names it.
-        rows = 0
+        # `VariableCheck` names what is damaged.
+        block_rows = 0
     checks: dict[str, list[Check]] = {
-        "block rows": [BlocksCheck(place, row, tuple(pairs[1:])) for row in range(-(-rows // tile))],
-        "columns": [ColumnCheck(place, name) for name in columns],
-        "variables": [VariableCheck(place, name) for name in (*pairs, *columns)],
+        "variables": [VariableCheck(place, name, name in columns) for name in (status, *pairs, *sorted(columns))],
+        "block rows": [BlocksCheck(place, row, tuple(pairs)) for row in range(block_rows)],
     }
-    if not comparison.subspaces and _io.has_node(comparison.root, INSIDE):
+    if comparison.subspaces:
+        shared = like(store, comparison.subspaces)
+        if _io.is_group(shared):
+            checks["packs"] = _pack_checks(SubspaceStore.open(shared), comparison.subspaces)
+    elif _nodes.has_node(comparison.root, INSIDE):
         checks["packs"] = _pack_checks(SubspaceStore.open_inside(comparison.root))
     return checks
 
 
-def _pack_checks(subspaces: SubspaceStore) -> list[Check]:
-    return [PackCheck(subspaces.root.store_path, name) for name in sorted(subspaces.read_index().packs)]
+def _pack_checks(subspaces: SubspaceStore, place: str = "") -> list[Check]:
+    names = backend_of(subspaces.root).names("")
+    return [PackCheck(subspaces.root.store_path, name, place) for name in names]
 
 
 def _performed(
@@ -194,42 +207,37 @@ def _performed(
     return [one for number in sorted(found) for one in found[number]]
 
 
-def _repair(store: StoreLike, kind: str, damage: Sequence[Damage]) -> None:
-    """Remove what is damaged, and what says that it is there."""
-    lasting = [one for one in damage if one.key.endswith("zarr.json")]
-    if lasting:
-        raise StoreFormatError(
-            f"{lasting[0].what} of {_io.describe(store)!r} cannot be repaired, since its metadata is damaged "
-            f"({lasting[0].problem}); nothing was changed. Restore {lasting[0].key!r} from a copy, or compare into "
-            f"another store"
-        )
-    if kind == "subspaces":
-        subspaces = SubspaceStore.open(store, mode="r+")
-        for name in {one.key for one in damage}:
-            subspaces.forget(name)
-        return
-    comparison = ComparisonStore.open(store, mode="r+")
+def _repair(store: StoreLike, kind: str, damage: Iterable[Damage]) -> None:
+    """Remove what is damaged, and what says that it is there; while no run is at work on it."""
+    with Leases(wait=False, told=None) as leases:
+        if kind == "subspaces":
+            subspaces = SubspaceStore.open(store, mode="r+")
+            leases.take(subspaces.root, kind)
+            _forget(subspaces, damage)
+            return
+        comparison = ComparisonStore.open(store, mode="r+")
+        leases.take(comparison.root, kind)
+        _repair_comparison(comparison, store, damage)
+
+
+def _repair_comparison(comparison: ComparisonStore, store: StoreLike, damage: Iterable[Damage]) -> None:
+    mend(comparison.root)
     backend = backend_of(comparison.root)
     for one in damage:
-        if one.what.startswith("subspace"):
-            SubspaceStore.open_inside(comparison.root).forget(one.key)
-        elif one.block is not None:
+        if one.block is not None:
             # The status first: a pair without a value must not be marked as done. A block and its mirror image are
             # made together.
             for row, column in {one.block, one.block[::-1]}:
                 backend.remove(f"{PAIR_STATUS.name}/c/{row}/{column}")
             backend.remove(one.key)
-        else:
-            _repair_column(comparison, one)
+    lost = [one for one in damage if one.pack]
+    if lost and comparison.subspaces:
+        _forget(SubspaceStore.open(like(store, comparison.subspaces), mode="r+"), lost)
+    elif lost:
+        _forget(SubspaceStore.open_inside(comparison.root), lost)
+    comparison.consolidate()
 
 
-def _repair_column(comparison: ComparisonStore, damage: Damage) -> None:
-    """Columns of the two axes are equal: one is taken for the other."""
-    name, _, chunk = damage.key.partition("/")
-    twin = f"{name[:-2]}_{'b' if name.endswith('_a') else 'a'}"
-    backend = backend_of(comparison.root)
-    (whole,) = backend.read_many([f"{twin}/{chunk}"])
-    if whole is None:
-        backend.remove(damage.key)
-    else:
-        backend.write(damage.key, whole)
+def _forget(subspaces: SubspaceStore, damage: Iterable[Damage]) -> None:
+    for name in {one.pack for one in damage}:
+        subspaces.forget(name)

@@ -10,24 +10,22 @@ from __future__ import annotations
 import json
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numcodecs.blosc
 import numcodecs.zstd
 import numpy as np
 import zarr
-import zarr.codecs
 
+from dask_svcca.stores._documents import CRC_BYTES, Compression, array_document, crc, group_document, is_whole
 from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
     from dask_svcca.stores.backend import Backend
-
-Compression: TypeAlias = Literal["lz4", "zstd", "none"]
 
 
 class ChunkedArray:
@@ -71,15 +69,26 @@ class ChunkedArray:
         exist_ok: bool = False,
     ) -> None:
         self.shape, self.rows, self.dtype = shape, rows, dtype
-        self._compression, self._fill = compression, fill
-        self._compressors = _compressors(compression)
+        if compression not in get_args(Compression):
+            choices = ", ".join(map(repr, get_args(Compression)))
+            raise ValueError(f"compression is one of {choices}; got {compression!r}")
+        self._compression = compression
         self._order = tuple(reversed(range(len(shape)))) if column_major else None
         self._backend, self._path = backend_of(root), path
         if exist_ok:
             return
         if replace:
             self._backend.remove(path)
-        self._backend.write(f"{path}/zarr.json", json.dumps(self._metadata(dims)).encode())
+        document = array_document(
+            shape=shape,
+            chunk_shape=self._chunk_shape,
+            dtype=dtype.name,
+            fill=fill,
+            dims=dims,
+            compression=compression,
+            order=self._order,
+        )
+        self._backend.write(f"{path}/zarr.json", document)
 
     @property
     def _chunk_shape(self) -> tuple[int, ...]:
@@ -87,14 +96,24 @@ class ChunkedArray:
 
     def write(self, chunk: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Write one chunk; the last may be shorter. Returns it as it is stored, before compression."""
+        data = self.stored(values)
+        key, parts = self.item(chunk, data)
+        self._backend.write(key, *parts)
+        return data
+
+    def stored(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """One chunk as it is stored, before compression."""
         whole = values.astype(self.dtype, copy=False)
         if len(values) < self.rows:
             # In the order in which it is stored: otherwise it would be copied once more.
             whole = np.zeros(self._chunk_shape, dtype=self.dtype, order="C" if self._order is None else "F")
             whole[: len(values)] = values
-        data = np.ascontiguousarray(whole if self._order is None else whole.transpose(self._order))
-        self._backend.write(self._key(chunk), self._encode(data))
-        return data
+        return np.ascontiguousarray(whole if self._order is None else whole.transpose(self._order))
+
+    def item(self, chunk: int, stored: npt.NDArray[Any]) -> tuple[str, tuple[memoryview, bytes]]:
+        """Key and bytes of one chunk, with its checksum."""
+        encoded = self._encode(stored)
+        return self._key(chunk), (encoded, crc(encoded))
 
     def read(self, chunk: int) -> npt.NDArray[Any]:
         """Read back one chunk of an uncompressed array."""
@@ -119,30 +138,6 @@ class ChunkedArray:
             return data.data.cast("B")
         return memoryview(self._codec.encode(data)).cast("B")
 
-    def _metadata(self, dims: Sequence[str]) -> dict[str, Any]:
-        codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
-        if self._order is not None:
-            codecs.insert(0, {"name": "transpose", "configuration": {"order": list(self._order)}})
-        codecs += [codec.to_dict() for codec in self._compressors or []]
-        for codec in codecs:
-            if codec["name"] == "blosc":
-                codec["configuration"]["typesize"] = self.dtype.itemsize
-        # JSON has no NaN; zarr writes it as text.
-        fill = "NaN" if math.isnan(self._fill) else float(self._fill) if self.dtype.kind == "c" else self._fill
-        return {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": list(self.shape),
-            "data_type": self.dtype.name,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self._chunk_shape)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": [fill, fill] if self.dtype.kind == "c" else fill,
-            "codecs": codecs,
-            "attributes": {},
-            "dimension_names": list(dims),
-            "storage_transformers": [],
-        }
-
 
 class ChunkReader:
     """Reads an array chunked along its first axis only, chunk by chunk, whoever wrote it.
@@ -162,6 +157,8 @@ class ChunkReader:
         self._array: zarr.Array[Any] | None = None
         self._codec: Any = None
         self._backend, self._path = backend_of(root), path
+        self._crc = False
+        self._begun: dict[int, Callable[[], bytes | None]] = {}
         metadata = _plain_metadata(self._backend.read(f"{path}/zarr.json"))
         if metadata is None:
             self._array = zarr.open_array(root.store, path=f"{root.path}/{path}".lstrip("/"), mode="r")
@@ -173,9 +170,10 @@ class ChunkReader:
         )
         self.rows, self.dtype = self._chunk_shape[0], np.dtype(metadata["data_type"])
         names = [codec["name"] for codec in metadata["codecs"]]
-        if names[-1] == "blosc":
+        self._crc = names[-1] == "crc32c"
+        if "blosc" in names:
             self._codec = numcodecs.blosc.Blosc()
-        elif names[-1] == "zstd":
+        elif "zstd" in names:
             self._codec = numcodecs.zstd.Zstd()
 
     @property
@@ -183,20 +181,45 @@ class ChunkReader:
         """Number of chunks."""
         return -(-self.shape[0] // self.rows)
 
-    def read(self, chunk: int) -> npt.NDArray[Any]:
-        """Read one chunk; the last may be shorter."""
+    def read(self, chunk: int, *, check: bool = False, ahead: bool = False) -> npt.NDArray[Any]:
+        """Read one chunk; the last may be shorter.
+
+        Parameters
+        ----------
+        chunk : int
+        ahead : bool
+            Whether the next chunk is read next: a store elsewhere is asked for it now.
+        check : bool
+            Whether to verify the checksum of a chunk that is not compressed; that of a compressed one always is, since
+            what decompresses trusts it. Without, the caller compares a digest of the values with the zoo's.
+
+        Raises
+        ------
+        OSError
+            Where it is missing, or is not what was written.
+        """
         count = min(self.rows, self.shape[0] - chunk * self.rows)
         if self._array is not None:
             return np.asarray(self._array[chunk * self.rows : chunk * self.rows + count])
-        try:
-            data = self._backend.read(chunk_key(self._path, chunk, len(self.shape)))
-        except FileNotFoundError:
-            raise OSError(f"chunk {chunk} of {self.chunks} is missing from the store") from None
-        decoded = data if self._codec is None else self._codec.decode(data)
+        wait = self._begun.pop(chunk, None) or self._begin(chunk)
+        if ahead:
+            self._begun = {chunk + 1: self._begin(chunk + 1)}
+        data = wait()
+        del wait
+        if data is None:
+            raise OSError(f"chunk {chunk} of {self.chunks} is missing from the store")
+        if self._crc and (check or self._codec is not None) and not is_whole(data):
+            raise OSError(f"chunk {chunk} of {self.chunks} is not what was written")
+        decoded = memoryview(data)[:-CRC_BYTES] if self._crc else memoryview(data)
+        if self._codec is not None:
+            decoded = self._codec.decode(decoded)
         del data
         whole = np.frombuffer(decoded, dtype=self.dtype).reshape(self._chunk_shape)
         # A view of a part would keep all of a chunk that is filled up behind the last row.
         return whole if count == self.rows else whole[:count].copy()
+
+    def _begin(self, chunk: int) -> Callable[[], bytes | None]:
+        return self._backend.begin(chunk_key(self._path, chunk, len(self.shape)))
 
 
 def chunk_key(path: str, chunk: int, axes: int) -> str:
@@ -208,11 +231,13 @@ def _plain_metadata(document: bytes) -> dict[str, Any] | None:
     """Metadata of an array, if it is stored as `ChunkedArray` would store it, row-major; None otherwise."""
     metadata: dict[str, Any] = json.loads(document)
     names = [codec["name"] for codec in metadata["codecs"]]
+    # Those that others write may have no checksum.
+    codecs = names[:-1] if names[-1] == "crc32c" else names
     little = metadata["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
     key = metadata["chunk_key_encoding"]
     grid = metadata["chunk_grid"]
     plain = (
-        names in (["bytes"], ["bytes", "blosc"], ["bytes", "zstd"])
+        codecs in (["bytes"], ["bytes", "blosc"], ["bytes", "zstd"])
         and little
         and key == {"name": "default", "configuration": {"separator": "/"}}
         and grid["name"] == "regular"
@@ -222,29 +247,23 @@ def _plain_metadata(document: bytes) -> dict[str, Any] | None:
     return metadata if plain else None
 
 
-def write_array(
-    root: zarr.Group, path: str, values: npt.NDArray[Any], dims: Sequence[str], *, replace: bool = True, fill: float = 0
-) -> None:
-    """Write a small array whole, as one uncompressed chunk; ``replace`` and ``fill`` as for `ChunkedArray`.
+def array_items(
+    path: str, values: npt.NDArray[Any], dims: Sequence[str], *, fill: float = 0
+) -> Iterator[tuple[str, tuple[bytes | memoryview, ...]]]:
+    """Keys and bytes of a small array that is stored whole, as one uncompressed chunk.
 
     An axis may be empty, such as the neurons of loadings that were not computed.
     """
-    array = ChunkedArray(
-        root,
-        path,
-        shape=values.shape,
-        rows=max(1, len(values)),
-        dtype=values.dtype,
-        dims=dims,
-        replace=replace,
-        fill=fill,
-    )
+    whole = (max(1, len(values)), *values.shape[1:])
+    document = array_document(shape=values.shape, chunk_shape=whole, dtype=values.dtype.name, fill=fill, dims=dims)
+    yield f"{path}/zarr.json", (document,)
     if values.size:
-        array.write(0, values)
+        data = np.ascontiguousarray(values).data.cast("B")
+        yield chunk_key(path, 0, values.ndim), (data, crc(data))
 
 
 def read_array(root: zarr.Group, path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Read back what `write_array` wrote."""
+    """Read back what `array_items` stored."""
     if 0 in shape:
         return np.empty(shape, dtype)
     return read_numbers(backend_of(root), chunk_key(path, 0, len(shape)), math.prod(shape), dtype).reshape(shape)
@@ -278,8 +297,8 @@ def write_group(root: zarr.Group, path: str, attributes: Mapping[str, Any], *, c
     there = backend.read_many(above)
     for key, document in zip(above, there, strict=True):
         if document is None:
-            backend.write(key, _group_document({}))
-    backend.write(f"{path}/zarr.json", _group_document(attributes))
+            backend.write(key, group_document({}))
+    backend.write(f"{path}/zarr.json", group_document(attributes))
 
 
 def remove_group(root: zarr.Group, path: str) -> None:
@@ -305,17 +324,3 @@ def copy_array(root: zarr.Group, path: str, target: str) -> None:
     backend = backend_of(root)
     backend.remove(target)
     backend.copy(path, target)
-
-
-def _group_document(attributes: Mapping[str, Any]) -> bytes:
-    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}).encode()
-
-
-def _compressors(compression: Compression) -> list[zarr.codecs.BloscCodec | zarr.codecs.ZstdCodec] | None:
-    if compression not in get_args(Compression):
-        raise ValueError(f"compression is one of {', '.join(map(repr, get_args(Compression)))}; got {compression!r}")
-    if compression == "none":
-        return None
-    if compression == "zstd":
-        return [zarr.codecs.ZstdCodec(level=1, checksum=True)]
-    return [zarr.codecs.BloscCodec(typesize=1, cname="lz4", clevel=5, shuffle="shuffle")]

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
+import re
 import shutil
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import xxhash
 import zarr
 import zarr.errors
+from zarr.storage import LocalStore, StorePath
 
+from dask_svcca import machine
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io
-from dask_svcca.stores.backend import accessing, creating
+from dask_svcca.stores._access import accessing, creating
+from dask_svcca.stores._exclusive import PARTIAL, age_of_file
+from dask_svcca.stores.backend import backend_at, backend_of
+from dask_svcca.stores.lease import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from zarr.abc.store import Store
 
     from dask_svcca.stores._io import StoreLike
+    from dask_svcca.stores.backend import Backend
 
 _STRAY = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """Files that file managers leave in any folder that they show."""
@@ -28,16 +41,33 @@ _NOT_BESIDE = frozenset(
 """Errors where a folder cannot be replaced, but perhaps written to: a container mounts it, or it has a stray file."""
 
 
+_DEAD_AFTER = 24 * 3600
+"""Seconds after which a store that another machine is creating, and has not finished, is given up."""
+
+
 def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
-    """Create a group with attributes at the root of an empty store."""
+    """Create a group with attributes at the root of an empty store, which only one of several processes does."""
     try:
         check_free(store)
-        place = _io.opened(store)
-        _io.check_writable(place, store)
+        _io.check_writable(_io.opened(store), store)
         with creating(store):
-            return zarr.create_group(place, attributes=dict(attributes), zarr_format=3)
+            document = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+            if not _backend_at(store).create("zarr.json", json.dumps(document).encode()):
+                raise _taken(store)
     except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
         raise _taken(store) from None
+    return _io.open_group(store, mode="r+")
+
+
+def _backend_at(store: StoreLike) -> Backend:
+    """The bytes of a store that may not be there yet."""
+    folder = _io.local_folder(store)
+    if folder is not None:
+        return backend_at(LocalStore(folder))
+    place = _io.opened(store)
+    if isinstance(place, StorePath):
+        return backend_at(place.store, place.path)
+    return backend_at(cast("Store", place))
 
 
 def create_whole(
@@ -77,11 +107,13 @@ def create_whole(
     # What a link leads to, and not the link, is replaced.
     folder = folder.resolve()
     # Beside it, on the same file system, so that it can take its place at once.
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+    _sweep(folder)
+    partial = folder.with_name(f".{folder.name}.{_maker()}.{uuid.uuid4().hex[:8]}{PARTIAL}")
     try:
         root = zarr.create_group(str(partial), zarr_format=3)
         fill(root)
-        root.update_attributes(dict(attributes))
+        if attributes:
+            _io.set_attributes(root, {**root.attrs, **attributes})
         partial.rename(folder)
     except OSError as error:
         if _io.is_group(store):
@@ -100,16 +132,51 @@ def is_unfinished(store: StoreLike, kind: str) -> bool:
     return _io.is_group(store) and _io.open_group(store, mode="r").attrs.get("format") == _unfinished(kind)
 
 
+def _maker() -> str:
+    """Name of this process, which no other has."""
+    return f"{xxhash.xxh3_64_hexdigest(machine.host().encode())}-{os.getpid()}-{machine.process_start(os.getpid())}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes left that were stopped while they made the same store."""
+    name = re.compile(rf"\.{re.escape(folder.name)}\.(\w+)-(\d+)-(\w+)\.\w+{re.escape(PARTIAL)}")
+    if not folder.parent.is_dir():
+        return
+    for beside in folder.parent.iterdir():
+        match = name.fullmatch(beside.name)
+        if match is None:
+            continue
+        here, process, started = match[1] == _maker().partition("-")[0], int(match[2]), match[3]
+        try:
+            dead = machine.process_start(process) != started if here else age_of_file(str(beside)) > _DEAD_AFTER
+        except FileNotFoundError:
+            continue
+        if dead:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
 def _create_in_place(
     store: StoreLike, kind: str, attributes: Mapping[str, Any], fill: Callable[[zarr.Group], None]
-) -> zarr.Group:
+) -> zarr.Group | None:
     with accessing(store):
-        if is_unfinished(store, kind):
-            root = _io.open_group(store, mode="r+")
-        else:
-            root = create_root(store, {"format": _unfinished(kind)})
-        fill(root)
-        root.update_attributes(dict(attributes))
+        if not is_unfinished(store, kind):
+            try:
+                create_root(store, {"format": _unfinished(kind)})
+            except StoreFormatError:
+                # Where another process was faster, it may have finished too.
+                if not _io.is_group(store):
+                    raise
+        root = _io.open_group(store, mode="r+")
+        creation = Lease(backend_of(root), ".creating", f"the new {kind} {_io.describe(store)!r}", "Wait for it")
+        creation.take(wait=True)
+        try:
+            if not is_unfinished(store, kind):
+                return None
+            fill(root)
+            if attributes:
+                _io.set_attributes(root, {**root.attrs, **attributes})
+        finally:
+            creation.release()
     return root
 
 

@@ -48,6 +48,21 @@ def combined_digest(digests: Iterable[bytes]) -> str:
     return xxhash.xxh3_128_hexdigest(b"".join(digests))
 
 
+def values_digest(values: npt.NDArray[Any]) -> str:
+    """Digest of the shape, type and values of an array of numbers, or of text.
+
+    Examples
+    --------
+    >>> text = np.array(["a", "b"], dtype=object)
+    >>> values_digest(text) == values_digest(text.astype("U1")), values_digest(text) == values_digest(text[::-1])
+    (True, False)
+    """
+    if values.dtype.kind in "OUT":
+        text = "\0".join(map(str, values.ravel()))
+        return xxhash.xxh3_128_hexdigest(f"{values.shape} {text}".encode())
+    return chunk_digest(values).hex()
+
+
 def ids_digest(ids: npt.NDArray[Any]) -> str:
     """Digest of the ids of examples: it differs for other examples, and for another order."""
     return xxhash.xxh3_128_hexdigest("\0".join(map(str, ids)).encode())

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import zarr
 import zarr.errors
 from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, StorePath, ZipStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy.typing as npt
+    from collections.abc import Iterator, Mapping, Sequence
 
 
-from dask_svcca import machine
-from dask_svcca.errors import StoreAccessError, StoreFormatError
+from dask_svcca.errors import DamagedStoreError, StoreAccessError, StoreFormatError
+from dask_svcca.stores._access import ABSENT, UNREADABLE, accessing
+from dask_svcca.stores._documents import is_sealed, parse, parsed, sealed, unsealed
 from dask_svcca.stores._links import refuse_links
-from dask_svcca.stores._metadata import check_attributes, check_texts, parse, reading, understanding
+from dask_svcca.stores._metadata import check_attributes, understanding
 from dask_svcca.stores._urls import store_of_url
-from dask_svcca.stores.backend import ABSENT, UNREADABLE, accessing, backend_of
-
-LARGE = 2**28
-"""Bytes of an array from which the memory that there is is looked up first."""
+from dask_svcca.stores.backend import backend_of
 
 StoreLike: TypeAlias = str | os.PathLike[str] | Store | StorePath
 
@@ -186,6 +179,11 @@ def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -
             f"one reads version {version} only. Make the {noun} anew with this version, or use the older dask-svcca"
         )
     check_attributes(root.attrs, kind, describe(store))
+    if not is_sealed(dict(root.attrs)):
+        raise DamagedStoreError(
+            f"the attributes of the {noun} at {describe(store)!r} are not what was written: its file 'zarr.json' is "
+            f"damaged. Restore that file from a copy, or make the {noun} anew"
+        )
 
 
 def _why_absent(store: StoreLike) -> str:
@@ -199,70 +197,6 @@ def _why_absent(store: StoreLike) -> str:
         " but a store of zarr format 2, which zarr before version 3 wrote. This package reads and writes format 3 "
         "only: make it anew from its arrays, zarr.open(..., zarr_format=2)"
     )
-
-
-def open_array(root: zarr.Group, path: str, *, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
-    """Open an array below a root through zarr.
-
-    Raises
-    ------
-    StoreFormatError
-        Where it is not there, or this zarr cannot read it, as when a newer one wrote it.
-    """
-    full = f"{root.path}/{path}".lstrip("/")
-    try:
-        with reading(path, root.store_path), understanding(root.store_path / path):
-            return zarr.open_array(root.store, path=full, mode=mode)
-    except StoreFormatError as error:
-        if isinstance(error.__cause__, zarr.errors.NodeTypeValidationError):
-            raise StoreFormatError(f"{path!r} in {str(root.store_path)!r} is a group, not an array") from None
-        raise
-
-
-def read_whole(root: zarr.Group, name: str) -> npt.NDArray[Any]:
-    """All values of a small array below a root.
-
-    Raises
-    ------
-    StoreFormatError
-        Where it cannot be read, or says that it is larger than memory.
-    """
-    array = open_array(root, name)
-    with reading(name, root.store_path):
-        metadata = array.metadata.to_dict()
-        size = math.prod(array.shape) * max(1, array.dtype.itemsize)
-        if size > LARGE and size > (most := machine.available_memory()):
-            raise ValueError(f"it would take {size:,} bytes, and there are {most:,} of memory")
-        if metadata["data_type"] == "string":
-            chunks = itertools.product(*(range(count) for count in array.cdata_shape))
-            keys = [f"{name}/{array.metadata.encode_chunk_key(chunk)}" for chunk in chunks]
-            for chunk in filter(None, backend_of(root).read_many(keys)):
-                check_texts(metadata["codecs"], chunk)  # type: ignore[arg-type]
-        return np.asarray(array[...])
-
-
-def has_node(root: zarr.Group, path: str) -> bool:
-    """Whether there is a group or an array below a root, readable or not."""
-    return backend_of(root).read_many([f"{path}/zarr.json"]) != [None]
-
-
-def open_inside(root: zarr.Group, path: str) -> zarr.Group:
-    """Open a group below a root, to write to where the root is.
-
-    Raises
-    ------
-    StoreFormatError
-        Where it is not there, or cannot be understood.
-    """
-    try:
-        with reading(path, root.store_path), understanding(root.store_path / path):
-            return zarr.open_group(
-                root.store_path / path, mode="r" if root.read_only else "r+", zarr_format=3, use_consolidated=False
-            )
-    except StoreFormatError as error:
-        if isinstance(error.__cause__, zarr.errors.ContainsArrayError):
-            raise StoreFormatError(f"{path!r} in {str(root.store_path)!r} is an array, not a group") from None
-        raise
 
 
 def open_group(store: StoreLike, *, mode: str) -> zarr.Group:
@@ -347,58 +281,46 @@ def describe(store: StoreLike) -> str:
 
 
 def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
-    """Attributes of a group below a root, None where there is no such group.
+    """Attributes of a group below a root, None where there is no such group; empty where they are damaged.
 
     Raises
     ------
     StoreAccessError
         Where it may be there and cannot be read.
     """
-    (document,) = backend_of(root).read_many([f"{path}/zarr.json"])
-    return None if document is None else _attributes(document)
+    return read_attributes_of(root, [path])[0]
+
+
+def read_attributes_of(root: zarr.Group, paths: Sequence[str]) -> list[dict[str, Any] | None]:
+    """Attributes of several groups below a root, as `read_attributes` gives them."""
+    documents = backend_of(root).read_many([f"{path}/zarr.json" for path in paths])
+    return [None if document is None else _attributes(document) for document in documents]
 
 
 def _attributes(document: bytes) -> dict[str, Any]:
-    try:
-        attributes = parse(document).get("attributes")
-    except ValueError:
-        # Cut short, or written by something else: what is in this group does not count, and the others do.
-        return {}
-    return attributes if isinstance(attributes, dict) else {}
+    # Damaged, or written by something else: what is in this group does not count, and the others do.
+    found = parsed(document)
+    return {} if found is None else unsealed(found["attributes"])
 
 
-def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Paths and attributes of all groups exactly ``depth`` levels below a root.
+
+    Empty attributes where they are damaged, and None where a folder has none.
 
     Raises
     ------
     StoreAccessError
         Where a folder on the way cannot be read.
     """
-    for path, attributes in walk_folders(root, depth):
-        if attributes is not None:
-            yield path, attributes
-
-
-def walk_folders(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """As `walk_attributes`, with None for folders without metadata: strange ones, or groups that have lost theirs."""
     backend = backend_of(root)
     paths = [""]
     for _ in range(depth):
-        paths = [f"{path}/{name}".lstrip("/") for path in paths for name in backend.names(path)]
+        below = zip(paths, backend.names_many(paths), strict=True)
+        paths = [f"{path}/{name}".lstrip("/") for path, names in below for name in names]
     documents = backend.read_many([f"{path}/zarr.json" for path in paths])
     for path, document in zip(paths, documents, strict=True):
         yield path, None if document is None else _attributes(document)
-
-
-def array_names(root: zarr.Group, *, axes: int = 1) -> list[str]:
-    """Names of the arrays directly below a root that have so many axes or more; what is none of ours is left out."""
-    backend = backend_of(root)
-    names = backend.names("")
-    found = zip(names, backend.read_many([f"{name}/zarr.json" for name in names]), strict=True)
-    nodes = {name: _node(one) for name, one in found if one is not None}
-    shapes = {name: node.get("shape") for name, node in nodes.items() if node.get("node_type") == "array"}
-    return [name for name, shape in shapes.items() if isinstance(shape, list) and len(shape) >= axes]
 
 
 @contextmanager
@@ -409,6 +331,20 @@ def ignoring_strange_folders() -> Iterator[None]:
         yield
 
 
+def arrays_of(root: zarr.Group) -> dict[str, dict[str, Any]]:
+    """Metadata of the arrays directly below a root, by name; what is none of ours, or not readable, is left out."""
+    backend = backend_of(root)
+    # A folder may be none of zarr's, such as one that a notebook or a file manager left.
+    names = backend.names("")
+    found = zip(names, backend.read_many([f"{name}/zarr.json" for name in names]), strict=True)
+    nodes = {name: _node(one) for name, one in found if one is not None}
+    return {
+        name: node
+        for name, node in nodes.items()
+        if node.get("node_type") == "array" and isinstance(node.get("shape"), list)
+    }
+
+
 def _node(document: bytes) -> dict[str, Any]:
     """Metadata of a node; none where it is not readable: a stray file, or one that `verify` names."""
     try:
@@ -417,22 +353,42 @@ def _node(document: bytes) -> dict[str, Any]:
         return {}
 
 
-def consolidate(root: zarr.Group) -> None:
-    """Write the metadata of the arrays directly below a root into the root's own.
+def set_attributes(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
+    """Replace the attributes of a root, and leave what is consolidated there as it is.
 
-    Subspaces are left out on purpose: there may be thousands, and nobody opens them from the root.
+    zarr itself would drop that. While a store grows, its arrays differ in size: what is consolidated is what it was
+    before, and can be opened.
     """
     backend = backend_of(root)
     document = parse(backend.read("zarr.json"))
-    # A folder may be none of zarr's, such as one that a notebook or a file manager left.
-    names = backend.names("")
-    found = zip(names, backend.read_many([f"{name}/zarr.json" for name in names]), strict=True)
-    nodes = {name: _node(one) for name, one in found if one is not None}
-    arrays = {
-        name: node
-        for name, node in nodes.items()
-        if node.get("node_type") == "array" and isinstance(node.get("shape"), list)
-    }
+    document["attributes"] = sealed(attributes)
+    backend.write("zarr.json", json.dumps(document).encode())
+    _remember(root, document["attributes"])
+
+
+def _remember(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
+    known = root.metadata.attributes
+    known.clear()
+    known.update(attributes)
+
+
+def consolidate(root: zarr.Group, attributes: Mapping[str, Any] | None = None) -> None:
+    """Write the metadata of the arrays directly below a root into the root's own, by one write with its attributes.
+
+    Subspaces are left out on purpose: there may be thousands, and nobody opens them from the root.
+
+    Parameters
+    ----------
+    root : zarr.Group
+    attributes : mapping, optional
+        In place of those that it has.
+    """
+    backend = backend_of(root)
+    document = parse(backend.read("zarr.json"))
+    if attributes is not None:
+        document["attributes"] = sealed(attributes)
+        _remember(root, document["attributes"])
+    arrays = arrays_of(root)
     # xarray lists dims in the order it finds them, and only the matrices have both.
     matrices_first = dict(sorted(arrays.items(), key=lambda item: -len(item[1]["shape"])))
     document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": matrices_first}

@@ -115,6 +115,14 @@ def replace_file(source: str, target: str) -> None:
             return
 
 
+def link_file(source: str, target: str) -> None:
+    """Give a file another name, or copy it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def remove_tree(path: str) -> None:
     """Remove a folder, a file, or a link, but not what it leads to.
 

@@ -6,7 +6,6 @@ is not what this package writes, the store is refused in a sentence, instead of 
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numcodecs.zstd
 import zarr
 
-from dask_svcca.errors import DaskSvccaError, StoreFormatError
-from dask_svcca.stores.backend import ABSENT, UNREADABLE, accessing
+from dask_svcca.dims import EXAMPLE
+from dask_svcca.errors import DamagedStoreError, DaskSvccaError, StoreFormatError
+from dask_svcca.stores._access import ABSENT, UNREADABLE, accessing
 from dask_svcca.variables import DETAIL_VARIABLES
 
 if TYPE_CHECKING:
@@ -25,28 +25,6 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 2**22
 """More representations than any comparison has: a matrix of their pairs would take 140 TB."""
-
-
-def parse(document: bytes) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises
-    ------
-    ValueError
-        Where it is something else, or is not JSON.
-
-    Examples
-    --------
-    >>> parse(b'{"node_type": "group"}')
-    {'node_type': 'group'}
-    """
-    try:
-        parsed = json.loads(document)
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-    if not isinstance(parsed, dict):
-        raise ValueError(f"it is JSON of type {type(parsed).__name__}, not an object")  # noqa: TRY004 - not a mistake of ours
-    return parsed
 
 
 @contextmanager
@@ -152,14 +130,19 @@ def _is_versions(value: Any) -> bool:
 
 def _are_coordinates(value: Any) -> bool:
     # A name is a key of the store: it must not lead to another.
-    return are_texts(value) and all(name and not set(name) & set("/\\\0") and name not in {".", ".."} for name in value)
+    return (
+        isinstance(value, dict)
+        and EXAMPLE in value
+        and all(name and not set(name) & set("/\\\0") and name not in {".", ".."} for name in value)
+        and all(map(is_text, (*value, *value.values())))
+    )
 
 
 _REQUIRED: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "zoo": {
         "n_examples": ("a number of examples", lambda value: is_whole(value, 1)),
         "examples_digest": ("text", is_text),
-        "example_coordinates": ("a list of names", _are_coordinates),
+        "example_coordinates": ("an object with the digest of each coordinate, 'example' among them", _are_coordinates),
     },
     "comparison": {
         "parameters": ("an object with lists of measures and of what is kept", _is_parameters),
@@ -197,13 +180,13 @@ def check_attributes(attributes: Mapping[str, Any], kind: str, place: object) ->
 
     Raises
     ------
-    StoreFormatError
+    DamagedStoreError
 
     Examples
     --------
     >>> check_attributes({"identity": {}, "chunk_samples": "x"}, "subspaces", "s.zarr")
     Traceback (most recent call last):
-    dask_svcca.errors.StoreFormatError: the attribute 'identity' of 's.zarr' is not an object that says of which ...
+    dask_svcca.errors.DamagedStoreError: the attribute 'identity' of 's.zarr' is not an object that says of which ...
     """
     there = {
         **_REQUIRED.get(kind, {}),
@@ -211,7 +194,7 @@ def check_attributes(attributes: Mapping[str, Any], kind: str, place: object) ->
     }
     for name, (what, valid) in there.items():
         if not valid(attributes.get(name)):
-            raise StoreFormatError(
+            raise DamagedStoreError(
                 f"the attribute {name!r} of {str(place)!r} is not {what}: {str(attributes.get(name))[:80]!r}. The "
                 f"store is damaged, or another program changed it: restore it from a copy, or make it anew"
             )
@@ -236,7 +219,7 @@ def check_variable(document: Mapping[str, Any], name: str, variable: Variable, c
     shape, dims = document.get("shape"), document.get("dimension_names")
     if document.get("node_type") != "array" or not isinstance(shape, list | tuple) or not all(map(is_whole, shape)):
         raise ValueError(f"{name!r} is not an array with a shape")
-    if any(length > MOST_ROWS for length in shape[: len(chunks)]):
+    if any(length > MOST_ROWS for length in shape):
         raise ValueError(f"{name!r} has the shape {tuple(shape)}, and no comparison is as large")
     axes = {"pair": ("representation_a", "representation_b"), "axis": ()}.get(
         variable.kind, (f"representation{name[-2:]}",)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.stores.backend import UNREADABLE, backend_of
+from dask_svcca.stores._access import UNREADABLE
+from dask_svcca.stores._blocks import block_arrays
+from dask_svcca.stores.backend import backend_of
 from dask_svcca.variables import PAIR_STATUS, VALUED, PairStatus
 
 if TYPE_CHECKING:
@@ -18,10 +20,6 @@ if TYPE_CHECKING:
     import zarr
 
     Block = tuple[int, int]
-
-
-_BLOCK = re.compile(r"(\d+)/(\d+)(?:/0)*$")
-"""Key of a block, below its array; file managers leave others."""
 
 
 class SoundStatus:
@@ -95,16 +93,24 @@ class SoundStatus:
 
 
 def _suspects(root: zarr.Group, variables: Sequence[str]) -> set[Block]:
-    """Blocks of which something that was written is not there, or is empty; with their mirror images.
+    """Blocks of which something that was written is not there, or has another size; with their mirror images.
 
     The status is looked at first: whatever is there then was written behind its values.
     """
-    backend = backend_of(root)
+    backend, names = backend_of(root), (PAIR_STATUS.name, *variables)
+    arrays = block_arrays(root, names)
+    (status,) = backend.sizes_many([f"{PAIR_STATUS.name}/c"])
+    others = backend.sizes_many([f"{name}/c" for name in variables])
+    every = dict(zip(names, [status, *others], strict=True))
 
     def there(name: str) -> set[Block]:
-        sizes = backend.sizes(f"{name}/c")
-        matches = (_BLOCK.match(key) for key, size in sizes.items() if size)
-        return {(int(one[1]), int(one[2])) for one in matches if one}
+        pieces = Counter(
+            (int(row), int(column))
+            for key, whole in arrays[name].are_sized(backend, every[name]).items()
+            if whole
+            for row, column, *_ in [key.split("/")]
+        )
+        return {block for block, count in pieces.items() if count >= len(arrays[name].keys(block))}
 
     known = there(PAIR_STATUS.name)
     known |= {block[::-1] for block in known}

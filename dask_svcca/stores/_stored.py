@@ -1,13 +1,16 @@
-"""The arrays of a comparison as they are stored, compared with their declarations before a value is read."""
+"""The arrays of a comparison as they are stored, compared with their declarations before a value is read.
+
+A seal says that a document is what was written, and not that this package wrote it.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from dask_svcca.errors import StoreFormatError
-from dask_svcca.stores._io import read_whole
-from dask_svcca.stores._metadata import MOST_ROWS, check_texts, check_variable, parse, reading
+from dask_svcca.errors import DamagedStoreError
+from dask_svcca.stores._documents import parsed
+from dask_svcca.stores._metadata import check_variable
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.variables import DETAIL_VARIABLES, FREQUENCY_AXES, PAIR_STATUS, REPRESENTATION_VARIABLES, Variable
 
@@ -24,17 +27,17 @@ _AXES = {variable.name: variable for variable in FREQUENCY_AXES}
 _DECLARED = {**_COLUMNS, **_AXES, **{variable.name: variable for variable in (PAIR_STATUS, *DETAIL_VARIABLES.values())}}
 
 
-def pair_variables(attributes: Mapping[str, Any]) -> list[str]:
-    """Names of the variables along pairs that a comparison says it has: status, measures, details."""
+def pair_names(root: zarr.Group) -> list[str]:
+    """Names of all arrays along pairs that a comparison says it has, the status first."""
+    attributes: dict[str, Any] = dict(root.attrs)
     details = [DETAIL_VARIABLES[name].name for name in attributes["parameters"]["keep"]]
     return [PAIR_STATUS.name, *attributes["versions"], *details]
 
 
-def stored_names(root: zarr.Group) -> tuple[list[str], list[str]]:
-    """Names of all variables that a comparison says it has: those along pairs, the status first, and all others."""
-    attributes: dict[str, Any] = dict(root.attrs)
-    axes = list(_AXES) if "frequencies" in attributes["parameters"]["keep"] else []
-    return pair_variables(attributes), [*_COLUMNS, *axes]
+def column_names(root: zarr.Group) -> list[str]:
+    """Names of all arrays along one axis."""
+    axes = _AXES if DETAIL_VARIABLES["frequencies"].name in pair_names(root) else ()
+    return [*_COLUMNS, *axes]
 
 
 def check_stored(document: Mapping[str, Any], name: str, root: zarr.Group) -> None:
@@ -50,84 +53,52 @@ def check_stored(document: Mapping[str, Any], name: str, root: zarr.Group) -> No
 
     Raises
     ------
-    StoreFormatError
+    DamagedStoreError
     """
     tile = int(root.attrs["tile"])  # type: ignore[arg-type]
     variable = _DECLARED.get(name) or Variable(name, "pair", "float64", math.nan, "")
     try:
         check_variable(document, name, variable, (tile, tile) if variable.kind == "pair" else (COLUMN_CHUNK,))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise StoreFormatError(
+        raise DamagedStoreError(
             f"the comparison {str(root.store_path)!r} is not what was written: {error}. Restore it from a copy, or "
-            f"compare into another store"
+            f"compare into another store",
+            f"{name}/zarr.json",
         ) from None
 
 
-def check_all_stored(root: zarr.Group) -> None:
-    """Refuse a comparison of which any array is missing, or is not stored as it is declared; read all at once."""
-    pairs, columns = stored_names(root)
-    names = [*pairs, *columns]
-    backend = backend_of(root)
-    documents = backend.read_many([f"{name}/zarr.json" for name in names])
-    texts: list[tuple[str, list[dict[str, Any]], str]] = []
-    for name, document in zip(names, documents, strict=True):
-        try:
-            stored = parse(document or b"")
-        except ValueError as error:
-            raise StoreFormatError(
-                f"the comparison {str(root.store_path)!r} is not what was written: the metadata of {name!r} cannot be "
-                f"read ({error}). Restore it from a copy, or compare into another store"
-            ) from None
-        check_stored(stored, name, root)
-        if stored["data_type"] == "string":
-            texts += [(name, stored["codecs"], key) for key in _chunk_keys(name, stored["shape"][0])]
-    for (name, codecs, _), chunk in zip(texts, backend.read_many([key for *_, key in texts]), strict=True):
-        with reading(name, root.store_path):
-            if chunk is not None:
-                check_texts(codecs, chunk)
+def stored(document: bytes | None, name: str, root: zarr.Group) -> dict[str, Any] | None:
+    """Metadata of an array of a comparison; None where it is missing or damaged. See `check_stored` for errors."""
+    found = parsed(document)
+    if found is not None:
+        check_stored(found, name, root)
+    return found
 
 
-def _chunk_keys(name: str, length: int) -> list[str]:
-    return [f"{name}/c/{chunk}" for chunk in range(-(-length // COLUMN_CHUNK))]
+def check_all_stored(root: zarr.Group) -> dict[str, dict[str, Any]]:
+    """Metadata of all arrays of a comparison, by name, read together.
 
-
-def mend_columns(root: zarr.Group) -> None:
-    """Write what is missing or cannot be read of a column anew, from its equal along the other axis.
-
-    As a rule bytes are compared, all at once, and nothing is decoded.
+    Raises
+    ------
+    DamagedStoreError
+        Where any is missing, damaged, or not as it is declared.
     """
-    backend = backend_of(root)
-    documents = backend.read_many([f"{name}/zarr.json" for name in _COLUMNS])
-    names: list[str] = []
-    twins: list[tuple[str, str]] = []
-    for name, document in zip(_COLUMNS, documents, strict=True):
-        if name.endswith("_a") and document is not None:
-            twin, length = f"{name[:-2]}_b", _length(document)
-            names += [name] * -(-length // COLUMN_CHUNK)
-            twins += zip(_chunk_keys(name, length), _chunk_keys(twin, length), strict=True)
-    found = backend.read_many([key for pair in twins for key in pair])
-    for name, pair, one, other in zip(names, twins, found[::2], found[1::2], strict=True):
-        if one == other:
-            continue
-        if one is None or not _readable(root, name):
-            if other is not None:
-                backend.write(pair[0], other)
-        elif other is None or not _readable(root, f"{name[:-2]}_b"):
-            backend.write(pair[1], one)
+    names = [*pair_names(root), *column_names(root)]
+    documents = backend_of(root).read_many([f"{name}/zarr.json" for name in names])
+    found = {}
+    for name, document in zip(names, documents, strict=True):
+        read = stored(document, name, root)
+        if read is None:
+            raise damaged(root, f"{name}/zarr.json")
+        found[name] = read
+    return found
 
 
-def _length(document: bytes) -> int:
-    """Length of a column, as its metadata says; none where that is damaged."""
-    try:
-        (length,) = parse(document)["shape"]
-        return int(length) if 0 <= length <= MOST_ROWS else 0
-    except (KeyError, TypeError, ValueError):
-        return 0
-
-
-def _readable(root: zarr.Group, name: str) -> bool:
-    try:
-        read_whole(root, name)
-    except StoreFormatError:
-        return False
-    return True
+def damaged(root: zarr.Group, key: str) -> DamagedStoreError:
+    """Error for a file of a comparison."""
+    place = str(root.store_path).removeprefix("file://")
+    return DamagedStoreError(
+        f"the file {key!r} of the comparison {place!r} is missing, or is not what was written. Mark what is damaged as "
+        f"missing with dask-svcca verify {place} --repair, and compare again: it is made anew",
+        key,
+    )

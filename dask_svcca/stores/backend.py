@@ -8,71 +8,44 @@ its time on that. So whatever this package writes itself it also reads itself, a
 from __future__ import annotations
 
 import asyncio
-import errno
+import itertools
 import os
 import shutil
 import uuid
-import zipfile
-import zlib
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import zarr
-import zarr.errors
 from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-from zarr.storage import LocalStore
+from zarr.core.sync import _get_loop, sync
+from zarr.storage import LocalStore, ObjectStore
 
-from dask_svcca.errors import StoreAccessError
-from dask_svcca.stores._links import nothing_in_the_way, path_to_write, refuse_outside, remove_tree, replace_file
+from dask_svcca.stores._access import accessing, creating
+from dask_svcca.stores._exclusive import PARTIAL, age_of_file, age_of_object, create_file, sweep_folder
+from dask_svcca.stores._links import (
+    link_file,
+    nothing_in_the_way,
+    path_to_write,
+    refuse_outside,
+    remove_tree,
+    replace_file,
+)
+from dask_svcca.stores._listing import is_strange, sizes_below
+from dask_svcca.stores._ranges import consecutive, read_into, too_short
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    import zarr
     from zarr.abc.store import Store
-
-ABSENT = (
-    FileNotFoundError,
-    NotADirectoryError,
-    zarr.errors.GroupNotFoundError,
-    zarr.errors.NodeTypeValidationError,
-    zarr.errors.ContainsArrayError,
-)
-"""What is raised where there is nothing, or no group."""
-
-UNREADABLE = (
-    OSError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    SystemError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-    zarr.errors.BaseZarrError,
-)
-"""What is raised for a chunk or metadata that is missing, damaged, or of a codec that is not installed.
-
-Libraries that decode it trust it: numbers that are text, or sizes beyond memory, fail wherever they are first used.
-"""
 
 IN_FLIGHT = 32
 """Requests to a store elsewhere that wait for an answer at the same time."""
 
 _READ_BYTES = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 """Flags to open a file with: otherwise Windows would translate line ends."""
-
-_MOST_BUFFERS = 512
-"""Most buffers in one system call; Linux takes up to 1,024."""
-
-_PARTIAL = ".partial"
-"""Ending of files that are still being written."""
 
 T = TypeVar("T")
 
@@ -97,6 +70,10 @@ class Backend(Protocol):
         """All bytes at some keys, requested together; None where there is nothing."""
         ...
 
+    def begin(self, key: str) -> Callable[[], bytes | None]:
+        """Begin to read all bytes at a key, and return what waits for them; None where there is nothing."""
+        ...
+
     def read_ranges(self, wanted: Mapping[str, Sequence[tuple[int, memoryview]]]) -> None:
         """Read ranges of bytes into buffers, requested together.
 
@@ -114,16 +91,50 @@ class Backend(Protocol):
         """
         ...
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
-        """Write bytes so that they are there whole or not at all."""
+    def write(self, key: str, *parts: bytes | memoryview) -> None:
+        """Write bytes, one part behind the other, so that they are there whole or not at all."""
+        ...
+
+    def write_many(self, items: Iterable[tuple[str, Sequence[bytes | memoryview]]]) -> None:
+        """Write keys and their parts, some at a time, in no order; items are made as they are needed."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write bytes where there is nothing; False where something is, or another process was faster."""
+        ...
+
+    def age(self, key: str) -> float | None:
+        """Seconds since a key was written, by the clock of the store; None where it has none.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where there is nothing.
+        """
+        ...
+
+    def sweep(self, key: str) -> None:
+        """Remove what is half written below a key, where nobody is writing, but for leases."""
+        ...
+
+    def children(self, key: str) -> list[str]:
+        """Names of all that is directly below a key, in order, but for what is still being written."""
         ...
 
     def names(self, key: str) -> list[str]:
         """Names of what may be groups directly below a key, in order; none where there is nothing."""
         ...
 
+    def names_many(self, keys: Sequence[str]) -> list[list[str]]:
+        """The same below some keys, requested together."""
+        ...
+
     def sizes(self, key: str) -> dict[str, int]:
         """Bytes of everything below a key, by the rest of its key."""
+        ...
+
+    def sizes_many(self, keys: Sequence[str]) -> list[dict[str, int]]:
+        """The same below some keys, requested together."""
         ...
 
     def remove(self, key: str) -> None:
@@ -150,9 +161,14 @@ def backend_of(group: zarr.Group) -> Backend:
     >>> backend.read("a/b"), backend.sizes("a")
     (b'1234', {'b': 4})
     """
-    if isinstance(group.store, LocalStore):
-        return LocalBackend(os.path.join(group.store.root, group.path))  # noqa: PTH118 - see `LocalBackend`
-    return StoreBackend(group.store, group.path)
+    return backend_at(group.store, group.path)
+
+
+def backend_at(store: Store, path: str = "") -> Backend:
+    """The bytes of a store below a path, whether or not there is a group."""
+    if isinstance(store, LocalStore):
+        return LocalBackend(os.path.join(store.root, path))  # noqa: PTH118 - see `LocalBackend`
+    return StoreBackend(store, path)
 
 
 class LocalBackend:
@@ -181,6 +197,10 @@ class LocalBackend:
         """See `Backend`."""
         return [self._read_if_there(key) for key in keys]
 
+    def begin(self, key: str) -> Callable[[], bytes | None]:
+        """See `Backend`: the system reads files ahead by itself."""
+        return partial(self._read_if_there, key)
+
     def _read_if_there(self, key: str) -> bytes | None:
         try:
             return self.read(key)
@@ -193,15 +213,15 @@ class LocalBackend:
             path = self._path(key)
             descriptor = os.open(path, _READ_BYTES)
             try:
-                for offset, views in _consecutive(ranges):
-                    _read_into(descriptor, views, offset, path)
+                for offset, views in consecutive(ranges):
+                    read_into(descriptor, views, offset, path)
             finally:
                 os.close(descriptor)
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
+    def write(self, key: str, *parts: bytes | memoryview) -> None:
         """See `Backend`."""
         path = path_to_write(self._folder, key)
-        partial = f"{path}.{uuid.uuid4().hex}{_PARTIAL}"
+        partial = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
         with accessing(path), nothing_in_the_way(path):
             try:
                 target = open(partial, "xb")  # noqa: PTH123, SIM115 - closed below
@@ -210,20 +230,60 @@ class LocalBackend:
                 target = open(partial, "xb")  # noqa: PTH123, SIM115
             try:
                 with target:
-                    target.write(data)
+                    target.writelines(parts)
                 replace_file(partial, path)
             except BaseException:
                 Path(partial).unlink(missing_ok=True)
                 raise
+
+    def write_many(self, items: Iterable[tuple[str, Sequence[bytes | memoryview]]]) -> None:
+        """See `Backend`."""
+        for key, parts in items:
+            self.write(key, *parts)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See `Backend`."""
+        path = path_to_write(self._folder, key)
+        with accessing(path):
+            return create_file(path, data)
+
+    def age(self, key: str) -> float | None:
+        """See `Backend`."""
+        path = path_to_write(self._folder, key)
+        with accessing(path):
+            return age_of_file(path)
+
+    def sweep(self, key: str) -> None:
+        """See `Backend`."""
+        path = self._path(key)
+        with accessing(path):
+            sweep_folder(path)
+
+    def children(self, key: str) -> list[str]:
+        """See `Backend`."""
+        path = self._path(key)
+        try:
+            with accessing(path):
+                return sorted(name for name in os.listdir(path) if not name.endswith(PARTIAL))  # noqa: PTH208
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def names(self, key: str) -> list[str]:
         """See `Backend`."""
         path = self._path(key)
         try:
             with accessing(path), os.scandir(path) as scanned:
-                return sorted(entry.name for entry in scanned if not _is_strange(entry.name) and entry.is_dir())
+                return sorted(entry.name for entry in scanned if not is_strange(entry.name) and entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def names_many(self, keys: Sequence[str]) -> list[list[str]]:
+        """See `Backend`."""
+        return [self.names(key) for key in keys]
+
+    def sizes_many(self, keys: Sequence[str]) -> list[dict[str, int]]:
+        """See `Backend`."""
+        return [self.sizes(key) for key in keys]
 
     def sizes(self, key: str) -> dict[str, int]:
         """See `Backend`."""
@@ -239,7 +299,7 @@ class LocalBackend:
                             refuse_outside(self._folder, entry.path)
                         elif entry.is_dir():
                             waiting.append((entry.path, f"{prefix}{entry.name}/"))
-                        elif not entry.name.endswith(_PARTIAL):
+                        elif not entry.name.endswith(PARTIAL):
                             found[prefix + entry.name] = entry.stat().st_size
             except (FileNotFoundError, NotADirectoryError):
                 continue
@@ -262,7 +322,7 @@ class LocalBackend:
         """See `Backend`."""
         path = path_to_write(self._folder, target)
         with accessing(path):
-            shutil.copytree(self._path(key), path, copy_function=_link, symlinks=True)
+            shutil.copytree(self._path(key), path, copy_function=link_file, symlinks=True)
 
 
 class StoreBackend:
@@ -294,15 +354,20 @@ class StoreBackend:
 
         return sync(together())
 
-    async def _get(self, key: str, start: int | None = None, stop: int = 0) -> bytes | None:
-        part = None if start is None else RangeByteRequest(start, stop)
+    async def _get(self, key: str) -> bytes | None:
         with accessing(f"{self._store}/{self._key(key)}"):
-            found = await self._store.get(self._key(key), default_buffer_prototype(), part)
+            found = await self._store.get(self._key(key), default_buffer_prototype())
         return None if found is None else found.to_bytes()
 
-    async def _set(self, key: str, data: bytes | memoryview) -> None:
+    async def _get_range(self, key: str, start: int, stop: int) -> memoryview | None:
+        with accessing(f"{self._store}/{self._key(key)}"):
+            found = await self._store.get(self._key(key), default_buffer_prototype(), RangeByteRequest(start, stop))
+        # Not copied: it is, into the caller's buffers.
+        return None if found is None else found.as_numpy_array().data.cast("B")
+
+    async def _set(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
         # A store in memory keeps the buffer that it is given, and the caller may overwrite that.
-        buffer = default_buffer_prototype().buffer.from_bytes(bytes(data))
+        buffer = default_buffer_prototype().buffer.from_bytes(b"".join(parts))
         with creating(f"{self._store}/{self._key(key)}"):
             await self._store.set(self._key(key), buffer)
 
@@ -317,18 +382,23 @@ class StoreBackend:
         """See `Backend`."""
         return self._wait([self._get(key) for key in keys])
 
+    def begin(self, key: str) -> Callable[[], bytes | None]:
+        """See `Backend`."""
+        # In the loop in which zarr waits for its own requests.
+        return asyncio.run_coroutine_threadsafe(self._get(key), _get_loop()).result
+
     def read_ranges(self, wanted: Mapping[str, Sequence[tuple[int, memoryview]]]) -> None:
         """See `Backend`."""
-        runs = [(key, *run) for key, ranges in wanted.items() for run in _consecutive(ranges)]
+        runs = [(key, *run) for key, ranges in wanted.items() for run in consecutive(ranges)]
         sizes = [sum(view.nbytes for view in views) for *_, views in runs]
         found = self._wait(
-            [self._get(key, start, start + size) for (key, start, _), size in zip(runs, sizes, strict=True)]
+            [self._get_range(key, start, start + size) for (key, start, _), size in zip(runs, sizes, strict=True)]
         )
         for (key, offset, views), size, data in zip(runs, sizes, found, strict=True):
             if data is None:
                 raise self._nothing(key)
             if len(data) < size:
-                raise _too_short(self._key(key), offset + size)
+                raise too_short(self._key(key), offset + size)
             start = 0
             for view in views:
                 view.cast("B")[:] = data[start : start + view.nbytes]
@@ -337,42 +407,72 @@ class StoreBackend:
     def _nothing(self, key: str) -> FileNotFoundError:
         return FileNotFoundError(f"there is nothing at {self._key(key)!r} in {str(self._store)!r}")
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
+    def write(self, key: str, *parts: bytes | memoryview) -> None:
         """See `Backend`."""
-        self._wait([self._set(key, data)])
+        self._wait([self._set(key, parts)])
+
+    def write_many(self, items: Iterable[tuple[str, Sequence[bytes | memoryview]]]) -> None:
+        """See `Backend`."""
+        waiting = iter(items)
+        while some := list(itertools.islice(waiting, IN_FLIGHT)):
+            self._wait([self._set(key, parts) for key, parts in some])
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See `Backend`."""
+
+        async def put() -> None:
+            buffer = default_buffer_prototype().buffer.from_bytes(data)
+            with creating(f"{self._store}/{self._key(key)}"):
+                await self._store.set_if_not_exists(self._key(key), buffer)
+
+        self._wait([put()])
+        # It does not say whether it wrote.
+        return self.read_many([key]) == [data]
+
+    def age(self, key: str) -> float | None:
+        """See `Backend`."""
+        if not isinstance(self._store, ObjectStore):
+            return None
+        name = self._key(key)
+        with accessing(f"{self._store}/{name}"):
+            return age_of_object(self._store.store, name)
+
+    def sweep(self, key: str) -> None:
+        """See `Backend`; what is sent to another store is there whole or not at all."""
+
+    def children(self, key: str) -> list[str]:
+        """See `Backend`."""
+        (found,) = self._wait([self._below(self._key(key).rstrip("/"))])
+        return sorted(name for name in found if not name.endswith(PARTIAL))
 
     def names(self, key: str) -> list[str]:
         """See `Backend`."""
+        return self.names_many([key])[0]
 
-        async def listed() -> list[str]:
-            with accessing(f"{self._store}/{self._key(key)}"):
-                return [name async for name in self._store.list_dir(self._key(key).rstrip("/"))]
+    def names_many(self, keys: Sequence[str]) -> list[list[str]]:
+        """See `Backend`."""
+        found = self._wait([self._below(self._key(key).rstrip("/")) for key in keys])
+        return [sorted(name for name in names if not is_strange(name) and name != "zarr.json") for names in found]
 
-        (found,) = self._wait([listed()])
-        return sorted(name for name in found if not _is_strange(name) and name != "zarr.json")
+    async def _below(self, place: str) -> list[str]:
+        with accessing(f"{self._store}/{place}"):
+            return [name async for name in self._store.list_dir(place)]
 
     def sizes(self, key: str) -> dict[str, int]:
         """See `Backend`."""
-        keys = self._listed(key)
-        sizes = self._wait([self._store.getsize(one) for one in keys])
-        start = len(self._key(f"{key}/" if key else ""))
-        return {one[start:]: size for one, size in zip(keys, sizes, strict=True)}
+        return self.sizes_many([key])[0]
+
+    def sizes_many(self, keys: Sequence[str]) -> list[dict[str, int]]:
+        """See `Backend`."""
+        return self._wait([self._sizes(self._key(f"{key}/" if key else "")) for key in keys])
+
+    async def _sizes(self, prefix: str) -> dict[str, int]:
+        with accessing(f"{self._store}/{prefix}"):
+            return await sizes_below(self._store, prefix)
 
     def _listed(self, key: str) -> list[str]:
         prefix = self._key(f"{key}/" if key else "")
-
-        async def listed(above: str) -> list[str]:
-            with accessing(f"{self._store}/{prefix}"):
-                try:
-                    return [one async for one in self._store.list_prefix(above) if one.startswith(prefix)]
-                except Exception as error:
-                    # icechunk lists what is below groups and arrays, and nothing in between.
-                    if not above or not type(error).__module__.startswith("icechunk"):
-                        raise
-            return await listed(above[: above.rstrip("/").rfind("/") + 1])
-
-        (found,) = self._wait([listed(prefix)])
-        return sorted(found)
+        return [f"{prefix}{rest}" for rest in self.sizes(key)]
 
     def remove(self, key: str) -> None:
         """See `Backend`."""
@@ -398,102 +498,3 @@ class StoreBackend:
                 await self._store.set(after + one.removeprefix(before), found)
 
         self._wait([copy(one) for one in keys])
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _is_strange(name: str) -> bool:
-    """Whether a name is none of ours: those of editors and file managers begin so."""
-    return name.startswith((".", "_"))
-
-
-def _consecutive(wanted: Sequence[tuple[int, memoryview]]) -> Iterator[tuple[int, list[memoryview]]]:
-    """Buffers of adjacent ranges, and where the first of these begins."""
-    offset, end, views = 0, -1, list[memoryview]()
-    for start, view in wanted:
-        if start != end and views:
-            yield offset, views
-            views = []
-        if not views:
-            offset = start
-        views.append(view)
-        end = start + view.nbytes
-    if views:
-        yield offset, views
-
-
-def _read_into(descriptor: int, views: list[memoryview], offset: int, file: str) -> None:
-    wanted = offset + sum(view.nbytes for view in views)
-    while views:
-        count = _read_some(descriptor, views, offset)
-        if count == 0:
-            raise _too_short(file, wanted)
-        offset += count
-        while views and count >= views[0].nbytes:
-            count -= views.pop(0).nbytes
-        if count:
-            views[0] = views[0][count:]
-
-
-def _too_short(place: str, wanted: int) -> OSError:
-    return OSError(f"{place!r} is shorter than the {wanted} bytes that were expected")
-
-
-def _read_some(descriptor: int, views: list[memoryview], offset: int) -> int:
-    """Read from an offset into the first buffers, and return the number of bytes."""
-    if hasattr(os, "preadv"):
-        return os.preadv(descriptor, views[:_MOST_BUFFERS], offset)
-    # Windows has no read into several buffers.
-    with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-        file.seek(offset)
-        return file.readinto(views[0])
-
-
-# Windows has no quotas by that name.
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-
-
-def _remedy(error: OSError) -> str:
-    if error.errno in _FULL:
-        return "Nothing that is finished is lost: free some space, and do the same again"
-    if error.errno == errno.EROFS:
-        return "It can only be read: write to another place, or make this one writable"
-    return "Check your rights, and that the disk or network works"
-
-
-@contextmanager
-def accessing(place: object) -> Iterator[None]:
-    """Raise `StoreAccessError` for an error of the system or a service, unless it says that there is nothing."""
-    try:
-        yield
-    except (*ABSENT, FileExistsError, StoreAccessError):
-        raise
-    except OSError as error:
-        raise StoreAccessError(f"cannot access {str(place)!r}: {error}. {_remedy(error)}") from error
-    except (zipfile.BadZipFile, zlib.error) as error:
-        raise StoreAccessError(f"cannot read {str(place)!r}: {error}. The archive is damaged: zip it again") from error
-    except Exception as error:
-        # Errors of obstore, an optional package, derive from nothing else.
-        if not type(error).__module__.startswith("obstore"):
-            raise
-        said = str(error).split("Debug source:")[0].strip()
-        raise StoreAccessError(
-            f"cannot access {str(place)!r}: {said}. Check the endpoint, your credentials and rights, and that the "
-            f"network works"
-        ) from error
-
-
-@contextmanager
-def creating(place: object) -> Iterator[None]:
-    """As `accessing`, where there is nothing yet: that even less is there, such as a bucket, is an error too."""
-    try:
-        with accessing(place):
-            yield
-    except FileNotFoundError as error:
-        said = str(error).split("<?xml")[0].split("Debug source:")[0].strip()
-        raise StoreAccessError(f"cannot write to {str(place)!r}: {said}. Is the bucket or container there?") from error

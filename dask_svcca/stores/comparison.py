@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import zlib
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import zarr
-import zarr.codecs
 
-from dask_svcca.errors import StoreFormatError
-from dask_svcca.stores import _io
+from dask_svcca.errors import DamagedStoreError, StoreFormatError
+from dask_svcca.stores import _io, _nodes
+from dask_svcca.stores._access import UNREADABLE, accessing
+from dask_svcca.stores._blocks import AXES, BlockArray, pair_document
+from dask_svcca.stores._checked import CheckedStore
+from dask_svcca.stores._columns import read_columns, write_columns
+from dask_svcca.stores._documents import SEAL, resized
 from dask_svcca.stores._metadata import said
 from dask_svcca.stores._sound import SoundStatus
 from dask_svcca.stores._state import ComparisonState
-from dask_svcca.stores._stored import COLUMN_CHUNK, check_all_stored, check_stored, pair_variables
+from dask_svcca.stores._stored import check_all_stored, check_stored, damaged, pair_names, stored
 from dask_svcca.stores._urls import with_options
-from dask_svcca.stores.backend import UNREADABLE, accessing, backend_of
+from dask_svcca.stores.backend import backend_of
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
     FREQUENCY_AXES,
@@ -34,12 +38,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     import xarray as xr
+    import zarr
 
     from dask_svcca.measures import Measure
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 2
-AXES = ("representation_a", "representation_b")
+FORMAT_VERSION = 3
 RUNS = 20
 """Largest number of runs whose records are stored."""
 
@@ -76,12 +80,11 @@ class ComparisonStore:
         """Make a comparison of an empty group, without any representation or measure yet; see `add_results`."""
         status = {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}
         _create_pairs(root, PAIR_STATUS, (), status, count=0, tile=tile)
-        for variable in REPRESENTATION_VARIABLES:
-            for axis in AXES:
-                _write_column(root, variable, axis, np.zeros(0))
+        write_columns(root, [(one, axis, np.zeros(0)) for one in REPRESENTATION_VARIABLES for axis in AXES])
         coordinates = [v.name + axis[-2:] for v in REPRESENTATION_VARIABLES if v.coordinate for axis in AXES]
         # Written last: without these attributes a store is not yet a comparison.
-        root.update_attributes(
+        _io.consolidate(
+            root,
             {
                 "format": "dask-svcca-comparison",
                 "format_version": FORMAT_VERSION,
@@ -95,7 +98,7 @@ class ComparisonStore:
                 "n_examples": n_examples,
                 "tile": tile,
                 "coordinates": " ".join(name for name in coordinates if not name.startswith("representation")),
-            }
+            },
         )
         return cls(root)
 
@@ -127,13 +130,23 @@ class ComparisonStore:
     @property
     def rows(self) -> int:
         """Rows of its matrices: more than there are representations, where a run was stopped while it changed that."""
-        return int(self.array(PAIR_STATUS.name).shape[0])
+        return self.array(PAIR_STATUS.name).shape[0]
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of blocks that its matrices have; as of the labels, where what says so of the matrices is damaged."""
+        try:
+            count = self.rows
+        except StoreFormatError:
+            count = len(self.column("representation"))
+        return -(-count // self.tile)
 
     def read_state(self) -> ComparisonState:
         """Read what the comparison has."""
         attributes: dict[str, Any] = dict(self.root.attrs)
         # A run that was stopped while it added representations may have left room for more of them in some variables.
-        labels = list(itertools.takewhile(bool, map(str, self.column("representation"))))
+        columns = self.columns("representation", "digest")
+        labels = list(itertools.takewhile(bool, map(str, columns["representation"])))
         count = len(labels)
         versions, growing = attributes["versions"], bool(attributes["growing"])
         details = [DETAIL_VARIABLES[name].name for name in attributes["parameters"]["keep"]]
@@ -150,7 +163,7 @@ class ComparisonStore:
             examples_digest=str(attributes["examples_digest"]),
             n_examples=int(attributes["n_examples"]),
             labels=tuple(labels),
-            digests=tuple(map(str, self.column("digest")[:count])),
+            digests=tuple(map(str, columns["digest"][:count])),
             status=self.sound,
             subspaces=self.subspaces,
         )
@@ -171,17 +184,25 @@ class ComparisonStore:
     def add_run(self, record: Mapping[str, Any]) -> None:
         """Store where the time of a run went; the latest twenty records are kept."""
         runs = [*self.root.attrs.get("runs", []), dict(record)]  # type: ignore[misc]
-        self.root.update_attributes({"runs": runs[-RUNS:]})
-        self.consolidate()
+        _io.consolidate(self.root, {**self.root.attrs, "runs": runs[-RUNS:]})
 
     def set_subspaces(self, place: str) -> None:
         """Store where the subspaces are."""
-        self.root.update_attributes({"subspaces": place})
+        self._update({"subspaces": place})
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One variable along the representations, in the order of the matrix."""
-        self.array(f"{name}_a")
-        return _io.read_whole(self.root, f"{name}_a")
+        return self.columns(name)[name]
+
+    def columns(self, *names: str) -> dict[str, npt.NDArray[Any]]:
+        """Some variables along the representations, in the order of the matrix; what one axis lost, the other has.
+
+        Raises
+        ------
+        DamagedStoreError
+            Where both have lost it.
+        """
+        return read_columns(self.root, names)
 
     def add_results(
         self,
@@ -218,35 +239,56 @@ class ComparisonStore:
             variable = DETAIL_VARIABLES[name]
             _create_pairs(self.root, variable, sizes, variable.attributes, count=count, tile=self.tile)
             if name == "frequencies":
-                for axis, size in zip(FREQUENCY_AXES, sizes, strict=True):
-                    _write_column(self.root, axis, axis.name, np.arange(size) - size // 2)
+                pairs = zip(FREQUENCY_AXES, sizes, strict=True)
+                write_columns(self.root, [(axis, axis.name, np.arange(size) - size // 2) for axis, size in pairs])
         if added or set(details) - set(keep):
             growing = bool(versions)
             parameters = {**attributes["parameters"], "measures": list(asked), "keep": sorted({*keep, *details})}
             versions |= {measure.name: measure.version for measure in added}
-            self.root.update_attributes(
-                {"parameters": parameters, "versions": versions, "settled": list(settled), "growing": growing}
-            )
+            self._update({"parameters": parameters, "versions": versions, "settled": list(settled), "growing": growing})
         if self.root.attrs["growing"]:
             array = self.array(PAIR_STATUS.name)
+            status = SoundStatus(self.root, array, ())
             for start in range(0, count, self.tile):
-                block = np.asarray(array[start : start + self.tile])
+                block = status[start : start + self.tile, 0:count]
                 array[start : start + self.tile] = np.where(np.isin(block, VALUED), PairStatus.PARTIAL, block)
-            self.root.update_attributes({"growing": False})
+            self._update({"growing": False})
+
+    def _update(self, attributes: Mapping[str, Any]) -> None:
+        _io.set_attributes(self.root, {**self.root.attrs, **attributes})
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write variables along the representations, for both axes."""
         # The labels of the first axis last: they say how many representations are known. The digests just before: what
         # is known of other activations must not stand beside them.
-        for variable in sorted(REPRESENTATION_VARIABLES, key=_identifies):
-            if variable.name in columns:
-                for axis in reversed(AXES):
-                    _write_column(self.root, variable, axis, columns[variable.name])
+        given = [
+            (one, axis, columns[one.name]) for one in REPRESENTATION_VARIABLES if one.name in columns for axis in AXES
+        ]
+        write_columns(self.root, [one for one in given if not _identifies(one[0])])
+        for one in sorted((one for one in given if _identifies(one[0])), key=_order):
+            write_columns(self.root, [one])
 
     def resize(self, count: int) -> None:
         """Make room for ``count`` representations; what is there stays."""
         for array in self._pair_arrays():
-            array.resize((count, count, *array.shape[2:]))
+            self._resize(array, (count, count, *array.shape[2:]))
+
+    def _resize(self, array: zarr.Array[Any], shape: tuple[int, ...]) -> None:
+        """Change the shape of an array; chunks that lie outside go."""
+        backend, name = backend_of(self.root), array.basename
+        found = stored(backend.read(f"{name}/zarr.json"), name, self.root)
+        if found is None:
+            raise damaged(self.root, f"{name}/zarr.json")
+        document = resized(found, shape)
+        # What is there of a block must be all of it.
+        backend.write_many(BlockArray(self.root, name, document).widening(backend.sizes(f"{name}/c")))
+        backend.write(f"{name}/zarr.json", document)
+        if any(size < before for size, before in zip(shape, array.shape, strict=True)):
+            ends = [-(-size // chunk) for size, chunk in zip(shape, array.chunks, strict=True)]
+            for key in backend.sizes(f"{name}/c"):
+                place = key.split("/")
+                if all(map(str.isdecimal, place)) and any(map(operator.ge, map(int, place), ends)):
+                    backend.remove(f"{name}/c/{key}")
 
     @property
     def details(self) -> dict[str, tuple[int, ...]]:
@@ -258,7 +300,7 @@ class ComparisonStore:
         if "correlations" in self.details:
             array = self.array(DETAIL_VARIABLES["correlations"].name)
             if array.shape[2] != max(1, count):
-                array.resize((*array.shape[:2], max(1, count)))
+                self._resize(array, (*array.shape[:2], max(1, count)))
 
     def invalidate(self, positions: Sequence[int]) -> None:
         """Forget the pairs of the representations at some positions, whose activations have changed."""
@@ -324,28 +366,34 @@ class ComparisonStore:
         if tuple(self.root.attrs.get("left_zoo", ())) == tuple(labels):  # type: ignore[arg-type]
             return
         attributes = {name: value for name, value in self.root.attrs.items() if name != "left_zoo"}
-        self.root.attrs.put({**attributes, **({"left_zoo": list(labels)} if labels else {})})
-        self.consolidate()
+        _io.consolidate(self.root, {**attributes, **({"left_zoo": list(labels)} if labels else {})})
 
     def _status_first(self) -> list[zarr.Array[Any]]:
         """All arrays of pairs, in the order in which they forget: a pair without a value must not look done."""
         return sorted(self._pair_arrays(), key=lambda array: array.basename != PAIR_STATUS.name)
 
     def _pair_arrays(self) -> list[zarr.Array[Any]]:
-        names = _io.array_names(self.root, axes=2)
-        missing = sorted(set(pair_variables(self.root.attrs)) - set(names))
-        return [self.array(name) for name in [*names, *missing]]
+        # Some may be there that the attributes do not name yet.
+        there = [name for name, document in _io.arrays_of(self.root).items() if len(document["shape"]) > 1]
+        return [self.array(name) for name in sorted({*there, *pair_names(self.root)})]
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The zarr array of a variable.
 
         Raises
         ------
-        StoreFormatError
+        DamagedStoreError
             Where it cannot be read, or is not stored as this package stores it.
         """
-        array = _io.open_array(self.root, name, mode="r" if self.root.read_only else "r+")
+        try:
+            array = _nodes.open_array(self.root, name, mode="r" if self.root.read_only else "r+")
+        except StoreFormatError as error:
+            if error.__cause__ is None:
+                # It can be read, and is a group.
+                raise
+            raise damaged(self.root, f"{name}/zarr.json") from error
         check_stored(array.metadata.to_dict(), name, self.root)
+        # Chunks of nothing but fill values are stored too: where one is missing, it has been lost.
         return array.with_config({"write_empty_chunks": True})
 
     def count_pairs(self) -> dict[PairStatus, int]:
@@ -387,16 +435,19 @@ def open_comparison(store: StoreLike, *, storage_options: Mapping[str, Any] | No
 
     store = with_options(store, storage_options)
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
-    check_all_stored(root)
+    documents = check_all_stored(root)
     try:
         with _io.ignoring_strange_folders(), accessing(root.store_path):
             dataset = xr.open_dataset(
-                root.store,  # type: ignore[arg-type]
+                CheckedStore(root.store, root, documents),  # type: ignore[arg-type]
                 group=root.path or None,
                 engine="zarr",
+                zarr_format=3,
                 chunks=None,
                 consolidated=False,
             )
+    except DamagedStoreError:
+        raise
     except UNREADABLE as error:
         if "conflicting sizes" not in str(error):
             raise StoreFormatError(
@@ -407,6 +458,8 @@ def open_comparison(store: StoreLike, *, storage_options: Mapping[str, Any] | No
             f"the comparison {str(root.store_path)!r} has variables for different numbers of representations: a run "
             f"is adding some, or was interrupted while it did. Wait for it, or compare again; what is finished is kept"
         ) from None
+    for attributes in (dataset.attrs, *(one.attrs for one in dataset.variables.values())):
+        attributes.pop(SEAL, None)
     dataset.encoding["source"] = root.store_path
     return dataset
 
@@ -436,6 +489,11 @@ def _identifies(variable: Variable) -> int:
     return ("digest", "representation").index(variable.name) + 1 if variable.name in {"digest", "representation"} else 0
 
 
+def _order(column: tuple[Variable, str, npt.NDArray[Any]]) -> tuple[int, bool]:
+    variable, axis, _ = column
+    return _identifies(variable), axis == AXES[0]
+
+
 def _create_pairs(
     root: zarr.Group,
     variable: Variable,
@@ -446,35 +504,7 @@ def _create_pairs(
     tile: int,
 ) -> None:
     """Create an array along pairs; one that an interrupted call left is replaced."""
-    root.create_array(
-        variable.name,
-        shape=(count, count, *sizes),
-        chunks=(tile, tile, *sizes),
-        dtype=variable.dtype,
-        fill_value=variable.fill,
-        compressors=zarr.codecs.ZstdCodec(level=1, checksum=True),
-        dimension_names=(*AXES, *variable.dims),
-        attributes=dict(attributes),
-        overwrite=True,
-    )
-
-
-def _write_column(root: zarr.Group, variable: Variable, axis: str, values: npt.NDArray[Any]) -> None:
-    """Write a whole column; at no time is what was known missing."""
-    name = variable.name + (axis[-2:] if variable.kind == "representation" else "")
-    if name in root:
-        array: Any = root[name]
-        if array.shape != values.shape:
-            array.resize(values.shape)
-    else:
-        array = root.create_array(
-            name,
-            shape=values.shape,
-            chunks=(COLUMN_CHUNK,),
-            dtype=variable.dtype,
-            fill_value=variable.fill,
-            dimension_names=(axis,),
-            attributes=variable.attributes,
-        )
-    if len(values):
-        array[...] = values.astype(object) if variable.dtype == "string" else values.astype(variable.dtype)
+    backend = backend_of(root)
+    backend.remove(variable.name)
+    document = pair_document(variable, sizes, attributes, count=count, tile=tile)
+    backend.write(f"{variable.name}/zarr.json", document)

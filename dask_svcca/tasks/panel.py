@@ -12,7 +12,7 @@ import scipy.sparse
 from dask_svcca.kernels.pairs import squared_magnitudes
 from dask_svcca.kernels.products import ProductSum
 from dask_svcca.plan.memory import LEAST_PIECE, NORM_COPIES, loadings_bytes
-from dask_svcca.stores.subspaces import chunk_length
+from dask_svcca.stores.subspaces import chunk_length, read_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -111,8 +111,13 @@ class Panel:
         """Scores of all blocks in one chunk, (direction, sample), in the first rows of a buffer."""
         packs = {member.pack.name: member.pack for member in self._members.values()}
         with self._context.timed("read"):
-            for name, wanted in self._ranges.items():
-                packs[name].read_scores(chunk, [(first, buffer[place]) for first, place in wanted])
+            read_scores(
+                chunk,
+                [
+                    (packs[name], [(first, buffer[place]) for first, place in wanted])
+                    for name, wanted in self._ranges.items()
+                ],
+            )
         # With the zeros after the last sample, which are few: without them BLAS would be given a copy.
         return buffer[: self.directions]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsError
+from dask_svcca.errors import DamagedSubspacesError, InvalidActivationsError, UnreadableActivationsError
 from dask_svcca.kernels.moments import merge
 from dask_svcca.kernels.subspace import Eigenbasis
 from dask_svcca.plan.memory import score_dtype
@@ -107,9 +107,11 @@ def _basis(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
     (merged,) = needed
 
     def basis(samples: Samples) -> tuple[InexactArray, Eigenbasis]:
-        draft = _draft(context, task)
-        if draft is not None:
-            return _read_basis(draft)
+        earlier = _draft(context, task)
+        if earlier is not None:
+            return earlier
+        if merged.value is None:
+            raise UnreadableActivationsError("was not made: what an earlier run left of it was damaged just now")
         total, member = merged.value, _member(task)
         verify(merged.digests, member.digest)
         check(samples, total.count, finite=is_finite(total))
@@ -122,10 +124,20 @@ def _basis(context: Context, task: PartTask, needed: Sequence[Found]) -> Found:
     return _together([merged, made := _attempt(context, task, [merged], basis)], made.value)
 
 
-def _draft(context: Context, task: PartTask) -> Pack | None:
-    """The basis that an earlier attempt, or an earlier run, left."""
-    draft = context.worker.subspaces.draft(task.pack.name)
-    return draft if draft is not None and draft.records[0].entry.key == _member(task).key else None
+def _draft(context: Context, task: PartTask) -> tuple[InexactArray, Eigenbasis] | None:
+    """The mean and the basis that an earlier attempt, or an earlier run, left; one that is damaged no longer counts."""
+    subspaces = context.worker.subspaces
+    with context.timed("read"):
+        draft = subspaces.draft(task.pack.name)
+        if draft is None or draft.records[0].entry.key != _member(task).key:
+            return None
+        try:
+            return _read_basis(draft)
+        except DamagedSubspacesError as error:
+            if not error.pack:
+                raise
+            subspaces.forget(task.pack.name)
+            return None
 
 
 def _read_basis(draft: Pack) -> tuple[InexactArray, Eigenbasis]:

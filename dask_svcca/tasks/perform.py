@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask_svcca.errors import DamagedSubspacesError
 from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask, TileReport, TileTask
-from dask_svcca.stores.backend import accessing
+from dask_svcca.stores._access import accessing
 from dask_svcca.tasks.parts import perform_part
 from dask_svcca.tasks.subspace import make_pack
 from dask_svcca.tasks.tile import compute_tile

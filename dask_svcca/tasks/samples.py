@@ -11,9 +11,9 @@ from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsErro
 from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.kernels.positions import chosen_positions
 from dask_svcca.readings import Positions
+from dask_svcca.stores._access import UNREADABLE
 from dask_svcca.stores._chunked import ChunkReader
 from dask_svcca.stores._metadata import said
-from dask_svcca.stores.backend import UNREADABLE
 from dask_svcca.stores.zoo import chunk_digest, combined_digest
 from dask_svcca.stores.zoo.examples import read_coord
 
@@ -80,16 +80,17 @@ class Samples:
     def of_chunks(self, first: int, stop: int) -> Iterator[InexactArray]:
         """Samples of some chunks, (sample, block, neuron) each."""
         for chunk in range(first, stop):
-            samples = self._held[chunk] if chunk in self._held else self._load(chunk)
+            following = chunk + 1 < stop and chunk + 1 not in self._held
+            samples = self._held[chunk] if chunk in self._held else self._load(chunk, ahead=following)
             # A mask may leave no chosen position in a whole chunk.
             if len(samples):
                 yield samples
             # Otherwise it would be held while the next chunk is read; callers delete theirs too.
             del samples
 
-    def _load(self, chunk: int) -> InexactArray:
+    def _load(self, chunk: int, *, ahead: bool) -> InexactArray:
         with self._context.timed("read"):
-            activations = self._read(chunk)
+            activations = self._read(chunk, ahead=ahead)
             self.digests[chunk] = chunk_digest(activations)
         self.read += activations.nbytes
         start = chunk * self.array.rows
@@ -102,9 +103,9 @@ class Samples:
             self._held[chunk] = samples
         return samples
 
-    def _read(self, chunk: int) -> npt.NDArray[Any]:
+    def _read(self, chunk: int, *, ahead: bool = False) -> npt.NDArray[Any]:
         try:
-            return self.array.read(chunk)
+            return self.array.read(chunk, ahead=ahead)
         except UNREADABLE as error:
             raise _unreadable(error) from error
 
@@ -144,7 +145,7 @@ def verify(digests: Mapping[int, bytes], digest: str) -> None:
     if combined_digest(digests[chunk] for chunk in sorted(digests)) != digest:
         raise UnreadableActivationsError(
             "cannot be read: the activations in the store are not those that were written; a chunk is missing or "
-            "damaged"
+            "damaged, or they were written again meanwhile: then compare again"
         )
 
 

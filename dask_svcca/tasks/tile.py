@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.errors import DamagedStoreError
 from dask_svcca.evaluate import Basis, Evaluation, finish_details, no_details
 from dask_svcca.kernels.products import Summing
 from dask_svcca.kernels.subspace import leading_directions
@@ -15,16 +16,17 @@ from dask_svcca.measures import leading_only, needs_loadings
 from dask_svcca.plan.memory import PanelUnits
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.readings import meet
+from dask_svcca.stores._stored import damaged
+from dask_svcca.stores.backend import backend_of
 from dask_svcca.tasks.gram import norms_by_samples
 from dask_svcca.tasks.panel import Member, couplings, cut
 from dask_svcca.tasks.rectangles import rectangles
 from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, VALUED, PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
-    import zarr
 
     from dask_svcca.evaluate import Details, Values
     from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
@@ -32,11 +34,15 @@ if TYPE_CHECKING:
     from dask_svcca.measures import Measure
     from dask_svcca.plan.tasks import Places, SubspacePlace, TileTask
     from dask_svcca.readings import Meeting
+    from dask_svcca.stores._blocks import BlockArray, Parts
     from dask_svcca.stores.subspaces import SubspaceEntry
     from dask_svcca.tasks.panel import Panel
     from dask_svcca.tasks.worker import Context
 
     StatusArray = npt.NDArray[np.uint8]
+
+
+UNFINISHED = (PairStatus.MISSING, PairStatus.PARTIAL)
 
 
 def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: Places) -> TileReport:
@@ -50,9 +56,8 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
         Where the subspaces of the two groups are.
     """
     tile = _Tile(context, task, places_a, places_b)
-    status_array = context.worker.variable(PAIR_STATUS.name)
     asked = np.unpackbits(np.frombuffer(task.selected, np.uint8), count=math.prod(tile.shape)).reshape(tile.shape) > 0
-    status = np.asarray(status_array[tile.place], dtype=np.uint8)
+    status = tile.known(asked)
     # Pairs that have some measures need only the others.
     for state, names in ((PairStatus.MISSING, ()), (PairStatus.PARTIAL, context.job.settled)):
         wanted = asked & (status == state)
@@ -62,7 +67,7 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     # All pairs that were asked for count: an attempt before this one may have computed some and died.
     outcomes = status[np.triu(asked) if tile.diagonal else asked]
     valued = int(np.isin(outcomes, VALUED).sum())
-    missing = int(np.isin(outcomes, (PairStatus.MISSING, PairStatus.PARTIAL)).sum())
+    missing = int(np.isin(outcomes, UNFINISHED).sum())
     return TileReport(task.row, task.column, valued, len(outcomes) - valued - missing, context.seconds)
 
 
@@ -75,9 +80,47 @@ class _Tile:
         self.shape = len(places_a), len(places_b)
         first, second = task.row * task.side, task.column * task.side
         self.place = slice(first, first + self.shape[0]), slice(second, second + self.shape[1])
+        self._backend = backend_of(context.worker.comparison)
         self._places = places_a, places_b
         with context.timed("read"):
+            context.worker.read_packs(place.pack for places in self._places for own in places for place in own)
             self._entries = [[_entry(context, own[0]) if own else None for own in places] for places in self._places]
+
+    def known(self, asked: BoolArray) -> StatusArray:
+        """What has become of its pairs; those of a block are missing where something of it cannot be read.
+
+        Values are looked at only where others are about to be written beside them.
+        """
+        (array,) = self._context.worker.blocks(PAIR_STATUS.name)
+        status = np.full(self.shape, PairStatus.MISSING, dtype=np.uint8)
+        with self._context.timed("read"):
+            for block, part in array.blocks(self.place):
+                try:
+                    stored = array.read_block(block)
+                    if stored is not None and np.isin(stored[asked[part]], UNFINISHED).any():
+                        self._check_values(block, stored)
+                except DamagedStoreError:
+                    # First of all: nothing must count of which values are gone.
+                    for one in (block[::-1], block):
+                        for key in array.keys(one):
+                            self._backend.remove(key)
+                else:
+                    if stored is not None:
+                        status[part] = stored
+        return status
+
+    def _check_values(self, block: tuple[int, int], status: StatusArray) -> None:
+        """Raise `DamagedStoreError` where values of a block, or of its mirror image, are gone."""
+        job = self._context.job
+        some = set(np.unique(status).tolist())
+        needed = [*(measure.name for measure in job.measures), *job.details] if some & set(VALUED) else []
+        if not needed and PairStatus.PARTIAL in some:
+            needed = list(job.settled)
+        names = [DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name for name in needed]
+        for array in self._context.worker.blocks(*names):
+            for one in {block, block[::-1]}:
+                if array.read_block(one) is None:
+                    raise damaged(self._context.worker.comparison, array.keys(one)[0])
 
     def compute(self, wanted: BoolArray, without: Sequence[str]) -> StatusArray:
         """Compute some pairs and write them. Returns what became of them, `PairStatus.MISSING` for all others."""
@@ -87,20 +130,26 @@ class _Tile:
         results = self._evaluate(wanted, measures, details)
         valued = np.isin(results.status, VALUED)
         with self._context.timed("write"):
-            worker = self._context.worker
-            arrays = [(worker.variable(measure.name), *results.values[measure.name]) for measure in measures]
-            arrays += [(worker.variable(DETAIL_VARIABLES[name].name), both, both) for name, both in details.items()]
-            mirrored = self.place[::-1]
-            for array, straight, back in arrays:
-                # The mirror image first: a tile counts as done by its own status, which is written last of all.
-                if not self.diagonal:
-                    _put(array, mirrored, back.swapaxes(0, 1), valued.T)
-                _put(array, self.place, straight, valued)
-            status = worker.variable(PAIR_STATUS.name)
-            if not self.diagonal:
-                _put(status, mirrored, results.turned.T, results.turned.T != PairStatus.MISSING)
-            _put(status, self.place, results.status, results.status != PairStatus.MISSING)
+            values = {measure.name: results.values[measure.name] for measure in measures}
+            values |= {DETAIL_VARIABLES[name].name: (both, both) for name, both in details.items()}
+            self._backend.write_many(self._encoded(values, valued))
+            # The mirror image first: a tile counts as done by its own status, which is written last of all.
+            (status,) = self._context.worker.blocks(PAIR_STATUS.name)
+            turned = [] if self.diagonal else [(self.place[::-1], results.turned.T)]
+            for place, states in (*turned, (self.place, results.status)):
+                known = states != PairStatus.MISSING
+                self._backend.write_many(status.encoded(place, _merged(status, place, states, known)))
         return results.status
+
+    def _encoded(
+        self, values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]], valued: BoolArray
+    ) -> Iterator[tuple[str, Parts]]:
+        """Keys and bytes of all values, by name of the pairs and of their mirror images."""
+        for array, (straight, back) in zip(self._context.worker.blocks(*values), values.values(), strict=True):
+            if not self.diagonal:
+                place = self.place[::-1]
+                yield from array.encoded(place, _merged(array, place, back.swapaxes(0, 1), valued.T))
+            yield from array.encoded(self.place, _merged(array, self.place, straight, valued))
 
     def _evaluate(self, wanted: BoolArray, measures: Sequence[Measure], details: Details) -> _Results:
         """What becomes of the wanted pairs."""
@@ -391,13 +440,12 @@ def _row_norms(
     return products, (squares[0], squares[-1])
 
 
-def _put(
-    array: zarr.Array[Any], place: tuple[slice, slice], values: npt.NDArray[Any], valued: npt.NDArray[np.bool_]
-) -> None:
-    """Write the values of some pairs of a tile, and leave the others as they are."""
-    if not valued.all():
-        chosen = valued.reshape(valued.shape + (1,) * (values.ndim - 2))
-        stored = np.array(array[place])
-        np.copyto(stored, values, where=chosen)
-        values = stored
-    array[place] = values
+def _merged(
+    array: BlockArray, place: tuple[slice, slice], values: npt.NDArray[Any], chosen: BoolArray
+) -> npt.NDArray[Any]:
+    """Values of some pairs of a tile, with those that are stored of the others."""
+    if chosen.all():
+        return values
+    stored = array.read(place)
+    np.copyto(stored, values, where=chosen.reshape(chosen.shape + (1,) * (values.ndim - 2)))
+    return stored

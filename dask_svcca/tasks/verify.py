@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import zarr
 
-from dask_svcca.errors import DamagedSubspacesError, StoreFormatError
+from dask_svcca.errors import DamagedStoreError, DamagedSubspacesError
+from dask_svcca.stores._access import UNREADABLE
+from dask_svcca.stores._blocks import BlockArray
 from dask_svcca.stores._chunked import ChunkReader, chunk_key
 from dask_svcca.stores._digest import chunk_digest, combined_digest
-from dask_svcca.stores._metadata import check_texts
-from dask_svcca.stores.backend import UNREADABLE, backend_of
-from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores._documents import is_whole, parsed
+from dask_svcca.stores._mend import copies_of
+from dask_svcca.stores._stored import stored
+from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.subspaces import SubspaceStore
-from dask_svcca.stores.zoo.examples import open_coord
+from dask_svcca.stores.zoo.examples import read_coord
 from dask_svcca.variables import PAIR_STATUS, VALUED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from zarr.storage import StorePath
+
+    from dask_svcca.stores.subspaces import Pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,22 @@ class Damage:
         What is wrong with it.
     block : (int, int) or None
         Position among the tiles of the matrix, for results.
+    pack : str
+        Name of the pack, for subspaces.
+    store : str
+        Where the file is, if in another store than the one that is verified: subspaces that comparisons share.
     """
 
     what: str
     key: str
     problem: str
     block: tuple[int, int] | None = None
+    pack: str = ""
+    store: str = ""
+
+
+WRITTEN = "it is not what was written"
+LACKING = "it is missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +72,7 @@ class RepresentationCheck:
     root : StorePath
         The zoo.
     path, label, digest : str
+    shape : tuple of int
         See `Representation`.
     """
 
@@ -63,19 +80,26 @@ class RepresentationCheck:
     path: str
     label: str
     digest: str
+    shape: tuple[int, ...]
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
+        group = _group(self.root)
         what, place = f"representation {self.label!r}", f"{self.path}/activations"
+        damaged = list(_documents(group, what, [f"{place}/zarr.json"]))
+        yield from damaged
         try:
-            array = ChunkReader(_group(self.root), place)
+            array = ChunkReader(group, place)
+            if array.shape != self.shape:
+                raise ValueError(f"its shape is {array.shape}, and its attributes say {self.shape}")
         except UNREADABLE as error:
-            yield Damage(what, place, f"its metadata cannot be read: {error}")
+            if not damaged:
+                yield Damage(what, f"{place}/zarr.json", _said(error))
             return
         digests, whole = [], True
         for chunk in range(array.chunks):
             try:
-                digests.append(chunk_digest(array.read(chunk)))
+                digests.append(chunk_digest(array.read(chunk, check=True)))
             except UNREADABLE as error:
                 whole = False
                 yield Damage(what, chunk_key(place, chunk, len(array.shape)), _said(error))
@@ -84,31 +108,38 @@ class RepresentationCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class LostCheck:
-    """Say that a representation is lost, which no index has any more.
-
-    Attributes
-    ----------
-    path, label : str
-    """
-
-    path: str
-    label: str
-
-    def find(self) -> Iterator[Damage]:
-        """What is damaged."""
-        what = f"representation {self.label!r}"
-        yield Damage(what, f"{self.path}/zarr.json", "its attributes are missing, or not those that were written")
-
-
-@dataclass(frozen=True, slots=True)
-class VariableCheck:
-    """Read the metadata of a variable of a comparison.
+class GroupCheck:
+    """Read the attributes of a group of a zoo, such as a checkpoint.
 
     Attributes
     ----------
     root : StorePath
-        The comparison.
+        The zoo.
+    path : str
+    lost : bool
+        Whether its attributes are not those of a representation, which it should be.
+    """
+
+    root: StorePath
+    path: str
+    lost: bool
+
+    def find(self) -> Iterator[Damage]:
+        """What is damaged."""
+        what, key = f"group {self.path!r}", f"{self.path}/zarr.json"
+        damaged = list(_documents(_group(self.root), what, [key]))
+        yield from damaged
+        if self.lost and not damaged:
+            yield Damage(what, key, WRITTEN)
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinateCheck:
+    """Read a coordinate of a zoo.
+
+    Attributes
+    ----------
+    root : StorePath
     name : str
     """
 
@@ -118,9 +149,9 @@ class VariableCheck:
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
         try:
-            ComparisonStore(_group(self.root)).array(self.name)
-        except StoreFormatError as error:
-            yield Damage(f"variable {self.name!r}", f"{self.name}/zarr.json", str(error))
+            read_coord(_group(self.root), self.name)
+        except DamagedStoreError as error:
+            yield Damage(f"coordinate {self.name!r}", self.name, _said(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +163,28 @@ class PackCheck:
     root : StorePath
         The store of subspaces.
     name : str
+    store : str
+        As for `Damage`.
     """
 
     root: StorePath
     name: str
+    store: str = ""
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
-        pack = SubspaceStore(_group(self.root)).pack(self.name)
+        group = _group(self.root)
+        pack = SubspaceStore(group).pack(self.name)
         if pack is None:
-            return
+            # It does not count, whatever is left of it; unless what it says of itself is damaged.
+            found = _documents(group, f"pack {self.name!r}", [f"{self.name}/zarr.json"])
+        else:
+            found = itertools.chain(self._values(pack), self._files(group))
+        for one in found:
+            yield replace(one, pack=self.name, store=self.store)
+
+    def _values(self, pack: Pack) -> Iterator[Damage]:
+        """What tasks could not read."""
         for position, record in enumerate(pack.records):
             if record.entry.problem:
                 continue
@@ -154,7 +197,15 @@ class PackCheck:
                 for chunk in range(-(-record.entry.samples // pack.chunk_samples)):
                     pack.read_scores(chunk, [(record.first, buffer)])
             except DamagedSubspacesError as error:
-                yield Damage(f"subspace {position} of pack {self.name!r}", self.name, _said(error.__cause__ or error))
+                what = f"subspace {position} of pack {self.name!r}"
+                yield Damage(what, self.name, _said(error.__cause__ or error))
+
+    def _files(self, group: zarr.Group) -> Iterator[Damage]:
+        """What no task reads, and what lies behind the values."""
+        what = f"pack {self.name!r}"
+        keys = [f"{self.name}/{key}" for key in backend_of(group).sizes(self.name)]
+        yield from _documents(group, what, [key for key in keys if key.endswith("/zarr.json")])
+        yield from _chunks(group, what, [key for key in keys if "/c/" in key])
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,79 +229,71 @@ class BlocksCheck:
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
         group = _group(self.root)
-        comparison, arrays = ComparisonStore(group), []
-        status = comparison.array(PAIR_STATUS.name)
-        for name in self.variables:
-            # `VariableCheck` names those whose metadata is damaged.
-            with suppress(StoreFormatError):
-                arrays.append(comparison.array(name))
-        there = [set(backend_of(group).sizes(f"{array.basename}/c/{self.row}")) for array in arrays]
-        side = status.chunks[0]
-        for column in range(-(-status.shape[1] // side)):
-            place = slice(self.row * side, (self.row + 1) * side), slice(column * side, (column + 1) * side)
-            block = self.row, column
-            what = f"block {self.row}, {column}"
+        names = [PAIR_STATUS.name, *self.variables]
+        documents = backend_of(group).read_many([f"{name}/zarr.json" for name in names])
+        arrays = []
+        for name, document in zip(names, documents, strict=True):
+            # `VariableCheck` names those that are damaged.
+            with suppress(DamagedStoreError):
+                arrays.append(BlockArray(group, name, document))
+        if not arrays:
+            return
+        side = arrays[0].side
+        for column in range(-(-arrays[0].shape[1] // side)):
+            yield from self._block(arrays, (self.row, column))
+
+    def _block(self, arrays: list[BlockArray], block: tuple[int, int]) -> Iterator[Damage]:
+        done = False
+        for array in arrays:
             try:
-                states = np.asarray(status[place])
-            except UNREADABLE as error:
-                yield Damage(what, f"{PAIR_STATUS.name}/c/{self.row}/{column}", _said(error), block)
+                values = array.read_block(block)
+            except DamagedStoreError as error:
+                yield Damage(f"block {block[0]}, {block[1]}", error.key, WRITTEN, block)
                 continue
-            done = bool(np.isin(states, VALUED).any())
-            for array, chunks in zip(arrays, there, strict=True):
-                name = "/".join([str(column), *["0"] * (array.ndim - 2)])
-                key = f"{array.basename}/c/{self.row}/{name}"
-                if name not in chunks:
-                    if done:
-                        yield Damage(what, key, "it is missing, and its pairs are marked as done", block)
-                    continue
-                try:
-                    array[place]
-                except UNREADABLE as error:
-                    yield Damage(what, key, _said(error), block)
+            if array.name == PAIR_STATUS.name:
+                done = values is not None and bool(np.isin(values, VALUED).any())
+            elif values is None and done:
+                problem = "it is missing, and its pairs are marked as done"
+                yield Damage(f"block {block[0]}, {block[1]}", array.keys(block)[0], problem, block)
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnCheck:
-    """Read a variable along one axis, of a zoo or a comparison.
+class VariableCheck:
+    """Read the metadata of a variable of a comparison, and the values of one along one axis.
 
     Attributes
     ----------
     root : StorePath
+        The comparison.
     name : str
+    with_values : bool
+        Whether it is along one axis; `BlocksCheck` reads the values of the others.
     """
 
     root: StorePath
     name: str
+    with_values: bool
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
         group, what = _group(self.root), f"variable {self.name!r}"
-        if "example_coordinates" not in group.attrs:
-            # `VariableCheck` names the metadata of comparisons.
-            with suppress(StoreFormatError):
-                yield from self._find(group, ComparisonStore(group).array(self.name))
-            return
+        (document,) = backend_of(group).read_many([f"{self.name}/zarr.json"])
         try:
-            array = open_coord(group, self.name)
-        except StoreFormatError as error:
-            yield Damage(what, f"{self.name}/zarr.json", _said(error))
+            found = stored(document, self.name, group)
+        except DamagedStoreError as error:
+            yield Damage(what, error.key, _said(error))
             return
-        yield from self._find(group, array)
-
-    def _find(self, group: zarr.Group, array: zarr.Array[Any]) -> Iterator[Damage]:
-        length, metadata = array.chunks[0], array.metadata.to_dict()
-        for chunk in range(-(-array.shape[0] // length)):
-            key = chunk_key(self.name, chunk, array.ndim)
-            try:
-                (stored,) = backend_of(group).read_many([key])
-                if stored is not None and metadata["data_type"] == "string":
-                    check_texts(metadata["codecs"], stored)  # type: ignore[arg-type]
-                array[chunk * length : (chunk + 1) * length]
-            except UNREADABLE as error:
-                yield Damage(f"variable {self.name!r}", key, _said(error))
+        if found is None:
+            yield Damage(what, f"{self.name}/zarr.json", LACKING if document is None else WRITTEN)
+            return
+        if copies_of(group).get(self.name) != found:
+            yield Damage(what, "zarr.json", "the copy of its metadata for xr.open_zarr is not what it should be")
+        if self.with_values:
+            chunks = range(-(-found["shape"][0] // found["chunk_grid"]["configuration"]["chunk_shape"][0]))
+            yield from _chunks(group, what, [f"{self.name}/c/{chunk}" for chunk in chunks])
 
 
-Check = RepresentationCheck | LostCheck | VariableCheck | PackCheck | BlocksCheck | ColumnCheck
+Check = RepresentationCheck | GroupCheck | CoordinateCheck | PackCheck | BlocksCheck | VariableCheck
 
 
 def perform_check(check: Check) -> list[Damage]:
@@ -259,7 +302,22 @@ def perform_check(check: Check) -> list[Damage]:
 
 
 def _group(place: StorePath) -> zarr.Group:
-    return zarr.open_group(place, mode="r", use_consolidated=False)
+    return zarr.open_group(place, mode="r", zarr_format=3, use_consolidated=False)
+
+
+def _documents(group: zarr.Group, what: str, keys: Sequence[str]) -> Iterator[Damage]:
+    """Documents that are damaged or missing."""
+    for key, document in zip(keys, backend_of(group).read_many(keys), strict=True):
+        if parsed(document) is None:
+            yield Damage(what, key, LACKING if document is None else WRITTEN)
+
+
+def _chunks(group: zarr.Group, what: str, keys: Sequence[str]) -> Iterator[Damage]:
+    """Chunks that are damaged or missing."""
+    for key in keys:
+        (chunk,) = backend_of(group).read_many([key])
+        if chunk is None or not is_whole(chunk):
+            yield Damage(what, key, LACKING if chunk is None else WRITTEN)
 
 
 def _said(error: BaseException) -> str:

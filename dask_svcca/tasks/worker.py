@@ -6,19 +6,19 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import threadpoolctl
 import zarr
 
-from dask_svcca.stores.comparison import ComparisonStore
-from dask_svcca.stores.subspaces import SubspaceStore
+from dask_svcca.stores._blocks import block_arrays
+from dask_svcca.stores.subspaces import Pack, SubspaceStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from dask_svcca.plan.tasks import Job
-    from dask_svcca.stores.subspaces import Pack
+    from dask_svcca.stores._blocks import BlockArray
 
 
 class Worker:
@@ -33,29 +33,33 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self.run = job.run
-        self.zoo = zarr.open_group(job.zoo, mode="r", use_consolidated=False)
-        self.comparison = zarr.open_group(job.comparison, mode="r+", use_consolidated=False)
-        self._comparison = ComparisonStore(self.comparison)
+        self.zoo = zarr.open_group(job.zoo, mode="r", zarr_format=3, use_consolidated=False)
+        self.comparison = zarr.open_group(job.comparison, mode="r+", zarr_format=3, use_consolidated=False)
         # Shared subspaces may be in a place where nobody can write, and all there.
         mode: Literal["r", "r+"] = "r" if getattr(job.subspaces, "read_only", False) else "r+"
-        self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode=mode, use_consolidated=False))
-        self._variables: dict[str, zarr.Array[Any]] = {}
+        self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode=mode, zarr_format=3, use_consolidated=False))
+        self._blocks: dict[str, BlockArray] = {}
         self._packs: dict[str, Pack] = {}
 
-    def variable(self, name: str) -> zarr.Array[Any]:
-        """One variable of the comparison."""
-        if name not in self._variables:
-            self._variables[name] = self._comparison.array(name)
-        return self._variables[name]
+    def blocks(self, *names: str) -> list[BlockArray]:
+        """Variables of the comparison along pairs."""
+        unknown = [name for name in names if name not in self._blocks]
+        if unknown:
+            self._blocks |= block_arrays(self.comparison, unknown)
+        return [self._blocks[name] for name in names]
 
     def pack(self, name: str) -> Pack | None:
         """One pack of subspaces; None where it was not made."""
         if name not in self._packs:
-            pack = self.subspaces.pack(name)
-            if pack is None:
-                return None
-            self._packs[name] = pack
-        return self._packs[name]
+            self.read_packs([name])
+        return self._packs.get(name)
+
+    def read_packs(self, names: Iterable[str]) -> None:
+        """Read the indices and spectra of packs that are not known yet, requested together."""
+        unknown = sorted(set(names) - self._packs.keys())
+        found = [pack for pack in self.subspaces.packs(unknown) if pack is not None]
+        Pack.read_spectra(found)
+        self._packs |= {pack.name: pack for pack in found}
 
 
 class Context:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -12,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import zarr
 from cli_runner import N, activations, run
 
 import dask_svcca
+from dask_svcca.cli._console import Bars
+from dask_svcca.run.leases import Leases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +91,28 @@ def test_compare__refuses(comparison: Path, arguments: str, message: str) -> Non
     result = run(f"compare {arguments}", status=2)
     assert message in " ".join(result.output.split())
     assert not Path("other.zarr").exists()
+
+
+def test_compare__waits_for_another_run_or_says_who_it_is(comparison: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    root = zarr.open_group(comparison)
+    with Leases(wait=False, told=None) as others:
+        others.take(root, "comparison")
+        result = run("compare zoo.zarr comparison.zarr", status=2)
+        words = " ".join(result.output.split())
+        assert f"is in use by process {os.getpid()} of" in words
+        assert "Wait for that run with wait=True (--wait), or let it end" in words
+        assert "Nothing to do" not in words
+
+        def end(_: Bars, sentence: str) -> None:
+            said.append(sentence)
+            others.__exit__(None, None, None)
+
+        monkeypatch.setattr(Bars, "say", end)
+        assert "Nothing to do" in run("compare zoo.zarr comparison.zarr --wait").stdout
+    assert len(said) == 1
+    assert said[0].startswith("Waiting for the comparison 'file://")
+    assert not list(comparison.rglob("lease*"))
 
 
 def test_compare__uses_the_mask_of_a_zoo_unless_it_is_declined(folder: Path) -> None:

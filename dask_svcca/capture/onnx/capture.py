@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dask_svcca.capture._inputs import Inputs
     from dask_svcca.capture.onnx.network import Feeds, Network
     from dask_svcca.capture.onnx.survey import Layer, Survey
-    from dask_svcca.stores._chunked import Compression
+    from dask_svcca.stores._documents import Compression
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.zoo import Stored, Zoo
 

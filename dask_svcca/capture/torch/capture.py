@@ -25,7 +25,7 @@ from dask_svcca.stores.zoo import Zoo, open_zoo
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from dask_svcca.stores._chunked import Compression
+    from dask_svcca.stores._documents import Compression
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.zoo import Stored
 

@@ -6,7 +6,7 @@ subspace is the digest of its activations with the identity of their reading, so
 new one and the others stay as they are.
 """
 
-from dask_svcca.stores.subspaces.packs import Pack, PackWriter, Subspace
+from dask_svcca.stores.subspaces.packs import Pack, PackWriter, Subspace, read_scores
 from dask_svcca.stores.subspaces.records import Block, SubspaceEntry, SubspaceRecord, chunk_length, subspace_key
 from dask_svcca.stores.subspaces.store import INSIDE, SubspaceIndex, SubspaceStore
 
@@ -21,5 +21,6 @@ __all__ = [
     "SubspaceRecord",
     "SubspaceStore",
     "chunk_length",
+    "read_scores",
     "subspace_key",
 ]

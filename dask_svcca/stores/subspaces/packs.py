@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,9 +28,22 @@ if TYPE_CHECKING:
     from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
     from dask_svcca.stores.subspaces.store import SubspaceStore
 
+    Wanted = Sequence[tuple[int, InexactArray]]
+
 SCORES = "scores"
 SCORE_CHECKS = "scores_check"
 """Checksums of the scores, direction by direction and chunk by chunk: tiles read some directions only."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    """Scores of one pack that are being read, and the checksums of those that no one has checked yet."""
+
+    pack: Pack
+    chunk: int
+    ranges: Mapping[str, Sequence[tuple[int, memoryview]]]
+    unseen: Wanted
+    known: npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -66,13 +78,30 @@ class Pack:
     @cached_property
     def _spectra(self) -> FloatArray:
         # Whole: it is small, and each record's is asked for.
-        return self._read("spectrum", 0, self._directions, np.dtype(np.float64))
+        return self._read("spectrum", 0, self.directions, np.dtype(np.float64))
 
     def spectrum(self, record: SubspaceRecord) -> FloatArray:
         """Eigenvalues of the scatter, (direction,)."""
-        with self._reading():
+        with self.reading():
             found = self._spectra[record.first : record.first + record.entry.directions]
             return self._checked("spectrum", record, found)
+
+    @staticmethod
+    def read_spectra(packs: Sequence[Pack]) -> None:
+        """Read the spectra of several packs, requested together; those that cannot be read are left to `spectrum`."""
+        unread = [pack for pack in packs if "_spectra" not in pack.__dict__ and pack.directions]
+        found = {pack.name: np.empty(pack.directions, np.float64) for pack in unread}
+        if len(unread) < 2:
+            return
+        with suppress(OSError):
+            backend_of(unread[0].root).read_ranges(
+                {
+                    _chunked.chunk_key(f"{name}/spectrum", 0, 1): [(0, values.data.cast("B"))]
+                    for name, values in found.items()
+                }
+            )
+            for pack in unread:
+                pack.__dict__["_spectra"] = found[pack.name]
 
     def _read(self, name: str, start: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Consecutive numbers of an array along one axis, stored as one uncompressed chunk."""
@@ -87,7 +116,7 @@ class Pack:
 
     def mean(self, record: SubspaceRecord) -> InexactArray:
         """Mean of each neuron of the first block, (neuron,); complex for a subspace of the DFT."""
-        with self._reading():
+        with self.reading():
             return self._checked(
                 "mean", record, self._read("mean", record.mean_start, record.entry.neurons, record.wide)
             )
@@ -95,45 +124,36 @@ class Pack:
     def loadings(self, record: SubspaceRecord) -> InexactArray:
         """Orthonormal directions, (neuron, direction); complex for a subspace of the DFT."""
         shape = record.entry.directions, record.entry.neurons
-        with self._reading():
+        with self.reading():
             flat = self._read("loadings", record.loadings_start, math.prod(shape), record.wide)
             return self._checked("loadings", record, flat).reshape(shape).T
 
-    def read_scores(self, chunk: int, wanted: Sequence[tuple[int, InexactArray]]) -> None:
-        """Read scores of some directions in one chunk of samples.
+    def read_scores(self, chunk: int, wanted: Wanted) -> None:
+        """Read scores of some directions in one chunk of samples; see `read_scores`."""
+        read_scores(chunk, [(self, wanted)])
 
-        Parameters
-        ----------
-        chunk : int
-        wanted : sequence of (int, (direction, sample))
-            First of some consecutive directions of the pack, and a contiguous buffer that takes their whole chunks.
-            What follows the last sample becomes zero.
-
-        Raises
-        ------
-        DamagedSubspacesError
-        """
-        with self._reading():
-            self._read_scores(chunk, wanted)
-
-    def _read_scores(self, chunk: int, wanted: Sequence[tuple[int, InexactArray]]) -> None:
+    def prepare(self, chunk: int, wanted: Wanted) -> _Request:
+        """What to read for some scores: themselves, and their checksums unless they were checked before."""
         size = self.chunk_samples * self.dtype.itemsize
-        seen = self._seen.setdefault(chunk, np.zeros(self._directions, np.bool_))
-        unseen = [(first, part) for first, part in wanted if not seen[first : first + len(part)].all()]
-        requests = {
+        ranges = {
             _chunked.chunk_key(f"{self.name}/{SCORES}", chunk, 2): [
                 (first * size, part.data.cast("B")) for first, part in wanted
             ]
         }
-        known = np.empty(self._directions, np.uint64)
+        seen = self._seen.setdefault(chunk, np.zeros(self.directions, np.bool_))
+        unseen = [(first, part) for first, part in wanted if not seen[first : first + len(part)].all()]
+        known = np.empty(self.directions, np.uint64)
         if unseen:
-            requests[_chunked.chunk_key(f"{self.name}/{SCORE_CHECKS}", chunk, 1)] = [(0, known.data.cast("B"))]
-        self._backend.read_ranges(requests)
-        for first, part in unseen:
+            ranges[_chunked.chunk_key(f"{self.name}/{SCORE_CHECKS}", chunk, 1)] = [(0, known.data.cast("B"))]
+        return _Request(self, chunk, ranges, unseen, known)
+
+    def check(self, request: _Request) -> None:
+        """Compare scores that were read with their checksums."""
+        for first, part in request.unseen:
             for direction, row in enumerate(part, start=first):
-                if checksum(row) != known[direction]:
-                    raise OSError(f"direction {direction} in chunk {chunk} of scores is not what was written")
-            seen[first : first + len(part)] = True
+                if checksum(row) != request.known[direction]:
+                    raise OSError(f"direction {direction} in chunk {request.chunk} of scores is not what was written")
+            self._seen[request.chunk][first : first + len(part)] = True
 
     @cached_property
     def _seen(self) -> dict[int, npt.NDArray[np.bool_]]:
@@ -141,11 +161,12 @@ class Pack:
         return {}
 
     @cached_property
-    def _directions(self) -> int:
+    def directions(self) -> int:
+        """Directions of all subspaces."""
         return sum(record.entry.directions for record in self.records)
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def reading(self) -> Iterator[None]:
         """Say which pack is damaged, and what to do about it."""
         try:
             yield
@@ -169,6 +190,34 @@ class Pack:
             part = whole[start : start + self.chunk_samples]
             part[...] = buffer[:, : len(part)].T
         return whole
+
+
+def read_scores(chunk: int, wanted: Sequence[tuple[Pack, Wanted]]) -> None:
+    """Read scores of some directions of several packs in one chunk of samples, requested together.
+
+    Parameters
+    ----------
+    chunk : int
+    wanted : sequence of (Pack, sequence of (int, (direction, sample)))
+        By pack, all of one store: first of some consecutive directions, and a contiguous buffer that takes their whole
+        chunks. What follows the last sample becomes zero.
+
+    Raises
+    ------
+    DamagedSubspacesError
+    """
+    requests = [pack.prepare(chunk, some) for pack, some in wanted]
+    backend = backend_of(requests[0].pack.root)
+    try:
+        backend.read_ranges({key: ranges for request in requests for key, ranges in request.ranges.items()})
+    except OSError:
+        # One at a time: it says which pack it is.
+        for request in requests:
+            with request.pack.reading():
+                backend.read_ranges(request.ranges)
+    for request in requests:
+        with request.pack.reading():
+            request.pack.check(request)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -252,8 +301,9 @@ class PackWriter:
 
     def write_scores(self, chunk: int, scores: InexactArray) -> None:
         """Write one chunk of scores, (sample, direction)."""
-        stored = self._array.write(chunk, scores.astype(self._dtype, copy=False))
-        self._checks.write(chunk, np.array([checksum(direction) for direction in stored], np.uint64))
+        stored = self._array.stored(scores.astype(self._dtype, copy=False))
+        checks = np.array([checksum(direction) for direction in stored], np.uint64)
+        backend_of(self._root).write_many([self._array.item(chunk, stored), self._checks.item(chunk, checks)])
 
     def read_scores(self, chunk: int) -> InexactArray:
         """Read back one chunk of scores, (sample, direction)."""
@@ -276,23 +326,21 @@ class PackWriter:
             Write a draft, whose index counts only for the tasks that write its scores.
         """
         entries = [one.entry if isinstance(one, Subspace) else one for one in subspaces]
-        for name, (dims, values) in _arrays([one for one in subspaces if isinstance(one, Subspace)]).items():
-            fill = 0 if values.dtype.kind == "i" else math.nan
-            _chunked.write_array(self._root, f"{self._name}/{name}", values, dims, replace=False, fill=fill)
-        index: dict[str, Any] = {
+        arrays = _arrays([one for one in subspaces if isinstance(one, Subspace)])
+        backend_of(self._root).write_many(
+            item
+            for name, (dims, values) in arrays.items()
+            for item in _chunked.array_items(
+                f"{self._name}/{name}", values, dims, fill=0 if values.dtype.kind == "i" else math.nan
+            )
+        )
+        index = {
             "members": [entry.to_json() for entry in entries],
             "chunk_samples": self.chunk_samples,
             "dtype": str(self._dtype),
             "checks": _checks(subspaces),
         }
-        index["check"] = index_check(index)
         _chunked.write_group(self._root, self._name, {"draft": index} if draft else index)
-
-
-def index_check(index: Mapping[str, Any]) -> str:
-    """Checksum of an index, which says how the numbers of a pack are to be read."""
-    parts = [index[name] for name in ("members", "chunk_samples", "dtype", "checks")]
-    return f"{checksum(np.frombuffer(json.dumps(parts, sort_keys=True).encode(), np.uint8)):016x}"
 
 
 def _checks(subspaces: Sequence[Subspace | SubspaceEntry]) -> dict[str, list[int]]:

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
-from dask_svcca.stores import _chunked, _create, _io
-from dask_svcca.stores.subspaces.packs import Pack, index_check
+from dask_svcca.stores import _chunked, _create, _io, _nodes
+from dask_svcca.stores._documents import sealed
+from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import zarr
 
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 FORMAT = "dask-svcca-subspaces"
 INSIDE = "subspaces"
 """Group of a comparison that holds its subspaces, where they are not shared."""
@@ -92,7 +93,7 @@ class SubspaceStore:
     @classmethod
     def create_inside(cls, comparison: zarr.Group, identity: Mapping[str, Any], chunk_samples: int) -> Self:
         """Create a store inside a comparison."""
-        return cls(comparison.create_group(INSIDE, attributes=_head(identity, chunk_samples), overwrite=True))
+        return cls(comparison.create_group(INSIDE, attributes=sealed(_head(identity, chunk_samples)), overwrite=True))
 
     @classmethod
     def open(cls, store: StoreLike, *, mode: str = "r") -> Self:
@@ -114,12 +115,12 @@ class SubspaceStore:
         StoreFormatError
             Where the comparison has no store inside.
         """
-        if not _io.has_node(comparison, INSIDE):
+        if not _nodes.has_node(comparison, INSIDE):
             raise StoreFormatError(
                 f"the comparison {str(comparison.store_path)!r} does not say where its subspaces are, and has none "
                 f"inside. Compare with subspaces= as a path or a URL, or leave it out"
             )
-        root = _io.open_inside(comparison, INSIDE)
+        root = _nodes.open_inside(comparison, INSIDE)
         _io.check_root(root, root.store_path, kind="subspaces", version=FORMAT_VERSION)
         return cls(root)
 
@@ -160,14 +161,19 @@ class SubspaceStore:
         """Read what subspaces there are."""
         packs = {}
         for name, attributes in _io.walk_attributes(self.root, depth=1):
-            pack = self._pack(name, attributes)
+            pack = self._pack(name, attributes or {})
             if pack is not None:
                 packs[name] = pack
         return SubspaceIndex(packs, self.chunk_samples)
 
     def pack(self, name: str) -> Pack | None:
         """One pack; None where it was not made yet, or not finished."""
-        return self._pack(name, _io.read_attributes(self.root, name) or {})
+        return self.packs([name])[0]
+
+    def packs(self, names: Sequence[str]) -> list[Pack | None]:
+        """Some packs, as `pack` gives them."""
+        found = _io.read_attributes_of(self.root, names)
+        return [self._pack(name, attributes or {}) for name, attributes in zip(names, found, strict=True)]
 
     def forget(self, name: str) -> None:
         """Let a pack that is damaged no longer count: its subspaces are made anew, and no others."""
@@ -194,9 +200,6 @@ class SubspaceStore:
         """The pack of an index; None where there is none, or one that another program spoiled."""
         records, first, mean, loadings = [], 0, 0, 0
         try:
-            # Not all that it says can be checked by itself, such as how often a direction counts.
-            if index_check(attributes) != attributes["check"]:
-                return None
             for position, values in enumerate(attributes["members"]):
                 entry = SubspaceEntry.from_json(values)
                 records.append(SubspaceRecord(name, position, entry, first, mean, loadings))

@@ -8,7 +8,7 @@ from dask_svcca.errors import MismatchedExamplesError, StoreFormatError
 from dask_svcca.stores import _create, _io
 from dask_svcca.stores._digest import DIGEST, ids_digest
 from dask_svcca.stores._urls import with_options
-from dask_svcca.stores.zoo.examples import example_coords, example_ids, write_coords
+from dask_svcca.stores.zoo.examples import digests_of, example_coords, example_ids, write_coords
 from dask_svcca.stores.zoo.store import Zoo
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 KIND = "zoo"
 
 
@@ -81,7 +81,7 @@ def create_zoo(
         "digest": DIGEST,
         "n_examples": len(ids),
         "examples_digest": digest,
-        "example_coordinates": list(values),
+        "example_coordinates": digests_of(values),
     }
     if not _io.is_group(store) or _create.is_unfinished(store, KIND):
         root = _create.create_whole(store, KIND, attributes, lambda root: write_coords(root, values))

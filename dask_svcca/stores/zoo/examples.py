@@ -5,19 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import zarr
+import zarr.codecs
 
 from dask_svcca.arrays import as_given
 from dask_svcca.dims import EXAMPLE, TOKEN
-from dask_svcca.errors import InvalidActivationsError, MismatchedExamplesError, StoreFormatError
+from dask_svcca.errors import (
+    DamagedStoreError,
+    InvalidActivationsError,
+    MismatchedExamplesError,
+    StoreFormatError,
+)
 from dask_svcca.examples import order_by_id
-from dask_svcca.stores import _io
+from dask_svcca.stores import _io, _nodes
+from dask_svcca.stores._digest import values_digest
+from dask_svcca.stores._metadata import said
 from dask_svcca.stores._names import encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
-    import zarr
 
 
 def example_ids(examples: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -116,7 +124,7 @@ def _values(name: Any, value: Any, ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def write_coords(root: zarr.Group, coords: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write coordinates as arrays of one chunk each."""
+    """Write coordinates as arrays of one chunk each; `digests_of` goes into the attributes of the zoo."""
     for name, value in coords.items():
         text = value.dtype.kind in "OUT"
         array = root.create_array(
@@ -124,47 +132,61 @@ def write_coords(root: zarr.Group, coords: Mapping[str, npt.NDArray[Any]]) -> No
             shape=value.shape,
             dtype="string" if text else value.dtype,
             chunks=value.shape,
+            compressors=[zarr.codecs.ZstdCodec(level=1, checksum=True), zarr.codecs.Crc32cCodec()],
             dimension_names=(EXAMPLE, TOKEN)[: value.ndim],
+            # A chunk of zeros that is missing has been lost.
+            config={"write_empty_chunks": True},
             # What an interrupted creation left.
             overwrite=True,
         )
         array[...] = value.astype(object) if text else value
 
 
+def digests_of(coords: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
+    """Digests of coordinates, by name and in their order."""
+    return {name: values_digest(value) for name, value in coords.items()}
+
+
 def add_coord(root: zarr.Group, name: str, value: npt.NDArray[Any]) -> None:
     """Give a zoo one more coordinate."""
-    names: list[str] = root.attrs["example_coordinates"]  # type: ignore[assignment]
+    digests: dict[str, str] = root.attrs["example_coordinates"]  # type: ignore[assignment]
     write_coords(root, {name: value})
     # Written last: until then the array is not a coordinate.
-    root.update_attributes({"example_coordinates": [*names, name]})
+    every = {**digests, **digests_of({name: value})}
+    _io.set_attributes(root, {**root.attrs, "example_coordinates": every})
 
 
 def read_coords(root: zarr.Group) -> dict[str, npt.NDArray[Any]]:
-    """Read back what `write_coords` wrote, in its order."""
-    names: list[str] = root.attrs["example_coordinates"]  # type: ignore[assignment]
-    if EXAMPLE not in names:
-        raise StoreFormatError(f"the zoo {str(root.store_path)!r} does not say what its examples are: it is damaged")
-    return {name: read_coord(root, name) for name in names}
-
-
-def read_coord(root: zarr.Group, name: str) -> npt.NDArray[Any]:
-    """Values of one coordinate; see `open_coord` for errors."""
-    open_coord(root, name)
-    return _io.read_whole(root, name)
-
-
-def open_coord(root: zarr.Group, name: str) -> zarr.Array[Any]:
-    """The array of one coordinate.
+    """Read back what `write_coords` wrote, in its order.
 
     Raises
     ------
-    StoreFormatError
-        Where it cannot be read, or is not of the examples of the zoo.
+    DamagedStoreError
+        Where a coordinate is not what was written.
     """
-    array = _io.open_array(root, name)
-    if array.shape[:1] != (root.attrs["n_examples"],) or array.ndim > (1 if name == EXAMPLE else 2):
-        raise StoreFormatError(
-            f"the coordinate {name!r} of the zoo {str(root.store_path)!r} has the shape {array.shape}, and the zoo "
-            f"{root.attrs['n_examples']} examples: it is damaged"
-        )
-    return array
+    digests: dict[str, str] = root.attrs["example_coordinates"]  # type: ignore[assignment]
+    return {name: read_coord(root, name) for name in digests}
+
+
+def read_coord(root: zarr.Group, name: str) -> npt.NDArray[Any]:
+    """Read back one coordinate; see `read_coords`."""
+    digests: dict[str, str] = root.attrs["example_coordinates"]  # type: ignore[assignment]
+    try:
+        shape = _nodes.open_array(root, name).shape
+        if shape[:1] != (root.attrs["n_examples"],) or len(shape) > (1 if name == EXAMPLE else 2):
+            raise _damaged(root, name, f" (its shape is {shape}, and the zoo has {root.attrs['n_examples']} examples)")
+        values = _nodes.read_whole(root, name)
+    except DamagedStoreError:
+        raise
+    except StoreFormatError as error:
+        raise _damaged(root, name, f" ({said(error.__cause__ or error)})") from error
+    if values_digest(values) != digests[name]:
+        raise _damaged(root, name)
+    return values
+
+
+def _damaged(root: zarr.Group, name: str, why: str = "") -> DamagedStoreError:
+    return DamagedStoreError(
+        f"the coordinate {name!r} of the zoo {str(root.store_path)!r} is not what was written: a file below "
+        f"'{name}/' is damaged or missing{why}. Restore these files from a copy, or make the zoo anew"
+    )

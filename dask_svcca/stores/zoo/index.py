@@ -14,20 +14,21 @@ import pandas as pd
 from dask_svcca.dims import canonical_dims
 from dask_svcca.precision import coarsest, epsilon_of
 from dask_svcca.stores import _io
+from dask_svcca.stores._documents import SEAL
 from dask_svcca.stores._metadata import are_texts, is_number, is_text, is_whole
 from dask_svcca.stores._names import RepresentationName, decode, encode, natural_order
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.zoo.replace import beside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import zarr
 
 
 RESERVED = frozenset(
     {"model", "checkpoint", "layer", "step", "depth", "dims", "shape", "dtype", "chunk_examples", "digest"}
-    | {"source_dtype", "complete", "beside"}
+    | {"source_dtype", "complete", "beside", SEAL}
 )
 """Attributes of a representation that the zoo writes."""
 
@@ -201,41 +202,62 @@ class Index:
     ordered : list of Representation
     by_name : mapping of RepresentationName to Representation
     unfinished : set of RepresentationName
+    damaged : set of RepresentationName
+        Those among them whose attributes are damaged or gone.
     """
 
-    def __init__(self, complete: Iterable[Representation], unfinished: Iterable[RepresentationName]) -> None:
+    def __init__(
+        self,
+        complete: Iterable[Representation],
+        unfinished: Iterable[RepresentationName],
+        damaged: Iterable[RepresentationName] = (),
+    ) -> None:
         self.ordered = sorted(complete, key=_order)
         self.by_name = {item.name: item for item in self.ordered}
         self.unfinished = set(unfinished)
+        self.damaged = set(damaged)
 
     @classmethod
     def read(cls, root: zarr.Group) -> Self:
         """Walk through a zoo: some 30 microseconds a representation where it is local."""
-        complete, unfinished, examples = [], [], root.attrs["n_examples"]
+        complete, unfinished, damaged, bare = [], [], [], []
+        examples = root.attrs["n_examples"]
         for path, attributes in _io.walk_attributes(root, depth=3):
             if "/".join(map(encode, name_of(path))) != path:
                 # No name has this path: a folder of something else.
                 continue
+            if attributes is None:
+                bare.append(path)
+                continue
+            unfinished.append(name_of(path))
             try:
                 if attributes.get("complete"):
                     found = Representation.from_attributes(path, attributes)
                     if found.shape[0] == examples:
                         complete.append(found)
-                        continue
+                        unfinished.pop()
+                    else:
+                        damaged.append(unfinished[-1])
             except (KeyError, TypeError, ValueError):
                 # One representation that another program spoiled does not make the others unreadable.
-                pass
-            unfinished.append(name_of(path))
-        return cls(complete, unfinished)
+                damaged.append(unfinished[-1])
+            if not attributes:
+                damaged.append(unfinished[-1])
+        # A folder without attributes is none of ours, unless it has activations.
+        arrays = backend_of(root).read_many([f"{path}/activations/zarr.json" for path in bare])
+        damaged += [name_of(path) for path, document in zip(bare, arrays, strict=True) if document is not None]
+        return cls(complete, {*unfinished, *damaged}, damaged)
 
     def begin(self, name: RepresentationName) -> None:
         """Count a representation as unfinished, and no longer as complete."""
         self._remove(name)
+        self.damaged.discard(name)
         self.unfinished.add(name)
 
     def add(self, item: Representation) -> None:
         """Count a representation as complete."""
         self._remove(item.name)
+        self.damaged.discard(item.name)
         self.unfinished.discard(item.name)
         insort(self.ordered, item, key=_order)
         self.by_name[item.name] = item
@@ -243,6 +265,7 @@ class Index:
     def remove(self, name: RepresentationName) -> None:
         """Forget a representation, complete or not."""
         self._remove(name)
+        self.damaged.discard(name)
         self.unfinished.discard(name)
 
     def _remove(self, name: RepresentationName) -> None:
@@ -259,20 +282,6 @@ class Index:
                 shown = ", ".join(map(repr, choices[:8])) + more
                 return f"no {field_name} {name[part]!r} for {name.label!r} in this zoo; it has {shown or 'none'}"
         return f"no {name.label!r} in this zoo"
-
-
-def find_lost(root: zarr.Group, known: Iterable[Representation]) -> Iterator[str]:
-    """Paths of what has been a representation of a zoo, and is none any more, since its metadata is damaged or gone."""
-    whole = {item.path for item in known}
-    backend = backend_of(root)
-    for path, attributes in _io.walk_folders(root, depth=3):
-        if path in whole or "/".join(map(encode, name_of(path))) != path:
-            continue
-        if attributes is None:
-            if backend.read_many([f"{path}/activations/zarr.json"]) != [None]:
-                yield path
-        elif attributes.get("complete") is not False:
-            yield path
 
 
 def frame_of(items: Sequence[Representation]) -> pd.DataFrame:

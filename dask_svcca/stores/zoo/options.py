@@ -12,7 +12,7 @@ import numpy as np
 
 from dask_svcca.dims import check_names
 from dask_svcca.precision import epsilon_of
-from dask_svcca.stores._chunked import Compression
+from dask_svcca.stores._documents import Compression
 from dask_svcca.stores.zoo.index import RESERVED
 
 if TYPE_CHECKING:

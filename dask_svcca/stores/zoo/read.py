@@ -8,7 +8,7 @@ import xarray as xr
 
 from dask_svcca.dims import EXAMPLE, TOKEN
 from dask_svcca.errors import UnreadableActivationsError
-from dask_svcca.stores import _io
+from dask_svcca.stores import _nodes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ def labelled(root: zarr.Group, item: Representation, coords: Mapping[str, npt.ND
     """
     import dask.array  # noqa: PLC0415 - a worker imports this module, and needs no Dask
 
-    array = _io.open_array(root, f"{item.place}/activations")
+    array = _nodes.open_array(root, f"{item.place}/activations")
     if array.shape != item.shape:
         raise UnreadableActivationsError(
             f"{item.label!r} cannot be read: its array has the shape {array.shape}, and its attributes say {item.shape}"

@@ -19,6 +19,7 @@ from dask_svcca.stores._links import under_other_case
 from dask_svcca.stores._names import RepresentationName, decode
 from dask_svcca.stores.zoo.batches import batches_of, mismatch, prepare
 from dask_svcca.stores.zoo.index import Representation
+from dask_svcca.stores.zoo.leases import begin_writing, check_writing, end_writing
 from dask_svcca.stores.zoo.options import WriteOptions
 from dask_svcca.stores.zoo.replace import begin_beside, clear_beside, settle
 from dask_svcca.stores.zoo.view import ZooView
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     import zarr
 
     from dask_svcca.arrays import Given
-    from dask_svcca.stores._chunked import Compression
+    from dask_svcca.stores._documents import Compression
     from dask_svcca.stores.zoo.batches import Batch
     from dask_svcca.stores.zoo.options import Stored
     from dask_svcca.stores.zoo.view import Key
@@ -121,11 +122,14 @@ class Zoo(ZooView):
             and ``ml_dtypes`` say so themselves.
         overwrite : bool
             Replace a representation of the same name. It stays until all examples of the new one are written, and so
-            stays where that is interrupted.
+            stays where that is interrupted. A comparison that reads it just then has the numbers of the old one, or
+            none and a problem that says so, until it is run again.
 
         Raises
         ------
         RepresentationExistsError
+        StoreInUseError
+            Where another process writes the same checkpoint. A process that was killed does not count.
         MismatchedExamplesError
             Where they have other examples than the zoo.
         InvalidActivationsError
@@ -204,6 +208,7 @@ class Zoo(ZooView):
             del self._root[name.path]
             if self._index is not None:
                 self._index.unfinished.discard(name)
+        end_writing(self, self._root, name)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -222,13 +227,16 @@ class Zoo(ZooView):
 
     def _discard(self, writer: Writer | None) -> None:
         """Remove what was written of a representation, where another of its name stays valid."""
-        if writer is not None and writer.replaces:
+        if writer is None:
+            return
+        if writer.replaces:
             self._index = None
             # Where the store fails too, what stopped the writing is the error to hear.
             with suppress(Exception):
                 attributes = _io.read_attributes(self._root, writer.name.path) or {}
                 if not attributes.get("beside"):
                     clear_beside(self._root, writer.name.path)
+        end_writing(self, self._root, writer.name)
 
     def _bound(self) -> None:
         """Where what waits exceeds the budget, write it: later chunks have its size, and so keep to the budget."""
@@ -263,10 +271,11 @@ class Zoo(ZooView):
         """
         key: object = model if checkpoint is None and layer is None else (model, checkpoint, layer)
         name = self._present(key)
-        # It must not look complete while its files go, one by one.
-        _chunked.write_group(self._root, name.path, {"complete": False})
-        _chunked.remove_group(self._root, name.path)
-        clear_beside(self._root, name.path)
+        with self._writing(name):
+            # It must not look complete while its files go, one by one.
+            _chunked.write_group(self._root, name.path, {"complete": False})
+            _chunked.remove_group(self._root, name.path)
+            clear_beside(self._root, name.path)
         self._writers.pop(name, None)
         if self._index is not None:
             self._index.remove(name)
@@ -305,14 +314,23 @@ class Zoo(ZooView):
             raise self._incomplete(before)
         if after == before:
             return
-        self._check_free(after, overwrite=False)
-        settle(self._root, before.path)
-        attributes.pop("beside", None)
-        attributes |= after._asdict()
-        _chunked.move_group(self._root, before.path, after.path, attributes)
+        with self._writing(before), self._writing(after):
+            self._check_free(after, overwrite=False)
+            settle(self._root, before.path)
+            attributes.pop("beside", None)
+            attributes |= after._asdict()
+            _chunked.move_group(self._root, before.path, after.path, attributes)
         if self._index is not None:
             self._index.remove(before)
             self._index.add(Representation.from_attributes(after.path, attributes))
+
+    @contextmanager
+    def _writing(self, name: RepresentationName) -> Iterator[None]:
+        begin_writing(self, self._root, name)
+        try:
+            yield
+        finally:
+            end_writing(self, self._root, name)
 
     def _present(self, key: object) -> RepresentationName:
         """Name of a representation that is there and may be changed, finished or not."""
@@ -334,10 +352,17 @@ class Zoo(ZooView):
         self, writer: Writer | None, name: RepresentationName, batch: Batch, options: WriteOptions, *, overwrite: bool
     ) -> Writer:
         """Give a batch to the writer of a representation, made here where there is none yet."""
-        if writer is None:
+        if writer is not None:
+            writer.append(batch)
+            return writer
+        begin_writing(self, self._root, name)
+        try:
             place = self._begin(name, overwrite=overwrite)
             writer = Writer(self._root, name, batch, self.n_examples, options, place)
-        writer.append(batch)
+            writer.append(batch)
+        except BaseException:
+            end_writing(self, self._root, name)
+            raise
         return writer
 
     def _begin(self, name: RepresentationName, *, overwrite: bool) -> str:
@@ -381,9 +406,15 @@ class Zoo(ZooView):
 
     def _complete(self, writers: Sequence[Writer]) -> None:
         """Make representations valid, and then bring those that replace others to their places."""
-        finished = [writer.finish() for writer in writers]
-        for representation in finished:
-            if representation.beside:
-                settle(self._root, representation.path)
-            if self._index is not None:
-                self._index.add(replace(representation, beside=False))
+        try:
+            for writer in writers:
+                check_writing(self._root, writer.name)
+            finished = [writer.finish() for writer in writers]
+            for representation in finished:
+                if representation.beside:
+                    settle(self._root, representation.path)
+                if self._index is not None:
+                    self._index.add(replace(representation, beside=False))
+        finally:
+            for writer in writers:
+                end_writing(self, self._root, writer.name)

@@ -57,6 +57,12 @@ class ZooView:
         """Coordinates along the examples, such as ``label``, or along examples and tokens; without the ids."""
         return {name: values for name, values in self._coords.items() if name != EXAMPLE}
 
+    @property
+    def coordinate_names(self) -> list[str]:
+        """Names of the coordinates, without the ids; nothing else is read."""
+        names: dict[str, str] = self._root.attrs["example_coordinates"]  # type: ignore[assignment]
+        return [name for name in names if name != EXAMPLE]
+
     def coordinate_digest(self, name: str) -> str:
         """Digest of the values of a coordinate: equal digests, same values."""
         return combined_digest([chunk_digest(self._coords[name])])
@@ -88,6 +94,15 @@ class ZooView:
     def unfinished(self) -> list[str]:
         """Labels of the representations that were begun and never finished."""
         return [name.label for name in sorted(self._read_index().unfinished)]
+
+    @property
+    def damaged(self) -> dict[RepresentationName, str]:
+        """Representations that do not count since their attributes cannot be read; a sentence for each."""
+        files = {name: f"{name.path}/zarr.json" for name in sorted(self._read_index().damaged)}
+        return {
+            name: f"{name.label!r} cannot be read: its attributes, in {file!r}, are damaged or missing. Write it anew"
+            for name, file in files.items()
+        }
 
     def entries(self) -> list[Representation]:
         """Index of the complete representations, in the order of `representations`."""

@@ -1,0 +1,233 @@
+"""Arrays along pairs, block by block: read and written as they lie in the store, many at a time.
+
+A block is what one task writes: a chunk of a matrix, and a chunk, or a few, of what has further axes. Matrices are not
+compressed, so that the size of a file shows that all of it is there; of a compressed chunk, its head says the size.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numcodecs.blosc
+import numpy as np
+
+from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole
+from dask_svcca.stores._stored import damaged, stored
+from dask_svcca.stores.backend import backend_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+    import zarr
+
+    from dask_svcca.stores.backend import Backend
+    from dask_svcca.variables import Variable
+
+    Block = tuple[int, int]
+    Place = tuple[slice, slice]
+    Parts = tuple[bytes | memoryview, ...]
+
+_CHUNK = re.compile(r"\d+(/\d+)+$")
+"""Key of a chunk, below ``c``; file managers leave other files."""
+
+AXES = ("representation_a", "representation_b")
+
+HEAD = 16
+"""Bytes of the head of a chunk that Blosc compressed; its own size is in the last four."""
+
+
+class BlockArray:
+    """One array along pairs.
+
+    Parameters
+    ----------
+    root : zarr.Group
+        The comparison.
+    name : str
+    document : bytes or None
+        Its metadata, as stored.
+
+    Raises
+    ------
+    DamagedStoreError
+        Where its metadata is damaged, or not as it is declared.
+    """
+
+    def __init__(self, root: zarr.Group, name: str, document: bytes | None) -> None:
+        found = stored(document, name, root)
+        if found is None:
+            raise damaged(root, f"{name}/zarr.json")
+        self._root, self.name = root, name
+        self.shape = tuple(found["shape"])
+        self._chunk_shape = tuple(found["chunk_grid"]["configuration"]["chunk_shape"])
+        self._dtype = np.dtype(found["data_type"])
+        self._fill = np.nan if found["fill_value"] == "NaN" else found["fill_value"]
+        compressed = any(codec["name"] == "blosc" for codec in found["codecs"])
+        self._codec = numcodecs.blosc.Blosc("lz4", 5, numcodecs.blosc.SHUFFLE) if compressed else None
+
+    @property
+    def side(self) -> int:
+        """Representations along each axis of a block."""
+        return int(self._chunk_shape[0])
+
+    def _pieces(self) -> list[tuple[int, ...]]:
+        """Chunks of a block along the axes behind those of the pairs."""
+        further = zip(self.shape[2:], self._chunk_shape[2:], strict=True)
+        return list(product(*(range(-(-size // chunk)) for size, chunk in further)))
+
+    def _part(self, values: npt.NDArray[Any], piece: tuple[int, ...]) -> npt.NDArray[Any]:
+        """What a chunk has of the values of its block."""
+        starts = (number * size for number, size in zip(piece, self._chunk_shape[2:], strict=True))
+        cut = (slice(start, start + size) for start, size in zip(starts, self._chunk_shape[2:], strict=True))
+        part: npt.NDArray[Any] = values[(slice(None), slice(None), *cut)]
+        return part
+
+    def keys(self, block: Block) -> list[str]:
+        """Keys of the chunks of a block."""
+        return ["/".join([self.name, "c", *map(str, (*block, *piece))]) for piece in self._pieces()]
+
+    def blocks(self, place: Place) -> Iterator[tuple[Block, Place]]:
+        """Blocks that make up a place, and where each is in it.
+
+        Parameters
+        ----------
+        place : (slice, slice)
+            Some rows and columns, from the beginning of a block on.
+        """
+        sides = self._chunk_shape[:2]
+        starts = (range(one.start, one.stop, side) for one, side in zip(place, sides, strict=True))
+        for row, column in product(*starts):
+            inner = tuple(
+                slice(at - one.start, min(at + side, one.stop) - one.start)
+                for at, one, side in zip((row, column), place, sides, strict=True)
+            )
+            yield (row // sides[0], column // sides[1]), (inner[0], inner[1])
+
+    def encoded(self, place: Place, values: npt.NDArray[Any]) -> Iterator[tuple[str, Parts]]:
+        """Keys and bytes of the chunks of a place, one after the other; see `blocks`.
+
+        Parameters
+        ----------
+        place : (slice, slice)
+        values : (a, b, ...)
+            Of all of its pairs.
+        """
+        for block, part in self.blocks(place):
+            yield from self._encoded(block, values[part])
+
+    def _encoded(self, block: Block, values: npt.NDArray[Any]) -> Iterator[tuple[str, Parts]]:
+        for key, piece in zip(self.keys(block), self._pieces(), strict=True):
+            part = self._part(values, piece)
+            whole = np.full(self._chunk_shape, self._fill, self._dtype)
+            whole[tuple(map(slice, part.shape))] = part
+            data = whole.data.cast("B") if self._codec is None else memoryview(self._codec.encode(whole)).cast("B")
+            yield key, (data, crc(data))
+
+    def widening(self, keys: Iterable[str]) -> Iterator[tuple[str, Parts]]:
+        """Keys and bytes of chunks that blocks lack since the array became wider, given the keys of those they have.
+
+        Parameters
+        ----------
+        keys : iterable of str
+            Below the array's ``c``.
+        """
+        places = [tuple(map(int, key.split("/"))) for key in keys if _CHUNK.match(key)]
+        there = {"/".join([self.name, "c", *map(str, place)]) for place in places}
+        nothing = np.full((*self._chunk_shape[:2], *self.shape[2:]), self._fill, self._dtype)
+        for block in {(place[0], place[1]) for place in places}:
+            if not there.issuperset(self.keys(block)):
+                yield from ((key, parts) for key, parts in self._encoded(block, nothing) if key not in there)
+
+    def read_block(self, block: Block) -> npt.NDArray[Any] | None:
+        """Values of the pairs of a block; None where it has none.
+
+        Raises
+        ------
+        DamagedStoreError
+            Where they are not what was written, or some are missing.
+        """
+        rows, columns = (
+            min(self._chunk_shape[axis], self.shape[axis] - block[axis] * self._chunk_shape[axis]) for axis in (0, 1)
+        )
+        keys = self.keys(block)
+        stored = backend_of(self._root).read_many(keys)
+        if all(data is None for data in stored):
+            return None
+        values = np.empty((rows, columns, *self.shape[2:]), self._dtype)
+        for key, data, piece in zip(keys, stored, self._pieces(), strict=True):
+            if data is None or not is_whole(data):
+                raise damaged(self._root, key)
+            inner = memoryview(data)[:-CRC_BYTES]
+            try:
+                decoded = inner if self._codec is None else self._codec.decode(inner)
+                whole = np.frombuffer(decoded, self._dtype).reshape(self._chunk_shape)
+            except (RuntimeError, ValueError) as error:
+                raise damaged(self._root, key) from error
+            target = self._part(values, piece)
+            target[...] = whole[tuple(map(slice, target.shape))]
+        return values
+
+    def read(self, place: Place) -> npt.NDArray[Any]:
+        """Values of the pairs of a place; see `blocks`, and for errors `read_block`."""
+        rows, columns = (one.stop - one.start for one in place)
+        values = np.full((rows, columns, *self.shape[2:]), self._fill, self._dtype)
+        for block, part in self.blocks(place):
+            stored = self.read_block(block)
+            if stored is not None:
+                values[part] = stored
+        return values
+
+    def are_sized(self, backend: Backend, sizes: Mapping[str, int]) -> dict[str, bool]:
+        """Whether chunks have the size that they should have, by key; other files are left out.
+
+        Parameters
+        ----------
+        backend : Backend
+        sizes : mapping of str to int
+            Bytes by key, below the array's ``c``.
+        """
+        sizes = {key: size for key, size in sizes.items() if _CHUNK.match(key)}
+        if self._codec is None:
+            right = int(np.prod(self._chunk_shape)) * self._dtype.itemsize + CRC_BYTES
+            return {key: size == right for key, size in sizes.items()}
+        heads = {key: bytearray(4) for key, size in sizes.items() if size >= HEAD + CRC_BYTES}
+        backend.read_ranges({f"{self.name}/c/{key}": [(HEAD - 4, memoryview(head))] for key, head in heads.items()})
+        said = {key: struct.unpack("<I", head)[0] for key, head in heads.items()}
+        return {key: said.get(key) == size - CRC_BYTES for key, size in sizes.items()}
+
+
+def block_arrays(root: zarr.Group, names: Sequence[str]) -> dict[str, BlockArray]:
+    """Some arrays along pairs, by name; their metadata is read together."""
+    documents = backend_of(root).read_many([f"{name}/zarr.json" for name in names])
+    return {name: BlockArray(root, name, document) for name, document in zip(names, documents, strict=True)}
+
+
+def pair_document(
+    variable: Variable, sizes: tuple[int, ...], attributes: Mapping[str, Any], *, count: int, tile: int
+) -> bytes:
+    """Document of an array along pairs.
+
+    Parameters
+    ----------
+    variable : Variable
+    sizes : tuple of int
+        Of the axes behind those of the pairs.
+    attributes : mapping
+    count : int
+        Representations.
+    tile : int
+        Representations along each axis of a block.
+    """
+    return array_document(
+        shape=(count, count, *sizes),
+        chunk_shape=(tile, tile, *sizes),
+        dtype=variable.dtype,
+        fill=variable.fill,
+        dims=(*AXES, *variable.dims),
+        compression="lz4" if sizes else "none",
+        attributes=attributes,
+    )

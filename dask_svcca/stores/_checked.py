@@ -1,0 +1,81 @@
+"""The store of a comparison as people read it through xarray: what is damaged is named, and never read as NaN."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from zarr.storage import WrapperStore
+
+from dask_svcca.stores._documents import CRC_BYTES, is_whole
+from dask_svcca.stores._metadata import check_texts
+from dask_svcca.stores._stored import damaged
+from dask_svcca.variables import PAIR_STATUS, VALUED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import zarr
+    from zarr.abc.store import ByteRequest, Store
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+_CHUNK = re.compile(r"([^/]+)/c/(\d+)(?:/(\d+))?(?:/\d+)*$")
+
+
+class CheckedStore(WrapperStore[Any]):
+    """A store, each of whose chunks of results and columns is verified as it is read.
+
+    Parameters
+    ----------
+    store : zarr store
+    root : zarr.Group
+        The comparison in it.
+    documents : mapping of str to mapping
+        Metadata of its arrays, by name.
+    """
+
+    def __init__(self, store: Store, root: zarr.Group, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(store)
+        self._root = root
+        self._prefix = f"{root.path}/" if root.path else ""
+        self._texts = {name: one["codecs"] for name, one in documents.items() if one["data_type"] == "string"}
+        # While measures are added, pairs may be marked as done that lack them.
+        self._growing = bool(root.attrs["growing"])
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """See `zarr.abc.store.Store`."""
+        found: Buffer | None = await self._store.get(key, prototype, byte_range)
+        matched = _CHUNK.match(key.removeprefix(self._prefix)) if key.startswith(self._prefix) else None
+        if matched is None or byte_range is not None:
+            return found
+        if found is None and await self._lost(matched, prototype):
+            # It may have been written in the meantime.
+            found = await self._store.get(key, prototype)
+            if found is None:
+                raise damaged(self._root, matched[0])
+        if found is not None:
+            self._check(matched, found.to_bytes())
+        return found
+
+    def _check(self, key: re.Match[str], chunk: bytes) -> None:
+        if not is_whole(chunk):
+            raise damaged(self._root, key[0])
+        if key[1] in self._texts:
+            try:
+                check_texts(self._texts[key[1]], chunk)
+            except (RuntimeError, ValueError) as error:
+                raise damaged(self._root, key[0]) from error
+
+    async def _lost(self, key: re.Match[str], prototype: BufferPrototype) -> bool:
+        """Whether a chunk that is not there should be."""
+        name, row, column = key.groups()
+        if column is None:
+            return True
+        if self._growing or name == PAIR_STATUS.name:
+            return False
+        status = await self._store.get(f"{self._prefix}{PAIR_STATUS.name}/c/{row}/{column}", prototype)
+        if status is None:
+            return False
+        states = np.frombuffer(status.to_bytes()[:-CRC_BYTES], np.uint8)
+        return bool(np.isin(states, VALUED).any())

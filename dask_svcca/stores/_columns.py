@@ -1,0 +1,151 @@
+"""Variables of a comparison along its representations: each twice, once for either axis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numcodecs.vlen
+import numcodecs.zstd
+import numpy as np
+
+from dask_svcca.stores._blocks import AXES
+from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole
+from dask_svcca.stores._metadata import check_texts
+from dask_svcca.stores._stored import COLUMN_CHUNK, damaged, stored
+from dask_svcca.stores.backend import backend_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+    import zarr
+
+    from dask_svcca.variables import Variable
+
+_ZSTD = numcodecs.zstd.Zstd(level=1, checksum=True)
+_TEXT = numcodecs.vlen.VLenUTF8()
+
+
+def column_name(variable: Variable, axis: str) -> str:
+    """Name of a variable along an axis."""
+    return variable.name + (axis[-2:] if variable.kind == "representation" else "")
+
+
+def write_columns(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.NDArray[Any]]]) -> None:
+    """Write whole columns, together; at no time is what was known missing.
+
+    Parameters
+    ----------
+    root : zarr.Group
+    columns : sequence of (Variable, str, array)
+        With the axis of each.
+    """
+    backend = backend_of(root)
+    backend.write_many(
+        (f"{column_name(variable, axis)}/c/{start // COLUMN_CHUNK}", _encoded(variable, values[start:][:COLUMN_CHUNK]))
+        for variable, axis, values in columns
+        for start in range(0, len(values), COLUMN_CHUNK)
+    )
+    backend.write_many(
+        (f"{column_name(variable, axis)}/zarr.json", (_document(variable, axis, len(values)),))
+        for variable, axis, values in columns
+    )
+
+
+def _document(variable: Variable, axis: str, count: int) -> bytes:
+    return array_document(
+        shape=(count,),
+        chunk_shape=(COLUMN_CHUNK,),
+        dtype=variable.dtype,
+        fill=variable.fill,
+        dims=(axis,),
+        compression="zstd",
+        attributes=variable.attributes,
+    )
+
+
+def _encoded(variable: Variable, values: npt.NDArray[Any]) -> tuple[bytes, bytes]:
+    text = variable.dtype == "string"
+    whole = np.full(COLUMN_CHUNK, variable.fill, dtype=object if text else variable.dtype)
+    whole[: len(values)] = values
+    data = bytes(_ZSTD.encode(_TEXT.encode(whole) if text else whole))
+    return data, crc(data)
+
+
+def read_columns(root: zarr.Group, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Values of variables along the representations, by name without axis; what one axis lost, the other has.
+
+    Raises
+    ------
+    DamagedStoreError
+        Where both have lost it.
+    """
+    backend = backend_of(root)
+    documents = backend.read_many([f"{name}{axis[-2:]}/zarr.json" for name in names for axis in AXES])
+    own = {}
+    for number, name in enumerate(names):
+        pair = zip(AXES, documents[2 * number : 2 * number + 2], strict=True)
+        found = (stored(document, f"{name}{axis[-2:]}", root) for axis, document in pair)
+        document = next((one for one in found if one is not None), None)
+        if document is None:
+            raise damaged(root, f"{name}_a/zarr.json")
+        own[name] = document
+    keys = [f"{name}_a/c/{part}" for name in names for part in range(-(-own[name]["shape"][0] // COLUMN_CHUNK))]
+    chunks = dict(zip(keys, backend.read_many(keys), strict=True))
+    return {name: _decoded(root, name, own[name], chunks) for name in names}
+
+
+def _decoded(
+    root: zarr.Group, name: str, document: Mapping[str, Any], chunks: Mapping[str, bytes | None]
+) -> npt.NDArray[Any]:
+    (count,) = document["shape"]
+    text = document["data_type"] == "string"
+    parts = [np.empty(0, object if text else document["data_type"])]
+    for number in range(-(-count // COLUMN_CHUNK)):
+        whole = chunks[f"{name}_a/c/{number}"]
+        if whole is None or not is_whole(whole):
+            (whole,) = backend_of(root).read_many([f"{name}_b/c/{number}"])
+        if whole is None or not is_whole(whole):
+            raise damaged(root, f"{name}_a/c/{number}")
+        if text:
+            try:
+                check_texts(document["codecs"], whole)
+            except (RuntimeError, ValueError) as error:
+                raise damaged(root, f"{name}_a/c/{number}") from error
+        data = _ZSTD.decode(memoryview(whole)[:-CRC_BYTES])
+        parts.append(_TEXT.decode(data) if text else np.frombuffer(data, document["data_type"]))
+    return np.concatenate(parts)[:count]
+
+
+def mend_columns(root: zarr.Group, variables: Sequence[Variable]) -> None:
+    """Write anew what is damaged of the columns of either axis, from those of the other.
+
+    Raises
+    ------
+    DamagedStoreError
+        Where both are damaged.
+    """
+    backend = backend_of(root)
+    names = [column_name(variable, axis) for variable in variables for axis in AXES]
+    read = backend.read_many([f"{name}/zarr.json" for name in names])
+    documents = [stored(document, name, root) for name, document in zip(names, read, strict=True)]
+    wanted: list[str] = []
+    for number, variable in enumerate(variables):
+        pair = documents[2 * number : 2 * number + 2]
+        counts = [one["shape"][0] for one in pair if one is not None]
+        if not counts:
+            raise damaged(root, f"{names[2 * number]}/zarr.json")
+        for axis, one in zip(AXES, pair, strict=True):
+            if one is None:
+                backend.write(f"{column_name(variable, axis)}/zarr.json", _document(variable, axis, min(counts)))
+        wanted += [f"{variable.name}_{{}}/c/{part}" for part in range(-(-min(counts) // COLUMN_CHUNK))]
+    chunks = backend.read_many([key.format(side) for key in wanted for side in "ab"])
+    for number, key in enumerate(wanted):
+        a, b = chunks[2 * number : 2 * number + 2]
+        whole_a, whole_b = (one is not None and is_whole(one) for one in (a, b))
+        if not whole_a and not whole_b:
+            raise damaged(root, key.format("a"))
+        if a is not None and whole_a and not whole_b:
+            backend.write(key.format("b"), a)
+        elif b is not None and whole_b and not whole_a:
+            backend.write(key.format("a"), b)

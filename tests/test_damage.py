@@ -1,0 +1,165 @@
+"""Every file of a store is damaged, one at a time: the next run ends equal, or says what is wrong.
+
+The files are found, and not listed: what is stored later is tried as well.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import warnings
+from typing import TYPE_CHECKING
+
+import dask
+import numpy as np
+import pytest
+from measured import related
+
+import dask_svcca
+from dask_svcca.errors import DamagedStoreError, FailedRepresentationWarning, StoreFormatError
+from dask_svcca.variables import VALUED, PairStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import xarray as xr
+
+WIDTHS = (3, 4, 5, 6)
+
+
+@pytest.fixture(autouse=True)
+def _synchronous() -> Iterator[None]:
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+def compare(folder: Path, name: str = "inside.zarr", subspaces: str | None = None) -> xr.Dataset:
+    shared = None if subspaces is None else folder / subspaces
+    options = {"variance": None, "keep": "correlations", "subspaces": shared}
+    return dask_svcca.compare(folder / "zoo.zarr", folder / name, measures=("svcca", "cka"), **options).load()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, xr.Dataset]:
+    """A zoo, a comparison with its subspaces inside, and one with shared ones; and what is right."""
+    folder = tmp_path_factory.mktemp("whole")
+    layers = [layer.astype("float32") for layer in related(40, *WIDTHS)]
+    coords = {"label": ["a", "b"] * 20, "mask": np.zeros((40, 3), bool)}
+    with dask_svcca.create_zoo(folder / "zoo.zarr", examples=range(40), coords=coords) as zoo:
+        for step, layer in enumerate(layers):
+            zoo.write("net", f"step{step}", "fc", layer, step=step, compression=("lz4", "zstd", "none")[step % 3])
+    with dask.config.set(scheduler="synchronous"):
+        compare(folder, "other.zarr", "shared.zarr")
+        return folder, compare(folder)
+
+
+def flip(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+WAYS: dict[str, Callable[[bytes], bytes | None]] = {
+    "flip": lambda content: flip(content, len(content) // 2),
+    "flip the end": lambda content: flip(content, len(content) - 1),
+    "cut": lambda content: content[:-3],
+    "empty": lambda _: b"",
+    "delete": lambda _: None,
+}
+
+
+def damage(file: Path, way: Callable[[bytes], bytes | None]) -> None:
+    content = way(file.read_bytes())
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+
+
+def check_right(found: xr.Dataset, right: xr.Dataset) -> None:
+    """No number is another than it should be; one that is not there is not said to be done."""
+    assert found.representation_a.to_numpy().tolist() == right.representation_a.to_numpy().tolist()
+    done = np.isin(found.pair_status, VALUED)
+    for name in ("svcca", "cka", "correlations", "null_svcca"):
+        values, expected = found[name].to_numpy(), right[name].to_numpy()
+        if name == "correlations":
+            # Without the widest of the representations there are fewer.
+            expected = expected[..., : values.shape[-1]]
+        # With fewer representations, sums have another order.
+        np.testing.assert_allclose(values[done], expected[done], rtol=0, atol=1e-12, err_msg=name)
+    sound = found.problem_a.to_numpy() == ""
+    for name in ("rank_a", "rank_b", "step_a", "step_b", "neurons_a", "variance_kept_a", "layer_b"):
+        np.testing.assert_array_equal(found[name].to_numpy()[sound], right[name].to_numpy()[sound], err_msg=name)
+    assert (done == np.outer(sound, sound)).all()
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def read_again(folder: Path, name: str, right: xr.Dataset) -> None:
+    """What the next run makes of a damaged store, and one that looks at the zoo alone."""
+    target = {"other": ("other.zarr", "shared.zarr"), "shared": ("other.zarr", "shared.zarr")}.get(
+        name.split(".", maxsplit=1)[0], ("inside.zarr",)
+    )
+    try:
+        found = compare(folder, *target)
+    except DamagedStoreError:
+        # Values that nothing but reading them shows to be damaged: what is marked as missing is made anew.
+        if name.startswith("zoo"):
+            raise
+        assert dask_svcca.verify(folder / target[0], repair=True).repaired
+        found = compare(folder, *target)
+        assert (found.pair_status == PairStatus.DONE).all()
+    check_right(found, right)
+    if name.startswith("zoo"):
+        found = compare(folder, "anew.zarr")
+        labels = found.representation_a.to_numpy()
+        check_right(found, right.sel(representation_a=labels, representation_b=labels))
+
+
+def try_file(folder: Path, name: str, way: str, right: xr.Dataset) -> None:
+    """Damage a file, and see that it is found, and does no harm."""
+    damage(folder / name, WAYS[way])
+    try:
+        store = folder / name.split("/", maxsplit=1)[0]
+        found = dask_svcca.verify(store)
+        # What no run reads may be gone; a block of which the status is gone was never computed.
+        assert way == "delete" or not found.ok, "it is not found"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FailedRepresentationWarning)
+            read_again(folder, name, right)
+    except (DamagedStoreError, StoreFormatError) as error:
+        # What there is only once, such as the ids of the examples.
+        once = name.startswith("zoo") or name.endswith(".zarr/zarr.json")
+        if not once or ".zarr" not in str(error):
+            raise
+
+
+def kind_of(name: str) -> str:
+    """Files of one kind have one name, whatever the representation, pack or axis."""
+    return re.sub(r"step\d|[0-9a-f]{16}|_[ab]/", "*", name)
+
+
+def sample(names: list[str]) -> list[str]:
+    """A file of a few kinds, others for each way to damage it."""
+    kinds = {kind_of(name): name for name in names}
+    return [kinds[kind] for kind in np.random.default_rng(0).permutation(sorted(kinds))[:4]]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("part", ["zoo", "inside", "other", "shared"])
+@pytest.mark.parametrize("choose", [sample, pytest.param(list, marks=pytest.mark.slow)])
+def test_compare__after_any_file_was_damaged(
+    whole: tuple[Path, xr.Dataset], tmp_path: Path, part: str, way: str, choose: Callable[[list[str]], list[str]]
+) -> None:
+    source, right = whole
+    wrong = []
+    for name in choose([name for name in files_of(source) if name.startswith(part)]):
+        folder = tmp_path / "try"
+        shutil.copytree(source, folder)
+        try:
+            try_file(folder, name, way, right)
+        except Exception as error:  # noqa: BLE001 - all that is wrong is named at once
+            wrong.append(f"{name}: {type(error).__name__}: {error}")
+        shutil.rmtree(folder)
+    assert not wrong, "\n".join(wrong)
