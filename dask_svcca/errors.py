@@ -42,6 +42,10 @@ class StoreAccessError(DaskSvccaError, OSError):
     """A store cannot be accessed: missing rights, or a disk or network that fails."""
 
 
+class DiskSpaceError(StoreAccessError):
+    """The disk has less room than a comparison would write; raised before anything is written."""
+
+
 class StoreInUseError(DaskSvccaError):
     """Another run is at work on a comparison or on shared subspaces, or another process writes the same checkpoint."""
 

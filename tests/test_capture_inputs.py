@@ -55,6 +55,8 @@ def test_load_inputs__unreadable(tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_text("no array")
     (tmp_path / "empty.npz").write_bytes(b"")
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
-    for name in ("objects.npy", "text.npy", "empty.npz", "broken.npz", "missing.npz"):
+    with pytest.raises(CaptureError, match=r"objects.npy' holds Python objects, which are never loaded"):
+        load_inputs(tmp_path / "objects.npy")
+    for name in ("text.npy", "empty.npz", "broken.npz", "missing.npz"):
         with pytest.raises(CaptureError, match=f"cannot read '.*{name}': .* It must be npy, or npz"):
             load_inputs(tmp_path / name)

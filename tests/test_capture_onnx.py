@@ -252,7 +252,7 @@ def test_capture__several_inputs(tmp_path: Path, rng: np.random.Generator) -> No
             r"has shape \['batch', 2, 5, 4\], and the array given for it has shape \(4, 5, 4, 2\)",
         ),
         ({"input": np.zeros((4, 40), "f4")}, r"the array given for it has shape \(4, 40\)"),
-        ({}, "must all have one entry"),
+        ({}, "holds no array"),
         ({"input": np.zeros((0, 2, 5, 4), "f4")}, r"lengths are \{'input': 0\}"),
     ],
 )

@@ -18,7 +18,7 @@ from dask_svcca.stores import _chunked
 from dask_svcca.stores.zoo import open_zoo
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'onnx'")
-from onnx import TensorProto, helper  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -207,6 +207,27 @@ def test_list_layers__weights_that_are_elsewhere(tmp_path: Path, location: str, 
     tensor.external_data.add(key="location", value=location)
     path.write_bytes(model.SerializeToString())
     with pytest.raises(CaptureError, match=rf"has the weights 'w' in '.*', .*{message}|{message}"):
+        capture.list_layers(path)
+
+
+def test_list_layers__constants_outside_the_folder(tmp_path: Path) -> None:
+    constant = numpy_helper.from_array(normal(3, 4), "w")
+    constant.ClearField("raw_data")
+    constant.data_location = TensorProto.EXTERNAL
+    constant.external_data.add(key="location", value="../../etc/hosts")
+    path = network(
+        tmp_path / "net/m.onnx",
+        [helper.make_node("Constant", [], ["w"], value=constant), node("MatMul", ["x", "w"], ["y"])],
+        {"x": ["n", 3]},
+        "y",
+    )
+    with pytest.raises(CaptureError, match=r"weights 'w' in '\.\./\.\./etc/hosts', which is outside its folder"):
+        capture.list_layers(path)
+    constant.external_data[0].value = "w.bin"
+    constant.external_data.add(key="length", value="-1")
+    (tmp_path / "net/w.bin").write_bytes(normal(3, 4).tobytes())
+    network(path, [helper.make_node("Constant", [], ["w"], value=constant)], {"x": ["n", 3]}, "w")
+    with pytest.raises(CaptureError, match="have the length '-1' in their file: it is damaged"):
         capture.list_layers(path)
 
 

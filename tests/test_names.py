@@ -29,7 +29,27 @@ AWKWARD = [
     "a b ",
     "\n",
 ]
-AWKWARD += ["\0", "C:\\model", 'a*?<>|"b', "é", "e\u0301", "層", "🧠", "/backbone/Conv_output_0", "50%"]
+AWKWARD += [
+    "aux",
+    "CON",
+    "nul.txt",
+    "com1",
+    "LPT9.x.y",
+    "fc.",
+    "fc ",
+    "fc. .",
+    "aux.",
+    " .",
+    "\0",
+    "C:\\model",
+    'a*?<>|"b',
+    "é",
+    "e\u0301",
+    "層",
+    "🧠",
+    "/backbone/Conv_output_0",
+    "50%",
+]
 
 
 def awkward_names(test):
@@ -53,6 +73,8 @@ def test_encode__gives_one_plain_path_segment(name: str) -> None:
     assert not set(segment) & set('/\\:*?"<>|')
     assert not segment.startswith((".", "_"))
     assert segment not in {"", "zarr.json"}
+    assert not segment.endswith((".", " "))
+    assert segment.split(".")[0].lower() not in {"con", "prn", "aux", "nul", "com1", "lpt9"}
 
 
 @given(st.lists(ANY_TEXT | st.sampled_from(AWKWARD), unique=True, max_size=8))

@@ -213,6 +213,34 @@ def test_compare__zoo_on_s3_and_comparison_on_disk(
     same(found.load(), local)
 
 
+def test_storage_options__say_what_the_environment_does_not(
+    server: str, monkeypatch: pytest.MonkeyPatch, local: xr.Dataset, tmp_path: Path
+) -> None:
+    for name in ("AWS_ALLOW_HTTP", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.delenv(name)
+    options = {
+        "endpoint": server,
+        "access_key_id": "key",
+        "secret_access_key": "secret",
+        "region": "us-east-1",
+        "client_options": {"allow_http": True},
+    }
+    place = "s3://bucket/options"
+    with dask_svcca.create_zoo(f"{place}/zoo.zarr", examples=range(90), storage_options=options) as zoo:
+        for number, layer in enumerate(LAYERS):
+            zoo.write("net", f"step{number}", "fc", layer, step=number)
+    assert len(dask_svcca.open_zoo(f"{place}/zoo.zarr", storage_options=options)) == len(LAYERS)
+    stores = {"store": f"{place}/c.zarr", "subspaces": f"{place}/s.zarr", "measures": ("svcca", "cka")}
+    same(dask_svcca.compare(f"{place}/zoo.zarr", **stores, storage_options=options).load(), local)
+    # Where its subspaces are it knows itself, and the options are for them too.
+    del stores["subspaces"]
+    assert dask_svcca.plan_comparison(f"{place}/zoo.zarr", **stores, storage_options=options).subspaces == 0
+    same(dask_svcca.open_comparison(f"{place}/c.zarr", storage_options=options).load(), local)
+    assert len(dask_svcca.query(f"{place}/c.zarr", top=2, storage_options=options)) == 2
+    assert dask_svcca.verify(f"{place}/s.zarr", storage_options=options).ok
+    assert not any(tmp_path.glob("options*"))
+
+
 def test_compare__of_a_zipped_zoo(local: xr.Dataset, tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "zoo.zarr"), "zip", tmp_path / "zoo.zarr")
     place = tmp_path / "zoo.zarr.zip"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ import xarray as xr
 
 from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
 from dask_svcca.patterns import RULE, matching, unmatched
+from dask_svcca.stores._metadata import reading
 from dask_svcca.stores.comparison import open_comparison
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def query(
     low: float | None = None,
     high: float | None = None,
     top: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Pairs of a comparison by name and value, the most similar first.
 
@@ -64,6 +66,8 @@ def query(
         Bounds of the value, both included.
     top : int, optional
         How many pairs, at least 1. Default: all that match.
+    storage_options : mapping, optional
+        For a URL: see `create_zoo`.
 
     Returns
     -------
@@ -99,7 +103,10 @@ def query(
     """
     if top is not None and top < 1:
         raise ValueError(f"top is how many pairs to list, at least 1, or None for all; got {top}")
-    dataset = comparison if isinstance(comparison, xr.Dataset) else open_comparison(comparison)
+    if isinstance(comparison, xr.Dataset):
+        dataset = comparison
+    else:
+        dataset = open_comparison(comparison, storage_options=storage_options)
     return PairQuery.build(dataset, measure, a=a, b=b, across=across, low=low, high=high).most_similar(top)[0]
 
 
@@ -265,7 +272,7 @@ class PairQuery:
         self, measure: str, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
         place = {"representation_a": _as_slice(rows), "representation_b": _as_slice(columns)}
-        return np.asarray(self.dataset[measure][place].to_numpy())
+        return _values(self.dataset[measure][place])
 
     def _once(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which pairs are neither a representation with itself nor the mirror image of another pair asked for."""
@@ -277,7 +284,7 @@ class PairQuery:
         if self.across is not None:
             same = np.ones(wanted.shape, dtype=np.bool_)
             for part in parts[self.across]:
-                names = (self.dataset[f"{part}_{side}"].to_numpy() for side in "ab")
+                names = (_values(self.dataset[f"{part}_{side}"]) for side in "ab")
                 same &= np.equal.outer(*(one[index] for one, index in zip(names, (rows, columns), strict=True)))
             wanted &= ~same
         return np.asarray(wanted)
@@ -289,7 +296,7 @@ class PairQuery:
         return pd.DataFrame(
             {
                 **{
-                    f"{part}_{side}": self.dataset[f"{part}_{side}"].to_numpy()[index]
+                    f"{part}_{side}": _values(self.dataset[f"{part}_{side}"])[index]
                     for side, index in sides
                     for part in (*PARTS, "step", "depth")
                 },
@@ -325,6 +332,12 @@ def _as_slice(index: npt.NDArray[np.int64]) -> slice | npt.NDArray[np.int64]:
     return index
 
 
+def _values(array: xr.DataArray) -> npt.NDArray[Any]:
+    """What is stored of a variable, or of a part of it."""
+    with reading(str(array.name), array.encoding.get("source", "the comparison")):
+        return array.to_numpy()
+
+
 def select_representations(dataset: xr.Dataset, side: Side, patterns: Patterns) -> BoolVector:
     """Representations whose names match.
 
@@ -350,7 +363,7 @@ def select_representations(dataset: xr.Dataset, side: Side, patterns: Patterns) 
         wanted = [given] if isinstance(given, str) else list(given)
         if not wanted:
             continue
-        names = dataset[f"{part}_{side}"].to_numpy()
+        names = _values(dataset[f"{part}_{side}"])
         present = list(dict.fromkeys(names[chosen]))
         found, missing = matching(present, wanted), unmatched(present, wanted)
         if missing or not found:

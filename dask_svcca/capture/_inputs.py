@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.capture._common import listing
+from dask_svcca.capture.arrays import open_arrays
 from dask_svcca.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -179,17 +179,8 @@ def load_inputs(path: str | os.PathLike[str]) -> Inputs:
     >>> inputs.feeds(["input"])["input"].shape, inputs.coords(["input"])
     ((2, 1, 8, 8), {'label': array([3, 7])})
     """
-    try:
-        if zipfile.is_zipfile(path):
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        else:
-            arrays = {"": np.lib.format.open_memmap(path, mode="r")}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise CaptureError(
-            f"cannot read {str(path)!r}: {error}. It must be npy, or npz with one array for each model input, of "
-            f"numbers or text (no Python objects)"
-        ) from error
+    file = open_arrays(path)
+    arrays = {name: file.load(name) for name in file.headers}
     constants = {name: array for name, array in arrays.items() if not array.ndim and name}
     arrays = {name: array for name, array in arrays.items() if name not in constants}
     lengths = {name: array.shape[0] if array.ndim else None for name, array in arrays.items()}

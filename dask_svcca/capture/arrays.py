@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import os
+import struct
+import tokenize
 import zipfile
+import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from dask_svcca import machine
 from dask_svcca.capture._common import listing
-from dask_svcca.errors import CaptureError, did_you_mean
+from dask_svcca.errors import CaptureError, MemoryLimitError, did_you_mean
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -51,11 +57,19 @@ class ArrayFile:
 
     def load(self, name: str) -> npt.NDArray[Any]:
         """One array; that of an npy file stays on disk until it is used."""
-        loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return np.asarray(loaded[name])
+        with reading_arrays(self.path):
+            loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            shape, dtype = self.headers[name]
+            size, most = math.prod(shape) * dtype.itemsize, machine.available_memory()
+            if size > most:
+                raise MemoryLimitError(
+                    f"the array {name!r} of {self.path!r} takes {size:,} bytes of memory, and there are {most:,}. Save "
+                    f"it as npy, which stays on disk"
+                )
+            with loaded:
+                return np.asarray(loaded[name])
 
 
 def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
@@ -85,10 +99,8 @@ def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
     >>> arrays.load("fc").sum()
     np.float32(50.0)
     """
-    try:
+    with reading_arrays(path):
         headers = _headers(str(path))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CaptureError(f"cannot read {str(path)!r}: {error}. It must be npy or npz") from error
     pickled = [name for name, (_, dtype) in headers.items() if dtype.hasobject]
     if pickled:
         which = f"array {pickled[0]!r}" if pickled[0] else "the array"
@@ -101,20 +113,56 @@ def open_arrays(path: str | os.PathLike[str]) -> ArrayFile:
     return ArrayFile(str(path), headers)
 
 
+@contextmanager
+def reading_arrays(path: object) -> Iterator[None]:
+    """Raise `CaptureError` for a file that is damaged, or is not of arrays.
+
+    NumPy evaluates a header as Python's literals, and zip archives may be encrypted or compressed in ways that Python
+    does not know: each of them fails in its own way.
+    """
+    try:
+        yield
+    except (CaptureError, MemoryLimitError):
+        raise
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        LookupError,
+        MemoryError,
+        OverflowError,
+        RuntimeError,
+        SyntaxError,
+        struct.error,
+        tokenize.TokenError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise CaptureError(
+            f"cannot read {str(path)!r}: {said[:300]}. It must be npy, or npz with arrays of numbers or text (no "
+            f"Python objects)"
+        ) from error
+
+
 def _headers(path: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:  # noqa: PTH123 - beside the members of an archive
-            return {"": _header(file)}
+            return {"": _header(file, os.fstat(file.fileno()).st_size)}
     with zipfile.ZipFile(path) as archive:
         headers = {}
-        for member in archive.namelist():
+        for member in archive.infolist():
             with archive.open(member) as file:
-                headers[member.removesuffix(".npy")] = _header(file)
+                headers[member.filename.removesuffix(".npy")] = _header(file, member.file_size)
         return headers
 
 
-def _header(file: BinaryIO | Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _header(file: BinaryIO | Any, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
+    needed = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or (not dtype.hasobject and needed > size - file.tell()):
+        raise ValueError(f"its header says {shape} of {dtype}, {needed:,} bytes, and {size - file.tell():,} follow")
     return shape, dtype

@@ -20,6 +20,8 @@ class Place(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002 - click's signature
         """Text to a path."""
+        if str(value).startswith("memory:"):
+            self.fail(f"{str(value)!r} is the memory of this command, and ends with it; name a folder or a URL.")
         return os.path.expanduser(str(value))  # noqa: PTH111 - a URL must stay as it is
 
 

@@ -143,6 +143,16 @@ class Plan:
         """Number of tasks, those that only join others included."""
         return len(nodes_of(self))
 
+    @property
+    def subspaces_to_write(self) -> int:
+        """Bytes of the subspaces to make, at most: where they have as many directions as they can."""
+        return sum(member.memory.result for pack in self.packs for member in pack.members)
+
+    @property
+    def results_to_write(self) -> int:
+        """Bytes of the results to compute, before compression, which hardly makes them smaller."""
+        return 2 * (self.pairs - self.pairs_done) * (8 * len(self.measures) + 1 + pair_bytes(self.details))
+
     def to_dict(self) -> dict[str, Any]:
         """Numbers of the plan, as JSON values."""
         return {
@@ -154,6 +164,7 @@ class Plan:
             "tile": [self.side, self.side],
             "tasks": self.tasks,
             "bytes_to_read": self.bytes_to_read,
+            "bytes_to_write": {"subspaces": self.subspaces_to_write, "results": self.results_to_write},
             "bytes_per_subspace_task": self.subspace_bytes,
             "bytes_per_tile_task": self.tile_bytes,
             "bytes_per_process": PROCESS_BYTES,
@@ -166,12 +177,17 @@ class Plan:
             f"at most {self.subspace_bytes / 2**20:,.0f} MiB per subspace and {self.tile_bytes / 2**20:,.0f} MiB per "
             f"tile, beyond {PROCESS_BYTES / 2**20:,.0f} MiB per process"
         )
+        written = (
+            f"at most {self.subspaces_to_write / 1e6:,.1f} MB of subspaces and {self.results_to_write / 1e6:,.1f} MB "
+            f"of results"
+        )
         lines = [
             ("representations", f"{self.representations:,}, of which {self.subspaces:,} subspaces to make"),
             ("pairs", f"{self.pairs:,}, of which {self.pairs - self.pairs_done:,} to compute"),
             ("tiles", f"{len(self.tiles):,} of {self.side} x {self.side} representations"),
             ("tasks", f"{self.tasks:,}"),
             ("bytes to read", f"{self.bytes_to_read / 1e6:,.1f} MB of activations"),
+            ("bytes to write", written),
             ("memory per task", memory),
         ]
         if self.details:

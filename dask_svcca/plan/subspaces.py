@@ -152,6 +152,8 @@ def plan_subspaces(
         task = SubspaceTask(
             label=item.label,
             path=item.place,
+            shape=item.shape,
+            chunk_examples=item.chunk_examples,
             digest=item.digest,
             epsilon=item.epsilon,
             key=subspace.key,
@@ -183,6 +185,8 @@ def _of_stored(
     return SubspaceTask(
         label=item.label,
         path=item.place,
+        shape=item.shape,
+        chunk_examples=item.chunk_examples,
         digest=item.digest,
         epsilon=item.epsilon,
         key=subspace.key,

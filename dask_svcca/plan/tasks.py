@@ -64,6 +64,9 @@ class SubspaceTask:
     ----------
     label, path : str
         Name for people, and place below the root of the zoo.
+    shape : tuple of int
+    chunk_examples : int
+        What the memory of the task was planned for: an array of another shape, or in other chunks, is not read.
     digest : str
         Digest of the activations.
     epsilon : float
@@ -84,6 +87,8 @@ class SubspaceTask:
 
     label: str
     path: str
+    shape: tuple[int, ...]
+    chunk_examples: int
     digest: str
     epsilon: float
     key: str

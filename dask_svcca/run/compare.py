@@ -27,9 +27,11 @@ from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.leases import Leases
 from dask_svcca.run.outcome import Outcome, Tally
 from dask_svcca.run.progress import STAGES, Bars
+from dask_svcca.run.space import naming_the_store
 from dask_svcca.run.steps import finish, job_of, plan_of, unusual_readings
 from dask_svcca.run.stores import Stores, choose_mask
 from dask_svcca.stores import _io
+from dask_svcca.stores._urls import with_options
 from dask_svcca.stores.comparison import open_comparison
 from dask_svcca.tasks import perform, release
 
@@ -91,6 +93,7 @@ def compare(
     wait: bool = False,
     progress: bool = False,
     client: distributed.Client | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Compare every layer of every checkpoint of a zoo, or all of some arrays, with every other.
 
@@ -159,6 +162,8 @@ def compare(
     client : distributed.Client, optional
         Default: the current client, else Dask's local scheduler, as for any Dask collection. Where the zoo or the
         comparison is in memory, always the local scheduler.
+    storage_options : mapping, optional
+        For the URLs among ``zoo``, ``store`` and ``subspaces``: see `create_zoo`.
 
     Returns
     -------
@@ -216,7 +221,7 @@ def compare(
     >>> float(result.svcca.sel(representation_a="net/step1/fc1", representation_b="net/step2/fc1").round(6))
     1.0
     """
-    source = open_source(zoo, dims)
+    source = open_source(with_options(zoo, storage_options), dims)
     parameters = make_parameters(
         measures,
         variance=variance,
@@ -229,7 +234,8 @@ def compare(
         precision=precision,
         keep=keep,
     )
-    place = MemoryStore() if store is None else store
+    place = MemoryStore() if store is None else with_options(store, storage_options)
+    subspaces = with_options(subspaces, storage_options)
     with Bars(STAGES) if progress else nullcontext() as bars:
         outcome = run_comparison(
             source,
@@ -264,13 +270,14 @@ def plan_comparison(
     subspaces: StoreLike | None = None,
     drop_left: bool = False,
     client: distributed.Client | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> Plan:
     """What `compare` would do with the same arguments; nothing is computed, and nothing written.
 
     Parameters
     ----------
-    zoo, store, measures, mask, pairs, dims, subspaces, drop_left, client
+    zoo, store, measures, mask, pairs, dims, subspaces, drop_left, client, storage_options
         As for `compare`.
     **parameters : object
         All other parameters of `compare`.
@@ -295,8 +302,9 @@ def plan_comparison(
     >>> plan.pairs, plan.to_dict()["subspaces"]
     (1, 1)
     """
-    source = open_source(zoo, dims)
-    place = MemoryStore() if store is None else store
+    source = open_source(with_options(zoo, storage_options), dims)
+    place = MemoryStore() if store is None else with_options(store, storage_options)
+    subspaces = with_options(subspaces, storage_options)
     options = make_parameters(measures, mask=choose_mask(source, mask), **parameters)
     executor = DaskExecutor(client, "", in_memory=_in_memory(source, place, subspaces))
     return plan_run(source, place, options, executor.budget, pairs=pairs, subspaces=subspaces, drop_left=drop_left)
@@ -318,6 +326,7 @@ def plan_run(
     return plan_of(stores, pairs, budget)
 
 
+@naming_the_store
 def run_comparison(
     zoo: Zoo,
     store: StoreLike,

@@ -14,6 +14,7 @@ from dask_svcca.plan.selection import finals_of, select_pairs
 from dask_svcca.plan.tasks import Job
 from dask_svcca.run.describe import describe
 from dask_svcca.run.outcome import SAMPLES_PER_DIRECTION
+from dask_svcca.run.space import check_space
 
 if TYPE_CHECKING:
     from dask_svcca.plan.comparison import Plan
@@ -45,6 +46,7 @@ def plan_of(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
     representations = zoo.representations
     selected = select_pairs(pairs, representations)
     plan = make_plan(zoo.entries(), selected, stores.state, stores.read_index(), parameters, budget)
+    check_space(plan, stores.store, stores.place)
     return replace(plan, final=finals_of(pairs, representations))
 
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from dask_svcca.arrays import is_mask
 from dask_svcca.dims import TOKEN
-from dask_svcca.errors import DamagedStoreError, InvalidActivationsError, StoreFormatError
+from dask_svcca.errors import DamagedStoreError, InvalidActivationsError, StoreAccessError, StoreFormatError
 from dask_svcca.evaluate import try_measure
 from dask_svcca.measures import OwnMeasure
 from dask_svcca.plan.parameters import MaskChoice
-from dask_svcca.stores import _create, _io
+from dask_svcca.stores import _create, _io, _nodes
 from dask_svcca.stores._mend import mend
+from dask_svcca.stores._urls import like
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.variables import REPRESENTATION_VARIABLES
@@ -137,7 +138,7 @@ class Stores:
                 # Before it is recorded: a comparison goes on with all measures that it has.
                 try_measure(measure)
         if place is None and state is not None and state.subspaces:
-            place = state.subspaces
+            place = like(store, state.subspaces)
         opened = _open_subspaces(comparison, place, mode)
         if opened is not None:
             opened.check(_identity(zoo, parameters))
@@ -171,6 +172,12 @@ class Stores:
 
         None instead of both where another run has made one of them since this one looked: look again.
         """
+        if plan.packs and self.subspaces is not None and self.subspaces.root.read_only:
+            raise StoreAccessError(
+                f"the subspaces at {self.subspaces.place!r} can only be read, and {plan.subspaces:,} that this "
+                f"comparison needs are not among them. Keep its subspaces in another place, or have these made by "
+                f"somebody who may write there"
+            )
         if self.comparison is None:
             return self._create(plan, leases)
         self.comparison.forget_lost()
@@ -291,7 +298,8 @@ def _check_places(zoo: Zoo, store: StoreLike, subspaces: StoreLike | None) -> No
 
 
 def _take(leases: Leases | None, store: ComparisonStore | SubspaceStore | None, kind: str) -> None:
-    if leases is not None and store is not None:
+    # Nobody changes what can only be read, and no lease could be left there.
+    if leases is not None and store is not None and not store.root.read_only:
         leases.take(store.root, kind)
 
 
@@ -305,8 +313,10 @@ def _exists(store: StoreLike, kind: str) -> bool:
 
 def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None, mode: str) -> SubspaceStore | None:
     if place is not None:
+        # Those of another person, or zipped, serve as long as nothing has to be added.
+        mode = mode if _io.is_writable(place) else "r"
         return SubspaceStore.open(place, mode=mode) if _exists(place, "subspaces") else None
-    if comparison is None or INSIDE not in comparison.root:
+    if comparison is None or not _nodes.has_node(comparison.root, INSIDE):
         return None
     try:
         return SubspaceStore.open_inside(comparison.root)

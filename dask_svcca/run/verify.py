@@ -11,8 +11,10 @@ from dask_svcca.errors import StoreFormatError
 from dask_svcca.plan.tasks import Node
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.leases import Leases
-from dask_svcca.stores import _io
-from dask_svcca.stores._mend import column_names, mend, pair_names
+from dask_svcca.stores import _io, _nodes
+from dask_svcca.stores._mend import mend
+from dask_svcca.stores._stored import column_names, pair_names
+from dask_svcca.stores._urls import like, with_options
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
@@ -30,7 +32,7 @@ from dask_svcca.tasks.verify import (
 from dask_svcca.variables import PAIR_STATUS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import distributed
 
@@ -76,6 +78,7 @@ def verify(
     repair: bool = False,
     client: distributed.Client | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Verification:
     """Read everything of a zoo, a comparison, or shared subspaces, and name what is damaged or missing.
 
@@ -89,6 +92,8 @@ def verify(
         As for `compare`.
     progress : callable, optional
         Called with ``"checks"``, how many parts are read, and how many there are.
+    storage_options : mapping, optional
+        For a URL: see `create_zoo`.
 
     Returns
     -------
@@ -112,6 +117,7 @@ def verify(
     >>> found.ok, found.checked["block rows"]
     (True, 1)
     """
+    store = with_options(store, storage_options)
     kind = _io.read_kind(store)
     if kind == "zoo" and repair:
         raise StoreFormatError(
@@ -122,7 +128,7 @@ def verify(
     if kind == "zoo":
         checks = _zoo_checks(store)
     elif kind == "comparison":
-        checks = _comparison_checks(ComparisonStore.open(store))
+        checks = _comparison_checks(ComparisonStore.open(store), store)
     else:
         checks = {"packs": _pack_checks(SubspaceStore.open(store))}
     damage = _performed([check for some in checks.values() for check in some], store, client, progress)
@@ -140,30 +146,38 @@ def verify(
 def _zoo_checks(store: StoreLike) -> dict[str, list[Check]]:
     zoo = open_zoo(store)
     place, entries = zoo.root.store_path, zoo.entries()
-    paths = {name.path for name in zoo.damaged}
-    for path in (*paths, *(entry.path for entry in entries)):
+    damaged = {name.path for name in zoo.damaged}
+    paths = set(damaged)
+    for path in (*damaged, *(entry.path for entry in entries)):
         model, checkpoint, _ = path.split("/")
         paths |= {model, f"{model}/{checkpoint}"}
     return {
-        "representations": [RepresentationCheck(place, entry.place, entry.label, entry.digest) for entry in entries],
+        "representations": [
+            RepresentationCheck(place, entry.place, entry.label, entry.digest, entry.shape) for entry in entries
+        ],
         "coordinates": [CoordinateCheck(place, name) for name in (EXAMPLE, *zoo.coordinate_names)],
-        "groups": [GroupCheck(place, path) for path in sorted(paths)],
+        "groups": [GroupCheck(place, path, path in damaged) for path in sorted(paths)],
     }
 
 
-def _comparison_checks(comparison: ComparisonStore) -> dict[str, list[Check]]:
+def _comparison_checks(comparison: ComparisonStore, store: StoreLike) -> dict[str, list[Check]]:
     place = comparison.root.store_path
     columns = set(column_names(comparison.root))
     status, *pairs = pair_names(comparison.root)
+    try:
+        block_rows = comparison.block_rows
+    except StoreFormatError:
+        # `VariableCheck` names what is damaged.
+        block_rows = 0
     checks: dict[str, list[Check]] = {
         "variables": [VariableCheck(place, name, name in columns) for name in (status, *pairs, *sorted(columns))],
-        "block rows": [BlocksCheck(place, row, tuple(pairs)) for row in range(comparison.block_rows)],
+        "block rows": [BlocksCheck(place, row, tuple(pairs)) for row in range(block_rows)],
     }
     if comparison.subspaces:
-        if _io.is_group(comparison.subspaces):
-            shared = SubspaceStore.open(comparison.subspaces)
-            checks["packs"] = _pack_checks(shared, comparison.subspaces)
-    elif INSIDE in comparison.root:
+        shared = like(store, comparison.subspaces)
+        if _io.is_group(shared):
+            checks["packs"] = _pack_checks(SubspaceStore.open(shared), comparison.subspaces)
+    elif _nodes.has_node(comparison.root, INSIDE):
         checks["packs"] = _pack_checks(SubspaceStore.open_inside(comparison.root))
     return checks
 
@@ -204,10 +218,10 @@ def _repair(store: StoreLike, kind: str, damage: Iterable[Damage]) -> None:
         comparison = ComparisonStore.open(store, mode="r+")
         leases.take(comparison.root, kind)
         comparison.finish_rechunking()
-        _repair_comparison(comparison, damage)
+        _repair_comparison(comparison, store, damage)
 
 
-def _repair_comparison(comparison: ComparisonStore, damage: Iterable[Damage]) -> None:
+def _repair_comparison(comparison: ComparisonStore, store: StoreLike, damage: Iterable[Damage]) -> None:
     mend(comparison.root)
     backend = backend_of(comparison.root)
     for one in damage:
@@ -219,7 +233,7 @@ def _repair_comparison(comparison: ComparisonStore, damage: Iterable[Damage]) ->
             backend.remove(one.key)
     lost = [one for one in damage if one.pack]
     if lost and comparison.subspaces:
-        _forget(SubspaceStore.open(comparison.subspaces, mode="r+"), lost)
+        _forget(SubspaceStore.open(like(store, comparison.subspaces), mode="r+"), lost)
     elif lost:
         _forget(SubspaceStore.open_inside(comparison.root), lost)
     comparison.consolidate()

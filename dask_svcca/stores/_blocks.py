@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numcodecs.blosc
 import numpy as np
 
-from dask_svcca.errors import DamagedStoreError
-from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole, parsed
+from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole
+from dask_svcca.stores._stored import damaged, stored
 from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ class BlockArray:
     Raises
     ------
     DamagedStoreError
-        Where its metadata is damaged.
+        Where its metadata is damaged, or not as it is declared.
     """
 
     def __init__(self, root: zarr.Group, name: str, document: bytes | None) -> None:
-        found = parsed(document)
+        found = stored(document, name, root)
         if found is None:
             raise damaged(root, f"{name}/zarr.json")
         self._root, self.name = root, name
@@ -192,8 +192,11 @@ class BlockArray:
             if data is None or not is_whole(data):
                 raise damaged(self._root, key)
             inner = memoryview(data)[:-CRC_BYTES]
-            decoded = inner if self._codec is None else self._codec.decode(inner)
-            whole = np.frombuffer(decoded, self._dtype).reshape(self._chunk_shape)
+            try:
+                decoded = inner if self._codec is None else self._codec.decode(inner)
+                whole = np.frombuffer(decoded, self._dtype).reshape(self._chunk_shape)
+            except (RuntimeError, ValueError) as error:
+                raise damaged(self._root, key) from error
             target = self._part(values, piece)
             target[...] = whole[tuple(map(slice, target.shape))]
         return values
@@ -261,14 +264,4 @@ def pair_document(
         dims=(*AXES, *variable.dims),
         compression="lz4" if sizes else "none",
         attributes=attributes,
-    )
-
-
-def damaged(root: zarr.Group, key: str) -> DamagedStoreError:
-    """Error for a file of a comparison."""
-    place = str(root.store_path).removeprefix("file://")
-    return DamagedStoreError(
-        f"the file {key!r} of the comparison {place!r} is missing, or is not what was written. Mark what is damaged as "
-        f"missing with dask-svcca verify {place} --repair, and compare again: it is made anew",
-        key,
     )

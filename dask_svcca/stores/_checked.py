@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from zarr.storage import WrapperStore
 
-from dask_svcca.stores._blocks import damaged
 from dask_svcca.stores._documents import CRC_BYTES, is_whole
+from dask_svcca.stores._metadata import check_texts
+from dask_svcca.stores._stored import damaged
 from dask_svcca.variables import PAIR_STATUS, VALUED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import zarr
     from zarr.abc.store import ByteRequest, Store
     from zarr.core.buffer import Buffer, BufferPrototype
@@ -28,12 +31,15 @@ class CheckedStore(WrapperStore[Any]):
     store : zarr store
     root : zarr.Group
         The comparison in it.
+    documents : mapping of str to mapping
+        Metadata of its arrays, by name.
     """
 
-    def __init__(self, store: Store, root: zarr.Group) -> None:
+    def __init__(self, store: Store, root: zarr.Group, documents: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(store)
         self._root = root
         self._prefix = f"{root.path}/" if root.path else ""
+        self._texts = {name: one["codecs"] for name, one in documents.items() if one["data_type"] == "string"}
         # While measures are added, pairs may be marked as done that lack them.
         self._growing = bool(root.attrs["growing"])
 
@@ -48,9 +54,18 @@ class CheckedStore(WrapperStore[Any]):
             found = await self._store.get(key, prototype)
             if found is None:
                 raise damaged(self._root, matched[0])
-        if found is not None and not is_whole(found.to_bytes()):
-            raise damaged(self._root, matched[0])
+        if found is not None:
+            self._check(matched, found.to_bytes())
         return found
+
+    def _check(self, key: re.Match[str], chunk: bytes) -> None:
+        if not is_whole(chunk):
+            raise damaged(self._root, key[0])
+        if key[1] in self._texts:
+            try:
+                check_texts(self._texts[key[1]], chunk)
+            except (RuntimeError, ValueError) as error:
+                raise damaged(self._root, key[0]) from error
 
     async def _lost(self, key: re.Match[str], prototype: BufferPrototype) -> bool:
         """Whether a chunk that is not there should be."""

@@ -8,8 +8,10 @@ import numcodecs.vlen
 import numcodecs.zstd
 import numpy as np
 
-from dask_svcca.stores._blocks import AXES, damaged
-from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole, parsed
+from dask_svcca.stores._blocks import AXES
+from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole
+from dask_svcca.stores._metadata import check_texts
+from dask_svcca.stores._stored import COLUMN_CHUNK, damaged, stored
 from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     import zarr
 
     from dask_svcca.variables import Variable
-
-COLUMN_CHUNK = 4096
-"""Representations in a chunk of a column: few files, each written at once."""
 
 _ZSTD = numcodecs.zstd.Zstd(level=1, checksum=True)
 _TEXT = numcodecs.vlen.VLenUTF8()
@@ -85,7 +84,8 @@ def read_columns(root: zarr.Group, names: Sequence[str]) -> dict[str, npt.NDArra
     documents = backend.read_many([f"{name}{axis[-2:]}/zarr.json" for name in names for axis in AXES])
     own = {}
     for number, name in enumerate(names):
-        found = (parsed(document) for document in documents[2 * number : 2 * number + 2])
+        pair = zip(AXES, documents[2 * number : 2 * number + 2], strict=True)
+        found = (stored(document, f"{name}{axis[-2:]}", root) for axis, document in pair)
         document = next((one for one in found if one is not None), None)
         if document is None:
             raise damaged(root, f"{name}_a/zarr.json")
@@ -107,6 +107,11 @@ def _decoded(
             (whole,) = backend_of(root).read_many([f"{name}_b/c/{number}"])
         if whole is None or not is_whole(whole):
             raise damaged(root, f"{name}_a/c/{number}")
+        if text:
+            try:
+                check_texts(document["codecs"], whole)
+            except (RuntimeError, ValueError) as error:
+                raise damaged(root, f"{name}_a/c/{number}") from error
         data = _ZSTD.decode(memoryview(whole)[:-CRC_BYTES])
         parts.append(_TEXT.decode(data) if text else np.frombuffer(data, document["data_type"]))
     return np.concatenate(parts)[:count]
@@ -122,7 +127,8 @@ def mend_columns(root: zarr.Group, variables: Sequence[Variable]) -> None:
     """
     backend = backend_of(root)
     names = [column_name(variable, axis) for variable in variables for axis in AXES]
-    documents = [parsed(one) for one in backend.read_many([f"{name}/zarr.json" for name in names])]
+    read = backend.read_many([f"{name}/zarr.json" for name in names])
+    documents = [stored(document, name, root) for name, document in zip(names, read, strict=True)]
     wanted: list[str] = []
     for number, variable in enumerate(variables):
         pair = documents[2 * number : 2 * number + 2]

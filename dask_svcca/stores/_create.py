@@ -8,24 +8,26 @@ import os
 import re
 import shutil
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import xxhash
 import zarr
 import zarr.errors
-from zarr.abc.store import Store
 from zarr.storage import LocalStore, StorePath
 
 from dask_svcca import machine
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io
+from dask_svcca.stores._access import accessing, creating
 from dask_svcca.stores._exclusive import PARTIAL, age_of_file
-from dask_svcca.stores.backend import accessing, backend_at, backend_of, creating
+from dask_svcca.stores.backend import backend_at, backend_of
 from dask_svcca.stores.lease import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from zarr.abc.store import Store
 
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.backend import Backend
@@ -47,27 +49,25 @@ def create_root(store: StoreLike, attributes: Mapping[str, Any]) -> zarr.Group:
     """Create a group with attributes at the root of an empty store, which only one of several processes does."""
     try:
         check_free(store)
+        _io.check_writable(_io.opened(store), store)
         with creating(store):
-            backend = _backend_at(store)
-            if backend is None:
-                return zarr.create_group(_io.opened(store), attributes=dict(attributes), zarr_format=3)
             document = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
-            if not backend.create("zarr.json", json.dumps(document).encode()):
+            if not _backend_at(store).create("zarr.json", json.dumps(document).encode()):
                 raise _taken(store)
     except (FileExistsError, NotADirectoryError, zarr.errors.ContainsArrayError, zarr.errors.ContainsGroupError):
         raise _taken(store) from None
     return _io.open_group(store, mode="r+")
 
 
-def _backend_at(store: StoreLike) -> Backend | None:
-    """The bytes of a store that may not be there yet; None for a URL that zarr alone understands."""
+def _backend_at(store: StoreLike) -> Backend:
+    """The bytes of a store that may not be there yet."""
     folder = _io.local_folder(store)
     if folder is not None:
         return backend_at(LocalStore(folder))
     place = _io.opened(store)
     if isinstance(place, StorePath):
         return backend_at(place.store, place.path)
-    return backend_at(place) if isinstance(place, Store) else None
+    return backend_at(cast("Store", place))
 
 
 def create_whole(

@@ -47,7 +47,7 @@ def is_sealed(attributes: Mapping[str, Any], rest: Mapping[str, Any] | None = No
         seal: Mapping[str, Any] = attributes[SEAL]
         own = {name: attributes[name] for name in seal["of"]}
         return bool(seal["xxh3"] == _checksum(own, rest))
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 
@@ -127,12 +127,34 @@ def array_document(
     return json.dumps({**rest, "attributes": sealed(attributes or {}, rest)}).encode()
 
 
+def parse(document: bytes) -> dict[str, Any]:
+    """A JSON object, sealed or not.
+
+    Raises
+    ------
+    ValueError
+        Where it is something else, or is not JSON.
+
+    Examples
+    --------
+    >>> parse(b'{"node_type": "group"}')
+    {'node_type': 'group'}
+    """
+    try:
+        found = json.loads(document)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"it is JSON of type {type(found).__name__}, not an object")  # noqa: TRY004 - not a mistake of ours
+    return found
+
+
 def parsed(document: bytes | None) -> dict[str, Any] | None:
     """A document that is what was written; None where it is missing or damaged."""
     try:
-        found = json.loads(document or b"")
+        found = parse(document or b"")
         attributes = found["attributes"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError):
         return None
     rest = {name: value for name, value in found.items() if name not in {"attributes", "consolidated_metadata"}}
     whole = is_sealed(attributes, rest if found.get("node_type") == "array" else None)

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import zarr
 import zarr.errors
 from zarr.abc.store import Store
-from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
+from zarr.storage import LocalStore, MemoryStore, StorePath, ZipStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 
-from dask_svcca.errors import DamagedStoreError, DaskSvccaError, StoreAccessError, StoreFormatError
-from dask_svcca.stores._documents import is_sealed, parsed, sealed, unsealed
-from dask_svcca.stores.backend import ABSENT, accessing, backend_of
-
-_SERVICES = ("s3://", "s3a://", "gs://", "az://", "azure://", "abfs://", "abfss://")
-"""How URLs of object stores begin."""
+from dask_svcca.errors import DamagedStoreError, StoreAccessError, StoreFormatError
+from dask_svcca.stores._access import ABSENT, UNREADABLE, accessing
+from dask_svcca.stores._documents import is_sealed, parse, parsed, sealed, unsealed
+from dask_svcca.stores._links import refuse_links
+from dask_svcca.stores._metadata import check_attributes, understanding
+from dask_svcca.stores._urls import store_of_url
+from dask_svcca.stores.backend import backend_of
 
 StoreLike: TypeAlias = str | os.PathLike[str] | Store | StorePath
 
@@ -45,21 +46,14 @@ def absolute(store: StoreLike) -> StoreLike:
 def opened(store: StoreLike) -> StoreLike:
     """What zarr is given for a store: a path made absolute, a service's store for its URL, a zipped store to read.
 
-    Keys, endpoints and regions come from the environment variables of the service, such as ``AWS_ENDPOINT_URL``.
+    See `store_of_url` for URLs.
 
     Raises
     ------
-    StoreAccessError
-        Where the package that speaks to the service is not installed.
+    StoreAccessError, StoreFormatError
     """
-    if isinstance(store, str) and store.startswith(_SERVICES):
-        try:
-            from obstore.store import from_url  # noqa: PLC0415 - an extra
-        except ImportError:
-            raise StoreAccessError(
-                f"obstore, which reads and writes {store!r}, is not installed: pip install 'dask-svcca[remote]'"
-            ) from None
-        return ObjectStore(from_url(store))
+    if isinstance(store, str) and _path_of(store) is None:
+        return store_of_url(store)
     path = _path_of(store)
     if path is not None and _is_zip(path):
         return ZipStore(path.absolute(), mode="r")
@@ -160,6 +154,9 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
             f"no {noun} at {describe(store)!r}: there is no zarr v3 group{_why_absent(store)}"
         ) from None
     check_root(root, store, kind=kind, version=version)
+    if mode != "r" and kind != "zoo" and (folder := local_folder(store)) is not None:
+        # What a zoo holds is written by this package alone, which looks each time.
+        refuse_links(str(folder))
     return root
 
 
@@ -171,7 +168,7 @@ def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -
         what = f"it says format {stored_format!r}" if stored_format else "it has no 'format' attribute"
         raise StoreFormatError(f"{describe(store)!r} is not a {noun} of dask-svcca: {what}")
     number = root.attrs.get("format_version")
-    if not isinstance(number, int) or number > version:
+    if not isinstance(number, int) or isinstance(number, bool) or number > version:
         raise StoreFormatError(
             f"the {noun} at {describe(store)!r} has format version {number!r}; this dask-svcca reads up to {version}. "
             f"Upgrade dask-svcca"
@@ -181,6 +178,7 @@ def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -
             f"the {noun} at {describe(store)!r} has format version {number}, which an older dask-svcca wrote, and this "
             f"one reads version {version} only. Make the {noun} anew with this version, or use the older dask-svcca"
         )
+    check_attributes(root.attrs, kind, describe(store))
     if not is_sealed(dict(root.attrs)):
         raise DamagedStoreError(
             f"the attributes of the {noun} at {describe(store)!r} are not what was written: its file 'zarr.json' is "
@@ -193,7 +191,7 @@ def _why_absent(store: StoreLike) -> str:
     try:
         with accessing(store):
             zarr.open(opened(store), mode="r", zarr_format=2)
-    except (*ABSENT, StoreAccessError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return ". Is the path right, and was it created?"
     return (
         " but a store of zarr format 2, which zarr before version 3 wrote. This package reads and writes format 3 "
@@ -201,46 +199,55 @@ def _why_absent(store: StoreLike) -> str:
     )
 
 
-def open_array(root: zarr.Group, path: str) -> zarr.Array[Any]:
-    """Open an array below a root through zarr, for reading.
-
-    Raises
-    ------
-    StoreFormatError
-        Where this zarr cannot read it, as when a newer one wrote it.
-    """
-    full = f"{root.path}/{path}".lstrip("/")
-    with _understanding(root.store_path / path):
-        return zarr.open_array(root.store, path=full, mode="r")
-
-
-@contextmanager
-def _understanding(place: object) -> Iterator[None]:
-    """Raise `StoreFormatError` for metadata that this version of zarr does not understand."""
-    try:
-        yield
-    except (*ABSENT, DaskSvccaError):
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError, zarr.errors.BaseZarrError) as error:
-        raise StoreFormatError(
-            f"zarr {zarr.__version__} cannot read the metadata of {str(place)!r} ({type(error).__name__}: {error}). A "
-            f"newer zarr may have written it: upgrade zarr; otherwise the file is damaged"
-        ) from error
-
-
 def open_group(store: StoreLike, *, mode: str) -> zarr.Group:
-    with accessing(store), _understanding(store):
+    with accessing(store), understanding(store):
         folder = local_folder(store)
         if folder is not None:
             # zarr may report a folder that must not be entered as one that is not there.
             (folder / "zarr.json").stat()
+        place = opened(store)
+        if mode != "r":
+            check_writable(place, store)
         # Consolidated metadata may be older than the store.
         return zarr.open_group(
-            opened(store),
+            place,
             mode=mode,  # type: ignore[arg-type]
             zarr_format=3,
             use_consolidated=False,
         )
+
+
+def check_writable(place: StoreLike, store: StoreLike) -> None:
+    """Refuse a store that cannot be written to by several processes, or at all.
+
+    Parameters
+    ----------
+    place : path, zarr store
+        As it was opened.
+    store : path, zarr store, or URL
+        As it was given, for the message.
+
+    Raises
+    ------
+    StoreAccessError
+    """
+    holder = place.store if isinstance(place, StorePath) else place
+    if getattr(holder, "read_only", False):
+        raise StoreAccessError(f"{describe(store)!r} can only be read: it is zipped, or was opened for reading")
+    if type(holder).__module__.startswith("icechunk"):
+        raise StoreAccessError(
+            f"{describe(store)!r} is a writable session of icechunk, which cannot be sent to workers (it is not "
+            f"pickled) and loses what is not committed. Write into a folder or a bucket, and commit a copy of it"
+        )
+
+
+def is_writable(store: StoreLike) -> bool:
+    """Whether a store may be written to, as far as can be told before it is: false for one that is zipped."""
+    place = opened(store)
+    folder = local_folder(store)
+    if folder is not None:
+        return not folder.exists() or os.access(folder, os.W_OK)
+    return not getattr(place, "read_only", False)
 
 
 def local_folder(store: StoreLike) -> Path | None:
@@ -260,7 +267,12 @@ def _path_of(store: object) -> Path | None:
         return None
     # As zarr prints the place of a local store.
     text = os.fspath(store).removeprefix("file://")
-    return None if "://" in text else Path(text).expanduser()
+    if "://" in text:
+        return None
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise StoreAccessError(f"there is no home folder for {text!r}; give the whole path") from None
 
 
 def describe(store: StoreLike) -> str:
@@ -319,6 +331,28 @@ def ignoring_strange_folders() -> Iterator[None]:
         yield
 
 
+def arrays_of(root: zarr.Group) -> dict[str, dict[str, Any]]:
+    """Metadata of the arrays directly below a root, by name; what is none of ours, or not readable, is left out."""
+    backend = backend_of(root)
+    # A folder may be none of zarr's, such as one that a notebook or a file manager left.
+    names = backend.names("")
+    found = zip(names, backend.read_many([f"{name}/zarr.json" for name in names]), strict=True)
+    nodes = {name: _node(one) for name, one in found if one is not None}
+    return {
+        name: node
+        for name, node in nodes.items()
+        if node.get("node_type") == "array" and isinstance(node.get("shape"), list)
+    }
+
+
+def _node(document: bytes) -> dict[str, Any]:
+    """Metadata of a node; none where it is not readable: a stray file, or one that `verify` names."""
+    try:
+        return parse(document)
+    except ValueError:
+        return {}
+
+
 def set_attributes(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
     """Replace the attributes of a root, and leave what is consolidated there as it is.
 
@@ -326,7 +360,7 @@ def set_attributes(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
     before, and can be opened.
     """
     backend = backend_of(root)
-    document = json.loads(backend.read("zarr.json"))
+    document = parse(backend.read("zarr.json"))
     document["attributes"] = sealed(attributes)
     backend.write("zarr.json", json.dumps(document).encode())
     _remember(root, document["attributes"])
@@ -350,15 +384,11 @@ def consolidate(root: zarr.Group, attributes: Mapping[str, Any] | None = None) -
         In place of those that it has.
     """
     backend = backend_of(root)
-    document = json.loads(backend.read("zarr.json"))
+    document = parse(backend.read("zarr.json"))
     if attributes is not None:
         document["attributes"] = sealed(attributes)
         _remember(root, document["attributes"])
-    # A folder may be none of zarr's, such as one that a notebook or a file manager left.
-    names = backend.names("")
-    found = zip(names, backend.read_many([f"{name}/zarr.json" for name in names]), strict=True)
-    nodes = {name: json.loads(one) for name, one in found if one is not None}
-    arrays = {name: node for name, node in nodes.items() if node["node_type"] == "array"}
+    arrays = arrays_of(root)
     # xarray lists dims in the order it finds them, and only the matrices have both.
     matrices_first = dict(sorted(arrays.items(), key=lambda item: -len(item[1]["shape"])))
     document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": matrices_first}

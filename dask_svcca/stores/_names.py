@@ -19,6 +19,10 @@ _NAMES = 2**14
 _SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) not in '/%\\:*?"<>|')
 
 
+_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
+"""Names that Windows gives to devices, in any folder and with any ending. Nor do its names end in dots or spaces."""
+
+
 @lru_cache(maxsize=_NAMES)
 def encode(name: str) -> str:
     """Path segment for any name; reversible, readable for ordinary names. That of no name at all is a percent sign.
@@ -26,13 +30,17 @@ def encode(name: str) -> str:
     Examples
     --------
     >>> encode("block1.conv1"), encode("/backbone/50%"), encode("..")
-    ('block1.conv1', '%2Fbackbone%2F50%25', '%2E.')
+    ('block1.conv1', '%2Fbackbone%2F50%25', '%2E%2E')
+    >>> encode("aux"), encode("fc. ")
+    ('%61ux', 'fc.%20')
     """
     segment = quote(name, safe=_SAFE) or "%"
     if segment == "zarr.json":
         return "zarr%2Ejson"
-    if segment.startswith((".", "_")):
-        return f"%{ord(segment[0]):02X}{segment[1:]}"
+    if segment.endswith((".", " ")):
+        segment = f"{segment[:-1]}%{ord(segment[-1]):02X}"
+    if segment.startswith((".", "_")) or segment.partition(".")[0].lower() in _DEVICES:
+        segment = f"%{ord(segment[0]):02X}{segment[1:]}"
     return segment
 
 

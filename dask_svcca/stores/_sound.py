@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.stores._access import UNREADABLE
 from dask_svcca.stores._blocks import block_arrays
-from dask_svcca.stores.backend import UNREADABLE, backend_of
+from dask_svcca.stores.backend import backend_of
 from dask_svcca.variables import PAIR_STATUS, VALUED, PairStatus
 
 if TYPE_CHECKING:

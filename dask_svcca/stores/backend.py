@@ -12,38 +12,34 @@ import itertools
 import os
 import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import zarr
-import zarr.errors
 from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import _get_loop, sync
 from zarr.storage import LocalStore, ObjectStore
 
-from dask_svcca.errors import DamagedStoreError, StoreAccessError
+from dask_svcca.stores._access import accessing, creating
 from dask_svcca.stores._exclusive import PARTIAL, age_of_file, age_of_object, create_file, sweep_folder
+from dask_svcca.stores._links import (
+    link_file,
+    nothing_in_the_way,
+    path_to_write,
+    refuse_outside,
+    remove_tree,
+    replace_file,
+)
+from dask_svcca.stores._listing import is_strange, sizes_below
 from dask_svcca.stores._ranges import consecutive, read_into, too_short
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    import zarr
     from zarr.abc.store import Store
-
-ABSENT = (
-    FileNotFoundError,
-    NotADirectoryError,
-    zarr.errors.GroupNotFoundError,
-    zarr.errors.NodeTypeValidationError,
-    zarr.errors.ContainsArrayError,
-)
-"""What is raised where there is nothing, or no group."""
-
-UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, zarr.errors.BaseZarrError, DamagedStoreError)
-"""What is raised for a chunk that is missing, damaged, or of a codec that is not installed."""
 
 IN_FLIGHT = 32
 """Requests to a store elsewhere that wait for an answer at the same time."""
@@ -225,9 +221,9 @@ class LocalBackend:
 
     def write(self, key: str, *parts: bytes | memoryview) -> None:
         """See `Backend`."""
-        path = self._path(key)
+        path = path_to_write(self._folder, key)
         partial = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
-        with accessing(path):
+        with accessing(path), nothing_in_the_way(path):
             try:
                 target = open(partial, "xb")  # noqa: PTH123, SIM115 - closed below
             except FileNotFoundError:
@@ -236,7 +232,7 @@ class LocalBackend:
             try:
                 with target:
                     target.writelines(parts)
-                os.replace(partial, path)  # noqa: PTH105
+                replace_file(partial, path)
             except BaseException:
                 Path(partial).unlink(missing_ok=True)
                 raise
@@ -248,13 +244,13 @@ class LocalBackend:
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Backend`."""
-        path = self._path(key)
+        path = path_to_write(self._folder, key)
         with accessing(path):
             return create_file(path, data)
 
     def age(self, key: str) -> float | None:
         """See `Backend`."""
-        path = self._path(key)
+        path = path_to_write(self._folder, key)
         with accessing(path):
             return age_of_file(path)
 
@@ -278,7 +274,7 @@ class LocalBackend:
         path = self._path(key)
         try:
             with accessing(path), os.scandir(path) as scanned:
-                return sorted(entry.name for entry in scanned if not _is_strange(entry.name) and entry.is_dir())
+                return sorted(entry.name for entry in scanned if not is_strange(entry.name) and entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -300,37 +296,34 @@ class LocalBackend:
             try:
                 with accessing(folder), os.scandir(folder) as scanned:
                     for entry in scanned:
-                        if entry.is_dir():
+                        if entry.is_symlink() and entry.is_dir():
+                            refuse_outside(self._folder, entry.path)
+                        elif entry.is_dir():
                             waiting.append((entry.path, f"{prefix}{entry.name}/"))
                         elif not entry.name.endswith(PARTIAL):
                             found[prefix + entry.name] = entry.stat().st_size
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
         return found
 
     def remove(self, key: str) -> None:
         """See `Backend`."""
-        path = self._path(key)
-        try:
-            with accessing(path):
-                shutil.rmtree(path)
-        except FileNotFoundError:
-            return
-        except NotADirectoryError:
-            with accessing(path):
-                Path(path).unlink(missing_ok=True)
+        path = path_to_write(self._folder, key)
+        with suppress(FileNotFoundError, NotADirectoryError), accessing(path):
+            remove_tree(path)
 
     def move(self, key: str, target: str) -> None:
         """See `Backend`."""
-        source, destination = self._path(key), self._path(target)
+        source, destination = path_to_write(self._folder, key), path_to_write(self._folder, target)
         with accessing(destination):
-            shutil.rmtree(destination)
+            remove_tree(destination)
             os.rename(source, destination)  # noqa: PTH104
 
     def copy(self, key: str, target: str) -> None:
         """See `Backend`."""
-        with accessing(self._path(target)):
-            shutil.copytree(self._path(key), self._path(target), copy_function=_link)
+        path = path_to_write(self._folder, target)
+        with accessing(path):
+            shutil.copytree(self._path(key), path, copy_function=link_file, symlinks=True)
 
 
 class StoreBackend:
@@ -460,7 +453,7 @@ class StoreBackend:
     def names_many(self, keys: Sequence[str]) -> list[list[str]]:
         """See `Backend`."""
         found = self._wait([self._below(self._key(key).rstrip("/")) for key in keys])
-        return [sorted(name for name in names if not _is_strange(name) and name != "zarr.json") for names in found]
+        return [sorted(name for name in names if not is_strange(name) and name != "zarr.json") for names in found]
 
     async def _below(self, place: str) -> list[str]:
         with accessing(f"{self._store}/{place}"):
@@ -476,14 +469,7 @@ class StoreBackend:
 
     async def _sizes(self, prefix: str) -> dict[str, int]:
         with accessing(f"{self._store}/{prefix}"):
-            if isinstance(self._store, ObjectStore):
-                # A service that lists its objects says their sizes, and zarr would ask for each of them again.
-                lists = self._store.store.list(prefix)
-                every = [(str(one["path"]), int(one["size"])) async for some in lists for one in some]
-            else:
-                keys = [key async for key in self._store.list_prefix(prefix)]
-                every = list(zip(keys, await asyncio.gather(*map(self._store.getsize, keys)), strict=True))
-        return {key.removeprefix(prefix): size for key, size in sorted(every)}
+            return await sizes_below(self._store, prefix)
 
     def _listed(self, key: str) -> list[str]:
         prefix = self._key(f"{key}/" if key else "")
@@ -513,48 +499,3 @@ class StoreBackend:
                 await self._store.set(after + one.removeprefix(before), found)
 
         self._wait([copy(one) for one in keys])
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _is_strange(name: str) -> bool:
-    """Whether a name is none of ours: those of editors and file managers begin so."""
-    return name.startswith((".", "_"))
-
-
-@contextmanager
-def accessing(place: object) -> Iterator[None]:
-    """Raise `StoreAccessError` for an error of the system or a service, unless it says that there is nothing."""
-    try:
-        yield
-    except (*ABSENT, FileExistsError, StoreAccessError):
-        raise
-    except OSError as error:
-        raise StoreAccessError(
-            f"cannot access {str(place)!r}: {error}. Check your rights, and that the disk or network works"
-        ) from error
-    except Exception as error:
-        # Errors of obstore, an optional package, derive from nothing else.
-        if not type(error).__module__.startswith("obstore"):
-            raise
-        said = str(error).split("Debug source:")[0].strip()
-        raise StoreAccessError(
-            f"cannot access {str(place)!r}: {said}. Check the endpoint, your credentials and rights, and that the "
-            f"network works"
-        ) from error
-
-
-@contextmanager
-def creating(place: object) -> Iterator[None]:
-    """As `accessing`, where there is nothing yet: that even less is there, such as a bucket, is an error too."""
-    try:
-        with accessing(place):
-            yield
-    except FileNotFoundError as error:
-        said = str(error).split("<?xml")[0].split("Debug source:")[0].strip()
-        raise StoreAccessError(f"cannot write to {str(place)!r}: {said}. Is the bucket or container there?") from error

@@ -8,18 +8,21 @@ import zlib
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import zarr
 
-from dask_svcca.errors import StoreFormatError
-from dask_svcca.stores import _io
-from dask_svcca.stores._blocks import AXES, BlockArray, damaged, pair_document
+from dask_svcca.errors import DamagedStoreError, StoreFormatError
+from dask_svcca.stores import _io, _nodes
+from dask_svcca.stores._access import UNREADABLE, accessing
+from dask_svcca.stores._blocks import AXES, BlockArray, pair_document
 from dask_svcca.stores._checked import CheckedStore
 from dask_svcca.stores._columns import read_columns, write_columns
-from dask_svcca.stores._documents import SEAL, parsed, resized
+from dask_svcca.stores._documents import SEAL, resized
+from dask_svcca.stores._metadata import said
 from dask_svcca.stores._rechunk import check_rechunked, finish_rechunking, is_rechunking, rechunk
 from dask_svcca.stores._sound import SoundStatus
 from dask_svcca.stores._state import ComparisonState
-from dask_svcca.stores.backend import ABSENT, UNREADABLE, backend_of
+from dask_svcca.stores._stored import check_all_stored, check_stored, damaged, pair_names, stored
+from dask_svcca.stores._urls import with_options
+from dask_svcca.stores.backend import backend_of
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
     FREQUENCY_AXES,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     import xarray as xr
+    import zarr
 
     from dask_svcca.measures import Measure
     from dask_svcca.stores._io import StoreLike
@@ -288,7 +292,7 @@ class ComparisonStore:
     def _resize(self, array: zarr.Array[Any], shape: tuple[int, ...]) -> None:
         """Change the shape of an array; chunks that lie outside go."""
         backend, name = backend_of(self.root), array.basename
-        found = parsed(backend.read(f"{name}/zarr.json"))
+        found = stored(backend.read(f"{name}/zarr.json"), name, self.root)
         if found is None:
             raise damaged(self.root, f"{name}/zarr.json")
         document = resized(found, shape)
@@ -385,18 +389,28 @@ class ComparisonStore:
         return sorted(self._pair_arrays(), key=lambda array: array.basename != PAIR_STATUS.name)
 
     def _pair_arrays(self) -> list[zarr.Array[Any]]:
-        with _io.ignoring_strange_folders():
-            return [_whole(array) for _, array in self.root.arrays() if array.ndim >= 2]
+        # Some may be there that the attributes do not name yet.
+        there = [name for name, document in _io.arrays_of(self.root).items() if len(document["shape"]) > 1]
+        return [self.array(name) for name in sorted({*there, *pair_names(self.root)})]
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """The zarr array of a variable."""
+        """The zarr array of a variable.
+
+        Raises
+        ------
+        DamagedStoreError
+            Where it cannot be read, or is not stored as this package stores it.
+        """
         try:
-            array = self.root[name]
-        except (*ABSENT, *UNREADABLE, TypeError) as error:
+            array = _nodes.open_array(self.root, name, mode="r" if self.root.read_only else "r+")
+        except StoreFormatError as error:
+            if error.__cause__ is None:
+                # It can be read, and is a group.
+                raise
             raise damaged(self.root, f"{name}/zarr.json") from error
-        if not isinstance(array, zarr.Array):
-            raise StoreFormatError(f"{name!r} in {self.place!r} is a group, not an array")
-        return _whole(array)
+        check_stored(array.metadata.to_dict(), name, self.root)
+        # Chunks of nothing but fill values are stored too: where one is missing, it has been lost.
+        return array.with_config({"write_empty_chunks": True})
 
     def count_pairs(self) -> dict[PairStatus, int]:
         """Number of pairs of each status, each pair once and a representation with itself included."""
@@ -417,12 +431,14 @@ class ComparisonStore:
         return {one: int(found[one]) for one in PairStatus}
 
 
-def open_comparison(store: StoreLike) -> xr.Dataset:
+def open_comparison(store: StoreLike, *, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
     """Open a comparison as a lazy, labelled Dataset.
 
     Parameters
     ----------
     store : path, zarr store, or URL
+    storage_options : mapping, optional
+        For a URL: see `create_zoo`.
 
     Returns
     -------
@@ -439,21 +455,28 @@ def open_comparison(store: StoreLike) -> xr.Dataset:
     """
     import xarray as xr  # noqa: PLC0415 - a worker and `dask-svcca info` import this module, and need no xarray
 
+    store = with_options(store, storage_options)
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
     check_rechunked(root)
+    documents = check_all_stored(root)
     try:
-        with _io.ignoring_strange_folders():
+        with _io.ignoring_strange_folders(), accessing(root.store_path):
             dataset = xr.open_dataset(
-                CheckedStore(root.store, root),  # type: ignore[arg-type]
+                CheckedStore(root.store, root, documents),  # type: ignore[arg-type]
                 group=root.path or None,
                 engine="zarr",
                 zarr_format=3,
                 chunks=None,
                 consolidated=False,
             )
-    except ValueError as error:
+    except DamagedStoreError:
+        raise
+    except UNREADABLE as error:
         if "conflicting sizes" not in str(error):
-            raise
+            raise StoreFormatError(
+                f"the comparison {str(root.store_path)!r} cannot be opened ({said(error)}): something in it is missing "
+                f"or damaged, or not of this package. 'dask-svcca verify' names it"
+            ) from error
         raise StoreFormatError(
             f"the comparison {str(root.store_path)!r} has variables for different numbers of representations: a run "
             f"is adding some, or was interrupted while it did. Wait for it, or compare again; what is finished is kept"
@@ -492,11 +515,6 @@ def _identifies(variable: Variable) -> int:
 def _order(column: tuple[Variable, str, npt.NDArray[Any]]) -> tuple[int, bool]:
     variable, axis, _ = column
     return _identifies(variable), axis == AXES[0]
-
-
-def _whole(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """The same array, which stores chunks of nothing but fill values too: where one is missing, it has been lost."""
-    return array.with_config({"write_empty_chunks": True})
 
 
 def _create_pairs(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask_svcca.errors import DamagedSubspacesError
 from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask, TileReport, TileTask
+from dask_svcca.stores._access import accessing
 from dask_svcca.tasks.parts import perform_part
 from dask_svcca.tasks.subspace import make_pack
 from dask_svcca.tasks.tile import compute_tile
@@ -32,6 +33,11 @@ def perform(job: Job, task: Task, *needed: Any) -> Any:
     object
         The report of a task that reports, else what the next tasks need.
     """
+    with accessing(job.comparison):
+        return _perform(job, task, *needed)
+
+
+def _perform(job: Job, task: Task, *needed: Any) -> Any:
     match task:
         case GroupTask():
             return task.places

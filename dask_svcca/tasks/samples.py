@@ -11,9 +11,11 @@ from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsErro
 from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.kernels.positions import chosen_positions
 from dask_svcca.readings import Positions
+from dask_svcca.stores._access import UNREADABLE
 from dask_svcca.stores._chunked import ChunkReader
-from dask_svcca.stores.backend import UNREADABLE
+from dask_svcca.stores._metadata import said
 from dask_svcca.stores.zoo import chunk_digest, combined_digest
+from dask_svcca.stores.zoo.examples import read_coord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,6 +56,11 @@ class Samples:
             self.array = ChunkReader(context.worker.zoo, f"{task.path}/activations")
         except UNREADABLE as error:
             raise _unreadable(error) from error
+        if self.array.shape != task.shape or self.array.rows != task.chunk_examples:
+            raise UnreadableActivationsError(
+                f"cannot be read: its array has the shape {self.array.shape} in chunks of {self.array.rows} examples, "
+                f"and its attributes say {task.shape} in chunks of {task.chunk_examples}"
+            )
         self._mask = _mask(context, task)
         self._budget = held
         self._held: dict[int, InexactArray] = {}
@@ -148,7 +155,7 @@ def verify(digests: Mapping[int, bytes], digest: str) -> None:
 
 
 def _unreadable(error: BaseException) -> UnreadableActivationsError:
-    return UnreadableActivationsError(f"cannot be read: {type(error).__name__}: {error}")
+    return UnreadableActivationsError(f"cannot be read: {said(error)}")
 
 
 def _mask(context: Context, task: SubspaceTask) -> BoolArray | None:
@@ -156,7 +163,7 @@ def _mask(context: Context, task: SubspaceTask) -> BoolArray | None:
     name = task.reading.mask
     if not name:
         return None
-    mask = np.asarray(context.worker.zoo[name][...], dtype=np.bool_)  # type: ignore[index]
+    mask = np.asarray(read_coord(context.worker.zoo, name), dtype=np.bool_)
     if mask.shape[1:] != task.reading.sizes:
         sizes, tokens = (" x ".join(map(str, shape)) for shape in (task.reading.sizes, mask.shape[1:]))
         raise InvalidActivationsError(

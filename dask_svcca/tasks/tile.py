@@ -16,7 +16,7 @@ from dask_svcca.measures import leading_only, needs_loadings
 from dask_svcca.plan.memory import PanelUnits
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.readings import meet
-from dask_svcca.stores._blocks import damaged
+from dask_svcca.stores._stored import damaged
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.tasks.gram import norms_by_samples
 from dask_svcca.tasks.panel import Member, couplings, cut

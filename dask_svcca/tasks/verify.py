@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,14 @@ import numpy as np
 import zarr
 
 from dask_svcca.errors import DamagedStoreError, DamagedSubspacesError
+from dask_svcca.stores._access import UNREADABLE
 from dask_svcca.stores._blocks import BlockArray
 from dask_svcca.stores._chunked import ChunkReader, chunk_key
 from dask_svcca.stores._digest import chunk_digest, combined_digest
 from dask_svcca.stores._documents import is_whole, parsed
 from dask_svcca.stores._mend import copies_of
-from dask_svcca.stores.backend import UNREADABLE, backend_of
+from dask_svcca.stores._stored import stored
+from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.stores.zoo.examples import read_coord
 from dask_svcca.variables import PAIR_STATUS, VALUED
@@ -69,6 +72,7 @@ class RepresentationCheck:
     root : StorePath
         The zoo.
     path, label, digest : str
+    shape : tuple of int
         See `Representation`.
     """
 
@@ -76,15 +80,21 @@ class RepresentationCheck:
     path: str
     label: str
     digest: str
+    shape: tuple[int, ...]
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
         group = _group(self.root)
         what, place = f"representation {self.label!r}", f"{self.path}/activations"
-        yield from _documents(group, what, [f"{place}/zarr.json"])
+        damaged = list(_documents(group, what, [f"{place}/zarr.json"]))
+        yield from damaged
         try:
             array = ChunkReader(group, place)
-        except UNREADABLE:
+            if array.shape != self.shape:
+                raise ValueError(f"its shape is {array.shape}, and its attributes say {self.shape}")
+        except UNREADABLE as error:
+            if not damaged:
+                yield Damage(what, f"{place}/zarr.json", _said(error))
             return
         digests, whole = [], True
         for chunk in range(array.chunks):
@@ -106,14 +116,21 @@ class GroupCheck:
     root : StorePath
         The zoo.
     path : str
+    lost : bool
+        Whether its attributes are not those of a representation, which it should be.
     """
 
     root: StorePath
     path: str
+    lost: bool
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
-        yield from _documents(_group(self.root), f"group {self.path!r}", [f"{self.path}/zarr.json"])
+        what, key = f"group {self.path!r}", f"{self.path}/zarr.json"
+        damaged = list(_documents(_group(self.root), what, [key]))
+        yield from damaged
+        if self.lost and not damaged:
+            yield Damage(what, key, WRITTEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +231,11 @@ class BlocksCheck:
         group = _group(self.root)
         names = [PAIR_STATUS.name, *self.variables]
         documents = backend_of(group).read_many([f"{name}/zarr.json" for name in names])
-        # `VariableCheck` names those that are damaged.
-        arrays = [
-            BlockArray(group, name, document)
-            for name, document in zip(names, documents, strict=True)
-            if parsed(document) is not None
-        ]
+        arrays = []
+        for name, document in zip(names, documents, strict=True):
+            # `VariableCheck` names those that are damaged.
+            with suppress(DamagedStoreError):
+                arrays.append(BlockArray(group, name, document))
         if not arrays:
             return
         side = arrays[0].side
@@ -262,7 +278,11 @@ class VariableCheck:
         """What is damaged."""
         group, what = _group(self.root), f"variable {self.name!r}"
         (document,) = backend_of(group).read_many([f"{self.name}/zarr.json"])
-        found = parsed(document)
+        try:
+            found = stored(document, self.name, group)
+        except DamagedStoreError as error:
+            yield Damage(what, error.key, _said(error))
+            return
         if found is None:
             yield Damage(what, f"{self.name}/zarr.json", LACKING if document is None else WRITTEN)
             return
@@ -301,4 +321,4 @@ def _chunks(group: zarr.Group, what: str, keys: Sequence[str]) -> Iterator[Damag
 
 
 def _said(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__

@@ -6,7 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import threadpoolctl
 import zarr
@@ -35,7 +35,9 @@ class Worker:
         self.run = job.run
         self.zoo = zarr.open_group(job.zoo, mode="r", zarr_format=3, use_consolidated=False)
         self.comparison = zarr.open_group(job.comparison, mode="r+", zarr_format=3, use_consolidated=False)
-        self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode="r+", zarr_format=3, use_consolidated=False))
+        # Shared subspaces may be in a place where nobody can write, and all there.
+        mode: Literal["r", "r+"] = "r" if getattr(job.subspaces, "read_only", False) else "r+"
+        self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode=mode, zarr_format=3, use_consolidated=False))
         self._blocks: dict[str, BlockArray] = {}
         self._packs: dict[str, Pack] = {}
 

@@ -365,13 +365,42 @@ def _load(path: str | os.PathLike[str]) -> Any:
     if not model.ByteSize() or not (model.graph.node or model.graph.output):
         raise CaptureError(f"cannot read {str(path)!r} as an ONNX model: it holds no graph")
     folder = Path(path).absolute().parent
-    for tensor in model.graph.initializer:
+    for tensor in _tensors(model):
         for entry in tensor.external_data:
             if entry.key == "location":
                 _check_location(folder, entry.value, tensor.name, path)
+            elif entry.key in {"offset", "length"} and not entry.value.isdecimal():
+                raise CaptureError(
+                    f"{str(path)!r} says that its weights {tensor.name!r} have the {entry.key} {entry.value!r} in "
+                    f"their file: it is damaged. Export it again"
+                )
     if model.functions:
         model = require("onnx.inliner", "onnx").inline_local_functions(model)
     return model
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """All tensors with values in a model: weights, those of control flow and of functions, and constants."""
+    for function in model.functions:
+        yield from _tensors_of_nodes(function.node)
+    yield from _tensors_of_graph(model.graph)
+
+
+def _tensors_of_graph(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _tensors_of_nodes(graph.node)
+
+
+def _tensors_of_nodes(nodes: Any) -> Iterator[Any]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for body in (attribute.g, *attribute.graphs):
+                yield from _tensors_of_graph(body)
 
 
 def _check_location(folder: Path, location: str, tensor: str, path: str | os.PathLike[str]) -> None:

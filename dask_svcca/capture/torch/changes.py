@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.capture._common import weights_digest
-from dask_svcca.stores import _io
+from dask_svcca.stores import _nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,7 +67,7 @@ def with_other_values(
             break
         read += math.prod(entry.shape[1:]) * entry.chunk_examples * entry.dtype.itemsize
         rows = min(len(values), entry.chunk_examples)
-        stored = np.asarray(_io.open_array(zoo.root, f"{entry.place}/activations")[:rows], dtype=np.float64)
+        stored = np.asarray(_nodes.open_array(zoo.root, f"{entry.place}/activations")[:rows], dtype=np.float64)
         difference = np.linalg.norm(stored - values[:rows])
         if difference > ROUNDING * np.linalg.norm(stored):
             differing.append(layer)

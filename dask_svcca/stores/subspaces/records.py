@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from dask_svcca.stores._metadata import is_text, is_whole
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -119,22 +121,38 @@ class SubspaceEntry:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read back what `to_json` gave."""
+        """Read back what `to_json` gave.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            Where they are not what `to_json` gives.
+        """
+        if not isinstance(values, dict) or not is_text(values["key"]):
+            raise TypeError(f"not an entry: {values!r}")
         if values.get("problem"):
+            if not is_text(values["problem"]):
+                raise TypeError(f"the problem is {values['problem']!r}")
             return cls(values["key"], values["problem"])
         return cls(
             key=values["key"],
-            samples=values["samples"],
-            neurons=values["neurons"],
-            domain=values["domain"],
-            grid=tuple(values["grid"]),
-            total=values["total"],
-            blocks=tuple(Block(*block) for block in values["blocks"]),
-            with_loadings=values["with_loadings"],
+            samples=_count(values["samples"]),
+            neurons=_count(values["neurons"]),
+            domain=str(values["domain"]),
+            grid=tuple(map(_count, values["grid"])),
+            total=float(values["total"]),
+            blocks=tuple(Block(*map(_count, block)) for block in values["blocks"]),
+            with_loadings=bool(values["with_loadings"]),
             orthonormal="squares" not in values,
-            squares=values.get("squares", 0.0),
-            epsilon=values.get("epsilon", 0.0),
+            squares=float(values.get("squares", 0.0)),
+            epsilon=float(values.get("epsilon", 0.0)),
         )
+
+
+def _count(value: object) -> int:
+    if not is_whole(value):
+        raise TypeError(f"{value!r} is not a number of something")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

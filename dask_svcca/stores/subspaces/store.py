@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import zarr
 
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
-from dask_svcca.stores import _chunked, _create, _io
+from dask_svcca.stores import _chunked, _create, _io, _nodes
 from dask_svcca.stores._documents import sealed
 from dask_svcca.stores.subspaces.gather import gather
 from dask_svcca.stores.subspaces.packs import Pack
@@ -17,6 +16,8 @@ from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import zarr
 
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
@@ -126,14 +127,12 @@ class SubspaceStore:
         StoreFormatError
             Where the comparison has no store inside.
         """
-        if INSIDE not in comparison:
+        if not _nodes.has_node(comparison, INSIDE):
             raise StoreFormatError(
                 f"the comparison {str(comparison.store_path)!r} does not say where its subspaces are, and has none "
                 f"inside. Compare with subspaces= as a path or a URL, or leave it out"
             )
-        root = comparison[INSIDE]
-        if not isinstance(root, zarr.Group):
-            raise StoreFormatError(f"{INSIDE!r} in {str(comparison.store_path)!r} is an array, not a group")
+        root = _nodes.open_inside(comparison, INSIDE)
         _io.check_root(root, root.store_path, kind="subspaces", version=FORMAT_VERSION)
         return cls(root)
 
@@ -231,7 +230,7 @@ class SubspaceStore:
             chunk_samples, dtype = int(attributes["chunk_samples"]), np.dtype(str(attributes["dtype"]))
             checks = {str(key): list(values) for key, values in attributes["checks"].items()}
             gathered = tuple(map(str, attributes.get("gathered", ())))
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             return None
         return Pack(self.root, name, tuple(records), chunk_samples, dtype, checks, gathered)
 

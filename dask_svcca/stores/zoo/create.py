@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dask_svcca.errors import MismatchedExamplesError, StoreFormatError
 from dask_svcca.stores import _create, _io
 from dask_svcca.stores._digest import DIGEST, ids_digest
+from dask_svcca.stores._urls import with_options
 from dask_svcca.stores.zoo.examples import digests_of, example_coords, example_ids, write_coords
 from dask_svcca.stores.zoo.store import Zoo
 
@@ -27,6 +28,7 @@ def create_zoo(
     examples: Sequence[Any] | npt.NDArray[Any],
     coords: Mapping[str, npt.ArrayLike] | None = None,
     exist_ok: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Zoo:
     """Create a zoo for a set of examples.
 
@@ -43,6 +45,9 @@ def create_zoo(
     exist_ok : bool
         Open the zoo if it is there already and has the same examples. Of several processes that call at once, one
         creates it, and all get it.
+    storage_options : mapping, optional
+        For a URL, beside environment variables: for an object store what obstore calls them, such as ``endpoint``,
+        ``region``, ``access_key_id`` and ``secret_access_key``; for any other URL what its file system in fsspec takes.
 
     Returns
     -------
@@ -66,6 +71,7 @@ def create_zoo(
     >>> zoo["resnet-s0", "step00100", "block1.conv1"].sizes["neuron"]
     8
     """
+    store = with_options(store, storage_options)
     ids = example_ids(examples)
     values = example_coords(ids, coords)
     digest = ids_digest(ids)
@@ -103,7 +109,9 @@ def create_zoo(
     return zoo
 
 
-def open_zoo(store: StoreLike, *, mode: Literal["r", "r+"] = "r") -> Zoo:
+def open_zoo(
+    store: StoreLike, *, mode: Literal["r", "r+"] = "r", storage_options: Mapping[str, Any] | None = None
+) -> Zoo:
     """Open a zoo.
 
     Parameters
@@ -111,6 +119,9 @@ def open_zoo(store: StoreLike, *, mode: Literal["r", "r+"] = "r") -> Zoo:
     store : path, zarr store, or URL
     mode : {"r", "r+"}
         ``r+`` to add representations.
+    storage_options : mapping, optional
+        For a URL, beside environment variables: for an object store what obstore calls them, such as ``endpoint``,
+        ``region``, ``access_key_id`` and ``secret_access_key``; for any other URL what its file system in fsspec takes.
 
     Returns
     -------
@@ -124,5 +135,6 @@ def open_zoo(store: StoreLike, *, mode: Literal["r", "r+"] = "r") -> Zoo:
     StoreAccessError
         Where the store cannot be accessed.
     """
+    store = with_options(store, storage_options)
     root = _io.open_root(store, mode=mode, kind=KIND, version=FORMAT_VERSION)
     return Zoo(root, writable=mode != "r")

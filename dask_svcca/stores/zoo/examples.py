@@ -14,14 +14,13 @@ from dask_svcca.errors import (
     DamagedStoreError,
     InvalidActivationsError,
     MismatchedExamplesError,
-    StoreAccessError,
     StoreFormatError,
 )
 from dask_svcca.examples import order_by_id
-from dask_svcca.stores import _io
+from dask_svcca.stores import _io, _nodes
 from dask_svcca.stores._digest import values_digest
+from dask_svcca.stores._metadata import said
 from dask_svcca.stores._names import encode
-from dask_svcca.stores.backend import ABSENT, UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -173,18 +172,21 @@ def read_coord(root: zarr.Group, name: str) -> npt.NDArray[Any]:
     """Read back one coordinate; see `read_coords`."""
     digests: dict[str, str] = root.attrs["example_coordinates"]  # type: ignore[assignment]
     try:
-        values = np.asarray(_io.open_array(root, name)[...])
-    except StoreAccessError:
+        shape = _nodes.open_array(root, name).shape
+        if shape[:1] != (root.attrs["n_examples"],) or len(shape) > (1 if name == EXAMPLE else 2):
+            raise _damaged(root, name, f" (its shape is {shape}, and the zoo has {root.attrs['n_examples']} examples)")
+        values = _nodes.read_whole(root, name)
+    except DamagedStoreError:
         raise
-    except (*ABSENT, *UNREADABLE, TypeError, StoreFormatError) as error:
-        raise _damaged(root, name, f" ({type(error).__name__}: {error})") from error
+    except StoreFormatError as error:
+        raise _damaged(root, name, f" ({said(error.__cause__ or error)})") from error
     if values_digest(values) != digests[name]:
         raise _damaged(root, name)
     return values
 
 
-def _damaged(root: zarr.Group, name: str, said: str = "") -> DamagedStoreError:
+def _damaged(root: zarr.Group, name: str, why: str = "") -> DamagedStoreError:
     return DamagedStoreError(
         f"the coordinate {name!r} of the zoo {str(root.store_path)!r} is not what was written: a file below "
-        f"'{name}/' is damaged or missing{said}. Restore these files from a copy, or make the zoo anew"
+        f"'{name}/' is damaged or missing{why}. Restore these files from a copy, or make the zoo anew"
     )

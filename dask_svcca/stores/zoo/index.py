@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
+from dask_svcca.dims import canonical_dims
 from dask_svcca.precision import coarsest, epsilon_of
 from dask_svcca.stores import _io
 from dask_svcca.stores._documents import SEAL
-from dask_svcca.stores._names import RepresentationName, decode, natural_order
+from dask_svcca.stores._metadata import are_texts, is_number, is_text, is_whole
+from dask_svcca.stores._names import RepresentationName, decode, encode, natural_order
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.zoo.replace import beside
 
@@ -29,6 +31,12 @@ RESERVED = frozenset(
     | {"source_dtype", "complete", "beside", SEAL}
 )
 """Attributes of a representation that the zoo writes."""
+
+
+_TYPES = frozenset({"float16", "float32", "float64"})
+
+MOST_NEURONS, MOST_NUMBERS = 2**33, 2**59
+"""Numbers in an example, and in all, beyond which attributes are not believed: no machine could hold one example."""
 
 
 def name_of(path: str) -> RepresentationName:
@@ -46,6 +54,12 @@ def name_of(path: str) -> RepresentationName:
 def _name_of(dtype: np.dtype[Any]) -> str:
     """Name of a type, which NumPy puts together anew each time: an index would spend a fifth of its time on that."""
     return str(dtype.name)
+
+
+@lru_cache(maxsize=1024)
+def _are_axes(dims: tuple[str, ...], shape: tuple[int, ...]) -> bool:
+    """Whether these are axes in the order in which they are stored: asked once for all layers of one shape."""
+    return canonical_dims(dims, shape, "") == dims
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +166,27 @@ class Representation:
         """
         numbers = {name: attributes.get(name) for name in ("step", "depth")}
         for name, value in numbers.items():
-            if value is not None and not isinstance(value, int | float):
+            if value is not None and not (is_number(value) and math.isfinite(value)):
                 raise TypeError(f"{name} is {value!r}")
+        dims, shape, digest = attributes["dims"], attributes["shape"], attributes["digest"]
+        if not are_texts(dims) or not is_text(digest) or not isinstance(shape, list):
+            raise TypeError(f"dims are {dims!r}, the shape {shape!r}, the digest {digest!r}")
+        rows = attributes["chunk_examples"]
+        if not all(is_whole(length, 1) for length in (rows, *shape)) or rows > shape[0]:
+            raise ValueError(f"the shape is {shape!r}, in chunks of {rows!r} examples")
+        dtype = np.dtype(str(attributes["dtype"]))
+        if dtype.name not in _TYPES or math.prod(shape[1:]) > MOST_NEURONS or math.prod(shape) > MOST_NUMBERS:
+            raise ValueError(f"activations of {dtype} and shape {shape}")
+        if not _are_axes(tuple(dims), tuple(shape)):
+            raise ValueError(f"the axes are {dims!r}")
         return cls(
             name=name_of(path),
-            dims=tuple(attributes["dims"]),
-            shape=tuple(attributes["shape"]),
-            dtype=np.dtype(attributes["dtype"]),
-            chunk_examples=attributes["chunk_examples"],
+            dims=tuple(dims),
+            shape=tuple(shape),
+            dtype=dtype,
+            chunk_examples=rows,
             **numbers,
-            digest=attributes["digest"],
+            digest=digest,
             source_dtype=attributes.get("source_dtype", ""),
             beside=bool(attributes.get("beside")),
         )
@@ -196,15 +221,23 @@ class Index:
     def read(cls, root: zarr.Group) -> Self:
         """Walk through a zoo: some 30 microseconds a representation where it is local."""
         complete, unfinished, damaged, bare = [], [], [], []
+        examples = root.attrs["n_examples"]
         for path, attributes in _io.walk_attributes(root, depth=3):
+            if "/".join(map(encode, name_of(path))) != path:
+                # No name has this path: a folder of something else.
+                continue
             if attributes is None:
                 bare.append(path)
                 continue
             unfinished.append(name_of(path))
             try:
                 if attributes.get("complete"):
-                    complete.append(Representation.from_attributes(path, attributes))
-                    unfinished.pop()
+                    found = Representation.from_attributes(path, attributes)
+                    if found.shape[0] == examples:
+                        complete.append(found)
+                        unfinished.pop()
+                    else:
+                        damaged.append(unfinished[-1])
             except (KeyError, TypeError, ValueError):
                 # One representation that another program spoiled does not make the others unreadable.
                 damaged.append(unfinished[-1])

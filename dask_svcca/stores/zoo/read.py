@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from dask_svcca.dims import EXAMPLE, TOKEN
-from dask_svcca.stores import _io
+from dask_svcca.errors import UnreadableActivationsError
+from dask_svcca.stores import _nodes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,11 @@ def labelled(root: zarr.Group, item: Representation, coords: Mapping[str, npt.ND
     """
     import dask.array  # noqa: PLC0415 - a worker imports this module, and needs no Dask
 
-    array = _io.open_array(root, f"{item.place}/activations")
+    array = _nodes.open_array(root, f"{item.place}/activations")
+    if array.shape != item.shape:
+        raise UnreadableActivationsError(
+            f"{item.label!r} cannot be read: its array has the shape {array.shape}, and its attributes say {item.shape}"
+        )
     # Whoever takes these values further, to another zoo or to `cca`, takes their precision along.
     source = None if item.source_dtype == item.dtype.name else item.source_dtype
     sizes = dict(zip(item.dims, item.shape, strict=True))

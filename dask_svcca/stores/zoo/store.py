@@ -15,7 +15,8 @@ from dask_svcca.errors import (
     StoreFormatError,
 )
 from dask_svcca.stores import _chunked, _io
-from dask_svcca.stores._names import RepresentationName
+from dask_svcca.stores._links import under_other_case
+from dask_svcca.stores._names import RepresentationName, decode
 from dask_svcca.stores.zoo.batches import batches_of, mismatch, prepare
 from dask_svcca.stores.zoo.index import Representation
 from dask_svcca.stores.zoo.leases import begin_writing, check_writing, end_writing
@@ -377,6 +378,7 @@ class Zoo(ZooView):
         """Whether there is a complete representation of a name, which may be replaced."""
         if name.model in self._coords:
             raise ValueError(f"a model cannot be called {name.model!r}: a coordinate of the examples has that name")
+        self._check_case(name)
         present = _io.read_attributes(self._root, name.path)
         complete = bool((present or {}).get("complete"))
         if complete and not overwrite:
@@ -385,6 +387,16 @@ class Zoo(ZooView):
                 f"write it with overwrite=True"
             )
         return complete
+
+    def _check_case(self, name: RepresentationName) -> None:
+        """Refuse a name that the disk takes for another: both would be in one place."""
+        folder = _io.local_folder(self._root.store_path)
+        taken = None if folder is None else under_other_case(str(folder), name.path)
+        if taken is not None:
+            raise RepresentationExistsError(
+                f"{name.label!r} cannot be told from what is in the zoo as {decode(taken)!r}: this disk does not "
+                f"distinguish upper and lower case. Give it another name"
+            )
 
     def _finish(self, writer: Writer) -> None:
         if self._held is not None and writer.replaces:
