@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dask_svcca.run.capture import capture_onnx
     from dask_svcca.run.compare import compare, plan_comparison
     from dask_svcca.run.verify import verify
-    from dask_svcca.stores.comparison import open_comparison
+    from dask_svcca.stores.dataset import open_comparison
     from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
     from dask_svcca.variables import PairStatus
 
@@ -61,7 +61,7 @@ _HOMES = {
     "create_zoo": "stores.zoo",
     "jackknife": "analysis.significance",
     "layer_identification": "analysis.identification",
-    "open_comparison": "stores.comparison",
+    "open_comparison": "stores.dataset",
     "open_zoo": "stores.zoo",
     "pca": "pairwise",
     "permutation_null": "analysis.significance",

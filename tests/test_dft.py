@@ -28,7 +28,8 @@ import dask_svcca
 from dask_svcca.cluster import connect
 from dask_svcca.plan import comparison as plan_module
 from dask_svcca.readings import Fourier
-from dask_svcca.stores.comparison import ComparisonStore, store_of
+from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.dataset import store_of
 from dask_svcca.stores.subspaces import SubspaceStore, subspace_key
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.variables import PairStatus

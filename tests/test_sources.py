@@ -12,7 +12,8 @@ from zoos import label, layers, make_zoo
 
 import dask_svcca
 from dask_svcca.errors import StoreFormatError
-from dask_svcca.stores.comparison import ComparisonStore, store_of
+from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.dataset import store_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,8 @@ from dask_svcca.kernels.raw import orthonormal
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import find_measures, needs_loadings
 from dask_svcca.readings import meet
-from dask_svcca.stores.comparison import ComparisonStore, store_of
+from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.dataset import store_of
 from dask_svcca.stores.subspaces import Block, SubspaceStore
 from dask_svcca.variables import PairStatus
 

@@ -13,7 +13,7 @@ import xarray as xr
 from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
 from dask_svcca.patterns import RULE, matching, unmatched
 from dask_svcca.stores._metadata import reading
-from dask_svcca.stores.comparison import open_comparison
+from dask_svcca.stores.dataset import open_comparison
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -19,7 +19,7 @@ from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, exa
 from dask_svcca.cli._paths import quoted
 from dask_svcca.demo import Demo, architectures, describe_settling, run_demo, similarity_to_final
 from dask_svcca.run.progress import STAGES
-from dask_svcca.stores.comparison import open_comparison
+from dask_svcca.stores.dataset import open_comparison
 from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._measures import split_measures
 from dask_svcca.cli._paths import Place
 from dask_svcca.patterns import RULE
-from dask_svcca.stores.comparison import open_comparison
+from dask_svcca.stores.dataset import open_comparison
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -32,7 +32,7 @@ from dask_svcca.run.steps import finish, job_of, plan_of, unusual_readings
 from dask_svcca.run.stores import Stores, choose_mask
 from dask_svcca.stores import _io
 from dask_svcca.stores._urls import with_options
-from dask_svcca.stores.comparison import open_comparison
+from dask_svcca.stores.dataset import open_comparison
 from dask_svcca.tasks import perform, release
 
 if TYPE_CHECKING:
