@@ -15,11 +15,13 @@ import dask_svcca
 from dask_svcca.capture.arrays import open_arrays
 from dask_svcca.errors import (
     CaptureError,
+    DamagedStoreError,
     DaskSvccaError,
     FailedRepresentationWarning,
     MemoryLimitError,
     StoreFormatError,
 )
+from dask_svcca.stores._documents import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,13 +41,16 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def change(document: Path, *path: Any, value: Any) -> None:
-    """Set a value in a JSON document."""
+def change(document: Path, *path: Any, value: Any, seal: bool = False) -> None:
+    """Set a value in a JSON document; with a seal, as whoever means harm would."""
     whole = json.loads(document.read_bytes())
     node = whole
     for key in path[:-1]:
         node = node[key]
     node[path[-1]] = value
+    if seal and isinstance(whole["attributes"], dict):
+        rest = {name: value for name, value in whole.items() if name not in {"attributes", "consolidated_metadata"}}
+        whole["attributes"] = sealed(whole["attributes"], rest if whole["node_type"] == "array" else None)
     document.write_text(json.dumps(whole))
 
 
@@ -54,8 +59,15 @@ def change(document: Path, *path: Any, value: Any) -> None:
     [
         ("zoo.zarr", "n_examples", "many", "'n_examples' of .* is not a number of examples: 'many'"),
         ("zoo.zarr", "n_examples", True, "is not a number of examples"),
-        ("zoo.zarr", "example_coordinates", ["../../x"], "'example_coordinates' of .* is not a list of names"),
-        ("zoo.zarr", "example_coordinates", ["/etc/passwd"], "is not a list of names"),
+        (
+            "zoo.zarr",
+            "example_coordinates",
+            ["example"],
+            "'example_coordinates' of .* is not an object with the digest",
+        ),
+        ("zoo.zarr", "example_coordinates", {"example": "", "../../x": ""}, "is not an object with the digest"),
+        ("zoo.zarr", "example_coordinates", {"example": "", "/etc/passwd": ""}, "is not an object with the digest"),
+        ("zoo.zarr", "example_coordinates", {}, "is not an object with the digest"),
         ("zoo.zarr", "examples_digest", None, "'examples_digest' of .* is not text"),
         ("c.zarr", "tile", 10**15, "'tile' of .* is not a number of representations"),
         ("c.zarr", "versions", {"../x": "1"}, "'versions' of .* is not an object with the version of each measure"),
@@ -66,7 +78,7 @@ def change(document: Path, *path: Any, value: Any) -> None:
     ],
 )
 def test_attributes__of_another_kind(place: Path, store: str, name: str, value: Any, message: str) -> None:
-    change(place / store / "zarr.json", "attributes", name, value=value)
+    change(place / store / "zarr.json", "attributes", name, value=value, seal=True)
     for call in (dask_svcca.verify, dask_svcca.open_zoo if store == "zoo.zarr" else dask_svcca.verify):
         with pytest.raises(StoreFormatError, match=message):
             call(place / store)
@@ -91,13 +103,15 @@ def test_attributes__of_another_kind(place: Path, store: str, name: str, value: 
 def test_comparison__metadata_under_which_numbers_would_be_others(
     place: Path, key: tuple[Any, ...], value: Any, message: str
 ) -> None:
-    change(place / "c.zarr" / "svcca" / "zarr.json", *key, value=value)
-    with pytest.raises(StoreFormatError, match=message):
-        dask_svcca.open_comparison(place / "c.zarr")
-    found = dask_svcca.verify(place / "c.zarr")
-    assert [one.key for one in found.damage if one.key.endswith(".json")] == ["svcca/zarr.json"]
+    for seal, said in ((False, r"'svcca/zarr\.json' .* is not what was written"), (True, message)):
+        change(place / "c.zarr" / "svcca" / "zarr.json", *key, value=value, seal=seal)
+        with pytest.raises(DamagedStoreError, match=said):
+            dask_svcca.open_comparison(place / "c.zarr")
+        found = dask_svcca.verify(place / "c.zarr")
+        assert [one.key for one in found.damage if one.key.endswith(".json")] == ["svcca/zarr.json"]
 
 
+@pytest.mark.parametrize("seal", [False, True])
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -110,13 +124,16 @@ def test_comparison__metadata_under_which_numbers_would_be_others(
         (("attributes",), 7),
     ],
 )
-def test_zoo__a_representation_whose_attributes_are_not_ours(place: Path, key: tuple[Any, ...], value: Any) -> None:
-    change(place / "zoo.zarr" / "net" / "step000" / "fc" / "zarr.json", *key, value=value)
+def test_zoo__a_representation_whose_attributes_are_not_ours(
+    place: Path, key: tuple[Any, ...], value: Any, seal: bool
+) -> None:
+    change(place / "zoo.zarr" / "net" / "step000" / "fc" / "zarr.json", *key, value=value, seal=seal)
     zoo = dask_svcca.open_zoo(place / "zoo.zarr")
     assert (len(zoo), zoo.unfinished) == (2, ["net/step000/fc"])
-    assert [one.what for one in dask_svcca.verify(place / "zoo.zarr").damage] == ["representation 'net/step000/fc'"]
+    assert [one.what for one in dask_svcca.verify(place / "zoo.zarr").damage] == ["group 'net/step000/fc'"]
 
 
+@pytest.mark.parametrize("seal", [False, True])
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -128,15 +145,19 @@ def test_zoo__a_representation_whose_attributes_are_not_ours(place: Path, key: t
         (("chunk_grid",), None),
     ],
 )
-def test_compare__an_array_that_is_not_as_its_attributes_say(place: Path, key: tuple[Any, ...], value: Any) -> None:
+def test_compare__an_array_that_is_not_as_its_attributes_say(
+    place: Path, key: tuple[Any, ...], value: Any, seal: bool
+) -> None:
     whole = dask_svcca.open_comparison(place / "c.zarr").load()
-    change(place / "zoo.zarr" / "net" / "step000" / "fc" / "activations" / "zarr.json", *key, value=value)
+    change(place / "zoo.zarr" / "net" / "step000" / "fc" / "activations" / "zarr.json", *key, value=value, seal=seal)
     with pytest.warns(FailedRepresentationWarning, match="cannot be read"):
         found = dask_svcca.compare(place / "zoo.zarr").load()
     assert "cannot be read" in str(found.problem_a.values[0])
     # Sums over what shares a pack are in another order.
     np.testing.assert_allclose(found.svcca[1:, 1:], whole.svcca[1:, 1:], rtol=0, atol=1e-12)
     assert np.isnan(found.svcca[0]).all()
+    damage = dask_svcca.verify(place / "zoo.zarr").damage
+    assert [one.key for one in damage if one.key.endswith(".json")] == ["net/step000/fc/activations/zarr.json"]
 
 
 def test_subspaces__an_index_that_is_not_what_was_written_does_not_count(place: Path) -> None:

@@ -48,7 +48,7 @@ class Leases:
         self._stack.close()
 
     def take(self, root: zarr.Group, kind: str, place: str = "") -> None:
-        """Take the lease of a comparison or of subspaces, unless this run has it.
+        """Take the lease of a comparison or of subspaces, unless this run has it, or the store can only be read.
 
         Parameters
         ----------
@@ -62,7 +62,8 @@ class Leases:
         StoreInUseError
             Where another run has it.
         """
-        if kind in self._held:
+        # Nobody changes what can only be read, and no lease could be left there.
+        if kind in self._held or root.read_only:
             return
         noun = "comparison" if kind == "comparison" else "store of subspaces"
         self._places[kind] = backend_of(root)

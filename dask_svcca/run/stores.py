@@ -298,8 +298,7 @@ def _check_places(zoo: Zoo, store: StoreLike, subspaces: StoreLike | None) -> No
 
 
 def _take(leases: Leases | None, store: ComparisonStore | SubspaceStore | None, kind: str) -> None:
-    # Nobody changes what can only be read, and no lease could be left there.
-    if leases is not None and store is not None and not store.root.read_only:
+    if leases is not None and store is not None:
         leases.take(store.root, kind)
 
 

@@ -153,7 +153,8 @@ def _zoo_checks(store: StoreLike) -> dict[str, list[Check]]:
         paths |= {model, f"{model}/{checkpoint}"}
     return {
         "representations": [
-            RepresentationCheck(place, entry.place, entry.label, entry.digest, entry.shape) for entry in entries
+            RepresentationCheck(place, entry.place, entry.label, entry.digest, entry.shape, entry.chunk_examples)
+            for entry in entries
         ],
         "coordinates": [CoordinateCheck(place, name) for name in (EXAMPLE, *zoo.coordinate_names)],
         "groups": [GroupCheck(place, path, path in damaged) for path in sorted(paths)],

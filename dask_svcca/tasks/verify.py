@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -59,6 +60,9 @@ class Damage:
     store: str = ""
 
 
+_CHUNK = re.compile(r".*/c/\d+(/\d+)*")
+"""Key of a chunk; file managers leave other files."""
+
 WRITTEN = "it is not what was written"
 LACKING = "it is missing"
 
@@ -73,6 +77,7 @@ class RepresentationCheck:
         The zoo.
     path, label, digest : str
     shape : tuple of int
+    chunk_examples : int
         See `Representation`.
     """
 
@@ -81,6 +86,7 @@ class RepresentationCheck:
     label: str
     digest: str
     shape: tuple[int, ...]
+    chunk_examples: int
 
     def find(self) -> Iterator[Damage]:
         """What is damaged."""
@@ -90,8 +96,11 @@ class RepresentationCheck:
         yield from damaged
         try:
             array = ChunkReader(group, place)
-            if array.shape != self.shape:
-                raise ValueError(f"its shape is {array.shape}, and its attributes say {self.shape}")
+            if (array.shape, array.rows) != (self.shape, self.chunk_examples):
+                raise ValueError(
+                    f"its shape is {array.shape}, in chunks of {array.rows} examples, and its attributes say "
+                    f"{self.shape}, in chunks of {self.chunk_examples}"
+                )
         except UNREADABLE as error:
             if not damaged:
                 yield Damage(what, f"{place}/zarr.json", _said(error))
@@ -205,7 +214,7 @@ class PackCheck:
         what = f"pack {self.name!r}"
         keys = [f"{self.name}/{key}" for key in backend_of(group).sizes(self.name)]
         yield from _documents(group, what, [key for key in keys if key.endswith("/zarr.json")])
-        yield from _chunks(group, what, [key for key in keys if "/c/" in key])
+        yield from _chunks(group, what, [key for key in keys if _CHUNK.fullmatch(key)])
 
 
 @dataclass(frozen=True, slots=True)
