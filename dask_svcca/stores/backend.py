@@ -423,7 +423,7 @@ class StoreBackend:
 
         async def put() -> None:
             buffer = default_buffer_prototype().buffer.from_bytes(data)
-            with creating(f"{self._store}/{self._key(key)}"):
+            with accessing(f"{self._store}/{self._key(key)}"):
                 await self._store.set_if_not_exists(self._key(key), buffer)
 
         self._wait([put()])
