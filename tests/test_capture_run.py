@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from onnx_models import DEMO, EXAMPLES, helper, load, network, save
+from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 import dask_svcca
@@ -94,7 +95,7 @@ def test_capture_onnx__names_and_options_are_passed_on(folder: Path) -> None:
     zoo = dask_svcca.open_zoo(store)
     assert zoo.representations["step"].to_dict() == {"m/c/logits": 2.5, "resnet/step00630/logits": 630}
     assert zoo["m", "c", "logits"].dtype == "float16"
-    assert zoo.root["m/c/logits/activations"].compressors == ()
+    assert zoo.root["m/c/logits/activations"].compressors == (Crc32cCodec(),)
 
 
 def test_capture_onnx__workers_may_have_another_working_directory(

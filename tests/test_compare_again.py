@@ -61,6 +61,7 @@ def test_compare__stores_may_be_anywhere(undisturbed: xr.Dataset) -> None:
 
 def test_compare__a_tile_waits_for_its_own_groups_only(zoo: Zoo, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_budget(monkeypatch, 2, 2**30)
+    monkeypatch.setattr("dask_svcca.plan.subspaces.LEAST_BATCH_BYTES", 0)
     graph = graph_of(zoo, place)
     plan = run_comparison(zoo, place, Parameters()).plan
     assert len(graph) == plan.tasks
@@ -92,6 +93,7 @@ def test_run_comparison__tells_how_it_goes(zoo: Zoo, place: Path) -> None:
 
 def test_compare__small_ones_in_batches(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_budget(monkeypatch, 1, 2**31)
+    monkeypatch.setattr("dask_svcca.plan.subspaces.LEAST_BATCH_BYTES", 0)
     arrays = layers(40)
     arrays[7] = spoil("nan", arrays[7])
     zoo = make_zoo(tmp_path / "zoo.zarr", arrays)

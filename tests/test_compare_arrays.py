@@ -288,7 +288,7 @@ def test_memory__of_a_run_is_let_go_of() -> None:
         seen.append(weakref.ref(zoo.root.store))
         return zoo
 
-    with patch.object(sys.modules["dask_svcca.run.compare"], "zoo_of", remembered):
+    with patch.object(sys.modules["dask_svcca.run.arrays"], "zoo_of", remembered):
         result = dask_svcca.compare({"x": X, "y": Y})
     gc.collect()
     assert seen[0]() is None

@@ -126,7 +126,7 @@ def test_compare__means_are_finer_than_the_values(dtype: str, shape: tuple[int, 
     spread = 0.5 * rng.normal(size=(300, *shape, 4))
     layer = (0.05 * z.reshape(300, *(1,) * len(shape), 4) + offset + spread).astype(dtype)
     means = layer.astype(np.float64).reshape(300, -1, 4).mean(axis=1)
-    result = compared(layer, z, measures="cka", conv="mean")
+    result = compared(layer, z, measures="svcca, cka", conv="mean")
     assert result.rank_a.values.tolist() == [4, 4]
     centred, other = means - means.mean(axis=0), z - z.mean(axis=0)
     expected = np.linalg.norm(centred.T @ other) ** 2

@@ -30,6 +30,7 @@ from dask_svcca.tasks import dual as dual_module
 from dask_svcca.tasks import panel as panel_module
 from dask_svcca.tasks import parts as parts_module
 from dask_svcca.tasks import perform
+from dask_svcca.tasks import scores as scores_module
 from dask_svcca.tasks import subspace as subspace_module
 from dask_svcca.tasks.worker import Context
 
@@ -88,7 +89,7 @@ WORK: list[tuple[Any, str]] = [
     (dual_module, "samples_above_noise"),
     (projection_module, "project"),
     (SingleProjection, "__call__"),
-    (subspace_module, "gram_correction"),
+    (scores_module, "gram_correction"),
     (PackWriter, "write_scores"),
     (PackWriter, "read_scores"),
     (PackWriter, "finish"),
@@ -100,7 +101,7 @@ WORK: list[tuple[Any, str]] = [
     (Evaluation, "add"),
     (Evaluation, "finish"),
     (Evaluation, "values"),
-    (BlockArray, "encoded"),
+    (BlockArray, "merged"),
 ]
 """What takes time, and where tasks find it."""
 
@@ -173,7 +174,7 @@ def test_tasks__time_all_their_work_by_stage(case: str, tmp_path: Path, monkeypa
         dask_svcca.compare(zoo, tmp_path / "comparison.zarr", variance=None, precision="float64", **options)
     (record,) = ComparisonStore.open(tmp_path / "comparison.zarr").root.attrs["runs"]
     assert set(record["stages"]) == stages
-    assert {"read", "write_scores", "finish", "spectrum", "read_scores", "add", "values", "encoded"} <= watch.done
+    assert {"read", "write_scores", "finish", "spectrum", "read_scores", "add", "values", "merged"} <= watch.done
     assert ("merge" in watch.done) == case.startswith("in parts")
     assert ("dual_basis" in watch.done) == case.startswith("by samples")
     assert ("gram_correction" in watch.done) == case.endswith("put right") or case.endswith("as rows")

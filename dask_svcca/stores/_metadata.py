@@ -125,15 +125,19 @@ def _is_identity(value: object) -> bool:
 
 
 def _is_versions(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(is_text, value.values())) and all(map(str.isidentifier, value))
+    return isinstance(value, dict) and all(map(is_text, value.values())) and all(map(_is_key, value))
+
+
+def _is_key(name: str) -> bool:
+    """Whether a name leads to nothing but its own array: those of measures may have parameters in brackets."""
+    return bool(name) and not set(name) & set("/\\\0") and name not in {".", ".."}
 
 
 def _are_coordinates(value: Any) -> bool:
-    # A name is a key of the store: it must not lead to another.
     return (
         isinstance(value, dict)
         and EXAMPLE in value
-        and all(name and not set(name) & set("/\\\0") and name not in {".", ".."} for name in value)
+        and all(map(_is_key, value))
         and all(map(is_text, (*value, *value.values())))
     )
 

@@ -19,7 +19,6 @@ from dask_svcca.errors import (
 from dask_svcca.examples import order_by_id
 from dask_svcca.stores import _io, _nodes
 from dask_svcca.stores._digest import values_digest
-from dask_svcca.stores._metadata import said
 from dask_svcca.stores._names import encode
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ def read_coord(root: zarr.Group, name: str) -> npt.NDArray[Any]:
     except DamagedStoreError:
         raise
     except StoreFormatError as error:
-        raise _damaged(root, name, f" ({said(error.__cause__ or error)})") from error
+        raise _damaged(root, name, f" ({error})") from error
     if values_digest(values) != digests[name]:
         raise _damaged(root, name)
     return values

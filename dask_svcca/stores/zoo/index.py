@@ -226,8 +226,9 @@ class Index:
             if "/".join(map(encode, name_of(path))) != path:
                 # No name has this path: a folder of something else.
                 continue
-            if attributes is None:
+            if not attributes:
                 bare.append(path)
+            if attributes is None:
                 continue
             unfinished.append(name_of(path))
             try:
@@ -240,8 +241,6 @@ class Index:
                         damaged.append(unfinished[-1])
             except (KeyError, TypeError, ValueError):
                 # One representation that another program spoiled does not make the others unreadable.
-                damaged.append(unfinished[-1])
-            if not attributes:
                 damaged.append(unfinished[-1])
         # A folder without attributes is none of ours, unless it has activations.
         arrays = backend_of(root).read_many([f"{path}/activations/zarr.json" for path in bare])
