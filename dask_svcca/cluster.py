@@ -1,26 +1,29 @@
-"""Dask clusters: one of processes on this machine for as long as it is needed, or one that runs already."""
+"""Dask clusters: processes on this machine for as long as they are needed, one that runs already, or one of a class."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import multiprocessing.resource_tracker
 import os
 import signal
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import dask.system
 import dask.utils
 import distributed
 import distributed.comm
 import distributed.utils
+from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.system import MEMORY_LIMIT
 
 from dask_svcca.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 Client: TypeAlias = distributed.Client
 """A client of a Dask cluster, for modules that may not import ``distributed``."""
@@ -80,10 +83,7 @@ def local_resources(workers: int | None = None, memory: str | int | None = None)
         raise ClusterError(f"a cluster needs at least one worker; got {count}")
     if memory is None:
         return Resources(count, int(MEMORY_LIMIT) // count)
-    try:
-        limit = int(dask.utils.parse_bytes(memory))
-    except ValueError:
-        raise ClusterError(f"{memory!r} is not an amount of memory; write it like 4GiB or 500MB") from None
+    limit = parse_memory(memory)
     if limit < 1 or limit * count > MEMORY_LIMIT:
         raise ClusterError(
             f"{count} workers of {dask.utils.format_bytes(limit)} each do not fit into the "
@@ -92,9 +92,32 @@ def local_resources(workers: int | None = None, memory: str | int | None = None)
     return Resources(count, limit)
 
 
+def parse_memory(memory: str | int) -> int:
+    """Bytes, from text such as ``"4GiB"``.
+
+    Raises
+    ------
+    ClusterError
+        Where it is not an amount of memory.
+
+    Examples
+    --------
+    >>> parse_memory("4GiB")
+    4294967296
+    """
+    try:
+        return int(dask.utils.parse_bytes(memory))
+    except ValueError:
+        raise ClusterError(f"{memory!r} is not an amount of memory; write it like 4GiB or 500MB") from None
+
+
 @contextlib.contextmanager
 def connect(
-    address: str | None = None, *, workers: int | None = None, memory: str | int | None = None
+    address: str | None = None,
+    *,
+    workers: int | None = None,
+    memory: str | int | None = None,
+    tls: tuple[str, str, str] | None = None,
 ) -> Iterator[distributed.Client]:
     """Connect to a running scheduler, or start a local cluster, for as long as the context lasts.
 
@@ -107,6 +130,9 @@ def connect(
         Address of a running scheduler, such as ``tcp://10.0.0.1:8786``. Its workers keep their own settings.
     workers, memory : optional
         Size of a local cluster: by default a worker for each core, and all memory shared between them.
+    tls : (str, str, str), optional
+        Files with the certificate of the authority, that of the client, and its key, for a scheduler that asks for
+        them: its address begins with ``tls://``. By default what Dask's configuration says.
 
     Yields
     ------
@@ -133,7 +159,9 @@ def connect(
         )
     try:
         _check_address(address)
-        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        client = distributed.Client(
+            address, timeout=CONNECT_SECONDS, set_as_default=False, security=None if tls is None else _security(*tls)
+        )
     except (ImportError, OSError, RuntimeError, TimeoutError, TypeError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {address!r} ({type(error).__name__}: {error}). Is it running, and is this "
@@ -141,6 +169,148 @@ def connect(
         ) from None
     with client:
         yield client
+
+
+def _security(authority: str, certificate: str, key: str) -> distributed.Security:
+    for path in (authority, certificate, key):
+        with open(path, "rb"):  # noqa: PTH123 - it is there, and may be read
+            pass
+    return distributed.Security(
+        tls_ca_file=authority, tls_client_cert=certificate, tls_client_key=key, require_encryption=True
+    )
+
+
+class KeepBusyWorkers(SchedulerPlugin):  # type: ignore[misc]
+    """On a scheduler: a cluster that shrinks gives up only workers that have nothing in hand, and never the last one.
+
+    Before the first task, and between two plans, none has anything in hand.
+    """
+
+    name = "dask-svcca-keep-busy-workers"
+    idempotent = True
+
+    def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
+        """Workers that may be given up."""
+        idle = [worker for worker in workers if not worker.processing]
+        return idle[1:] if len(idle) == len(scheduler.workers) else idle
+
+
+@contextlib.contextmanager
+def start_cluster(
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    allowed: Iterable[str],
+    scale: int | None = None,
+    adapt: tuple[int, int] | None = None,
+) -> Iterator[distributed.Client]:
+    """Start a cluster of a class, for as long as the context lasts.
+
+    Parameters
+    ----------
+    name : str
+        Module and class, such as ``dask_jobqueue.SLURMCluster``.
+    options : mapping
+        Keywords of the class.
+    allowed : iterable of str
+        Beginnings of names that may be imported and called: a class does whatever it likes.
+    scale : int, optional
+        Number of workers.
+    adapt : (int, int), optional
+        Least and most workers; those that have work in hand are never given up.
+
+    Yields
+    ------
+    distributed.Client
+
+    Raises
+    ------
+    ClusterError
+        Where the class is not allowed, does not exist or does not start.
+    """
+    found = _find_class(name, allowed)
+    try:
+        cluster = found(**options)
+    except Exception as error:
+        raise ClusterError(
+            f"the cluster {name} did not start with options {sorted(options)} ({type(error).__name__}: {error})"
+        ) from error
+    with cluster:
+        try:
+            client = cluster.get_client() if hasattr(cluster, "get_client") else distributed.Client(cluster)
+            with client:
+                if adapt is not None:
+                    client.register_plugin(KeepBusyWorkers())
+                    cluster.adapt(minimum=adapt[0], maximum=adapt[1])
+                else:
+                    cluster.scale(scale)
+                yield client
+        finally:
+            # Lost connections are expected now.
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
+
+
+def _find_class(name: str, allowed: Iterable[str]) -> Callable[..., Any]:
+    prefixes = tuple(allowed)
+    if not any(name == prefix or name.startswith(prefix.rstrip(".") + ".") for prefix in prefixes):
+        allowing = name.partition(".")[0]
+        raise ClusterError(
+            f"the class {name!r} is not allowed: a class of clusters can run any command on this machine. If you "
+            f"trust who wrote the job file, allow it with --allow-class {allowing}"
+        )
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise ClusterError(
+            f"the class {name!r} cannot be imported ({error}). Is its package installed here? "
+            f"pip install {module.partition('.')[0].replace('_', '-')}"
+        ) from None
+    except AttributeError:
+        raise ClusterError(f"there is no {attribute!r} in {module!r}") from None
+    if not (isinstance(found, type) and hasattr(found, "scale") and hasattr(found, "adapt")):
+        raise ClusterError(f"{name!r} is not a class of Dask clusters, such as dask_jobqueue.SLURMCluster")
+    return found
+
+
+def wait_for_worker(
+    client: distributed.Client, seconds: float, told: Callable[[str], None] | None, check: Callable[[], None]
+) -> None:
+    """Wait for the first worker.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    seconds : float
+    told : callable, optional
+        Called with a sentence, where there is something to wait for.
+    check : callable
+        Called now and then; ends the waiting where it raises.
+
+    Raises
+    ------
+    ClusterError
+        Where there is none in time.
+    """
+    if client.scheduler_info(n_workers=-1)["workers"]:
+        return
+    if told is not None:
+        told(f"Waiting up to {seconds:g} seconds for the first worker")
+    # A cluster that adapts starts workers only where there is work.
+    work = client.submit(int, pure=False)
+    end = time.monotonic() + seconds
+    while True:
+        check()
+        left = end - time.monotonic()
+        if left <= 0:
+            work.release()
+            raise ClusterError(
+                f"no worker was there within {seconds:g} seconds. Look at the queue and the logs of the workers; "
+                f"workers_within in the job file gives them longer"
+            )
+        with contextlib.suppress(TimeoutError):
+            work.result(timeout=min(1.0, left))
+            return
 
 
 def _check_address(address: str) -> None:

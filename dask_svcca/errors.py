@@ -148,6 +148,14 @@ class MissingPackageError(DaskSvccaError, ImportError):
     """An optional package is missing or cannot be imported; the message names the extra that installs it."""
 
 
+class InvalidJobError(DaskSvccaError, ValueError):
+    """A job file cannot be read, or says what is not valid."""
+
+
+class JobError(DaskSvccaError):
+    """A job that is not known, was cancelled, belongs to another user, or cannot be reached."""
+
+
 class ClusterError(DaskSvccaError):
     """No scheduler answers, a local cluster cannot be as large as asked, or a task kills its workers."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +49,7 @@ def epsilon_of(name: str) -> float:
     return EPSILON[name]
 
 
+@lru_cache(maxsize=256)
 def coarsest(*names: str | None) -> str:
     """The type of least precision among some; None stands for a type that is not known.
 

@@ -71,6 +71,8 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     unequal: bool = False
     """Whether neurons are of very unequal scales, and depend on one another: noise has to be told from directions."""
+    before: str = ""
+    """A measure that was asked for before, and is not measured."""
 
     @property
     def exact(self) -> bool:
@@ -134,8 +136,21 @@ NAMED = {
         }.items()
         for dtype in ("float32", "float64")
     },
+    **{
+        f"samples as they are, {kind}{', and directions of them' if before else ''}": Case(
+            [shape] * 2,
+            share=0.0,
+            options={"measures": "svcca" if before else "cka", "variance": None},
+            before=before,
+        )
+        for kind, shape in {"dense": (6000, 1000), "more than samples": (1500, 4000)}.items()
+        for before in ("", "cka")
+    },
 }
-"""Plans whose promise was broken, or too large, before it was measured; and those of neurons of unequal scales."""
+"""Plans whose promise was broken, or too large, before it was measured; and those of neurons of unequal scales.
+
+And those where no measure asks for directions, until one does.
+"""
 
 
 @dataclass(frozen=True)
@@ -386,6 +401,9 @@ def measure(seed: int | str, case: Case) -> list[Measured]:
     subspaces_module.BATCHES_PER_WORKER, subspaces_module.SPLIT_BYTES = case.batches, case.split_bytes
     with a_zoo(case) as (zoo, folder):
         executor = Measuring(seed, case, budget_of(case, zoo))
+        if case.before:
+            executor = Measuring(seed, case, Budget(case.workers, 2**33))
+            run_comparison(zoo, folder / "c.zarr", make_parameters(**case.options | {"measures": case.before}))
         run_comparison(zoo, folder / "c.zarr", make_parameters(**case.options), executor=executor)
     return executor.found
 

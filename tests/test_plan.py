@@ -157,9 +157,9 @@ def test_make_plan__changed_activations_are_compared_again() -> None:
 
 def test_make_plan__a_comparison_that_began_small_takes_whole_tiles_of_it() -> None:
     zoo = representations(10, 10, 9)
-    plan = plan_of(zoo, state=state_of(zoo[:5], tile=24))
-    assert (plan.tile, plan.side) == (24, choose_tile(900, Budget(2, GIGABYTE)) // 24 * 24)
-    assert plan.side == {tile.side for tile in plan.tiles}.pop() > 24
+    plan = plan_of(zoo, state=state_of(zoo[:5], tile=32))
+    assert (plan.tile, plan.side) == (32, choose_tile(900, Budget(2, GIGABYTE)) // 32 * 32)
+    assert plan.side == {tile.side for tile in plan.tiles}.pop() > 32
 
 
 # Measures that are added.

@@ -43,9 +43,12 @@ def test_make_plan__many_small_ones_make_few_tasks() -> None:
     assert max(sizes_of(plan_of(representations(4, 11, 20, shape=(2**16, 24))))) == 2
     assert {*sizes_of(plan_of(representations(4, 11, 20, shape=(2**18, 24))))} == {1}
     # All workers have something to do.
-    assert len(plan_of(representations(4, 11, 20), workers=100).packs) >= 200
+    assert len(plan_of(representations(4, 11, 20), workers=100).packs) >= 150
     # But there are no more packs than that: each is a dozen files.
     assert len(plan_of(representations(4, 11, 20), workers=16).packs) < 40
+    # A few tiny ones are not worth several tasks.
+    assert sizes_of(plan_of(representations(1, 1, 20, shape=(100, 24)))) == [20]
+    assert len(plan_of(representations(1, 1, 20)).packs) == 4
 
 
 def test_make_plan__a_pack_is_as_large_as_a_worker_has_room_for() -> None:

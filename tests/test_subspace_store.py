@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 from zarr.storage import MemoryStore
 
-from dask_svcca.errors import ParametersChangedError, StoreFormatError
+from dask_svcca.errors import DamagedSubspacesError, ParametersChangedError, StoreFormatError
 from dask_svcca.stores.subspaces import Block, PackWriter, Subspace, SubspaceEntry, SubspaceStore
 
 if TYPE_CHECKING:
@@ -219,3 +219,76 @@ def test_open__refuses_another_format(tmp_path: Path, version: int, message: str
         SubspaceStore.open_inside(comparison)
     with pytest.raises(StoreFormatError, match=message):
         SubspaceStore.open(tmp_path / "shared")
+
+
+def write_many(store: SubspaceStore, numbers: range) -> None:
+    for number in numbers:
+        made = subspace(f"key{number}", Block(0, 1, 2), loadings=number % 3 > 0)
+        bad = [SubspaceEntry(f"bad{number}", "is constant")] if number % 5 == 0 else []
+        write_pack(store, f"pack{number:03}", [*bad, made], scores=SCORES + number)
+
+
+def assert_all_there(store: SubspaceStore, numbers: range) -> None:
+    index = store.read_index()
+    assert set(index.records) == {f"key{n}" for n in numbers} | {f"bad{n}" for n in numbers if n % 5 == 0}
+    for number in numbers:
+        made, record = subspace(f"key{number}", Block(0, 1, 2), loadings=number % 3 > 0), index.records[f"key{number}"]
+        pack = index.packs[record.pack]
+        assert record.entry == made.entry
+        np.testing.assert_array_equal(pack.scores(record), (SCORES + number)[:, :2])
+        np.testing.assert_array_equal(pack.spectrum(record), made.spectrum)
+        np.testing.assert_array_equal(pack.mean(record), made.mean)
+        if number % 3:
+            np.testing.assert_array_equal(pack.loadings(record), made.loadings)
+
+
+def test_gather__many_small_packs_become_one(store: SubspaceStore) -> None:
+    write_many(store, range(15))
+    store.gather()
+    assert len(store.read_index().packs) == 15
+    write_many(store, range(15, 20))
+    before = store.read_index()
+    store.gather()
+    assert_all_there(store, range(20))
+    # A run that begins now does not depend on those that will be removed.
+    assert len({record.pack for record in store.read_index().records.values()}) == 1
+    # A run that began before still finds what it knows of.
+    for record in before.records.values():
+        if not record.entry.problem:
+            before.packs[record.pack].scores(record)
+    store.gather()
+    (pack,) = store.read_index().packs.values()
+    assert_all_there(store, range(20))
+    # And so on: a store that grows by a pack at a time has a handful of them.
+    write_many(store, range(20, 60))
+    for _ in range(2):
+        store.gather()
+    assert len(store.read_index().packs) == 1
+    assert pack.name not in store.read_index().packs
+    assert_all_there(store, range(60))
+
+
+def test_gather__leaves_what_is_large_or_of_another_kind(store: SubspaceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_many(store, range(10))
+    for number in range(10, 20):
+        made = subspace(f"key{number}", Block(0, 1, 1), grid=(4,), neurons=3)
+        write_pack(store, f"pack{number}", [made], scores=(SCORES * 1j).astype("complex64"))
+    for _ in range(2):
+        store.gather()
+    assert len(store.read_index().packs) == 20
+    write_many(store, range(20, 30))
+    monkeypatch.setattr("dask_svcca.stores.subspaces.gather.SMALL_BYTES", 60)
+    store.gather()
+    # Those with loadings are larger than that.
+    assert len(store.read_index().packs) == 30
+
+
+def test_gather__what_is_damaged_stays_for_whoever_needs_it(store: SubspaceStore) -> None:
+    write_many(store, range(16))
+    array = zarr.open_array(store.root.store, path=f"{store.root.path}/pack003/spectrum".lstrip("/"), mode="r+")
+    array[0] = -1.0
+    store.gather()
+    index = store.read_index()
+    assert len(index.packs) == 16
+    with pytest.raises(DamagedSubspacesError, match="'pack003'"):
+        index.spectrum(index.records["key3"])

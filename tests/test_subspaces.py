@@ -141,6 +141,7 @@ def test_compare__identical_bad_activations_are_told_of_each(tmp_path: Path) -> 
 
 def test_pack__of_good_and_bad_members_spoils_none_of_the_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_budget(monkeypatch, 1, 2**31)
+    monkeypatch.setattr("dask_svcca.plan.subspaces.LEAST_BATCH_BYTES", 0)
     arrays = layers(6)
     shapes = [array.copy() for array in arrays]
     shapes[1] = np.ones_like(arrays[1])
@@ -320,6 +321,7 @@ def test_compare__a_damaged_pack_costs_its_own_representations(
 ) -> None:
     # A few packs of several.
     monkeypatch.setattr("dask_svcca.plan.subspaces.BATCHES_PER_WORKER", 1)
+    monkeypatch.setattr("dask_svcca.plan.subspaces.LEAST_BATCH_BYTES", 0)
     with_budget(monkeypatch, 2, 2**30)
     zoo = make_zoo(tmp_path / "zoo.zarr", layers(9))
     with dask.config.set(scheduler="synchronous"):

@@ -13,11 +13,12 @@ from dask_svcca import machine
 from dask_svcca.errors import IncompatibleError, MemoryLimitError, RepresentationNotFoundError, UnknownMeasureError
 from dask_svcca.evaluate import STACK_BYTES, Basis, Evaluation, pair_bytes, solving_bytes
 from dask_svcca.kernels.pairs import squared_magnitudes
+from dask_svcca.kernels.raw import orthonormal
 from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import find_measures, needs_loadings
 from dask_svcca.readings import meet
 from dask_svcca.stores.comparison import ComparisonStore, store_of
-from dask_svcca.stores.subspaces import SubspaceStore
+from dask_svcca.stores.subspaces import Block, SubspaceStore
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -242,7 +243,12 @@ class Pairs:
     def _read(self, label: str, fold: Grid) -> Subspace:
         pack, record = self._record(label, fold)
         scores, spectrum, entry = pack.scores(record), pack.spectrum(record), record.entry
-        if self.with_loadings and not entry.with_loadings:
+        loadings = pack.loadings(record) if self.with_loadings and entry.with_loadings else None
+        if not entry.orthonormal:
+            made, scores = orthonormal(scores.real * np.sqrt(spectrum), pack.mean(record), entry.epsilon)
+            spectrum, loadings = made.spectrum, made.loadings if len(made.loadings) else None
+            entry = replace(entry, orthonormal=True, blocks=(Block(0, 1, len(spectrum)),))
+        if self.with_loadings and loadings is None:
             raise IncompatibleError(
                 f"{label!r} has more neurons than samples, and the comparison was made without loadings; compare with "
                 f"measures='pwcca' among others"
@@ -255,7 +261,6 @@ class Pairs:
             samples=entry.samples,
             neurons=entry.neurons,
         )
-        loadings = pack.loadings(record) if self.with_loadings else None
         return Subspace(label, entry, scores, pack.dtype.char in "fF", basis, loadings)
 
 
@@ -264,7 +269,9 @@ def held_bytes(entry: SubspaceEntry, left_out: int, *, loadings: bool) -> int:
     wide = 16 if entry.grid else 8
     rotations = sum(block.directions**2 for block in entry.blocks)
     vectors = entry.directions * (entry.neurons if loadings else 4)
-    return wide * (entry.samples * entry.directions + vectors + left_out * (rotations + vectors))
+    # Directions are made of samples that were stored as they are: by their scatter, or by their inner products.
+    making = 0 if entry.orthonormal else 2 * entry.samples * entry.directions + 4 * entry.directions**2
+    return wide * (entry.samples * entry.directions + vectors + left_out * (rotations + vectors) + making)
 
 
 def working_bytes(a: SubspaceEntry, b: SubspaceEntry, meeting: Meeting, measures: Iterable[Measure]) -> int:

@@ -74,6 +74,42 @@ class Program(click.Group):
             "dask_svcca.cli.compare:compare",
             "Compare every layer of every checkpoint of a ZOO with every other, and write a COMPARISON.",
         ),
+        Deferred("run", "dask_svcca.cli.run:run", "Run the JOB that a file describes, and wait for its end."),
+        Deferred("submit", "dask_svcca.cli.run:submit", "Submit the JOB that a file describes, and return at once."),
+        Deferred(
+            "jobs",
+            "dask_svcca.cli.jobs:jobs",
+            "List the jobs that were submitted on this machine, or all of a COMPARISON.",
+        ),
+        Deferred(
+            "status",
+            "dask_svcca.cli.jobs:status",
+            "Show how far a JOB is: its id, or the path of its comparison.",
+        ),
+        Deferred(
+            "attach", "dask_svcca.cli.jobs:attach", "Follow a JOB to its end. Ctrl-C ends the following, not the job."
+        ),
+        Deferred("logs", "dask_svcca.cli.jobs:logs", "Print the log of a JOB: what happened, and when."),
+        Deferred(
+            "cancel",
+            "dask_svcca.cli.jobs:cancel",
+            "End a JOB. What it has finished is kept: submitted again, it goes on from there.",
+        ),
+        Deferred(
+            "init",
+            "dask_svcca.cli.parts:init",
+            "Plan the JOB that a file describes in parts, for an array job of a batch system.",
+        ),
+        Deferred(
+            "part",
+            "dask_svcca.cli.parts:part",
+            "Do part NUMBER of a JOB that was planned with init; what is done already is left alone.",
+        ),
+        Deferred(
+            "finalise",
+            "dask_svcca.cli.parts:finalise",
+            "Finish a JOB whose parts have ended, or say which of them have not done all.",
+        ),
         Deferred(
             "info",
             "dask_svcca.cli.info:info",

@@ -139,7 +139,7 @@ def _show_comparison(store: str, comparison: ComparisonStore) -> None:
     counts = comparison.count_pairs()
     total = sum(counts.values())
     missing = counts.pop(PairStatus.MISSING)
-    measured = ranks[ranks >= 0]
+    measured = ranks[ranks > 0]
     progress = "".join(
         f"; {count:,} {status.name.lower().replace('_', ' ')}"
         for status, count in counts.items()

@@ -60,6 +60,9 @@ class Basis:
     grid : tuple of int
         Sizes of the grid of the DFT; empty without one.
     samples, neurons : int
+    squares : float or None
+        Sum of squares of all inner products of samples, where directions are not orthonormal: the spectrum does not say
+        it then, and only measures that look at kernels can be told of it.
     """
 
     spectrum: FloatArray
@@ -68,6 +71,7 @@ class Basis:
     grid: Grid
     samples: int
     neurons: int
+    squares: float | None = None
 
     @property
     def multiplicity(self) -> IntArray:

@@ -420,7 +420,8 @@ class _Group:
             spectrum = self._bases[member].spectrum[chosen]
             rank[member] = weights[chosen].sum()
             variance[member] = weights[chosen] @ spectrum
-            numbers[member] = own(spectrum, weights[chosen])
+            squares = self._bases[member].squares
+            numbers[member] = own(spectrum, weights[chosen]) if squares is None else squares
         return variance, rank, numbers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -178,7 +179,7 @@ def dual_basis(gram: FloatArray, noise: FloatArray) -> tuple[Eigenbasis, FloatAr
     (array([18.]), array([0.7071, 0.7071]))
     """
     count = len(gram)
-    bound = _centre(gram)
+    bound = centre(gram)
     ascending, vectors = _eigenvectors(gram)
     values = ascending[::-1]
     rounding = count * DOUBLE * bound
@@ -207,7 +208,7 @@ def samples_above_noise(in_units: FloatArray) -> FloatArray:
     (3, 2)
     """
     count = len(in_units)
-    _centre(in_units)
+    centre(in_units)
     ascending, vectors = _eigenvectors(in_units)
     rank = min(above_noise(ascending[::-1], count * DOUBLE), count - 1)
     return np.ascontiguousarray(vectors[:, ::-1][:, :rank])
@@ -230,7 +231,7 @@ def dual_basis_within(gram: FloatArray, basis: FloatArray) -> tuple[Eigenbasis, 
     >>> basis.spectrum.round(6)
     array([2.e+06, 6.e-02])
     """
-    bound = _centre(gram)
+    bound = centre(gram)
     count, rank = basis.shape
     part = basis.T @ gram
     # What follows lies where the inner products were: no more than three arrays of their size are there at a time.
@@ -268,7 +269,7 @@ def dual_basis_of_rows(rows: FloatArray, in_units: FloatArray) -> tuple[Eigenbas
     return _of_samples(values, float(np.square(centred[1]).sum())), basis @ vectors
 
 
-def _centre(gram: FloatArray) -> float:
+def centre(gram: FloatArray) -> float:
     """Take the mean sample off once more, and return the trace.
 
     The rounding of the means is one error common to all samples: left in, constant neurons would seem to vary.
@@ -317,12 +318,14 @@ def leading_directions(
     """
     if variance is None or not len(spectrum):
         return np.ones(len(spectrum), dtype=np.bool_)
-    order = np.argsort(-spectrum, kind="stable")
+    # Those of one block are in order already.
+    ordered = bool((spectrum[1:] <= spectrum[:-1]).all())
+    order = slice(None) if ordered else np.argsort(-spectrum, kind="stable")
     explained = np.cumsum((spectrum * weights)[order])
     # A hair below the threshold counts as reached, so that variance=1.0 does not depend on the last bit of a sum.
     enough = int(np.searchsorted(explained, variance * explained[-1] * (1 - 1e-12))) + 1
     kept = np.zeros(len(spectrum), dtype=np.bool_)
-    kept[order[:enough]] = True
+    kept[slice(enough) if isinstance(order, slice) else order[:enough]] = True
     return kept
 
 
@@ -371,11 +374,12 @@ def project(
     return scores
 
 
-WELL_CONDITIONED = 1e-5
+WELL_CONDITIONED = 1e-6
 """Share of the largest eigenvalue above which the covariance route leaves scores orthonormal to 1e-9.
 
-The eigenvectors of a scatter of 10,000 samples of 512 neurons are off by some 1e-15 of its largest eigenvalue, and
-whitening divides that by the eigenvalue of the direction.
+The eigenvectors of a scatter are off by some 1e-16 of its largest eigenvalue, and whitening divides that by the
+eigenvalue of the direction. Measured with 4,000 to 8,000 samples of 256 to 1,024 neurons: 4e-10 at most at half of this
+share, where all others are much larger or much smaller; 1e-11 for spectra that decay evenly.
 """
 
 
@@ -432,6 +436,7 @@ def blocks_of(block: IntArray) -> list[tuple[int, slice]]:
     >>> blocks_of(np.array([0, 0, 3]))
     [(0, slice(0, 2, None)), (3, slice(2, 3, None))]
     """
-    present, starts = np.unique(block, return_index=True)
-    stops = np.append(starts[1:], len(block))
-    return [(int(index), slice(int(a), int(b))) for index, a, b in zip(present, starts, stops, strict=True)]
+    if not len(block):
+        return []
+    edges = [0, *(np.flatnonzero(block[1:] != block[:-1]) + 1).tolist(), len(block)]
+    return [(int(block[start]), slice(start, stop)) for start, stop in itertools.pairwise(edges)]

@@ -11,6 +11,7 @@ from dask_svcca.measures.record import (
 from dask_svcca.measures.registry import (
     OwnMeasure,
     find_measures,
+    kernels_only,
     leading_only,
     load_measures,
     needs_loadings,
@@ -28,6 +29,7 @@ __all__ = [
     "Saturates",
     "Totals",
     "find_measures",
+    "kernels_only",
     "leading_only",
     "load_measures",
     "needs_loadings",

@@ -27,7 +27,7 @@ Need: TypeAlias = Literal["spectrum", "loadings", "row_norms"]
 Role: TypeAlias = Literal["similarity", "distance", "reference"]
 Directions: TypeAlias = Literal["kept", "all"]
 Positional: TypeAlias = Literal["dft", "mean", "positions", "flatten"]
-LooksAt: TypeAlias = Literal["couplings", "norms"]
+LooksAt: TypeAlias = Literal["couplings", "norms", "kernels"]
 Saturates: TypeAlias = Literal["never", "either", "b"]
 
 
@@ -106,9 +106,10 @@ class Measure:
         Whether it looks at the directions kept by the variance threshold, or at the full numerical rank.
     needs : frozenset of {"spectrum", "loadings", "row_norms"}
         What it takes beside couplings and ranks.
-    looks_at : {"couplings", "norms"}
+    looks_at : {"couplings", "norms", "kernels"}
         ``norms``: of couplings only `PairStack.squared_norm`, if anything. It may then follow from the inner products
-        of the samples, and the coupling of a stack be zero.
+        of the samples, and the coupling of a stack be zero. ``kernels``: beside that of a representation only the sum
+        of its spectrum, and the sum of its squares as ``own``. Directions may then be any, not orthonormal ones.
     valid_range : (float, float)
     invariances : tuple of str
     reference : str

@@ -98,7 +98,7 @@ MEASURES: Final = (
         value=over_geometric_mean,
         own=sum_of_squares,
         needs=SPECTRUM,
-        looks_at="norms",
+        looks_at="kernels",
         reference="mean of the linear CKA over all permutations of the samples of one side",
         role="reference",
     ),

@@ -24,7 +24,7 @@ from dask_svcca.errors import (
     did_you_mean,
 )
 from dask_svcca.measures import alignment, correlations, references, regression, shape
-from dask_svcca.measures.record import Directions, Family, LooksAt, Measure, Need, Positional, Role, Saturates, Sums
+from dask_svcca.measures.record import Directions, Family, Measure, Need, Positional, Role, Saturates, Sums
 from dask_svcca.measures.versions import homes, version_of
 from dask_svcca.variables import STORED_NAMES
 
@@ -53,7 +53,7 @@ OPTIONS: Final = frozenset(field.name for field in dataclasses.fields(Measure)) 
 
 _WORDS: Final = {
     "directions": get_args(Directions),
-    "looks_at": get_args(LooksAt),
+    "looks_at": ("couplings", "norms"),
     "role": get_args(Role),
     "saturates": get_args(Saturates),
     "needs": get_args(Need),
@@ -160,7 +160,18 @@ def norms_only(measures: Iterable[Measure]) -> bool:
     >>> norms_only(with_companions(find_measures("cka"))), norms_only(find_measures(("cka", "svcca")))
     (True, False)
     """
-    return all(measure.looks_at == "norms" for measure in measures)
+    return all(measure.looks_at in {"norms", "kernels"} for measure in measures)
+
+
+def kernels_only(measures: Iterable[Measure]) -> bool:
+    """Whether no measure asks for directions: sums of squares of the samples' inner products say it all.
+
+    Examples
+    --------
+    >>> kernels_only(with_companions(find_measures("cka"))), kernels_only(find_measures("svcca"))
+    (True, False)
+    """
+    return all(measure.looks_at == "kernels" for measure in measures)
 
 
 def needs_loadings(measures: Iterable[Measure]) -> bool:

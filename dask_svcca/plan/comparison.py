@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.errors import InvalidActivationsError, ParametersChangedError
-from dask_svcca.measures import find_measures, needs_loadings, with_companions
+from dask_svcca.measures import find_measures, kernels_only, needs_loadings, with_companions
 from dask_svcca.plan.details import detail_sizes, pair_bytes, smaller_tile
 from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.memory import PROCESS_BYTES
@@ -40,8 +40,12 @@ if TYPE_CHECKING:
     from dask_svcca.plan.tasks import PackTask
     from dask_svcca.readings import Reading
     from dask_svcca.stores._state import ComparisonState
-    from dask_svcca.stores.subspaces import SubspaceIndex
+    from dask_svcca.stores.subspaces import SubspaceIndex, SubspaceRecord
     from dask_svcca.stores.zoo import Representation
+
+
+OUTGROWN = 4
+"""How many times as large as the tiles of a comparison those of its new size are when its results are moved to such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,11 @@ class Plan:
     subspace_bytes: int
     tile_bytes: int
     final: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def orthonormal(self) -> bool:
+        """Whether measures ask for directions of the representations."""
+        return _asks_for_directions(self.measures, self.details)
 
     @property
     def representations(self) -> int:
@@ -229,7 +238,7 @@ def make_plan(
     # New representations come after those that are there, so that finished tiles stay where they are.
     order = list(dict.fromkeys((*known, *present)))
     items = [representations[present[label]] if label in present else None for label in order]
-    readings = [None if item is None else choose_reading(item.dims, item.shape, parameters.reading) for item in items]
+    readings = _readings(items, parameters)
     rows = tuple(
         Row(label, None, "", ())
         if item is None or reading is None
@@ -250,20 +259,23 @@ def make_plan(
     side = smaller_tile(
         choose_tile(len(rows), budget, pair_products(present_layers), value_bytes(len(measures))), details
     )
-    step = min(SMALL_TILE, side) if state is None else state.tile
-    # A comparison that began small has small tiles: a task takes several, or there would be far too many tasks.
+    # One that began small has small tiles: a task takes several, up to where there would be far too many files.
+    outgrown = state is not None and len(rows) > len(state.labels) and side >= OUTGROWN * state.tile
+    step = min(SMALL_TILE, side) if state is None or outgrown else state.tile
     side = step * max(1, side // step)
     side = tile_by_samples(present_layers, step, side, budget.workers, options)
-    tile = side if state is None else state.tile
+    tile = side if state is None or outgrown else state.tile
     places = [present.get(label, -1) for label in order]
     missing = find_missing(selected, places, state, changed, side, lacking=lacking)
-    wanted, subspaces = _wanted(rows, readings, missing, index, parameters, loadings=needs_loadings(measures))
+    need = _Need(loadings=needs_loadings(measures), orthonormal=_asks_for_directions(measures, details))
+    wanted, subspaces = _wanted(rows, readings, missing, index, parameters, need)
     packs = plan_subspaces(
         list(wanted.values()),
         budget,
         chunk_samples=chunk_samples,
         precision=parameters.precision,
-        with_loadings=needs_loadings(measures),
+        with_loadings=need.loadings,
+        orthonormal=need.orthonormal,
     )
     made = {member.key: (pack.name, place) for pack in packs for place, member in enumerate(pack.members)}
     groups = tuple(
@@ -293,10 +305,20 @@ def make_plan(
         tile=tile,
         side=side,
         chunk_samples=chunk_samples,
-        bytes_to_read=sum(subspace.representation.nbytes for subspace in wanted.values()),
+        bytes_to_read=sum(subspace.representation.nbytes for subspace in wanted.values() if subspace.source is None),
         subspace_bytes=max((pack.memory for pack in packs), default=0),
         tile_bytes=max((task.memory.peak for task in tiles), default=0),
     )
+
+
+def _readings(items: Sequence[Representation | None], parameters: Parameters) -> list[Reading | None]:
+    """How each representation is read: chosen once for all of one shape."""
+    options = parameters.reading
+    chosen: dict[Any, Reading] = {}
+    for item in items:
+        if item is not None and (item.dims, item.shape) not in chosen:
+            chosen[item.dims, item.shape] = choose_reading(item.dims, item.shape, options)
+    return [None if item is None else chosen[item.dims, item.shape] for item in items]
 
 
 def _measures(parameters: Parameters, state: ComparisonState | None) -> tuple[Measure, ...]:
@@ -363,8 +385,7 @@ def _wanted(
     missing: MissingPairs,
     index: SubspaceIndex | None,
     parameters: Parameters,
-    *,
-    loadings: bool,
+    need: _Need,
 ) -> tuple[dict[str, Wanted], list[dict[Grid, str]]]:
     """Subspaces to make, by key; and for each row the keys of its subspaces, by the grid that it is folded on."""
     grids = [() if reading is None else reading.grid for reading in readings]
@@ -381,15 +402,39 @@ def _wanted(
                 own += [(grid, reading.folded(grid)) for grid in folds.get(number, ())]
             for grid, folded in own:
                 keys[grid] = subspace_key(row.representation.identity, folded.identity)
-                if not _is_there(index, keys[grid], loadings=loadings):
-                    wanted.setdefault(keys[grid], Wanted(row.representation, folded, keys[grid]))
+                if not need.is_met(index, keys[grid]):
+                    source = need.source(index, keys[grid])
+                    wanted.setdefault(keys[grid], Wanted(row.representation, folded, keys[grid], source))
         subspaces.append(keys)
     return wanted, subspaces
 
 
-def _is_there(index: SubspaceIndex | None, key: str, *, loadings: bool) -> bool:
-    record = None if index is None else index.records.get(key)
-    return record is not None and (bool(record.entry.problem) or record.entry.with_loadings or not loadings)
+def _asks_for_directions(measures: Sequence[Measure], details: Sizes) -> bool:
+    return bool(details) or not kernels_only(measures)
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What measures need of a subspace."""
+
+    loadings: bool
+    orthonormal: bool
+
+    def is_met(self, index: SubspaceIndex | None, key: str) -> bool:
+        """Whether a subspace is there that says enough."""
+        record = None if index is None else index.records.get(key)
+        if record is None:
+            return False
+        entry = record.entry
+        enough = (entry.with_loadings or not self.loadings) and (entry.orthonormal or not self.orthonormal)
+        return bool(entry.problem) or enough
+
+    def source(self, index: SubspaceIndex | None, key: str) -> SubspaceRecord | None:
+        """Samples that are stored as they are, where that is enough to make it."""
+        record = None if index is None else index.raw.get(key)
+        # Of a square root of inner products nobody knows the neurons.
+        lacking = record is not None and self.loadings and record.entry.is_square_root
+        return None if lacking else record
 
 
 def _place(index: SubspaceIndex | None, key: str) -> tuple[str, int]:

@@ -18,7 +18,7 @@ def nodes_of(plan: Plan) -> dict[str, Node]:
     """
     nodes: dict[str, Node] = {}
     for pack in plan.packs:
-        nodes |= _in_parts(pack) if pack.parts > 1 else {pack.key: Node(pack, reports=True)}
+        nodes |= nodes_of_pack(pack)
     made = {pack.name: pack.key for pack in plan.packs}
     groups = {number for tile in plan.tiles for number in (tile.row, tile.column)}
     for number in sorted(groups):
@@ -28,6 +28,11 @@ def nodes_of(plan: Plan) -> dict[str, Node]:
     for tile in plan.tiles:
         nodes[tile.key] = Node(tile, (plan.groups[tile.row].key, plan.groups[tile.column].key), reports=True)
     return nodes
+
+
+def nodes_of_pack(pack: PackTask) -> dict[str, Node]:
+    """Tasks that make a pack, each after those that it waits for."""
+    return _in_parts(pack) if pack.parts > 1 else {pack.key: Node(pack, reports=True)}
 
 
 def _in_parts(pack: PackTask) -> dict[str, Node]:

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.kernels.products import Summing
+from dask_svcca.kernels.raw import AT_ONCE as CENTRED_AT_ONCE
+from dask_svcca.readings import Neurons
 from dask_svcca.stores.subspaces import chunk_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dask_svcca.kernels.products import Summing
     from dask_svcca.readings import Reading
+    from dask_svcca.stores.subspaces import SubspaceEntry
 
 PROCESS_BYTES = 350 * 2**20
 """What a worker process holds beside its tasks: the interpreter, NumPy, SciPy, zarr, Dask, and Numba at its compiling.
@@ -182,6 +185,7 @@ def subspace_costs(
     dtype: np.dtype[Any],
     precision: str,
     with_loadings: bool,
+    orthonormal: bool = True,
 ) -> SubspaceCosts:
     """Memory that making a subspace takes.
 
@@ -200,6 +204,8 @@ def subspace_costs(
         Precision of the scores.
     with_loadings : bool
         Whether loadings are made even where directions come from the samples.
+    orthonormal : bool
+        Whether directions are asked for. Where they are not, and neurons outnumber samples, they may be made after all.
     """
     wide = 16 if reading.is_complex else 8
     neurons, samples = reading.neurons(shape[-1]), reading.samples(shape[0])
@@ -244,6 +250,8 @@ def subspace_costs(
             scatter=0,
             result=samples * directions * score + loadings + vector,
         )
+    if not orthonormal:
+        return _raw_costs(common, samples, neurons, length)
     blocks = len(reading.multiplicity)
     one, least = neurons * neurons * wide, min(neurons, samples) ** 2 * wide
     scatter, loadings = blocks * one, neurons * directions * wide
@@ -265,6 +273,47 @@ def subspace_costs(
         scatter=scatter,
         result=samples * directions * score + loadings + neurons * wide,
     )
+
+
+def _raw_costs(common: dict[str, int], samples: int, neurons: int, length: int) -> SubspaceCosts:
+    """Bytes that it takes to store samples as they are, in single precision."""
+    vector, scores = neurons * 8, length * neurons * 4
+    summing = Summing.of(neurons)
+    products = neurons**2 * (8 if summing.double else 12 if samples > summing.samples else 4)
+    # Samples of a chunk that is not whole, or that are summed up some at a time, are copied; those centred are double.
+    copied = min(length, summing.samples) * neurons * (8 if summing.double else 4)
+    beside = max(copied, scores if samples % length else 0, 2 * CENTRED_AT_ONCE * vector)
+    return SubspaceCosts(
+        **common,
+        first=Pass(5 * vector, 8 * vector),
+        between=products + CENTRED_AT_ONCE * vector,
+        gram=None,
+        last=Pass(scores + products + 4 * vector, scores + products + beside + 4 * vector),
+        centred=0,
+        all_centred=0,
+        scatter=0,
+        result=scores // length * samples + 2 * vector,
+    )
+
+
+def stored_costs(entry: SubspaceEntry, *, chunk_samples: int, precision: str) -> int:
+    """Bytes that it takes to make directions of samples that were stored as they are."""
+    count, width = entry.samples, entry.directions
+    length = chunk_length(count, chunk_samples)
+    # A chunk as it is stored, and in double precision.
+    chunk = length * width * 12
+    if entry.is_square_root:
+        return 3 * width**2 * 8 + chunk + length * width * 16 + SMALL_TASK
+    costs = subspace_costs(
+        Neurons(),
+        shape=(count, width),
+        chunk_examples=length,
+        chunk_samples=chunk_samples,
+        dtype=np.dtype(np.float32),
+        precision=precision,
+        with_loadings=True,
+    )
+    return costs.peak() + chunk
 
 
 def reads_rows(samples: int) -> bool:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import xxhash
 
 from dask_svcca.errors import MemoryLimitError
-from dask_svcca.plan.memory import PROCESS_BYTES, SubspaceMemory, subspace_costs
-from dask_svcca.plan.tasks import PackTask, SubspaceTask
+from dask_svcca.kernels.noise import precision_of_means
+from dask_svcca.plan.memory import PROCESS_BYTES, SubspaceMemory, stored_costs, subspace_costs
+from dask_svcca.plan.tasks import PackTask, SubspacePlace, SubspaceTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dask_svcca.plan.memory import SubspaceCosts
     from dask_svcca.readings import Reading
+    from dask_svcca.stores.subspaces import SubspaceRecord
     from dask_svcca.stores.zoo import Representation
 
 SPLIT_BYTES = 64 * 2**20
@@ -28,6 +31,9 @@ BATCH_BYTES = 16 * 2**20
 
 BATCHES_PER_WORKER = 16
 """Least number of tasks per worker when small representations share a task: no worker waits long for the last."""
+
+LEAST_BATCH_BYTES = 2**18
+"""Activations below which a pack takes more, whatever the number of tasks: a few milliseconds of work for each."""
 
 ENOUGH_BATCHES = 32
 """Number of tasks beyond which there are no more than two per worker: the pack of each is a dozen files."""
@@ -71,15 +77,24 @@ class Wanted:
     representation : Representation
     reading : Reading
     key : str
+    source : SubspaceRecord or None
+        Its samples, stored as they are: the activations are not read then.
     """
 
     representation: Representation
     reading: Reading
     key: str
+    source: SubspaceRecord | None = None
 
 
 def plan_subspaces(
-    wanted: Sequence[Wanted], budget: Budget, *, chunk_samples: int, precision: str, with_loadings: bool
+    wanted: Sequence[Wanted],
+    budget: Budget,
+    *,
+    chunk_samples: int,
+    precision: str,
+    with_loadings: bool,
+    orthonormal: bool = True,
 ) -> tuple[PackTask, ...]:
     """Tasks that make subspaces, each of one or of several small ones.
 
@@ -93,16 +108,21 @@ def plan_subspaces(
     precision : str
     with_loadings : bool
         Whether loadings are made even where directions come from the samples.
+    orthonormal : bool
+        Whether directions are asked for: otherwise samples are stored as they are where they can be.
 
     Raises
     ------
     MemoryLimitError
         The message names the representation and both numbers.
     """
-    total = sum(subspace.representation.nbytes for subspace in wanted)
+    total = sum(subspace.representation.nbytes for subspace in wanted if subspace.source is None)
     tasks: list[tuple[SubspaceTask, int]] = []
     for subspace in wanted:
-        item = subspace.representation
+        item, source = subspace.representation, subspace.source
+        if source is not None:
+            tasks.append((_of_stored(subspace, source, budget, chunk_samples, precision), 1))
+            continue
         costs = subspace_costs(
             subspace.reading,
             shape=item.shape,
@@ -111,6 +131,7 @@ def plan_subspaces(
             dtype=item.dtype,
             precision=precision,
             with_loadings=with_loadings,
+            orthonormal=orthonormal or not holds_samples(subspace.reading, item, precision),
         )
         budget.check(
             f"the subspace of {item.label!r}, an array of shape {item.shape},",
@@ -122,6 +143,7 @@ def plan_subspaces(
         if not subspace.reading.by_samples(item.shape) and not subspace.reading.mask:
             parts = choose_parts(item.nbytes, total, budget.workers)
             parts = min(parts, -(-item.shape[0] // item.chunk_examples))
+        raw = not orthonormal and parts == 1 and holds_samples(subspace.reading, item, precision)
         # Parts wait in the memory of a worker until they are merged.
         waiting = PARTS_PER_WORKER * costs.scatter
         if costs.peak() + waiting > budget.available:
@@ -139,9 +161,41 @@ def plan_subspaces(
             samples=subspace.reading.samples(item.shape[0]),
             with_loadings=with_loadings or not subspace.reading.by_samples(item.shape),
             memory=memory,
+            orthonormal=not raw,
         )
         tasks.append((task, parts))
     return _packs(tasks, [subspace.representation.nbytes for subspace in wanted], budget)
+
+
+def holds_samples(reading: Reading, item: Representation, precision: str) -> bool:
+    """Whether scores as they are stored hold all that samples do, so that directions can be made of them later."""
+    epsilon = precision_of_means(item.epsilon, reading.averaged)
+    return precision == "float32" and not reading.grid and epsilon >= float(np.finfo(np.float32).eps)
+
+
+def _of_stored(
+    subspace: Wanted, source: SubspaceRecord, budget: Budget, chunk_samples: int, precision: str
+) -> SubspaceTask:
+    """Make directions of samples that are stored as they are."""
+    item, entry = subspace.representation, source.entry
+    costs = stored_costs(entry, chunk_samples=chunk_samples, precision=precision)
+    budget.check(
+        f"the subspace of {item.label!r}, from {entry.samples:,} x {entry.directions:,} stored samples,", costs
+    )
+    return SubspaceTask(
+        label=item.label,
+        path=item.place,
+        shape=item.shape,
+        chunk_examples=item.chunk_examples,
+        digest=item.digest,
+        epsilon=item.epsilon,
+        key=subspace.key,
+        reading=subspace.reading,
+        samples=entry.samples,
+        with_loadings=not entry.is_square_root,
+        memory=SubspaceMemory(0, 0, entry.samples * entry.directions * np.dtype(precision).itemsize, costs),
+        source=SubspacePlace(source.pack, source.position),
+    )
 
 
 def _memory(costs: SubspaceCosts, available: int, waiting: int) -> SubspaceMemory:
@@ -188,7 +242,8 @@ def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budg
     for (task, parts), size in zip(tasks, sizes, strict=True):
         kind = task.reading.domain, task.samples, task.reading.is_complex
         members, room = open_packs.get(kind, ([], 0))
-        if parts > 1 or size > room or len(members) >= most or not _fits([*members, task], budget):
+        enough = len(members) >= most and BATCH_BYTES - room + size > LEAST_BATCH_BYTES
+        if parts > 1 or size > room or enough or not _fits([*members, task], budget):
             members, room = [], BATCH_BYTES
             packs.append((members, parts))
         members.append(task)
@@ -205,5 +260,11 @@ def _name(members: Sequence[SubspaceTask]) -> str:
 
     With loadings it is another name: until that pack is made, and if it cannot be, the one without them serves.
     """
-    identities = [member.key if member.with_loadings else f"{member.key} without loadings" for member in members]
+    identities = [
+        (member.key if member.with_loadings else f"{member.key} without loadings")
+        if member.orthonormal
+        # Samples as they are stay where they are when directions are made of them.
+        else f"{member.key} as it is"
+        for member in members
+    ]
     return xxhash.xxh3_64_hexdigest("\n".join(identities).encode())

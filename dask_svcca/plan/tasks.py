@@ -79,6 +79,10 @@ class SubspaceTask:
     with_loadings : bool
         Whether loadings are made even where directions come from the samples.
     memory : SubspaceMemory
+    orthonormal : bool
+        Whether directions are asked for. Otherwise the samples are stored as they are, where that is as precise.
+    source : SubspacePlace or None
+        Where samples are stored as they are, to make directions of; None for those of the zoo.
     """
 
     label: str
@@ -92,6 +96,8 @@ class SubspaceTask:
     samples: int
     with_loadings: bool
     memory: SubspaceMemory
+    orthonormal: bool = True
+    source: SubspacePlace | None = None
 
 
 @dataclass(frozen=True, slots=True)

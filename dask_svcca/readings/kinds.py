@@ -6,6 +6,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 import numpy as np
@@ -62,7 +63,7 @@ class Reading(ABC):
     @property
     def identity(self) -> str:
         """Text that tells this reading from any other."""
-        return repr(self)
+        return _text(self)
 
     @property
     def is_complex(self) -> bool:
@@ -126,6 +127,12 @@ class Reading(ABC):
         -------
         (sample, block, neuron)
         """
+
+
+@lru_cache(maxsize=4096)
+def _text(reading: Reading) -> str:
+    # Layers of a zoo are read in few ways, and each layer asks for the text of its own several times.
+    return repr(reading)
 
 
 @dataclass(frozen=True, slots=True)

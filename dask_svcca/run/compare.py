@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import time
 import uuid
 import warnings
@@ -15,27 +14,21 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from zarr.storage import MemoryStore
 
-from dask_svcca.dims import TOKEN
 from dask_svcca.errors import (
     DamagedSubspacesError,
     FailedRepresentationWarning,
     FewSamplesWarning,
-    InvalidActivationsError,
     ReadingWarning,
 )
-from dask_svcca.measures import find_measures
-from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.parameters import ONLY_MASK, check_names, make_parameters
-from dask_svcca.plan.selection import finals_of, select_pairs
-from dask_svcca.plan.tasks import Job
 from dask_svcca.run.arrays import open_source
-from dask_svcca.run.describe import describe
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.leases import Leases
-from dask_svcca.run.outcome import SAMPLES_PER_DIRECTION, Outcome, Tally
+from dask_svcca.run.outcome import Outcome, Tally
 from dask_svcca.run.progress import STAGES, Bars
-from dask_svcca.run.space import check_space, naming_the_store
+from dask_svcca.run.space import naming_the_store
+from dask_svcca.run.steps import finish, job_of, plan_of, unusual_readings
 from dask_svcca.run.stores import Stores, choose_mask
 from dask_svcca.stores import _io
 from dask_svcca.stores._urls import with_options
@@ -330,7 +323,7 @@ def plan_run(
     """What `run_comparison` would do within a budget; nothing is written."""
     _check_drop_left(drop_left)
     stores = Stores.open(zoo, store, parameters, subspaces, mode="r", drop_left=drop_left)
-    return _plan(stores, pairs, budget)
+    return plan_of(stores, pairs, budget)
 
 
 @naming_the_store
@@ -365,7 +358,7 @@ def run_comparison(
             run = uuid.uuid4().hex[:12]
             chosen = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
             stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left, leases=leases)
-            plan = _plan(stores, pairs, chosen.budget)
+            plan = plan_of(stores, pairs, chosen.budget)
             # Only now: a plan that is refused must not leave a store with its parameters behind.
             prepared = stores.prepare(plan, leases)
             if prepared is None:
@@ -373,7 +366,7 @@ def run_comparison(
             comparison, packs = prepared
             # What this call did before it found damage is not what was there before.
             plan = replace(plan, pairs_done=plan.pairs_done - computed - settled)
-            outcome = Outcome(plan, computed=computed, settled=settled, readings=_unusual_readings(plan, parameters))
+            outcome = Outcome(plan, computed=computed, settled=settled, readings=unusual_readings(plan, parameters))
             try:
                 damaged = _run(outcome, comparison, packs, leases, parameters, zoo, run, chosen, progress)
             finally:
@@ -382,9 +375,12 @@ def run_comparison(
                     leases.check()
                     comparison.add_run(outcome.timing(chosen.budget.workers))
             if not damaged or packs is None:
+                if plan.packs and packs is not None:
+                    packs.gather()
                 leases.sweep(used=plan.tasks > 0)
                 return outcome
-            again = sorted(damaged.keys() & forgotten)
+            # What can only be read cannot be made anew there.
+            again = sorted(damaged.keys() if packs.root.read_only else damaged.keys() & forgotten)
             if again:
                 raise damaged[again[0]]
             # They cost what is in them: that is made anew, and all that is finished stays.
@@ -407,12 +403,12 @@ def _run(
 ) -> dict[str, DamagedSubspacesError]:
     """Run a plan, and add to its outcome what becomes of it. Returns the packs that are damaged."""
     plan = outcome.plan
-    job = Job(
-        run=run,
-        zoo=zoo.root.store_path,
-        subspaces=None if packs is None else packs.root.store_path,
-        comparison=comparison.root.store_path,
-        parameters=parameters,
+    job = job_of(
+        run,
+        zoo,
+        packs,
+        comparison,
+        parameters,
         measures=plan.measures,
         details=tuple(plan.details),
         settled=plan.settled,
@@ -431,22 +427,7 @@ def _run(
     finally:
         release(run)
         leases.check()
-        numbers: dict[str, tuple[int, int]] = {}
-        try:
-            outcome.problems, numbers = describe(comparison, plan.rows, packs, tally.problems, parameters.variance)
-            outcome.problems |= {name.label: problem for name, problem in zoo.damaged.items()}
-        except DamagedSubspacesError as error:
-            if not error.pack:
-                raise
-            tally.damaged[error.pack] = error
-        if any(measure.saturates != "never" for measure in plan.measures):
-            outcome.few_samples = {
-                label: (samples, rank)
-                for label, (samples, rank) in numbers.items()
-                if samples < SAMPLES_PER_DIRECTION * rank
-            }
-        outcome.left = tuple(row.label for row in plan.rows if row.representation is None)
-        comparison.set_left(outcome.left)
+        finish(outcome, tally, comparison, packs, parameters, zoo)
     return tally.damaged
 
 
@@ -456,34 +437,6 @@ def _check_drop_left(drop_left: object) -> None:
         raise ValueError(f"drop_left is True or False, for all that have left; got {drop_left!r}")  # noqa: TRY004
 
 
-def _unusual_readings(plan: Plan, parameters: Parameters) -> dict[str, frozenset[str]]:
-    """Measures asked for whose papers read convolutional layers in another way."""
-    layers = (row.representation for row in plan.rows)
-    shapes = [item.shape for item in layers if item is not None and TOKEN not in item.dims]
-    if all(math.prod(shape[1:-1]) == 1 for shape in shapes):
-        return {}
-    return {
-        measure.name: frozenset(measure.readings)
-        for measure in find_measures(parameters.measures)
-        if measure.readings and parameters.conv not in measure.readings
-    }
-
-
 def _in_memory(zoo: Zoo, store: StoreLike, subspaces: StoreLike | None) -> bool:
     places = (zoo.root.store, store, *(() if subspaces is None else (subspaces,)))
     return any(map(_io.in_memory, places))
-
-
-def _plan(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
-    zoo, parameters = stores.zoo, stores.parameters
-    if not len(zoo):
-        unfinished = f"; {len(zoo.unfinished)} are unfinished" if zoo.unfinished else ""
-        unfinished += "".join(f". {sentence}" for sentence in zoo.damaged.values())
-        raise InvalidActivationsError(
-            f"the zoo {str(zoo.root.store_path)!r} has no complete representation{unfinished}. Capture some first"
-        )
-    representations = zoo.representations
-    selected = select_pairs(pairs, representations)
-    plan = make_plan(zoo.entries(), selected, stores.state, stores.read_index(), parameters, budget)
-    check_space(plan, stores.store, stores.place)
-    return replace(plan, final=finals_of(pairs, representations))

@@ -29,6 +29,8 @@ def describe(
     subspaces: SubspaceStore | None,
     new_problems: Mapping[str, str],
     variance: float | None,
+    *,
+    directions: bool,
 ) -> tuple[dict[str, str], dict[str, tuple[int, int]]]:
     """Write what the subspaces say of the representations, and the problems of this run.
 
@@ -43,6 +45,8 @@ def describe(
         Problems of this run, by key of the subspace.
     variance : float or None
         See `Parameters`.
+    directions : bool
+        Whether a measure of the comparison asks for directions.
 
     Returns
     -------
@@ -57,7 +61,8 @@ def describe(
     unknown: dict[int, str | None] = {}
     # A run that was stopped here may have written some of the columns.
     known = (columns["rank"] >= 0) & (columns["neurons"] >= 0) & (columns["samples"] >= 0)
-    known &= ~np.isnan(columns["variance_kept"])
+    # Without directions, a rank of zero is all that is known, until another measure asks for them.
+    known &= ~np.isnan(columns["variance_kept"]) | ((columns["rank"] == 0) & (not directions))
     for number, (row, there, problem) in enumerate(zip(rows, known, columns["problem"], strict=True)):
         if row.representation is not None and (not there or problem or row.representation.identity in unmade):
             unknown[number] = new_problems.get(row.key, unmade.get(row.representation.identity))
@@ -76,7 +81,7 @@ def describe(
             int(columns["rank"][number]),
         )
         for number in present
-        if columns["rank"][number] >= 0
+        if columns["rank"][number] > 0
     }
     return problems, numbers
 
@@ -106,6 +111,8 @@ def _numbers(index: SubspaceIndex, record: SubspaceRecord, variance: float | Non
     entry = record.entry
     if entry.problem:
         return -1, -1, -1, np.nan
+    if not entry.orthonormal:
+        return entry.neurons, entry.samples, 0, np.nan
     spectrum = index.spectrum(record)
     kept = leading_directions(spectrum, entry.multiplicity, variance)
     share = float((spectrum * entry.multiplicity)[kept].sum() / entry.total)

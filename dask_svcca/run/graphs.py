@@ -112,7 +112,8 @@ def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone) -> None:
 
 
 def _run_distributed(graph: Graph, keys: Sequence[str], on_done: OnDone, client: distributed.Client) -> None:
-    client.run(single_blas_thread)
+    # A worker may go meanwhile.
+    client.run(single_blas_thread, on_error="ignore")
     # The graph of ten thousand representations is 15 MB, and Dask would warn of it.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
         futures = client.get(dict(graph), list(keys), sync=False, retries=RETRIES)

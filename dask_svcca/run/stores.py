@@ -127,6 +127,7 @@ class Stores:
         # Nothing is mended while another run is at work.
         _take(leases, comparison, "comparison")
         if comparison is not None and mode == "r+":
+            comparison.finish_rechunking()
             mend(comparison.root)
         state = None if comparison is None else comparison.read_state()
         if state is not None:
@@ -182,6 +183,8 @@ class Stores:
         self.comparison.forget_lost()
         if self.dropped:
             self.comparison.drop(self.dropped)
+        if plan.tile != self.comparison.tile:
+            self.comparison.rechunk(plan.tile)
         # Where nothing is computed, results stay with the subspaces that they are from.
         if plan.tiles and self.comparison.subspaces != self._where:
             self.comparison.set_subspaces(self._where)

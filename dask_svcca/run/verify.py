@@ -218,6 +218,7 @@ def _repair(store: StoreLike, kind: str, damage: Iterable[Damage]) -> None:
             return
         comparison = ComparisonStore.open(store, mode="r+")
         leases.take(comparison.root, kind)
+        comparison.finish_rechunking()
         _repair_comparison(comparison, store, damage)
 
 

@@ -50,6 +50,8 @@ class BlockArray:
     name : str
     document : bytes or None
         Its metadata, as stored.
+    tile : int, optional
+        See `check_stored`.
 
     Raises
     ------
@@ -57,8 +59,8 @@ class BlockArray:
         Where its metadata is damaged, or not as it is declared.
     """
 
-    def __init__(self, root: zarr.Group, name: str, document: bytes | None) -> None:
-        found = stored(document, name, root)
+    def __init__(self, root: zarr.Group, name: str, document: bytes | None, tile: int | None = None) -> None:
+        found = stored(document, name, root, tile)
         if found is None:
             raise damaged(root, f"{name}/zarr.json")
         self._root, self.name = root, name
@@ -119,6 +121,36 @@ class BlockArray:
         for block, part in self.blocks(place):
             yield from self._encoded(block, values[part])
 
+    def merged(
+        self, place: Place, values: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]
+    ) -> Iterator[tuple[str, Parts]]:
+        """Keys and bytes of the chunks of a place in which values of some pairs change, with what is stored of others.
+
+        Where a comparison has grown these are a few rows or columns of blocks, and the others are left alone.
+
+        Parameters
+        ----------
+        place : (slice, slice)
+        values : (a, b, ...)
+        chosen : (a, b)
+            Pairs that change.
+
+        Raises
+        ------
+        DamagedStoreError
+            Where what is stored is not what was written.
+        """
+        for block, part in self.blocks(place):
+            mine, new = chosen[part], values[part]
+            if not mine.any():
+                continue
+            if not mine.all():
+                stored = self.read_block(block)
+                old = np.full(new.shape, self._fill, self._dtype) if stored is None else stored
+                np.copyto(old, new, where=mine.reshape(mine.shape + (1,) * (new.ndim - 2)))
+                new = old
+            yield from self._encoded(block, new)
+
     def _encoded(self, block: Block, values: npt.NDArray[Any]) -> Iterator[tuple[str, Parts]]:
         for key, piece in zip(self.keys(block), self._pieces(), strict=True):
             part = self._part(values, piece)
@@ -171,10 +203,14 @@ class BlockArray:
             target[...] = whole[tuple(map(slice, target.shape))]
         return values
 
+    def nothing(self, place: Place) -> npt.NDArray[Any]:
+        """Fill values for the pairs of a place."""
+        rows, columns = (one.stop - one.start for one in place)
+        return np.full((rows, columns, *self.shape[2:]), self._fill, self._dtype)
+
     def read(self, place: Place) -> npt.NDArray[Any]:
         """Values of the pairs of a place; see `blocks`, and for errors `read_block`."""
-        rows, columns = (one.stop - one.start for one in place)
-        values = np.full((rows, columns, *self.shape[2:]), self._fill, self._dtype)
+        values = self.nothing(place)
         for block, part in self.blocks(place):
             stored = self.read_block(block)
             if stored is not None:

@@ -168,6 +168,15 @@ def resized(document: Mapping[str, Any], shape: Sequence[int]) -> bytes:
     return json.dumps({**rest, "attributes": sealed(attributes, rest)}).encode()
 
 
+def rechunked(document: Mapping[str, Any], tile: int) -> bytes:
+    """The document of an array along pairs with other chunks along these."""
+    grid = document["chunk_grid"]
+    shape = [tile, tile, *grid["configuration"]["chunk_shape"][2:]]
+    rest = {**document, "chunk_grid": {**grid, "configuration": {**grid["configuration"], "chunk_shape": shape}}}
+    attributes = rest.pop("attributes")
+    return json.dumps({**rest, "attributes": sealed(attributes, rest)}).encode()
+
+
 def crc(data: Any) -> bytes:
     """Checksum of a chunk, as zarr's codec ``crc32c`` appends it."""
     # It takes arrays and bytes, and no memoryview.

@@ -185,7 +185,8 @@ class LocalBackend:
         self._folder = folder
 
     def _path(self, key: str) -> str:
-        return os.path.join(self._folder, *key.split("/")) if key else self._folder  # noqa: PTH118
+        # Python joins the parts of ten thousand paths in a third of a second.
+        return f"{self._folder}{os.sep}{key.replace('/', os.sep)}" if key else self._folder
 
     def read(self, key: str) -> bytes:
         """See `Backend`."""
@@ -383,8 +384,7 @@ class StoreBackend:
         return self._wait([self._get(key) for key in keys])
 
     def begin(self, key: str) -> Callable[[], bytes | None]:
-        """See `Backend`."""
-        # In the loop in which zarr waits for its own requests.
+        """See `Backend`: in the loop in which zarr waits for its own requests."""
         return asyncio.run_coroutine_threadsafe(self._get(key), _get_loop()).result
 
     def read_ranges(self, wanted: Mapping[str, Sequence[tuple[int, memoryview]]]) -> None:

@@ -14,10 +14,11 @@ from dask_svcca.stores import _io, _nodes
 from dask_svcca.stores._access import UNREADABLE, accessing
 from dask_svcca.stores._blocks import AXES, BlockArray, pair_document
 from dask_svcca.stores._checked import CheckedStore
-from dask_svcca.stores._columns import read_columns, write_columns
+from dask_svcca.stores._columns import read_columns, write_columns, write_in_order
 from dask_svcca.stores._documents import SEAL, resized
 from dask_svcca.stores._metadata import said
-from dask_svcca.stores._sound import SoundStatus
+from dask_svcca.stores._rechunk import check_rechunked, finish_rechunking, is_rechunking, rechunk
+from dask_svcca.stores._sound import SoundStatus, count_pairs
 from dask_svcca.stores._state import ComparisonState
 from dask_svcca.stores._stored import check_all_stored, check_stored, damaged, pair_names, stored
 from dask_svcca.stores._urls import with_options
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 3
 RUNS = 20
 """Largest number of runs whose records are stored."""
-
-STRIPE = 640
-"""Rows whose status is read at a time, or as many as a tile has."""
 
 
 class ComparisonStore:
@@ -104,8 +102,16 @@ class ComparisonStore:
 
     @classmethod
     def open(cls, store: StoreLike, *, mode: str = "r") -> Self:
-        """Open a comparison; see `open_comparison` for errors."""
-        return cls(_io.open_root(store, mode=mode, kind="comparison", version=FORMAT_VERSION))
+        """Open a comparison; see `open_comparison` for errors. Before one is written to, see `finish_rechunking`."""
+        root = _io.open_root(store, mode=mode, kind="comparison", version=FORMAT_VERSION)
+        if mode == "r":
+            check_rechunked(root)
+        return cls(root)
+
+    def finish_rechunking(self) -> None:
+        """Finish what a run was interrupted in that gave tiles another size; only who has the lease may."""
+        if is_rechunking(self.root):
+            finish_rechunking(self.root)
 
     @property
     def place(self) -> str:
@@ -259,14 +265,12 @@ class ComparisonStore:
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write variables along the representations, for both axes."""
-        # The labels of the first axis last: they say how many representations are known. The digests just before: what
-        # is known of other activations must not stand beside them.
-        given = [
-            (one, axis, columns[one.name]) for one in REPRESENTATION_VARIABLES if one.name in columns for axis in AXES
-        ]
-        write_columns(self.root, [one for one in given if not _identifies(one[0])])
-        for one in sorted((one for one in given if _identifies(one[0])), key=_order):
-            write_columns(self.root, [one])
+        given = [(one, columns[one.name]) for one in REPRESENTATION_VARIABLES if one.name in columns]
+        write_in_order(self.root, [(one, axis, values) for one, values in given for axis in AXES])
+
+    def rechunk(self, tile: int) -> None:
+        """Give tiles another size; what is there stays, and what cannot be read is missing."""
+        rechunk(self.root, [array.basename for array in self._pair_arrays()], tile)
 
     def resize(self, count: int) -> None:
         """Make room for ``count`` representations; what is there stays."""
@@ -398,15 +402,7 @@ class ComparisonStore:
 
     def count_pairs(self) -> dict[PairStatus, int]:
         """Number of pairs of each status, each pair once and a representation with itself included."""
-        status, count = SoundStatus(self.root, self.array(PAIR_STATUS.name), ()), self.rows
-        found = np.zeros(len(PairStatus), dtype=np.int64)
-        height = self.tile * max(1, STRIPE // self.tile)
-        for start in range(0, count, height):
-            block = np.asarray(status[start : start + height, start:])
-            below = block[np.tri(len(block), block.shape[1], k=-1, dtype=np.bool_)]
-            for one in PairStatus:
-                found[one] += np.count_nonzero(block == one) - np.count_nonzero(below == one)
-        return {one: int(found[one]) for one in PairStatus}
+        return count_pairs(SoundStatus(self.root, self.array(PAIR_STATUS.name), ()), self.rows, self.tile)
 
 
 def open_comparison(store: StoreLike, *, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
@@ -435,6 +431,7 @@ def open_comparison(store: StoreLike, *, storage_options: Mapping[str, Any] | No
 
     store = with_options(store, storage_options)
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
+    check_rechunked(root)
     documents = check_all_stored(root)
     try:
         with _io.ignoring_strange_folders(), accessing(root.store_path):
@@ -483,15 +480,6 @@ def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
             "Pass what open_comparison or compare returned, or the path of the comparison"
         )
     return source  # type: ignore[no-any-return]
-
-
-def _identifies(variable: Variable) -> int:
-    return ("digest", "representation").index(variable.name) + 1 if variable.name in {"digest", "representation"} else 0
-
-
-def _order(column: tuple[Variable, str, npt.NDArray[Any]]) -> tuple[int, bool]:
-    variable, axis, _ = column
-    return _identifies(variable), axis == AXES[0]
 
 
 def _create_pairs(

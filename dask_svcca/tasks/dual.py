@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,10 +25,26 @@ if TYPE_CHECKING:
     from dask_svcca.tasks.worker import Context
 
 
-def by_samples(
-    context: Context, task: SubspaceTask, samples: Samples
-) -> tuple[int, InexactArray, Eigenbasis, FloatArray]:
-    """Number of samples, mean, principal directions, and scores (sample, direction)."""
+@dataclass(frozen=True, slots=True)
+class Neurons:
+    """What one pass over the samples says of each neuron.
+
+    Attributes
+    ----------
+    count : int
+        Number of samples.
+    mean, variances, noise : (neuron,)
+        Variances are sums of squares about the mean; noise is from `live_noise`.
+    """
+
+    count: int
+    mean: FloatArray
+    variances: FloatArray
+    noise: FloatArray
+
+
+def sum_neurons(context: Context, samples: Samples) -> Neurons:
+    """Mean, variance and noise of each neuron of samples of one block; refuses what cannot be compared."""
     count, total, squares = 0, np.zeros(()), np.zeros(())
     low, high = np.array(np.inf), np.array(-np.inf)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -44,10 +60,17 @@ def by_samples(
         # A constant neuron takes no part, not even by rounding.
         variances = np.where(low < high, np.maximum(squares - count * np.square(mean), 0.0), 0.0)
         noise = live_noise(variances[np.newaxis], mean, count, np.ones(1, dtype=np.int64), samples.epsilon)
-    del total, low, high, squares, variances
     check(samples, count, finite=finite)
+    return Neurons(count, mean, variances, noise)
+
+
+def by_samples(
+    context: Context, task: SubspaceTask, samples: Samples, neurons: Neurons
+) -> tuple[Eigenbasis, FloatArray]:
+    """Principal directions, and scores (sample, direction)."""
+    count, mean, noise = neurons.count, neurons.mean, neurons.noise
     live = np.sign(noise)
-    gram = _sample_gram(context, samples, mean, live, count, task.memory.streamed)
+    gram = sample_gram(context, samples, mean, live, count, task.memory.streamed)
     with context.timed("eigen"):
         found = dual_basis(gram, noise)
     del gram
@@ -57,7 +80,7 @@ def by_samples(
     not_constant(basis, count)
     if task.with_loadings:
         basis = replace(basis, loadings=_loadings(context, samples, mean, basis, scores))
-    return count, mean, basis, scores
+    return basis, scores
 
 
 def _above_noise(
@@ -71,11 +94,11 @@ def _above_noise(
         with context.timed("eigen"):
             return dual_basis_of_rows(rows, in_units)
     streamed = task.memory.streamed
-    gram = _sample_gram(context, samples, mean, units, count, streamed)
+    gram = sample_gram(context, samples, mean, units, count, streamed)
     with context.timed("eigen"):
         within = samples_above_noise(gram)
     del gram
-    gram = _sample_gram(context, samples, mean, live, count, streamed)
+    gram = sample_gram(context, samples, mean, live, count, streamed)
     with context.timed("eigen"):
         return dual_basis_within(gram, within)
 
@@ -125,7 +148,7 @@ def _loadings(
     return directions.T
 
 
-def _sample_gram(
+def sample_gram(
     context: Context, samples: Samples, mean: InexactArray, scale: FloatArray, count: int, budget: int
 ) -> FloatArray:
     """Inner products of all samples, centred and scaled: some held, all later ones streamed past them."""

@@ -12,6 +12,7 @@ from dask_svcca.tasks.panel import Panel
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dask_svcca.evaluate import Basis
     from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.tasks.panel import Member
     from dask_svcca.tasks.worker import Context
@@ -43,7 +44,7 @@ class _Group:
         self.panel = Panel(context, members)
         self.numbers = self.panel.members
         self.places = self.panel.places
-        self.norms = np.array([np.linalg.norm(member.basis.spectrum) for member in members.values()])
+        self.norms = np.array([_norm(member.basis) for member in members.values()])
         scales = np.empty(self.panel.directions)
         for member, place, norm in zip(members.values(), self.places, self.norms, strict=True):
             scales[place] = np.sqrt(member.basis.spectrum / norm)
@@ -56,6 +57,10 @@ class _Group:
             scores *= self._scales
         count = min(self.panel.length, self.panel.samples - chunk * self.panel.length)
         return [np.asarray(scores[place, :count].real) for place in self.places]
+
+
+def _norm(basis: Basis) -> float:
+    return float(np.linalg.norm(basis.spectrum)) if basis.squares is None else basis.squares**0.5
 
 
 def norms_by_samples(

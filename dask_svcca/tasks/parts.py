@@ -14,20 +14,14 @@ import numpy as np
 
 from dask_svcca.errors import DamagedSubspacesError, InvalidActivationsError, UnreadableActivationsError
 from dask_svcca.kernels.moments import merge
+from dask_svcca.kernels.projection import projection
 from dask_svcca.kernels.subspace import Eigenbasis
 from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import PackWriter, SubspaceEntry, chunk_length
 from dask_svcca.tasks.samples import Samples, check, verify
-from dask_svcca.tasks.subspace import (
-    corrections,
-    find_basis,
-    is_finite,
-    score_chunks,
-    subspace_of,
-    sum_moments,
-    write_scores,
-)
+from dask_svcca.tasks.scores import corrections, score_chunks, subspace_of, write_scores
+from dask_svcca.tasks.subspace import find_basis, is_finite, sum_moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +29,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import InexactArray
     from dask_svcca.plan.tasks import PartTask, SubspaceTask
     from dask_svcca.stores.subspaces import Pack
-    from dask_svcca.tasks.subspace import ScoreWriter
+    from dask_svcca.tasks.scores import ScoreWriter
     from dask_svcca.tasks.worker import Context
 
 
@@ -231,7 +225,8 @@ def _project(
     length = writer.chunk_samples
     first, stop = _share(-(-member.samples // length), task.pack.parts, task.number)
     window = _window(samples, member, first * length, min(stop * length, member.samples))
-    chunks = score_chunks(context, window, mean, directions, length, _dtype(context, task), correction)
+    projected = projection(mean, directions, _dtype(context, task), correction)
+    chunks = score_chunks(context, window, projected, len(directions.spectrum), length)
     return write_scores(context, writer, first, chunks, directions)
 
 

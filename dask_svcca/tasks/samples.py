@@ -134,10 +134,15 @@ def check(samples: Samples, count: int, *, finite: bool) -> None:
 def not_constant(basis: Eigenbasis, count: int) -> Eigenbasis:
     """Refuse a basis without directions."""
     if not len(basis.spectrum):
-        raise InvalidActivationsError(
-            f"is constant: none of its neurons varies over {count} samples by more than rounding"
-        )
+        raise constant(count)
     return basis
+
+
+def constant(count: int) -> InvalidActivationsError:
+    """What is said of samples without directions."""
+    return InvalidActivationsError(
+        f"is constant: none of its neurons varies over {count} samples by more than rounding"
+    )
 
 
 def verify(digests: Mapping[int, bytes], digest: str) -> None:

@@ -3,74 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsError
+from dask_svcca.errors import DamagedSubspacesError, InvalidActivationsError, UnreadableActivationsError
 from dask_svcca.kernels.factors import Factor, factor, merge
 from dask_svcca.kernels.moments import Moments, add_chunk, moments
 from dask_svcca.kernels.projection import projection
-from dask_svcca.kernels.subspace import (
-    blocks_of,
-    eigenbasis,
-    eigenbasis_of_rows,
-    gram_correction,
-    needs_correction,
-)
+from dask_svcca.kernels.subspace import eigenbasis, eigenbasis_of_rows
 from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tasks import SubspaceReport
-from dask_svcca.stores.subspaces import Block, PackWriter, Subspace, SubspaceEntry, chunk_length
-from dask_svcca.tasks.dual import by_samples
+from dask_svcca.stores.subspaces import PackWriter, Subspace, SubspaceEntry, chunk_length
+from dask_svcca.tasks.dual import by_samples, sum_neurons
+from dask_svcca.tasks.raw import StoredSamples, make_raw, scores_of_square_root
 from dask_svcca.tasks.samples import Samples, check, not_constant
+from dask_svcca.tasks.scores import HeldScores, corrections, score_chunks, subspace_of, write_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable
 
-    import numpy.typing as npt
-
-    from dask_svcca.kernels._types import InexactArray
+    from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import PackTask, SubspaceTask
+    from dask_svcca.tasks.scores import Begin, ScoreWriter
     from dask_svcca.tasks.worker import Context
 
-GRAM_TOLERANCE = 1e-9
-"""Departure of the scores from orthonormality that is left alone: it moves correlations by about as much."""
-
 NOT_MADE = SubspaceEntry("", "was not made: its activations cannot be read")
-
-
-class ScoreWriter(Protocol):
-    """Takes the scores of one subspace, chunk by chunk."""
-
-    chunk_samples: int
-
-    def write_scores(self, chunk: int, scores: InexactArray) -> None:
-        """Take one chunk, (sample, direction)."""
-
-    def read_scores(self, chunk: int) -> InexactArray:
-        """Give one chunk back."""
-
-
-Begin: TypeAlias = "Callable[[int, int, np.dtype[Any]], ScoreWriter]"
-"""Makes what takes scores: from the numbers of samples and of directions, and the type of the scores."""
-
-
-class HeldScores:
-    """Scores of one subspace in memory, until those of the whole pack are there."""
-
-    def __init__(self, samples: int, directions: int, dtype: np.dtype[Any], chunk_samples: int) -> None:
-        self.chunk_samples = chunk_samples
-        self.scores: npt.NDArray[Any] = np.empty((samples, directions), dtype=dtype)
-
-    def write_scores(self, chunk: int, scores: InexactArray) -> None:
-        """Take one chunk, (sample, direction)."""
-        self.scores[chunk * self.chunk_samples :][: len(scores)] = scores
-
-    def read_scores(self, chunk: int) -> InexactArray:
-        """Give one chunk back, in double precision."""
-        part = self.scores[chunk * self.chunk_samples :][: self.chunk_samples]
-        return part.astype(np.result_type(part.dtype, np.float64))
 
 
 def make_pack(context: Context, task: PackTask) -> list[SubspaceReport]:
@@ -170,11 +129,19 @@ def attempt(context: Context, member: SubspaceTask, begin: Begin) -> tuple[Subsp
     """Make one subspace. Returns it or its entry alone, what went wrong, and bytes of activations read."""
     read = 0
     try:
+        if member.source is not None:
+            return _from_raw(context, member, begin), "", 0
         samples = Samples(context, member, held=member.memory.held)
         try:
             subspace = _make_subspace(context, member, samples, begin)
         finally:
             read = samples.read
+    except DamagedSubspacesError as error:
+        if not error.pack:
+            raise
+        # The next run makes it from the activations.
+        context.worker.subspaces.forget(error.pack)
+        return NOT_MADE, f"was not made: {error}", read
     except InvalidActivationsError as error:
         return SubspaceEntry(member.key, str(error)), str(error), read
     except UnreadableActivationsError as error:
@@ -186,46 +153,50 @@ def attempt(context: Context, member: SubspaceTask, begin: Begin) -> tuple[Subsp
 
 def _make_subspace(context: Context, task: SubspaceTask, samples: Samples, begin: Begin) -> Subspace:
     """Make a subspace from samples that can be iterated over several times."""
-    if not task.reading.by_samples(samples.array.shape):
+    dual = task.reading.by_samples(samples.array.shape)
+    if not dual and task.orthonormal:
         return _by_neurons(context, task, samples, begin)
-    count, mean, basis, scores = by_samples(context, task, samples)
-    writer = begin(count, len(basis.spectrum), _score_dtype(context, task))
+    neurons = sum_neurons(context, samples)
+    if not task.orthonormal:
+        raw = make_raw(context, task, samples, neurons, begin)
+        if raw is not None:
+            return raw
+    basis, scores = by_samples(context, task, samples, neurons)
+    _write_all(context, begin, scores, _score_dtype(context, task))
+    return subspace_of(task, samples.neurons, neurons.count, neurons.mean, basis, with_loadings=task.with_loadings)
+
+
+def _write_all(context: Context, begin: Begin, scores: FloatArray, dtype: np.dtype[Any]) -> None:
+    writer = begin(len(scores), scores.shape[1], dtype)
     with context.timed("write"):
-        for chunk_index, start in enumerate(range(0, count, writer.chunk_samples)):
-            writer.write_scores(chunk_index, scores[start : start + writer.chunk_samples])
-    return subspace_of(task, samples.neurons, count, mean, basis, with_loadings=task.with_loadings)
+        for number, start in enumerate(range(0, len(scores), writer.chunk_samples)):
+            writer.write_scores(number, scores[start : start + writer.chunk_samples])
 
 
-def subspace_of(
-    task: SubspaceTask, neurons: int, count: int, mean: InexactArray, basis: Eigenbasis, *, with_loadings: bool
-) -> Subspace:
-    """What is stored of a subspace beside its scores."""
-    multiplicity = task.reading.multiplicity
-    entry = SubspaceEntry(
-        key=task.key,
-        samples=count,
-        neurons=neurons,
-        domain=task.reading.domain,
-        grid=task.reading.grid,
-        total=basis.total,
-        blocks=tuple(
-            Block(index, int(multiplicity[index]), columns.stop - columns.start)
-            for index, columns in blocks_of(basis.block)
-        ),
-        with_loadings=with_loadings,
-    )
-    return Subspace(entry, mean, basis.spectrum, basis.loadings)
+def _from_raw(context: Context, task: SubspaceTask, begin: Begin) -> Subspace:
+    """Make a subspace from samples that were stored as they are."""
+    samples = StoredSamples(context, task)
+    if samples.entry.is_square_root:
+        basis, scores = scores_of_square_root(context, samples)
+        _write_all(context, begin, scores, _score_dtype(context, task))
+        return subspace_of(task, samples.entry.neurons, len(scores), samples.mean, basis, with_loadings=False)
+    return _by_neurons(context, task, samples, begin)
 
 
-def _by_neurons(context: Context, task: SubspaceTask, samples: Samples, begin: Begin) -> Subspace:
+def _by_neurons(context: Context, task: SubspaceTask, samples: Samples | StoredSamples, begin: Begin) -> Subspace:
     """Two passes: moments, then scores."""
     totals = [sum_moments(context, samples)]
     count, mean = totals[0].count, totals[0].mean
-    check(samples, count, finite=is_finite(totals[0]))
+    if isinstance(samples, Samples):
+        check(samples, count, finite=is_finite(totals[0]))
+    else:
+        # The mean that was taken off says how much noise its rounding left.
+        totals = [replace(totals.pop(), mean=samples.mean)]
     # The scatter may be as large as all else: nothing else holds it.
     basis = find_basis(context, task, samples, totals)
-    writer = begin(count, len(basis.spectrum), _score_dtype(context, task))
-    chunks = score_chunks(context, samples, mean, basis, writer.chunk_samples, _score_dtype(context, task))
+    dtype = _score_dtype(context, task)
+    writer = begin(count, len(basis.spectrum), dtype)
+    chunks = score_chunks(context, samples, projection(mean, basis, dtype), len(basis.spectrum), writer.chunk_samples)
     grams = write_scores(context, writer, 0, chunks, basis)
     with context.timed("project"):
         factors = corrections(grams)
@@ -239,7 +210,8 @@ def _by_neurons(context: Context, task: SubspaceTask, samples: Samples, begin: B
         with context.timed("write"):
             writer.write_scores(chunk, scores)
         del scores
-    return subspace_of(task, samples.neurons, count, mean, basis, with_loadings=True)
+    whole_mean = mean if isinstance(samples, Samples) else samples.mean
+    return subspace_of(task, samples.neurons, count, whole_mean, basis, with_loadings=True)
 
 
 def sum_moments(context: Context, chunks: Iterable[InexactArray]) -> Moments:
@@ -263,7 +235,9 @@ def is_finite(total: Moments) -> bool:
     return all(bool(np.isfinite(block).all()) for block in total.scatter)
 
 
-def find_basis(context: Context, task: SubspaceTask, samples: Samples, total: list[Moments]) -> Eigenbasis:
+def find_basis(
+    context: Context, task: SubspaceTask, samples: Samples | StoredSamples, total: list[Moments]
+) -> Eigenbasis:
     """Principal directions from the moments of all samples, which are taken out of their list.
 
     Samples in double precision, with directions that their squares do not show, are read once more.
@@ -279,7 +253,7 @@ def find_basis(context: Context, task: SubspaceTask, samples: Samples, total: li
     return not_constant(basis, count)
 
 
-def _rows(context: Context, samples: Samples) -> Factor:
+def _rows(context: Context, samples: Samples | StoredSamples) -> Factor:
     """All samples up to a rotation: some at a time, since the rows of as many neurons are as large as the scatter."""
     total: Factor | None = None
     step = -(-samples.neurons // 2)
@@ -297,63 +271,3 @@ def _rows(context: Context, samples: Samples) -> Factor:
 
 def _score_dtype(context: Context, task: SubspaceTask) -> np.dtype[Any]:
     return score_dtype(context.job.parameters.precision, is_complex=task.reading.is_complex)
-
-
-def score_chunks(
-    context: Context,
-    samples: Iterable[InexactArray],
-    mean: InexactArray,
-    basis: Eigenbasis,
-    length: int,
-    dtype: np.dtype[Any],
-    correction: Mapping[int, InexactArray] | None = None,
-) -> Iterator[InexactArray]:
-    """Scores, ``length`` samples at a time; the last may be fewer. Each chunk overwrites the one before.
-
-    They are of the type in which they are to be stored, or of double precision. A correction is given by the first
-    direction of its block, and multiplies the scores of that block from the right.
-    """
-    projected = projection(mean, basis, dtype, correction)
-    # In the order in which they are stored: the scores of a direction side by side.
-    buffer = np.empty((len(basis.spectrum), length), dtype=projected.dtype).T
-    filled = 0
-    for chunk in samples:
-        start = 0
-        while start < len(chunk):
-            part = chunk[start : start + length - filled]
-            with context.timed("project"):
-                projected(part, buffer[filled : filled + len(part)])
-            start, filled = start + len(part), filled + len(part)
-            del part
-            if filled == length:
-                yield buffer
-                filled = 0
-        del chunk
-    if filled:
-        yield buffer[:filled]
-
-
-def write_scores(
-    context: Context, writer: ScoreWriter, first: int, chunks: Iterable[InexactArray], basis: Eigenbasis
-) -> list[tuple[slice, InexactArray]]:
-    """Write chunks of scores. Returns the Gram matrix, over all of them, of each block that may need correction."""
-    weak = [columns for _, columns in blocks_of(basis.block) if needs_correction(basis, columns)]
-    grams: list[InexactArray | float] = [0.0] * len(weak)
-    for number, scores in enumerate(chunks, start=first):
-        with context.timed("project"):
-            for index, columns in enumerate(weak):
-                grams[index] = grams[index] + scores[:, columns].conj().T @ scores[:, columns]
-        with context.timed("write"):
-            writer.write_scores(number, scores)
-    return [(columns, np.asarray(gram)) for columns, gram in zip(weak, grams, strict=True)]
-
-
-def corrections(grams: Iterable[tuple[slice, InexactArray]]) -> list[tuple[slice, InexactArray]]:
-    """Factors, from the right, for scores that the covariance route left short of orthonormal."""
-    return [(columns, gram_correction(gram)) for columns, gram in grams if not _is_identity(gram)]
-
-
-def _is_identity(gram: InexactArray) -> bool:
-    return all(
-        float(np.abs(row - (np.arange(len(row)) == index)).max()) <= GRAM_TOLERANCE for index, row in enumerate(gram)
-    )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dask_svcca.measures import Measure
     from dask_svcca.plan.tasks import Places, SubspacePlace, TileTask
     from dask_svcca.readings import Meeting
-    from dask_svcca.stores._blocks import BlockArray, Parts
+    from dask_svcca.stores._blocks import Parts
     from dask_svcca.stores.subspaces import SubspaceEntry
     from dask_svcca.tasks.panel import Panel
     from dask_svcca.tasks.worker import Context
@@ -138,7 +138,7 @@ class _Tile:
             turned = [] if self.diagonal else [(self.place[::-1], results.turned.T)]
             for place, states in (*turned, (self.place, results.status)):
                 known = states != PairStatus.MISSING
-                self._backend.write_many(status.encoded(place, _merged(status, place, states, known)))
+                self._backend.write_many(status.merged(place, states, known))
         return results.status
 
     def _encoded(
@@ -148,8 +148,8 @@ class _Tile:
         for array, (straight, back) in zip(self._context.worker.blocks(*values), values.values(), strict=True):
             if not self.diagonal:
                 place = self.place[::-1]
-                yield from array.encoded(place, _merged(array, place, back.swapaxes(0, 1), valued.T))
-            yield from array.encoded(self.place, _merged(array, self.place, straight, valued))
+                yield from array.merged(place, back.swapaxes(0, 1), valued.T)
+            yield from array.merged(self.place, straight, valued)
 
     def _evaluate(self, wanted: BoolArray, measures: Sequence[Measure], details: Details) -> _Results:
         """What becomes of the wanted pairs."""
@@ -229,6 +229,7 @@ class _Tile:
                     grid=record.entry.grid,
                     samples=record.entry.samples,
                     neurons=record.entry.neurons,
+                    squares=None if record.entry.orthonormal else record.entry.squares,
                 )
                 chosen[member] = Member(pack, record, basis, tuple(basis.member_blocks(member, kept_only=kept_only)))
         return chosen
@@ -438,14 +439,3 @@ def _row_norms(
             np.add(square, np.einsum("ms,ms->m", norm, norm), out=square)
         products += norms[0] @ norms[-1].T
     return products, (squares[0], squares[-1])
-
-
-def _merged(
-    array: BlockArray, place: tuple[slice, slice], values: npt.NDArray[Any], chosen: BoolArray
-) -> npt.NDArray[Any]:
-    """Values of some pairs of a tile, with those that are stored of the others."""
-    if chosen.all():
-        return values
-    stored = array.read(place)
-    np.copyto(stored, values, where=chosen.reshape(chosen.shape + (1,) * (values.ndim - 2)))
-    return stored

@@ -99,10 +99,10 @@ def fill(job: Job, task: TileTask, sizes: list[int], rng: np.random.Generator) -
         slice(number * task.side, number * task.side + size)
         for number, size in zip((task.row, task.column), sizes, strict=True)
     )
-    for name in ("svcca", "null_svcca"):
+    for measure in job.measures:
         values = rng.random(sizes)
-        worker.variable(name)[rows, columns] = values
-        worker.variable(name)[columns, rows] = values.T
+        worker.variable(measure.name)[rows, columns] = values
+        worker.variable(measure.name)[columns, rows] = values.T
     worker.variable("pair_status")[rows, columns] = PairStatus.DONE
     worker.variable("pair_status")[columns, rows] = PairStatus.DONE
     pairs = math.prod(sizes) if task.row != task.column else sizes[0] * (sizes[0] + 1) // 2

@@ -14,7 +14,7 @@ import numpy as np
 from dask_svcca.errors import DamagedSubspacesError, StoreAccessError
 from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.stores import _chunked
-from dask_svcca.stores._digest import checksum
+from dask_svcca.stores._digest import checksum, row_checksums
 from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class Pack:
         Type of the scores.
     checks : dict of str to list of int
         Checksums of all arrays but the scores, one for each record.
+    gathered : tuple of str
+        Names of the packs that it takes the place of.
     """
 
     root: zarr.Group
@@ -70,6 +72,7 @@ class Pack:
     chunk_samples: int
     dtype: np.dtype[Any]
     checks: Mapping[str, Sequence[int]]
+    gathered: tuple[str, ...] = ()
 
     @cached_property
     def _backend(self) -> Backend:
@@ -150,9 +153,11 @@ class Pack:
     def check(self, request: _Request) -> None:
         """Compare scores that were read with their checksums."""
         for first, part in request.unseen:
-            for direction, row in enumerate(part, start=first):
-                if checksum(row) != request.known[direction]:
-                    raise OSError(f"direction {direction} in chunk {request.chunk} of scores is not what was written")
+            found = np.array(row_checksums(part), np.uint64)
+            wrong = np.flatnonzero(found != request.known[first : first + len(part)])
+            if len(wrong):
+                direction = first + wrong[0]
+                raise OSError(f"direction {direction} in chunk {request.chunk} of scores is not what was written")
             self._seen[request.chunk][first : first + len(part)] = True
 
     @cached_property
@@ -302,7 +307,7 @@ class PackWriter:
     def write_scores(self, chunk: int, scores: InexactArray) -> None:
         """Write one chunk of scores, (sample, direction)."""
         stored = self._array.stored(scores.astype(self._dtype, copy=False))
-        checks = np.array([checksum(direction) for direction in stored], np.uint64)
+        checks = np.array(row_checksums(stored), np.uint64)
         backend_of(self._root).write_many([self._array.item(chunk, stored), self._checks.item(chunk, checks)])
 
     def read_scores(self, chunk: int) -> InexactArray:
@@ -315,7 +320,13 @@ class PackWriter:
             raise RuntimeError(f"the pack {self._name!r} has no directions, and so no scores")
         return self._scores
 
-    def finish(self, subspaces: Sequence[Subspace | SubspaceEntry], *, draft: bool = False) -> None:
+    def finish(
+        self,
+        subspaces: Sequence[Subspace | SubspaceEntry],
+        *,
+        draft: bool = False,
+        gathered: Sequence[str] = (),
+    ) -> None:
         """Write all but the scores, and last of all the index that makes the pack count.
 
         Parameters
@@ -324,6 +335,8 @@ class PackWriter:
             In the order of their directions. An entry alone says why there is no subspace.
         draft : bool
             Write a draft, whose index counts only for the tasks that write its scores.
+        gathered : sequence of str
+            See `Pack`.
         """
         entries = [one.entry if isinstance(one, Subspace) else one for one in subspaces]
         arrays = _arrays([one for one in subspaces if isinstance(one, Subspace)])
@@ -339,6 +352,7 @@ class PackWriter:
             "chunk_samples": self.chunk_samples,
             "dtype": str(self._dtype),
             "checks": _checks(subspaces),
+            "gathered": list(gathered),
         }
         _chunked.write_group(self._root, self._name, {"draft": index} if draft else index)
 

@@ -54,6 +54,14 @@ class SubspaceEntry:
     blocks : tuple of Block
         In the order of the directions.
     with_loadings : bool
+    orthonormal : bool
+        Whether directions are orthonormal, with eigenvalues for their spectrum. Otherwise they are neurons, or, where
+        there are more of these than samples, columns of a Cholesky factor of the samples' inner products: centred, of
+        length one, and with their sums of squares for the spectrum. Together they hold all that the samples do.
+    squares : float
+        Sum of squares of all inner products of samples, where directions are not orthonormal.
+    epsilon : float
+        Relative precision of the samples, where directions are not orthonormal.
     """
 
     key: str
@@ -65,11 +73,19 @@ class SubspaceEntry:
     total: float = 0.0
     blocks: tuple[Block, ...] = ()
     with_loadings: bool = False
+    orthonormal: bool = True
+    squares: float = 0.0
+    epsilon: float = 0.0
 
     @property
     def directions(self) -> int:
         """Number of stored directions."""
         return sum(block.directions for block in self.blocks)
+
+    @property
+    def is_square_root(self) -> bool:
+        """Whether directions are columns of a square root of the samples' inner products, and not neurons."""
+        return not self.orthonormal and self.directions != self.neurons
 
     @property
     def block(self) -> IntArray:
@@ -100,6 +116,7 @@ class SubspaceEntry:
             "total": self.total,
             "blocks": [[block.index, block.multiplicity, block.directions] for block in self.blocks],
             "with_loadings": self.with_loadings,
+            **({} if self.orthonormal else {"squares": self.squares, "epsilon": self.epsilon}),
         }
 
     @classmethod
@@ -126,6 +143,9 @@ class SubspaceEntry:
             total=float(values["total"]),
             blocks=tuple(Block(*map(_count, block)) for block in values["blocks"]),
             with_loadings=bool(values["with_loadings"]),
+            orthonormal="squares" not in values,
+            squares=float(values.get("squares", 0.0)),
+            epsilon=float(values.get("epsilon", 0.0)),
         )
 
 

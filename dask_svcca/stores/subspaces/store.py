@@ -10,6 +10,7 @@ import numpy as np
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.stores import _chunked, _create, _io, _nodes
 from dask_svcca.stores._documents import sealed
+from dask_svcca.stores.subspaces.gather import gather
 from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
@@ -35,7 +36,10 @@ class SubspaceIndex:
     ----------
     packs : dict of str to Pack
     records : dict of str to SubspaceRecord
-        By key. Where a key is in several packs, the record with loadings.
+        By key. Where a key is in several packs, the record that says most: with loadings before one without, and last
+        one whose directions are not orthonormal.
+    raw : dict of str to SubspaceRecord
+        By key, records whose directions are not orthonormal: what orthonormal ones can be made from.
     chunk_samples : int
         Most samples in a chunk of scores.
     """
@@ -43,17 +47,24 @@ class SubspaceIndex:
     packs: Mapping[str, Pack]
     chunk_samples: int
     records: Mapping[str, SubspaceRecord] = field(init=False)
+    raw: Mapping[str, SubspaceRecord] = field(init=False)
 
     def __post_init__(self) -> None:
         records: dict[str, SubspaceRecord] = {}
-        for name in sorted(self.packs):
+        raw: dict[str, SubspaceRecord] = {}
+        # What has been put together is soon removed.
+        replaced = {name for pack in self.packs.values() for name in pack.gathered}
+        for name in sorted(self.packs, key=lambda name: (name in replaced, name)):
             for record in self.packs[name].records:
                 if not record.entry.key:
                     continue
+                if not record.entry.orthonormal:
+                    raw[record.entry.key] = record
                 before = records.get(record.entry.key)
-                if before is None or (record.entry.with_loadings and not before.entry.with_loadings):
+                if before is None or _says_more(record.entry, before.entry):
                     records[record.entry.key] = record
         object.__setattr__(self, "records", records)
+        object.__setattr__(self, "raw", raw)
 
     def spectrum(self, record: SubspaceRecord) -> FloatArray:
         """Eigenvalues of the scatter, (direction,)."""
@@ -70,6 +81,7 @@ class SubspaceStore:
 
     def __init__(self, root: zarr.Group) -> None:
         self.root = root
+        self._known: dict[str, tuple[Mapping[str, Any], Pack]] = {}
 
     @classmethod
     def create(cls, store: StoreLike, identity: Mapping[str, Any], chunk_samples: int) -> Self:
@@ -160,10 +172,15 @@ class SubspaceStore:
     def read_index(self) -> SubspaceIndex:
         """Read what subspaces there are."""
         packs = {}
+        known, self._known = self._known, {}
         for name, attributes in _io.walk_attributes(self.root, depth=1):
-            pack = self._pack(name, attributes or {})
+            # A run reads it several times, and few packs are new.
+            before, pack = known.get(name, ({}, None))
+            if pack is None or before != (attributes or {}):
+                pack = self._pack(name, attributes or {})
             if pack is not None:
                 packs[name] = pack
+                self._known[name] = attributes or {}, pack
         return SubspaceIndex(packs, self.chunk_samples)
 
     def pack(self, name: str) -> Pack | None:
@@ -177,7 +194,12 @@ class SubspaceStore:
 
     def forget(self, name: str) -> None:
         """Let a pack that is damaged no longer count: its subspaces are made anew, and no others."""
+        self._known.pop(name, None)
         _chunked.write_group(self.root, name, {})
+
+    def gather(self) -> None:
+        """Put small packs together, where there are many."""
+        gather(self)
 
     def draft(self, name: str) -> Pack | None:
         """A pack whose scores are still being written, by several tasks; None where there is none."""
@@ -207,9 +229,14 @@ class SubspaceStore:
                 loadings += entry.directions * entry.neurons if entry.with_loadings else 0
             chunk_samples, dtype = int(attributes["chunk_samples"]), np.dtype(str(attributes["dtype"]))
             checks = {str(key): list(values) for key, values in attributes["checks"].items()}
+            gathered = tuple(map(str, attributes.get("gathered", ())))
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             return None
-        return Pack(self.root, name, tuple(records), chunk_samples, dtype, checks)
+        return Pack(self.root, name, tuple(records), chunk_samples, dtype, checks, gathered)
+
+
+def _says_more(entry: SubspaceEntry, other: SubspaceEntry) -> bool:
+    return (entry.orthonormal, entry.with_loadings) > (other.orthonormal, other.with_loadings)
 
 
 def _head(identity: Mapping[str, Any], chunk_samples: int) -> dict[str, Any]:

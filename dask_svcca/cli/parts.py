@@ -1,0 +1,117 @@
+"""``dask-svcca init``, ``part`` and ``finalise``: a job as an array of processes, with no scheduler of Dask."""
+
+from __future__ import annotations
+
+import click
+
+from dask_svcca.cli._console import Bars, checked_options, counted, echo_next, echo_problems, examples, resumable, size
+from dask_svcca.cli._json import echo_json
+from dask_svcca.cli._paths import File, quoted
+from dask_svcca.cluster import parse_memory
+from dask_svcca.errors import JobError
+from dask_svcca.jobs.driver import open_job
+from dask_svcca.jobs.schema import read_job
+from dask_svcca.run import slices
+from dask_svcca.run.executors import USABLE_SHARE
+from dask_svcca.run.progress import STAGES
+
+_JOB = click.argument("job", type=File())
+
+
+@click.command(
+    epilog=examples(
+        "dask-svcca init job.yaml --parts 32 --memory 4GiB",
+        "dask-svcca part job.yaml 0",
+        "dask-svcca finalise job.yaml",
+    )
+)
+@_JOB
+@click.option("--parts", type=click.IntRange(min=1), required=True, metavar="N", help="Number of processes.")
+@click.option("--memory", required=True, metavar="SIZE", help="Memory that each of them is given, such as 4GiB.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
+    """Plan the JOB that a file describes in parts, for an array job of a batch system.
+
+    Makes the comparison, and stores what each part is to do. Again, it plans what is missing then.
+    """
+    described = read_job(job)
+    with checked_options():
+        limit = parse_memory(memory)
+        zoo, parameters = open_job(described)
+        plan = slices.begin(
+            zoo,
+            described.comparison,
+            parameters,
+            parts=parts,
+            memory=int(USABLE_SHARE * limit),
+            pairs=described.pairs,
+            subspaces=described.subspaces,
+            drop_left=described.drop_left,
+        )
+    needed = max(plan.subspace_bytes, plan.tile_bytes)
+    if as_json:
+        echo_json({"parts": parts, "memory": limit, "task_memory": needed, **plan.to_dict()})
+        return
+    click.echo(
+        f"Planned {counted(plan.pairs - plan.pairs_done, 'pair')} in {counted(parts, 'part')}, 0 to {parts - 1}: "
+        f"{counted(len(plan.packs), 'pack')} of subspaces and {counted(len(plan.tiles), 'tile')}. A task takes up to "
+        f"{size(needed)}, within {size(limit)} for each part."
+    )
+    echo_next(
+        [
+            (f"dask-svcca part {quoted(job)} 0", "each part, in any order, at the same time or not, again if it fails"),
+            (f"dask-svcca finalise {quoted(job)}", "when all have ended"),
+        ]
+    )
+
+
+@click.command(epilog=examples("dask-svcca part job.yaml 3", "dask-svcca part job.yaml $SLURM_ARRAY_TASK_ID"))
+@_JOB
+@click.argument("number", type=int)
+def part(job: str, number: int) -> None:
+    """Do part NUMBER of a JOB that was planned with init; what is done already is left alone."""
+    described = read_job(job)
+    bars = Bars(STAGES)
+    with checked_options():
+        zoo, parameters = open_job(described)
+        one = slices.Part(zoo, described.comparison, parameters, number)
+    with resumable("subspaces and tiles", bars), bars:
+        made, pairs = one.run(bars)
+    click.echo(
+        f"Part {number} of 0 to {one.parts.count - 1}: made {counted(made, 'subspace')}, compared "
+        f"{counted(pairs, 'pair')}."
+    )
+
+
+@click.command(epilog=examples("dask-svcca finalise job.yaml"))
+@_JOB
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def finalise(job: str, *, as_json: bool) -> None:
+    """Finish a JOB whose parts have ended, or say which of them have not done all.
+
+    The exit status is 1 where pairs are missing, or representations could not be compared.
+    """
+    described = read_job(job)
+    with checked_options():
+        zoo, parameters = open_job(described)
+        outcome, unfinished = slices.conclude(
+            zoo, described.comparison, parameters, pairs=described.pairs, subspaces=described.subspaces
+        )
+    plan = outcome.plan
+    if as_json:
+        echo_json(
+            {
+                "pairs": plan.pairs,
+                "pairs_done": plan.pairs_done,
+                "unfinished": unfinished,
+                "problems": outcome.problems,
+            }
+        )
+    else:
+        click.echo(f"{plan.pairs_done:,} of {plan.pairs:,} pairs are there.")
+        echo_problems(outcome.problems, "representation")
+    if plan.pairs_done < plan.pairs:
+        again = ", ".join(map(str, unfinished)) if unfinished else "none: plan what is new with init"
+        raise JobError(f"parts that have not done all of theirs: {again}. Run them again, and then finalise")
+    if outcome.problems:
+        raise SystemExit(1)

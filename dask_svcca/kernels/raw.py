@@ -1,0 +1,183 @@
+"""Samples as they are, up to the scale of each neuron: all that inner products of samples ask for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.linalg
+
+from dask_svcca.kernels.moments import moments
+from dask_svcca.kernels.noise import DOUBLE
+from dask_svcca.kernels.products import ProductSum, Summing
+from dask_svcca.kernels.projection import DoubleProjection
+from dask_svcca.kernels.subspace import centre, dual_basis, eigenbasis, gram_correction
+
+if TYPE_CHECKING:
+    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels.subspace import Eigenbasis
+
+AT_ONCE = 32
+"""Samples that are centred at a time: few, since they are written across the order in which they lie."""
+
+
+class Centring:
+    """Takes the mean off samples of one block, real, and scales neurons to length one.
+
+    Parameters
+    ----------
+    mean : (neuron,)
+    variances : (neuron,)
+        Sums of squares about the mean; zero for neurons that take no part.
+
+    Examples
+    --------
+    >>> x = np.array([[[3.0, 5]], [[-3, 5]]])
+    >>> out = np.empty((2, 2), np.float32)
+    >>> Centring(np.array([0.0, 5]), np.array([18.0, 0]))(x, out)
+    >>> out.round(4)
+    array([[ 0.7071,  0.    ],
+           [-0.7071,  0.    ]], dtype=float32)
+    """
+
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+
+    def __init__(self, mean: InexactArray, variances: FloatArray) -> None:
+        self._mean = mean
+        self._scale = np.divide(1.0, np.sqrt(variances), out=np.zeros_like(variances), where=variances > 0)
+
+    def __call__(self, samples: InexactArray, out: InexactArray) -> None:
+        """Write some samples, (sample, block, neuron), into ``out``, (sample, neuron)."""
+        for start in range(0, len(samples), AT_ONCE):
+            part = np.subtract(samples[start : start + AT_ONCE, 0], self._mean, dtype=np.float64)
+            np.multiply(part, self._scale, out=out[start : start + AT_ONCE], casting="same_kind")
+
+
+class KernelNorm:
+    """Sum of squares of the inner products of all samples, from the neurons' inner products.
+
+    Parameters
+    ----------
+    variances : (neuron,)
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(40, 3))
+    >>> norm = KernelNorm(np.array([1.0, 4.0, 9.0]))
+    >>> norm.add(np.asfortranarray(x))
+    >>> bool(np.isclose(norm.value, np.square((x * [1, 4, 9]) @ x.T).sum()))
+    True
+    """
+
+    def __init__(self, variances: FloatArray) -> None:
+        self._variances = variances
+        summing = Summing.of(len(variances))
+        self._total, self._double = ProductSum(summing.samples), summing.double
+        self._samples = summing.samples
+
+    def add(self, samples: InexactArray) -> None:
+        """Take some samples, (sample, neuron), scaled to length one."""
+        for start in range(0, len(samples), self._samples):
+            rows = samples[start : start + self._samples].T
+            rows = np.ascontiguousarray(rows, dtype=np.float64 if self._double else rows.dtype)
+            self._total.add(rows, rows)
+
+    @property
+    def value(self) -> float:
+        """The sum, about as precise as those of pairs in single precision."""
+        total, step = 0.0, AT_ONCE
+        products = self._total.value
+        for start in range(0, len(products), step):
+            part = np.square(products[start : start + step], dtype=np.float64)
+            total += float(self._variances[start : start + step] @ (part @ self._variances))
+        return total
+
+
+def square_root(gram: FloatArray, noise: float) -> tuple[FloatArray, float] | None:
+    """Samples of as many neurons as there are samples, with the inner products of those given.
+
+    Parameters
+    ----------
+    gram : (sample, sample)
+        Inner products of the centred samples; overwritten.
+    noise : float
+        Variance of a direction up to which it may be noise.
+
+    Returns
+    -------
+    samples : (sample, neuron)
+        In the memory of the inner products.
+    squares : float
+        Sum of squares of the inner products.
+
+    None where some direction may be noise: what a representation is made of then takes eigenvectors to say.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(4, 9))
+    >>> x -= x.mean(axis=0)
+    >>> root, squares = square_root(x @ x.T, 1e-12)
+    >>> np.allclose(root @ root.T, x @ x.T), bool(np.isclose(squares, np.square(x @ x.T).sum()))
+    (True, True)
+    >>> square_root(x[:, :2] @ x[:, :2].T, 1e-12) is None
+    True
+    """
+    count = len(gram)
+    bound = centre(gram)
+    squares = float(np.vdot(gram, gram))
+    # The mean sample is not a direction of centred samples; with it there are as many as samples.
+    gram += bound / count
+    less = gram.copy()
+    less.flat[:: count + 1] -= max(noise, count * DOUBLE * bound)
+    try:
+        # All of them are to be above the noise.
+        scipy.linalg.cholesky(less.T, lower=True, overwrite_a=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        return None
+    del less
+    lower = scipy.linalg.cholesky(gram.T, lower=True, overwrite_a=True, check_finite=False)
+    lower -= lower.mean(axis=0)
+    return lower, squares
+
+
+def orthonormal(samples: FloatArray, mean: InexactArray, epsilon: float) -> tuple[Eigenbasis, FloatArray]:
+    """Principal directions, and scores, of samples that were stored as they are.
+
+    Parameters
+    ----------
+    samples : (sample, neuron)
+        Centred.
+    mean : (neuron,)
+        The mean that was taken off. More numbers than neurons where these are those of `square_root`.
+    epsilon : float
+        Relative precision of the samples before: that of single precision, or less precise.
+
+    Returns
+    -------
+    basis : Eigenbasis
+        Without loadings, (0, direction), where the neurons are those of `square_root`.
+    scores : (sample, direction)
+
+    Examples
+    --------
+    >>> x = np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> basis, scores = orthonormal(x, np.zeros(2), 1e-7)
+    >>> basis.spectrum, np.allclose(scores.T @ scores, np.eye(2))
+    (array([18.,  2.]), True)
+    """
+    if len(mean) != samples.shape[1]:
+        return of_square_root(samples @ samples.T)
+    total = moments(samples[:, np.newaxis])
+    basis = eigenbasis(replace(total, mean=mean), multiplicity=np.ones(1, dtype=np.int64), epsilon=epsilon)
+    assert basis is not None  # noqa: S101 - single precision shows in the scatter all that it holds
+    scores: FloatArray = np.empty((len(samples), len(basis.spectrum)))
+    DoubleProjection(total.mean, basis)(samples[:, np.newaxis], scores)
+    return basis, np.asarray(scores @ gram_correction(scores.T @ scores).real)
+
+
+def of_square_root(gram: FloatArray) -> tuple[Eigenbasis, FloatArray]:
+    """The same from inner products of samples that `square_root` gave: all directions were above noise."""
+    found = dual_basis(gram, np.zeros(1))
+    assert found is not None  # noqa: S101 - without noise there is none to be told from directions
+    return found

@@ -1,0 +1,298 @@
+"""A plan in parts that need no scheduler: each is a process of its own, and they meet in the store alone."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from dask_svcca.errors import JobError, StoreFormatError
+from dask_svcca.plan.graph import nodes_of_pack
+from dask_svcca.plan.stored import from_json, to_json
+from dask_svcca.plan.subspaces import Budget
+from dask_svcca.run.leases import Leases
+from dask_svcca.run.outcome import Outcome, Tally
+from dask_svcca.run.steps import finish, job_of, plan_of
+from dask_svcca.run.stores import Stores
+from dask_svcca.stores import _chunked, _io
+from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.subspaces import SubspaceStore
+from dask_svcca.tasks import perform, release
+from dask_svcca.tasks.worker import single_blas_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.selection import Pairs
+    from dask_svcca.plan.tasks import GroupTask, Job, PackTask, TileTask
+    from dask_svcca.run.outcome import Progress
+    from dask_svcca.stores._io import StoreLike
+    from dask_svcca.stores.zoo import Zoo
+
+_GROUP: Final = "parts"
+
+WAIT_SECONDS: Final = 10.0
+"""How long a part waits for subspaces that others make, while none comes, before it makes one of them itself."""
+
+POLL_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What was planned, in parts.
+
+    Attributes
+    ----------
+    count : int
+    memory : int
+        Bytes that the process of a part may take.
+    owners : dict of str to int
+        The part that makes a pack, by its name.
+    tiles : int
+    """
+
+    count: int
+    memory: int
+    owners: dict[str, int]
+    tiles: int
+
+
+def begin(
+    zoo: Zoo,
+    store: StoreLike,
+    parameters: Parameters,
+    *,
+    parts: int,
+    memory: int,
+    pairs: Pairs = "all",
+    subspaces: StoreLike | None = None,
+    drop_left: bool = False,
+) -> Plan:
+    """Make a comparison, and store what each part is to do; again, of what is missing now.
+
+    Parameters
+    ----------
+    zoo, store, parameters, pairs, subspaces, drop_left
+        See `dask_svcca.run.compare.run_comparison`.
+    parts : int
+        Number of processes.
+    memory : int
+        Bytes that each of them may take.
+    """
+    with Leases(wait=False, told=None) as leases:
+        while True:
+            stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left, leases=leases)
+            plan = plan_of(stores, pairs, Budget(parts, memory))
+            prepared = stores.prepare(plan, leases)
+            if prepared is not None:
+                break
+        comparison, _ = prepared
+        if plan.tiles and "correlations" in plan.details:
+            comparison.resize_components(max(*plan.details["correlations"], *comparison.details["correlations"]))
+        _write(comparison, plan, parts, memory)
+    return plan
+
+
+def _write(comparison: ComparisonStore, plan: Plan, parts: int, memory: int) -> None:
+    owners = {pack.name: number % parts for number, pack in enumerate(plan.packs)}
+    # Neighbours in the grid share subspaces.
+    shares = [
+        plan.tiles[len(plan.tiles) * part // parts : len(plan.tiles) * (part + 1) // parts] for part in range(parts)
+    ]
+    for part, tiles in enumerate(shares):
+        groups = sorted({number for tile in tiles for number in (tile.row, tile.column)})
+        document = {
+            "packs": [to_json(pack) for pack in plan.packs if owners[pack.name] == part],
+            "tiles": [to_json(tile) for tile in tiles],
+            "groups": [to_json(plan.groups[number]) for number in groups],
+        }
+        _chunked.write_group(comparison.root, f"{_GROUP}/{part}", document)
+    # Last: with it they count.
+    _chunked.write_group(
+        comparison.root,
+        _GROUP,
+        {
+            "count": parts,
+            "memory": memory,
+            "owners": owners,
+            "tiles": len(plan.tiles),
+            "details": list(plan.details),
+            "settled": list(plan.settled),
+            "chunk_samples": plan.chunk_samples,
+        },
+    )
+
+
+class Part:
+    """One part at work.
+
+    Parameters
+    ----------
+    zoo : Zoo
+    store : StoreLike
+    parameters : Parameters
+    number : int
+
+    Raises
+    ------
+    JobError
+        Where there are no parts, or no such part.
+    """
+
+    def __init__(self, zoo: Zoo, store: StoreLike, parameters: Parameters, number: int) -> None:
+        self._comparison = ComparisonStore.open(store, mode="r+")
+        document = _io.read_attributes(self._comparison.root, _GROUP)
+        if document is None:
+            raise JobError(f"{_io.describe(store)!r} was not planned in parts: begin with init")
+        try:
+            self.parts = Parts(document["count"], document["memory"], document["owners"], document["tiles"])
+            plain = tuple(document["details"]), tuple(document["settled"]), int(document["chunk_samples"])
+        except (KeyError, TypeError) as error:
+            raise StoreFormatError(f"what was planned in {_io.describe(store)!r} is not readable: {error}") from None
+        if not 0 <= number < self.parts.count:
+            raise JobError(f"there are parts 0 to {self.parts.count - 1}; got {number}")
+        self._number = number
+        place = self._comparison.subspaces
+        self._packs = (
+            SubspaceStore.open(place, mode="r+") if place else SubspaceStore.open_inside(self._comparison.root)
+        )
+        self._job = self._job_of(zoo, parameters, *plain)
+
+    def _job_of(
+        self, zoo: Zoo, parameters: Parameters, details: tuple[str, ...], settled: tuple[str, ...], chunk_samples: int
+    ) -> Job:
+        return job_of(
+            f"part-{self._number}-{uuid.uuid4().hex[:8]}",
+            zoo,
+            self._packs,
+            self._comparison,
+            parameters,
+            measures=parameters.records,
+            details=details,
+            settled=settled,
+            chunk_samples=chunk_samples,
+        )
+
+    def run(self, progress: Progress | None) -> tuple[int, int]:
+        """Do it. What is done already is left alone.
+
+        Returns
+        -------
+        subspaces, pairs : int
+            Made, and compared.
+        """
+        single_blas_thread()
+        mine = self._tasks(self._number)
+        made = pairs = 0
+        try:
+            for count, pack in enumerate(mine["packs"], start=1):
+                made += self._make(pack)
+                if progress is not None:
+                    progress("subspaces", count, len(mine["packs"]))
+            groups: dict[int, GroupTask] = {group.number: group for group in mine["groups"]}
+            for count, tile in enumerate(self._ready(mine["tiles"], groups), start=1):
+                report = perform(self._job, tile, groups[tile.row].places, groups[tile.column].places)
+                if report.damage is not None:
+                    raise report.damage
+                pairs += report.computed
+                if progress is not None:
+                    progress("tiles", count, len(mine["tiles"]))
+        finally:
+            release(self._job.run)
+        return made, pairs
+
+    def _tasks(self, part: int) -> dict[str, Any]:
+        document = _io.read_attributes(self._comparison.root, f"{_GROUP}/{part}") or {}
+        return {name: from_json(document.get(name, [])) for name in ("packs", "tiles", "groups")}
+
+    def _make(self, pack: PackTask) -> int:
+        """Make a pack, unless it is there. Returns how many subspaces were made."""
+        if self._packs.pack(pack.name) is not None:
+            return 0
+        results: dict[str, Any] = {}
+        for key, node in nodes_of_pack(pack).items():
+            results[key] = perform(self._job, node.task, *(results[needed] for needed in node.needs))
+        return len(pack.members)
+
+    def _ready(self, tiles: tuple[TileTask, ...], groups: dict[int, GroupTask]) -> Iterator[TileTask]:
+        """Tiles, each when its subspaces are there; while none is, this part helps others to make them."""
+        needed = {
+            tile.key: {
+                place.pack
+                for number in (tile.row, tile.column)
+                for member in groups[number].places
+                for place in member
+                if place.pack in self.parts.owners
+            }
+            for tile in tiles
+        }
+        there: set[str] = set()
+        waiting, since = {tile.key: tile for tile in tiles}, time.monotonic()
+        while waiting:
+            unknown = set(itertools.chain.from_iterable(needed[key] for key in waiting)) - there
+            found = {name for name in unknown if self._packs.pack(name) is not None}
+            there |= found
+            ready = [key for key in waiting if needed[key] <= there]
+            for key in ready:
+                yield waiting.pop(key)
+            if found or ready:
+                since = time.monotonic()
+            elif time.monotonic() - since < WAIT_SECONDS:
+                time.sleep(POLL_SECONDS)
+            elif waiting:
+                # Nobody has made one for a while: others may not have begun.
+                name = random.choice(sorted(unknown - there))  # noqa: S311
+                for pack in self._tasks(self.parts.owners[name])["packs"]:
+                    if pack.name == name:
+                        self._make(pack)
+                        there.add(name)
+
+
+def conclude(
+    zoo: Zoo,
+    store: StoreLike,
+    parameters: Parameters,
+    *,
+    pairs: Pairs = "all",
+    subspaces: StoreLike | None = None,
+    seconds: Callable[[], float] = time.perf_counter,
+) -> tuple[Outcome, list[int]]:
+    """Write what the parts have found out about representations, and see which parts are not finished.
+
+    Returns
+    -------
+    outcome : Outcome
+    unfinished : list of int
+        Numbers of parts that have left tiles.
+    """
+    started = seconds()
+    with Leases(wait=False, told=None) as leases:
+        stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", leases=leases)
+        if stores.comparison is None:
+            raise JobError(f"there is no comparison at {_io.describe(store)!r}: begin with init")
+        document = _io.read_attributes(stores.comparison.root, _GROUP)
+        if document is None:
+            raise JobError(f"{_io.describe(store)!r} was not planned in parts: begin with init")
+        plan = plan_of(stores, pairs, Budget(document["count"], document["memory"]))
+        outcome = Outcome(plan)
+        finish(outcome, Tally(outcome, None), stores.comparison, stores.subspaces, parameters, zoo)
+        left = {(tile.row, tile.column) for tile in plan.tiles}
+        unfinished = [
+            part
+            for part in range(document["count"])
+            if any(
+                (tile.row, tile.column) in left
+                for tile in from_json(
+                    (_io.read_attributes(stores.comparison.root, f"{_GROUP}/{part}") or {}).get("tiles", [])
+                )
+            )
+        ]
+        if not left:
+            stores.comparison.consolidate()
+    outcome.seconds = seconds() - started
+    return outcome, unfinished

@@ -1,0 +1,143 @@
+"""Samples that are stored as they are, where no measure asks for directions; and directions made from them later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dask_svcca.errors import DamagedSubspacesError
+from dask_svcca.kernels.raw import Centring, KernelNorm, of_square_root, square_root
+from dask_svcca.stores.subspaces import Block, Subspace, SubspaceEntry
+from dask_svcca.tasks.dual import sample_gram
+from dask_svcca.tasks.samples import constant
+from dask_svcca.tasks.scores import score_chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels.subspace import Eigenbasis
+    from dask_svcca.plan.tasks import SubspaceTask
+    from dask_svcca.tasks.dual import Neurons
+    from dask_svcca.tasks.samples import Samples
+    from dask_svcca.tasks.scores import Begin
+    from dask_svcca.tasks.worker import Context
+
+SINGLE = np.dtype(np.float32)
+
+
+def make_raw(context: Context, task: SubspaceTask, samples: Samples, neurons: Neurons, begin: Begin) -> Subspace | None:
+    """Store samples as they are, or, where neurons outnumber them, a square root of their inner products.
+
+    None where that has no square root whose columns are all above noise.
+    """
+    variances = np.where(neurons.noise > 0, neurons.variances, 0.0)
+    if not variances.any():
+        raise constant(neurons.count)
+    entry = SubspaceEntry(
+        key=task.key,
+        samples=neurons.count,
+        neurons=samples.neurons,
+        domain=task.reading.domain,
+        total=float(variances.sum()),
+        orthonormal=False,
+        epsilon=samples.epsilon,
+    )
+    if task.reading.by_samples(samples.array.shape):
+        return _of_inner_products(context, task, samples, neurons, begin, entry)
+    writer = begin(neurons.count, samples.neurons, SINGLE)
+    norm = KernelNorm(variances)
+    chunks = score_chunks(context, samples, Centring(neurons.mean, variances), samples.neurons, writer.chunk_samples)
+    for number, scores in enumerate(chunks):
+        with context.timed("covariance"):
+            norm.add(scores)
+        with context.timed("write"):
+            writer.write_scores(number, scores)
+    with context.timed("covariance"):
+        squares = norm.value
+    return _raw(entry, neurons.mean, variances, squares)
+
+
+def _of_inner_products(
+    context: Context, task: SubspaceTask, samples: Samples, neurons: Neurons, begin: Begin, entry: SubspaceEntry
+) -> Subspace | None:
+    count = neurons.count
+    gram = sample_gram(context, samples, neurons.mean, np.sign(neurons.noise), count, task.memory.streamed)
+    with context.timed("eigen"):
+        found = square_root(gram, float(neurons.noise.max()))
+    del gram
+    if found is None:
+        return None
+    root, squares = found
+    with context.timed("project"):
+        variances = np.einsum("sk,sk->k", root, root)
+        root /= np.sqrt(variances)
+    writer = begin(count, count, SINGLE)
+    with context.timed("write"):
+        for number, start in enumerate(range(0, count, writer.chunk_samples)):
+            writer.write_scores(number, root[start : start + writer.chunk_samples])
+    return _raw(entry, neurons.mean, variances, squares)
+
+
+def _raw(entry: SubspaceEntry, mean: FloatArray, variances: FloatArray, squares: float) -> Subspace:
+    whole = replace(entry, squares=squares, blocks=(Block(0, 1, len(variances)),))
+    return Subspace(whole, mean, variances, np.zeros((0, len(variances))))
+
+
+class StoredSamples:
+    """Samples that were stored as they are, chunk by chunk, without their mean.
+
+    Attributes
+    ----------
+    entry : SubspaceEntry
+    mean : (neuron,)
+        The mean that was taken off.
+    neurons : int
+        Number of neurons of a sample as it is stored.
+    epsilon : float
+        Relative precision that the samples had.
+    """
+
+    def __init__(self, context: Context, task: SubspaceTask) -> None:
+        if task.source is None:
+            raise ValueError(f"the subspace of {task.label!r} is made from its activations")
+        pack = context.worker.pack(task.source.pack)
+        if pack is None:
+            raise DamagedSubspacesError(
+                f"the pack {task.source.pack!r} of the subspaces is not there any more. Compare again", task.source.pack
+            )
+        self._context, self._pack, self._record = context, pack, pack.records[task.source.position]
+        self.entry = self._record.entry
+        self.neurons, self.epsilon = self.entry.directions, self.entry.epsilon
+        with context.timed("read"):
+            self.mean = pack.mean(self._record)
+            self._scale = np.sqrt(pack.spectrum(self._record))
+
+    def __iter__(self) -> Iterator[InexactArray]:
+        buffer = np.empty((self.neurons, self._pack.chunk_samples), SINGLE)
+        for chunk, start in enumerate(range(0, self.entry.samples, self._pack.chunk_samples)):
+            with self._context.timed("read"):
+                self._pack.read_scores(chunk, [(self._record.first, buffer)])
+            count = min(self._pack.chunk_samples, self.entry.samples - start)
+            with self._context.timed("transform"):
+                samples = np.multiply(buffer.T[:count], self._scale, dtype=np.float64, order="C")
+            yield samples[:, np.newaxis]
+            del samples
+
+
+def scores_of_square_root(context: Context, samples: StoredSamples) -> tuple[Eigenbasis, FloatArray]:
+    """Directions, and scores (sample, direction), of samples that are a square root of their inner products."""
+    count = samples.entry.samples
+    root = np.empty((count, count))
+    start = 0
+    for chunk in samples:
+        root[start : start + len(chunk)] = chunk[:, 0]
+        start += len(chunk)
+    with context.timed("covariance"):
+        gram = root @ root.T
+    # LAPACK is to work in its place.
+    del root
+    with context.timed("eigen"):
+        return of_square_root(gram)
