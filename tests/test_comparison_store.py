@@ -215,7 +215,7 @@ def test_count_pairs__counts_each_pair_once_stripe_by_stripe(
     assert len(set(expected.values())) > 1
     # One stripe of all rows, and three of two.
     for stripe in (640, 1):
-        monkeypatch.setattr("dask_svcca.stores.comparison.STRIPE", stripe)
+        monkeypatch.setattr("dask_svcca.stores._sound.STRIPE", stripe)
         assert store.count_pairs() == expected
 
 

@@ -379,7 +379,8 @@ def run_comparison(
                     packs.gather()
                 leases.sweep(used=plan.tasks > 0)
                 return outcome
-            again = sorted(damaged.keys() & forgotten)
+            # What can only be read cannot be made anew there.
+            again = sorted(damaged.keys() if packs.root.read_only else damaged.keys() & forgotten)
             if again:
                 raise damaged[again[0]]
             # They cost what is in them: that is made anew, and all that is finished stays.

@@ -35,6 +35,8 @@ def plan_of(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
     ------
     InvalidActivationsError
         Where the zoo is empty.
+    DiskSpaceError
+        Where the disk has less room than the plan writes.
     """
     zoo, parameters = stores.zoo, stores.parameters
     if not len(zoo):

@@ -50,6 +50,8 @@ class BlockArray:
     name : str
     document : bytes or None
         Its metadata, as stored.
+    tile : int, optional
+        See `check_stored`.
 
     Raises
     ------
@@ -57,8 +59,8 @@ class BlockArray:
         Where its metadata is damaged, or not as it is declared.
     """
 
-    def __init__(self, root: zarr.Group, name: str, document: bytes | None) -> None:
-        found = stored(document, name, root)
+    def __init__(self, root: zarr.Group, name: str, document: bytes | None, tile: int | None = None) -> None:
+        found = stored(document, name, root, tile)
         if found is None:
             raise damaged(root, f"{name}/zarr.json")
         self._root, self.name = root, name

@@ -52,6 +52,26 @@ def write_columns(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.N
     )
 
 
+def write_in_order(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.NDArray[Any]]]) -> None:
+    """Write whole columns as `write_columns` does, those last that say of which representations the others are.
+
+    The labels of the first axis come last of all: they say how many representations are known. The digests come just
+    before: what is known of other activations must not stand beside them.
+    """
+    write_columns(root, [one for one in columns if not _identifies(one[0])])
+    for one in sorted((one for one in columns if _identifies(one[0])), key=_order):
+        write_columns(root, [one])
+
+
+def _identifies(variable: Variable) -> int:
+    return ("digest", "representation").index(variable.name) + 1 if variable.name in {"digest", "representation"} else 0
+
+
+def _order(column: tuple[Variable, str, npt.NDArray[Any]]) -> tuple[int, bool]:
+    variable, axis, _ = column
+    return _identifies(variable), axis == AXES[0]
+
+
 def _document(variable: Variable, axis: str, count: int) -> bytes:
     return array_document(
         shape=(count,),

@@ -29,10 +29,10 @@ def path_to_write(folder: str, key: str) -> str:
     path = folder
     # The last part is replaced as it is, a link too.
     for part in key.split("/")[:-1]:
-        path = os.path.join(path, part)  # noqa: PTH118 - see `LocalBackend`
+        path = f"{path}{os.sep}{part}"
         if os.path.islink(path):  # noqa: PTH114
             refuse_outside(folder, path)
-    return os.path.join(folder, *key.split("/")) if key else folder  # noqa: PTH118
+    return f"{folder}{os.sep}{key.replace('/', os.sep)}" if key else folder
 
 
 def refuse_outside(folder: str, path: str) -> None:

@@ -168,6 +168,7 @@ _OPTIONAL: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "comparison": {
         "runs": ("a list of records of runs", lambda value: isinstance(value, list) and all(map(_is_run, value))),
         "left_zoo": ("a list of labels", are_texts),
+        "rechunked": ("a number of representations", lambda value: is_whole(value, 1) and value <= MOST_ROWS),
     }
 }
 

@@ -57,7 +57,7 @@ def _copy(root: zarr.Group, name: str, tile: int, lost: set[Block]) -> None:
     array = BlockArray(root, name, document)
     larger = rechunked(parsed(document) or {}, tile)
     backend.write(f"{COPIES}/{name}/zarr.json", larger)
-    copy = BlockArray(root, f"{COPIES}/{name}", larger)
+    copy = BlockArray(root, f"{COPIES}/{name}", larger, tile)
     count, is_status = array.shape[0], name == PAIR_STATUS.name
     if is_status:
         # Of the status itself too, before any of it is written: a pair and its mirror image are lost together.

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     Block = tuple[int, int]
 
 
+STRIPE = 640
+"""Rows whose status is read at a time, or as many as a tile has."""
+
+UNCOUNTED = np.iinfo(np.uint8).max
+"""No status: stands for the half of a matrix that mirrors the other while pairs are counted."""
+
+
 class SoundStatus:
     """Status of pairs, read block by block: missing where values are gone, or where it cannot be read.
 
@@ -90,6 +97,24 @@ class SoundStatus:
             )
         for (row, rows), (column, columns) in product(*axes):
             yield (row, column), (rows, columns)
+
+
+def count_pairs(status: SoundStatus, rows: int, tile: int) -> dict[PairStatus, int]:
+    """Number of pairs of each status, each pair once and a representation with itself included."""
+    found = np.zeros(len(PairStatus), dtype=np.int64)
+    height = tile * max(1, STRIPE // tile)
+    for start in range(0, rows, height):
+        block = status[start : start + height, start:]
+        square = block[:, : len(block)]
+        square[np.tri(len(block), k=-1, dtype=np.bool_)] = UNCOUNTED
+        left = block.size - len(block) * (len(block) - 1) // 2
+        # Nearly all are done, and the others are rarely looked for.
+        for one in sorted(PairStatus, key=lambda one: one is not PairStatus.DONE):
+            if left:
+                count = int(np.count_nonzero(block == one))
+                found[one] += count
+                left -= count
+    return {one: int(found[one]) for one in PairStatus}
 
 
 def _suspects(root: zarr.Group, variables: Sequence[str]) -> set[Block]:

@@ -40,7 +40,7 @@ def column_names(root: zarr.Group) -> list[str]:
     return [*_COLUMNS, *axes]
 
 
-def check_stored(document: Mapping[str, Any], name: str, root: zarr.Group) -> None:
+def check_stored(document: Mapping[str, Any], name: str, root: zarr.Group, tile: int | None = None) -> None:
     """Refuse an array of a comparison that is not stored as it is declared.
 
     Parameters
@@ -50,13 +50,15 @@ def check_stored(document: Mapping[str, Any], name: str, root: zarr.Group) -> No
     name : str
         Any that is not declared is taken for a measure.
     root : zarr.Group
+    tile : int, optional
+        Of a copy that waits to take the place of the array; by default that of the comparison.
 
     Raises
     ------
     DamagedStoreError
     """
-    tile = int(root.attrs["tile"])  # type: ignore[arg-type]
-    variable = _DECLARED.get(name) or Variable(name, "pair", "float64", math.nan, "")
+    tile = tile or int(root.attrs["tile"])  # type: ignore[arg-type]
+    variable = _DECLARED.get(name.rpartition("/")[2]) or Variable(name, "pair", "float64", math.nan, "")
     try:
         check_variable(document, name, variable, (tile, tile) if variable.kind == "pair" else (COLUMN_CHUNK,))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -67,11 +69,11 @@ def check_stored(document: Mapping[str, Any], name: str, root: zarr.Group) -> No
         ) from None
 
 
-def stored(document: bytes | None, name: str, root: zarr.Group) -> dict[str, Any] | None:
+def stored(document: bytes | None, name: str, root: zarr.Group, tile: int | None = None) -> dict[str, Any] | None:
     """Metadata of an array of a comparison; None where it is missing or damaged. See `check_stored` for errors."""
     found = parsed(document)
     if found is not None:
-        check_stored(found, name, root)
+        check_stored(found, name, root, tile)
     return found
 
 

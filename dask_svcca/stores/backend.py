@@ -384,8 +384,7 @@ class StoreBackend:
         return self._wait([self._get(key) for key in keys])
 
     def begin(self, key: str) -> Callable[[], bytes | None]:
-        """See `Backend`."""
-        # In the loop in which zarr waits for its own requests.
+        """See `Backend`: in the loop in which zarr waits for its own requests."""
         return asyncio.run_coroutine_threadsafe(self._get(key), _get_loop()).result
 
     def read_ranges(self, wanted: Mapping[str, Sequence[tuple[int, memoryview]]]) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io, _nodes
 from dask_svcca.stores._blocks import AXES, BlockArray, pair_document
-from dask_svcca.stores._columns import read_columns, write_columns
+from dask_svcca.stores._columns import read_columns, write_columns, write_in_order
 from dask_svcca.stores._documents import resized
 from dask_svcca.stores._rechunk import check_rechunked, finish_rechunking, is_rechunking, rechunk
-from dask_svcca.stores._sound import SoundStatus
+from dask_svcca.stores._sound import SoundStatus, count_pairs
 from dask_svcca.stores._state import ComparisonState
 from dask_svcca.stores._stored import check_stored, damaged, pair_names, stored
 from dask_svcca.stores.backend import backend_of
@@ -42,12 +42,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 3
 RUNS = 20
 """Largest number of runs whose records are stored."""
-
-STRIPE = 640
-"""Rows whose status is read at a time, or as many as a tile has."""
-
-UNCOUNTED = np.iinfo(np.uint8).max
-"""No status: stands for the half of a matrix that mirrors the other while pairs are counted."""
 
 
 class ComparisonStore:
@@ -266,14 +260,8 @@ class ComparisonStore:
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write variables along the representations, for both axes."""
-        # The labels of the first axis last: they say how many representations are known. The digests just before: what
-        # is known of other activations must not stand beside them.
-        given = [
-            (one, axis, columns[one.name]) for one in REPRESENTATION_VARIABLES if one.name in columns for axis in AXES
-        ]
-        write_columns(self.root, [one for one in given if not _identifies(one[0])])
-        for one in sorted((one for one in given if _identifies(one[0])), key=_order):
-            write_columns(self.root, [one])
+        given = [(one, columns[one.name]) for one in REPRESENTATION_VARIABLES if one.name in columns]
+        write_in_order(self.root, [(one, axis, values) for one, values in given for axis in AXES])
 
     def rechunk(self, tile: int) -> None:
         """Give tiles another size; what is there stays, and what cannot be read is missing."""
@@ -409,30 +397,7 @@ class ComparisonStore:
 
     def count_pairs(self) -> dict[PairStatus, int]:
         """Number of pairs of each status, each pair once and a representation with itself included."""
-        status, count = SoundStatus(self.root, self.array(PAIR_STATUS.name), ()), self.rows
-        found = np.zeros(len(PairStatus), dtype=np.int64)
-        height = self.tile * max(1, STRIPE // self.tile)
-        for start in range(0, count, height):
-            block = np.asarray(status[start : start + height, start:])
-            square = block[:, : len(block)]
-            square[np.tri(len(block), k=-1, dtype=np.bool_)] = UNCOUNTED
-            left = block.size - len(block) * (len(block) - 1) // 2
-            # Nearly all are done, and the others are rarely looked for.
-            for one in sorted(PairStatus, key=lambda one: one is not PairStatus.DONE):
-                if left:
-                    count = int(np.count_nonzero(block == one))
-                    found[one] += count
-                    left -= count
-        return {one: int(found[one]) for one in PairStatus}
-
-
-def _identifies(variable: Variable) -> int:
-    return ("digest", "representation").index(variable.name) + 1 if variable.name in {"digest", "representation"} else 0
-
-
-def _order(column: tuple[Variable, str, npt.NDArray[Any]]) -> tuple[int, bool]:
-    variable, axis, _ = column
-    return _identifies(variable), axis == AXES[0]
+        return count_pairs(SoundStatus(self.root, self.array(PAIR_STATUS.name), ()), self.rows, self.tile)
 
 
 def _create_pairs(
