@@ -25,6 +25,7 @@ from fuzzing import (
 )
 
 import dask_svcca
+from dask_svcca.errors import DaskSvccaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,10 +199,10 @@ def _read_comparison(place: Path, expected: xr.Dataset) -> None:
 
 
 def _loaded(dataset: xr.Dataset) -> xr.Dataset | Exception:
-    """xarray reads lazily, and says in its own words what zarr finds damaged then."""
+    """xarray reads lazily: what is damaged is named then."""
     try:
         return dataset.load()
-    except (OSError, RuntimeError, ValueError) as error:
+    except DaskSvccaError as error:
         return error
 
 

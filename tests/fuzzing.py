@@ -18,6 +18,7 @@ from click.testing import CliRunner
 import dask_svcca
 from dask_svcca.cli._program import program
 from dask_svcca.errors import DaskSvccaError
+from dask_svcca.stores._documents import sealed
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -198,12 +199,27 @@ def damage_document(rng: random.Random, file: Path) -> str:
             other, there = rng.choice(places)
             holder[key], other[there] = other[there], holder[key]
             said += f", swapped with {there!r}"
+    if rng.random() < 0.5:
+        said += _seal(document)
     try:
         text = json.dumps(document)
     except ValueError:
         text = "[" * 100_000
     _write(file, text.encode())
     return said
+
+
+def _seal(document: Any) -> str:
+    """Seal metadata again, as whoever means harm would; an index of subspaces would then be another that is valid."""
+    attributes = document.get("attributes") if isinstance(document, dict) else None
+    if not isinstance(attributes, dict) or "members" in attributes:
+        return ""
+    rest = {name: value for name, value in document.items() if name not in {"attributes", "consolidated_metadata"}}
+    try:
+        document["attributes"] = sealed(attributes, rest if document.get("node_type") == "array" else None)
+    except (RecursionError, ValueError):
+        return ""
+    return ", sealed"
 
 
 def _places(node: Any) -> Iterator[tuple[Any, Any]]:

@@ -18,7 +18,7 @@ from cli_runner import run
 from zoos import assert_same, layers, make_zoo, write
 
 import dask_svcca
-from dask_svcca.errors import DiskSpaceError, StoreAccessError
+from dask_svcca.errors import DamagedSubspacesError, DiskSpaceError, StoreAccessError
 from dask_svcca.run import space
 
 if TYPE_CHECKING:
@@ -151,6 +151,20 @@ def test_compare__with_shared_subspaces_that_can_only_be_read(
     with pytest.raises(StoreAccessError, match="can only be read, and 1 that this comparison needs are not"):
         dask_svcca.compare(tmp_path / "zoo.zarr", tmp_path / "c.zarr", subspaces=subspaces)
     assert sorted((tmp_path / "subspaces.zarr").rglob("*")) == before
+
+
+@pytest.mark.usefixtures("expected")
+def test_compare__with_shared_subspaces_that_can_only_be_read_and_are_damaged(
+    small: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subspaces = tmp_path / "subspaces.zarr"
+    monkeypatch.setattr(os, "access", lambda path, _mode: str(path) != str(subspaces))
+    chunk = next(path for path in sorted(subspaces.glob("*/scores/c/**/*")) if path.is_file())
+    chunk.write_bytes(bytes(len(chunk.read_bytes())))
+    before = {path: path.read_bytes() for path in subspaces.rglob("*") if path.is_file()}
+    with pytest.raises(DamagedSubspacesError, match="is damaged"):
+        dask_svcca.compare(small, tmp_path / "c.zarr", subspaces=subspaces)
+    assert {path: path.read_bytes() for path in subspaces.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")

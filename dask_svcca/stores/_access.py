@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import zarr.errors
 
-from dask_svcca.errors import DamagedStoreError, StoreAccessError
+from dask_svcca.errors import DamagedStoreError, DaskSvccaError, StoreAccessError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def accessing(place: object) -> Iterator[None]:
     """Raise `StoreAccessError` for an error of the system or a service, unless it says that there is nothing."""
     try:
         yield
-    except (*ABSENT, FileExistsError, StoreAccessError):
+    except (*ABSENT, FileExistsError, DaskSvccaError):
         raise
     except OSError as error:
         raise StoreAccessError(f"cannot access {str(place)!r}: {error}. {_remedy(error)}") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from zarr.storage import WrapperStore
 
+from dask_svcca.stores._access import accessing
 from dask_svcca.stores._documents import CRC_BYTES, is_whole
 from dask_svcca.stores._metadata import check_texts
 from dask_svcca.stores._stored import damaged
@@ -45,7 +46,8 @@ class CheckedStore(WrapperStore[Any]):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """See `zarr.abc.store.Store`."""
-        found: Buffer | None = await self._store.get(key, prototype, byte_range)
+        with accessing(f"{self._store}/{key}"):
+            found: Buffer | None = await self._store.get(key, prototype, byte_range)
         matched = _CHUNK.match(key.removeprefix(self._prefix)) if key.startswith(self._prefix) else None
         if matched is None or byte_range is not None:
             return found

@@ -155,6 +155,7 @@ def backend_of(group: zarr.Group) -> Backend:
 
     Examples
     --------
+    >>> import zarr
     >>> from zarr.storage import MemoryStore
     >>> backend = backend_of(zarr.create_group(MemoryStore()))
     >>> backend.write("a/b", b"1234")
