@@ -199,7 +199,7 @@ def test_overwrite__that_is_killed_is_old_or_new(tmp_path: Path) -> None:
         zoo = dask_svcca.open_zoo(place, mode="r+")
         with (
             patch.object(backend.LocalBackend, "write", counted(backend.LocalBackend.write)),
-            patch.object(backend, "_link", counted(backend._link)),
+            patch.object(backend, "link_file", counted(backend.link_file)),
             patch.object(shutil, "rmtree", counted(shutil.rmtree)),
         ):
             try:
