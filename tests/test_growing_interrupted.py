@@ -16,6 +16,7 @@ from zoos import layers, make_zoo, spoil, write
 import dask_svcca
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
+from dask_svcca.stores import backend
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.variables import PairStatus
 
@@ -53,12 +54,20 @@ class Mains:
             await write(store, *arguments, **options)
 
         def watched_put(path: Path, target: Any) -> Path:
-            # What zarr and this package write to a directory comes to its place so.
+            # What zarr writes to a directory comes to its place so.
             self._use(lambda place: isinstance(place, Path) and path.is_relative_to(place))
             return put(path, target)
 
+        replace = backend.replace_file
+
+        def watched_replace(partial: str, target: str) -> None:
+            # And what this package writes.
+            self._use(lambda place: isinstance(place, Path) and Path(target).is_relative_to(place))
+            replace(partial, target)
+
         monkeypatch.setattr(MemoryStore, "set", watched_write)
         monkeypatch.setattr(Path, "replace", watched_put)
+        monkeypatch.setattr(backend, "replace_file", watched_replace)
 
     def allow(self, store: Any, writes: int) -> None:
         """Refuse all but the next writes to a store."""
