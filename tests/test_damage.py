@@ -123,8 +123,10 @@ def try_file(folder: Path, name: str, way: str, right: xr.Dataset) -> None:
     try:
         store = folder / name.split("/", maxsplit=1)[0]
         found = dask_svcca.verify(store)
-        # What no run reads may be gone; a block of which the status is gone was never computed.
-        assert way == "delete" or not found.ok, "it is not found"
+        # What no run reads may be gone; a block of which the status is gone was never computed. A coordinate's values
+        # have a digest, its metadata has none: what changes no value is not found.
+        harmless = way == "delete" or (way == "flip" and re.fullmatch(r"zoo.zarr/\w+/zarr.json", name))
+        assert harmless or not found.ok, "it is not found"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FailedRepresentationWarning)
             read_again(folder, name, right)

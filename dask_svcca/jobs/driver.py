@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from dask_svcca.run.outcome import Outcome, Progress
     from dask_svcca.stores.zoo import Zoo
 
+LOOK_SECONDS: Final = 1.0
+"""How often a job that works looks whether it was asked to end."""
+
 LOG_SECONDS: Final = 60.0
 """Time between two lines of a job's log that say how far it is."""
 
@@ -157,6 +160,7 @@ class Reporter:
         self._counted = 0
         self._said = time.monotonic()
         self._cancelled = False
+        self._looked = time.monotonic()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -220,6 +224,8 @@ class Reporter:
 
     def check(self) -> None:
         """Raise `Cancelled` where the job was asked to end."""
+        if not self._cancelled and time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look()
         if self._cancelled:
             raise Cancelled
 
@@ -245,8 +251,13 @@ class Reporter:
             # A store that does not answer now may answer the next time; what the job itself does there, fails loudly.
             with contextlib.suppress(DaskSvccaError, OSError):
                 self.write()
-                if _io.is_group(self._record.comparison):
-                    self._cancelled = self._cancelled or Jobs(self._record.comparison).is_cancelled(self._record.id)
+                self._look()
+
+    def _look(self) -> None:
+        """See whether the job was asked to end."""
+        self._looked = time.monotonic()
+        if _io.is_group(self._record.comparison):
+            self._cancelled = self._cancelled or Jobs(self._record.comparison).is_cancelled(self._record.id)
 
 
 def ending(error: BaseException | None) -> tuple[State, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.dims import EXAMPLE
-from dask_svcca.errors import StoreFormatError
+from dask_svcca.errors import DamagedStoreError, StoreFormatError
 from dask_svcca.plan.tasks import Node
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.leases import Leases
@@ -179,7 +179,10 @@ def _comparison_checks(comparison: ComparisonStore, store: StoreLike) -> dict[st
         if _io.is_group(shared):
             checks["packs"] = _pack_checks(SubspaceStore.open(shared), comparison.subspaces)
     elif _nodes.has_node(comparison.root, INSIDE):
-        checks["packs"] = _pack_checks(SubspaceStore.open_inside(comparison.root))
+        try:
+            checks["packs"] = _pack_checks(SubspaceStore.open_inside(comparison.root))
+        except DamagedStoreError:
+            checks["groups"] = [GroupCheck(place, INSIDE, lost=True)]
     return checks
 
 
@@ -232,6 +235,9 @@ def _repair_comparison(comparison: ComparisonStore, store: StoreLike, damage: It
             for row, column in {one.block, one.block[::-1]}:
                 backend.remove(f"{PAIR_STATUS.name}/c/{row}/{column}")
             backend.remove(one.key)
+        elif one.key == f"{INSIDE}/zarr.json":
+            # What it says of itself is gone; all in it can be made anew.
+            backend.remove(INSIDE)
     lost = [one for one in damage if one.pack]
     if lost and comparison.subspaces:
         _forget(SubspaceStore.open(like(store, comparison.subspaces), mode="r+"), lost)

@@ -15,7 +15,7 @@ from dask_svcca.stores._stored import damaged
 from dask_svcca.variables import PAIR_STATUS, VALUED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     import zarr
     from zarr.abc.store import ByteRequest, Store
@@ -40,9 +40,16 @@ class CheckedStore(WrapperStore[Any]):
         super().__init__(store)
         self._root = root
         self._prefix = f"{root.path}/" if root.path else ""
+        self._names = {*documents, "zarr.json"}
         self._texts = {name: one["codecs"] for name, one in documents.items() if one["data_type"] == "string"}
         # While measures are added, pairs may be marked as done that lack them.
         self._growing = bool(root.attrs["growing"])
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """See `zarr.abc.store.Store`: beside arrays there are subspaces and jobs, which are not of the dataset."""
+        async for name in self._store.list_dir(prefix):
+            if prefix.strip("/") != self._root.path or name in self._names:
+                yield name
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """See `zarr.abc.store.Store`."""

@@ -118,15 +118,15 @@ class RepresentationCheck:
 
 @dataclass(frozen=True, slots=True)
 class GroupCheck:
-    """Read the attributes of a group of a zoo, such as a checkpoint.
+    """Read the attributes of a group, such as a checkpoint of a zoo.
 
     Attributes
     ----------
     root : StorePath
-        The zoo.
+        The store.
     path : str
     lost : bool
-        Whether its attributes are not those of a representation, which it should be.
+        Whether its attributes are not those of what it should be.
     """
 
     root: StorePath

@@ -18,6 +18,7 @@ import pytest
 from zoos import assert_same, layers, make_zoo
 
 import dask_svcca
+from dask_svcca.jobs import submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,7 +128,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def large(tmp_path: Path) -> Zoo:
     """Enough work for something to happen in the middle."""
-    return make_zoo(tmp_path / "zoo.zarr", layers(100, examples=20_000))
+    return make_zoo(tmp_path / "zoo.zarr", layers(300, examples=20_000))
 
 
 def job_file(folder: Path, cluster: str) -> Path:
@@ -136,21 +137,17 @@ def job_file(folder: Path, cluster: str) -> Path:
     return path
 
 
-def status(job: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads(called(sys.executable, "-m", "dask_svcca", "status", job, "--json"))
-    return found
-
-
 def test_slurm__workers_are_jobs_and_one_is_cancelled(slurm: None, tmp_path: Path, large: Zoo) -> None:
     options = '{cores: 1, memory: 1GiB, walltime: "00:10:00", interface: lo}'
     cluster = f"{{class: dask_jobqueue.SLURMCluster, options: {options}, adapt: {{minimum: 2, maximum: 2}}}}"
     submitted = [sys.executable, "-m", "dask_svcca", "submit", str(job_file(tmp_path, cluster)), "--json"]
     found = json.loads(called(*submitted, "--allow-class", "dask_jobqueue", cwd=tmp_path))
-    wait_until(lambda: status(found["id"])["state"] == "running")
-    first = called("squeue", "-h", "-t", "R", "-o", "%i").split()[0]
-    called("scancel", first)
-    wait_until(lambda: status(found["id"])["state"] not in {"waiting", "running"})
-    assert status(found["id"])["state"] == "done", status(found["id"])
+    # From this process: another takes seconds to start.
+    wait_until(lambda: submit.status(found["id"]).record.stages)
+    assert submit.status(found["id"]).state == "running"
+    called("scancel", called("squeue", "-h", "-t", "R", "-o", "%i").split()[0])
+    wait_until(lambda: submit.status(found["id"]).state not in {"waiting", "running"})
+    assert submit.status(found["id"]).state == "done", submit.status(found["id"])
     # All its jobs have ended with it.
     wait_until(lambda: not called("squeue", "-h", "-o", "%i").split())
     with dask.config.set(scheduler="synchronous"):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from dask_svcca.errors import ParametersChangedError, StoreFormatError
+from dask_svcca.errors import DamagedStoreError, ParametersChangedError, StoreFormatError
 from dask_svcca.stores import _chunked, _create, _io, _nodes
-from dask_svcca.stores._documents import sealed
+from dask_svcca.stores._documents import parsed, sealed
+from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.subspaces.gather import gather
 from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
@@ -126,8 +127,17 @@ class SubspaceStore:
         ------
         StoreFormatError
             Where the comparison has no store inside.
+        DamagedStoreError
+            Where what it says of itself is not what was written.
         """
-        if not _nodes.has_node(comparison, INSIDE):
+        (document,) = backend_of(comparison).read_many([f"{INSIDE}/zarr.json"])
+        if document is not None and parsed(document) is None:
+            raise DamagedStoreError(
+                f"the attributes of the subspaces inside {str(comparison.store_path)!r} are not what was written: the "
+                f"file '{INSIDE}/zarr.json' is damaged. Compare again: all subspaces are made anew",
+                f"{INSIDE}/zarr.json",
+            )
+        if document is None:
             raise StoreFormatError(
                 f"the comparison {str(comparison.store_path)!r} does not say where its subspaces are, and has none "
                 f"inside. Compare with subspaces= as a path or a URL, or leave it out"
