@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 from zarr.storage import MemoryStore
 
-from dask_svcca.errors import DamagedSubspacesError, ParametersChangedError, StoreFormatError
+from dask_svcca.errors import DamagedSubspacesError, ParametersChangedError, StoreAccessError, StoreFormatError
 from dask_svcca.stores.subspaces import Block, PackWriter, Subspace, SubspaceEntry, SubspaceStore
 
 if TYPE_CHECKING:
@@ -292,3 +292,18 @@ def test_gather__what_is_damaged_stays_for_whoever_needs_it(store: SubspaceStore
     assert len(index.packs) == 16
     with pytest.raises(DamagedSubspacesError, match="'pack003'"):
         index.spectrum(index.records["key3"])
+
+
+def test_gather__without_room_leaves_all_as_it_is(store: SubspaceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_many(store, range(16))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise StoreAccessError("there is no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PackWriter, "finish", full)
+        store.gather()
+    assert len(store.read_index().packs) == len(dict(store.root.groups())) == 16
+    assert_all_there(store, range(16))
+    store.gather()
+    assert_all_there(store, range(16))

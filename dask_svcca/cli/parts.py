@@ -8,7 +8,6 @@ from dask_svcca.cli._console import Bars, checked_options, counted, echo_next, e
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._paths import File, quoted
 from dask_svcca.cluster import parse_memory
-from dask_svcca.errors import JobError
 from dask_svcca.jobs.driver import open_job
 from dask_svcca.jobs.schema import read_job
 from dask_svcca.run import slices
@@ -112,6 +111,11 @@ def finalise(job: str, *, as_json: bool) -> None:
         echo_problems(outcome.problems, "representation")
     if plan.pairs_done < plan.pairs:
         again = ", ".join(map(str, unfinished)) if unfinished else "none: plan what is new with init"
-        raise JobError(f"parts that have not done all of theirs: {again}. Run them again, and then finalise")
-    if outcome.problems:
+        click.echo(
+            click.style(
+                f"Parts that have not done all of theirs: {again}. Run them again, and then finalise.", fg="red"
+            ),
+            err=True,
+        )
+    if outcome.problems or plan.pairs_done < plan.pairs:
         raise SystemExit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xxhash
 
-from dask_svcca.errors import DamagedSubspacesError
+from dask_svcca.errors import DamagedSubspacesError, StoreAccessError
 from dask_svcca.stores import _chunked
 from dask_svcca.stores.subspaces.packs import PackWriter, Subspace
 
@@ -66,9 +66,10 @@ def _together(store: SubspaceStore, packs: Sequence[Pack]) -> None:
     counts = [sum(record.entry.directions for record in pack.records) for pack in packs]
     names = [pack.name for pack in packs]
     length = packs[0].chunk_samples
+    name = xxhash.xxh3_64_hexdigest("\n".join(names).encode())
     writer = PackWriter(
         store,
-        xxhash.xxh3_64_hexdigest("\n".join(names).encode()),
+        name,
         samples=samples,
         directions=sum(counts),
         dtype=packs[0].dtype,
@@ -97,6 +98,6 @@ def _together(store: SubspaceStore, packs: Sequence[Pack]) -> None:
             ],
             gathered=names,
         )
-    except DamagedSubspacesError:
-        # Whoever needs what is damaged says so, and has it made anew.
-        return
+    except (DamagedSubspacesError, StoreAccessError):
+        # Whoever needs what is damaged says so, and has it made anew. Where the disk is full, they stay as they are.
+        _chunked.remove_group(store.root, name)
