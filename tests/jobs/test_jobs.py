@@ -50,7 +50,7 @@ def make_zoo(place: Path, count: int, examples: int = 300, neurons: int = 24) ->
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Large enough for something to happen in the middle."""
     place = tmp_path_factory.mktemp("zoo") / "zoo.zarr"
-    make_zoo(place, 240, examples=2000, neurons=96)
+    make_zoo(place, 120, examples=2000, neurons=96)
     return place
 
 
@@ -90,10 +90,11 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def assert_same(place: Path, expected: xr.Dataset) -> None:
+def assert_same(place: Path, expected: xr.Dataset, rounding: float = 0.0) -> None:
     found = dask_svcca.open_comparison(place)
-    for name in ("svcca", "cka", "pair_status"):
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    np.testing.assert_array_equal(found.pair_status, expected.pair_status)
+    for name in ("svcca", "cka"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=rounding, err_msg=name)
 
 
 def pairs_done(place: Path) -> int:
@@ -230,7 +231,7 @@ def test_submit__goes_on_alone_and_is_followed_by_others(tmp_path: Path, zoo: Pa
         [sys.executable, "-m", "dask_svcca", "attach", found["id"]], capture_output=True, text=True, check=False
     )
     assert attached.returncode == 0, attached.stderr
-    assert f"The job {found['id']} is done. 28,920 of 28,920 pairs." in attached.stdout
+    assert f"The job {found['id']} is done. 7,260 of 7,260 pairs." in attached.stdout
     assert command("status", str(tmp_path / "c.zarr"))["state"] == "done"
     assert [one["id"] for one in command("jobs")["jobs"]] == [found["id"]]
     assert any("Working with 1 worker" in line for line in command("logs", found["id"])["lines"])
@@ -251,7 +252,7 @@ def test_submit__goes_on_where_it_was_ended(tmp_path: Path, zoo: Path, undisturb
         os.kill(first["process"], signal.SIGKILL)
         wait_until(lambda: command("status", first["id"])["state"] == "stalled")
     done = pairs_done(place)
-    assert 0 < done < 28920
+    assert 0 < done < 7260
     second = command("submit", str(job))
     assert second["id"] != first["id"]
     wait_until(lambda: command("status", second["id"])["state"] == "done")
@@ -345,7 +346,8 @@ def test_submit__to_a_scheduler_outlives_the_worker_that_drives_it(
     cluster.worker()
     wait_until(lambda: command("status", found["id"])["state"] == "done")
     assert command("status", found["id"])["process"] != driving
-    assert_same(place, undisturbed)
+    # Another number of workers has other packs and tiles, whose sums in single precision are in another order.
+    assert_same(place, undisturbed, rounding=1e-7)
 
 
 @pytest.mark.slow
