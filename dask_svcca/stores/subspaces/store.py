@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_svcca.errors import DamagedStoreError, ParametersChangedError, StoreFormatError
 from dask_svcca.stores import _chunked, _create, _io, _nodes
-from dask_svcca.stores._documents import parsed, sealed
+from dask_svcca.stores._documents import parse, parsed, sealed
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.subspaces.gather import gather
 from dask_svcca.stores.subspaces.packs import Pack
@@ -131,7 +131,7 @@ class SubspaceStore:
             Where what it says of itself is not what was written.
         """
         (document,) = backend_of(comparison).read_many([f"{INSIDE}/zarr.json"])
-        if document is not None and parsed(document) is None:
+        if document is not None and _is_damaged(document):
             raise DamagedStoreError(
                 f"the attributes of the subspaces inside {str(comparison.store_path)!r} are not what was written: the "
                 f"file '{INSIDE}/zarr.json' is damaged. Compare again: all subspaces are made anew",
@@ -243,6 +243,16 @@ class SubspaceStore:
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             return None
         return Pack(self.root, name, tuple(records), chunk_samples, dtype, checks, gathered)
+
+
+def _is_damaged(document: bytes) -> bool:
+    """Whether what a store inside says of itself is not what was written; one of another version says that."""
+    try:
+        attributes = parse(document).get("attributes")
+    except ValueError:
+        return True
+    version = attributes.get("format_version") if isinstance(attributes, dict) else None
+    return version in {None, FORMAT_VERSION} and parsed(document) is None
 
 
 def _says_more(entry: SubspaceEntry, other: SubspaceEntry) -> bool:
