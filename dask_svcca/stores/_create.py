@@ -203,7 +203,8 @@ def check_free(store: StoreLike) -> None:
         else:
             try:
                 zarr.open_array(_io.opened(store), mode="r", zarr_format=3)
-            except FileNotFoundError:
+            except (FileNotFoundError, zarr.errors.NodeTypeValidationError):
+                # A group that another process has made since somebody looked is no obstacle: whoever makes it sees it.
                 taken = False
             else:
                 taken = True

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dask
+import numpy as np
 import pytest
 from zoos import assert_same, layers, make_zoo
 
@@ -128,7 +129,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def large(tmp_path: Path) -> Zoo:
     """Enough work for something to happen in the middle."""
-    return make_zoo(tmp_path / "zoo.zarr", layers(300, examples=20_000))
+    rng = np.random.default_rng(0)
+    arrays = (rng.normal(size=(5000, 200)).astype("float32") for _ in range(60))
+    return make_zoo(tmp_path / "zoo.zarr", arrays, examples=5000)
 
 
 def job_file(folder: Path, cluster: str) -> Path:
@@ -143,8 +146,7 @@ def test_slurm__workers_are_jobs_and_one_is_cancelled(slurm: None, tmp_path: Pat
     submitted = [sys.executable, "-m", "dask_svcca", "submit", str(job_file(tmp_path, cluster)), "--json"]
     found = json.loads(called(*submitted, "--allow-class", "dask_jobqueue", cwd=tmp_path))
     # From this process: another takes seconds to start.
-    wait_until(lambda: submit.status(found["id"]).record.stages)
-    assert submit.status(found["id"]).state == "running"
+    wait_until(lambda: submit.status(found["id"]).state == "running")
     called("scancel", called("squeue", "-h", "-t", "R", "-o", "%i").split()[0])
     wait_until(lambda: submit.status(found["id"]).state not in {"waiting", "running"})
     assert submit.status(found["id"]).state == "done", submit.status(found["id"])
@@ -154,7 +156,7 @@ def test_slurm__workers_are_jobs_and_one_is_cancelled(slurm: None, tmp_path: Pat
         expected = dask_svcca.compare(large, tmp_path / "here.zarr")
     found_values = dask_svcca.open_comparison(tmp_path / "c.zarr")
     assert (found_values.pair_status == expected.pair_status).all()
-    assert float(abs(found_values.svcca - expected.svcca).max()) < 1e-12
+    assert float(abs(found_values.svcca - expected.svcca).max()) < 1e-7
 
 
 def test_slurm__an_array_job_needs_no_scheduler(slurm: None, tmp_path: Path) -> None:
