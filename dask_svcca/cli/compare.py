@@ -220,6 +220,11 @@ def compare(
             executor=executor,
             progress=bars,
         )
+    echo_outcome(outcome, comparison)
+
+
+def echo_outcome(outcome: Outcome, comparison: str) -> None:
+    """Say what a run did, and what could come next; end with status 1 where something could not be done."""
     click.echo(summary(outcome))
     for caution in filter(None, (outcome.caution, outcome.reading_caution)):
         click.echo(f"{click.style('Caution:', fg='yellow')} {caution}.", err=True)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dask_svcca.cli._console import Bars, checked_options, echo_next, echo_problems, examples, resumable
+from dask_svcca.cli._console import Bars, checked_options, echo_next, examples, resumable
 from dask_svcca.cli._json import echo_json
-from dask_svcca.cli._paths import File, quoted
-from dask_svcca.cli.compare import summary
+from dask_svcca.cli._paths import File
+from dask_svcca.cli.compare import echo_outcome
 from dask_svcca.jobs import driver
 from dask_svcca.jobs import submit as submitting
 from dask_svcca.jobs.records import new_id, pointers
@@ -82,11 +81,7 @@ def run(
         except driver.Cancelled:
             click.echo("Cancelled. What is finished is kept: the same job goes on from there.", err=True)
             sys.exit(143)
-    click.echo(summary(outcome))
-    echo_problems(outcome.problems, "representation")
-    if outcome.problems:
-        raise SystemExit(1)
-    echo_next([(f"dask-svcca query {quoted(described.comparison)} --top 10", "the most similar pairs")])
+    echo_outcome(outcome, described.comparison)
 
 
 class _JsonLines:
@@ -94,7 +89,6 @@ class _JsonLines:
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        logging.captureWarnings(capture=True)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Print how many tasks of a stage are done."""
@@ -116,13 +110,12 @@ def submit(job: str, *, allowed: tuple[str, ...], modules: tuple[str, ...], as_j
     with checked_options():
         for module in modules:
             load_measures(module)
-        before = submitting.running_job(described.comparison)
-        status = before or submitting.submit(described, allowed=allowed, modules=modules)
+        status, before = submitting.submit(described, allowed=allowed, modules=modules)
     if as_json:
-        echo_json({**status.to_dict(), "submitted_before": before is not None})
+        echo_json({**status.to_dict(), "submitted_before": before})
         return
     name = status.record.id
-    click.echo(f"The job {name} is at work on this comparison already." if before is not None else f"Submitted {name}.")
+    click.echo(f"The job {name} is at work on this comparison already." if before else f"Submitted {name}.")
     echo_next(
         [
             (f"dask-svcca status {name}", "how far it is"),

@@ -153,7 +153,7 @@ class Reporter:
 
     def __init__(self, record: Record, bars: Progress | None = None) -> None:
         self._record, self._bars = record, bars
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="dask-svcca-record", daemon=True)
         self._began: float | None = None
@@ -239,12 +239,14 @@ class Reporter:
 
     def write(self) -> None:
         """Store the record: in the comparison, as soon as there is one."""
-        with self._lock:
-            self._record = dataclasses.replace(self._record, updated=now())
-            if _io.is_group(self._record.comparison):
-                Jobs(self._record.comparison, mode="r+").write(self._record)
+        # In order; and whoever reports meanwhile does not wait for the store.
+        with self._writing:
+            with self._lock:
+                record = self._record = dataclasses.replace(self._record, updated=now())
+            if _io.is_group(record.comparison):
+                Jobs(record.comparison, mode="r+").write(record)
             else:
-                write_own(self._record)
+                write_own(record)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):

@@ -19,7 +19,7 @@ import click
 from dask_svcca import machine
 from dask_svcca.errors import JobError
 from dask_svcca.stores import _io
-from dask_svcca.stores.backend import backend_of
+from dask_svcca.stores.backend import LocalBackend, backend_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,7 +248,7 @@ class Pointer:
 
     def write(self) -> None:
         """Keep it."""
-        _write_whole(home() / f"{self.id}.json", dataclasses.asdict(self))
+        _write(f"{self.id}.json", dataclasses.asdict(self))
 
     @property
     def record(self) -> Record | None:
@@ -261,18 +261,15 @@ class Pointer:
 
 def write_own(record: Record) -> None:
     """Keep a record on the machine that drives the job, where it has no comparison yet."""
-    _write_whole(_own_record(record.id), record.to_dict())
+    _write(_own_record(record.id).name, record.to_dict())
 
 
 def _own_record(job: str) -> Path:
     return home() / f"{job}.record"
 
 
-def _write_whole(target: Path, document: dict[str, Any]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(f".{uuid.uuid4().hex}.partial")
-    partial.write_text(json.dumps(document), encoding="utf-8")
-    partial.replace(target)
+def _write(name: str, document: dict[str, Any]) -> None:
+    LocalBackend(str(home())).write(name, json.dumps(document).encode())
 
 
 def home() -> Path:
@@ -321,7 +318,8 @@ def find(name: str) -> tuple[str, str, Pointer | None]:
         if mine:
             return mine[-1].id, mine[-1].comparison, mine[-1]
         raise JobError(f"there is no job and no comparison {name!r}. 'dask-svcca jobs' lists the jobs of this machine")
-    records = [record for job in Jobs(name).ids() if (record := Jobs(name).read(job)) is not None]
+    jobs = Jobs(name)
+    records = [record for job in jobs.ids() if (record := jobs.read(job)) is not None]
     newest = max((record.submitted, record.id) for record in records) if records else ("", "")
     if mine and mine[-1].submitted >= newest[0]:
         return mine[-1].id, mine[-1].comparison, mine[-1]

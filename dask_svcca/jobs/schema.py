@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -11,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from dask_svcca.errors import InvalidJobError, did_you_mean
+from dask_svcca.measures import split_names
 from dask_svcca.plan.parameters import Keep, Match, Parameters, Precision, make_parameters
 from dask_svcca.plan.selection import SELECTIONS
 from dask_svcca.readings.choose import Convolutional, Sequential
@@ -133,8 +133,7 @@ class JobFile(_Strict):
     @field_validator("measures", "keep", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
-        # A comma within brackets is between parameters of a measure.
-        return [part.strip() for part in re.split(r",(?![^()]*\))", value)] if isinstance(value, str) else value
+        return split_names(value) if isinstance(value, str) else value
 
     @field_validator("variance", mode="before")
     @classmethod

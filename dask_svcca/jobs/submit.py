@@ -47,7 +47,7 @@ def running_job(comparison: str) -> Status | None:
     return None
 
 
-def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] = ()) -> Status:
+def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] = ()) -> tuple[Status, bool]:
     """Start a job that goes on when this process has ended.
 
     On this machine, or with a cluster of a class, a process of its own drives it; where a scheduler runs already, a
@@ -63,8 +63,10 @@ def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] 
 
     Returns
     -------
-    Status
+    status : Status
         Of the new job; or of the one that is at work on the comparison already.
+    before : bool
+        Whether that was submitted before.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] 
     """
     at_work = running_job(job.comparison)
     if at_work is not None:
-        return at_work
+        return at_work, True
     # What is wrong with the zoo, or with what is there already, is said now and not in a log.
     zoo, parameters = open_job(job)
     options: dict[str, Any] = {"pairs": job.pairs, "subspaces": job.subspaces, "drop_left": job.drop_left}
@@ -94,7 +96,7 @@ def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] 
             distributed.fire_and_forget(future)
     else:
         pointer = _start_process(job, pointer, allowed, modules)
-    return status_of(pointer.id, job.comparison, pointer)
+    return status_of(pointer.id, job.comparison, pointer), False
 
 
 def _start_process(job: JobFile, pointer: Pointer, allowed: Sequence[str], modules: Sequence[str]) -> Pointer:

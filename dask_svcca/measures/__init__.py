@@ -17,6 +17,7 @@ from dask_svcca.measures.registry import (
     needs_loadings,
     norms_only,
     register_measure,
+    split_names,
     with_companions,
 )
 
@@ -35,5 +36,6 @@ __all__ = [
     "needs_loadings",
     "norms_only",
     "register_measure",
+    "split_names",
     "with_companions",
 ]

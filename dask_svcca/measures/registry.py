@@ -97,6 +97,17 @@ def _by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
                 cloudpickle.unregister_pickle_by_value(module)
 
 
+def split_names(text: str) -> list[str]:
+    """Names that commas separate; those within brackets are between parameters of a measure.
+
+    Examples
+    --------
+    >>> split_names("svcca, gulp(lambda=0.1),mine(a=1,b=2)")
+    ['svcca', 'gulp(lambda=0.1)', 'mine(a=1,b=2)']
+    """
+    return [name.strip() for name in re.split(r",(?![^()]*\))", text)]
+
+
 def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
     """Measures by name, without their companions.
 
@@ -116,7 +127,7 @@ def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
     ['svcca', 'gulp(lambda=0.1)']
     """
     # Commas in parentheses stand between parameters.
-    wanted = [name.strip() for name in re.split(r",(?![^()]*\))", names)] if isinstance(names, str) else list(names)
+    wanted = split_names(names) if isinstance(names, str) else list(names)
     if not wanted:
         raise UnknownMeasureError("no measure asked for; the usual one is 'svcca'")
     if "all" in wanted:

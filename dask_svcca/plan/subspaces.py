@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -149,15 +149,8 @@ def plan_subspaces(
         if costs.peak() + waiting > budget.available:
             parts = 1
         memory = _memory(costs, budget.available, waiting if parts > 1 else 0)
-        task = SubspaceTask(
-            label=item.label,
-            path=item.place,
-            shape=item.shape,
-            chunk_examples=item.chunk_examples,
-            digest=item.digest,
-            epsilon=item.epsilon,
-            key=subspace.key,
-            reading=subspace.reading,
+        task = _task(
+            subspace,
             samples=subspace.reading.samples(item.shape[0]),
             with_loadings=with_loadings or not subspace.reading.by_samples(item.shape),
             memory=memory,
@@ -165,6 +158,22 @@ def plan_subspaces(
         )
         tasks.append((task, parts))
     return _packs(tasks, [subspace.representation.nbytes for subspace in wanted], budget)
+
+
+def _task(subspace: Wanted, **rest: Any) -> SubspaceTask:
+    """Make a subspace, by what its representation and reading are."""
+    item = subspace.representation
+    return SubspaceTask(
+        label=item.label,
+        path=item.place,
+        shape=item.shape,
+        chunk_examples=item.chunk_examples,
+        digest=item.digest,
+        epsilon=item.epsilon,
+        key=subspace.key,
+        reading=subspace.reading,
+        **rest,
+    )
 
 
 def holds_samples(reading: Reading, item: Representation, precision: str) -> bool:
@@ -182,15 +191,8 @@ def _of_stored(
     budget.check(
         f"the subspace of {item.label!r}, from {entry.samples:,} x {entry.directions:,} stored samples,", costs
     )
-    return SubspaceTask(
-        label=item.label,
-        path=item.place,
-        shape=item.shape,
-        chunk_examples=item.chunk_examples,
-        digest=item.digest,
-        epsilon=item.epsilon,
-        key=subspace.key,
-        reading=subspace.reading,
+    return _task(
+        subspace,
         samples=entry.samples,
         with_loadings=not entry.is_square_root,
         memory=SubspaceMemory(0, 0, entry.samples * entry.directions * np.dtype(precision).itemsize, costs),

@@ -24,7 +24,7 @@ from dask_svcca.tasks import perform, release
 from dask_svcca.tasks.worker import single_blas_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.parameters import Parameters
@@ -49,17 +49,12 @@ class Parts:
     Attributes
     ----------
     count : int
-    memory : int
-        Bytes that the process of a part may take.
     owners : dict of str to int
         The part that makes a pack, by its name.
-    tiles : int
     """
 
     count: int
-    memory: int
     owners: dict[str, int]
-    tiles: int
 
 
 def begin(
@@ -120,7 +115,6 @@ def _write(comparison: ComparisonStore, plan: Plan, parts: int, memory: int) -> 
             "count": parts,
             "memory": memory,
             "owners": owners,
-            "tiles": len(plan.tiles),
             "details": list(plan.details),
             "settled": list(plan.settled),
             "chunk_samples": plan.chunk_samples,
@@ -150,7 +144,7 @@ class Part:
         if document is None:
             raise JobError(f"{_io.describe(store)!r} was not planned in parts: begin with init")
         try:
-            self.parts = Parts(document["count"], document["memory"], document["owners"], document["tiles"])
+            self.parts = Parts(document["count"], document["owners"])
             plain = tuple(document["details"]), tuple(document["settled"]), int(document["chunk_samples"])
         except (KeyError, TypeError) as error:
             raise StoreFormatError(f"what was planned in {_io.describe(store)!r} is not readable: {error}") from None
@@ -260,7 +254,6 @@ def conclude(
     *,
     pairs: Pairs = "all",
     subspaces: StoreLike | None = None,
-    seconds: Callable[[], float] = time.perf_counter,
 ) -> tuple[Outcome, list[int]]:
     """Write what the parts have found out about representations, and see which parts are not finished.
 
@@ -270,7 +263,6 @@ def conclude(
     unfinished : list of int
         Numbers of parts that have left tiles.
     """
-    started = seconds()
     with Leases(wait=False, told=None) as leases:
         stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", leases=leases)
         if stores.comparison is None:
@@ -294,5 +286,4 @@ def conclude(
         ]
         if not left:
             stores.comparison.consolidate()
-    outcome.seconds = seconds() - started
     return outcome, unfinished

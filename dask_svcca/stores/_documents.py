@@ -163,18 +163,21 @@ def parsed(document: bytes | None) -> dict[str, Any] | None:
 
 def resized(document: Mapping[str, Any], shape: Sequence[int]) -> bytes:
     """The document of an array with another shape."""
-    rest = {**document, "shape": list(map(int, shape))}
-    attributes = rest.pop("attributes")
-    return json.dumps({**rest, "attributes": sealed(attributes, rest)}).encode()
+    return _sealed_anew({**document, "shape": list(map(int, shape))})
 
 
 def rechunked(document: Mapping[str, Any], tile: int) -> bytes:
     """The document of an array along pairs with other chunks along these."""
     grid = document["chunk_grid"]
     shape = [tile, tile, *grid["configuration"]["chunk_shape"][2:]]
-    rest = {**document, "chunk_grid": {**grid, "configuration": {**grid["configuration"], "chunk_shape": shape}}}
-    attributes = rest.pop("attributes")
-    return json.dumps({**rest, "attributes": sealed(attributes, rest)}).encode()
+    return _sealed_anew(
+        {**document, "chunk_grid": {**grid, "configuration": {**grid["configuration"], "chunk_shape": shape}}}
+    )
+
+
+def _sealed_anew(document: dict[str, Any]) -> bytes:
+    attributes = document.pop("attributes")
+    return json.dumps({**document, "attributes": sealed(attributes, document)}).encode()
 
 
 def crc(data: Any) -> bytes:

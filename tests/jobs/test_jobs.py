@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -18,7 +19,7 @@ from cli_runner import run
 
 import dask_svcca
 from dask_svcca import machine
-from dask_svcca.cluster import start_cluster
+from dask_svcca.cluster import KeepBusyWorkers, start_cluster
 from dask_svcca.errors import ClusterError, JobError
 from dask_svcca.jobs import submit
 from dask_svcca.jobs.records import Jobs, Pointer, Record, find, new_id, now, status_of
@@ -216,6 +217,24 @@ def test_start_cluster__refuses(name: str, allowed: list[str], said: str) -> Non
         pass
 
 
+def test_keep_busy_workers__gives_up_idle_ones_and_never_the_last() -> None:
+    busy, idle, other = (
+        SimpleNamespace(processing={"tile": 1}),
+        SimpleNamespace(processing={}),
+        SimpleNamespace(processing={}),
+    )
+    found = KeepBusyWorkers().valid_workers_downscaling
+    assert found(SimpleNamespace(workers=[busy, idle]), [busy, idle]) == [idle]
+    assert found(SimpleNamespace(workers=[idle, other]), [idle, other]) == [other]
+    assert found(SimpleNamespace(workers=[idle]), [idle]) == []
+
+
+def test_run__says_what_compare_says_of_few_samples(tmp_path: Path) -> None:
+    make_zoo(tmp_path / "zoo.zarr", 2, examples=40)
+    printed = run(f"run {job_file(tmp_path, tmp_path / 'zoo.zarr')}").output
+    assert "Caution: 2 of 2 representations have fewer than 5 samples per kept direction" in printed
+
+
 # --- submitted -----------------------------------------------------------------------------------------------------
 
 
@@ -265,7 +284,7 @@ def test_submit__a_job_that_fails_says_why(tmp_path: Path) -> None:
     job = job_file(
         tmp_path, tmp_path / "zoo.zarr", "{class: distributed.LocalCluster, options: {colour: red}, scale: 1}"
     )
-    assert "is not a key" not in run(f"submit {job}").output
+    assert "Submitted " in run(f"submit {job}").output
     found = command("jobs")["jobs"][0]
     wait_until(lambda: command("status", found["id"])["state"] == "failed")
     assert "--allow-class distributed" in command("status", found["id"])["message"]
