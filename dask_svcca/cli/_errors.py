@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,6 +43,12 @@ def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except DaskSvccaError as error:
+        if "zarr" in sys.modules:
+            from dask_svcca.stores._access import let_requests_end  # noqa: PLC0415 - imported by then
+
+            # What fails of them then, asyncio would tell of, too.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+            let_requests_end()
         raise Refused(str(error)) from error
     except BrokenPipeError:
         # The reader of the output has seen enough; click ends without a message.

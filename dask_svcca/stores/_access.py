@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import zipfile
 import zlib
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import zarr.errors
+from zarr.core.sync import sync
 
 from dask_svcca.errors import DamagedStoreError, DaskSvccaError, StoreAccessError
 
@@ -88,3 +90,17 @@ def creating(place: object) -> Iterator[None]:
     except FileNotFoundError as error:
         said = str(error).split("<?xml")[0].split("Debug source:")[0].strip()
         raise StoreAccessError(f"cannot write to {str(place)!r}: {said}. Is the bucket or container there?") from error
+
+
+def let_requests_end(seconds: float = 5.0) -> None:
+    """Wait for requests that zarr has begun, and that nobody waits for since one of them failed.
+
+    A process that ends before them would print a traceback for each.
+    """
+
+    async def wait() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=seconds)
+
+    sync(wait())
