@@ -10,67 +10,26 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dask
 import numpy as np
 import psutil
 import pytest
 import xarray as xr
+from processes import compare, compare_and_wait, compare_or_hear, everything, layer, make, make_whole
 
 import dask_svcca
-from dask_svcca.errors import StoreInUseError
-from dask_svcca.plan.parameters import Parameters
-from dask_svcca.run.compare import run_comparison
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-N = 60
-LAYERS = 9
-"""Two groups, so that there are tiles of both."""
-
-FIRST, MORE = ("svcca",), ("svcca", "cka")
 KILLS = 38
 """Of a process alone; with those of workers and of groups, 50."""
 
 # A process that starts from here has imported everything, and none of the threads of this one.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["dask_svcca.run.compare", "xarray", "distributed", "test_killed"])
-
-
-def layer(step: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng([step, seed])
-    return np.random.default_rng(99).normal(size=(N, 3)) @ rng.normal(size=(3, 4)) + rng.normal(size=(N, 4))
-
-
-def write(zoo: dask_svcca.Zoo, step: int, seed: int = 0) -> None:
-    zoo.write("net", f"step{step:03}", "fc", layer(step, seed), step=step, overwrite=True)
-
-
-def make(folder: str) -> None:
-    with dask_svcca.create_zoo(Path(folder, "zoo.zarr"), examples=range(N), exist_ok=True) as zoo:
-        for step in range(LAYERS):
-            if ("net", f"step{step:03}", "fc") not in zoo:
-                write(zoo, step)
-
-
-def compare(folder: str, measures: tuple[str, ...] = FIRST, wait: bool = False) -> None:
-    with dask.config.set(scheduler="synchronous"):
-        parameters = Parameters(measures, precision="float64")
-        zoo = dask_svcca.open_zoo(Path(folder, "zoo.zarr"))
-        run_comparison(zoo, Path(folder, "comparison.zarr"), parameters, wait=wait)
-
-
-def everything(folder: str) -> None:
-    """A zoo is made and compared, changes and grows, and is compared by more measures."""
-    make(folder)
-    compare(folder)
-    with dask_svcca.open_zoo(Path(folder, "zoo.zarr"), mode="r+") as zoo:
-        write(zoo, 3, seed=1)
-        write(zoo, LAYERS)
-    compare(folder, MORE)
+PROCESSES.set_forkserver_preload(["dask_svcca.run.compare", "xarray", "distributed", "processes"])
 
 
 def look(folder: Path) -> None:
@@ -196,17 +155,6 @@ def test_compare__whose_group_or_worker_is_killed_goes_on(
         assert strays(folder) == []
 
 
-def compare_and_wait(folder: str) -> None:
-    compare(folder, wait=True)
-
-
-def compare_or_hear(folder: str) -> None:
-    try:
-        compare(folder)
-    except StoreInUseError:
-        sys.exit(7)
-
-
 def test_create_zoo__and_compare_in_four_processes_at_once_all_succeed(tmp_path: Path) -> None:
     assert ended([begun(make_whole, str(tmp_path)) for _ in range(4)]) == [0] * 4
     make(str(tmp_path))
@@ -215,11 +163,6 @@ def test_create_zoo__and_compare_in_four_processes_at_once_all_succeed(tmp_path:
     compare(str(tmp_path / "alone"))
     assert_equal(tmp_path, tmp_path / "alone")
     assert strays(tmp_path) == []
-
-
-def make_whole(folder: str) -> None:
-    zoo = dask_svcca.create_zoo(Path(folder, "zoo.zarr"), examples=range(N), exist_ok=True)
-    assert zoo.n_examples == N
 
 
 def test_compare__in_four_processes_at_once_is_done_by_one_and_refused_the_others(tmp_path: Path) -> None:
