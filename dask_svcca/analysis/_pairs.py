@@ -14,7 +14,6 @@ from dask_svcca.errors import IncompatibleError, MemoryLimitError, Representatio
 from dask_svcca.evaluate import STACK_BYTES, Basis, Evaluation, pair_bytes, solving_bytes
 from dask_svcca.kernels.pairs import squared_magnitudes
 from dask_svcca.kernels.raw import orthonormal
-from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import find_measures, needs_loadings
 from dask_svcca.readings import meet
 from dask_svcca.stores.comparison import ComparisonStore
@@ -232,6 +231,9 @@ class Pairs:
             digest = self._keys[label].split(" ", maxsplit=1)[0]
             others = (other for key, other in self._index.records.items() if key.startswith(f"{digest} "))
             record = next((other for other in others if other.entry.grid == fold), None)
+        if record is not None and record.entry.share < 1:
+            # What is left out of the examples changes all directions.
+            record = self._index.raw.get(record.entry.key)
         if record is None:
             raise IncompatibleError(
                 f"{label!r} has no subspace{f' on the grid {fold}' if fold else ''} in {self._place!r}. Compare it "
@@ -257,7 +259,7 @@ class Pairs:
         basis = Basis(
             spectrum=spectrum,
             block=entry.block,
-            kept=leading_directions(spectrum, entry.multiplicity, self.parameters["variance"]),
+            kept=entry.kept(spectrum, self.parameters["variance"]),
             grid=entry.grid,
             samples=entry.samples,
             neurons=entry.neurons,

@@ -22,6 +22,10 @@ AT_ONCE = 32
 """Samples that are centred at a time: few, since they are written across the order in which they lie."""
 
 
+SUMMED = 2**12
+"""Samples whose products are summed in single precision, at most: directions may be made of the sums."""
+
+
 class Centring:
     """Takes the mean off samples of one block, real, and scales neurons to length one.
 
@@ -73,8 +77,8 @@ class KernelNorm:
     def __init__(self, variances: FloatArray) -> None:
         self._variances = variances
         summing = Summing.of(len(variances))
-        self._total, self._double = ProductSum(summing.samples), summing.double
-        self._samples = summing.samples
+        self._samples, self._double = min(summing.samples, SUMMED), summing.double
+        self._total = ProductSum(self._samples)
 
     def add(self, samples: InexactArray) -> None:
         """Take some samples, (sample, neuron), scaled to length one."""
@@ -82,6 +86,11 @@ class KernelNorm:
             rows = samples[start : start + self._samples].T
             rows = np.ascontiguousarray(rows, dtype=np.float64 if self._double else rows.dtype)
             self._total.add(rows, rows)
+
+    def take_products(self) -> FloatArray:
+        """Inner products of the neurons, (neuron, neuron), in double precision; nothing is left here of them."""
+        products, self._total = self._total.value, ProductSum(self._samples)
+        return products.astype(np.float64, copy=False)
 
     @property
     def value(self) -> float:

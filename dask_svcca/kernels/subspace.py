@@ -291,7 +291,7 @@ def _of_samples(values: FloatArray, total: float) -> Eigenbasis:
 
 
 def leading_directions(
-    spectrum: FloatArray, weights: IntArray, variance: float | None
+    spectrum: FloatArray, weights: IntArray, variance: float | None, total: float | None = None
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Fewest directions that explain at least a share of the variance.
 
@@ -301,6 +301,8 @@ def leading_directions(
         Variance of a direction, and how often it counts.
     variance : float or None
         Share of the sum, in (0, 1]. None keeps all.
+    total : float, optional
+        The sum, where there are directions beyond these.
 
     Returns
     -------
@@ -323,7 +325,8 @@ def leading_directions(
     order = slice(None) if ordered else np.argsort(-spectrum, kind="stable")
     explained = np.cumsum((spectrum * weights)[order])
     # A hair below the threshold counts as reached, so that variance=1.0 does not depend on the last bit of a sum.
-    enough = int(np.searchsorted(explained, variance * explained[-1] * (1 - 1e-12))) + 1
+    whole = explained[-1] if total is None else total
+    enough = int(np.searchsorted(explained, variance * whole * (1 - 1e-12))) + 1
     kept = np.zeros(len(spectrum), dtype=np.bool_)
     kept[slice(enough) if isinstance(order, slice) else order[:enough]] = True
     return kept

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.errors import InvalidActivationsError, ParametersChangedError
-from dask_svcca.measures import find_measures, kernels_only, needs_loadings, with_companions
+from dask_svcca.measures import find_measures, kernels_only, leading_only, needs_loadings, with_companions
 from dask_svcca.plan.details import detail_sizes, pair_bytes, smaller_tile
 from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.memory import PROCESS_BYTES
@@ -267,7 +267,11 @@ def make_plan(
     tile = side if state is None or outgrown else state.tile
     places = [present.get(label, -1) for label in order]
     missing = find_missing(selected, places, state, changed, side, lacking=lacking)
-    need = _Need(loadings=needs_loadings(measures), orthonormal=_asks_for_directions(measures, details))
+    need = _Need(
+        loadings=needs_loadings(measures),
+        orthonormal=_asks_for_directions(measures, details),
+        share=_share(measures, details, parameters.variance),
+    )
     wanted, subspaces = _wanted(rows, readings, missing, index, parameters, need)
     packs = plan_subspaces(
         list(wanted.values()),
@@ -276,6 +280,7 @@ def make_plan(
         precision=parameters.precision,
         with_loadings=need.loadings,
         orthonormal=need.orthonormal,
+        share=need.share,
     )
     made = {member.key: (pack.name, place) for pack in packs for place, member in enumerate(pack.members)}
     groups = tuple(
@@ -283,7 +288,8 @@ def make_plan(
             number,
             tuple(
                 tuple(
-                    SubspacePlace(*(made.get(key) or _place(index, key)), fold) for fold, key in subspaces[row].items()
+                    SubspacePlace(*(made.get(key) or need.place(index, key)), fold)
+                    for fold, key in subspaces[row].items()
                 )
                 for row in range(start, min(start + side, len(rows)))
             ),
@@ -413,21 +419,43 @@ def _asks_for_directions(measures: Sequence[Measure], details: Sizes) -> bool:
     return bool(details) or not kernels_only(measures)
 
 
+def _share(measures: Sequence[Measure], details: Sizes, variance: float | None) -> float:
+    """Share of the variance up to which directions are asked for; single correlations ask for more precision."""
+    if variance is None or details or needs_loadings(measures) or not leading_only(measures):
+        return 1.0
+    return variance
+
+
 @dataclass(frozen=True, slots=True)
 class _Need:
     """What measures need of a subspace."""
 
     loadings: bool
     orthonormal: bool
+    share: float
 
     def is_met(self, index: SubspaceIndex | None, key: str) -> bool:
         """Whether a subspace is there that says enough."""
-        record = None if index is None else index.records.get(key)
+        record = None if index is None else self._record(index, key)
         if record is None:
             return False
         entry = record.entry
         enough = (entry.with_loadings or not self.loadings) and (entry.orthonormal or not self.orthonormal)
-        return bool(entry.problem) or enough
+        return bool(entry.problem) or (enough and entry.share >= self.share)
+
+    def place(self, index: SubspaceIndex | None, key: str) -> tuple[str, int]:
+        """Pack of a subspace, and its place there."""
+        record = None if index is None else self._record(index, key)
+        if record is None:
+            raise RuntimeError(f"the subspace {key!r} is neither there nor planned")
+        return record.pack, record.position
+
+    def _record(self, index: SubspaceIndex, key: str) -> SubspaceRecord | None:
+        record = index.records.get(key)
+        if record is not None and record.entry.share < 1 and not self.orthonormal:
+            # Leading directions do not say what samples do.
+            return index.raw.get(key)
+        return record
 
     def source(self, index: SubspaceIndex | None, key: str) -> SubspaceRecord | None:
         """Samples that are stored as they are, where that is enough to make it."""
@@ -435,13 +463,6 @@ class _Need:
         # Of a square root of inner products nobody knows the neurons.
         lacking = record is not None and self.loadings and record.entry.is_square_root
         return None if lacking else record
-
-
-def _place(index: SubspaceIndex | None, key: str) -> tuple[str, int]:
-    if index is None:
-        raise RuntimeError(f"the subspace {key!r} is neither there nor planned")
-    record = index.records[key]
-    return record.pack, record.position
 
 
 def _tiles(

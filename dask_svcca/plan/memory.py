@@ -7,13 +7,14 @@ here, and by nothing else.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dask_svcca.kernels.products import Summing
 from dask_svcca.kernels.raw import AT_ONCE as CENTRED_AT_ONCE
+from dask_svcca.kernels.raw import SUMMED
 from dask_svcca.readings import Neurons
 from dask_svcca.stores.subspaces import chunk_length
 
@@ -186,6 +187,7 @@ def subspace_costs(
     precision: str,
     with_loadings: bool,
     orthonormal: bool = True,
+    leading: bool = False,
 ) -> SubspaceCosts:
     """Memory that making a subspace takes.
 
@@ -206,6 +208,8 @@ def subspace_costs(
         Whether loadings are made even where directions come from the samples.
     orthonormal : bool
         Whether directions are asked for. Where they are not, and neurons outnumber samples, they may be made after all.
+    leading : bool
+        Whether leading directions are asked for, beside the samples as they are; all may be made after all.
     """
     wide = 16 if reading.is_complex else 8
     neurons, samples = reading.neurons(shape[-1]), reading.samples(shape[0])
@@ -252,6 +256,7 @@ def subspace_costs(
         )
     if not orthonormal:
         return _raw_costs(common, samples, neurons, length)
+    extra = _leading_costs(common, samples, neurons, length) if leading else None
     blocks = len(reading.multiplicity)
     one, least = neurons * neurons * wide, min(neurons, samples) ** 2 * wide
     scatter, loadings = blocks * one, neurons * directions * wide
@@ -260,7 +265,7 @@ def subspace_costs(
     # Gram matrices of the scores, which show where these are not orthonormal; a product, and its sum with one.
     grams = (blocks + 2) * least + (length * min(neurons, samples) * wide if reading.is_complex else 0)
     projecting = loadings + grams + length * directions * wide
-    return SubspaceCosts(
+    costs = SubspaceCosts(
         **common,
         first=Pass(max(scatter, rows), max(scatter + block + one, rows)),
         # The eigenvectors of a block before those of all; LAPACK works in a copy of it and two more of its size. For
@@ -273,15 +278,49 @@ def subspace_costs(
         scatter=scatter,
         result=samples * directions * score + loadings + neurons * wide,
     )
+    return costs if extra is None else _worst(costs, extra)
+
+
+def _worst(one: SubspaceCosts, other: SubspaceCosts) -> SubspaceCosts:
+    """What two ways to make a subspace take at most, of the same samples."""
+    return replace(
+        one,
+        first=_longest(one.first, other.first),
+        between=max(one.between, other.between),
+        last=_longest(one.last, other.last),
+        scatter=0,
+        result=max(one.result, other.result),
+    )
+
+
+def _longest(one: Pass, other: Pass) -> Pass:
+    return Pass(max(one.reading, other.reading), max(one.working, other.working))
+
+
+def _leading_costs(common: dict[str, int], samples: int, neurons: int, length: int) -> SubspaceCosts:
+    """Bytes that leading directions take, beside samples in single precision."""
+    raw, scores = _raw_costs(common, samples, neurons, length), length * neurons * 4
+    square, vector = neurons**2 * 8, neurons * 8
+    # Chunks of samples and of scores, one of them as it is stored; weights, inner products of scores and their sums.
+    working = 4 * scores + 3 * square + 4 * vector
+    return replace(
+        raw,
+        # Inner products of the neurons in both precisions; in the latter LAPACK works, beside the eigenvectors.
+        between=max(raw.between, 3 * square + 8 * vector),
+        last=_longest(raw.last, Pass(raw.last.reading, working)),
+        # No samples are asked for then, but they may be held.
+        result=2 * raw.result,
+    )
 
 
 def _raw_costs(common: dict[str, int], samples: int, neurons: int, length: int) -> SubspaceCosts:
     """Bytes that it takes to store samples as they are, in single precision."""
     vector, scores = neurons * 8, length * neurons * 4
     summing = Summing.of(neurons)
-    products = neurons**2 * (8 if summing.double else 12 if samples > summing.samples else 4)
+    summed = min(summing.samples, SUMMED)
+    products = neurons**2 * (8 if summing.double else 12 if samples > summed else 4)
     # Samples of a chunk that is not whole, or that are summed up some at a time, are copied; those centred are double.
-    copied = min(length, summing.samples) * neurons * (8 if summing.double else 4)
+    copied = min(length, summed) * neurons * (8 if summing.double else 4)
     beside = max(copied, scores if samples % length else 0, 2 * CENTRED_AT_ONCE * vector)
     return SubspaceCosts(
         **common,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
 
 from dask_svcca.errors import MemoryLimitError
+from dask_svcca.kernels.leading import GREATEST_SHARE, LEAST_NEURONS
 from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.plan.memory import PROCESS_BYTES, SubspaceMemory, stored_costs, subspace_costs
 from dask_svcca.plan.tasks import PackTask, SubspacePlace, SubspaceTask
@@ -95,6 +96,7 @@ def plan_subspaces(
     precision: str,
     with_loadings: bool,
     orthonormal: bool = True,
+    share: float = 1.0,
 ) -> tuple[PackTask, ...]:
     """Tasks that make subspaces, each of one or of several small ones.
 
@@ -110,6 +112,8 @@ def plan_subspaces(
         Whether loadings are made even where directions come from the samples.
     orthonormal : bool
         Whether directions are asked for: otherwise samples are stored as they are where they can be.
+    share : float
+        Share of the variance up to which directions are asked for: for wide layers, those alone are made.
 
     Raises
     ------
@@ -121,8 +125,16 @@ def plan_subspaces(
     for subspace in wanted:
         item, source = subspace.representation, subspace.source
         if source is not None:
-            tasks.append((_of_stored(subspace, source, budget, chunk_samples, precision), 1))
+            tasks.append((_of_stored(subspace, source, budget, chunk_samples, precision, share), 1))
             continue
+        parts = 1
+        # Parts have moments to merge, unless directions come from the samples, or a mask hides how many there are.
+        if not subspace.reading.by_samples(item.shape) and not subspace.reading.mask:
+            parts = choose_parts(item.nbytes, total, budget.workers)
+            parts = min(parts, -(-item.shape[0] // item.chunk_examples))
+        as_it_is = parts == 1 and holds_samples(subspace.reading, item, precision)
+        wide = subspace.reading.neurons(item.shape[-1]) >= LEAST_NEURONS
+        leading = share <= GREATEST_SHARE and as_it_is and wide and not subspace.reading.by_samples(item.shape)
         costs = subspace_costs(
             subspace.reading,
             shape=item.shape,
@@ -132,18 +144,13 @@ def plan_subspaces(
             precision=precision,
             with_loadings=with_loadings,
             orthonormal=orthonormal or not holds_samples(subspace.reading, item, precision),
+            leading=leading,
         )
         budget.check(
             f"the subspace of {item.label!r}, an array of shape {item.shape},",
             costs.least,
             "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
         )
-        parts = 1
-        # Parts have moments to merge, unless directions come from the samples, or a mask hides how many there are.
-        if not subspace.reading.by_samples(item.shape) and not subspace.reading.mask:
-            parts = choose_parts(item.nbytes, total, budget.workers)
-            parts = min(parts, -(-item.shape[0] // item.chunk_examples))
-        raw = not orthonormal and parts == 1 and holds_samples(subspace.reading, item, precision)
         # Parts wait in the memory of a worker until they are merged.
         waiting = PARTS_PER_WORKER * costs.scatter
         if costs.peak() + waiting > budget.available:
@@ -152,9 +159,10 @@ def plan_subspaces(
         task = _task(
             subspace,
             samples=subspace.reading.samples(item.shape[0]),
-            with_loadings=with_loadings or not subspace.reading.by_samples(item.shape),
+            with_loadings=with_loadings or not (leading or subspace.reading.by_samples(item.shape)),
             memory=memory,
-            orthonormal=not raw,
+            orthonormal=orthonormal or not as_it_is,
+            share=share if leading else 1.0,
         )
         tasks.append((task, parts))
     return _packs(tasks, [subspace.representation.nbytes for subspace in wanted], budget)
@@ -183,7 +191,7 @@ def holds_samples(reading: Reading, item: Representation, precision: str) -> boo
 
 
 def _of_stored(
-    subspace: Wanted, source: SubspaceRecord, budget: Budget, chunk_samples: int, precision: str
+    subspace: Wanted, source: SubspaceRecord, budget: Budget, chunk_samples: int, precision: str, share: float
 ) -> SubspaceTask:
     """Make directions of samples that are stored as they are."""
     item, entry = subspace.representation, source.entry
@@ -191,12 +199,14 @@ def _of_stored(
     budget.check(
         f"the subspace of {item.label!r}, from {entry.samples:,} x {entry.directions:,} stored samples,", costs
     )
+    leading = share <= GREATEST_SHARE and entry.neurons >= LEAST_NEURONS and not entry.is_square_root
     return _task(
         subspace,
         samples=entry.samples,
-        with_loadings=not entry.is_square_root,
+        with_loadings=not (leading or entry.is_square_root),
         memory=SubspaceMemory(0, 0, entry.samples * entry.directions * np.dtype(precision).itemsize, costs),
         source=SubspacePlace(source.pack, source.position),
+        share=share if leading else 1.0,
     )
 
 
@@ -240,9 +250,9 @@ def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budg
     most = max(1, len(tasks) // batches)
     packs: list[tuple[list[SubspaceTask], int]] = []
     # Scores of one pack have the same samples, and are all real or all complex.
-    open_packs: dict[tuple[str, int, bool], tuple[list[SubspaceTask], int]] = {}
+    open_packs: dict[tuple[str, int, bool, bool], tuple[list[SubspaceTask], int]] = {}
     for (task, parts), size in zip(tasks, sizes, strict=True):
-        kind = task.reading.domain, task.samples, task.reading.is_complex
+        kind = task.reading.domain, task.samples, task.reading.is_complex, _stores_samples(task)
         members, room = open_packs.get(kind, ([], 0))
         enough = len(members) >= most and BATCH_BYTES - room + size > LEAST_BATCH_BYTES
         if parts > 1 or size > room or enough or not _fits([*members, task], budget):
@@ -250,7 +260,19 @@ def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budg
             packs.append((members, parts))
         members.append(task)
         open_packs[kind] = members, room - size if parts == 1 else 0
-    return tuple(PackTask(_name(members), tuple(members), parts) for members, parts in packs)
+    return tuple(PackTask(_name(members), tuple(members), parts, _samples(members)) for members, parts in packs)
+
+
+def _stores_samples(task: SubspaceTask) -> bool:
+    """Whether samples are stored as they are beside leading directions."""
+    return task.share < 1 and task.source is None
+
+
+def _samples(members: Sequence[SubspaceTask]) -> str:
+    """Name of the pack of the samples as they are, beside leading directions; empty for none."""
+    if not _stores_samples(members[0]):
+        return ""
+    return _name([replace(member, orthonormal=False, share=1.0) for member in members])
 
 
 def _fits(members: list[SubspaceTask], budget: Budget) -> bool:
@@ -263,10 +285,14 @@ def _name(members: Sequence[SubspaceTask]) -> str:
     With loadings it is another name: until that pack is made, and if it cannot be, the one without them serves.
     """
     identities = [
-        (member.key if member.with_loadings else f"{member.key} without loadings")
-        if member.orthonormal
         # Samples as they are stay where they are when directions are made of them.
-        else f"{member.key} as it is"
+        f"{member.key} as it is"
+        if not member.orthonormal
+        else f"{member.key} up to {member.share}"
+        if member.share < 1
+        else member.key
+        if member.with_loadings
+        else f"{member.key} without loadings"
         for member in members
     ]
     return xxhash.xxh3_64_hexdigest("\n".join(identities).encode())

@@ -83,6 +83,8 @@ class SubspaceTask:
         Whether directions are asked for. Otherwise the samples are stored as they are, where that is as precise.
     source : SubspacePlace or None
         Where samples are stored as they are, to make directions of; None for those of the zoo.
+    share : float
+        Share of the variance up to which directions are asked for; below 1 no loadings are.
     """
 
     label: str
@@ -98,6 +100,7 @@ class SubspaceTask:
     memory: SubspaceMemory
     orthonormal: bool = True
     source: SubspacePlace | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,14 @@ class PackTask:
         Members of one domain, all real or all complex.
     parts : int
         Number of parts that a single member is read in, side by side.
+    samples : str
+        Name of another pack that it writes, of the samples as they are; empty for none.
     """
 
     name: str
     members: tuple[SubspaceTask, ...]
     parts: int = 1
+    samples: str = ""
 
     def __dask_tokenize__(self) -> tuple[str, str]:
         """What tells it from others of a run."""

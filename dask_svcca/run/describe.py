@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.kernels.subspace import leading_directions
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -111,10 +109,10 @@ def _numbers(index: SubspaceIndex, record: SubspaceRecord, variance: float | Non
     entry = record.entry
     if entry.problem:
         return -1, -1, -1, np.nan
-    if not entry.orthonormal:
+    if not entry.orthonormal or entry.share < (1.0 if variance is None else variance):
         return entry.neurons, entry.samples, 0, np.nan
     spectrum = index.spectrum(record)
-    kept = leading_directions(spectrum, entry.multiplicity, variance)
+    kept = entry.kept(spectrum, variance)
     share = float((spectrum * entry.multiplicity)[kept].sum() / entry.total)
     return entry.neurons, entry.samples, int(entry.multiplicity[kept].sum()), share
 

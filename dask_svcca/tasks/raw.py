@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dask_svcca.plan.tasks import SubspaceTask
     from dask_svcca.tasks.dual import Neurons
     from dask_svcca.tasks.samples import Samples
-    from dask_svcca.tasks.scores import Begin
+    from dask_svcca.tasks.scores import Begin, ScoreWriter
     from dask_svcca.tasks.worker import Context
 
 SINGLE = np.dtype(np.float32)
@@ -33,20 +34,16 @@ def make_raw(context: Context, task: SubspaceTask, samples: Samples, neurons: Ne
 
     None where that has no square root whose columns are all above noise.
     """
-    variances = np.where(neurons.noise > 0, neurons.variances, 0.0)
-    if not variances.any():
-        raise constant(neurons.count)
-    entry = SubspaceEntry(
-        key=task.key,
-        samples=neurons.count,
-        neurons=samples.neurons,
-        domain=task.reading.domain,
-        total=float(variances.sum()),
-        orthonormal=False,
-        epsilon=samples.epsilon,
-    )
     if task.reading.by_samples(samples.array.shape):
-        return _of_inner_products(context, task, samples, neurons, begin, entry)
+        return _of_inner_products(context, task, samples, neurons, begin)
+    return store_samples(context, task, samples, neurons, begin)[0]
+
+
+def store_samples(
+    context: Context, task: SubspaceTask, samples: Samples, neurons: Neurons, begin: Begin
+) -> tuple[Subspace, ScoreWriter, KernelNorm]:
+    """Store samples as they are; with what took them, and the inner products of the neurons."""
+    entry, variances = _entry(task, samples, neurons)
     writer = begin(neurons.count, samples.neurons, SINGLE)
     norm = KernelNorm(variances)
     chunks = score_chunks(context, samples, Centring(neurons.mean, variances), samples.neurons, writer.chunk_samples)
@@ -57,12 +54,29 @@ def make_raw(context: Context, task: SubspaceTask, samples: Samples, neurons: Ne
             writer.write_scores(number, scores)
     with context.timed("covariance"):
         squares = norm.value
-    return _raw(entry, neurons.mean, variances, squares)
+    return _raw(entry, neurons.mean, variances, squares), writer, norm
+
+
+def _entry(task: SubspaceTask, samples: Samples, neurons: Neurons) -> tuple[SubspaceEntry, FloatArray]:
+    """What is known before anything is stored, and the variances of neurons that take part."""
+    variances = np.where(neurons.noise > 0, neurons.variances, 0.0)
+    if not variances.any():
+        raise constant(neurons.count)
+    return SubspaceEntry(
+        key=task.key,
+        samples=neurons.count,
+        neurons=samples.neurons,
+        domain=task.reading.domain,
+        total=float(variances.sum()),
+        orthonormal=False,
+        epsilon=samples.epsilon,
+    ), variances
 
 
 def _of_inner_products(
-    context: Context, task: SubspaceTask, samples: Samples, neurons: Neurons, begin: Begin, entry: SubspaceEntry
+    context: Context, task: SubspaceTask, samples: Samples, neurons: Neurons, begin: Begin
 ) -> Subspace | None:
+    entry, _ = _entry(task, samples, neurons)
     count = neurons.count
     gram = sample_gram(context, samples, neurons.mean, np.sign(neurons.noise), count, task.memory.streamed)
     with context.timed("eigen"):
@@ -94,6 +108,9 @@ class StoredSamples:
     entry : SubspaceEntry
     mean : (neuron,)
         The mean that was taken off.
+    variances : (neuron,)
+        Sums of squares of the neurons.
+    chunk_samples : int
     neurons : int
         Number of neurons of a sample as it is stored.
     epsilon : float
@@ -111,18 +128,27 @@ class StoredSamples:
         self._context, self._pack, self._record = context, pack, pack.records[task.source.position]
         self.entry = self._record.entry
         self.neurons, self.epsilon = self.entry.directions, self.entry.epsilon
+        self.chunk_samples = pack.chunk_samples
         with context.timed("read"):
             self.mean = pack.mean(self._record)
-            self._scale = np.sqrt(pack.spectrum(self._record))
+            self.variances = pack.spectrum(self._record)
+
+    @cached_property
+    def _buffer(self) -> InexactArray:
+        return np.empty((self.neurons, self.chunk_samples), SINGLE)
+
+    def read_scores(self, chunk: int) -> InexactArray:
+        """One chunk as it is stored, (sample, neuron), neurons scaled to length one; each overwrites the one before."""
+        self._pack.read_scores(chunk, [(self._record.first, self._buffer)])
+        return self._buffer.T[: self.entry.samples - chunk * self.chunk_samples]
 
     def __iter__(self) -> Iterator[InexactArray]:
-        buffer = np.empty((self.neurons, self._pack.chunk_samples), SINGLE)
-        for chunk, start in enumerate(range(0, self.entry.samples, self._pack.chunk_samples)):
+        scale = np.sqrt(self.variances)
+        for chunk in range(-(-self.entry.samples // self.chunk_samples)):
             with self._context.timed("read"):
-                self._pack.read_scores(chunk, [(self._record.first, buffer)])
-            count = min(self._pack.chunk_samples, self.entry.samples - start)
+                stored = self.read_scores(chunk)
             with self._context.timed("transform"):
-                samples = np.multiply(buffer.T[:count], self._scale, dtype=np.float64, order="C")
+                samples = np.multiply(stored, scale, dtype=np.float64, order="C")
             yield samples[:, np.newaxis]
             del samples
 

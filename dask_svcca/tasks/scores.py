@@ -44,16 +44,16 @@ class HeldScores:
 
     def __init__(self, samples: int, directions: int, dtype: np.dtype[Any], chunk_samples: int) -> None:
         self.chunk_samples = chunk_samples
-        self.scores: npt.NDArray[Any] = np.empty((samples, directions), dtype=dtype)
+        # In the order in which they are stored: the scores of a direction side by side.
+        self.scores: npt.NDArray[Any] = np.empty((directions, samples), dtype=dtype).T
 
     def write_scores(self, chunk: int, scores: InexactArray) -> None:
         """Take one chunk, (sample, direction)."""
         self.scores[chunk * self.chunk_samples :][: len(scores)] = scores
 
     def read_scores(self, chunk: int) -> InexactArray:
-        """Give one chunk back, in double precision."""
-        part = self.scores[chunk * self.chunk_samples :][: self.chunk_samples]
-        return part.astype(np.result_type(part.dtype, np.float64))
+        """Give one chunk back, as it is held."""
+        return self.scores[chunk * self.chunk_samples :][: self.chunk_samples]
 
 
 def subspace_of(

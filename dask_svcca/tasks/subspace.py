@@ -16,12 +16,13 @@ from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import PackWriter, Subspace, SubspaceEntry, chunk_length
 from dask_svcca.tasks.dual import by_samples, sum_neurons
-from dask_svcca.tasks.raw import StoredSamples, make_raw, scores_of_square_root
+from dask_svcca.tasks.leading import make_leading
+from dask_svcca.tasks.raw import StoredSamples, make_raw, scores_of_square_root, store_samples
 from dask_svcca.tasks.samples import Samples, check, not_constant
 from dask_svcca.tasks.scores import HeldScores, corrections, score_chunks, subspace_of, write_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.kernels.subspace import Eigenbasis
@@ -44,7 +45,7 @@ def make_pack(context: Context, task: PackTask) -> list[SubspaceReport]:
             SubspaceReport(member.label, member.key, record.entry.problem, 0, {})
             for member, record in zip(task.members, there.records, strict=True)
         ]
-    made = _make_one(context, task) if len(task.members) == 1 else _make_several(context, task)
+    made = _make(context, task)
     reports = [
         SubspaceReport(member.label, member.key, problem, read, {})
         for member, (problem, read) in zip(task.members, made, strict=True)
@@ -54,7 +55,8 @@ def make_pack(context: Context, task: PackTask) -> list[SubspaceReport]:
 
 def _is_whole(task: PackTask, entries: list[SubspaceEntry]) -> bool:
     return len(entries) == len(task.members) and all(
-        entry.key == member.key and (bool(entry.problem) or entry.with_loadings or not member.with_loadings)
+        entry.key == member.key
+        and (bool(entry.problem) or ((entry.with_loadings or not member.with_loadings) and entry.share >= member.share))
         for entry, member in zip(entries, task.members, strict=True)
     )
 
@@ -63,61 +65,103 @@ _Made: TypeAlias = "tuple[str, int]"
 """A problem, empty where all went well, and bytes of activations read."""
 
 
-def _make_one(context: Context, task: PackTask) -> list[_Made]:
-    """A pack of one member, whose scores go to the store as they come."""
-    (member,) = task.members
-    writers: list[PackWriter] = []
-
-    def begin(samples: int, directions: int, dtype: np.dtype[Any]) -> ScoreWriter:
-        writers.append(_writer(context, task, samples, directions, dtype))
-        return writers[-1]
-
-    subspace, problem, read = attempt(context, member, begin)
-    if subspace is not NOT_MADE:
-        if not writers:
-            begin(1, 0, np.dtype(context.job.parameters.precision))
-        with context.timed("write"):
-            writers[-1].finish([subspace])
-    return [(problem, read)]
-
-
-def _make_several(context: Context, task: PackTask) -> list[_Made]:
-    """A pack of several members, whose scores wait for one another."""
-    held: list[HeldScores] = []
-
-    def begin(samples: int, directions: int, dtype: np.dtype[Any]) -> ScoreWriter:
-        length = chunk_length(samples, context.job.chunk_samples)
-        held.append(HeldScores(samples, directions, dtype, length))
-        return held[-1]
-
-    subspaces: list[Subspace | SubspaceEntry] = []
+def _make(context: Context, task: PackTask) -> list[_Made]:
+    """Make the members of a pack, and of that of their samples as they are, if any; this one counts first."""
+    pack = _PackOfOne if len(task.members) == 1 else _PackOfSeveral
+    packs = [pack(context, task, name) for name in (task.samples, task.name) if name]
     made: list[_Made] = []
     for member in task.members:
-        count = len(held)
-        subspace, problem, read = attempt(context, member, begin)
-        if not isinstance(subspace, Subspace):
-            # Scores that were begun may be there in part.
-            del held[count:]
-        subspaces.append(subspace)
+        counts = [one.begun for one in packs]
+        subspaces, problem, read = attempt(context, member, [one.begin for one in packs])
+        for one, count, subspace in zip(packs, counts, subspaces, strict=True):
+            one.add(subspace, count)
         made.append((problem, read))
-    with context.timed("write"):
-        dtype = score_dtype(context.job.parameters.precision, is_complex=task.members[0].reading.is_complex)
-        samples = len(held[0].scores) if held else 1
-        writer = _writer(context, task, samples, sum(one.scores.shape[1] for one in held), dtype)
-        # In the order in which they are stored: a direction's scores side by side.
-        room = np.empty((sum(one.scores.shape[1] for one in held), min(samples, writer.chunk_samples)), dtype).T
-        for chunk, start in enumerate(range(0, samples if held else 0, writer.chunk_samples)):
-            parts = [one.scores[start : start + writer.chunk_samples] for one in held]
-            writer.write_scores(chunk, np.concatenate(parts, axis=1, out=room[: len(parts[0])]))
-        del room
-        writer.finish(subspaces)
+    for one in packs:
+        one.finish()
     return made
 
 
-def _writer(context: Context, task: PackTask, samples: int, directions: int, dtype: np.dtype[Any]) -> PackWriter:
+class _PackOfOne:
+    """A pack of one member, whose scores go to the store as they come."""
+
+    def __init__(self, context: Context, task: PackTask, name: str) -> None:
+        self._context, self._task, self._name = context, task, name
+        self._writers: list[PackWriter] = []
+        self._subspaces: list[Subspace | SubspaceEntry] = []
+
+    @property
+    def begun(self) -> int:
+        """How many members have begun to write scores."""
+        return len(self._writers)
+
+    def begin(self, samples: int, directions: int, dtype: np.dtype[Any]) -> ScoreWriter:
+        """What takes the scores of the next member."""
+        self._writers.append(_writer(self._context, self._name, samples, directions, dtype))
+        return self._writers[-1]
+
+    def add(self, subspace: Subspace | SubspaceEntry, _begun: int) -> None:
+        """Take what is stored beside the scores."""
+        if subspace is not NOT_MADE:
+            self._subspaces.append(subspace)
+
+    def finish(self) -> None:
+        """Write the index, unless there was nothing to be read."""
+        if not self._subspaces:
+            return
+        if not self._writers:
+            self.begin(1, 0, np.dtype(self._context.job.parameters.precision))
+        with self._context.timed("write"):
+            self._writers[-1].finish(self._subspaces)
+
+
+class _PackOfSeveral:
+    """A pack of several members, whose scores wait for one another."""
+
+    def __init__(self, context: Context, task: PackTask, name: str) -> None:
+        self._context, self._task, self._name = context, task, name
+        self._held: list[HeldScores] = []
+        self._subspaces: list[Subspace | SubspaceEntry] = []
+
+    @property
+    def begun(self) -> int:
+        """How many members have begun to write scores."""
+        return len(self._held)
+
+    def begin(self, samples: int, directions: int, dtype: np.dtype[Any]) -> ScoreWriter:
+        """What takes the scores of the next member."""
+        length = chunk_length(samples, self._context.job.chunk_samples)
+        self._held.append(HeldScores(samples, directions, dtype, length))
+        return self._held[-1]
+
+    def add(self, subspace: Subspace | SubspaceEntry, begun: int) -> None:
+        """Take what is stored beside the scores of a member, before which ``begun`` others had begun."""
+        if not isinstance(subspace, Subspace):
+            # Scores that were begun may be there in part.
+            del self._held[begun:]
+        self._subspaces.append(subspace)
+
+    def finish(self) -> None:
+        """Write all members."""
+        held, context = self._held, self._context
+        with context.timed("write"):
+            is_complex = self._task.members[0].reading.is_complex
+            dtype = score_dtype(context.job.parameters.precision, is_complex=is_complex)
+            samples = len(held[0].scores) if held else 1
+            directions = sum(one.scores.shape[1] for one in held)
+            writer = _writer(context, self._name, samples, directions, dtype)
+            # In the order in which they are stored: a direction's scores side by side.
+            room = np.empty((directions, min(samples, writer.chunk_samples)), dtype).T
+            for chunk, start in enumerate(range(0, samples if held else 0, writer.chunk_samples)):
+                parts = [one.scores[start : start + writer.chunk_samples] for one in held]
+                writer.write_scores(chunk, np.concatenate(parts, axis=1, out=room[: len(parts[0])]))
+            del room
+            writer.finish(self._subspaces)
+
+
+def _writer(context: Context, name: str, samples: int, directions: int, dtype: np.dtype[Any]) -> PackWriter:
     return PackWriter(
         context.worker.subspaces,
-        task.name,
+        name,
         samples=samples,
         directions=directions,
         dtype=dtype,
@@ -125,15 +169,17 @@ def _writer(context: Context, task: PackTask, samples: int, directions: int, dty
     )
 
 
-def attempt(context: Context, member: SubspaceTask, begin: Begin) -> tuple[Subspace | SubspaceEntry, str, int]:
-    """Make one subspace. Returns it or its entry alone, what went wrong, and bytes of activations read."""
+def attempt(
+    context: Context, member: SubspaceTask, begin: Sequence[Begin]
+) -> tuple[list[Subspace | SubspaceEntry], str, int]:
+    """Make one subspace. Returns it or its entry alone, for each pack, what went wrong, and bytes that were read."""
     read = 0
     try:
         if member.source is not None:
-            return _from_raw(context, member, begin), "", 0
+            return [_from_raw(context, member, *begin)], "", 0
         samples = Samples(context, member, held=member.memory.held)
         try:
-            subspace = _make_subspace(context, member, samples, begin)
+            subspaces = _make_subspaces(context, member, samples, begin)
         finally:
             read = samples.read
     except DamagedSubspacesError as error:
@@ -141,14 +187,26 @@ def attempt(context: Context, member: SubspaceTask, begin: Begin) -> tuple[Subsp
             raise
         # The next run makes it from the activations.
         context.worker.subspaces.forget(error.pack)
-        return NOT_MADE, f"was not made: {error}", read
+        return [NOT_MADE] * len(begin), f"was not made: {error}", read
     except InvalidActivationsError as error:
-        return SubspaceEntry(member.key, str(error)), str(error), read
+        return [SubspaceEntry(member.key, str(error))] * len(begin), str(error), read
     except UnreadableActivationsError as error:
-        return NOT_MADE, str(error), read
+        return [NOT_MADE] * len(begin), str(error), read
     except np.linalg.LinAlgError as error:
-        return NOT_MADE, f"has directions that LAPACK cannot compute: {error}", read
-    return subspace, "", read
+        return [NOT_MADE] * len(begin), f"has directions that LAPACK cannot compute: {error}", read
+    return subspaces, "", read
+
+
+def _make_subspaces(
+    context: Context, task: SubspaceTask, samples: Samples, begin: Sequence[Begin]
+) -> list[Subspace | SubspaceEntry]:
+    """Make a subspace; before its leading directions, its samples as they are."""
+    if task.share == 1:
+        return [_make_subspace(context, task, samples, begin[0])]
+    neurons = sum_neurons(context, samples)
+    raw, writer, norm = store_samples(context, task, samples, neurons, begin[0])
+    found = make_leading(context, task, raw, writer, norm, begin[1])
+    return [raw, found or _by_neurons(context, task, samples, begin[1])]
 
 
 def _make_subspace(context: Context, task: SubspaceTask, samples: Samples, begin: Begin) -> Subspace:
@@ -176,6 +234,9 @@ def _write_all(context: Context, begin: Begin, scores: FloatArray, dtype: np.dty
 def _from_raw(context: Context, task: SubspaceTask, begin: Begin) -> Subspace:
     """Make a subspace from samples that were stored as they are."""
     samples = StoredSamples(context, task)
+    if task.share < 1:
+        raw = Subspace(samples.entry, samples.mean, samples.variances, np.zeros((0, 0)))
+        return make_leading(context, task, raw, samples, None, begin) or _by_neurons(context, task, samples, begin)
     if samples.entry.is_square_root:
         basis, scores = scores_of_square_root(context, samples)
         _write_all(context, begin, scores, _score_dtype(context, task))

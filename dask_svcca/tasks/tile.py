@@ -11,7 +11,6 @@ import numpy as np
 from dask_svcca.errors import DamagedStoreError
 from dask_svcca.evaluate import Basis, Evaluation, finish_details, no_details
 from dask_svcca.kernels.products import Summing
-from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.measures import leading_only, needs_loadings
 from dask_svcca.plan.memory import PanelUnits
 from dask_svcca.plan.tasks import TileReport
@@ -225,7 +224,7 @@ class _Tile:
                 basis = Basis(
                     spectrum=spectrum,
                     block=record.entry.block,
-                    kept=leading_directions(spectrum, record.entry.multiplicity, variance),
+                    kept=record.entry.kept(spectrum, variance),
                     grid=record.entry.grid,
                     samples=record.entry.samples,
                     neurons=record.entry.neurons,

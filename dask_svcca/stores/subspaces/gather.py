@@ -41,8 +41,8 @@ def gather(store: SubspaceStore) -> None:
     for name in sorted(packs):
         pack = packs[name]
         made = [record.entry for record in pack.records if record.entry.key and not record.entry.problem]
-        # Samples that are stored as they are serve only until directions are made of them.
-        if made and all(entry.orthonormal for entry in made) and _size(pack) <= SMALL_BYTES:
+        # Samples that are stored as they are, and leading directions, serve only until all directions are made.
+        if made and all(entry.orthonormal and entry.share == 1 for entry in made) and _size(pack) <= SMALL_BYTES:
             kind = made[0].domain, made[0].samples, pack.chunk_samples, pack.dtype
             kinds.setdefault(kind, []).append(pack)
     for alike in kinds.values():

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.stores._metadata import is_text, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dask_svcca.kernels._types import IntArray
+    from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,9 @@ class SubspaceEntry:
         Sum of squares of all inner products of samples, where directions are not orthonormal.
     epsilon : float
         Relative precision of the samples, where directions are not orthonormal.
+    share : float
+        Share of the variance up to which thresholds find their directions here: below 1, these are the leading ones
+        alone, and the samples are stored as they are beside them.
     """
 
     key: str
@@ -76,6 +80,7 @@ class SubspaceEntry:
     orthonormal: bool = True
     squares: float = 0.0
     epsilon: float = 0.0
+    share: float = 1.0
 
     @property
     def directions(self) -> int:
@@ -103,6 +108,10 @@ class SubspaceEntry:
             [block.directions for block in self.blocks],
         )
 
+    def kept(self, spectrum: FloatArray, variance: float | None) -> BoolArray:
+        """Which directions a variance threshold keeps, (direction,), from their eigenvalues."""
+        return leading_directions(spectrum, self.multiplicity, variance, None if self.share == 1 else self.total)
+
     def to_json(self) -> dict[str, Any]:
         """JSON values, as stored."""
         if self.problem:
@@ -117,6 +126,7 @@ class SubspaceEntry:
             "blocks": [[block.index, block.multiplicity, block.directions] for block in self.blocks],
             "with_loadings": self.with_loadings,
             **({} if self.orthonormal else {"squares": self.squares, "epsilon": self.epsilon}),
+            **({} if self.share == 1 else {"share": self.share}),
         }
 
     @classmethod
@@ -146,6 +156,7 @@ class SubspaceEntry:
             orthonormal="squares" not in values,
             squares=float(values.get("squares", 0.0)),
             epsilon=float(values.get("epsilon", 0.0)),
+            share=float(values.get("share", 1.0)),
         )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 FORMAT = "dask-svcca-subspaces"
 INSIDE = "subspaces"
 """Group of a comparison that holds its subspaces, where they are not shared."""
@@ -37,8 +37,8 @@ class SubspaceIndex:
     ----------
     packs : dict of str to Pack
     records : dict of str to SubspaceRecord
-        By key. Where a key is in several packs, the record that says most: with loadings before one without, and last
-        one whose directions are not orthonormal.
+        By key. Where a key is in several packs, the record that says most: with all directions before one with the
+        leading ones, with loadings before one without, and last one whose directions are not orthonormal.
     raw : dict of str to SubspaceRecord
         By key, records whose directions are not orthonormal: what orthonormal ones can be made from.
     chunk_samples : int
@@ -256,7 +256,11 @@ def _is_damaged(document: bytes) -> bool:
 
 
 def _says_more(entry: SubspaceEntry, other: SubspaceEntry) -> bool:
-    return (entry.orthonormal, entry.with_loadings) > (other.orthonormal, other.with_loadings)
+    return (entry.orthonormal, entry.share, entry.with_loadings) > (
+        other.orthonormal,
+        other.share,
+        other.with_loadings,
+    )
 
 
 def _head(identity: Mapping[str, Any], chunk_samples: int) -> dict[str, Any]:

@@ -1,0 +1,170 @@
+"""The leading principal directions of a wide layer, in single precision: all that a variance threshold asks for.
+
+A scatter summed in single precision is off by some 1e-9 of its largest eigenvalue. That turns the last direction that
+a threshold keeps towards the first that it drops, whose eigenvalues hardly differ. So some more are projected, and what
+is kept of them follows from their own inner products, which are as precise as the samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.linalg
+
+from dask_svcca.kernels.products import ProductSum
+from dask_svcca.kernels.subspace import leading_directions
+
+if TYPE_CHECKING:
+    from dask_svcca.kernels._types import FloatArray, InexactArray
+
+GREATEST_SHARE = 0.999
+"""Share of the variance up to which directions are found so.
+
+Measured with 600 to 20,000 samples of 256 and 512 neurons, of even and steep spectra, with large means and after ReLU:
+up to this share the mean of canonical correlations is within 1e-7 of that in double precision, each one within 1e-5.
+"""
+
+LEAST_NEURONS = 128
+"""Neurons from which on it is worth two packs in place of one."""
+
+MORE = 4
+"""One more direction is projected for so many that are kept."""
+
+LEAST_MORE = 16
+"""Directions that are projected beyond those that are kept, where there are so many."""
+
+LEAST_RATIO = 1e-6
+"""Ratio of a kept eigenvalue to the largest down to which single precision tells directions from its own rounding."""
+
+TOLD = 1e-7
+"""The same for directions beyond those that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """Leading directions of samples that are centred and scaled to length one, neuron by neuron.
+
+    Attributes
+    ----------
+    spectrum : (direction,)
+        Eigenvalues of the scatter, descending.
+    weights : (neuron, direction)
+        In single precision: samples times these are their scores.
+    """
+
+    spectrum: FloatArray
+    weights: FloatArray
+
+    def scores(self, samples: InexactArray, out: FloatArray) -> FloatArray:
+        """Scores of some samples, (sample, neuron), in memory of (direction, sample)."""
+        scores = out[:, : len(samples)]
+        np.matmul(self.weights.T, samples.T, out=scores)
+        return scores.T
+
+
+def leading(products: FloatArray, variances: FloatArray, samples: int, share: float) -> Leading | None:
+    """The leading directions, and some more.
+
+    Parameters
+    ----------
+    products : (neuron, neuron)
+        Inner products of the neurons, centred and of length one, in double precision; overwritten.
+    variances : (neuron,)
+        Their squared lengths before.
+    samples : int
+    share : float
+        Share of the variance.
+
+    Returns
+    -------
+    Leading or None
+        None where single precision does not tell some of them from its rounding.
+
+    Examples
+    --------
+    >>> x = np.diag([3.0, 2.0, 1.0])
+    >>> found = leading(np.eye(3), np.array([9.0, 4, 1]), samples=4, share=0.9)
+    >>> found.spectrum, np.abs(found.weights[0, 0])
+    (array([9., 4., 1.]), np.float32(1.0))
+    """
+    lengths = np.sqrt(variances)
+    products *= lengths
+    products *= lengths[:, np.newaxis]
+    # LAPACK takes columns: the transpose is the same matrix, and is overwritten without a copy.
+    ascending, vectors = scipy.linalg.eigh(products.T, overwrite_a=True, check_finite=False)
+    values = ascending[::-1]
+    kept = int(leading_directions(values, np.ones(len(values), np.int64), share, float(variances.sum())).sum())
+    told = min(int((values > TOLD * values[0]).sum()), samples - 1)
+    if kept > told or values[kept - 1] < LEAST_RATIO * values[0]:
+        return None
+    count = min(kept + max(LEAST_MORE, kept // MORE), told)
+    weights = np.empty((len(values), count), np.float32, order="F")
+    directions = vectors[:, ::-1][:, :count]
+    np.multiply(directions, lengths[:, np.newaxis], out=weights, casting="same_kind")
+    weights /= np.sqrt(values[:count])
+    return Leading(values[:count], weights)
+
+
+class ScoreProducts:
+    """Inner products of scores, chunk by chunk.
+
+    Examples
+    --------
+    >>> products = ScoreProducts()
+    >>> products.add(np.eye(3, 2))
+    >>> products.value
+    array([[1., 0.],
+           [0., 1.]])
+    """
+
+    def __init__(self) -> None:
+        # Each chunk in single precision, their sum in double.
+        self._total = ProductSum(1)
+
+    def add(self, scores: InexactArray) -> None:
+        """Take some scores, (sample, direction)."""
+        rows = np.ascontiguousarray(scores.T)
+        self._total.add(rows, rows)
+
+    @property
+    def value(self) -> FloatArray:
+        """The sum, (direction, direction), in double precision."""
+        return np.asarray(self._total.value, dtype=np.float64)
+
+
+def refined(spectrum: FloatArray, products: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Principal directions among some, and what turns scores on these into orthonormal ones.
+
+    Parameters
+    ----------
+    spectrum : (direction,)
+        From `leading`.
+    products : (direction, direction)
+        Inner products of the scores, near the identity.
+
+    Returns
+    -------
+    spectrum : (direction,)
+        Descending.
+    factor : (direction, direction)
+        Scores are multiplied by it from the right; in single precision.
+
+    References
+    ----------
+    Parlett (1998), The Symmetric Eigenvalue Problem, section 11.3: the Rayleigh-Ritz procedure.
+
+    Examples
+    --------
+    >>> z = np.array([[1.0, 0.1], [0.0, 1.0], [0.0, 0.1]])
+    >>> values, factor = refined(np.array([4.0, 1.0]), z.T @ z)
+    >>> np.allclose((z @ factor).T @ (z @ factor), np.eye(2), atol=1e-6), values.round(3)
+    (True, array([4.013, 1.007]))
+    """
+    deviations = np.sqrt(spectrum)
+    scatter = products * deviations * deviations[:, np.newaxis]
+    ascending, vectors = np.linalg.eigh(scatter)
+    values = ascending[::-1]
+    factor = deviations[:, np.newaxis] * vectors[:, ::-1] / np.sqrt(values)
+    return values, factor.astype(np.float32)

@@ -1,0 +1,104 @@
+"""Leading directions of wide layers, made from samples that are stored as they are; all others are made later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from dask_svcca.kernels.leading import ScoreProducts, leading, refined
+from dask_svcca.kernels.raw import KernelNorm
+from dask_svcca.stores.subspaces import Block, Subspace
+
+if TYPE_CHECKING:
+    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.plan.tasks import SubspaceTask
+    from dask_svcca.tasks.scores import Begin
+    from dask_svcca.tasks.worker import Context
+
+SINGLE = np.dtype(np.float32)
+
+
+class GivesSamples(Protocol):
+    """Gives samples that are stored as they are, scaled to length one."""
+
+    chunk_samples: int
+
+    def read_scores(self, chunk: int) -> InexactArray:
+        """Give one chunk, (sample, neuron)."""
+
+
+def make_leading(
+    context: Context, task: SubspaceTask, raw: Subspace, samples: GivesSamples, norm: KernelNorm | None, begin: Begin
+) -> Subspace | None:
+    """Write the scores of the directions that the asked share of the variance takes, and of some more.
+
+    Parameters
+    ----------
+    context : Context
+    task : SubspaceTask
+    raw : Subspace
+        The samples as they are: what is known of them beside their numbers.
+    samples : GivesSamples
+    norm : KernelNorm or None
+        With the inner products of the neurons, where these were computed before.
+    begin : Begin
+
+    Returns
+    -------
+    Subspace or None
+        None where directions are so weak that they take double precision.
+    """
+    variances, count = raw.spectrum, raw.entry.samples
+    chunks = range(-(-count // samples.chunk_samples))
+    if norm is None:
+        norm = KernelNorm(variances)
+        for chunk in chunks:
+            with context.timed("read"):
+                part = samples.read_scores(chunk)
+            with context.timed("covariance"):
+                norm.add(part)
+            del part
+    with context.timed("eigen"):
+        found = leading(norm.take_products(), variances, count, task.share)
+    if found is None:
+        return None
+    writer = begin(count, len(found.spectrum), SINGLE)
+    products, room = ScoreProducts(), np.empty((len(found.spectrum), samples.chunk_samples), SINGLE)
+    for chunk in chunks:
+        with context.timed("read"):
+            part = samples.read_scores(chunk)
+        with context.timed("project"):
+            scores = found.scores(part, room)
+            products.add(scores)
+        del part
+        with context.timed("write"):
+            writer.write_scores(chunk, scores)
+    with context.timed("eigen"):
+        spectrum, factor = refined(found.spectrum, products.value)
+    del found, products
+    for chunk in chunks:
+        with context.timed("read"):
+            part = writer.read_scores(chunk)
+        with context.timed("project"):
+            turned = _turned(part, factor, room)
+        del part
+        with context.timed("write"):
+            writer.write_scores(chunk, turned)
+    entry = replace(
+        raw.entry,
+        blocks=(Block(0, 1, len(spectrum)),),
+        orthonormal=True,
+        squares=0.0,
+        epsilon=0.0,
+        share=task.share,
+    )
+    return Subspace(entry, raw.mean, spectrum, np.zeros((0, len(spectrum))))
+
+
+def _turned(scores: InexactArray, factor: FloatArray, room: FloatArray) -> InexactArray:
+    """Scores times a factor, (sample, direction), in memory of (direction, sample)."""
+    out = room[:, : len(scores)]
+    np.matmul(factor.T, scores.T, out=out)
+    return out.T
