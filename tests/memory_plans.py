@@ -146,6 +146,13 @@ NAMED = {
         for kind, shape in {"dense": (6000, 1000), "more than samples": (1500, 4000)}.items()
         for before in ("", "cka")
     },
+    **{
+        f"leading directions, {kind}{', of samples as they are' if before else ''}": Case(
+            [shape] * 2, share=share, options={"measures": "svcca", "variance": 0.99}, before=before
+        )
+        for kind, shape, share in (("square", (1500, 1200), 0.0), ("tall", (8000, 400), 0.0), ("few", (3000, 200), 1.0))
+        for before in ("", "cka")
+    },
 }
 """Plans whose promise was broken, or too large, before it was measured; and those of neurons of unequal scales.
 
