@@ -250,14 +250,14 @@ def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budg
             packs.append((members, parts))
         members.append(task)
         open_packs[kind] = members, room - size if parts == 1 else 0
-    return tuple(PackTask(_name(members), tuple(members), parts) for members, parts in packs)
+    return tuple(PackTask(pack_name(members), tuple(members), parts) for members, parts in packs)
 
 
 def _fits(members: list[SubspaceTask], budget: Budget) -> bool:
     return PackTask("", tuple(members)).memory <= budget.available
 
 
-def _name(members: Sequence[SubspaceTask]) -> str:
+def pack_name(members: Sequence[SubspaceTask]) -> str:
     """Name of a pack: the same for the same members, in any run.
 
     With loadings it is another name: until that pack is made, and if it cannot be, the one without them serves.

@@ -15,6 +15,7 @@ from dask_svcca.evaluate import try_measure
 from dask_svcca.measures import OwnMeasure
 from dask_svcca.plan.parameters import MaskChoice
 from dask_svcca.stores import _create, _io, _nodes
+from dask_svcca.stores._failures import forget_failures
 from dask_svcca.stores._mend import mend
 from dask_svcca.stores._urls import like
 from dask_svcca.stores.comparison import ComparisonStore
@@ -181,6 +182,7 @@ class Stores:
         if self.comparison is None:
             return self._create(plan, leases)
         self.comparison.forget_lost()
+        forget_failures(self.comparison.root)
         if self.dropped:
             self.comparison.drop(self.dropped)
         if plan.tile != self.comparison.tile:

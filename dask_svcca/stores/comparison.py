@@ -14,6 +14,7 @@ from dask_svcca.stores import _io, _nodes
 from dask_svcca.stores._blocks import AXES, BlockArray, pair_document
 from dask_svcca.stores._columns import read_columns, write_columns, write_in_order
 from dask_svcca.stores._documents import resized
+from dask_svcca.stores._failures import TriedAgain, read_failures
 from dask_svcca.stores._rechunk import check_rechunked, finish_rechunking, is_rechunking, rechunk
 from dask_svcca.stores._sound import SoundStatus, count_pairs
 from dask_svcca.stores._state import ComparisonState
@@ -165,7 +166,7 @@ class ComparisonStore:
             n_examples=int(attributes["n_examples"]),
             labels=tuple(labels),
             digests=tuple(map(str, columns["digest"][:count])),
-            status=self.sound,
+            status=TriedAgain(self.sound, failed) if (failed := read_failures(self.root)) else self.sound,
             subspaces=self.subspaces,
         )
 
