@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from dask_svcca.plan.memory import PROCESS_BYTES, SubspaceMemory, stored_costs, 
 from dask_svcca.plan.tasks import PackTask, SubspacePlace, SubspaceTask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from dask_svcca.plan.memory import SubspaceCosts
     from dask_svcca.readings import Reading
@@ -95,6 +97,8 @@ def plan_subspaces(
     precision: str,
     with_loadings: bool,
     orthonormal: bool = True,
+    parts: Mapping[str, int] = MappingProxyType({}),
+    settled: AbstractSet[str] = frozenset(),
 ) -> tuple[PackTask, ...]:
     """Tasks that make subspaces, each of one or of several small ones.
 
@@ -110,6 +114,11 @@ def plan_subspaces(
         Whether loadings are made even where directions come from the samples.
     orthonormal : bool
         Whether directions are asked for: otherwise samples are stored as they are where they can be.
+    parts : mapping of str to int
+        By key, in how many parts an earlier run would have read some activations.
+    settled : set of str
+        Keys that an earlier run planned, in parts or whole: this one plans them alike, since moments that are merged
+        in another order differ in their last bits.
 
     Raises
     ------
@@ -138,17 +147,19 @@ def plan_subspaces(
             costs.least,
             "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
         )
-        parts = 1
+        pieces = 1
         # Parts have moments to merge, unless directions come from the samples, or a mask hides how many there are.
         if not subspace.reading.by_samples(item.shape) and not subspace.reading.mask:
-            parts = choose_parts(item.nbytes, total, budget.workers)
-            parts = min(parts, -(-item.shape[0] // item.chunk_examples))
-        raw = not orthonormal and parts == 1 and holds_samples(subspace.reading, item, precision)
+            pieces = choose_parts(item.nbytes, total, budget.workers)
+            if subspace.key in settled:
+                pieces = parts.get(subspace.key, 1)
+            pieces = min(pieces, -(-item.shape[0] // item.chunk_examples))
+        raw = not orthonormal and pieces == 1 and holds_samples(subspace.reading, item, precision)
         # Parts wait in the memory of a worker until they are merged.
         waiting = PARTS_PER_WORKER * costs.scatter
         if costs.peak() + waiting > budget.available:
-            parts = 1
-        memory = _memory(costs, budget.available, waiting if parts > 1 else 0)
+            pieces = 1
+        memory = _memory(costs, budget.available, waiting if pieces > 1 else 0)
         task = _task(
             subspace,
             samples=subspace.reading.samples(item.shape[0]),
@@ -156,7 +167,7 @@ def plan_subspaces(
             memory=memory,
             orthonormal=not raw,
         )
-        tasks.append((task, parts))
+        tasks.append((task, pieces))
     return _packs(tasks, [subspace.representation.nbytes for subspace in wanted], budget)
 
 

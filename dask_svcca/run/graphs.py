@@ -171,11 +171,10 @@ def _run_distributed(
     client: distributed.Client,
     workers_within: float,
 ) -> None:
-    # A worker may go meanwhile.
-    client.run(single_blas_thread, on_error="ignore")
     # The graph of ten thousand representations is 15 MB, and Dask would warn of it.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
-        futures = client.get(dict(graph), list(keys), sync=False, retries=ATTEMPTS - 1)
+        work = {key: (_on_worker, *rest) for key, rest in graph.items()}
+        futures = client.get(work, list(keys), sync=False, retries=ATTEMPTS - 1)
     pending = {future.key: future for future in futures}
     del futures
     watch = _Watch(client, workers_within)
@@ -205,6 +204,12 @@ def _run_distributed(
         for future in pending.values():
             future.release()
         raise
+
+
+def _on_worker(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Result of a task on a cluster: any worker may have started just now."""
+    single_blas_thread()
+    return function(*arguments)
 
 
 def _failed(error: Exception) -> Failed:

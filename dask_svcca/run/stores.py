@@ -259,6 +259,9 @@ class Stores:
         if plan.changed:
             comparison.invalidate(plan.changed)
         known = 0 if self.state is None else len(self.state.labels)
+        if (plan.workers, plan.parts) != ((self.state.workers, self.state.parts) if self.state else None):
+            # Before there are rows of which a run that goes on would not know it.
+            comparison.set_planned(plan.workers, plan.parts)
         if plan.changed or known < len(plan.rows) or comparison.rows != len(plan.rows):
             comparison.resize(len(plan.rows))
             forgotten = {*plan.changed, *range(known, len(plan.rows))}

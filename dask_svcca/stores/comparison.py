@@ -168,6 +168,8 @@ class ComparisonStore:
             digests=tuple(map(str, columns["digest"][:count])),
             status=TriedAgain(self.sound, failed) if (failed := read_failures(self.root)) else self.sound,
             subspaces=self.subspaces,
+            workers=attributes.get("planned", {}).get("workers", 0),
+            parts=attributes.get("planned", {}).get("parts", {}),
         )
 
     def forget_lost(self) -> None:
@@ -187,6 +189,10 @@ class ComparisonStore:
         """Store where the time of a run went; the latest twenty records are kept."""
         runs = [*self.root.attrs.get("runs", []), dict(record)]  # type: ignore[misc]
         _io.consolidate(self.root, {**self.root.attrs, "runs": runs[-RUNS:]})
+
+    def set_planned(self, workers: int, parts: Mapping[str, int]) -> None:
+        """Store for how many workers it is planned, and which activations are read in parts: see `ComparisonState`."""
+        self._update({"planned": {"workers": workers, "parts": dict(parts)}})
 
     def set_subspaces(self, place: str) -> None:
         """Store where the subspaces are."""
