@@ -139,6 +139,12 @@ def _with(
     return replace(group, places=tuple(places))
 
 
+def without(group: GroupTask, packs: AbstractSet[str]) -> GroupTask:
+    """A group without the subspaces of some packs."""
+    lost = {(place.pack, place.position) for member in group.places for place in member if place.pack in packs}
+    return _with(group, {}, lost)
+
+
 def _needs(tile: TileTask, groups: Sequence[GroupTask], places: AbstractSet[tuple[str, int]]) -> bool:
     return any(
         (place.pack, place.position) in places

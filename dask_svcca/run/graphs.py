@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import dask
 import dask.base
@@ -22,6 +23,7 @@ from dask_svcca.run.failed import ATTEMPTS, Failed
 from dask_svcca.tasks import single_blas_thread
 
 Graph: TypeAlias = Mapping[str, tuple[Any, ...]]
+T = TypeVar("T")
 OnDone: TypeAlias = Callable[[str, Any], None]
 
 WORKERS_WITHIN = 600.0
@@ -149,16 +151,29 @@ def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone, on_failed: Ca
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
     """Result of a task, or why it failed; that of a task that it needs, where that failed."""
-    for argument in arguments:
-        if isinstance(argument, Failed):
-            return argument
-    for attempt in range(1, ATTEMPTS + 1):
+    needed = next((argument for argument in arguments if isinstance(argument, Failed)), None)
+    return attempt(partial(function, *arguments)) if needed is None else needed
+
+
+def attempt(work: Callable[[], T]) -> T | Failed:
+    """What some work gives, or why it failed whenever it was tried.
+
+    Parameters
+    ----------
+    work : callable
+
+    Examples
+    --------
+    >>> attempt(lambda: 1 + 1), attempt(lambda: 1 / 0).reason
+    (2, 'failed 3 times (ZeroDivisionError: division by zero)')
+    """
+    for number in range(1, ATTEMPTS + 1):
         try:
-            return function(*arguments)
+            return work()
         except (StoreAccessError, DamagedSubspacesError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
-            _LOG.info("A task failed, attempt %d of %d (%s: %s)", attempt, ATTEMPTS, type(error).__name__, error)
+            _LOG.info("A task failed, attempt %d of %d (%s: %s)", number, ATTEMPTS, type(error).__name__, error)
             last = error
     return Failed.by(last)
 
