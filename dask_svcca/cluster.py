@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import dask.config
 import dask.system
 import dask.utils
 import distributed
@@ -41,6 +42,16 @@ ENVIRONMENT: Final = {
 """Environment of the worker processes of a local cluster; an allocator reads it only when a process starts."""
 
 CONNECT_SECONDS: Final = 10
+
+SETTINGS: Final = {
+    # A worker that is cut off is given up, and its tasks go to others; by default after five minutes, where no
+    # connection breaks. Much less, and a worker on a machine that is merely busy would be given up.
+    "distributed.scheduler.worker-ttl": "60 s",
+    "distributed.comm.timeouts.tcp": "20 s",
+    # So often a task may take its worker down: then it is to blame.
+    "distributed.scheduler.allowed-failures": 3,
+}
+"""Settings of Dask for clusters of a class, of other machines; those that the user has set stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +241,8 @@ def start_cluster(
     """
     found = _find_class(name, allowed)
     try:
-        cluster = found(**options)
+        with dask.config.set(_settings()):
+            cluster = found(**options)
     except Exception as error:
         raise ClusterError(
             f"the cluster {name} did not start with options {sorted(options)} ({type(error).__name__}: {error})"
@@ -322,6 +334,14 @@ def _check_address(address: str) -> None:
         _, port = distributed.comm.parse_host_port(place)
         if not 0 < port < 2**16:
             raise ValueError(f"there is no port {port}")
+
+
+def _settings() -> dict[str, object]:
+    """Settings that nobody has set, which are still Dask's own."""
+    usual = dask.config.merge(*dask.config.defaults)
+    return {
+        name: value for name, value in SETTINGS.items() if dask.config.get(name) == dask.config.get(name, config=usual)
+    }
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from dask_svcca import cluster
-from dask_svcca.cluster import ENVIRONMENT, Resources, connect, local_resources
+from dask_svcca.cluster import ENVIRONMENT, SETTINGS, Resources, _settings, connect, local_resources
 from dask_svcca.errors import ClusterError
 from dask_svcca.run.graphs import run_graph
 
@@ -248,3 +248,8 @@ def test_connect__an_address_that_is_none_is_a_sentence_alone(address: str, reas
     )
     assert done.stderr == ""
     assert reason in done.stdout
+
+
+def test_settings__those_of_the_user_stay() -> None:
+    with dask.config.set({"distributed.scheduler.worker-ttl": "7 minutes"}):
+        assert _settings() == {name: value for name, value in SETTINGS.items() if not name.endswith("worker-ttl")}

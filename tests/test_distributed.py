@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import dask
 import dask.threaded
 import numpy as np
 import pytest
+from distributed.diagnostics.plugin import WorkerPlugin
 
 import dask_svcca
 from dask_svcca.cluster import connect
@@ -139,6 +141,73 @@ def test_compare__resumes_after_an_interrupt(
     assert outcome.plan.subspaces < 40
     assert 0 < len(outcome.plan.tiles) <= 12
     assert_same(place, undisturbed)
+
+
+DEADLY = "net/step030/fc"
+
+
+@pytest.mark.parametrize("stage", ["subspaces", "tiles"])
+def test_compare__a_task_that_kills_its_workers_costs_its_own_pairs(
+    client: distributed.Client, zoo: Zoo, tmp_path: Path, undisturbed: xr.Dataset, stage: str
+) -> None:
+    def arm(name: str, armed: bool) -> None:
+        # In a worker, whichever nanny started it.
+        import importlib
+        import os
+        import signal
+
+        module = importlib.import_module("dask_svcca.tasks.perform")
+        whole = getattr(module, name)
+        module_whole = getattr(whole, "whole", whole)
+
+        def deadly(context: Any, task: Any, *needed: Any) -> Any:
+            members = [one.label for one in getattr(task, "members", ())]
+            if "net/step030/fc" in members or task.key == "tile-1-3":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return module_whole(context, task, *needed)
+
+        deadly.whole = module_whole
+        setattr(module, name, deadly if armed else module_whole)
+
+    name = {"subspaces": "make_pack", "tiles": "compute_tile"}[stage]
+
+    class Armed(WorkerPlugin):
+        name = "armed"
+
+        def setup(self, worker: Any) -> None:
+            arm(name, True)
+
+        def teardown(self, worker: Any) -> None:
+            arm(name, False)
+
+    client.register_plugin(Armed())
+    try:
+        outcome = run_comparison(zoo, tmp_path / "comparison.zarr", Parameters(), client=client)
+    finally:
+        client.wait_for_workers(WORKERS)
+        client.unregister_worker_plugin("armed")
+    found = dask_svcca.open_comparison(tmp_path / "comparison.zarr").load()
+    bad = np.asarray(undisturbed.representation_a == "net/step017/fc")
+    if stage == "tiles":
+        lost = np.zeros((40, 40), dtype=bool)
+        lost[8:16, 24:32] = lost[24:32, 8:16] = True
+        (reason,) = outcome.failures.values()
+    else:
+        deadly = np.asarray(undisturbed.representation_a == DEADLY)
+        lost = np.logical_or.outer(deadly, deadly)
+        reason = outcome.problems[DEADLY]
+    assert re.search(
+        r"killed 4 workers that ran it, the last of them at tcp://127.* with 1,024 MiB of memory: most likely they had "
+        r"too little. Use fewer workers with more memory each. It was planned to take up to \d+ MiB",
+        reason,
+    )
+    failed = np.asarray(found.pair_status == PairStatus.FAILED)
+    np.testing.assert_array_equal(failed, lost | np.logical_or.outer(bad, bad))
+    np.testing.assert_array_equal(found.svcca.where(~lost), undisturbed.svcca.where(~lost))
+    run_comparison(zoo, tmp_path / "comparison.zarr", Parameters(), client=client)
+    again = dask_svcca.open_comparison(tmp_path / "comparison.zarr").load()
+    np.testing.assert_array_equal(again.pair_status, undisturbed.pair_status)
+    np.testing.assert_allclose(again.svcca, undisturbed.svcca, rtol=0, atol=1e-7)
 
 
 def test_compare__refuses_what_does_not_fit_in_a_worker(client: distributed.Client, tmp_path: Path) -> None:

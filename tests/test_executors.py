@@ -152,7 +152,7 @@ def test_executors__tasks_in_any_order_and_done_twice_change_no_bit(
     assert kinds.index("tile") < len(kinds) - 1 - kinds[::-1].index("subspaces")
 
 
-@pytest.mark.parametrize("executor", [FuturesExecutor(), TwiceExecutor(0), None], ids=["futures", "twice", "dask"])
+@pytest.mark.parametrize("executor", [FuturesExecutor(), TwiceExecutor(0)], ids=["futures", "twice"])
 def test_executors__what_a_task_raises_reaches_the_caller(
     large_and_small: dask_svcca.Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor | None
 ) -> None:

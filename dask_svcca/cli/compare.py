@@ -229,7 +229,8 @@ def echo_outcome(outcome: Outcome, comparison: str) -> None:
     for caution in filter(None, (outcome.caution, outcome.reading_caution)):
         click.echo(f"{click.style('Caution:', fg='yellow')} {caution}.", err=True)
     echo_problems(outcome.problems, "representation")
-    if outcome.problems:
+    echo_problems(outcome.failures, "block")
+    if outcome.problems or outcome.failures:
         raise SystemExit(1)
     echo_next(
         [
@@ -252,7 +253,9 @@ def summary(outcome: Outcome) -> str:
     if plan.final:
         left += f" Taken for final: {plan.finals}."
     without = f"; {counted(outcome.settled, 'pair')} cannot have a value" if outcome.settled else ""
-    if not outcome.computed and not outcome.settled and there == plan.pairs:
+    if outcome.failed:
+        without += f"; {counted(outcome.failed, 'pair')} failed, and the same command tries them again"
+    if not outcome.computed and not outcome.settled and not outcome.failed and there == plan.pairs:
         return f"Nothing to do: all {plan.pairs:,} pairs of {plan.representations:,} representations are there.{left}"
     return (
         f"Compared {counted(outcome.computed, 'pair')} of {counted(plan.representations, 'representation')} in "

@@ -72,6 +72,8 @@ def status(job: str, *, as_json: bool) -> None:
         lines.append(("", record.message))
     if record.pairs:
         lines.append(("pairs", f"{_pairs(record)} ({record.pairs_done / record.pairs:.0%})"))
+    if record.pairs_failed:
+        lines.append(("failed", f"{counted(record.pairs_failed, 'pair')}; submit the job again to try them again"))
     if found.state == "running" and record.pairs_per_second:
         left = "" if record.seconds_left is None else f", about {seconds(record.seconds_left)} left"
         lines.append(("rate", f"{counted(round(record.pairs_per_second), 'pair')} a second{left}"))
@@ -87,7 +89,7 @@ def status(job: str, *, as_json: bool) -> None:
 def attach(job: str) -> None:
     """Follow a JOB to its end. Ctrl-C ends the following, not the job.
 
-    The exit status is 0 where the job is done, 1 where it failed, stalled or was cancelled.
+    The exit status is 0 where the job is done, 1 where pairs of it or all of it failed, it stalled or was cancelled.
     """
     bars = Bars(STAGES)
 
@@ -107,7 +109,7 @@ def attach(job: str) -> None:
     done = f" {_pairs(last.record)} pairs." if last.record.pairs else ""
     why = f" {last.record.message}." if last.record.message else ""
     click.echo(f"The job {last.record.id} is {last.state}.{done}{why}")
-    if last.state != "done":
+    if last.state != "done" or last.record.pairs_failed:
         raise SystemExit(1)
 
 

@@ -68,7 +68,10 @@ def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
 @_JOB
 @click.argument("number", type=int)
 def part(job: str, number: int) -> None:
-    """Do part NUMBER of a JOB that was planned with init; what is done already is left alone."""
+    """Do part NUMBER of a JOB that was planned with init; what is done already is left alone.
+
+    The exit status is 1 where tasks failed, each tried three times; all else is done. The same part tries them again.
+    """
     described = read_job(job)
     bars = Bars(STAGES)
     with checked_options():
@@ -80,6 +83,9 @@ def part(job: str, number: int) -> None:
         f"Part {number} of 0 to {one.parts.count - 1}: made {counted(made, 'subspace')}, compared "
         f"{counted(pairs, 'pair')}."
     )
+    echo_problems(one.failures, "task")
+    if one.failures:
+        raise SystemExit(1)
 
 
 @click.command(epilog=examples("dask-svcca finalise job.yaml"))

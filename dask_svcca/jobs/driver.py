@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 1.0
 """How often a job that works looks whether it was asked to end."""
 
+MOST_FAILURES: Final = 100
+"""Blocks that failed whose reasons the log of a job has; the comparison has all."""
+
 LOG_SECONDS: Final = 60.0
 """Time between two lines of a job's log that say how far it is."""
 
@@ -203,6 +206,13 @@ class Reporter:
             self._record = dataclasses.replace(self._record, dashboard=dashboard)
         self.say(f"Working with {workers} {'worker' if workers == 1 else 'workers'}")
 
+    def say_failures(self, pairs: int, failures: Mapping[str, str]) -> None:
+        """Take pairs whose tasks failed for good, and why, block by block."""
+        with self._lock:
+            self._record = dataclasses.replace(self._record, pairs_failed=pairs)
+        for where, reason in list(failures.items())[:MOST_FAILURES]:
+            self.say(f"failed: {where}: {reason}")
+
     def set_running(self) -> None:
         """From now on tasks run."""
         with self._lock:
@@ -336,8 +346,11 @@ def drive(
             outcome = run_comparison(
                 zoo, job.comparison, parameters, **options, wait=wait, executor=executor, progress=reporter
             )
-        failed = len(outcome.problems)
-        reporter.end("done", f"{failed} representations could not be compared; problem_a says why" if failed else "")
+        reporter.say_failures(outcome.failed, outcome.failures)
+        unable = len(outcome.problems)
+        said = [f"{unable} representations could not be compared; problem_a says why"] if unable else []
+        said += [outcome.block_failure] if outcome.failures else []
+        reporter.end("done", ". ".join(said))
     return outcome
 
 

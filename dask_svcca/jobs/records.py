@@ -65,8 +65,8 @@ class Record:
         Whether the cluster drives it, and starts it anew on another worker where one dies.
     submitted, updated, ended : str
         By the clock of the machine that drives it.
-    pairs, pairs_done : int
-        Asked for, and done.
+    pairs, pairs_done, pairs_failed : int
+        Asked for, done, and those whose tasks failed for good; the next run tries these again.
     stages : dict of str to (int, int)
         Of each stage, how many tasks are done, and how many there are.
     pairs_per_second : float
@@ -97,6 +97,7 @@ class Record:
     ended: str = ""
     pairs: int = 0
     pairs_done: int = 0
+    pairs_failed: int = 0
     stages: dict[str, tuple[int, int]] = field(default_factory=dict)
     pairs_per_second: float = 0.0
     seconds_left: float | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.errors import InvalidActivationsError, ParametersChangedError
@@ -101,6 +101,8 @@ class Plan:
         Bytes of activations, each counted once.
     subspace_bytes, tile_bytes : int
         Most memory that a task of each kind takes, beyond its process.
+    workers, parts
+        What decides the order of sums, for runs that go on with other workers: see `ComparisonState`.
     final : mapping of str to str
         Final checkpoint of each model, where the pairs asked for are those with final checkpoints.
     """
@@ -121,6 +123,8 @@ class Plan:
     bytes_to_read: int
     subspace_bytes: int
     tile_bytes: int
+    workers: int
+    parts: Mapping[str, int]
     final: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -256,14 +260,20 @@ def make_plan(
     present_layers = [layer for layer in layers if layer is not None]
     chunk_samples = _chunk_samples(index, present_layers, parameters)
     options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
+    # A run that goes on with other workers makes what the first would have made, bit by bit.
+    grows = state is None or len(rows) > len(state.labels) or not state.workers
+    workers = budget.workers if grows or state is None else state.workers
     side = smaller_tile(
-        choose_tile(len(rows), budget, pair_products(present_layers), value_bytes(len(measures))), details
+        choose_tile(
+            len(rows), replace(budget, workers=workers), pair_products(present_layers), value_bytes(len(measures))
+        ),
+        details,
     )
     # One that began small has small tiles: a task takes several, up to where there would be far too many files.
     outgrown = state is not None and len(rows) > len(state.labels) and side >= OUTGROWN * state.tile
     step = min(SMALL_TILE, side) if state is None or outgrown else state.tile
     side = step * max(1, side // step)
-    side = tile_by_samples(present_layers, step, side, budget.workers, options)
+    side = tile_by_samples(present_layers, step, side, workers, options)
     tile = side if state is None or outgrown else state.tile
     places = [present.get(label, -1) for label in order]
     missing = find_missing(selected, places, state, changed, side, lacking=lacking)
@@ -273,9 +283,12 @@ def make_plan(
         share=_share(measures, details, parameters.variance),
     )
     wanted, subspaces = _wanted(rows, readings, missing, index, parameters, need)
+    kept = set(range(len(known))) - set(changed) if state is not None and state.workers else set()
     packs = plan_subspaces(
         list(wanted.values()),
         budget,
+        parts=state.parts if state is not None else {},
+        settled={key for number in kept for key in subspaces[number].values()},
         chunk_samples=chunk_samples,
         precision=parameters.precision,
         with_loadings=need.loadings,
@@ -314,6 +327,11 @@ def make_plan(
         bytes_to_read=sum(subspace.representation.nbytes for subspace in wanted.values() if subspace.source is None),
         subspace_bytes=max((pack.memory for pack in packs), default=0),
         tile_bytes=max((task.memory.peak for task in tiles), default=0),
+        workers=workers,
+        parts={
+            **({} if state is None else state.parts),
+            **{member.key: pack.parts for pack in packs if pack.parts > 1 for member in pack.members},
+        },
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from dask_svcca.plan.memory import PROCESS_BYTES, SubspaceMemory, stored_costs, 
 from dask_svcca.plan.tasks import PackTask, SubspacePlace, SubspaceTask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from dask_svcca.plan.memory import SubspaceCosts
     from dask_svcca.readings import Reading
@@ -97,6 +99,8 @@ def plan_subspaces(
     with_loadings: bool,
     orthonormal: bool = True,
     share: float = 1.0,
+    parts: Mapping[str, int] = MappingProxyType({}),
+    settled: AbstractSet[str] = frozenset(),
 ) -> tuple[PackTask, ...]:
     """Tasks that make subspaces, each of one or of several small ones.
 
@@ -114,6 +118,11 @@ def plan_subspaces(
         Whether directions are asked for: otherwise samples are stored as they are where they can be.
     share : float
         Share of the variance up to which directions are asked for: for wide layers, those alone are made.
+    parts : mapping of str to int
+        By key, in how many parts an earlier run would have read some activations.
+    settled : set of str
+        Keys that an earlier run planned, in parts or whole: this one plans them alike, since moments that are merged
+        in another order differ in their last bits.
 
     Raises
     ------
@@ -127,12 +136,14 @@ def plan_subspaces(
         if source is not None:
             tasks.append((_of_stored(subspace, source, budget, chunk_samples, precision, share), 1))
             continue
-        parts = 1
+        pieces = 1
         # Parts have moments to merge, unless directions come from the samples, or a mask hides how many there are.
         if not subspace.reading.by_samples(item.shape) and not subspace.reading.mask:
-            parts = choose_parts(item.nbytes, total, budget.workers)
-            parts = min(parts, -(-item.shape[0] // item.chunk_examples))
-        as_it_is = parts == 1 and holds_samples(subspace.reading, item, precision)
+            pieces = choose_parts(item.nbytes, total, budget.workers)
+            if subspace.key in settled:
+                pieces = parts.get(subspace.key, 1)
+            pieces = min(pieces, -(-item.shape[0] // item.chunk_examples))
+        as_it_is = pieces == 1 and holds_samples(subspace.reading, item, precision)
         wide = subspace.reading.neurons(item.shape[-1]) >= LEAST_NEURONS
         leading = share <= GREATEST_SHARE and as_it_is and wide and not subspace.reading.by_samples(item.shape)
         costs = subspace_costs(
@@ -154,8 +165,8 @@ def plan_subspaces(
         # Parts wait in the memory of a worker until they are merged.
         waiting = PARTS_PER_WORKER * costs.scatter
         if costs.peak() + waiting > budget.available:
-            parts = 1
-        memory = _memory(costs, budget.available, waiting if parts > 1 else 0)
+            pieces = 1
+        memory = _memory(costs, budget.available, waiting if pieces > 1 else 0)
         task = _task(
             subspace,
             samples=subspace.reading.samples(item.shape[0]),
@@ -164,7 +175,7 @@ def plan_subspaces(
             orthonormal=orthonormal or not as_it_is,
             share=share if leading else 1.0,
         )
-        tasks.append((task, parts))
+        tasks.append((task, pieces))
     return _packs(tasks, [subspace.representation.nbytes for subspace in wanted], budget)
 
 
@@ -260,7 +271,7 @@ def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budg
             packs.append((members, parts))
         members.append(task)
         open_packs[kind] = members, room - size if parts == 1 else 0
-    return tuple(PackTask(_name(members), tuple(members), parts, _samples(members)) for members, parts in packs)
+    return tuple(pack_of(members, parts) for members, parts in packs)
 
 
 def _stores_samples(task: SubspaceTask) -> bool:
@@ -277,6 +288,11 @@ def _samples(members: Sequence[SubspaceTask]) -> str:
 
 def _fits(members: list[SubspaceTask], budget: Budget) -> bool:
     return PackTask("", tuple(members)).memory <= budget.available
+
+
+def pack_of(members: Sequence[SubspaceTask], parts: int = 1) -> PackTask:
+    """The task that makes some subspaces and stores them together."""
+    return PackTask(_name(members), tuple(members), parts, _samples(members))
 
 
 def _name(members: Sequence[SubspaceTask]) -> str:

@@ -20,10 +20,10 @@ from dask_svcca.errors import (
     FewSamplesWarning,
     ReadingWarning,
 )
-from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.parameters import ONLY_MASK, check_names, make_parameters
 from dask_svcca.run.arrays import open_source
 from dask_svcca.run.executors import DaskExecutor
+from dask_svcca.run.failures import record_failures, run_all
 from dask_svcca.run.leases import Leases
 from dask_svcca.run.outcome import Outcome, Tally
 from dask_svcca.run.progress import STAGES, Bars
@@ -184,12 +184,13 @@ def compare(
     InvalidActivationsError
         Where the zoo is empty, or arrays at hand are not valid activations. A representation that cannot be compared
         does not raise: variable ``problem_a`` of the result has the reason, and ``pair_status`` says ``failed`` for its
-        pairs.
+        pairs. Nor does a task that fails three times, or whose workers die: its pairs are ``failed`` too, the attribute
+        ``failures`` of the result has the reason, and the next call tries them again.
 
     Warns
     -----
     FailedRepresentationWarning
-        Where representations could not be compared.
+        Where representations could not be compared, or the tasks of some pairs failed.
     FewSamplesWarning
         For representations with fewer than five samples per kept direction; ``null_svcca`` says what they score by
         chance.
@@ -253,6 +254,8 @@ def compare(
         warnings.warn(outcome.caution, FewSamplesWarning, stacklevel=3)
     if outcome.failure:
         warnings.warn(outcome.failure, FailedRepresentationWarning, stacklevel=3)
+    if outcome.block_failure:
+        warnings.warn(outcome.block_failure, FailedRepresentationWarning, stacklevel=3)
     if outcome.reading_caution:
         warnings.warn(outcome.reading_caution, ReadingWarning, stacklevel=3)
     result = open_comparison(place)
@@ -423,7 +426,11 @@ def _run(
         tally.add(report)
 
     try:
-        executor.run(nodes_of(plan), partial(perform, job), take)
+        failures = run_all(executor, plan, partial(perform, job), take)
+        if failures:
+            leases.check()
+            outcome.failed, outcome.failures = record_failures(comparison, plan, failures)
+            tally.problems |= failures.problems
     finally:
         release(run)
         leases.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dask_svcca import machine
@@ -40,7 +41,8 @@ class Executor(Protocol):
         perform : callable
             Given a task and the results of those that it needs, returns its result. Goes to other processes.
         on_done : callable
-            Called with key and result of each node that reports, in this process.
+            Called with key and result of each node that reports, in this process; with a `Failed` where it failed
+            for good, or one that it needs.
         """
 
 
@@ -64,7 +66,7 @@ class DaskExecutor:
     """
 
     def __init__(self, client: distributed.Client | None, run: str, *, in_memory: bool = False) -> None:
-        self._run = run
+        self._run, self._runs = run, itertools.count()
         if in_memory:
             check_local(client)
         self._client = None if in_memory else current_client(client)
@@ -84,10 +86,16 @@ class DaskExecutor:
 
     def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
         """Run all tasks."""
-        names = {key: f"{key}-{self._run}" for key in nodes}
+        # A task that has failed under a name is not run again under it.
+        run = f"{self._run}-{next(self._runs)}"
+        names = {key: f"{key}-{run}" for key in nodes}
         keys = {name: key for key, name in names.items()}
         graph = {
             names[key]: (perform, node.task, *(names[needed] for needed in node.needs)) for key, node in nodes.items()
         }
         reporting = [names[key] for key, node in nodes.items() if node.reports]
-        run_graph(graph, reporting, lambda name, result: on_done(keys[name], result), self._client)
+
+        def done(name: str, result: Any) -> None:
+            on_done(keys[name], result)
+
+        run_graph(graph, reporting, done, self._client, on_failed=done)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import dask
 import dask.base
@@ -15,13 +18,21 @@ import threadpoolctl
 from dask.callbacks import Callback
 
 from dask_svcca import machine
-from dask_svcca.errors import ClusterError
+from dask_svcca.errors import ClusterError, DamagedSubspacesError, StoreAccessError
+from dask_svcca.run.failed import ATTEMPTS, Failed
 from dask_svcca.tasks import single_blas_thread
 
 Graph: TypeAlias = Mapping[str, tuple[Any, ...]]
+T = TypeVar("T")
 OnDone: TypeAlias = Callable[[str, Any], None]
 
-RETRIES = 2
+WORKERS_WITHIN = 600.0
+"""Seconds that a run waits where no worker is left: a queue, or a nanny, may bring others."""
+
+LOOK_SECONDS = 2.0
+"""How often a run that waits looks whether there is still somebody to wait for."""
+
+_LOG = logging.getLogger(__name__)
 
 
 def current_client(client: distributed.Client | None) -> distributed.Client | None:
@@ -75,8 +86,18 @@ def _owner(scheduler: Any) -> distributed.Client | None:
     return owner if isinstance(owner, distributed.Client) else None
 
 
-def run_graph(graph: Graph, keys: Sequence[str], on_done: OnDone, client: distributed.Client | None) -> None:
+def run_graph(
+    graph: Graph,
+    keys: Sequence[str],
+    on_done: OnDone,
+    client: distributed.Client | None,
+    *,
+    on_failed: Callable[[str, Failed], None] | None = None,
+    workers_within: float = WORKERS_WITHIN,
+) -> None:
     """Run a graph, and hand over each wanted result as it comes.
+
+    A task that fails is tried again, on a cluster by another worker where there is one.
 
     Parameters
     ----------
@@ -88,16 +109,33 @@ def run_graph(graph: Graph, keys: Sequence[str], on_done: OnDone, client: distri
         Called with key and result, in the caller's process.
     client : distributed.Client or None
         None runs on Dask's local scheduler: threads, or what ``dask.config`` says.
+    on_failed : callable, optional
+        Called with the key of a wanted task that failed for good, or waited for one; the others go on. By default the
+        error is raised. That a store cannot be accessed is always raised.
+    workers_within : float
+        Seconds to wait for a worker, where none is left.
+
+    Raises
+    ------
+    ClusterError
+        Where the scheduler is lost, or no worker is left.
     """
     if not keys:
         return
+
+    def failed(key: str, why: Failed) -> None:
+        # It would be met by all others, too.
+        if on_failed is None or isinstance(why.error, StoreAccessError | DamagedSubspacesError):
+            raise why.error
+        on_failed(key, why)
+
     if client is None:
-        _run_local(graph, keys, on_done)
+        _run_local(graph, keys, on_done, failed)
     else:
-        _run_distributed(graph, keys, on_done, client)
+        _run_distributed(graph, keys, on_done, failed, client, workers_within)
 
 
-def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone) -> None:
+def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone, on_failed: Callable[[str, Failed], None]) -> None:
     scheduler = dask.base.get_scheduler()
     if scheduler is None or _owner(scheduler) is not None:
         scheduler = dask.threaded.get
@@ -105,34 +143,142 @@ def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone) -> None:
 
     def finished(key: str, result: Any, *_: Any) -> None:
         if key in wanted:
-            on_done(key, result)
+            (on_failed if isinstance(result, Failed) else on_done)(key, result)
 
     with threadpoolctl.threadpool_limits(1), Callback(posttask=finished):
-        scheduler(dict(graph), list(keys))
+        scheduler({key: (_attempt, *work) for key, work in graph.items()}, list(keys))
 
 
-def _run_distributed(graph: Graph, keys: Sequence[str], on_done: OnDone, client: distributed.Client) -> None:
-    # A worker may go meanwhile.
-    client.run(single_blas_thread, on_error="ignore")
+def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Result of a task, or why it failed; that of a task that it needs, where that failed."""
+    needed = next((argument for argument in arguments if isinstance(argument, Failed)), None)
+    return attempt(partial(function, *arguments)) if needed is None else needed
+
+
+def attempt(work: Callable[[], T]) -> T | Failed:
+    """What some work gives, or why it failed whenever it was tried.
+
+    Parameters
+    ----------
+    work : callable
+
+    Examples
+    --------
+    >>> attempt(lambda: 1 + 1), attempt(lambda: 1 / 0).reason
+    (2, 'failed 3 times (ZeroDivisionError: division by zero)')
+    """
+    for number in range(1, ATTEMPTS + 1):
+        try:
+            return work()
+        except (StoreAccessError, DamagedSubspacesError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+            _LOG.info("A task failed, attempt %d of %d (%s: %s)", number, ATTEMPTS, type(error).__name__, error)
+            last = error
+    return Failed.by(last)
+
+
+def _run_distributed(
+    graph: Graph,
+    keys: Sequence[str],
+    on_done: OnDone,
+    on_failed: Callable[[str, Failed], None],
+    client: distributed.Client,
+    workers_within: float,
+) -> None:
     # The graph of ten thousand representations is 15 MB, and Dask would warn of it.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
-        futures = client.get(dict(graph), list(keys), sync=False, retries=RETRIES)
+        work = {key: (_on_worker, *rest) for key, rest in graph.items()}
+        futures = client.get(work, list(keys), sync=False, retries=ATTEMPTS - 1)
     pending = {future.key: future for future in futures}
     del futures
+    watch = _Watch(client, workers_within)
+    completed = distributed.as_completed(
+        list(pending.values()), loop=client.loop, with_results=True, raise_errors=False
+    )
     try:
-        for future, result in distributed.as_completed(list(pending.values()), loop=client.loop, with_results=True):
+        while pending:
+            if not completed.has_ready():
+                with completed.thread_condition:
+                    completed.thread_condition.wait(timeout=0.1)
+                watch.check()
+                continue
+            future, result = next(completed)
             # Released as they finish: held, a finished task of a worker that dies would run again.
-            pending.pop(future.key, None)
-            on_done(future.key, result)
-            del future
-    except BaseException as error:
+            del pending[future.key]
+            if future.status == "error":
+                on_failed(future.key, _failed(result[1]))
+            elif future.status == "finished":
+                on_done(future.key, result)
+            else:
+                watch.lost()
+            del future, result
+    except BaseException:
         # Not client.cancel(): it takes the scheduler's side of this client down where a task in between, that nobody
         # asked for by name, depends on one that is cancelled.
         for future in pending.values():
             future.release()
-        if isinstance(error, distributed.KilledWorker):
-            raise ClusterError(
-                f"the workers that ran {error.task!r} died, the last of them at {error.last_worker.address}: most "
-                f"likely they had too little memory. Use fewer workers with more memory each; what is finished is kept"
-            ) from error
         raise
+
+
+def _on_worker(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Result of a task on a cluster: any worker may have started just now."""
+    single_blas_thread()
+    return function(*arguments)
+
+
+def _failed(error: Exception) -> Failed:
+    """Why a task of a cluster failed."""
+    if not isinstance(error, distributed.KilledWorker):
+        return Failed.by(error)
+    # It may come from another process, which keeps the words alone.
+    worker = getattr(error, "last_worker", None)
+    address, limit = getattr(worker, "address", "?"), getattr(worker, "memory_limit", 0)
+    memory = f", with {limit / 2**20:,.0f} MiB of memory" if limit else ""
+    return Failed(
+        ClusterError(
+            f"the workers that ran {error.task!r} died, the last of them at {address}{memory}: most likely they had "
+            f"too little. Use fewer workers with more memory each; what is finished is kept"
+        ),
+        f"killed {error.allowed_failures + 1} workers that ran it, the last of them at {address}{memory}: most likely "
+        f"they had too little. Use fewer workers with more memory each",
+        died=True,
+    )
+
+
+class _Watch:
+    """Looks whether there is still a cluster to wait for.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    workers_within : float
+    """
+
+    def __init__(self, client: distributed.Client, workers_within: float) -> None:
+        self._client, self._within = client, workers_within
+        self._address = str(client.scheduler_info()["address"])
+        self._looked = self._there = time.monotonic()
+
+    def check(self) -> None:
+        """Raise `ClusterError` where there is no scheduler, or there was no worker for too long."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        if self._client.status not in {"running", "connecting"}:
+            self.lost()
+        if self._client.scheduler_info(n_workers=1)["workers"]:
+            self._there = now
+        elif now - self._there > self._within:
+            raise ClusterError(
+                f"no worker is left at {self._address!r}, and none came within {self._within:g} seconds. Look at the "
+                f"logs of the workers; what is finished is kept: start some, and do the same again"
+            )
+
+    def lost(self) -> None:
+        """Raise `ClusterError` where the scheduler forgot what it was asked for: it went away."""
+        raise ClusterError(
+            f"the scheduler at {self._address!r} is gone, or has let go of this work. What is finished is kept: start "
+            f"it again, and do the same again"
+        )

@@ -34,6 +34,10 @@ class Outcome:
         Representations that could not be compared, with the reason: a sentence that names them.
     computed, settled : int
         Pairs that got a value in this run, and pairs that cannot have one, for a reason that it recorded.
+    failed : int
+        Pairs whose tasks failed for good; the next run tries them again.
+    failures : dict of str to str
+        Blocks of pairs whose tasks failed for good, with the reason.
     seconds : float
         From the call to the end.
     stages : dict of str to float
@@ -52,6 +56,8 @@ class Outcome:
     problems: dict[str, str] = field(default_factory=dict)
     computed: int = 0
     settled: int = 0
+    failed: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     bytes_read: int = 0
@@ -81,6 +87,18 @@ class Outcome:
         return (
             f"{len(self.problems)} of {self.plan.representations} representations could not be compared, and all of "
             f"their pairs are NaN. The first: {first}. The variable problem_a of the result has all reasons"
+        )
+
+    @property
+    def block_failure(self) -> str:
+        """What to say of `failures`; empty where there are none."""
+        if not self.failures:
+            return ""
+        where, reason = next(iter(self.failures.items()))
+        blocks = "a block" if len(self.failures) == 1 else f"{len(self.failures):,} blocks, the first of them"
+        return (
+            f"{self.failed:,} {'pair' if self.failed == 1 else 'pairs'} could not be compared, in {blocks} {where}: "
+            f"{reason}. All else is finished; the same call tries them again"
         )
 
     @property

@@ -7,12 +7,16 @@ import random
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dask_svcca.errors import JobError, StoreFormatError
 from dask_svcca.plan.graph import nodes_of_pack
 from dask_svcca.plan.stored import from_json, to_json
 from dask_svcca.plan.subspaces import Budget
+from dask_svcca.run.failed import Failed
+from dask_svcca.run.failures import without
+from dask_svcca.run.graphs import attempt
 from dask_svcca.run.leases import Leases
 from dask_svcca.run.outcome import Outcome, Tally
 from dask_svcca.run.steps import finish, job_of, plan_of
@@ -24,7 +28,7 @@ from dask_svcca.tasks import perform, release
 from dask_svcca.tasks.worker import single_blas_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.parameters import Parameters
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from dask_svcca.run.outcome import Progress
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.zoo import Zoo
+
+T = TypeVar("T")
 
 _GROUP: Final = "parts"
 
@@ -132,6 +138,11 @@ class Part:
     parameters : Parameters
     number : int
 
+    Attributes
+    ----------
+    failures : dict of str to str
+        What failed for good, with the reason; run again, it is tried again.
+
     Raises
     ------
     JobError
@@ -151,6 +162,8 @@ class Part:
         if not 0 <= number < self.parts.count:
             raise JobError(f"there are parts 0 to {self.parts.count - 1}; got {number}")
         self._number = number
+        self.failures: dict[str, str] = {}
+        self._lost: set[str] = set()
         place = self._comparison.subspaces
         self._packs = (
             SubspaceStore.open(place, mode="r+") if place else SubspaceStore.open_inside(self._comparison.root)
@@ -178,27 +191,45 @@ class Part:
         Returns
         -------
         subspaces, pairs : int
-            Made, and compared.
+            Made, and compared. What failed for good is in `failures`, and all else is done.
         """
         single_blas_thread()
         mine = self._tasks(self._number)
         made = pairs = 0
         try:
             for count, pack in enumerate(mine["packs"], start=1):
-                made += self._make(pack)
+                made += self._made(pack)
                 if progress is not None:
                     progress("subspaces", count, len(mine["packs"]))
             groups: dict[int, GroupTask] = {group.number: group for group in mine["groups"]}
             for count, tile in enumerate(self._ready(mine["tiles"], groups), start=1):
-                report = perform(self._job, tile, groups[tile.row].places, groups[tile.column].places)
-                if report.damage is not None:
+                places = [without(groups[number], self._lost).places for number in (tile.row, tile.column)]
+                report = self._attempt(
+                    f"the block {tile.row}, {tile.column}", partial(perform, self._job, tile, *places)
+                )
+                if report is not None and report.damage is not None:
                     raise report.damage
-                pairs += report.computed
+                pairs += 0 if report is None else report.computed
                 if progress is not None:
                     progress("tiles", count, len(mine["tiles"]))
         finally:
             release(self._job.run)
         return made, pairs
+
+    def _attempt(self, what: str, work: Callable[[], T]) -> T | None:
+        """What a task gives; None where it failed for good."""
+        found = attempt(work)
+        if isinstance(found, Failed):
+            self.failures[what] = f"the task that makes it {found.reason}"
+            return None
+        return found
+
+    def _made(self, pack: PackTask) -> int:
+        """Make a pack, unless it is there, or cannot be made. Returns how many subspaces were made."""
+        made = self._attempt(f"the subspaces of {pack.members[0].label!r}", partial(self._make, pack))
+        if made is None:
+            self._lost.add(pack.name)
+        return made or 0
 
     def _tasks(self, part: int) -> dict[str, Any]:
         document = _io.read_attributes(self._comparison.root, f"{_GROUP}/{part}") or {}
@@ -229,6 +260,8 @@ class Part:
         waiting, since = {tile.key: tile for tile in tiles}, time.monotonic()
         while waiting:
             unknown = set(itertools.chain.from_iterable(needed[key] for key in waiting)) - there
+            there |= unknown & self._lost
+            unknown -= self._lost
             found = {name for name in unknown if self._packs.pack(name) is not None}
             there |= found
             ready = [key for key in waiting if needed[key] <= there]
@@ -243,7 +276,7 @@ class Part:
                 name = random.choice(sorted(unknown - there))  # noqa: S311
                 for pack in self._tasks(self.parts.owners[name])["packs"]:
                     if pack.name == name:
-                        self._make(pack)
+                        self._made(pack)
                         there.add(name)
 
 

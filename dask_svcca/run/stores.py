@@ -15,6 +15,7 @@ from dask_svcca.evaluate import try_measure
 from dask_svcca.measures import OwnMeasure
 from dask_svcca.plan.parameters import MaskChoice
 from dask_svcca.stores import _create, _io, _nodes
+from dask_svcca.stores._failures import forget_failures
 from dask_svcca.stores._mend import mend
 from dask_svcca.stores._urls import like
 from dask_svcca.stores.comparison import ComparisonStore
@@ -181,6 +182,7 @@ class Stores:
         if self.comparison is None:
             return self._create(plan, leases)
         self.comparison.forget_lost()
+        forget_failures(self.comparison.root)
         if self.dropped:
             self.comparison.drop(self.dropped)
         if plan.tile != self.comparison.tile:
@@ -257,6 +259,9 @@ class Stores:
         if plan.changed:
             comparison.invalidate(plan.changed)
         known = 0 if self.state is None else len(self.state.labels)
+        if (plan.workers, plan.parts) != ((self.state.workers, self.state.parts) if self.state else None):
+            # Before there are rows of which a run that goes on would not know it.
+            comparison.set_planned(plan.workers, plan.parts)
         if plan.changed or known < len(plan.rows) or comparison.rows != len(plan.rows):
             comparison.resize(len(plan.rows))
             forgotten = {*plan.changed, *range(known, len(plan.rows))}

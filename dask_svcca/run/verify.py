@@ -10,6 +10,7 @@ from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import DamagedStoreError, StoreFormatError
 from dask_svcca.plan.tasks import Node
 from dask_svcca.run.executors import DaskExecutor
+from dask_svcca.run.failed import Failed
 from dask_svcca.run.leases import Leases
 from dask_svcca.stores import _io, _nodes
 from dask_svcca.stores._mend import mend
@@ -201,6 +202,8 @@ def _performed(
     found: dict[int, list[Damage]] = {}
 
     def take(key: str, damage: Any) -> None:
+        if isinstance(damage, Failed):
+            raise damage.error
         found[int(key.rpartition("-")[2])] = damage
         if progress is not None:
             progress("checks", len(found), len(checks))

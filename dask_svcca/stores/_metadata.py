@@ -111,6 +111,28 @@ def _is_run(value: object) -> bool:
     )
 
 
+def _are_failures(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict)
+        and is_text(one.get("reason"))
+        and all(_are_ends(one.get(axis)) for axis in ("rows", "columns"))
+        for one in value
+    )
+
+
+def _is_planned(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and is_whole(value.get("workers"), 1)
+        and isinstance(value.get("parts"), dict)
+        and all(is_whole(parts, 2) for parts in value["parts"].values())
+    )
+
+
+def _are_ends(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_whole, value)) and value[0] <= value[1]
+
+
 def _is_parameters(value: object) -> bool:
     return (
         isinstance(value, dict)
@@ -168,6 +190,8 @@ _OPTIONAL: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "comparison": {
         "runs": ("a list of records of runs", lambda value: isinstance(value, list) and all(map(_is_run, value))),
         "left_zoo": ("a list of labels", are_texts),
+        "planned": ("an object with a number of workers and with parts", _is_planned),
+        "failures": ("a list of blocks that failed", _are_failures),
         "rechunked": ("a number of representations", lambda value: is_whole(value, 1) and value <= MOST_ROWS),
     }
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -69,6 +69,11 @@ class ComparisonState:
         missing.
     subspaces : str
         Where its subspaces are; empty if inside.
+    workers : int
+        For how many workers it was planned when it was made or last grew; 0 where that is not known. A run that goes on
+        with others makes the same tiles, and so the same sums in the same order.
+    parts : dict of str to int
+        By key of a subspace, in how many parts its activations were to be read, where these are several.
     """
 
     place: str
@@ -84,6 +89,8 @@ class ComparisonState:
     digests: tuple[str, ...]
     status: Blocks
     subspaces: str
+    workers: int = 0
+    parts: Mapping[str, int] = field(default_factory=dict)
 
     def without(self, positions: Iterable[int]) -> Self:
         """The same without the representations at some positions."""

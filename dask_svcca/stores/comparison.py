@@ -14,6 +14,7 @@ from dask_svcca.stores import _io, _nodes
 from dask_svcca.stores._blocks import AXES, BlockArray, pair_document
 from dask_svcca.stores._columns import read_columns, write_columns, write_in_order
 from dask_svcca.stores._documents import resized
+from dask_svcca.stores._failures import TriedAgain, read_failures
 from dask_svcca.stores._rechunk import check_rechunked, finish_rechunking, is_rechunking, rechunk
 from dask_svcca.stores._sound import SoundStatus, count_pairs
 from dask_svcca.stores._state import ComparisonState
@@ -165,8 +166,10 @@ class ComparisonStore:
             n_examples=int(attributes["n_examples"]),
             labels=tuple(labels),
             digests=tuple(map(str, columns["digest"][:count])),
-            status=self.sound,
+            status=TriedAgain(self.sound, failed) if (failed := read_failures(self.root)) else self.sound,
             subspaces=self.subspaces,
+            workers=attributes.get("planned", {}).get("workers", 0),
+            parts=attributes.get("planned", {}).get("parts", {}),
         )
 
     def forget_lost(self) -> None:
@@ -186,6 +189,10 @@ class ComparisonStore:
         """Store where the time of a run went; the latest twenty records are kept."""
         runs = [*self.root.attrs.get("runs", []), dict(record)]  # type: ignore[misc]
         _io.consolidate(self.root, {**self.root.attrs, "runs": runs[-RUNS:]})
+
+    def set_planned(self, workers: int, parts: Mapping[str, int]) -> None:
+        """Store for how many workers it is planned, and which activations are read in parts: see `ComparisonState`."""
+        self._update({"planned": {"workers": workers, "parts": dict(parts)}})
 
     def set_subspaces(self, place: str) -> None:
         """Store where the subspaces are."""

@@ -24,6 +24,7 @@ from dask_svcca.plan.stored import from_json, to_json
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run import slices
 from dask_svcca.stores.zoo import write as zoo_module
+from dask_svcca.tasks import perform
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +71,29 @@ def test_parts__that_have_not_run_are_named_and_planned_again(zoo: Zoo, place: P
     begin(zoo, place, 2)
     for number in range(2):
         do(zoo, place, number)
+    assert slices.conclude(zoo, place, Parameters())[1] == []
+    assert_same(dask_svcca.open_comparison(place), undisturbed)
+
+
+def test_parts__whose_task_fails_do_all_else(
+    zoo: Zoo, place: Path, undisturbed: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(zoo, place, 2)
+
+    def failing(job: Any, task: Any, *needed: Any) -> Any:
+        if task.key == "tile-0-0":
+            raise RuntimeError("injected")
+        return perform(job, task, *needed)
+
+    parts = [slices.Part(zoo, place, Parameters(), number) for number in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(slices, "perform", failing)
+        for part in parts:
+            part.run(None)
+    (failures,) = [part.failures for part in parts if part.failures]
+    assert failures == {"the block 0, 0": "the task that makes it failed 3 times (RuntimeError: injected)"}
+    assert slices.conclude(zoo, place, Parameters())[1] == [0]
+    do(zoo, place, 0)
     assert slices.conclude(zoo, place, Parameters())[1] == []
     assert_same(dask_svcca.open_comparison(place), undisturbed)
 
