@@ -210,6 +210,8 @@ def make_plan(
     index: SubspaceIndex | None,
     parameters: Parameters,
     budget: Budget,
+    *,
+    side: int | None = None,
 ) -> Plan:
     """Plan a comparison: refuse what cannot fit, before anything runs.
 
@@ -225,6 +227,8 @@ def make_plan(
         What subspaces there are; None where there is no store of them yet.
     parameters : Parameters
     budget : Budget
+    side : int, optional
+        Representations along each axis of a tile, where tiles of another plan are tried; chosen by default.
 
     Raises
     ------
@@ -256,14 +260,15 @@ def make_plan(
     present_layers = [layer for layer in layers if layer is not None]
     chunk_samples = _chunk_samples(index, present_layers, parameters)
     options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
-    side = smaller_tile(
+    given = side
+    side = given or smaller_tile(
         choose_tile(len(rows), budget, pair_products(present_layers), value_bytes(len(measures))), details
     )
     # One that began small has small tiles: a task takes several, up to where there would be far too many files.
     outgrown = state is not None and len(rows) > len(state.labels) and side >= OUTGROWN * state.tile
     step = min(SMALL_TILE, side) if state is None or outgrown else state.tile
     side = step * max(1, side // step)
-    side = tile_by_samples(present_layers, step, side, budget.workers, options)
+    side = given or tile_by_samples(present_layers, step, side, budget.workers, options)
     tile = side if state is None or outgrown else state.tile
     places = [present.get(label, -1) for label in order]
     missing = find_missing(selected, places, state, changed, side, lacking=lacking)
