@@ -10,8 +10,10 @@ import pytest
 from zoos import layers, make_zoo
 
 from dask_svcca.plan.parameters import make_parameters
+from dask_svcca.plan.subspaces import Budget
+from dask_svcca.run import advice
 from dask_svcca.run.compare import run_comparison
-from dask_svcca.run.executors import DaskExecutor
+from dask_svcca.run.executors import DaskExecutor, Here
 from dask_svcca.run.forecast import forecast_run
 
 if TYPE_CHECKING:
@@ -57,3 +59,18 @@ def test_forecast__what_is_done_does_not_count(tmp_path: Path) -> None:
     assert before.bytes_read > 0
     assert (after.bytes_read, after.bytes_written) == (0, 0)
     assert after.seconds < before.seconds
+
+
+def test_advise__a_reading_by_averages_where_frequencies_take_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advice, "LONG", 0.0)
+    rng = np.random.default_rng(0)
+    zoo = make_zoo(tmp_path / "zoo.zarr", [rng.normal(size=(100, 8, 8, 6)).astype("float32") for _ in range(8)])
+    place, parameters = str(tmp_path / "comparison.zarr"), make_parameters("svcca")
+    executor = Here(Budget(1, 2**31))
+    plan, found, pace = forecast_run(zoo, place, parameters, executor, glance=True)
+    advised = advice.advise(zoo, plan, parameters, pace, found, executor.budget)
+    assert any("conv='mean'" in one.what and one.factor > 1.3 for one in advised)
+    monkeypatch.setattr(advice, "LONG", 1e9)
+    assert advice.advise(zoo, plan, parameters, pace, found, executor.budget) == []

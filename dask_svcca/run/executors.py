@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import threadpoolctl
+
 from dask_svcca import machine
 from dask_svcca.errors import ClusterError
 from dask_svcca.plan.memory import PROCESS_BYTES
@@ -91,3 +93,24 @@ class DaskExecutor:
         }
         reporting = [names[key] for key, node in nodes.items() if node.reports]
         run_graph(graph, reporting, lambda name, result: on_done(keys[name], result), self._client)
+
+
+class Here:
+    """Runs tasks one by one in this thread, in place of a cluster with some budget.
+
+    Attributes
+    ----------
+    budget : Budget
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+
+    def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
+        """Run all tasks."""
+        results: dict[str, Any] = {}
+        with threadpoolctl.threadpool_limits(1):
+            for key, node in nodes.items():
+                results[key] = perform(node.task, *(results[needed] for needed in node.needs))
+                if node.reports:
+                    on_done(key, results[key])
