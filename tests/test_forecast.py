@@ -14,7 +14,7 @@ from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run import advice
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.run.executors import DaskExecutor, Here
-from dask_svcca.run.forecast import forecast_run
+from dask_svcca.run.forecast import NOMINAL_RATE, forecast_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,8 @@ def test_forecast__what_is_done_does_not_count(tmp_path: Path) -> None:
     after = foretold(zoo, place)
     assert before.bytes_read > 0
     assert (after.bytes_read, after.bytes_written) == (0, 0)
-    assert after.seconds < before.seconds
+    assert before.stages
+    assert not after.stages
 
 
 def test_advise__a_reading_by_averages_where_frequencies_take_long(
@@ -70,6 +71,10 @@ def test_advise__a_reading_by_averages_where_frequencies_take_long(
     place, parameters = str(tmp_path / "comparison.zarr"), make_parameters("svcca")
     executor = Here(Budget(1, 2**31))
     plan, found, pace = forecast_run(zoo, place, parameters, executor, glance=True)
+    # As fast as is assumed before it is measured: what is asked is which of them is less work.
+    pace.rates = dict.fromkeys(pace.rates, 1 / NOMINAL_RATE)
+    pace.found, pace.task_seconds = [], 0.0
+    found = pace.forecast(plan, parameters, 0.0)
     advised = advice.advise(zoo, plan, parameters, pace, found, executor.budget)
     assert any("conv='mean'" in one.what and one.factor > 1.3 for one in advised)
     monkeypatch.setattr(advice, "LONG", 1e9)
