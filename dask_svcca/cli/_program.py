@@ -96,6 +96,11 @@ class Program(click.Group):
             "End a JOB. What it has finished is kept: submitted again, it goes on from there.",
         ),
         Deferred(
+            "forecast",
+            "dask_svcca.cli.forecast:forecast",
+            "Forecast what the JOB that a file describes takes: time, core-hours, bytes, memory.",
+        ),
+        Deferred(
             "init",
             "dask_svcca.cli.parts:init",
             "Plan the JOB that a file describes in parts, for an array job of a batch system.",

@@ -26,8 +26,10 @@ from dask_svcca.plan.parameters import ONLY_MASK, Keep, Match, Parameters, Preci
 from dask_svcca.plan.selection import SELECTIONS, select_pairs
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.readings.choose import Convolutional, Sequential
-from dask_svcca.run.compare import plan_run, run_comparison
-from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
+from dask_svcca.run.advice import advise
+from dask_svcca.run.compare import run_comparison
+from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor, Here
+from dask_svcca.run.forecast import forecast_run
 from dask_svcca.run.progress import STAGES
 from dask_svcca.run.stores import choose_mask
 from dask_svcca.stores.zoo import open_zoo
@@ -203,8 +205,19 @@ def compare(
             select_pairs(pairs, source.representations)
     budget = _budget(workers, memory, scheduler)
     if dry_run:
-        plan = plan_run(source, comparison, parameters, budget, pairs=pairs, subspaces=subspaces, drop_left=drop_left)
-        click.echo(json.dumps(plan.to_dict(), indent=2) if as_json else str(plan))
+        where: dict[str, Any] = {"pairs": pairs, "subspaces": subspaces, "drop_left": drop_left}
+        plan, found, pace = forecast_run(source, comparison, parameters, Here(budget), glance=True, **where)
+        advised = advise(source, plan, parameters, pace, found, budget, pairs=pairs)
+        if as_json:
+            faster = [{"what": one.what, "factor": round(one.factor, 1)} for one in advised]
+            click.echo(
+                json.dumps({**plan.to_dict(), "seconds": found.to_dict()["seconds"], "faster": faster}, indent=2)
+            )
+            return
+        click.echo(plan)
+        click.echo(f"{'time':<16} about {seconds(found.seconds)} on {counted(found.workers, 'worker')}")
+        for number, one in enumerate(advised):
+            click.echo(f"{'' if number else 'faster':<16} {one}")
         return
     bars = Bars(STAGES)
     executor = WhenNeeded(budget, lambda: connected(workers, memory, scheduler, announced=False))

@@ -23,9 +23,13 @@ _JOB = click.argument("job", metavar="JOB")
 
 @click.command(epilog=examples("dask-svcca jobs", "dask-svcca jobs s3://bucket/comparison.zarr"))
 @click.argument("comparison", required=False)
+@click.option("--all", "everything", is_flag=True, help="List those too that found nothing to do.")
 @_JSON
-def jobs(comparison: str | None, *, as_json: bool) -> None:
-    """List the jobs that were submitted on this machine, or all of a COMPARISON."""
+def jobs(comparison: str | None, *, everything: bool, as_json: bool) -> None:
+    """List the jobs that were submitted on this machine, or all of a COMPARISON.
+
+    Jobs that found all pairs there are left out.
+    """
     found: list[Status] = []
     if comparison is None:
         known = [(pointer.id, pointer.comparison, pointer) for pointer in pointers()]
@@ -37,6 +41,9 @@ def jobs(comparison: str | None, *, as_json: bool) -> None:
             found.append(status_of(job, place, pointer))
         except JobError:
             continue
+    # The latest of a comparison stays: somebody has just asked for it.
+    latest = {one.record.comparison: one.record.id for one in found}
+    found = [one for one in found if everything or not _idle(one.record) or one.record.id in latest.values()]
     if as_json:
         echo_json({"jobs": [status.to_dict() for status in found]})
         return
@@ -48,6 +55,11 @@ def jobs(comparison: str | None, *, as_json: bool) -> None:
         [[one.record.id, one.state, _pairs(one.record), one.record.submitted, one.record.comparison] for one in found],
         right=["pairs"],
     )
+
+
+def _idle(record: Record) -> bool:
+    """Whether a job ended well and had nothing to do."""
+    return record.state == "done" and not any(total for _, total in record.stages.values())
 
 
 def _pairs(record: Record) -> str:

@@ -20,6 +20,7 @@ from dask_svcca.plan.parameters import ONLY_MASK, make_parameters
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.run.executors import DaskExecutor
+from dask_svcca.run.forecast import forecast_run
 from dask_svcca.run.stores import choose_mask
 from dask_svcca.run.workers import check_workers
 from dask_svcca.stores import _io
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from dask_svcca.plan.parameters import Parameters
     from dask_svcca.plan.subspaces import Budget
     from dask_svcca.plan.tasks import Node
+    from dask_svcca.run.forecast import Forecast
     from dask_svcca.run.outcome import Outcome, Progress
     from dask_svcca.stores.zoo import Zoo
 
@@ -352,6 +354,23 @@ def drive(
         said += [outcome.block_failure] if outcome.failures else []
         reporter.end("done", ". ".join(said))
     return outcome
+
+
+def forecast(job: JobFile, *, allowed: Sequence[str] = ()) -> Forecast:
+    """What a job takes: measured for a few seconds on its cluster. Nothing is written to the stores.
+
+    Parameters
+    ----------
+    job : JobFile
+    allowed : sequence of str
+        See `dask_svcca.cluster.start_cluster`.
+    """
+    zoo, parameters = open_job(job)
+    options: dict[str, Any] = {"pairs": job.pairs, "subspaces": job.subspaces, "drop_left": job.drop_left}
+    with connected(job, allowed, None, lambda: None) as client:
+        executor = DaskExecutor(client, uuid.uuid4().hex[:12])
+        _, found, _ = forecast_run(zoo, job.comparison, parameters, executor, **options)
+        return found
 
 
 def end_on_signals() -> None:

@@ -214,6 +214,8 @@ def make_plan(
     index: SubspaceIndex | None,
     parameters: Parameters,
     budget: Budget,
+    *,
+    side: int | None = None,
 ) -> Plan:
     """Plan a comparison: refuse what cannot fit, before anything runs.
 
@@ -229,6 +231,8 @@ def make_plan(
         What subspaces there are; None where there is no store of them yet.
     parameters : Parameters
     budget : Budget
+    side : int, optional
+        Representations along each axis of a tile, where tiles of another plan are tried; chosen by default.
 
     Raises
     ------
@@ -263,7 +267,8 @@ def make_plan(
     # A run that goes on with other workers makes what the first would have made, bit by bit.
     grows = state is None or len(rows) > len(state.labels) or not state.workers
     workers = budget.workers if grows or state is None else state.workers
-    side = smaller_tile(
+    given = side
+    side = given or smaller_tile(
         choose_tile(
             len(rows), replace(budget, workers=workers), pair_products(present_layers), value_bytes(len(measures))
         ),
@@ -273,7 +278,7 @@ def make_plan(
     outgrown = state is not None and len(rows) > len(state.labels) and side >= OUTGROWN * state.tile
     step = min(SMALL_TILE, side) if state is None or outgrown else state.tile
     side = step * max(1, side // step)
-    side = tile_by_samples(present_layers, step, side, workers, options)
+    side = given or tile_by_samples(present_layers, step, side, workers, options)
     tile = side if state is None or outgrown else state.tile
     places = [present.get(label, -1) for label in order]
     missing = find_missing(selected, places, state, changed, side, lacking=lacking)

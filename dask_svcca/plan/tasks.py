@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from dask_svcca.plan.memory import SMALL_TASK
 
 if TYPE_CHECKING:
     from dask_svcca.errors import DamagedSubspacesError
+    from dask_svcca.kernels._types import BoolArray
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
     from dask_svcca.plan.details import Sizes
@@ -241,6 +244,11 @@ class TileTask:
     def __dask_tokenize__(self) -> tuple[str, int, int]:
         """What tells it from others of a run."""
         return type(self).__name__, self.row, self.column
+
+    def pairs(self, a: int, b: int) -> BoolArray:
+        """Pairs of groups of ``a`` and ``b`` members that are asked for, each once, (a, b)."""
+        asked = np.unpackbits(np.frombuffer(self.selected, np.uint8), count=a * b).reshape(a, b) > 0
+        return np.triu(asked) if self.row == self.column else asked
 
     @property
     def key(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Protocol
 
+import threadpoolctl
+
 from dask_svcca import machine
 from dask_svcca.errors import ClusterError
 from dask_svcca.plan.memory import PROCESS_BYTES
@@ -99,3 +101,24 @@ class DaskExecutor:
             on_done(keys[name], result)
 
         run_graph(graph, reporting, done, self._client, on_failed=done)
+
+
+class Here:
+    """Runs tasks one by one in this thread, in place of a cluster with some budget.
+
+    Attributes
+    ----------
+    budget : Budget
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+
+    def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
+        """Run all tasks."""
+        results: dict[str, Any] = {}
+        with threadpoolctl.threadpool_limits(1):
+            for key, node in nodes.items():
+                results[key] = perform(node.task, *(results[needed] for needed in node.needs))
+                if node.reports:
+                    on_done(key, results[key])

@@ -197,10 +197,12 @@ class Part:
         mine = self._tasks(self._number)
         made = pairs = 0
         try:
-            for count, pack in enumerate(mine["packs"], start=1):
+            done, asked = 0, sum(len(pack.members) for pack in mine["packs"])
+            for pack in mine["packs"]:
                 made += self._made(pack)
+                done += len(pack.members)
                 if progress is not None:
-                    progress("subspaces", count, len(mine["packs"]))
+                    progress("subspaces", done, asked)
             groups: dict[int, GroupTask] = {group.number: group for group in mine["groups"]}
             for count, tile in enumerate(self._ready(mine["tiles"], groups), start=1):
                 places = [without(groups[number], self._lost).places for number in (tile.row, tile.column)]

@@ -62,7 +62,7 @@ def test_compare__dry_run_writes_nothing(zoo: Path) -> None:
     assert "representations  8, of which 8 subspaces to make" in result.output
     plan = json.loads(run("compare zoo.zarr comparison.zarr --dry-run --json --pairs same-layer").stdout)
     assert (plan["representations"], plan["pairs"]) == (8, 20)
-    assert {"tiles", "tasks", "bytes_to_read", "bytes_per_tile_task"} <= plan.keys()
+    assert {"tiles", "tasks", "bytes_to_read", "bytes_per_tile_task", "seconds", "faster"} <= plan.keys()
     assert [path.name for path in zoo.parent.iterdir()] == ["zoo.zarr"]
 
 

@@ -201,3 +201,14 @@ def test_commands__three_of_them_do_a_job(zoo: Zoo, tmp_path: Path, undisturbed:
     assert "Part 1 of 0 to 1: made" in printed[1]
     assert "210 of 210 pairs are there." in run(f"finalise {job}").output
     assert_same(dask_svcca.open_comparison(tmp_path / "c.zarr"), undisturbed)
+
+
+def test_parts__progress_counts_representations(tmp_path: Path) -> None:
+    zoo, place = dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(60)), tmp_path / "comparison.zarr"
+    write(zoo, layers(12))
+    begin(zoo, place, 1)
+    shown: list[tuple[str, int, int]] = []
+    slices.Part(zoo, place, Parameters(), 0).run(lambda stage, done, total: shown.append((stage, done, total)))
+    made = [(done, total) for stage, done, total in shown if stage == "subspaces"]
+    assert made[-1] == (12, 12)
+    assert all(total == 12 for _, total in made)

@@ -1,0 +1,81 @@
+"""What a comparison is forecast to take, beside what it took."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dask
+import numpy as np
+import pytest
+from zoos import layers, make_zoo
+
+from dask_svcca.plan.parameters import make_parameters
+from dask_svcca.plan.subspaces import Budget
+from dask_svcca.run import advice
+from dask_svcca.run.compare import run_comparison
+from dask_svcca.run.executors import DaskExecutor, Here
+from dask_svcca.run.forecast import NOMINAL_RATE, forecast_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dask_svcca.run.forecast import Forecast
+
+
+def foretold(zoo: object, place: Path, **options: object) -> Forecast:
+    with dask.config.set(scheduler="synchronous"):
+        parameters = make_parameters("svcca", **options)
+        _, found, _ = forecast_run(zoo, str(place), parameters, DaskExecutor(None, ""), glance=True)  # type: ignore[arg-type]
+    return found
+
+
+def bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("conv", ["dft", "mean"])
+def test_forecast__bytes_are_those_of_a_run(tmp_path: Path, conv: str) -> None:
+    rng = np.random.default_rng(0)
+    zoo = make_zoo(tmp_path / "zoo.zarr", [rng.normal(size=(600, 4, 4, 3 + k)).astype("float32") for k in range(6)])
+    place = tmp_path / "comparison.zarr"
+    found = foretold(zoo, place, conv=conv)
+    assert not place.exists()
+    with dask.config.set(scheduler="synchronous"):
+        outcome = run_comparison(zoo, str(place), make_parameters("svcca", conv=conv))
+    assert found.bytes_read == outcome.bytes_read
+    # Beside the numbers there are names and metadata; scores of noise are not compressible.
+    stored = bytes_below(place / "subspaces")
+    assert found.bytes_written == pytest.approx(stored, rel=0.25)
+    assert found.seconds > 0
+    assert found.core_hours == pytest.approx(found.seconds * found.workers / 3600)
+
+
+def test_forecast__what_is_done_does_not_count(tmp_path: Path) -> None:
+    zoo, place = make_zoo(tmp_path / "zoo.zarr", layers(6)), tmp_path / "comparison.zarr"
+    before = foretold(zoo, place)
+    with dask.config.set(scheduler="synchronous"):
+        run_comparison(zoo, str(place), make_parameters("svcca"))
+    after = foretold(zoo, place)
+    assert before.bytes_read > 0
+    assert (after.bytes_read, after.bytes_written) == (0, 0)
+    assert before.stages
+    assert not after.stages
+
+
+def test_advise__a_reading_by_averages_where_frequencies_take_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advice, "LONG", 0.0)
+    rng = np.random.default_rng(0)
+    zoo = make_zoo(tmp_path / "zoo.zarr", [rng.normal(size=(100, 8, 8, 6)).astype("float32") for _ in range(8)])
+    place, parameters = str(tmp_path / "comparison.zarr"), make_parameters("svcca")
+    executor = Here(Budget(1, 2**31))
+    plan, found, pace = forecast_run(zoo, place, parameters, executor, glance=True)
+    # As fast as is assumed before it is measured: what is asked is which of them is less work.
+    pace.rates = dict.fromkeys(pace.rates, 1 / NOMINAL_RATE)
+    pace.found, pace.task_seconds = [], 0.0
+    found = pace.forecast(plan, parameters, 0.0)
+    advised = advice.advise(zoo, plan, parameters, pace, found, executor.budget)
+    assert any("conv='mean'" in one.what and one.factor > 1.3 for one in advised)
+    monkeypatch.setattr(advice, "LONG", 1e9)
+    assert advice.advise(zoo, plan, parameters, pace, found, executor.budget) == []
