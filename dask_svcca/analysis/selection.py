@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError, RepresentationNotFoundError, did_you_mean
-from dask_svcca.plan.final import final_checkpoints
+from dask_svcca.plan.final import final_of_models
 from dask_svcca.stores._metadata import reading
 from dask_svcca.stores.choice import NAMES, NUMBERS, choose
 
@@ -21,6 +21,7 @@ KEYS: Final = (*NAMES, *NUMBERS, "final")
 COLUMNS: Final = ("model", "checkpoint", "layer", "step", "depth")
 
 Side: TypeAlias = Literal["a", "b"]
+SIDES: Final[tuple[Side, Side]] = ("a", "b")
 Where: TypeAlias = "Mapping[str, Any]"
 """Some of `KEYS`, with a value, several of them, a pattern of names, or a slice of numbers; ``final`` is a boolean."""
 
@@ -47,9 +48,7 @@ def places_of(result: xr.Dataset, side: Side, where: Where | None = None) -> npt
     RepresentationNotFoundError
         Where one of the values is not there; the message says what is.
     InvalidQuestionError
-        Where a key or a value is not valid.
-    ValueError
-        Where which checkpoint is final cannot be known.
+        Where a key or a value is not valid, or which checkpoint is final cannot be known.
     IncompatibleError
         Where the Dataset lacks a side or a coordinate.
 
@@ -90,6 +89,28 @@ def table_of(result: xr.Dataset, side: Side) -> pd.DataFrame:
     return pd.DataFrame({name: column(result, name, side) for name in COLUMNS})
 
 
+def is_final(frame: pd.DataFrame, known: pd.DataFrame | None = None) -> npt.NDArray[np.bool_]:
+    """Whether each representation of a table is of the final checkpoint of its model.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        As from `table_of`.
+    known : pandas.DataFrame, optional
+        All representations that there are of these models. Default: those of the table.
+
+    Raises
+    ------
+    InvalidQuestionError
+        Where neither steps nor names say which checkpoint is final.
+    """
+    try:
+        finals = final_of_models(frame if known is None else known)
+    except ValueError as error:
+        raise InvalidQuestionError(str(error)) from None
+    return np.asarray(frame["checkpoint"].to_numpy() == frame["model"].map(finals).to_numpy(), dtype=np.bool_)
+
+
 def column(result: xr.Dataset, name: str, side: Side) -> npt.NDArray[Any]:
     """A coordinate of one side, (representation,)."""
     dim, full = f"representation_{side}", f"{name}_{side}"
@@ -115,7 +136,7 @@ def _by_final(result: xr.Dataset, side: Side, final: Any, chosen: npt.NDArray[np
     # Of other models, which checkpoint is final need not be known.
     asked = frame["model"].isin(frame["model"][chosen].unique()).to_numpy()
     found = np.zeros(len(frame), dtype=np.bool_)
-    found[asked] = final_checkpoints(frame[asked]) == bool(final)
+    found[asked] = is_final(frame[asked]) == bool(final)
     if not (found & chosen).any():
         raise RepresentationNotFoundError(
             f"final={bool(final)} leaves no representation on side {side}: those chosen are of "

@@ -100,8 +100,8 @@ def query(
     pairs = PairQuery.build(
         open_comparison(comparison),
         split_measures(measures) or None,
-        a={part: given for part in PARTS if (given := patterns[f"{part}_a"])},
-        b={part: given for part in PARTS if (given := patterns[f"{part}_b"])},
+        a={part: patterns[f"{part}_a"] for part in PARTS if patterns[f"{part}_a"]},
+        b={part: patterns[f"{part}_b"] for part in PARTS if patterns[f"{part}_b"]},
         across=across,
         low=low,
         high=high,

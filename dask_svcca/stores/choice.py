@@ -70,7 +70,9 @@ def choose(columns: Columns, choice: Choice, count: int, what: str) -> npt.NDArr
 
 def is_several(value: Any) -> bool:
     """Whether a choice is a collection of values, and not one."""
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping) and np.ndim(value) > 0
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
 def _values(name: str, value: Any, what: str) -> list[Any]:
@@ -157,7 +159,7 @@ def _by_number(
 
 
 def _number(name: str, value: Any, what: str) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise InvalidQuestionError(
             f"a {name} is chosen by a number, several of them, or a slice; got {value!r} on {what}"
         )
