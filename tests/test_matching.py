@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from itertools import permutations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import scipy.spatial.distance
-import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,9 @@ import dask_svcca
 from dask_svcca import clusters, embedding, match_layers, nearest, within_and_between
 from dask_svcca.analysis.matching import assignment
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError, UnknownMeasureError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 ORDER = (2, 0, 1)
 
@@ -66,7 +68,7 @@ def test_match_layers__a_pair_without_a_value_is_not_assigned(result: xr.Dataset
     assert np.isfinite(found["svcca"]).all()
     assert ("x0", f"y{ORDER.index(0)}") not in set(zip(found["layer_a"], found["layer_b"], strict=True))
     part["svcca"][:] = np.nan
-    with pytest.raises(IncompatibleError, match="no pair of .* has a value of 'svcca'"):
+    with pytest.raises(IncompatibleError, match=r"no pair of .* has a value of 'svcca'"):
         match_layers(part, a={"model": "one"}, b={"model": "two"})
 
 

@@ -54,8 +54,6 @@ class Measures(SphinxDirective):
                     f"{low:g} to {high:g}" if not math.isinf(high) else f"{low:g} or more",
                     "" if attributes["symmetric"] else "not symmetric",
                     f"unchanged by {', '.join(unchanged)}" if unchanged else "",
-                    if (unchanged := json.loads(attributes["invariant_to"]))
-                    else "",
                 ]
                 lines += [
                     f"`{name}`",
