@@ -7,7 +7,9 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dask_svcca import compat, errors
+    from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
     from dask_svcca.analysis.identification import layer_identification
+    from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
     from dask_svcca.analysis.query import query
     from dask_svcca.analysis.significance import jackknife, permutation_null
     from dask_svcca.capture.torch import capture_torch
@@ -30,13 +32,18 @@ __all__ = [
     "capture_onnx",
     "capture_torch",
     "cca",
+    "clusters",
     "compare",
     "compat",
     "connect",
     "create_zoo",
+    "embedding",
     "errors",
     "jackknife",
     "layer_identification",
+    "learning_dynamics",
+    "match_layers",
+    "nearest",
     "open_comparison",
     "open_zoo",
     "pca",
@@ -46,7 +53,9 @@ __all__ = [
     "projection",
     "query",
     "register_measure",
+    "training_phases",
     "verify",
+    "within_and_between",
 ]
 
 _MODULES = frozenset({"compat", "errors"})
@@ -56,11 +65,16 @@ _HOMES = {
     "capture_onnx": "run.capture",
     "capture_torch": "capture.torch",
     "cca": "pairwise",
+    "clusters": "analysis.matching",
     "compare": "run.compare",
     "connect": "cluster",
     "create_zoo": "stores.zoo",
+    "embedding": "analysis.matching",
     "jackknife": "analysis.significance",
     "layer_identification": "analysis.identification",
+    "learning_dynamics": "analysis.dynamics",
+    "match_layers": "analysis.matching",
+    "nearest": "analysis.matching",
     "open_comparison": "stores.dataset",
     "open_zoo": "stores.zoo",
     "pca": "pairwise",
@@ -70,7 +84,9 @@ _HOMES = {
     "projection": "pairwise",
     "query": "analysis.query",
     "register_measure": "measures",
+    "training_phases": "analysis.dynamics",
     "verify": "run.verify",
+    "within_and_between": "analysis.matching",
 }
 """Where a public name is found when it is first used: all of it at once would import Dask, xarray and pandas."""
 
