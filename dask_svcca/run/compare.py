@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     import distributed
     import xarray as xr
 
-    from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.parameters import Keep, Mask, Match, Parameters, Precision
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.selection import Pairs
     from dask_svcca.plan.subspaces import Budget
     from dask_svcca.plan.tasks import Report

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.tasks import GroupTask, TileTask
     from dask_svcca.run.executors import Executor
     from dask_svcca.stores.comparison import ComparisonStore

@@ -30,8 +30,8 @@ from dask_svcca.tasks.worker import single_blas_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.selection import Pairs
     from dask_svcca.plan.tasks import GroupTask, Job, PackTask, TileTask
     from dask_svcca.run.outcome import Progress
