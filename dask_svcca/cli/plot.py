@@ -73,7 +73,6 @@ class Picture(click.Path):
 @click.option("--layer-b", multiple=True, metavar="PATTERN")
 @click.option("--final", is_flag=True, help="Only the final checkpoint of each model.")
 @click.option("--measure", metavar="NAME", help="[default: the first of the comparison]")
-@click.option("--match", is_flag=True, help="Mark the best one-to-one assignment, in a matrix.")
 @click.option(
     "-o", "--output", "file", type=Picture(dir_okay=False), required=True, metavar="FILE", help="A png, svg or pdf."
 )
@@ -85,7 +84,6 @@ def plot(
     *,
     final: bool,
     measure: str | None,
-    match: bool,
     file: Path,
     size: tuple[float, float] | None,
     dpi: int,
@@ -100,11 +98,10 @@ def plot(
     draw: Callable[..., Any] = getattr(figures, kind)
     takes = inspect.signature(draw).parameters
     options: dict[str, Any] = _choices(kind, takes, patterns, final=final)
-    for name, value in (("measure", measure), ("match", match)):
-        if value:
-            if name not in takes:
-                raise click.UsageError(f"--{name} says nothing about {kind}.")
-            options[name] = value
+    if measure is not None:
+        if "measure" not in takes:
+            raise click.UsageError(f"--measure says nothing about {kind}.")
+        options["measure"] = measure
     result: xr.Dataset = open_comparison(comparison)
     with checked_options(), warnings.catch_warnings():
         # Said once, below, and not for every character.

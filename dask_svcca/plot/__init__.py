@@ -6,9 +6,10 @@ none stays open behind the back of the caller. A notebook shows one that ends a 
 
 from __future__ import annotations
 
+from dask_svcca.plot.identifying import identification
 from dask_svcca.plot.layers import correlations, rank
 from dask_svcca.plot.matrices import matrix
 from dask_svcca.plot.moments import checkpoints, dynamics
 from dask_svcca.plot.training import seeds, settling
 
-__all__ = ["checkpoints", "correlations", "dynamics", "matrix", "rank", "seeds", "settling"]
+__all__ = ["checkpoints", "correlations", "dynamics", "identification", "matrix", "rank", "seeds", "settling"]

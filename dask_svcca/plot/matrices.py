@@ -26,7 +26,6 @@ def matrix(
     a: Where | None = None,
     b: Where | None = None,
     measure: str | None = None,
-    match: bool = False,
     ax: Place | None = None,
 ) -> Axes:
     """Draw every representation of a against every one of b.
@@ -43,8 +42,6 @@ def matrix(
         ``final``, see `query`. Default: all.
     measure : str, optional
         Default: the first that was asked for.
-    match : bool
-        Mark the best one-to-one assignment of a to b, as `match_layers` finds it.
     ax : Axes or Figure, optional
         Where to draw. Default: a new figure, of which pyplot knows nothing.
 
@@ -75,10 +72,7 @@ def matrix(
     scale = scale_of(name, result[name].attrs, [cells.matrix])
     drawn = draw_matrix(pane, cells.matrix, scale)
     _draw_sides(pane, cells)
-    title = cells.pooled()
-    if match:
-        title = _mark_matches(pane, result, name, cells) + (f"\n{title}" if title else "")
-    set_title(pane, title)
+    set_title(pane, cells.pooled())
     add_colour_bar(drawn, pane, scale.label, without_text(cells.without))
     return pane
 
@@ -88,7 +82,3 @@ def _draw_sides(pane: Axes, cells: Cells) -> None:
     draw_names(pane, "y", cells.a, cells.first_a)
     draw_names(pane, "x", cells.b, cells.first_b)
     set_labels(pane, x=f"b: {cells.b.what()}", y=f"a: {cells.a.what()}")
-
-
-def _mark_matches(pane: Axes, result: xr.Dataset, name: str, cells: Cells) -> str:
-    raise NotImplementedError

@@ -79,8 +79,8 @@ def settling(
     ...     for step, share in ((0, 0.0), (10, 0.5), (100, 1.0)):
     ...         zoo.write("net", f"step{step}", "fc", x + share * y, step=step, depth=0)
     >>> (pane,) = settling(dask_svcca.compare(zoo))
-    >>> pane.lines[1].get_xdata().tolist(), float(pane.lines[1].get_ydata()[-1])
-    ([0.0, 10.0, 100.0], 1.0)
+    >>> pane.lines[1].get_xdata().tolist(), bool(pane.lines[1].get_ydata()[-1] > 0.999)
+    ([0.0, 10.0, 100.0], True)
     """
     result = as_dataset(result)
     name = find_name(result, measure)
