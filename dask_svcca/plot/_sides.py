@@ -118,16 +118,15 @@ def draw_names(ax: Axes, axis: str, one: Along, cells: npt.NDArray[Any]) -> None
         set_ticks(ax, axis, list(range(len(one))), one.texts(), upright=True)
         return
     place = np.interp(np.arange(len(one) + 1), [*cells, len(one)], np.arange(len(cells) + 1)) - 0.5
-    for parts in (("model", "checkpoint"), ("model",), ("checkpoint",)):
-        keys = ["/".join(each) for each in one.frame[list(parts)].astype(str).to_numpy()]
-        groups = runs(keys)
-        if 1 < len(groups) <= most:
-            varies = [part for part in parts if len(one.frame[part].unique()) > 1]
-            texts = ["/".join(str(one.frame[part].iloc[start]) for part in varies) for _, start, _ in groups]
+    for parts in (("model", "checkpoint"), ("model",), ("checkpoint",), ("layer",)):
+        varies = [part for part in parts if len(one.frame[part].unique()) > 1]
+        if not varies:
+            continue
+        groups = runs(["/".join(each) for each in one.frame[varies].astype(str).to_numpy()])
+        if len(groups) <= most or len(parts) == 1:
             middles = [float((place[start] + place[stop]) / 2) for _, start, stop in groups]
-            set_ticks(ax, axis, middles, [shown(text) for text in texts], upright=True)
+            set_ticks(ax, axis, middles, [shown(name) for name, *_ in groups], upright=True)
             return
-    set_ticks(ax, axis, [float(x) + 0.5 for x in place[:-1]], one.texts(), upright=True)
 
 
 def of_model(one: Along, model: str) -> Along:

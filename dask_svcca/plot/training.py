@@ -239,7 +239,7 @@ def _same_layers(
     moments: dict[Any, int],
 ) -> npt.NDArray[np.float64]:
     """Values of the same layer of two models at the same checkpoint, (layer, checkpoint)."""
-    by = "step" if all(isinstance(key, float) for key in moments) else "checkpoint"
+    by = "checkpoint" if any(isinstance(key, str) for key in moments) else "step"
     found = np.full((len(layers), len(moments)), np.nan)
     ours = [
         side.take(np.flatnonzero((side.frame["model"] == one).to_numpy()))
