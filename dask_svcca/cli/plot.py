@@ -72,6 +72,10 @@ class Picture(click.Path):
 @click.option("--checkpoint-b", multiple=True, metavar="PATTERN")
 @click.option("--layer-b", multiple=True, metavar="PATTERN")
 @click.option("--final", is_flag=True, help="Only the final checkpoint of each model.")
+@click.option("--match", is_flag=True, help="Mark the best one-to-one assignment of layers, in a matrix.")
+@click.option(
+    "--group", "groups", multiple=True, metavar="NAME=PATTERN", help="A group and its models, for groups; repeat it."
+)
 @click.option("--measure", metavar="NAME", help="[default: the first of the comparison]")
 @click.option(
     "-o", "--output", "file", type=Picture(dir_okay=False), required=True, metavar="FILE", help="A png, svg or pdf."
@@ -84,6 +88,8 @@ def plot(
     *,
     final: bool,
     measure: str | None,
+    groups: tuple[str, ...],
+    match: bool,
     file: Path,
     size: tuple[float, float] | None,
     dpi: int,
@@ -98,10 +104,18 @@ def plot(
     draw: Callable[..., Any] = getattr(figures, kind)
     takes = inspect.signature(draw).parameters
     options: dict[str, Any] = _choices(kind, takes, patterns, final=final)
-    if measure is not None:
-        if "measure" not in takes:
-            raise click.UsageError(f"--measure says nothing about {kind}.")
-        options["measure"] = measure
+    for name, value in (("measure", measure), ("match", match)):
+        if value:
+            if name not in takes:
+                raise click.UsageError(f"--{name} says nothing about {kind}.")
+            options[name] = value
+    if groups or "groups" in takes:
+        if "groups" not in takes:
+            raise click.UsageError(f"--group says nothing about {kind}.")
+        options = {
+            **{key: value for key, value in options.items() if key == "measure"},
+            "groups": _groups(groups, options),
+        }
     result: xr.Dataset = open_comparison(comparison)
     with checked_options(), warnings.catch_warnings():
         # Said once, below, and not for every character.
@@ -109,6 +123,19 @@ def plot(
         axes = draw(result, **options, ax=make_figure(*size) if size else None)
         save(axes, file, dpi=dpi)
     click.echo(f"{file}: {kind} of {comparison}")
+
+
+def _groups(given: tuple[str, ...], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Groups of models by name, each within what the other options choose."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in given:
+        name, separator, pattern = text.partition("=")
+        if not (name and separator and pattern):
+            raise click.UsageError(f"--group {text!r} is not a name and a pattern of models, such as seeds=cnn-s*.")
+        found.setdefault(name, {**options.get("a", {}), "model": []})["model"].append(pattern)
+    if not found:
+        raise click.UsageError("groups takes --group NAME=PATTERN, once a group.")
+    return found
 
 
 def _choices(kind: str, takes: Any, patterns: dict[str, tuple[str, ...]], *, final: bool) -> dict[str, Any]:

@@ -8,8 +8,21 @@ from __future__ import annotations
 
 from dask_svcca.plot.identifying import identification
 from dask_svcca.plot.layers import correlations, rank
+from dask_svcca.plot.maps import cluster, embedding, groups
 from dask_svcca.plot.matrices import matrix
 from dask_svcca.plot.moments import checkpoints, dynamics
 from dask_svcca.plot.training import seeds, settling
 
-__all__ = ["checkpoints", "correlations", "dynamics", "identification", "matrix", "rank", "seeds", "settling"]
+__all__ = [
+    "checkpoints",
+    "cluster",
+    "correlations",
+    "dynamics",
+    "embedding",
+    "groups",
+    "identification",
+    "matrix",
+    "rank",
+    "seeds",
+    "settling",
+]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from dask_svcca.analysis.matching import match_layers
 from dask_svcca.analysis.measured import as_dataset, find_names
+from dask_svcca.analysis.selection import values_of
 from dask_svcca.plot._blocks import Cells, cells_of, without_text
 from dask_svcca.plot._names import set_labels, set_title
 from dask_svcca.plot._panes import one_pane
-from dask_svcca.plot._scale import add_colour_bar, draw_matrix, scale_of
+from dask_svcca.plot._scale import MARK, add_colour_bar, draw_matrix, scale_of
 from dask_svcca.plot._sides import along, draw_names
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ def matrix(
     a: Where | None = None,
     b: Where | None = None,
     measure: str | None = None,
+    match: bool = False,
     ax: Place | None = None,
 ) -> Axes:
     """Draw every representation of a against every one of b.
@@ -42,6 +47,8 @@ def matrix(
         ``final``, see `query`. Default: all.
     measure : str, optional
         Default: the first that was asked for.
+    match : bool
+        Mark the best assignment of layers of a to layers of b, as `match_layers` finds it for one checkpoint of each.
     ax : Axes or Figure, optional
         Where to draw. Default: a new figure, of which pyplot knows nothing.
 
@@ -72,7 +79,7 @@ def matrix(
     scale = scale_of(name, result[name].attrs, [cells.matrix])
     drawn = draw_matrix(pane, cells.matrix, scale)
     _draw_sides(pane, cells)
-    set_title(pane, cells.pooled())
+    set_title(pane, _mark_matches(pane, result, name, cells) if match else "", cells.pooled())
     add_colour_bar(drawn, pane, scale.label, without_text(cells.without))
     return pane
 
@@ -82,3 +89,19 @@ def _draw_sides(pane: Axes, cells: Cells) -> None:
     draw_names(pane, "y", cells.a, cells.first_a)
     draw_names(pane, "x", cells.b, cells.first_b)
     set_labels(pane, x=f"b: {cells.b.what()}", y=f"a: {cells.a.what()}")
+
+
+def _mark_matches(pane: Axes, result: xr.Dataset, name: str, cells: Cells) -> str:
+    """Crosses at the best assignment, and its mean."""
+    sides = (cells.a, cells.b)
+    where = [{"representation": list(values_of(result[f"representation_{s.side}"])[s.places])} for s in sides]
+    found = match_layers(result, a=where[0], b=where[1], measure=name)
+    rows, columns = (
+        [list(map(str, one.frame["layer"])).index(layer) for layer in found[f"layer_{one.side}"]] for one in sides
+    )
+    at = [
+        np.searchsorted(first, places, side="right") - 1
+        for first, places in ((cells.first_b, columns), (cells.first_a, rows))
+    ]
+    pane.plot(*at, marker="X", markersize=5, color=MARK, linestyle="none")
+    return f"crosses: best assignment, mean {found[name].mean():.2f}"
