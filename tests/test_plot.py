@@ -391,3 +391,32 @@ def test_matplotlib__missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'dask-svcca\[plot\]'"):
         plot.matrix(made())
+
+
+def test_matrix__marks_the_best_assignment() -> None:
+    result = made()
+    a, b = {"model": "net-s0", "final": True}, {"model": "net-s1", "final": True}
+    pane = plot.matrix(result, a=a, b=b, match=True)
+    best = max(itertools.permutations(range(3)), key=lambda order: pane.images[0].get_array()[range(3), order].sum())
+    (crosses,) = pane.lines
+    assert sorted(zip(crosses.get_ydata(), crosses.get_xdata(), strict=True)) == list(enumerate(best))
+
+
+def test_groups__means_of_within_and_between() -> None:
+    result = made(("a0", "a1", "b0"), (0,), ("x", "y"), symmetric=True)
+    result["own"].values[:] = (result["own"].to_numpy() + result["own"].to_numpy().T) / 2
+    pane = plot.groups(result, {"a": {"model": "a*"}, "b": {"model": "b*"}})
+    within = np.mean([value(result, f"a0/step0/{layer}", f"a1/step0/{layer}") for layer in "xy"])
+    assert float(pane.lines[0].get_xdata()[0]) == pytest.approx(within)
+    assert texts(pane.get_yticklabels()) == ["a (2 pairs)", "a and b (4 pairs)", "b (0 pairs)"]
+
+
+def test_embedding_and_cluster__leave_out_what_has_not_been_compared() -> None:
+    result = made(("net",), (0,), ("p", "q", "r", "s"))
+    stored = result["own"].to_numpy()
+    stored[0], stored[:, 0] = np.nan, np.nan
+    result["own"].values[:] = stored
+    for draw in (plot.embedding, plot.cluster):
+        assert "3 of 4 representations: 1 lack a value" in draw(result).get_title()
+    drawn = plot.cluster(result).images[0].get_array()
+    assert sorted(drawn.ravel()) == sorted(stored[1:, 1:].ravel())

@@ -13,7 +13,7 @@ from dask_svcca.plot._curves import beside, set_values
 from dask_svcca.plot._names import as_number, set_labels, set_ticks, set_title, shown
 from dask_svcca.plot._panes import one_pane
 from dask_svcca.plot._scale import GREY, add_colour_bar, draw_matrix, kinds, label_of, scale_of, shades
-from dask_svcca.plot._sides import Along, along, draw_names, evenly, some_of
+from dask_svcca.plot._sides import Along, along, evenly, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,7 +131,7 @@ def embedding(
     >>> x, y = np.random.default_rng(0).normal(size=(2, 50, 4))
     >>> ax = embedding(dask_svcca.compare({"x": x, "y": y, "same as x": 2 * x}))
     >>> ax.get_title()
-    '100 % of the distances are in this plane'
+    'this plane shows 100 % of the squared distances'
     """
     result = as_dataset(result)
     name = find_name(result, measure)
@@ -154,7 +154,7 @@ def embedding(
     pane.set_aspect("equal", adjustable="datalim")
     pane.set_xticks([])
     pane.set_yticks([])
-    share = f"{float(found['explained']) * 100:.3g} % of the distances are in this plane"
+    share = f"this plane shows {float(found['explained']) * 100:.3g} % of the squared distances"
     set_labels(pane, x=f"{label_of(name, result[name].attrs)}; larger points are deeper layers")
     set_title(pane, note, share)
     return pane
@@ -207,8 +207,10 @@ def cluster(
     cells = cells_of(result, name, one.take(order), Along("b", one.places, one.frame).take(order))
     scale = scale_of(name, result[name].attrs, [cells.matrix])
     drawn = draw_matrix(pane, cells.matrix, scale)
-    draw_names(pane, "y", cells.a, cells.first_a)
-    draw_names(pane, "x", cells.b, cells.first_b)
+    # Models alternate here, so that each representation is named that has room.
+    texts = cells.a.take(cells.first_a).texts()
+    for axis in ("x", "y"):
+        set_ticks(pane, axis, list(range(len(texts))), texts, upright=True)
     set_labels(pane, x=f"b: {cells.b.what()}", y=f"a: {cells.a.what()}")
     set_title(pane, note, cells.pooled())
     add_colour_bar(drawn, pane, scale.label, without_text(cells.without))
