@@ -114,9 +114,9 @@ def _draw_ranks(panes: npt.NDArray[Any], frame: pd.DataFrame, *, first: bool, no
     lower.set_ylim(-0.03, 1.03)
     set_ticks(upper, "x", [], [])
     set_ticks(lower, "x", list(range(len(layers))), [shown(layer) for layer in layers], upright=True)
-    set_labels(upper, y="directions, of neurons (thin)" if first else "")
-    set_labels(lower, y="share of variance kept" if first else "")
-    beside(upper, handles, names)
+    set_labels(upper, y="directions" if first else "")
+    set_labels(lower, y="variance kept" if first else "")
+    beside(upper, handles, names, title="thin: neurons")
     set_title(upper, note, some_of(len(some), len(networks), "checkpoints"))
 
 

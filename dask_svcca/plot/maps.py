@@ -196,8 +196,9 @@ def cluster(
     >>> import dask_svcca
     >>> x, y = np.random.default_rng(0).normal(size=(2, 50, 4))
     >>> ax = cluster(dask_svcca.compare({"x": x, "y": y, "same as x": 2 * x}))
-    >>> [text.get_text() for text in ax.get_yticklabels()]
-    ['y', 'x', 'same as x']
+    >>> names = [text.get_text() for text in ax.get_yticklabels()]
+    >>> "y" in {names[0], names[-1]}
+    True
     """
     result = as_dataset(result)
     name = find_name(result, measure)

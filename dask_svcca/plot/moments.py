@@ -10,7 +10,16 @@ import numpy as np
 from dask_svcca.analysis.measured import as_dataset, find_names
 from dask_svcca.errors import InvalidQuestionError
 from dask_svcca.plot._blocks import Cells, cells_of, without_text
-from dask_svcca.plot._names import as_number, in_a_sentence, make_small, set_labels, set_ticks, set_title, thinned
+from dask_svcca.plot._names import (
+    as_number,
+    in_a_sentence,
+    make_small,
+    set_labels,
+    set_ticks,
+    set_title,
+    shown,
+    thinned,
+)
 from dask_svcca.plot._panes import some_panes, wrapped_panes
 from dask_svcca.plot._scale import add_colour_bar, draw_matrix, scale_of
 from dask_svcca.plot._sides import along, draw_names, evenly, in_depth, in_training, of_model, some_of
@@ -116,7 +125,7 @@ def dynamics(
                 x=f"b: at the end, {in_training(cells.b.frame)}"
                 if line == len(rows) - 1 and pane is _middle(panes, row)
                 else "",
-                y=f"a: {in_a_sentence(models[line])}" if pane is panes[0] else "",
+                y=f"a: {shown(models[line])}" if pane is panes[0] else "",
             )
         for spare in panes[len(row) :]:
             spare.set_axis_off()
@@ -208,8 +217,8 @@ def _moments(result: xr.Dataset, name: str, whole: Along, ends: Along, model: st
 
 def _draw_moments(pane: Axes, axis: str, one: Along, first: npt.NDArray[Any]) -> None:
     """Steps of training along an axis, or names of checkpoints where those have none."""
-    shown = one.take(first)
-    steps = shown.frame["step"].to_numpy(dtype=np.float64)
+    drawn = one.take(first)
+    steps = drawn.frame["step"].to_numpy(dtype=np.float64)
     if np.isfinite(steps).all():
         # They lie side by side, so that ticks are as far apart as they need to be.
         places = thinned(len(steps), 8)
@@ -219,7 +228,7 @@ def _draw_moments(pane: Axes, axis: str, one: Along, first: npt.NDArray[Any]) ->
             pane,
             axis,
             list(range(len(steps))),
-            [in_a_sentence(str(x)) for x in shown.frame["checkpoint"]],
+            [in_a_sentence(str(x)) for x in drawn.frame["checkpoint"]],
             upright=True,
         )
 

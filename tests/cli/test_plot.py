@@ -17,11 +17,21 @@ def test_plot__in_the_format_of_the_ending(comparison: Path, ending: str, start:
     assert Path(f"figure.{ending}").read_bytes().startswith(start)
 
 
-@pytest.mark.parametrize("kind", ["checkpoints", "dynamics", "identification", "rank", "seeds", "settling"])
+@pytest.mark.parametrize(
+    "kind", ["checkpoints", "cluster", "dynamics", "embedding", "identification", "rank", "seeds", "settling"]
+)
 def test_plot__every_kind_of_the_whole_comparison(comparison: Path, kind: str) -> None:
     run(f"plot {kind} comparison.zarr -o figure.png --size 4x3 --dpi 50")
     width, height = (int.from_bytes(Path("figure.png").read_bytes()[start : start + 4], "big") for start in (16, 20))
     assert (width, height) == (200, 150)
+
+
+def test_plot__groups_and_matches(comparison: Path) -> None:
+    run("plot groups comparison.zarr --final --group a=net-s0 --group b=net-s1 -o groups.png")
+    run("plot matrix comparison.zarr --final --model-a net-s0 --model-b net-s1 --match -o matrix.png")
+    assert "groups takes --group NAME=PATTERN" in run("plot groups comparison.zarr -o f.png", status=2).stderr
+    assert "'a' is not a name and a pattern" in run("plot groups comparison.zarr --group a -o f.png", status=2).stderr
+    assert "--match says nothing about rank" in run("plot rank comparison.zarr --match -o f.png", status=2).stderr
 
 
 @pytest.mark.parametrize(
