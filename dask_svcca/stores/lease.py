@@ -99,8 +99,8 @@ class Holder:
 
     def __str__(self) -> str:
         return (
-            f"process {self.process} of {self.user!r} on {self.host!r}, since {self.since}, and unless it goes on, "
-            f"until {self.until}"
+            f"process {self.process} of {self.user!r} on {self.host!r}, at work since {self.since}; its lease ends at "
+            f"{self.until} unless it is renewed"
         )
 
 
@@ -132,7 +132,7 @@ class Lease:
     False
     >>> second.take()
     Traceback (most recent call last):
-    dask_svcca.errors.StoreInUseError: the store is in use by process ... until ... UTC. Wait for it
+    dask_svcca.errors.StoreInUseError: the store is in use by process ... unless it is renewed. Wait for it
     >>> first.release()
     >>> second.take()
     False
@@ -251,14 +251,14 @@ class Lease:
         try:
             if self._backend.create(key, self._document()):
                 claimed = self._has_it() and (document is None or self._read(last) == document)
-                if not claimed:
-                    self._backend.remove(key)
-        finally:
-            if not claimed:
-                _RENEWALS.drop(self)
-        if claimed:
-            for number in numbers:
-                self._backend.remove(self._key(number))
+                for given_up in numbers if claimed else [self._number]:
+                    self._backend.remove(self._key(given_up))
+        except BaseException:
+            # Whoever asked goes away without it, so nothing may renew it.
+            _RENEWALS.drop(self)
+            raise
+        if not claimed:
+            _RENEWALS.drop(self)
         return claimed
 
     def _has_ended(self, number: int, holder: Holder | None, unchanged: float) -> bool:
