@@ -6,7 +6,7 @@ import importlib
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from dask_svcca import compat, errors
+    from dask_svcca import compat, errors, plot
     from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
     from dask_svcca.analysis.identification import layer_identification
     from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
@@ -49,6 +49,7 @@ __all__ = [
     "pca",
     "permutation_null",
     "plan_comparison",
+    "plot",
     "pls",
     "projection",
     "query",
@@ -58,7 +59,7 @@ __all__ = [
     "within_and_between",
 ]
 
-_MODULES = frozenset({"compat", "errors"})
+_MODULES = frozenset({"compat", "errors", "plot"})
 _HOMES = {
     "PairStatus": "variables",
     "Zoo": "stores.zoo",

@@ -126,6 +126,7 @@ class Program(click.Group):
             "Read everything in a STORE, and name what is damaged or missing: a zoo, a comparison, or subspaces.",
         ),
         Deferred("query", "dask_svcca.cli.query:query", "List pairs of a COMPARISON, the most similar first."),
+        Deferred("plot", "dask_svcca.cli.plot:plot", "Draw a figure of a COMPARISON, finished or not."),
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with: dask-svcca demo",
