@@ -121,6 +121,12 @@ class Program(click.Group):
             "Read everything in a STORE, and name what is damaged or missing: a zoo, a comparison, or subspaces.",
         ),
         Deferred("query", "dask_svcca.cli.query:query", "List pairs of a COMPARISON, the most similar first."),
+        Deferred(
+            "explore",
+            "dask_svcca.cli.explore:explore",
+            "Walk through one COMPARISON or several in the browser: models, then checkpoints, then layers, then one "
+            "pair.",
+        ),
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with: dask-svcca demo",

@@ -1,0 +1,50 @@
+"""``dask-svcca explore`` and ``dask-svcca report``: comparisons to walk through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dask_svcca.cli._console import counted, examples, size
+from dask_svcca.cli._measures import split_measures
+from dask_svcca.cli._paths import Place
+from dask_svcca.patterns import RULE
+
+if TYPE_CHECKING:
+    from dask_svcca.explore.server import Explorer
+
+
+@click.command(
+    epilog=examples(
+        "dask-svcca explore comparison.zarr",
+        "dask-svcca explore mean.zarr dft.zarr --port 8790 --no-browser",
+    )
+)
+@click.argument("comparisons", type=Place(), nargs=-1, required=True, metavar="COMPARISON...")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="The port [default: a free one].")
+@click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
+def explore(comparisons: tuple[str, ...], *, port: int, no_browser: bool) -> None:
+    """Walk through one COMPARISON or several in the browser: models, then checkpoints, then layers, then one pair.
+
+    A server on this machine alone reads what is looked at. Its address has a token: keep it to yourself. Overviews of
+    large comparisons are computed once, and kept beside the comparison, in a folder whose name ends in .explore.
+    Ctrl-C ends it.
+    """
+    from dask_svcca.explore.server import Explorer  # noqa: PLC0415 - Tornado is imported when it is needed
+
+    explorer = Explorer(comparisons, port=port)
+    click.echo(explorer.address)
+    click.echo("Ctrl-C ends it.", err=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(explorer, open_browser=not no_browser))
+
+
+async def _serve(explorer: Explorer, *, open_browser: bool) -> None:
+    if open_browser:
+        asyncio.get_running_loop().call_soon(webbrowser.open, explorer.address)
+    await explorer.serve()
