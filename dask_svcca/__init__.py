@@ -7,6 +7,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dask_svcca import compat, errors
+    from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
     from dask_svcca.analysis.identification import layer_identification
     from dask_svcca.analysis.query import query
     from dask_svcca.analysis.significance import jackknife, permutation_null
@@ -37,6 +38,7 @@ __all__ = [
     "errors",
     "jackknife",
     "layer_identification",
+    "learning_dynamics",
     "open_comparison",
     "open_zoo",
     "pca",
@@ -46,6 +48,7 @@ __all__ = [
     "projection",
     "query",
     "register_measure",
+    "training_phases",
     "verify",
 ]
 
@@ -61,6 +64,7 @@ _HOMES = {
     "create_zoo": "stores.zoo",
     "jackknife": "analysis.significance",
     "layer_identification": "analysis.identification",
+    "learning_dynamics": "analysis.dynamics",
     "open_comparison": "stores.dataset",
     "open_zoo": "stores.zoo",
     "pca": "pairwise",
@@ -70,6 +74,7 @@ _HOMES = {
     "projection": "pairwise",
     "query": "analysis.query",
     "register_measure": "measures",
+    "training_phases": "analysis.dynamics",
     "verify": "run.verify",
 }
 """Where a public name is found when it is first used: all of it at once would import Dask, xarray and pandas."""

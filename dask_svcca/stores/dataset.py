@@ -79,6 +79,11 @@ def open_comparison(store: StoreLike, *, storage_options: Mapping[str, Any] | No
     return dataset
 
 
+def parameters_of(dataset: xr.Dataset) -> dict[str, Any]:
+    """Parameters that a comparison was made with; none for a Dataset that was computed from one without them."""
+    return dict(dataset.attrs.get("parameters", {}))
+
+
 def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
     """Store that a Dataset was opened from; anything else is a store already, and is returned as it is.
 
