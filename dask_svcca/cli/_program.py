@@ -127,6 +127,11 @@ class Program(click.Group):
             "Walk through one COMPARISON or several in the browser: models, then checkpoints, then layers, then one "
             "pair.",
         ),
+        Deferred(
+            "report",
+            "dask_svcca.cli.explore:report",
+            "Write what explore shows of a COMPARISON into one page, which needs neither a server nor a network.",
+        ),
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with: dask-svcca demo",

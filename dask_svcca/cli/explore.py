@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dask_svcca.cli._console import counted, examples, size
+from dask_svcca.cli._console import examples, size
 from dask_svcca.cli._measures import split_measures
 from dask_svcca.cli._paths import Place
 from dask_svcca.patterns import RULE
@@ -48,3 +48,49 @@ async def _serve(explorer: Explorer, *, open_browser: bool) -> None:
     if open_browser:
         asyncio.get_running_loop().call_soon(webbrowser.open, explorer.address)
     await explorer.serve()
+
+
+@click.command(
+    epilog=examples(
+        "dask-svcca report comparison.zarr -o report.html",
+        "dask-svcca report comparison.zarr --model 'resnet*' --measure cka -o resnets.html",
+    )
+)
+@click.argument("comparison", type=Place())
+@click.option("-o", "--output", type=click.Path(dir_okay=False), required=True, metavar="FILE", help="The page.")
+@click.option("--model", multiple=True, metavar="PATTERN", help=f"Only these models: {RULE}. May be repeated.")
+@click.option("--checkpoint", multiple=True, metavar="PATTERN", help="Only these checkpoints.")
+@click.option("--layer", multiple=True, metavar="PATTERN", help="Only these layers.")
+@click.option(
+    "--measure",
+    "measures",
+    multiple=True,
+    metavar="NAME",
+    help="Measures, separated by commas or repeated [default: as many as the page has room for].",
+)
+def report(
+    comparison: str,
+    *,
+    output: str,
+    model: tuple[str, ...],
+    checkpoint: tuple[str, ...],
+    layer: tuple[str, ...],
+    measures: tuple[str, ...],
+) -> None:
+    """Write what explore shows of a COMPARISON into one page, which needs neither a server nor a network.
+
+    It has less than 6 MB. Where not all fits, checkpoints are left out: the first and the last of each model stay, and
+    those between are spread as the logarithms of their steps are. The page says what it has.
+    """
+    from dask_svcca.explore.report import write_report  # noqa: PLC0415 - see `explore`
+
+    where = {
+        name: list(given) for name, given in (("model", model), ("checkpoint", checkpoint), ("layer", layer)) if given
+    }
+    made = write_report(comparison, Path(output), where=where, measures=split_measures(measures) or None)
+    left = f" of {made.available:,}" if made.available != made.representations else ""
+    click.echo(
+        f"{output}: {size(made.size)}, {made.representations:,}{left} representations, {', '.join(made.measures)}"
+    )
+    if left:
+        click.echo("Checkpoints were left out for size; --model, --layer and --checkpoint choose others.", err=True)

@@ -112,7 +112,7 @@ class Cache:
             self.folder.mkdir(exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
                 np.savez(file, allow_pickle=False, **arrays)
-            os.replace(file.name, self._file(key))
+            Path(file.name).replace(self._file(key))
             files = sorted(self.folder.glob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
             for old in files[:-MOST_FILES]:
                 old.unlink()
@@ -120,4 +120,4 @@ class Cache:
     def _file(self, key: tuple[Any, ...]) -> Path:
         if self.folder is None:
             raise AssertionError
-        return self.folder / f"{xxhash.xxh3_64_hexdigest(repr(key))}.npz"
+        return self.folder / f"{xxhash.xxh3_64_hexdigest(repr(key).encode())}.npz"

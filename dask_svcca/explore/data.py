@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
+from dask_svcca.analysis.measured import measures_of, null_of, sign_of
 from dask_svcca.errors import DaskSvccaError, RepresentationNotFoundError, UnknownMeasureError
 from dask_svcca.explore.cache import Cache, fingerprint
 from dask_svcca.explore.clustering import leaf_order
 from dask_svcca.explore.order import LEVELS, Cells, Order, OrderName
 from dask_svcca.explore.passes import Means, Pass, runs, touched
+from dask_svcca.explore.values import as_json
 from dask_svcca.stores._metadata import reading
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.dataset import open_comparison
@@ -23,7 +25,6 @@ from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PairStatus
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import xarray as xr
 
     from dask_svcca.stores._io import StoreLike
 
@@ -124,22 +125,32 @@ class Explored:
     def _cache(self) -> Cache:
         return Cache.beside(self._comparison.root.store_path if self._cached else None)
 
-    def meta(self) -> dict[str, Any]:
-        """Names and numbers of all representations, measures, orders, parameters and runs, as JSON has them."""
-        names = {name: dict.fromkeys(map(str, self.columns[name])) for name in ("model", "checkpoint", "layer")}
+    def meta(self, places: IntVector | None = None) -> dict[str, Any]:
+        """Names and numbers of representations, measures, orders, parameters and runs, as JSON has them.
+
+        Parameters
+        ----------
+        places : (chosen,) int, optional
+            Which representations. Default: all.
+        """
+        columns, orders = self.columns, self.orders
+        if places is not None:
+            columns = {name: values[places] for name, values in columns.items()}
+            orders = {name: Order.build(name, columns) for name in get_args(OrderName)}
+        names = {name: dict.fromkeys(map(str, columns[name])) for name in ("model", "checkpoint", "layer")}
         numbers = {name: {text: number for number, text in enumerate(found)} for name, found in names.items()}
         attributes = dict(self.dataset.attrs)
         return {
             "place": self.place,
             "name": Path(self.place).name,
-            "count": self.count,
+            "count": len(columns["representation"]),
             "names": {name: list(found) for name, found in names.items()},
-            "codes": {name: [numbers[name][str(text)] for text in self.columns[name]] for name in names},
-            "columns": {name: as_json(self.columns[name]) for name in ("step", "depth", *NUMBERS)},
-            "problems": {str(at): str(text) for at, text in enumerate(self.columns["problem"]) if text},
+            "codes": {name: [numbers[name][str(text)] for text in columns[name]] for name in names},
+            "columns": {name: as_json(columns[name]) for name in ("step", "depth", *NUMBERS)},
+            "problems": {str(at): str(text) for at, text in enumerate(columns["problem"]) if text},
             "orders": {
                 name: {"places": order.places.tolist(), "starts": [some.tolist() for some in order.starts[:2]]}
-                for name, order in self.orders.items()
+                for name, order in orders.items()
             },
             "levels": {name: list(levels) for name, levels in LEVELS.items()},
             "measures": [self._measure(name) for name in self.measures],
@@ -151,11 +162,7 @@ class Explored:
     @property
     def measures(self) -> list[str]:
         """Measures, those that were asked for first, without references."""
-        known = [
-            str(name) for name, array in self.dataset.data_vars.items() if _sense(array) in {"similarity", "distance"}
-        ]
-        asked = [name for name in self.dataset.attrs["parameters"]["measures"] if name in known]
-        return list(dict.fromkeys([*asked, *sorted(known)]))
+        return measures_of(self.dataset)
 
     def _measure(self, name: str) -> dict[str, Any]:
         attributes = self.dataset[name].attrs
@@ -171,9 +178,7 @@ class Explored:
 
     def null_of(self, measure: str) -> str:
         """Variable that says what chance would give; empty where there is none."""
-        attributes = self.dataset[measure].attrs
-        name = str(attributes.get("null", f"null_{measure}"))
-        return name if name in self.dataset else ""
+        return null_of(self.dataset, measure)
 
     def read(self, name: str, rows: IntVector, columns: IntVector) -> npt.NDArray[Any]:
         """Values of one variable at some rows and columns, in any order; only tiles that have some of them are read."""
@@ -310,8 +315,10 @@ class Explored:
         """A pass that was begun, or is found beside the store, or begins now; a small one is done at once."""
         known = self._passes.get(key)
         if known is not None:
-            if known[1].problem is not None:
-                raise self._passes.pop(key)[1].problem
+            problem = known[1].problem
+            if problem is not None:
+                del self._passes[key]
+                raise problem
             return known[1]
         measure, chance = key[:2]
         digest = self._fingerprint(measure)
@@ -390,7 +397,7 @@ class Explored:
             raise RepresentationNotFoundError(f"there are {self.count} representations, no number {place}")
         one, everything = np.array([place]), np.arange(self.count)
         values = self.values(measure, *((one, everything) if side == "a" else (everything, one)), chance=chance).ravel()
-        sign = 1 if _sense(self.dataset[measure]) == "distance" else -1
+        sign = -sign_of(self.dataset, measure)
         others = np.flatnonzero(np.isfinite(values) & (everything != place))
         best = others[np.argsort(sign * values[others], kind="stable")]
         return {"places": best[:top].tolist(), "values": values[best[:top]].tolist(), "valued": len(best)}
@@ -398,29 +405,3 @@ class Explored:
 
 HELD: Final = 6
 """Passes whose results are in memory at a time."""
-
-
-def _sense(array: xr.DataArray) -> str:
-    return str(array.attrs.get("sense", ""))
-
-
-def as_json(value: Any) -> Any:
-    """A value as JSON has it: None in place of what is not a finite number.
-
-    Examples
-    --------
-    >>> as_json({"rank": np.int64(3), "values": np.array([0.5, np.nan])})
-    {'rank': 3, 'values': [0.5, None]}
-    """
-    match value:
-        case np.ndarray():
-            return as_json(value.tolist())
-        case np.generic():
-            return as_json(value.item())
-        case dict():
-            return {str(key): as_json(one) for key, one in value.items()}
-        case list() | tuple():
-            return [as_json(one) for one in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value

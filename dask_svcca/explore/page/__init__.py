@@ -5,7 +5,16 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Final
 
-MODULES: Final = ("source.js", "places.js", "colours.js", "matrix.js", "charts.js", "panes.js", "explore.js")
+MODULES: Final = (
+    "source.js",
+    "places.js",
+    "embedded.js",
+    "colours.js",
+    "matrix.js",
+    "charts.js",
+    "panes.js",
+    "explore.js",
+)
 """Modules of the page, each of which imports only from those before it."""
 
 

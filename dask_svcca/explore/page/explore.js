@@ -1,13 +1,21 @@
 // The page: what is chosen stands in the address, and everything shown follows from it.
 
 import { Server } from "./source.js";
+import { Embedded } from "./embedded.js";
 import { Places } from "./places.js";
 import { drawBar } from "./colours.js";
 import { Matrix } from "./matrix.js";
-import { element, pairPane, provenancePane, rowPane, shown, zooPane } from "./panes.js";
+import { element, pairPane, phasesPane, provenancePane, rowPane, settlingPane, shown, zooPane } from "./panes.js";
 
 const AGAIN = 400;
-const PANES = { pair: ["Pair", pairPane], row: ["Row", rowPane], zoo: ["Zoo", zooPane], provenance: ["Provenance", provenancePane] };
+const PANES = {
+  pair: ["Pair", pairPane],
+  row: ["Row", rowPane],
+  settling: ["Settling", settlingPane],
+  phases: ["Phases", phasesPane],
+  zoo: ["Zoo", zooPane],
+  provenance: ["Provenance", provenancePane],
+};
 const find = (id) => document.getElementById(id);
 
 class Page {
@@ -38,6 +46,7 @@ class Page {
       this.tell(error);
       return;
     }
+    find("note").textContent = this.meta.note ?? "";
     document.title = `${this.meta.name} · dask-svcca`;
     this.go({}, true);
   }
@@ -95,6 +104,13 @@ class Page {
     });
     this.names = new Places(this.meta, order);
     this.go({ order, a: spans[0], b: spans[1] });
+  }
+
+  // A layer of a model against itself, checkpoint by checkpoint.
+  show(model, layer) {
+    this.names = new Places(this.meta, "depth");
+    const span = this.names.find([model, layer]);
+    this.go({ order: "depth", a: span, b: span });
   }
 
   get measure() { return this.meta.measures.find(({ name }) => name === this.state.measure); }
@@ -263,6 +279,7 @@ class Page {
   async showPane() {
     const asked = {};
     this.asked = asked;
+    find("pane").removeAttribute("data-shows");
     let content;
     try {
       content = await PANES[this.state.pane][1](this);
@@ -293,4 +310,16 @@ function options(select, names, chosen) {
   select.value = chosen;
 }
 
-new Page(new Server()).load(null, location.hash.slice(1));
+// A report has its numbers in it.
+function source() {
+  const head = find("embedded");
+  if (!head) return new Server();
+  const { symmetric, ...rest } = JSON.parse(head.textContent);
+  const texts = Array.from(document.querySelectorAll("script[data-name]"), ({ dataset, textContent }) =>
+    [dataset.name, { text: textContent, symmetric: symmetric[dataset.name] }]);
+  // What is alike is found by the server.
+  find("order").querySelector('[value="cluster"]').remove();
+  return new Embedded(rest, Object.fromEntries(texts));
+}
+
+new Page(source()).load(null, location.hash.slice(1));

@@ -63,23 +63,7 @@ export class Matrix {
     return row >= 0 && row < this.rows && column >= 0 && column < this.columns ? [row, column] : null;
   }
 
-  // One pixel a cell; it is enlarged when it is drawn.
-  painted() {
-    const { values, limits, distance } = this.view;
-    const image = new ImageData(this.columns, this.rows);
-    const none = rgb(css("--none"));
-    for (let at = 0; at < values.length; at += 1) {
-      const [red, green, blue] = Number.isNaN(values[at]) ? none : colour(share(values[at], limits, distance));
-      image.data[4 * at] = red;
-      image.data[4 * at + 1] = green;
-      image.data[4 * at + 2] = blue;
-      image.data[4 * at + 3] = 255;
-    }
-    const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [this.columns, this.rows];
-    canvas.getContext("2d").putImageData(image, 0, 0);
-    return canvas;
-  }
+  painted() { return painted({ ...this.view, rows: this.rows, columns: this.columns }); }
 
   draw() {
     if (!this.view) return;
@@ -152,6 +136,27 @@ export class Matrix {
     outlined(...this.cursor, css("--paper"), 4);
     outlined(...this.cursor, css("--ink"), 2);
   }
+}
+
+// One pixel a cell; it is enlarged when it is drawn.
+function painted({ values, rows, columns, limits, distance }) {
+  const image = new ImageData(columns, rows);
+  const none = rgb(css("--none"));
+  for (let at = 0; at < values.length; at += 1) {
+    const [red, green, blue] = Number.isNaN(values[at]) ? none : colour(share(values[at], limits, distance));
+    image.data.set([red, green, blue, 255], 4 * at);
+  }
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [columns, rows];
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
+
+// Cells alone, as large as the canvas.
+export function drawCells(canvas, view) {
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(painted(view), 0, 0, canvas.width, canvas.height);
 }
 
 function rgb(text) { return [1, 3, 5].map((at) => Number.parseInt(text.slice(at, at + 2), 16)); }

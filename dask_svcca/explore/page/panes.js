@@ -1,6 +1,7 @@
 // What stands beside the matrix. All text is set as text; nothing of a name becomes markup.
 
 import { drawLines, ink } from "./charts.js";
+import { drawCells } from "./matrix.js";
 
 const ROWS = 200;
 
@@ -119,7 +120,7 @@ export async function zooPane(page) {
   const total = page.state.a[1] - page.state.a[0];
   return [
     element("h2", {}, `${meta.count} representations of ${models.length} model${models.length === 1 ? "" : "s"}`),
-    table(["model", "checkpoints", "steps", "layers", "representations", "directions kept", "failed"], models.slice(0, ROWS).map(row), [1, 3, 4, 6]),
+    table(["model", "checkpoints", "steps", "layers", "representations", "directions kept", "failed"], models.slice(0, ROWS).map(row), [1, 2, 3, 4, 5, 6]),
     models.length > ROWS ? hint(`and ${models.length - ROWS} more models`) : "",
     element("h3", {}, `Side a of the view: ${Math.min(total, ROWS)} of ${total}`),
     table(["representation", "step", "depth", "rank", "neurons", "samples", "variance kept", "problem"], shownRows.map((place) => [
@@ -156,7 +157,47 @@ export async function provenancePane(page) {
   ];
 }
 
-export function legend(series) {
+// Some panes are about one model: the first of side a.
+function modelOf(page) { return page.names.name("model", page.state.a[0]); }
+
+export async function settlingPane(page) {
+  const { state, source } = page, model = modelOf(page);
+  const found = await source.analysis("settling", { c: state.c, measure: state.measure, model });
+  const values = found.similarity.flat().filter((value) => value !== null);
+  const range = page.measure.range.map((bound, end) => bound ?? (end ? Math.max(...values) : Math.min(...values)));
+  const series = found.layers.map((name, at) => ({ name, values: found.similarity[at] }));
+  return [
+    element("h2", {}, `${state.measure} of each layer of `, model, " to its final self"),
+    chart(`${state.measure} to the final checkpoint over training; the table below has when each layer settles`, {
+      xs: found.steps, series, low: range[0], high: range[1], xLabel: "training step", yLabel: state.measure, logarithmic: true,
+    }),
+    legend(series),
+    hint(`Rank correlation of depth and settled step: ${shown(found.correlation)}. A layer settles at the step from which it stays near its final self; one with few directions may look settled from the start.`),
+    table(["layer", "settled at step", "directions kept", ...found.steps.map(String)], found.layers.map((name, at) => [
+      name, shown(found.settled[at]), shown(found.rank[at]), ...found.similarity[at].map((value) => (value === null ? "–" : value.toFixed(2))),
+    ]), [1, 2, ...found.steps.map((_, at) => at + 3)]),
+  ];
+}
+
+export async function phasesPane(page) {
+  const { state, source } = page, model = modelOf(page);
+  const found = await source.analysis("phases", { c: state.c, measure: state.measure, model });
+  const values = found.values.flat(2).filter((value) => value !== null);
+  const limits = page.measure.range.map((bound, end) => bound ?? values.reduce((x, y) => (end ? Math.max(x, y) : Math.min(x, y)), values[0] ?? end));
+  const one = (layer, at) => {
+    const canvas = element("canvas", { width: 96, height: 96, "aria-hidden": "true" });
+    const cells = found.values[at].flat().map((value) => value ?? Number.NaN);
+    drawCells(canvas, { values: cells, rows: found.checkpoints.length, columns: found.checkpoints.length, limits, distance: page.measure.sense === "distance" });
+    return element("button", { class: "tile", title: layer, onclick: () => page.show(model, layer) }, canvas, element("span", {}, layer));
+  };
+  return [
+    element("h2", {}, `Phases of training of `, model),
+    hint(`Checkpoints of each layer against one another, ${state.measure}: phases are blocks along the diagonal. ${found.layers.length} of ${found.available} layers; choose one to see it large.`),
+    element("div", { class: "several" }, ...found.layers.map(one)),
+  ];
+}
+
+function legend(series) {
   return element("div", { class: "several" }, ...series.map(({ name }, number) => {
     const made = element("span", {}, `— ${name}`);
     made.style.setProperty("color", ink(number));
