@@ -201,12 +201,14 @@ class Page {
     clearTimeout(this.again);
     this.stale = new AbortController();
     const { c, measure, order, a, b, chance } = this.state;
-    const asked = { c, measure, order, a, b, chance };
+    const asked = { c, measure, order, a, b, chance }, shows = this.fragment();
+    delete find("matrix").dataset.shows;
     try {
       const block = await this.source.block(asked, this.stale.signal);
       if (String(a) !== String(this.state.a) || String(b) !== String(this.state.b)) return;
       this.block = block;
       this.draw();
+      find("matrix").dataset.shows = shows;
       if (block.done < 1) this.again = setTimeout(() => this.showBlock(), AGAIN);
     } catch (error) {
       if (error.name !== "AbortError") this.tell(error);
