@@ -149,11 +149,10 @@ def _spread(steps: Mapping[str, float], count: int) -> list[str]:
         return names
     numbers = np.array([steps[name] for name in names])
     places = np.arange(len(names), dtype=float) if np.isnan(numbers).any() else np.log1p(numbers - numbers.min())
-    chosen = {len(names) - 1}
+    chosen: list[int] = []
     for wanted in np.linspace(places[-1], places[0], count):
         free = [at for at in range(len(names)) if at not in chosen]
-        if len(chosen) < count:
-            chosen.add(min(free, key=lambda at: abs(places[at] - wanted)))
+        chosen.append(min(free, key=lambda at: abs(places[at] - wanted)))
     return [names[at] for at in sorted(chosen)]
 
 
