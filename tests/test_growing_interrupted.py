@@ -16,7 +16,7 @@ from zoos import layers, make_zoo, spoil, write
 import dask_svcca
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
-from dask_svcca.stores import backend
+from dask_svcca.stores.backend import local
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.variables import PairStatus
 
@@ -58,7 +58,7 @@ class Mains:
             self._use(lambda place: isinstance(place, Path) and path.is_relative_to(place))
             return put(path, target)
 
-        replace = backend.replace_file
+        replace = local.replace_file
 
         def watched_replace(partial: str, target: str) -> None:
             # And what this package writes.
@@ -67,7 +67,7 @@ class Mains:
 
         monkeypatch.setattr(MemoryStore, "set", watched_write)
         monkeypatch.setattr(Path, "replace", watched_put)
-        monkeypatch.setattr(backend, "replace_file", watched_replace)
+        monkeypatch.setattr(local, "replace_file", watched_replace)
 
     def allow(self, store: Any, writes: int) -> None:
         """Refuse all but the next writes to a store."""

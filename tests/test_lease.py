@@ -74,8 +74,8 @@ def test_lease__is_had_by_one_and_gone_when_given_back(backend: Backend, others:
         mine.take()
     said = str(caught.value)
     assert said.startswith(f"the store is in use by process {os.getpid()} of ")
-    assert ", since 20" in said
-    assert said.endswith("UTC. Wait for it")
+    assert ", at work since 20" in said
+    assert said.endswith("UTC unless it is renewed. Wait for it")
     others.release()
     assert left(backend) == []
     assert mine.take() is False

@@ -13,7 +13,8 @@ from zarr.storage import MemoryStore, WrapperStore
 
 import dask_svcca
 from dask_svcca.errors import MismatchedExamplesError
-from dask_svcca.stores import _chunked, backend
+from dask_svcca.stores import _chunked
+from dask_svcca.stores.backend import local
 from dask_svcca.stores.zoo import write as write_module
 
 if TYPE_CHECKING:
@@ -198,8 +199,8 @@ def test_overwrite__that_is_killed_is_old_or_new(tmp_path: Path) -> None:
 
         zoo = dask_svcca.open_zoo(place, mode="r+")
         with (
-            patch.object(backend.LocalBackend, "write", counted(backend.LocalBackend.write)),
-            patch.object(backend, "link_file", counted(backend.link_file)),
+            patch.object(local.LocalBackend, "write", counted(local.LocalBackend.write)),
+            patch.object(local, "link_file", counted(local.link_file)),
             patch.object(shutil, "rmtree", counted(shutil.rmtree)),
         ):
             try:

@@ -99,8 +99,8 @@ class Holder:
 
     def __str__(self) -> str:
         return (
-            f"process {self.process} of {self.user!r} on {self.host!r}, since {self.since}, and unless it goes on, "
-            f"until {self.until}"
+            f"process {self.process} of {self.user!r} on {self.host!r}, at work since {self.since}; its lease ends at "
+            f"{self.until} unless it is renewed"
         )
 
 
@@ -132,7 +132,7 @@ class Lease:
     False
     >>> second.take()
     Traceback (most recent call last):
-    dask_svcca.errors.StoreInUseError: the store is in use by process ... until ... UTC. Wait for it
+    dask_svcca.errors.StoreInUseError: the store is in use by process ... unless it is renewed. Wait for it
     >>> first.release()
     >>> second.take()
     False
