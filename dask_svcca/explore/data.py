@@ -18,6 +18,7 @@ from dask_svcca.explore.clustering import leaf_order
 from dask_svcca.explore.order import LEVELS, Cells, Order, OrderName
 from dask_svcca.explore.passes import Means, Pass, runs, touched
 from dask_svcca.explore.values import as_json
+from dask_svcca.stores._documents import SEAL
 from dask_svcca.stores._metadata import reading
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.dataset import open_comparison
@@ -139,7 +140,7 @@ class Explored:
             orders = {name: Order.build(name, columns) for name in get_args(OrderName)}
         names = {name: dict.fromkeys(map(str, columns[name])) for name in ("model", "checkpoint", "layer")}
         numbers = {name: {text: number for number, text in enumerate(found)} for name, found in names.items()}
-        attributes = dict(self.dataset.attrs)
+        attributes = dict(self._comparison.root.attrs)
         return {
             "place": self.place,
             "name": Path(self.place).name,
@@ -155,7 +156,7 @@ class Explored:
             "levels": {name: list(levels) for name, levels in LEVELS.items()},
             "measures": [self._measure(name) for name in self.measures],
             "status": [status.name.lower().replace("_", " ") for status in PairStatus],
-            "provenance": as_json({name: value for name, value in attributes.items() if name != "runs"}),
+            "provenance": as_json({name: value for name, value in attributes.items() if name not in {"runs", SEAL}}),
             "runs": as_json(attributes.get("runs", [])),
         }
 
@@ -170,7 +171,7 @@ class Explored:
             "name": name,
             "description": str(attributes.get("long_name", "")),
             "reference": str(attributes.get("reference", "")),
-            "range": list(attributes.get("valid_range", [None, None])),
+            "range": as_json(attributes.get("valid_range", [None, None])),
             "symmetric": bool(attributes.get("symmetric", True)),
             "sense": str(attributes["sense"]),
             "null": self.null_of(name),
@@ -350,10 +351,10 @@ class Explored:
 
     def _limits(self, measure: str, values: npt.NDArray[np.float64], chance: bool) -> tuple[float, float]:
         """Bounds of the colours: those of the measure, or of the values where it has none."""
-        low, high = (np.nan if bound is None else float(bound) for bound in self.dataset[measure].attrs["valid_range"])
+        low, high = map(float, self.dataset[measure].attrs["valid_range"])
         finite = values[np.isfinite(values)]
-        low = (float(finite.min()) if len(finite) else 0.0) if math.isnan(low) else low
-        high = (float(finite.max()) if len(finite) else 1.0) if math.isnan(high) else high
+        low = (float(finite.min()) if len(finite) else 0.0) if math.isinf(low) else low
+        high = (float(finite.max()) if len(finite) else 1.0) if math.isinf(high) else high
         return (0.0 if chance else low), high
 
     def pair(self, a: int, b: int) -> dict[str, Any]:
