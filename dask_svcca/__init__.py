@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from dask_svcca import compat, errors
     from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
     from dask_svcca.analysis.identification import layer_identification
+    from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
     from dask_svcca.analysis.query import query
     from dask_svcca.analysis.significance import jackknife, permutation_null
     from dask_svcca.capture.torch import capture_torch
@@ -31,14 +32,18 @@ __all__ = [
     "capture_onnx",
     "capture_torch",
     "cca",
+    "clusters",
     "compare",
     "compat",
     "connect",
     "create_zoo",
+    "embedding",
     "errors",
     "jackknife",
     "layer_identification",
     "learning_dynamics",
+    "match_layers",
+    "nearest",
     "open_comparison",
     "open_zoo",
     "pca",
@@ -50,6 +55,7 @@ __all__ = [
     "register_measure",
     "training_phases",
     "verify",
+    "within_and_between",
 ]
 
 _MODULES = frozenset({"compat", "errors"})
@@ -59,12 +65,16 @@ _HOMES = {
     "capture_onnx": "run.capture",
     "capture_torch": "capture.torch",
     "cca": "pairwise",
+    "clusters": "analysis.matching",
     "compare": "run.compare",
     "connect": "cluster",
     "create_zoo": "stores.zoo",
+    "embedding": "analysis.matching",
     "jackknife": "analysis.significance",
     "layer_identification": "analysis.identification",
     "learning_dynamics": "analysis.dynamics",
+    "match_layers": "analysis.matching",
+    "nearest": "analysis.matching",
     "open_comparison": "stores.dataset",
     "open_zoo": "stores.zoo",
     "pca": "pairwise",
@@ -76,6 +86,7 @@ _HOMES = {
     "register_measure": "measures",
     "training_phases": "analysis.dynamics",
     "verify": "run.verify",
+    "within_and_between": "analysis.matching",
 }
 """Where a public name is found when it is first used: all of it at once would import Dask, xarray and pandas."""
 
