@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,6 +92,7 @@ class Explored:
         self._store = store
         self._cached = cached
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="overview")
+        self._lock = threading.Lock()
         self._passes: dict[tuple[Any, ...], tuple[str, Pass]] = {}
         self.refresh()
 
@@ -104,12 +106,16 @@ class Explored:
         }
         self.orders: dict[str, Order] = {name: Order.build(name, self.columns) for name in get_args(OrderName)}
         self.__dict__.pop("_cache", None)
-        for key, (known, _) in list(self._passes.items()):
-            if known != self._fingerprint(key[0]):
-                self._passes.pop(key, None)
+        with self._lock:
+            for key, (known, one_pass) in list(self._passes.items()):
+                if key[0] not in self.measures or known != self._fingerprint(key[0]):
+                    one_pass.stopped = True
+                    del self._passes[key]
 
     def close(self) -> None:
         """End what is read in the background."""
+        for _, one_pass in self._passes.values():
+            one_pass.stopped = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -314,19 +320,20 @@ class Explored:
 
     def _start(self, key: tuple[Any, ...], targets: Any, rows: IntVector, columns: IntVector) -> Pass:
         """A pass that was begun, or is found beside the store, or begins now; a small one is done at once."""
-        known = self._passes.get(key)
-        if known is not None:
-            problem = known[1].problem
-            if problem is not None:
-                del self._passes[key]
-                raise problem
-            return known[1]
         measure, chance = key[:2]
-        digest = self._fingerprint(measure)
-        one_pass = Pass(np.sort(rows), np.sort(columns), self._comparison.tile, targets())
-        while len(self._passes) >= HELD:
-            self._passes.pop(next(iter(self._passes)))
-        self._passes[key] = digest, one_pass
+        with self._lock:
+            known = self._passes.pop(key, None)
+            if known is not None:
+                if known[1].problem is not None:
+                    raise known[1].problem
+                # The one that was used last goes last.
+                self._passes[key] = known
+                return known[1]
+            digest = self._fingerprint(measure)
+            one_pass = Pass(np.sort(rows), np.sort(columns), self._comparison.tile, targets())
+            for old in list(self._passes)[: 1 - HELD]:
+                self._passes.pop(old)[1].stopped = True
+            self._passes[key] = digest, one_pass
 
         def read(rows: IntVector, columns: IntVector) -> FloatMatrix:
             return self.values(measure, rows, columns, chance=chance)
@@ -336,7 +343,7 @@ class Explored:
                 one_pass.run(read)
             except DaskSvccaError as error:
                 one_pass.problem = error
-            else:
+            if one_pass.done == 1:
                 self._cache.write(key, digest, one_pass)
 
         if touched(rows, columns, self._comparison.tile) <= AT_ONCE:
@@ -347,7 +354,7 @@ class Explored:
 
     def _fingerprint(self, measure: str) -> str:
         """What changes with the values of a measure."""
-        return fingerprint(self._comparison.root, [measure, self.null_of(measure) if measure in self.dataset else ""])
+        return fingerprint(self._comparison.root, [measure, self.null_of(measure)])
 
     def _limits(self, measure: str, values: npt.NDArray[np.float64], chance: bool) -> tuple[float, float]:
         """Bounds of the colours: those of the measure, or of the values where it has none."""

@@ -107,6 +107,8 @@ class Pass:
         Bounds of the values read; infinite the wrong way round before the first.
     problem : DaskSvccaError or None
         Why it ended before it was done.
+    stopped : bool
+        Set to have it end early.
     """
 
     rows: IntVector
@@ -116,6 +118,7 @@ class Pass:
     low: float = np.inf
     high: float = -np.inf
     problem: DaskSvccaError | None = None
+    stopped: bool = False
     _read: int = field(default=0, repr=False)
 
     @property
@@ -132,6 +135,8 @@ class Pass:
     def run(self, read: Reader) -> None:
         """Read everything."""
         for rows, columns in self._panels():
+            if self.stopped:
+                return
             values = read(rows, columns)
             for target in self.targets:
                 target.add(rows, columns, values)

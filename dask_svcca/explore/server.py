@@ -62,7 +62,7 @@ class Explorer:
     def __init__(self, stores: Sequence[StoreLike], *, port: int = 0, cached: bool = True) -> None:
         self.comparisons = [Explored(store, cached=cached) for store in stores]
         self.token = secrets.token_urlsafe(24)
-        # Two at a time: one that reads much does not keep the page waiting for what reads little.
+        # Several at a time: what reads much does not keep the page waiting for what reads little.
         self.pool = ThreadPoolExecutor(4, thread_name_prefix="explore")
         self._sockets: list[socket.socket] = tornado.netutil.bind_sockets(port, address=HOST)
         self.port = int(self._sockets[0].getsockname()[1])

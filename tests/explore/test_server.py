@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import signal
 import socket
+import subprocess
+import sys
 import time
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -290,3 +295,19 @@ def test_explore__several_comparisons(tmp_path: Path, store: Path) -> None:
         first, second = (answered(explorer, f"meta?c={number}") for number in (0, 1))
     assert first["comparisons"] == second["comparisons"] == ["comparison.zarr", "other.zarr"]
     assert (first["count"], second["count"]) == (36, 4)
+
+
+@pytest.mark.slow
+def test_explore__prints_its_address_and_ends_with_ctrl_c(store: Path) -> None:
+    command = [sys.executable, "-m", "dask_svcca", "explore", str(store), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/[\w-]{32}/", address)
+        assert found
+        with urllib.request.urlopen(f"{address}meta?c=0", timeout=30) as answer:
+            assert json.load(answer)["count"] == len(NAMES)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert said == "Ctrl-C ends it.\n"
