@@ -39,10 +39,10 @@ def names_of(models: Sequence[str], steps: Sequence[int], layers: Sequence[str])
 
 
 def make_comparison(
-    place: Path, names: Sequence[Name], *, tile: int = 7, measures: Sequence[str] = MEASURES, components: int = 4
+    place: Path, names: Sequence[Name], *, tile: int = 7, measures: Sequence[str] = MEASURES, components: int = 4, seed: int = 0
 ) -> ComparisonStore:
     """A comparison whose values are random: none is equal to another, nor symmetric; each status of a pair is there."""
-    rng, count = np.random.default_rng(0), len(names)
+    rng, count = np.random.default_rng(seed), len(names)
     store = ComparisonStore.create(
         _create.create_root(place, {}),
         parameters={"variance": 0.99, "conv": "mean"},

@@ -254,9 +254,10 @@ def test_page__colours_are_those_of_the_stored_values(
 ) -> None:
     values = stored[measure].to_numpy() - (stored.null_svcca.to_numpy() if chance else 0)
     compared = 0
+    page.go()
     for a, b in (("net a", "net b"), ("net b", "wide"), ("wide", "net a")):
         for second in ("step0", "step10", "step200") if order == "step" else ("conv1", "conv2", "fc", "out"):
-            page.go(fragment(measure=measure, order=order, a=f"{a}/{second}", b=f"{b}/{second}", chance=chance))
+            page.turn(fragment(measure=measure, order=order, a=f"{a}/{second}", b=f"{b}/{second}", chance=chance))
             rows, columns = (
                 [at for at, name in enumerate(NAMES) if name[0] == model and second in name[1:3]] for model in (a, b)
             )
@@ -304,6 +305,24 @@ def test_page__shows_a_changed_value_after_reloading(tmp_path: Path, browser: An
         page.settle()
         assert before != page.pair()["pwcca"] == "0.123457"
         np.testing.assert_allclose(page.colours()[2, 1], colour_of(0.123456789, 0, 1), atol=1)
+
+
+def test_page__another_comparison_shows_the_same_pair_in_it(tmp_path: Path, browser: Any, store: Path) -> None:
+    # Its layers are others, and those that it shares stand at other places.
+    make_comparison(tmp_path / "other.zarr", NAMES[8:20], components=0, seed=1)
+    with serving(store, tmp_path / "other.zarr") as explorer, xr.open_zarr(tmp_path / "other.zarr") as other:
+        page = Looking(browser, explorer.address)
+        page.go(fragment(measure="pwcca", a="net a/step200", b="net b/step0"))
+        page.click(1, 2)
+        page.run(
+            "const one = document.getElementById('comparison'); one.selectedIndex = 1;"
+            "one.dispatchEvent(new Event('change'))"
+        )
+        page.wait("return location.hash.startsWith('#c=1&')")
+        page.settle()
+        assert page.run("return document.querySelector('#pane h2').textContent") == f"{label(9)} {TIMES} {label(14)}"
+        assert same(page.pair()["pwcca"], float(other.pwcca[1, 6]))
+        np.testing.assert_allclose(page.colours()[1, 2], colour_of(float(other.pwcca[1, 6]), 0, 1), atol=1)
 
 
 def test_page__keys_alone_lead_from_the_zoo_to_a_pair(page: Looking, stored: xr.Dataset) -> None:
