@@ -39,7 +39,13 @@ def names_of(models: Sequence[str], steps: Sequence[int], layers: Sequence[str])
 
 
 def make_comparison(
-    place: Path, names: Sequence[Name], *, tile: int = 7, measures: Sequence[str] = MEASURES, components: int = 4, seed: int = 0
+    place: Path,
+    names: Sequence[Name],
+    *,
+    tile: int = 7,
+    measures: Sequence[str] = MEASURES,
+    components: int = 4,
+    seed: int = 0,
 ) -> ComparisonStore:
     """A comparison whose values are random: none is equal to another, nor symmetric; each status of a pair is there."""
     rng, count = np.random.default_rng(seed), len(names)
