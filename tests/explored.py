@@ -69,6 +69,8 @@ def make_comparison(
     numbers["variance_kept"] = rng.uniform(0.99, 1, count)
     known = {**text, **{name: np.asarray(values) for name, values in numbers.items()}}
     empty = np.full(count, "", dtype=object)
+    known["problem"] = empty.copy()
+    known["problem"][1] = f"{text['representation'][1]!r} is constant"
     store.write_columns({variable.name: known.get(variable.name, empty) for variable in REPRESENTATION_VARIABLES})
     status = np.full((count, count), PairStatus.DONE, dtype=np.uint8)
     without = [one for one in PairStatus if one not in {PairStatus.DONE, PairStatus.SATURATED}]

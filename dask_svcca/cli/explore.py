@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,13 +41,16 @@ def explore(comparisons: tuple[str, ...], *, port: int, no_browser: bool) -> Non
     explorer = Explorer(comparisons, port=port)
     click.echo(explorer.address)
     click.echo("Ctrl-C ends it.", err=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(explorer, open_browser=not no_browser))
+    with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryDirectory() as folder:
+        asyncio.run(_serve(explorer, None if no_browser else Path(folder) / "explore.html"))
 
 
-async def _serve(explorer: Explorer, *, open_browser: bool) -> None:
-    if open_browser:
-        asyncio.get_running_loop().call_soon(webbrowser.open, explorer.address)
+async def _serve(explorer: Explorer, page: Path | None) -> None:
+    """Answer requests, and open the browser at a page that leads to the address."""
+    if page is not None:
+        # The arguments of a browser are seen by all users of this machine; a file in a folder of ours is not.
+        page.write_text(f'<meta http-equiv="refresh" content="0; url={explorer.address}">', "utf-8")
+        asyncio.get_running_loop().run_in_executor(None, webbrowser.open, page.as_uri())
     await explorer.serve()
 
 

@@ -190,6 +190,8 @@ def checked(page: Looking, stored: xr.Dataset, a: int, b: int) -> None:
     assert set(found) == variables - {"pair_status"}
     for name, text in found.items():
         assert same(text, float(stored[name][a, b])), (name, text)
+    problems = page.run("return Array.from(document.querySelectorAll('#pane .problem'), (one) => one.textContent)")
+    assert problems == [text for text in (str(stored.problem_a[a].item()), str(stored.problem_b[b].item())) if text]
     columns = page.run("return Array.from(document.querySelectorAll('#pane [data-column]'), (one) => one.textContent)")
     names = ("step", "depth", "rank", "neurons", "samples", "variance_kept")
     expected = [float(stored[f"{name}_{side}"][place]) for name in names for side, place in (("a", a), ("b", b))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -10,21 +11,24 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
+import webbrowser
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 import pytest
 import xarray as xr
+from cli_runner import run
 from explored import NAMES, answered, ask, block_at, make_comparison, names_of, serving
 
-from dask_svcca.explore import data, passes
+from dask_svcca.explore import analyses, data, passes, server
 from dask_svcca.stores.comparison import ComparisonStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from dask_svcca.explore.server import Explorer
 
@@ -204,6 +208,31 @@ def test_row__the_most_similar_first(explorer: Explorer, store: Path, measure: s
     assert row["valued"] == np.isfinite(values).sum()
 
 
+def test_settling__each_layer_to_its_final_self(explorer: Explorer, store: Path) -> None:
+    found = answered(explorer, "settling?c=0&measure=svcca&model=net%20b")
+    assert (found["layers"], found["steps"]) == (["conv1", "conv2", "fc", "out"], [0, 10, 200])
+    with xr.open_zarr(store) as result:
+        for layer in range(4):
+            stored = [float(result.svcca[12 + 4 * step + layer, 20 + layer]) for step in range(3)]
+            assert [np.nan if one is None else one for one in found["similarity"][layer]] == pytest.approx(
+                stored, nan_ok=True
+            )
+        assert found["rank"] == result.rank_a.to_numpy()[20:24].tolist()
+
+
+def test_phases__checkpoints_of_each_layer(explorer: Explorer, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = answered(explorer, "phases?c=0&measure=pwcca&model=wide")
+    assert (found["layers"], found["available"]) == (["conv1", "conv2", "fc", "out"], 4)
+    assert found["checkpoints"] == ["step0", "step10", "step200"]
+    with xr.open_zarr(store) as result:
+        for layer in range(4):
+            places = [24 + layer, 28 + layer, 32 + layer]
+            stored = result.pwcca.to_numpy()[np.ix_(places, places)]
+            np.testing.assert_array_equal(np.array(found["values"][layer], dtype=float), stored)
+    monkeypatch.setattr(analyses, "MOST_VALUES", 18)
+    assert answered(explorer, "phases?c=0&measure=pwcca&model=wide")["layers"] == ["conv1", "out"]
+
+
 def test_meta__a_changed_value_is_seen_after_it(tmp_path: Path) -> None:
     place = tmp_path / "comparison.zarr"
     store = make_comparison(place, NAMES[:8])
@@ -232,6 +261,7 @@ def test_overview__in_the_background_with_progress_and_kept_beside_the_store(
         layers = wait_for(explorer, "block?c=0&measure=svcca&order=depth&a=0:12&b=24:36")
         # What is read there is not an overview: whole rows of checkpoints of one layer.
         pairs = wait_for(explorer, "block?c=0&measure=svcca&order=depth&a=0:3&b=24:27")
+        kept(tmp_path / "comparison.zarr.explore", 2)
     with xr.open_zarr(place) as result:
         values = result.svcca.to_numpy()
     assert found["values"][0, 1] == pytest.approx(np.nanmean(values[:12, 12:24]))
@@ -244,6 +274,14 @@ def test_overview__in_the_background_with_progress_and_kept_beside_the_store(
         again = block_at(explorer, f"block?c=0&measure=svcca&order=step&{EVERYTHING}")
     assert again["done"] == 1
     np.testing.assert_array_equal(again["values"], found["values"])
+
+
+def kept(folder: Path, count: int) -> list[Path]:
+    """Files of a cache, once there are so many."""
+    until = time.monotonic() + 60
+    while len(found := list(folder.glob("*.npz"))) < count:
+        assert time.monotonic() < until
+    return found
 
 
 def wait_for(explorer: Explorer, path: str) -> dict[str, Any]:
@@ -266,7 +304,7 @@ def test_overview__a_damaged_file_of_it_is_made_anew(
     path = "block?c=0&measure=svcca&order=step&a=0:12&b=0:12"
     with serving(place, cached=True) as explorer:
         first = wait_for(explorer, path)
-    (file,) = (tmp_path / "comparison.zarr.explore").iterdir()
+        (file,) = kept(tmp_path / "comparison.zarr.explore", 1)
     spoil(file)
     with serving(place, cached=True) as explorer:
         np.testing.assert_array_equal(wait_for(explorer, path)["values"], first["values"])
@@ -311,3 +349,28 @@ def test_explore__prints_its_address_and_ends_with_ctrl_c(store: Path) -> None:
         _, said = process.communicate(timeout=30)
     assert process.returncode == 0
     assert said == "Ctrl-C ends it.\n"
+
+
+def test_explore__the_browser_is_opened_without_the_token_in_its_arguments(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, str, int]] = []
+
+    def look(address: str) -> None:
+        file = Path(urllib.request.url2pathname(urllib.parse.urlsplit(address).path))
+        opened.append((address, file.read_text("utf-8"), file.parent.stat().st_mode & 0o077))
+
+    async def once(explorer: Explorer) -> None:
+        explorer.start()
+        while not opened:
+            await asyncio.sleep(0.01)
+        await explorer.stop()
+
+    monkeypatch.setattr(webbrowser, "open", look)
+    monkeypatch.setattr(server.Explorer, "serve", once)
+    address = run(f"explore '{store}'").stdout.strip()
+    ((page, text, rights),) = opened
+    assert page.startswith("file:///")
+    assert address.split("/")[-2] not in page
+    assert f"url={address}" in text
+    assert rights == 0
