@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dask_svcca.analysis.identification import layer_identification
     from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
     from dask_svcca.analysis.query import query
+    from dask_svcca.analysis.sensitivity import class_sensitivity
     from dask_svcca.analysis.significance import jackknife, permutation_null
     from dask_svcca.capture.torch import capture_torch
     from dask_svcca.cluster import connect
@@ -32,6 +33,7 @@ __all__ = [
     "capture_onnx",
     "capture_torch",
     "cca",
+    "class_sensitivity",
     "clusters",
     "compare",
     "compat",
@@ -66,6 +68,7 @@ _HOMES = {
     "capture_onnx": "run.capture",
     "capture_torch": "capture.torch",
     "cca": "pairwise",
+    "class_sensitivity": "analysis.sensitivity",
     "clusters": "analysis.matching",
     "compare": "run.compare",
     "connect": "cluster",
