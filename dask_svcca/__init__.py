@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dask_svcca.capture.torch import capture_torch
     from dask_svcca.cluster import connect
     from dask_svcca.measures import register_measure
-    from dask_svcca.pairwise import cca, pca, pls, projection
+    from dask_svcca.pairwise import canonical_directions, cca, pca, pls, projection
     from dask_svcca.run.capture import capture_onnx
     from dask_svcca.run.compare import compare, plan_comparison
     from dask_svcca.run.verify import verify
@@ -30,6 +30,7 @@ __all__ = [
     "PairStatus",
     "Zoo",
     "__version__",
+    "canonical_directions",
     "capture_onnx",
     "capture_torch",
     "cca",
@@ -66,6 +67,7 @@ _HOMES = {
     "Zoo": "stores.zoo",
     "capture_onnx": "run.capture",
     "capture_torch": "capture.torch",
+    "canonical_directions": "pairwise",
     "cca": "pairwise",
     "class_sensitivity": "analysis.sensitivity",
     "clusters": "analysis.matching",
