@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from dask_svcca import compat, errors
     from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
     from dask_svcca.analysis.identification import layer_identification
+    from dask_svcca.analysis.joining import join
     from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
     from dask_svcca.analysis.query import query
     from dask_svcca.analysis.sensitivity import class_sensitivity
@@ -43,6 +44,7 @@ __all__ = [
     "embedding",
     "errors",
     "jackknife",
+    "join",
     "layer_identification",
     "learning_dynamics",
     "match_layers",
@@ -76,6 +78,7 @@ _HOMES = {
     "create_zoo": "stores.zoo",
     "embedding": "analysis.matching",
     "jackknife": "analysis.significance",
+    "join": "analysis.joining",
     "layer_identification": "analysis.identification",
     "learning_dynamics": "analysis.dynamics",
     "match_layers": "analysis.matching",
