@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dask_svcca.run.capture import capture_onnx
     from dask_svcca.run.compare import compare, plan_comparison
     from dask_svcca.run.verify import verify
+    from dask_svcca.sketches.dataset import open_sketches
+    from dask_svcca.sketches.make import sketch
     from dask_svcca.stores.dataset import open_comparison
     from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
     from dask_svcca.variables import PairStatus
@@ -38,6 +40,7 @@ __all__ = [
     "jackknife",
     "layer_identification",
     "open_comparison",
+    "open_sketches",
     "open_zoo",
     "pca",
     "permutation_null",
@@ -46,6 +49,7 @@ __all__ = [
     "projection",
     "query",
     "register_measure",
+    "sketch",
     "verify",
 ]
 
@@ -62,6 +66,7 @@ _HOMES = {
     "jackknife": "analysis.significance",
     "layer_identification": "analysis.identification",
     "open_comparison": "stores.dataset",
+    "open_sketches": "sketches.dataset",
     "open_zoo": "stores.zoo",
     "pca": "pairwise",
     "permutation_null": "analysis.significance",
@@ -70,6 +75,7 @@ _HOMES = {
     "projection": "pairwise",
     "query": "analysis.query",
     "register_measure": "measures",
+    "sketch": "sketches.make",
     "verify": "run.verify",
 }
 """Where a public name is found when it is first used: all of it at once would import Dask, xarray and pandas."""
