@@ -36,10 +36,10 @@ from dask_svcca.tasks import release
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import distributed
     import numpy.typing as npt
     import xarray as xr
 
+    from dask_svcca.cluster import Client
     from dask_svcca.plan.parameters import Mask, Parameters
     from dask_svcca.readings import Reading
     from dask_svcca.readings.choose import Convolutional, Sequential
@@ -108,7 +108,7 @@ def sketch(
     dims: Mapping[Any, Sequence[str]] | None = None,
     wait: bool = False,
     progress: bool = False,
-    client: distributed.Client | None = None,
+    client: Client | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Make a sketch of every representation of a zoo: a few thousand numbers, whose products estimate linear CKA.
@@ -192,7 +192,7 @@ def run_sketches(
     family: Family,
     *,
     wait: bool = False,
-    client: distributed.Client | None = None,
+    client: Client | None = None,
     executor: Executor | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Outcome:

@@ -184,7 +184,7 @@ def test_sketch__grows_with_the_zoo_and_makes_nothing_twice(tmp_path: Path) -> N
     zoo.write("m", "0", "a", KINDS["dense"])
     dask_svcca.sketch(zoo, place, size=64)
     zoo.write("m", "0", "b", KINDS["wide"])
-    parameters = make_parameters("cka")
+    parameters = make_parameters("cka", conv="mean")
     assert run_sketches(zoo, place, parameters, Family(64)).made == 1
     assert run_sketches(zoo, place, parameters, Family(64)).made == 0
     zoo.write("m", "0", "a", KINDS["dense"] ** 3, overwrite=True)
@@ -199,7 +199,7 @@ def test_sketch__goes_on_after_an_interruption(tmp_path: Path) -> None:
     zoo = dask_svcca.create_zoo(str(tmp_path / "zoo.zarr"), examples=range(60))
     for number in range(4):
         zoo.write("m", "0", f"l{number}", KINDS["dense"] + number * KINDS["dense"][::-1])
-    parameters = make_parameters("cka")
+    parameters = make_parameters("cka", conv="mean")
     with pytest.raises(KeyboardInterrupt):
         run_sketches(zoo, place, parameters, Family(64), executor=OneByOne(stop=2))
     half = dask_svcca.open_sketches(place)
