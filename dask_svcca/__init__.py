@@ -7,7 +7,9 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dask_svcca import compat, errors
+    from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
     from dask_svcca.analysis.identification import layer_identification
+    from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
     from dask_svcca.analysis.query import query
     from dask_svcca.analysis.significance import jackknife, permutation_null
     from dask_svcca.capture.torch import capture_torch
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from dask_svcca.run.compare import compare, plan_comparison
     from dask_svcca.run.verify import verify
     from dask_svcca.sketches.dataset import open_sketches
+    from dask_svcca.sketches.estimates import estimates
     from dask_svcca.sketches.make import sketch
+    from dask_svcca.sketches.search import search
     from dask_svcca.stores.dataset import open_comparison
     from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
     from dask_svcca.variables import PairStatus
@@ -32,13 +36,19 @@ __all__ = [
     "capture_onnx",
     "capture_torch",
     "cca",
+    "clusters",
     "compare",
     "compat",
     "connect",
     "create_zoo",
+    "embedding",
     "errors",
+    "estimates",
     "jackknife",
     "layer_identification",
+    "learning_dynamics",
+    "match_layers",
+    "nearest",
     "open_comparison",
     "open_sketches",
     "open_zoo",
@@ -49,8 +59,11 @@ __all__ = [
     "projection",
     "query",
     "register_measure",
+    "search",
     "sketch",
+    "training_phases",
     "verify",
+    "within_and_between",
 ]
 
 _MODULES = frozenset({"compat", "errors"})
@@ -60,11 +73,17 @@ _HOMES = {
     "capture_onnx": "run.capture",
     "capture_torch": "capture.torch",
     "cca": "pairwise",
+    "clusters": "analysis.matching",
     "compare": "run.compare",
     "connect": "cluster",
     "create_zoo": "stores.zoo",
+    "embedding": "analysis.matching",
+    "estimates": "sketches.estimates",
     "jackknife": "analysis.significance",
     "layer_identification": "analysis.identification",
+    "learning_dynamics": "analysis.dynamics",
+    "match_layers": "analysis.matching",
+    "nearest": "analysis.matching",
     "open_comparison": "stores.dataset",
     "open_sketches": "sketches.dataset",
     "open_zoo": "stores.zoo",
@@ -75,8 +94,11 @@ _HOMES = {
     "projection": "pairwise",
     "query": "analysis.query",
     "register_measure": "measures",
+    "search": "sketches.search",
     "sketch": "sketches.make",
+    "training_phases": "analysis.dynamics",
     "verify": "run.verify",
+    "within_and_between": "analysis.matching",
 }
 """Where a public name is found when it is first used: all of it at once would import Dask, xarray and pandas."""
 

@@ -96,6 +96,10 @@ class IncompatibleError(DaskSvccaError, ValueError):
     """Two representations cannot be compared, or one lacks what was asked of it."""
 
 
+class InvalidQuestionError(DaskSvccaError, ValueError):
+    """A question to a comparison is not valid: what it is about, or one of its options."""
+
+
 class ParametersChangedError(DaskSvccaError):
     """A comparison was made with other parameters, or from other inputs, than are asked for now."""
 

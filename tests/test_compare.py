@@ -20,6 +20,7 @@ from dask_svcca.errors import InvalidActivationsError, MemoryLimitError, Paramet
 from dask_svcca.evaluate import evaluation as evaluation_module
 from dask_svcca.plan import tiles as tiles_module
 from dask_svcca.plan.memory import PROCESS_BYTES
+from dask_svcca.stores.dataset import parameters_of
 from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.variables import PairStatus
@@ -242,7 +243,7 @@ def test_compare__other_parameters_are_refused(zoo: Zoo, place: Path) -> None:
     before = dask_svcca.compare(zoo, place).load()
     asked: dict[str, Any] = {"variance": None, "precision": "float64", "conv": "mean", "match": "fold"}
     for name, value in asked.items():
-        found = before.attrs["parameters"][name]
+        found = parameters_of(before)[name]
         message = f"was made with {name}={found!r}, now {name}={value!r} is asked for"
         with pytest.raises(ParametersChangedError, match=re.escape(message)):
             dask_svcca.compare(zoo, place, **{name: value})

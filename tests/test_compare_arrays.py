@@ -32,6 +32,7 @@ from dask_svcca.errors import (
     StoreFormatError,
 )
 from dask_svcca.run.arrays import zoo_of
+from dask_svcca.stores.dataset import parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,7 @@ def test_arrays__equal_a_zoo_on_disk_bit_by_bit(tmp_path: Path) -> None:
     stored = dask_svcca.compare(tmp_path / "zoo.zarr", tmp_path / "comparison.zarr", measures=("svcca", "pwcca", "cka"))
     found = dask_svcca.compare(arrays, measures=("svcca", "pwcca", "cka"))
     assert_same(found, stored.load())
-    assert found.attrs["parameters"] == stored.attrs["parameters"]
+    assert parameters_of(found) == parameters_of(stored)
 
 
 def test_arrays__names_are_layers_or_tuples() -> None:
@@ -167,7 +168,7 @@ def test_arrays__bring_their_mask() -> None:
     )
     shuffled = array.isel(example=rng.permutation(N))
     found = dask_svcca.compare({"x": shuffled, "dense": labelled(X)}, precision="float64")
-    assert found.attrs["parameters"]["mask"] == "real"
+    assert parameters_of(found)["mask"] == "real"
     means = np.array([row[one].mean(axis=0) for row, one in zip(tokens, mask, strict=True)])
     assert abs(value(found, "x", "dense") - svcca(means, X, 0.99)) < 1e-9
     with pytest.raises(MismatchedExamplesError, match="'x' and 'y' have different coordinates 'real'"):

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 import dask_svcca
 from dask_svcca.errors import ParametersChangedError
 from dask_svcca.kernels.positions import chosen_positions
+from dask_svcca.stores.dataset import parameters_of
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.variables import PairStatus
 
@@ -160,10 +161,10 @@ def test_masks__the_only_one_is_used_unless_it_is_declined(compared: Compared, s
             "ids": np.arange(60 * TOKENS).reshape(60, -1),
         }
         result = compared(layers, coords=coords, precision="float64", variance=0.9)
-        assert result.attrs["parameters"]["mask"] == "real"
+        assert parameters_of(result)["mask"] == "real"
         check(result, *(tokens_that_count("mean", layer, mask) for layer in (x, y)), 0.9, ("tokens x", "tokens y"))
         declined = compared(layers, coords=coords, precision="float64", variance=0.9, mask=None)
-        assert declined.attrs["parameters"]["mask"] is None
+        assert parameters_of(declined)["mask"] is None
         check(declined, x.mean(axis=1), y.mean(axis=1), 0.9, ("tokens x", "tokens y"))
 
 
@@ -174,9 +175,9 @@ def test_masks__one_of_several_must_be_named(compared: Compared, sequences: Any)
         ValueError, match=r"several masks, 'real', 'other': say which .* or decline them all with mask=None"
     ):
         compared({"tokens": x}, coords=coords)
-    assert compared({"tokens": x}, coords=coords, mask="other").attrs["parameters"]["mask"] == "other"
+    assert parameters_of(compared({"tokens": x}, coords=coords, mask="other"))["mask"] == "other"
     # No layer has tokens.
-    assert compared({"dense": x[:, 0]}, coords=coords).attrs["parameters"]["mask"] is None
+    assert parameters_of(compared({"dense": x[:, 0]}, coords=coords))["mask"] is None
 
 
 def test_masks__have_two_values(compared: Compared, sequences: Any) -> None:

@@ -16,6 +16,7 @@ from zoos import assert_same, assert_same_to_rounding, layers, make_zoo, write
 import dask_svcca
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
+from dask_svcca.stores.dataset import parameters_of
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def test_compare__gains_measures_without_activations(tmp_path: Path, case: str, 
         assert_stayed(found, before)
     assert_same_to_rounding(found, fresh)
     assert run(zoo, store, measures, keep=("correlations",), **options).plan.tasks == 0
-    assert found.attrs["parameters"]["measures"] == list(measures)
+    assert parameters_of(found)["measures"] == list(measures)
     if where == "directory":
         with xr.open_zarr(store) as plain:
             assert set(plain.variables) == set(fresh.variables)
@@ -170,7 +171,7 @@ def test_compare__measures_in_another_order_are_the_same(tmp_path: Path) -> None
     assert fewer.plan.tasks == 0
     found = dask_svcca.open_comparison(tmp_path / "c").load()
     assert_same(found, before)
-    assert found.attrs["parameters"]["measures"] == ["svcca", "cka"]
+    assert parameters_of(found)["measures"] == ["svcca", "cka"]
 
 
 def test_compare__a_measure_that_is_not_asked_for_again_goes_on(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from dask_svcca.readings import Neurons
 from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.comparison import ComparisonStore
+from dask_svcca.stores.dataset import parameters_of
 from dask_svcca.stores.subspaces import Pack, SubspaceEntry, SubspaceIndex, SubspaceRecord, subspace_key
 from dask_svcca.stores.zoo import Representation, frame_of
 from dask_svcca.variables import PairStatus
@@ -287,7 +288,7 @@ def test_kept__say_what_they_are(tmp_path: Path) -> None:
         assert {"frequency_y", "frequency_x"} <= set(found.coords)
         for name in ("correlations", "svcca_by_frequency", "frequency_y", "frequency_x"):
             assert len(found[name].attrs["long_name"]) > 15
-        assert found.attrs["parameters"]["keep"] == list(KINDS)
+        assert parameters_of(found)["keep"] == list(KINDS)
 
 
 def test_plan__counts_what_is_kept(tmp_path: Path) -> None:
@@ -386,7 +387,7 @@ def test_keep__is_added_to_an_earlier_comparison() -> None:
     fresh = dask_svcca.compare(zoo, MemoryStore(), keep=KINDS).load()
     for name in ("correlations", "svcca_by_frequency"):
         np.testing.assert_allclose(found[name], fresh[name], rtol=0, atol=1e-12)
-    assert found.attrs["parameters"]["keep"] == list(KINDS)
+    assert parameters_of(found)["keep"] == list(KINDS)
     # What is there stays, and is added to, where it is not asked for.
     write(zoo, dense(1, first=9), start=4)
     later = dask_svcca.compare(zoo, store).load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import measure_oracles as oracle
@@ -160,6 +161,7 @@ def test_register_measure__does_not_hide_what_else_is_stored(name: str) -> None:
         ({"role": "metric"}, "role='metric'"),
         ({"needs": ("loading",)}, "needs=\\('loading',\\) of measure 'mine' is not valid; there are 'spectrum', "),
         ({"needs": "spectra"}, "needs='spectra'"),
+        ({"null": "null_cka"}, "null='null_cka' of measure 'mine' is none of its companions; add it"),
         ({"companions": ("null_mine",)}, "'mine' has a companion that is not registered: no measure 'null_mine'"),
     ],
 )
@@ -196,14 +198,16 @@ def test_companions__are_shared_and_a_variable_names_its_own() -> None:
         lambda pairs: np.ones(len(pairs.coupling))
     )
     for name in ("mine", "mine_too"):
-        register_measure(name, description="mine", companions=("null_mine", "spurious_cca"))(
+        register_measure(name, description="mine", companions=("null_mine", "spurious_cca"), null="null_mine")(
             lambda pairs: pairs.correlations.sum(axis=-1)
         )
     found = compared(*related(30, 3, 2), measures=("mine", "mine_too", "svcca"))
-    assert list(found.null_mine.attrs["companions"]) == []
+    assert json.loads(found.null_mine.attrs["companions"]) == []
     for name in ("mine", "mine_too"):
-        assert list(found[name].attrs["companions"]) == ["null_mine", "spurious_cca"]
-    assert list(found.svcca.attrs["companions"]) == ["null_svcca", "significant", "spurious"]
+        assert json.loads(found[name].attrs["companions"]) == ["null_mine", "spurious_cca"]
+        assert found[name].attrs["null"] == "null_mine"
+    assert found.svcca.attrs["null"] == "null_svcca"
+    assert json.loads(found.svcca.attrs["companions"]) == ["null_svcca", "significant", "spurious"]
     wanted = find_measures(("mine", "mine_too"))
     names = [measure.name for measure in with_companions(wanted)]
     assert names == ["mine", "mine_too", "null_mine", "spurious_cca"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,7 @@ def test_compare__says_which_have_left_the_zoo(tmp_path: Path) -> None:
     zoo = take_away(tmp_path, 4)
     assert run(zoo, tmp_path / "c").left == ("net/step004/fc",)
     found = dask_svcca.compare(zoo, tmp_path / "c")
-    assert found.attrs["left_zoo"] == ["net/step004/fc"]
+    assert json.loads(found.attrs["left_zoo"]) == ["net/step004/fc"]
     assert xr.open_zarr(tmp_path / "c").attrs["left_zoo"] == ["net/step004/fc"]
     assert "left_zoo" not in dask_svcca.compare(bring_back(tmp_path, 4), tmp_path / "c").attrs
 

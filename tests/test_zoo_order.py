@@ -23,6 +23,7 @@ from dask_svcca.errors import (
     StoreFormatError,
 )
 from dask_svcca.stores import _chunked, _create, _io
+from dask_svcca.stores.dataset import parameters_of
 from dask_svcca.stores.zoo import create as create_module
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ def test_compare__takes_numbers_of_numpy(tmp_path: Path, variance: Any) -> None:
     dask_svcca.compare(zoo, tmp_path / "c", variance=variance)
     # The store opens, and is that of the number as it prints.
     dask_svcca.compare(zoo, tmp_path / "c", variance=0.99)
-    assert dask_svcca.open_comparison(tmp_path / "c").attrs["parameters"]["variance"] == 0.99
+    assert parameters_of(dask_svcca.open_comparison(tmp_path / "c"))["variance"] == 0.99
 
 
 @pytest.mark.parametrize("variance", ["0.99", True, np.bool_(True), [0.99], np.float32("nan"), 1j])

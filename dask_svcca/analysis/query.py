@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
-from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
-from dask_svcca.patterns import RULE, matching, unmatched
-from dask_svcca.stores._metadata import reading
-from dask_svcca.stores.dataset import open_comparison
+from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
+from dask_svcca.analysis.selection import COLUMNS, Side, Where, places_of, values_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     import numpy.typing as npt
+    import xarray as xr
 
     from dask_svcca.stores._io import StoreLike
 
     BoolVector = npt.NDArray[np.bool_]
 
-PARTS = ("model", "checkpoint", "layer")
 BLOCK_ELEMENTS = 2**22
 """Elements of the matrix that are read at a time."""
 
-Side = Literal["a", "b"]
 Across: TypeAlias = Literal["checkpoints", "models"]
-Patterns = Mapping[str, str | Sequence[str]]
-"""One pattern or several for some of `PARTS`; a name is chosen if it matches any of them."""
 
 
 def query(
     comparison: xr.Dataset | StoreLike,
     measure: str | Sequence[str] | None = None,
     *,
-    a: Patterns | None = None,
-    b: Patterns | None = None,
+    a: Where | None = None,
+    b: Where | None = None,
     across: Across | None = None,
     low: float | None = None,
     high: float | None = None,
@@ -55,10 +50,11 @@ def query(
         From `open_comparison` or `compare`, or where it is.
     measure : str or sequence of str, optional
         Of several, pairs are sorted and bounded by the first. Default: the first measure that was asked for.
-    a, b : mapping of str to str or sequence of str, optional
-        Which representations to take as a and as b, by ``model``, ``checkpoint`` and ``layer``: a name, a pattern, or
+    a, b : mapping, optional
+        Which representations to take as a and as b. ``model``, ``checkpoint`` and ``layer``: a name, a pattern, or
         several of these. In a pattern stand ``*`` for one level (text without dots and slashes), ``**`` for any text,
-        ``?`` for one character and ``[abc]`` for one of some. Default: all.
+        ``?`` for one character and ``[abc]`` for one of some. ``step`` and ``depth``: a number, several, or a slice
+        with both ends. ``final``: True for the final checkpoint of each model, False for the others. Default: all.
     across : {"checkpoints", "models"}, optional
         Only pairs of layers of different checkpoints, or of different models. Default: all pairs, those of layers of
         one checkpoint among them.
@@ -83,7 +79,7 @@ def query(
     StoreFormatError
         Where there is no comparison.
     ValueError
-        Where ``a`` or ``b`` has another key, ``top`` is not positive, ``low`` is above ``high``, or ``across`` is
+        Where ``a`` or ``b`` is not valid, ``top`` is not positive, ``low`` is above ``high``, or ``across`` is
         something else.
 
     Examples
@@ -103,10 +99,7 @@ def query(
     """
     if top is not None and top < 1:
         raise ValueError(f"top is how many pairs to list, at least 1, or None for all; got {top}")
-    if isinstance(comparison, xr.Dataset):
-        dataset = comparison
-    else:
-        dataset = open_comparison(comparison, storage_options=storage_options)
+    dataset = as_dataset(comparison, storage_options)
     return PairQuery.build(dataset, measure, a=a, b=b, across=across, low=low, high=high).most_similar(top)[0]
 
 
@@ -144,21 +137,20 @@ class PairQuery:
         dataset: xr.Dataset,
         measure: str | Sequence[str] | None = None,
         *,
-        a: Patterns | None = None,
-        b: Patterns | None = None,
+        a: Where | None = None,
+        b: Where | None = None,
         across: Across | None = None,
         low: float | None = None,
         high: float | None = None,
     ) -> PairQuery:
-        """Query by patterns of names: see `dask_svcca.patterns.matches`.
+        """Query of the representations that two choices mean: see `dask_svcca.analysis.selection.places_of`.
 
         Parameters
         ----------
         dataset : xarray.Dataset
         measure : str or sequence of str, optional
             Default: the first measure that was asked for.
-        a, b : mapping of str to str or sequence of str, optional
-            Patterns for ``model``, ``checkpoint`` and ``layer`` of a and of b.
+        a, b : mapping, optional
         across : {"checkpoints", "models"}, optional
         low, high : float, optional
 
@@ -167,27 +159,19 @@ class PairQuery:
         RepresentationNotFoundError, UnknownMeasureError
             The message says what there is.
         ValueError
-            Where ``a`` or ``b`` has another key, ``low`` is above ``high``, or ``across`` is something else.
+            Where ``a`` or ``b`` is not valid, ``low`` is above ``high``, or ``across`` is something else.
         """
         if across not in {None, *get_args(Across)}:
             raise ValueError(f"across is {' or '.join(map(repr, get_args(Across)))}, or None for all; got {across!r}")
         bounds = (-np.inf if low is None else low, np.inf if high is None else high)
         if not bounds[0] <= bounds[1]:
             raise ValueError(f"the interval from low={low!r} to high={high!r} is empty: no value lies in it")
-        asked = list(dataset.attrs["parameters"]["measures"])
-        # References, such as the value by chance, are stored beside the measures that were asked for.
-        present = asked + sorted(
-            str(name) for name, array in dataset.data_vars.items() if "sense" in array.attrs and name not in asked
-        )
-        names = [measure] if isinstance(measure, str) else list(measure or asked[:1])
-        for name in names:
-            if name not in present:
-                raise UnknownMeasureError(f"no measure {name!r} in this comparison; it has {', '.join(present)}")
+        names = find_names(dataset, measure or None, references=True)
         return cls(
             dataset,
             names[0],
-            select_representations(dataset, "a", a or {}),
-            select_representations(dataset, "b", b or {}),
+            _mask(dataset, "a", a),
+            _mask(dataset, "b", b),
             *bounds,
             tuple(dict.fromkeys(names[1:])),
             across,
@@ -216,7 +200,7 @@ class PairQuery:
             Pairs of equal value in the order of the matrix.
         int
         """
-        sign = 1 if self.dataset[self.measure].attrs.get("sense") == "distance" else -1
+        sign = -sign_of(self.dataset, self.measure)
         rows, columns, values = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 1 + len(self.others)))
         total, worst = 0, np.inf
         for block in self._blocks():
@@ -272,7 +256,7 @@ class PairQuery:
         self, measure: str, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
         place = {"representation_a": _as_slice(rows), "representation_b": _as_slice(columns)}
-        return _values(self.dataset[measure][place])
+        return values_of(self.dataset[measure][place])
 
     def _once(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which pairs are neither a representation with itself nor the mirror image of another pair asked for."""
@@ -284,7 +268,7 @@ class PairQuery:
         if self.across is not None:
             same = np.ones(wanted.shape, dtype=np.bool_)
             for part in parts[self.across]:
-                names = (_values(self.dataset[f"{part}_{side}"]) for side in "ab")
+                names = (values_of(self.dataset[f"{part}_{side}"]) for side in "ab")
                 same &= np.equal.outer(*(one[index] for one, index in zip(names, (rows, columns), strict=True)))
             wanted &= ~same
         return np.asarray(wanted)
@@ -296,13 +280,19 @@ class PairQuery:
         return pd.DataFrame(
             {
                 **{
-                    f"{part}_{side}": _values(self.dataset[f"{part}_{side}"])[index]
+                    f"{part}_{side}": values_of(self.dataset[f"{part}_{side}"])[index]
                     for side, index in sides
-                    for part in (*PARTS, "step", "depth")
+                    for part in COLUMNS
                 },
                 **dict(zip((self.measure, *self.others), values.T, strict=True)),
             }
         )
+
+
+def _mask(dataset: xr.Dataset, side: Side, where: Where | None) -> BoolVector:
+    mask = np.zeros(dataset.sizes[f"representation_{side}"], dtype=np.bool_)
+    mask[places_of(dataset, side, where)] = True
+    return mask
 
 
 @dataclass(frozen=True)
@@ -330,48 +320,3 @@ def _as_slice(index: npt.NDArray[np.int64]) -> slice | npt.NDArray[np.int64]:
     if len(index) and index[-1] - index[0] + 1 == len(index):
         return slice(int(index[0]), int(index[-1]) + 1)
     return index
-
-
-def _values(array: xr.DataArray) -> npt.NDArray[Any]:
-    """What is stored of a variable, or of a part of it."""
-    with reading(str(array.name), array.encoding.get("source", "the comparison")):
-        return array.to_numpy()
-
-
-def select_representations(dataset: xr.Dataset, side: Side, patterns: Patterns) -> BoolVector:
-    """Representations whose names match.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-    side : {"a", "b"}
-    patterns : mapping of str to str or sequence of str
-        See `PairQuery.build`. A name always matches itself, whatever characters it has.
-
-    Raises
-    ------
-    RepresentationNotFoundError
-        Where nothing matches, or one of several patterns matches nothing; the message says what there is.
-    ValueError
-        Where ``patterns`` has another key.
-    """
-    if unknown := [part for part in patterns if part not in PARTS]:
-        raise ValueError(f"side {side} is chosen by {', '.join(map(repr, PARTS))}; got {', '.join(map(repr, unknown))}")
-    chosen = np.ones(dataset.sizes[f"representation_{side}"], dtype=np.bool_)
-    for part in PARTS:
-        given = patterns.get(part, ())
-        wanted = [given] if isinstance(given, str) else list(given)
-        if not wanted:
-            continue
-        names = _values(dataset[f"{part}_{side}"])
-        present = list(dict.fromkeys(names[chosen]))
-        found, missing = matching(present, wanted), unmatched(present, wanted)
-        if missing or not found:
-            shown = ", ".join(map(repr, present[:12])) + (f" and {len(present) - 12} more" if len(present) > 12 else "")
-            rule = f". In patterns stand {RULE}" if any("*" in pattern or "?" in pattern for pattern in wanted) else ""
-            raise RepresentationNotFoundError(
-                f"no {part} matches {' or '.join(map(repr, missing or wanted))} on side {side}; there are {shown}{rule}"
-                f"{did_you_mean(missing[0], present) if missing else ''}"
-            )
-        chosen &= np.isin(names, found)
-    return chosen

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from dask_svcca.analysis.query import PARTS, Across, PairQuery
+from dask_svcca.analysis.query import Across, PairQuery
 from dask_svcca.cli._console import counted, examples, table
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._measures import split_measures
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+PARTS = ("model", "checkpoint", "layer")
 DEFAULT_TOP = 20
 
 
@@ -99,8 +100,8 @@ def query(
     pairs = PairQuery.build(
         open_comparison(comparison),
         split_measures(measures) or None,
-        a={part: patterns[f"{part}_a"] for part in PARTS},
-        b={part: patterns[f"{part}_b"] for part in PARTS},
+        a={part: patterns[f"{part}_a"] for part in PARTS if patterns[f"{part}_a"]},
+        b={part: patterns[f"{part}_b"] for part in PARTS if patterns[f"{part}_b"]},
         across=across,
         low=low,
         high=high,

@@ -65,6 +65,7 @@ MEASURES: Final = (
         reference="Kornblith et al. (2019), Similarity of neural network representations revisited, ICML, eq. 4",
         readings=frozenset({"flatten"}),
         companions=("null_cka",),
+        null="null_cka",
     ),
     Measure(
         name="cka_debiased",

@@ -57,6 +57,7 @@ MEASURES: Final = (
         reference="Raghu et al. (2017), SVCCA: Singular Vector Canonical Correlation Analysis, NeurIPS",
         saturates="either",
         companions=("null_svcca", "significant", "spurious"),
+        null="null_svcca",
     ),
     Measure(
         name="cca",
@@ -67,6 +68,7 @@ MEASURES: Final = (
         reference="Hotelling (1936), Relations between two sets of variates, Biometrika 28",
         saturates="either",
         companions=("null_cca", "spurious_cca"),
+        null="null_cca",
     ),
     Measure(
         name="pwcca",

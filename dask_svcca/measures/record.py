@@ -124,6 +124,8 @@ class Measure:
         be high by chance all the same; `companions` say how high.
     companions : tuple of str
         References stored along with it, to read it by. Measures may share them.
+    null : str
+        Which of the companions is what chance would give; empty where none is.
     readings : frozenset of {"dft", "mean", "positions", "flatten"}
         How its paper reads convolutional layers; empty where it does not say.
     version : str
@@ -147,6 +149,7 @@ class Measure:
     role: Role = "similarity"
     saturates: Saturates = "never"
     companions: tuple[str, ...] = ()
+    null: str = ""
     readings: frozenset[Positional] = frozenset()
     version: str = ""
 
@@ -165,6 +168,7 @@ class Measure:
             "sense": self.role,
             "saturates": self.saturates,
             "companions": list(self.companions),
+            "null": self.null,
             "invariant_to": list(self.invariances),
             "reference": self.reference,
         }

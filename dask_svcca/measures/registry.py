@@ -362,6 +362,10 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
             _find(companion)
         except UnknownMeasureError as error:
             raise InvalidMeasureError(f"measure {name!r} has a companion that is not registered: {error}") from None
+    if options.get("null") and options["null"] not in options.get("companions", ()):
+        raise InvalidMeasureError(
+            f"null={options['null']!r} of measure {name!r} is none of its companions; add it to companions= as well"
+        )
 
 
 def _find(name: str) -> Measure:

@@ -330,7 +330,7 @@ class _Rows:
                 **item.name._asdict(),
                 "step": np.nan if item.step is None else item.step,
                 "depth": np.nan if item.depth is None else item.depth,
-                "domain": domain_of(reading),
+                "domain": self._store.domain(domain_of(reading)),
             }
             for variable in COLUMNS:
                 self._columns[variable.name][row] = values.get(variable.name, variable.fill)
@@ -340,7 +340,7 @@ class _Rows:
         """Take what a task made, and write what waits where that is due."""
         for one in made:
             self.done += 1
-            for name in ("neurons", "samples", "norm", "concentration", "problem", "digest"):
+            for name in ("neurons", "samples", "norm", "trace", "concentration", "problem", "digest"):
                 self._columns[name][one.row] = getattr(one, name)
             if one.numbers is not None:
                 self._pending[one.row] = one.numbers

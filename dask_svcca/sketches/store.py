@@ -11,13 +11,14 @@ from dask_svcca.sketches.family import FAMILY, Family, digest_of, words_of
 from dask_svcca.stores import _create, _io, _nodes
 from dask_svcca.stores._columns import write_columns
 from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole, unsealed
-from dask_svcca.stores._metadata import is_text
+from dask_svcca.stores._metadata import are_texts, is_text, reading
 from dask_svcca.stores._metadata import is_whole as is_count
+from dask_svcca.stores._stored import COLUMN_CHUNK
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.variables import Variable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
     import zarr
@@ -46,8 +47,11 @@ COLUMNS: Final = (
     Variable("depth", "axis", "float64", np.nan, "position of the layer in the network", coordinate=True),
     Variable("neurons", "axis", "int64", -1, "number of neurons, or of channels of a conv layer"),
     Variable("samples", "axis", "int64", -1, "number of samples"),
-    Variable("domain", "axis", "string", "", "what a sample is: only equal ones are compared"),
+    Variable(
+        "domain", "axis", "int64", 0, "what a sample is, a place in the attribute domains; equal ones are compared"
+    ),
     Variable("norm", "axis", "float64", np.nan, "Frobenius norm of the Gram matrix of the centred samples"),
+    Variable("trace", "axis", "float64", np.nan, "trace of that matrix, over its norm"),
     Variable("concentration", "axis", "float64", np.nan, "share of the Gram matrix in few directions, 0 to 1", "1"),
     Variable("problem", "axis", "string", "", "why there is no sketch; empty if there is one"),
     Variable("digest", "axis", "string", "", "digest of the activations; empty where the sketch is not made"),
@@ -67,7 +71,7 @@ class SketchStore:
     def __init__(self, root: zarr.Group) -> None:
         self.root = root
         attributes: dict[str, Any] = dict(root.attrs)
-        _check(attributes, str(root.store_path))
+        check_identity(attributes, str(root.store_path))
         self.family = Family(attributes["size"], int(attributes["seed"]))
         self.chunk_rows = int(attributes["chunk_rows"])
 
@@ -100,6 +104,7 @@ class SketchStore:
             "format_version": FORMAT_VERSION,
             **identity,
             "chunk_rows": rows,
+            "domains": [],
         }
 
         def fill(root: zarr.Group) -> None:
@@ -141,6 +146,44 @@ class SketchStore:
                     f"the sketches {self.place!r} were made with {name}={have.get(name)!r}, now {name}={value!r} is "
                     f"asked for. Ask for the same, or make other sketches in another store"
                 )
+
+    def domain(self, what: str) -> int:
+        """Number of a kind of sample, which is added where it is new."""
+        known = list(self.attributes["domains"])
+        if what not in known:
+            known.append(what)
+            _io.set_attributes(self.root, {**self.root.attrs, "domains": known})
+        return known.index(what)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """One of the columns."""
+        return _nodes.read_whole(self.root, name)
+
+    def texts(self, name: str, rows: npt.NDArray[np.intp]) -> list[str]:
+        """Some values of a column of texts; no more of it is read than the chunks that they are in."""
+        array = _nodes.open_array(self.root, name)
+        found: dict[int, str] = {}
+        with reading(name, self.place):
+            for chunk in np.unique(rows // COLUMN_CHUNK).tolist():
+                values = array[chunk * COLUMN_CHUNK : (chunk + 1) * COLUMN_CHUNK]
+                for row in rows[rows // COLUMN_CHUNK == chunk].tolist():
+                    found[row] = str(np.asarray(values)[row - chunk * COLUMN_CHUNK])
+        return [found[row] for row in rows.tolist()]
+
+    def find(self, label: str) -> int | None:
+        """Row of a representation; None where there is none."""
+        array = _nodes.open_array(self.root, DIM)
+        with reading(DIM, self.place):
+            for start in range(0, array.shape[0], COLUMN_CHUNK):
+                places = np.flatnonzero(np.asarray(array[start : start + COLUMN_CHUNK]) == label)
+                if len(places):
+                    return start + int(places[0])
+        return None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(_nodes.open_array(self.root, "digest").shape[0])
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """All that is known of the rows, by name."""
@@ -199,41 +242,69 @@ class SketchStore:
                 (key, (part.data.cast("B"), crc(part.data.cast("B")))) for key, part in zip(keys, parts, strict=True)
             )
 
-    def read_block(self, chunk: int, parts: Sequence[int], rows: int) -> npt.NDArray[np.float32]:
-        """Some parts of the numbers of the rows of a chunk, (row, feature), verified.
+    def read_part(self, chunk: int, part: int, buffer: memoryview) -> npt.NDArray[np.float32]:
+        """One chunk of the numbers, into a buffer of `part_bytes`: all its rows, some of the features."""
+        key = self._keys(chunk)[part]
+        try:
+            backend_of(self.root).read_ranges({key: [(0, buffer)]})
+        except FileNotFoundError as error:
+            raise self._damaged(key) from error
+        if not is_whole(buffer):  # type: ignore[arg-type]
+            raise self._damaged(key)
+        numbers = np.frombuffer(buffer[:-CRC_BYTES], "<f4").reshape(self.chunk_rows, FEATURES)
+        return numbers[:, : self.family.size - part * FEATURES]
 
-        Parameters
-        ----------
-        chunk : int
-        parts : sequence of int
-            Consecutive chunks of features.
-        rows : int
-            Rows of all.
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of a chunk of the numbers, with its checksum."""
+        return self.chunk_rows * FEATURES * 4 + CRC_BYTES
 
-        Raises
-        ------
-        DamagedStoreError
-        """
-        keys = [self._keys(chunk)[part] for part in parts]
-        size = self.chunk_rows * FEATURES * 4
-        made = []
-        for key, stored in zip(keys, backend_of(self.root).read_many(keys), strict=True):
-            if stored is None:
-                made.append(np.full((self.chunk_rows, FEATURES), np.nan, np.float32))
-                continue
-            if len(stored) != size + CRC_BYTES or not is_whole(stored):
-                raise DamagedStoreError(
-                    f"the file {key!r} of the sketches {self.place!r} is not what was written. Remove the store, and "
-                    f"make the sketches anew",
-                    key,
-                )
-            made.append(np.frombuffer(stored, "<f4", size // 4).reshape(self.chunk_rows, FEATURES))
-        count = min(self.chunk_rows, rows - chunk * self.chunk_rows)
-        whole = made[0] if len(made) == 1 else np.concatenate(made, axis=1)
-        return whole[:count, : self.family.size - parts[0] * FEATURES]
+    @property
+    def parts(self) -> int:
+        """Chunks that the numbers of a row are in."""
+        return -(-self.family.size // FEATURES)
+
+    def read_rows(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """Numbers of some rows, (row, size)."""
+        made = np.empty((len(rows), self.parts * FEATURES), dtype="<f4")
+        wanted: dict[str, list[tuple[int, memoryview]]] = {}
+        for place, row in enumerate(rows.tolist()):
+            chunk, inside = divmod(row, self.chunk_rows)
+            for part, key in enumerate(self._keys(chunk)):
+                numbers = made[place, part * FEATURES : (part + 1) * FEATURES]
+                wanted.setdefault(key, []).append((inside * FEATURES * 4, numbers.data.cast("B")))
+        try:
+            backend_of(self.root).read_ranges(
+                {key: sorted(some, key=lambda one: one[0]) for key, some in wanted.items()}
+            )
+        except FileNotFoundError as error:
+            raise self._damaged(next(iter(wanted))) from error
+        return made[:, : self.family.size]
+
+    def _damaged(self, key: str) -> DamagedStoreError:
+        return DamagedStoreError(
+            f"the file {key!r} of the sketches {self.place!r} is missing, or is not what was written. Remove it, and "
+            f"make the sketches again: what is missing is made anew",
+            key,
+        )
 
     def _keys(self, chunk: int) -> list[str]:
         return [f"{SKETCH}/c/{chunk}/{part}" for part in range(-(-self.family.size // FEATURES))]
+
+
+IDENTITY: Final = (
+    "family",
+    "size",
+    "seed",
+    "examples_digest",
+    "conv",
+    "sequence",
+    "positions",
+    "spatial_size",
+    "mask",
+    "mask_digest",
+)
+"""Attributes that must be the same for sketches to be compared."""
 
 
 def identity_of(zoo: Zoo, parameters: Parameters, family: Family, mask_digest: str | None) -> dict[str, Any]:
@@ -257,10 +328,12 @@ _RULES: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "examples_digest": ("a digest", lambda value: is_text(value) and len(value) == 32),
     "n_examples": ("a whole number from 2 on", lambda value: is_count(value, 2)),
     "chunk_rows": ("a whole number", lambda value: is_count(value, LEAST_ROWS) and value <= MOST_ROWS),
+    "domains": ("a list of texts", are_texts),
 }
 
 
-def _check(attributes: Mapping[str, Any], place: str) -> None:
+def check_identity(attributes: Mapping[str, Any], place: str) -> None:
+    """Raise `DamagedStoreError` where attributes are not those of sketches, or of another family."""
     for name, (what, valid) in _RULES.items():
         if not valid(attributes.get(name)):
             raise DamagedStoreError(

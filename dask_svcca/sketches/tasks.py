@@ -100,6 +100,7 @@ class Made:
     problem: str = ""
     numbers: npt.NDArray[np.float32] | None = None
     norm: float = np.nan
+    trace: float = np.nan
     concentration: float = np.nan
     samples: int = -1
     neurons: int = -1
@@ -144,6 +145,7 @@ def _make(samples: Samples, member: Member, words: Words, size: int, made: Made)
         made,
         numbers=numbers,
         norm=float(unscaled),
+        trace=float((sums.variances * sums.weights).sum() / norm),
         concentration=float(concentration(numbers)),
         samples=len(own),
     )
@@ -201,6 +203,8 @@ class _Streamed:
     norm : float
     variances, squares : (neuron,)
         Sums of squares about the mean, and with it.
+    weights : (neuron,)
+        How often each counts.
     scale : float
         By which samples were multiplied, in all of these.
     """
@@ -225,7 +229,7 @@ class _Streamed:
         scatter -= np.multiply.outer(mean * start, mean)
         self.scale = scaled.scale or 1.0
         self.total, self.norm = coordinates(sums), float(np.sqrt(np.vdot(scatter, scatter)))
-        self.variances = scatter.diagonal()
+        self.variances, self.weights = scatter.diagonal(), np.ones(neurons)
         self.squares = self.variances + start * np.square(scaled.shift.real * self.scale + mean)
 
 
@@ -263,6 +267,7 @@ class _Held:
         self.scale = self._scaled.scale or 1.0
         self.norm = float(np.sqrt(self._squared))
         self.variances = np.concatenate(variances)
+        self.weights = np.repeat(self._multiplicity, samples.neurons)
         self.squares = self.variances + len(words) * np.square(np.concatenate(means))
 
     def _hold(self, samples: Samples, piece: tuple[slice, slice], count: int) -> InexactArray:

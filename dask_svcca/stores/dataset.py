@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+import math
+from typing import TYPE_CHECKING, Any, Final
 
 from dask_svcca.errors import DamagedStoreError, StoreFormatError
 from dask_svcca.stores import _io
@@ -37,7 +39,11 @@ def open_comparison(store: StoreLike, *, storage_options: Mapping[str, Any] | No
     xarray.Dataset
         Dims ``representation_a``, ``representation_b``; one variable per measure, ``pair_status``, and coordinates
         ``model_a``, ``checkpoint_a``, ``layer_a``, ``step_a``, ``depth_a`` and the same for b. Values are read when
-        they are used.
+        they are used. One index over all coordinates of a side selects by several of them together:
+        ``result.svcca.sel(model_a="net", step_a=630, layer_b="conv*")``, with names, patterns, lists, and slices of
+        steps. A side keeps its dimension unless a representation is named: by its label, or by model, layer, and
+        checkpoint or step. Attributes are text and numbers, so that netCDF takes them: what is nested is JSON, such
+        as ``parameters``.
 
     Raises
     ------
@@ -61,6 +67,7 @@ def open_comparison(store: StoreLike, *, storage_options: Mapping[str, Any] | No
                 chunks=None,
                 consolidated=False,
             )
+            dataset = _indexed(dataset)
     except DamagedStoreError:
         raise
     except UNREADABLE as error:
@@ -75,8 +82,51 @@ def open_comparison(store: StoreLike, *, storage_options: Mapping[str, Any] | No
         ) from None
     for attributes in (dataset.attrs, *(one.attrs for one in dataset.variables.values())):
         attributes.pop(SEAL, None)
+        _make_plain(attributes)
     dataset.encoding["source"] = root.store_path
     return dataset
+
+
+def parameters_of(dataset: xr.Dataset) -> dict[str, Any]:
+    """Parameters that a comparison was made with; none for a Dataset that was computed from one without them."""
+    parameters = dataset.attrs.get("parameters", {})
+    # As xarray alone reads them from the store, they are not text.
+    return dict(json.loads(parameters) if isinstance(parameters, str) else parameters)
+
+
+def _indexed(dataset: xr.Dataset) -> xr.Dataset:
+    """The same with an index over all coordinates of each side; text is of fixed width, as plots and files need it."""
+    import numpy as np  # noqa: PLC0415 - see `open_comparison`
+
+    from dask_svcca.stores.side_index import COORDINATES, SideIndex  # noqa: PLC0415
+
+    columns = {}
+    for name, variable in dataset.variables.items():
+        if str(name)[:-2] in COORDINATES or variable.dtype.kind == "T":
+            values = variable.to_numpy()
+            if values.dtype.kind == "T":
+                values = np.array(values.tolist(), dtype=np.str_)
+            columns[name] = variable.dims, values, variable.attrs, variable.encoding
+    dataset = dataset.assign(columns)
+    for side in ("a", "b"):
+        dataset = dataset.set_xindex([f"{name}_{side}" for name in COORDINATES], SideIndex)
+    return dataset
+
+
+OPEN_ENDS: Final = (-math.inf, math.inf)
+
+
+def _make_plain(attributes: dict[str, Any]) -> None:
+    """Have attributes be text, and numbers or lists of them; what is nested, and lists of text, are JSON."""
+    for name, value in attributes.items():
+        if isinstance(value, bool):
+            attributes[name] = int(value)
+        elif name == "valid_range":
+            attributes[name] = [end if bound is None else bound for bound, end in zip(value, OPEN_ENDS, strict=True)]
+        elif isinstance(value, dict | list) and not (value and all(isinstance(one, int | float) for one in value)):
+            attributes[name] = json.dumps(value)
+        elif value is None:
+            attributes[name] = ""
 
 
 def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:

@@ -126,7 +126,7 @@ def run_job(zoo: Path, folder: Path, workers: int) -> Measured:
         seconds = time.perf_counter() - start
         peaks = client.run(lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
     result = open_comparison(place)
-    record = result.attrs.get("runs", [{}])[-1]
+    record = json.loads(result.attrs.get("runs", "[{}]"))[-1]
     return Measured(seconds, int(np.median(result.rank_a)), max(peaks.values()), record)
 
 

@@ -19,6 +19,7 @@ from cli_runner import N, activations, run
 import dask_svcca
 from dask_svcca.cli._console import Bars
 from dask_svcca.run.leases import Leases
+from dask_svcca.stores.dataset import parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +125,7 @@ def test_compare__uses_the_mask_of_a_zoo_unless_it_is_declined(folder: Path) -> 
     for options, used in (("--mask real", "real"), ("--no-mask", None)):
         place = f"comparison{used}.zarr"
         run(f"compare zoo.zarr {place} {options}")
-        assert dask_svcca.open_comparison(place).attrs["parameters"]["mask"] == used
+        assert parameters_of(dask_svcca.open_comparison(place))["mask"] == used
     result = run("compare zoo.zarr comparison.zarr --mask real --no-mask", status=2)
     assert "--mask names a mask, and --no-mask declines it" in result.output
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import tempfile
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 import dask_svcca
+from dask_svcca.stores.dataset import parameters_of
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -28,7 +31,7 @@ def stored_attributes() -> dict[str, dict[str, Any]]:
             zoo.write("net", "end", "y", y)
         result = dask_svcca.compare(zoo, f"{folder}/comparison.zarr", measures="all")
         found = {str(name): dict(array.attrs) for name, array in result.data_vars.items() if "sense" in array.attrs}
-    asked = result.attrs["parameters"]["measures"]
+    asked = parameters_of(result)["measures"]
     return {name: found[name] for name in [*asked, *sorted(found.keys() - set(asked))]}
 
 
@@ -47,9 +50,11 @@ class Measures(SphinxDirective):
                 low, high = attributes["valid_range"]
                 facts = [
                     "a distance" if attributes["sense"] == "distance" else "",
-                    f"{low:g} to {high:g}" if high is not None else f"{low:g} or more",
+                    f"{low:g} to {high:g}" if not math.isinf(high) else f"{low:g} or more",
                     "" if attributes["symmetric"] else "not symmetric",
-                    f"unchanged by {', '.join(attributes['invariant_to'])}" if attributes["invariant_to"] else "",
+                    f"unchanged by {', '.join(unchanged)}"
+                    if (unchanged := json.loads(attributes["invariant_to"]))
+                    else "",
                 ]
                 lines += [
                     f"`{name}`",

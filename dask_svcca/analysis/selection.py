@@ -1,0 +1,145 @@
+"""Representations that a question is about: ``where=``, ``a=`` and ``b=`` of all functions of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from dask_svcca.errors import IncompatibleError, InvalidQuestionError, RepresentationNotFoundError, did_you_mean
+from dask_svcca.plan.final import final_of_models
+from dask_svcca.stores._metadata import reading
+from dask_svcca.stores.choice import NAMES, NUMBERS, choose
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import xarray as xr
+
+KEYS: Final = (*NAMES, *NUMBERS, "final")
+COLUMNS: Final = ("model", "checkpoint", "layer", "step", "depth")
+
+Side: TypeAlias = Literal["a", "b"]
+SIDES: Final[tuple[Side, Side]] = ("a", "b")
+Where: TypeAlias = "Mapping[str, Any]"
+"""Some of `KEYS`, with a value, several of them, a pattern of names, or a slice of numbers; ``final`` is a boolean."""
+
+
+def places_of(result: xr.Dataset, side: Side, where: Where | None = None) -> npt.NDArray[np.intp]:
+    """Places of the representations of one side that a choice means, in the order of the comparison.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        From `open_comparison` or `compare`, finished or not, or a part of one.
+    side : {"a", "b"}
+    where : mapping, optional
+        ``model``, ``checkpoint``, ``layer`` and ``representation``: a name, a pattern, or several of these. ``step``
+        and ``depth``: a number, several, or a slice with both ends included. ``final``: True for the final checkpoint
+        of each model, False for all others. Default: all.
+
+    Returns
+    -------
+    (chosen,) int
+
+    Raises
+    ------
+    RepresentationNotFoundError
+        Where one of the values is not there; the message says what is.
+    InvalidQuestionError
+        Where a key or a value is not valid, or which checkpoint is final cannot be known.
+    IncompatibleError
+        Where the Dataset lacks a side or a coordinate.
+
+    Examples
+    --------
+    >>> import dask_svcca
+    >>> x = np.random.default_rng(0).normal(size=(50, 4))
+    >>> result = dask_svcca.compare({("net", "1", layer): x for layer in ("conv1", "conv2", "fc")})
+    >>> places_of(result, "a", {"layer": "conv*"}), places_of(result, "b", {"layer": ["fc", "conv1"]})
+    (array([0, 1]), array([0, 2]))
+    """
+    where = {} if where is None else where
+    if not isinstance(where, Mapping):
+        raise InvalidQuestionError(
+            f"representations on side {side} are chosen by a mapping, such as dict(model='net', final=True); got "
+            f"{where!r}"
+        )
+    for key in where:
+        if key not in KEYS:
+            raise InvalidQuestionError(
+                f"side {side} is chosen by {', '.join(map(repr, KEYS))}; got {key!r}{did_you_mean(key, KEYS)}"
+            )
+    count = len(column(result, "representation", side))
+    choice = {key: value for key, value in where.items() if key != "final"}
+    chosen = choose({key: column(result, key, side) for key in choice}, choice, count, f"side {side}")
+    if "final" in where:
+        chosen &= _by_final(result, side, where["final"], chosen)
+    return np.flatnonzero(chosen)
+
+
+def part_of(result: xr.Dataset, a: Where | None = None, b: Where | None = None) -> xr.Dataset:
+    """Rows and columns of a comparison that two choices mean, in its own order; see `places_of`."""
+    return result.isel(representation_a=places_of(result, "a", a), representation_b=places_of(result, "b", b))
+
+
+def table_of(result: xr.Dataset, side: Side) -> pd.DataFrame:
+    """Names, step and depth of the representations of one side, in the order of the comparison."""
+    return pd.DataFrame({name: column(result, name, side) for name in COLUMNS})
+
+
+def is_final(frame: pd.DataFrame, known: pd.DataFrame | None = None) -> npt.NDArray[np.bool_]:
+    """Whether each representation of a table is of the final checkpoint of its model.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        As from `table_of`.
+    known : pandas.DataFrame, optional
+        All representations that there are of these models. Default: those of the table.
+
+    Raises
+    ------
+    InvalidQuestionError
+        Where neither steps nor names say which checkpoint is final.
+    """
+    try:
+        finals = final_of_models(frame if known is None else known)
+    except ValueError as error:
+        raise InvalidQuestionError(str(error)) from None
+    return np.asarray(frame["checkpoint"].to_numpy() == frame["model"].map(finals).to_numpy(), dtype=np.bool_)
+
+
+def column(result: xr.Dataset, name: str, side: Side) -> npt.NDArray[Any]:
+    """A coordinate of one side, (representation,)."""
+    dim, full = f"representation_{side}", f"{name}_{side}"
+    if dim not in result.dims or full not in result.variables:
+        lacks = f"the dimension {dim!r}" if dim not in result.dims else f"the coordinate {full!r}"
+        raise IncompatibleError(
+            f"this Dataset lacks {lacks}: pass what compare or open_comparison returned, or a part of it with both "
+            f"dimensions, such as result.isel(representation_{side}=[0])"
+        )
+    return values_of(result[full])
+
+
+def values_of(array: xr.DataArray) -> npt.NDArray[Any]:
+    """What is stored of a variable, or of a part of it."""
+    with reading(str(array.name), array.encoding.get("source", "the comparison")):
+        return array.to_numpy()
+
+
+def _by_final(result: xr.Dataset, side: Side, final: Any, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    if not isinstance(final, bool | np.bool_):
+        raise InvalidQuestionError(f"final is True or False; got {final!r} on side {side}")
+    frame = table_of(result, side)
+    # Of other models, which checkpoint is final need not be known.
+    asked = frame["model"].isin(frame["model"][chosen].unique()).to_numpy()
+    found = np.zeros(len(frame), dtype=np.bool_)
+    found[asked] = is_final(frame[asked]) == bool(final)
+    if not (found & chosen).any():
+        raise RepresentationNotFoundError(
+            f"final={bool(final)} leaves no representation on side {side}: those chosen are of "
+            f"{'other checkpoints than the final one' if final else 'the final checkpoint'} of their model"
+        )
+    return found
