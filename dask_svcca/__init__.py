@@ -78,7 +78,10 @@ _HOMES = {
     "connect": "cluster",
     "create_zoo": "stores.zoo",
     "embedding": "analysis.matching",
+<<<<<<< HEAD
     "estimates": "sketches.estimates",
+=======
+>>>>>>> ask
     "jackknife": "analysis.significance",
     "layer_identification": "analysis.identification",
     "learning_dynamics": "analysis.dynamics",

@@ -62,6 +62,10 @@ def test_layer_identification__counts_the_layers_that_are_found() -> None:
     assert found.tested.item() == 6
     by_layer = found.layer_accuracy.sel(measure="svcca", group="s0, s1").to_series()
     assert by_layer.to_dict() == {"one": 0.5, "two": 0.5, "three": 1.0}
+    chosen = found.chosen.sel(measure="svcca")
+    assert chosen.sel(model_a="s0", model_b="s1").to_numpy().tolist() == ["one", "one", "three"]
+    assert chosen.sel(model_a="s1", model_b="s0").to_numpy().tolist() == ["three", "two", "three"]
+    assert chosen.sel(model_a="s0", model_b="s0").to_numpy().tolist() == ["", "", ""]
 
 
 def test_layer_identification__of_a_distance_looks_for_the_least() -> None:

@@ -103,8 +103,9 @@ OPERATIONS: dict[str, Callable[[xr.Dataset], Any]] = {
     "groupby of both": lambda r: r.groupby(["layer_a", "model_a"]).mean().svcca.shape == (18, 3, 2),
     "groupby, map": lambda r: r.svcca.groupby("layer_a").map(lambda x: x).step_a.equals(r.step_a),
     "concat": lambda r: xr.concat([rows(r, 3, 4), rows(r, 1)], "representation_a", data_vars="minimal").step_a[2] == 0,
-    "merge": lambda r: xr.merge([rows(r, 0, 1), rows(r, 2)], join="outer", compat="no_conflicts").svcca.equals(
-        rows(r, 0, 1, 2).svcca
+    "merge": lambda r: (
+        xr.merge([rows(r, 0, 1), rows(r, 2)], join="outer", compat="no_conflicts").svcca.sel(layer_a="fc").shape
+        == (1, 18)
     ),
     "align": lambda r: xr.align(rows(r, 4, 1, 2), rows(r, 1, 4), join="inner")[0].sizes["representation_a"] == 2,
     "align, exact": lambda r: xr.align(r, r.copy(), join="exact")[0].equals(r),

@@ -55,7 +55,9 @@ def layer_identification(
     xarray.Dataset
         ``accuracy`` (measure, group): share of layers found. ``tested`` (measure, group): number of layers that
         were looked for, which takes pairs that have a value. ``layer_accuracy`` (measure, group, layer): the share for
-        each layer, NaN where it was not looked for.
+        each layer, NaN where it was not looked for. ``chosen`` (measure, model_a, model_b, layer): name of the layer of
+        model_b that is most similar to a layer of model_a, the first of those that are equally similar; empty where it
+        was not looked for, or the two are of no group.
 
     Raises
     ------
@@ -92,6 +94,8 @@ def layer_identification(
         np.zeros((*shape, len(layers)), dtype=np.int64),
         np.zeros((*shape, len(layers)), dtype=np.int64),
     )
+    members = list(dict.fromkeys(model for models in chosen.values() for model in models))
+    most_similar = np.full((len(measures), len(members), len(members), len(layers)), "", dtype=object)
     for row, name in enumerate(measures):
         sign = -1.0 if result[name].attrs["sense"] == "distance" else 1.0
         for column, models in enumerate(chosen.values()):
@@ -99,9 +103,10 @@ def layer_identification(
                 a, b = (frame[frame["model"] == model] for frame, model in zip(frames, (first, second), strict=True))
                 places = {"representation_a": a["place"].to_numpy(), "representation_b": b["place"].to_numpy()}
                 values = sign * result[name].isel(places).to_numpy()
-                for layer, looked_for, was_found in _identify(values, list(a["layer"]), list(b["layer"])):
+                for layer, looked_for, was_found, nearest in _identify(values, list(a["layer"]), list(b["layer"])):
                     tested[row, column, layers.index(layer)] += looked_for
                     identified[row, column, layers.index(layer)] += was_found
+                    most_similar[row, members.index(first), members.index(second), layers.index(layer)] = nearest
     with np.errstate(invalid="ignore"):
         accuracy, by_layer = identified.sum(axis=-1) / tested.sum(axis=-1), identified / tested
     return xr.Dataset(
@@ -113,8 +118,19 @@ def layer_identification(
                 by_layer,
                 {"long_name": "share of the trainings in which a layer was found", "units": "1"},
             ),
+            "chosen": (
+                ("measure", "model_a", "model_b", "layer"),
+                most_similar.astype(np.str_),
+                {"long_name": "most similar layer of the other model"},
+            ),
         },
-        coords={"measure": measures, "group": list(chosen), "layer": layers},
+        coords={
+            "measure": measures,
+            "group": list(chosen),
+            "layer": layers,
+            "model_a": members,
+            "model_b": members,
+        },
     )
 
 
@@ -187,8 +203,10 @@ def _layers_of(frame: pd.DataFrame, models: Sequence[str]) -> list[str]:
     return [str(layer) for layer in frame.loc[frame["model"].isin(models), "layer"]]
 
 
-def _identify(values: FloatArray, layers_a: Sequence[str], layers_b: Sequence[str]) -> list[tuple[str, bool, bool]]:
-    """Each layer of a, whether it was looked for in b, and whether it was found.
+def _identify(
+    values: FloatArray, layers_a: Sequence[str], layers_b: Sequence[str]
+) -> list[tuple[str, bool, bool, str]]:
+    """Each layer of a, whether it was looked for in b, whether it was found, and the most similar one.
 
     Parameters
     ----------
@@ -199,12 +217,13 @@ def _identify(values: FloatArray, layers_a: Sequence[str], layers_b: Sequence[st
     Examples
     --------
     >>> _identify(np.array([[0.9, 0.2], [0.5, 0.4]]), ["x", "y"], ["x", "y"])
-    [('x', True, True), ('y', True, False)]
+    [('x', True, True, 'x'), ('y', True, False, 'x')]
     """
     identified = []
     for layer, row in zip(layers_a, values, strict=True):
         own = np.array([other == layer for other in layers_b], dtype=np.bool_)
         others = row[~own & np.isfinite(row)]
         looked_for = bool(np.isfinite(row[own]).any() and len(others))
-        identified.append((layer, looked_for, bool(looked_for and row[own].max() > others.max())))
+        nearest = layers_b[int(np.nanargmax(row))] if looked_for else ""
+        identified.append((layer, looked_for, bool(looked_for and row[own].max() > others.max()), nearest))
     return identified

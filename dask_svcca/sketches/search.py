@@ -127,13 +127,10 @@ def search(
     >>> for share in range(4):
     ...     zoo.write("net", "end", f"fc{share}", x + share * y)
     >>> found = search(dask_svcca.sketch(zoo, size=1024), "net/end/fc0", top=2, zoo=zoo)
-    >>> found[["cka", "null_cka"]].round(2)
-                     cka  null_cka
-    representation ...
-    net/end/fc1     0.52      0.03
-    net/end/fc2     0.23      0.03
+    >>> found.cka.round(2).to_dict()
+    {'net/end/fc1': 0.52, 'net/end/fc2': 0.23}
     """
-    if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
+    if top < 1:
         raise ValueError(f"top is how many layers to list, at least 1; got {top!r}")
     source = opened(sketches)
     activations = None if zoo is None else zoo if isinstance(zoo, Zoo) else open_zoo(zoo)
@@ -173,8 +170,8 @@ def nearest(
         coarse, own, of_query = _products(source, numbers, 1)
         share = np.float32(source.family.size / FEATURES)
         with np.errstate(invalid="ignore"):
-            values = estimate(coarse * share, own * share, np.float32(of_query) * share)
-            errors = SURE * standard_error(values, spreads, np.float32(spread), FEATURES)
+            values = estimate(coarse * share, own * share, np.array(of_query, dtype=np.float32) * share)
+            errors = SURE * standard_error(values, spreads, np.array(spread, dtype=np.float32), FEATURES)
         # What is not there is never among them.
         low, high = np.nan_to_num(values - errors, nan=-9.0), np.nan_to_num(values + errors, nan=-9.0)
         least = np.partition(low, -count)[-count] if len(low) > count else -2.0
@@ -197,10 +194,10 @@ def _best(
     count: int,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     with np.errstate(invalid="ignore"):
-        values = estimate(products, own, np.float32(numbers @ numbers))
+        values = estimate(products, own, np.array(numbers @ numbers))
     there = np.flatnonzero(np.isfinite(values))
     best = there[np.argsort(-values[there], kind="stable")[:count]]
-    errors = standard_error(values[best], spreads[best], np.float32(spread), len(numbers))
+    errors = standard_error(values[best], spreads[best], np.array(spread, dtype=np.float32), len(numbers))
     return rows[best], values[best], errors
 
 

@@ -32,7 +32,9 @@ def similarity_to_final(zoo: dask_svcca.Zoo, store: str) -> pd.DataFrame:
     result = dask_svcca.compare(zoo, store, measures="svcca", conv="mean", pairs="final")
     last = float(result.step_b.max())
     final = result.isel(representation_b=(result.step_b == last).to_numpy())
-    frame = final.svcca.to_dataframe().reset_index()
+    # Coordinates of an index are no columns of a table.
+    names = [f"{name}_{side}" for name in ("model", "checkpoint", "layer", "step", "depth") for side in "ab"]
+    frame = final.svcca.drop_indexes(names).to_dataframe().reset_index()
     own = frame[(frame.model_a == frame.model_b) & (frame.layer_a == frame.layer_b)]
     own = own[own.layer_a.astype(str).str.fullmatch(MAIN_LAYERS)]
     return pd.DataFrame(

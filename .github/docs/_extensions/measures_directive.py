@@ -48,13 +48,12 @@ class Measures(SphinxDirective):
         for name, attributes in stored_attributes().items():
             if attributes["sense"] in senses:
                 low, high = attributes["valid_range"]
+                unchanged = json.loads(attributes["invariant_to"])
                 facts = [
                     "a distance" if attributes["sense"] == "distance" else "",
                     f"{low:g} to {high:g}" if not math.isinf(high) else f"{low:g} or more",
                     "" if attributes["symmetric"] else "not symmetric",
-                    f"unchanged by {', '.join(unchanged)}"
-                    if (unchanged := json.loads(attributes["invariant_to"]))
-                    else "",
+                    f"unchanged by {', '.join(unchanged)}" if unchanged else "",
                 ]
                 lines += [
                     f"`{name}`",
