@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dask_svcca.sketches.dataset import open_sketches
     from dask_svcca.sketches.estimates import estimates
     from dask_svcca.sketches.make import sketch
+    from dask_svcca.sketches.portable import export_sketches, import_sketches, merge_sketches
     from dask_svcca.sketches.search import search
     from dask_svcca.stores.dataset import open_comparison
     from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
@@ -44,10 +45,13 @@ __all__ = [
     "embedding",
     "errors",
     "estimates",
+    "export_sketches",
+    "import_sketches",
     "jackknife",
     "layer_identification",
     "learning_dynamics",
     "match_layers",
+    "merge_sketches",
     "nearest",
     "open_comparison",
     "open_sketches",
@@ -78,14 +82,14 @@ _HOMES = {
     "connect": "cluster",
     "create_zoo": "stores.zoo",
     "embedding": "analysis.matching",
-<<<<<<< HEAD
     "estimates": "sketches.estimates",
-=======
->>>>>>> ask
+    "export_sketches": "sketches.portable",
+    "import_sketches": "sketches.portable",
     "jackknife": "analysis.significance",
     "layer_identification": "analysis.identification",
     "learning_dynamics": "analysis.dynamics",
     "match_layers": "analysis.matching",
+    "merge_sketches": "sketches.portable",
     "nearest": "analysis.matching",
     "open_comparison": "stores.dataset",
     "open_sketches": "sketches.dataset",

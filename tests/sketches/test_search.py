@@ -157,10 +157,8 @@ def test_nearest__a_coarser_sketch_first_finds_the_same(store: str, monkeypatch:
 def test_search__recall_of_estimates_and_of_ranking_again(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     examples, layers = 60, 120
-    base = rng.standard_normal((examples, 12))
-    xs = [
-        base @ rng.standard_normal((12, 8)) + s * rng.standard_normal((examples, 8)) for s in np.linspace(0, 2, layers)
-    ]
+    bases = rng.standard_normal((10, examples, 10))
+    xs = [bases[i // 12] + (i % 12) * rng.standard_normal((examples, 10)) / 6 for i in range(layers)]
     centred = np.stack([x - x.mean(axis=0) for x in xs])
     grams = np.einsum("lik,ljk->lij", centred, centred).reshape(layers, -1)
     grams /= np.linalg.norm(grams, axis=1, keepdims=True)
