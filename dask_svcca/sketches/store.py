@@ -267,19 +267,38 @@ class SketchStore:
     def read_rows(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Numbers of some rows, (row, size)."""
         made = np.empty((len(rows), self.parts * FEATURES), dtype="<f4")
-        wanted: dict[str, list[tuple[int, memoryview]]] = {}
-        for place, row in enumerate(rows.tolist()):
-            chunk, inside = divmod(row, self.chunk_rows)
-            for part, key in enumerate(self._keys(chunk)):
-                numbers = made[place, part * FEATURES : (part + 1) * FEATURES]
-                wanted.setdefault(key, []).append((inside * FEATURES * 4, numbers.data.cast("B")))
+        chunks = rows // self.chunk_rows
+        buffer = memoryview(bytearray(self.part_bytes))
+        for chunk in np.unique(chunks).tolist():
+            places = np.flatnonzero(chunks == chunk)
+            inside = rows[places] - chunk * self.chunk_rows
+            if len(places) > self.chunk_rows // 8:
+                for part in range(self.parts):
+                    numbers = self.read_part(chunk, part, buffer)
+                    made[places, part * FEATURES : part * FEATURES + numbers.shape[1]] = numbers[inside]
+            else:
+                self._read_ranges(chunk, inside, made, places)
+        return made[:, : self.family.size]
+
+    def _read_ranges(
+        self, chunk: int, inside: npt.NDArray[np.intp], made: npt.NDArray[np.float32], places: npt.NDArray[np.intp]
+    ) -> None:
+        """Few rows of a chunk, without its checksums."""
+        order = np.argsort(inside).tolist()
+        wanted = {
+            key: [
+                (
+                    int(inside[one]) * FEATURES * 4,
+                    made[places[one], part * FEATURES : (part + 1) * FEATURES].data.cast("B"),
+                )
+                for one in order
+            ]
+            for part, key in enumerate(self._keys(chunk))
+        }
         try:
-            backend_of(self.root).read_ranges(
-                {key: sorted(some, key=lambda one: one[0]) for key, some in wanted.items()}
-            )
+            backend_of(self.root).read_ranges(wanted)
         except FileNotFoundError as error:
             raise self._damaged(next(iter(wanted))) from error
-        return made[:, : self.family.size]
 
     def _damaged(self, key: str) -> DamagedStoreError:
         return DamagedStoreError(

@@ -114,7 +114,7 @@ def test_import_sketches__refuses_a_file_that_is_not_one(
         arrays = dict(file)
     spoil(arrays)
     np.savez(tmp_path / "bad.npz", **arrays)
-    with pytest.raises(StoreFormatError, match="bad.npz"):
+    with pytest.raises(StoreFormatError, match=r"bad\.npz"):
         dask_svcca.import_sketches(tmp_path / "bad.npz", tmp_path / "s.zarr")
     assert not (tmp_path / "s.zarr").exists()
 
