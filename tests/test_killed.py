@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,9 +119,11 @@ def kill_group(process: subprocess.Popen[str]) -> None:
 
 
 def kill_worker(process: subprocess.Popen[str]) -> None:
-    workers = [
-        one for one in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in " ".join(one.cmdline())
-    ]
+    workers = []
+    for one in psutil.Process(process.pid).children(recursive=True):
+        # A process that ends meanwhile has no command.
+        with suppress(psutil.Error):
+            workers += [one] if "spawn_main" in " ".join(one.cmdline()) else []
     if workers:
         workers[-1].kill()
 

@@ -12,6 +12,7 @@ import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 import zarr
@@ -19,7 +20,7 @@ from obstore.store import MemoryStore as ObjectsInMemory
 from zarr.storage import MemoryStore, ObjectStore
 
 from dask_svcca import machine
-from dask_svcca.errors import StoreInUseError
+from dask_svcca.errors import StoreAccessError, StoreInUseError
 from dask_svcca.stores import _exclusive, lease
 from dask_svcca.stores.backend import LocalBackend, backend_of
 from dask_svcca.stores.lease import Holder, Lease
@@ -125,6 +126,20 @@ def test_lease__of_this_process_that_nobody_holds_any_more_is_taken_over(backend
     mine = a_lease(backend)
     assert mine.take() is True
     mine.release()
+
+
+def test_lease__taken_over_where_the_store_then_fails_is_had_by_nobody(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(backend, machine=lease._this_machine(), process=os.getpid())
+    with monkeypatch.context() as failing:
+        failing.setattr(type(backend), "remove", Mock(side_effect=StoreAccessError("it stopped answering")))
+        with pytest.raises(StoreAccessError, match="stopped"):
+            a_lease(backend).take()
+    mine = a_lease(backend)
+    assert mine.take()
+    mine.release()
+    assert left(backend) == []
 
 
 def test_lease__of_another_machine_ends_by_the_clock_of_the_store(

@@ -251,14 +251,14 @@ class Lease:
         try:
             if self._backend.create(key, self._document()):
                 claimed = self._has_it() and (document is None or self._read(last) == document)
-                if not claimed:
-                    self._backend.remove(key)
-        finally:
-            if not claimed:
-                _RENEWALS.drop(self)
-        if claimed:
-            for number in numbers:
-                self._backend.remove(self._key(number))
+                for given_up in numbers if claimed else [self._number]:
+                    self._backend.remove(self._key(given_up))
+        except BaseException:
+            # Whoever asked goes away without it, so nothing may renew it.
+            _RENEWALS.drop(self)
+            raise
+        if not claimed:
+            _RENEWALS.drop(self)
         return claimed
 
     def _has_ended(self, number: int, holder: Holder | None, unchanged: float) -> bool:
