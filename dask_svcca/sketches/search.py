@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -138,7 +139,7 @@ def search(
         _check_examples(source, activations)
     asked = _query(source, query, activations)
     count = max(CANDIDATES, 5 * top) if exact else top
-    rows, values, errors = nearest(source, asked.numbers, asked.spread, count + 1)
+    rows, values, errors = nearest(source, asked.numbers, asked.spread, count + 1, top + 1)
     labels = np.array(source.texts(DIM, rows), dtype=object)
     domains = [source.attributes["domains"][code] for code in source.column("domain")[rows]]
     kept = np.array([domain == asked.domain for domain in domains], dtype=np.bool_) & (labels != asked.label)
@@ -160,9 +161,13 @@ def search(
 
 
 def nearest(
-    source: Opened, numbers: npt.NDArray[np.float32], spread: float, count: int
+    source: Opened, numbers: npt.NDArray[np.float32], spread: float, count: int, sure: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Rows of the highest estimates, and these with their errors, the highest first."""
+    """Rows of the highest estimates, and these with their errors, the highest first.
+
+    Where there are many, a coarser sketch says which rows are looked at: all that may be among the first ``sure``, and
+    those of the highest estimates by it.
+    """
     parts = -(-source.family.size // FEATURES)
     is_small = source.rows * source.family.size * 4 <= WHOLE_BYTES
     spreads = np.nan_to_num(source.column("concentration")).astype(np.float32)
@@ -174,8 +179,10 @@ def nearest(
             errors = SURE * standard_error(values, spreads, np.array(spread, dtype=np.float32), FEATURES)
         # What is not there is never among them.
         low, high = np.nan_to_num(values - errors, nan=-9.0), np.nan_to_num(values + errors, nan=-9.0)
-        least = np.partition(low, -count)[-count] if len(low) > count else -2.0
-        rows = np.flatnonzero(high >= max(least, -2.0))
+        least = np.partition(low, -sure)[-sure] if len(low) > sure else -9.0
+        likely = np.nan_to_num(values, nan=-9.0)
+        most = np.partition(likely, -4 * count)[-4 * count] if len(low) > 4 * count else -9.0
+        rows = np.flatnonzero(((high >= least) | (likely >= most)) & np.isfinite(values))
         if len(rows) * parts < source.rows:
             found = numbers_of(source, rows, np.ones(source.rows, dtype=np.bool_))
             own, coarse = np.einsum("rf,rf->r", found, found), found @ numbers
@@ -218,10 +225,16 @@ def _products(
             products[rows] += block @ numbers[part * FEATURES : part * FEATURES + block.shape[1]]
             own[rows] += np.einsum("rf,rf->r", block, block)
 
-    with threadpoolctl.threadpool_limits(1), ThreadPoolExecutor(machine.cores()) as threads:
+    with _blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
         list(threads.map(work, range(-(-source.rows // source.chunk_rows))))
     start = numbers[: parts * FEATURES]
     return products, own, float(start @ start)
+
+
+@cache
+def _blas() -> threadpoolctl.ThreadpoolController:
+    """What limits the threads of BLAS; to find the libraries takes longer than a small search."""
+    return threadpoolctl.ThreadpoolController()
 
 
 def _query(source: Opened, query: Any, zoo: Zoo | None) -> _Query:

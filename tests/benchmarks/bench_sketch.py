@@ -97,7 +97,7 @@ def of_zoo(place: str, size: int) -> None:
         )
         source, before, after = opened(sketches), [], []
         for row in np.random.default_rng(0).choice(len(true), min(500, len(true)), replace=False).tolist():
-            near, *_ = nearest(source, source.read_rows(np.array([row]))[0], 0.1, 51)
+            near, *_ = nearest(source, source.read_rows(np.array([row]))[0], 0.1, 51, 11)
             near = near[near != row]
             wanted = np.sort(np.delete(true[row], row))[-10] - 1e-9
             before.append((true[row, near[:10]] >= wanted).mean())
@@ -125,7 +125,7 @@ def main() -> None:
             say(f"all {rows * (rows - 1) // 2:,} estimates and errors: {seconds:.2f} s")
         query = store.read_rows(np.array([rows // 2]))[0]
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        seconds, found = timed(lambda: nearest(store, query, 0.1, 51), 7)
+        seconds, found = timed(lambda: nearest(store, query, 0.1, 51, 11), 7)
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         say(f"the 51 nearest: {1e3 * seconds:.0f} ms; peak memory {after / 1024:.0f} MiB, {before / 1024:.0f} before")
         assert found[0][0] == rows // 2

@@ -137,7 +137,7 @@ def test_search__refuses_what_cannot_be_compared(store: str, zoo: Zoo) -> None:
 def test_nearest__a_coarser_sketch_first_finds_the_same(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = opened(store)
     numbers = source.read_rows(np.array([3]))[0]
-    whole = nearest(source, numbers, 0.1, 2)
+    whole = nearest(source, numbers, 0.1, 2, 2)
     monkeypatch.setattr("dask_svcca.sketches.search.WHOLE_BYTES", 0)
     read: list[int] = []
     real = SketchStore.read_rows
@@ -147,7 +147,7 @@ def test_nearest__a_coarser_sketch_first_finds_the_same(store: str, monkeypatch:
         return real(self, rows)
 
     monkeypatch.setattr(SketchStore, "read_rows", counted)
-    coarse = nearest(source, numbers, 0.1, 2)
+    coarse = nearest(source, numbers, 0.1, 2, 2)
     np.testing.assert_array_equal(coarse[0], whole[0])
     np.testing.assert_allclose(coarse[1], whole[1], atol=1e-6)
     assert read
@@ -167,7 +167,7 @@ def test_search__recall_of_estimates_and_of_ranking_again(tmp_path: Path) -> Non
     source = opened(made)
     before, after = [], []
     for number in range(layers):
-        rows, *_ = nearest(source, source.read_rows(np.array([number]))[0], 0.1, 51)
+        rows, *_ = nearest(source, source.read_rows(np.array([number]))[0], 0.1, 51, 11)
         rows = rows[rows != number]
         wanted = set(np.argsort(-true[number])[1:11].tolist())
         before.append(len(wanted & set(rows[:10].tolist())))
