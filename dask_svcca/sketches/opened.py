@@ -58,8 +58,8 @@ class Opened(Protocol):
         """One of the columns."""
         ...
 
-    def texts(self, name: str, rows: npt.NDArray[np.intp]) -> list[str]:
-        """Some values of a column of texts."""
+    def values(self, name: str, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+        """Some values of a column."""
         ...
 
     def find(self, label: str) -> int | None:
@@ -107,9 +107,9 @@ class OfDataset:
         """See `Opened`."""
         return self._dataset[name].to_numpy()
 
-    def texts(self, name: str, rows: npt.NDArray[np.intp]) -> list[str]:
+    def values(self, name: str, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
         """See `Opened`."""
-        return [str(value) for value in self._dataset[name].to_numpy()[rows]]
+        return self._dataset[name].to_numpy()[rows]
 
     def find(self, label: str) -> int | None:
         """See `Opened`."""
@@ -167,7 +167,7 @@ def numbers_of(sketches: Opened, rows: npt.NDArray[np.intp], there: npt.NDArray[
         found[wanted] = sketches.read_rows(rows[wanted])
     lost = wanted[~np.isfinite(found[wanted]).all(axis=1)]
     if len(lost):
-        (label,) = sketches.texts(DIM, rows[lost[:1]])
+        (label,) = sketches.values(DIM, rows[lost[:1]]).tolist()
         raise DamagedStoreError(
             f"the sketch of {label!r} in {sketches.place!r} is not what was written: it has NaN. Make the sketches anew"
         )

@@ -140,19 +140,18 @@ def search(
     asked = _query(source, query, activations)
     count = max(CANDIDATES, 5 * top) if exact else top
     rows, values, errors = nearest(source, asked.numbers, asked.spread, count + 1, top + 1)
-    labels = np.array(source.texts(DIM, rows), dtype=object)
-    domains = [source.attributes["domains"][code] for code in source.column("domain")[rows]]
+    labels = source.values(DIM, rows).astype(object)
+    domains = [source.attributes["domains"][code] for code in source.values("domain", rows)]
     kept = np.array([domain == asked.domain for domain in domains], dtype=np.bool_) & (labels != asked.label)
     rows, values, errors, labels = rows[kept][:count], values[kept][:count], errors[kept][:count], labels[kept][:count]
     cka = np.full(len(rows), np.nan)
     if exact and activations is not None and asked.activations is not None and len(rows):
         cka = _exact(source, activations, asked, rows, labels)
-    trace = source.column("trace")[rows]
+    trace = source.values("trace", rows)
     null = np.full(len(rows), np.nan) if " frequencies" in asked.domain else asked.trace * trace / (asked.samples - 1)
-    texts = {name: source.texts(name, rows) for name in ("model", "checkpoint", "layer")}
-    numbers = {name: source.column(name)[rows] for name in ("step", "depth")}
+    known = {name: source.values(name, rows) for name in ("model", "checkpoint", "layer", "step", "depth")}
     frame = pd.DataFrame(
-        {**texts, **numbers, "cka": cka, "cka_estimate": values, "cka_error": errors, "null_cka": null},
+        {**known, "cka": cka, "cka_estimate": values, "cka_error": errors, "null_cka": null},
         index=pd.Index(labels, name=DIM),
     )
     # Those that could not be read stay behind the others, by their estimates.
@@ -170,13 +169,12 @@ def nearest(
     """
     parts = -(-source.family.size // FEATURES)
     is_small = source.rows * source.family.size * 4 <= WHOLE_BYTES
-    spreads = np.nan_to_num(source.column("concentration")).astype(np.float32)
     if not is_small and parts > 1:
         coarse, own, of_query = _products(source, numbers, 1)
         share = np.float32(source.family.size / FEATURES)
         with np.errstate(invalid="ignore"):
             values = estimate(coarse * share, own * share, np.array(of_query, dtype=np.float32) * share)
-            errors = SURE * standard_error(values, spreads, np.array(spread, dtype=np.float32), FEATURES)
+            errors = SURE * standard_error(values, np.ones(1, np.float32), np.array(spread, dtype=np.float32), FEATURES)
         # What is not there is never among them.
         low, high = np.nan_to_num(values - errors, nan=-9.0), np.nan_to_num(values + errors, nan=-9.0)
         least = np.partition(low, -sure)[-sure] if len(low) > sure else -9.0
@@ -186,17 +184,17 @@ def nearest(
         if len(rows) * parts < source.rows:
             found = numbers_of(source, rows, np.ones(source.rows, dtype=np.bool_))
             own, coarse = np.einsum("rf,rf->r", found, found), found @ numbers
-            return _best(rows, coarse, own, numbers, spreads[rows], spread, count)
+            return _best(source, rows, coarse, own, numbers, spread, count)
     products, own, _ = _products(source, numbers, parts)
-    return _best(np.arange(source.rows), products, own, numbers, spreads, spread, count)
+    return _best(source, np.arange(source.rows), products, own, numbers, spread, count)
 
 
 def _best(
+    source: Opened,
     rows: npt.NDArray[np.intp],
     products: npt.NDArray[np.float32],
     own: npt.NDArray[np.float32],
     numbers: npt.NDArray[np.float32],
-    spreads: npt.NDArray[np.float32],
     spread: float,
     count: int,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -204,7 +202,8 @@ def _best(
         values = estimate(products, own, np.array(numbers @ numbers))
     there = np.flatnonzero(np.isfinite(values))
     best = there[np.argsort(-values[there], kind="stable")[:count]]
-    errors = standard_error(values[best], spreads[best], np.array(spread, dtype=np.float32), len(numbers))
+    spreads = source.values("concentration", rows[best]).astype(np.float32)
+    errors = standard_error(values[best], spreads, np.array(spread, dtype=np.float32), len(numbers))
     return rows[best], values[best], errors
 
 
@@ -212,21 +211,22 @@ def _products(
     source: Opened, numbers: npt.NDArray[np.float32], parts: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]:
     """Products of all rows with a query in the first parts of their numbers, sums of squares, and that of the query."""
-    products, own = np.zeros((2, source.rows), dtype=np.float32)
+    count = source.rows
+    products, own = np.zeros((2, count), dtype=np.float32)
     local = threading.local()
 
     def work(chunk: int) -> None:
         if not hasattr(local, "buffer"):
             # One a thread, which stays in its cache.
             local.buffer = memoryview(bytearray(part_bytes(source)))
-        rows = slice(chunk * source.chunk_rows, min(source.rows, (chunk + 1) * source.chunk_rows))
+        rows = slice(chunk * source.chunk_rows, min(count, (chunk + 1) * source.chunk_rows))
         for part in range(parts):
             block = source.read_part(chunk, part, local.buffer)[: rows.stop - rows.start]
             products[rows] += block @ numbers[part * FEATURES : part * FEATURES + block.shape[1]]
             own[rows] += np.einsum("rf,rf->r", block, block)
 
     with _blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
-        list(threads.map(work, range(-(-source.rows // source.chunk_rows))))
+        list(threads.map(work, range(-(-count // source.chunk_rows))))
     start = numbers[: parts * FEATURES]
     return products, own, float(start @ start)
 
@@ -266,12 +266,14 @@ def _query(source: Opened, query: Any, zoo: Zoo | None) -> _Query:
 
 def _of_row(of: Opened, row: int, label: str, activations: tuple[Zoo, str] | None) -> _Query:
     one = np.array([row])
-    if problem := of.texts("problem", one)[0]:
-        raise IncompatibleError(f"{of.texts(DIM, one)[0]!r} has no sketch: it {problem}")
+    if problem := of.values("problem", one)[0]:
+        raise IncompatibleError(f"{str(of.values(DIM, one)[0])!r} has no sketch: it {problem}")
     numbers = numbers_of(of, one, np.ones(of.rows, dtype=np.bool_))[0]
     if activations is not None and activations[1] not in activations[0]:
         activations = None
-    spread, trace, domain, samples = (of.column(name)[row] for name in ("concentration", "trace", "domain", "samples"))
+    spread, trace, domain, samples = (
+        of.values(name, one)[0] for name in ("concentration", "trace", "domain", "samples")
+    )
     return _Query(
         numbers, float(spread), float(trace), of.attributes["domains"][int(domain)], int(samples), label, activations
     )
@@ -297,8 +299,8 @@ def _exact(
     if home is not zoo and not np.array_equal(words_of(home.examples), words_of(zoo.examples)):
         # Those at hand have an order of their own; each of one position, or this would not say whose it is.
         samples = samples[_order(home, zoo)] if len(samples) == home.n_examples else samples
-    known, digests = by_label(zoo), source.texts("digest", rows)
-    norms = source.column("norm")[rows]
+    known, digests = by_label(zoo), source.values("digest", rows)
+    norms = source.values("norm", rows)
     found = [
         (place, known[str(one)], float(norm))
         for place, (one, norm, digest) in enumerate(zip(labels, norms, digests, strict=True))

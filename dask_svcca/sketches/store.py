@@ -159,16 +159,16 @@ class SketchStore:
         """One of the columns."""
         return _nodes.read_whole(self.root, name)
 
-    def texts(self, name: str, rows: npt.NDArray[np.intp]) -> list[str]:
-        """Some values of a column of texts; no more of it is read than the chunks that they are in."""
+    def values(self, name: str, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+        """Some values of a column; no more of it is read than the chunks that they are in."""
         array = _nodes.open_array(self.root, name)
-        found: dict[int, str] = {}
+        chunks = rows // COLUMN_CHUNK
+        found = np.empty(len(rows), dtype=object)
         with reading(name, self.place):
-            for chunk in np.unique(rows // COLUMN_CHUNK).tolist():
-                values = array[chunk * COLUMN_CHUNK : (chunk + 1) * COLUMN_CHUNK]
-                for row in rows[rows // COLUMN_CHUNK == chunk].tolist():
-                    found[row] = str(np.asarray(values)[row - chunk * COLUMN_CHUNK])
-        return [found[row] for row in rows.tolist()]
+            for chunk in np.unique(chunks).tolist():
+                part = np.asarray(array[chunk * COLUMN_CHUNK : (chunk + 1) * COLUMN_CHUNK])
+                found[chunks == chunk] = part[rows[chunks == chunk] - chunk * COLUMN_CHUNK]
+        return found.astype(next(_dtype(one) for one in COLUMNS if one.name == name))
 
     def find(self, label: str) -> int | None:
         """Row of a representation; None where there is none."""
