@@ -44,6 +44,9 @@ CANDIDATES: Final = 50
 WHOLE_BYTES: Final = 64 * 2**20
 """Bytes of sketches below which all their numbers are read; beyond, first the coarser sketches that begin them."""
 
+ROWS_BYTES: Final = 64 * 2**20
+"""Bytes of rows that are read one by one, at most: where the coarser sketches leave more, all are looked at in turn."""
+
 SURE: Final = 4.0
 """Standard errors of the coarser estimate within which a layer may still be among the nearest."""
 
@@ -181,7 +184,7 @@ def nearest(
         likely = np.nan_to_num(values, nan=-9.0)
         most = np.partition(likely, -4 * count)[-4 * count] if len(low) > 4 * count else -9.0
         rows = np.flatnonzero(((high >= least) | (likely >= most)) & np.isfinite(values))
-        if len(rows) * parts < source.rows:
+        if len(rows) * parts < source.rows and len(rows) * source.family.size * 4 <= ROWS_BYTES:
             found = numbers_of(source, rows, np.ones(source.rows, dtype=np.bool_))
             own, coarse = np.einsum("rf,rf->r", found, found), found @ numbers
             return _best(source, rows, coarse, own, numbers, spread, count)
