@@ -173,7 +173,8 @@ def nearest(
     parts = -(-source.family.size // FEATURES)
     is_small = source.rows * source.family.size * 4 <= WHOLE_BYTES
     if not is_small and parts > 1:
-        coarse, own, of_query = _products(source, numbers, 1)
+        coarse, own = _products(source, numbers, range(1))
+        of_query = float(numbers[:FEATURES] @ numbers[:FEATURES])
         share = np.float32(source.family.size / FEATURES)
         with np.errstate(invalid="ignore"):
             values = estimate(coarse * share, own * share, np.array(of_query, dtype=np.float32) * share)
@@ -188,7 +189,10 @@ def nearest(
             found = numbers_of(source, rows, np.ones(source.rows, dtype=np.bool_))
             own, coarse = np.einsum("rf,rf->r", found, found), found @ numbers
             return _best(source, rows, coarse, own, numbers, spread, count)
-    products, own, _ = _products(source, numbers, parts)
+        more, more_own = _products(source, numbers, range(1, parts))
+        products, own = coarse + more, own + more_own
+    else:
+        products, own = _products(source, numbers, range(parts))
     return _best(source, np.arange(source.rows), products, own, numbers, spread, count)
 
 
@@ -211,9 +215,9 @@ def _best(
 
 
 def _products(
-    source: Opened, numbers: npt.NDArray[np.float32], parts: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]:
-    """Products of all rows with a query in the first parts of their numbers, sums of squares, and that of the query."""
+    source: Opened, numbers: npt.NDArray[np.float32], parts: range
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Products of all rows with a query in some parts of their numbers, and sums of squares of these."""
     count = source.rows
     products, own = np.zeros((2, count), dtype=np.float32)
     local = threading.local()
@@ -223,15 +227,14 @@ def _products(
             # One a thread, which stays in its cache.
             local.buffer = memoryview(bytearray(part_bytes(source)))
         rows = slice(chunk * source.chunk_rows, min(count, (chunk + 1) * source.chunk_rows))
-        for part in range(parts):
+        for part in parts:
             block = source.read_part(chunk, part, local.buffer)[: rows.stop - rows.start]
             products[rows] += block @ numbers[part * FEATURES : part * FEATURES + block.shape[1]]
             own[rows] += np.einsum("rf,rf->r", block, block)
 
     with _blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
         list(threads.map(work, range(-(-count // source.chunk_rows))))
-    start = numbers[: parts * FEATURES]
-    return products, own, float(start @ start)
+    return products, own
 
 
 @cache
