@@ -178,8 +178,12 @@ def connect(
             f"no Dask scheduler answers at {address!r} ({type(error).__name__}: {error}). Is it running, and is this "
             f"its address? 'dask scheduler' prints it as it starts"
         ) from None
-    with client:
+    try:
         yield client
+    finally:
+        # Where the scheduler has gone, the client would log how it tried to reach it, with a traceback.
+        with distributed.utils.silence_logging_cmgr(logging.CRITICAL):
+            client.close()
 
 
 def _security(authority: str, certificate: str, key: str) -> distributed.Security:

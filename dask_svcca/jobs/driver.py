@@ -123,7 +123,7 @@ class Watched:
     """
 
     def __init__(self, client: Client, reporter: Reporter, expected: int) -> None:
-        self._executor = DaskExecutor(client, uuid.uuid4().hex[:12])
+        self._executor = DaskExecutor(client, uuid.uuid4().hex[:12], check=reporter.check)
         self._reporter, self._expected = reporter, expected
 
     @property
