@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import importlib
 import inspect
@@ -358,7 +359,7 @@ def wait_for_worker(
     Raises
     ------
     ClusterError
-        Where there is none in time.
+        Where there is none in time, or the scheduler goes away meanwhile.
     """
     if client.scheduler_info(n_workers=-1)["workers"]:
         return
@@ -376,9 +377,16 @@ def wait_for_worker(
                 f"no worker was there within {seconds:g} seconds. Look at the queue and the logs of the workers; "
                 f"workers_within in the job file gives them longer"
             )
-        with contextlib.suppress(TimeoutError):
+        try:
             work.result(timeout=min(1.0, left))
-            return
+        except TimeoutError:
+            continue
+        except concurrent.futures.CancelledError:
+            raise ClusterError(
+                f"the scheduler at {client.scheduler_info()['address']!r} went away before a worker was there. Start "
+                f"it again, and do the same again"
+            ) from None
+        return
 
 
 def _check_address(address: str) -> None:
