@@ -207,6 +207,10 @@ class Reporter:
         with self._lock:
             self._record = dataclasses.replace(self._record, dashboard=dashboard)
         self.say(f"Working with {workers} {'worker' if workers == 1 else 'workers'}")
+        if dashboard:
+            # What draws bars can say it, too.
+            for say in filter(None, (self.say, getattr(self._bars, "say", None))):
+                say(f"The dashboard, {dashboard} , shows the cluster at work")
 
     def say_failures(self, pairs: int, failures: Mapping[str, str]) -> None:
         """Take pairs whose tasks failed for good, and why, block by block."""
