@@ -285,7 +285,7 @@ def _find_class(name: str, allowed: Iterable[str]) -> Callable[..., Any]:
         )
     module, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
         raise ClusterError(
             f"the class {name!r} cannot be imported ({error}). Is its package installed here? "
