@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from dask_svcca import compat, errors, plot
     from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
     from dask_svcca.analysis.identification import layer_identification
+    from dask_svcca.analysis.joining import join
     from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
     from dask_svcca.analysis.query import query
+    from dask_svcca.analysis.sensitivity import class_sensitivity
     from dask_svcca.analysis.significance import jackknife, permutation_null
     from dask_svcca.capture.torch import capture_torch
     from dask_svcca.cluster import connect
     from dask_svcca.measures import register_measure
-    from dask_svcca.pairwise import cca, pca, pls, projection
+    from dask_svcca.pairwise import canonical_directions, cca, pca, pls, projection
     from dask_svcca.run.capture import capture_onnx
     from dask_svcca.run.compare import compare, plan_comparison
     from dask_svcca.run.verify import verify
@@ -29,9 +31,11 @@ __all__ = [
     "PairStatus",
     "Zoo",
     "__version__",
+    "canonical_directions",
     "capture_onnx",
     "capture_torch",
     "cca",
+    "class_sensitivity",
     "clusters",
     "compare",
     "compat",
@@ -40,6 +44,7 @@ __all__ = [
     "embedding",
     "errors",
     "jackknife",
+    "join",
     "layer_identification",
     "learning_dynamics",
     "match_layers",
@@ -65,13 +70,16 @@ _HOMES = {
     "Zoo": "stores.zoo",
     "capture_onnx": "run.capture",
     "capture_torch": "capture.torch",
+    "canonical_directions": "pairwise",
     "cca": "pairwise",
+    "class_sensitivity": "analysis.sensitivity",
     "clusters": "analysis.matching",
     "compare": "run.compare",
     "connect": "cluster",
     "create_zoo": "stores.zoo",
     "embedding": "analysis.matching",
     "jackknife": "analysis.significance",
+    "join": "analysis.joining",
     "layer_identification": "analysis.identification",
     "learning_dynamics": "analysis.dynamics",
     "match_layers": "analysis.matching",
