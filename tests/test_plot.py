@@ -229,7 +229,8 @@ def test_by_chance__in_seeds_settling_and_groups() -> None:
         for line in pane.lines
         if to_hex(line.get_color()) == _scale.GREY and line.get_ydata()[0] == 1
     ]
-    assert marks == pytest.approx([np.mean(across)])
+    # Checkpoints are compared at the end of training.
+    assert marks == pytest.approx([across[-1]])
 
 
 def test_rank__of_the_final_checkpoint_in_order_of_depth() -> None:
