@@ -13,8 +13,8 @@ from dask_svcca.errors import InvalidQuestionError
 
 pytest.importorskip("matplotlib")
 
-from dask_svcca import plot  # noqa: E402
-from dask_svcca.plot import labelled  # noqa: E402
+from dask_svcca import plot
+from dask_svcca.plot import labelled
 
 
 def texts(ticks: Any) -> list[str]:

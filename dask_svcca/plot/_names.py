@@ -32,7 +32,7 @@ WIDTH: Final = 0.6
 LEFT: Final = 0.8
 """Share of an axis that names, legends and bars beside it leave of it."""
 
-BESIDE: Final = 0.35
+BESIDE: Final = 0.4
 """Share of a pane that names beside it may take of it."""
 
 SHORTEST: Final = 7
@@ -85,7 +85,7 @@ def make_small(ax: Axes) -> None:
 
 def set_title(ax: Axes, *lines: str) -> Text:
     """A title of some lines, those that are empty left out, and those that are longer than the pane is wide broken."""
-    size = ax.title.get_fontsize()
+    size = _points(ax.title.get_fontsize())
     # A title may be somewhat wider than its pane: legends and names stand beside that.
     most = int(1.1 * _length(ax, "x") / (size * WIDTH))
     return ax.set_title("\n".join(part for line in lines for part in _broken(line, most)), fontsize=size, **PLAIN)
@@ -94,7 +94,7 @@ def set_title(ax: Axes, *lines: str) -> Text:
 def set_labels(ax: Axes, x: str = "", y: str = "") -> None:
     """Labels of both axes: that of x in as many lines as it takes, and of that of y as much as has room."""
     across, up = (
-        int(LEFT * _length(ax, axis) / (label.get_fontsize() * WIDTH))
+        int(LEFT * _length(ax, axis) / (_points(label.get_fontsize()) * WIDTH))
         for axis, label in (("x", ax.xaxis.label), ("y", ax.yaxis.label))
     )
     ax.set_xlabel("\n".join(_broken(x, max(LONGEST, across))), **PLAIN)
@@ -139,7 +139,8 @@ def _tick_points(ax: Axes, axis: str) -> float:
     from matplotlib import rcParams  # noqa: PLC0415 - only who draws needs it
 
     drawn: Any = ax.xaxis if axis == "x" else ax.yaxis
-    return _points(drawn.get_tick_params().get("labelsize", rcParams[f"{axis}tick.labelsize"]))
+    usual = rcParams["xtick.labelsize" if axis == "x" else "ytick.labelsize"]
+    return _points(drawn.get_tick_params().get("labelsize", usual))
 
 
 def _points(size: str | float) -> float:
@@ -182,7 +183,7 @@ def set_ticks(ax: Axes, axis: str, places: Sequence[float], texts: Sequence[str]
     # Where panes stand in a row, only the first has names, in the room of all.
     figure: Any = ax.get_figure(root=False)
     whole = (figure.bbox.width if across == "x" else figure.bbox.height) * 72 / figure.dpi
-    longest = _fitting(max(_length(ax, across), whole / 3), _tick_points(ax, axis))
+    longest = _fitting(max(_length(ax, across), whole / 2.5), _tick_points(ax, axis))
     set_them([places[one] for one in chosen], labels=[shown(texts[one], longest) for one in chosen], **options)
     set_them([], minor=True)
 

@@ -95,8 +95,9 @@ def some_panes(
     if ax is None:
         ax = make_figure(width, height)
     if isinstance(ax, FigureBase):
-        made = np.asarray(ax.subplots(rows, columns, squeeze=False, sharey="row" if sharey else False))
-        if min(ax.bbox.width / columns, ax.bbox.height / rows) < SMALL * ax.dpi:
+        whole: Any = ax
+        made = np.asarray(whole.subplots(rows, columns, squeeze=False, sharey="row" if sharey else False))
+        if min(whole.bbox.width / columns, whole.bbox.height / rows) < SMALL * whole.dpi:
             for pane in made.ravel():
                 make_small(pane)
         return made

@@ -221,7 +221,7 @@ def directions(
     result = as_dataset(result)
     if not 1 <= components <= COMPONENTS:
         raise InvalidQuestionError(f"this figure has 1 to {COMPONENTS} directions; got components={components!r}")
-    names = [_one(result, side, choice) for side, choice in (("a", a), ("b", b))]
+    names = [_one(result, "a", a), _one(result, "b", b)]
     read = {name: value for name, value in parameters_of(result).items() if name in {"conv", "sequence", "variance"}}
     found = canonical_directions(zoo, *names, components=components, order=labels, **read)
     count = found.sizes["component"]
