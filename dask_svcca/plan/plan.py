@@ -9,6 +9,7 @@ from dask_svcca.measures import kernels_only
 from dask_svcca.plan.details import pair_bytes
 from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.memory import PROCESS_BYTES
+from dask_svcca.stores import html
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -153,7 +154,7 @@ class Plan:
             **({"final": dict(self.final)} if self.final else {}),
         }
 
-    def __str__(self) -> str:
+    def _facts(self) -> list[tuple[str, str]]:
         memory = (
             f"at most {self.subspace_bytes / 2**20:,.0f} MiB per subspace and {self.tile_bytes / 2**20:,.0f} MiB per "
             f"tile, beyond {PROCESS_BYTES / 2**20:,.0f} MiB per process"
@@ -175,7 +176,14 @@ class Plan:
             lines.append(("details", f"up to {pair_bytes(self.details):,} bytes per pair, before compression"))
         if self.final:
             lines.append(("final", self.finals))
-        return "\n".join(f"{name:<16} {text}" for name, text in lines)
+        return lines
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<16} {text}" for name, text in self._facts())
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the same."""
+        return html.page("Plan of a comparison", self._facts())
 
     @property
     def finals(self) -> str:
