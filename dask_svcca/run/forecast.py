@@ -21,8 +21,8 @@ from dask_svcca.stores import _io
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.readings import Reading
     from dask_svcca.run.executors import Executor
     from dask_svcca.stores._io import StoreLike
