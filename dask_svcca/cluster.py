@@ -285,7 +285,7 @@ def _find_class(name: str, allowed: Iterable[str]) -> Callable[..., Any]:
         )
     module, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
         raise ClusterError(
             f"the class {name!r} cannot be imported ({error}). Is its package installed here? "
@@ -412,6 +412,8 @@ def _settings() -> dict[str, object]:
 def _local(resources: Resources) -> Iterator[distributed.Client]:
     opened = contextlib.ExitStack()
     try:
+        # After 15 seconds Dask would give a worker up for good whose nanny is just starting it again.
+        opened.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "24 h"}))
         with _environment(ENVIRONMENT), _interrupts_held():
             cluster = opened.enter_context(_start(resources))
             client = opened.enter_context(distributed.Client(cluster, set_as_default=False))
