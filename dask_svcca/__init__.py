@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dask_svcca.pairwise import cca, pca, pls, projection
     from dask_svcca.run.capture import capture_onnx
     from dask_svcca.run.compare import compare, plan_comparison
+    from dask_svcca.run.forecast import forecast
     from dask_svcca.run.verify import verify
     from dask_svcca.stores.dataset import open_comparison
     from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
@@ -39,6 +40,7 @@ __all__ = [
     "create_zoo",
     "embedding",
     "errors",
+    "forecast",
     "jackknife",
     "layer_identification",
     "learning_dynamics",
@@ -70,6 +72,7 @@ _HOMES = {
     "connect": "cluster",
     "create_zoo": "stores.zoo",
     "embedding": "analysis.matching",
+    "forecast": "run.forecast",
     "jackknife": "analysis.significance",
     "layer_identification": "analysis.identification",
     "learning_dynamics": "analysis.dynamics",
