@@ -40,7 +40,7 @@ from dask_svcca.tasks.parts import Found
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.tasks import Node
 
 ENVIRONMENT = {

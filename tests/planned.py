@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.plan.comparison import Plan, make_plan
+from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.selection import Selection
 from dask_svcca.plan.subspaces import Budget
@@ -21,6 +21,7 @@ from dask_svcca.variables import PairStatus
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.tasks import TileTask
 
 GIGABYTE = 2**30

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.plan import Plan
 
 
 @pytest.fixture(autouse=True)

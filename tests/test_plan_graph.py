@@ -12,7 +12,7 @@ from dask_svcca.plan.tasks import MERGED_AT_ONCE, GroupTask, PackTask, PartTask,
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
-    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.tasks import Node
 
 

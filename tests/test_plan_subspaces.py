@@ -17,8 +17,8 @@ from dask_svcca.readings import choose_reading
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
-    from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.memory import SubspaceCosts
+    from dask_svcca.plan.plan import Plan
 
 
 def sizes_of(plan: Plan) -> list[int]:

@@ -125,7 +125,29 @@ class Program(click.Group):
             "dask_svcca.cli.verify:verify",
             "Read everything in a STORE, and name what is damaged or missing: a zoo, a comparison, or subspaces.",
         ),
+        Deferred(
+            "sketch",
+            "dask_svcca.cli.sketch:sketch",
+            "Make a sketch of every layer of every checkpoint of a ZOO: numbers whose products estimate linear CKA.",
+        ),
+        Deferred(
+            "search",
+            "dask_svcca.cli.sketch:search",
+            "List the layers that are most similar to that of a NAME, model/checkpoint/layer, among SKETCHES.",
+        ),
         Deferred("query", "dask_svcca.cli.query:query", "List pairs of a COMPARISON, the most similar first."),
+        Deferred("plot", "dask_svcca.cli.plot:plot", "Draw a figure of a COMPARISON, finished or not."),
+        Deferred(
+            "explore",
+            "dask_svcca.cli.explore:explore",
+            "Walk through one COMPARISON or several in the browser: models, then checkpoints, then layers, then one "
+            "pair.",
+        ),
+        Deferred(
+            "report",
+            "dask_svcca.cli.explore:report",
+            "Write what explore shows of a COMPARISON into one page, which needs neither a server nor a network.",
+        ),
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with: dask-svcca demo",

@@ -102,7 +102,7 @@ def part(job: str, number: int, *, log_json: bool) -> None:
 @_JOB
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def finalise(job: str, *, as_json: bool) -> None:
-    """Finish a JOB whose parts have ended, or say which of them have not done all.
+    """Finish a JOB whose parts have ended, or say which of them have not done all, and what failed in them.
 
     The exit status is 1 where pairs are missing, or representations could not be compared.
     """
@@ -119,12 +119,14 @@ def finalise(job: str, *, as_json: bool) -> None:
                 "pairs": plan.pairs,
                 "pairs_done": plan.pairs_done,
                 "unfinished": unfinished,
+                "failures": outcome.failures,
                 "problems": outcome.problems,
             }
         )
     else:
         click.echo(f"{plan.pairs_done:,} of {plan.pairs:,} pairs are there.")
         echo_problems(outcome.problems, "representation")
+        echo_problems(outcome.failures, "task")
     if plan.pairs_done < plan.pairs:
         again = ", ".join(map(str, unfinished)) if unfinished else "none: plan what is new with init"
         click.echo(

@@ -228,3 +228,26 @@ def _zeta(order: Literal[2, 3], x: FloatArray) -> FloatArray:
     if order == 2:
         return first**2 + second**2 + inverse + square * (0.5 + inverse * (1 / 6 - square / 30))
     return first**3 + second**3 + square * (0.5 + inverse * (0.5 + inverse * (0.25 - square / 12)))
+
+
+def multiple_correlation(directions: float, examples: int) -> float:
+    """Multiple correlation of a normal variable with directions that it has nothing to do with, in expectation.
+
+    Its square is beta distributed, as Fisher (1928) found.
+
+    Parameters
+    ----------
+    directions : float
+        At most ``examples - 1``.
+    examples : int
+
+    Examples
+    --------
+    >>> y = np.random.default_rng(0).normal(size=(20_000, 4))
+    >>> simulated = np.mean(np.linalg.norm(y[:, :2], axis=1) / np.linalg.norm(y, axis=1))
+    >>> round(float(simulated), 2), round(multiple_correlation(2, 5), 2)
+    (0.67, 0.67)
+    """
+    half, whole = directions / 2, (examples - 1) / 2
+    logarithm = scipy.special.gammaln([half + 0.5, whole, half, whole + 0.5]) @ np.array([1, 1, -1, -1])
+    return float(np.exp(logarithm))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dask_svcca.plan.tasks import MERGED_AT_ONCE, Node, PartTask
 
 if TYPE_CHECKING:
-    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.tasks import PackTask
 
 

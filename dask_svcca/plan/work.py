@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dask_svcca.kernels._types import BoolArray, FloatArray
-    from dask_svcca.plan.comparison import Plan, Row
     from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.plan import Plan, Row
     from dask_svcca.plan.tasks import PackTask, SubspaceTask, TileTask
     from dask_svcca.readings import Reading
 

@@ -16,8 +16,8 @@ from dask_svcca.run.probe import readings_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.selection import Pairs
     from dask_svcca.plan.subspaces import Budget
     from dask_svcca.run.forecast import Forecast, Pace

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     import distributed
     import xarray as xr
 
-    from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.parameters import Keep, Mask, Match, Parameters, Precision
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.selection import Pairs
     from dask_svcca.plan.subspaces import Budget
     from dask_svcca.plan.tasks import Report
@@ -373,8 +373,8 @@ def run_comparison(
     """
     _check_drop_left(drop_left)
     started, forgotten, computed, settled = time.perf_counter(), set[str](), 0, 0
-    # What draws bars can say for whom it waits, too.
-    with Leases(wait=wait, told=getattr(progress, "say", None)) as leases:
+    # What draws bars can say for whom it waits, too; what reports of a job knows that it was asked to end.
+    with Leases(wait=wait, told=getattr(progress, "say", None), check=getattr(progress, "check", None)) as leases:
         while True:
             run = uuid.uuid4().hex[:12]
             chosen = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))

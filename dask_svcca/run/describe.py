@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.plan.comparison import Row
+    from dask_svcca.plan.plan import Row
     from dask_svcca.stores.comparison import ComparisonStore
     from dask_svcca.stores.subspaces import SubspaceIndex, SubspaceRecord, SubspaceStore
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import distributed
 
     from dask_svcca.kernels._types import BoolArray
-    from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.parameters import Mask, Parameters
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.selection import Pairs
     from dask_svcca.readings import Reading
     from dask_svcca.run.arrays import Arrays

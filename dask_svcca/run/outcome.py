@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dask_svcca.errors import DamagedSubspacesError
-    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.tasks import Report
 
 Stage = Literal["subspaces", "tiles"]

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.kernels._types import BoolArray, FloatArray
-    from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.subspaces import Budget
     from dask_svcca.plan.tasks import Job
     from dask_svcca.readings import Reading

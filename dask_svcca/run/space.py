@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.zoo import Zoo
 

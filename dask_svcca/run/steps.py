@@ -17,8 +17,8 @@ from dask_svcca.run.outcome import SAMPLES_PER_DIRECTION
 from dask_svcca.run.space import check_space
 
 if TYPE_CHECKING:
-    from dask_svcca.plan.comparison import Plan
     from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.selection import Pairs
     from dask_svcca.plan.subspaces import Budget
     from dask_svcca.run.outcome import Outcome, Tally

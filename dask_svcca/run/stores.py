@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import zarr
 
-    from dask_svcca.plan.comparison import Plan, Row
     from dask_svcca.plan.parameters import Mask, Parameters
+    from dask_svcca.plan.plan import Plan, Row
     from dask_svcca.run.leases import Leases
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores._state import ComparisonState

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.plan import Plan
 
 VARIANCE = 0.99
 CONSOLE = Console(width=110)

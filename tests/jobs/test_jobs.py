@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -170,6 +171,26 @@ def test_status_of__nobody_writes_any_more(comparison: str) -> None:
     found = status_of(record.id, comparison, None)
     assert found.state == "stalled"
     assert "nobody has written its record for 100 seconds" in found.record.message
+
+
+def test_status_of__a_job_that_a_cluster_has_not_begun_to_drive_waits(tmp_path: Path) -> None:
+    pointer = Pointer(new_id(), str(tmp_path / "c.zarr"), now())
+    pointer.write()
+    assert status_of(pointer.id, pointer.comparison, pointer).state == "waiting"
+    assert running_job(pointer.comparison) is not None
+    long_ago = Pointer(pointer.id, pointer.comparison, "2025-01-01T00:00:00+00:00")
+    assert status_of(pointer.id, pointer.comparison, long_ago).state == "stalled"
+
+
+def test_commands__about_a_job_that_was_cancelled(comparison: str) -> None:
+    job = new_id()
+    Jobs(comparison, mode="r+").write(Record(job, "z", comparison, "cancelled", submitted=now()))
+    Pointer(job, comparison, now()).write()
+    for name in (job, comparison):
+        assert f"the job {job!r} has ended already: it is cancelled" in run(f"cancel {name}", status=2).output
+        assert f"The job {job} is cancelled." in run(f"attach {name}", status=1).output
+        assert json.loads(run(f"status {name} --json").output)["state"] == "cancelled"
+    assert running_job(comparison) is None
 
 
 def test_cancel__of_another_users_job(comparison: str) -> None:
@@ -409,6 +430,14 @@ def test_submit__to_a_scheduler_is_cancelled_from_elsewhere(tmp_path: Path, zoo:
 
 
 @pytest.mark.slow
+def test_run__workers_with_too_little_memory(tmp_path: Path) -> None:
+    make_zoo(tmp_path / "zoo.zarr", 2)
+    printed = run(f"run {job_file(tmp_path, tmp_path / 'zoo.zarr', '{workers: 1, memory: 150MiB}')}", status=2).output
+    assert re.search(r"needs \d+ MiB in one worker .* and a worker has 112 MiB\. Use fewer workers with more", printed)
+    assert not (tmp_path / "c.zarr").exists()
+
+
+@pytest.mark.slow
 def test_run__workers_that_are_not_there_in_time(tmp_path: Path, zoo: Path) -> None:
     alone = Dask(tmp_path)
     alone.scheduler()
@@ -418,6 +447,24 @@ def test_run__workers_that_are_not_there_in_time(tmp_path: Path, zoo: Path) -> N
     finally:
         alone.close()
     assert not (tmp_path / "c.zarr").exists()
+
+
+@pytest.mark.slow
+def test_run__a_scheduler_that_goes_while_a_worker_is_waited_for(tmp_path: Path, zoo: Path) -> None:
+    alone = Dask(tmp_path)
+    scheduler = alone.scheduler()
+    words = [sys.executable, "-m", "dask_svcca", "run", str(job_file(tmp_path, zoo, alone.address))]
+    try:
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "Waiting up to 600 seconds for the first worker.\n"
+            scheduler.kill()
+            said = process.communicate(timeout=SECONDS)[1]
+    finally:
+        alone.close()
+    assert process.returncode == 2
+    assert said.startswith(f"Error: the scheduler at '{alone.address}' went away before a worker was there.")
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import IncompleteRepresentationError, RepresentationNotFoundError
-from dask_svcca.stores import _io
+from dask_svcca.stores import _io, html
 from dask_svcca.stores._digest import chunk_digest, combined_digest
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.zoo.examples import read_coords
@@ -45,6 +45,36 @@ class ZooView:
         return (
             f"<dask_svcca.Zoo {str(self._root.store_path)!r}: {len(entries)} representations, "
             f"{self.n_examples} examples, {size / 1e6:.1f} MB>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: its bytes and chunks, and what there is of each model."""
+        entries = self.entries()
+        models: dict[str, list[Representation]] = {}
+        for item in entries:
+            models.setdefault(item.name.model, []).append(item)
+        return html.page(
+            f"Zoo {str(self._root.store_path)!r}",
+            [
+                ("examples", f"{self.n_examples:,}"),
+                ("coordinates", ", ".join(self.coordinate_names) or "none"),
+                ("representations", f"{len(entries):,} of {len(models):,} models"),
+                ("bytes", f"{sum(item.nbytes for item in entries) / 1e6:,.1f} MB before compression"),
+                ("chunks", f"{sum(-(-self.n_examples // max(1, item.chunk_examples)) for item in entries):,}"),
+                ("unfinished", f"{len(self.unfinished):,}"),
+            ],
+            ("model", "checkpoints", "layers", "representations", "MB", "examples in a chunk"),
+            [
+                (
+                    model,
+                    len({item.name.checkpoint for item in items}),
+                    len({item.name.layer for item in items}),
+                    len(items),
+                    f"{sum(item.nbytes for item in items) / 1e6:,.1f}",
+                    _span([item.chunk_examples for item in items]),
+                )
+                for model, items in models.items()
+            ],
         )
 
     @property
@@ -194,3 +224,8 @@ class ZooView:
         if self._index is None:
             self._index = Index.read(self._root)
         return self._index
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,0 +1,56 @@
+"""What `dask_svcca.analysis` says of one model, as the page draws it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
+from dask_svcca.explore.values import as_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dask_svcca.explore.data import Explored
+
+MOST_VALUES: Final = 200_000
+"""Values that one answer has, at most."""
+
+
+def settling(explored: Explored, measure: str, model: str) -> dict[str, Any]:
+    """Each layer of a model against its final self during training: see `learning_dynamics`."""
+    found = learning_dynamics(explored.dataset, model=model, measure=measure)
+    return {
+        "steps": as_json(found["step"].to_numpy()),
+        "layers": [str(layer) for layer in found["layer"].to_numpy()],
+        "similarity": as_json(found["similarity_to_final"].transpose("layer", "step").to_numpy()),
+        "chance": as_json(found["null_to_final"].transpose("layer", "step").to_numpy())
+        if "null_to_final" in found
+        else [],
+        "settled": as_json(found["settled_step"].to_numpy()),
+        "rank": as_json(found["rank"].transpose("layer", "step").to_numpy()[:, -1]) if "rank" in found else [],
+        "correlation": as_json(found["depth_correlation"].item()),
+    }
+
+
+def phases(explored: Explored, measure: str, model: str) -> dict[str, Any]:
+    """Checkpoints of each layer of a model against one another: see `training_phases`.
+
+    Where that is much, some layers, from the first to the last.
+    """
+    own = explored.columns["model"].astype(str) == model
+    layers = list(dict.fromkeys(explored.columns["layer"].astype(str)[own]))
+    checkpoints = len(set(explored.columns["checkpoint"].astype(str)[own]))
+    room = max(1, MOST_VALUES // max(1, checkpoints) ** 2)
+    some = [layers[at] for at in np.unique(np.linspace(0, len(layers) - 1, min(room, len(layers))).round().astype(int))]
+    found = training_phases(explored.dataset, model=model, layer=some, measure=measure)
+    return {
+        "available": len(layers),
+        "layers": [str(layer) for layer in found["layer"].to_numpy()],
+        "checkpoints": [str(name) for name in found["checkpoint_a"].to_numpy()],
+        "values": as_json(found[measure].transpose("layer", "checkpoint_a", "checkpoint_b").to_numpy()),
+    }
+
+
+ANALYSES: Final[dict[str, Callable[[Explored, str, str], dict[str, Any]]]] = {"settling": settling, "phases": phases}
