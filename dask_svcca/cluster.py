@@ -285,7 +285,7 @@ def _find_class(name: str, allowed: Iterable[str]) -> Callable[..., Any]:
         )
     module, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
         raise ClusterError(
             f"the class {name!r} cannot be imported ({error}). Is its package installed here? "
@@ -293,10 +293,9 @@ def _find_class(name: str, allowed: Iterable[str]) -> Callable[..., Any]:
         ) from None
     except AttributeError:
         raise ClusterError(f"there is no {attribute!r} in {module!r}") from None
+    is_cluster = isinstance(found, type) and hasattr(found, "scale") and hasattr(found, "adapt")
     # This one is a function.
-    if found is not distributed.SSHCluster and not (
-        isinstance(found, type) and hasattr(found, "scale") and hasattr(found, "adapt")
-    ):
+    if found is not distributed.SSHCluster and not is_cluster:
         raise ClusterError(f"{name!r} is not a class of Dask clusters, such as dask_jobqueue.SLURMCluster")
     return found
 
