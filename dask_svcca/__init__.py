@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dask_svcca.pairwise import canonical_directions, cca, pca, pls, projection
     from dask_svcca.run.capture import capture_onnx
     from dask_svcca.run.compare import compare, plan_comparison
+    from dask_svcca.run.forecast import forecast
     from dask_svcca.run.verify import verify
     from dask_svcca.sketches.dataset import open_sketches
     from dask_svcca.sketches.estimates import estimates
@@ -50,6 +51,7 @@ __all__ = [
     "errors",
     "estimates",
     "export_sketches",
+    "forecast",
     "import_sketches",
     "jackknife",
     "join",
@@ -92,6 +94,7 @@ _HOMES = {
     "embedding": "analysis.matching",
     "estimates": "sketches.estimates",
     "export_sketches": "sketches.portable",
+    "forecast": "run.forecast",
     "import_sketches": "sketches.portable",
     "jackknife": "analysis.significance",
     "join": "analysis.joining",

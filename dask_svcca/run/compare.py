@@ -305,12 +305,30 @@ def plan_comparison(
     >>> plan.pairs, plan.to_dict()["subspaces"]
     (1, 1)
     """
+    source, place, options, executor, subspaces = asked_for(
+        zoo, store, measures, mask, dims, subspaces, client, storage_options, parameters
+    )
+    return plan_run(source, place, options, executor.budget, pairs=pairs, subspaces=subspaces, drop_left=drop_left)
+
+
+def asked_for(
+    zoo: Zoo | Arrays | StoreLike,
+    store: StoreLike | None,
+    measures: str | Iterable[str],
+    mask: Mask,
+    dims: Mapping[Any, Sequence[str]] | None,
+    subspaces: StoreLike | None,
+    client: distributed.Client | None,
+    storage_options: Mapping[str, Any] | None,
+    parameters: Mapping[str, Any],
+) -> tuple[Zoo, StoreLike, Parameters, DaskExecutor, StoreLike | None]:
+    """Zoo, store, parameters, executor and subspaces that arguments of `plan_comparison` stand for."""
     source = open_source(with_options(zoo, storage_options), dims)
     place = MemoryStore() if store is None else with_options(store, storage_options)
     subspaces = with_options(subspaces, storage_options)
     options = make_parameters(measures, mask=choose_mask(source, mask), **parameters)
     executor = DaskExecutor(client, "", in_memory=_in_memory(source, place, subspaces))
-    return plan_run(source, place, options, executor.budget, pairs=pairs, subspaces=subspaces, drop_left=drop_left)
+    return source, place, options, executor, subspaces
 
 
 def plan_run(

@@ -13,19 +13,24 @@ import numpy as np
 from dask_svcca.machine import own_time
 from dask_svcca.measures import OwnMeasure
 from dask_svcca.plan.memory import PROCESS_BYTES
+from dask_svcca.plan.parameters import ONLY_MASK
 from dask_svcca.plan.tasks import Node
 from dask_svcca.plan.work import Amounts, Kept, Work, bytes_read, known_kept
-from dask_svcca.run.compare import plan_run
+from dask_svcca.run.compare import asked_for, plan_run
 from dask_svcca.run.probe import Probed, Sample, probe, readings_of
 from dask_svcca.stores import _io
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import distributed
 
     from dask_svcca.kernels._types import BoolArray
-    from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.parameters import Mask, Parameters
     from dask_svcca.plan.plan import Plan
+    from dask_svcca.plan.selection import Pairs
     from dask_svcca.readings import Reading
+    from dask_svcca.run.arrays import Arrays
     from dask_svcca.run.executors import Executor
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.zoo import Zoo
@@ -209,6 +214,56 @@ class Pace:
 
     def _seconds(self, kind: str, amounts: Mapping[str, float]) -> dict[str, float]:
         return {f"{kind} {name}": amount * self.rates.get(f"{kind} {name}", 0.0) for name, amount in amounts.items()}
+
+
+def forecast(
+    zoo: Zoo | Arrays | StoreLike,
+    store: StoreLike | None = None,
+    *,
+    measures: str | Iterable[str] = ("svcca",),
+    mask: Mask = ONLY_MASK,
+    pairs: Pairs = "all",
+    dims: Mapping[Any, Sequence[str]] | None = None,
+    subspaces: StoreLike | None = None,
+    drop_left: bool = False,
+    client: distributed.Client | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> Forecast:
+    """How long `compare` would take with the same arguments, and what it would read, write and hold.
+
+    Tries a few of its tasks for some seconds, where it would run, in scratch stores; nothing is written to its own.
+
+    Parameters
+    ----------
+    zoo, store, measures, mask, pairs, dims, subspaces, drop_left, client, storage_options
+        As for `compare`.
+    **parameters : object
+        All other parameters of `compare`.
+
+    Returns
+    -------
+    Forecast
+        ``seconds``, ``core_hours``, ``bytes_read``, ``bytes_written``, ``memory`` (bytes of a worker), ``workers``, and
+        ``stages``, seconds by stage. What is done already does not count. ``to_dict()`` has the same.
+
+    Raises
+    ------
+    ParametersChangedError, MemoryLimitError, InvalidActivationsError
+        As `compare` would.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = forecast({"fc1": np.eye(50, 6), "fc2": np.eye(50, 8)})
+    >>> found.bytes_read, found.seconds > 0
+    (5600, True)
+    """
+    source, place, options, executor, subspaces = asked_for(
+        zoo, store, measures, mask, dims, subspaces, client, storage_options, parameters
+    )
+    _, found, _ = forecast_run(source, place, options, executor, pairs=pairs, subspaces=subspaces, drop_left=drop_left)
+    return found
 
 
 def forecast_run(

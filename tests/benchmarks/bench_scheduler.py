@@ -39,7 +39,7 @@ from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.zoo import Representation
 
 if TYPE_CHECKING:
-    from dask_svcca.plan.comparison import Plan
+    from dask_svcca.plan.plan import Plan
 
 EXAMPLES, NEURONS, LAYERS = 2_000, 256, 10
 SECONDS = {"read": 0.1, "coupling": 0.2, "values": 0.2, "write": 0.01}
