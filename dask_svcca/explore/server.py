@@ -76,7 +76,11 @@ class Explorer:
     def start(self) -> None:
         """Answer requests, within a running event loop."""
         application = tornado.web.Application(
-            [(r"/.*", _Handler, {"explorer": self})], log_function=lambda _: None, default_handler_class=_Handler
+            [(r"/.*", _Handler, {"explorer": self})],
+            log_function=lambda _: None,
+            # What does not begin with a slash, such as a whole address.
+            default_handler_class=_Handler,
+            default_handler_args={"explorer": self},
         )
         self._server = tornado.httpserver.HTTPServer(application, max_header_size=2**16, max_body_size=0)
         self._server.add_sockets(self._sockets)
@@ -127,7 +131,7 @@ class _Handler(tornado.web.RequestHandler):
         elif name in ANSWERS:
             try:
                 answer = await asyncio.get_running_loop().run_in_executor(
-                    explorer.pool, functools.partial(ANSWERS[name], self._asked())
+                    explorer.pool, _answer, name, self._asked()
                 )
             except (DaskSvccaError, _RequestError) as error:
                 self._refuse(400, str(error))
@@ -267,6 +271,13 @@ def _row(asked: _Asked) -> str:
 def _analysis(name: str, asked: _Asked) -> str:
     of = asked.text("labels") if name == "classes" else asked.measure
     return json.dumps(ANALYSES[name](asked.comparison, of, asked.text("model")), allow_nan=False)
+
+
+def _answer(name: str, asked: _Asked) -> str | bytes:
+    """What is asked, of the store that the page has the names of."""
+    if name != "meta":
+        asked.comparison.check()
+    return ANSWERS[name](asked)
 
 
 ANSWERS: Final[dict[str, Callable[[_Asked], str | bytes]]] = {
