@@ -107,7 +107,6 @@ class Explored:
             name: values[: self.dataset.sizes["representation_a"]]
             for name, values in self._comparison.columns(*COLUMNS, *NUMBERS, "problem").items()
         }
-        self._seal = self._comparison.root.attrs.get(SEAL)
         self.orders: dict[str, Order] = {name: Order.build(name, self.columns) for name in get_args(OrderName)}
         self.__dict__.pop("_cache", None)
         self.classes.refresh(self._comparison)
@@ -128,16 +127,12 @@ class Explored:
             Where it has other representations, or other tiles.
         """
         found = ComparisonStore.open(self._store)
-        seal = found.root.attrs.get(SEAL)
-        if seal == self._seal:
-            return
         names = found.columns("representation")["representation"][: self.count]
         if found.tile != self._comparison.tile or not np.array_equal(names, self.columns["representation"]):
             raise IncompatibleError(
                 f"the comparison {self.place!r} is another than when this page was loaded: its representations or its "
                 f"tiles have changed. Load the page again"
             )
-        self._seal = seal
 
     def close(self) -> None:
         """End what is read in the background."""
