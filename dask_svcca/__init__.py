@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from dask_svcca import compat, errors, plot
     from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
     from dask_svcca.analysis.identification import layer_identification
+    from dask_svcca.analysis.joining import join
     from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
     from dask_svcca.analysis.query import query
     from dask_svcca.analysis.sensitivity import class_sensitivity
@@ -16,10 +17,15 @@ if TYPE_CHECKING:
     from dask_svcca.capture.torch import capture_torch
     from dask_svcca.cluster import connect
     from dask_svcca.measures import register_measure
-    from dask_svcca.pairwise import cca, pca, pls, projection
+    from dask_svcca.pairwise import canonical_directions, cca, pca, pls, projection
     from dask_svcca.run.capture import capture_onnx
     from dask_svcca.run.compare import compare, plan_comparison
     from dask_svcca.run.verify import verify
+    from dask_svcca.sketches.dataset import open_sketches
+    from dask_svcca.sketches.estimates import estimates
+    from dask_svcca.sketches.make import sketch
+    from dask_svcca.sketches.portable import export_sketches, import_sketches, merge_sketches
+    from dask_svcca.sketches.search import search
     from dask_svcca.stores.dataset import open_comparison
     from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
     from dask_svcca.variables import PairStatus
@@ -30,6 +36,7 @@ __all__ = [
     "PairStatus",
     "Zoo",
     "__version__",
+    "canonical_directions",
     "capture_onnx",
     "capture_torch",
     "cca",
@@ -41,12 +48,18 @@ __all__ = [
     "create_zoo",
     "embedding",
     "errors",
+    "estimates",
+    "export_sketches",
+    "import_sketches",
     "jackknife",
+    "join",
     "layer_identification",
     "learning_dynamics",
     "match_layers",
+    "merge_sketches",
     "nearest",
     "open_comparison",
+    "open_sketches",
     "open_zoo",
     "pca",
     "permutation_null",
@@ -56,6 +69,8 @@ __all__ = [
     "projection",
     "query",
     "register_measure",
+    "search",
+    "sketch",
     "training_phases",
     "verify",
     "within_and_between",
@@ -67,6 +82,7 @@ _HOMES = {
     "Zoo": "stores.zoo",
     "capture_onnx": "run.capture",
     "capture_torch": "capture.torch",
+    "canonical_directions": "pairwise",
     "cca": "pairwise",
     "class_sensitivity": "analysis.sensitivity",
     "clusters": "analysis.matching",
@@ -74,12 +90,18 @@ _HOMES = {
     "connect": "cluster",
     "create_zoo": "stores.zoo",
     "embedding": "analysis.matching",
+    "estimates": "sketches.estimates",
+    "export_sketches": "sketches.portable",
+    "import_sketches": "sketches.portable",
     "jackknife": "analysis.significance",
+    "join": "analysis.joining",
     "layer_identification": "analysis.identification",
     "learning_dynamics": "analysis.dynamics",
     "match_layers": "analysis.matching",
+    "merge_sketches": "sketches.portable",
     "nearest": "analysis.matching",
     "open_comparison": "stores.dataset",
+    "open_sketches": "sketches.dataset",
     "open_zoo": "stores.zoo",
     "pca": "pairwise",
     "permutation_null": "analysis.significance",
@@ -88,6 +110,8 @@ _HOMES = {
     "projection": "pairwise",
     "query": "analysis.query",
     "register_measure": "measures",
+    "search": "sketches.search",
+    "sketch": "sketches.make",
     "training_phases": "analysis.dynamics",
     "verify": "run.verify",
     "within_and_between": "analysis.matching",

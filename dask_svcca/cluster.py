@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import importlib
+import inspect
 import logging
 import multiprocessing.resource_tracker
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -42,6 +45,11 @@ ENVIRONMENT: Final = {
 """Environment of the worker processes of a local cluster; an allocator reads it only when a process starts."""
 
 CONNECT_SECONDS: Final = 10
+
+PRIVATE: Final = "127.0.0.1:0"
+"""Where a dashboard listens that is reached from its own machine alone, at a port that is free."""
+
+_NOT_STARTED: Final = re.compile("failed to start|start timed out")
 
 SETTINGS: Final = {
     # A worker that is cut off is given up, and its tasks go to others; by default after five minutes, where no
@@ -178,8 +186,12 @@ def connect(
             f"no Dask scheduler answers at {address!r} ({type(error).__name__}: {error}). Is it running, and is this "
             f"its address? 'dask scheduler' prints it as it starts"
         ) from None
-    with client:
+    try:
         yield client
+    finally:
+        # Where the scheduler has gone, the client would log how it tried to reach it, with a traceback.
+        with distributed.utils.silence_logging_cmgr(logging.CRITICAL):
+            client.close()
 
 
 def _security(authority: str, certificate: str, key: str) -> distributed.Security:
@@ -222,7 +234,8 @@ def start_cluster(
     name : str
         Module and class, such as ``dask_jobqueue.SLURMCluster``.
     options : mapping
-        Keywords of the class.
+        Keywords of the class. Where they do not say where dashboards listen, these cannot be reached from other
+        machines.
     allowed : iterable of str
         Beginnings of names that may be imported and called: a class does whatever it likes.
     scale : int, optional
@@ -242,12 +255,12 @@ def start_cluster(
     found = _find_class(name, allowed)
     try:
         with dask.config.set(_settings()):
-            cluster = found(**options)
+            cluster = found(**_with_private_dashboards(found, options))
     except Exception as error:
         raise ClusterError(
             f"the cluster {name} did not start with options {sorted(options)} ({type(error).__name__}: {error})"
         ) from error
-    with cluster:
+    with _failed_starts_in_sentences(), cluster:
         try:
             client = cluster.get_client() if hasattr(cluster, "get_client") else distributed.Client(cluster)
             with client:
@@ -272,7 +285,7 @@ def _find_class(name: str, allowed: Iterable[str]) -> Callable[..., Any]:
         )
     module, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
         raise ClusterError(
             f"the class {name!r} cannot be imported ({error}). Is its package installed here? "
@@ -280,9 +293,52 @@ def _find_class(name: str, allowed: Iterable[str]) -> Callable[..., Any]:
         ) from None
     except AttributeError:
         raise ClusterError(f"there is no {attribute!r} in {module!r}") from None
-    if not (isinstance(found, type) and hasattr(found, "scale") and hasattr(found, "adapt")):
+    is_cluster = isinstance(found, type) and hasattr(found, "scale") and hasattr(found, "adapt")
+    # This one is a function.
+    if found is not distributed.SSHCluster and not is_cluster:
         raise ClusterError(f"{name!r} is not a class of Dask clusters, such as dask_jobqueue.SLURMCluster")
     return found
+
+
+def _with_private_dashboards(found: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of a class of clusters, with dashboards on this machine's loopback where they do not say otherwise.
+
+    Classes name it differently; of those that know none of these names, such as Kubernetes', the class decides.
+    """
+    known = inspect.signature(found).parameters
+    given = dict(options)
+    # Of dask-jobqueue, whose configuration may say it too.
+    section = getattr(getattr(found, "job_cls", None), "config_name", "")
+    if "scheduler_options" in known:
+        usual = dask.config.get(f"jobqueue.{section}.scheduler-options", None) or {}
+        given["scheduler_options"] = {"dashboard_address": PRIVATE, **usual, **(given.get("scheduler_options") or {})}
+    elif "dashboard_address" in known:
+        given.setdefault("dashboard_address", PRIVATE)
+    if section:
+        usual = dask.config.get(f"jobqueue.{section}.worker-extra-args", None)
+        words = list(given.get("worker_extra_args") or usual or [])
+        asked = any("dashboard" in word for word in words)
+        given["worker_extra_args"] = words if asked else [*words, "--dashboard-address", PRIVATE]
+    return given
+
+
+@contextlib.contextmanager
+def _failed_starts_in_sentences() -> Iterator[None]:
+    """Have a worker that dies as it starts logged without a traceback: its cluster goes on with the others."""
+
+    def shorten(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and _NOT_STARTED.search(str(error)):
+            record.msg, record.args = "A worker of the cluster did not start (%s). The others go on", (error,)
+            record.exc_info = record.exc_text = None
+        return True
+
+    logger = logging.getLogger("tornado.application")
+    logger.addFilter(shorten)
+    try:
+        yield
+    finally:
+        logger.removeFilter(shorten)
 
 
 def wait_for_worker(
@@ -302,7 +358,7 @@ def wait_for_worker(
     Raises
     ------
     ClusterError
-        Where there is none in time.
+        Where there is none in time, or the scheduler goes away meanwhile.
     """
     if client.scheduler_info(n_workers=-1)["workers"]:
         return
@@ -320,9 +376,16 @@ def wait_for_worker(
                 f"no worker was there within {seconds:g} seconds. Look at the queue and the logs of the workers; "
                 f"workers_within in the job file gives them longer"
             )
-        with contextlib.suppress(TimeoutError):
+        try:
             work.result(timeout=min(1.0, left))
-            return
+        except TimeoutError:
+            continue
+        except concurrent.futures.CancelledError:
+            raise ClusterError(
+                f"the scheduler at {client.scheduler_info()['address']!r} went away before a worker was there. Start "
+                f"it again, and do the same again"
+            ) from None
+        return
 
 
 def _check_address(address: str) -> None:
@@ -366,7 +429,7 @@ def _start(resources: Resources) -> distributed.LocalCluster:
             memory_limit=resources.memory,
             host="127.0.0.1",
             # Without an address, the scheduler's HTTP server would fight for Dask's usual port.
-            dashboard_address="127.0.0.1:0",
+            dashboard_address=PRIVATE,
             scheduler_kwargs={"dashboard": False},
             # Errors of tasks are raised here; all else that is logged is about processes that end.
             silence_logs=logging.CRITICAL,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
+from dask_svcca.analysis.dynamics import learning_dynamics
 from dask_svcca.errors import CaptureError
 from dask_svcca.plan.final import final_checkpoints
 from dask_svcca.plan.parameters import Parameters, make_parameters
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
+    import xarray as xr
 
     from dask_svcca.capture._common import CaptureReport
     from dask_svcca.cluster import Client
@@ -34,8 +35,8 @@ PARAMETERS = Parameters(conv="mean")
 PARAMETERS_DFT = Parameters(conv="dft")
 """By spatial frequency, for the pairs of `training_pairs`: with all pairs the demo would take a minute."""
 
-PARAMETERS_FINAL = make_parameters("all", conv="mean")
-"""All measures, for the pairs of `final_pairs`: layer identification needs no others."""
+PARAMETERS_MEASURES = make_parameters("all", conv="mean")
+"""All measures, for the pairs of `training_pairs` and `final_pairs`: the findings need no others."""
 
 CLEAR = 0.8
 TENDENCY = 0.3
@@ -51,20 +52,20 @@ class Demo:
     zoo, comparison : Path
     comparison_dft : Path
         Comparison of the same layers, read by spatial frequency.
-    comparison_final : Path
-        Comparison of the last checkpoints by all measures.
+    comparison_measures : Path
+        Comparison by all measures, of the pairs that the findings need.
     captured : CaptureOutcome
-    compared, compared_dft, compared_final : Outcome
+    compared, compared_dft, compared_measures : Outcome
     """
 
     zoo: Path
     comparison: Path
     comparison_dft: Path
-    comparison_final: Path
+    comparison_measures: Path
     captured: CaptureOutcome[CaptureReport]
     compared: Outcome
     compared_dft: Outcome
-    compared_final: Outcome
+    compared_measures: Outcome
 
 
 def find_networks() -> Path:
@@ -92,13 +93,14 @@ def run_demo(
     on_capture: Callable[[int, int], None] | None = None,
     on_compare: Progress | None = None,
     on_compare_dft: Progress | None = None,
-    on_compare_final: Progress | None = None,
+    on_compare_measures: Progress | None = None,
 ) -> Demo:
     """Capture the networks to ``output/zoo.zarr``, and compare them to ``output/comparison.zarr``.
 
     A second comparison, ``output/comparison-dft.zarr``, reads convolutional layers by spatial frequency, for each layer
-    against its final self and against the same layer of the other seed. A third, ``output/comparison-final.zarr``, has
-    all measures of the trained networks, and shares the directions of their layers with the first.
+    against its final self and against the same layer of the other seed. A third, ``output/comparison-measures.zarr``,
+    has all measures of these pairs, and of the trained networks across seeds; it shares the directions of their layers
+    with the first.
 
     Work that is already done is not repeated.
 
@@ -107,7 +109,7 @@ def run_demo(
     output : path
     client : Client, optional
         Default: the current client, else Dask's local scheduler, as for any Dask collection.
-    on_capture, on_compare, on_compare_dft, on_compare_final : callable, optional
+    on_capture, on_compare, on_compare_dft, on_compare_measures : callable, optional
         See `dask_svcca.run.capture.Progress` and `dask_svcca.run.outcome.Progress`.
 
     Returns
@@ -123,24 +125,28 @@ def run_demo(
         sorted(networks.glob("*/*.onnx")), networks / "examples.npz", zoo_store, client=client, progress=on_capture
     )
     zoo = open_zoo(zoo_store)
-    comparison_store, dft_store, final_store = (folder / f"comparison{name}.zarr" for name in ("", "-dft", "-final"))
+    comparison_store, dft_store, measures_store = (
+        folder / f"comparison{name}.zarr" for name in ("", "-dft", "-measures")
+    )
     # The first comparison and the last read layers alike, and so share subspaces.
     compared = run_comparison(
         zoo, comparison_store, PARAMETERS, subspaces=subspaces, client=client, progress=on_compare
     )
     pairs = training_pairs(zoo.representations)
     compared_dft = run_comparison(zoo, dft_store, PARAMETERS_DFT, pairs=pairs, client=client, progress=on_compare_dft)
-    pairs = final_pairs(zoo.representations)
-    compared_final = run_comparison(
+    pairs |= final_pairs(zoo.representations)
+    compared_measures = run_comparison(
         zoo,
-        final_store,
-        PARAMETERS_FINAL,
+        measures_store,
+        PARAMETERS_MEASURES,
         pairs=pairs,
         subspaces=subspaces,
         client=client,
-        progress=on_compare_final,
+        progress=on_compare_measures,
     )
-    return Demo(zoo_store, comparison_store, dft_store, final_store, captured, compared, compared_dft, compared_final)
+    return Demo(
+        zoo_store, comparison_store, dft_store, measures_store, captured, compared, compared_dft, compared_measures
+    )
 
 
 def training_pairs(representations: pd.DataFrame) -> npt.NDArray[np.bool_]:
@@ -196,69 +202,98 @@ def architectures(comparison: xr.Dataset) -> dict[str, list[str]]:
     return by_architecture
 
 
-def similarity_to_final(comparison: xr.Dataset, models: list[str]) -> xr.DataArray:
-    """Similarity of each layer to itself at the end of training, averaged over networks.
+def dynamics_of(comparison: xr.Dataset, measure: str) -> dict[str, xr.Dataset]:
+    """Learning dynamics of the networks of each architecture; see `learning_dynamics`."""
+    return {
+        name: learning_dynamics(comparison, model=models, measure=measure)
+        for name, models in architectures(comparison).items()
+    }
+
+
+def directions(dynamics: xr.Dataset, comparison: xr.Dataset) -> dict[str, tuple[int, int]]:
+    """By layer, the directions that the trained networks keep, on average, and its neurons."""
+    kept = dynamics["rank"].isel(step=-1).mean("model")
+    neurons = dict(zip(comparison["layer_a"].to_numpy(), comparison["neurons_a"].to_numpy(), strict=True))
+    return {
+        str(layer): (round(float(kept.sel(layer=layer))), int(neurons[layer])) for layer in kept["layer"].to_numpy()
+    }
+
+
+def settled_before(dynamics: xr.Dataset) -> list[str]:
+    """Layers that are near their final selves before any training, in all networks."""
+    before = (dynamics["settled_step"] == dynamics["step"].min()).all("model")
+    return [str(layer) for layer in dynamics["layer"].to_numpy()[before.to_numpy()]]
+
+
+def describe_settling(dynamics: Mapping[str, xr.Dataset]) -> str:
+    """Sentence on the order in which layers settle, as far as the numbers show one.
 
     Parameters
     ----------
-    comparison : xarray.Dataset
-        As from `open_comparison`.
-    models : list of str
-        Models of one architecture, with checkpoints at the same steps.
-
-    Returns
-    -------
-    (layer, step)
-        Layers in the order of their depth.
-    """
-    return xr.concat([_similarity_of_model(comparison, model) for model in models], "model").mean("model")
-
-
-def _similarity_of_model(comparison: xr.Dataset, model: str) -> xr.DataArray:
-    last = comparison["step_b"].where(comparison["model_b"] == model).max()
-    rows = np.flatnonzero(comparison["model_a"] == model)
-    columns = np.flatnonzero((comparison["model_b"] == model) & (comparison["step_b"] == last))
-    block = comparison["svcca"][{"representation_a": rows, "representation_b": columns}].sortby("depth_a")
-    layers = list(dict.fromkeys(block["layer_a"].to_numpy()))
-    own = block.swap_dims(representation_b="layer_b").sel(layer_b=block["layer_a"])
-    values = xr.DataArray(
-        own.to_numpy(),
-        dims="pair",
-        coords={"layer": ("pair", own["layer_a"].to_numpy()), "step": ("pair", own["step_a"].to_numpy())},
-    )
-    return values.set_index(pair=["layer", "step"]).unstack("pair").sel(layer=layers)  # noqa: PD010 - not pandas
-
-
-def describe_settling(tables: Mapping[str, xr.DataArray]) -> str:
-    """Sentence on the order in which layers settle, as far as the tables show one.
-
-    Parameters
-    ----------
-    tables : mapping of str to (layer, step)
-        As from `similarity_to_final`, by architecture.
+    dynamics : mapping of str to Dataset
+        As from `dynamics_of`.
 
     Examples
     --------
-    >>> early, late = [0.9, 0.95, 1.0], [0.2, 0.5, 1.0]
-    >>> table = xr.DataArray([early, late], dims=("layer", "step"))
-    >>> describe_settling({"cnn": table})
-    'Layers closer to the input settle earlier: depth and similarity have rank correlation -1.00 (cnn).'
+    >>> import xarray as xr
+    >>> found = xr.Dataset({"depth_correlation": ("model", [0.9, 0.8])}, attrs={"measure": "cka"})
+    >>> describe_settling({"cnn": found})
+    'By cka, layers closer to the input settle earlier: depth and settled step have rank correlation 0.85 (cnn).'
     """
-    correlations = {name: _depth_correlation(table) for name, table in tables.items()}
+    correlations = {name: float(one["depth_correlation"].mean()) for name, one in dynamics.items()}
     weakest = min(map(abs, correlations.values()))
-    signs = {value < 0 for value in correlations.values()}
+    signs = {value > 0 for value in correlations.values()}
     if len(signs) > 1 or not weakest >= TENDENCY:
-        order = "There is no common order in which layers settle"
+        order = "there is no clear order in which layers settle"
     else:
         which = "closer to the input" if signs == {True} else "closer to the output"
-        order = f"Layers {which} {'settle' if weakest >= CLEAR else 'tend to settle'} earlier"
+        order = f"layers {which} {'settle' if weakest >= CLEAR else 'tend to settle'} earlier"
     numbers = ", ".join(f"{value:.2f} ({name})" for name, value in correlations.items())
-    return f"{order}: depth and similarity have rank correlation {numbers}."
+    measure = next(iter(dynamics.values())).attrs["measure"]
+    return f"By {measure}, {order}: depth and settled step have rank correlation {numbers}."
 
 
-def _depth_correlation(table: xr.DataArray) -> float:
-    """Rank correlation of a layer's depth with its similarity to its final self, on average before the last step."""
-    similarity = pd.Series(table[{"step": slice(None, -1)}].mean("step").to_numpy())
-    # The correlation is NaN where all layers are equally similar; pandas before 3.1 warns of that.
-    with np.errstate(invalid="ignore"):
-        return float(similarity.rank().corr(pd.Series(np.arange(len(similarity)))))
+def describe_seeds(comparison: xr.Dataset, layer: str, measure: str) -> str:
+    """Sentence on how similar a layer of two trainings is, before and after."""
+    parts = []
+    for name, (first, second, *_) in architectures(comparison).items():
+        block = comparison[measure].sel(model_a=first, layer_a=layer, model_b=second, layer_b=layer)
+        steps = np.unique(block["step_a"].to_numpy())[[0, -1]]
+        ends = [float(block.sel(step_a=step, step_b=step).squeeze()) for step in steps]
+        parts.append(f"{ends[0]:.2f} at step {steps[0]:.0f} and {ends[1]:.2f} at the end ({name})")
+    return f"The {layer} of two seeds have {measure} {', '.join(parts)}."
+
+
+def describe_jump(dynamics: Mapping[str, xr.Dataset], layer: str) -> str:
+    """Sentence on the largest step of a layer towards its final self, from one checkpoint to the next."""
+    parts = []
+    for name, one in dynamics.items():
+        values = one["similarity_to_final"].sel(layer=layer).mean("model")
+        at = int(values.diff("step").argmax("step"))
+        before, after = (values.isel(step=number) for number in (at, at + 1))
+        parts.append(
+            f"from {float(before):.2f} to {float(after):.2f} between steps {float(before['step']):.0f} and "
+            f"{float(after['step']):.0f} ({name})"
+        )
+    measure = next(iter(dynamics.values())).attrs["measure"]
+    return f"By {measure}, the {layer} take their largest step towards their final selves {', '.join(parts)}."
+
+
+def describe_classes(sensitivity: xr.Dataset, count: int = 2) -> str:
+    """Sentence on the classes that a layer tells least, on average over networks.
+
+    Parameters
+    ----------
+    sensitivity : Dataset
+        As from `class_sensitivity`, of one layer.
+    count : int
+    """
+    values = sensitivity["sensitivity"]
+    mean = values.mean([dim for dim in values.dims if dim != "class"])
+    chosen = mean.sortby(mean).isel({"class": slice(count)})
+    hardest = ", ".join(f"{one['class'].item()} ({float(one):.2f})" for one in chosen)
+    layer = "the layer" if sensitivity.sizes["layer"] > 1 else f"the {sensitivity['layer'].item()}"
+    return (
+        f"The classes that {layer} tell least are {hardest}; all {mean.size} have {float(mean.mean()):.2f}, and by "
+        f"chance {float(sensitivity['chance'].mean()):.2f} (multiple correlation)."
+    )

@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"tasks"}),
     frozenset({"capture", "cluster"}),
     frozenset({"analysis", "compat", "pairwise", "run"}),
+    frozenset({"sketches"}),
     frozenset({"explore", "jobs", "plot"}),
     frozenset({"__init__"}),  # the public names
     frozenset({"demo"}),

@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING
 
 import cloudpickle
 import dask
+import dask_jobqueue
 import distributed
 import psutil
 import pytest
 
 from dask_svcca import cluster
-from dask_svcca.cluster import ENVIRONMENT, SETTINGS, Resources, _settings, connect, local_resources
+from dask_svcca.cluster import (
+    ENVIRONMENT,
+    SETTINGS,
+    Resources,
+    _settings,
+    _with_private_dashboards,
+    connect,
+    local_resources,
+    start_cluster,
+)
 from dask_svcca.errors import ClusterError
 from dask_svcca.run.graphs import run_graph
 
@@ -207,6 +217,51 @@ else:
     assert {name: os.environ.get(name) for name in ENVIRONMENT} == before
     assert signal.SIGINT not in blocked_signals()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_start_cluster__says_that_a_worker_died_as_it_started(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The other goes on."""
+    dies = f"""
+import os, signal
+try:
+    os.close(os.open({str(tmp_path / "one")!r}, os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    pass
+else:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    options = {"n_workers": 0, "threads_per_worker": 1}
+    with (
+        dask.config.set({"distributed.worker.preload": [dies]}),
+        start_cluster("distributed.LocalCluster", options, allowed=["distributed"], scale=2) as client,
+    ):
+        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+    (record,) = (record for record in caplog.records if record.name == "tornado.application")
+    assert record.getMessage() == "A worker of the cluster did not start (Nanny failed to start.). The others go on"
+    assert record.exc_info is None
+
+
+@pytest.mark.parametrize(("options", "address"), [({}, "127.0.0.1"), ({"dashboard_address": ":0"}, "0.0.0.0")])
+def test_start_cluster__dashboards_are_for_this_machine_unless_asked(options: dict[str, str], address: str) -> None:
+    options = {"n_workers": 0, "processes": False, **options}
+    with start_cluster("distributed.LocalCluster", options, allowed=["distributed"], scale=0) as client:
+        assert client.cluster.scheduler.http_server.address == address
+
+
+def test_start_cluster__dashboards_of_batch_systems() -> None:
+    private = ["--dashboard-address", "127.0.0.1:0"]
+    found = _with_private_dashboards(
+        dask_jobqueue.SLURMCluster, {"cores": 1, "worker_extra_args": ["--lifetime", "1h"]}
+    )
+    assert found["scheduler_options"] == {"dashboard_address": "127.0.0.1:0"}
+    assert found["worker_extra_args"] == ["--lifetime", "1h", *private]
+    asked = {"scheduler_options": {"dashboard_address": ":8787"}, "worker_extra_args": ["--no-dashboard"]}
+    assert _with_private_dashboards(dask_jobqueue.SLURMCluster, asked) == asked
+    with dask.config.set({"jobqueue.slurm.scheduler-options": {"dashboard_address": ":1"}}):
+        assert _with_private_dashboards(dask_jobqueue.SLURMCluster, {})["scheduler_options"] == {
+            "dashboard_address": ":1"
+        }
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import xarray as xr
 from oracles import svcca
 
 import dask_svcca
-from dask_svcca.demo import PARAMETERS, architectures, describe_settling, find_networks, similarity_to_final
+from dask_svcca.demo import PARAMETERS, architectures, describe_jump, describe_settling, dynamics_of, find_networks
 from dask_svcca.measures import find_measures
 from dask_svcca.variables import PairStatus
 
@@ -108,28 +108,39 @@ def test_find_networks__are_44_small_files() -> None:
     assert sum(file.stat().st_size for file in files) < 2.5e6
 
 
-def table(*rows: list[float]) -> xr.DataArray:
-    return xr.DataArray(list(rows), dims=("layer", "step"))
+def orders(**correlations: list[float]) -> dict[str, xr.Dataset]:
+    return {
+        name: xr.Dataset({"depth_correlation": ("model", values)}, attrs={"measure": "cka"})
+        for name, values in correlations.items()
+    }
 
 
 @pytest.mark.parametrize(
-    ("tables", "beginning"),
+    ("dynamics", "beginning"),
     [
-        ({"a": table([0.9, 1], [0.8, 1], [0.7, 1])}, "Layers closer to the input settle earlier"),
-        ({"a": table([0.7, 1], [0.8, 1], [0.9, 1])}, "Layers closer to the output settle earlier"),
-        ({"a": table([0.9, 1], [0.7, 1], [0.8, 1])}, "Layers closer to the input tend to settle earlier"),
-        (
-            {"a": table([0.9, 1], [0.8, 1], [0.7, 1]), "b": table([0.7, 1], [0.8, 1], [0.9, 1])},
-            "There is no common order in which layers settle",
-        ),
-        (
-            {"a": table([0.9, 1], [0.8, 1], [0.7, 1]), "b": table([0.8, 1], [0.8, 1], [0.8, 1])},
-            "There is no common order in which layers settle",
-        ),
+        (orders(a=[0.9, 0.8]), "By cka, layers closer to the input settle earlier"),
+        (orders(a=[-0.9, -0.8]), "By cka, layers closer to the output settle earlier"),
+        (orders(a=[0.9, 0.9], b=[0.3, 0.5]), "By cka, layers closer to the input tend to settle earlier"),
+        (orders(a=[0.9, 0.9], b=[0.1, 0.3]), "By cka, there is no clear order in which layers settle"),
+        (orders(a=[0.9], b=[-0.9]), "By cka, there is no clear order in which layers settle"),
+        (orders(a=[0.9], b=[np.nan]), "By cka, there is no clear order in which layers settle"),
     ],
 )
-def test_reading__claims_no_more_than_the_numbers(tables: dict[str, xr.DataArray], beginning: str) -> None:
-    assert describe_settling(tables).startswith(f"{beginning}: ")
+def test_settling__claims_no_more_than_the_numbers(dynamics: dict[str, xr.Dataset], beginning: str) -> None:
+    assert describe_settling(dynamics).startswith(f"{beginning}: ")
+
+
+def test_jump__is_the_largest_step_on_average() -> None:
+    values = xr.DataArray(
+        [[[0.1, 0.2, 0.8, 1.0]], [[0.1, 0.6, 0.9, 1.0]]],
+        dims=("model", "layer", "step"),
+        coords={"layer": ["logits"], "step": [0, 5, 9, 15]},
+    )
+    found = describe_jump({"cnn": xr.Dataset({"similarity_to_final": values}, attrs={"measure": "svcca"})}, "logits")
+    assert found == (
+        "By svcca, the logits take their largest step towards their final selves from 0.40 to 0.85 between steps 5 "
+        "and 9 (cnn)."
+    )
 
 
 @pytest.mark.slow
@@ -138,11 +149,21 @@ def test_demo__summary(output: str) -> None:
     assert re.search(rf"compare +\S+ s +{PAIRS:,} pairs, [\d,]+ a second", output)
     lines = output.splitlines()
     for architecture, layers in (("cnn", ["relu1", "logits"]), ("resnet", ["relu", "block2.relu2", "logits"])):
-        begin = next(n for n, line in enumerate(lines) if line.startswith(architecture))
-        assert lines[begin].split()[1:] == ["step", "0", "5", "9", "15", "25", "43", "73", "126", "215", "368", "630"]
-        rows = {line.split()[0]: line.split()[1:] for line in lines[begin + 1 : lines.index("", begin)]}
-        assert set(layers) <= rows.keys()
-        assert all(len(values) == 11 and values[-1] == "1.00" for values in rows.values())
+        begins = [n for n, line in enumerate(lines) if re.match(rf"{architecture} +directions ", line)]
+        assert len(begins) == 3
+        for begin in begins:
+            steps = ["step", "0", "5", "9", "15", "25", "43", "73", "126", "215", "368", "630"]
+            assert lines[begin].split()[2:] == steps
+            rows = {line.split()[0].rstrip("*"): line.split()[1:] for line in lines[begin + 1 : lines.index("", begin)]}
+            assert set(layers) <= rows.keys()
+            assert all(values[-1] == "1.00" for values in rows.values())
+    said = " ".join(output.split())
+    # What was found by hand in these networks.
+    assert "By cka, layers closer to the input tend to settle earlier" in said
+    assert "By svcca, there is no clear order in which layers settle" in said
+    assert "svcca 0.39 at step 0 and 0.93 at the end (cnn), 0.39 at step 0 and 0.87 at the end (resnet)" in said
+    assert "between steps 15 and 25 (cnn)" in said
+    assert re.search(r"the logits tell least are (8|9) \(\S+\), (8|9) ", said)
     begin = next(
         n for n, line in enumerate(lines) if line.split() == ["cnn,", "12", "layers", "resnet,", "16", "layers"]
     )
@@ -208,12 +229,11 @@ def test_demo__agrees_with_angles_between_subspaces(zoo: dask_svcca.Zoo, compari
 
 
 @pytest.mark.slow
-def test_similarity_to_final__against_a_loop(comparison: Path) -> None:
+def test_dynamics__against_a_loop(comparison: Path) -> None:
     dataset = dask_svcca.open_comparison(comparison)
     groups = architectures(dataset)
     assert groups == {"cnn": ["cnn-s0", "cnn-s1"], "resnet": ["resnet-s0", "resnet-s1"]}
-    found = similarity_to_final(dataset, groups["cnn"])
-    assert found.dims == ("layer", "step")
+    found = dynamics_of(dataset, "svcca")["cnn"]["similarity_to_final"].mean("model")
     assert found["layer"].to_numpy().tolist()[:3] == ["conv1", "relu1", "conv2"]
     values = dataset["svcca"].load()
     for layer, step in [("conv1", 0), ("relu5", 43), ("logits", 368)]:
@@ -229,6 +249,13 @@ def test_similarity_to_final__against_a_loop(comparison: Path) -> None:
 
 
 @pytest.mark.slow
+def test_demo__report_is_one_file(output: str, folder: Path) -> None:
+    page = folder / "dask-svcca-demo" / "report.html"
+    assert f"{page.relative_to(folder)} (" in output
+    assert 10**6 < page.stat().st_size < 6 * 10**6
+
+
+@pytest.mark.slow
 def test_demo__second_run_does_nothing(output: str, folder: Path, comparison: Path) -> None:
     def written() -> dict[str, int]:
         files = [*comparison.parent.glob("*.zarr/svcca/c/*/*"), *comparison.parent.glob("zoo.zarr/*/*/*/zarr.json")]
@@ -241,8 +268,8 @@ def test_demo__second_run_does_nothing(output: str, folder: Path, comparison: Pa
     assert re.search(r"capture +\S+ s +nothing to do, all were there", out)
     assert len(re.findall(r"compare +\S+ s +nothing to do, all there", out)) == 3
     assert "Comparing pairs" not in err
-    # The same table as the first time.
-    assert out.split("SVCCA")[1] == output.split("SVCCA")[1]
+    # The same findings as the first time.
+    assert out.split("Similarity of each layer")[1] == output.split("Similarity of each layer")[1]
 
 
 @pytest.mark.slow

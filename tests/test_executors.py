@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 import dask
+import distributed
 import numpy as np
 import pytest
 from measured import images
@@ -22,6 +24,7 @@ from dask_svcca.plan.tasks import TileTask
 from dask_svcca.run import compare as compare_module
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.run.executors import DaskExecutor
+from dask_svcca.run.graphs import run_graph
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.tasks import perform
 
@@ -175,3 +178,31 @@ def test_dask_executor__asks_the_scheduler_of_the_user(large_and_small: dask_svc
     assert {key.rsplit("-", 1)[-1] for key in graph} == {next(iter(graph)).rsplit("-", 1)[-1]}
     assert {*keys} < {*graph}
     assert DaskExecutor(None, "").budget == BUDGET
+
+
+HELD = threading.Event()
+
+
+def held() -> None:
+    HELD.wait(60)
+
+
+def test_run_graph__ends_when_it_is_asked_to_and_not_only_when_a_task_ends() -> None:
+    class Asked(Exception):
+        pass
+
+    looks = []
+
+    def check() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            raise Asked
+
+    cluster = distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None)
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+        try:
+            with pytest.raises(Asked):
+                run_graph({"held": (held,)}, ["held"], lambda *_: None, client, check=check)
+            assert not HELD.is_set()
+        finally:
+            HELD.set()

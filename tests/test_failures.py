@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -106,7 +107,7 @@ def test_compare__a_tile_that_always_fails(
     assert failed.sum() == 128
     np.testing.assert_array_equal(found.svcca.where(~failed), right.svcca.where(~failed))
     assert np.isnan(found.svcca.where(failed)).all()
-    assert found.attrs["failures"] == [{"rows": [0, 8], "columns": [8, 16], "reason": reason}]
+    assert json.loads(found.attrs["failures"]) == [{"rows": [0, 8], "columns": [8, 16], "reason": reason}]
     assert not found.problem_a.any()
     # It is tried again, alone.
     with dask.config.set(scheduler="synchronous"):

@@ -1,6 +1,7 @@
 """Stores and files that are damaged at random: only errors of this package, no wrong number, nothing written outside.
 
-``pytest -m fuzz`` tries 100,000 cases; ``FUZZ_CASES`` and ``FUZZ_FIRST`` say how many, and from which seed on.
+``pytest -m fuzz -o faulthandler_timeout=0`` tries 100,000 cases; ``FUZZ_CASES`` and ``FUZZ_FIRST`` say how many, and
+from which seed on.
 """
 
 from __future__ import annotations

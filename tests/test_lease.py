@@ -100,6 +100,18 @@ def test_lease__is_waited_for(backend: Backend, others: Lease) -> None:
     assert told[0].startswith("Waiting for the store, which is in use by process")
 
 
+def test_lease__is_not_waited_for_any_more(backend: Backend, others: Lease) -> None:
+    class Asked(Exception):
+        pass
+
+    def check() -> None:
+        raise Asked
+
+    others.take()
+    with pytest.raises(Asked):
+        a_lease(backend).take(wait=True, check=check)
+
+
 def test_lease__of_a_process_that_is_gone_is_taken_over_at_once(backend: Backend) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         started = machine.process_start(process.pid)

@@ -125,6 +125,16 @@ class Program(click.Group):
             "dask_svcca.cli.verify:verify",
             "Read everything in a STORE, and name what is damaged or missing: a zoo, a comparison, or subspaces.",
         ),
+        Deferred(
+            "sketch",
+            "dask_svcca.cli.sketch:sketch",
+            "Make a sketch of every layer of every checkpoint of a ZOO: numbers whose products estimate linear CKA.",
+        ),
+        Deferred(
+            "search",
+            "dask_svcca.cli.sketch:search",
+            "List the layers that are most similar to that of a NAME, model/checkpoint/layer, among SKETCHES.",
+        ),
         Deferred("query", "dask_svcca.cli.query:query", "List pairs of a COMPARISON, the most similar first."),
         Deferred("plot", "dask_svcca.cli.plot:plot", "Draw a figure of a COMPARISON, finished or not."),
         Deferred(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +15,31 @@ from rich.console import Console
 from rich.text import Text
 
 from dask_svcca.analysis.identification import layer_identification
+from dask_svcca.analysis.sensitivity import class_sensitivity
 from dask_svcca.cli._cluster import cluster_options, connected
 from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, examples, resumable, seconds, size, table
 from dask_svcca.cli._paths import quoted
-from dask_svcca.demo import Demo, architectures, describe_settling, run_demo, similarity_to_final
+from dask_svcca.demo import (
+    Demo,
+    architectures,
+    describe_classes,
+    describe_jump,
+    describe_seeds,
+    describe_settling,
+    directions,
+    dynamics_of,
+    run_demo,
+    settled_before,
+)
+from dask_svcca.explore.report import write_report
 from dask_svcca.run.progress import STAGES
 from dask_svcca.stores.dataset import open_comparison
 from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from dask_svcca.stores.zoo import Zoo
 
 MAIN_LAYERS = re.compile(r"(.*\.)?(relu\d*|logits)")
 """Layers in the tables: the outputs of blocks, without the layers inside."""
@@ -50,7 +66,7 @@ def demo(*, output: str, workers: int | None, memory: str | None, scheduler: str
         "capture": ("Capturing activations", "checkpoints"),
         **STAGES,
         **{f"{stage} dft": (f"{what}, dft", unit) for stage, (what, unit) in STAGES.items()},
-        **{f"{stage} final": (f"{what}, all measures", unit) for stage, (what, unit) in STAGES.items()},
+        **{f"{stage} measures": (f"{what}, all measures", unit) for stage, (what, unit) in STAGES.items()},
     }
     bars = Bars(stages)
     with resumable("checkpoints, subspaces and tiles", bars), connected(workers, memory, scheduler) as client:
@@ -62,14 +78,22 @@ def demo(*, output: str, workers: int | None, memory: str | None, scheduler: str
                 on_capture=functools.partial(bars, "capture"),
                 on_compare=bars,
                 on_compare_dft=lambda stage, done, total: bars(f"{stage} dft", done, total),
-                on_compare_final=lambda stage, done, total: bars(f"{stage} final", done, total),
+                on_compare_measures=lambda stage, done, total: bars(f"{stage} measures", done, total),
             )
     _summarise(result, ready)
-    outcomes = (result.captured, result.compared, result.compared_dft, result.compared_final)
+    outcomes = (result.captured, result.compared, result.compared_dft, result.compared_measures)
     problems = {name: reason for outcome in outcomes for name, reason in outcome.problems.items()}
     echo_problems(problems, "item")
-    _show_settling(open_comparison(result.comparison), open_comparison(result.comparison_dft))
-    _show_identification(open_comparison(result.comparison_final))
+    measured = open_comparison(result.comparison_measures)
+    _show_settling(measured, open_comparison(result.comparison_dft))
+    _show_findings(measured, open_zoo(result.zoo))
+    _show_identification(measured)
+    page = Path(output, "report.html")
+    report = write_report(result.comparison, page)
+    click.echo(
+        f"\n{report.representations} of {counted(report.available, 'representation')} to walk through in any browser: "
+        f"{page} ({size(report.size)})"
+    )
     echo_next(_next_commands(Path(output)))
     if problems:
         raise SystemExit(1)
@@ -111,7 +135,7 @@ def _summarise(result: Demo, ready: float) -> None:
     comparisons = (
         ("averaged over positions, all pairs", compared),
         ("by spatial frequency, each layer with its final self and across seeds", result.compared_dft),
-        ("by all measures, trained networks across seeds", result.compared_final),
+        ("by all measures, the same layers, and all of the trained networks across seeds", result.compared_measures),
     )
     for description, outcome in comparisons:
         done = "nothing to do, all there"
@@ -121,32 +145,62 @@ def _summarise(result: Demo, ready: float) -> None:
 
 
 def _show_settling(comparison: xr.Dataset, by_frequency: xr.Dataset) -> None:
-    networks = architectures(comparison)
-    seeds = counted(max(map(len, networks.values())), "seed")
-    click.echo(f"\nSVCCA similarity of each layer to itself at the end of training, mean of {seeds},")
-    tables = {name: similarity_to_final(comparison, models) for name, models in networks.items()}
-    click.echo("averaged over positions:")
-    _show_tables(tables)
-    click.echo("\nby spatial frequency (the DFT split; the same for dense layers):")
-    _show_tables({name: similarity_to_final(by_frequency, models) for name, models in networks.items()})
-    click.echo(f"\n{describe_settling(tables)}")
+    seeds = counted(max(map(len, architectures(comparison).values())), "seed")
+    click.echo(f"\nSimilarity of each layer to itself at the end of training, mean of {seeds},")
+    readings = (
+        ("cka, averaged over positions", comparison, "cka"),
+        ("svcca, averaged over positions", comparison, "svcca"),
+        ("svcca, by spatial frequency (the DFT split, with directions of all positions)", by_frequency, "svcca"),
+    )
+    for title, dataset, measure in readings:
+        click.echo(f"\n{title}:")
+        _show_tables(dynamics_of(dataset, measure), dataset)
+    click.echo(
+        "\n* is near its final self before any training: it passes its input on, or keeps so few directions that they "
+        "are\n  the same in any network. That is not learning early."
+    )
 
 
-def _show_tables(tables: dict[str, xr.DataArray]) -> None:
+def _show_tables(dynamics: dict[str, xr.Dataset], comparison: xr.Dataset) -> None:
     console = Console(highlight=False, soft_wrap=True)
     # With sixteen colours, shades would be mere stripes.
     shaded = console.color_system in {"256", "truecolor"}
-    for name, values_of in tables.items():
+    for name, found in dynamics.items():
+        values_of = found["similarity_to_final"].mean("model")
+        kept, early = directions(found, comparison), settled_before(found)
         main = [str(layer) for layer in values_of["layer"].to_numpy() if MAIN_LAYERS.fullmatch(str(layer))]
         header = "".join(f"{step:>6.0f}" for step in values_of["step"].to_numpy())
-        console.print(Text.assemble("\n", (f"{name:<15}", "bold"), ("step" + header[4:], "dim")))
+        heads = (f"{name:<15}", "bold"), (f"directions{'step':>8}" + header[4:], "dim")
+        console.print(Text.assemble("\n", *heads))
         for layer in main:
             values = values_of.sel(layer=layer).to_numpy()
+            rank, neurons = kept[layer]
+            shown = f"{rank} of {neurons}" if rank <= neurons else str(rank)
             console.print(
                 Text.assemble(
-                    f"  {layer:<13}", *((f"{value:>6.2f}", _shade(value) if shaded else "") for value in values)
+                    f"  {layer + ('*' if layer in early else ''):<13}{shown:>10}    ",
+                    *((f"{value:>6.2f}", _shade(value) if shaded else "") for value in values),
                 )
             )
+
+
+def _show_findings(comparison: xr.Dataset, zoo: Zoo) -> None:
+    """What these networks show, as far as the numbers go."""
+    by_cka, by_svcca = dynamics_of(comparison, "cka"), dynamics_of(comparison, "svcca")
+    sensitivity = class_sensitivity(comparison, zoo=zoo, where={"layer": "logits", "final": True})
+    why = (
+        "cka weighs directions by their variance, svcca all that it keeps alike: where a layer keeps few, svcca is "
+        "high from the start."
+    )
+    sentences = (
+        f"{describe_settling(by_cka)} {describe_settling(by_svcca)} {why}",
+        describe_seeds(comparison, "logits", "svcca"),
+        describe_jump(by_svcca, "logits"),
+        describe_classes(sensitivity),
+    )
+    click.echo("\nWhat these networks show:\n")
+    for sentence in sentences:
+        click.echo(textwrap.fill(sentence, 100, initial_indent="- ", subsequent_indent="  "))
 
 
 def _show_identification(comparison: xr.Dataset) -> None:

@@ -123,7 +123,7 @@ class Watched:
     """
 
     def __init__(self, client: Client, reporter: Reporter, expected: int) -> None:
-        self._executor = DaskExecutor(client, uuid.uuid4().hex[:12])
+        self._executor = DaskExecutor(client, uuid.uuid4().hex[:12], check=reporter.check)
         self._reporter, self._expected = reporter, expected
 
     @property
@@ -189,10 +189,15 @@ class Reporter:
             self._bars(stage, done, total)  # type: ignore[arg-type]
         if time.monotonic() - self._said > LOG_SECONDS or done == total:
             self._said = time.monotonic()
-            self.say(f"{stage}: {done:,} of {total:,}")
+            self._log(f"{stage}: {done:,} of {total:,}")
 
     def say(self, text: str) -> None:
-        """Add a line to the log."""
+        """Tell whoever watches, and the log, what is waited for."""
+        self._log(text)
+        if (told := getattr(self._bars, "say", None)) is not None:
+            told(text)
+
+    def _log(self, text: str) -> None:
         with self._lock:
             self._record = self._record.with_event(text)
 
@@ -206,14 +211,16 @@ class Reporter:
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
         with self._lock:
             self._record = dataclasses.replace(self._record, dashboard=dashboard)
-        self.say(f"Working with {workers} {'worker' if workers == 1 else 'workers'}")
+        self._log(f"Working with {workers} {'worker' if workers == 1 else 'workers'}")
+        if dashboard:
+            self.say(f"The dashboard, {dashboard} , shows the cluster at work")
 
     def say_failures(self, pairs: int, failures: Mapping[str, str]) -> None:
         """Take pairs whose tasks failed for good, and why, block by block."""
         with self._lock:
             self._record = dataclasses.replace(self._record, pairs_failed=pairs)
         for where, reason in list(failures.items())[:MOST_FAILURES]:
-            self.say(f"failed: {where}: {reason}")
+            self._log(f"failed: {where}: {reason}")
 
     def set_running(self) -> None:
         """From now on tasks run."""

@@ -366,7 +366,8 @@ def status_of(job: str, comparison: str, pointer: Pointer | None) -> Status:
             zoo="",
             comparison=comparison,
             user=user(),
-            machine=machine.host(),
+            # One that a cluster drives has no process here that could be gone.
+            machine=machine.host() if pointer.process else "",
             process=pointer.process,
             started=pointer.started,
             submitted=pointer.submitted,

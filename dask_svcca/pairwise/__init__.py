@@ -4,7 +4,8 @@ One pass over chunks of examples reduces the arrays to a factor (see `dask_svcca
 from the factor, in double precision. Directions are as long as the data: those of a Dask array stay lazy.
 """
 
+from dask_svcca.pairwise.canonical import canonical_directions
 from dask_svcca.pairwise.decompositions import cca, pca, pls
 from dask_svcca.pairwise.projector import projection
 
-__all__ = ["cca", "pca", "pls", "projection"]
+__all__ = ["canonical_directions", "cca", "pca", "pls", "projection"]

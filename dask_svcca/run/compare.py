@@ -355,8 +355,8 @@ def run_comparison(
     """
     _check_drop_left(drop_left)
     started, forgotten, computed, settled = time.perf_counter(), set[str](), 0, 0
-    # What draws bars can say for whom it waits, too.
-    with Leases(wait=wait, told=getattr(progress, "say", None)) as leases:
+    # What draws bars can say for whom it waits, too; what reports of a job knows that it was asked to end.
+    with Leases(wait=wait, told=getattr(progress, "say", None), check=getattr(progress, "check", None)) as leases:
         while True:
             run = uuid.uuid4().hex[:12]
             chosen = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))

@@ -60,6 +60,8 @@ class DaskExecutor:
     in_memory : bool
         Whether stores are in the memory of this process: the work then runs on Dask's local scheduler, also where there
         is a current client.
+    check : callable, optional
+        Called several times a second while a cluster is waited for; ends the run where it raises.
 
     Raises
     ------
@@ -67,8 +69,15 @@ class DaskExecutor:
         Where stores are in memory, and a client is given.
     """
 
-    def __init__(self, client: distributed.Client | None, run: str, *, in_memory: bool = False) -> None:
-        self._run, self._runs = run, itertools.count()
+    def __init__(
+        self,
+        client: distributed.Client | None,
+        run: str,
+        *,
+        in_memory: bool = False,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        self._run, self._runs, self._check = run, itertools.count(), check
         if in_memory:
             check_local(client)
         self._client = None if in_memory else current_client(client)
@@ -100,7 +109,7 @@ class DaskExecutor:
         def done(name: str, result: Any) -> None:
             on_done(keys[name], result)
 
-        run_graph(graph, reporting, done, self._client, on_failed=done)
+        run_graph(graph, reporting, done, self._client, on_failed=done, check=self._check)
 
 
 class Here:

@@ -171,13 +171,12 @@ def record_failures(comparison: ComparisonStore, plan: Plan, failures: Failures)
         for number, row in enumerate(plan.rows)
         if (reason := _of_row(row.key, failures.problems)) is not None
     ]
-    reasons = {}
+    reasons, labels = {}, [row.label for row in plan.rows]
     for tile in plan.tiles:
         if tile.key in failures.tiles:
             block = _block(plan, tile, f"the task that compares them {failures.tiles[tile.key]}")
             blocks.append(block)
-            ends = [(plan.rows[one[0]].label, plan.rows[one[1] - 1].label) for one in (block.rows, block.columns)]
-            reasons[f"{_span(*ends[0])} with {_span(*ends[1])}"] = block.reason
+            reasons[name_of(tile, labels)] = block.reason
     write_failures(comparison.root, blocks)
     return pairs, reasons
 
@@ -191,8 +190,22 @@ def _of_row(key: str, problems: Mapping[str, str]) -> str | None:
     return own or next((reason for name, reason in problems.items() if name.split(" ", maxsplit=1)[0] == mine), None)
 
 
-def _span(first: str, last: str) -> str:
-    return repr(first) if first == last else f"{first!r} to {last!r}"
+def name_of(tile: TileTask, labels: Sequence[str]) -> str:
+    """What a tile compares, by the first and last of its representations, of those of the comparison."""
+    groups = (labels[number * tile.side : (number + 1) * tile.side] for number in (tile.row, tile.column))
+    return " with ".join(map(span, groups))
+
+
+def span(labels: Sequence[str]) -> str:
+    """The first and the last of some names.
+
+    Examples
+    --------
+    >>> span(["a", "b", "c"]), span(["a"])
+    ("'a' to 'c'", "'a'")
+    """
+    ends = dict.fromkeys((str(labels[0]), str(labels[-1])))
+    return " to ".join(map(repr, ends))
 
 
 def _block(plan: Plan, tile: TileTask, reason: str) -> Block:

@@ -93,6 +93,7 @@ def run_graph(
     client: distributed.Client | None,
     *,
     on_failed: Callable[[str, Failed], None] | None = None,
+    check: Callable[[], None] | None = None,
     workers_within: float = WORKERS_WITHIN,
 ) -> None:
     """Run a graph, and hand over each wanted result as it comes.
@@ -112,6 +113,8 @@ def run_graph(
     on_failed : callable, optional
         Called with the key of a wanted task that failed for good, or waited for one; the others go on. By default the
         error is raised. That a store cannot be accessed is always raised.
+    check : callable, optional
+        Called several times a second while a cluster is waited for; ends the run where it raises.
     workers_within : float
         Seconds to wait for a worker, where none is left.
 
@@ -132,7 +135,8 @@ def run_graph(
     if client is None:
         _run_local(graph, keys, on_done, failed)
     else:
-        _run_distributed(graph, keys, on_done, failed, client, workers_within)
+        watch = _Watch(client, workers_within, check)
+        _run_distributed(graph, keys, on_done, failed, client, watch)
 
 
 def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone, on_failed: Callable[[str, Failed], None]) -> None:
@@ -184,7 +188,7 @@ def _run_distributed(
     on_done: OnDone,
     on_failed: Callable[[str, Failed], None],
     client: distributed.Client,
-    workers_within: float,
+    watch: _Watch,
 ) -> None:
     # The graph of ten thousand representations is 15 MB, and Dask would warn of it.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
@@ -192,7 +196,6 @@ def _run_distributed(
         futures = client.get(work, list(keys), sync=False, retries=ATTEMPTS - 1)
     pending = {future.key: future for future in futures}
     del futures
-    watch = _Watch(client, workers_within)
     completed = distributed.as_completed(
         list(pending.values()), loop=client.loop, with_results=True, raise_errors=False
     )
@@ -247,21 +250,24 @@ def _failed(error: Exception) -> Failed:
 
 
 class _Watch:
-    """Looks whether there is still a cluster to wait for.
+    """Looks whether there is still a cluster to wait for, and whether the caller still wants to.
 
     Parameters
     ----------
     client : distributed.Client
     workers_within : float
+    check : callable, optional
     """
 
-    def __init__(self, client: distributed.Client, workers_within: float) -> None:
-        self._client, self._within = client, workers_within
+    def __init__(self, client: distributed.Client, workers_within: float, check: Callable[[], None] | None) -> None:
+        self._client, self._within, self._check = client, workers_within, check
         self._address = str(client.scheduler_info()["address"])
         self._looked = self._there = time.monotonic()
 
     def check(self) -> None:
         """Raise `ClusterError` where there is no scheduler, or there was no worker for too long."""
+        if self._check is not None:
+            self._check()
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
             return

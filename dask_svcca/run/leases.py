@@ -9,6 +9,7 @@ from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.lease import Lease
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     import zarr
@@ -30,10 +31,12 @@ class Leases:
         Wait for other runs, in place of an error.
     told : callable, optional
         Called with a sentence that says for whom it waits.
+    check : callable, optional
+        Called while it waits; ends the waiting where it raises.
     """
 
-    def __init__(self, *, wait: bool, told: Told | None) -> None:
-        self._wait, self._told = wait, told
+    def __init__(self, *, wait: bool, told: Told | None, check: Callable[[], None] | None = None) -> None:
+        self._wait, self._told, self._check = wait, told, check
         self._held: dict[str, Lease] = {}
         self._places: dict[str, Backend] = {}
         self._stack = ExitStack()
@@ -75,7 +78,7 @@ class Leases:
         )
         self._stack.callback(lease.release)
         self._held[kind] = lease
-        self._inherited |= lease.take(wait=self._wait, told=self._told)
+        self._inherited |= lease.take(wait=self._wait, told=self._told, check=self._check)
 
     def follow(self, root: zarr.Group | None) -> None:
         """Follow a comparison that was made elsewhere to its place; None where another run was faster."""

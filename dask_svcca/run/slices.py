@@ -15,7 +15,7 @@ from dask_svcca.plan.graph import nodes_of_pack
 from dask_svcca.plan.stored import from_json, to_json
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run.failed import Failed
-from dask_svcca.run.failures import without
+from dask_svcca.run.failures import name_of, span, without
 from dask_svcca.run.graphs import attempt
 from dask_svcca.run.leases import Leases
 from dask_svcca.run.outcome import Outcome, Tally
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _GROUP: Final = "parts"
+_FAILURES: Final = "failures"
 
 WAIT_SECONDS: Final = 10.0
 """How long a part waits for subspaces that others make, while none comes, before it makes one of them itself."""
@@ -141,7 +142,7 @@ class Part:
     Attributes
     ----------
     failures : dict of str to str
-        What failed for good, with the reason; run again, it is tried again.
+        What failed for good, with the reason; run again, it is tried again. Stored with the part, for `conclude`.
 
     Raises
     ------
@@ -162,6 +163,7 @@ class Part:
         if not 0 <= number < self.parts.count:
             raise JobError(f"there are parts 0 to {self.parts.count - 1}; got {number}")
         self._number = number
+        self._labels = self._comparison.column("representation").tolist()
         self.failures: dict[str, str] = {}
         self._lost: set[str] = set()
         place = self._comparison.subspaces
@@ -207,7 +209,7 @@ class Part:
             for count, tile in enumerate(self._ready(mine["tiles"], groups), start=1):
                 places = [without(groups[number], self._lost).places for number in (tile.row, tile.column)]
                 report = self._attempt(
-                    f"the block {tile.row}, {tile.column}", partial(perform, self._job, tile, *places)
+                    name_of(tile, self._labels), "compares them", partial(perform, self._job, tile, *places)
                 )
                 if report is not None and report.damage is not None:
                     raise report.damage
@@ -216,19 +218,28 @@ class Part:
                     progress("tiles", count, len(mine["tiles"]))
         finally:
             release(self._job.run)
+            self._remember()
         return made, pairs
 
-    def _attempt(self, what: str, work: Callable[[], T]) -> T | None:
+    def _remember(self) -> None:
+        """Store what failed, in place of what did before."""
+        document = _io.read_attributes(self._comparison.root, f"{_GROUP}/{self._number}") or {}
+        if document.get(_FAILURES, {}) != self.failures:
+            document[_FAILURES] = self.failures
+            _chunked.write_group(self._comparison.root, f"{_GROUP}/{self._number}", document)
+
+    def _attempt(self, what: str, does: str, work: Callable[[], T]) -> T | None:
         """What a task gives; None where it failed for good."""
         found = attempt(work)
         if isinstance(found, Failed):
-            self.failures[what] = f"the task that makes it {found.reason}"
+            self.failures[what] = f"the task that {does} {found.reason}"
             return None
         return found
 
     def _made(self, pack: PackTask) -> int:
         """Make a pack, unless it is there, or cannot be made. Returns how many subspaces were made."""
-        made = self._attempt(f"the subspaces of {pack.members[0].label!r}", partial(self._make, pack))
+        names = span([member.label for member in pack.members])
+        made = self._attempt(f"the subspaces of {names}", "makes them", partial(self._make, pack))
         if made is None:
             self._lost.add(pack.name)
         return made or 0
@@ -295,6 +306,7 @@ def conclude(
     Returns
     -------
     outcome : Outcome
+        Its failures are those that kept parts from finishing.
     unfinished : list of int
         Numbers of parts that have left tiles.
     """
@@ -309,16 +321,12 @@ def conclude(
         outcome = Outcome(plan)
         finish(outcome, Tally(outcome, None), stores.comparison, stores.subspaces, parameters, zoo)
         left = {(tile.row, tile.column) for tile in plan.tiles}
-        unfinished = [
-            part
-            for part in range(document["count"])
-            if any(
-                (tile.row, tile.column) in left
-                for tile in from_json(
-                    (_io.read_attributes(stores.comparison.root, f"{_GROUP}/{part}") or {}).get("tiles", [])
-                )
-            )
-        ]
+        unfinished = []
+        for part in range(document["count"]):
+            mine = _io.read_attributes(stores.comparison.root, f"{_GROUP}/{part}") or {}
+            if any((tile.row, tile.column) in left for tile in from_json(mine.get("tiles", []))):
+                unfinished.append(part)
+                outcome.failures |= mine.get(_FAILURES, {})
         if not left:
             stores.comparison.consolidate()
     return outcome, unfinished

@@ -30,7 +30,13 @@ def check_workers(client: distributed.Client, places: Sequence[str]) -> None:
     """
     mine = version("dask-svcca")
     there = [place for place in places if _io.is_group(place)]
-    answers = client.run(_look, there, on_error="return")
+    try:
+        answers = client.run(_look, there, on_error="return")
+    except (OSError, TimeoutError) as error:
+        raise ClusterError(
+            f"the scheduler did not answer when its workers were asked what they see ({type(error).__name__}: "
+            f"{error}). Is it still running?"
+        ) from None
     for address, answer in answers.items():
         if isinstance(answer, ModuleNotFoundError):
             raise ClusterError(

@@ -146,7 +146,7 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
     StoreAccessError
         Where it cannot be read.
     """
-    noun = "store of subspaces" if kind == "subspaces" else kind
+    noun = f"store of {kind}" if kind in {"subspaces", "sketches"} else kind
     try:
         root = open_group(store, mode=mode)
     except ABSENT:
@@ -162,7 +162,7 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
 
 def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -> None:
     """Raise `StoreFormatError` where a group is not a store of a kind in a version; see `open_root`."""
-    noun = "store of subspaces" if kind == "subspaces" else kind
+    noun = f"store of {kind}" if kind in {"subspaces", "sketches"} else kind
     stored_format = root.attrs.get("format")
     if stored_format != f"dask-svcca-{kind}":
         what = f"it says format {stored_format!r}" if stored_format else "it has no 'format' attribute"

@@ -148,7 +148,14 @@ class Lease:
         self._number = 0
         self._lost = ""
 
-    def take(self, *, wait: bool = False, patient: bool = False, told: Told | None = None) -> bool:
+    def take(
+        self,
+        *,
+        wait: bool = False,
+        patient: bool = False,
+        told: Told | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> bool:
         """Take the lease, at once where nobody has it, or whoever had it has ended.
 
         Parameters
@@ -158,6 +165,8 @@ class Lease:
         patient : bool
             Wait for another machine until it shows that it is at work, or its lease has ended.
         told : callable, optional
+        check : callable, optional
+            Called while it waits; ends the waiting where it raises.
 
         Returns
         -------
@@ -190,6 +199,8 @@ class Lease:
                     if told is not None and (holder is None or holder.owner != told_of):
                         told_of = "" if holder is None else holder.owner
                         told(f"Waiting for {self._what}, which is in use by {holder or 'another run'}")
+                    if check is not None:
+                        check()
                     time.sleep(POLL_SECONDS)
                     continue
             if self._claim(last, document, numbers):

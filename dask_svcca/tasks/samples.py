@@ -42,6 +42,8 @@ class Samples:
         Relative precision of the samples.
     neurons : int
         Number of neurons of a block.
+    mask : (example, token) bool, or None
+        Which tokens count, for a sequence under a mask.
 
     Raises
     ------
@@ -61,15 +63,15 @@ class Samples:
                 f"cannot be read: its array has the shape {self.array.shape} in chunks of {self.array.rows} examples, "
                 f"and its attributes say {task.shape} in chunks of {task.chunk_examples}"
             )
-        self._mask = _mask(context, task)
+        self.mask = _mask(context, task)
         self._budget = held
         self._held: dict[int, InexactArray] = {}
         self.digests: dict[int, bytes] = {}
         self.read = 0
         # Under a mask, that of the example with the fewest positions holds for all.
         averaged = task.reading.averaged
-        if self._mask is not None and averaged > 1:
-            averaged = int(self._mask.sum(axis=1).min())
+        if self.mask is not None and averaged > 1:
+            averaged = int(self.mask.sum(axis=1).min())
         self.epsilon = precision_of_means(task.epsilon, averaged)
         self.neurons = task.reading.neurons(self.array.shape[-1])
 
@@ -94,7 +96,7 @@ class Samples:
             self.digests[chunk] = chunk_digest(activations)
         self.read += activations.nbytes
         start = chunk * self.array.rows
-        mask = None if self._mask is None else self._mask[start : start + len(activations)]
+        mask = None if self.mask is None else self.mask[start : start + len(activations)]
         with self._context.timed("transform"):
             samples = self._task.reading(activations, mask)
         del activations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from dask_svcca import machine
 from dask_svcca.cluster import KeepBusyWorkers, start_cluster
 from dask_svcca.errors import ClusterError, JobError
 from dask_svcca.jobs import submit
+from dask_svcca.jobs.driver import Reporter
 from dask_svcca.jobs.records import Jobs, Pointer, Record, find, new_id, now, status_of
 from dask_svcca.jobs.submit import running_job
 from dask_svcca.stores.comparison import ComparisonStore
@@ -171,6 +173,26 @@ def test_status_of__nobody_writes_any_more(comparison: str) -> None:
     assert "nobody has written its record for 100 seconds" in found.record.message
 
 
+def test_status_of__a_job_that_a_cluster_has_not_begun_to_drive_waits(tmp_path: Path) -> None:
+    pointer = Pointer(new_id(), str(tmp_path / "c.zarr"), now())
+    pointer.write()
+    assert status_of(pointer.id, pointer.comparison, pointer).state == "waiting"
+    assert running_job(pointer.comparison) is not None
+    long_ago = Pointer(pointer.id, pointer.comparison, "2025-01-01T00:00:00+00:00")
+    assert status_of(pointer.id, pointer.comparison, long_ago).state == "stalled"
+
+
+def test_commands__about_a_job_that_was_cancelled(comparison: str) -> None:
+    job = new_id()
+    Jobs(comparison, mode="r+").write(Record(job, "z", comparison, "cancelled", submitted=now()))
+    Pointer(job, comparison, now()).write()
+    for name in (job, comparison):
+        assert f"the job {job!r} has ended already: it is cancelled" in run(f"cancel {name}", status=2).output
+        assert f"The job {job} is cancelled." in run(f"attach {name}", status=1).output
+        assert json.loads(run(f"status {name} --json").output)["state"] == "cancelled"
+    assert running_job(comparison) is None
+
+
 def test_cancel__of_another_users_job(comparison: str) -> None:
     record = Record(new_id(), "z", comparison, "running", user="someone", machine="another", submitted=now())
     Jobs(comparison, mode="r+").write(record)
@@ -189,6 +211,34 @@ def test_find__the_newest_job_of_a_comparison(comparison: str) -> None:
     Pointer("20250103-cccccc", comparison, "2025-01-03").write()
     assert find(comparison)[0] == "20250103-cccccc"
     assert find("20250103-cccccc")[1] == comparison
+
+
+def test_jobs__with_nothing_to_do_are_left_out_but_for_the_latest(comparison: str) -> None:
+    done, nothing = {"tiles": (3, 3)}, {"tiles": (0, 0)}
+    stored = Jobs(comparison, mode="r+")
+    for day, state, stages in ((1, "done", done), (2, "done", nothing), (3, "failed", nothing), (4, "done", nothing)):
+        stored.write(Record(f"2025010{day}-aaaaaa", "z", comparison, state, submitted=f"2025-01-0{day}", stages=stages))
+
+    def listed(*options: str) -> list[str]:
+        found = json.loads(run(f"jobs {comparison} --json {' '.join(options)}").output)["jobs"]
+        return [one["submitted"][-1] for one in found]
+
+    assert listed() == ["1", "3", "4"]
+    assert listed("--all") == ["1", "2", "3", "4"]
+    stored.write(Record("20250105-aaaaaa", "z", comparison, "done", submitted="2025-01-05", stages=done))
+    assert listed() == ["1", "3", "5"]
+
+
+def test_reporter__says_where_the_dashboard_is(comparison: str) -> None:
+    said: list[str] = []
+    bars = SimpleNamespace(say=said.append)
+    client = SimpleNamespace(scheduler_info=lambda **_: {"workers": {"a": {}}})
+    reporter = Reporter(Record(new_id(), "z", comparison, submitted=now()), bars)  # type: ignore[arg-type]
+    reporter.joined(client, "http://10.0.0.1:8787/status")  # type: ignore[arg-type]
+    assert ["http://10.0.0.1:8787/status" in line for line in said] == [True]
+    reporter.write()
+    found = json.loads(run(f"status {comparison} --json").output)
+    assert found["dashboard"] == "http://10.0.0.1:8787/status"
 
 
 def test_read__a_record_that_is_not_one(comparison: str) -> None:
@@ -380,6 +430,14 @@ def test_submit__to_a_scheduler_is_cancelled_from_elsewhere(tmp_path: Path, zoo:
 
 
 @pytest.mark.slow
+def test_run__workers_with_too_little_memory(tmp_path: Path) -> None:
+    make_zoo(tmp_path / "zoo.zarr", 2)
+    printed = run(f"run {job_file(tmp_path, tmp_path / 'zoo.zarr', '{workers: 1, memory: 150MiB}')}", status=2).output
+    assert re.search(r"needs \d+ MiB in one worker .* and a worker has 112 MiB\. Use fewer workers with more", printed)
+    assert not (tmp_path / "c.zarr").exists()
+
+
+@pytest.mark.slow
 def test_run__workers_that_are_not_there_in_time(tmp_path: Path, zoo: Path) -> None:
     alone = Dask(tmp_path)
     alone.scheduler()
@@ -389,6 +447,24 @@ def test_run__workers_that_are_not_there_in_time(tmp_path: Path, zoo: Path) -> N
     finally:
         alone.close()
     assert not (tmp_path / "c.zarr").exists()
+
+
+@pytest.mark.slow
+def test_run__a_scheduler_that_goes_while_a_worker_is_waited_for(tmp_path: Path, zoo: Path) -> None:
+    alone = Dask(tmp_path)
+    scheduler = alone.scheduler()
+    words = [sys.executable, "-m", "dask_svcca", "run", str(job_file(tmp_path, zoo, alone.address))]
+    try:
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "Waiting up to 600 seconds for the first worker.\n"
+            scheduler.kill()
+            said = process.communicate(timeout=SECONDS)[1]
+    finally:
+        alone.close()
+    assert process.returncode == 2
+    assert said.startswith(f"Error: the scheduler at '{alone.address}' went away before a worker was there.")
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow

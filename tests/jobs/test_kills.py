@@ -16,14 +16,16 @@ import numpy as np
 import pytest
 
 import dask_svcca
+from dask_svcca.jobs import submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import xarray as xr
 
-RUNS = int(os.environ.get("KILLED_RUNS", "8"))
-"""A multiple of four: each kind of kill as often. 100 take half an hour."""
+KINDS = ("worker", "workers", "scheduler", "client", "driver")
+RUNS = int(os.environ.get("KILLED_RUNS", "10"))
+"""A multiple of five: each kind of kill as often. 100 take half an hour."""
 
 SECONDS = 120
 """Within which anything is to happen on a machine that others use too."""
@@ -43,6 +45,7 @@ class Cluster:
         self.folder, self.file = folder, folder / "scheduler.json"
         self.reported = folder / "tiles.txt"
         self.reported.touch()
+        self.home = folder / "home"
         self._scheduler: subprocess.Popen[bytes] | None = None
         self._workers: list[subprocess.Popen[bytes]] = []
         self.start_scheduler()
@@ -54,7 +57,7 @@ class Cluster:
         with (self.folder / f"{words[0]}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", f"distributed.cli.dask_{words[0]}", *words[1:]],
-                env={**os.environ, "TILES_REPORTED": str(self.reported)},
+                env={**os.environ, "TILES_REPORTED": str(self.reported), "XDG_CONFIG_HOME": str(self.home)},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -85,6 +88,10 @@ class Cluster:
     def kill_workers(self) -> None:
         for worker in self._workers:
             self._kill(worker)
+
+    def kill_worker_of(self, process: int) -> None:
+        """The one whose process has a task that drives a job."""
+        self._kill(next(worker for worker in self._workers if worker.pid == process))
 
     def kill_scheduler(self) -> None:
         assert self._scheduler is not None
@@ -173,21 +180,44 @@ def twice(reported: str) -> list[str]:
     return found
 
 
+def assert_nothing_lost(cluster: Cluster, zoo: Path, place: Path, right: xr.Dataset) -> None:
+    cluster.restart()
+    finish(cluster, zoo, place)
+    found = dask_svcca.open_comparison(place).load()
+    for name in right.data_vars:
+        np.testing.assert_array_equal(found[name], right[name], err_msg=str(name))
+    assert twice(cluster.reported.read_text()) == []
+    assert dask_svcca.verify(place).ok
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("run", range(RUNS))
 def test_compare__killed_at_any_moment(
-    cluster: Cluster, zoo: Path, tmp_path: Path, undisturbed: tuple[xr.Dataset, float], run: int
+    cluster: Cluster,
+    zoo: Path,
+    tmp_path: Path,
+    undisturbed: tuple[xr.Dataset, float],
+    run: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rng = random.Random(run)
     right, whole = undisturbed
-    kind = ("worker", "workers", "scheduler", "client")[run % 4]
+    moment = random.Random(run).uniform(0, whole)
     cluster.reported.write_text("")
     place = tmp_path / "c.zarr"
+    if KINDS[run % len(KINDS)] == "driver":
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(cluster.home))
+        kill_the_driver(cluster, zoo, place, moment)
+    else:
+        kill_one_of_a_run(cluster, zoo, place, moment, KINDS[run % len(KINDS)])
+    assert_nothing_lost(cluster, zoo, place, right)
+
+
+def kill_one_of_a_run(cluster: Cluster, zoo: Path, place: Path, moment: float, kind: str) -> None:
     said: Any = ("", "")
     with client(cluster, zoo, place) as process:
         wait_until(lambda: begun(place) or process.poll() is not None)
         try:
-            process.wait(rng.uniform(0, whole))
+            process.wait(moment)
         except subprocess.TimeoutExpired:
             if kind == "client":
                 process.kill()
@@ -198,10 +228,18 @@ def test_compare__killed_at_any_moment(
     assert "Traceback" not in said[1], said[1]
     if kind in {"worker", "workers"}:
         assert process.returncode == 0, said
-    cluster.restart()
-    finish(cluster, zoo, place)
-    found = dask_svcca.open_comparison(place).load()
-    for name in right.data_vars:
-        np.testing.assert_array_equal(found[name], right[name], err_msg=str(name))
-    assert twice(cluster.reported.read_text()) == []
-    assert dask_svcca.verify(place).ok
+
+
+def kill_the_driver(cluster: Cluster, zoo: Path, place: Path, moment: float) -> None:
+    job = place.with_name("job.yaml")
+    job.write_text(f"zoo: {zoo}\ncomparison: {place}\ncluster: {cluster.address}\n")
+    words = [sys.executable, "-m", "dask_svcca", "submit", str(job), "--json"]
+    name = json.loads(subprocess.run(words, capture_output=True, text=True, check=True, timeout=SECONDS).stdout)["id"]
+    wait_until(lambda: begun(place))
+    time.sleep(moment)
+    found = submit.status(name)
+    if found.state == "running":
+        cluster.kill_worker_of(found.record.process)
+        cluster.restart()
+    wait_until(lambda: submit.status(name).state in {"done", "failed"})
+    assert submit.status(name).state == "done", submit.log_of(name)

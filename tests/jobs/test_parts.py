@@ -91,10 +91,18 @@ def test_parts__whose_task_fails_do_all_else(
         for part in parts:
             part.run(None)
     (failures,) = [part.failures for part in parts if part.failures]
-    assert failures == {"the block 0, 0": "the task that makes it failed 3 times (RuntimeError: injected)"}
-    assert slices.conclude(zoo, place, Parameters())[1] == [0]
+    block = "'net/step000/fc' to 'net/step007/fc'"
+    assert failures == {f"{block} with {block}": "the task that compares them failed 3 times (RuntimeError: injected)"}
+    outcome, unfinished = slices.conclude(zoo, place, Parameters())
+    assert (outcome.failures, unfinished) == (failures, [0])
+    job = place.with_name("job.yaml")
+    job.write_text(f"zoo: {place.with_name('zoo.zarr')}\ncomparison: {place}\n")
+    printed = run(f"finalise {job}", status=1).output
+    assert f"{block} with {block}: the task that compares them failed 3 times (RuntimeError: injected)" in printed
+    assert json.loads(run(f"finalise {job} --json", status=1).stdout)["failures"] == failures
     do(zoo, place, 0)
-    assert slices.conclude(zoo, place, Parameters())[1] == []
+    outcome, unfinished = slices.conclude(zoo, place, Parameters())
+    assert (outcome.failures, unfinished) == ({}, [])
     assert_same(dask_svcca.open_comparison(place), undisturbed)
 
 

@@ -1,0 +1,196 @@
+"""``dask-svcca sketch`` and ``dask-svcca search``: layers as a few thousand numbers, and the nearest of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from dask_svcca.cli._cluster import cluster_options, connected
+from dask_svcca.cli._console import (
+    Bars,
+    checked_options,
+    counted,
+    echo_next,
+    echo_problems,
+    examples,
+    resumable,
+    seconds,
+    table,
+)
+from dask_svcca.cli._json import echo_json
+from dask_svcca.cli._paths import Place, quoted
+from dask_svcca.plan.parameters import ONLY_MASK, make_parameters
+from dask_svcca.readings.choose import Convolutional, Sequential
+from dask_svcca.run.stores import choose_mask
+from dask_svcca.sketches.family import Family
+from dask_svcca.sketches.make import STAGES, run_sketches
+from dask_svcca.sketches.portable import export_sketches, import_sketches
+from dask_svcca.sketches.search import search as search_sketches
+from dask_svcca.stores.zoo import open_zoo
+
+if TYPE_CHECKING:
+    from dask_svcca.sketches.make import Outcome
+
+
+@click.command(
+    epilog=examples(
+        "dask-svcca sketch zoo.zarr sketches.zarr",
+        "dask-svcca sketch zoo.zarr sketches.zarr --size 16384 --workers 4",
+        "dask-svcca sketch sketches.zarr --export mine.npz",
+        "dask-svcca sketch theirs.zarr --import theirs.npz",
+    )
+)
+@click.argument("places", nargs=-1, required=True, type=Place(), metavar="[ZOO] SKETCHES")
+@click.option("--size", type=int, default=4096, show_default=True, metavar="N", help="Numbers of a sketch, even.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Only sketches of one seed can be compared.")
+@click.option(
+    "--conv",
+    type=click.Choice(get_args(Convolutional)),
+    default="mean",
+    show_default=True,
+    help="How convolutional layers are read.",
+)
+@click.option(
+    "--sequence",
+    type=click.Choice(get_args(Sequential)),
+    default="mean",
+    show_default=True,
+    help="How layers with tokens are read.",
+)
+@click.option(
+    "--positions",
+    default="all",
+    show_default=True,
+    metavar="WHICH",
+    help="Which positions are samples, where positions are: all, 'regular N' or 'random N'.",
+)
+@click.option(
+    "--mask",
+    metavar="NAME",
+    help="Coordinate of the zoo that is true for tokens that count [default: the zoo's only one, if it has one].",
+)
+@click.option("--no-mask", is_flag=True, help="Read all tokens, although the zoo has a mask.")
+@click.option("--wait", is_flag=True, help="Where another run is at work on the sketches, wait for its end.")
+@cluster_options
+@click.option("--export", "target", type=click.Path(dir_okay=False), metavar="FILE", help="Write one file to be sent.")
+@click.option(
+    "--import",
+    "sent",
+    type=click.Path(dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Make SKETCHES of such a file.",
+)
+def sketch(
+    places: tuple[str, ...],
+    *,
+    size: int,
+    seed: int,
+    mask: str | None,
+    no_mask: bool,
+    wait: bool,
+    workers: int | None,
+    memory: str | None,
+    scheduler: str | None,
+    target: str | None,
+    sent: str | None,
+    **options: Any,
+) -> None:
+    """Make a sketch of every layer of every checkpoint of a ZOO: numbers whose products estimate linear CKA.
+
+    Sketches that are there are not made again: after an interruption, or when the zoo has grown, the same command makes
+    what is missing. Those of other people who ran the same examples can be compared with them.
+    """
+    if len(places) > 2 or (len(places) == 1) != (bool(sent) or (target is not None and len(places) == 1)):
+        raise click.UsageError("Name a zoo and its sketches; or, with --import or --export, the sketches alone.")
+    place = places[-1]
+    if sent is not None:
+        count = import_sketches(sent, place).sizes["representation"]
+        click.echo(f"{counted(count, 'sketch').replace('sketchs', 'sketches')} of {sent} are there now.")
+    elif len(places) == 2:
+        _make(
+            places[0],
+            place,
+            size,
+            seed,
+            mask,
+            options,
+            no_mask=no_mask,
+            wait=wait,
+            cluster=(workers, memory, scheduler),
+        )
+    if target is not None:
+        export_sketches(place, target)
+        click.echo(f"Wrote {target}.")
+
+
+def _make(
+    zoo: str,
+    place: str,
+    size: int,
+    seed: int,
+    mask: str | None,
+    options: dict[str, Any],
+    *,
+    no_mask: bool,
+    wait: bool,
+    cluster: tuple[int | None, str | None, str | None],
+) -> None:
+    with checked_options():
+        if mask is not None and no_mask:
+            raise click.UsageError("--mask names a mask, and --no-mask declines it; use one of them.")
+        source = open_zoo(zoo)
+        family = Family(size, seed)
+        chosen = choose_mask(source, None if no_mask else mask or ONLY_MASK)
+        parameters = make_parameters("cka", **options, mask=chosen)
+    bars = Bars(STAGES)
+    with resumable("sketches", bars), connected(*cluster) as client, bars:
+        outcome = run_sketches(source, place, parameters, family, wait=wait, client=client, progress=bars)
+    click.echo(_summary(outcome))
+    echo_problems(outcome.problems, "representation")
+    if outcome.problems:
+        raise SystemExit(1)
+    label = source.entries()[0].label
+    echo_next([(f"dask-svcca search {quoted(place)} {quoted(label)}", "the layers that are most similar to one")])
+
+
+def _summary(outcome: Outcome) -> str:
+    if not outcome.made:
+        return f"Nothing to do: the sketches of {counted(outcome.representations, 'representation')} are there."
+    return (
+        f"Made the sketches of {outcome.made:,} of {counted(outcome.representations, 'representation')} in "
+        f"{seconds(outcome.seconds)}."
+    )
+
+
+@click.command(
+    epilog=examples(
+        "dask-svcca search sketches.zarr resnet-s0/step00630/relu4",
+        "dask-svcca search sketches.zarr resnet-s0/step00630/relu4 --zoo zoo.zarr --top 20",
+    )
+)
+@click.argument("sketches", type=Place())
+@click.argument("name")
+@click.option("--zoo", type=Place(), metavar="ZOO", help="Rank the best by exact values, from these activations.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="How many to list.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with a record for each layer.")
+def search(sketches: str, name: str, *, zoo: str | None, top: int, as_json: bool) -> None:
+    """List the layers that are most similar to that of a NAME, model/checkpoint/layer, among SKETCHES.
+
+    With the zoo, values are exact; without, they are estimates, with their standard errors. The last column is what
+    layers of these spectra have by chance.
+    """
+    found = search_sketches(sketches, name, top=top, zoo=zoo)
+    if as_json:
+        echo_json({"sketches": sketches, "query": name, "nearest": found.reset_index().to_dict("records")})
+        return
+    numbers = ["cka", "estimate", "error", "by chance"]
+    columns = found[["cka", "cka_estimate", "cka_error", "null_cka"]].to_numpy()
+    table(
+        ["representation", *numbers],
+        [
+            [str(label), *("" if value != value else f"{value:.3f}" for value in row)]  # noqa: PLR0124 - NaN
+            for label, row in zip(found.index, columns, strict=True)
+        ],
+        right=numbers,
+    )

@@ -1,0 +1,365 @@
+"""The store of sketches: one labelled array, and what is known of each of its rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+
+from dask_svcca.errors import DamagedStoreError, ParametersChangedError
+from dask_svcca.sketches.family import FAMILY, Family, digest_of, words_of
+from dask_svcca.stores import _create, _io, _nodes
+from dask_svcca.stores._columns import write_columns
+from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole, unsealed
+from dask_svcca.stores._metadata import are_texts, is_text, reading
+from dask_svcca.stores._metadata import is_whole as is_count
+from dask_svcca.stores._stored import COLUMN_CHUNK
+from dask_svcca.stores.backend import backend_of
+from dask_svcca.variables import Variable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy.typing as npt
+    import zarr
+
+    from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.stores._io import StoreLike
+    from dask_svcca.stores.zoo import Zoo
+
+KIND: Final = "sketches"
+FORMAT_VERSION: Final = 1
+SKETCH: Final = "sketch"
+DIM: Final = "representation"
+
+FEATURES: Final = 256
+"""Numbers of a sketch in a chunk: the first ones are a coarser sketch, and can be read alone."""
+
+LEAST_ROWS, MOST_ROWS = 64, 1024
+"""Rows in a chunk: few for a small zoo, since chunks are stored whole, and few files for a large one."""
+
+COLUMNS: Final = (
+    Variable("representation", "axis", "string", "", "label: model/checkpoint/layer", coordinate=True),
+    Variable("model", "axis", "string", "", "model", coordinate=True),
+    Variable("checkpoint", "axis", "string", "", "checkpoint", coordinate=True),
+    Variable("layer", "axis", "string", "", "layer", coordinate=True),
+    Variable("step", "axis", "float64", np.nan, "training step of the checkpoint", coordinate=True),
+    Variable("depth", "axis", "float64", np.nan, "position of the layer in the network", coordinate=True),
+    Variable("neurons", "axis", "int64", -1, "number of neurons, or of channels of a conv layer"),
+    Variable("samples", "axis", "int64", -1, "number of samples"),
+    Variable(
+        "domain", "axis", "int64", 0, "what a sample is, a place in the attribute domains; equal ones are compared"
+    ),
+    Variable("norm", "axis", "float64", np.nan, "Frobenius norm of the Gram matrix of the centred samples"),
+    Variable("trace", "axis", "float64", np.nan, "trace of that matrix, over its norm"),
+    Variable("concentration", "axis", "float64", np.nan, "share of the Gram matrix in few directions, 0 to 1", "1"),
+    Variable("problem", "axis", "string", "", "why there is no sketch; empty if there is one"),
+    Variable("digest", "axis", "string", "", "digest of the activations; empty where the sketch is not made"),
+)
+"""All that is known of a row, the digest last: it says that the row is there."""
+
+
+class SketchStore:
+    """Sketches as this package reads and writes them.
+
+    Attributes
+    ----------
+    root : zarr.Group
+    family : Family
+    """
+
+    def __init__(self, root: zarr.Group) -> None:
+        self.root = root
+        attributes: dict[str, Any] = dict(root.attrs)
+        check_identity(attributes, str(root.store_path))
+        self.family = Family(attributes["size"], int(attributes["seed"]))
+        self.chunk_rows = int(attributes["chunk_rows"])
+
+    @classmethod
+    def open(cls, store: StoreLike, *, mode: str = "r") -> Self:
+        """Open sketches that are there.
+
+        Raises
+        ------
+        StoreFormatError
+            Where there are none, or of another version or family.
+        """
+        return cls(_io.open_root(store, mode=mode, kind=KIND, version=FORMAT_VERSION))
+
+    @classmethod
+    def create(cls, store: StoreLike, identity: Mapping[str, Any], expected: int) -> Self:
+        """Make a store without rows, or open the one that another run has just made.
+
+        Parameters
+        ----------
+        store : path, zarr store, or URL
+        identity : mapping
+            From `identity_of`.
+        expected : int
+            How many representations there will be, about.
+        """
+        rows = min(MOST_ROWS, max(LEAST_ROWS, 1 << max(0, expected - 1).bit_length()))
+        attributes = {
+            "format": f"dask-svcca-{KIND}",
+            "format_version": FORMAT_VERSION,
+            **identity,
+            "chunk_rows": rows,
+            "domains": [],
+        }
+
+        def fill(root: zarr.Group) -> None:
+            _io.set_attributes(root, attributes)
+            made = cls(root)
+            made.write_columns({variable.name: np.empty(0, _dtype(variable)) for variable in COLUMNS})
+
+        root = _create.create_whole(store, KIND, {}, fill)
+        return cls.open(store, mode="r+") if root is None else cls(root)
+
+    @property
+    def place(self) -> str:
+        """Where it is."""
+        return str(self.root.store_path)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes, without the seal."""
+        return unsealed(dict(self.root.attrs))
+
+    def check(self, asked: Mapping[str, Any]) -> None:
+        """Raise `ParametersChangedError` where these sketches are not the ones that are asked for.
+
+        Parameters
+        ----------
+        asked : mapping
+            From `identity_of`.
+        """
+        have = self.attributes
+        if have["examples_digest"] != asked["examples_digest"]:
+            raise ParametersChangedError(
+                f"the sketches {self.place!r} are of {have['n_examples']} examples (digest "
+                f"{have['examples_digest'][:8]}), the zoo has {asked['n_examples']} (digest "
+                f"{asked['examples_digest'][:8]}): they are not the same. Make other sketches in another store"
+            )
+        for name, value in asked.items():
+            if name != "n_examples" and have.get(name) != value:
+                raise ParametersChangedError(
+                    f"the sketches {self.place!r} were made with {name}={have.get(name)!r}, now {name}={value!r} is "
+                    f"asked for. Ask for the same, or make other sketches in another store"
+                )
+
+    def domain(self, what: str) -> int:
+        """Number of a kind of sample, which is added where it is new."""
+        known = list(self.attributes["domains"])
+        if what not in known:
+            known.append(what)
+            _io.set_attributes(self.root, {**self.root.attrs, "domains": known})
+        return known.index(what)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """One of the columns."""
+        return _nodes.read_whole(self.root, name)
+
+    def values(self, name: str, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+        """Some values of a column; no more of it is read than the chunks that they are in."""
+        array = _nodes.open_array(self.root, name)
+        chunks = rows // COLUMN_CHUNK
+        found = np.empty(len(rows), dtype=object)
+        with reading(name, self.place):
+            for chunk in np.unique(chunks).tolist():
+                part = np.asarray(array[chunk * COLUMN_CHUNK : (chunk + 1) * COLUMN_CHUNK])
+                found[chunks == chunk] = part[rows[chunks == chunk] - chunk * COLUMN_CHUNK]
+        return found.astype(next(_dtype(one) for one in COLUMNS if one.name == name))
+
+    def find(self, label: str) -> int | None:
+        """Row of a representation; None where there is none."""
+        array = _nodes.open_array(self.root, DIM)
+        with reading(DIM, self.place):
+            for start in range(0, array.shape[0], COLUMN_CHUNK):
+                places = np.flatnonzero(np.asarray(array[start : start + COLUMN_CHUNK]) == label)
+                if len(places):
+                    return start + int(places[0])
+        return None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(_nodes.open_array(self.root, "digest").shape[0])
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """All that is known of the rows, by name."""
+        found = {variable.name: _nodes.read_whole(self.root, variable.name) for variable in COLUMNS}
+        lengths = {len(values) for values in found.values()}
+        if len(lengths) > 1:
+            raise DamagedStoreError(
+                f"the sketches {self.place!r} have columns of unequal lengths {sorted(lengths)}: a run is adding rows, "
+                f"or was interrupted while it did. Wait for it, or make the sketches again; what is finished is kept"
+            )
+        return found
+
+    def whole_rows(self, count: int) -> npt.NDArray[np.bool_]:
+        """Which of the rows have all their files, whatever is in them."""
+        sizes = backend_of(self.root).sizes(SKETCH)
+        prefix = len(SKETCH) + 1
+        chunks = range(-(-count // self.chunk_rows))
+        whole = [all(key[prefix:] in sizes for key in self._keys(chunk)) for chunk in chunks]
+        return np.repeat(np.array(whole, dtype=np.bool_), self.chunk_rows)[:count]
+
+    def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write all columns, and the size of the array of numbers with them; digests last."""
+        rows = len(columns[DIM])
+        backend = backend_of(self.root)
+        document = array_document(
+            shape=(rows, self.family.size),
+            chunk_shape=(self.chunk_rows, FEATURES),
+            dtype="float32",
+            fill=np.nan,
+            dims=(DIM, "feature"),
+            attributes={"long_name": "coordinates of the Gram matrix over its norm, real and imaginary parts in turns"},
+        )
+        backend.write(f"{SKETCH}/zarr.json", document)
+        for some in (COLUMNS[:-1], COLUMNS[-1:]):
+            write_columns(self.root, [(variable, DIM, columns[variable.name]) for variable in some])
+        _io.consolidate(self.root)
+
+    def write_rows(self, rows: Mapping[int, npt.NDArray[np.float32]]) -> None:
+        """Write the numbers of some rows; the others of their chunks stay."""
+        backend = backend_of(self.root)
+        for chunk in sorted({row // self.chunk_rows for row in rows}):
+            first = chunk * self.chunk_rows
+            inside = {row - first: numbers for row, numbers in rows.items() if row // self.chunk_rows == chunk}
+            keys = self._keys(chunk)
+            found = backend.read_many(keys) if len(inside) < self.chunk_rows else [None] * len(keys)
+            parts = []
+            for number, stored in enumerate(found):
+                part = np.full((self.chunk_rows, FEATURES), np.nan, dtype="<f4")
+                if stored is not None and is_whole(stored) and len(stored) == part.nbytes + CRC_BYTES:
+                    part[:] = np.frombuffer(stored, "<f4", part.size).reshape(part.shape)
+                span = slice(number * FEATURES, (number + 1) * FEATURES)
+                for row, numbers in inside.items():
+                    part[row, : len(numbers[span])] = numbers[span]
+                parts.append(part)
+            backend.write_many(
+                (key, (part.data.cast("B"), crc(part.data.cast("B")))) for key, part in zip(keys, parts, strict=True)
+            )
+
+    def read_part(self, chunk: int, part: int, buffer: memoryview) -> npt.NDArray[np.float32]:
+        """One chunk of the numbers, into a buffer of `part_bytes`: all its rows, some of the features."""
+        key = self._keys(chunk)[part]
+        try:
+            backend_of(self.root).read_ranges({key: [(0, buffer)]})
+        except FileNotFoundError as error:
+            raise self._damaged(key) from error
+        if not is_whole(buffer):  # type: ignore[arg-type]
+            raise self._damaged(key)
+        numbers = np.frombuffer(buffer[:-CRC_BYTES], "<f4").reshape(self.chunk_rows, FEATURES)
+        return numbers[:, : self.family.size - part * FEATURES]
+
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of a chunk of the numbers, with its checksum."""
+        return self.chunk_rows * FEATURES * 4 + CRC_BYTES
+
+    @property
+    def parts(self) -> int:
+        """Chunks that the numbers of a row are in."""
+        return -(-self.family.size // FEATURES)
+
+    def read_rows(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """Numbers of some rows, (row, size)."""
+        made = np.empty((len(rows), self.parts * FEATURES), dtype="<f4")
+        chunks = rows // self.chunk_rows
+        buffer = memoryview(bytearray(self.part_bytes))
+        for chunk in np.unique(chunks).tolist():
+            places = np.flatnonzero(chunks == chunk)
+            inside = rows[places] - chunk * self.chunk_rows
+            if len(places) > self.chunk_rows // 8:
+                for part in range(self.parts):
+                    numbers = self.read_part(chunk, part, buffer)
+                    made[places, part * FEATURES : part * FEATURES + numbers.shape[1]] = numbers[inside]
+            else:
+                self._read_ranges(chunk, inside, made, places)
+        return made[:, : self.family.size]
+
+    def _read_ranges(
+        self, chunk: int, inside: npt.NDArray[np.intp], made: npt.NDArray[np.float32], places: npt.NDArray[np.intp]
+    ) -> None:
+        """Few rows of a chunk, without its checksums."""
+        order = np.argsort(inside).tolist()
+        wanted = {
+            key: [
+                (
+                    int(inside[one]) * FEATURES * 4,
+                    made[places[one], part * FEATURES : (part + 1) * FEATURES].data.cast("B"),
+                )
+                for one in order
+            ]
+            for part, key in enumerate(self._keys(chunk))
+        }
+        try:
+            backend_of(self.root).read_ranges(wanted)
+        except FileNotFoundError as error:
+            raise self._damaged(next(iter(wanted))) from error
+
+    def _damaged(self, key: str) -> DamagedStoreError:
+        return DamagedStoreError(
+            f"the file {key!r} of the sketches {self.place!r} is missing, or is not what was written. Remove it, and "
+            f"make the sketches again: what is missing is made anew",
+            key,
+        )
+
+    def _keys(self, chunk: int) -> list[str]:
+        return [f"{SKETCH}/c/{chunk}/{part}" for part in range(-(-self.family.size // FEATURES))]
+
+
+IDENTITY: Final = (
+    "family",
+    "size",
+    "seed",
+    "examples_digest",
+    "conv",
+    "sequence",
+    "positions",
+    "spatial_size",
+    "mask",
+    "mask_digest",
+)
+"""Attributes that must be the same for sketches to be compared."""
+
+
+def identity_of(zoo: Zoo, parameters: Parameters, family: Family, mask_digest: str | None) -> dict[str, Any]:
+    """What decides the numbers of sketches, as it is stored: two stores with equal ones can be compared."""
+    return {
+        "family": FAMILY,
+        "size": family.size,
+        # As text: JSON numbers are not exact beyond 2**53 everywhere.
+        "seed": str(family.seed),
+        "examples_digest": digest_of(words_of(zoo.examples)),
+        "n_examples": zoo.n_examples,
+        **parameters.reading.to_dict(),
+        "mask_digest": mask_digest,
+    }
+
+
+_RULES: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    "family": (f"the family {FAMILY!r}, which this version reads", lambda value: value == FAMILY),
+    "size": ("an even number from 64 on", lambda value: is_count(value, 64) and value % 2 == 0 and value <= 2**24),
+    "seed": ("a whole number, as text", lambda value: is_text(value) and value.isdecimal() and int(value) < 2**64),
+    "examples_digest": ("a digest", lambda value: is_text(value) and len(value) == 32),
+    "n_examples": ("a whole number from 2 on", lambda value: is_count(value, 2)),
+    "chunk_rows": ("a whole number", lambda value: is_count(value, LEAST_ROWS) and value <= MOST_ROWS),
+    "domains": ("a list of texts", are_texts),
+}
+
+
+def check_identity(attributes: Mapping[str, Any], place: str) -> None:
+    """Raise `DamagedStoreError` where attributes are not those of sketches, or of another family."""
+    for name, (what, valid) in _RULES.items():
+        if not valid(attributes.get(name)):
+            raise DamagedStoreError(
+                f"the attribute {name!r} of the sketches {place!r} is not {what}: {str(attributes.get(name))[:80]!r}. "
+                f"Another version made them, or the store is damaged: make the sketches anew"
+            )
+
+
+def _dtype(variable: Variable) -> Any:
+    return object if variable.dtype == "string" else variable.dtype

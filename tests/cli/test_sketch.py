@@ -1,0 +1,51 @@
+"""``dask-svcca sketch`` and ``dask-svcca search``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+from click.testing import CliRunner
+
+import dask_svcca
+from dask_svcca.cli._program import program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(program, [str(word) for word in words])
+    return done.exit_code, done.output
+
+
+def test_search__by_name_with_and_without_the_zoo(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((60, 6))
+    with dask_svcca.create_zoo(str(tmp_path / "zoo.zarr"), examples=range(60)) as zoo:
+        for place in range(4):
+            zoo.write("net", "1", f"fc{place}", base + place * rng.standard_normal((60, 6)) / 3)
+    dask_svcca.sketch(zoo, tmp_path / "s.zarr", size=256)
+    code, output = run("search", tmp_path / "s.zarr", "net/1/fc0", "--zoo", tmp_path / "zoo.zarr")
+    assert code == 0, output
+    assert [line.split()[0] for line in output.splitlines()[-3:]] == ["net/1/fc1", "net/1/fc2", "net/1/fc3"]
+    code, output = run("search", tmp_path / "s.zarr", "net/1/fc0", "--top", "1", "--json")
+    (nearest,) = json.loads(output)["nearest"]
+    assert (nearest["representation"], nearest["cka"]) == ("net/1/fc1", None)
+    code, output = run("search", tmp_path / "s.zarr", "net/1/fc9")
+    assert code == 2
+    assert "there is no sketch of 'net/1/fc9'" in output
+    assert run("sketch", tmp_path / "s.zarr", "--export", tmp_path / "s.npz")[0] == 0
+    code, output = run("sketch", tmp_path / "theirs.zarr", "--import", tmp_path / "s.npz")
+    assert (code, output) == (0, f"4 sketches of {tmp_path / 's.npz'} are there now.\n")
+
+
+def test_sketch__refuses_wrong_use(tmp_path: Path) -> None:
+    dask_svcca.create_zoo(str(tmp_path / "zoo.zarr"), examples=range(60))
+    code, output = run("sketch", tmp_path / "zoo.zarr")
+    assert code == 2
+    assert "Name a zoo and its sketches" in output
+    code, output = run("sketch", tmp_path / "zoo.zarr", tmp_path / "s.zarr", "--size", "-5")
+    assert code == 2
+    assert "size is how many numbers a sketch has, an even number from 64 on; got -5" in output

@@ -1,0 +1,110 @@
+"""Estimates from a store of sketches, with their labels and errors, and what is refused."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from zarr.storage import MemoryStore
+
+import dask_svcca
+from dask_svcca.errors import DamagedStoreError, IncompatibleError, InvalidQuestionError, RepresentationNotFoundError
+from dask_svcca.kernels.sketch import concentration, estimate, standard_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RNG = np.random.default_rng(0)
+BASE = RNG.standard_normal((80, 12))
+LAYERS = {
+    (f"net{i % 2}", f"step{i // 6}", f"fc{i % 6}"): BASE + i * RNG.standard_normal((80, 12)) / 4 for i in range(12)
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    place = str(tmp_path_factory.mktemp("sketches") / "s.zarr")
+    dask_svcca.sketch(LAYERS, place, size=1024)
+    return place
+
+
+def test_estimates__are_near_exact_values(store: str) -> None:
+    true = dask_svcca.compare(LAYERS, measures="cka", variance=None).cka.to_numpy()
+    found = dask_svcca.estimates(store)
+    off = (found.cka.to_numpy() - true)[np.triu_indices(12, 1)]
+    errors = found.cka_error.to_numpy()[np.triu_indices(12, 1)]
+    assert np.abs(off / errors).max() < 4
+    assert np.sqrt((off**2).mean()) < 0.04
+    np.testing.assert_allclose(np.diag(found.cka), 1, atol=1e-6)
+    np.testing.assert_allclose(np.diag(found.cka_error), 0, atol=1e-6)
+    assert found.model_a.values.tolist() == found.model_b.values.tolist() == [name[0] for name in LAYERS]
+
+
+def test_estimates__are_those_of_the_kernel_in_blocks_of_any_size(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dask_svcca.sketches.estimates.BLOCK", 5)
+    s = dask_svcca.open_sketches(store).sketch.to_numpy()
+    own, spread = (s * s).sum(axis=1), concentration(s)
+    cka = estimate(s @ s.T, own[:, np.newaxis], own)
+    for found in (dask_svcca.estimates(store), dask_svcca.estimates(dask_svcca.open_sketches(store))):
+        np.testing.assert_allclose(found.cka, cka, atol=1e-6)
+        expected = standard_error(cka, spread[:, np.newaxis], spread, 1024)
+        np.testing.assert_allclose(found.cka_error, expected, atol=1e-5)
+
+
+def test_estimates__of_some_are_a_part_of_all(store: str) -> None:
+    every = dask_svcca.estimates(store)
+    some = dask_svcca.estimates(store, a={"layer": "fc[12]"}, b={"model": "net0", "checkpoint": ["step1"]})
+    labels = {f"representation_{side}": some[f"representation_{side}"].values for side in "ab"}
+    assert some.cka.shape == (4, 3)
+    np.testing.assert_allclose(some.cka, every.cka.sel(labels), atol=1e-6)
+
+
+def test_estimates__none_of_what_cannot_be_compared() -> None:
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(80))
+    images = RNG.standard_normal((80, 2, 2, 3))
+    zoo.write("m", "c", "conv", images, dims=("example", "height", "width", "channel"))
+    zoo.write("m", "c", "fc", BASE)
+    zoo.write("m", "c", "constant", np.ones((80, 2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sketches = dask_svcca.sketch(zoo, size=64, conv="positions")
+    found = dask_svcca.estimates(sketches)
+    order = found.layer_a.values.tolist()
+    for side_a, side_b in [("conv", "fc"), ("fc", "constant"), ("constant", "constant"), ("fc", "conv")]:
+        for values in (found.cka, found.cka_error):
+            assert np.isnan(values[order.index(side_a), order.index(side_b)])
+    assert found.cka[order.index("fc"), order.index("fc")] == pytest.approx(1)
+
+
+def test_estimates__refuse_a_bad_choice(store: str) -> None:
+    with pytest.raises(RepresentationNotFoundError, match=r"no layer matches 'fc9' on side a; there are 'fc0'"):
+        dask_svcca.estimates(store, a={"layer": "fc9"})
+    with pytest.raises(InvalidQuestionError, match=r"side b is chosen by 'model', .*; got 'layers'"):
+        dask_svcca.estimates(store, b={"layers": "fc1"})
+    with pytest.raises(InvalidQuestionError, match="are chosen by a mapping"):
+        dask_svcca.estimates(store, b="fc1")  # type: ignore[arg-type]
+
+
+def test_estimates__refuse_another_dataset(store: str) -> None:
+    with pytest.raises(IncompatibleError, match="this Dataset does not hold sketches: it lacks 'sketch'"):
+        dask_svcca.estimates(dask_svcca.estimates(store))
+    with pytest.raises(IncompatibleError, match="have 10 numbers of 1024"):
+        dask_svcca.estimates(dask_svcca.open_sketches(store).isel(feature=slice(10)))
+
+
+@pytest.mark.parametrize("damage", ["gone", "flipped"])
+def test_estimates__name_a_damaged_file(tmp_path: Path, damage: str) -> None:
+    place = tmp_path / "s.zarr"
+    dask_svcca.sketch(LAYERS, place, size=64)
+    file = place / "sketch" / "c" / "0" / "0"
+    if damage == "gone":
+        file.unlink()
+    else:
+        data = bytearray(file.read_bytes())
+        data[3] = 0x7F
+        data[2] = 0xC0
+        file.write_bytes(data)
+    with pytest.raises(DamagedStoreError):
+        dask_svcca.estimates(place)

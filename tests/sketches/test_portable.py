@@ -1,0 +1,133 @@
+"""Sketches of two people meet, and a file from anywhere is looked at before it is believed."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import dask_svcca
+from dask_svcca.errors import (
+    MismatchedExamplesError,
+    ParametersChangedError,
+    RepresentationExistsError,
+    StoreFormatError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((2, 50, 6))
+DIMS = ("example", "height", "width", "channel")
+
+
+def test_merge_sketches__are_those_of_one_zoo(tmp_path: Path) -> None:
+    images = RNG.standard_normal((50, 2, 2, 3))
+    options: dict[str, Any] = {"size": 512, "conv": "positions"}
+    one = dask_svcca.sketch({"a": X, "b": Y}, **options)
+    other = dask_svcca.sketch({"conv": images, "b": Y}, dims={"conv": DIMS}, **options)
+    every = dask_svcca.sketch({"a": X, "b": Y, "conv": images}, dims={"conv": DIMS}, **options)
+    merged = dask_svcca.merge_sketches(one, other, str(tmp_path / "s.zarr"))
+    assert merged.representation.values.tolist() == ["a", "b", "conv"]
+    np.testing.assert_array_equal(merged.sketch, every.sketch)
+    np.testing.assert_array_equal(dask_svcca.estimates(merged).cka, dask_svcca.estimates(every).cka)
+
+
+def test_merge_sketches__refuses_what_cannot_be_compared() -> None:
+    one = dask_svcca.sketch({"a": X}, size=64)
+    for other, error, problem in (
+        (dask_svcca.sketch({"a": X[:40]}, size=64), MismatchedExamplesError, "has 50 .*has 40"),
+        (dask_svcca.sketch({"a": X}, size=66), ParametersChangedError, "different size cannot"),
+        (dask_svcca.sketch({"a": X}, size=64, seed=1), ParametersChangedError, "different seed cannot"),
+        (dask_svcca.sketch({"a": X}, size=64, conv="dft"), ParametersChangedError, "different conv cannot"),
+        (dask_svcca.sketch({"a": Y}, size=64), RepresentationExistsError, "'a' is in both, .* other activations"),
+    ):
+        with pytest.raises(error, match=problem):
+            dask_svcca.merge_sketches(one, other)
+
+
+def test_import_sketches__are_those_that_were_exported(tmp_path: Path) -> None:
+    made = dask_svcca.sketch({("net", "1", "fc"): X, "b": Y}, size=300)
+    dask_svcca.export_sketches(made, tmp_path / "s.npz")
+    read = dask_svcca.import_sketches(tmp_path / "s.npz", tmp_path / "s.zarr")
+    np.testing.assert_array_equal(read.sketch, made.sketch)
+    for name in made.variables:
+        np.testing.assert_array_equal(read[name], made[name])
+    assert {name: read.attrs[name] for name in ("seed", "size", "examples_digest", "n_examples", "domains")} == {
+        name: made.attrs[name] for name in ("seed", "size", "examples_digest", "n_examples", "domains")
+    }
+    with pytest.raises(StoreFormatError, match="already"):
+        dask_svcca.export_sketches(made, tmp_path / "s.npz")
+    with pytest.raises(StoreFormatError, match="already"):
+        dask_svcca.import_sketches(tmp_path / "s.npz", tmp_path / "s.zarr")
+
+
+def changed(name: str, change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], None]:
+    def apply(arrays: dict[str, Any]) -> None:
+        arrays[name] = change(arrays[name])
+
+    return apply
+
+
+def said(**values: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(arrays: dict[str, Any]) -> None:
+        says = {**json.loads(arrays["attributes"].tobytes()), **values}
+        arrays["attributes"] = np.frombuffer(json.dumps(says).encode(), np.uint8)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        changed("sketch", lambda x: x * np.nan),
+        changed("sketch", lambda x: x * 100),
+        changed("sketch", lambda x: x[:, :10]),
+        changed("sketch", lambda x: x.astype("float64")),
+        changed("sketch", lambda x: x.astype(object)),
+        changed("norm", lambda x: x[:1]),
+        changed("norm", lambda x: -x),
+        changed("domain", lambda x: x + 5),
+        changed("concentration", lambda x: x + 2),
+        changed("representation", lambda x: np.array(["a", "a"])),
+        changed("layer", lambda x: np.array([1, 2])),
+        changed("attributes", lambda x: x[:-3]),
+        said(size=10**9),
+        said(size="64"),
+        said(family="other"),
+        said(format_version=2),
+        said(domains=3),
+        lambda arrays: arrays.pop("norm"),
+        lambda arrays: arrays.update(more=np.zeros(1)),
+    ],
+)
+def test_import_sketches__refuses_a_file_that_is_not_one(
+    tmp_path: Path, spoil: Callable[[dict[str, Any]], Any]
+) -> None:
+    dask_svcca.export_sketches(dask_svcca.sketch({"a": X, "b": Y}, size=64), tmp_path / "s.npz")
+    with np.load(tmp_path / "s.npz") as file:
+        arrays = dict(file)
+    spoil(arrays)
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(StoreFormatError, match=r"bad\.npz"):
+        dask_svcca.import_sketches(tmp_path / "bad.npz", tmp_path / "s.zarr")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_import_sketches__refuses_what_is_packed_cut_or_no_archive(tmp_path: Path) -> None:
+    dask_svcca.export_sketches(dask_svcca.sketch({"a": X}, size=64), tmp_path / "s.npz")
+    with np.load(tmp_path / "s.npz") as file:
+        np.savez_compressed(tmp_path / "packed.npz", **dict(file))
+    whole = (tmp_path / "s.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:-40])
+    (tmp_path / "text.npz").write_text("sketch")
+    with zipfile.ZipFile(tmp_path / "empty.npz", "w"):
+        pass
+    for name in ("packed", "cut", "text", "empty", "none"):
+        with pytest.raises(StoreFormatError, match=f"{name}.npz' is not a file of sketches"):
+            dask_svcca.import_sketches(tmp_path / f"{name}.npz")

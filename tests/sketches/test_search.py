@@ -1,0 +1,180 @@
+"""Searches find what exact values would, whatever the query is given as, and however many sketches there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import xarray as xr
+from zarr.storage import MemoryStore
+
+import dask_svcca
+from dask_svcca.errors import (
+    IncompatibleError,
+    InvalidActivationsError,
+    MismatchedExamplesError,
+    ParametersChangedError,
+    RepresentationNotFoundError,
+)
+from dask_svcca.sketches.opened import opened
+from dask_svcca.sketches.search import nearest
+from dask_svcca.sketches.store import SketchStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dask_svcca.stores.zoo import Zoo
+
+IDS = [f"image-{number}" for number in range(70)]
+RNG = np.random.default_rng(0)
+BASES = RNG.standard_normal((5, 70, 10))
+LAYERS = {
+    f"net/s{group}/fc{place:02}": BASES[group] + place * RNG.standard_normal((70, 10)) / 10
+    for group in range(5)
+    for place in range(16)
+}
+
+
+def exact(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    return float(np.linalg.norm(x.T @ y) ** 2 / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y))
+
+
+def best(query: npt.NDArray[Any], without: str = "") -> dict[str, float]:
+    every = {label: exact(query, x) for label, x in LAYERS.items() if label != without}
+    return dict(sorted(every.items(), key=lambda item: -item[1]))
+
+
+@pytest.fixture(scope="module")
+def zoo() -> Zoo:
+    made = dask_svcca.create_zoo(MemoryStore(), examples=IDS)
+    for label, x in LAYERS.items():
+        made.write(*label.split("/"), x)
+    return made
+
+
+@pytest.fixture(scope="module")
+def store(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> str:
+    place = str(tmp_path_factory.mktemp("sketches") / "s.zarr")
+    dask_svcca.sketch(zoo, place, size=1024)
+    return place
+
+
+def check(found: Any, wanted: dict[str, float], top: int) -> None:
+    assert found.index.tolist() == list(wanted)[:top]
+    np.testing.assert_allclose(found.cka, list(wanted.values())[:top], atol=1e-6)
+
+
+def test_search__by_name_is_exact_with_the_zoo(store: str, zoo: Zoo) -> None:
+    label = "net/s2/fc03"
+    found = dask_svcca.search(store, label, zoo=zoo, top=12)
+    check(found, best(LAYERS[label], label), 12)
+    assert np.abs((found.cka_estimate - found.cka) / found.cka_error).max() < 4
+    assert found.columns.tolist()[:5] == ["model", "checkpoint", "layer", "step", "depth"]
+    # What shuffled examples have, on average.
+    x, y = LAYERS[label], LAYERS[found.index[0]]
+    shuffled = [exact(x, y[np.random.default_rng(seed).permutation(70)]) for seed in range(200)]
+    assert found.null_cka.iloc[0] == pytest.approx(np.mean(shuffled), rel=0.03)
+
+
+def test_search__by_estimates_alone(store: str) -> None:
+    label = "net/s2/fc00"
+    found = dask_svcca.search(store, label, top=10)
+    assert found.cka.isna().all()
+    assert len(set(found.index) & set(list(best(LAYERS[label], label))[:10])) >= 9
+    assert found.cka_estimate.is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("kind", ["array", "labelled", "labelled alone"])
+def test_search__by_activations(store: str, zoo: Zoo, kind: str) -> None:
+    query = BASES[1] + RNG.standard_normal((70, 10)) / 5
+    order = RNG.permutation(70)
+    labelled = xr.DataArray(
+        query[order], dims=("example", "neuron"), coords={"example": [IDS[place] for place in order]}
+    )
+    given = query if kind == "array" else labelled
+    if kind == "labelled alone":
+        found = dask_svcca.search(store, given)
+        assert found.cka.isna().all()
+        assert len(set(found.index) & set(list(best(query))[:10])) >= 8
+    else:
+        check(dask_svcca.search(store, given, zoo=zoo), best(query), 10)
+
+
+def test_search__by_the_sketch_of_another_zoo_in_another_order(store: str) -> None:
+    other = dask_svcca.create_zoo(MemoryStore(), examples=IDS[::-1])
+    other.write("mine", "1", "fc", LAYERS["net/s4/fc01"][::-1])
+    found = dask_svcca.search(store, dask_svcca.sketch(other, size=1024))
+    assert found.index[0] == "net/s4/fc01"
+    assert found.cka_estimate.iloc[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_search__refuses_what_cannot_be_compared(store: str, zoo: Zoo) -> None:
+    with pytest.raises(RepresentationNotFoundError, match=r"there is no sketch of 'fc' in"):
+        dask_svcca.search(store, "fc")
+    with pytest.raises(MismatchedExamplesError, match=r"sketches of different examples cannot be compared: .* has 70"):
+        dask_svcca.search(store, BASES[0])
+    own = dask_svcca.create_zoo(MemoryStore(), examples=IDS)
+    own.write("m", "c", "l", BASES[0])
+    small = dask_svcca.sketch(own, size=64)
+    with pytest.raises(ParametersChangedError, match=r"sketches of different size .* has 1024, .* has 64"):
+        dask_svcca.search(store, small)
+    other = dask_svcca.create_zoo(MemoryStore(), examples=range(70))
+    with pytest.raises(MismatchedExamplesError, match="Give the zoo that they were made of"):
+        dask_svcca.search(store, "net/s2/fc00", zoo=other)
+    with pytest.raises(IncompatibleError, match="a query is one sketch; this Dataset has 80"):
+        dask_svcca.search(store, dask_svcca.open_sketches(store))
+    with pytest.raises(IncompatibleError, match="'query/query/query' has no sketch: it is constant"):
+        dask_svcca.search(store, np.ones((70, 3)), zoo=zoo)
+    with pytest.raises(ValueError, match="top is how many layers to list, at least 1; got 0"):
+        dask_svcca.search(store, "net/s2/fc00", top=0)
+    with pytest.raises((InvalidActivationsError, MismatchedExamplesError)):
+        dask_svcca.search(store, np.ones((60, 3)), zoo=zoo)
+
+
+def test_nearest__a_coarser_sketch_first_finds_the_same(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = opened(store)
+    numbers = source.read_rows(np.array([3]))[0]
+    whole = nearest(source, numbers, 0.1, 2, 2)
+    monkeypatch.setattr("dask_svcca.sketches.search.WHOLE_BYTES", 0)
+    read: list[int] = []
+    real = SketchStore.read_rows
+
+    def counted(self: SketchStore, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        read.append(len(rows))
+        return real(self, rows)
+
+    monkeypatch.setattr(SketchStore, "read_rows", counted)
+    coarse = nearest(source, numbers, 0.1, 2, 2)
+    np.testing.assert_array_equal(coarse[0], whole[0])
+    np.testing.assert_allclose(coarse[1], whole[1], atol=1e-6)
+    monkeypatch.setattr("dask_svcca.sketches.search.ROWS_BYTES", 0)
+    in_turn = nearest(source, numbers, 0.1, 2, 2)
+    np.testing.assert_array_equal(in_turn[0], whole[0])
+    np.testing.assert_allclose(in_turn[1], whole[1], atol=1e-6)
+    assert len(read) == 1
+    assert 2 <= read[0] < 80 // 4
+
+
+def test_search__recall_of_estimates_and_of_ranking_again(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    examples, layers = 60, 120
+    bases = rng.standard_normal((10, examples, 10))
+    xs = [bases[i // 12] + (i % 12) * rng.standard_normal((examples, 10)) / 6 for i in range(layers)]
+    centred = np.stack([x - x.mean(axis=0) for x in xs])
+    grams = np.einsum("lik,ljk->lij", centred, centred).reshape(layers, -1)
+    grams /= np.linalg.norm(grams, axis=1, keepdims=True)
+    true = grams @ grams.T
+    made = dask_svcca.sketch({f"l{number:03}": x for number, x in enumerate(xs)}, size=4096)
+    source = opened(made)
+    before, after = [], []
+    for number in range(layers):
+        rows, *_ = nearest(source, source.read_rows(np.array([number]))[0], 0.1, 51, 11)
+        rows = rows[rows != number]
+        wanted = set(np.argsort(-true[number])[1:11].tolist())
+        before.append(len(wanted & set(rows[:10].tolist())))
+        after.append(len(wanted & set(rows[np.argsort(-true[number, rows])][:10].tolist())))
+    assert np.mean(before) / 10 >= 0.93
+    assert np.mean(after) == 10
