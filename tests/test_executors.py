@@ -198,7 +198,7 @@ def test_run_graph__ends_when_it_is_asked_to_and_not_only_when_a_task_ends() -> 
         if len(looks) == 2:
             raise Asked
 
-    cluster = distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None)
+    cluster = distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=":0")
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
         try:
             with pytest.raises(Asked):
