@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import dask_svcca
 from dask_svcca.explore.server import Explorer
 from dask_svcca.measures import find_measures, with_companions
 from dask_svcca.stores import _create
@@ -70,7 +71,7 @@ def make_comparison(
     known = {**text, **{name: np.asarray(values) for name, values in numbers.items()}}
     empty = np.full(count, "", dtype=object)
     known["problem"] = empty.copy()
-    known["problem"][1] = f"{text['representation'][1]!r} is constant"
+    known["problem"][1:2] = [f"{name!r} is constant" for name in text["representation"][1:2]]
     store.write_columns({variable.name: known.get(variable.name, empty) for variable in REPRESENTATION_VARIABLES})
     status = np.full((count, count), PairStatus.DONE, dtype=np.uint8)
     without = [one for one in PairStatus if one not in {PairStatus.DONE, PairStatus.SATURATED}]
@@ -90,6 +91,30 @@ def make_comparison(
     store.array(PAIR_STATUS.name)[...] = status
     store.consolidate()
     return store
+
+
+def make_labelled(folder: Path) -> tuple[Path, Path]:
+    """A zoo with labels, and a comparison of it: classes show in the last checkpoint of one model, more in one layer.
+
+    Names of models and layers are patterns, which mean themselves alone.
+    """
+    rng = np.random.default_rng(0)
+    label = rng.integers(3, size=60)
+    coords = {
+        "half": np.arange(60) < 30,
+        "label": np.array(["cat", "<b>dog</b>", "emu"])[label],
+        "weight": rng.normal(size=60),
+        "id": np.arange(60),
+        "same": np.zeros(60, dtype=int),
+    }
+    with dask_svcca.create_zoo(folder / "zoo.zarr", examples=range(60), coords=coords) as zoo:
+        for step, strength in ((0, 0.0), (10, 0.5), (20, 2.0)):
+            for depth, layer in enumerate(("fc[1], fc2", "*", "out")):
+                values = rng.normal(size=(60, 5)) + strength * (1 + depth) * np.eye(5)[label]
+                zoo.write("net*", f"step{step}", layer, values, step=step, depth=depth)
+        zoo.write("net a", "end", "fc", rng.normal(size=(60, 4)))
+    dask_svcca.compare(zoo, folder / "comparison.zarr")
+    return folder / "comparison.zarr", folder / "zoo.zarr"
 
 
 @contextmanager

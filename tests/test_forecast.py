@@ -11,10 +11,11 @@ from zoos import layers, make_zoo
 
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.plan.subspaces import Budget
-from dask_svcca.run import advice
+from dask_svcca.run import advice, forecast
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.run.executors import DaskExecutor, Here
 from dask_svcca.run.forecast import NOMINAL_RATE, forecast_run
+from dask_svcca.run.probe import probe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,3 +80,27 @@ def test_advise__a_reading_by_averages_where_frequencies_take_long(
     assert any("conv='mean'" in one.what and one.factor > 1.3 for one in advised)
     monkeypatch.setattr(advice, "LONG", 1e9)
     assert advice.advise(zoo, plan, parameters, pace, found, executor.budget) == []
+
+
+def test_forecast__others_at_work_make_it_longer(tmp_path: Path) -> None:
+    zoo, place, parameters = (
+        make_zoo(tmp_path / "zoo.zarr", layers(4)),
+        str(tmp_path / "c.zarr"),
+        make_parameters("svcca"),
+    )
+    plan, _, pace = forecast_run(zoo, place, parameters, Here(Budget(1, 2**31)), glance=True)
+    pace.busy = 1.0
+    alone = pace.forecast(plan, parameters, 1.0).seconds
+    pace.busy = 3.0
+    assert pace.forecast(plan, parameters, 1.0).seconds - 1.0 == pytest.approx(3 * (alone - 1.0))
+
+
+def test_forecast__a_probe_asks_for_the_pairs_of_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo, place = make_zoo(tmp_path / "zoo.zarr", layers(5)), str(tmp_path / "c.zarr")
+    samples = []
+    monkeypatch.setattr(forecast, "probe", lambda sample: samples.append(sample) or probe(sample))
+    pairs = np.eye(5, dtype=bool)
+    pairs[0] = pairs[:, 0] = True
+    forecast_run(zoo, place, make_parameters("svcca"), Here(Budget(1, 2**31)), glance=True, pairs=pairs)
+    assert [sample.rows for sample in samples] == [(0, 1, 2, 3, 4)]
+    np.testing.assert_array_equal(samples[0].asked, pairs)

@@ -217,3 +217,14 @@ def test_layer_identification__excludes_what_is_there() -> None:
     assert layer_identification(result, exclude=["t*"]).sizes["group"] == 1
     with pytest.raises(RepresentationNotFoundError, match=r"exclude='thre'; it has 'one', .*Did you mean 'three'"):
         layer_identification(result, exclude=["two", "thre"])
+
+
+def test_chance__is_what_guesses_find_among_the_layers_chosen() -> None:
+    rng = np.random.default_rng(0)
+    arrays = {(model, "end", layer): rng.normal(size=(60, 3)) for model in ("s0", "s1") for layer in "wxyz"}
+    result = dask_svcca.compare(arrays)
+    assert dask_svcca.layer_identification(result).chance.item() == 0.25
+    found = dask_svcca.layer_identification(result, where={"layer": ["x", "y"]})
+    assert found.chance.item() == 0.5
+    assert found.tested.item() == 4
+    assert found.layer.to_numpy().tolist() == ["x", "y"]

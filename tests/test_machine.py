@@ -74,3 +74,20 @@ def test_import__loads_neither_dask_nor_psutil() -> None:
         f"print(sorted({{'dask', 'distributed', 'psutil'}} & set(sys.modules)))"
     )
     assert in_new_process(code) == "[]"
+
+
+def test_own_time__waiting_for_data_counts_and_waiting_for_a_core_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = {"nanoseconds": 0}
+    monkeypatch.setattr(machine._THREAD, "waited", SimpleNamespace(file=0), raising=False)
+    monkeypatch.setattr(machine.os, "pread", lambda *_: f"5 {waited['nanoseconds']} 2\n".encode())
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: 10.0)
+    before = machine.own_time()
+    waited["nanoseconds"] = 3_000_000_000
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: 17.0)
+    assert machine.own_time() - before == pytest.approx(4.0)
+
+
+def test_own_time__all_counts_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine._THREAD, "waited", SimpleNamespace(file=None), raising=False)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: 10.0)
+    assert machine.own_time() == 10.0

@@ -169,7 +169,9 @@ def test_checkpoints__in_the_order_of_training() -> None:
     assert [pane.get_title() for pane in axes] == ["conv", "relu", "fc"]
     expected = [[value(result, f"net-s1/step{a}/fc", f"net-s1/step{b}/fc") for b in (9, 10, 100)] for a in (9, 10, 100)]
     np.testing.assert_array_equal(axes[2].images[0].get_array(), expected)
-    assert texts(axes[2].get_yticklabels()) == ["9", "10", "100"]
+    # Panes have the same checkpoints, so that the first of a row names them for all.
+    assert [texts(pane.get_yticklabels()) for pane in axes] == [["9", "10", "100"], [], []]
+    assert [texts(pane.get_xticklabels()) for pane in axes] == [["9", "10", "100"]] * 3
 
 
 def test_settling__a_planted_order_is_found() -> None:
@@ -202,6 +204,34 @@ def test_seeds__mean_of_both_orders_of_a_directed_measure() -> None:
         ]
         np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-12)
     assert texts(pane.get_legend().get_texts()) == ["fc", "relu", "conv"]
+
+
+def test_by_chance__in_seeds_settling_and_groups() -> None:
+    result = made(symmetric=True, null="null_own")
+    result["null_own"] = result["own"].dims, np.random.default_rng(1).uniform(0, 0.2, result["own"].shape)
+    layers, steps = ("conv", "relu", "fc"), (0, 5, 40, 630)
+
+    def chance(a: str, b: str) -> float:
+        pairs = [{"representation_a": f"{a}/{layer}", "representation_b": f"{b}/{layer}"} for layer in layers]
+        return float(np.mean([float(result["null_own"].sel(pair)) for pair in pairs]))
+
+    across = [chance(f"net-s0/step{step}", f"net-s1/step{step}") for step in steps]
+    to_final = [chance(f"net-s1/step{step}", "net-s1/step630") for step in steps]
+    for draw, where, expected in ((plot.seeds, None, across), (plot.settling, {"model": "net-s1"}, to_final)):
+        (pane,) = draw(result, where=where)
+        assert (pane.lines[0].get_linestyle(), to_hex(pane.lines[0].get_color())) == ("--", _scale.GREY)
+        np.testing.assert_allclose(pane.lines[0].get_ydata(), expected, rtol=1e-12)
+        assert texts(pane.texts) == ["by chance"]
+    sides: dict[str, Any] = {"zero": {"model": "*s0"}, "one": {"model": "*s1"}}
+    pane = plot.groups(result, sides)
+    assert pane.get_xlabel() == "own (grey: by chance)"
+    marks = [
+        float(line.get_xdata()[0])
+        for line in pane.lines
+        if to_hex(line.get_color()) == _scale.GREY and line.get_ydata()[0] == 1
+    ]
+    found = dask_svcca.within_and_between(result, sides)
+    assert marks == [float(found["null"].sel(group_a="zero", group_b="one"))]
 
 
 def test_rank__of_the_final_checkpoint_in_order_of_depth() -> None:
@@ -300,7 +330,8 @@ def test_ten_thousand__reads_a_bounded_amount(monkeypatch: pytest.MonkeyPatch) -
     assert read == [(2048, 2048)]
     drawn = pane.images[0].get_array()
     assert drawn.shape == (256, 256)
-    assert pane.get_title() == "cells are means of 8 x 8 pairs, of 2,048 x 2,048 of 10,000 x 10,000 pairs"
+    title = pane.get_title().replace("\n", " ")
+    assert title == "cells are means of 8 x 8 pairs, of 2,048 x 2,048 of 10,000 x 10,000 pairs"
     assert texts(pane.get_yticklabels())[0] == "net-0"
     # Values grow with the place, but for the order of layers within a checkpoint.
     assert np.all(np.diff(drawn.mean(axis=1)) > 0)
@@ -308,6 +339,24 @@ def test_ten_thousand__reads_a_bounded_amount(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(_blocks, "DECODED", 25 * 1_000_000)
     plot.matrix(result)
     assert read[0][0] * read[0][1] <= 1100**2
+
+
+def test_small_figures__shorten_names_and_keep_the_panes() -> None:
+    long = "features.stage3.block12.conv2"
+    result = made((f"resnet-50-{'x' * 30}-s0", f"resnet-50-{'x' * 30}-s1"), (0, 10), (long, "fc"))
+    a, b = ({"model": f"*s{number}", "final": True} for number in (0, 1))
+    for size, names in (((6.4, 4.8), "features.st…ock12.conv2"), ((3.5, 2.6), "features.…12.conv2")):
+        pane = plot.matrix(result, a=a, b=b, ax=_panes.make_figure(*size))
+        assert texts(pane.get_yticklabels()) == [names, "fc"]
+        figure = _panes.figure_of(pane)
+        figure.draw_without_rendering()
+        inside = pane.get_position()
+        assert min(inside.width, inside.height) > 0.4
+        box = figure.get_tightbbox()
+        assert box.x0 > -0.05
+        assert box.y0 > -0.05
+        assert box.x1 < size[0] + 0.05
+        assert box.y1 < size[1] + 0.05
 
 
 def test_names__are_text_as_they_are(tmp_path: Path) -> None:
@@ -408,7 +457,8 @@ def test_groups__means_of_within_and_between() -> None:
     pane = plot.groups(result, {"a": {"model": "a*"}, "b": {"model": "b*"}})
     within = np.mean([value(result, f"a0/step0/{layer}", f"a1/step0/{layer}") for layer in "xy"])
     assert float(pane.lines[0].get_xdata()[0]) == pytest.approx(within)
-    assert texts(pane.get_yticklabels()) == ["a (2 pairs)", "a and b (4 pairs)", "b (0 pairs)"]
+    assert texts(pane.get_yticklabels()) == ["a", "a\nand b", "b"]
+    assert texts(pane.texts) == ["2 pairs", "4 pairs", "0 pairs"]
 
 
 def test_embedding_and_cluster__leave_out_what_has_not_been_compared() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dask_svcca.analysis.selection import SIDES, places_of
 from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
 from dask_svcca.patterns import matching, unmatched
 from dask_svcca.plan.final import final_checkpoints
@@ -17,6 +18,7 @@ from dask_svcca.plan.final import final_checkpoints
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from dask_svcca.analysis.selection import Side, Where
     from dask_svcca.kernels._types import BoolArray, FloatArray
 
 Groups: TypeAlias = "Mapping[str, Sequence[str]] | Iterable[Sequence[str]]"
@@ -29,6 +31,7 @@ def layer_identification(
     groups: Groups | None = None,
     checkpoint: str | None = None,
     exclude: Sequence[str] = (),
+    where: Where | None = None,
 ) -> xr.Dataset:
     """How often the most similar layer of another training of the same architecture is the corresponding layer.
 
@@ -49,14 +52,18 @@ def layer_identification(
     exclude : sequence of str
         Names of layers to leave out, such as the logits, which any training makes alike; or patterns of names, as in
         `query`.
+    where : mapping, optional
+        Representations to look for, and to look among: see `query`. Default: all.
 
     Returns
     -------
     xarray.Dataset
-        ``accuracy`` (measure, group): share of layers found. ``tested`` (measure, group): number of layers that
-        were looked for, which takes pairs that have a value. ``layer_accuracy`` (measure, group, layer): the share for
-        each layer, NaN where it was not looked for. ``chosen`` (measure, model_a, model_b, layer): name of the layer of
-        model_b that is most similar to a layer of model_a, the first of those that are equally similar; empty where it
+        ``accuracy`` (measure, group): share of layers found. ``chance`` (measure, group): the share that guesses would
+        find, the mean of 1 over the number of layers that each was looked for among. ``tested`` (measure, group):
+        number of layers that were looked for, which takes pairs that have a value. ``layer_accuracy`` (measure, group,
+        layer): the share for each layer, NaN where it was not looked for. ``chosen`` (measure, model_a, model_b,
+        layer): name of the layer of model_b that is most similar to a layer of model_a, the first of those that are
+        equally similar; empty where it
         was not looked for, or the two are of no group.
 
     Raises
@@ -86,7 +93,7 @@ def layer_identification(
     """
     measures = _measures(result, measure)
     _check_excluded(result, exclude)
-    frames = [_representations(result, side, checkpoint, exclude) for side in ("a", "b")]
+    frames = [_representations(result, side, checkpoint, exclude, where) for side in SIDES]
     chosen = _groups(frames[0], groups)
     layers = list(dict.fromkeys(layer for models in chosen.values() for layer in _layers_of(frames[0], models)))
     shape = len(measures), len(chosen)
@@ -94,6 +101,7 @@ def layer_identification(
         np.zeros((*shape, len(layers)), dtype=np.int64),
         np.zeros((*shape, len(layers)), dtype=np.int64),
     )
+    guesses = np.zeros(shape)
     members = list(dict.fromkeys(model for models in chosen.values() for model in models))
     most_similar = np.full((len(measures), len(members), len(members), len(layers)), "", dtype=object)
     for row, name in enumerate(measures):
@@ -103,15 +111,22 @@ def layer_identification(
                 a, b = (frame[frame["model"] == model] for frame, model in zip(frames, (first, second), strict=True))
                 places = {"representation_a": a["place"].to_numpy(), "representation_b": b["place"].to_numpy()}
                 values = sign * result[name].isel(places).to_numpy()
+                guesses[row, column] += _guessed(values, list(a["layer"]), list(b["layer"]))
                 for layer, looked_for, was_found, nearest in _identify(values, list(a["layer"]), list(b["layer"])):
                     tested[row, column, layers.index(layer)] += looked_for
                     identified[row, column, layers.index(layer)] += was_found
                     most_similar[row, members.index(first), members.index(second), layers.index(layer)] = nearest
     with np.errstate(invalid="ignore"):
         accuracy, by_layer = identified.sum(axis=-1) / tested.sum(axis=-1), identified / tested
+        chance = guesses / tested.sum(axis=-1)
     return xr.Dataset(
         {
-            "accuracy": (("measure", "group"), accuracy, {"long_name": "share of layers found", "units": "1"}),
+            "accuracy": (
+                ("measure", "group"),
+                accuracy,
+                {"long_name": "share of layers found", "units": "1", "null": "chance"},
+            ),
+            "chance": (("measure", "group"), chance, {"long_name": "share that guesses find", "units": "1"}),
             "tested": (("measure", "group"), tested.sum(axis=-1), {"long_name": "layers that were looked for"}),
             "layer_accuracy": (
                 ("measure", "group", "layer"),
@@ -156,7 +171,9 @@ def _check_excluded(result: xr.Dataset, exclude: Sequence[str]) -> None:
         )
 
 
-def _representations(result: xr.Dataset, side: str, checkpoint: str | None, exclude: Sequence[str]) -> pd.DataFrame:
+def _representations(
+    result: xr.Dataset, side: Side, checkpoint: str | None, exclude: Sequence[str], where: Where | None
+) -> pd.DataFrame:
     """Representations of one checkpoint of each model, with their place in the matrix, in order of depth."""
     frame = pd.DataFrame(
         {name: result[f"{name}_{side}"].to_numpy() for name in ("model", "checkpoint", "layer", "step", "depth")}
@@ -169,6 +186,7 @@ def _representations(result: xr.Dataset, side: str, checkpoint: str | None, excl
         if not chosen.any():
             raise RepresentationNotFoundError(f"no model of this comparison has a checkpoint {checkpoint!r}")
     wanted = ~frame["layer"].isin(matching(frame["layer"].unique(), exclude)).to_numpy()
+    wanted[np.setdiff1d(np.arange(len(frame)), places_of(result, side, where))] = False
     return frame[chosen & wanted].sort_values("depth", kind="stable")
 
 
@@ -227,3 +245,15 @@ def _identify(
         nearest = layers_b[int(np.nanargmax(row))] if looked_for else ""
         identified.append((layer, looked_for, bool(looked_for and row[own].max() > others.max()), nearest))
     return identified
+
+
+def _guessed(values: FloatArray, layers_a: Sequence[str], layers_b: Sequence[str]) -> float:
+    """How many of the layers that are looked for guesses would find, among those that have a value.
+
+    Examples
+    --------
+    >>> _guessed(np.array([[0.9, 0.2], [0.5, np.nan]]), ["x", "y"], ["x", "y"])
+    0.5
+    """
+    looked_for = [found[1] for found in _identify(values, layers_a, layers_b)]
+    return float((1 / np.isfinite(values[looked_for]).sum(axis=1)).sum())

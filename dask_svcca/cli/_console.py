@@ -9,7 +9,7 @@ import click
 
 from dask_svcca.cli._errors import Interrupted
 from dask_svcca.errors import DaskSvccaError
-from dask_svcca.run.progress import Bars, seconds
+from dask_svcca.run.progress import STAGES, Bars, JsonLines, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,9 @@ __all__ = [
     "echo_next",
     "echo_problems",
     "examples",
+    "log_json",
     "named",
+    "progress_of",
     "results",
     "resumable",
     "seconds",
@@ -32,8 +34,17 @@ __all__ = [
 ]
 
 
+log_json = click.option("--log-json", is_flag=True, help="Log progress as JSON, a line each, in place of bars.")
+"""The option of commands that run a comparison; see `progress_of`."""
+
+
+def progress_of(*, as_json: bool) -> Bars | JsonLines:
+    """What shows how far a comparison is."""
+    return JsonLines() if as_json else Bars(STAGES)
+
+
 @contextlib.contextmanager
-def resumable(what: str, bars: Bars) -> Iterator[None]:
+def resumable(what: str, bars: Bars | JsonLines) -> Iterator[None]:
     """On Ctrl-C, end by saying what is kept, of what these bars have counted."""
     try:
         yield

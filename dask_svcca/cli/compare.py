@@ -10,15 +10,16 @@ import click
 from dask_svcca import cluster
 from dask_svcca.cli._cluster import WhenNeeded, cluster_options, connected
 from dask_svcca.cli._console import (
-    Bars,
     checked_options,
     counted,
     echo_next,
     echo_problems,
     examples,
+    progress_of,
     resumable,
     seconds,
 )
+from dask_svcca.cli._console import log_json as as_json_lines
 from dask_svcca.cli._measures import split_measures
 from dask_svcca.cli._paths import Place, quoted
 from dask_svcca.measures import load_measures
@@ -30,7 +31,6 @@ from dask_svcca.run.advice import advise
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor, Here
 from dask_svcca.run.forecast import forecast_run
-from dask_svcca.run.progress import STAGES
 from dask_svcca.run.stores import choose_mask
 from dask_svcca.stores.zoo import open_zoo
 
@@ -165,6 +165,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
 )
 @click.option("--wait", is_flag=True, help="Where another run is at work on the comparison, wait for its end.")
 @cluster_options
+@as_json_lines
 @click.option("--dry-run", is_flag=True, help="Show the plan, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: the plan as JSON.")
 def compare(
@@ -181,6 +182,7 @@ def compare(
     workers: int | None,
     memory: str | None,
     scheduler: str | None,
+    log_json: bool,
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -219,7 +221,7 @@ def compare(
         for number, one in enumerate(advised):
             click.echo(f"{'' if number else 'faster':<16} {one}")
         return
-    bars = Bars(STAGES)
+    bars = progress_of(as_json=log_json)
     executor = WhenNeeded(budget, lambda: connected(workers, memory, scheduler, announced=False))
     with resumable("subspaces and tiles", bars), bars:
         outcome = run_comparison(

@@ -214,7 +214,9 @@ def _show_timing(comparison: ComparisonStore) -> None:
         ],
         right=("seconds", "workers", "pairs", "pairs a second", "read", *stages, "overhead"),
     )
-    click.echo("\nStages are seconds over all workers; overhead is the rest of the workers' time.")
+    click.echo(
+        "\nStages are seconds over all workers; overhead is the rest of the workers' time, waiting for cores included."
+    )
 
 
 def _value(value: Any) -> str:

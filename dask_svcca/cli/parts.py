@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import click
 
-from dask_svcca.cli._console import Bars, checked_options, counted, echo_next, echo_problems, examples, resumable, size
+from dask_svcca.cli._console import (
+    checked_options,
+    counted,
+    echo_next,
+    echo_problems,
+    examples,
+    progress_of,
+    resumable,
+    size,
+)
+from dask_svcca.cli._console import log_json as as_json_lines
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._paths import File, quoted
 from dask_svcca.cluster import parse_memory
@@ -12,7 +22,6 @@ from dask_svcca.jobs.driver import open_job
 from dask_svcca.jobs.schema import read_job
 from dask_svcca.run import slices
 from dask_svcca.run.executors import USABLE_SHARE
-from dask_svcca.run.progress import STAGES
 
 _JOB = click.argument("job", type=File())
 
@@ -67,13 +76,14 @@ def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
 @click.command(epilog=examples("dask-svcca part job.yaml 3", "dask-svcca part job.yaml $SLURM_ARRAY_TASK_ID"))
 @_JOB
 @click.argument("number", type=int)
-def part(job: str, number: int) -> None:
+@as_json_lines
+def part(job: str, number: int, *, log_json: bool) -> None:
     """Do part NUMBER of a JOB that was planned with init; what is done already is left alone.
 
     The exit status is 1 where tasks failed, each tried three times; all else is done. The same part tries them again.
     """
     described = read_job(job)
-    bars = Bars(STAGES)
+    bars = progress_of(as_json=log_json)
     with checked_options():
         zoo, parameters = open_job(described)
         one = slices.Part(zoo, described.comparison, parameters, number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,16 @@ from dask_svcca.cli._paths import Place
 from dask_svcca.patterns import RULE
 from dask_svcca.plot._panes import FORMATS, make_figure, save
 from dask_svcca.stores.dataset import open_comparison
+from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import xarray as xr
 
 PARTS = ("model", "checkpoint", "layer")
 DPI = 150
+GLYPH = "Glyph .* missing from font"
 
 
 class Inches(click.ParamType[tuple[float, float]]):
@@ -76,6 +79,8 @@ class Picture(click.Path):
 @click.option(
     "--group", "groups", multiple=True, metavar="NAME=PATTERN", help="A group and its models, for groups; repeat it."
 )
+@click.option("--zoo", type=Place(), metavar="ZOO", help="What was compared, for class_sensitivity and directions.")
+@click.option("--labels", metavar="NAME", help="Coordinate of the zoo with the class of each example [default: label]")
 @click.option("--measure", metavar="NAME", help="[default: the first of the comparison]")
 @click.option(
     "-o", "--output", "file", type=Picture(dir_okay=False), required=True, metavar="FILE", help="A png, svg or pdf."
@@ -88,6 +93,8 @@ def plot(
     *,
     final: bool,
     measure: str | None,
+    zoo: str | None,
+    labels: str | None,
     groups: tuple[str, ...],
     match: bool,
     file: Path,
@@ -104,7 +111,7 @@ def plot(
     draw: Callable[..., Any] = getattr(figures, kind)
     takes = inspect.signature(draw).parameters
     options: dict[str, Any] = _choices(kind, takes, patterns, final=final)
-    for name, value in (("measure", measure), ("match", match)):
+    for name, value in (("measure", measure), ("match", match), ("zoo", zoo), ("labels", labels)):
         if value:
             if name not in takes:
                 raise click.UsageError(f"--{name} says nothing about {kind}.")
@@ -116,13 +123,39 @@ def plot(
             **{key: value for key, value in options.items() if key == "measure"},
             "groups": _groups(groups, options),
         }
+    if "zoo" in takes:
+        if not zoo:
+            raise click.UsageError(f"{kind} takes --zoo, the zoo that was compared.")
+        options["zoo"] = open_zoo(zoo)
+    if takes.get("a") is not None and takes["a"].default is inspect.Parameter.empty:
+        # What is chosen is counted by the function, which says what to choose.
+        options = {"a": {}, "b": {}, **options}
     result: xr.Dataset = open_comparison(comparison)
-    with checked_options(), warnings.catch_warnings():
-        # Said once, below, and not for every character.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+    with checked_options(), _boxes_said_once():
         axes = draw(result, **options, ax=make_figure(*size) if size else None)
         save(axes, file, dpi=dpi)
     click.echo(f"{file}: {kind} of {comparison}")
+
+
+@contextmanager
+def _boxes_said_once() -> Iterator[None]:
+    """Say once, and not for every character, that the font lacks some, which are boxes in the figure."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.filterwarnings("always", GLYPH)
+        yield
+    lacking = set()
+    for one in said:
+        if re.match(GLYPH, str(one.message)):
+            lacking.add(str(one.message))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if lacking:
+        characters = "1 character" if len(lacking) == 1 else f"{len(lacking)} characters"
+        click.echo(
+            f"{characters} of the names are boxes in the figure, since the font has none for them; name one that has, "
+            f"font.family, in a matplotlibrc file",
+            err=True,
+        )
 
 
 def _groups(given: tuple[str, ...], options: dict[str, Any]) -> dict[str, dict[str, Any]]:

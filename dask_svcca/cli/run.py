@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dask_svcca.cli._console import Bars, checked_options, echo_next, examples, resumable
+from dask_svcca.cli._console import checked_options, echo_next, examples, progress_of, resumable
+from dask_svcca.cli._console import log_json as as_json_lines
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._paths import File
 from dask_svcca.cli.compare import echo_outcome
@@ -19,12 +18,10 @@ from dask_svcca.jobs import submit as submitting
 from dask_svcca.jobs.records import new_id, pointers
 from dask_svcca.jobs.schema import read_job
 from dask_svcca.measures import load_measures
-from dask_svcca.run.progress import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dask_svcca.run.outcome import Progress
 
 _OPTIONS = (
     click.argument("job", type=File()),
@@ -54,7 +51,7 @@ def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(epilog=examples("dask-svcca run job.yaml", "dask-svcca run jobs/slurm.yaml --allow-class dask_jobqueue"))
 @_job_options
 @click.option("--wait", is_flag=True, help="Where another run is at work on the comparison, wait for its end.")
-@click.option("--log-json", is_flag=True, help="Log as JSON, a line each, in place of bars.")
+@as_json_lines
 @click.option("--id", "job_id", hidden=True)
 def run(
     job: str, *, allowed: tuple[str, ...], modules: tuple[str, ...], wait: bool, log_json: bool, job_id: str | None
@@ -70,31 +67,17 @@ def run(
     submitted = next((pointer.submitted for pointer in pointers() if pointer.id == job_id), None)
     if job_id is not None:
         driver.end_on_signals()
-    bars = Bars(STAGES)
-    progress: Progress = _JsonLines(bars) if log_json else bars
+    bars = progress_of(as_json=log_json)
     with resumable("subspaces and tiles", bars), checked_options():
         try:
             with bars:
                 outcome = driver.drive(
-                    described, job_id or new_id(), submitted=submitted, allowed=allowed, wait=wait, bars=progress
+                    described, job_id or new_id(), submitted=submitted, allowed=allowed, wait=wait, bars=bars
                 )
         except driver.Cancelled:
             click.echo("Cancelled. What is finished is kept: the same job goes on from there.", err=True)
             sys.exit(143)
     echo_outcome(outcome, described.comparison)
-
-
-class _JsonLines:
-    """Progress as lines of JSON on standard error."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Print how many tasks of a stage are done."""
-        self._bars.anything_done = self._bars.anything_done or done > 0
-        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-        click.echo(json.dumps({"time": moment, "stage": stage, "done": done, "total": total}), err=True)
 
 
 @click.command(epilog=examples("dask-svcca submit job.yaml", "dask-svcca submit job.yaml --json"))

@@ -20,7 +20,7 @@ MOST_VALUES: Final = 200_000
 
 def settling(explored: Explored, measure: str, model: str) -> dict[str, Any]:
     """Each layer of a model against its final self during training: see `learning_dynamics`."""
-    found = learning_dynamics(explored.dataset, model=model, measure=measure)
+    found = learning_dynamics(explored.of_model(model), model=model, measure=measure)
     return {
         "steps": as_json(found["step"].to_numpy()),
         "layers": [str(layer) for layer in found["layer"].to_numpy()],
@@ -39,12 +39,12 @@ def phases(explored: Explored, measure: str, model: str) -> dict[str, Any]:
 
     Where that is much, some layers, from the first to the last.
     """
-    own = explored.columns["model"].astype(str) == model
-    layers = list(dict.fromkeys(explored.columns["layer"].astype(str)[own]))
-    checkpoints = len(set(explored.columns["checkpoint"].astype(str)[own]))
+    part = explored.of_model(model)
+    layers = list(dict.fromkeys(part["layer_a"].to_numpy().tolist()))
+    checkpoints = len(set(part["checkpoint_a"].to_numpy().tolist()))
     room = max(1, MOST_VALUES // max(1, checkpoints) ** 2)
     some = [layers[at] for at in np.unique(np.linspace(0, len(layers) - 1, min(room, len(layers))).round().astype(int))]
-    found = training_phases(explored.dataset, model=model, layer=some, measure=measure)
+    found = training_phases(part, model=model, layer=some, measure=measure)
     return {
         "available": len(layers),
         "layers": [str(layer) for layer in found["layer"].to_numpy()],
@@ -53,4 +53,14 @@ def phases(explored: Explored, measure: str, model: str) -> dict[str, Any]:
     }
 
 
-ANALYSES: Final[dict[str, Callable[[Explored, str, str], dict[str, Any]]]] = {"settling": settling, "phases": phases}
+def classes(explored: Explored, labels: str, model: str) -> dict[str, Any]:
+    """How well each layer of a model tells the classes of some labels: see `class_sensitivity`."""
+    return explored.classes.of_model(explored.of_model(model), model, labels)
+
+
+ANALYSES: Final[dict[str, Callable[[Explored, str, str], dict[str, Any]]]] = {
+    "settling": settling,
+    "phases": phases,
+    "classes": classes,
+}
+"""By name: of a measure or, for classes, of labels; and of a model."""

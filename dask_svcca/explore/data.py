@@ -15,6 +15,7 @@ import numpy as np
 from dask_svcca.analysis.measured import measures_of, null_of, sign_of
 from dask_svcca.errors import DaskSvccaError, RepresentationNotFoundError, UnknownMeasureError
 from dask_svcca.explore.cache import Cache, fingerprint
+from dask_svcca.explore.classes import Classes
 from dask_svcca.explore.clustering import leaf_order
 from dask_svcca.explore.order import LEVELS, Cells, Order, OrderName
 from dask_svcca.explore.passes import Means, Pass, runs, touched
@@ -27,6 +28,7 @@ from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PairStatus
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import xarray as xr
 
     from dask_svcca.stores._io import StoreLike
 
@@ -93,6 +95,7 @@ class Explored:
         self._cached = cached
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="overview")
         self._lock = threading.Lock()
+        self.classes = Classes()
         self._passes: dict[tuple[Any, ...], tuple[str, Pass]] = {}
         self.refresh()
 
@@ -106,6 +109,7 @@ class Explored:
         }
         self.orders: dict[str, Order] = {name: Order.build(name, self.columns) for name in get_args(OrderName)}
         self.__dict__.pop("_cache", None)
+        self.classes.refresh(self._comparison)
         with self._lock:
             for key, (known, one_pass) in list(self._passes.items()):
                 if key[0] not in self.measures or known != self._fingerprint(key[0]):
@@ -127,6 +131,13 @@ class Explored:
     def count(self) -> int:
         """Number of representations."""
         return len(self.columns["representation"])
+
+    def of_model(self, model: str) -> xr.Dataset:
+        """The part of the comparison that is of one model, by its exact name."""
+        own = np.flatnonzero(self.columns["model"].astype(str) == model)
+        if not len(own):
+            raise RepresentationNotFoundError(f"no model {model!r} in {self.place!r}")
+        return self.dataset.isel(representation_a=own, representation_b=own)
 
     @cached_property
     def _cache(self) -> Cache:
@@ -161,6 +172,7 @@ class Explored:
             },
             "levels": {name: list(levels) for name, levels in LEVELS.items()},
             "measures": [self._measure(name) for name in self.measures],
+            "labels": self.classes.labels,
             "status": [status.name.lower().replace("_", " ") for status in PairStatus],
             "provenance": as_json({name: value for name, value in attributes.items() if name not in {"runs", SEAL}}),
             "runs": as_json(attributes.get("runs", [])),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import html
 import itertools
@@ -183,20 +182,37 @@ def _page(
     head = {
         "meta": meta,
         "alphabet": ALPHABET,
-        "analyses": _analyses(explored, meta["names"]["model"], taken),
+        "analyses": {},
         "symmetric": {name: one["symmetric"] for name, one in texts.items()},
     }
-    return _assembled(head, {name: one["text"] for name, one in texts.items()}), tuple(taken)
+    numbers = {name: one["text"] for name, one in texts.items()}
+    head["analyses"] = found = _analyses(explored, meta, taken, MOST_BYTES - 1 - len(_assembled(head, numbers)))
+    meta["labels"] = [one for one in meta["labels"] if any(json.loads(key)[:2] == ["classes", one] for key in found)]
+    return _assembled(head, numbers), tuple(taken)
 
 
-def _analyses(explored: Explored, models: Sequence[str], measures: Sequence[str]) -> dict[str, Any]:
-    """What the panes of a model show, by what they are asked; what cannot be said of a model is left out."""
+def _analyses(explored: Explored, meta: Mapping[str, Any], measures: Sequence[str], room: int) -> dict[str, Any]:
+    """What the panes of a model show, by what they are asked.
+
+    What cannot be said of a model, and what there is no room for, is left out.
+    """
+    models = meta["names"]["model"][:MOST_MODELS]
+    asked = itertools.chain(
+        itertools.product(("classes",), meta["labels"], models),
+        itertools.product(("settling", "phases"), measures, models),
+    )
     found = {}
-    for name, measure, model in itertools.product(ANALYSES, measures, models[:MOST_MODELS]):
-        with contextlib.suppress(DaskSvccaError):
-            found[json.dumps([name, measure, model], ensure_ascii=False, separators=(",", ":"))] = ANALYSES[name](
-                explored, measure, model
-            )
+    for name, of, model in asked:
+        try:
+            made = ANALYSES[name](explored, of, model)
+        except DaskSvccaError:
+            continue
+        key = json.dumps([name, of, model], ensure_ascii=False, separators=(",", ":"))
+        # As `_assembled` writes it, where some signs take six.
+        size = len(_as_data({key: made})) + 2
+        if size <= room:
+            found[key] = made
+            room -= size
     return found
 
 
@@ -217,9 +233,7 @@ def _assembled(head: Mapping[str, Any], texts: Mapping[str, str]) -> bytes:
     """The files of the page and its numbers as one file, which is allowed to run its own script and nothing else."""
     script, style = _bundle(), page_file("explore.css").decode()
     policy = POLICY.format(script=_digest(script), style=_digest(style))
-    # Within a script element, only "<" could be more than text.
-    data = json.dumps(head, allow_nan=False).replace("<", "\\u003c")
-    blocks = [f'<script type="application/json" id="embedded">{data}</script>']
+    blocks = [f'<script type="application/json" id="embedded">{_as_data(head)}</script>']
     blocks += [
         f'<script type="text/plain" data-name="{html.escape(name, quote=True)}">{text}</script>'
         for name, text in texts.items()
@@ -238,6 +252,11 @@ def _assembled(head: Mapping[str, Any], texts: Mapping[str, str]) -> bytes:
             f"{head['meta']['count']} representations are long. Choose fewer of them"
         )
     return made
+
+
+def _as_data(value: Any) -> str:
+    """JSON within a script element, where only "<" could be more than text."""
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
 def _bundle() -> str:

@@ -265,7 +265,8 @@ def _row(asked: _Asked) -> str:
 
 
 def _analysis(name: str, asked: _Asked) -> str:
-    return json.dumps(ANALYSES[name](asked.comparison, asked.measure, asked.text("model")), allow_nan=False)
+    of = asked.text("labels") if name == "classes" else asked.measure
+    return json.dumps(ANALYSES[name](asked.comparison, of, asked.text("model")), allow_nan=False)
 
 
 ANSWERS: Final[dict[str, Callable[[_Asked], str | bytes]]] = {

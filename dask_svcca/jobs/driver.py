@@ -212,6 +212,8 @@ class Reporter:
         with self._lock:
             self._record = dataclasses.replace(self._record, dashboard=dashboard)
         self._log(f"Working with {workers} {'worker' if workers == 1 else 'workers'}")
+        if dashboard:
+            self.say(f"The dashboard, {dashboard} , shows the cluster at work")
 
     def say_failures(self, pairs: int, failures: Mapping[str, str]) -> None:
         """Take pairs whose tasks failed for good, and why, block by block."""

@@ -37,7 +37,10 @@ EIGEN = 8.0
 """Multiplications of eigenvectors, in those of a product of their size."""
 
 ADDED = 5e5
-"""The same for couplings that are handed to an evaluation together: equally many directions on each side."""
+"""The same for couplings that are handed to an evaluation together: equally many directions on each side.
+
+Half as much again for each measure.
+"""
 
 PAIR = 4e3
 """The same for a pair at one frequency."""
@@ -171,8 +174,9 @@ class Work:
             adds = len(np.unique(k[k > 0].round())) * len(np.unique(l[l > 0].round()))
             solved = float(k**1.5 @ pairs @ l**1.5)
             total["coupling"] += complexity * a.samples * numbers + CALL / 4
-            total["values"] += ADDED * adds + PAIR * there.sum()
-            total["values"] += len(self._plan.measures) * complexity * (NUMBER * numbers + solved)
+            measures = len(self._plan.measures)
+            total["values"] += ADDED * adds * (1 + measures / 2) + PAIR * there.sum()
+            total["values"] += measures * complexity * (NUMBER * numbers + solved)
         return total
 
 

@@ -7,6 +7,7 @@ none stays open behind the back of the caller. A notebook shows one that ends a 
 from __future__ import annotations
 
 from dask_svcca.plot.identifying import identification
+from dask_svcca.plot.labelled import class_sensitivity, directions
 from dask_svcca.plot.layers import correlations, rank
 from dask_svcca.plot.maps import cluster, embedding, groups
 from dask_svcca.plot.matrices import matrix
@@ -15,8 +16,10 @@ from dask_svcca.plot.training import seeds, settling
 
 __all__ = [
     "checkpoints",
+    "class_sensitivity",
     "cluster",
     "correlations",
+    "directions",
     "dynamics",
     "embedding",
     "groups",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dask_svcca.plot._names import PLAIN, legend, shown
+from dask_svcca.plot._names import PLAIN, legend, room_in_legend, set_labels, small_enough
 from dask_svcca.plot._scale import COLOURS, GREY, bounds_of, shades
 
 if TYPE_CHECKING:
@@ -50,9 +50,10 @@ def draw_lines(
         (line,) = pane.plot(x, row, color=colour, marker="o", markersize=2.5, linewidth=1.2)
         lines.append(line)
     # The deepest, which is often the highest in the figure, first.
-    if 1 < len(lines) <= NAMED:
-        beside(pane, lines[::-1], [shown(name) for name in names[::-1]])
-    elif len(lines) > NAMED:
+    named = min(NAMED, room_in_legend(pane))
+    if 1 < len(lines) <= named:
+        beside(pane, lines[::-1], [small_enough(pane, name) for name in names[::-1]])
+    elif len(lines) > named:
         explain_shades(pane, names)
     return lines
 
@@ -85,7 +86,8 @@ def explain_shades(pane: Axes, names: Sequence[str]) -> None:
         ScalarMappable(Normalize(0, len(names) - 1), colours), ax=pane, pad=0.02, aspect=30
     )
     chosen = np.unique(np.linspace(0, len(names) - 1, 8).round().astype(int))
-    bar.set_ticks(chosen.tolist(), labels=[shown(names[place]) for place in chosen], fontsize="x-small", **PLAIN)
+    texts = [small_enough(pane, names[place]) for place in chosen]
+    bar.set_ticks(chosen.tolist(), labels=texts, fontsize="x-small", **PLAIN)
 
 
 def draw_chance(pane: Axes, x: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
@@ -109,7 +111,7 @@ def set_values(pane: Axes, attributes: Mapping[str, Any], values: Sequence[npt.N
     low, high = bounds_of(attributes, values)
     margin = 0.03 * (high - low)
     pane.set_ylim(low - margin, high + margin)
-    pane.set_ylabel(label, **PLAIN)
+    set_labels(pane, pane.get_xlabel(), label)
 
 
 def means(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -25,8 +26,17 @@ PLAIN: Final[dict[str, Any]] = {"parse_math": False, "usetex": False}
 LINE: Final = 1.25
 """Height of a line of text, in font sizes."""
 
+WIDTH: Final = 0.6
+"""Width of a character, in font sizes."""
+
 LEFT: Final = 0.8
 """Share of an axis that names, legends and bars beside it leave of it."""
+
+BESIDE: Final = 0.4
+"""Share of a pane that names beside it may take of it."""
+
+SHORTEST: Final = 7
+"""Characters that are left of a name however small the figure is."""
 
 PARTS: Final = ("model", "checkpoint", "layer")
 
@@ -66,36 +76,77 @@ def as_number(value: float) -> str:
 
 
 def make_small(ax: Axes) -> None:
-    """Small labels, where there are many panes."""
+    """Small labels, where there are many panes, or a pane is small."""
     ax.tick_params(labelsize="x-small")
     ax.title.set_fontsize("medium")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_fontsize("small")
 
 
 def set_title(ax: Axes, *lines: str) -> Text:
-    """A title of some lines, those that are empty left out."""
-    size = ax.title.get_fontsize()
-    return ax.set_title("\n".join(line for line in lines if line), fontsize=size, **PLAIN)
+    """A title of some lines, those that are empty left out, and those that are longer than the pane is wide broken."""
+    size = _points(ax.title.get_fontsize())
+    # A title may be somewhat wider than its pane: legends and names stand beside that.
+    most = int(1.1 * _length(ax, "x") / (size * WIDTH))
+    return ax.set_title("\n".join(part for line in lines for part in _broken(line, most)), fontsize=size, **PLAIN)
 
 
 def set_labels(ax: Axes, x: str = "", y: str = "") -> None:
-    """Labels of both axes."""
-    ax.set_xlabel(x, **PLAIN)
-    ax.set_ylabel(y, **PLAIN)
+    """Labels of both axes: that of x in as many lines as it takes, and of that of y as much as has room."""
+    across, up = (
+        int(LEFT * _length(ax, axis) / (_points(label.get_fontsize()) * WIDTH))
+        for axis, label in (("x", ax.xaxis.label), ("y", ax.yaxis.label))
+    )
+    ax.set_xlabel("\n".join(_broken(x, max(LONGEST, across))), **PLAIN)
+    ax.set_ylabel(shown(y, max(LONGEST // 2, up)), **PLAIN)
+
+
+def _broken(line: str, most: int) -> list[str]:
+    """Lines of at most so many characters: broken between words, and words that are longer shortened."""
+    most = max(LONGEST // 2, most)
+    return [shown(part, most) for part in wrap(line, most, break_long_words=False, break_on_hyphens=False)]
+
+
+def small_enough(ax: Axes, name: str) -> str:
+    """A name in a legend beside a pane: shorter, where the pane is small."""
+    return shown(name, _fitting(_length(ax, "x"), _points("x-small")))
 
 
 def room(ax: Axes, axis: str) -> int:
     """How many lines of text have room along an axis, at least 2."""
-    from matplotlib import rcParams  # noqa: PLC0415 - only who draws needs it
-    from matplotlib.font_manager import FontProperties  # noqa: PLC0415
+    return max(2, int(LEFT * _length(ax, axis) / (_tick_points(ax, axis) * LINE)))
 
+
+def room_in_legend(ax: Axes) -> int:
+    """How many names have room in a legend beside a pane."""
+    return int(LEFT * _length(ax, "y") / (_points("x-small") * (LINE + 0.15)))
+
+
+def _fitting(length: float, size: float) -> int:
+    """Characters of a name beside a pane that is so long, in points."""
+    return min(LONGEST, max(SHORTEST, int(BESIDE * length / (size * WIDTH))))
+
+
+def _length(ax: Axes, axis: str) -> float:
+    """Length of an axis, in points, before names take some of it."""
     box = ax.get_position()
-    figure: Any = ax.get_figure(root=True)
-    length = box.width * figure.get_figwidth() if axis == "x" else box.height * figure.get_figheight()
+    figure: Any = ax.get_figure(root=False)
+    pixels = box.width * figure.bbox.width if axis == "x" else box.height * figure.bbox.height
+    return float(pixels * 72 / figure.dpi)
+
+
+def _tick_points(ax: Axes, axis: str) -> float:
+    from matplotlib import rcParams  # noqa: PLC0415 - only who draws needs it
+
     drawn: Any = ax.xaxis if axis == "x" else ax.yaxis
-    size = FontProperties(
-        size=drawn.get_tick_params().get("labelsize", rcParams["xtick.labelsize" if axis == "x" else "ytick.labelsize"])
-    ).get_size_in_points()
-    return max(2, int(LEFT * length * 72 / (size * LINE)))
+    usual = rcParams["xtick.labelsize" if axis == "x" else "ytick.labelsize"]
+    return _points(drawn.get_tick_params().get("labelsize", usual))
+
+
+def _points(size: str | float) -> float:
+    from matplotlib.font_manager import FontProperties  # noqa: PLC0415 - only who draws needs it
+
+    return float(FontProperties(size=size).get_size_in_points())
 
 
 def thinned(count: int, most: int) -> list[int]:
@@ -110,7 +161,7 @@ def thinned(count: int, most: int) -> list[int]:
 
 
 def set_ticks(ax: Axes, axis: str, places: Sequence[float], texts: Sequence[str], *, upright: bool = False) -> None:
-    """Ticks with texts, as many of them as have room.
+    """Ticks with texts, as many of them and as much of each as has room.
 
     Parameters
     ----------
@@ -119,7 +170,7 @@ def set_ticks(ax: Axes, axis: str, places: Sequence[float], texts: Sequence[str]
     places : sequence of float
         Where on the axis.
     texts : sequence of str
-        As they are drawn.
+        Names.
     upright : bool
         Whether the texts of x stand on their side, as names do.
     """
@@ -128,7 +179,12 @@ def set_ticks(ax: Axes, axis: str, places: Sequence[float], texts: Sequence[str]
     if axis == "x" and upright:
         options |= {"rotation": 90}
     set_them = ax.set_xticks if axis == "x" else ax.set_yticks
-    set_them([places[one] for one in chosen], labels=[texts[one] for one in chosen], **options)
+    across = "y" if axis == "x" else "x"
+    # Where panes stand in a row, only the first has names, in the room of all.
+    figure: Any = ax.get_figure(root=False)
+    whole = (figure.bbox.width if across == "x" else figure.bbox.height) * 72 / figure.dpi
+    longest = _fitting(max(_length(ax, across), whole / 2.5), _tick_points(ax, axis))
+    set_them([places[one] for one in chosen], labels=[shown(texts[one], longest) for one in chosen], **options)
     set_them([], minor=True)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
 from dask_svcca.errors import InvalidQuestionError, MissingPackageError
+from dask_svcca.plot._names import make_small
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,9 @@ Place: TypeAlias = "Axes | Sequence[Axes] | npt.NDArray[Any] | FigureBase"
 """Where to draw: Axes, as many as there are panes, or a figure or part of one, in which the panes are made."""
 
 FORMATS = ("png", "svg", "pdf")
+
+SMALL: Final = 3.2
+"""Width or height in inches below which a pane has small labels."""
 
 
 def require_matplotlib() -> None:
@@ -91,7 +95,12 @@ def some_panes(
     if ax is None:
         ax = make_figure(width, height)
     if isinstance(ax, FigureBase):
-        return np.asarray(ax.subplots(rows, columns, squeeze=False, sharey="row" if sharey else False))
+        whole: Any = ax
+        made = np.asarray(whole.subplots(rows, columns, squeeze=False, sharey="row" if sharey else False))
+        if min(whole.bbox.width / columns, whole.bbox.height / rows) < SMALL * whole.dpi:
+            for pane in made.ravel():
+                make_small(pane)
+        return made
     given = np.ravel(np.asarray(ax, dtype=object))
     if not all(isinstance(one, Axes) for one in given):
         raise InvalidQuestionError(f"ax= takes Axes of matplotlib, several of them, or a figure; got {ax!r}")
@@ -105,7 +114,7 @@ def some_panes(
 
 def wrapped_panes(
     ax: Place | None, count: int, *, width: float, height: float, most: int = 4
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     """Axes for panes one after another, at most so many in a row.
 
     Parameters
@@ -123,17 +132,21 @@ def wrapped_panes(
     (count,) of Axes
     (count,) bool
         Whether each is the first of its row.
+    (count,) bool
+        Whether each is the lowest of its column.
     """
     columns = min(count, most)
     rows = -(-count // columns)
     first = np.arange(count) % columns == 0
+    lowest = np.arange(count) >= count - columns
     # Axes of the caller are as many as there are panes, in whatever order they are arranged.
     if ax is not None and not hasattr(ax, "subplots"):
-        return some_panes(ax, 1, count, width=width, height=height).ravel(), np.arange(count) == 0
+        given = some_panes(ax, 1, count, width=width, height=height).ravel()
+        return given, np.arange(count) == 0, np.ones(count, dtype=bool)
     axes = some_panes(ax, rows, columns, width=width * columns, height=height * rows).ravel()
     for spare in axes[count:]:
         spare.remove()
-    return axes[:count], first
+    return axes[:count], first, lowest
 
 
 def figure_of(ax: Axes | npt.NDArray[Any]) -> FigureBase:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.analysis.selection import places_of, table_of
-from dask_svcca.plot._names import PARTS, as_number, in_a_sentence, room, runs, set_ticks, shown
+from dask_svcca.plot._names import PARTS, as_number, in_a_sentence, room, runs, set_ticks
 from dask_svcca.stores._names import natural_order
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Along:
         """What tells each of them from the others."""
         common = self.common()
         varies = [part for part in PARTS if part not in common] or ["layer"]
-        return [shown("/".join(str(row[part]) for part in varies if row[part])) for _, row in self.frame.iterrows()]
+        return ["/".join(str(row[part]) for part in varies if row[part]) for _, row in self.frame.iterrows()]
 
 
 def along(result: xr.Dataset, side: Side, where: Where | None) -> Along:
@@ -102,17 +102,21 @@ def _ranks(names: pd.Series[Any], key: Any) -> npt.NDArray[np.intp]:
     return np.array([number[str(name)] for name in names], dtype=np.intp)
 
 
-def draw_names(ax: Axes, axis: str, one: Along, cells: npt.NDArray[Any]) -> None:
+def draw_names(ax: Axes, axis: str, one: Along | None, cells: npt.NDArray[Any]) -> None:
     """Names along an axis of a matrix: of each representation, or where those have no room, of models or checkpoints.
 
     Parameters
     ----------
     ax : Axes
     axis : {"x", "y"}
-    one : Along
+    one : Along or None
+        None for no names, where those of the pane beside hold for this one.
     cells : (cell,) int
         The first representation of each cell.
     """
+    if one is None:
+        set_ticks(ax, axis, [], [])
+        return
     most = room(ax, axis)
     if len(one) <= most and len(cells) == len(one):
         set_ticks(ax, axis, list(range(len(one))), one.texts(), upright=True)
@@ -125,7 +129,7 @@ def draw_names(ax: Axes, axis: str, one: Along, cells: npt.NDArray[Any]) -> None
         groups = runs(["/".join(each) for each in one.frame[varies].astype(str).to_numpy()])
         if len(groups) <= most or len(parts) == 1:
             middles = [float((place[start] + place[stop]) / 2) for _, start, stop in groups]
-            set_ticks(ax, axis, middles, [shown(name) for name, *_ in groups], upright=True)
+            set_ticks(ax, axis, middles, [name for name, *_ in groups], upright=True)
             return
 
 

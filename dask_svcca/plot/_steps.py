@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.plot._names import as_number, set_ticks
+from dask_svcca.plot._names import as_number, room, set_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,8 @@ def draw_steps(ax: Axes, steps: npt.NDArray[Any], names: Sequence[str]) -> npt.N
         return places
     if len(steps) > 1:
         ax.set_xscale("symlog", linthresh=linear_until(steps), linscale=0.5)
-    chosen = log_spaced(steps, 8)
+    # A number is about three times as wide as it is high, with the gap to the next.
+    chosen = log_spaced(steps, min(8, max(2, room(ax, "x") // 3)))
     ax.set_xticks(steps[chosen], labels=[as_number(step) for step in steps[chosen]])
     ax.set_xticks([], minor=True)
     ax.set_xlabel("training step")

@@ -108,18 +108,19 @@ def identification(
     blocks = {name: cells_of(result, name, a, b) for name in names}
     choices = {name: _choices(sign_of(result, name) * cells.matrix, cells) for name, cells in blocks.items()}
     ties, note = _ties(result, names, a.places, b.places, choices)
-    axes, first = wrapped_panes(ax, len(names), width=2.9, height=3.1)
+    axes, first, lowest = wrapped_panes(ax, len(names), width=2.9, height=3.1)
     without: Counter[str] = Counter()
-    for pane, leading, name in zip(axes, first, names, strict=True):
+    for pane, leading, low, name in zip(axes, first, lowest, names, strict=True):
         cells = blocks[name]
         make_small(pane)
         scale = scale_of(name, result[name].attrs, [cells.matrix])
         drawn = draw_matrix(pane, cells.matrix, scale)
         without += cells.without
         _mark(pane, cells, choices[name], ties.get(name, {}))
-        draw_names(pane, "y", cells.a, cells.first_a)
-        draw_names(pane, "x", cells.b, cells.first_b)
-        set_labels(pane, x=f"b: {in_a_sentence(models[1])}", y=f"a: {in_a_sentence(models[0])}" if leading else "")
+        draw_names(pane, "y", cells.a if leading else None, cells.first_a)
+        draw_names(pane, "x", cells.b if low else None, cells.first_b)
+        beside, below = f"a: {in_a_sentence(models[0])}", f"b: {in_a_sentence(models[1])}"
+        set_labels(pane, x=below if low else "", y=beside if leading else "")
         share, tested = (float(found[one].sel(measure=name, group="all")) for one in ("accuracy", "tested"))
         said = f"{share:.0%} of {tested:.0f} found".replace("%", " %") if tested else "nothing to look for"
         lines = [some_of(len(layers), len(every), "layers"), note] if pane is axes[0] else []

@@ -11,7 +11,7 @@ from dask_svcca.analysis.selection import values_of
 from dask_svcca.errors import IncompatibleError
 from dask_svcca.plot._blocks import read_pairs
 from dask_svcca.plot._curves import beside
-from dask_svcca.plot._names import as_number, set_labels, set_ticks, set_title, shown
+from dask_svcca.plot._names import as_number, set_labels, set_ticks, set_title, small_enough
 from dask_svcca.plot._panes import one_pane, some_panes
 from dask_svcca.plot._scale import kinds
 from dask_svcca.plot._sides import along, architectures, evenly, some_of
@@ -106,14 +106,14 @@ def _draw_ranks(panes: npt.NDArray[Any], frame: pd.DataFrame, *, first: bool, no
         (line,) = upper.plot(places, directions, marker="o", markersize=3, **style)
         lower.plot(places, rows["variance_kept"].to_numpy(), marker="o", markersize=3, **style)
         handles.append(line)
-        names.append(shown(str(model) if one_each else f"{model}/{checkpoint}"))
+        names.append(small_enough(upper, str(model) if one_each else f"{model}/{checkpoint}"))
     layers = list(map(str, some[0][1].sort_values("depth", kind="stable")["layer"]))
     upper.set_yscale("log", base=2)
     upper.yaxis.set_major_formatter(lambda value, _: as_number(value))
     upper.minorticks_off()
     lower.set_ylim(-0.03, 1.03)
     set_ticks(upper, "x", [], [])
-    set_ticks(lower, "x", list(range(len(layers))), [shown(layer) for layer in layers], upright=True)
+    set_ticks(lower, "x", list(range(len(layers))), layers, upright=True)
     set_labels(upper, y="directions" if first else "")
     set_labels(lower, y="variance kept" if first else "")
     beside(upper, handles, names, title="thin: neurons")
@@ -185,7 +185,8 @@ def correlations(
                 last = min(round(float(above)), len(values))
                 pane.plot(last, values[last - 1], marker="o", fillstyle="none", markersize=7, color=style["color"])
         handles.append(line)
-        names.append(f"{_of(rows, row)} and {_of(columns, column)}" + ("" if len(values) else " (no value)"))
+        both = " and ".join(small_enough(pane, side.texts()[place]) for side, place in ((rows, row), (columns, column)))
+        names.append(both + ("" if len(values) else " (no value)"))
     pane.set_ylim(-0.03, 1.03)
     pane.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     set_labels(
@@ -193,10 +194,12 @@ def correlations(
         x="direction (circle: the last above chance)" if "significant" in result else "direction",
         y="canonical correlation",
     )
-    set_title(pane, some_of(len(chosen), count, "pairs"), f"{missing} without a value" if missing else "")
-    beside(pane, handles, names, title=f"a: {rows.what()}\nb: {columns.what()}")
+    set_title(
+        pane,
+        f"a: {rows.what()}",
+        f"b: {columns.what()}",
+        some_of(len(chosen), count, "pairs"),
+        f"{missing} without a value" if missing else "",
+    )
+    beside(pane, handles, names)
     return pane
-
-
-def _of(side: Any, place: int) -> str:
-    return str(side.texts()[place])

@@ -10,7 +10,7 @@ from dask_svcca.analysis import matching
 from dask_svcca.analysis.measured import as_dataset, find_name
 from dask_svcca.plot._blocks import cells_of, read_pairs, without_text
 from dask_svcca.plot._curves import beside, set_values
-from dask_svcca.plot._names import as_number, set_labels, set_ticks, set_title, shown
+from dask_svcca.plot._names import PLAIN, as_number, set_labels, set_ticks, set_title, small_enough
 from dask_svcca.plot._panes import one_pane
 from dask_svcca.plot._scale import GREY, add_colour_bar, draw_matrix, kinds, label_of, scale_of, shades
 from dask_svcca.plot._sides import Along, along, evenly, some_of
@@ -36,7 +36,7 @@ def groups(
     measure: str | None = None,
     ax: Place | None = None,
 ) -> Axes:
-    """Draw how similar the same layers are within groups of models and between them: means, spread, number of pairs.
+    r"""Draw how similar the same layers are within groups of models and between them: means, spread, number of pairs.
 
     Parameters
     ----------
@@ -67,7 +67,9 @@ def groups(
     >>> result = dask_svcca.compare({(name, "1", "fc"): one for name, one in {"s0": x, "s1": x, "r0": y}.items()})
     >>> ax = groups(result, {"s": dict(model="s*"), "r": dict(model="r*")})
     >>> [text.get_text() for text in ax.get_yticklabels()]
-    ['s (1 pair)', 's and r (2 pairs)', 'r (0 pairs)']
+    ['s', 's\nand r', 'r']
+    >>> [text.get_text() for text in ax.texts]
+    ['1 pair', '2 pairs', '0 pairs']
     """
     result = as_dataset(result)
     name = find_name(result, measure)
@@ -84,12 +86,20 @@ def groups(
         pane.errorbar(mean, place, xerr=error, marker="o", color=colour, capsize=3, linestyle="none")
         if "null" in found and np.isfinite(chance := float(found["null"].sel(at))):
             pane.plot(chance, place, marker="|", markersize=12, color=GREY, linestyle="none")
-        text = shown(one) if one == other else f"{shown(one)} and {shown(other)}"
-        texts.append(f"{text} ({pairs:,.0f} pair{'' if pairs == 1 else 's'})")
+        texts.append("\nand ".join(small_enough(pane, group) for group in dict.fromkeys((one, other))))
+        pane.annotate(
+            f"{pairs:,.0f} pair{'' if pairs == 1 else 's'}",
+            (1, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="small",
+        )
     set_values(pane, result[name].attrs, [found["mean"].to_numpy()], "")
     pane.set_xlim(pane.get_ylim())
     pane.set_ylim(len(both) - 0.5, -0.5)
-    set_ticks(pane, "y", list(range(len(both))), texts)
+    pane.set_yticks(range(len(both)), labels=texts, fontsize="small", **PLAIN)
     set_labels(pane, x=label_of(name, result[name].attrs) + (" (grey: by chance)" if "null" in found else ""))
     return pane
 
@@ -150,7 +160,7 @@ def embedding(
         handles.append(pane.scatter(x[mine], y[mine], s=sizes[mine], color=colour, alpha=0.7, linewidths=0))
     chosen = evenly(range(len(models)), 16)
     if len(models) > 1:
-        beside(pane, [handles[place] for place in chosen], [shown(models[place]) for place in chosen])
+        beside(pane, [handles[place] for place in chosen], [small_enough(pane, models[place]) for place in chosen])
     pane.set_aspect("equal", adjustable="datalim")
     pane.set_xticks([])
     pane.set_yticks([])

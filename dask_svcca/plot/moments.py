@@ -183,18 +183,20 @@ def checkpoints(
     rows, columns = _by_layer(a), _by_layer(b)
     chosen = evenly(list(rows), LAYERS)
     blocks = [cells_of(result, name, a.take(rows[key]), b.take(columns[key])) for key in chosen]
-    axes, first = wrapped_panes(ax, len(blocks), width=2.5, height=2.5)
+    axes, first, lowest = wrapped_panes(ax, len(blocks), width=2.5, height=2.5)
+    # Ticks at the edges hold for all panes where these have the same checkpoints.
+    alike = len({tuple(cells.b.frame["checkpoint"]) for cells in blocks}) == 1
     scale = scale_of(name, result[name].attrs, [cells.matrix for cells in blocks])
     several = len({model for model, _ in chosen}) > 1
     without: Counter[str] = Counter()
-    for pane, leading, cells, (model, layer) in zip(axes, first, blocks, chosen, strict=True):
+    for pane, leading, low, cells, (model, layer) in zip(axes, first, lowest, blocks, chosen, strict=True):
         make_small(pane)
         drawn = draw_matrix(pane, cells.matrix, scale)
         without += cells.without
-        _draw_moments(pane, "x", cells.b, cells.first_b)
-        _draw_moments(pane, "y", cells.a, cells.first_a)
+        _draw_moments(pane, "x", cells.b if low or not alike else None, cells.first_b)
+        _draw_moments(pane, "y", cells.a if leading or not alike else None, cells.first_a)
         what = "step" if cells.a.frame["step"].notna().all() else "checkpoint"
-        set_labels(pane, x=f"b: {what}", y=f"a: {what}" if leading else "")
+        set_labels(pane, x=f"b: {what}" if low else "", y=f"a: {what}" if leading else "")
         titled = f"{model}/{layer}" if several else layer
         note = some_of(len(chosen), len(rows), "layers") if pane is axes[0] else ""
         set_title(pane, note, in_a_sentence(titled), cells.pooled())
@@ -215,8 +217,11 @@ def _moments(result: xr.Dataset, name: str, whole: Along, ends: Along, model: st
     ]
 
 
-def _draw_moments(pane: Axes, axis: str, one: Along, first: npt.NDArray[Any]) -> None:
-    """Steps of training along an axis, or names of checkpoints where those have none."""
+def _draw_moments(pane: Axes, axis: str, one: Along | None, first: npt.NDArray[Any]) -> None:
+    """Steps of training along an axis, or names of checkpoints where those have none; nothing for None."""
+    if one is None:
+        set_ticks(pane, axis, [], [])
+        return
     drawn = one.take(first)
     steps = drawn.frame["step"].to_numpy(dtype=np.float64)
     if np.isfinite(steps).all():
@@ -228,7 +233,7 @@ def _draw_moments(pane: Axes, axis: str, one: Along, first: npt.NDArray[Any]) ->
             pane,
             axis,
             list(range(len(steps))),
-            [in_a_sentence(str(x)) for x in drawn.frame["checkpoint"]],
+            list(map(str, drawn.frame["checkpoint"])),
             upright=True,
         )
 

@@ -90,7 +90,7 @@ def settling(
         )
     frame = along(result, "a", where).frame
     groups = _check_groups(architectures(frame))
-    panes, _ = wrapped_panes(ax, len(groups), width=5.6, height=3.8, most=2)
+    panes, *_ = wrapped_panes(ax, len(groups), width=5.6, height=3.8, most=2)
     for pane, models in zip(panes, groups, strict=True):
         some = evenly(models, SEEDS)
         every = in_depth(frame[frame["model"].isin(models)])
@@ -108,13 +108,15 @@ def settling(
             if np.isfinite(step):
                 pane.plot(step, np.interp(step, x, row), marker="D", markersize=6, color=line.get_color())
         set_values(pane, result[name].attrs, [average], f"{label_of(name, result[name].attrs)} to the final layer")
+        if np.isfinite(settled).any():
+            pane.set_xlabel(f"{pane.get_xlabel()} (diamonds: settled)")
         order = means(found["depth_correlation"].to_numpy())
         set_title(
             pane,
             _named(models),
             some_of(len(some), len(models), "models"),
             some_of(len(layers), len(every), "layers"),
-            f"settled (diamonds) in order of depth: rank correlation {float(order):.2f}" if np.isfinite(order) else "",
+            f"rank correlation {float(order):.2f} with depth" if np.isfinite(order) else "",
         )
     return panes
 
@@ -171,7 +173,7 @@ def seeds(
             f"{', '.join(map(repr, dict.fromkeys(a.frame['model'])))} have layers of the same names"
         )
     _check_groups(groups)
-    panes, _ = wrapped_panes(ax, len(groups), width=5.6, height=3.8, most=2)
+    panes, *_ = wrapped_panes(ax, len(groups), width=5.6, height=3.8, most=2)
     null = null_of(result, name)
     ordered = bool(result[name].attrs.get("symmetric", True))
     for pane, models in zip(panes, groups, strict=True):

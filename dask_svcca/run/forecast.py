@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from dask_svcca.machine import own_time
 from dask_svcca.measures import OwnMeasure
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.tasks import Node
@@ -21,6 +22,7 @@ from dask_svcca.stores import _io
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from dask_svcca.kernels._types import BoolArray
     from dask_svcca.plan.parameters import Parameters
     from dask_svcca.plan.plan import Plan
     from dask_svcca.readings import Reading
@@ -67,7 +69,7 @@ class Forecast:
     workers : int
         That work at a time.
     stages : dict of str to float
-        Seconds of all workers by stage: ``pack covariance``, ``tile values`` and so on.
+        Seconds of all workers by stage, on cores of their own: ``pack covariance``, ``tile values`` and so on.
     """
 
     seconds: float
@@ -105,6 +107,11 @@ class Pace:
         Of work, at the nominal rate, in each of them.
     in_memory : bool
         Whether the results are in memory.
+
+    Attributes
+    ----------
+    busy : float
+        How many times longer tasks take for others at work on the same cores.
     """
 
     def __init__(
@@ -134,6 +141,9 @@ class Pace:
             seconds_of.add(each.seconds)
             work_of.add(each.work)
         self.rates = {name: seconds_of[name] / amount for name, amount in work_of.items() if amount > 0}
+        # What tasks take on a core of their own is steady; others that are at work on the machine are another matter.
+        elapsed, own = (sum(getattr(each, name) for each in self.found) for name in ("elapsed", "own"))
+        self.busy = max(1.0, elapsed / own) if own else 1.0
         self.task_seconds = _task_seconds(executor, self.workers) if samples else 0.0
         self._learnt = _Learnt(plan, parameters, self.found)
 
@@ -172,8 +182,8 @@ class Pace:
             amounts = self._seconds("tile", work.of_tile(tile))
             stages.add(amounts)
             durations.append(sum(amounts.values()))
-        beside = planning + max((each.beside for each in self.found), default=0.0)
-        total = beside + makespan(durations, count) + plan.tasks * self.task_seconds
+        beside = max((each.beside for each in self.found), default=0.0)
+        total = planning + self.busy * (beside + makespan(durations, count) + plan.tasks * self.task_seconds)
         scores = np.dtype(parameters.precision).itemsize
         subspaces = 0.0
         items = {row.label: (row.representation, own) for row, own in zip(plan.rows, kept, strict=True)}
@@ -318,9 +328,26 @@ def _samples(
                     side=side,
                     mask=None if mask is None else mask[: sample.examples],
                     in_memory=in_memory,
+                    asked=_asked(plan, sample.rows),
                 )
             )
     return found
+
+
+def _asked(plan: Plan, rows: Sequence[int]) -> BoolArray | None:
+    """Pairs of some rows that the tiles of a plan ask for, (row, row); None where all or none are."""
+    numbers, side = np.array(rows), plan.side
+    asked = np.zeros((len(rows), len(rows)), dtype=np.bool_)
+    groups = set((numbers // side).tolist())
+    for tile in plan.tiles:
+        if {tile.row, tile.column} <= groups:
+            sizes = [min(side, len(plan.rows) - place * side) for place in (tile.row, tile.column)]
+            a, b = (np.flatnonzero(numbers // side == place) for place in (tile.row, tile.column))
+            asked[np.ix_(a, b)] = tile.pairs(sizes[0], sizes[1])[
+                np.ix_(numbers[a] - tile.row * side, numbers[b] - tile.column * side)
+            ]
+    asked |= asked.T
+    return asked if asked.any() and not asked.all() else None
 
 
 def _sample(
@@ -373,6 +400,6 @@ def _nothing(number: int) -> int:
 def _task_seconds(executor: Executor, workers: int) -> float:
     """Seconds that a task takes of the run beside its work."""
     nodes = {f"empty-{number}": Node(number, reports=True) for number in range(EMPTY_TASKS * min(workers, 8))}
-    start = time.perf_counter()
+    start = own_time()
     executor.run(nodes, _nothing, lambda *_: None)
-    return (time.perf_counter() - start) / len(nodes)
+    return (own_time() - start) / len(nodes)

@@ -41,7 +41,7 @@ class Outcome:
     seconds : float
         From the call to the end.
     stages : dict of str to float
-        Seconds that tasks spent in each stage, over all workers.
+        Seconds that tasks spent in each stage, over all workers, without waiting for cores that others had.
     bytes_read : int
         Bytes of activations that were read.
     few_samples : dict of str to (int, int)
@@ -129,7 +129,8 @@ class Outcome:
             "pairs_per_second": round(self.computed / self.seconds, 1),
             "bytes_read": self.bytes_read,
             "stages": {name: round(seconds, 3) for name, seconds in sorted(self.stages.items())},
-            # Dask, Python, waiting for the last tile: what the workers had time for and did not spend in a stage.
+            # What the workers had time for and did not spend in a stage: Dask, Python, waiting for the last tile or for
+            # a core.
             "overhead": round(max(0.0, self.seconds * workers - busy), 3),
         }
 

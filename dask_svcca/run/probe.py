@@ -14,6 +14,7 @@ from zarr.storage import MemoryStore
 
 from dask_svcca.kernels.lanes import LEAST_PAIRS, singular_values_abreast
 from dask_svcca.kernels.subspace import leading_directions
+from dask_svcca.machine import own_time
 from dask_svcca.measures import leading_only
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.graph import nodes_of
@@ -33,7 +34,7 @@ from dask_svcca.tasks import perform, release
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dask_svcca.kernels._types import FloatArray
+    from dask_svcca.kernels._types import BoolArray, FloatArray
     from dask_svcca.plan.parameters import Parameters
     from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.subspaces import Budget
@@ -65,6 +66,8 @@ class Sample:
     mask : (example, token), optional
     in_memory : bool
         Whether results go to memory.
+    asked : (row, row), optional
+        Pairs that the plan asks for, symmetric; by default all.
     """
 
     zoo: Any
@@ -77,6 +80,7 @@ class Sample:
     examples: int
     mask: npt.NDArray[Any] | None = None
     in_memory: bool = False
+    asked: BoolArray | None = None
 
     @property
     def key(self) -> str:
@@ -94,6 +98,8 @@ class Probed:
         By stage, of the tasks that were tried: ``pack read``, ``tile values`` and so on.
     beside : float
         Seconds of planning and writing around the tasks.
+    elapsed, own : float
+        Seconds of the whole probe: of the clock on the wall, and without waiting for cores that others have.
     members : int
         Representations that these are of.
     shares : dict of int to (block,)
@@ -105,6 +111,8 @@ class Probed:
     seconds: Amounts = field(default_factory=Amounts)
     work: Amounts = field(default_factory=Amounts)
     beside: float = 0.0
+    elapsed: float = 0.0
+    own: float = 0.0
     members: int = 0
     shares: dict[int, FloatArray] = field(default_factory=dict)
     stored: dict[int, float] = field(default_factory=dict)
@@ -119,9 +127,10 @@ def probe(sample: Sample) -> Probed:
     """Try the tasks of two groups of representations, and take their time; nothing is written but scratch stores."""
     found = Probed(members=len(sample.members))
     root = zarr.open_group(sample.zoo, mode="r", zarr_format=3, use_consolidated=False)
-    start = time.perf_counter()
+    began, start = time.perf_counter(), own_time()
+    own = start
     arrays = [_read(root, item, sample.examples) for item in sample.sources]
-    reading = time.perf_counter() - start
+    reading = own_time() - start
     with tempfile.TemporaryDirectory() as folder, Leases(wait=False, told=None) as leases:
         coords = {} if sample.mask is None else {sample.parameters.mask: (("example", "token"), sample.mask)}
         scratch = create_zoo(str(Path(folder) / "zoo.zarr"), examples=range(sample.examples), coords=coords or None)  # type: ignore[arg-type]
@@ -141,9 +150,9 @@ def probe(sample: Sample) -> Probed:
         ]
         del arrays
         place: Any = MemoryStore() if sample.in_memory else str(Path(folder) / "comparison.zarr")
-        start = time.perf_counter()
+        start = own_time()
         stores = Stores.open(scratch, place, sample.parameters, None, mode="r+", leases=leases)
-        selected = select_pairs("all", frame_of(members))
+        selected = select_pairs("all" if sample.asked is None else sample.asked, frame_of(members))
         plan = make_plan(members, selected, None, None, sample.parameters, sample.budget, side=sample.side)
         prepared = stores.prepare(plan, leases)
         assert prepared is not None  # noqa: S101 - nobody else knows of this place
@@ -165,10 +174,11 @@ def probe(sample: Sample) -> Probed:
         finally:
             release(job.run)
         finish(Outcome(plan), tally, comparison, packs, sample.parameters, scratch)
-        found.beside = time.perf_counter() - start - working
+        found.beside = own_time() - start - working
         found.seconds["pack read"] = reading
         if packs is not None:
             _take_work(found, sample, plan, packs)
+    found.elapsed, found.own = time.perf_counter() - began, own_time() - own
     return found
 
 
@@ -180,9 +190,9 @@ def _try_tasks(found: Probed, job: Job, plan: Plan, tally: Tally) -> float:
         if isinstance(node.task, TileTask) and job.parameters.precision == "float32":
             # What is loaded once, or compiled once in the life of an installation, is not a tile's work.
             singular_values_abreast(np.ones((LEAST_PAIRS, 2, 2)))
-        kind, began = kind_of(node.task), time.perf_counter()
+        kind, began = kind_of(node.task), own_time()
         results[key] = perform(job, node.task, *(results[needed] for needed in node.needs))
-        took = time.perf_counter() - began
+        took = own_time() - began
         working += took
         if node.reports:
             tally.add(results[key])

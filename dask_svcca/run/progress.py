@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
 from rich.console import Console
@@ -45,6 +47,7 @@ class Bars:
         self._console = Console(stderr=True, highlight=False)
         self._started = self._spoken = self._stage_began = time.monotonic()
         self._tasks: dict[str, Task] = {}
+        self._pace = Rates()
         self._progress: Progress | None = None
         if self._console.is_terminal or _notebook_can_draw(self._console):
             width = max(len(what) for what, _ in stages.values())
@@ -52,6 +55,7 @@ class Bars:
                 TextColumn(f"{{task.description:<{width}}}"),
                 BarColumn(bar_width=28),
                 _Count(),
+                _Rate(),
                 TimeElapsedColumn(),
                 _Remaining(compact=True),
                 console=self._console,
@@ -91,6 +95,7 @@ class Bars:
         """Show how many of a stage are done."""
         self.anything_done = self.anything_done or done > 0
         now = time.monotonic()
+        self._pace.rate(stage, done, now)
         if self._progress is not None:
             self._progress.update(self._show(stage).id, completed=done, total=total)
             if done == total:
@@ -101,8 +106,67 @@ class Bars:
         if done == total or now - self._spoken > LINE_SECONDS:
             self._spoken = now
             what, unit = self._stages[stage]
-            sys.stderr.write(f"{what}: {done:,} of {total:,} {unit}, {seconds(now - self._started)}\n")
+            rate = self._pace.rate(stage, done, now)
+            left = f", {rate:,.3g} a second" if rate else ""
+            left += f", about {seconds((total - done) / rate)} left" if rate and done < total else ""
+            sys.stderr.write(f"{what}: {done:,} of {total:,} {unit}, {seconds(now - self._started)}{left}\n")
             sys.stderr.flush()
+
+
+class Rates:
+    """How many of each stage are done a second, since the first of them were.
+
+    Examples
+    --------
+    >>> rates = Rates()
+    >>> [rates.rate("tiles", done, moment) for done, moment in [(10, 5.0), (30, 9.0)]]
+    [0.0, 5.0]
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[int, float]] = {}
+
+    def rate(self, stage: str, done: int, moment: float) -> float:
+        """Rate of a stage, of which some are done at a moment in seconds; 0 as long as none can be told."""
+        before, began = self._first.setdefault(stage, (done, moment))
+        return (done - before) / (moment - began) if moment > began else 0.0
+
+
+class JsonLines:
+    """How far some stages are, as lines of JSON on standard error.
+
+    Attributes
+    ----------
+    anything_done : bool
+        Whether something of a stage is done.
+    """
+
+    def __init__(self) -> None:
+        self.anything_done = False
+        self._rates = Rates()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, sentence: str) -> None:
+        """Say what is waited for."""
+        _print_json({"message": sentence})
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Say how many tasks of a stage are done, how many a second, and the seconds left."""
+        self.anything_done = self.anything_done or done > 0
+        rate = self._rates.rate(stage, done, time.monotonic())
+        left = round((total - done) / rate, 1) if rate else None
+        _print_json({"stage": stage, "done": done, "total": total, "per_second": round(rate, 3), "seconds_left": left})
+
+
+def _print_json(line: Mapping[str, object]) -> None:
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+    sys.stderr.write(json.dumps({"time": moment, **line}) + "\n")
+    sys.stderr.flush()
 
 
 class _Count(ProgressColumn):
@@ -111,6 +175,12 @@ class _Count(ProgressColumn):
         if task.total is None:
             return Text(unit, style="dim")
         return Text(f"{task.completed:,.0f}/{task.total:,.0f} {unit}", style="progress.download")
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if task.total is None or not speed else f"{speed:,.3g}/s", style="dim")
 
 
 class _Remaining(TimeRemainingColumn):

@@ -66,6 +66,8 @@ def open_comparison(store: StoreLike, *, storage_options: Mapping[str, Any] | No
                 zarr_format=3,
                 chunks=None,
                 consolidated=False,
+                # Those of the labels are made of text of fixed width.
+                create_default_indexes=False,
             )
             dataset = _indexed(dataset)
     except DamagedStoreError:
@@ -97,20 +99,34 @@ def parameters_of(dataset: xr.Dataset) -> dict[str, Any]:
 def _indexed(dataset: xr.Dataset) -> xr.Dataset:
     """The same with an index over all coordinates of each side; text is of fixed width, as plots and files need it."""
     import numpy as np  # noqa: PLC0415 - see `open_comparison`
+    import xarray as xr  # noqa: PLC0415
 
+    from dask_svcca.stores._texts import fixed_width  # noqa: PLC0415
     from dask_svcca.stores.side_index import COORDINATES, SideIndex  # noqa: PLC0415
 
-    columns = {}
-    for name, variable in dataset.variables.items():
-        if str(name)[:-2] in COORDINATES or variable.dtype.kind == "T":
-            values = variable.to_numpy()
-            if values.dtype.kind == "T":
-                values = np.array(values.tolist(), dtype=np.str_)
-            columns[name] = variable.dims, values, variable.attrs, variable.encoding
-    dataset = dataset.assign(columns)
-    for side in ("a", "b"):
-        dataset = dataset.set_xindex([f"{name}_{side}" for name in COORDINATES], SideIndex)
-    return dataset
+    variables = {
+        name: fixed_width(variable) if variable.dtype.kind == "T" else variable
+        for name, variable in dataset.variables.items()
+    }
+    coords: dict[Any, Any] = {name: variables.pop(name) for name in list(variables) if name in dataset.coords}
+    first, second = "representation_a", "representation_b"
+    same = np.array_equal(dataset.variables[first].to_numpy(), dataset.variables[second].to_numpy())
+    labels = xr.indexes.PandasIndex.from_variables({first: coords[first]}, options={})
+    indexes: dict[Any, xr.Index] = {}
+    # One by one, they would be checked against each other each time.
+    for dim in (first, second):
+        if dim == second and same:
+            labels = xr.indexes.PandasIndex(labels.index.rename(second), second, coord_dtype=labels.coord_dtype)
+        elif dim == second:
+            labels = xr.indexes.PandasIndex.from_variables({second: coords[second]}, options={})
+        names = [f"{name}{dim[-2:]}" for name in COORDINATES]
+        side = SideIndex.from_variables({name: coords[name] for name in names}, options={})
+        for index, own in ((labels, [dim]), (side, names)):
+            coords |= index.create_variables({name: coords[name] for name in own})
+            indexes |= dict.fromkeys(own, index)
+    whole = xr.Dataset(variables, coords=xr.Coordinates(coords, indexes), attrs=dataset.attrs)
+    whole.set_close(dataset.close)
+    return whole
 
 
 OPEN_ENDS: Final = (-math.inf, math.inf)

@@ -33,7 +33,7 @@ class SideIndex(xr.Index):
     dim : hashable
         Name of the dimension.
     columns : mapping of hashable to (representation,)
-        Values of each coordinate, by its name.
+        Each coordinate, by its name: arrays, or variables that are read when they are needed.
     kinds : mapping of hashable to str
         Which of `COORDINATES` each of them is: a name may have been changed.
 
@@ -46,9 +46,20 @@ class SideIndex(xr.Index):
     """
 
     def __init__(
-        self, dim: Hashable, columns: Mapping[Hashable, npt.NDArray[Any]], kinds: Mapping[Hashable, str]
+        self,
+        dim: Hashable,
+        columns: Mapping[Hashable, npt.NDArray[Any] | xr.Variable],
+        kinds: Mapping[Hashable, str],
     ) -> None:
-        self.dim, self.columns, self.kinds = dim, dict(columns), dict(kinds)
+        self.dim, self._columns, self.kinds = dim, dict(columns), dict(kinds)
+
+    @functools.cached_property
+    def columns(self) -> dict[Hashable, npt.NDArray[Any]]:
+        """Values of each coordinate, by its name."""
+        return {
+            name: column.to_numpy() if isinstance(column, xr.Variable) else column
+            for name, column in self._columns.items()
+        }
 
     @functools.cached_property
     def labels(self) -> pd.Index[Any]:
@@ -67,14 +78,15 @@ class SideIndex(xr.Index):
                 f"{', '.join(map(repr, variables))}"
             )
         dim = next(iter(variables.values())).dims[0]
-        return cls(dim, {name: variable.to_numpy() for name, variable in variables.items()}, kinds)
+        return cls(dim, variables, kinds)
 
     def create_variables(self, variables: Mapping[Any, xr.Variable] | None = None) -> dict[Any, xr.Variable]:
         """Coordinates, with the attributes of those given."""
         made = {}
-        for name, values in self.columns.items():
+        for name, column in self._columns.items():
             known = (variables or {}).get(name)
             attributes, encoding = (known.attrs, known.encoding) if known is not None else (None, None)
+            values = column._data if isinstance(column, xr.Variable) else column  # noqa: SLF001 - .data would read it
             made[name] = xr.Variable(self.dim, values, attrs=attributes, encoding=encoding)
         return made
 
@@ -126,7 +138,7 @@ class SideIndex(xr.Index):
 
     def equals(self, other: xr.Index, **_: Any) -> bool:
         """Whether two sides have the same representations in the same order, with the same coordinates."""
-        return (
+        return self is other or (
             isinstance(other, SideIndex)
             and self.dim == other.dim
             and list(self.columns) == list(other.columns)
@@ -162,7 +174,7 @@ class SideIndex(xr.Index):
 
     def rename(self, name_dict: Mapping[Any, Hashable], dims_dict: Mapping[Any, Hashable]) -> Self:
         """The same with other names of coordinates and of the dimension."""
-        columns = {name_dict.get(name, name): values for name, values in self.columns.items()}
+        columns = {name_dict.get(name, name): column for name, column in self._columns.items()}
         kinds = {name_dict.get(name, name): kind for name, kind in self.kinds.items()}
         return type(self)(dims_dict.get(self.dim, self.dim), columns, kinds)
 
@@ -171,10 +183,10 @@ class SideIndex(xr.Index):
         return type(self)(self.dim, {name: values[place] for name, values in self.columns.items()}, self.kinds)
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
+        return len(next(iter(self._columns.values())))
 
     def __repr__(self) -> str:
-        return f"SideIndex({self.dim!r}, {len(self)} representations by {', '.join(map(str, self.columns))})"
+        return f"SideIndex({self.dim!r}, {len(self)} representations by {', '.join(map(str, self._columns))})"
 
     def _repr_inline_(self, max_width: int) -> str:
         return "SideIndex"[:max_width]

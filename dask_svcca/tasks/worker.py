@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import threadpoolctl
 import zarr
 
+from dask_svcca.machine import own_time
 from dask_svcca.stores._blocks import block_arrays
 from dask_svcca.stores.subspaces import Pack, SubspaceStore
 
@@ -79,12 +79,12 @@ class Context:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time of a block to a stage. Blocks are not nested."""
-        start = time.perf_counter()
+        """Add the time of a block to a stage, without waiting for cores that others have. Blocks are not nested."""
+        start = own_time()
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + own_time() - start
 
 
 _LOCK = threading.Lock()

@@ -51,11 +51,9 @@ def accuracies(result: xr.Dataset) -> pd.DataFrame:
         found = dask_svcca.layer_identification(
             result, "all", groups=GROUPS, checkpoint=f"step{step:05}", exclude=inner
         )
-        frame = found[["accuracy", "tested"]].to_dataframe().reset_index()
+        frame = found[["accuracy", "tested", "chance"]].to_dataframe().reset_index()
         frames.append(frame.rename(columns={"group": "architecture"}).assign(stage=stage))
     frame = pd.concat(frames, ignore_index=True)
-    # Each layer of either network is looked for among as many layers of the other.
-    frame["chance"] = 2 / frame["tested"]
     frame["p"] = [at_least(round(row.accuracy * row.tested), int(row.tested), row.chance) for row in frame.itertuples()]
     return frame
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import re
 
 import pytest
+from cli_runner import run
 from rich.console import Console
 
 from dask_svcca.cli import _console
@@ -19,7 +21,42 @@ def test_bars__without_a_terminal_speak_at_the_end(capsys: pytest.CaptureFixture
             bars("read", done, 1000)
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.fullmatch(r"Reading: 1,000 of 1,000 files, \d\.\d s\n", err)
+    assert re.fullmatch(r"Reading: 1,000 of 1,000 files, \d\.\d s, [\d,.e+]+ a second\n", err)
+
+
+def test_bars__lines_say_the_rate_and_what_is_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter([0.0, 10.0, 60.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(moments))
+    with _console.Bars({"read": ("Reading", "files")}) as bars:
+        bars("read", 5, 1000)
+        bars("read", 105, 1000)
+    assert capsys.readouterr().err == "Reading: 105 of 1,000 files, 60 s, 2 a second, about 7:28 min left\n"
+
+
+def test_json_lines__say_the_same(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([10.0, 60.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(moments))
+    with progress.JsonLines() as lines:
+        lines("tiles", 5, 1000)
+        lines.say("Waiting for 'another' run")
+        lines("tiles", 105, 1000)
+    first, waited, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (first["done"], first["per_second"], first["seconds_left"]) == (5, 0, None)
+    assert waited["message"] == "Waiting for 'another' run"
+    assert {name: second[name] for name in ("stage", "done", "total", "per_second", "seconds_left")} == {
+        "stage": "tiles",
+        "done": 105,
+        "total": 1000,
+        "per_second": 2.0,
+        "seconds_left": 447.5,
+    }
+
+
+@pytest.mark.parametrize("command", ["compare", "run", "part"])
+def test_log_json__is_an_option_wherever_a_comparison_runs(command: str) -> None:
+    assert "--log-json" in run(f"{command} --help").output
 
 
 def test_bars__in_a_terminal_show_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli_runner import run
+
+import dask_svcca
 
 pytest.importorskip("matplotlib")
 
@@ -34,6 +37,20 @@ def test_plot__groups_and_matches(comparison: Path) -> None:
     assert "--match says nothing about rank" in run("plot rank comparison.zarr --match -o f.png", status=2).stderr
 
 
+def test_plot__of_examples(comparison: Path, zoo: Path) -> None:
+    del comparison, zoo
+    run("plot class_sensitivity comparison.zarr --zoo zoo.zarr --model net-s0 -o f.png --dpi 50")
+    run("plot directions comparison.zarr --zoo zoo.zarr --final --layer fc --model-a net-s0 --model-b net-s1 -o f.svg")
+
+
+def test_plot__characters_that_the_font_lacks_are_said_once(folder: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    dask_svcca.compare({("网络", "1", "层"): x, ("网络", "1", "输出"): x}, folder / "comparison.zarr")
+    said = run("plot matrix comparison.zarr -o f.png --dpi 50").stderr
+    assert said.startswith("5 characters of the names are boxes in the figure")
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -48,7 +65,11 @@ def test_plot__groups_and_matches(comparison: Path) -> None:
         ("correlations comparison.zarr -o f.png", "keep='correlations'"),
         ("matrix nowhere.zarr -o f.png", "nowhere.zarr"),
         ("matrix comparison.zarr -o nowhere/f.png", "FileNotFoundError"),
+        ("directions comparison.zarr -o f.png", "directions takes --zoo"),
+        ("directions comparison.zarr --zoo zoo.zarr -o f.png", "8 were chosen on side a"),
+        ("rank comparison.zarr --zoo zoo.zarr -o f.png", "--zoo says nothing about rank"),
+        ("class_sensitivity comparison.zarr --zoo zoo.zarr --labels kind -o f.png", "no coordinate 'kind'"),
     ],
 )
-def test_plot__wrong_requests(comparison: Path, arguments: str, message: str) -> None:
+def test_plot__wrong_requests(comparison: Path, zoo: Path, arguments: str, message: str) -> None:
     assert message in run(f"plot {arguments}", status=2).stderr

@@ -23,6 +23,7 @@ from dask_svcca import machine
 from dask_svcca.cluster import KeepBusyWorkers, start_cluster
 from dask_svcca.errors import ClusterError, JobError
 from dask_svcca.jobs import submit
+from dask_svcca.jobs.driver import Reporter
 from dask_svcca.jobs.records import Jobs, Pointer, Record, find, new_id, now, status_of
 from dask_svcca.jobs.submit import running_job
 from dask_svcca.stores.comparison import ComparisonStore
@@ -210,6 +211,34 @@ def test_find__the_newest_job_of_a_comparison(comparison: str) -> None:
     Pointer("20250103-cccccc", comparison, "2025-01-03").write()
     assert find(comparison)[0] == "20250103-cccccc"
     assert find("20250103-cccccc")[1] == comparison
+
+
+def test_jobs__with_nothing_to_do_are_left_out_but_for_the_latest(comparison: str) -> None:
+    done, nothing = {"tiles": (3, 3)}, {"tiles": (0, 0)}
+    stored = Jobs(comparison, mode="r+")
+    for day, state, stages in ((1, "done", done), (2, "done", nothing), (3, "failed", nothing), (4, "done", nothing)):
+        stored.write(Record(f"2025010{day}-aaaaaa", "z", comparison, state, submitted=f"2025-01-0{day}", stages=stages))
+
+    def listed(*options: str) -> list[str]:
+        found = json.loads(run(f"jobs {comparison} --json {' '.join(options)}").output)["jobs"]
+        return [one["submitted"][-1] for one in found]
+
+    assert listed() == ["1", "3", "4"]
+    assert listed("--all") == ["1", "2", "3", "4"]
+    stored.write(Record("20250105-aaaaaa", "z", comparison, "done", submitted="2025-01-05", stages=done))
+    assert listed() == ["1", "3", "5"]
+
+
+def test_reporter__says_where_the_dashboard_is(comparison: str) -> None:
+    said: list[str] = []
+    bars = SimpleNamespace(say=said.append)
+    client = SimpleNamespace(scheduler_info=lambda **_: {"workers": {"a": {}}})
+    reporter = Reporter(Record(new_id(), "z", comparison, submitted=now()), bars)  # type: ignore[arg-type]
+    reporter.joined(client, "http://10.0.0.1:8787/status")  # type: ignore[arg-type]
+    assert ["http://10.0.0.1:8787/status" in line for line in said] == [True]
+    reporter.write()
+    found = json.loads(run(f"status {comparison} --json").output)
+    assert found["dashboard"] == "http://10.0.0.1:8787/status"
 
 
 def test_read__a_record_that_is_not_one(comparison: str) -> None:

@@ -13,6 +13,7 @@ MODULES: Final = (
     "matrix.js",
     "charts.js",
     "panes.js",
+    "classes.js",
     "explore.js",
 )
 """Modules of the page, each of which imports only from those before it."""

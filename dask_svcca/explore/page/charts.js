@@ -1,6 +1,6 @@
 // Lines over training steps, or over anything else that is counted.
 
-import { css } from "./colours.js";
+import { css, textSize } from "./colours.js";
 
 const INKS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f"];
 const DASHES = [[], [6, 3], [2, 2]];
@@ -16,8 +16,9 @@ export function drawLines(canvas, { xs, series, low, high, xLabel, yLabel, logar
   [canvas.width, canvas.height] = [Math.round(wide * density), Math.round(tall * density)];
   const context = canvas.getContext("2d");
   context.scale(density, density);
-  context.font = '11px system-ui, "DejaVu Sans", sans-serif';
-  const [left, top, right, bottom] = [42, 16, wide - 10, tall - 34];
+  const size = textSize(11);
+  context.font = `${size}px system-ui, "DejaVu Sans", sans-serif`;
+  const [left, top, right, bottom] = [4 * size - 2, size + 5, wide - 10, tall - 3 * size - 1];
   const moved = logarithmic ? spread : (x) => x;
   const [first, last] = [moved(xs[0]), moved(xs.at(-1))];
   const x = (value) => left + (right - left) * (last > first ? (moved(value) - first) / (last - first) : 0.5);
@@ -40,7 +41,7 @@ export function drawLines(canvas, { xs, series, low, high, xLabel, yLabel, logar
     context.fillText(text, x(value), bottom + 5);
     free = x(value) + half;
   }
-  context.fillText(xLabel, (left + right) / 2, bottom + 19);
+  context.fillText(xLabel, (left + right) / 2, bottom + size + 8);
   context.textAlign = "left";
   context.fillText(yLabel, 4, 1);
   context.lineWidth = 1.6;

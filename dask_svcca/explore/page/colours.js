@@ -28,3 +28,6 @@ export function drawBar(canvas, distance) {
     context.fillRect(x, 0, 1, canvas.height);
   }
 }
+
+// A size of text on a canvas, which grows with the text of the page; at the usual size, that of the argument.
+export function textSize(pixels) { return Math.round(pixels * Number.parseFloat(getComputedStyle(document.documentElement).fontSize) / 14); }

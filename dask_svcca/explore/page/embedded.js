@@ -104,8 +104,8 @@ export class Embedded {
     return { places: found.slice(0, top).map(([other]) => other), values: found.slice(0, top).map(([, number]) => number), valued: found.length };
   }
 
-  async analysis(name, { measure, model }) {
-    const found = this.analyses[JSON.stringify([name, measure, model])];
+  async analysis(name, { measure, labels, model }) {
+    const found = this.analyses[JSON.stringify([name, labels ?? measure, model])];
     if (!found) throw new Error("This report does not have this: dask-svcca explore shows it.");
     return found;
   }

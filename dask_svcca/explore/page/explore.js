@@ -6,6 +6,7 @@ import { Places } from "./places.js";
 import { drawBar } from "./colours.js";
 import { Matrix } from "./matrix.js";
 import { element, pairPane, phasesPane, provenancePane, rowPane, settlingPane, shown, zooPane } from "./panes.js";
+import { classesPane } from "./classes.js";
 
 const AGAIN = 400;
 const PANES = {
@@ -13,6 +14,7 @@ const PANES = {
   row: ["Row", rowPane],
   settling: ["Settling", settlingPane],
   phases: ["Phases", phasesPane],
+  classes: ["Classes", classesPane],
   zoo: ["Zoo", zooPane],
   provenance: ["Provenance", provenancePane],
 };
@@ -66,17 +68,22 @@ class Page {
       b: this.names.decode(words.get("b")),
       pair: pair.length === 2 && pair.every(Boolean) ? pair.map(([low]) => this.names.places[low]) : null,
       side: known("side", ["a", "b"], "a"),
-      pane: known("pane", Object.keys(PANES), "pair"),
+      pane: known("pane", this.panes, "pair"),
+      labels: known("labels", meta.labels, meta.labels[0]),
     };
   }
 
+  // Classes are there where the zoo has labels.
+  get panes() { return Object.keys(PANES).filter((name) => name !== "classes" || this.meta.labels.length); }
+
   fragment() {
-    const { c, order, measure, chance, a, b, pair, side, pane } = this.state;
+    const { c, order, measure, chance, a, b, pair, side, pane, labels } = this.state;
     const words = new URLSearchParams({ c, measure, order });
     if (chance) words.set("chance", "1");
     for (const [name, span] of [["a", a], ["b", b]]) if (this.names.encode(span)) words.set(name, this.names.encode(span));
     if (pair) words.set("pair", pair.map((place) => this.names.names(place).map(encoded).join("/")).join("~"));
     if (side === "b") words.set("side", side);
+    if (labels !== this.meta.labels[0]) words.set("labels", labels);
     words.set("pane", pane);
     return words.toString();
   }
@@ -128,10 +135,10 @@ class Page {
     this.showPath("a");
     this.showPath("b");
     this.showSliders();
-    const tabs = Object.entries(PANES).map(([name, [title]]) => element("button", {
+    const tabs = this.panes.map((name) => element("button", {
       role: "tab", "aria-selected": String(name === state.pane), "aria-controls": "pane", "data-pane": name,
       onclick: () => this.go({ pane: name }, true),
-    }, title));
+    }, PANES[name][0]));
     const focused = document.activeElement?.dataset?.pane;
     find("tabs").replaceChildren(...tabs);
     if (focused) tabs.find((tab) => tab.dataset.pane === focused)?.focus();
@@ -247,9 +254,10 @@ class Page {
     let what = "";
     if (tall * wide > 1) {
       const lacking = tall * wide - block.counts[at];
-      what = `, mean of ${tall} × ${wide}${lacking ? `, ${lacking} without a value` : ""}`;
+      const why = block.counts[at] ? `${lacking} without a value` : "none has one: not asked for, not yet computed, or not comparable";
+      what = `, mean of ${tall} × ${wide}${lacking && block.done === 1 ? `, ${why}` : ""}`;
     } else if (block.status && Number.isNaN(block.values[at])) {
-      what = `: ${this.meta.status[block.status[at]]}`;
+      what = `: ${this.meta.status[block.status[at]]}${block.status[at] === 0 ? " (not asked for, or not yet computed)" : ""}`;
     }
     return `a ${names.label(a)} · b ${names.label(b)} · ${value}${what}`;
   }

@@ -1,8 +1,9 @@
 // The matrix on a canvas: cells, names beside them, and a cursor that the mouse and the arrow keys move.
 
-import { colour, css, share } from "./colours.js";
+import { colour, css, share, textSize } from "./colours.js";
 
 const LABEL = 12, MOST_LABEL = 170;
+const label = () => textSize(LABEL), mostLabel = () => textSize(MOST_LABEL);
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], PageUp: [-10, 0], PageDown: [10, 0] };
 
 export class Matrix {
@@ -73,10 +74,11 @@ export class Matrix {
     [canvas.width, canvas.height] = [Math.round(wide * density), Math.round(tall * density)];
     const context = canvas.getContext("2d");
     context.scale(density, density);
-    context.font = `${LABEL}px system-ui, "DejaVu Sans", sans-serif`;
-    const longest = (labels) => Math.ceil(Math.min(MOST_LABEL, labels.reduce((most, text) =>
+    context.font = `${label()}px system-ui, "DejaVu Sans", sans-serif`;
+    const longest = (labels) => Math.ceil(Math.min(mostLabel(), labels.reduce((most, text) =>
       Math.max(most, context.measureText(text.slice(0, 60)).width), 20))) + 8;
-    const left = longest(this.view.labels_a) + 20, top = longest(this.view.labels_b) + 20;
+    const title = label() + 8;
+    const left = longest(this.view.labels_a) + title, top = longest(this.view.labels_b) + title;
     const [free_x, free_y] = [wide - left - 8, tall - top - 4];
     const side = Math.max(1, Math.min(free_x / this.columns, free_y / this.rows));
     const square = side * Math.max(this.rows, this.columns) >= 0.6 * Math.min(free_x, free_y);
@@ -100,7 +102,7 @@ export class Matrix {
     context.fillStyle = css("--ink");
     context.textBaseline = "middle";
     context.textAlign = "right";
-    const every = (count, length) => Math.ceil((LABEL + 2) * count / length);
+    const every = (count, length) => Math.ceil((label() + 2) * count / length);
     const step_a = every(this.rows, height), step_b = every(this.columns, width);
     for (let row = 0; row < this.rows; row += step_a) {
       context.fillText(fitted(context, this.view.labels_a[row]), left - 6, top + height * (row + 0.5) / this.rows);
@@ -115,9 +117,9 @@ export class Matrix {
     }
     context.fillStyle = css("--soft");
     context.textAlign = "left";
-    context.fillText(`b: ${this.view.level_b}s →`, left, 7);
+    context.fillText(`b: ${this.view.level_b}s →`, left, label() / 2 + 1);
     context.save();
-    context.translate(8, top);
+    context.translate(label() / 2 + 2, top);
     context.rotate(-Math.PI / 2);
     context.textAlign = "right";
     context.fillText(`← a: ${this.view.level_a}s`, 0, 0);
@@ -163,10 +165,11 @@ function rgb(text) { return [1, 3, 5].map((at) => Number.parseInt(text.slice(at,
 
 // A name as far as there is room for it, with its beginning and its end.
 function fitted(context, text) {
-  if (text.length < 200 && context.measureText(text).width <= MOST_LABEL) return text;
+  const room = mostLabel();
+  if (text.length < 200 && context.measureText(text).width <= room) return text;
   const signs = Array.from(text);
   let kept = Math.min(signs.length, 40);
   const cut = () => `${signs.slice(0, Math.ceil(kept / 2)).join("")}…${signs.slice(signs.length - Math.floor(kept / 2)).join("")}`;
-  while (kept > 2 && context.measureText(cut()).width > MOST_LABEL) kept -= 1;
+  while (kept > 2 && context.measureText(cut()).width > room) kept -= 1;
   return cut();
 }

@@ -35,7 +35,7 @@ function chart(label, drawn) {
   return canvas;
 }
 
-const hint = (text) => element("p", { class: "soft" }, text);
+export const hint = (text) => element("p", { class: "soft" }, text);
 
 export async function pairPane(page) {
   const { state, meta, source } = page;
@@ -124,7 +124,7 @@ export async function zooPane(page) {
     models.length > ROWS ? hint(`and ${models.length - ROWS} more models`) : "",
     element("h3", {}, `Side a of the view: ${Math.min(total, ROWS)} of ${total}`),
     table(["representation", "step", "depth", "rank", "neurons", "samples", "variance kept", "problem"], shownRows.map((place) => [
-      names.representation(place),
+      element("span", { class: "label" }, names.representation(place)),
       ...["step", "depth", "rank", "neurons", "samples", "variance_kept"].map((name) => shown(meta.columns[name][place])),
       meta.problems[place] ?? "",
     ]), [1, 2, 3, 4, 5, 6]),
@@ -158,7 +158,7 @@ export async function provenancePane(page) {
 }
 
 // Some panes are about one model: the first of side a.
-function modelOf(page) { return page.names.name("model", page.state.a[0]); }
+export function modelOf(page) { return page.names.name("model", page.state.a[0]); }
 
 export async function settlingPane(page) {
   const { state, source } = page, model = modelOf(page);
