@@ -293,9 +293,9 @@ def _find_class(name: str, allowed: Iterable[str]) -> Callable[..., Any]:
         ) from None
     except AttributeError:
         raise ClusterError(f"there is no {attribute!r} in {module!r}") from None
-    # That of SSH is a function.
-    scales = isinstance(found, type) and hasattr(found, "scale") and hasattr(found, "adapt")
-    if found is not distributed.SSHCluster and not scales:
+    is_cluster = isinstance(found, type) and hasattr(found, "scale") and hasattr(found, "adapt")
+    # This one is a function.
+    if found is not distributed.SSHCluster and not is_cluster:
         raise ClusterError(f"{name!r} is not a class of Dask clusters, such as dask_jobqueue.SLURMCluster")
     return found
 

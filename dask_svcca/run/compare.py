@@ -379,7 +379,9 @@ def run_comparison(
             run = uuid.uuid4().hex[:12]
             chosen = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
             stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left, leases=leases)
-            plan = plan_of(stores, pairs, chosen.budget)
+            # Asked for once: at the end of a run there may be no worker left to ask about.
+            budget = chosen.budget
+            plan = plan_of(stores, pairs, budget)
             # Only now: a plan that is refused must not leave a store with its parameters behind.
             prepared = stores.prepare(plan, leases)
             if prepared is None:
@@ -394,7 +396,7 @@ def run_comparison(
                 outcome.seconds = time.perf_counter() - started
                 if outcome.computed > computed:
                     leases.check()
-                    comparison.add_run(outcome.timing(chosen.budget.workers))
+                    comparison.add_run(outcome.timing(budget.workers))
             if not damaged or packs is None:
                 if plan.packs and packs is not None:
                     packs.gather()
