@@ -293,9 +293,9 @@ def _find_class(name: str, allowed: Iterable[str]) -> Callable[..., Any]:
         ) from None
     except AttributeError:
         raise ClusterError(f"there is no {attribute!r} in {module!r}") from None
-    is_cluster = isinstance(found, type) and hasattr(found, "scale") and hasattr(found, "adapt")
-    # This one is a function.
-    if found is not distributed.SSHCluster and not is_cluster:
+    # That of SSH is a function.
+    scales = isinstance(found, type) and hasattr(found, "scale") and hasattr(found, "adapt")
+    if found is not distributed.SSHCluster and not scales:
         raise ClusterError(f"{name!r} is not a class of Dask clusters, such as dask_jobqueue.SLURMCluster")
     return found
 
@@ -411,6 +411,8 @@ def _settings() -> dict[str, object]:
 def _local(resources: Resources) -> Iterator[distributed.Client]:
     opened = contextlib.ExitStack()
     try:
+        # After 15 seconds Dask would give a worker up for good whose nanny is just starting it again.
+        opened.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "24 h"}))
         with _environment(ENVIRONMENT), _interrupts_held():
             cluster = opened.enter_context(_start(resources))
             client = opened.enter_context(distributed.Client(cluster, set_as_default=False))

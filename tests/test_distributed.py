@@ -152,15 +152,16 @@ def test_compare__resumes_after_an_interrupt(
 DEADLY = "net/step030/fc"
 
 
-@pytest.mark.parametrize("stage", ["subspaces", "tiles"])
+@pytest.mark.parametrize(("stage", "how"), [("subspaces", "dies"), ("tiles", "dies"), ("tiles", "grows")])
 def test_compare__a_task_that_kills_its_workers_costs_its_own_pairs(
-    client: distributed.Client, zoo: Zoo, tmp_path: Path, undisturbed: xr.Dataset, stage: str
+    client: distributed.Client, zoo: Zoo, tmp_path: Path, undisturbed: xr.Dataset, stage: str, how: str
 ) -> None:
     def arm(name: str, armed: bool) -> None:
         # In a worker, whichever nanny started it.
         import importlib
         import os
         import signal
+        import time
 
         module = importlib.import_module("dask_svcca.tasks.perform")
         whole = getattr(module, name)
@@ -169,6 +170,11 @@ def test_compare__a_task_that_kills_its_workers_costs_its_own_pairs(
         def deadly(context: Any, task: Any, *needed: Any) -> Any:
             members = [one.label for one in getattr(task, "members", ())]
             if "net/step030/fc" in members or task.key == "tile-1-3":
+                held = [b""]
+                while how == "grows" and len(held) < 64:
+                    # The nanny looks ten times a second, and ends a worker that has reached its limit.
+                    held.append(b"x" * 2**25)
+                    time.sleep(0.05)
                 os.kill(os.getpid(), signal.SIGKILL)
             return module_whole(context, task, *needed)
 
