@@ -259,7 +259,7 @@ def test_compare__strange_folders_are_passed_over(place: Path) -> None:
 
 
 def test_memory__work_stays_in_this_process() -> None:
-    cluster = distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None)
+    cluster = distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=":0")
     with cluster, distributed.Client(cluster) as client, dask.config.set(scheduler=None):
         with pytest.raises(ClusterError, match="Leave client= out, and the work runs in threads"):
             dask_svcca.compare({"x": X, "y": Y}, client=client)

@@ -113,7 +113,7 @@ class Program(click.Group):
         Deferred(
             "finalise",
             "dask_svcca.cli.parts:finalise",
-            "Finish a JOB whose parts have ended, or say which of them have not done all.",
+            "Finish a JOB whose parts have ended, or say which of them have not done all, and what failed in them.",
         ),
         Deferred(
             "info",

@@ -24,6 +24,7 @@ def leaf_order(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     [0, 2, 1]
     """
     from scipy.cluster.hierarchy import leaves_list, linkage  # noqa: PLC0415 - only this order needs it
+    from scipy.spatial.distance import pdist  # noqa: PLC0415
 
     finite = np.isfinite(values)
     counts = np.maximum(finite.sum(axis=0), 1)
@@ -31,7 +32,7 @@ def leaf_order(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     rows = np.where(finite, values, means)
     if len(rows) < 3:
         return np.arange(len(rows))
-    found = leaves_list(linkage(rows, "average", optimal_ordering=True))
+    found = leaves_list(linkage(pdist(rows), "average", optimal_ordering=True))
     # A tree may be drawn from either end: the first row stays in the first half.
     places = np.asarray(found, dtype=np.int64)
     return places[::-1] if 2 * int(np.argmin(places)) >= len(places) else places

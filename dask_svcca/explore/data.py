@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 import numpy as np
 
 from dask_svcca.analysis.measured import measures_of, null_of, sign_of
-from dask_svcca.errors import DaskSvccaError, RepresentationNotFoundError, UnknownMeasureError
+from dask_svcca.errors import DaskSvccaError, IncompatibleError, RepresentationNotFoundError, UnknownMeasureError
 from dask_svcca.explore.cache import Cache, fingerprint
 from dask_svcca.explore.classes import Classes
 from dask_svcca.explore.clustering import leaf_order
@@ -115,6 +115,24 @@ class Explored:
                 if key[0] not in self.measures or known != self._fingerprint(key[0]):
                     one_pass.stopped = True
                     del self._passes[key]
+
+    def check(self) -> None:
+        """See that the store still has what the page knows; that it has more by now is no matter.
+
+        Raises
+        ------
+        StoreFormatError
+            Where the comparison is gone.
+        IncompatibleError
+            Where it has other representations, or other tiles.
+        """
+        found = ComparisonStore.open(self._store)
+        names = found.columns("representation")["representation"][: self.count]
+        if found.tile != self._comparison.tile or not np.array_equal(names, self.columns["representation"]):
+            raise IncompatibleError(
+                f"the comparison {self.place!r} is another than when this page was loaded: its representations or its "
+                f"tiles have changed. Load the page again"
+            )
 
     def close(self) -> None:
         """End what is read in the background."""

@@ -6,14 +6,15 @@ import asyncio
 import functools
 import hmac
 import json
+import os
 import secrets
+import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 import tornado.httpserver
-import tornado.netutil
 import tornado.web
 
 from dask_svcca.errors import DaskSvccaError
@@ -22,7 +23,6 @@ from dask_svcca.explore.data import Arrangement, Block, Explored, Side
 from dask_svcca.explore.page import MODULES, page_file
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
     from dask_svcca.stores._io import StoreLike
@@ -57,6 +57,11 @@ class Explorer:
         0 for a free one.
     cached : bool
         Whether overviews are kept beside the comparisons.
+
+    Raises
+    ------
+    DaskSvccaError
+        Where the port cannot be used.
     """
 
     def __init__(self, stores: Sequence[StoreLike], *, port: int = 0, cached: bool = True) -> None:
@@ -64,8 +69,15 @@ class Explorer:
         self.token = secrets.token_urlsafe(24)
         # Several at a time: what reads much does not keep the page waiting for what reads little.
         self.pool = ThreadPoolExecutor(4, thread_name_prefix="explore")
-        self._sockets: list[socket.socket] = tornado.netutil.bind_sockets(port, address=HOST)
-        self.port = int(self._sockets[0].getsockname()[1])
+        try:
+            self._socket = socket.create_server((HOST, port))
+        except OSError as error:
+            raise DaskSvccaError(
+                f"the port {port} of {HOST} cannot be used ({os.strerror(error.errno or 0)}): another program may "
+                f"have it. Choose another one, or 0 for one that is free"
+            ) from error
+        self._socket.setblocking(False)
+        self.port = int(self._socket.getsockname()[1])
         self._server: tornado.httpserver.HTTPServer | None = None
 
     @property
@@ -76,10 +88,14 @@ class Explorer:
     def start(self) -> None:
         """Answer requests, within a running event loop."""
         application = tornado.web.Application(
-            [(r"/.*", _Handler, {"explorer": self})], log_function=lambda _: None, default_handler_class=_Handler
+            [(r"/.*", _Handler, {"explorer": self})],
+            log_function=lambda _: None,
+            # What does not begin with a slash, such as a whole address.
+            default_handler_class=_Handler,
+            default_handler_args={"explorer": self},
         )
         self._server = tornado.httpserver.HTTPServer(application, max_header_size=2**16, max_body_size=0)
-        self._server.add_sockets(self._sockets)
+        self._server.add_socket(self._socket)
 
     async def stop(self) -> None:
         """Answer no more."""
@@ -126,9 +142,7 @@ class _Handler(tornado.web.RequestHandler):
             self.write(page_file(name))
         elif name in ANSWERS:
             try:
-                answer = await asyncio.get_running_loop().run_in_executor(
-                    explorer.pool, functools.partial(ANSWERS[name], self._asked())
-                )
+                answer = await asyncio.get_running_loop().run_in_executor(explorer.pool, _answer, name, self._asked())
             except (DaskSvccaError, _RequestError) as error:
                 self._refuse(400, str(error))
                 return
@@ -267,6 +281,13 @@ def _row(asked: _Asked) -> str:
 def _analysis(name: str, asked: _Asked) -> str:
     of = asked.text("labels") if name == "classes" else asked.measure
     return json.dumps(ANALYSES[name](asked.comparison, of, asked.text("model")), allow_nan=False)
+
+
+def _answer(name: str, asked: _Asked) -> str | bytes:
+    """What is asked, of the store that the page has the names of."""
+    if name != "meta":
+        asked.comparison.check()
+    return ANSWERS[name](asked)
 
 
 ANSWERS: Final[dict[str, Callable[[_Asked], str | bytes]]] = {

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ import xarray as xr
 from cli_runner import run
 from explored import NAMES, answered, ask, block_at, make_comparison, names_of, serving
 
+from dask_svcca.errors import DaskSvccaError
 from dask_svcca.explore import analyses, data, passes, server
 from dask_svcca.stores.comparison import ComparisonStore
 
@@ -374,3 +376,44 @@ def test_explore__the_browser_is_opened_without_the_token_in_its_arguments(
     assert address.split("/")[-2] not in page
     assert f"url={address}" in text
     assert rights == 0
+
+
+def test_explore__a_port_in_use_is_a_sentence(explorer: Explorer, store: Path) -> None:
+    with pytest.raises(DaskSvccaError, match=rf"the port {explorer.port} of 127.0.0.1 cannot be used"):
+        server.Explorer([store], port=explorer.port, cached=False)
+
+
+def test_server__a_whole_address_is_refused(explorer: Explorer) -> None:
+    with socket.create_connection(("127.0.0.1", explorer.port), timeout=30) as plug:
+        plug.sendall(
+            f"GET http://evil/{explorer.token}/meta?c=0 HTTP/1.1\r\nHost: 127.0.0.1:{explorer.port}\r\n"
+            f"Connection: close\r\n\r\n".encode()
+        )
+        assert plug.recv(100).split()[1] == b"403"
+
+
+@pytest.mark.parametrize("model", ["net*", "**", ""])
+def test_server__a_model_is_an_exact_name(explorer: Explorer, model: str) -> None:
+    for name in ("settling", "phases"):
+        status, _, body = ask(explorer, f"{name}?c=0&measure=svcca&model={model}")
+        assert (status, f"no model {model!r}" in json.loads(body)["error"]) == (400, True)
+
+
+def test_server__a_comparison_that_is_gone_or_another_says_so(tmp_path: Path) -> None:
+    place = tmp_path / "comparison.zarr"
+    make_comparison(place, NAMES[:8], components=0)
+    paths = (
+        "block?c=0&measure=pwcca&order=step&a=0:8&b=0:8",
+        "pair?c=0&a=0&b=1",
+        "phases?c=0&measure=pwcca&model=net%20a",
+    )
+    with serving(place) as explorer:
+        for change, said in (
+            (lambda: make_comparison(place, NAMES[4:12], components=0), "is another than when this page was loaded"),
+            (lambda: None, "no comparison at"),
+        ):
+            shutil.rmtree(place)
+            change()
+            for path in paths:
+                status, _, body = ask(explorer, path)
+                assert (status, said in json.loads(body)["error"]) == (400, True), body
