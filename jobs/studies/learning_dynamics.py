@@ -9,6 +9,7 @@ Run ``python jobs/studies/learning_dynamics.py --output DIR``.
 
 from __future__ import annotations
 
+import re
 from itertools import permutations
 
 import numpy as np
@@ -30,23 +31,15 @@ def similarity_to_final(zoo: dask_svcca.Zoo, store: str) -> pd.DataFrame:
         Columns ``architecture``, ``model``, ``layer``, ``depth``, ``step``, ``svcca``.
     """
     result = dask_svcca.compare(zoo, store, measures="svcca", conv="mean", pairs="final")
-    last = float(result.step_b.max())
-    final = result.isel(representation_b=(result.step_b == last).to_numpy())
-    # Coordinates of an index are no columns of a table.
-    names = [f"{name}_{side}" for name in ("model", "checkpoint", "layer", "step", "depth") for side in "ab"]
-    frame = final.svcca.drop_indexes(names).to_dataframe().reset_index()
-    own = frame[(frame.model_a == frame.model_b) & (frame.layer_a == frame.layer_b)]
-    own = own[own.layer_a.astype(str).str.fullmatch(MAIN_LAYERS)]
-    return pd.DataFrame(
-        {
-            "architecture": own.model_a.astype(str).str.rpartition("-s")[0],
-            "model": own.model_a.astype(str),
-            "layer": own.layer_a.astype(str),
-            "depth": own.depth_a,
-            "step": own.step_a.astype(int),
-            "svcca": own.svcca,
-        }
-    )
+    frames = []
+    for architecture in dict.fromkeys(model.rpartition("-s")[0] for model in zoo.representations["model"]):
+        # Layers are in order of depth, which is another in each architecture.
+        found = dask_svcca.learning_dynamics(result, model=f"{architecture}-*", measure="svcca")
+        main = [layer for layer in found.layer.to_numpy() if re.fullmatch(MAIN_LAYERS, layer)]
+        similarity = found.similarity_to_final.sel(layer=main)
+        frame = similarity.assign_coords(depth=("layer", np.arange(len(main)))).to_dataframe("svcca").reset_index()
+        frames.append(frame.assign(architecture=architecture, step=frame.step.astype(int)))
+    return pd.concat(frames, ignore_index=True)[["architecture", "model", "layer", "depth", "step", "svcca"]]
 
 
 def share_of_the_way(frame: pd.DataFrame) -> pd.Series:
