@@ -89,6 +89,18 @@ def table_of(result: xr.Dataset, side: Side) -> pd.DataFrame:
     return pd.DataFrame({name: column(result, name, side) for name in COLUMNS})
 
 
+def numbered(result: xr.Dataset) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """A number for each representation of side a, and of side b: the same for the same label, ascending along a.
+
+    A part of a comparison may have other representations on one side than on the other, or in another order.
+    """
+    a, b = (column(result, "representation", side) for side in SIDES)
+    if np.array_equal(a, b):
+        return np.arange(len(a)), np.arange(len(b))
+    numbers, _ = pd.factorize(np.concatenate([a.astype(object), b.astype(object)]))
+    return numbers[: len(a)], numbers[len(a) :]
+
+
 def is_final(frame: pd.DataFrame, known: pd.DataFrame | None = None) -> npt.NDArray[np.bool_]:
     """Whether each representation of a table is of the final checkpoint of its model.
 
