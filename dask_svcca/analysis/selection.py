@@ -101,6 +101,26 @@ def numbered(result: xr.Dataset) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.i
     return numbers[: len(a)], numbers[len(a) :]
 
 
+def counterparts(result: xr.Dataset, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Places on side b of the representations that are at some places of side a.
+
+    Raises
+    ------
+    IncompatibleError
+        Where one of them is not on side b.
+    """
+    numbers, others = numbered(result)
+    at = dict(zip(others.tolist(), range(len(others)), strict=True))
+    found = [at.get(number, -1) for number in numbers[places].tolist()]
+    if missing := found.count(-1):
+        label = str(column(result, "representation", "a")[places[found.index(-1)]])
+        raise IncompatibleError(
+            f"each representation is needed on both sides of the comparison, and {missing:,} of {len(found):,} are on "
+            f"side a alone, the first {label!r}: choose others, or pass the whole comparison and not a part of it"
+        )
+    return np.asarray(found, dtype=np.intp)
+
+
 def is_final(frame: pd.DataFrame, known: pd.DataFrame | None = None) -> npt.NDArray[np.bool_]:
     """Whether each representation of a table is of the final checkpoint of its model.
 
