@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 
 import dask_svcca
+from dask_svcca.analysis.selection import part_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError, MissingPackageError, UnknownMeasureError
 from dask_svcca.variables import PairStatus
 
@@ -172,6 +173,27 @@ def test_checkpoints__in_the_order_of_training() -> None:
     # Panes have the same checkpoints, so that the first of a row names them for all.
     assert [texts(pane.get_yticklabels()) for pane in axes] == [["9", "10", "100"], [], []]
     assert [texts(pane.get_xticklabels()) for pane in axes] == [["9", "10", "100"]] * 3
+
+
+def test_checkpoints__of_a_part_shows_layers_that_both_sides_have() -> None:
+    result = made(steps=(9, 10))
+    (pane,) = plot.checkpoints(part_of(result, b={"model": "net-s1", "layer": "fc"}))
+    expected = [[value(result, f"net-s1/step{a}/fc", f"net-s1/step{b}/fc") for b in (9, 10)] for a in (9, 10)]
+    np.testing.assert_array_equal(pane.images[0].get_array(), expected)
+    with pytest.raises(IncompatibleError, match="none of 3 on side a, such as 'net-s0/conv', is on side b"):
+        plot.checkpoints(part_of(result, {"model": "net-s0"}, {"model": "net-s1"}))
+
+
+def test_cluster__another_order_of_side_b_changes_nothing() -> None:
+    result = made(steps=(9,))
+    turned = result.isel(representation_b=[3, 5, 0, 1, 4, 2])
+    one, other = (plot.cluster(part).images[0].get_array() for part in (result, turned))
+    np.testing.assert_array_equal(one, other)
+    points = [plot.embedding(part).collections[0].get_offsets() for part in (result, turned)]
+    np.testing.assert_allclose(*points, atol=1e-12)
+    for draw in (plot.cluster, plot.embedding):
+        with pytest.raises(IncompatibleError, match="are on side a alone"):
+            draw(result.isel(representation_b=[3, 5, 0]))
 
 
 def test_settling__a_planted_order_is_found() -> None:

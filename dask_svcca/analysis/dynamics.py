@@ -125,7 +125,8 @@ def learning_dynamics(
             f"no checkpoint of {', '.join(map(repr, models[:5]))} has a value of {name!r} with its final checkpoint. "
             f"Compare these pairs, dask_svcca.compare(zoo, store, pairs='final'), or wait until they are compared"
         )
-    variables = _dynamics(result[name], own[name], steps, sign_of(result, name), threshold)
+    checkpoints = _checkpoints(chosen, models, steps)
+    variables = _dynamics(result[name], own[name], steps, checkpoints != "", sign_of(result, name), threshold)
     for one in names:
         variables[one] = ("model", "step", "layer", "layer_final"), panes[one], dict(result[one].attrs)
     if len(names) > 1:
@@ -141,13 +142,14 @@ def learning_dynamics(
             "layer": list(layers),
             "layer_final": list(layers),
             "depth": ("layer", depth),
-            "checkpoint": (("model", "step"), _checkpoints(chosen, models, steps)),
+            "checkpoint": (("model", "step"), checkpoints),
         },
         attrs={"measure": name},
     )
     found["depth_correlation"] = _rank_correlation(found["settled_step"], depth)
     found["depth_correlation"].attrs["long_name"] = "rank correlation of depth and settled step"
-    before = found["similarity_to_final"].isel(step=slice(None, -1)).mean("step")
+    ends = xr.DataArray(final.groupby("model")["step"].max().reindex(models).to_numpy(dtype=np.float64), dims="model")
+    before = found["similarity_to_final"].where(found["step"] < ends).mean("step")
     found["similarity_depth_correlation"] = _rank_correlation(-sign_of(result, name) * before, depth)
     found["similarity_depth_correlation"].attrs["long_name"] = (
         "rank correlation of depth and similarity to the final self before the final step, with its sign turned"
@@ -265,9 +267,17 @@ def _checkpoints(frame: pd.DataFrame, models: list[str], steps: FloatArray) -> n
 
 
 def _dynamics(
-    measure: xr.DataArray, own: FloatArray, steps: FloatArray, sign: int, threshold: float | None
+    measure: xr.DataArray,
+    own: FloatArray,
+    steps: FloatArray,
+    there: npt.NDArray[np.bool_],
+    sign: int,
+    threshold: float | None,
 ) -> Variables:
-    """What follows from the similarity of layers to their final selves, (model, layer, step)."""
+    """What follows from the similarity of layers to their final selves, (model, layer, step).
+
+    Whether a model has a checkpoint at a step is ``there``, (model, step): steps of other models leave nothing open.
+    """
     final = np.full(own.shape[:2], np.nan)
     for place in np.ndindex(final.shape):
         present = np.flatnonzero(np.isfinite(own[place]))
@@ -279,7 +289,8 @@ def _dynamics(
         within = sign * (final[..., np.newaxis] - own) <= threshold
     settled = np.full(final.shape, np.nan)
     for place in np.ndindex(final.shape):
-        settled[place] = settled_step(steps, within[place], np.isfinite(own[place]))
+        mine = there[place[0]]
+        settled[place] = settled_step(steps[mine], within[place][mine], np.isfinite(own[place][mine]))
     return {
         "similarity_to_final": (("model", "layer", "step"), own, dict(measure.attrs)),
         "settled_step": (
@@ -298,8 +309,7 @@ def settled_step(steps: FloatArray, within: npt.NDArray[np.bool_], known: npt.ND
     steps : (step,)
         Ascending.
     within, known : (step,) bool
-        Whether a layer is near its final self, and whether it has a value. Steps behind the last value are those of
-        other models.
+        Whether a layer is near its final self, and whether it has a value.
 
     Returns
     -------

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from dask_svcca.analysis.measured import find_name, null_of, sign_of
 from dask_svcca.analysis.query import PairQuery
-from dask_svcca.analysis.selection import COLUMNS, places_of, table_of, values_of
+from dask_svcca.analysis.selection import COLUMNS, counterparts, places_of, table_of, values_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError
 
 if TYPE_CHECKING:
@@ -193,6 +193,8 @@ def within_and_between(
     Raises
     ------
     UnknownMeasureError, RepresentationNotFoundError, InvalidQuestionError
+    IncompatibleError
+        Where a representation is on side a of a part of a comparison alone.
 
     Examples
     --------
@@ -208,17 +210,19 @@ def within_and_between(
     name = find_name(result, measure)
     null = null_of(result, name)
     places = {group: places_of(result, "a", where) for group, where in groups.items()}
+    on_b = {group: counterparts(result, found) for group, found in places.items()}
     layers = table_of(result, "a")["layer"].to_numpy()
     size = len(places), len(places)
     mean, spread, chance = (np.full(size, np.nan) for _ in range(3))
     pairs = np.zeros(size, dtype=np.int64)
-    for (i, rows), (j, columns) in combinations_with_replacement(enumerate(places.values()), 2):
+    members = zip(places.values(), on_b.values(), strict=True)
+    for (i, (rows, _)), (j, (columns, columns_b)) in combinations_with_replacement(enumerate(members), 2):
         wanted = rows[:, np.newaxis] != columns
         # A pair of two members of one group, or of both groups, would count twice.
         wanted &= ~(np.isin(rows, columns)[:, np.newaxis] & np.isin(columns, rows) & (rows[:, np.newaxis] > columns))
         if same_layer:
             wanted &= layers[rows][:, np.newaxis] == layers[columns]
-        place = {"representation_a": rows, "representation_b": columns}
+        place = {"representation_a": rows, "representation_b": columns_b}
         values = values_of(result[name][place])
         known = wanted & np.isfinite(values)
         pairs[i, j] = pairs[j, i] = known.sum()
@@ -241,12 +245,13 @@ def distances(result: xr.Dataset, measure: str | None, where: Where | None) -> t
     Raises
     ------
     IncompatibleError
-        Where a pair has no value.
+        Where a pair has no value, or a representation is on one side alone.
     """
     name = find_name(result, measure)
     places = places_of(result, "a", where)
     frame = table_of(result, "a").iloc[places]
-    values = values_of(result[name][{"representation_a": places, "representation_b": places}]).astype(np.float64)
+    place = {"representation_a": places, "representation_b": counterparts(result, places)}
+    values = values_of(result[name][place]).astype(np.float64)
     values = (values + values.T) / 2
     missing = int((~np.isfinite(values)).sum())
     if missing:
@@ -288,7 +293,7 @@ def embedding(
     ------
     UnknownMeasureError, RepresentationNotFoundError, InvalidQuestionError
     IncompatibleError
-        Where a pair has no value.
+        Where a pair has no value, or a representation is on side a of a part of a comparison alone.
 
     References
     ----------
@@ -371,7 +376,7 @@ def clusters(
     ------
     UnknownMeasureError, RepresentationNotFoundError, InvalidQuestionError
     IncompatibleError
-        Where a pair has no value.
+        Where a pair has no value, or a representation is on side a of a part of a comparison alone.
 
     Examples
     --------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
 
 from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
-from dask_svcca.analysis.selection import COLUMNS, Side, Where, places_of, values_of
+from dask_svcca.analysis.selection import COLUMNS, Side, Where, numbered, places_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -225,19 +226,34 @@ class PairQuery:
         order = np.argsort(sign * values[:, 0], kind="stable")
         return self._frame(rows[order], columns[order], values[order]), total
 
+    @cached_property
+    def _numbers(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """A number for each representation of either side, the same for the same label."""
+        return numbered(self.dataset)
+
+    @cached_property
+    def _asked(self) -> tuple[BoolVector, BoolVector]:
+        """Whether the representation of each number is among those of a, and among those of b."""
+        count = 1 + max(int(numbers.max(initial=-1)) for numbers in self._numbers)
+        asked = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
+        for one, numbers, mask in zip(asked, self._numbers, (self.a, self.b), strict=True):
+            one[numbers[mask]] = True
+        return asked
+
     def _blocks(self) -> Iterator[_Block]:
         """Some rows of the matrix at a time."""
         rows, columns = np.flatnonzero(self.a), np.flatnonzero(self.b)
         symmetric = self.dataset[self.measure].attrs.get("symmetric", True)
+        (of_a, of_b), (in_a, in_b) = self._numbers, self._asked
         tile = int(self.dataset.attrs.get("tile", 1))
         # Whole tiles: none is read twice.
         height = max(1, BLOCK_ELEMENTS // max(1, len(columns)) // tile) * tile
         for start in range(0, len(rows), height):
             block = rows[start : start + height]
             others = columns
-            if symmetric and self.b[block].all():
-                # Pairs with those before the block were its mirror images.
-                others = columns[(columns >= block[0]) | ~self.a[columns]]
+            if symmetric and in_b[of_a[block]].all():
+                # Pairs with those before the block are mirror images of others.
+                others = columns[(of_b[columns] >= of_a[block].min()) | ~in_a[of_b[columns]]]
             values = self._read(self.measure, block, others)
             with np.errstate(invalid="ignore"):
                 wanted = self._once(block, others) & (values >= self.low) & (values <= self.high)
@@ -260,10 +276,11 @@ class PairQuery:
 
     def _once(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which pairs are neither a representation with itself nor the mirror image of another pair asked for."""
-        row, column = rows[:, np.newaxis], columns[np.newaxis, :]
+        (of_a, of_b), (in_a, in_b) = self._numbers, self._asked
+        row, column = of_a[rows][:, np.newaxis], of_b[columns][np.newaxis, :]
         wanted = row != column
         if self.dataset[self.measure].attrs.get("symmetric", True):
-            wanted &= ~(self.a[column] & self.b[row] & (row > column))
+            wanted &= ~(in_a[column] & in_b[row] & (row > column))
         parts: dict[Across | None, tuple[str, ...]] = {"checkpoints": ("model", "checkpoint"), "models": ("model",)}
         if self.across is not None:
             same = np.ones(wanted.shape, dtype=np.bool_)

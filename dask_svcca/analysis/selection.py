@@ -89,6 +89,38 @@ def table_of(result: xr.Dataset, side: Side) -> pd.DataFrame:
     return pd.DataFrame({name: column(result, name, side) for name in COLUMNS})
 
 
+def numbered(result: xr.Dataset) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """A number for each representation of side a, and of side b: the same for the same label, ascending along a.
+
+    A part of a comparison may have other representations on one side than on the other, or in another order.
+    """
+    a, b = (column(result, "representation", side) for side in SIDES)
+    if np.array_equal(a, b):
+        return np.arange(len(a)), np.arange(len(b))
+    numbers, _ = pd.factorize(np.concatenate([a.astype(object), b.astype(object)]))
+    return numbers[: len(a)], numbers[len(a) :]
+
+
+def counterparts(result: xr.Dataset, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Places on side b of the representations that are at some places of side a.
+
+    Raises
+    ------
+    IncompatibleError
+        Where one of them is not on side b.
+    """
+    numbers, others = numbered(result)
+    at = dict(zip(others.tolist(), range(len(others)), strict=True))
+    found = [at.get(number, -1) for number in numbers[places].tolist()]
+    if missing := found.count(-1):
+        label = str(column(result, "representation", "a")[places[found.index(-1)]])
+        raise IncompatibleError(
+            f"each representation is needed on both sides of the comparison, and {missing:,} of {len(found):,} are on "
+            f"side a alone, the first {label!r}: choose others, or pass the whole comparison and not a part of it"
+        )
+    return np.asarray(found, dtype=np.intp)
+
+
 def is_final(frame: pd.DataFrame, known: pd.DataFrame | None = None) -> npt.NDArray[np.bool_]:
     """Whether each representation of a table is of the final checkpoint of its model.
 

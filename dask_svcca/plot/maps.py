@@ -8,6 +8,7 @@ import numpy as np
 
 from dask_svcca.analysis import matching
 from dask_svcca.analysis.measured import as_dataset, find_name
+from dask_svcca.analysis.selection import counterparts
 from dask_svcca.plot._blocks import cells_of, read_pairs, without_text
 from dask_svcca.plot._curves import beside, set_values
 from dask_svcca.plot._names import PLAIN, as_number, set_labels, set_ticks, set_title, small_enough
@@ -215,7 +216,7 @@ def cluster(
     one, part, note = _complete(result, name, where)
     order = np.argsort(matching.clusters(part, measure=name)["place"].to_numpy())
     pane = one_pane(ax)
-    cells = cells_of(result, name, one.take(order), Along("b", one.places, one.frame).take(order))
+    cells = cells_of(result, name, one.take(order), _on_b(result, one).take(order))
     scale = scale_of(name, result[name].attrs, [cells.matrix])
     drawn = draw_matrix(pane, cells.matrix, scale)
     # Models alternate here, so that each representation is named that has room.
@@ -232,7 +233,7 @@ def _complete(result: xr.Dataset, name: str, where: Where | None) -> tuple[Along
     """Representations that have a value with each other, the comparison of these, and how many they are not."""
     whole = along(result, "a", where)
     one = whole.take(evenly(range(len(whole)), POINTS))
-    known = np.isfinite(read_pairs(result, name, one, Along("b", one.places, one.frame)))
+    known = np.isfinite(read_pairs(result, name, one, _on_b(result, one)))
     kept = np.arange(len(one))
     # The one that lacks most goes first: a failed one costs itself alone.
     while len(kept) > 1 and not (inside := (known & known.T)[np.ix_(kept, kept)]).all():
@@ -241,4 +242,10 @@ def _complete(result: xr.Dataset, name: str, where: Where | None) -> tuple[Along
     if len(kept) < len(one):
         note += f": {as_number(len(one) - len(kept))} lack a value"
     one = one.take(kept)
-    return one, result.isel(representation_a=one.places, representation_b=one.places), note
+    places = {"representation_a": one.places, "representation_b": _on_b(result, one).places}
+    return one, result.isel(places), note
+
+
+def _on_b(result: xr.Dataset, one: Along) -> Along:
+    """The same representations on side b."""
+    return Along("b", counterparts(result, one.places), one.frame)

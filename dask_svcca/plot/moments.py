@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dask_svcca.analysis.measured import as_dataset, find_names
-from dask_svcca.errors import InvalidQuestionError
+from dask_svcca.errors import IncompatibleError, InvalidQuestionError
 from dask_svcca.plot._blocks import Cells, cells_of, without_text
 from dask_svcca.plot._names import (
     as_number,
@@ -167,6 +167,8 @@ def checkpoints(
         Where matplotlib is missing.
     RepresentationNotFoundError, UnknownMeasureError, InvalidQuestionError
         The message says what there is.
+    IncompatibleError
+        Where no layer is on both sides of a part of a comparison.
 
     Examples
     --------
@@ -181,7 +183,15 @@ def checkpoints(
     name = find_names(result, measure, references=True)[0]
     a, b = along(result, "a", where), along(result, "b", where)
     rows, columns = _by_layer(a), _by_layer(b)
-    chosen = evenly(list(rows), LAYERS)
+    both = [key for key in rows if key in columns]
+    if not both:
+        model, layer = next(iter(rows))
+        raise IncompatibleError(
+            f"this figure is of layers that are on both sides of the comparison, and none of {len(rows):,} on side a, "
+            f"such as {f'{model}/{layer}'!r}, is on side b: pass the whole comparison, or a part with one model on "
+            f"both sides"
+        )
+    chosen = evenly(both, LAYERS)
     blocks = [cells_of(result, name, a.take(rows[key]), b.take(columns[key])) for key in chosen]
     axes, first, lowest = wrapped_panes(ax, len(blocks), width=2.5, height=2.5)
     # Ticks at the edges hold for all panes where these have the same checkpoints.
@@ -198,7 +208,7 @@ def checkpoints(
         what = "step" if cells.a.frame["step"].notna().all() else "checkpoint"
         set_labels(pane, x=f"b: {what}" if low else "", y=f"a: {what}" if leading else "")
         titled = f"{model}/{layer}" if several else layer
-        note = some_of(len(chosen), len(rows), "layers") if pane is axes[0] else ""
+        note = some_of(len(chosen), len(both), "layers") if pane is axes[0] else ""
         set_title(pane, note, in_a_sentence(titled), cells.pooled())
     add_colour_bar(drawn, axes, scale.label, without_text(without))
     return axes
