@@ -177,15 +177,17 @@ def _summary(outcome: Outcome) -> str:
 def search(sketches: str, name: str, *, zoo: str | None, top: int, as_json: bool) -> None:
     """List the layers that are most similar to that of a NAME, model/checkpoint/layer, among SKETCHES.
 
-    With the zoo, values are exact; without, they are estimates, with their standard errors. The last column is what
-    layers of these spectra have by chance.
+    With the zoo, values are exact, and the last column is what layers of these spectra have by chance; without, they
+    are estimates, with their standard errors.
     """
     found = search_sketches(sketches, name, top=top, zoo=zoo)
     if as_json:
         echo_json({"sketches": sketches, "query": name, "nearest": found.reset_index().to_dict("records")})
         return
-    numbers = ["cka", "estimate", "error", "by chance"]
-    columns = found[["cka", "cka_estimate", "cka_error", "null_cka"]].to_numpy()
+    titles = {"cka": "cka", "cka_estimate": "estimate", "cka_error": "error", "null_cka": "by chance"}
+    shown = [name for name in titles if name in found]
+    numbers = [titles[name] for name in shown]
+    columns = found[shown].to_numpy()
     table(
         ["representation", *numbers],
         [

@@ -136,6 +136,12 @@ def status(name: str) -> Status:
     """
     job, comparison, pointer = find(name)
     if not job:
+        kind = _io.read_kind(comparison)
+        if kind != "comparison":
+            raise JobError(
+                f"{name!r} is a store of kind {kind!r}, and jobs make comparisons: give a job's id or the path of its "
+                f"comparison. 'dask-svcca info {name}' says what is in it"
+            )
         raise JobError(f"the comparison {name!r} was not made by a job: 'dask-svcca info {name}' says what is in it")
     return status_of(job, comparison, pointer)
 

@@ -20,6 +20,7 @@ from dask_svcca.errors import (
     MismatchedExamplesError,
     ParametersChangedError,
     RepresentationNotFoundError,
+    did_you_mean,
 )
 from dask_svcca.kernels.sketch import estimate, standard_error
 from dask_svcca.plan.parameters import make_parameters
@@ -110,7 +111,8 @@ def search(
     pandas.DataFrame
         The most similar first, without the query itself; indexed by ``representation``. ``cka`` is exact, and NaN where
         it was not computed; ``cka_estimate`` and ``cka_error`` are from the sketches; ``null_cka`` is what layers of
-        these spectra have on average if their examples are shuffled, NaN under ``dft``.
+        these spectra have on average if their examples are shuffled, NaN under ``dft``. Without a zoo there are neither
+        ``cka`` nor ``null_cka``.
 
     Raises
     ------
@@ -157,6 +159,8 @@ def search(
         {**known, "cka": cka, "cka_estimate": values, "cka_error": errors, "null_cka": null},
         index=pd.Index(labels, name=DIM),
     )
+    if activations is None:
+        frame = frame.drop(columns=["cka", "null_cka"])
     # Those that could not be read stay behind the others, by their estimates.
     order = np.lexsort((-values, -np.nan_to_num(cka, nan=-1.0)))
     return frame.iloc[order[:top]]
@@ -248,8 +252,8 @@ def _query(source: Opened, query: Any, zoo: Zoo | None) -> _Query:
         row = source.find(query)
         if row is None:
             raise RepresentationNotFoundError(
-                f"there is no sketch of {query!r} in {source.place!r}. Give a name as model/checkpoint/layer, or the "
-                f"activations"
+                f"there is no sketch of {query!r} in {source.place!r}{did_you_mean(query, source.column(DIM))}. A name "
+                f"is model/checkpoint/layer; activations may be given in its place"
             )
         return _of_row(source, row, query, None if zoo is None else (zoo, query))
     if isinstance(query, xr.Dataset):

@@ -135,6 +135,9 @@ def test_commands__about_a_comparison_without_a_job(tmp_path: Path) -> None:
         dask_svcca.compare(zoo, tmp_path / "c.zarr")
     assert "was not made by a job" in run(f"status {tmp_path / 'c.zarr'}", status=2).output
     assert json.loads(run(f"jobs {tmp_path / 'c.zarr'} --json").output) == {"jobs": []}
+    for name in ("status", "attach", "logs", "cancel"):
+        refused = run(f"{name} {tmp_path / 'zoo.zarr'}", status=2).output
+        assert "is a store of kind 'zoo', and jobs make comparisons" in refused
 
 
 @pytest.fixture
