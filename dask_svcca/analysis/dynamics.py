@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dask_svcca.analysis.measured import find_name, null_of, sign_of
+from dask_svcca.analysis._options import is_number
+from dask_svcca.analysis.measured import as_dataset, find_name, null_of, sign_of
 from dask_svcca.analysis.selection import SIDES, is_final, places_of, table_of, values_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.kernels._types import FloatArray
+    from dask_svcca.stores._io import StoreLike
 
 SETTLED = 0.1
 """How far from its final self a layer may be and count as settled."""
@@ -26,7 +28,7 @@ Variables = dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]
 
 
 def learning_dynamics(
-    result: xr.Dataset,
+    result: xr.Dataset | StoreLike,
     *,
     model: str | Sequence[str] = "**",
     layer: str | Sequence[str] = "**",
@@ -41,8 +43,8 @@ def learning_dynamics(
 
     Parameters
     ----------
-    result : xarray.Dataset
-        From `open_comparison` or `compare`; it needs the pairs of ``pairs="final"``.
+    result : xarray.Dataset, path, zarr store, or URL
+        From `open_comparison` or `compare`, or where it is; it needs the pairs of ``pairs="final"``.
     model : str or sequence of str
         A name, or a pattern or several, as in `query`. With a name the result has no dimension ``model``; with more,
         it shows the spread of several trainings: ``.std("model")``. Default: all.
@@ -93,11 +95,12 @@ def learning_dynamics(
     >>> found.similarity_to_final.round(1).to_numpy().tolist(), found.settled_step.to_numpy().tolist()
     ([[1.0, 1.0, 1.0], [0.2, 0.7, 1.0]], [0.0, 20.0])
     """
-    name = find_name(result, measure)
-    if threshold is not None and not threshold >= 0:
+    if threshold is not None and (not is_number(threshold) or not threshold >= 0):
         raise InvalidQuestionError(
-            f"threshold is how far a layer may be from its final self, at least 0; got {threshold!r}"
+            f"threshold is how far a layer may be from its final self, a number of at least 0; got {threshold!r}"
         )
+    result = as_dataset(result)
+    name = find_name(result, measure)
     frames = {side: table_of(result, side) for side in SIDES}
     asked = places_of(result, "a", {"model": model, "layer": layer})
     chosen = frames["a"].iloc[asked].assign(place=asked)
@@ -159,14 +162,14 @@ def learning_dynamics(
 
 
 def training_phases(
-    result: xr.Dataset, *, model: str, layer: str | Sequence[str], measure: str | None = None
+    result: xr.Dataset | StoreLike, *, model: str, layer: str | Sequence[str], measure: str | None = None
 ) -> xr.Dataset:
     """Each checkpoint of a layer against every other: phases of training are blocks along the diagonal.
 
     Parameters
     ----------
-    result : xarray.Dataset
-        From `open_comparison` or `compare`.
+    result : xarray.Dataset, path, zarr store, or URL
+        From `open_comparison` or `compare`, or where it is.
     model : str
         Its name.
     layer : str or sequence of str
@@ -194,6 +197,7 @@ def training_phases(
            [0.73, 1.  , 1.  ],
            [0.73, 1.  , 1.  ]])
     """
+    result = as_dataset(result)
     name = find_name(result, measure)
     sides = {side: places_of(result, side, {"model": model, "layer": layer}) for side in SIDES}
     frames = {side: table_of(result, side).iloc[sides[side]].assign(place=sides[side]) for side in SIDES}

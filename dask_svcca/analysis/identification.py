@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dask_svcca.analysis.measured import as_dataset
 from dask_svcca.analysis.selection import SIDES, places_of
 from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
 from dask_svcca.patterns import matching, unmatched
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 
     from dask_svcca.analysis.selection import Side, Where
     from dask_svcca.kernels._types import BoolArray, FloatArray
+    from dask_svcca.stores._io import StoreLike
 
 Groups: TypeAlias = "Mapping[str, Sequence[str]] | Iterable[Sequence[str]]"
 
 
 def layer_identification(
-    result: xr.Dataset,
+    result: xr.Dataset | StoreLike,
     measure: str | Sequence[str] = "svcca",
     *,
     groups: Groups | None = None,
@@ -41,8 +43,8 @@ def layer_identification(
 
     Parameters
     ----------
-    result : xarray.Dataset
-        From `open_comparison` or `compare`.
+    result : xarray.Dataset, path, zarr store, or URL
+        From `open_comparison` or `compare`, or where it is.
     measure : str or sequence of str
         ``all`` for all measures of the comparison.
     groups : mapping of str to sequence of str, or iterable of sequence of str, optional
@@ -91,6 +93,7 @@ def layer_identification(
     >>> float(found.accuracy.sel(measure="svcca", group="net")), int(found.tested.sel(measure="svcca", group="net"))
     (1.0, 4)
     """
+    result = as_dataset(result)
     measures = _measures(result, measure)
     _check_excluded(result, exclude)
     frames = [_representations(result, side, checkpoint, exclude, where) for side in SIDES]

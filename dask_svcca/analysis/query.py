@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 import pandas as pd
 
+from dask_svcca.analysis._options import check_count, is_number
 from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
 from dask_svcca.analysis.selection import COLUMNS, Side, Where, numbered, places_of, values_of
+from dask_svcca.errors import InvalidQuestionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +81,7 @@ def query(
         The message says what there is.
     StoreFormatError
         Where there is no comparison.
-    ValueError
+    InvalidQuestionError
         Where ``a`` or ``b`` is not valid, ``top`` is not positive, ``low`` is above ``high``, or ``across`` is
         something else.
 
@@ -98,8 +100,8 @@ def query(
     0   conv2      fc   0.74
     1   conv1   conv2   0.73
     """
-    if top is not None and top < 1:
-        raise ValueError(f"top is how many pairs to list, at least 1, or None for all; got {top}")
+    if top is not None:
+        check_count("top", top, "how many pairs to list", ", or None for all")
     dataset = as_dataset(comparison, storage_options)
     return PairQuery.build(dataset, measure, a=a, b=b, across=across, low=low, high=high).most_similar(top)[0]
 
@@ -159,14 +161,19 @@ class PairQuery:
         ------
         RepresentationNotFoundError, UnknownMeasureError
             The message says what there is.
-        ValueError
+        InvalidQuestionError
             Where ``a`` or ``b`` is not valid, ``low`` is above ``high``, or ``across`` is something else.
         """
-        if across not in {None, *get_args(Across)}:
-            raise ValueError(f"across is {' or '.join(map(repr, get_args(Across)))}, or None for all; got {across!r}")
+        if across not in (None, *get_args(Across)):
+            raise InvalidQuestionError(
+                f"across is {' or '.join(map(repr, get_args(Across)))}, or None for all; got {across!r}"
+            )
+        for name, bound in (("low", low), ("high", high)):
+            if bound is not None and not is_number(bound):
+                raise InvalidQuestionError(f"{name} is a bound of the value, a number or None; got {bound!r}")
         bounds = (-np.inf if low is None else low, np.inf if high is None else high)
         if not bounds[0] <= bounds[1]:
-            raise ValueError(f"the interval from low={low!r} to high={high!r} is empty: no value lies in it")
+            raise InvalidQuestionError(f"the interval from low={low!r} to high={high!r} is empty: no value lies in it")
         names = find_names(dataset, measure or None, references=True)
         return cls(
             dataset,

@@ -18,6 +18,7 @@ from dask_svcca.errors import (
     did_you_mean,
 )
 from dask_svcca.kernels.chance import multiple_correlation
+from dask_svcca.stores.zoo import as_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ DIMS = ("model", "checkpoint", "layer")
 def class_sensitivity(
     result: xr.Dataset | StoreLike,
     *,
-    zoo: Zoo,
+    zoo: Zoo | StoreLike,
     labels: str = "label",
     logits: str | None = None,
     where: Where | None = None,
@@ -54,8 +55,8 @@ def class_sensitivity(
     ----------
     result : Dataset, path, zarr store, or URL
         From `compare` or `open_comparison`, or where it is; its subspaces must be there.
-    zoo : Zoo
-        That the comparison is of.
+    zoo : Zoo, path, zarr store, or URL
+        That the comparison is of, or where it is.
     labels : str
         Coordinate of the zoo that says of which class each example is. A class is 1 for its examples and 0 for others.
     logits : str, optional
@@ -107,7 +108,7 @@ def class_sensitivity(
     >>> found.chance.round(1).to_numpy().ravel().tolist()
     [0.1, 0.1]
     """
-    result = as_dataset(result)
+    result, zoo = as_dataset(result), as_zoo(zoo)
     known = table_of(result, "a").assign(label=column(result, "representation", "a").astype(str))
     asked = places_of(result, "a", where)
     first = _first_checkpoints(known)

@@ -53,7 +53,7 @@ POINTS: Final = 512
 def class_sensitivity(
     result: xr.Dataset | StoreLike,
     *,
-    zoo: Zoo,
+    zoo: Zoo | StoreLike,
     labels: str = "label",
     logits: str | None = None,
     where: Where | None = None,
@@ -68,7 +68,7 @@ def class_sensitivity(
     ----------
     result : xarray.Dataset, path, zarr store, or URL
         From `open_comparison` or `compare`, or where it is, with its subspaces; finished or not.
-    zoo : Zoo
+    zoo : Zoo, path, zarr store, or URL
         That the comparison is of.
     labels : str
         Coordinate of the zoo that says of which class each example is.
@@ -158,7 +158,7 @@ def _draw_classes(pane: Axes, one: xr.Dataset, classes: Sequence[int]) -> None:
 def directions(
     result: xr.Dataset | StoreLike,
     *,
-    zoo: Zoo,
+    zoo: Zoo | StoreLike,
     a: Where,
     b: Where,
     labels: str | None = "label",
@@ -175,7 +175,7 @@ def directions(
     ----------
     result : xarray.Dataset, path, zarr store, or URL
         From `open_comparison` or `compare`, or where it is; finished or not.
-    zoo : Zoo
+    zoo : Zoo, path, zarr store, or URL
         That the comparison is of.
     a, b : mapping
         One representation each: ``model``, ``checkpoint``, ``layer``, ``step``, ``depth`` and ``final``, see `query`.
