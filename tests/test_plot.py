@@ -284,7 +284,9 @@ def test_identification__marks_the_chosen_layer_and_ties() -> None:
         assert line.get_marker() == ("o" if column == row else "X")
     assert {line.get_markerfacecolor() == "none" for *_, line in marks} == {True, False}
     accuracy = float(dask_svcca.layer_identification(result, "cka").accuracy[0, 0])
-    assert pane.get_title() == f"cka\n{accuracy:.0%} of 8 found".replace("%", " %")
+    assert pane.get_title() == f"cka\n{accuracy:.0%} of 8 found\ndisc: found, cross: not\nopen: a tie".replace(
+        "%", " %"
+    )
 
 
 def test_pooled__cells_are_means_of_what_has_a_value_and_the_title_says_so() -> None:
