@@ -470,5 +470,7 @@ def test_embedding_and_cluster__leave_out_what_has_not_been_compared() -> None:
     result["own"].values[:] = stored
     for draw in (plot.embedding, plot.cluster):
         assert "3 of 4 representations: 1 lack a value" in draw(result).get_title()
+        with pytest.raises(IncompatibleError, match="with each other, and 2 of 3 do"):
+            draw(result.isel(representation_a=slice(3), representation_b=slice(3)))
     drawn = plot.cluster(result).images[0].get_array()
     assert sorted(drawn.ravel()) == sorted(stored[1:, 1:].ravel())
