@@ -306,7 +306,9 @@ def test_identification__marks_the_chosen_layer_and_ties() -> None:
         assert line.get_marker() == ("o" if column == row else "X")
     assert {line.get_markerfacecolor() == "none" for *_, line in marks} == {True, False}
     accuracy = float(dask_svcca.layer_identification(result, "cka").accuracy[0, 0])
-    assert pane.get_title() == f"cka\n{accuracy:.0%} of 8 found".replace("%", " %")
+    assert pane.get_title() == f"cka\n{accuracy:.0%} of 8 found\ndisc: found, cross: not\nopen: a tie".replace(
+        "%", " %"
+    )
 
 
 def test_pooled__cells_are_means_of_what_has_a_value_and_the_title_says_so() -> None:
@@ -490,5 +492,7 @@ def test_embedding_and_cluster__leave_out_what_has_not_been_compared() -> None:
     result["own"].values[:] = stored
     for draw in (plot.embedding, plot.cluster):
         assert "3 of 4 representations: 1 lack a value" in draw(result).get_title()
+        with pytest.raises(IncompatibleError, match="with each other, and 2 of 3 do"):
+            draw(result.isel(representation_a=slice(3), representation_b=slice(3)))
     drawn = plot.cluster(result).images[0].get_array()
     assert sorted(drawn.ravel()) == sorted(stored[1:, 1:].ravel())

@@ -170,8 +170,8 @@ def _one_hot(zoo: Zoo, name: str) -> tuple[Classes, FloatArray]:
     if name not in zoo.coords:
         there = ", ".join(map(repr, zoo.coords)) or "none"
         raise InvalidQuestionError(
-            f"the zoo has no coordinate {name!r}; it has {there}{did_you_mean(name, list(zoo.coords))}. Give it one "
-            f"with zoo.add_coord, or name the layer of the logits, logits="
+            f"the zoo has no coordinate {name!r}; it has {there}{did_you_mean(name, list(zoo.coords)) or '.'} Give "
+            f"it one with zoo.add_coord, or name the layer of the logits, logits="
         )
     values = zoo.coords[name]
     if values.ndim != 1 or values.dtype.kind == "f":

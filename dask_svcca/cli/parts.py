@@ -89,10 +89,8 @@ def part(job: str, number: int, *, log_json: bool) -> None:
         one = slices.Part(zoo, described.comparison, parameters, number)
     with resumable("subspaces and tiles", bars), bars:
         made, pairs = one.run(bars)
-    click.echo(
-        f"Part {number} of 0 to {one.parts.count - 1}: made {counted(made, 'subspace')}, compared "
-        f"{counted(pairs, 'pair')}."
-    )
+    of = f" (of 0 to {one.parts.count - 1})" if one.parts.count > 1 else ", the only one"
+    click.echo(f"Part {number}{of}: made {counted(made, 'subspace')}, compared {counted(pairs, 'pair')}.")
     echo_problems(one.failures, "task")
     if one.failures:
         raise SystemExit(1)

@@ -144,7 +144,7 @@ def _order(zoo: Zoo, name: str) -> IntArray:
         there = ", ".join(map(repr, zoo.coords)) or "none"
         raise InvalidQuestionError(
             f"the zoo has no coordinate {name!r} to sort examples by; it has {there}"
-            f"{did_you_mean(name, list(zoo.coords))}. Pass order= one of them, or None"
+            f"{did_you_mean(name, list(zoo.coords)) or '.'} Pass order= one of them, or None"
         )
     values = zoo.coords[name]
     if values.ndim != 1:

@@ -58,7 +58,9 @@ def draw_lines(
     return lines
 
 
-def beside(pane: Axes, handles: Sequence[Any], texts: Sequence[str], title: str = "") -> None:
+def beside(
+    pane: Axes, handles: Sequence[Any], texts: Sequence[str], title: str = "", handlelength: float = 1.2
+) -> None:
     """A legend to the right of a pane."""
     legend(
         pane,
@@ -69,7 +71,7 @@ def beside(pane: Axes, handles: Sequence[Any], texts: Sequence[str], title: str 
         borderaxespad=0.0,
         frameon=False,
         fontsize="x-small",
-        handlelength=1.2,
+        handlelength=handlelength,
         labelspacing=0.3,
         title=title or None,
         title_fontsize="x-small",

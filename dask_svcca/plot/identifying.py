@@ -123,7 +123,8 @@ def identification(
         set_labels(pane, x=below if low else "", y=beside if leading else "")
         share, tested = (float(found[one].sel(measure=name, group="all")) for one in ("accuracy", "tested"))
         said = f"{share:.0%} of {tested:.0f} found".replace("%", " %") if tested else "nothing to look for"
-        lines = [some_of(len(layers), len(every), "layers"), note] if pane is axes[0] else []
+        marks = ["disc: found, cross: not", "open: a tie" if ties else ""]
+        lines = [some_of(len(layers), len(every), "layers"), note, *marks] if pane is axes[0] else []
         set_title(pane, shown(scale.label, 40), said, *lines)
         # Measures have ranges of their own.
         add_colour_bar(drawn, pane, "", without_text(cells.without) if pane is axes[-1] else "")
@@ -190,7 +191,8 @@ def _mark(pane: Axes, cells: Cells, choices: dict[int, tuple[int, int]], ties: d
             best,
             row,
             marker="o" if columns[best] == layer else "X",
-            markersize=5,
+            # A cross of the size of a disc is hard to tell from it.
+            markersize=5 if columns[best] == layer else 7,
             markerfacecolor="none" if ties.get(row) else MARK,
             markeredgecolor=MARK,
             linestyle="none",

@@ -9,6 +9,7 @@ import numpy as np
 from dask_svcca.analysis import matching
 from dask_svcca.analysis.measured import as_dataset, find_name
 from dask_svcca.analysis.selection import counterparts
+from dask_svcca.errors import IncompatibleError
 from dask_svcca.plot._blocks import cells_of, read_pairs, without_text
 from dask_svcca.plot._curves import beside, set_values
 from dask_svcca.plot._names import PLAIN, as_number, set_labels, set_ticks, set_title, small_enough
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 POINTS: Final = 512
 """Largest number of representations of which every pair is read."""
+
+LEAST: Final = 3
+"""Representations that a plane or a tree takes at least, where others lack a value."""
 
 
 def groups(
@@ -239,6 +243,11 @@ def _complete(result: xr.Dataset, name: str, where: Where | None) -> tuple[Along
     while len(kept) > 1 and not (inside := (known & known.T)[np.ix_(kept, kept)]).all():
         kept = np.delete(kept, inside.sum(axis=0).argmin())
     note = some_of(len(kept), len(whole), "representations")
+    if len(kept) < min(LEAST, len(one)):
+        raise IncompatibleError(
+            f"this figure takes representations that all have a value of {name!r} with each other, and {len(kept)} of "
+            f"{len(one):,} do. Compare all pairs of them, or choose others, by where= or --model, --checkpoint, --layer"
+        )
     if len(kept) < len(one):
         note += f": {as_number(len(one) - len(kept))} lack a value"
     one = one.take(kept)

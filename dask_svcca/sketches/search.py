@@ -252,8 +252,9 @@ def _query(source: Opened, query: Any, zoo: Zoo | None) -> _Query:
         row = source.find(query)
         if row is None:
             raise RepresentationNotFoundError(
-                f"there is no sketch of {query!r} in {source.place!r}{did_you_mean(query, source.column(DIM))}. A name "
-                f"is model/checkpoint/layer; activations may be given in its place"
+                f"there is no sketch of {query!r} in {source.place!r}"
+                f"{did_you_mean(query, source.column(DIM)) or '.'} A name is "
+                f"model/checkpoint/layer; activations may be given in its place"
             )
         return _of_row(source, row, query, None if zoo is None else (zoo, query))
     if isinstance(query, xr.Dataset):

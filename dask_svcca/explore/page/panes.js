@@ -1,6 +1,6 @@
 // What stands beside the matrix. All text is set as text; nothing of a name becomes markup.
 
-import { drawLines, ink } from "./charts.js";
+import { drawKey, drawLines, ink } from "./charts.js";
 import { drawCells } from "./matrix.js";
 
 const ROWS = 200;
@@ -199,7 +199,9 @@ export async function phasesPane(page) {
 
 function legend(series) {
   return element("div", { class: "several" }, ...series.map(({ name }, number) => {
-    const made = element("span", {}, `— ${name}`);
+    const key = element("canvas", { width: 26, height: 8, "aria-hidden": "true" });
+    drawKey(key, number);
+    const made = element("span", {}, key, ` ${name}`);
     made.style.setProperty("color", ink(number));
     return made;
   }));
