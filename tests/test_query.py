@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dask_svcca
@@ -80,6 +80,7 @@ def test_frames__hold_each_pair_once(dataset: xr.Dataset, a: set[int], b: set[in
     assert set(unordered) == expected(dataset, sorted(a), sorted(b), low, np.inf)
 
 
+@settings(max_examples=25)
 @given(
     rows=st.lists(st.integers(0, 11), unique=True),
     columns=st.lists(st.integers(0, 11), unique=True),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ONE, TWO, PAIR = {"model": "s0"}, {"model": "s1"}, (("s0", "end", "fc"), ("s1", "end", "fc"))
 
+LABELS = ("s0/end/fc", "s1/end/fc")
+
 QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "query": dask_svcca.query,
     "nearest": lambda result: dask_svcca.nearest(result, {**ONE, "layer": "fc"}),
@@ -78,6 +80,11 @@ def test_questions__take_the_path_of_a_zoo(folder: Path) -> None:
         (lambda result: dask_svcca.nearest(result, ONE, top="5"), "top is how many to list, at least 1; got '5'"),
         (lambda result: dask_svcca.clusters(result, count="2"), "count is the largest .*; got '2'"),
         (lambda result: dask_svcca.embedding(result, kind=["metric"]), r"kind is .*; got \['metric'\]"),
+        (
+            lambda result: dask_svcca.permutation_null(result, [LABELS], permutations="9"),
+            "permutations is how many .*, at least 1; got '9'",
+        ),
+        (lambda result: dask_svcca.jackknife(result, [LABELS], blocks="9"), "blocks is from 2 .*; got '9'"),
         (
             lambda result: dask_svcca.learning_dynamics(result, threshold="0.1"),
             "threshold is .*, a number of at least 0; got '0.1'",
