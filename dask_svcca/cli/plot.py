@@ -13,7 +13,7 @@ import click
 
 from dask_svcca import plot as figures
 from dask_svcca.cli._console import checked_options, examples
-from dask_svcca.cli._paths import Place
+from dask_svcca.cli._paths import Place, check_folder
 from dask_svcca.patterns import RULE
 from dask_svcca.plot._panes import FORMATS, make_figure, save
 from dask_svcca.stores.dataset import open_comparison
@@ -108,6 +108,7 @@ def plot(
 
     {kinds}
     """
+    check_folder(file)
     draw: Callable[..., Any] = getattr(figures, kind)
     takes = inspect.signature(draw).parameters
     options: dict[str, Any] = _choices(kind, takes, patterns, final=final)

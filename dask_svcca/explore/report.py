@@ -59,12 +59,15 @@ class Report:
     representations, available : int
         How many it has, of how many that were asked for.
     measures : tuple of str
+    left_out : tuple of str
+        Measures for which there was no room.
     """
 
     size: int
     representations: int
     available: int
     measures: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def write_report(
@@ -106,7 +109,8 @@ def write_report(
     finally:
         explored.close()
     file.write_bytes(text)
-    return Report(len(text), len(places), len(asked), taken)
+    left_out = () if measures else tuple(name for name in explored.measures if name not in taken)
+    return Report(len(text), len(places), len(asked), taken, left_out)
 
 
 def _variables(explored: Explored, measures: Sequence[str]) -> list[str]:
