@@ -66,7 +66,7 @@ def test_plot__characters_that_the_font_lacks_are_said_once(folder: Path) -> Non
         ("matrix comparison.zarr --measure cka -o f.png", "no measure 'cka' in this comparison; it has svcca"),
         ("correlations comparison.zarr -o f.png", "keep='correlations'"),
         ("matrix nowhere.zarr -o f.png", "nowhere.zarr"),
-        ("matrix comparison.zarr -o nowhere/f.png", "FileNotFoundError"),
+        ("matrix comparison.zarr -o nowhere/f.png", "there is no folder 'nowhere'"),
         ("directions comparison.zarr -o f.png", "directions takes --zoo"),
         ("directions comparison.zarr --zoo zoo.zarr -o f.png", "8 were chosen on side a"),
         ("rank comparison.zarr --zoo zoo.zarr -o f.png", "--zoo says nothing about rank"),
