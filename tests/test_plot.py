@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from noted import read_when_used
 
 import dask_svcca
 from dask_svcca.analysis.selection import part_of
@@ -330,25 +331,20 @@ def _mean(block: np.ndarray) -> float:
     return float(known.mean()) if len(known) else np.nan
 
 
+@pytest.mark.parametrize("draw", [plot.cluster, plot.embedding])
+def test_embedding_and_cluster__read_values_once(draw: Any) -> None:
+    """Spread over a large comparison, representations take most of its chunks."""
+    stored = made(steps=(9,))["own"].to_numpy()
+    read: list[tuple[int, int]] = []
+    draw(made(steps=(9,), values=read_when_used(6, lambda rows, columns: stored[np.ix_(rows, columns)], read)))
+    assert read == [(6, 6)]
+
+
 def test_ten_thousand__reads_a_bounded_amount(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A matrix that does not exist but where it is asked for."""
-    read = []
-
-    class Endless(xr.backends.BackendArray):  # type: ignore[misc]
-        shape, dtype = (10_000, 10_000), np.dtype("float64")
-
-        def __getitem__(self, key: Any) -> Any:
-            def get(places: tuple[Any, ...]) -> np.ndarray:
-                sides = [np.arange(10_000)[place] for place in places]
-                read.append(tuple(map(len, sides)))
-                return np.add.outer(sides[0], sides[1]) / 20_000.0
-
-            return xr.core.indexing.explicit_indexing_adapter(
-                key, self.shape, xr.core.indexing.IndexingSupport.OUTER, get
-            )
-
+    read: list[tuple[int, int]] = []
     models, layers = (tuple(f"{name}{number}" for number in range(count)) for name, count in (("net-", 50), ("l", 10)))
-    result = made(models, tuple(range(20)), layers, values=xr.core.indexing.LazilyIndexedArray(Endless()))
+    endless = read_when_used(10_000, lambda rows, columns: np.add.outer(rows, columns) / 20_000.0, read)
+    result = made(models, tuple(range(20)), layers, values=endless)
     result["own"].encoding["chunks"] = (1_000, 1_000)
     pane = plot.matrix(result)
     assert read == [(2048, 2048)]

@@ -10,7 +10,7 @@ import xarray as xr
 
 from dask_svcca.analysis._options import is_number
 from dask_svcca.analysis.measured import as_dataset, find_name, null_of, sign_of
-from dask_svcca.analysis.selection import SIDES, is_final, places_of, table_of, values_of
+from dask_svcca.analysis.selection import SIDES, in_order, is_final, places_of, table_of, values_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def learning_dynamics(
     final = final[final["model"].isin(models) & final["layer"].isin(chosen["layer"])]
     final = final[is_final(final, known)]
     _check_steps(chosen)
-    steps, layers = np.unique(chosen["step"]), _in_depth(chosen)
+    steps, layers = np.unique(chosen["step"]), in_order(chosen, "layer", "depth")
     names = [name, *filter(None, [null_of(result, name)])]
     panes = {one: np.full((len(models), len(steps), len(layers), len(layers)), np.nan) for one in names}
     rank = np.full((len(models), len(layers), len(steps)), np.nan)
@@ -205,7 +205,7 @@ def training_phases(
         raise InvalidQuestionError(
             f"training is that of one model; {model!r} means {', '.join(map(repr, sorted(models)))}"
         )
-    layers = _in_depth(frames["a"])
+    layers = in_order(frames["a"], "layer", "depth")
     # Without steps they stay in the order of the comparison, which is that of the numbers in their names.
     orders = {
         side: frame.sort_values("step", kind="stable").drop_duplicates("checkpoint") for side, frame in frames.items()
@@ -246,13 +246,6 @@ def _check_steps(frame: pd.DataFrame) -> None:
             f"two checkpoints of {row.model!r} have the step {row.step:g}, one of them {row.checkpoint!r}: give each a "
             f"step of its own"
         )
-
-
-def _in_depth(frame: pd.DataFrame) -> pd.Index[Any]:
-    """Names of layers in order of depth; those without one in the order of the comparison."""
-    depth = frame.groupby("layer", sort=False)["depth"].mean()
-    layers: pd.Index[Any] = pd.Index(depth.sort_values(kind="stable").index.to_list())
-    return layers
 
 
 def _spread(values: FloatArray, columns: npt.NDArray[np.intp], count: int) -> FloatArray:

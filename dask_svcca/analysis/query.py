@@ -11,7 +11,7 @@ import pandas as pd
 
 from dask_svcca.analysis._options import check_count, is_number
 from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
-from dask_svcca.analysis.selection import COLUMNS, Side, Where, numbered, places_of, values_of
+from dask_svcca.analysis.selection import COLUMNS, Side, Where, as_slice, numbered, places_of, values_of
 from dask_svcca.errors import InvalidQuestionError
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ class PairQuery:
     def _read(
         self, measure: str, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
-        place = {"representation_a": _as_slice(rows), "representation_b": _as_slice(columns)}
+        place = {"representation_a": as_slice(rows), "representation_b": as_slice(columns)}
         return values_of(self.dataset[measure][place])
 
     def _once(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -337,10 +337,3 @@ class _Block:
     columns: npt.NDArray[np.int64]
     matrix: npt.NDArray[np.float64]
     wanted: npt.NDArray[np.bool_]
-
-
-def _as_slice(index: npt.NDArray[np.int64]) -> slice | npt.NDArray[np.int64]:
-    """Consecutive indices as a slice, which is read much faster."""
-    if len(index) and index[-1] - index[0] + 1 == len(index):
-        return slice(int(index[0]), int(index[-1]) + 1)
-    return index

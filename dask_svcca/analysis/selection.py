@@ -161,6 +161,28 @@ def values_of(array: xr.DataArray) -> npt.NDArray[Any]:
         return array.to_numpy()
 
 
+def as_slice(places: npt.NDArray[np.integer[Any]]) -> slice | npt.NDArray[np.integer[Any]]:
+    """Consecutive places as a slice, which is read much faster."""
+    if len(places) and places[-1] - places[0] + 1 == len(places):
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
+
+
+def in_order(frame: pd.DataFrame, name: str, by: str) -> pd.Index[Any]:
+    """Names in the order of a number, on average over models; those without one last, as in the comparison."""
+    numbers = frame.groupby(name, sort=False)[by].mean()
+    names: pd.Index[Any] = pd.Index(numbers.sort_values(kind="stable").index.to_list())
+    return names
+
+
+def architectures(frame: pd.DataFrame) -> list[list[str]]:
+    """Models by architecture: those whose layers have the same names."""
+    alike: dict[frozenset[str], list[str]] = {}
+    for model, rows in frame.groupby("model", sort=False):
+        alike.setdefault(frozenset(map(str, rows["layer"])), []).append(str(model))
+    return list(alike.values())
+
+
 def _by_final(result: xr.Dataset, side: Side, final: Any, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     if not isinstance(final, bool | np.bool_):
         raise InvalidQuestionError(f"final is True or False; got {final!r} on side {side}")

@@ -10,7 +10,7 @@ import xarray as xr
 
 from dask_svcca.analysis._pairs import LabelPair, Pairs
 from dask_svcca.analysis.measured import as_dataset
-from dask_svcca.analysis.selection import column, places_of, table_of
+from dask_svcca.analysis.selection import column, in_order, places_of, table_of
 from dask_svcca.errors import (
     IncompatibleError,
     InvalidQuestionError,
@@ -231,8 +231,8 @@ def _by_chance(sums: InexactArray, each: int) -> float:
 def _dataset(asked: pd.DataFrame, first: pd.DataFrame, found: dict[Any, _Found]) -> xr.Dataset:
     axes = {
         "model": pd.Index(dict.fromkeys(asked["model"])),
-        "checkpoint": _in_order(asked, "checkpoint", "step"),
-        "layer": _in_order(asked, "layer", "depth"),
+        "checkpoint": in_order(asked, "checkpoint", "step"),
+        "layer": in_order(asked, "layer", "depth"),
     }
     classes = max((one.classes for one in found.values()), key=len)
     shape = tuple(map(len, axes.values()))
@@ -278,13 +278,6 @@ def _dataset(asked: pd.DataFrame, first: pd.DataFrame, found: dict[Any, _Found])
             "first_step": ("model", starts.reindex(axes["model"]).to_numpy(dtype=np.float64)),
         },
     )
-
-
-def _in_order(frame: pd.DataFrame, name: str, by: str) -> pd.Index[Any]:
-    """Names in the order of a number, on average over models; those without one last, as in the comparison."""
-    numbers = frame.groupby(name, sort=False)[by].mean()
-    names: pd.Index[Any] = pd.Index(numbers.sort_values(kind="stable").index.to_list())
-    return names
 
 
 def _table(frame: pd.DataFrame, axes: dict[str, pd.Index[Any]], name: str, value: str) -> FloatArray:

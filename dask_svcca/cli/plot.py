@@ -15,6 +15,7 @@ from dask_svcca import plot as figures
 from dask_svcca.cli._console import checked_options, examples
 from dask_svcca.cli._paths import Place, check_folder
 from dask_svcca.patterns import RULE
+from dask_svcca.plot._names import PARTS
 from dask_svcca.plot._panes import FORMATS, make_figure, save
 from dask_svcca.stores.dataset import open_comparison
 from dask_svcca.stores.zoo import open_zoo
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-PARTS = ("model", "checkpoint", "layer")
 DPI = 150
 GLYPH = "Glyph .* missing from font"
 

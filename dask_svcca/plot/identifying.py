@@ -9,13 +9,14 @@ import numpy as np
 
 from dask_svcca.analysis.identification import layer_identification
 from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
+from dask_svcca.analysis.selection import architectures
 from dask_svcca.analysis.significance import jackknife
 from dask_svcca.errors import DaskSvccaError, InvalidQuestionError
 from dask_svcca.plot._blocks import cells_of, without_text
 from dask_svcca.plot._names import in_a_sentence, make_small, set_labels, set_title, shown
 from dask_svcca.plot._panes import wrapped_panes
 from dask_svcca.plot._scale import MARK, add_colour_bar, draw_matrix, scale_of
-from dask_svcca.plot._sides import along, architectures, draw_names, evenly, of_model, some_of
+from dask_svcca.plot._sides import along, draw_names, evenly, of_model, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

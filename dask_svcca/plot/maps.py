@@ -220,7 +220,7 @@ def cluster(
     one, part, note = _complete(result, name, where)
     order = np.argsort(matching.clusters(part, measure=name)["place"].to_numpy())
     pane = one_pane(ax)
-    cells = cells_of(result, name, one.take(order), _on_b(result, one).take(order))
+    cells = cells_of(part, name, one.take(order), Along("b", order, one.frame.iloc[order]))
     scale = scale_of(name, result[name].attrs, [cells.matrix])
     drawn = draw_matrix(pane, cells.matrix, scale)
     # Models alternate here, so that each representation is named that has room.
@@ -234,10 +234,15 @@ def cluster(
 
 
 def _complete(result: xr.Dataset, name: str, where: Where | None) -> tuple[Along, xr.Dataset, str]:
-    """Representations that have a value with each other, the comparison of these, and how many they are not."""
+    """Representations that have a value with each other, the comparison of these alone, and how many they are not.
+
+    Places are those in this part, the same on both sides; its values are in memory.
+    """
     whole = along(result, "a", where)
     one = whole.take(evenly(range(len(whole)), POINTS))
-    known = np.isfinite(read_pairs(result, name, one, _on_b(result, one)))
+    other = Along("b", counterparts(result, one.places), one.frame)
+    values = read_pairs(result, name, one, other)
+    known = np.isfinite(values)
     kept = np.arange(len(one))
     # The one that lacks most goes first: a failed one costs itself alone.
     while len(kept) > 1 and not (inside := (known & known.T)[np.ix_(kept, kept)]).all():
@@ -250,11 +255,8 @@ def _complete(result: xr.Dataset, name: str, where: Where | None) -> tuple[Along
         )
     if len(kept) < len(one):
         note += f": {as_number(len(one) - len(kept))} lack a value"
-    one = one.take(kept)
-    places = {"representation_a": one.places, "representation_b": _on_b(result, one).places}
-    return one, result.isel(places), note
-
-
-def _on_b(result: xr.Dataset, one: Along) -> Along:
-    """The same representations on side b."""
-    return Along("b", counterparts(result, one.places), one.frame)
+    places = {"representation_a": one.places[kept], "representation_b": other.places[kept]}
+    part = result[[name]].isel(places).transpose("representation_a", "representation_b", ...)
+    # Spread over a large comparison, they take most of its chunks, which are not to be read once more.
+    part[name] = part[name].copy(data=values[np.ix_(kept, kept)])
+    return Along("a", np.arange(len(kept)), one.frame.iloc[kept]), part, note

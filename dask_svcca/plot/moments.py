@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dask_svcca.analysis.measured import as_dataset, find_names
+from dask_svcca.analysis.selection import in_order
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError
 from dask_svcca.plot._blocks import Cells, cells_of, without_text
 from dask_svcca.plot._names import (
@@ -22,7 +23,7 @@ from dask_svcca.plot._names import (
 )
 from dask_svcca.plot._panes import some_panes, wrapped_panes
 from dask_svcca.plot._scale import add_colour_bar, draw_matrix, scale_of
-from dask_svcca.plot._sides import along, draw_names, evenly, in_depth, in_training, of_model, some_of
+from dask_svcca.plot._sides import along, draw_names, evenly, in_training, of_model, some_of
 from dask_svcca.plot._steps import log_spaced
 
 if TYPE_CHECKING:
@@ -254,6 +255,6 @@ def _by_layer(one: Along) -> dict[tuple[str, str], list[int]]:
     for model in dict.fromkeys(map(str, one.frame["model"])):
         mine = one.frame["model"] == model
         layers = one.frame["layer"].astype(str)
-        for layer in in_depth(one.frame[mine]):
+        for layer in in_order(one.frame[mine], "layer", "depth"):
             found[model, layer] = np.flatnonzero((mine & (layers == layer)).to_numpy()).tolist()
     return found
