@@ -201,6 +201,8 @@ class Pace:
                 wide = 2 if member.reading.is_complex else 1
                 loadings = 8 * member.reading.neurons(member.shape[-1]) * member.with_loadings * member.orthonormal
                 subspaces += own.stored * wide * (member.samples * scores + loadings)
+                if pack.samples:
+                    subspaces += member.reading.neurons(member.shape[-1]) * member.samples * scores
         return Forecast(
             seconds=total,
             core_hours=total * count / 3600,

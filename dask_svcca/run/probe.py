@@ -13,7 +13,6 @@ import zarr
 from zarr.storage import MemoryStore
 
 from dask_svcca.kernels.lanes import LEAST_PAIRS, singular_values_abreast
-from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.machine import own_time
 from dask_svcca.measures import leading_only
 from dask_svcca.plan.comparison import make_plan
@@ -246,7 +245,7 @@ def _take_work(found: Probed, sample: Sample, plan: Plan, packs: SubspaceStore) 
         spectrum, entry = index.spectrum(record), record.entry
         chosen = np.ones(len(spectrum), dtype=bool)
         if leading:
-            chosen = leading_directions(spectrum, entry.multiplicity, sample.parameters.variance)
+            chosen = entry.kept(spectrum, sample.parameters.variance)
         blocks = len(reading.multiplicity)
         compared = np.bincount(entry.block[chosen], minlength=blocks).astype(float)
         kept.append(Kept(compared, float(len(spectrum))))
