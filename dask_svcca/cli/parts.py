@@ -52,9 +52,7 @@ def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
             parameters,
             parts=parts,
             memory=int(USABLE_SHARE * limit),
-            pairs=described.pairs,
-            subspaces=described.subspaces,
-            drop_left=described.drop_left,
+            **described.where,
         )
     needed = max(plan.subspace_bytes, plan.tile_bytes)
     if as_json:

@@ -78,11 +78,10 @@ def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] 
         return at_work, True
     # What is wrong with the zoo, or with what is there already, is said now and not in a log.
     zoo, parameters = open_job(job)
-    options: dict[str, Any] = {"pairs": job.pairs, "subspaces": job.subspaces, "drop_left": job.drop_left}
     pointer = Pointer(new_id(), job.comparison, now())
     if isinstance(job.cluster, RunningCluster):
         with connected(job, allowed, None, lambda: None) as client:
-            plan_run(zoo, job.comparison, parameters, DaskExecutor(client, "").budget, **options)
+            plan_run(zoo, job.comparison, parameters, DaskExecutor(client, "").budget, **job.where)
             pointer.write()
             future = client.submit(
                 _drive_from_worker,
