@@ -65,8 +65,8 @@ class _Query:
         Its ``concentration`` and ``trace``.
     domain : str
     samples : int
-    label : str
-        Name among the sketches; empty where it is none of them.
+    label, digest : str
+        Name among the sketches, and digest of the activations there; empty where it is none of them.
     activations : (Zoo, str) or None
         Where its activations are, and under which label.
     """
@@ -77,6 +77,7 @@ class _Query:
     domain: str
     samples: int
     label: str
+    digest: str
     activations: tuple[Zoo, str] | None
 
 
@@ -119,7 +120,7 @@ def search(
     RepresentationNotFoundError
         Where there is no sketch of that name.
     MismatchedExamplesError
-        Where the query has other examples.
+        Where the query has other examples; or the zoo has, or has them in another order, or has other activations.
     ParametersChangedError
         Where a sketch has another size, seed, family or reading.
     ValueError
@@ -282,11 +283,18 @@ def _of_row(of: Opened, row: int, label: str, activations: tuple[Zoo, str] | Non
     numbers = numbers_of(of, one, np.ones(of.rows, dtype=np.bool_))[0]
     if activations is not None and activations[1] not in activations[0]:
         activations = None
-    spread, trace, domain, samples = (
-        of.values(name, one)[0] for name in ("concentration", "trace", "domain", "samples")
+    spread, trace, domain, samples, digest = (
+        of.values(name, one)[0] for name in ("concentration", "trace", "domain", "samples", "digest")
     )
     return _Query(
-        numbers, float(spread), float(trace), of.attributes["domains"][int(domain)], int(samples), label, activations
+        numbers=numbers,
+        spread=float(spread),
+        trace=float(trace),
+        domain=of.attributes["domains"][int(domain)],
+        samples=int(samples),
+        label=label,
+        digest=str(digest) if label else "",
+        activations=activations,
     )
 
 
@@ -306,26 +314,25 @@ def _exact(
     assert asked.activations is not None  # noqa: S101 - for the type checker
     options = make_parameters("cka", **{name: source.attributes.get(name) for name in _READING}).reading
     home, label = asked.activations
-    reading, samples = samples_of(home, by_label(home)[label], options)
-    if home is not zoo and not np.array_equal(words_of(home.examples), words_of(zoo.examples)):
-        # Those at hand have an order of their own; each of one position, or this would not say whose it is.
-        samples = samples[_order(home, zoo)] if len(samples) == home.n_examples else samples
-    known, digests = by_label(zoo), source.values("digest", rows)
-    norms = source.values("norm", rows)
+    known, norms = by_label(zoo), source.values("norm", rows)
+    for one, digest in [(asked.label, asked.digest), *zip(labels, source.values("digest", rows), strict=True)]:
+        if one in known and known[one].identity != digest:
+            raise MismatchedExamplesError(
+                f"{one!r} has other activations in the zoo {_io.describe(zoo.root.store_path)!r} (digest "
+                f"{known[one].identity[:8]}) than its sketch in {source.place!r} was made of (digest {digest[:8]}): "
+                f"the examples of the zoo are in another order, or it was captured anew. Give the zoo that they were "
+                f"made of, make the sketches again, or leave out zoo= (--zoo)"
+            )
     found = [
-        (place, known[str(one)], float(norm))
-        for place, (one, norm, digest) in enumerate(zip(labels, norms, digests, strict=True))
-        if str(one) in known and known[str(one)].identity == digest
+        (place, known[one], float(norm))
+        for place, (one, norm) in enumerate(zip(labels, norms, strict=True))
+        if one in known
     ]
+    reading, samples = samples_of(home, (known if home is zoo else by_label(home))[label], options)
     values = np.full(len(rows), np.nan)
     exact = exact_cka(zoo, samples, gram_norm(reading, samples), [(item, norm) for _, item, norm in found], options)
     values[[place for place, _, _ in found]] = list(exact)
     return values
-
-
-def _order(home: Zoo, zoo: Zoo) -> npt.NDArray[np.intp]:
-    ids = pd.Index([str(one) for one in home.examples.tolist()])
-    return np.asarray(ids.get_indexer(pd.Index([str(one) for one in zoo.examples.tolist()])))
 
 
 def _check_examples(source: Opened, zoo: Zoo) -> None:
