@@ -145,10 +145,10 @@ def search(
         _check_examples(source, activations)
     asked = _query(source, query, activations)
     count = max(CANDIDATES, 5 * top) if exact else top
-    rows, values, errors = nearest(source, asked.numbers, asked.spread, count + 1, top + 1)
+    alike = _of_domain(source, asked.domain)
+    rows, values, errors = nearest(source, asked.numbers, asked.spread, count + 1, top + 1, alike)
     labels = source.values(DIM, rows).astype(object)
-    domains = [source.attributes["domains"][code] for code in source.values("domain", rows)]
-    kept = np.array([domain == asked.domain for domain in domains], dtype=np.bool_) & (labels != asked.label)
+    kept = labels != asked.label
     rows, values, errors, labels = rows[kept][:count], values[kept][:count], errors[kept][:count], labels[kept][:count]
     cka = np.full(len(rows), np.nan)
     if exact and activations is not None and asked.activations is not None and len(rows):
@@ -167,10 +167,23 @@ def search(
     return frame.iloc[order[:top]]
 
 
+def _of_domain(source: Opened, domain: str) -> npt.NDArray[np.bool_] | None:
+    """Rows whose samples are of one kind; None for all, where there is no other kind."""
+    domains = source.attributes["domains"]
+    if list(domains) == [domain]:
+        return None
+    return np.asarray(source.column("domain") == (domains.index(domain) if domain in domains else -1), dtype=np.bool_)
+
+
 def nearest(
-    source: Opened, numbers: npt.NDArray[np.float32], spread: float, count: int, sure: int
+    source: Opened,
+    numbers: npt.NDArray[np.float32],
+    spread: float,
+    count: int,
+    sure: int,
+    among: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Rows of the highest estimates, and these with their errors, the highest first.
+    """Rows of the highest estimates, and these with their errors, the highest first; ``among`` some rows, or all.
 
     Where there are many, a coarser sketch says which rows are looked at: all that may be among the first ``sure``, and
     those of the highest estimates by it.
@@ -178,7 +191,7 @@ def nearest(
     parts = -(-source.family.size // FEATURES)
     is_small = source.rows * source.family.size * 4 <= WHOLE_BYTES
     if not is_small and parts > 1:
-        coarse, own = _products(source, numbers, range(1))
+        coarse, own = _products(source, numbers, range(1), among)
         of_query = float(numbers[:FEATURES] @ numbers[:FEATURES])
         share = np.float32(source.family.size / FEATURES)
         with np.errstate(invalid="ignore"):
@@ -194,10 +207,10 @@ def nearest(
             found = numbers_of(source, rows, np.ones(source.rows, dtype=np.bool_))
             own, coarse = np.einsum("rf,rf->r", found, found), found @ numbers
             return _best(source, rows, coarse, own, numbers, spread, count)
-        more, more_own = _products(source, numbers, range(1, parts))
+        more, more_own = _products(source, numbers, range(1, parts), among)
         products, own = coarse + more, own + more_own
     else:
-        products, own = _products(source, numbers, range(parts))
+        products, own = _products(source, numbers, range(parts), among)
     return _best(source, np.arange(source.rows), products, own, numbers, spread, count)
 
 
@@ -220,9 +233,9 @@ def _best(
 
 
 def _products(
-    source: Opened, numbers: npt.NDArray[np.float32], parts: range
+    source: Opened, numbers: npt.NDArray[np.float32], parts: range, among: npt.NDArray[np.bool_] | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Products of all rows with a query in some parts of their numbers, and sums of squares of these."""
+    """Products of all rows with a query in some parts of their numbers, and sums of squares of these; NaN of others."""
     count = source.rows
     products, own = np.zeros((2, count), dtype=np.float32)
     local = threading.local()
@@ -239,6 +252,8 @@ def _products(
 
     with _blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
         list(threads.map(work, range(-(-count // source.chunk_rows))))
+    if among is not None:
+        products[~among] = np.nan
     return products, own
 
 

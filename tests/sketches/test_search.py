@@ -152,6 +152,24 @@ def test_search__refuses_a_query_that_was_captured_anew(zoo: Zoo) -> None:
         dask_svcca.search(dask_svcca.sketch(zoo, size=64), "net/s0/fc00", zoo=other)
 
 
+def test_search__layers_of_other_sizes_take_no_places_under_dft(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(40))
+    dims = ("example", "height", "width", "channel")
+    base = rng.normal(size=(40, 4, 4, 3)) + 2 * rng.normal(size=(40, 1, 1, 3))
+    for place in range(4):
+        zoo.write("net", "1", f"own{place}", base + 4 * place * rng.normal(size=base.shape), dims=dims)
+    twice = base.repeat(2, axis=1).repeat(2, axis=2)
+    for place in range(6):
+        # Nearer than their own, by what both have; other samples all the same.
+        zoo.write("net", "1", f"other{place}", twice + rng.normal(size=twice.shape) / 10, dims=dims)
+    sketches = dask_svcca.sketch(zoo, size=512, conv="dft")
+    for whole_bytes in (2**26, 0):
+        monkeypatch.setattr("dask_svcca.sketches.search.WHOLE_BYTES", whole_bytes)
+        found = dask_svcca.search(sketches, "net/1/own0", top=3, exact=False)
+        assert sorted(found["layer"]) == ["own1", "own2", "own3"]
+
+
 def test_nearest__a_coarser_sketch_first_finds_the_same(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = opened(store)
     numbers = source.read_rows(np.array([3]))[0]
