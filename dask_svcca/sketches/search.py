@@ -204,7 +204,7 @@ def nearest(
         most = np.partition(likely, -4 * count)[-4 * count] if len(low) > 4 * count else -9.0
         rows = np.flatnonzero(((high >= least) | (likely >= most)) & np.isfinite(values))
         if len(rows) * parts < source.rows and len(rows) * source.family.size * 4 <= ROWS_BYTES:
-            found = numbers_of(source, rows, np.ones(source.rows, dtype=np.bool_))
+            found = numbers_of(source, rows)
             own, coarse = np.einsum("rf,rf->r", found, found), found @ numbers
             return _best(source, rows, coarse, own, numbers, spread, count)
         more, more_own = _products(source, numbers, range(1, parts), among)
@@ -295,7 +295,7 @@ def _of_row(of: Opened, row: int, label: str, activations: tuple[Zoo, str] | Non
     one = np.array([row])
     if problem := of.values("problem", one)[0]:
         raise IncompatibleError(f"{str(of.values(DIM, one)[0])!r} has no sketch: it {problem}")
-    numbers = numbers_of(of, one, np.ones(of.rows, dtype=np.bool_))[0]
+    numbers = numbers_of(of, one)[0]
     if activations is not None and activations[1] not in activations[0]:
         activations = None
     spread, trace, domain, samples, digest = (
