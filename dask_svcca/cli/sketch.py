@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from dask_svcca.cli._cluster import cluster_options, connected
+from dask_svcca.cli._cluster import WhenNeeded, budget_of, cluster_options, connected
 from dask_svcca.cli._console import (
     Bars,
     checked_options,
@@ -144,8 +144,9 @@ def _make(
         chosen = choose_mask(source, None if no_mask else mask or ONLY_MASK)
         parameters = make_parameters("cka", **options, mask=chosen)
     bars = Bars(STAGES)
-    with resumable("sketches", bars), connected(*cluster) as client, bars:
-        outcome = run_sketches(source, place, parameters, family, wait=wait, client=client, progress=bars)
+    executor = WhenNeeded(budget_of(*cluster), lambda: connected(*cluster, announced=False))
+    with resumable("sketches", bars), bars:
+        outcome = run_sketches(source, place, parameters, family, wait=wait, executor=executor, progress=bars)
     click.echo(_summary(outcome))
     echo_problems(outcome.problems, "representation")
     if outcome.problems:

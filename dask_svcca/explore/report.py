@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dask_svcca.analysis.selection import places_of
-from dask_svcca.errors import DaskSvccaError, InvalidQuestionError, UnknownMeasureError
+from dask_svcca.errors import DaskSvccaError, InvalidQuestionError
 from dask_svcca.explore.analyses import ANALYSES
 from dask_svcca.explore.data import Explored
 from dask_svcca.explore.page import MODULES, page_file
@@ -92,6 +92,8 @@ def write_report(
 
     Raises
     ------
+    UnknownMeasureError
+        Where the comparison lacks a measure that was asked for.
     InvalidQuestionError
         Where 6 MB have no room for the final checkpoints alone, or for the measures that were asked for.
     """
@@ -99,10 +101,7 @@ def write_report(
     try:
         asked = np.asarray(places_of(explored.dataset, "a", where), dtype=np.int64)
         for name in measures or ():
-            if name not in explored.measures:
-                raise UnknownMeasureError(
-                    f"no measure {name!r} in {explored.place!r}; it has {', '.join(explored.measures)}"
-                )
+            explored.check_measure(name)
         first = list(measures or explored.measures[:1])
         places = _thinned(explored, asked, _variables(explored, first))
         text, taken = _page(explored, places, first, () if measures else explored.measures[1:], len(asked))

@@ -14,6 +14,8 @@ from dask_svcca.cli._program import program
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
 
 def run(*words: object) -> tuple[int, str]:
     done = CliRunner().invoke(program, [str(word) for word in words])
@@ -53,6 +55,17 @@ def test_search__by_name_with_and_without_the_zoo(tmp_path: Path) -> None:
     assert run("sketch", tmp_path / "s.zarr", "--export", tmp_path / "s.npz")[0] == 0
     code, output = run("sketch", tmp_path / "theirs.zarr", "--import", tmp_path / "s.npz")
     assert (code, output) == (0, f"4 sketches of {tmp_path / 's.npz'} are there now.\n")
+
+
+def test_sketch__starts_no_workers_where_nothing_is_to_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with dask_svcca.create_zoo(str(tmp_path / "zoo.zarr"), examples=range(60)) as zoo:
+        zoo.write("net", "1", "fc", np.random.default_rng(0).standard_normal((60, 6)))
+    dask_svcca.sketch(zoo, tmp_path / "s.zarr", size=256)
+    started: list[object] = []
+    monkeypatch.setattr("dask_svcca.cluster.connect", lambda *given, **_: started.append(given))
+    code, output = run("sketch", tmp_path / "zoo.zarr", tmp_path / "s.zarr", "--size", "256", "--workers", "2")
+    assert (code, started) == (0, []), output
+    assert "Nothing to do: the sketches of 1 representation are there." in output
 
 
 def test_sketch__refuses_wrong_use(tmp_path: Path) -> None:
