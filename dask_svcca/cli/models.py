@@ -15,7 +15,7 @@ from dask_svcca.analysis.query import PairQuery
 from dask_svcca.cli._console import counted, examples, table
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._measures import split_measures
-from dask_svcca.cli._paths import Place
+from dask_svcca.cli._paths import Place, check_folder
 from dask_svcca.patterns import RULE
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def models(
         raise click.UsageError("--json and --csv are two forms of the same; use one.")
     if depth and kind != "transport":
         raise click.UsageError(f"--depth is for --kind transport, which makes a plan; not for {kind}.")
+    if csv_file not in {None, "-"}:
+        check_folder(Path(str(csv_file)))
     found = model_similarity(
         comparison,
         measure=split_measures(measures) or None,
