@@ -170,7 +170,9 @@ def embedding(
     pane.set_xticks([])
     pane.set_yticks([])
     share = f"this plane shows {float(found['explained']) * 100:.3g} % of the squared distances"
-    set_labels(pane, x=f"{label_of(name, result[name].attrs)}; larger points are deeper layers")
+    # Models have no depth.
+    larger = "; larger points are deeper layers" if np.isfinite(depth).any() else ""
+    set_labels(pane, x=label_of(name, result[name].attrs) + larger)
     set_title(pane, note, share)
     return pane
 
