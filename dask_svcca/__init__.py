@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from dask_svcca.analysis.significance import jackknife, permutation_null
     from dask_svcca.capture.torch import capture_torch
     from dask_svcca.cluster import connect
+    from dask_svcca.coarse.compare import compare, plan_comparison
     from dask_svcca.measures import register_measure
     from dask_svcca.pairwise import canonical_directions, cca, pca, pls, projection
     from dask_svcca.run.capture import capture_onnx
-    from dask_svcca.run.compare import compare, plan_comparison
     from dask_svcca.run.forecast import forecast
     from dask_svcca.run.verify import verify
     from dask_svcca.sketches.dataset import open_sketches
@@ -88,7 +88,7 @@ _HOMES = {
     "cca": "pairwise",
     "class_sensitivity": "analysis.sensitivity",
     "clusters": "analysis.matching",
-    "compare": "run.compare",
+    "compare": "coarse.compare",
     "connect": "cluster",
     "create_zoo": "stores.zoo",
     "embedding": "analysis.matching",
@@ -108,7 +108,7 @@ _HOMES = {
     "open_zoo": "stores.zoo",
     "pca": "pairwise",
     "permutation_null": "analysis.significance",
-    "plan_comparison": "run.compare",
+    "plan_comparison": "coarse.compare",
     "pls": "pairwise",
     "projection": "pairwise",
     "query": "analysis.query",

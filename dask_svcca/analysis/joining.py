@@ -14,6 +14,7 @@ from dask_svcca.analysis.selection import SIDES, column
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError, MismatchedExamplesError
 from dask_svcca.stores.dataset import parameters_of
 from dask_svcca.stores.side_index import COORDINATES, SideIndex
+from dask_svcca.variables import PAIR_STATUS, PENDING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,7 +207,7 @@ def _present(array: xr.DataArray) -> xr.DataArray:
     """Where there is a value."""
     if array.dtype.kind == "U":
         return array != ""
-    return array != 0 if array.name == "pair_status" else array.notnull()  # noqa: PD004 - xarray, not pandas
+    return ~array.isin(list(PENDING)) if array.name == PAIR_STATUS.name else array.notnull()  # noqa: PD004 - xarray's
 
 
 def _completed(known: xr.DataArray, other: xr.DataArray) -> xr.DataArray:

@@ -19,7 +19,7 @@ from dask_svcca.stores.backend import backend_of
 from dask_svcca.tasks.gram import norms_by_samples
 from dask_svcca.tasks.panel import Member, couplings, cut
 from dask_svcca.tasks.rectangles import rectangles
-from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, VALUED, PairStatus
+from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PENDING, UNFINISHED, VALUED, PairStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     StatusArray = npt.NDArray[np.uint8]
 
 
-UNFINISHED = (PairStatus.MISSING, PairStatus.PARTIAL)
-
-
 def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: Places) -> TileReport:
     """Compute the missing pairs of one tile and write them; the status last.
 
@@ -57,8 +54,8 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     asked = task.asked(*tile.shape)
     status = tile.known(asked)
     # Pairs that have some measures need only the others.
-    for state, names in ((PairStatus.MISSING, ()), (PairStatus.PARTIAL, context.job.settled)):
-        wanted = asked & (status == state)
+    for states, names in ((PENDING, ()), ((PairStatus.PARTIAL,), context.job.settled)):
+        wanted = asked & np.isin(status, states)
         if wanted.any():
             update = tile.compute(wanted, without=names)
             status = np.where(update != PairStatus.MISSING, update, status)
