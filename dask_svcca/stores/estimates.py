@@ -75,7 +75,7 @@ def add_estimates(root: zarr.Group, count: int, tile: int) -> None:
         return
     backend = backend_of(root)
     for variable in ESTIMATE_VARIABLES:
-        attributes = {**variable.attributes, "estimate_of": ESTIMATED_MEASURE}
+        attributes = {**variable.attributes, "estimate_of": ESTIMATED_MEASURE, "valid_range": [-1.0, 1.0]}
         backend.remove(variable.name)
         backend.write(f"{variable.name}/zarr.json", pair_document(variable, (), attributes, count=count, tile=tile))
     # A comparison that was made before there were estimates does not say what their status means.

@@ -44,7 +44,10 @@ export async function pairPane(page) {
   const found = await source.pair({ c: state.c, a, b });
   const references = new Map(meta.measures.map(({ name, null: reference }) => [name, reference]));
   const measures = meta.measures.filter(({ name }) => name in found.values);
-  const nulls = new Set(references.values());
+  // Of what is not computed yet there may be an estimate, which never stands alone.
+  const estimates = new Map(measures.filter(({ name, estimate }) => estimate && found.values[name] === null && found.values[estimate] !== null && found.unfinished)
+    .map(({ name, estimate }) => [name, [estimate, `${estimate}_error`]]));
+  const nulls = new Set([...references.values(), ...[...estimates.values()].flat()]);
   const others = Object.keys(found.values).filter((name) => !references.has(name) && !nulls.has(name)).sort();
   const number = (name) => element("span", { "data-value": name }, shown(found.values[name]));
   const made = [
@@ -53,7 +56,7 @@ export async function pairPane(page) {
     ...[a, b].filter((place) => meta.problems[place]).map((place) => element("p", { class: "problem" }, meta.problems[place])),
     table(["measure", "value", "by chance"], measures.map(({ name, description, sense }) => [
       element("span", { title: description }, sense === "distance" ? `${name} (distance)` : name),
-      number(name),
+      estimates.has(name) ? estimated(number(name), ...estimates.get(name).map(number)) : number(name),
       references.get(name) ? number(references.get(name)) : "",
     ]), [1, 2]),
   ];
@@ -79,6 +82,8 @@ export async function pairPane(page) {
     `import xarray as xr\nxr.open_zarr(${python(meta.place)}).sel(representation_a=${python(page.names.representation(a))}, representation_b=${python(page.names.representation(b))}).load()`));
   return made;
 }
+
+const estimated = (exact, estimate, error) => element("span", { class: "estimated" }, exact, " yet: estimated, ", estimate, " ± ", error);
 
 // Text as Python reads it: JSON's strings are a part of Python's.
 const python = (text) => JSON.stringify(text.replace(/^file:\/\//, ""));
