@@ -17,6 +17,7 @@ from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
 
     from dask_svcca.cluster import Client
     from dask_svcca.plan.tasks import Node
@@ -64,10 +65,12 @@ class WhenNeeded:
         self._stack = contextlib.ExitStack()
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if self._stack is not None:
             stack, self._stack, self._client = self._stack, None, None
-            stack.__exit__(*raised)
+            stack.__exit__(kind, error, traceback)
 
     def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
         """Run all tasks."""

@@ -258,8 +258,8 @@ def compare(
         likeness = guidance.estimated(source, parameters, wait=wait, executor=executor, progress=bars)
         where["pairs"] = guidance.pairs(likeness)
         if preview and likeness is not None:
-            found = run_preview(source, comparison, parameters, likeness, budget, told=bars.say, **where)
-            echo_preview(found, likeness.problems, comparison)
+            seen = run_preview(source, comparison, parameters, likeness, budget, told=bars.say, **where)
+            echo_preview(seen, likeness.problems, comparison)
             return
         first = likeness if order == "by estimate" else None
         outcome = run_comparison(

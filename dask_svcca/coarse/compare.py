@@ -252,10 +252,11 @@ def compare(
         likeness = guidance.estimated(source, parameters, wait=wait, client=client, progress=bars)
         chosen = guidance.pairs(likeness)
         if preview:
+            assert likeness is not None  # noqa: S101 - for the type checker
             budget = budget_for(client, source, place, subspaces)
             told = getattr(bars, "say", None)
             run_preview(source, place, parameters, likeness, budget, pairs=chosen, told=told, **where)
-            outcome = None
+            said: list[tuple[str, type[Warning]]] = [(likeness.failure, FailedRepresentationWarning)]
         else:
             outcome = run_comparison(
                 source,
@@ -267,19 +268,16 @@ def compare(
                 progress=bars,
                 **where,
             )
-    # The line of the caller, behind that of `_explained`.
-    if outcome is None:
-        if failure := guidance.failure(likeness):
-            warnings.warn(failure, FailedRepresentationWarning, stacklevel=3)
-    else:
-        for said, category in (
-            (outcome.caution, FewSamplesWarning),
-            (outcome.failure, FailedRepresentationWarning),
-            (outcome.block_failure, FailedRepresentationWarning),
-            (outcome.reading_caution, ReadingWarning),
-        ):
-            if said:
-                warnings.warn(said, category, stacklevel=3)
+            said = [
+                (outcome.caution, FewSamplesWarning),
+                (outcome.failure, FailedRepresentationWarning),
+                (outcome.block_failure, FailedRepresentationWarning),
+                (outcome.reading_caution, ReadingWarning),
+            ]
+    for sentence, category in said:
+        if sentence:
+            # The line of the caller, behind that of `_explained`.
+            warnings.warn(sentence, category, stacklevel=3)
     result = open_comparison(place)
     return result.load() if store is None else result
 

@@ -86,6 +86,14 @@ class Estimated:
             if not there and row >= 0
         }
 
+    @property
+    def failure(self) -> str:
+        """What to say of `problems`; empty where there are none."""
+        if not self.problems:
+            return ""
+        label, first = next(iter(self.problems.items()))
+        return f"{len(self.problems)} of {self.count} representations have no estimate. The first: {label!r} {first}"
+
     @cached_property
     def _numbers(self) -> tuple[FloatMatrix, FloatMatrix, FloatMatrix, IntVector]:
         """Numbers of the sketches, sums of their squares, concentrations, and kinds of samples; NaN for none."""

@@ -101,12 +101,3 @@ class Guidance:
     def pairs(self, found: Estimated | None) -> Pairs:
         """Pairs as `dask_svcca.run.compare.run_comparison` takes them."""
         return self.asked if self.nearest is None or found is None else found.nearest(self.nearest)
-
-    @staticmethod
-    def failure(found: Estimated | None) -> str:
-        """What to say of representations without an estimate; empty where there are none."""
-        problems = {} if found is None else found.problems
-        if not problems:
-            return ""
-        label, first = next(iter(problems.items()))
-        return f"{len(problems)} of {found.count} representations have no estimate. The first: {label!r} {first}"

@@ -73,13 +73,13 @@ def run_all(
             failed.pop(key, None)
             on_done(key, result)
 
-    for packs, tiles in waves or [(plan.packs, plan.tiles)]:
+    for needed, wanted in waves or [(plan.packs, plan.tiles)]:
         gone = {pack.name: failed[pack.key] for pack in plan.packs if pack.key in failed}
         # What an earlier wave did not make, this one cannot read.
-        waiting = {tile.key: name for tile in tiles if gone for name in packs_of(tile, plan) if name in gone}
+        waiting = {tile.key: name for tile in wanted if gone for name in packs_of(tile, plan) if name in gone}
         failed |= {key: gone[name] for key, name in waiting.items()}
-        ready = tuple(tile for tile in tiles if tile.key not in waiting)
-        executor.run(nodes_of(replace(plan, packs=packs, tiles=ready)), perform, take)
+        ready = tuple(tile for tile in wanted if tile.key not in waiting)
+        executor.run(nodes_of(replace(plan, packs=needed, tiles=ready)), perform, take)
     instead, rounds = _apart(plan, failed)
     for packs in rounds:
         executor.run({key: node for pack in packs for key, node in nodes_of_pack(pack).items()}, perform, take)

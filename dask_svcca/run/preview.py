@@ -91,7 +91,7 @@ def run_preview(
             if prepared is not None:
                 break
         comparison, _ = prepared
-        add_estimates(comparison.root, comparison.rows, comparison.tile)
+        add_estimates(comparison.root, plan.representations, comparison.tile)
         leases.check()
         asked = select_pairs(pairs, zoo.representations)
         estimated = write_estimates(comparison.root, likeness, asked, places_of(plan, zoo).tolist())

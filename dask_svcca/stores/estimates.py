@@ -30,15 +30,16 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import zarr
 
-    from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
+    from dask_svcca.kernels._types import BoolArray, FloatArray
 
+    IntVector = npt.NDArray[np.int64]
     Place = tuple[slice, slice]
 
 
 class Likeness(Protocol):
     """How similar representations are, as far as it is known before they are compared."""
 
-    def block(self, rows: IntArray, columns: IntArray) -> tuple[FloatArray, FloatArray]:
+    def block(self, rows: IntVector, columns: IntVector) -> tuple[FloatArray, FloatArray]:
         """Estimates of some pairs, and their standard errors.
 
         Parameters
@@ -56,7 +57,7 @@ class Likeness(Protocol):
 class Asked(Protocol):
     """Which pairs are asked for."""
 
-    def block(self, rows: IntArray, columns: IntArray) -> BoolArray:
+    def block(self, rows: IntVector, columns: IntVector) -> BoolArray:
         """Of some representations, (a, b), by their positions in the zoo."""
 
 
@@ -134,15 +135,13 @@ def _blocks(count: int, side: int) -> Iterator[Place]:
             yield row, column
 
 
-def _present(asked: Asked, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> BoolArray:
+def _present(asked: Asked, rows: IntVector, columns: IntVector) -> BoolArray:
     """Pairs asked for, of representations that are in the zoo."""
     there: BoolArray = np.logical_and.outer(rows >= 0, columns >= 0)
     return asked.block(rows, columns) & there
 
 
-def _estimated(
-    likeness: Likeness, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _estimated(likeness: Likeness, rows: IntVector, columns: IntVector) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Estimates and errors of a block; NaN for those that have left."""
     here, there = rows >= 0, columns >= 0
     found = []
