@@ -254,7 +254,8 @@ def compare(
     bars = progress_of(as_json=log_json, stages=guidance.stages)
     executor = WhenNeeded(budget, lambda: connected(workers, memory, scheduler, announced=False))
     where["wait"] = wait
-    with resumable("sketches, subspaces and tiles", bars), bars, executor:
+    kept = "subspaces and tiles" if guidance.place is None else "sketches, subspaces and tiles"
+    with resumable(kept, bars), bars, executor:
         likeness = guidance.estimated(source, parameters, wait=wait, executor=executor, progress=bars)
         where["pairs"] = guidance.pairs(likeness)
         if preview and likeness is not None:

@@ -125,7 +125,7 @@ def looked_at(page: Looking, stored: xr.Dataset) -> None:
             assert numbers["pair_status"] == ("estimated" if hatched else "done")
             estimate, error = (f"{float(stored[name][i, j]):.6g}" for name in ("cka_estimate", "cka_estimate_error"))
             if hatched:
-                assert f"no value yet: estimated, {estimate} ± {error}" in page.text("pane")
+                assert f"cka is not computed yet: estimated, {estimate} ± {error} (standard error)" in page.text("pane")
                 assert page.text("readout").endswith(f" · cka {estimate}: estimated, not computed yet")
             else:
                 assert float(numbers["cka"]) == pytest.approx(value, rel=5e-6)

@@ -178,11 +178,11 @@ function painted({ values, rows, columns, limits, distance }) {
 
 // A tile of slanted lines, white with a dark edge: seen on light colours and on dark ones.
 function hatch() {
-  const side = Math.max(6, Math.round(6 * (devicePixelRatio || 1)));
+  const density = devicePixelRatio || 1, side = Math.round(11 * density);
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [side, side];
   const context = canvas.getContext("2d");
-  for (const [style, thick] of [["#1c2330", side / 2.5], ["#ffffff", side / 5]]) {
+  for (const [style, thick] of [["#1c2330", 2.4 * density], ["#ffffff", 1.2 * density]]) {
     context.strokeStyle = style;
     context.lineWidth = thick;
     context.beginPath();

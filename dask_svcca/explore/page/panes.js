@@ -56,9 +56,11 @@ export async function pairPane(page) {
     ...[a, b].filter((place) => meta.problems[place]).map((place) => element("p", { class: "problem" }, meta.problems[place])),
     table(["measure", "value", "by chance"], measures.map(({ name, description, sense }) => [
       element("span", { title: description }, sense === "distance" ? `${name} (distance)` : name),
-      estimates.has(name) ? estimated(number(name), ...estimates.get(name).map(number)) : number(name),
+      number(name),
       references.get(name) ? number(references.get(name)) : "",
     ]), [1, 2]),
+    ...[...estimates].map(([name, [estimate, error]]) => element("p", { class: "estimate" },
+      `${name} is not computed yet: estimated, `, number(estimate), " ± ", number(error), " (standard error)")),
   ];
   if (others.length) made.push(element("h3", {}, "To read them by"), table(["reference", "value"], others.map((name) => [name, number(name)]), [1]));
   const sides = [["model", (place) => page.names.names(place)[0]], ["checkpoint", (place) => page.names.names(place)[1]],
@@ -82,8 +84,6 @@ export async function pairPane(page) {
     `import xarray as xr\nxr.open_zarr(${python(meta.place)}).sel(representation_a=${python(page.names.representation(a))}, representation_b=${python(page.names.representation(b))}).load()`));
   return made;
 }
-
-const estimated = (exact, estimate, error) => element("span", { class: "estimated" }, exact, " yet: estimated, ", estimate, " ± ", error);
 
 // Text as Python reads it: JSON's strings are a part of Python's.
 const python = (text) => JSON.stringify(text.replace(/^file:\/\//, ""));
