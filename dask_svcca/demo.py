@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dask_svcca.analysis.dynamics import learning_dynamics
+from dask_svcca.analysis.selection import table_of
 from dask_svcca.errors import CaptureError
 from dask_svcca.plan.final import final_checkpoints
 from dask_svcca.plan.parameters import Parameters, make_parameters
@@ -297,3 +298,50 @@ def describe_classes(sensitivity: xr.Dataset, count: int = 2) -> str:
         f"The classes that {layer} tell apart least are {hardest}; the mean of all {mean.size} is "
         f"{float(mean.mean()):.2f}, and by chance {float(sensitivity['chance'].mean()):.2f} (multiple correlation)."
     )
+
+
+def describe_smaller_rank(found: xr.Dataset, comparison: xr.Dataset) -> str:
+    """Sentences on why svcca finds few layers, as far as the numbers say it.
+
+    Parameters
+    ----------
+    found : Dataset
+        As from `layer_identification`, with svcca among the measures.
+    comparison : Dataset
+    """
+    svcca = found.sel(measure="svcca")
+    chosen, fewest = _fewest_directions(svcca["chosen"], comparison)
+    shares = ", ".join(
+        f"{float(one['accuracy']):.2f} against {float(one['chance']):.2f} ({name})"
+        for name, one in svcca.groupby("group")
+    )
+    near = bool((svcca["accuracy"] <= svcca["chance"] + 2 * svcca["accuracy_stderr"]).all())
+    text = (
+        f"svcca {'finds no more layers than guesses do' if near else 'finds layers'}: {shares}. It divides the sum of "
+        f"the correlations by min(k, l), the directions of the layer that keeps fewer. So one that keeps few, all "
+        f"of them among those of a larger layer, is as similar to that as to its counterpart. Of {chosen:,} layers "
+        f"that were looked for, svcca took the one that keeps the fewest directions for {fewest:,}."
+    )
+    if "whitened_procrustes" in found["measure"].to_numpy():
+        other = ", ".join(
+            f"{float(value):.2f} ({name})"
+            for name, value in found["accuracy"].sel(measure="whitened_procrustes").groupby("group")
+        )
+        text += f" whitened_procrustes has the same sum over sqrt(k l), which tells them apart, and finds {other}."
+    return text
+
+
+def _fewest_directions(chosen: xr.DataArray, comparison: xr.Dataset) -> tuple[int, int]:
+    """How many layers were looked for, and for how many the chosen one keeps the fewest directions of all."""
+    frame = table_of(comparison, "b")
+    frame["rank"] = comparison["rank_b"].to_numpy()
+    frame = frame[final_checkpoints(frame) & frame["layer"].isin(chosen["layer"].to_numpy())]
+    ranks = {str(model): dict(zip(part["layer"], part["rank"], strict=True)) for model, part in frame.groupby("model")}
+    of_models = {
+        str(model): [str(layer) for layer in chosen.sel(model_b=model).to_numpy().ravel() if layer]
+        for model in chosen["model_b"].to_numpy()
+    }
+    fewest = sum(
+        ranks[model][layer] == min(ranks[model].values()) for model, layers in of_models.items() for layer in layers
+    )
+    return sum(map(len, of_models.values())), fewest
