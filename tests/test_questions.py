@@ -25,7 +25,7 @@ QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "match_layers": lambda result: dask_svcca.match_layers(result, a=ONE, b=TWO),
     "within_and_between": lambda result: dask_svcca.within_and_between(result, {"all": {}}),
     "embedding": dask_svcca.embedding,
-    "clusters": dask_svcca.clusters,
+    "cluster": dask_svcca.cluster,
     "learning_dynamics": dask_svcca.learning_dynamics,
     "training_phases": lambda result: dask_svcca.training_phases(result, model="s0", layer="fc"),
     "layer_identification": dask_svcca.layer_identification,
@@ -78,7 +78,7 @@ def test_questions__take_the_path_of_a_zoo(folder: Path) -> None:
         (lambda result: dask_svcca.query(result, low="0.1"), "low is a bound of the value, .*; got '0.1'"),
         (lambda result: dask_svcca.query(result, across=["models"]), r"across is .*; got \['models'\]"),
         (lambda result: dask_svcca.nearest(result, ONE, top="5"), "top is how many to list, at least 1; got '5'"),
-        (lambda result: dask_svcca.clusters(result, count="2"), "count is the largest .*; got '2'"),
+        (lambda result: dask_svcca.cluster(result, count="2"), "count is the largest .*; got '2'"),
         (lambda result: dask_svcca.embedding(result, kind=["metric"]), r"kind is .*; got \['metric'\]"),
         (
             lambda result: dask_svcca.permutation_null(result, [LABELS], permutations="9"),

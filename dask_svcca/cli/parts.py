@@ -17,7 +17,7 @@ from dask_svcca.cli._console import (
 from dask_svcca.cli._console import log_json as as_json_lines
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._paths import File, quoted
-from dask_svcca.cluster import parse_memory
+from dask_svcca.connections import parse_memory
 from dask_svcca.jobs.driver import open_job
 from dask_svcca.jobs.schema import read_job
 from dask_svcca.run import slices

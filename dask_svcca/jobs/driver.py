@@ -12,7 +12,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from dask_svcca import cluster, machine
+from dask_svcca import connections, machine
 from dask_svcca.errors import DaskSvccaError, JobError
 from dask_svcca.jobs.records import BEAT_SECONDS, Jobs, Record, now, user, write_own
 from dask_svcca.jobs.schema import ClusterClass, LocalCluster, RunningCluster
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from dask_svcca.cluster import Client
+    from dask_svcca.connections import Client
     from dask_svcca.jobs.records import State
     from dask_svcca.jobs.schema import JobFile
     from dask_svcca.plan.parameters import Parameters
@@ -74,7 +74,7 @@ def connected(
         Where it cannot be had in time, or its workers cannot run the job.
     """
     with _cluster(job, allowed) as client:
-        cluster.wait_for_worker(client, job.cluster.workers_within, told, check)
+        connections.wait_for_worker(client, job.cluster.workers_within, told, check)
         check_workers(client, [place for place in (job.zoo, job.comparison, job.subspaces) if place is not None])
         yield client
 
@@ -82,11 +82,11 @@ def connected(
 def _cluster(job: JobFile, allowed: Sequence[str]) -> contextlib.AbstractContextManager[Client]:
     where = job.cluster
     if isinstance(where, LocalCluster):
-        return cluster.connect(workers=where.workers, memory=where.memory)
+        return connections.connect(workers=where.workers, memory=where.memory)
     if isinstance(where, RunningCluster):
         tls = None if where.tls is None else (where.tls.ca_file, where.tls.cert, where.tls.key)
-        return cluster.connect(where.address, tls=tls)
-    return cluster.start_cluster(
+        return connections.connect(where.address, tls=tls)
+    return connections.start_cluster(
         where.name,
         where.options,
         allowed=allowed,
@@ -331,7 +331,7 @@ def drive(
     submitted : str, optional
         When it was asked for; by default now.
     allowed : sequence of str
-        See `dask_svcca.cluster.start_cluster`.
+        See `dask_svcca.connections.start_cluster`.
     wait : bool
         Wait for another run of the comparison.
     bars : callable, optional
@@ -369,7 +369,7 @@ def forecast(job: JobFile, *, allowed: Sequence[str] = ()) -> Forecast:
     ----------
     job : JobFile
     allowed : sequence of str
-        See `dask_svcca.cluster.start_cluster`.
+        See `dask_svcca.connections.start_cluster`.
     """
     zoo, parameters = open_job(job)
     with connected(job, allowed, None, lambda: None) as client:

@@ -57,7 +57,7 @@ def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] 
     ----------
     job : JobFile
     allowed : sequence of str
-        Beginnings of classes that the job may start; see `dask_svcca.cluster.start_cluster`.
+        Beginnings of classes that the job may start; see `dask_svcca.connections.start_cluster`.
     modules : sequence of str
         Modules of own measures.
 

@@ -178,7 +178,7 @@ def embedding(
 def cluster(
     result: xr.Dataset | StoreLike, *, where: Where | None = None, measure: str | None = None, ax: Place | None = None
 ) -> Axes:
-    """Draw representations against each other, similar ones side by side: in the order of `clusters`.
+    """Draw representations against each other, similar ones side by side: in the order of `dask_svcca.cluster`.
 
     Of more than 512 representations 512 are drawn, evenly spaced, and of those that have not been compared with all
     others none; the title says so.
@@ -218,7 +218,7 @@ def cluster(
     result = as_dataset(result)
     name = find_name(result, measure)
     one, part, note = _complete(result, name, where)
-    order = np.argsort(matching.clusters(part, measure=name)["place"].to_numpy())
+    order = np.argsort(matching.cluster(part, measure=name)["place"].to_numpy())
     pane = one_pane(ax)
     cells = cells_of(part, name, one.take(order), Along("b", order, one.frame.iloc[order]))
     scale = scale_of(name, result[name].attrs, [cells.matrix])

@@ -20,7 +20,7 @@ from cli_runner import run
 
 import dask_svcca
 from dask_svcca import machine
-from dask_svcca.cluster import KeepBusyWorkers, start_cluster
+from dask_svcca.connections import KeepBusyWorkers, start_cluster
 from dask_svcca.errors import ClusterError, JobError
 from dask_svcca.jobs import submit
 from dask_svcca.jobs.driver import Reporter
