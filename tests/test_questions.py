@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 import dask_svcca
-from dask_svcca.errors import InvalidQuestionError, UnknownMeasureError
+from dask_svcca.errors import InvalidQuestionError, StoreFormatError, UnknownMeasureError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,55 @@ def test_questions__take_the_path_of_a_comparison(folder: Path, question: str) -
     for nonsense in (None, 5, [store]):
         with pytest.raises(InvalidQuestionError, match=r"questions are about a comparison: .*; got"):
             QUESTIONS[question](nonsense)
+
+
+def _saved(folder: Path, by: str) -> xr.Dataset:
+    """The comparison as xarray alone opens it: as it is stored, or as xarray itself has saved it."""
+    if by == "store":
+        return xr.open_zarr(folder / "comparison")
+    if by == "zarr":
+        dask_svcca.open_comparison(folder / "comparison").to_zarr(folder / "saved", mode="w", consolidated=False)
+        return xr.open_zarr(folder / "saved", consolidated=False)
+    dask_svcca.open_comparison(folder / "comparison").to_netcdf(folder / "saved.nc", engine="scipy")
+    with xr.open_dataset(folder / "saved.nc", engine="scipy") as opened:
+        return opened.load()
+
+
+@pytest.mark.parametrize("by", ["store", "zarr", "netcdf"])
+def test_questions__take_what_xarray_alone_opens(folder: Path, by: str) -> None:
+    saved, opened = _saved(folder, by), dask_svcca.open_comparison(folder / "comparison")
+    for ask in QUESTIONS.values():
+        found, expected = ask(saved), ask(opened)
+        if isinstance(found, xr.Dataset):
+            xr.testing.assert_equal(found, expected)
+        else:
+            pd.testing.assert_frame_equal(found, expected)
+    whole = dask_svcca.compare(folder / "zoo", variance=None)
+    xr.testing.assert_equal(dask_svcca.join(saved, whole), dask_svcca.join(opened, whole))
+    first = opened.isel(representation_a=[0], representation_b=slice(2))
+    xr.testing.assert_equal(
+        dask_svcca.join(saved.isel(representation_a=[0], representation_b=slice(2)), opened),
+        dask_svcca.join(first, opened),
+    )
+    assert dask_svcca.plot.matrix(saved).get_ylabel() == dask_svcca.plot.matrix(opened).get_ylabel()
+
+
+def test_questions__of_saved_subspaces_say_that_there_are_none(folder: Path) -> None:
+    zoo = dask_svcca.open_zoo(folder / "zoo")
+    for by, name, what in (("zarr", "saved", "is a Dataset that xarray saved"), ("netcdf", "saved.nc", "of netCDF")):
+        saved = _saved(folder, by)
+        for ask in (
+            lambda: dask_svcca.permutation_null(saved, [LABELS]),  # noqa: B023 - called at once
+            lambda: dask_svcca.jackknife(saved, [LABELS]),  # noqa: B023
+            lambda: dask_svcca.class_sensitivity(saved, zoo=zoo),  # noqa: B023
+            lambda: dask_svcca.open_comparison(folder / name),  # noqa: B023
+            lambda: dask_svcca.query(folder / name),  # noqa: B023
+            lambda: dask_svcca.compare(zoo, folder / name),  # noqa: B023
+        ):
+            with pytest.raises(StoreFormatError, match=rf"{what}.*give the path of the comparison itself"):
+                ask()
+    with pytest.raises(StoreFormatError, match="or as a store of zarr; got Dataset"):
+        dask_svcca.verify(dask_svcca.open_comparison(folder / "comparison"))  # type: ignore[arg-type]
 
 
 def test_questions__take_the_path_of_a_zoo(folder: Path) -> None:

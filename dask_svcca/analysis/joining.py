@@ -158,7 +158,8 @@ def _over(dataset: xr.Dataset, coords: dict[Side, dict[str, xr.DataArray]]) -> x
     """A comparison over the representations of all, without coordinates but the labels."""
     labels = {f"representation_{side}": coords[side][f"representation_{side}"].to_numpy() for side in SIDES}
     names = [f"{name}_{side}" for name in COORDINATES for side in SIDES]
-    alone = dataset.drop_indexes(names).drop_vars(names)
+    # One that xarray alone opened has no index of ours.
+    alone = dataset.drop_indexes(names, errors="ignore").drop_vars(names)
     if all(np.array_equal(alone[dim].to_numpy(), wanted) for dim, wanted in labels.items()):
         return alone
     fills = {name: "" for name, array in alone.data_vars.items() if array.dtype.kind == "U"}

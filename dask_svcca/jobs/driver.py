@@ -16,6 +16,7 @@ from dask_svcca import connections, machine
 from dask_svcca.errors import DaskSvccaError, JobError
 from dask_svcca.jobs.records import BEAT_SECONDS, Jobs, Record, now, user, write_own
 from dask_svcca.jobs.schema import ClusterClass, LocalCluster, RunningCluster
+from dask_svcca.jobs.status import joined
 from dask_svcca.plan.parameters import ONLY_MASK, make_parameters
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.run.compare import plan_run, run_comparison
@@ -84,8 +85,7 @@ def _cluster(job: JobFile, allowed: Sequence[str]) -> contextlib.AbstractContext
     if isinstance(where, LocalCluster):
         return connections.connect(workers=where.workers, memory=where.memory)
     if isinstance(where, RunningCluster):
-        tls = None if where.tls is None else (where.tls.ca_file, where.tls.cert, where.tls.key)
-        return connections.connect(where.address, tls=tls)
+        return joined(where)
     return connections.start_cluster(
         where.name,
         where.options,
@@ -343,8 +343,8 @@ def drive(
     with Reporter(record, bars) as reporter:
         zoo, parameters = open_job(job)
         reporter.write()
-        joined = contextlib.nullcontext(client) if client is not None else None
-        with joined or connected(job, allowed, reporter.say, reporter.check) as used:
+        given = contextlib.nullcontext(client) if client is not None else None
+        with given or connected(job, allowed, reporter.say, reporter.check) as used:
             assert used is not None  # noqa: S101 - for the type checker
             # Those that we start on this machine have none.
             reporter.joined(used, "" if isinstance(job.cluster, LocalCluster) else used.dashboard_link)
