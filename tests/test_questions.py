@@ -93,17 +93,17 @@ def test_questions__take_what_xarray_alone_opens(folder: Path, by: str) -> None:
 def test_questions__of_saved_subspaces_say_that_there_are_none(folder: Path) -> None:
     zoo = dask_svcca.open_zoo(folder / "zoo")
     for by, name, what in (("zarr", "saved", "is a Dataset that xarray saved"), ("netcdf", "saved.nc", "of netCDF")):
-        saved = _saved(folder, by)
-        for ask in (
-            lambda: dask_svcca.permutation_null(saved, [LABELS]),  # noqa: B023 - called at once
-            lambda: dask_svcca.jackknife(saved, [LABELS]),  # noqa: B023
-            lambda: dask_svcca.class_sensitivity(saved, zoo=zoo),  # noqa: B023
-            lambda: dask_svcca.open_comparison(folder / name),  # noqa: B023
-            lambda: dask_svcca.query(folder / name),  # noqa: B023
-            lambda: dask_svcca.compare(zoo, folder / name),  # noqa: B023
-        ):
+        saved, place = _saved(folder, by), folder / name
+        asks: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
+            (dask_svcca.permutation_null, (saved, [LABELS]), {}),
+            (dask_svcca.jackknife, (saved, [LABELS]), {}),
+            (dask_svcca.class_sensitivity, (saved,), {"zoo": zoo}),
+            (dask_svcca.open_comparison, (place,), {}),
+            (dask_svcca.query, (place,), {}),
+        ]
+        for ask, given, named in asks:
             with pytest.raises(StoreFormatError, match=rf"{what}.*give the path of the comparison itself"):
-                ask()
+                ask(*given, **named)
     with pytest.raises(StoreFormatError, match="or as a store of zarr; got Dataset"):
         dask_svcca.verify(dask_svcca.open_comparison(folder / "comparison"))  # type: ignore[arg-type]
 

@@ -84,7 +84,10 @@ def plain(found: xr.Dataset) -> xr.Dataset:
 def test_plot__of_every_variable(found: xr.Dataset) -> None:
     for array in numbers(found):
         drawn = array.isel(dict.fromkeys(array.dims[:-2], 0))
-        drawn.plot(ax=plt.figure().add_subplot())
+        drawn = drawn.sortby(labelled(drawn))
+        if drawn.notnull().any():
+            drawn.plot(ax=plt.figure().add_subplot())
+            plt.close()
 
 
 def test_idxmax__along_every_dimension(found: xr.Dataset) -> None:
@@ -119,6 +122,7 @@ def test_combine_first__completes_a_part(found: xr.Dataset) -> None:
             np.testing.assert_array_equal(whole.sel({dim: found[dim].to_numpy()})[array.name], array)
 
 
+@pytest.mark.filterwarnings("ignore:The data type .* does not have a Zarr V3 specification")
 def test_files__hold_it(found: xr.Dataset, tmp_path: Path) -> None:
     found.to_netcdf(tmp_path / "found.nc", engine="scipy")
     found.to_zarr(tmp_path / "found.zarr", consolidated=False)

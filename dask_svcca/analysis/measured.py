@@ -9,7 +9,7 @@ import xarray as xr
 from dask_svcca.errors import InvalidQuestionError, UnknownMeasureError, did_you_mean
 from dask_svcca.stores._io import is_place
 from dask_svcca.stores.choice import is_several
-from dask_svcca.stores.dataset import open_comparison, parameters_of, with_known_text
+from dask_svcca.stores.dataset import as_opened, open_comparison, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def as_dataset(comparison: xr.Dataset | StoreLike, storage_options: Mapping[str,
         For anything else than a Dataset or where one is.
     """
     if isinstance(comparison, xr.Dataset):
-        return with_known_text(comparison)
+        return as_opened(comparison)
     if not is_place(comparison):
         raise InvalidQuestionError(
             f"questions are about a comparison: what compare or open_comparison returned, or where it is; got "

@@ -105,7 +105,8 @@ def groups(
     pane.set_xlim(pane.get_ylim())
     pane.set_ylim(len(both) - 0.5, -0.5)
     pane.set_yticks(range(len(both)), labels=texts, fontsize="small", **PLAIN)
-    set_labels(pane, x=label_of(name, result[name].attrs) + (" (grey: by chance)" if "null" in found else ""))
+    chance_too = "; grey: by chance" if "null" in found else ""
+    set_labels(pane, x=f"{label_of(name, result[name].attrs)} of the same layers: mean and spread{chance_too}")
     return pane
 
 
@@ -170,7 +171,7 @@ def embedding(
     pane.set_xticks([])
     pane.set_yticks([])
     share = f"this plane shows {float(found['explained']) * 100:.3g} % of the squared distances"
-    set_labels(pane, x=f"{label_of(name, result[name].attrs)}; larger points are deeper layers")
+    set_labels(pane, x=f"near: similar by {label_of(name, result[name].attrs)}; large: deep layers")
     set_title(pane, note, share)
     return pane
 

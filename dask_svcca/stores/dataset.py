@@ -144,8 +144,8 @@ def _place(dataset: xr.Dataset, name: str) -> tuple[Any, ...]:
     return (0, asked.index(name) if name in asked else len(asked), name)
 
 
-def with_known_text(dataset: xr.Dataset) -> xr.Dataset:
-    """The same with text of fixed width, whoever opened it: xarray alone gives it other types."""
+def as_opened(dataset: xr.Dataset) -> xr.Dataset:
+    """A comparison that xarray alone opened, with text and attributes as `open_comparison` has them."""
     from dask_svcca.stores._texts import fixed_width  # noqa: PLC0415 - see `open_comparison`
 
     texts = {
@@ -156,7 +156,11 @@ def with_known_text(dataset: xr.Dataset) -> xr.Dataset:
     if not texts:
         return dataset
     coords = {name: texts.pop(name) for name in list(texts) if name in dataset.coords}
-    return dataset.assign_coords(coords).assign(texts)
+    found = dataset.assign_coords(coords).assign(texts)
+    for attributes in (found.attrs, *(one.attrs for one in found.variables.values())):
+        attributes.pop(SEAL, None)
+        _make_plain(attributes)
+    return found
 
 
 OPEN_ENDS: Final = (-math.inf, math.inf)
