@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from dask_svcca.analysis.identification import layer_identification
     from dask_svcca.analysis.joining import join
     from dask_svcca.analysis.judging import judge_measures
-    from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
+    from dask_svcca.analysis.matching import cluster, embedding, match_layers, nearest, within_and_between
     from dask_svcca.analysis.models import model_similarity
     from dask_svcca.analysis.query import query
     from dask_svcca.analysis.sensitivity import class_sensitivity
     from dask_svcca.analysis.significance import jackknife, permutation_null
     from dask_svcca.capture.torch import capture_torch
-    from dask_svcca.cluster import connect
     from dask_svcca.coarse.compare import compare, plan_comparison
+    from dask_svcca.connections import connect
     from dask_svcca.measures import register_measure
     from dask_svcca.pairwise import canonical_directions, cca, pca, pls, projection
     from dask_svcca.run.capture import capture_onnx
@@ -44,7 +44,7 @@ __all__ = [
     "capture_torch",
     "cca",
     "class_sensitivity",
-    "clusters",
+    "cluster",
     "compare",
     "compat",
     "connect",
@@ -91,9 +91,9 @@ _HOMES = {
     "canonical_directions": "pairwise",
     "cca": "pairwise",
     "class_sensitivity": "analysis.sensitivity",
-    "clusters": "analysis.matching",
+    "cluster": "analysis.matching",
     "compare": "coarse.compare",
-    "connect": "cluster",
+    "connect": "connections",
     "create_zoo": "stores.zoo",
     "embedding": "analysis.matching",
     "estimates": "sketches.estimates",

@@ -207,7 +207,7 @@ def test_model_similarity__all_questions_take_it(result: xr.Dataset) -> None:
     found = model_similarity(result)
     for ask in ASKS.values():
         assert ask(found) is not None
-    assert len(dask_svcca.clusters(found)) == 3
+    assert len(dask_svcca.cluster(found)) == 3
     pairs = dask_svcca.query(found)
     # Each order is a pair of its own: the small network may be in the large one.
     assert len(pairs) == 6

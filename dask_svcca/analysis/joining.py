@@ -162,7 +162,8 @@ def _over(dataset: xr.Dataset, coords: dict[Side, dict[str, xr.DataArray]]) -> x
     """A comparison over the representations of all, without coordinates but the labels."""
     labels = {f"representation_{side}": coords[side][f"representation_{side}"].to_numpy() for side in SIDES}
     indexed, every = ([f"{name}_{side}" for name in names for side in SIDES] for names in (COORDINATES, LABELS))
-    alone = dataset.drop_indexes(indexed).drop_vars(every)
+    # One that xarray alone opened has no index of ours.
+    alone = dataset.drop_indexes(indexed, errors="ignore").drop_vars(every)
     if all(np.array_equal(alone[dim].to_numpy(), wanted) for dim, wanted in labels.items()):
         return alone
     fills = {name: "" for name, array in alone.data_vars.items() if array.dtype.kind == "U"}
