@@ -45,7 +45,7 @@ def test_measures__describe_themselves() -> None:
         assert attributes["sense"] in {"similarity", "distance", "reference"}
         assert len(attributes["long_name"]) > 20
         assert attributes["reference"]
-        assert attributes["valid_range"][0] in {0, -1}
+        assert attributes["valid_range"][0] in {0, -1, -np.inf}
         assert attributes["sense"] == "reference" or "translation" in attributes["invariant_to"]
 
 
@@ -154,7 +154,7 @@ def test_register_measure__does_not_hide_what_else_is_stored(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"direction": "kept"}, "measure 'mine' has an unknown option 'direction'; there are companions, "),
+        ({"direction": "kept"}, "measure 'mine' has an unknown option 'direction'; there are calibrated, companions, "),
         ({"version": "2"}, "has an unknown option 'version'"),
         ({"directions": "keep"}, "directions='keep' of measure 'mine' is not valid; there are 'kept', 'all'"),
         ({"saturates": "a"}, "saturates='a' of measure 'mine' is not valid; there are 'never', 'either', 'b'"),
@@ -162,6 +162,7 @@ def test_register_measure__does_not_hide_what_else_is_stored(name: str) -> None:
         ({"needs": ("loading",)}, "needs=\\('loading',\\) of measure 'mine' is not valid; there are 'spectrum', "),
         ({"needs": "spectra"}, "needs='spectra'"),
         ({"null": "null_cka"}, "null='null_cka' of measure 'mine' is none of its companions; add it"),
+        ({"p_value": "p_cka"}, "p_value='p_cka' of measure 'mine' is none of its companions; add it"),
         ({"companions": ("null_mine",)}, "'mine' has a companion that is not registered: no measure 'null_mine'"),
     ],
 )
@@ -207,7 +208,14 @@ def test_companions__are_shared_and_a_variable_names_its_own() -> None:
         assert json.loads(found[name].attrs["companions"]) == ["null_mine", "spurious_cca"]
         assert found[name].attrs["null"] == "null_mine"
     assert found.svcca.attrs["null"] == "null_svcca"
-    assert json.loads(found.svcca.attrs["companions"]) == ["null_svcca", "significant", "spurious"]
+    assert json.loads(found.svcca.attrs["companions"]) == [
+        "null_svcca",
+        "null_svcca_sd",
+        "p_svcca",
+        "calibrated_svcca",
+        "significant",
+        "spurious",
+    ]
     wanted = find_measures(("mine", "mine_too"))
     names = [measure.name for measure in with_companions(wanted)]
     assert names == ["mine", "mine_too", "null_mine", "spurious_cca"]

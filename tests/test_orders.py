@@ -128,5 +128,5 @@ def test_spread_of_correlations__is_what_simulation_gives(k: int, m: int, sample
 
 
 def test_spread_of_correlations__where_samples_fix_all_of_them() -> None:
-    assert np.isnan(spread_of_correlations(5, 99, 99))
-    assert np.isnan(spread_of_correlations(0, 3, 99))
+    assert spread_of_correlations(5, 99, 99) == 0
+    assert spread_of_correlations(0, 3, 99) == 0

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.fft
 import scipy.special
 
 from dask_svcca.kernels.chance import edges_of_correlations
@@ -143,7 +144,7 @@ def spread_of_correlations(k: int, l: int, degrees: int) -> float:
     Returns
     -------
     float
-        NaN where all correlations are 1 whatever the data.
+        Zero where all correlations are 1 whatever the data.
 
     References
     ----------
@@ -155,10 +156,10 @@ def spread_of_correlations(k: int, l: int, degrees: int) -> float:
     1.49
     """
     if min(k, l) == 0 or max(k, l) >= degrees:
-        return float("nan")
+        return 0.0
     low, high = edges_of_correlations(k, l, degrees)
     angles = (np.arange(ANGLES) + 0.5) * (np.pi / ANGLES)
     values = np.sqrt((low + high) / 2 + (high - low) / 2 * np.cos(angles))
     orders = np.arange(1, ANGLES // 2)
-    coefficients = np.cos(np.outer(orders, angles)) @ values * (2 / ANGLES)
+    coefficients = scipy.fft.dct(values)[orders] / ANGLES
     return float(np.sqrt(orders @ np.square(coefficients)) / ((high - low) / 2))

@@ -1,6 +1,8 @@
 """Measures of similarity as records, by kin, and the registry that finds them by name."""
 
 from dask_svcca.measures.record import (
+    Directions,
+    Kernel,
     Measure,
     Need,
     Own,
@@ -22,6 +24,8 @@ from dask_svcca.measures.registry import (
 )
 
 __all__ = [
+    "Directions",
+    "Kernel",
     "Measure",
     "Need",
     "Own",

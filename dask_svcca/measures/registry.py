@@ -23,7 +23,7 @@ from dask_svcca.errors import (
     UnknownMeasureError,
     did_you_mean,
 )
-from dask_svcca.measures import alignment, correlations, references, regression, shape
+from dask_svcca.measures import alignment, correlations, nulls, references, regression, shape
 from dask_svcca.measures.record import Directions, Family, Measure, Need, Positional, Role, Saturates, Sums
 from dask_svcca.measures.versions import homes, version_of
 from dask_svcca.variables import STORED_NAMES
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _BUILT_IN: Final[dict[str, Measure]] = {
     measure.name: measure
-    for kin in (correlations, alignment, shape, regression, references)
+    for kin in (correlations, alignment, shape, regression, references, nulls)
     for measure in kin.MEASURES
 }
 
@@ -142,7 +142,7 @@ def with_companions(measures: Iterable[Measure]) -> tuple[Measure, ...]:
     Examples
     --------
     >>> [measure.name for measure in with_companions(find_measures("cka"))]
-    ['cka', 'null_cka']
+    ['cka', 'null_cka', 'null_cka_sd', 'p_cka', 'calibrated_cka']
     """
     by_name = {measure.name: measure for measure in measures}
     for measure in list(by_name.values()):
@@ -362,10 +362,12 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
             _find(companion)
         except UnknownMeasureError as error:
             raise InvalidMeasureError(f"measure {name!r} has a companion that is not registered: {error}") from None
-    if options.get("null") and options["null"] not in options.get("companions", ()):
-        raise InvalidMeasureError(
-            f"null={options['null']!r} of measure {name!r} is none of its companions; add it to companions= as well"
-        )
+    for option in ("null", "null_sd", "p_value", "calibrated"):
+        if options.get(option) and options[option] not in options.get("companions", ()):
+            raise InvalidMeasureError(
+                f"{option}={options[option]!r} of measure {name!r} is none of its companions; add it to companions= as "
+                f"well"
+            )
 
 
 def _find(name: str) -> Measure:
@@ -376,7 +378,9 @@ def _find(name: str) -> Measure:
     match = re.fullmatch(r"(\w+)(?:\(\s*(\w+)\s*=\s*([^()]+)\))?", name)
     if match is None or match[1] not in _FAMILIES:
         families = (f"{family.name}({family.parameter}=...)" for family in _FAMILIES.values())
-        known = sorted([*_BUILT_IN, *_OWN, *families])
+        # References come with the measures that they belong to.
+        measures = (one.name for one in (*_BUILT_IN.values(), *_OWN.values()) if one.role != "reference")
+        known = sorted([*measures, *families])
         near = did_you_mean(name, [*_BUILT_IN, *_OWN, *_FAMILIES])
         raise UnknownMeasureError(f"no measure {name!r}; there are {', '.join(known)}, or 'all'{near}")
     family = _FAMILIES[match[1]]
