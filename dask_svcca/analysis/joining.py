@@ -238,9 +238,9 @@ def _described(
 ) -> xr.DataArray:
     """A variable with the new names of what belongs to it, and its parameters."""
     attributes = dict(array.attrs)
-    null = attributes.get("null")
-    if null:
-        attributes["null"] = called.get((null, place), null)
+    for reference in ("null", "null_sd", "p_value", "calibrated"):
+        if name := attributes.get(reference):
+            attributes[reference] = called.get((name, place), name)
     if "companions" in attributes:
         companions = json.loads(attributes["companions"])
         attributes["companions"] = json.dumps([called.get((name, place), name) for name in companions])
