@@ -187,7 +187,8 @@ def connect(
             f"its address? 'dask scheduler' prints it as it starts"
         ) from None
     try:
-        yield client
+        with _failures_in_sentences():
+            yield client
     finally:
         # Where the scheduler has gone, the client would log how it tried to reach it, with a traceback.
         with distributed.utils.silence_logging_cmgr(logging.CRITICAL):
@@ -260,7 +261,7 @@ def start_cluster(
         raise ClusterError(
             f"the cluster {name} did not start with options {sorted(options)} ({type(error).__name__}: {error})"
         ) from error
-    with _failed_starts_in_sentences(), cluster:
+    with _failures_in_sentences(), cluster:
         try:
             client = cluster.get_client() if hasattr(cluster, "get_client") else distributed.Client(cluster)
             with client:
@@ -323,11 +324,16 @@ def _with_private_dashboards(found: Callable[..., Any], options: Mapping[str, An
 
 
 @contextlib.contextmanager
-def _failed_starts_in_sentences() -> Iterator[None]:
-    """Have a worker that dies as it starts logged without a traceback: its cluster goes on with the others."""
+def _failures_in_sentences() -> Iterator[None]:
+    """Have no traceback logged where a worker dies as it starts, and the others go on, or where a scheduler is lost.
+
+    That the scheduler is lost is said by what waits for it.
+    """
 
     def shorten(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, distributed.comm.CommClosedError):
+            return False
         if error is not None and _NOT_STARTED.search(str(error)):
             record.msg, record.args = "A worker of the cluster did not start (%s). The others go on", (error,)
             record.exc_info = record.exc_text = None

@@ -280,7 +280,7 @@ def describe_jump(dynamics: Mapping[str, xr.Dataset], layer: str) -> str:
 
 
 def describe_classes(sensitivity: xr.Dataset, count: int = 2) -> str:
-    """Sentence on the classes that a layer tells least, on average over networks.
+    """Sentence on the classes that a layer tells apart least, on average over networks.
 
     Parameters
     ----------
@@ -294,6 +294,6 @@ def describe_classes(sensitivity: xr.Dataset, count: int = 2) -> str:
     hardest = ", ".join(f"{one['class'].item()} ({float(one):.2f})" for one in chosen)
     layer = "the layer" if sensitivity.sizes["layer"] > 1 else f"the {sensitivity['layer'].item()}"
     return (
-        f"The classes that {layer} tell least are {hardest}; all {mean.size} have {float(mean.mean()):.2f}, and by "
-        f"chance {float(sensitivity['chance'].mean()):.2f} (multiple correlation)."
+        f"The classes that {layer} tell apart least are {hardest}; the mean of all {mean.size} is "
+        f"{float(mean.mean()):.2f}, and by chance {float(sensitivity['chance'].mean()):.2f} (multiple correlation)."
     )

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import dask
@@ -52,8 +52,20 @@ def family() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
+def listening(processes: list[psutil.Process]) -> set[Any]:
+    """Addresses at which processes listen."""
+    connections = (connection for process in processes for connection in process.net_connections("inet"))
+    return {connection.laddr for connection in connections if connection.status == psutil.CONN_LISTEN}
+
+
 @pytest.fixture(scope="module")
-def client() -> Iterator[distributed.Client]:
+def before() -> set[Any]:
+    """What listens already: this process may have run other tests."""
+    return listening([psutil.Process(), *family()])
+
+
+@pytest.fixture(scope="module")
+def client(before: set[Any]) -> Iterator[distributed.Client]:
     with connect(workers=2) as client:
         yield client
 
@@ -119,15 +131,8 @@ def test_connect__workers_are_processes_of_one_thread(client: distributed.Client
 
 
 @pytest.mark.slow
-def test_connect__listens_on_this_machine_only(client: distributed.Client) -> None:
-    processes = [psutil.Process(), *family()]
-    listening = {
-        connection.laddr.ip
-        for process in processes
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
-    assert listening == {"127.0.0.1"}
+def test_connect__listens_on_this_machine_only(client: distributed.Client, before: set[Any]) -> None:
+    assert {address.ip for address in listening([psutil.Process(), *family()]) - before} == {"127.0.0.1"}
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ import xarray as xr
 from oracles import svcca
 
 import dask_svcca
+import dask_svcca.cli.demo as cli_demo
 from dask_svcca.demo import PARAMETERS, architectures, describe_jump, describe_settling, dynamics_of, find_networks
 from dask_svcca.measures import find_measures
 from dask_svcca.variables import PairStatus
@@ -163,9 +164,11 @@ def test_demo__summary(output: str) -> None:
     assert "By svcca, there is no clear order in which layers settle" in said
     assert "svcca 0.39 at step 0 and 0.93 at the end (cnn), 0.39 at step 0 and 0.87 at the end (resnet)" in said
     assert "between steps 15 and 25 (cnn)" in said
-    assert re.search(r"the logits tell least are (8|9) \(\S+\), (8|9) ", said)
+    assert re.search(r"the logits tell apart least are (8|9) \(\S+\), (8|9) ", said)
     begin = next(
-        n for n, line in enumerate(lines) if line.split() == ["cnn,", "12", "layers", "resnet,", "16", "layers"]
+        n
+        for n, line in enumerate(lines)
+        if re.fullmatch(r" *cnn, 6 layers both ways +resnet, 8 layers both ways", line)
     )
     identified = {line.split()[0]: list(map(float, line.split()[1:])) for line in lines[begin + 1 : begin + 12]}
     assert set(identified) == {measure.name for measure in find_measures("all")}
@@ -175,10 +178,17 @@ def test_demo__summary(output: str) -> None:
     assert max(map(len, lines[: lines.index("Next:")])) <= 130
 
 
+@pytest.mark.parametrize("drawn", [True, False])
+def test_next_commands__one_by_cka(drawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_demo, "find_spec", lambda name: object() if drawn else None)
+    (command,) = [one for one, _ in cli_demo._next_commands(Path("out")) if "cka" in one.replace("dask-svcca", "")]
+    assert command.startswith(f"dask-svcca {'plot settling' if drawn else 'query'} out/comparison-measures.zarr ")
+
+
 @pytest.mark.slow
 def test_demo__next_commands_work_as_printed(output: str, folder: Path) -> None:
     commands = [line.strip() for line in output.split("Next:")[1].splitlines() if line and "#" not in line]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         done = subprocess.run(
             command,
@@ -191,7 +201,9 @@ def test_demo__next_commands_work_as_printed(output: str, folder: Path) -> None:
             timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stderr
-        assert len(done.stdout.splitlines()) > 5
+        # A figure is a file, and what is said of it a line.
+        assert len(done.stdout.splitlines()) > (0 if " plot " in command else 5)
+    assert (folder / "dask-svcca-demo" / "settling.png").stat().st_size > 10**4
 
 
 @pytest.mark.slow

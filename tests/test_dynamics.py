@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import xarray as xr
+import zarr
 
 import dask_svcca
 from dask_svcca import learning_dynamics, training_phases
@@ -180,3 +181,23 @@ def test_training_phases__is_checkpoint_by_checkpoint(planted: xr.Dataset) -> No
 def test_training_phases__is_of_one_model(planted: xr.Dataset) -> None:
     with pytest.raises(InvalidQuestionError, match=r"training is that of one model; 'net\*' means 'net-s0', 'net-s1'"):
         training_phases(planted, model="net*", layer="two")
+
+
+def test_learning_dynamics__steps_of_other_models_leave_nothing_open() -> None:
+    """Models of other steps have together what each of them has alone; one has a single checkpoint."""
+    rng = np.random.default_rng(0)
+    ways = {"s0": {0: (0, 0, 0), 10: (1, 0.4, 0), 20: (1, 1, 1)}, "s1": {0: (0, 0, 0), 5: (1, 0.3, 0.1), 15: (1, 1, 1)}}
+    with dask_svcca.create_zoo(zarr.storage.MemoryStore(), examples=range(60)) as zoo:
+        for model, way in {**ways, "s2": {7: (1, 1, 1)}}.items():
+            starts, ends = rng.normal(size=(2, 3, 60, 4))
+            for (step, shares), depth in product(way.items(), range(3)):
+                values = (1 - shares[depth]) * starts[depth] + shares[depth] * ends[depth]
+                zoo.write(model, f"at{step}", f"layer{depth}", values, step=step, depth=depth)
+    result = dask_svcca.compare(zoo, measures="cka")
+    together = learning_dynamics(result)
+    np.testing.assert_array_equal(together.settled_step, [[10, 20, 20], [5, 15, 15], [7, 7, 7]])
+    for model in ("s0", "s1", "s2"):
+        alone = learning_dynamics(result, model=model)
+        for name in ("settled_step", "depth_correlation", "similarity_depth_correlation"):
+            np.testing.assert_array_equal(together[name].sel(model=model), alone[name])
+    assert together.depth_correlation[:2].to_numpy() == pytest.approx(np.sqrt(0.75))

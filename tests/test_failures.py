@@ -170,5 +170,6 @@ def test_compare__a_memory_error_is_a_failure_like_others(
     monkeypatch.setattr(perform_module, "compute_tile", full)
     outcome = run(zoo, tmp_path / "c.zarr")
     assert outcome.failed == COUNT * (COUNT + 1) // 2
+    assert (opened(tmp_path / "c.zarr").pair_status == PairStatus.FAILED).all()
     assert len(outcome.failures) == 6
     assert set(outcome.failures.values()) == {"the task that compares them failed 3 times (MemoryError)"}

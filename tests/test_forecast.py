@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from zoos import layers, make_zoo
 
+from dask_svcca.kernels.leading import LEAST_NEURONS
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run import advice, forecast
@@ -16,6 +17,7 @@ from dask_svcca.run.compare import run_comparison
 from dask_svcca.run.executors import DaskExecutor, Here
 from dask_svcca.run.forecast import NOMINAL_RATE, forecast_run
 from dask_svcca.run.probe import probe
+from dask_svcca.stores.dataset import open_comparison
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,10 +36,14 @@ def bytes_below(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("conv", ["dft", "mean"])
-def test_forecast__bytes_are_those_of_a_run(tmp_path: Path, conv: str) -> None:
+# Beside leading directions of wide layers, the samples are stored as they are.
+@pytest.mark.parametrize(("conv", "shape"), [("dft", (4, 4, 3)), ("mean", (4, 4, 3)), ("dft", (LEAST_NEURONS,))])
+def test_forecast__bytes_are_those_of_a_run(tmp_path: Path, conv: str, shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
-    zoo = make_zoo(tmp_path / "zoo.zarr", [rng.normal(size=(600, 4, 4, 3 + k)).astype("float32") for k in range(6)])
+    zoo = make_zoo(
+        tmp_path / "zoo.zarr",
+        [rng.normal(size=(600, *shape[:-1], shape[-1] + k)).astype("float32") for k in range(6)],
+    )
     place = tmp_path / "comparison.zarr"
     found = foretold(zoo, place, conv=conv)
     assert not place.exists()
@@ -104,3 +110,17 @@ def test_forecast__a_probe_asks_for_the_pairs_of_the_plan(tmp_path: Path, monkey
     forecast_run(zoo, place, make_parameters("svcca"), Here(Budget(1, 2**31)), glance=True, pairs=pairs)
     assert [sample.rows for sample in samples] == [(0, 1, 2, 3, 4)]
     np.testing.assert_array_equal(samples[0].asked, pairs)
+
+
+def test_forecast__keeps_as_many_directions_of_wide_layers_as_a_run(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    zoo = make_zoo(tmp_path / "zoo.zarr", [rng.normal(size=(256, LEAST_NEURONS)).astype("float32") for _ in range(2)])
+    place, parameters = str(tmp_path / "c.zarr"), make_parameters("svcca", variance=0.8)
+    executor = Here(Budget(1, 2**31))
+    _, _, pace = forecast_run(zoo, place, parameters, executor, glance=True)
+    run_comparison(zoo, place, parameters, executor=executor)
+    ranks = open_comparison(place).rank_a.values
+    (found,) = pace.found
+    assert found.shares
+    for row, share in found.shares.items():
+        assert share.sum() * LEAST_NEURONS == pytest.approx(ranks[row])

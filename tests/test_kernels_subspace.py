@@ -140,7 +140,7 @@ def test_eigenbasis__has_fewer_directions_than_samples(neurons: int) -> None:
     weights=st.data(),
     share=st.floats(0.01, 1.0),
 )
-def test_leading_directions__are_the_fewest_that_reach_the_share(
+def test_leading_directions__are_the_fewest_that_reach_the_share_and_their_equals(
     spectrum: list[int], weights: st.DataObject, share: float
 ) -> None:
     counts = weights.draw(st.lists(st.sampled_from([1, 2]), min_size=len(spectrum), max_size=len(spectrum)))
@@ -149,18 +149,29 @@ def test_leading_directions__are_the_fewest_that_reach_the_share(
     explained = values * counts
     reached = explained[kept].sum()
     assert reached >= share * explained.sum() * (1 - 1e-9)
-    assert values[kept].min() >= values[~kept].max(initial=0)
-    last = np.flatnonzero(kept & (values == values[kept].min()))[-1]
-    assert reached - explained[last] < share * explained.sum()
+    assert values[kept].min() > values[~kept].max(initial=0)
+    last = kept & (values == values[kept].min())
+    assert reached - explained[last].sum() < share * explained.sum()
     # As many as in a covariance that has every direction as often as it counts.
     whole = fewest(np.repeat(values, counts), share)
-    assert (kept * counts).sum() - counts[last] < whole <= (kept * counts).sum()
+    assert (kept * counts).sum() - counts @ last < whole <= (kept * counts).sum()
 
 
 @pytest.mark.parametrize("count", range(1, 11))
 def test_leading_directions__reaching_the_share_is_enough(count: int) -> None:
     # 0.7 * 10 is more than 7.
-    assert leading_directions(np.ones(10), np.ones(10, dtype=int), count / 10).sum() == count
+    values = np.array([float(count)] + [0.25] * 4 * (10 - count))
+    assert leading_directions(values, np.ones(len(values), dtype=int), count / 10).sum() == 1
+
+
+@pytest.mark.parametrize(("gap", "expected"), [(0.0, 4), (5e-7, 4), (-5e-7, 4), (2e-6, 2)])
+def test_leading_directions__equal_to_rounding_stay_together(gap: float, expected: int) -> None:
+    # The threshold falls behind the second; of two blocks, as of a Fourier transform.
+    values = np.array([4.0, 1.0, 1.0 - gap, 1.0 - gap, 0.5])
+    kept = leading_directions(values, np.ones(5, dtype=int), 0.6)
+    assert kept.sum() == expected
+    turned = leading_directions(values[::-1].copy(), np.ones(5, dtype=int), 0.6)
+    np.testing.assert_array_equal(turned, kept[::-1])
 
 
 @pytest.mark.parametrize("variance", [1.0, None])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dask
 import numpy as np
 import pytest
+import scipy.linalg
 from test_growing import forget_activations
 from zoos import make_zoo
 
@@ -159,3 +160,54 @@ def test_permutation_null_and_jackknife__of_leading_directions(tmp_path: Path) -
         )
         for name in whole.data_vars:
             np.testing.assert_allclose(found[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
+def hadamard(samples: int, neurons: int) -> np.ndarray:
+    """Neurons that are centred, uncorrelated and all of one variance."""
+    return np.asarray(scipy.linalg.hadamard(samples)[:, 1 : neurons + 1], dtype=np.float32)
+
+
+def one_hot(samples: int, classes: int) -> np.ndarray:
+    return np.eye(classes, dtype=np.float32)[np.arange(samples) % classes]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("measures", [("svcca",), ("svcca", "cca")])
+@pytest.mark.parametrize(
+    ("x", "rank"), [(hadamard(64, 16), 16), (one_hot(60, 10), 9), (hadamard(512, 128), 128), (one_hot(512, 128), 127)]
+)
+def test_compare__of_equal_eigenvalues_is_the_same_in_any_order_of_neurons(
+    tmp_path: Path, x: np.ndarray, rank: int, measures: tuple[str, ...], dtype: str
+) -> None:
+    x = x.astype(dtype)
+    shuffled = x[:, np.random.default_rng(0).permutation(x.shape[1])]
+    zoo = make_zoo(tmp_path / "zoo.zarr", [x, x[:, ::-1].copy(), shuffled])
+    assert run(zoo, tmp_path / "c", *measures, variance=0.9, precision=dtype).problems == {}
+    found = dask_svcca.open_comparison(tmp_path / "c")
+    assert found.rank_a.values.tolist() == [rank] * 3
+    np.testing.assert_allclose(found.svcca, 1, atol=1e-6)
+
+
+def test_cca__of_equal_eigenvalues_is_the_same_in_any_order_of_neurons() -> None:
+    for x, rank in ((hadamard(64, 16), 16), (one_hot(60, 10), 9)):
+        correlations = dask_svcca.cca(x, x[:, ::-1].copy(), variance=0.9).correlation
+        np.testing.assert_allclose(correlations, np.ones(rank), atol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-3, 3e-4])
+@pytest.mark.parametrize("variance", [0.9, 0.99])
+def test_compare__of_eigenvalues_that_are_nearly_equal(tmp_path: Path, spread: float, variance: float) -> None:
+    rng, arrays = np.random.default_rng(0), []
+    common = rng.normal(size=(SHAPE[0], 60))
+    for _ in range(2):
+        x = np.concatenate([common, rng.normal(size=SHAPE)], axis=1) @ rng.normal(size=(SHAPE[1] + 60, SHAPE[1]))
+        left, _, right = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+        arrays.append((left * np.linspace(1, 1 - spread, SHAPE[1]) @ right).astype(np.float32))
+    run(make_zoo(tmp_path / "zoo.zarr", arrays), tmp_path / "c", "svcca", variance=variance)
+    # All directions are made where those at the threshold are too close for single precision.
+    assert {entry.share for entry in entries(tmp_path / "c")} == {variance if spread == 1e-1 else 1}
+    a, b = (exact(x, variance) for x in arrays)
+    found = dask_svcca.open_comparison(tmp_path / "c")
+    assert found.rank_a.values.tolist() == [a.shape[1], b.shape[1]]
+    expected = np.linalg.svd(a.T @ b, compute_uv=False).mean()
+    assert found.svcca.values[0, 1] == pytest.approx(expected, abs=1e-6)

@@ -6,6 +6,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.spatial.distance
 from hypothesis import given
@@ -147,3 +148,24 @@ def test_questions__refuse_what_is_not_valid(
 ) -> None:
     with pytest.raises(error, match=message):
         ask(result)
+
+
+QUESTIONS = {
+    "embedding": lambda result: embedding(result).to_dataframe().reset_index(drop=True),
+    "clusters": lambda result: clusters(result, count=3),
+    "within_and_between": lambda result: within_and_between(
+        result, {"one": {"model": "one"}, "two": {"model": "two"}}, same_layer=False
+    ).to_dataframe(),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_matching__another_order_of_side_b_changes_nothing(result: xr.Dataset, question: str) -> None:
+    turned = result.isel(representation_b=[3, 5, 0, 1, 4, 2])
+    pd.testing.assert_frame_equal(QUESTIONS[question](turned), QUESTIONS[question](result))
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_matching__what_is_on_one_side_alone_is_named(result: xr.Dataset, question: str) -> None:
+    with pytest.raises(IncompatibleError, match=r"are on side a alone, the first 'one/end/x0'"):
+        QUESTIONS[question](result.isel(representation_b=slice(1, None)))

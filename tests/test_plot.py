@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from noted import read_when_used
 
 import dask_svcca
+from dask_svcca.analysis.selection import part_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError, MissingPackageError, UnknownMeasureError
 from dask_svcca.variables import PairStatus
 
@@ -174,6 +176,27 @@ def test_checkpoints__in_the_order_of_training() -> None:
     assert [texts(pane.get_xticklabels()) for pane in axes] == [["9", "10", "100"]] * 3
 
 
+def test_checkpoints__of_a_part_shows_layers_that_both_sides_have() -> None:
+    result = made(steps=(9, 10))
+    (pane,) = plot.checkpoints(part_of(result, b={"model": "net-s1", "layer": "fc"}))
+    expected = [[value(result, f"net-s1/step{a}/fc", f"net-s1/step{b}/fc") for b in (9, 10)] for a in (9, 10)]
+    np.testing.assert_array_equal(pane.images[0].get_array(), expected)
+    with pytest.raises(IncompatibleError, match="none of 3 on side a, such as 'net-s0/conv', is on side b"):
+        plot.checkpoints(part_of(result, {"model": "net-s0"}, {"model": "net-s1"}))
+
+
+def test_cluster__another_order_of_side_b_changes_nothing() -> None:
+    result = made(steps=(9,))
+    turned = result.isel(representation_b=[3, 5, 0, 1, 4, 2])
+    one, other = (plot.cluster(part).images[0].get_array() for part in (result, turned))
+    np.testing.assert_array_equal(one, other)
+    points = [plot.embedding(part).collections[0].get_offsets() for part in (result, turned)]
+    np.testing.assert_allclose(*points, atol=1e-12)
+    for draw in (plot.cluster, plot.embedding):
+        with pytest.raises(IncompatibleError, match="are on side a alone"):
+            draw(result.isel(representation_b=[3, 5, 0]))
+
+
 def test_settling__a_planted_order_is_found() -> None:
     """Layers that settle third, first and second."""
     steps, settles = (0.0, 1.0, 10.0, 100.0), {"first": 100.0, "second": 1.0, "third": 10.0}
@@ -284,7 +307,9 @@ def test_identification__marks_the_chosen_layer_and_ties() -> None:
         assert line.get_marker() == ("o" if column == row else "X")
     assert {line.get_markerfacecolor() == "none" for *_, line in marks} == {True, False}
     accuracy = float(dask_svcca.layer_identification(result, "cka").accuracy[0, 0])
-    assert pane.get_title() == f"cka\n{accuracy:.0%} of 8 found".replace("%", " %")
+    assert pane.get_title() == f"cka\n{accuracy:.0%} of 8 found\ndisc: found, cross: not\nopen: a tie".replace(
+        "%", " %"
+    )
 
 
 def test_pooled__cells_are_means_of_what_has_a_value_and_the_title_says_so() -> None:
@@ -306,25 +331,20 @@ def _mean(block: np.ndarray) -> float:
     return float(known.mean()) if len(known) else np.nan
 
 
+@pytest.mark.parametrize("draw", [plot.cluster, plot.embedding])
+def test_embedding_and_cluster__read_values_once(draw: Any) -> None:
+    """Spread over a large comparison, representations take most of its chunks."""
+    stored = made(steps=(9,))["own"].to_numpy()
+    read: list[tuple[int, int]] = []
+    draw(made(steps=(9,), values=read_when_used(6, lambda rows, columns: stored[np.ix_(rows, columns)], read)))
+    assert read == [(6, 6)]
+
+
 def test_ten_thousand__reads_a_bounded_amount(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A matrix that does not exist but where it is asked for."""
-    read = []
-
-    class Endless(xr.backends.BackendArray):  # type: ignore[misc]
-        shape, dtype = (10_000, 10_000), np.dtype("float64")
-
-        def __getitem__(self, key: Any) -> Any:
-            def get(places: tuple[Any, ...]) -> np.ndarray:
-                sides = [np.arange(10_000)[place] for place in places]
-                read.append(tuple(map(len, sides)))
-                return np.add.outer(sides[0], sides[1]) / 20_000.0
-
-            return xr.core.indexing.explicit_indexing_adapter(
-                key, self.shape, xr.core.indexing.IndexingSupport.OUTER, get
-            )
-
+    read: list[tuple[int, int]] = []
     models, layers = (tuple(f"{name}{number}" for number in range(count)) for name, count in (("net-", 50), ("l", 10)))
-    result = made(models, tuple(range(20)), layers, values=xr.core.indexing.LazilyIndexedArray(Endless()))
+    endless = read_when_used(10_000, lambda rows, columns: np.add.outer(rows, columns) / 20_000.0, read)
+    result = made(models, tuple(range(20)), layers, values=endless)
     result["own"].encoding["chunks"] = (1_000, 1_000)
     pane = plot.matrix(result)
     assert read == [(2048, 2048)]
@@ -468,5 +488,7 @@ def test_embedding_and_cluster__leave_out_what_has_not_been_compared() -> None:
     result["own"].values[:] = stored
     for draw in (plot.embedding, plot.cluster):
         assert "3 of 4 representations: 1 lack a value" in draw(result).get_title()
+        with pytest.raises(IncompatibleError, match="with each other, and 2 of 3 do"):
+            draw(result.isel(representation_a=slice(3), representation_b=slice(3)))
     drawn = plot.cluster(result).images[0].get_array()
     assert sorted(drawn.ravel()) == sorted(stored[1:, 1:].ravel())

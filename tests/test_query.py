@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dask_svcca
@@ -78,6 +78,30 @@ def test_frames__hold_each_pair_once(dataset: xr.Dataset, a: set[int], b: set[in
     unordered = [(frozenset({one, other}), value) for one, other, value in found]
     assert len(unordered) == len(set(unordered))
     assert set(unordered) == expected(dataset, sorted(a), sorted(b), low, np.inf)
+
+
+@settings(max_examples=25)
+@given(
+    rows=st.lists(st.integers(0, 11), unique=True),
+    columns=st.lists(st.integers(0, 11), unique=True),
+    height=st.integers(1, 40),
+)
+def test_frames__of_a_part_in_any_order_go_by_labels(
+    dataset: xr.Dataset, rows: list[int], columns: list[int], height: int
+) -> None:
+    part = dataset.isel(representation_a=rows, representation_b=columns)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK_ELEMENTS", height)
+        found = pairs_of(PairQuery.build(part))
+    unordered = [(frozenset({one, other}), value) for one, other, value in found]
+    assert len(unordered) == len(set(unordered))
+    assert set(unordered) == expected(dataset, rows, columns, -np.inf, np.inf)
+
+
+def test_nearest__in_another_order_of_b_leaves_out_the_representation_itself(dataset: xr.Dataset) -> None:
+    one = {"model": "cnn", "checkpoint": "step0", "layer": "fc"}
+    turned = dataset.isel(representation_b=slice(None, None, -1))
+    pd.testing.assert_frame_equal(dask_svcca.nearest(turned, one), dask_svcca.nearest(dataset, one))
 
 
 def test_frames__keep_both_orders_of_an_asymmetric_measure(dataset: xr.Dataset) -> None:

@@ -176,7 +176,7 @@ def test_compare__on_s3_is_for_one_machine_at_a_time(server: str, monkeypatch: p
     make(zoo)
     before = dask_svcca.compare(zoo, place).load()
     left_behind(place, "representation_a/lease-3")
-    with pytest.raises(StoreInUseError, match=r"in use by process 12 of .* on 'node7', since"):
+    with pytest.raises(StoreInUseError, match=r"in use by process 12 of .* on 'node7', at work since"):
         dask_svcca.compare(zoo, place)
     # By the clock of the server, which says seconds, it is older than that.
     left_behind(place, "representation_a/lease-3", seconds=-1)

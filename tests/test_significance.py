@@ -310,7 +310,7 @@ def test_jackknife__refuses_too_few_and_too_many_blocks(blocks: int) -> None:
 
 def test_permutation_null__refuses_no_permutation() -> None:
     store, _ = compared(related((3,), (4,)), measures="svcca")
-    with pytest.raises(ValueError, match="permutations is at least 1; got 0"):
+    with pytest.raises(ValueError, match=r"permutations is how many orders .*, at least 1; got 0"):
         dask_svcca.permutation_null(store, PAIR, permutations=0)
 
 

@@ -10,7 +10,13 @@ import numpy as np
 import xarray as xr
 
 from dask_svcca import machine
-from dask_svcca.errors import IncompatibleError, MemoryLimitError, RepresentationNotFoundError, UnknownMeasureError
+from dask_svcca.errors import (
+    IncompatibleError,
+    InvalidQuestionError,
+    MemoryLimitError,
+    RepresentationNotFoundError,
+    UnknownMeasureError,
+)
 from dask_svcca.evaluate import STACK_BYTES, Basis, Evaluation, pair_bytes, solving_bytes
 from dask_svcca.kernels.pairs import squared_magnitudes
 from dask_svcca.kernels.raw import orthonormal
@@ -174,7 +180,7 @@ class Pairs:
     def _find_keys(self) -> dict[str, str]:
         """Keys of subspaces by label."""
         if not self.labels:
-            raise ValueError("no pairs asked for; give some as [(label_a, label_b), ...]")
+            raise InvalidQuestionError("no pairs asked for; give some as [(label_a, label_b), ...]")
         columns = (self._comparison.column(name) for name in ("representation", "subspace"))
         known = {str(label): str(key) for label, key in zip(*columns, strict=True)}
         for label in {name for pair in self.labels for name in pair} - set(known):

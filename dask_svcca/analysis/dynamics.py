@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dask_svcca.analysis.measured import find_name, null_of, sign_of
-from dask_svcca.analysis.selection import SIDES, is_final, places_of, table_of, values_of
+from dask_svcca.analysis._options import is_number
+from dask_svcca.analysis.measured import as_dataset, find_name, null_of, sign_of
+from dask_svcca.analysis.selection import SIDES, in_order, is_final, places_of, table_of, values_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.kernels._types import FloatArray
+    from dask_svcca.stores._io import StoreLike
 
 SETTLED = 0.1
 """How far from its final self a layer may be and count as settled."""
@@ -26,7 +28,7 @@ Variables = dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]
 
 
 def learning_dynamics(
-    result: xr.Dataset,
+    result: xr.Dataset | StoreLike,
     *,
     model: str | Sequence[str] = "**",
     layer: str | Sequence[str] = "**",
@@ -41,8 +43,8 @@ def learning_dynamics(
 
     Parameters
     ----------
-    result : xarray.Dataset
-        From `open_comparison` or `compare`; it needs the pairs of ``pairs="final"``.
+    result : xarray.Dataset, path, zarr store, or URL
+        From `open_comparison` or `compare`, or where it is; it needs the pairs of ``pairs="final"``.
     model : str or sequence of str
         A name, or a pattern or several, as in `query`. With a name the result has no dimension ``model``; with more,
         it shows the spread of several trainings: ``.std("model")``. Default: all.
@@ -93,11 +95,12 @@ def learning_dynamics(
     >>> found.similarity_to_final.round(1).to_numpy().tolist(), found.settled_step.to_numpy().tolist()
     ([[1.0, 1.0, 1.0], [0.2, 0.7, 1.0]], [0.0, 20.0])
     """
-    name = find_name(result, measure)
-    if threshold is not None and not threshold >= 0:
+    if threshold is not None and (not is_number(threshold) or not threshold >= 0):
         raise InvalidQuestionError(
-            f"threshold is how far a layer may be from its final self, at least 0; got {threshold!r}"
+            f"threshold is how far a layer may be from its final self, a number of at least 0; got {threshold!r}"
         )
+    result = as_dataset(result)
+    name = find_name(result, measure)
     frames = {side: table_of(result, side) for side in SIDES}
     asked = places_of(result, "a", {"model": model, "layer": layer})
     chosen = frames["a"].iloc[asked].assign(place=asked)
@@ -107,7 +110,7 @@ def learning_dynamics(
     final = final[final["model"].isin(models) & final["layer"].isin(chosen["layer"])]
     final = final[is_final(final, known)]
     _check_steps(chosen)
-    steps, layers = np.unique(chosen["step"]), _in_depth(chosen)
+    steps, layers = np.unique(chosen["step"]), in_order(chosen, "layer", "depth")
     names = [name, *filter(None, [null_of(result, name)])]
     panes = {one: np.full((len(models), len(steps), len(layers), len(layers)), np.nan) for one in names}
     rank = np.full((len(models), len(layers), len(steps)), np.nan)
@@ -125,7 +128,8 @@ def learning_dynamics(
             f"no checkpoint of {', '.join(map(repr, models[:5]))} has a value of {name!r} with its final checkpoint. "
             f"Compare these pairs, dask_svcca.compare(zoo, store, pairs='final'), or wait until they are compared"
         )
-    variables = _dynamics(result[name], own[name], steps, sign_of(result, name), threshold)
+    checkpoints = _checkpoints(chosen, models, steps)
+    variables = _dynamics(result[name], own[name], steps, checkpoints != "", sign_of(result, name), threshold)
     for one in names:
         variables[one] = ("model", "step", "layer", "layer_final"), panes[one], dict(result[one].attrs)
     if len(names) > 1:
@@ -141,13 +145,14 @@ def learning_dynamics(
             "layer": list(layers),
             "layer_final": list(layers),
             "depth": ("layer", depth),
-            "checkpoint": (("model", "step"), _checkpoints(chosen, models, steps)),
+            "checkpoint": (("model", "step"), checkpoints),
         },
         attrs={"measure": name},
     )
     found["depth_correlation"] = _rank_correlation(found["settled_step"], depth)
     found["depth_correlation"].attrs["long_name"] = "rank correlation of depth and settled step"
-    before = found["similarity_to_final"].isel(step=slice(None, -1)).mean("step")
+    ends = xr.DataArray(final.groupby("model")["step"].max().reindex(models).to_numpy(dtype=np.float64), dims="model")
+    before = found["similarity_to_final"].where(found["step"] < ends).mean("step")
     found["similarity_depth_correlation"] = _rank_correlation(-sign_of(result, name) * before, depth)
     found["similarity_depth_correlation"].attrs["long_name"] = (
         "rank correlation of depth and similarity to the final self before the final step, with its sign turned"
@@ -157,14 +162,14 @@ def learning_dynamics(
 
 
 def training_phases(
-    result: xr.Dataset, *, model: str, layer: str | Sequence[str], measure: str | None = None
+    result: xr.Dataset | StoreLike, *, model: str, layer: str | Sequence[str], measure: str | None = None
 ) -> xr.Dataset:
     """Each checkpoint of a layer against every other: phases of training are blocks along the diagonal.
 
     Parameters
     ----------
-    result : xarray.Dataset
-        From `open_comparison` or `compare`.
+    result : xarray.Dataset, path, zarr store, or URL
+        From `open_comparison` or `compare`, or where it is.
     model : str
         Its name.
     layer : str or sequence of str
@@ -192,6 +197,7 @@ def training_phases(
            [0.73, 1.  , 1.  ],
            [0.73, 1.  , 1.  ]])
     """
+    result = as_dataset(result)
     name = find_name(result, measure)
     sides = {side: places_of(result, side, {"model": model, "layer": layer}) for side in SIDES}
     frames = {side: table_of(result, side).iloc[sides[side]].assign(place=sides[side]) for side in SIDES}
@@ -199,7 +205,7 @@ def training_phases(
         raise InvalidQuestionError(
             f"training is that of one model; {model!r} means {', '.join(map(repr, sorted(models)))}"
         )
-    layers = _in_depth(frames["a"])
+    layers = in_order(frames["a"], "layer", "depth")
     # Without steps they stay in the order of the comparison, which is that of the numbers in their names.
     orders = {
         side: frame.sort_values("step", kind="stable").drop_duplicates("checkpoint") for side, frame in frames.items()
@@ -242,13 +248,6 @@ def _check_steps(frame: pd.DataFrame) -> None:
         )
 
 
-def _in_depth(frame: pd.DataFrame) -> pd.Index[Any]:
-    """Names of layers in order of depth; those without one in the order of the comparison."""
-    depth = frame.groupby("layer", sort=False)["depth"].mean()
-    layers: pd.Index[Any] = pd.Index(depth.sort_values(kind="stable").index.to_list())
-    return layers
-
-
 def _spread(values: FloatArray, columns: npt.NDArray[np.intp], count: int) -> FloatArray:
     """Columns at their places among so many."""
     spread = np.full((len(values), count), np.nan)
@@ -265,9 +264,17 @@ def _checkpoints(frame: pd.DataFrame, models: list[str], steps: FloatArray) -> n
 
 
 def _dynamics(
-    measure: xr.DataArray, own: FloatArray, steps: FloatArray, sign: int, threshold: float | None
+    measure: xr.DataArray,
+    own: FloatArray,
+    steps: FloatArray,
+    there: npt.NDArray[np.bool_],
+    sign: int,
+    threshold: float | None,
 ) -> Variables:
-    """What follows from the similarity of layers to their final selves, (model, layer, step)."""
+    """What follows from the similarity of layers to their final selves, (model, layer, step).
+
+    Whether a model has a checkpoint at a step is ``there``, (model, step): steps of other models leave nothing open.
+    """
     final = np.full(own.shape[:2], np.nan)
     for place in np.ndindex(final.shape):
         present = np.flatnonzero(np.isfinite(own[place]))
@@ -279,7 +286,8 @@ def _dynamics(
         within = sign * (final[..., np.newaxis] - own) <= threshold
     settled = np.full(final.shape, np.nan)
     for place in np.ndindex(final.shape):
-        settled[place] = settled_step(steps, within[place], np.isfinite(own[place]))
+        mine = there[place[0]]
+        settled[place] = settled_step(steps[mine], within[place][mine], np.isfinite(own[place][mine]))
     return {
         "similarity_to_final": (("model", "layer", "step"), own, dict(measure.attrs)),
         "settled_step": (
@@ -298,8 +306,7 @@ def settled_step(steps: FloatArray, within: npt.NDArray[np.bool_], known: npt.ND
     steps : (step,)
         Ascending.
     within, known : (step,) bool
-        Whether a layer is near its final self, and whether it has a value. Steps behind the last value are those of
-        other models.
+        Whether a layer is near its final self, and whether it has a value.
 
     Returns
     -------

@@ -7,10 +7,10 @@ from itertools import permutations
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from dask_svcca.analysis.selection import SIDES, places_of
+from dask_svcca.analysis.measured import as_dataset, sign_of
+from dask_svcca.analysis.selection import SIDES, architectures, places_of, table_of
 from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
 from dask_svcca.patterns import matching, unmatched
 from dask_svcca.plan.final import final_checkpoints
@@ -18,14 +18,17 @@ from dask_svcca.plan.final import final_checkpoints
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import pandas as pd
+
     from dask_svcca.analysis.selection import Side, Where
     from dask_svcca.kernels._types import BoolArray, FloatArray
+    from dask_svcca.stores._io import StoreLike
 
 Groups: TypeAlias = "Mapping[str, Sequence[str]] | Iterable[Sequence[str]]"
 
 
 def layer_identification(
-    result: xr.Dataset,
+    result: xr.Dataset | StoreLike,
     measure: str | Sequence[str] = "svcca",
     *,
     groups: Groups | None = None,
@@ -41,8 +44,8 @@ def layer_identification(
 
     Parameters
     ----------
-    result : xarray.Dataset
-        From `open_comparison` or `compare`.
+    result : xarray.Dataset, path, zarr store, or URL
+        From `open_comparison` or `compare`, or where it is.
     measure : str or sequence of str
         ``all`` for all measures of the comparison.
     groups : mapping of str to sequence of str, or iterable of sequence of str, optional
@@ -91,6 +94,7 @@ def layer_identification(
     >>> float(found.accuracy.sel(measure="svcca", group="net")), int(found.tested.sel(measure="svcca", group="net"))
     (1.0, 4)
     """
+    result = as_dataset(result)
     measures = _measures(result, measure)
     _check_excluded(result, exclude)
     frames = [_representations(result, side, checkpoint, exclude, where) for side in SIDES]
@@ -105,14 +109,15 @@ def layer_identification(
     members = list(dict.fromkeys(model for models in chosen.values() for model in models))
     most_similar = np.full((len(measures), len(members), len(members), len(layers)), "", dtype=object)
     for row, name in enumerate(measures):
-        sign = -1.0 if result[name].attrs["sense"] == "distance" else 1.0
+        sign = sign_of(result, name)
         for column, models in enumerate(chosen.values()):
             for first, second in permutations(models, 2):
                 a, b = (frame[frame["model"] == model] for frame, model in zip(frames, (first, second), strict=True))
                 places = {"representation_a": a["place"].to_numpy(), "representation_b": b["place"].to_numpy()}
                 values = sign * result[name].isel(places).to_numpy()
-                guesses[row, column] += _guessed(values, list(a["layer"]), list(b["layer"]))
-                for layer, looked_for, was_found, nearest in _identify(values, list(a["layer"]), list(b["layer"])):
+                found = _identify(values, list(a["layer"]), list(b["layer"]))
+                guesses[row, column] += _guessed(values, [looked_for for _, looked_for, *_ in found])
+                for layer, looked_for, was_found, nearest in found:
                     tested[row, column, layers.index(layer)] += looked_for
                     identified[row, column, layers.index(layer)] += was_found
                     most_similar[row, members.index(first), members.index(second), layers.index(layer)] = nearest
@@ -175,9 +180,7 @@ def _representations(
     result: xr.Dataset, side: Side, checkpoint: str | None, exclude: Sequence[str], where: Where | None
 ) -> pd.DataFrame:
     """Representations of one checkpoint of each model, with their place in the matrix, in order of depth."""
-    frame = pd.DataFrame(
-        {name: result[f"{name}_{side}"].to_numpy() for name in ("model", "checkpoint", "layer", "step", "depth")}
-    )
+    frame = table_of(result, side)
     frame["place"] = np.arange(len(frame))
     if checkpoint is None:
         chosen: BoolArray = final_checkpoints(frame)
@@ -194,10 +197,7 @@ def _groups(frame: pd.DataFrame, groups: Groups | None) -> dict[str, list[str]]:
     """Models by architecture."""
     known = list(dict.fromkeys(frame["model"]))
     if groups is None:
-        alike: dict[frozenset[str], list[str]] = {}
-        for model in known:
-            alike.setdefault(frozenset(frame.loc[frame["model"] == model, "layer"]), []).append(model)
-        chosen = {", ".join(models): models for models in alike.values() if len(models) > 1}
+        chosen = {", ".join(models): models for models in architectures(frame) if len(models) > 1}
         if not chosen:
             raise ValueError(
                 f"no two of the models {', '.join(map(repr, known))} have the same layers; say which are of one "
@@ -247,13 +247,12 @@ def _identify(
     return identified
 
 
-def _guessed(values: FloatArray, layers_a: Sequence[str], layers_b: Sequence[str]) -> float:
+def _guessed(values: FloatArray, looked_for: Sequence[bool]) -> float:
     """How many of the layers that are looked for guesses would find, among those that have a value.
 
     Examples
     --------
-    >>> _guessed(np.array([[0.9, 0.2], [0.5, np.nan]]), ["x", "y"], ["x", "y"])
+    >>> _guessed(np.array([[0.9, 0.2], [0.5, np.nan]]), [True, False])
     0.5
     """
-    looked_for = [found[1] for found in _identify(values, layers_a, layers_b)]
     return float((1 / np.isfinite(values[looked_for]).sum(axis=1)).sum())

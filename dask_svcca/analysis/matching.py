@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
@@ -10,22 +11,22 @@ import pandas as pd
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
-from dask_svcca.analysis.measured import find_name, null_of, sign_of
+from dask_svcca.analysis._options import check_count
+from dask_svcca.analysis.measured import as_dataset, find_name, null_of, sign_of
 from dask_svcca.analysis.query import PairQuery
-from dask_svcca.analysis.selection import COLUMNS, places_of, table_of, values_of
+from dask_svcca.analysis.selection import COLUMNS, counterparts, places_of, table_of, values_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy.typing as npt
 
     from dask_svcca.analysis.selection import Where
     from dask_svcca.kernels._types import FloatArray
+    from dask_svcca.stores._io import StoreLike
 
 
 def nearest(
-    result: xr.Dataset,
+    result: xr.Dataset | StoreLike,
     representation: Where,
     *,
     where: Where | None = None,
@@ -36,8 +37,8 @@ def nearest(
 
     Parameters
     ----------
-    result : xarray.Dataset
-        From `open_comparison` or `compare`.
+    result : xarray.Dataset, path, zarr store, or URL
+        From `open_comparison` or `compare`, or where it is.
     representation : mapping
         What names one: ``dict(model=..., checkpoint=..., layer=...)``, see `query`.
     where : mapping, optional
@@ -66,8 +67,8 @@ def nearest(
       layer_b  svcca
     0     sum   0.73
     """
-    if top < 1:
-        raise InvalidQuestionError(f"top is how many to list, at least 1; got {top}")
+    check_count("top", top, "how many to list")
+    result = as_dataset(result)
     name = find_name(result, measure)
     if len(places := places_of(result, "a", representation)) != 1:
         raise InvalidQuestionError(f"{representation!r} means {len(places)} representations; name one of them")
@@ -75,13 +76,13 @@ def nearest(
     return PairQuery.build(result, names, a=representation, b=where).most_similar(top)[0]
 
 
-def match_layers(result: xr.Dataset, *, a: Where, b: Where, measure: str | None = None) -> pd.DataFrame:
+def match_layers(result: xr.Dataset | StoreLike, *, a: Where, b: Where, measure: str | None = None) -> pd.DataFrame:
     """The best assignment of layers of a to layers of b: each to one other, most similar in sum.
 
     Parameters
     ----------
-    result : xarray.Dataset
-        From `open_comparison` or `compare`.
+    result : xarray.Dataset, path, zarr store, or URL
+        From `open_comparison` or `compare`, or where it is.
     a, b : mapping
         One checkpoint each, such as ``dict(model="cnn-s0", final=True)``; see `query`.
     measure : str, optional
@@ -111,6 +112,7 @@ def match_layers(result: xr.Dataset, *, a: Where, b: Where, measure: str | None 
     0       p       s    1.0
     1       q       r    1.0
     """
+    result = as_dataset(result)
     name = find_name(result, measure)
     sign, null = sign_of(result, name), null_of(result, name)
     sides = {}
@@ -168,14 +170,14 @@ def assignment(similarity: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArra
 
 
 def within_and_between(
-    result: xr.Dataset, groups: Mapping[str, Where], *, measure: str | None = None, same_layer: bool = True
+    result: xr.Dataset | StoreLike, groups: Mapping[str, Where], *, measure: str | None = None, same_layer: bool = True
 ) -> xr.Dataset:
     """How similar representations are within groups and between them, such as seeds that generalise or memorise.
 
     Parameters
     ----------
-    result : xarray.Dataset
-        From `open_comparison` or `compare`.
+    result : xarray.Dataset, path, zarr store, or URL
+        From `open_comparison` or `compare`, or where it is.
     groups : mapping of str to mapping
         Name to what is in a group: see `query`.
     measure : str, optional
@@ -193,6 +195,8 @@ def within_and_between(
     Raises
     ------
     UnknownMeasureError, RepresentationNotFoundError, InvalidQuestionError
+    IncompatibleError
+        Where a representation is on side a of a part of a comparison alone.
 
     Examples
     --------
@@ -203,22 +207,27 @@ def within_and_between(
     >>> found.pairs.to_numpy().tolist(), found["mean"].to_numpy().round(2).tolist()
     ([[1, 2], [2, 0]], [[1.0, 0.17], [0.17, nan]])
     """
-    if not groups:
-        raise InvalidQuestionError("groups is a mapping of names to what is in them, {'seeds': {'model': 'cnn-*'}}")
+    if not all((isinstance(groups, Mapping), groups)):
+        raise InvalidQuestionError(
+            f"groups is a mapping of names to what is in them, {{'seeds': {{'model': 'cnn-*'}}}}; got {groups!r}"
+        )
+    result = as_dataset(result)
     name = find_name(result, measure)
     null = null_of(result, name)
     places = {group: places_of(result, "a", where) for group, where in groups.items()}
+    on_b = {group: counterparts(result, found) for group, found in places.items()}
     layers = table_of(result, "a")["layer"].to_numpy()
     size = len(places), len(places)
     mean, spread, chance = (np.full(size, np.nan) for _ in range(3))
     pairs = np.zeros(size, dtype=np.int64)
-    for (i, rows), (j, columns) in combinations_with_replacement(enumerate(places.values()), 2):
+    members = zip(places.values(), on_b.values(), strict=True)
+    for (i, (rows, _)), (j, (columns, columns_b)) in combinations_with_replacement(enumerate(members), 2):
         wanted = rows[:, np.newaxis] != columns
         # A pair of two members of one group, or of both groups, would count twice.
         wanted &= ~(np.isin(rows, columns)[:, np.newaxis] & np.isin(columns, rows) & (rows[:, np.newaxis] > columns))
         if same_layer:
             wanted &= layers[rows][:, np.newaxis] == layers[columns]
-        place = {"representation_a": rows, "representation_b": columns}
+        place = {"representation_a": rows, "representation_b": columns_b}
         values = values_of(result[name][place])
         known = wanted & np.isfinite(values)
         pairs[i, j] = pairs[j, i] = known.sum()
@@ -241,12 +250,13 @@ def distances(result: xr.Dataset, measure: str | None, where: Where | None) -> t
     Raises
     ------
     IncompatibleError
-        Where a pair has no value.
+        Where a pair has no value, or a representation is on one side alone.
     """
     name = find_name(result, measure)
     places = places_of(result, "a", where)
     frame = table_of(result, "a").iloc[places]
-    values = values_of(result[name][{"representation_a": places, "representation_b": places}]).astype(np.float64)
+    place = {"representation_a": places, "representation_b": counterparts(result, places)}
+    values = values_of(result[name][place]).astype(np.float64)
     values = (values + values.T) / 2
     missing = int((~np.isfinite(values)).sum())
     if missing:
@@ -261,14 +271,14 @@ def distances(result: xr.Dataset, measure: str | None, where: Where | None) -> t
 
 
 def embedding(
-    result: xr.Dataset, *, measure: str | None = None, where: Where | None = None, kind: str = "classical"
+    result: xr.Dataset | StoreLike, *, measure: str | None = None, where: Where | None = None, kind: str = "classical"
 ) -> xr.Dataset:
     """Representations as points of a plane, whose distances are as near as can be to how little similar they are.
 
     Parameters
     ----------
-    result : xarray.Dataset
-        From `open_comparison` or `compare`.
+    result : xarray.Dataset, path, zarr store, or URL
+        From `open_comparison` or `compare`, or where it is.
     measure : str, optional
         Default: the first that the comparison was asked for. The distance is 1 less a similarity.
     where : mapping, optional
@@ -288,7 +298,7 @@ def embedding(
     ------
     UnknownMeasureError, RepresentationNotFoundError, InvalidQuestionError
     IncompatibleError
-        Where a pair has no value.
+        Where a pair has no value, or a representation is on side a of a part of a comparison alone.
 
     References
     ----------
@@ -302,9 +312,9 @@ def embedding(
     >>> float(found.explained.round(2)), bool(abs(found.x[0] - found.x[2]) < 1e-6)
     (1.0, True)
     """
-    if kind not in {"classical", "metric"}:
+    if kind not in ("classical", "metric"):
         raise InvalidQuestionError(f"kind is 'classical' or 'metric'; got {kind!r}")
-    name, frame, distance = distances(result, measure, where)
+    name, frame, distance = distances(as_dataset(result), measure, where)
     points, explained = _classical(distance)
     if kind == "metric":
         points = _majorised(distance, points)
@@ -346,14 +356,14 @@ def _majorised(distance: FloatArray, points: FloatArray, rounds: int = 300, tole
 
 
 def clusters(
-    result: xr.Dataset, *, measure: str | None = None, where: Where | None = None, count: int = 2
+    result: xr.Dataset | StoreLike, *, measure: str | None = None, where: Where | None = None, count: int = 2
 ) -> pd.DataFrame:
     """Representations in groups of similar ones, by average linkage of the distances of `embedding`.
 
     Parameters
     ----------
-    result : xarray.Dataset
-        From `open_comparison` or `compare`.
+    result : xarray.Dataset, path, zarr store, or URL
+        From `open_comparison` or `compare`, or where it is.
     measure : str, optional
         Default: the first that the comparison was asked for.
     where : mapping, optional
@@ -371,7 +381,7 @@ def clusters(
     ------
     UnknownMeasureError, RepresentationNotFoundError, InvalidQuestionError
     IncompatibleError
-        Where a pair has no value.
+        Where a pair has no value, or a representation is on side a of a part of a comparison alone.
 
     Examples
     --------
@@ -384,9 +394,8 @@ def clusters(
     from scipy.cluster.hierarchy import fcluster, leaves_list, linkage  # noqa: PLC0415 - takes a while to import
     from scipy.spatial.distance import squareform  # noqa: PLC0415
 
-    if count < 1:
-        raise InvalidQuestionError(f"count is the largest number of groups, at least 1; got {count}")
-    _, frame, distance = distances(result, measure, where)
+    check_count("count", count, "the largest number of groups")
+    _, frame, distance = distances(as_dataset(result), measure, where)
     if len(frame) < 2:
         return frame.assign(cluster=1, place=0)
     tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=len(frame) <= 1000)

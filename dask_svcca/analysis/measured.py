@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from dask_svcca.errors import UnknownMeasureError, did_you_mean
+from dask_svcca.errors import InvalidQuestionError, UnknownMeasureError, did_you_mean
+from dask_svcca.stores._io import is_place
+from dask_svcca.stores.choice import is_several
 from dask_svcca.stores.dataset import open_comparison, parameters_of
 
 if TYPE_CHECKING:
@@ -19,9 +21,20 @@ SENSES = ("similarity", "distance")
 
 
 def as_dataset(comparison: xr.Dataset | StoreLike, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """A comparison as `open_comparison` has it; a Dataset is returned as it is."""
+    """A comparison as `open_comparison` has it; a Dataset is returned as it is.
+
+    Raises
+    ------
+    InvalidQuestionError
+        For anything else than a Dataset or where one is.
+    """
     if isinstance(comparison, xr.Dataset):
         return comparison
+    if not is_place(comparison):
+        raise InvalidQuestionError(
+            f"questions are about a comparison: what compare or open_comparison returned, or where it is; got "
+            f"{type(comparison).__name__}"
+        )
     return open_comparison(comparison, storage_options=storage_options)
 
 
@@ -61,7 +74,8 @@ def find_names(result: xr.Dataset, measure: str | Sequence[str] | None, *, refer
     if measure == "all" and "all" not in result:
         return measures
     present = [*measures, *(references_of(result) if references else ())]
-    names = [measure] if isinstance(measure, str) else list(measure)
+    given: Any = measure
+    names: list[str] = list(given) if is_several(given) else [given]
     for name in names:
         if name not in present:
             raise UnknownMeasureError(

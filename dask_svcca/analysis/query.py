@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
 
+from dask_svcca.analysis._options import check_count, is_number
 from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
-from dask_svcca.analysis.selection import COLUMNS, Side, Where, places_of, values_of
+from dask_svcca.analysis.selection import COLUMNS, Side, Where, as_slice, numbered, places_of, values_of
+from dask_svcca.errors import InvalidQuestionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -78,7 +81,7 @@ def query(
         The message says what there is.
     StoreFormatError
         Where there is no comparison.
-    ValueError
+    InvalidQuestionError
         Where ``a`` or ``b`` is not valid, ``top`` is not positive, ``low`` is above ``high``, or ``across`` is
         something else.
 
@@ -97,8 +100,8 @@ def query(
     0   conv2      fc   0.74
     1   conv1   conv2   0.73
     """
-    if top is not None and top < 1:
-        raise ValueError(f"top is how many pairs to list, at least 1, or None for all; got {top}")
+    if top is not None:
+        check_count("top", top, "how many pairs to list", ", or None for all")
     dataset = as_dataset(comparison, storage_options)
     return PairQuery.build(dataset, measure, a=a, b=b, across=across, low=low, high=high).most_similar(top)[0]
 
@@ -158,14 +161,19 @@ class PairQuery:
         ------
         RepresentationNotFoundError, UnknownMeasureError
             The message says what there is.
-        ValueError
+        InvalidQuestionError
             Where ``a`` or ``b`` is not valid, ``low`` is above ``high``, or ``across`` is something else.
         """
-        if across not in {None, *get_args(Across)}:
-            raise ValueError(f"across is {' or '.join(map(repr, get_args(Across)))}, or None for all; got {across!r}")
+        if across not in (None, *get_args(Across)):
+            raise InvalidQuestionError(
+                f"across is {' or '.join(map(repr, get_args(Across)))}, or None for all; got {across!r}"
+            )
+        for name, bound in (("low", low), ("high", high)):
+            if bound is not None and not is_number(bound):
+                raise InvalidQuestionError(f"{name} is a bound of the value, a number or None; got {bound!r}")
         bounds = (-np.inf if low is None else low, np.inf if high is None else high)
         if not bounds[0] <= bounds[1]:
-            raise ValueError(f"the interval from low={low!r} to high={high!r} is empty: no value lies in it")
+            raise InvalidQuestionError(f"the interval from low={low!r} to high={high!r} is empty: no value lies in it")
         names = find_names(dataset, measure or None, references=True)
         return cls(
             dataset,
@@ -225,19 +233,34 @@ class PairQuery:
         order = np.argsort(sign * values[:, 0], kind="stable")
         return self._frame(rows[order], columns[order], values[order]), total
 
+    @cached_property
+    def _numbers(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """A number for each representation of either side, the same for the same label."""
+        return numbered(self.dataset)
+
+    @cached_property
+    def _asked(self) -> tuple[BoolVector, BoolVector]:
+        """Whether the representation of each number is among those of a, and among those of b."""
+        count = 1 + max(int(numbers.max(initial=-1)) for numbers in self._numbers)
+        asked = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
+        for one, numbers, mask in zip(asked, self._numbers, (self.a, self.b), strict=True):
+            one[numbers[mask]] = True
+        return asked
+
     def _blocks(self) -> Iterator[_Block]:
         """Some rows of the matrix at a time."""
         rows, columns = np.flatnonzero(self.a), np.flatnonzero(self.b)
         symmetric = self.dataset[self.measure].attrs.get("symmetric", True)
+        (of_a, of_b), (in_a, in_b) = self._numbers, self._asked
         tile = int(self.dataset.attrs.get("tile", 1))
         # Whole tiles: none is read twice.
         height = max(1, BLOCK_ELEMENTS // max(1, len(columns)) // tile) * tile
         for start in range(0, len(rows), height):
             block = rows[start : start + height]
             others = columns
-            if symmetric and self.b[block].all():
-                # Pairs with those before the block were its mirror images.
-                others = columns[(columns >= block[0]) | ~self.a[columns]]
+            if symmetric and in_b[of_a[block]].all():
+                # Pairs with those before the block are mirror images of others.
+                others = columns[(of_b[columns] >= of_a[block].min()) | ~in_a[of_b[columns]]]
             values = self._read(self.measure, block, others)
             with np.errstate(invalid="ignore"):
                 wanted = self._once(block, others) & (values >= self.low) & (values <= self.high)
@@ -255,15 +278,16 @@ class PairQuery:
     def _read(
         self, measure: str, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
-        place = {"representation_a": _as_slice(rows), "representation_b": _as_slice(columns)}
+        place = {"representation_a": as_slice(rows), "representation_b": as_slice(columns)}
         return values_of(self.dataset[measure][place])
 
     def _once(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which pairs are neither a representation with itself nor the mirror image of another pair asked for."""
-        row, column = rows[:, np.newaxis], columns[np.newaxis, :]
+        (of_a, of_b), (in_a, in_b) = self._numbers, self._asked
+        row, column = of_a[rows][:, np.newaxis], of_b[columns][np.newaxis, :]
         wanted = row != column
         if self.dataset[self.measure].attrs.get("symmetric", True):
-            wanted &= ~(self.a[column] & self.b[row] & (row > column))
+            wanted &= ~(in_a[column] & in_b[row] & (row > column))
         parts: dict[Across | None, tuple[str, ...]] = {"checkpoints": ("model", "checkpoint"), "models": ("model",)}
         if self.across is not None:
             same = np.ones(wanted.shape, dtype=np.bool_)
@@ -313,10 +337,3 @@ class _Block:
     columns: npt.NDArray[np.int64]
     matrix: npt.NDArray[np.float64]
     wanted: npt.NDArray[np.bool_]
-
-
-def _as_slice(index: npt.NDArray[np.int64]) -> slice | npt.NDArray[np.int64]:
-    """Consecutive indices as a slice, which is read much faster."""
-    if len(index) and index[-1] - index[0] + 1 == len(index):
-        return slice(int(index[0]), int(index[-1]) + 1)
-    return index

@@ -89,6 +89,38 @@ def table_of(result: xr.Dataset, side: Side) -> pd.DataFrame:
     return pd.DataFrame({name: column(result, name, side) for name in COLUMNS})
 
 
+def numbered(result: xr.Dataset) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """A number for each representation of side a, and of side b: the same for the same label, ascending along a.
+
+    A part of a comparison may have other representations on one side than on the other, or in another order.
+    """
+    a, b = (column(result, "representation", side) for side in SIDES)
+    if np.array_equal(a, b):
+        return np.arange(len(a)), np.arange(len(b))
+    numbers, _ = pd.factorize(np.concatenate([a.astype(object), b.astype(object)]))
+    return numbers[: len(a)], numbers[len(a) :]
+
+
+def counterparts(result: xr.Dataset, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Places on side b of the representations that are at some places of side a.
+
+    Raises
+    ------
+    IncompatibleError
+        Where one of them is not on side b.
+    """
+    numbers, others = numbered(result)
+    at = dict(zip(others.tolist(), range(len(others)), strict=True))
+    found = [at.get(number, -1) for number in numbers[places].tolist()]
+    if missing := found.count(-1):
+        label = str(column(result, "representation", "a")[places[found.index(-1)]])
+        raise IncompatibleError(
+            f"each representation is needed on both sides of the comparison, and {missing:,} of {len(found):,} are on "
+            f"side a alone, the first {label!r}: choose others, or pass the whole comparison and not a part of it"
+        )
+    return np.asarray(found, dtype=np.intp)
+
+
 def is_final(frame: pd.DataFrame, known: pd.DataFrame | None = None) -> npt.NDArray[np.bool_]:
     """Whether each representation of a table is of the final checkpoint of its model.
 
@@ -127,6 +159,28 @@ def values_of(array: xr.DataArray) -> npt.NDArray[Any]:
     """What is stored of a variable, or of a part of it."""
     with reading(str(array.name), array.encoding.get("source", "the comparison")):
         return array.to_numpy()
+
+
+def as_slice(places: npt.NDArray[np.integer[Any]]) -> slice | npt.NDArray[np.integer[Any]]:
+    """Consecutive places as a slice, which is read much faster."""
+    if len(places) and places[-1] - places[0] + 1 == len(places):
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
+
+
+def in_order(frame: pd.DataFrame, name: str, by: str) -> pd.Index[Any]:
+    """Names in the order of a number, on average over models; those without one last, as in the comparison."""
+    numbers = frame.groupby(name, sort=False)[by].mean()
+    names: pd.Index[Any] = pd.Index(numbers.sort_values(kind="stable").index.to_list())
+    return names
+
+
+def architectures(frame: pd.DataFrame) -> list[list[str]]:
+    """Models by architecture: those whose layers have the same names."""
+    alike: dict[frozenset[str], list[str]] = {}
+    for model, rows in frame.groupby("model", sort=False):
+        alike.setdefault(frozenset(map(str, rows["layer"])), []).append(str(model))
+    return list(alike.values())
 
 
 def _by_final(result: xr.Dataset, side: Side, final: Any, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

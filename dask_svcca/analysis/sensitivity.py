@@ -10,7 +10,7 @@ import xarray as xr
 
 from dask_svcca.analysis._pairs import LabelPair, Pairs
 from dask_svcca.analysis.measured import as_dataset
-from dask_svcca.analysis.selection import column, places_of, table_of
+from dask_svcca.analysis.selection import column, in_order, places_of, table_of
 from dask_svcca.errors import (
     IncompatibleError,
     InvalidQuestionError,
@@ -18,6 +18,7 @@ from dask_svcca.errors import (
     did_you_mean,
 )
 from dask_svcca.kernels.chance import multiple_correlation
+from dask_svcca.stores.zoo import as_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ DIMS = ("model", "checkpoint", "layer")
 def class_sensitivity(
     result: xr.Dataset | StoreLike,
     *,
-    zoo: Zoo,
+    zoo: Zoo | StoreLike,
     labels: str = "label",
     logits: str | None = None,
     where: Where | None = None,
@@ -54,8 +55,8 @@ def class_sensitivity(
     ----------
     result : Dataset, path, zarr store, or URL
         From `compare` or `open_comparison`, or where it is; its subspaces must be there.
-    zoo : Zoo
-        That the comparison is of.
+    zoo : Zoo, path, zarr store, or URL
+        That the comparison is of, or where it is.
     labels : str
         Coordinate of the zoo that says of which class each example is. A class is 1 for its examples and 0 for others.
     logits : str, optional
@@ -107,7 +108,7 @@ def class_sensitivity(
     >>> found.chance.round(1).to_numpy().ravel().tolist()
     [0.1, 0.1]
     """
-    result = as_dataset(result)
+    result, zoo = as_dataset(result), as_zoo(zoo)
     known = table_of(result, "a").assign(label=column(result, "representation", "a").astype(str))
     asked = places_of(result, "a", where)
     first = _first_checkpoints(known)
@@ -169,8 +170,8 @@ def _one_hot(zoo: Zoo, name: str) -> tuple[Classes, FloatArray]:
     if name not in zoo.coords:
         there = ", ".join(map(repr, zoo.coords)) or "none"
         raise InvalidQuestionError(
-            f"the zoo has no coordinate {name!r}; it has {there}{did_you_mean(name, list(zoo.coords))}. Give it one "
-            f"with zoo.add_coord, or name the layer of the logits, logits="
+            f"the zoo has no coordinate {name!r}; it has {there}{did_you_mean(name, list(zoo.coords)) or '.'} Give "
+            f"it one with zoo.add_coord, or name the layer of the logits, logits="
         )
     values = zoo.coords[name]
     if values.ndim != 1 or values.dtype.kind == "f":
@@ -230,8 +231,8 @@ def _by_chance(sums: InexactArray, each: int) -> float:
 def _dataset(asked: pd.DataFrame, first: pd.DataFrame, found: dict[Any, _Found]) -> xr.Dataset:
     axes = {
         "model": pd.Index(dict.fromkeys(asked["model"])),
-        "checkpoint": _in_order(asked, "checkpoint", "step"),
-        "layer": _in_order(asked, "layer", "depth"),
+        "checkpoint": in_order(asked, "checkpoint", "step"),
+        "layer": in_order(asked, "layer", "depth"),
     }
     classes = max((one.classes for one in found.values()), key=len)
     shape = tuple(map(len, axes.values()))
@@ -277,13 +278,6 @@ def _dataset(asked: pd.DataFrame, first: pd.DataFrame, found: dict[Any, _Found])
             "first_step": ("model", starts.reindex(axes["model"]).to_numpy(dtype=np.float64)),
         },
     )
-
-
-def _in_order(frame: pd.DataFrame, name: str, by: str) -> pd.Index[Any]:
-    """Names in the order of a number, on average over models; those without one last, as in the comparison."""
-    numbers = frame.groupby(name, sort=False)[by].mean()
-    names: pd.Index[Any] = pd.Index(numbers.sort_values(kind="stable").index.to_list())
-    return names
 
 
 def _table(frame: pd.DataFrame, axes: dict[str, pd.Index[Any]], name: str, value: str) -> FloatArray:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from dask_svcca.analysis._options import check_count, is_whole
 from dask_svcca.analysis._pairs import Pairs, RowNorms, Subspace, measure_pair
-from dask_svcca.errors import InvalidActivationsError
+from dask_svcca.errors import InvalidActivationsError, InvalidQuestionError
 from dask_svcca.evaluate import STACK_BYTES, Basis, direction_weights
 from dask_svcca.kernels.subspace import leading_directions
 
@@ -65,7 +66,7 @@ def permutation_null(
 
     Raises
     ------
-    RepresentationNotFoundError, UnknownMeasureError, ValueError
+    RepresentationNotFoundError, UnknownMeasureError, InvalidQuestionError
     IncompatibleError
         Where two representations have not been compared, or the comparison lacks loadings that a measure needs.
     MemoryLimitError
@@ -90,8 +91,7 @@ def permutation_null(
     >>> null.svcca_p_corrected.to_numpy() < 0.05
     array([ True, False])
     """
-    if permutations < 1:
-        raise ValueError(f"permutations is at least 1; got {permutations}")
+    check_count("permutations", permutations, "how many orders of the examples to draw")
     chosen = Pairs(comparison, pairs, measures)
     values = [_shuffled(chosen, labels, permutations, seed) for labels in chosen.labels]
     variables: Variables = {}
@@ -137,7 +137,7 @@ def jackknife(
 
     Raises
     ------
-    RepresentationNotFoundError, UnknownMeasureError, ValueError
+    RepresentationNotFoundError, UnknownMeasureError, InvalidQuestionError
     IncompatibleError
         Where two representations have not been compared, or the comparison lacks loadings that a measure needs.
     MemoryLimitError
@@ -164,8 +164,10 @@ def jackknife(
     (array([0.73, 1.  ]), array([0.02, 0.  ]))
     """
     chosen = Pairs(comparison, pairs, measures, left_out=blocks)
-    if not 2 <= blocks <= chosen.examples // 2:
-        raise ValueError(f"blocks is from 2 to half the number of examples, {chosen.examples // 2}; got {blocks}")
+    if not is_whole(blocks) or not 2 <= blocks <= chosen.examples // 2:
+        raise InvalidQuestionError(
+            f"blocks is from 2 to half the number of examples, {chosen.examples // 2}; got {blocks!r}"
+        )
     edges = np.linspace(0, chosen.examples, blocks + 1).round().astype(int)
     # A representation stands in many pairs.
     remainders = lru_cache(maxsize=chosen.held)(lambda subspace: _remainders(chosen, subspace, edges))

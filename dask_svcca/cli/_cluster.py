@@ -12,13 +12,13 @@ from rich.console import Console
 
 from dask_svcca import cluster
 from dask_svcca.cli._console import counted
-from dask_svcca.run.executors import DaskExecutor
+from dask_svcca.plan.subspaces import Budget
+from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from dask_svcca.cluster import Client
-    from dask_svcca.plan.subspaces import Budget
     from dask_svcca.plan.tasks import Node
 
 
@@ -90,3 +90,12 @@ def connected(
         with console.status(doing) if announced and console.is_terminal else contextlib.nullcontext():
             client = stack.enter_context(cluster.connect(scheduler, workers=workers, memory=memory))
         yield client
+
+
+def budget_of(workers: int | None, memory: str | None, scheduler: str | None) -> Budget:
+    """Budget of the cluster that would be used; a local cluster is not started for this."""
+    if scheduler is None:
+        local = cluster.local_resources(workers, memory)
+        return Budget(local.workers, int(USABLE_SHARE * local.memory))
+    with connected(workers, memory, scheduler) as client:
+        return DaskExecutor(client, "").budget

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
 
 def describe(store: str, kind: str, *, layers: bool, timing: bool) -> dict[str, Any]:
-    """What is in a zoo, a comparison, or a store of subspaces, as JSON values."""
+    """What is in a zoo, a comparison, or a store of subspaces or sketches, as JSON values."""
     if kind == "comparison":
         return _describe_comparison(ComparisonStore.open(store), timing=timing)
     if kind == "subspaces":
         return _describe_subspaces(SubspaceStore.open(store))
+    if kind == "sketches":
+        return _describe_sketches(store)
     from dask_svcca.stores.zoo import open_zoo  # noqa: PLC0415 - it takes as long to import as a comparison to describe
 
     return _describe_zoo(open_zoo(store), layers=layers)
@@ -88,4 +90,19 @@ def _describe_subspaces(subspaces: SubspaceStore) -> dict[str, Any]:
         "made": sum(not entry.problem for entry in entries),
         "failed": sum(bool(entry.problem) for entry in entries),
         "packs": len(index.packs),
+    }
+
+
+def _describe_sketches(store: str) -> dict[str, Any]:
+    from dask_svcca.sketches.store import DIM, SketchStore  # noqa: PLC0415 - no other store needs what it imports
+
+    sketches = SketchStore.open(store)
+    labels, problems = sketches.column(DIM), sketches.column("problem")
+    return {
+        "examples": sketches.attributes["n_examples"],
+        "representations": len(labels),
+        "size": sketches.family.size,
+        "seed": sketches.family.seed,
+        "first": str(labels[0]) if len(labels) else None,
+        "problems": {str(label): str(problem) for label, problem in zip(labels, problems, strict=True) if problem},
     }

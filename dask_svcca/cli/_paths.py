@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 
 class Place(click.ParamType[str]):
@@ -34,6 +35,12 @@ class File(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Text to a path that is checked."""
         return super().convert(os.path.expanduser(str(value)), param, ctx)  # noqa: PTH111 - as it was typed
+
+
+def check_folder(file: Path) -> None:
+    """Refuse a file that is to be written into a folder that is not there, before anything is computed for it."""
+    if not file.parent.is_dir():
+        raise click.UsageError(f"there is no folder {str(file.parent)!r} to write {file.name!r} into; make it first.")
 
 
 def files(given: Iterable[str]) -> list[str]:

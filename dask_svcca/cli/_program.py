@@ -118,7 +118,7 @@ class Program(click.Group):
         Deferred(
             "info",
             "dask_svcca.cli.info:info",
-            "Show what is in a STORE: a zoo, a comparison, or subspaces that comparisons share.",
+            "Show what is in a STORE: a zoo, a comparison, subspaces that comparisons share, or sketches.",
         ),
         Deferred(
             "verify",

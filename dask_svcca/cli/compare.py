@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from dask_svcca import cluster
-from dask_svcca.cli._cluster import WhenNeeded, cluster_options, connected
+from dask_svcca.cli._cluster import WhenNeeded, budget_of, cluster_options, connected
 from dask_svcca.cli._console import (
     checked_options,
     counted,
@@ -25,11 +24,10 @@ from dask_svcca.cli._paths import Place, quoted
 from dask_svcca.measures import load_measures
 from dask_svcca.plan.parameters import ONLY_MASK, Keep, Match, Parameters, Precision, make_parameters
 from dask_svcca.plan.selection import SELECTIONS, select_pairs
-from dask_svcca.plan.subspaces import Budget
 from dask_svcca.readings.choose import Convolutional, Sequential
 from dask_svcca.run.advice import advise
 from dask_svcca.run.compare import run_comparison
-from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor, Here
+from dask_svcca.run.executors import Here
 from dask_svcca.run.forecast import forecast_run
 from dask_svcca.run.stores import choose_mask
 from dask_svcca.stores.zoo import open_zoo
@@ -205,7 +203,7 @@ def compare(
         parameters = make_parameters(**options, mask=chosen)
         if len(source):
             select_pairs(pairs, source.representations)
-    budget = _budget(workers, memory, scheduler)
+    budget = budget_of(workers, memory, scheduler)
     if dry_run:
         where: dict[str, Any] = {"pairs": pairs, "subspaces": subspaces, "drop_left": drop_left}
         plan, found, pace = forecast_run(source, comparison, parameters, Here(budget), glance=True, **where)
@@ -276,12 +274,3 @@ def summary(outcome: Outcome) -> str:
         f"Compared {counted(outcome.computed, 'pair')} of {counted(plan.representations, 'representation')} in "
         f"{seconds(outcome.seconds)}{without}. {there:,} of {plan.pairs:,} pairs are there now.{left}"
     )
-
-
-def _budget(workers: int | None, memory: str | None, scheduler: str | None) -> Budget:
-    """Budget of the cluster that would be used; a local cluster is not started for this."""
-    if scheduler is None:
-        local = cluster.local_resources(workers, memory)
-        return Budget(local.workers, int(USABLE_SHARE * local.memory))
-    with connected(workers, memory, scheduler) as client:
-        return DaskExecutor(client, "").budget

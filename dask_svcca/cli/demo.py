@@ -6,6 +6,7 @@ import functools
 import re
 import textwrap
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from dask_svcca.analysis.dynamics import SETTLED
 from dask_svcca.analysis.identification import layer_identification
 from dask_svcca.analysis.sensitivity import class_sensitivity
 from dask_svcca.cli._cluster import cluster_options, connected
@@ -100,14 +102,29 @@ def demo(*, output: str, workers: int | None, memory: str | None, scheduler: str
 
 
 def _next_commands(output: Path) -> list[tuple[str, str]]:
-    zoo, comparison = quoted(str(output / "zoo.zarr")), quoted(str(output / "comparison.zarr"))
+    zoo, comparison, measured = (
+        quoted(str(output / f"{name}.zarr")) for name in ("zoo", "comparison", "comparison-measures")
+    )
     names = "--model-a cnn-s0 --model-b resnet-s0 --checkpoint-a '*630' --checkpoint-b '*630'"
     code = f"import dask_svcca; print(dask_svcca.open_comparison({str(output / 'comparison.zarr')!r}))"
     # Easier to read between double quotes, as long as the path has nothing that means something there.
     quoted_code = f'"{code}"' if comparison == str(output / "comparison.zarr") else quoted(code)
+    # The report and the matrix have svcca alone.
+    seeds = "--model-a cnn-s0 --model-b cnn-s1 --checkpoint-a '*630' --checkpoint-b '*630'"
+    by_cka = (
+        f"dask-svcca query {measured} --measure cka {seeds}",
+        "which layers of two trainings are most alike by cka",
+    )
+    if find_spec("matplotlib") is not None:
+        figure = quoted(str(output / "settling.png"))
+        by_cka = (
+            f"dask-svcca plot settling {measured} --measure cka --model 'cnn*' -o {figure}",
+            "how layers settle by cka",
+        )
     return [
         (f"dask-svcca info {zoo}", "what was captured"),
         (f"dask-svcca query {comparison} {names}", "which layers of two trained networks are most alike"),
+        by_cka,
         (f"python -c {quoted_code}", "the whole matrix, as an xarray Dataset"),
     ]
 
@@ -150,14 +167,18 @@ def _show_settling(comparison: xr.Dataset, by_frequency: xr.Dataset) -> None:
     readings = (
         ("cka, averaged over positions", comparison, "cka"),
         ("svcca, averaged over positions", comparison, "svcca"),
-        ("svcca, by spatial frequency (the DFT split, with directions of all positions)", by_frequency, "svcca"),
+        (
+            "svcca, by spatial frequency (the DFT split; directions are counted over all positions)",
+            by_frequency,
+            "svcca",
+        ),
     )
     for title, dataset, measure in readings:
         click.echo(f"\n{title}:")
         _show_tables(dynamics_of(dataset, measure), dataset)
     click.echo(
-        "\n* is near its final self before any training: it passes its input on, or keeps so few directions that they "
-        "are\n  the same in any network. That is not learning early."
+        f"\n* is within {SETTLED} of its final self at every step in every seed, often since it passes its input on, "
+        f"or keeps few\n  directions, which are then alike in any network. So it need not have learnt early."
     )
 
 
@@ -189,8 +210,9 @@ def _show_findings(comparison: xr.Dataset, zoo: Zoo) -> None:
     by_cka, by_svcca = dynamics_of(comparison, "cka"), dynamics_of(comparison, "svcca")
     sensitivity = class_sensitivity(comparison, zoo=zoo, where={"layer": "logits", "final": True})
     why = (
-        "cka weighs directions by their variance, svcca all that it keeps alike: where a layer keeps few, svcca is "
-        "high from the start."
+        f"The settled step of a layer is the first from which it stays within {SETTLED} of its final self. In cka, "
+        f"directions count by their variance; in svcca, all that a layer keeps count the same: where it keeps few, "
+        f"svcca is high from the start."
     )
     sentences = (
         f"{describe_settling(by_cka)} {describe_settling(by_svcca)} {why}",
@@ -209,11 +231,17 @@ def _show_identification(comparison: xr.Dataset) -> None:
     inner = {str(layer) for layer in comparison["layer_a"].to_numpy() if not MAIN_LAYERS.fullmatch(str(layer))}
     result = layer_identification(comparison, "all", groups=networks, exclude=sorted(inner))
     result = result.sortby(result["accuracy"].mean("group"), ascending=False)
-    click.echo("\nLayer identification: how often the layer of another seed that is most similar is the same layer:\n")
+    click.echo(
+        "\nLayer identification: how often the layer of another seed that is most similar is the same layer.\n"
+        "Looked for are only outputs of blocks, among themselves, from each seed in the other:\n"
+    )
     tested = result["tested"].isel(measure=0).to_numpy()
-    header = ["", *(f"{name}, {count} layers" for name, count in zip(networks, tested, strict=True))]
-    rows = [[str(row["measure"].item()), *(f"{value:.2f}" for value in row.to_numpy())] for row in result["accuracy"]]
     directed = [len(models) * (len(models) - 1) for models in networks.values()]
+    header = [
+        "",
+        *(f"{name}, {count} layers both ways" for name, count in zip(networks, tested // directed, strict=True)),
+    ]
+    rows = [[str(row["measure"].item()), *(f"{value:.2f}" for value in row.to_numpy())] for row in result["accuracy"]]
     rows.append(["(by chance)", *(f"{value:.2f}" for value in directed / tested)])
     table(header, rows, right=header[1:])
 

@@ -13,7 +13,7 @@ import click
 
 from dask_svcca.cli._console import examples, size
 from dask_svcca.cli._measures import split_measures
-from dask_svcca.cli._paths import Place
+from dask_svcca.cli._paths import Place, check_folder
 from dask_svcca.patterns import RULE
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def report(
     """
     from dask_svcca.explore.report import write_report  # noqa: PLC0415 - see `explore`
 
+    check_folder(Path(output))
     where = {
         name: list(given) for name, given in (("model", model), ("checkpoint", checkpoint), ("layer", layer)) if given
     }
@@ -96,5 +97,7 @@ def report(
     click.echo(
         f"{output}: {size(made.size)}, {made.representations:,}{left} representations, {', '.join(made.measures)}"
     )
+    if made.left_out:
+        click.echo(f"Measures were left out for size: {', '.join(made.left_out)}; --measure chooses others.", err=True)
     if left:
         click.echo("Checkpoints were left out for size; --model, --layer and --checkpoint choose others.", err=True)

@@ -1,4 +1,4 @@
-"""``dask-svcca info``: what is in a zoo, a comparison, or a store of subspaces."""
+"""``dask-svcca info``: what is in a zoo, a comparison, or a store of subspaces or sketches."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MODEL_ROWS = 40
 @click.option("--timing", is_flag=True, help="Show where the time of a comparison's runs went.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(store: str, *, layers: bool, timing: bool, as_json: bool) -> None:
-    """Show what is in a STORE: a zoo, a comparison, or subspaces that comparisons share."""
+    """Show what is in a STORE: a zoo, a comparison, subspaces that comparisons share, or sketches."""
     kind = read_kind(store)
     if timing and kind != "comparison":
         raise click.UsageError(f"--timing shows the runs of a comparison; the store {store!r} is of kind {kind!r}")
@@ -56,6 +56,8 @@ def info(store: str, *, layers: bool, timing: bool, as_json: bool) -> None:
         _show_comparison(store, ComparisonStore.open(store))
     elif kind == "subspaces":
         _show_subspaces(store, SubspaceStore.open(store))
+    elif kind == "sketches":
+        _show_sketches(store, describe(store, kind, layers=False, timing=False))
     else:
         _show_zoo(store, _zoo(store))
 
@@ -189,6 +191,21 @@ def _show_subspaces(store: str, subspaces: SubspaceStore) -> None:
             *((name, _value(identity[name])) for name in identity if name in SHOWN_IDENTITY),
         ]
     )
+
+
+def _show_sketches(store: str, found: dict[str, Any]) -> None:
+    results(
+        [
+            ("sketches", store),
+            ("examples", f"{found['examples']:,}"),
+            ("representations", f"{found['representations']:,}"),
+            ("numbers", f"{found['size']:,} each, seed {found['seed']}"),
+            *([("failed", f"{len(found['problems']):,}")] if found["problems"] else []),
+        ]
+    )
+    _show_some([named(*one) for one in found["problems"].items()], "representation", "failed:")
+    if found["first"]:
+        click.echo(f"\nThe nearest to one: dask-svcca search {quoted(store)} {quoted(found['first'])}")
 
 
 def _show_timing(comparison: ComparisonStore) -> None:

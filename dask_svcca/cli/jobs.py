@@ -119,7 +119,8 @@ def attach(job: str) -> None:
     except KeyboardInterrupt:
         raise Interrupted(f"Left; the job goes on. Follow it again: dask-svcca attach {job}") from None
     done = f" {_pairs(last.record)} pairs." if last.record.pairs else ""
-    why = f" {last.record.message}." if last.record.message else ""
+    # Messages begin as what follows a colon does.
+    why = f" {last.record.message[0].upper()}{last.record.message[1:]}." if last.record.message else ""
     click.echo(f"The job {last.record.id} is {last.state}.{done}{why}")
     if last.state != "done" or last.record.pairs_failed:
         raise SystemExit(1)

@@ -52,9 +52,7 @@ def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
             parameters,
             parts=parts,
             memory=int(USABLE_SHARE * limit),
-            pairs=described.pairs,
-            subspaces=described.subspaces,
-            drop_left=described.drop_left,
+            **described.where,
         )
     needed = max(plan.subspace_bytes, plan.tile_bytes)
     if as_json:
@@ -89,10 +87,8 @@ def part(job: str, number: int, *, log_json: bool) -> None:
         one = slices.Part(zoo, described.comparison, parameters, number)
     with resumable("subspaces and tiles", bars), bars:
         made, pairs = one.run(bars)
-    click.echo(
-        f"Part {number} of 0 to {one.parts.count - 1}: made {counted(made, 'subspace')}, compared "
-        f"{counted(pairs, 'pair')}."
-    )
+    of = f" (of 0 to {one.parts.count - 1})" if one.parts.count > 1 else ", the only one"
+    click.echo(f"Part {number}{of}: made {counted(made, 'subspace')}, compared {counted(pairs, 'pair')}.")
     echo_problems(one.failures, "task")
     if one.failures:
         raise SystemExit(1)

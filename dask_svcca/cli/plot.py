@@ -13,8 +13,9 @@ import click
 
 from dask_svcca import plot as figures
 from dask_svcca.cli._console import checked_options, examples
-from dask_svcca.cli._paths import Place
+from dask_svcca.cli._paths import Place, check_folder
 from dask_svcca.patterns import RULE
+from dask_svcca.plot._names import PARTS
 from dask_svcca.plot._panes import FORMATS, make_figure, save
 from dask_svcca.stores.dataset import open_comparison
 from dask_svcca.stores.zoo import open_zoo
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-PARTS = ("model", "checkpoint", "layer")
 DPI = 150
 GLYPH = "Glyph .* missing from font"
 
@@ -108,6 +108,7 @@ def plot(
 
     {kinds}
     """
+    check_folder(file)
     draw: Callable[..., Any] = getattr(figures, kind)
     takes = inspect.signature(draw).parameters
     options: dict[str, Any] = _choices(kind, takes, patterns, final=final)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from dask_svcca.cli._cluster import cluster_options, connected
+from dask_svcca.cli._cluster import WhenNeeded, budget_of, cluster_options, connected
 from dask_svcca.cli._console import (
     Bars,
     checked_options,
@@ -144,8 +144,9 @@ def _make(
         chosen = choose_mask(source, None if no_mask else mask or ONLY_MASK)
         parameters = make_parameters("cka", **options, mask=chosen)
     bars = Bars(STAGES)
-    with resumable("sketches", bars), connected(*cluster) as client, bars:
-        outcome = run_sketches(source, place, parameters, family, wait=wait, client=client, progress=bars)
+    executor = WhenNeeded(budget_of(*cluster), lambda: connected(*cluster, announced=False))
+    with resumable("sketches", bars), bars:
+        outcome = run_sketches(source, place, parameters, family, wait=wait, executor=executor, progress=bars)
     click.echo(_summary(outcome))
     echo_problems(outcome.problems, "representation")
     if outcome.problems:
@@ -177,15 +178,17 @@ def _summary(outcome: Outcome) -> str:
 def search(sketches: str, name: str, *, zoo: str | None, top: int, as_json: bool) -> None:
     """List the layers that are most similar to that of a NAME, model/checkpoint/layer, among SKETCHES.
 
-    With the zoo, values are exact; without, they are estimates, with their standard errors. The last column is what
-    layers of these spectra have by chance.
+    With the zoo, values are exact, and the last column is what layers of these spectra have by chance; without, they
+    are estimates, with their standard errors.
     """
     found = search_sketches(sketches, name, top=top, zoo=zoo)
     if as_json:
         echo_json({"sketches": sketches, "query": name, "nearest": found.reset_index().to_dict("records")})
         return
-    numbers = ["cka", "estimate", "error", "by chance"]
-    columns = found[["cka", "cka_estimate", "cka_error", "null_cka"]].to_numpy()
+    titles = {"cka": "cka", "cka_estimate": "estimate", "cka_error": "error", "null_cka": "by chance"}
+    shown = [name for name in titles if name in found]
+    numbers = [titles[name] for name in shown]
+    columns = found[shown].to_numpy()
     table(
         ["representation", *numbers],
         [

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
-from dask_svcca.explore.values import as_json
+from dask_svcca.explore.values import MOST_VALUES, as_json, evenly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dask_svcca.explore.data import Explored
-
-MOST_VALUES: Final = 200_000
-"""Values that one answer has, at most."""
 
 
 def settling(explored: Explored, measure: str, model: str) -> dict[str, Any]:
@@ -43,7 +38,7 @@ def phases(explored: Explored, measure: str, model: str) -> dict[str, Any]:
     layers = list(dict.fromkeys(part["layer_a"].to_numpy().tolist()))
     checkpoints = len(set(part["checkpoint_a"].to_numpy().tolist()))
     room = max(1, MOST_VALUES // max(1, checkpoints) ** 2)
-    some = [layers[at] for at in np.unique(np.linspace(0, len(layers) - 1, min(room, len(layers))).round().astype(int))]
+    some = [layers[at] for at in evenly(len(layers), room)]
     found = training_phases(part, model=model, layer=some, measure=measure)
     return {
         "available": len(layers),

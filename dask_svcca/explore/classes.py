@@ -6,15 +6,14 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from dask_svcca.analysis.sensitivity import class_sensitivity
 from dask_svcca.errors import DaskSvccaError, InvalidQuestionError
-from dask_svcca.explore.values import as_json
+from dask_svcca.explore.values import MOST_VALUES, as_json, evenly
 from dask_svcca.stores._documents import SEAL
 from dask_svcca.stores.zoo.create import open_zoo
 
 if TYPE_CHECKING:
+    import numpy as np
     import xarray as xr
 
     from dask_svcca.stores.comparison import ComparisonStore
@@ -25,9 +24,6 @@ MOST_CLASSES: Final = 1000
 
 SHOWN_CLASSES: Final = 50
 """Classes that one answer has, at most."""
-
-MOST_VALUES: Final = 200_000
-"""Values that one answer has, at most."""
 
 HELD: Final = 8
 """Models whose classes are in memory at a time."""
@@ -98,8 +94,7 @@ def _as_json(found: xr.Dataset) -> dict[str, Any]:
     available = {name: found.sizes[name] for name in ("checkpoint", "class")}
     found = found.isel({"class": slice(SHOWN_CLASSES)})
     room = max(2, MOST_VALUES // (found.sizes["layer"] * found.sizes["class"]))
-    count = found.sizes["checkpoint"]
-    found = found.isel(checkpoint=np.unique(np.linspace(0, count - 1, min(room, count)).round().astype(int)))
+    found = found.isel(checkpoint=evenly(found.sizes["checkpoint"], room))
     return {
         "available": available,
         "layers": found["layer"].to_numpy().tolist(),

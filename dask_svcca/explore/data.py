@@ -6,14 +6,19 @@ import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
 from dask_svcca.analysis.measured import measures_of, null_of, sign_of
-from dask_svcca.errors import DaskSvccaError, IncompatibleError, RepresentationNotFoundError, UnknownMeasureError
+from dask_svcca.errors import (
+    DaskSvccaError,
+    IncompatibleError,
+    RepresentationNotFoundError,
+    UnknownMeasureError,
+    did_you_mean,
+)
 from dask_svcca.explore.cache import Cache, fingerprint
 from dask_svcca.explore.classes import Classes
 from dask_svcca.explore.clustering import leaf_order
@@ -43,6 +48,9 @@ AT_ONCE: Final = 2**21
 
 GROUPS: Final = 1000
 """Groups along each side of an overview."""
+
+HELD: Final = 6
+"""Passes whose results are in memory at a time."""
 
 COLUMNS: Final = ("representation", "model", "checkpoint", "layer", "step", "depth")
 NUMBERS: Final = ("rank", "neurons", "samples", "variance_kept")
@@ -108,7 +116,7 @@ class Explored:
             for name, values in self._comparison.columns(*COLUMNS, *NUMBERS, "problem").items()
         }
         self.orders: dict[str, Order] = {name: Order.build(name, self.columns) for name in get_args(OrderName)}
-        self.__dict__.pop("_cache", None)
+        self._cache = Cache.beside(self._comparison.root.store_path if self._cached else None)
         self.classes.refresh(self._comparison)
         with self._lock:
             for key, (known, one_pass) in list(self._passes.items()):
@@ -156,10 +164,6 @@ class Explored:
         if not len(own):
             raise RepresentationNotFoundError(f"no model {model!r} in {self.place!r}")
         return self.dataset.isel(representation_a=own, representation_b=own)
-
-    @cached_property
-    def _cache(self) -> Cache:
-        return Cache.beside(self._comparison.root.store_path if self._cached else None)
 
     def meta(self, places: IntVector | None = None) -> dict[str, Any]:
         """Names and numbers of representations, measures, orders, parameters and runs, as JSON has them.
@@ -242,9 +246,18 @@ class Explored:
         values = self.read(measure, rows, columns).astype(np.float64, copy=False)
         return values - self.read(self.null_of(measure), rows, columns) if chance else values
 
-    def _check(self, measure: str, *, chance: bool) -> None:
+    def check_measure(self, measure: str, *, chance: bool = False) -> None:
+        """See that there is such a measure, and what chance gives for it where that is asked for.
+
+        Raises
+        ------
+        UnknownMeasureError
+        """
         if measure not in self.measures:
-            raise UnknownMeasureError(f"no measure {measure!r} in {self.place!r}; it has {', '.join(self.measures)}")
+            raise UnknownMeasureError(
+                f"no measure {measure!r} in {self.place!r}; it has {', '.join(self.measures)}"
+                f"{did_you_mean(measure, self.measures)}"
+            )
         if chance and not self.null_of(measure):
             raise UnknownMeasureError(f"{self.place!r} does not say what chance gives for {measure!r}")
 
@@ -273,7 +286,7 @@ class Explored:
         ------
         UnknownMeasureError, RepresentationNotFoundError
         """
-        self._check(measure, chance=chance)
+        self.check_measure(measure, chance=chance)
         order = self.orders["step" if arrangement == "cluster" else arrangement]
         for low, high in (a, b):
             if not 0 <= low < high <= self.count:
@@ -430,7 +443,7 @@ class Explored:
             How many to list.
         chance : bool
         """
-        self._check(measure, chance=chance)
+        self.check_measure(measure, chance=chance)
         if not 0 <= place < self.count:
             raise RepresentationNotFoundError(f"there are {self.count} representations, no number {place}")
         one, everything = np.array([place]), np.arange(self.count)
@@ -439,7 +452,3 @@ class Explored:
         others = np.flatnonzero(np.isfinite(values) & (everything != place))
         best = others[np.argsort(sign * values[others], kind="stable")]
         return {"places": best[:top].tolist(), "values": values[best[:top]].tolist(), "valued": len(best)}
-
-
-HELD: Final = 6
-"""Passes whose results are in memory at a time."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dask_svcca.analysis.selection import places_of
-from dask_svcca.errors import DaskSvccaError, InvalidQuestionError, UnknownMeasureError
+from dask_svcca.errors import DaskSvccaError, InvalidQuestionError
 from dask_svcca.explore.analyses import ANALYSES
 from dask_svcca.explore.data import Explored
 from dask_svcca.explore.page import MODULES, page_file
@@ -59,12 +59,15 @@ class Report:
     representations, available : int
         How many it has, of how many that were asked for.
     measures : tuple of str
+    left_out : tuple of str
+        Measures for which there was no room.
     """
 
     size: int
     representations: int
     available: int
     measures: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def write_report(
@@ -89,6 +92,8 @@ def write_report(
 
     Raises
     ------
+    UnknownMeasureError
+        Where the comparison lacks a measure that was asked for.
     InvalidQuestionError
         Where 6 MB have no room for the final checkpoints alone, or for the measures that were asked for.
     """
@@ -96,17 +101,15 @@ def write_report(
     try:
         asked = np.asarray(places_of(explored.dataset, "a", where), dtype=np.int64)
         for name in measures or ():
-            if name not in explored.measures:
-                raise UnknownMeasureError(
-                    f"no measure {name!r} in {explored.place!r}; it has {', '.join(explored.measures)}"
-                )
+            explored.check_measure(name)
         first = list(measures or explored.measures[:1])
         places = _thinned(explored, asked, _variables(explored, first))
         text, taken = _page(explored, places, first, () if measures else explored.measures[1:], len(asked))
     finally:
         explored.close()
     file.write_bytes(text)
-    return Report(len(text), len(places), len(asked), taken)
+    left_out = () if measures else tuple(name for name in explored.measures if name not in taken)
+    return Report(len(text), len(places), len(asked), taken, left_out)
 
 
 def _variables(explored: Explored, measures: Sequence[str]) -> list[str]:

@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+MOST_VALUES: Final = 200_000
+"""Values that one answer has, at most."""
+
+
+def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
+    """At most so many of some places, from the first to the last.
+
+    Examples
+    --------
+    >>> evenly(7, 3)
+    array([0, 3, 6])
+    """
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
 
 
 def as_json(value: Any) -> Any:

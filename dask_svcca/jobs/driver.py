@@ -349,11 +349,10 @@ def drive(
             # Those that we start on this machine have none.
             reporter.joined(used, "" if isinstance(job.cluster, LocalCluster) else used.dashboard_link)
             executor = Watched(used, reporter, expected_workers(job))
-            options: dict[str, Any] = {"pairs": job.pairs, "subspaces": job.subspaces, "drop_left": job.drop_left}
-            plan = plan_run(zoo, job.comparison, parameters, executor.budget, **options)
+            plan = plan_run(zoo, job.comparison, parameters, executor.budget, **job.where)
             reporter.planned(plan.pairs, plan.pairs_done)
             outcome = run_comparison(
-                zoo, job.comparison, parameters, **options, wait=wait, executor=executor, progress=reporter
+                zoo, job.comparison, parameters, **job.where, wait=wait, executor=executor, progress=reporter
             )
         reporter.say_failures(outcome.failed, outcome.failures)
         unable = len(outcome.problems)
@@ -373,10 +372,9 @@ def forecast(job: JobFile, *, allowed: Sequence[str] = ()) -> Forecast:
         See `dask_svcca.cluster.start_cluster`.
     """
     zoo, parameters = open_job(job)
-    options: dict[str, Any] = {"pairs": job.pairs, "subspaces": job.subspaces, "drop_left": job.drop_left}
     with connected(job, allowed, None, lambda: None) as client:
         executor = DaskExecutor(client, uuid.uuid4().hex[:12])
-        _, found, _ = forecast_run(zoo, job.comparison, parameters, executor, **options)
+        _, found, _ = forecast_run(zoo, job.comparison, parameters, executor, **job.where)
         return found
 
 

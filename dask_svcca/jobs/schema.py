@@ -163,6 +163,11 @@ class JobFile(_Strict):
         return {name: getattr(self, name) for name in names}
 
     @property
+    def where(self) -> dict[str, Any]:
+        """Which pairs, and where subspaces are, as `dask_svcca.run.compare.run_comparison` takes them."""
+        return {"pairs": self.pairs, "subspaces": self.subspaces, "drop_left": self.drop_left}
+
+    @property
     def parameters(self) -> Parameters:
         """Parameters of the comparison, the mask as it is named."""
         return make_parameters(self.measures, **self.options, mask=self.mask or None)

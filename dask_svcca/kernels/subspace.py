@@ -290,10 +290,19 @@ def _of_samples(values: FloatArray, total: float) -> Eigenbasis:
     return Eigenbasis(values, np.zeros((0, rank)), np.zeros(rank, dtype=np.int64), total)
 
 
+EQUAL = 1e-6
+"""Relative difference of two eigenvalues up to which they are equal to rounding, of values in single precision.
+
+Of values in double precision too: a threshold is not to keep other directions because of how they were stored.
+"""
+
+
 def leading_directions(
     spectrum: FloatArray, weights: IntArray, variance: float | None, total: float | None = None
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Fewest directions that explain at least a share of the variance.
+    """Fewest directions that explain at least a share of the variance, and those equal to the last of them.
+
+    Which of several equal directions comes first is an accident of the eigensolver: they stay together.
 
     Parameters
     ----------
@@ -317,6 +326,8 @@ def leading_directions(
     --------
     >>> leading_directions(np.array([1.0, 6.0, 3.0]), np.ones(3, int), 0.8)
     array([False,  True,  True])
+    >>> leading_directions(np.array([6.0, 2.0, 2.0]), np.ones(3, int), 0.8)
+    array([ True,  True,  True])
     """
     if variance is None or not len(spectrum):
         return np.ones(len(spectrum), dtype=np.bool_)
@@ -324,12 +335,26 @@ def leading_directions(
     ordered = bool((spectrum[1:] <= spectrum[:-1]).all())
     order = slice(None) if ordered else np.argsort(-spectrum, kind="stable")
     explained = np.cumsum((spectrum * weights)[order])
+    least = spectrum[order][fewest(explained, variance, explained[-1] if total is None else total) - 1]
+    return np.asarray(spectrum >= least - EQUAL * abs(least))
+
+
+def fewest(explained: FloatArray, share: float, total: float) -> int:
+    """How many directions explain at least a share of the total; all where these do not.
+
+    Parameters
+    ----------
+    explained : (direction,)
+        Sums of the variances of a direction and those before it.
+    share, total : float
+
+    Examples
+    --------
+    >>> fewest(np.array([6.0, 9.0, 10.0]), 0.8, 10.0)
+    2
+    """
     # A hair below the threshold counts as reached, so that variance=1.0 does not depend on the last bit of a sum.
-    whole = explained[-1] if total is None else total
-    enough = int(np.searchsorted(explained, variance * whole * (1 - 1e-12))) + 1
-    kept = np.zeros(len(spectrum), dtype=np.bool_)
-    kept[slice(enough) if isinstance(order, slice) else order[:enough]] = True
-    return kept
+    return min(int(np.searchsorted(explained, share * total * (1 - 1e-12))) + 1, len(explained))
 
 
 def project(

@@ -11,6 +11,7 @@ from dask_svcca.pairwise.arrays import as_floating, as_input, examples_at_a_time
 from dask_svcca.pairwise.decompositions import cca
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.stores._names import RepresentationName
+from dask_svcca.stores.zoo import as_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.pairwise.arrays import InputArray
     from dask_svcca.readings.choose import Convolutional, Sequential
+    from dask_svcca.stores._io import StoreLike
     from dask_svcca.stores.zoo import Zoo
     from dask_svcca.stores.zoo.view import Key
 
@@ -33,7 +35,7 @@ ROUNDING = 1e-12
 
 
 def canonical_directions(
-    zoo: Zoo,
+    zoo: Zoo | StoreLike,
     a: Key,
     b: Key,
     *,
@@ -49,7 +51,7 @@ def canonical_directions(
 
     Parameters
     ----------
-    zoo : Zoo
+    zoo : Zoo, path, zarr store, or URL
     a, b : (model, checkpoint, layer), or their label
     conv, sequence, variance
         See `cca`.
@@ -96,6 +98,7 @@ def canonical_directions(
     >>> bool((found.label.diff("example") >= 0).all())
     True
     """
+    zoo = as_zoo(zoo)
     sequence_of = np.arange(zoo.n_examples) if order is None else _order(zoo, order)
     names = {"a": RepresentationName.of(a), "b": RepresentationName.of(b)}
     arrays = {side: zoo[name] for side, name in names.items()}
@@ -141,7 +144,7 @@ def _order(zoo: Zoo, name: str) -> IntArray:
         there = ", ".join(map(repr, zoo.coords)) or "none"
         raise InvalidQuestionError(
             f"the zoo has no coordinate {name!r} to sort examples by; it has {there}"
-            f"{did_you_mean(name, list(zoo.coords))}. Pass order= one of them, or None"
+            f"{did_you_mean(name, list(zoo.coords)) or '.'} Pass order= one of them, or None"
         )
     values = zoo.coords[name]
     if values.ndim != 1:

@@ -245,9 +245,13 @@ class TileTask:
         """What tells it from others of a run."""
         return type(self).__name__, self.row, self.column
 
+    def asked(self, a: int, b: int) -> BoolArray:
+        """Pairs of groups of ``a`` and ``b`` members that are asked for, (a, b)."""
+        return np.unpackbits(np.frombuffer(self.selected, np.uint8), count=a * b).reshape(a, b) > 0
+
     def pairs(self, a: int, b: int) -> BoolArray:
-        """Pairs of groups of ``a`` and ``b`` members that are asked for, each once, (a, b)."""
-        asked = np.unpackbits(np.frombuffer(self.selected, np.uint8), count=a * b).reshape(a, b) > 0
+        """The same, each pair once."""
+        asked = self.asked(a, b)
         return np.triu(asked) if self.row == self.column else asked
 
     @property

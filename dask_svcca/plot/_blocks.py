@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dask_svcca.analysis.selection import values_of
+from dask_svcca.analysis.selection import as_slice, values_of
+from dask_svcca.plot._sides import evenly
 from dask_svcca.variables import PAIR_STATUS, PairStatus
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def cells_of(result: xr.Dataset, measure: str, a: Along, b: Along, *, most: int 
         without = (
             reasons(read_pairs(result, PAIR_STATUS.name, a, b)[absent])
             if PAIR_STATUS.name in result
-            else (Counter({"no value": int(absent.sum())}))
+            else Counter({"no value": int(absent.sum())})
         )
     first_a, first_b = (_first(len(side), most) for side in (a, b))
     if len(first_a) < len(a) or len(first_b) < len(b):
@@ -125,16 +126,9 @@ def without_text(without: Counter[str]) -> str:
     return "\n".join(["no value:", *(f"{count:,} {reason}" for reason, count in sorted(without.items()))])
 
 
-def as_slice(places: npt.NDArray[np.intp]) -> slice | npt.NDArray[np.intp]:
-    """Consecutive places as a slice, which is read much faster."""
-    if len(places) and places[-1] - places[0] + 1 == len(places):
-        return slice(int(places[0]), int(places[-1]) + 1)
-    return places
-
-
 def _sample(array: xr.DataArray, a: Along, b: Along) -> tuple[Along, Along]:
     """Both sides, or as much of them as may be read: evenly in their order, and from few enough chunks."""
-    a, b = (side.take(_evenly(len(side), READ)) if len(side) > READ else side for side in (a, b))
+    a, b = (side.take(evenly(range(len(side)), READ)) if len(side) > READ else side for side in (a, b))
     chunks = array.encoding.get("chunks")
     if not chunks:
         return a, b
@@ -149,12 +143,8 @@ def _sample(array: xr.DataArray, a: Along, b: Along) -> tuple[Along, Along]:
 
 def _in_some_chunks(side: Along, size: int, touched: npt.NDArray[np.intp], share: float) -> Along:
     """Representations in a share of the chunks, evenly spaced ones."""
-    kept = touched[_evenly(len(touched), max(1, int(len(touched) * share)))]
+    kept = evenly(touched, max(1, int(len(touched) * share)))
     return side.take(np.flatnonzero(np.isin(side.places // size, kept)))
-
-
-def _evenly(count: int, most: int) -> npt.NDArray[np.intp]:
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))
 
 
 def _first(count: int, most: int) -> npt.NDArray[np.intp]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from dask_svcca.plot._names import PLAIN, legend, room_in_legend, set_labels, small_enough
 from dask_svcca.plot._scale import COLOURS, GREY, bounds_of, shades
+from dask_svcca.plot._sides import evenly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +59,9 @@ def draw_lines(
     return lines
 
 
-def beside(pane: Axes, handles: Sequence[Any], texts: Sequence[str], title: str = "") -> None:
+def beside(
+    pane: Axes, handles: Sequence[Any], texts: Sequence[str], title: str = "", handlelength: float = 1.2
+) -> None:
     """A legend to the right of a pane."""
     legend(
         pane,
@@ -69,7 +72,7 @@ def beside(pane: Axes, handles: Sequence[Any], texts: Sequence[str], title: str 
         borderaxespad=0.0,
         frameon=False,
         fontsize="x-small",
-        handlelength=1.2,
+        handlelength=handlelength,
         labelspacing=0.3,
         title=title or None,
         title_fontsize="x-small",
@@ -85,9 +88,9 @@ def explain_shades(pane: Axes, names: Sequence[str]) -> None:
     bar = pane.get_figure(root=False).colorbar(  # type: ignore[union-attr]
         ScalarMappable(Normalize(0, len(names) - 1), colours), ax=pane, pad=0.02, aspect=30
     )
-    chosen = np.unique(np.linspace(0, len(names) - 1, 8).round().astype(int))
+    chosen = evenly(range(len(names)), 8)
     texts = [small_enough(pane, names[place]) for place in chosen]
-    bar.set_ticks(chosen.tolist(), labels=texts, fontsize="x-small", **PLAIN)
+    bar.set_ticks(chosen, labels=texts, fontsize="x-small", **PLAIN)
 
 
 def draw_chance(pane: Axes, x: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:

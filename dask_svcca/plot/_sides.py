@@ -144,21 +144,7 @@ def in_training(frame: pd.DataFrame) -> str:
     return f"step {as_number(step)}" if np.isfinite(step) else in_a_sentence(str(frame["checkpoint"].iloc[0]))
 
 
-def architectures(frame: pd.DataFrame) -> list[list[str]]:
-    """Models by architecture: those whose layers have the same names."""
-    alike: dict[frozenset[str], list[str]] = {}
-    for model, rows in frame.groupby("model", sort=False):
-        alike.setdefault(frozenset(map(str, rows["layer"])), []).append(str(model))
-    return list(alike.values())
-
-
-def in_depth(frame: pd.DataFrame) -> list[str]:
-    """Names of layers in order of depth; those without one in the order of the comparison."""
-    depth = frame.groupby("layer", sort=False)["depth"].mean()
-    return [str(layer) for layer in depth.sort_values(kind="stable").index]
-
-
-def evenly(items: Sequence[Any], most: int) -> list[Any]:
+def evenly(items: Sequence[Any] | npt.NDArray[Any], most: int) -> list[Any]:
     """At most so many of some items, evenly spaced, the first and the last among them.
 
     Examples

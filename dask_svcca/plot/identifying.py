@@ -9,13 +9,14 @@ import numpy as np
 
 from dask_svcca.analysis.identification import layer_identification
 from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
+from dask_svcca.analysis.selection import architectures
 from dask_svcca.analysis.significance import jackknife
 from dask_svcca.errors import DaskSvccaError, InvalidQuestionError
 from dask_svcca.plot._blocks import cells_of, without_text
 from dask_svcca.plot._names import in_a_sentence, make_small, set_labels, set_title, shown
 from dask_svcca.plot._panes import wrapped_panes
 from dask_svcca.plot._scale import MARK, add_colour_bar, draw_matrix, scale_of
-from dask_svcca.plot._sides import along, architectures, draw_names, evenly, of_model, some_of
+from dask_svcca.plot._sides import along, draw_names, evenly, of_model, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,7 +124,8 @@ def identification(
         set_labels(pane, x=below if low else "", y=beside if leading else "")
         share, tested = (float(found[one].sel(measure=name, group="all")) for one in ("accuracy", "tested"))
         said = f"{share:.0%} of {tested:.0f} found".replace("%", " %") if tested else "nothing to look for"
-        lines = [some_of(len(layers), len(every), "layers"), note] if pane is axes[0] else []
+        marks = ["disc: found, cross: not", "open: a tie" if ties else ""]
+        lines = [some_of(len(layers), len(every), "layers"), note, *marks] if pane is axes[0] else []
         set_title(pane, shown(scale.label, 40), said, *lines)
         # Measures have ranges of their own.
         add_colour_bar(drawn, pane, "", without_text(cells.without) if pane is axes[-1] else "")
@@ -190,7 +192,8 @@ def _mark(pane: Axes, cells: Cells, choices: dict[int, tuple[int, int]], ties: d
             best,
             row,
             marker="o" if columns[best] == layer else "X",
-            markersize=5,
+            # A cross of the size of a disc is hard to tell from it.
+            markersize=5 if columns[best] == layer else 7,
             markerfacecolor="none" if ties.get(row) else MARK,
             markeredgecolor=MARK,
             linestyle="none",

@@ -53,7 +53,7 @@ POINTS: Final = 512
 def class_sensitivity(
     result: xr.Dataset | StoreLike,
     *,
-    zoo: Zoo,
+    zoo: Zoo | StoreLike,
     labels: str = "label",
     logits: str | None = None,
     where: Where | None = None,
@@ -68,7 +68,7 @@ def class_sensitivity(
     ----------
     result : xarray.Dataset, path, zarr store, or URL
         From `open_comparison` or `compare`, or where it is, with its subspaces; finished or not.
-    zoo : Zoo
+    zoo : Zoo, path, zarr store, or URL
         That the comparison is of.
     labels : str
         Coordinate of the zoo that says of which class each example is.
@@ -121,9 +121,9 @@ def class_sensitivity(
     for pane, leading, (model, checkpoint) in zip(axes, first, networks, strict=True):
         layers = list(frame["layer"][(frame["model"] == model) & (frame["checkpoint"] == checkpoint)])
         one = found.sel(model=model, checkpoint=checkpoint, layer=layers)
-        _draw_classes(pane, one, classes)
+        _draw_classes(pane, one, classes, named=pane is axes[-1])
         set_ticks(pane, "x", list(range(len(layers))), list(map(str, layers)), upright=True)
-        set_labels(pane, x="layer", y="correlation with the class" if leading else "")
+        set_labels(pane, x="layer", y="class correlation" if leading else "")
         pane.set_ylim(-0.03, 1.03)
         lacking = int(np.isnan(one["sensitivity"].to_numpy()).all(axis=-1).sum())
         set_title(
@@ -136,29 +136,37 @@ def class_sensitivity(
     return axes
 
 
-def _draw_classes(pane: Axes, one: xr.Dataset, classes: Sequence[int]) -> None:
+def _draw_classes(pane: Axes, one: xr.Dataset, classes: Sequence[int], *, named: bool) -> None:
+    """Lines of classes; their colours are the same in all panes, and one of these names them."""
     places = np.arange(one.sizes["layer"])
     values, untrained = (one[name].to_numpy()[:, classes] for name in ("sensitivity", "untrained"))
     handles = []
     for style, trained, before in zip(kinds(len(classes)), values.T, untrained.T, strict=True):
         (line,) = pane.plot(places, trained, marker="o", markersize=3, linewidth=1.4, **style)
         if np.isfinite(before).any():
-            pane.plot(places, before, linewidth=0.7, alpha=0.6, **style)
+            # A value between two gaps has no line, and is seen by its dot.
+            pane.plot(places, before, marker="o", markersize=1.5, linewidth=0.7, alpha=0.6, **style)
         handles.append(line)
-    handles += pane.plot(places, one["chance"].to_numpy(), color=GREY, linestyle="--", linewidth=1.2)
+    handles += pane.plot(
+        places, one["chance"].to_numpy(), color=GREY, marker=".", markersize=3, linestyle="--", linewidth=1.2
+    )
+    if not named:
+        return
     names = [small_enough(pane, str(one["class"].to_numpy()[place])) for place in classes]
     beside(
         pane,
         handles,
         [*names, "by chance"],
         title="thin: untrained" if np.isfinite(untrained).any() else "",
+        # Long enough for two dashes, which say which of two lines of one colour it is.
+        handlelength=3.2,
     )
 
 
 def directions(
     result: xr.Dataset | StoreLike,
     *,
-    zoo: Zoo,
+    zoo: Zoo | StoreLike,
     a: Where,
     b: Where,
     labels: str | None = "label",
@@ -175,7 +183,7 @@ def directions(
     ----------
     result : xarray.Dataset, path, zarr store, or URL
         From `open_comparison` or `compare`, or where it is; finished or not.
-    zoo : Zoo
+    zoo : Zoo, path, zarr store, or URL
         That the comparison is of.
     a, b : mapping
         One representation each: ``model``, ``checkpoint``, ``layer``, ``step``, ``depth`` and ``final``, see `query`.

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dask_svcca.analysis.measured import as_dataset
-from dask_svcca.analysis.selection import values_of
+from dask_svcca.analysis.selection import architectures, values_of
 from dask_svcca.errors import IncompatibleError
 from dask_svcca.plot._blocks import read_pairs
 from dask_svcca.plot._curves import beside
 from dask_svcca.plot._names import as_number, set_labels, set_ticks, set_title, small_enough
 from dask_svcca.plot._panes import one_pane, some_panes
 from dask_svcca.plot._scale import kinds
-from dask_svcca.plot._sides import along, architectures, evenly, some_of
+from dask_svcca.plot._sides import along, evenly, some_of
 from dask_svcca.variables import DETAIL_VARIABLES
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ def correlations(
     count = len(rows) * len(columns)
     chosen = [divmod(place, len(columns)) for place in evenly(range(count), PAIRS)]
     pane = one_pane(ax)
+    texts = rows.texts(), columns.texts()
     handles, names, missing = [], [], 0
     for style, (row, column) in zip(kinds(len(chosen)), chosen, strict=True):
         one, other = rows.take([row]), columns.take([column])
@@ -185,7 +186,7 @@ def correlations(
                 last = min(round(float(above)), len(values))
                 pane.plot(last, values[last - 1], marker="o", fillstyle="none", markersize=7, color=style["color"])
         handles.append(line)
-        both = " and ".join(small_enough(pane, side.texts()[place]) for side, place in ((rows, row), (columns, column)))
+        both = " and ".join(small_enough(pane, side[place]) for side, place in zip(texts, (row, column), strict=True))
         names.append(both + ("" if len(values) else " (no value)"))
     pane.set_ylim(-0.03, 1.03)
     pane.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]

@@ -8,6 +8,8 @@ import numpy as np
 
 from dask_svcca.analysis import matching
 from dask_svcca.analysis.measured import as_dataset, find_name
+from dask_svcca.analysis.selection import counterparts
+from dask_svcca.errors import IncompatibleError
 from dask_svcca.plot._blocks import cells_of, read_pairs, without_text
 from dask_svcca.plot._curves import beside, set_values
 from dask_svcca.plot._names import PLAIN, as_number, set_labels, set_ticks, set_title, small_enough
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 POINTS: Final = 512
 """Largest number of representations of which every pair is read."""
+
+LEAST: Final = 3
+"""Representations that a plane or a tree takes at least, where others lack a value."""
 
 
 def groups(
@@ -215,7 +220,7 @@ def cluster(
     one, part, note = _complete(result, name, where)
     order = np.argsort(matching.clusters(part, measure=name)["place"].to_numpy())
     pane = one_pane(ax)
-    cells = cells_of(result, name, one.take(order), Along("b", one.places, one.frame).take(order))
+    cells = cells_of(part, name, one.take(order), Along("b", order, one.frame.iloc[order]))
     scale = scale_of(name, result[name].attrs, [cells.matrix])
     drawn = draw_matrix(pane, cells.matrix, scale)
     # Models alternate here, so that each representation is named that has room.
@@ -229,16 +234,29 @@ def cluster(
 
 
 def _complete(result: xr.Dataset, name: str, where: Where | None) -> tuple[Along, xr.Dataset, str]:
-    """Representations that have a value with each other, the comparison of these, and how many they are not."""
+    """Representations that have a value with each other, the comparison of these alone, and how many they are not.
+
+    Places are those in this part, the same on both sides; its values are in memory.
+    """
     whole = along(result, "a", where)
     one = whole.take(evenly(range(len(whole)), POINTS))
-    known = np.isfinite(read_pairs(result, name, one, Along("b", one.places, one.frame)))
+    other = Along("b", counterparts(result, one.places), one.frame)
+    values = read_pairs(result, name, one, other)
+    known = np.isfinite(values)
     kept = np.arange(len(one))
     # The one that lacks most goes first: a failed one costs itself alone.
     while len(kept) > 1 and not (inside := (known & known.T)[np.ix_(kept, kept)]).all():
         kept = np.delete(kept, inside.sum(axis=0).argmin())
     note = some_of(len(kept), len(whole), "representations")
+    if len(kept) < min(LEAST, len(one)):
+        raise IncompatibleError(
+            f"this figure takes representations that all have a value of {name!r} with each other, and {len(kept)} of "
+            f"{len(one):,} do. Compare all pairs of them, or choose others, by where= or --model, --checkpoint, --layer"
+        )
     if len(kept) < len(one):
         note += f": {as_number(len(one) - len(kept))} lack a value"
-    one = one.take(kept)
-    return one, result.isel(representation_a=one.places, representation_b=one.places), note
+    places = {"representation_a": one.places[kept], "representation_b": other.places[kept]}
+    part = result[[name]].isel(places).transpose("representation_a", "representation_b", ...)
+    # Spread over a large comparison, they take most of its chunks, which are not to be read once more.
+    part[name] = part[name].copy(data=values[np.ix_(kept, kept)])
+    return Along("a", np.arange(len(kept)), one.frame.iloc[kept]), part, note

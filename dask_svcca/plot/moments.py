@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dask_svcca.analysis.measured import as_dataset, find_names
-from dask_svcca.errors import InvalidQuestionError
+from dask_svcca.analysis.selection import in_order
+from dask_svcca.errors import IncompatibleError, InvalidQuestionError
 from dask_svcca.plot._blocks import Cells, cells_of, without_text
 from dask_svcca.plot._names import (
     as_number,
@@ -22,7 +23,7 @@ from dask_svcca.plot._names import (
 )
 from dask_svcca.plot._panes import some_panes, wrapped_panes
 from dask_svcca.plot._scale import add_colour_bar, draw_matrix, scale_of
-from dask_svcca.plot._sides import along, draw_names, evenly, in_depth, in_training, of_model, some_of
+from dask_svcca.plot._sides import along, draw_names, evenly, in_training, of_model, some_of
 from dask_svcca.plot._steps import log_spaced
 
 if TYPE_CHECKING:
@@ -167,6 +168,8 @@ def checkpoints(
         Where matplotlib is missing.
     RepresentationNotFoundError, UnknownMeasureError, InvalidQuestionError
         The message says what there is.
+    IncompatibleError
+        Where no layer is on both sides of a part of a comparison.
 
     Examples
     --------
@@ -181,7 +184,15 @@ def checkpoints(
     name = find_names(result, measure, references=True)[0]
     a, b = along(result, "a", where), along(result, "b", where)
     rows, columns = _by_layer(a), _by_layer(b)
-    chosen = evenly(list(rows), LAYERS)
+    both = [key for key in rows if key in columns]
+    if not both:
+        model, layer = next(iter(rows))
+        raise IncompatibleError(
+            f"this figure is of layers that are on both sides of the comparison, and none of {len(rows):,} on side a, "
+            f"such as {f'{model}/{layer}'!r}, is on side b: pass the whole comparison, or a part with one model on "
+            f"both sides"
+        )
+    chosen = evenly(both, LAYERS)
     blocks = [cells_of(result, name, a.take(rows[key]), b.take(columns[key])) for key in chosen]
     axes, first, lowest = wrapped_panes(ax, len(blocks), width=2.5, height=2.5)
     # Ticks at the edges hold for all panes where these have the same checkpoints.
@@ -198,7 +209,7 @@ def checkpoints(
         what = "step" if cells.a.frame["step"].notna().all() else "checkpoint"
         set_labels(pane, x=f"b: {what}" if low else "", y=f"a: {what}" if leading else "")
         titled = f"{model}/{layer}" if several else layer
-        note = some_of(len(chosen), len(rows), "layers") if pane is axes[0] else ""
+        note = some_of(len(chosen), len(both), "layers") if pane is axes[0] else ""
         set_title(pane, note, in_a_sentence(titled), cells.pooled())
     add_colour_bar(drawn, axes, scale.label, without_text(without))
     return axes
@@ -244,6 +255,6 @@ def _by_layer(one: Along) -> dict[tuple[str, str], list[int]]:
     for model in dict.fromkeys(map(str, one.frame["model"])):
         mine = one.frame["model"] == model
         layers = one.frame["layer"].astype(str)
-        for layer in in_depth(one.frame[mine]):
+        for layer in in_order(one.frame[mine], "layer", "depth"):
             found[model, layer] = np.flatnonzero((mine & (layers == layer)).to_numpy()).tolist()
     return found

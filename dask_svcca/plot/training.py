@@ -9,13 +9,14 @@ import numpy as np
 
 from dask_svcca.analysis.dynamics import learning_dynamics
 from dask_svcca.analysis.measured import as_dataset, find_name, null_of
+from dask_svcca.analysis.selection import architectures, in_order
 from dask_svcca.errors import InvalidQuestionError
 from dask_svcca.plot._blocks import read_pairs
 from dask_svcca.plot._curves import draw_chance, draw_lines, extremes, means, set_values
 from dask_svcca.plot._names import in_a_sentence, set_title
 from dask_svcca.plot._panes import wrapped_panes
 from dask_svcca.plot._scale import label_of
-from dask_svcca.plot._sides import along, architectures, evenly, in_depth, some_of
+from dask_svcca.plot._sides import along, evenly, of_model, some_of
 from dask_svcca.plot._steps import draw_steps, log_spaced
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def settling(
     panes, *_ = wrapped_panes(ax, len(groups), width=5.6, height=3.8, most=2)
     for pane, models in zip(panes, groups, strict=True):
         some = evenly(models, SEEDS)
-        every = in_depth(frame[frame["model"].isin(models)])
+        every = in_order(frame[frame["model"].isin(models)], "layer", "depth").to_list()
         layers = evenly(every, LINES)
         found = learning_dynamics(result, model=some, layer=layers, measure=name)
         x = draw_steps(pane, found["step"].to_numpy(), [])
@@ -179,7 +180,7 @@ def seeds(
     for pane, models in zip(panes, groups, strict=True):
         some = evenly(models, SEEDS)
         pairs = list((combinations if ordered else permutations)(some, 2))
-        every = in_depth(a.frame[a.frame["model"].isin(models)])
+        every = in_order(a.frame[a.frame["model"].isin(models)], "layer", "depth").to_list()
         layers = evenly(every, LINES)
         moments, steps, names = _moments(a.frame[a.frame["model"].isin(some)])
         x = draw_steps(pane, steps, names)
@@ -243,10 +244,7 @@ def _same_layers(
     """Values of the same layer of two models at the same checkpoint, (layer, checkpoint)."""
     by = "checkpoint" if any(isinstance(key, str) for key in moments) else "step"
     found = np.full((len(layers), len(moments)), np.nan)
-    ours = [
-        side.take(np.flatnonzero((side.frame["model"] == one).to_numpy()))
-        for side, one in zip((a, b), models, strict=True)
-    ]
+    ours = [of_model(side, one) for side, one in zip((a, b), models, strict=True)]
     for number, layer in enumerate(layers):
         rows, columns = (
             side.take(np.flatnonzero(((side.frame["layer"] == layer) & side.frame[by].isin(moments)).to_numpy()))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from dask_svcca.plan.graph import nodes_of, nodes_of_pack
 from dask_svcca.plan.memory import PROCESS_BYTES
@@ -216,6 +213,5 @@ def _block(plan: Plan, tile: TileTask, reason: str) -> Block:
 def _mark(comparison: ComparisonStore, plan: Plan, tile: TileTask) -> int:
     block = _block(plan, tile, "")
     place = slice(*block.rows), slice(*block.columns)
-    shape = tuple(one.stop - one.start for one in place)
-    asked = np.unpackbits(np.frombuffer(tile.selected, np.uint8), count=math.prod(shape)).reshape(shape) > 0
-    return mark_failed(comparison.root, place, asked, diagonal=tile.row == tile.column)
+    rows, columns = (one.stop - one.start for one in place)
+    return mark_failed(comparison.root, place, tile.pairs(rows, columns))

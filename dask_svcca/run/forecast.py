@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dask_svcca.plan.parameters import Mask, Parameters
     from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.selection import Pairs
+    from dask_svcca.plan.subspaces import Budget
     from dask_svcca.readings import Reading
     from dask_svcca.run.arrays import Arrays
     from dask_svcca.run.executors import Executor
@@ -129,12 +130,14 @@ class Pace:
         seconds: float,
         in_memory: bool = False,
     ) -> None:
-        self.workers = executor.budget.workers
+        # Asked for once: a cluster is asked over its network.
+        budget = executor.budget
+        self.workers = budget.workers
         names = [measure.name for measure in plan.measures if not isinstance(measure, OwnMeasure)]
         asked = [name for name in names if name not in plan.settled] or names or ["svcca"]
         # Workers may not know a user's own measures by name.
         probed = dataclasses.replace(parameters, measures=tuple(asked))
-        samples = _samples(zoo, plan, probed, executor, seconds, in_memory=in_memory)
+        samples = _samples(zoo, plan, probed, budget, seconds, in_memory=in_memory)
         self.found: list[Probed] = []
         executor.run(
             {sample.key: Node(sample, reports=True) for sample in samples},
@@ -150,17 +153,7 @@ class Pace:
         elapsed, own = (sum(getattr(each, name) for each in self.found) for name in ("elapsed", "own"))
         self.busy = max(1.0, elapsed / own) if own else 1.0
         self.task_seconds = _task_seconds(executor, self.workers) if samples else 0.0
-        self._learnt = _Learnt(plan, parameters, self.found)
-
-    def kept(self, plan: Plan, parameters: Parameters) -> list[Kept | None]:
-        """Directions of each row of a plan, as those that were read suggest."""
-        readings = readings_of(plan, parameters)
-        return [
-            None
-            if row.representation is None or reading is None
-            else self._learnt.kept(number, row.representation, reading)
-            for number, (row, reading) in enumerate(zip(plan.rows, readings, strict=True))
-        ]
+        self._learnt = _Learnt(plan, self.found)
 
     def forecast(self, plan: Plan, parameters: Parameters, planning: float, workers: int | None = None) -> Forecast:
         """What a plan takes at this pace.
@@ -174,8 +167,14 @@ class Pace:
         workers : int, optional
             Another number of workers.
         """
-        kept = self.kept(plan, parameters)
-        work = Work(plan, parameters, readings_of(plan, parameters), kept)
+        readings = readings_of(plan, parameters)
+        kept = [
+            None
+            if row.representation is None or reading is None
+            else self._learnt.kept(number, row.representation, reading)
+            for number, (row, reading) in enumerate(zip(plan.rows, readings, strict=True))
+        ]
+        work = Work(plan, parameters, readings, kept)
         count = workers or self.workers
         stages: Amounts = Amounts()
         durations: list[float] = []
@@ -202,6 +201,8 @@ class Pace:
                 wide = 2 if member.reading.is_complex else 1
                 loadings = 8 * member.reading.neurons(member.shape[-1]) * member.with_loadings * member.orthonormal
                 subspaces += own.stored * wide * (member.samples * scores + loadings)
+                if pack.samples:
+                    subspaces += member.reading.neurons(member.shape[-1]) * member.samples * scores
         return Forecast(
             seconds=total,
             core_hours=total * count / 3600,
@@ -306,7 +307,7 @@ def makespan(durations: Sequence[float], workers: int) -> float:
 class _Learnt:
     """Shares of directions that the representations of a probe keep, and those that others are taken to keep."""
 
-    def __init__(self, plan: Plan, parameters: Parameters, found: Sequence[Probed]) -> None:
+    def __init__(self, plan: Plan, found: Sequence[Probed]) -> None:
         self._alike: dict[Any, list[int]] = {}
         self._shares = {row: share for each in found for row, share in each.shares.items()}
         self._stored = {row: share for each in found for row, share in each.stored.items()}
@@ -314,7 +315,6 @@ class _Learnt:
             item = plan.rows[row].representation
             if item is not None:
                 self._alike.setdefault((item.dims, item.shape[1:]), []).append(row)
-        self._readings = readings_of(plan, parameters)
 
     def kept(self, row: int, item: Representation, reading: Reading) -> Kept:
         """Directions of a row, as the nearest row of the same shape has them, or else the nearest of all."""
@@ -334,7 +334,7 @@ class _Learnt:
 
 
 def _samples(
-    zoo: Zoo, plan: Plan, parameters: Parameters, executor: Executor, seconds: float, *, in_memory: bool
+    zoo: Zoo, plan: Plan, parameters: Parameters, budget: Budget, seconds: float, *, in_memory: bool
 ) -> list[Sample]:
     """What to try: some of the plan's tiles, cut down to what takes so long."""
     if not plan.tiles:
@@ -350,7 +350,7 @@ def _samples(
     cost = {(tile.row, tile.column): sum(work.of_tile(tile).values()) / NOMINAL_RATE for tile in plan.tiles}
     # Where the work is, spread over the plan.
     ends = np.cumsum(list(cost.values()))
-    count = min(len(cost), MOST_PROBES if executor.budget.workers > 2 else 2)
+    count = min(len(cost), MOST_PROBES if budget.workers > 2 else 2)
     chosen = {list(cost)[int(np.searchsorted(ends, ends[-1] * (part + 0.5) / count))] for part in range(count)}
     each = {
         member.label: sum(work.of_pack(dataclasses.replace(pack, members=(member,), parts=1)).values()) / NOMINAL_RATE
@@ -374,18 +374,24 @@ def _samples(
             ).tolist()
             if kept[number] is not None
         ]
-        sample = _sample(zoo, plan, parameters, rows, each, seconds)
-        if sample is not None:
-            found.append(
-                dataclasses.replace(
-                    sample,
-                    budget=executor.budget,
-                    side=side,
-                    mask=None if mask is None else mask[: sample.examples],
-                    in_memory=in_memory,
-                    asked=_asked(plan, sample.rows),
-                )
+        if not rows:
+            continue
+        sources, places, examples = _read_for(plan, rows, each, seconds)
+        found.append(
+            Sample(
+                zoo=zoo.root.store_path,
+                parameters=parameters,
+                budget=budget,
+                side=side,
+                rows=tuple(rows),
+                members=tuple(zip(_items(plan, rows), places, strict=True)),
+                sources=tuple(_items(plan, sources)),
+                examples=examples,
+                mask=None if mask is None else mask[:examples],
+                in_memory=in_memory,
+                asked=_asked(plan, rows),
             )
+        )
     return found
 
 
@@ -405,16 +411,29 @@ def _asked(plan: Plan, rows: Sequence[int]) -> BoolArray | None:
     return asked if asked.any() and not asked.all() else None
 
 
-def _sample(
-    zoo: Zoo, plan: Plan, parameters: Parameters, rows: Sequence[int], each: Mapping[str, float], seconds: float
-) -> Sample | None:
-    """Some rows of a plan, and which of them are read for all."""
-    items = {row: item for row in rows if (item := plan.rows[row].representation) is not None}
+def _items(plan: Plan, rows: Iterable[int]) -> list[Representation]:
+    """Representations of some rows, but of those that have left the zoo."""
+    return [item for row in rows if (item := plan.rows[row].representation) is not None]
+
+
+def _read_for(
+    plan: Plan, rows: Sequence[int], each: Mapping[str, float], seconds: float
+) -> tuple[list[int], list[int], int]:
+    """Which of some rows are read for all.
+
+    Returns
+    -------
+    sources : list of int
+        These rows.
+    places : list of int
+        For each of all rows, the place among them of that which it is taken to be like.
+    examples : int
+        Of how many examples they are read.
+    """
+    items = dict(zip(rows, _items(plan, rows), strict=True))
     kinds: dict[Any, list[int]] = {}
     for row, item in items.items():
         kinds.setdefault((item.dims, item.shape, item.dtype), []).append(row)
-    if not kinds:
-        return None
     # One of each kind, then others in turn.
     ordered = [
         row for turn in range(max(map(len, kinds.values()))) for own in kinds.values() for row in own[turn : turn + 1]
@@ -431,20 +450,11 @@ def _sample(
             break
         sources.append(row)
     place = {row: number for number, row in enumerate(sources)}
-    members = []
+    places = []
     for row, item in items.items():
         alike = [other for other in kinds[item.dims, item.shape, item.dtype] if other in place]
-        members.append((item, place[min(alike, key=lambda other: abs(other - row))]))
-    return Sample(
-        zoo=zoo.root.store_path,
-        parameters=parameters,
-        budget=None,  # type: ignore[arg-type]
-        side=0,
-        rows=tuple(items),
-        members=tuple(members),
-        sources=tuple(items[row] for row in sources),
-        examples=examples,
-    )
+        places.append(place[min(alike, key=lambda other: abs(other - row))])
+    return sources, places, examples
 
 
 def _nothing(number: int) -> int:

@@ -13,7 +13,6 @@ import zarr
 from zarr.storage import MemoryStore
 
 from dask_svcca.kernels.lanes import LEAST_PAIRS, singular_values_abreast
-from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.machine import own_time
 from dask_svcca.measures import leading_only
 from dask_svcca.plan.comparison import make_plan
@@ -100,8 +99,6 @@ class Probed:
         Seconds of planning and writing around the tasks.
     elapsed, own : float
         Seconds of the whole probe: of the clock on the wall, and without waiting for cores that others have.
-    members : int
-        Representations that these are of.
     shares : dict of int to (block,)
         By row of the plan, the share of the directions that tiles compare; of the sources alone.
     stored : dict of int to float
@@ -113,19 +110,18 @@ class Probed:
     beside: float = 0.0
     elapsed: float = 0.0
     own: float = 0.0
-    members: int = 0
     shares: dict[int, FloatArray] = field(default_factory=dict)
     stored: dict[int, float] = field(default_factory=dict)
 
 
-def kind_of(task: object) -> str:
+def _kind_of(task: object) -> str:
     """Of which kind a task is, as stages are named."""
     return "tile" if isinstance(task, TileTask) else "pack" if isinstance(task, PackTask | PartTask) else ""
 
 
 def probe(sample: Sample) -> Probed:
     """Try the tasks of two groups of representations, and take their time; nothing is written but scratch stores."""
-    found = Probed(members=len(sample.members))
+    found = Probed()
     root = zarr.open_group(sample.zoo, mode="r", zarr_format=3, use_consolidated=False)
     began, start = time.perf_counter(), own_time()
     own = start
@@ -190,7 +186,7 @@ def _try_tasks(found: Probed, job: Job, plan: Plan, tally: Tally) -> float:
         if isinstance(node.task, TileTask) and job.parameters.precision == "float32":
             # What is loaded once, or compiled once in the life of an installation, is not a tile's work.
             singular_values_abreast(np.ones((LEAST_PAIRS, 2, 2)))
-        kind, began = kind_of(node.task), own_time()
+        kind, began = _kind_of(node.task), own_time()
         results[key] = perform(job, node.task, *(results[needed] for needed in node.needs))
         took = own_time() - began
         working += took
@@ -249,7 +245,7 @@ def _take_work(found: Probed, sample: Sample, plan: Plan, packs: SubspaceStore) 
         spectrum, entry = index.spectrum(record), record.entry
         chosen = np.ones(len(spectrum), dtype=bool)
         if leading:
-            chosen = leading_directions(spectrum, entry.multiplicity, sample.parameters.variance)
+            chosen = entry.kept(spectrum, sample.parameters.variance)
         blocks = len(reading.multiplicity)
         compared = np.bincount(entry.block[chosen], minlength=blocks).astype(float)
         kept.append(Kept(compared, float(len(spectrum))))

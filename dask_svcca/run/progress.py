@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 LINE_SECONDS: Final = 30
 """Time between two lines of progress, where there is no terminal to draw bars in."""
 
+LEAST_SECONDS: Final = 0.5
+"""Time from the first that was done below which no rate is told: the next may have waited beside it."""
+
 STAGES: Final = {
     "subspaces": ("Making subspaces", "representations"),
     "tiles": ("Comparing pairs", "tiles"),
@@ -95,7 +98,7 @@ class Bars:
         """Show how many of a stage are done."""
         self.anything_done = self.anything_done or done > 0
         now = time.monotonic()
-        self._pace.rate(stage, done, now)
+        rate = self._pace.rate(stage, done, now)
         if self._progress is not None:
             self._progress.update(self._show(stage).id, completed=done, total=total)
             if done == total:
@@ -106,8 +109,7 @@ class Bars:
         if done == total or now - self._spoken > LINE_SECONDS:
             self._spoken = now
             what, unit = self._stages[stage]
-            rate = self._pace.rate(stage, done, now)
-            left = f", {rate:,.3g} a second" if rate else ""
+            left = f", {_told(rate)} a second" if rate else ""
             left += f", about {seconds((total - done) / rate)} left" if rate and done < total else ""
             sys.stderr.write(f"{what}: {done:,} of {total:,} {unit}, {seconds(now - self._started)}{left}\n")
             sys.stderr.flush()
@@ -129,7 +131,11 @@ class Rates:
     def rate(self, stage: str, done: int, moment: float) -> float:
         """Rate of a stage, of which some are done at a moment in seconds; 0 as long as none can be told."""
         before, began = self._first.setdefault(stage, (done, moment))
-        return (done - before) / (moment - began) if moment > began else 0.0
+        return (done - before) / (moment - began) if moment - began >= LEAST_SECONDS else 0.0
+
+
+def _told(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 class JsonLines:
@@ -180,7 +186,7 @@ class _Count(ProgressColumn):
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if task.total is None or not speed else f"{speed:,.3g}/s", style="dim")
+        return Text("" if task.total is None or not speed else f"{_told(speed)}/s", style="dim")
 
 
 class _Remaining(TimeRemainingColumn):

@@ -120,6 +120,11 @@ def verify(
     """
     store = with_options(store, storage_options)
     kind = _io.read_kind(store)
+    if kind == "sketches":
+        raise StoreFormatError(
+            f"{_io.describe(store)!r} holds sketches, and verify reads zoos, comparisons and subspaces. A search says "
+            f"which sketch is damaged: make them anew then"
+        )
     if kind == "zoo" and repair:
         raise StoreFormatError(
             f"activations that are damaged cannot be repaired: verify the zoo {_io.describe(store)!r} without repair, "

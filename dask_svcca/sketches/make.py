@@ -209,12 +209,11 @@ def run_sketches(
     in_memory = _io.in_memory(zoo.root.store) or _io.in_memory(store)
     chosen = executor or DaskExecutor(client, run, in_memory=in_memory)
     readings = [choose_reading(item.dims, item.shape, parameters.reading) for item in entries]
-    if not _exists(store):
+    there = _exists(store)
+    if not there:
         # Before a store is made: a plan that is refused must not leave one behind.
         plan_sketches(list(zip(range(len(entries)), entries, readings, strict=True)), family, chosen.budget)
-    sketches = (
-        SketchStore.open(store, mode="r+") if _exists(store) else SketchStore.create(store, identity, len(entries))
-    )
+    sketches = SketchStore.open(store, mode="r+") if there else SketchStore.create(store, identity, len(entries))
     lease = Lease(
         backend_of(sketches.root),
         "digest/lease",

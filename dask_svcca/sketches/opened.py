@@ -153,8 +153,10 @@ def made(sketches: Opened) -> npt.NDArray[np.bool_]:
     return np.asarray((sketches.column("digest") != "") & (sketches.column("problem") == ""), dtype=np.bool_)
 
 
-def numbers_of(sketches: Opened, rows: npt.NDArray[np.intp], there: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Numbers of some rows; NaN for those that have none.
+def numbers_of(
+    sketches: Opened, rows: npt.NDArray[np.intp], there: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float32]:
+    """Numbers of some rows; NaN for those that have none: ``there`` says of all rows which have some, by default all.
 
     Raises
     ------
@@ -162,7 +164,7 @@ def numbers_of(sketches: Opened, rows: npt.NDArray[np.intp], there: npt.NDArray[
         Where numbers are gone of a row that has some.
     """
     found = np.full((len(rows), sketches.family.size), np.nan, dtype=np.float32)
-    wanted = np.flatnonzero(there[rows])
+    wanted = np.arange(len(rows)) if there is None else np.flatnonzero(there[rows])
     if len(wanted):
         found[wanted] = sketches.read_rows(rows[wanted])
     lost = wanted[~np.isfinite(found[wanted]).all(axis=1)]

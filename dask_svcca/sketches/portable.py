@@ -13,7 +13,7 @@ from zarr.storage import MemoryStore
 
 from dask_svcca.errors import DaskSvccaError, RepresentationExistsError, StoreFormatError
 from dask_svcca.sketches.dataset import open_sketches
-from dask_svcca.sketches.opened import made, opened
+from dask_svcca.sketches.opened import made, numbers_of, opened
 from dask_svcca.sketches.search import check_alike
 from dask_svcca.sketches.store import COLUMNS, DIM, FORMAT_VERSION, IDENTITY, SKETCH, SketchStore, check_identity
 from dask_svcca.stores._create import check_free
@@ -168,10 +168,7 @@ def import_sketches(file: str | os.PathLike[str], store: StoreLike | None = None
 
 def _contents(source: Opened) -> tuple[Columns, npt.NDArray[np.float32]]:
     columns = {one.name: source.column(one.name).astype(_dtype(one, object)) for one in COLUMNS}
-    numbers = np.full((source.rows, source.family.size), np.nan, dtype=np.float32)
-    there = np.flatnonzero(made(source))
-    numbers[there] = source.read_rows(there)
-    return columns, numbers
+    return columns, numbers_of(source, np.arange(source.rows), made(source))
 
 
 def _write(

@@ -20,6 +20,7 @@ from dask_svcca.errors import (
     MismatchedExamplesError,
     ParametersChangedError,
     RepresentationNotFoundError,
+    did_you_mean,
 )
 from dask_svcca.kernels.sketch import estimate, standard_error
 from dask_svcca.plan.parameters import make_parameters
@@ -64,8 +65,8 @@ class _Query:
         Its ``concentration`` and ``trace``.
     domain : str
     samples : int
-    label : str
-        Name among the sketches; empty where it is none of them.
+    label, digest : str
+        Name among the sketches, and digest of the activations there; empty where it is none of them.
     activations : (Zoo, str) or None
         Where its activations are, and under which label.
     """
@@ -76,6 +77,7 @@ class _Query:
     domain: str
     samples: int
     label: str
+    digest: str
     activations: tuple[Zoo, str] | None
 
 
@@ -110,14 +112,15 @@ def search(
     pandas.DataFrame
         The most similar first, without the query itself; indexed by ``representation``. ``cka`` is exact, and NaN where
         it was not computed; ``cka_estimate`` and ``cka_error`` are from the sketches; ``null_cka`` is what layers of
-        these spectra have on average if their examples are shuffled, NaN under ``dft``.
+        these spectra have on average if their examples are shuffled, NaN under ``dft``. Without a zoo there are neither
+        ``cka`` nor ``null_cka``.
 
     Raises
     ------
     RepresentationNotFoundError
         Where there is no sketch of that name.
     MismatchedExamplesError
-        Where the query has other examples.
+        Where the query has other examples; or the zoo has, or has them in another order, or has other activations.
     ParametersChangedError
         Where a sketch has another size, seed, family or reading.
     ValueError
@@ -142,10 +145,10 @@ def search(
         _check_examples(source, activations)
     asked = _query(source, query, activations)
     count = max(CANDIDATES, 5 * top) if exact else top
-    rows, values, errors = nearest(source, asked.numbers, asked.spread, count + 1, top + 1)
+    alike = _of_domain(source, asked.domain)
+    rows, values, errors = nearest(source, asked.numbers, asked.spread, count + 1, top + 1, alike)
     labels = source.values(DIM, rows).astype(object)
-    domains = [source.attributes["domains"][code] for code in source.values("domain", rows)]
-    kept = np.array([domain == asked.domain for domain in domains], dtype=np.bool_) & (labels != asked.label)
+    kept = labels != asked.label
     rows, values, errors, labels = rows[kept][:count], values[kept][:count], errors[kept][:count], labels[kept][:count]
     cka = np.full(len(rows), np.nan)
     if exact and activations is not None and asked.activations is not None and len(rows):
@@ -157,15 +160,30 @@ def search(
         {**known, "cka": cka, "cka_estimate": values, "cka_error": errors, "null_cka": null},
         index=pd.Index(labels, name=DIM),
     )
+    if activations is None:
+        frame = frame.drop(columns=["cka", "null_cka"])
     # Those that could not be read stay behind the others, by their estimates.
     order = np.lexsort((-values, -np.nan_to_num(cka, nan=-1.0)))
     return frame.iloc[order[:top]]
 
 
+def _of_domain(source: Opened, domain: str) -> npt.NDArray[np.bool_] | None:
+    """Rows whose samples are of one kind; None for all, where there is no other kind."""
+    domains = source.attributes["domains"]
+    if list(domains) == [domain]:
+        return None
+    return np.asarray(source.column("domain") == (domains.index(domain) if domain in domains else -1), dtype=np.bool_)
+
+
 def nearest(
-    source: Opened, numbers: npt.NDArray[np.float32], spread: float, count: int, sure: int
+    source: Opened,
+    numbers: npt.NDArray[np.float32],
+    spread: float,
+    count: int,
+    sure: int,
+    among: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Rows of the highest estimates, and these with their errors, the highest first.
+    """Rows of the highest estimates, and these with their errors, the highest first; ``among`` some rows, or all.
 
     Where there are many, a coarser sketch says which rows are looked at: all that may be among the first ``sure``, and
     those of the highest estimates by it.
@@ -173,7 +191,7 @@ def nearest(
     parts = -(-source.family.size // FEATURES)
     is_small = source.rows * source.family.size * 4 <= WHOLE_BYTES
     if not is_small and parts > 1:
-        coarse, own = _products(source, numbers, range(1))
+        coarse, own = _products(source, numbers, range(1), among)
         of_query = float(numbers[:FEATURES] @ numbers[:FEATURES])
         share = np.float32(source.family.size / FEATURES)
         with np.errstate(invalid="ignore"):
@@ -186,13 +204,13 @@ def nearest(
         most = np.partition(likely, -4 * count)[-4 * count] if len(low) > 4 * count else -9.0
         rows = np.flatnonzero(((high >= least) | (likely >= most)) & np.isfinite(values))
         if len(rows) * parts < source.rows and len(rows) * source.family.size * 4 <= ROWS_BYTES:
-            found = numbers_of(source, rows, np.ones(source.rows, dtype=np.bool_))
+            found = numbers_of(source, rows)
             own, coarse = np.einsum("rf,rf->r", found, found), found @ numbers
             return _best(source, rows, coarse, own, numbers, spread, count)
-        more, more_own = _products(source, numbers, range(1, parts))
+        more, more_own = _products(source, numbers, range(1, parts), among)
         products, own = coarse + more, own + more_own
     else:
-        products, own = _products(source, numbers, range(parts))
+        products, own = _products(source, numbers, range(parts), among)
     return _best(source, np.arange(source.rows), products, own, numbers, spread, count)
 
 
@@ -215,9 +233,9 @@ def _best(
 
 
 def _products(
-    source: Opened, numbers: npt.NDArray[np.float32], parts: range
+    source: Opened, numbers: npt.NDArray[np.float32], parts: range, among: npt.NDArray[np.bool_] | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Products of all rows with a query in some parts of their numbers, and sums of squares of these."""
+    """Products of all rows with a query in some parts of their numbers, and sums of squares of these; NaN of others."""
     count = source.rows
     products, own = np.zeros((2, count), dtype=np.float32)
     local = threading.local()
@@ -234,6 +252,8 @@ def _products(
 
     with _blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
         list(threads.map(work, range(-(-count // source.chunk_rows))))
+    if among is not None:
+        products[~among] = np.nan
     return products, own
 
 
@@ -248,8 +268,9 @@ def _query(source: Opened, query: Any, zoo: Zoo | None) -> _Query:
         row = source.find(query)
         if row is None:
             raise RepresentationNotFoundError(
-                f"there is no sketch of {query!r} in {source.place!r}. Give a name as model/checkpoint/layer, or the "
-                f"activations"
+                f"there is no sketch of {query!r} in {source.place!r}"
+                f"{did_you_mean(query, source.column(DIM)) or '.'} A name is "
+                f"model/checkpoint/layer; activations may be given in its place"
             )
         return _of_row(source, row, query, None if zoo is None else (zoo, query))
     if isinstance(query, xr.Dataset):
@@ -274,14 +295,21 @@ def _of_row(of: Opened, row: int, label: str, activations: tuple[Zoo, str] | Non
     one = np.array([row])
     if problem := of.values("problem", one)[0]:
         raise IncompatibleError(f"{str(of.values(DIM, one)[0])!r} has no sketch: it {problem}")
-    numbers = numbers_of(of, one, np.ones(of.rows, dtype=np.bool_))[0]
+    numbers = numbers_of(of, one)[0]
     if activations is not None and activations[1] not in activations[0]:
         activations = None
-    spread, trace, domain, samples = (
-        of.values(name, one)[0] for name in ("concentration", "trace", "domain", "samples")
+    spread, trace, domain, samples, digest = (
+        of.values(name, one)[0] for name in ("concentration", "trace", "domain", "samples", "digest")
     )
     return _Query(
-        numbers, float(spread), float(trace), of.attributes["domains"][int(domain)], int(samples), label, activations
+        numbers=numbers,
+        spread=float(spread),
+        trace=float(trace),
+        domain=of.attributes["domains"][int(domain)],
+        samples=int(samples),
+        label=label,
+        digest=str(digest) if label else "",
+        activations=activations,
     )
 
 
@@ -301,26 +329,25 @@ def _exact(
     assert asked.activations is not None  # noqa: S101 - for the type checker
     options = make_parameters("cka", **{name: source.attributes.get(name) for name in _READING}).reading
     home, label = asked.activations
-    reading, samples = samples_of(home, by_label(home)[label], options)
-    if home is not zoo and not np.array_equal(words_of(home.examples), words_of(zoo.examples)):
-        # Those at hand have an order of their own; each of one position, or this would not say whose it is.
-        samples = samples[_order(home, zoo)] if len(samples) == home.n_examples else samples
-    known, digests = by_label(zoo), source.values("digest", rows)
-    norms = source.values("norm", rows)
+    known, norms = by_label(zoo), source.values("norm", rows)
+    for one, digest in [(asked.label, asked.digest), *zip(labels, source.values("digest", rows), strict=True)]:
+        if one in known and known[one].identity != digest:
+            raise MismatchedExamplesError(
+                f"{one!r} has other activations in the zoo {_io.describe(zoo.root.store_path)!r} (digest "
+                f"{known[one].identity[:8]}) than its sketch in {source.place!r} was made of (digest {digest[:8]}): "
+                f"the examples of the zoo are in another order, or it was captured anew. Give the zoo that they were "
+                f"made of, make the sketches again, or leave out zoo= (--zoo)"
+            )
     found = [
-        (place, known[str(one)], float(norm))
-        for place, (one, norm, digest) in enumerate(zip(labels, norms, digests, strict=True))
-        if str(one) in known and known[str(one)].identity == digest
+        (place, known[one], float(norm))
+        for place, (one, norm) in enumerate(zip(labels, norms, strict=True))
+        if one in known
     ]
+    reading, samples = samples_of(home, (known if home is zoo else by_label(home))[label], options)
     values = np.full(len(rows), np.nan)
     exact = exact_cka(zoo, samples, gram_norm(reading, samples), [(item, norm) for _, item, norm in found], options)
     values[[place for place, _, _ in found]] = list(exact)
     return values
-
-
-def _order(home: Zoo, zoo: Zoo) -> npt.NDArray[np.intp]:
-    ids = pd.Index([str(one) for one in home.examples.tolist()])
-    return np.asarray(ids.get_indexer(pd.Index([str(one) for one in zoo.examples.tolist()])))
 
 
 def _check_examples(source: Opened, zoo: Zoo) -> None:

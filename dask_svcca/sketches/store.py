@@ -308,7 +308,7 @@ class SketchStore:
         )
 
     def _keys(self, chunk: int) -> list[str]:
-        return [f"{SKETCH}/c/{chunk}/{part}" for part in range(-(-self.family.size // FEATURES))]
+        return [f"{SKETCH}/c/{chunk}/{part}" for part in range(self.parts)]
 
 
 IDENTITY: Final = (

@@ -90,8 +90,8 @@ def _whole(one: slice, side: int, count: int) -> slice:
     return slice(first, max(first, stop))
 
 
-def mark_failed(root: zarr.Group, place: tuple[slice, slice], asked: BoolArray, *, diagonal: bool) -> int:
-    """Mark pairs as failed that were asked for and are missing. Returns how many, each counted once.
+def mark_failed(root: zarr.Group, place: tuple[slice, slice], asked: BoolArray) -> int:
+    """Mark pairs as failed that were asked for and are missing, and their mirror images. Returns how many pairs.
 
     Parameters
     ----------
@@ -99,15 +99,14 @@ def mark_failed(root: zarr.Group, place: tuple[slice, slice], asked: BoolArray, 
     place : (slice, slice)
         Some whole blocks.
     asked : (a, b)
-    diagonal : bool
-        Whether rows and columns are the same.
+        Each pair once.
     """
     (array,) = block_arrays(root, [PAIR_STATUS.name]).values()
     backend = backend_of(root)
     failed: BoolArray = asked & (array.read(place) == PairStatus.MISSING)
     for where, pairs in ((place[::-1], failed.T), (place, failed)):
         backend.write_many(array.merged(where, np.full(pairs.shape, PairStatus.FAILED, dtype=np.uint8), pairs))
-    return int(np.triu(failed).sum() if diagonal else failed.sum())
+    return int(failed.sum())
 
 
 class TriedAgain:

@@ -115,14 +115,15 @@ def is_group(store: StoreLike) -> bool:
 
 
 def read_kind(store: StoreLike) -> str:
-    """Kind of a store: ``zoo``, ``comparison`` or ``subspaces``."""
+    """Kind of a store: ``zoo``, ``comparison``, ``subspaces`` or ``sketches``."""
     if not is_group(store):
         raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}{_why_absent(store)}")
     stored_format = open_group(store, mode="r").attrs.get("format")
     kind = str(stored_format).removeprefix("dask-svcca-")
-    if kind not in {"zoo", "comparison", "subspaces"}:
+    if kind not in {"zoo", "comparison", "subspaces", "sketches"}:
         raise StoreFormatError(
-            f"{describe(store)!r} holds neither a zoo nor a comparison nor subspaces: its format is {stored_format!r}"
+            f"{describe(store)!r} holds neither a zoo nor a comparison nor subspaces nor sketches: its format is "
+            f"{stored_format!r}"
         )
     return kind
 

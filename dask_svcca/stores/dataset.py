@@ -104,6 +104,10 @@ def _indexed(dataset: xr.Dataset) -> xr.Dataset:
     from dask_svcca.stores._texts import fixed_width  # noqa: PLC0415
     from dask_svcca.stores.side_index import COORDINATES, SideIndex  # noqa: PLC0415
 
+    for dim in ("representation_a", "representation_b"):
+        for name in COORDINATES:
+            # An index outlives the call: read later, it would be that of a comparison that has changed meanwhile.
+            dataset.variables[f"{name}{dim[-2:]}"].load()
     variables = {
         name: fixed_width(variable) if variable.dtype.kind == "T" else variable
         for name, variable in dataset.variables.items()

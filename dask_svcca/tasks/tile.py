@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +55,7 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
         Where the subspaces of the two groups are.
     """
     tile = _Tile(context, task, places_a, places_b)
-    asked = np.unpackbits(np.frombuffer(task.selected, np.uint8), count=math.prod(tile.shape)).reshape(tile.shape) > 0
+    asked = task.asked(*tile.shape)
     status = tile.known(asked)
     # Pairs that have some measures need only the others.
     for state, names in ((PairStatus.MISSING, ()), (PairStatus.PARTIAL, context.job.settled)):
@@ -65,7 +64,7 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
             update = tile.compute(wanted, without=names)
             status = np.where(update != PairStatus.MISSING, update, status)
     # All pairs that were asked for count: an attempt before this one may have computed some and died.
-    outcomes = status[np.triu(asked) if tile.diagonal else asked]
+    outcomes = status[task.pairs(*tile.shape)]
     valued = int(np.isin(outcomes, VALUED).sum())
     missing = int(np.isin(outcomes, UNFINISHED).sum())
     return TileReport(task.row, task.column, valued, len(outcomes) - valued - missing, context.seconds)

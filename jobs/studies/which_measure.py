@@ -102,8 +102,9 @@ def main() -> None:
     print(
         f"\nBest on trained networks: {names(best)}, with {trained.max():.2f} of the layers found on average. Beyond "
         f"chance (p <= {LEVEL} for guesses) in both architectures: {names(beyond[beyond].index)}; in one or none: "
-        f"{names(beyond[~beyond].index)}. A share is of {tested['cnn']:.0f} layers (cnn) or {tested['resnet']:.0f} "
-        f"(resnet): small differences mean nothing.\n"
+        f"{names(beyond[~beyond].index)}. A share is of {tested['cnn']:.0f} choices (cnn) or "
+        f"{tested['resnet']:.0f} (resnet), each output of a block from each seed in the "
+        f"other: small differences mean nothing.\n"
         f"Training changes the shares by {change['cnn'].mean():+.2f} (cnn) and {change['resnet'].mean():+.2f} (resnet) "
         f"on average over the measures. What is found before training is found by the architecture alone."
     )

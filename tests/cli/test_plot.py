@@ -34,6 +34,8 @@ def test_plot__groups_and_matches(comparison: Path) -> None:
     run("plot matrix comparison.zarr --final --model-a net-s0 --model-b net-s1 --match -o matrix.png")
     assert "groups takes --group NAME=PATTERN" in run("plot groups comparison.zarr -o f.png", status=2).stderr
     assert "'a' is not a name and a pattern" in run("plot groups comparison.zarr --group a -o f.png", status=2).stderr
+    refused = run("plot rank comparison.zarr -o none/f.png", status=2).stderr
+    assert "there is no folder 'none' to write 'f.png' into" in refused
     assert "--match says nothing about rank" in run("plot rank comparison.zarr --match -o f.png", status=2).stderr
 
 
@@ -64,7 +66,7 @@ def test_plot__characters_that_the_font_lacks_are_said_once(folder: Path) -> Non
         ("matrix comparison.zarr --measure cka -o f.png", "no measure 'cka' in this comparison; it has svcca"),
         ("correlations comparison.zarr -o f.png", "keep='correlations'"),
         ("matrix nowhere.zarr -o f.png", "nowhere.zarr"),
-        ("matrix comparison.zarr -o nowhere/f.png", "FileNotFoundError"),
+        ("matrix comparison.zarr -o nowhere/f.png", "there is no folder 'nowhere'"),
         ("directions comparison.zarr -o f.png", "directions takes --zoo"),
         ("directions comparison.zarr --zoo zoo.zarr -o f.png", "8 were chosen on side a"),
         ("rank comparison.zarr --zoo zoo.zarr -o f.png", "--zoo says nothing about rank"),

@@ -117,7 +117,14 @@ def test_report__names_cannot_end_its_data(tmp_path: Path) -> None:
     assert "<!--" not in text
 
 
-def test_report__on_the_command_line(tmp_path: Path, store: Path) -> None:
+def test_report__on_the_command_line(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "report.html"
     done = run(f"report '{store}' --model 'net a' --measure svcca,gulp -o '{file}'")
     assert f"{file.stat().st_size / 1000:.0f} kB, 12 representations, svcca, gulp" in done.stdout
+    assert "left out" not in done.stderr
+    refused = run(f"report '{store}' -o '{tmp_path / 'none' / 'r.html'}'", status=2).stderr
+    assert "to write 'r.html' into" in refused
+    # Room for the status, svcca and its reference.
+    monkeypatch.setattr(report, "ROOM", 12 * 12 * 11 + 10)
+    done = run(f"report '{store}' --model 'net a' -o '{file}'")
+    assert re.search(r"Measures were left out for size: (pwcca, )?gulp; --measure chooses others\.", done.stderr)

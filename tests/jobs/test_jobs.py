@@ -135,6 +135,9 @@ def test_commands__about_a_comparison_without_a_job(tmp_path: Path) -> None:
         dask_svcca.compare(zoo, tmp_path / "c.zarr")
     assert "was not made by a job" in run(f"status {tmp_path / 'c.zarr'}", status=2).output
     assert json.loads(run(f"jobs {tmp_path / 'c.zarr'} --json").output) == {"jobs": []}
+    for name in ("status", "attach", "logs", "cancel"):
+        refused = run(f"{name} {tmp_path / 'zoo.zarr'}", status=2).output
+        assert "is a store of kind 'zoo', and jobs make comparisons" in refused
 
 
 @pytest.fixture
@@ -315,7 +318,10 @@ def test_submit__goes_on_where_it_was_ended(tmp_path: Path, zoo: Path, undisturb
     first = command("submit", str(job))
     wait_until(lambda: pairs_done(place) > 0)
     if how == "cancel":
+        # On a busy machine the job would end before the command that is to end it has begun.
+        os.kill(first["process"], signal.SIGSTOP)
         command("cancel", first["id"])
+        os.kill(first["process"], signal.SIGCONT)
         wait_until(lambda: command("status", first["id"])["state"] == "cancelled")
     else:
         os.kill(first["process"], signal.SIGKILL)

@@ -186,7 +186,9 @@ def assert_nothing_lost(cluster: Cluster, zoo: Path, place: Path, right: xr.Data
     found = dask_svcca.open_comparison(place).load()
     for name in right.data_vars:
         np.testing.assert_array_equal(found[name], right[name], err_msg=str(name))
-    assert twice(cluster.reported.read_text()) == []
+    reported = cluster.reported.read_text()
+    assert reported
+    assert twice(reported) == []
     assert dask_svcca.verify(place).ok
 
 

@@ -206,7 +206,7 @@ def test_commands__three_of_them_do_a_job(zoo: Zoo, tmp_path: Path, undisturbed:
     assert "Parts that have not done all of theirs: 0, 1" in run(f"finalise {job}", status=1).output
     with ThreadPoolExecutor(1) as pool:
         printed = [result.output for result in pool.map(lambda number: run(f"part {job} {number}"), range(2))]
-    assert "Part 1 of 0 to 1: made" in printed[1]
+    assert "Part 1 (of 0 to 1): made" in printed[1]
     assert "210 of 210 pairs are there." in run(f"finalise {job}").output
     assert_same(dask_svcca.open_comparison(tmp_path / "c.zarr"), undisturbed)
 

@@ -11,6 +11,7 @@ import pytest
 
 import dask_svcca
 from dask_svcca.errors import (
+    DamagedStoreError,
     MismatchedExamplesError,
     ParametersChangedError,
     RepresentationExistsError,
@@ -131,3 +132,11 @@ def test_import_sketches__refuses_what_is_packed_cut_or_no_archive(tmp_path: Pat
     for name in ("packed", "cut", "text", "empty", "none"):
         with pytest.raises(StoreFormatError, match=f"{name}.npz' is not a file of sketches"):
             dask_svcca.import_sketches(tmp_path / f"{name}.npz")
+
+
+def test_export__refuses_numbers_that_are_gone(tmp_path: Path) -> None:
+    made = dask_svcca.sketch({"fc": np.random.default_rng(0).standard_normal((60, 5))}, size=64)
+    made["sketch"][0, 3] = np.nan
+    with pytest.raises(DamagedStoreError, match=r"the sketch of 'fc' .* has NaN"):
+        dask_svcca.export_sketches(made, tmp_path / "mine.npz")
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,17 @@ const DASHES = [[], [6, 3], [2, 2]];
 
 export function ink(number) { return INKS[number % INKS.length]; }
 
+function dashes(number) { return DASHES[Math.floor(number / INKS.length) % DASHES.length]; }
+
+// The line of a legend: in the colour and with the dashes of the chart.
+export function drawKey(canvas, number) {
+  const context = canvas.getContext("2d");
+  context.strokeStyle = ink(number);
+  context.lineWidth = 1.6;
+  context.setLineDash(dashes(number));
+  line(context, [[0, canvas.height / 2], [canvas.width, canvas.height / 2]]);
+}
+
 // Steps are spread as their logarithms are, and 0 has a place of its own.
 const spread = (x) => Math.sign(x) * Math.log10(1 + Math.abs(x));
 
@@ -47,7 +58,7 @@ export function drawLines(canvas, { xs, series, low, high, xLabel, yLabel, logar
   context.lineWidth = 1.6;
   for (const [number, { values }] of series.entries()) {
     context.strokeStyle = ink(number);
-    context.setLineDash(DASHES[Math.floor(number / INKS.length) % DASHES.length]);
+    context.setLineDash(dashes(number));
     let points = [];
     for (const [at, value] of [...values, null].entries()) {
       if (value !== null) points.push([x(xs[at]), y(value)]);

@@ -2,7 +2,7 @@
 
 import { Server } from "./source.js";
 import { Embedded } from "./embedded.js";
-import { Places } from "./places.js";
+import { encoded, Places } from "./places.js";
 import { drawBar } from "./colours.js";
 import { Matrix } from "./matrix.js";
 import { element, pairPane, phasesPane, provenancePane, rowPane, settlingPane, shown, zooPane } from "./panes.js";
@@ -303,8 +303,6 @@ class Page {
 
   tell(error) { find("readout").replaceChildren(element("span", { class: "problem" }, error.message)); }
 }
-
-const encoded = (name) => encodeURIComponent(name).replaceAll("~", "%7E");
 
 // Model, checkpoint and layer in the order of the levels.
 function names(text, levels) {

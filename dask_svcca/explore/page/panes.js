@@ -1,6 +1,6 @@
 // What stands beside the matrix. All text is set as text; nothing of a name becomes markup.
 
-import { drawLines, ink } from "./charts.js";
+import { drawKey, drawLines, ink } from "./charts.js";
 import { drawCells } from "./matrix.js";
 
 const ROWS = 200;
@@ -163,13 +163,12 @@ export function modelOf(page) { return page.names.name("model", page.state.a[0])
 export async function settlingPane(page) {
   const { state, source } = page, model = modelOf(page);
   const found = await source.analysis("settling", { c: state.c, measure: state.measure, model });
-  const values = found.similarity.flat().filter((value) => value !== null);
-  const range = page.measure.range.map((bound, end) => bound ?? (end ? Math.max(...values) : Math.min(...values)));
+  const [low, high] = limits(page.measure, found.similarity.flat().filter((value) => value !== null));
   const series = found.layers.map((name, at) => ({ name, values: found.similarity[at] }));
   return [
     element("h2", {}, `${state.measure} of each layer of `, model, " to its final self"),
     chart(`${state.measure} to the final checkpoint over training; the table below has when each layer settles`, {
-      xs: found.steps, series, low: range[0], high: range[1], xLabel: "training step", yLabel: state.measure, logarithmic: true,
+      xs: found.steps, series, low, high, xLabel: "training step", yLabel: state.measure, logarithmic: true,
     }),
     legend(series),
     hint(`Rank correlation of depth and settled step: ${shown(found.correlation)}. A layer settles at the step from which it stays near its final self; one with few directions may look settled from the start.`),
@@ -182,12 +181,11 @@ export async function settlingPane(page) {
 export async function phasesPane(page) {
   const { state, source } = page, model = modelOf(page);
   const found = await source.analysis("phases", { c: state.c, measure: state.measure, model });
-  const values = found.values.flat(2).filter((value) => value !== null);
-  const limits = page.measure.range.map((bound, end) => bound ?? values.reduce((x, y) => (end ? Math.max(x, y) : Math.min(x, y)), values[0] ?? end));
+  const bounds = limits(page.measure, found.values.flat(2).filter((value) => value !== null));
   const one = (layer, at) => {
     const canvas = element("canvas", { width: 96, height: 96, "aria-hidden": "true" });
     const cells = found.values[at].flat().map((value) => value ?? Number.NaN);
-    drawCells(canvas, { values: cells, rows: found.checkpoints.length, columns: found.checkpoints.length, limits, distance: page.measure.sense === "distance" });
+    drawCells(canvas, { values: cells, rows: found.checkpoints.length, columns: found.checkpoints.length, limits: bounds, distance: page.measure.sense === "distance" });
     return element("button", { class: "tile", title: layer, onclick: () => page.show(model, layer) }, canvas, element("span", {}, layer));
   };
   return [
@@ -197,9 +195,16 @@ export async function phasesPane(page) {
   ];
 }
 
+// Bounds of a measure, or of some values where it has none; there may be more of these than a function takes.
+function limits({ range }, values) {
+  return range.map((bound, end) => bound ?? values.reduce((x, y) => (end ? Math.max(x, y) : Math.min(x, y)), values[0] ?? end));
+}
+
 function legend(series) {
   return element("div", { class: "several" }, ...series.map(({ name }, number) => {
-    const made = element("span", {}, `— ${name}`);
+    const key = element("canvas", { width: 26, height: 8, "aria-hidden": "true" });
+    drawKey(key, number);
+    const made = element("span", {}, key, ` ${name}`);
     made.style.setProperty("color", ink(number));
     return made;
   }));

@@ -1,12 +1,11 @@
 // Names of what a view shows. A view is an interval of each side, in an order in which models, checkpoints and layers
 // are intervals; see order.py.
 
-export const ALL = "all models";
+const ALL = "all models";
 
 export class Places {
   constructor(meta, arrangement) {
     this.meta = meta;
-    this.arrangement = arrangement;
     const order = arrangement === "cluster" ? "step" : arrangement;
     this.levels = meta.levels[order];
     this.places = meta.orders[order].places;
@@ -32,23 +31,9 @@ export class Places {
     return -1;
   }
 
-  end(starts, low) {
-    let from = 0, to = starts.length;
-    while (from < to) {
-      const middle = (from + to) >> 1;
-      if (starts[middle] <= low) from = middle + 1; else to = middle;
-    }
-    return from < starts.length ? starts[from] : this.meta.count;
-  }
+  end(starts, low) { return starts[after(starts, low)] ?? this.meta.count; }
 
-  start(starts, position) {
-    let from = 0, to = starts.length;
-    while (from < to) {
-      const middle = (from + to) >> 1;
-      if (starts[middle] <= position) from = middle + 1; else to = middle;
-    }
-    return starts[from - 1];
-  }
+  start(starts, position) { return starts[after(starts, position) - 1]; }
 
   // The interval of one depth that a position is in.
   around(position, depth) {
@@ -75,12 +60,12 @@ export class Places {
   // Depth of the ends of an interval: the widest at which both are ends.
   ends([low, high]) { return this.inside.findIndex((starts) => starts.has(low) && starts.has(high)); }
 
-  label(span, separator = " / ") {
+  label(span) {
     if (span[0] === 0 && span[1] === this.meta.count) return ALL;
     const depth = this.ends(span);
-    const first = this.path(span[0], depth).join(separator);
+    const first = this.path(span[0], depth).join(" / ");
     const [low, high] = [this.around(span[0], depth), this.around(span[1] - 1, depth)];
-    return low[0] === high[0] ? first : `${first} to ${this.path(span[1] - 1, depth).join(separator)}`;
+    return low[0] === high[0] ? first : `${first} to ${this.path(span[1] - 1, depth).join(" / ")}`;
   }
 
   // What tells a cell from its neighbours.
@@ -92,7 +77,7 @@ export class Places {
   encode(span) {
     if (span[0] === 0 && span[1] === this.meta.count) return "";
     const depth = this.ends(span);
-    const text = (position) => this.path(position, depth).map((name) => encodeURIComponent(name).replaceAll("~", "%7E")).join("/");
+    const text = (position) => this.path(position, depth).map(encoded).join("/");
     const [first, last] = [text(span[0]), text(span[1] - 1)];
     return first === last ? first : `${first}~${last}`;
   }
@@ -118,6 +103,17 @@ export class Places {
   names(place) { return ["model", "checkpoint", "layer"].map((level) => this.meta.names[level][this.meta.codes[level][place]]); }
 
   representation(place) { return this.names(place).join("/"); }
+}
 
-  position(place) { return this.places.indexOf(place); }
+// A name as it stands in the address, where "/" and "~" come between names.
+export const encoded = (name) => encodeURIComponent(name).replaceAll("~", "%7E");
+
+// How many of ascending starts are not beyond a position.
+function after(starts, position) {
+  let from = 0, to = starts.length;
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    if (starts[middle] <= position) from = middle + 1; else to = middle;
+  }
+  return from;
 }

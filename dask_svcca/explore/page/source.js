@@ -1,7 +1,5 @@
 // Where the numbers come from: the server that sent this page, or what a report carries with it.
 
-export class Refused extends Error {}
-
 const words = (asked) => new URLSearchParams(Object.entries(asked).map(([name, value]) =>
   [name, Array.isArray(value) ? value.join(":") : value === true ? "1" : String(value)]));
 
@@ -9,13 +7,13 @@ async function fetched(name, asked, signal) {
   const answer = await fetch(`${name}?${words(asked)}`, { signal });
   if (!answer.ok) {
     const said = await answer.json().catch(() => ({ error: answer.statusText }));
-    throw new Refused(said.error);
+    throw new Error(said.error);
   }
   return answer;
 }
 
 // A block: the length of a JSON object, the object, values, counts, and the status where each cell is one pair.
-export function decoded(buffer) {
+function decoded(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   const size = head.a.length * head.b.length;

@@ -2,7 +2,7 @@
 
 from dask_svcca.dims import DEFAULT_DIMS
 from dask_svcca.stores._digest import chunk_digest, combined_digest
-from dask_svcca.stores.zoo.create import FORMAT_VERSION, create_zoo, open_zoo
+from dask_svcca.stores.zoo.create import FORMAT_VERSION, as_zoo, create_zoo, open_zoo
 from dask_svcca.stores.zoo.index import Representation, frame_of
 from dask_svcca.stores.zoo.options import Stored
 from dask_svcca.stores.zoo.store import Zoo
@@ -16,6 +16,7 @@ __all__ = [
     "Representation",
     "Stored",
     "Zoo",
+    "as_zoo",
     "chunk_digest",
     "combined_digest",
     "create_zoo",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from dask_svcca.errors import MismatchedExamplesError, StoreFormatError
+from dask_svcca.errors import InvalidQuestionError, MismatchedExamplesError, StoreFormatError
 from dask_svcca.stores import _create, _io
 from dask_svcca.stores._digest import DIGEST, ids_digest
 from dask_svcca.stores._urls import with_options
@@ -138,3 +138,20 @@ def open_zoo(
     store = with_options(store, storage_options)
     root = _io.open_root(store, mode=mode, kind=KIND, version=FORMAT_VERSION)
     return Zoo(root, writable=mode != "r")
+
+
+def as_zoo(zoo: Zoo | StoreLike) -> Zoo:
+    """A zoo as `open_zoo` has it; one that is open is returned as it is.
+
+    Raises
+    ------
+    InvalidQuestionError
+        For anything else than a zoo or where one is.
+    """
+    if isinstance(zoo, Zoo):
+        return zoo
+    if not _io.is_place(zoo):
+        raise InvalidQuestionError(
+            f"zoo is what open_zoo or create_zoo returned, or where it is; got {type(zoo).__name__}"
+        )
+    return open_zoo(zoo)

@@ -1,0 +1,105 @@
+"""All questions take a comparison or where it is, and say in a sentence what they cannot answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import dask_svcca
+from dask_svcca.errors import InvalidQuestionError, UnknownMeasureError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ONE, TWO, PAIR = {"model": "s0"}, {"model": "s1"}, (("s0", "end", "fc"), ("s1", "end", "fc"))
+
+LABELS = ("s0/end/fc", "s1/end/fc")
+
+QUESTIONS: dict[str, Callable[[Any], Any]] = {
+    "query": dask_svcca.query,
+    "nearest": lambda result: dask_svcca.nearest(result, {**ONE, "layer": "fc"}),
+    "match_layers": lambda result: dask_svcca.match_layers(result, a=ONE, b=TWO),
+    "within_and_between": lambda result: dask_svcca.within_and_between(result, {"all": {}}),
+    "embedding": dask_svcca.embedding,
+    "clusters": dask_svcca.clusters,
+    "learning_dynamics": dask_svcca.learning_dynamics,
+    "training_phases": lambda result: dask_svcca.training_phases(result, model="s0", layer="fc"),
+    "layer_identification": dask_svcca.layer_identification,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zoo and its comparison."""
+    folder = tmp_path_factory.mktemp("questions")
+    rng = np.random.default_rng(0)
+    with dask_svcca.create_zoo(folder / "zoo", examples=range(60), coords={"label": np.arange(60) % 3}) as zoo:
+        for model in ("s0", "s1"):
+            for depth, layer in enumerate(("conv", "fc")):
+                zoo.write(model, "end", layer, rng.normal(size=(60, 4)), step=1, depth=depth)
+    dask_svcca.compare(zoo, folder / "comparison")
+    return folder
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_questions__take_the_path_of_a_comparison(folder: Path, question: str) -> None:
+    store = str(folder / "comparison")
+    there, opened = QUESTIONS[question](store), QUESTIONS[question](dask_svcca.open_comparison(store))
+    if isinstance(there, xr.Dataset):
+        xr.testing.assert_identical(there, opened)
+    else:
+        assert there.equals(opened)
+    for nonsense in (None, 5, [store]):
+        with pytest.raises(InvalidQuestionError, match=r"questions are about a comparison: .*; got"):
+            QUESTIONS[question](nonsense)
+
+
+def test_questions__take_the_path_of_a_zoo(folder: Path) -> None:
+    zoo = dask_svcca.open_zoo(folder / "zoo")
+    for ask in (
+        lambda zoo: dask_svcca.class_sensitivity(folder / "comparison", zoo=zoo),
+        lambda zoo: dask_svcca.canonical_directions(zoo, *PAIR, components=2),
+    ):
+        xr.testing.assert_identical(ask(str(folder / "zoo")), ask(zoo))
+        for nonsense in (None, 5, [zoo]):
+            with pytest.raises(InvalidQuestionError, match="zoo is what open_zoo or create_zoo returned, or"):
+                ask(nonsense)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda result: dask_svcca.query(result, top="5"), "top is how many pairs .*; got '5'"),
+        (lambda result: dask_svcca.query(result, top=2.5), "top is how many pairs .*; got 2.5"),
+        (lambda result: dask_svcca.query(result, low="0.1"), "low is a bound of the value, .*; got '0.1'"),
+        (lambda result: dask_svcca.query(result, across=["models"]), r"across is .*; got \['models'\]"),
+        (lambda result: dask_svcca.nearest(result, ONE, top="5"), "top is how many to list, at least 1; got '5'"),
+        (lambda result: dask_svcca.clusters(result, count="2"), "count is the largest .*; got '2'"),
+        (lambda result: dask_svcca.embedding(result, kind=["metric"]), r"kind is .*; got \['metric'\]"),
+        (
+            lambda result: dask_svcca.permutation_null(result, [LABELS], permutations="9"),
+            "permutations is how many .*, at least 1; got '9'",
+        ),
+        (lambda result: dask_svcca.jackknife(result, [LABELS], blocks="9"), "blocks is from 2 .*; got '9'"),
+        (
+            lambda result: dask_svcca.learning_dynamics(result, threshold="0.1"),
+            "threshold is .*, a number of at least 0; got '0.1'",
+        ),
+        (
+            lambda result: dask_svcca.within_and_between(result, ["cnn*"]),
+            r"groups is a mapping of names .*; got \['cnn\*'\]",
+        ),
+    ],
+)
+def test_questions__options_of_another_kind_are_named(folder: Path, ask: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(InvalidQuestionError, match=message):
+        ask(folder / "comparison")
+
+
+def test_questions__a_measure_is_a_name(folder: Path) -> None:
+    with pytest.raises(UnknownMeasureError, match="no measure 5 in this comparison"):
+        dask_svcca.query(folder / "comparison", 5)
