@@ -33,20 +33,16 @@ REFERENCES = (
     "null_svcca",
     "null_svcca_sd",
     "p_svcca",
-    "calibrated_svcca",
     "null_cca",
     "significant",
     "spurious",
     "spurious_cca",
     "null_cka",
     "null_cka_sd",
-    "p_cka",
-    "calibrated_cka",
     "null_r2_cca",
     "null_r2_cca_sd",
-    "p_r2_cca",
-    "calibrated_r2_cca",
 )
+DERIVED = ("p_cka", "p_r2_cca", "calibrated_svcca", "calibrated_cka", "calibrated_r2_cca")
 
 
 def make_zoo(layers: Sequence[np.ndarray], store: Any = None) -> dask_svcca.Zoo:

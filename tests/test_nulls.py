@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pytest
-from measured import compared, images, related
+import zarr
+from measured import compared, images, make_zoo, related
 from oracles import basis
+from zarr.storage import MemoryStore
 
-from dask_svcca.measures import find_measures
+import dask_svcca
+from dask_svcca.measures import DERIVED, find_measures
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
@@ -123,3 +127,28 @@ def test_null__is_declared() -> None:
         assert declared == [f"null_{name}", f"null_{name}_sd", f"p_{name}", f"calibrated_{name}"]
         assert set(declared) <= set(find_measures(name)[0].companions)
         assert all(found[one].attrs["sense"] == "reference" for one in declared)
+
+
+def test_derived__is_computed_where_it_is_read_and_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    dask_svcca.compare(make_zoo(related(20, 3, 4, 2)), store, measures="cka")
+    assert not {*DERIVED} & {*zarr.open_group(store, mode="r")}
+    asked: list[tuple[int, ...]] = []
+
+    def formula(score: np.ndarray, null: np.ndarray) -> np.ndarray:
+        asked.append(score.shape)
+        return score - null
+
+    monkeypatch.setitem(DERIVED, "calibrated_cka", replace(DERIVED["calibrated_cka"], formula=formula))
+    result = dask_svcca.open_comparison(store)
+    chosen = result.calibrated_cka.isel(representation_a=[2, 0], representation_b=slice(1, 3))[:, ::-1]
+    assert asked == []
+    np.testing.assert_array_equal(chosen, (result.cka - result.null_cka).to_numpy()[[2, 0]][:, [2, 1]])
+    assert asked == [(2, 2)]
+    assert float(result.calibrated_cka[1, 2]) == float(result.cka[1, 2] - result.null_cka[1, 2])
+
+
+def test_derived__is_not_there_without_what_it_follows_from() -> None:
+    found = compared(*related(20, 3, 4), measures="svcca")
+    assert "calibrated_svcca" in found
+    assert not {"p_cka", "calibrated_cka", "p_r2_cca"} & {*found}

@@ -241,9 +241,10 @@ def _described(
     for reference in ("null", "null_sd", "p_value", "calibrated"):
         if name := attributes.get(reference):
             attributes[reference] = called.get((name, place), name)
-    if "companions" in attributes:
-        companions = json.loads(attributes["companions"])
-        attributes["companions"] = json.dumps([called.get((name, place), name) for name in companions])
+    for references in ("companions", "derived_from"):
+        if references in attributes:
+            names = json.loads(attributes[references])
+            attributes[references] = json.dumps([called.get((name, place), name) for name in names])
     if attributes.get("sense") in {*SENSES, "reference"}:
         attributes["parameters"] = json.dumps(key)
     # Chunks and compression are those of the store that it came from.

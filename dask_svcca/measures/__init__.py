@@ -1,6 +1,7 @@
 """Measures of similarity as records, by kin, and the registry that finds them by name."""
 
 from dask_svcca.measures.record import (
+    Derived,
     Directions,
     Kernel,
     Measure,
@@ -11,6 +12,7 @@ from dask_svcca.measures.record import (
     Totals,
 )
 from dask_svcca.measures.registry import (
+    DERIVED,
     OwnMeasure,
     find_measures,
     kernels_only,
@@ -24,6 +26,8 @@ from dask_svcca.measures.registry import (
 )
 
 __all__ = [
+    "DERIVED",
+    "Derived",
     "Directions",
     "Kernel",
     "Measure",

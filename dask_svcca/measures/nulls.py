@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dask_svcca.kernels.chance import expected_correlation
 from dask_svcca.kernels.orders import KernelSums, chance_of, moments_over_orders, spread_of_correlations
 from dask_svcca.measures.common import over_geometric_mean, squared_correlations, sum_of_squares
-from dask_svcca.measures.record import Measure, Need, PairTotals, Totals, over_smaller_rank
+from dask_svcca.measures.record import Derived, Measure, Need, PairTotals, Totals, over_smaller_rank
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray
@@ -53,25 +52,17 @@ def _chance(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> FloatA
     return chance_of(sums[..., 0], *_over_orders(a, b, pairs))
 
 
+def _chance_of_score(score: FloatArray, null: FloatArray, deviation: FloatArray) -> FloatArray:
+    return chance_of(score, null, np.square(deviation))
+
+
 def _above(score: FloatArray, null: FloatArray) -> FloatArray:
     room = 1 - null
     return np.asarray(np.where(room > LEAST_ROOM, (score - null) / np.where(room > LEAST_ROOM, room, 1), np.nan))
 
 
-def _above_over_norms(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> FloatArray:
-    return _above(*(over_geometric_mean(part, a, b, pairs) for part in (sums[..., :1], sums[..., 1:])))
-
-
-def _above_over_rank(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> FloatArray:
-    return _above(*(over_smaller_rank(part, a, b, pairs) for part in (sums[..., :1], sums[..., 1:])))
-
-
 def _one(pairs: PairStack) -> FloatArray:
     return np.ones(len(pairs.coupling))
-
-
-def _squared_norm(pairs: PairStack) -> FloatArray:
-    return pairs.squared_norm
 
 
 def _spread(pairs: PairStack) -> FloatArray:
@@ -83,27 +74,11 @@ def _expected_squares(pairs: PairStack) -> FloatArray:
     return np.full(len(pairs.coupling), min(k, pairs.degrees) * min(l, pairs.degrees) / pairs.degrees)
 
 
-def _squares_and_expected(pairs: PairStack) -> FloatArray:
-    return np.stack([squared_correlations(pairs), _expected_squares(pairs)], axis=-1)
-
-
-def _norm_and_expected(pairs: PairStack) -> FloatArray:
-    expected = pairs.a.spectrum.sum(axis=-1) * pairs.b.spectrum.sum(axis=-1) / pairs.degrees
-    return np.stack([pairs.squared_norm, expected], axis=-1)
-
-
-def _correlations_and_expected(pairs: PairStack) -> FloatArray:
-    k, l = pairs.coupling.shape[1:]
-    expected = np.full(len(pairs.coupling), min(k, l) * expected_correlation(k, l, pairs.degrees))
-    return np.stack([pairs.correlations.sum(axis=-1), expected], axis=-1)
-
-
 _P_VALUE: Final = (
     "share of all orders of the examples that score as much, by the gamma distribution of their mean and variance. NaN "
     "at several frequencies, or where a sample is a part of an example"
 )
 _DEVIATION: Final = "standard deviation of {} over all orders of the examples; NaN where p_{} is"
-_CALIBRATED: Final = "{0} above chance: ({0} - null_{0}) / (1 - null_{0}); NaN where chance gives 1"
 
 
 MEASURES: Final = (
@@ -118,31 +93,6 @@ MEASURES: Final = (
         looks_at="kernels",
         valid_range=(0.0, np.inf),
         reference=ORDERS,
-        role="reference",
-    ),
-    Measure(
-        name="p_cka",
-        version="1",
-        description=_P_VALUE,
-        sums=_squared_norm,
-        value=_chance,
-        needs=OF_KERNELS,
-        looks_at="kernels",
-        reference=ORDERS,
-        role="reference",
-    ),
-    Measure(
-        name="calibrated_cka",
-        version="1",
-        description=_CALIBRATED.format("cka"),
-        sums=_norm_and_expected,
-        value=_above_over_norms,
-        own=sum_of_squares,
-        components=2,
-        needs=frozenset({"spectrum"}),
-        looks_at="kernels",
-        valid_range=(-np.inf, 1.0),
-        reference="as Cohen's kappa: Cohen (1960), Educational and Psychological Measurement 20",
         role="reference",
     ),
     Measure(
@@ -165,31 +115,10 @@ MEASURES: Final = (
         role="reference",
     ),
     Measure(
-        name="p_r2_cca",
-        version="1",
-        description=_P_VALUE,
-        sums=squared_correlations,
-        value=_chance,
-        needs=DIAGONAL,
-        reference=ORDERS,
-        role="reference",
-    ),
-    Measure(
-        name="calibrated_r2_cca",
-        version="1",
-        description=_CALIBRATED.format("r2_cca"),
-        sums=_squares_and_expected,
-        value=_above_over_rank,
-        components=2,
-        valid_range=(-np.inf, 1.0),
-        reference="as Cohen's kappa: Cohen (1960), Educational and Psychological Measurement 20",
-        role="reference",
-    ),
-    Measure(
         name="null_svcca_sd",
         version="1",
         description=f"{_DEVIATION.format('svcca', 'svcca')}. That of the squared correlations, times how much "
-        "correlations vary beside their squares in Gaussian layers: too large, by up to a third, for few directions of "
+        "correlations vary beside their squares in Gaussian layers: too large, by up to 38 %, for few directions of "
         "heavy-tailed layers",
         sums=_spread,
         value=_deviation_over_rank,
@@ -210,16 +139,23 @@ MEASURES: Final = (
         reference=ORDERS,
         role="reference",
     ),
-    Measure(
-        name="calibrated_svcca",
-        version="1",
-        description=_CALIBRATED.format("svcca"),
-        sums=_correlations_and_expected,
-        value=_above_over_rank,
-        components=2,
-        directions="kept",
-        valid_range=(-np.inf, 1.0),
-        reference="as Cohen's kappa: Cohen (1960), Educational and Psychological Measurement 20",
-        role="reference",
-    ),
 )
+
+
+def _p_value(measure: str) -> Derived:
+    parents = measure, f"null_{measure}", f"null_{measure}_sd"
+    return Derived(f"p_{measure}", _P_VALUE, parents, _chance_of_score, (0.0, 1.0), ORDERS)
+
+
+def _calibrated(measure: str) -> Derived:
+    return Derived(
+        f"calibrated_{measure}",
+        f"{measure} above chance: ({measure} - null_{measure}) / (1 - null_{measure}); NaN where chance gives 1",
+        (measure, f"null_{measure}"),
+        _above,
+        (-np.inf, 1.0),
+        "as Cohen's kappa: Cohen (1960), Educational and Psychological Measurement 20",
+    )
+
+
+DERIVED: Final = (*map(_p_value, ("cka", "r2_cca")), *map(_calibrated, ("svcca", "cka", "r2_cca")))

@@ -130,7 +130,7 @@ class Measure:
         explains all of a. ``never``: the spectra weigh the directions, so the value still depends on the data. It may
         be high by chance all the same; `companions` say how high.
     companions : tuple of str
-        References stored along with it, to read it by. Measures may share them.
+        References that come along with it, to read it by: stored, or `Derived`. Measures may share them.
     null : str
         Which of the companions is what chance would give; empty where none is.
     null_sd, p_value, calibrated : str
@@ -193,6 +193,43 @@ class Measure:
             "p_value": self.p_value,
             "calibrated": self.calibrated,
             "invariant_to": list(self.invariances),
+            "reference": self.reference,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A reference that follows from variables of the same pair: computed where it is read, and not stored.
+
+    Attributes
+    ----------
+    name : str
+    description : str
+    parents : tuple of str
+        Variables that it follows from.
+    formula : callable
+        Takes their values, arrays of one shape, and gives its own.
+    valid_range : (float, float)
+    reference : str
+    """
+
+    name: str
+    description: str
+    parents: tuple[str, ...]
+    formula: Callable[..., FloatArray]
+    valid_range: tuple[float, float]
+    reference: str
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the variable, those of a measure that mean something for it."""
+        return {
+            **Variable(self.name, "pair", "float64", np.nan, self.description, "1").attributes,
+            "valid_range": [None if np.isinf(bound) else bound for bound in self.valid_range],
+            "symmetric": True,
+            "sense": "reference",
+            "derived_from": list(self.parents),
+            "invariant_to": [],
             "reference": self.reference,
         }
 
