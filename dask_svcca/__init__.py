@@ -7,6 +7,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dask_svcca import compat, errors, plot
+    from dask_svcca.analysis.discoveries import discoveries
     from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
     from dask_svcca.analysis.identification import layer_identification
     from dask_svcca.analysis.joining import join
@@ -49,6 +50,7 @@ __all__ = [
     "compat",
     "connect",
     "create_zoo",
+    "discoveries",
     "embedding",
     "errors",
     "estimates",
@@ -95,6 +97,7 @@ _HOMES = {
     "compare": "coarse.compare",
     "connect": "connections",
     "create_zoo": "stores.zoo",
+    "discoveries": "analysis.discoveries",
     "embedding": "analysis.matching",
     "estimates": "sketches.estimates",
     "export_sketches": "sketches.portable",

@@ -29,7 +29,20 @@ BUILT_IN = (
     "gulp",
     "partial_procrustes",
 )
-REFERENCES = ("null_svcca", "null_cca", "significant", "spurious", "spurious_cca", "null_cka")
+REFERENCES = (
+    "null_svcca",
+    "null_svcca_sd",
+    "p_svcca",
+    "null_cca",
+    "significant",
+    "spurious",
+    "spurious_cca",
+    "null_cka",
+    "null_cka_sd",
+    "null_r2_cca",
+    "null_r2_cca_sd",
+)
+DERIVED = ("p_cka", "p_r2_cca", "calibrated_svcca", "calibrated_cka", "calibrated_r2_cca")
 
 
 def make_zoo(layers: Sequence[np.ndarray], store: Any = None) -> dask_svcca.Zoo:

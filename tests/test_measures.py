@@ -170,6 +170,8 @@ def stack_of(
             spectrum.sum(),
             measure.own(spectrum, np.ones(spectrum.size)),
             norms[index][side] @ norms[index][side],
+            # Sums of kernels are for references alone.
+            *3 * [np.nan],
         )
         return Totals(*(np.array([[float(number)]]) for number in numbers))
 

@@ -198,7 +198,7 @@ ASKS: dict[str, Callable[[xr.Dataset], Any]] = {
     "query": dask_svcca.query,
     "nearest": lambda found: dask_svcca.nearest(found, {"model": "small"}),
     "embedding": dask_svcca.embedding,
-    "clusters": dask_svcca.clusters,
+    "cluster": dask_svcca.cluster,
     "within_and_between": lambda found: dask_svcca.within_and_between(found, {"all": {}}),
 }
 

@@ -243,12 +243,13 @@ def _described(
 ) -> xr.DataArray:
     """A variable with the new names of what belongs to it, and its parameters."""
     attributes = dict(array.attrs)
-    null = attributes.get("null")
-    if null:
-        attributes["null"] = called.get((null, place), null)
-    if "companions" in attributes:
-        companions = json.loads(attributes["companions"])
-        attributes["companions"] = json.dumps([called.get((name, place), name) for name in companions])
+    for reference in ("null", "null_sd", "p_value", "calibrated"):
+        if name := attributes.get(reference):
+            attributes[reference] = called.get((name, place), name)
+    for references in ("companions", "derived_from"):
+        if references in attributes:
+            names = json.loads(attributes[references])
+            attributes[references] = json.dumps([called.get((name, place), name) for name in names])
     if attributes.get("sense") in {*SENSES, "reference"}:
         attributes["parameters"] = json.dumps(key)
     # Chunks and compression are those of the store that it came from.

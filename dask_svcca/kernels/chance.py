@@ -49,15 +49,27 @@ def expected_correlation(k: int, l: int, degrees: int) -> float:
     if large >= degrees:
         return 1.0
     ones = max(0, small + large - degrees) / small
-    x, y = small / degrees, large / degrees
-    low = (np.sqrt(x * (1 - y)) - np.sqrt(y * (1 - x))) ** 2
-    high = (np.sqrt(x * (1 - y)) + np.sqrt(y * (1 - x))) ** 2
+    low, high = edges_of_correlations(k, l, degrees)
     # In the angle between the edges of the law the integrand is smooth, even where the lower edge is zero.
     nodes, shares = _ANGLES
     squared = (low + high) / 2 + (high - low) / 2 * np.cos(nodes)
-    density = ((high - low) / 2 * np.sin(nodes)) ** 2 / (2 * np.pi * x * squared * (1 - squared))
+    density = ((high - low) / 2 * np.sin(nodes)) ** 2 / (squared * (1 - squared))
     mean = float(shares @ (density * np.sqrt(squared))) / float(shares @ density)
     return float(ones + (1 - ones) * mean)
+
+
+def edges_of_correlations(k: int, l: int, degrees: int) -> tuple[float, float]:
+    """Between which the squared canonical correlations of independent representations lie, by Wachter's law.
+
+    Examples
+    --------
+    >>> low, high = edges_of_correlations(100, 50, 1999)
+    >>> round(low, 4), round(high, 4)
+    (0.0044, 0.1406)
+    """
+    x, y = k / degrees, l / degrees
+    across, back = np.sqrt(x * (1 - y)), np.sqrt(y * (1 - x))
+    return float((across - back) ** 2), float((across + back) ** 2)
 
 
 def spurious_correlations(k: int, l: int, degrees: int) -> int:

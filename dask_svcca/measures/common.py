@@ -21,6 +21,11 @@ def nuclear_norm(pairs: PairStack) -> FloatArray:
     return pairs.nuclear_norm
 
 
+def squared_correlations(pairs: PairStack) -> FloatArray:
+    """Sum of the squared canonical correlations of each block."""
+    return np.asarray(pairs.squared_coupling.sum(axis=(1, 2)))
+
+
 def sum_of_squares(spectrum: FloatArray, weights: FloatArray) -> float:
     """Squared Frobenius norm of the scatter."""
     return float(weights @ spectrum**2)

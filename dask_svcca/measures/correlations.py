@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dask_svcca.measures.common import LINEAR, ORTHOGONAL, ratio
+from dask_svcca.measures.common import LINEAR, ORTHOGONAL, ratio, squared_correlations
 from dask_svcca.measures.record import Measure
 
 if TYPE_CHECKING:
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 def _correlations(pairs: PairStack) -> FloatArray:
     return np.asarray(pairs.correlations.sum(axis=-1))
-
-
-def _squared_correlations(pairs: PairStack) -> FloatArray:
-    return np.asarray(pairs.squared_coupling.sum(axis=(1, 2)))
 
 
 NEURONS_AT_ONCE = 64
@@ -56,8 +52,11 @@ MEASURES: Final = (
         invariances=ORTHOGONAL,
         reference="Raghu et al. (2017), SVCCA: Singular Vector Canonical Correlation Analysis, NeurIPS",
         saturates="either",
-        companions=("null_svcca", "significant", "spurious"),
+        companions=("null_svcca", "null_svcca_sd", "p_svcca", "calibrated_svcca", "significant", "spurious"),
         null="null_svcca",
+        null_sd="null_svcca_sd",
+        p_value="p_svcca",
+        calibrated="calibrated_svcca",
     ),
     Measure(
         name="cca",
@@ -89,11 +88,15 @@ MEASURES: Final = (
         name="r2_cca",
         version="1",
         description="mean squared canonical correlation: sum(r**2) / min(k, l)",
-        sums=_squared_correlations,
+        sums=squared_correlations,
         invariances=LINEAR,
         reference="Kornblith et al. (2019), Similarity of neural network representations revisited, ICML, table 1",
         readings=frozenset({"flatten"}),
         saturates="either",
-        companions=("spurious_cca",),
+        companions=("null_r2_cca", "null_r2_cca_sd", "p_r2_cca", "calibrated_r2_cca", "spurious_cca"),
+        null="null_r2_cca",
+        null_sd="null_r2_cca_sd",
+        p_value="p_r2_cca",
+        calibrated="calibrated_r2_cca",
     ),
 )

@@ -152,9 +152,10 @@ class TileOptions:
         return not self.details and norms_only(self.measures)
 
     @property
-    def with_row_norms(self) -> bool:
-        """Whether a measure needs norms of samples."""
-        return any("row_norms" in measure.needs for measure in self.measures)
+    def sample_sums(self) -> int:
+        """How many numbers measures need of each sample."""
+        kernels = {measure.kernel for measure in self.measures if "diagonal" in measure.needs}
+        return len(kernels) + any("row_norms" in measure.needs for measure in self.measures)
 
 
 def by_kind(group: Sequence[Layer | None]) -> list[list[Layer]]:
@@ -268,10 +269,10 @@ class _KindPair:
             loadings += min(self.a.loadings, limits.loadings) / self.a.widest.blocks
         solving = solving_bytes(options.measures, limits.stack, self.pair)
         norms = 0.0
-        if options.with_row_norms:
+        if options.sample_sums:
             samples = self.a.widest.samples
             length = chunk_length(samples, options.chunk_samples)
-            norms = sum(side.members for side in sides) * length * 8 + limits.stack
+            norms = options.sample_sums * sum(side.members for side in sides) * length * 8 + limits.stack
         return operands + max(couplings + loadings + solving, norms)
 
     def _couplings(self, one: _Side, other: _Side) -> float:
@@ -300,7 +301,7 @@ def _gram_bytes(side: _Side, options: TileOptions) -> float:
     block = block_samples(length, samples)
     scores = min(2, -(-samples // length)) * side.directions * length * item
     evaluated = 4 * 8 * side.members * (side.width // max(1, side.members) + side.widest.width)
-    norms = 3 * 8 * side.members * length if options.with_row_norms else 0
+    norms = 3 * 8 * side.members * length if options.sample_sums else 0
     return scores + side.members * block**2 * item + evaluated + norms + 2 * 8 * side.directions
 
 

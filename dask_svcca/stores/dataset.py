@@ -102,6 +102,7 @@ def _indexed(dataset: xr.Dataset) -> xr.Dataset:
     import numpy as np  # noqa: PLC0415 - see `open_comparison`
     import xarray as xr  # noqa: PLC0415
 
+    from dask_svcca.stores._derived import derived_variables  # noqa: PLC0415
     from dask_svcca.stores._texts import fixed_width  # noqa: PLC0415
     from dask_svcca.stores.side_index import COORDINATES, SideIndex  # noqa: PLC0415
 
@@ -113,6 +114,7 @@ def _indexed(dataset: xr.Dataset) -> xr.Dataset:
         name: fixed_width(variable) if variable.dtype.kind == "T" else variable
         for name, variable in sorted(dataset.variables.items(), key=lambda item: _place(dataset, str(item[0])))
     }
+    variables |= derived_variables(variables)
     coords: dict[Any, Any] = {name: variables.pop(name) for name in list(variables) if name in dataset.coords}
     first, second = "representation_a", "representation_b"
     same = np.array_equal(dataset.variables[first].to_numpy(), dataset.variables[second].to_numpy())

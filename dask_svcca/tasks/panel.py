@@ -145,37 +145,54 @@ class Panel:
         with self._context.timed("read"):
             return {number: member.pack.loadings(member.record) for number, member in self._members.items()}
 
-    def row_norms(
-        self, chunk: int, buffer: InexactArray, weights: Mapping[int, FloatArray], room: int, out: FloatArray
+    def sums_of_squares(
+        self,
+        chunk: int,
+        buffer: InexactArray,
+        weights: Sequence[Mapping[int, FloatArray]],
+        room: int,
+        out: Sequence[FloatArray],
     ) -> None:
-        """Squared norm of each sample of each member, in the units of the activations.
+        """Weighted sums of the squared scores of each sample of each member.
 
         Parameters
         ----------
         chunk : int
         buffer : (direction, sample)
-        weights : mapping of int to (direction,)
-            How often each direction of a member counts.
+        weights : sequence of mapping of int to (direction,)
+            By member, as often as sums are asked for.
         room : int
             Bytes that scores in double precision may take.
-        out : (member of the group, sample)
-            Takes the norms of the members.
+        out : sequence of (member of the group, sample)
+            Each takes the sums of the members by one of the weights.
         """
         scores = self.read(chunk, buffer)
         columns = [np.r_[tuple(self._places[number])] for number in self.members]
-        shares = [
-            np.concatenate([(weights[number] * member.basis.spectrum)[block.columns] for block in member.blocks])
-            for number, member in self._members.items()
+        places, ends = np.concatenate(columns), np.cumsum([0, *map(len, columns)])
+        summing = [
+            scipy.sparse.csr_array(
+                (
+                    np.concatenate(
+                        [
+                            one[number][block.columns]
+                            for number, member in self._members.items()
+                            for block in member.blocks
+                        ]
+                    ),
+                    places,
+                    ends,
+                )
+            )
+            for one in weights
         ]
-        ends = np.cumsum([0, *map(len, columns)])
-        summing = scipy.sparse.csr_array((np.concatenate(shares), np.concatenate(columns), ends))
         wide = np.result_type(scores.dtype, np.float64)
         step = max(LEAST_PIECE, room // (NORM_COPIES * wide.itemsize * max(1, len(scores))))
         for start in range(0, scores.shape[1], step):
             piece = slice(start, start + step)
             with self._context.timed("values"):
                 squares = squared_magnitudes(scores[:, piece].astype(wide))
-                out[self.members, piece] = summing @ squares
+                for target, one in zip(out, summing, strict=True):
+                    target[self.members, piece] = one @ squares
                 del squares
 
 
