@@ -306,28 +306,29 @@ def describe_smaller_rank(found: xr.Dataset, comparison: xr.Dataset) -> str:
     Parameters
     ----------
     found : Dataset
-        As from `layer_identification`, with svcca among the measures.
+        As from `layer_identification`, of all layers but the logits, with svcca among the measures.
     comparison : Dataset
     """
     svcca = found.sel(measure="svcca")
-    chosen, fewest = _fewest_directions(svcca["chosen"], comparison)
+    names = [str(name) for name in found["group"].to_numpy()]
     shares = ", ".join(
-        f"{float(one['accuracy']):.2f} against {float(one['chance']):.2f} ({name})"
-        for name, one in svcca.groupby("group")
+        f"{accuracy:.2f} ± {error:.2f} against {chance:.2f} ({name})"
+        for name, accuracy, error, chance in zip(
+            names, *(svcca[one].to_numpy() for one in ("accuracy", "accuracy_stderr", "chance")), strict=True
+        )
     )
     near = bool((svcca["accuracy"] <= svcca["chance"] + 2 * svcca["accuracy_stderr"]).all())
+    looked_for, fewest = _fewest_directions(svcca["chosen"], comparison)
     text = (
-        f"svcca {'finds no more layers than guesses do' if near else 'finds layers'}: {shares}. It divides the sum of "
-        f"the correlations by min(k, l), the directions of the layer that keeps fewer. So one that keeps few, all "
-        f"of them among those of a larger layer, is as similar to that as to its counterpart. Of {chosen:,} layers "
-        f"that were looked for, svcca took the one that keeps the fewest directions for {fewest:,}."
+        f"Among all layers but the logits svcca {'stands at chance' if near else 'finds more than guesses do'}: "
+        f"{shares}. It divides the sum of the correlations by min(k, l), the directions of the layer that keeps fewer. "
+        f"So a layer whose few directions are among those of larger ones is as similar to these as to its counterpart: "
+        f"of {looked_for} layers, svcca took one that keeps the fewest directions for {fewest}."
     )
     if "whitened_procrustes" in found["measure"].to_numpy():
-        other = ", ".join(
-            f"{float(value):.2f} ({name})"
-            for name, value in found["accuracy"].sel(measure="whitened_procrustes").groupby("group")
-        )
-        text += f" whitened_procrustes has the same sum over sqrt(k l), which tells them apart, and finds {other}."
+        values = found["accuracy"].sel(measure="whitened_procrustes").to_numpy()
+        other = ", ".join(f"{value:.2f} ({name})" for name, value in zip(names, values, strict=True))
+        text += f" whitened_procrustes has the same sum over sqrt(k l), which tells such layers apart: {other}."
     return text
 
 

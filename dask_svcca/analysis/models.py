@@ -120,7 +120,7 @@ def model_similarity(
     >>> result = dask_svcca.compare({**layers, ("three", "1", "e"): z})
     >>> found = model_similarity(result)
     >>> found.svcca.sel(model_a="one").to_numpy().round(2)
-    array([1.  , 1.  , 0.22])
+    array([1.  , 1.  , 0.17])
     """
     result = as_dataset(result)
     names = find_names(result, measure)

@@ -254,7 +254,9 @@ def _show_identification(comparison: xr.Dataset) -> None:
     ]
     rows.append(["(by chance)", *(f"{value:.2f}       " for value in found["chance"].isel(measure=0).to_numpy())])
     table(header, rows, right=header[1:])
-    click.echo("\n" + textwrap.fill(describe_smaller_rank(found, comparison), 100))
+    known = [name for name in ("svcca", "whitened_procrustes") if name in comparison]
+    every = layer_identification(comparison, known, groups=networks, exclude=["logits"])
+    click.echo("\n" + textwrap.fill(describe_smaller_rank(every, comparison), 100))
 
 
 def _shade(value: float) -> str:

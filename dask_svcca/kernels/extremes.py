@@ -44,6 +44,9 @@ def expected_largest(mean: FloatArray, spread: FloatArray, first: IntArray) -> F
     >>> expected_largest(mean, spread, np.array([0, 3])).round(2)
     array([[100.85, 100.  ]])
     """
+    certain = np.maximum.reduceat(mean, first, axis=1)
+    if not (spread > 0).any():
+        return certain
     sizes = np.diff([*first, mean.shape[1]])
     with np.errstate(divide="ignore", invalid="ignore"):
         ninth = np.square(spread / mean) / 9
@@ -62,4 +65,4 @@ def expected_largest(mean: FloatArray, spread: FloatArray, first: IntArray) -> F
         below = np.multiply.reduceat(scipy.special.ndtr(deviation), first, axis=1)
         total += weight * half * 3 * at**2 * (1 - below)
     # Without any spread there is no interval to integrate over.
-    return np.where(half > 0, total, np.maximum.reduceat(mean, first, axis=1))
+    return np.where(half > 0, total, certain)
