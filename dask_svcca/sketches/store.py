@@ -10,7 +10,7 @@ import xxhash
 from dask_svcca.errors import DamagedStoreError, ParametersChangedError
 from dask_svcca.sketches.family import FAMILY, MEASURES, Family, digest_of, mask_digest_of, order_of, words_of
 from dask_svcca.stores import _create, _io, _nodes
-from dask_svcca.stores._columns import write_columns
+from dask_svcca.stores._columns import chunks_with, write_columns
 from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole, unsealed
 from dask_svcca.stores._metadata import are_texts, is_text, reading
 from dask_svcca.stores._metadata import is_whole as is_count
@@ -188,12 +188,19 @@ class SketchStore:
 
     def find(self, label: str) -> int | None:
         """Row of a representation; None where there is none."""
+        try:
+            return self._find(label)
+        except DamagedStoreError as error:
+            raise self._damaged(error.key) from error
+
+    def _find(self, label: str) -> int | None:
         array = _nodes.open_array(self.root, DIM)
-        with reading(DIM, self.place):
-            for start in range(0, array.shape[0], COLUMN_CHUNK):
+        for chunk in chunks_with(self.root, DIM, label, self.rows):
+            start = chunk * COLUMN_CHUNK
+            with reading(DIM, self.place):
                 places = np.flatnonzero(np.asarray(array[start : start + COLUMN_CHUNK]) == label)
-                if len(places):
-                    return start + int(places[0])
+            if len(places) and start + places[0] < self.rows:
+                return start + int(places[0])
         return None
 
     @property
@@ -325,9 +332,10 @@ class SketchStore:
             raise self._damaged(next(iter(wanted))) from error
 
     def _damaged(self, key: str) -> DamagedStoreError:
+        place = self.place.removeprefix("file://")
         return DamagedStoreError(
-            f"the file {key!r} of the sketches {self.place!r} is missing, or is not what was written. Remove it, and "
-            f"make the sketches again: what is missing is made anew",
+            f"the file {key!r} of the sketches {place!r} is missing, or is not what was written. Mark what is "
+            f"damaged as missing with dask-svcca verify {place} --repair, and make the sketches again: it is made anew",
             key,
         )
 
