@@ -177,7 +177,7 @@ class _Pairs:
         return values, errors
 
 
-class _Deferred(BackendArray):  # type: ignore[misc]
+class _Deferred(BackendArray):
     """Pairs of a Dataset that are estimated when they are read."""
 
     def __init__(self, pairs: _Pairs, part: Part, rows: Places, columns: Places) -> None:
@@ -185,7 +185,9 @@ class _Deferred(BackendArray):  # type: ignore[misc]
         self.shape, self.dtype = (len(rows), len(columns)), np.dtype(np.float32)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> npt.NDArray[Any]:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+        return np.asarray(
+            indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+        )
 
     def _read(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
         rows, columns = (places[one] for places, one in zip(self._places, key, strict=True))

@@ -76,7 +76,8 @@ class Root:
                     product = self.blocks[block][start : start + len(some)].conj().T @ some
                     products[block] = products[block] + product if block in products else product
         times = half_plane(self.grid).multiplicity
-        return sum(times[block] * float(np.vdot(one, one).real) for block, one in products.items()) / self.norm / norm
+        squares = (int(times[block]) * float(np.vdot(one, one).real) for block, one in products.items())
+        return sum(squares) / self.norm / norm
 
 
 class Source(Protocol):

@@ -76,12 +76,12 @@ def merge_sketches(a: SketchesLike, b: SketchesLike, store: StoreLike | None = N
     columns, numbers = _contents(one)
     more, more_numbers = _contents(other)
     known = {str(label): str(digest) for label, digest in zip(columns[DIM], columns["digest"], strict=True)}
-    places = {label: row for row, label in enumerate(known)}
+    rows = {label: row for row, label in enumerate(known)}
     new = []
     for row, (label, digest) in enumerate(zip(more[DIM].tolist(), more["digest"].tolist(), strict=True)):
         if label not in known:
             new.append(row)
-        elif known[label] != digest and not _agree(numbers[places[label]], more_numbers[row]):
+        elif known[label] != digest and not _agree(numbers[rows[label]], more_numbers[row]):
             raise RepresentationExistsError(
                 f"{label!r} is in both, {one.place!r} and {other.place!r}, with other activations (digests "
                 f"{known[label][:8] or 'none'} and {digest[:8] or 'none'}). Rename it in one of the zoos"

@@ -132,14 +132,16 @@ def _attempt(
 def _total(pack: Pack, record: SubspaceRecord, chosen: npt.NDArray[np.bool_], words: Words, size: int) -> InexactArray:
     """Coordinates of a sum of projections, one for each frequency of the full plane."""
     entry = record.entry
-    labels, total = labels_of(entry.grid), np.zeros(size // 2, dtype=np.complex128)
+    labels = labels_of(entry.grid)
+    total: InexactArray = np.zeros(size // 2, dtype=np.complex128)
     for block, columns in blocks_of(entry.block):
         hashes = [(Hashes.of(words_at(words, at), size), mirrored) for at, mirrored in labels[block]]
         # The chosen ones come first.
         stop = columns.start + int(chosen[columns].sum())
         for first, last in itertools.pairwise([*range(columns.start, stop, COUNTED), stop]):
             sums = [_sums(pack, record, first, last, own, mirrored=mirrored) for own, mirrored in hashes]
-            total = sum((coordinates(*some) for some in sums), total)
+            for some in sums:
+                total = total + coordinates(*some)
     return total
 
 

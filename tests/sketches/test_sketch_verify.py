@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import dask
@@ -28,16 +29,25 @@ def _synchronous() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def stores(tmp_path: Path) -> tuple[Path, Path]:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A zoo, and sketches in two chunks of rows and two of numbers."""
-    with dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(30)) as zoo:
+    folder = tmp_path_factory.mktemp("whole")
+    with dask_svcca.create_zoo(folder / "zoo.zarr", examples=range(30)) as zoo:
         for number in range(70):
             zoo.write("net", f"step{number:02}", "fc", RNG.standard_normal((30, 3)).astype("float32"), step=number)
             if number == 0:
-                dask_svcca.sketch(zoo, tmp_path / "s.zarr", size=300)
-    dask_svcca.sketch(zoo, tmp_path / "s.zarr", size=300)
-    return tmp_path / "zoo.zarr", tmp_path / "s.zarr"
+                # A small store has small chunks.
+                dask_svcca.sketch(zoo, folder / "s.zarr", size=300)
+    dask_svcca.sketch(zoo, folder / "s.zarr", size=300)
+    return folder / "zoo.zarr", folder / "s.zarr"
+
+
+@pytest.fixture
+def stores(whole: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    zoo, store = whole
+    shutil.copytree(store, tmp_path / "s.zarr")
+    return zoo, tmp_path / "s.zarr"
 
 
 def flip(file: Path) -> None:
@@ -64,15 +74,15 @@ def test_verify__names_what_is_damaged_and_has_it_made_anew(
     assert found.ok
     assert found.kind == "sketches"
     assert found.checked["chunks of numbers"] == 2
-    whole = dask_svcca.open_sketches(store).load()
+    before = dask_svcca.open_sketches(store).load()
     way(store / key)
     found = dask_svcca.verify(store)
     assert [one.key for one in found.damage] == [key]
     assert dask_svcca.verify(store, repair=True).repaired
     assert dask_svcca.verify(store).ok
     made = dask_svcca.sketch(zoo, store, size=300).load()
-    np.testing.assert_array_equal(made.sketch, whole.sketch)
-    assert made.representation.values.tolist() == whole.representation.values.tolist()
+    np.testing.assert_array_equal(made.sketch, before.sketch)
+    assert made.representation.values.tolist() == before.representation.values.tolist()
     assert dask_svcca.verify(store).ok
 
 
@@ -96,6 +106,7 @@ def test_verify__repairs_nothing_while_a_run_is_at_work(stores: tuple[Path, Path
             dask_svcca.verify(store, repair=True)
 
 
+@pytest.mark.slow
 def test_verify__says_on_the_command_line_what_to_do(stores: tuple[Path, Path]) -> None:
     _, store = stores
     delete(store / "sketch" / "c" / "0" / "1")
