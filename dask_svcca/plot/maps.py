@@ -106,7 +106,7 @@ def groups(
     pane.set_ylim(len(both) - 0.5, -0.5)
     pane.set_yticks(range(len(both)), labels=texts, fontsize="small", **PLAIN)
     chance_too = "; grey: by chance" if "null" in found else ""
-    set_labels(pane, x=f"{label_of(name, result[name].attrs)} of the same layers: mean and spread{chance_too}")
+    set_labels(pane, x=f"{label_of(name, result[name].attrs)}, same layers: mean, spread{chance_too}")
     return pane
 
 
