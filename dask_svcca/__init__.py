@@ -7,14 +7,16 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dask_svcca import compat, errors, plot
+    from dask_svcca.analysis.ceiling import noise_ceiling
     from dask_svcca.analysis.discoveries import discoveries
     from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
+    from dask_svcca.analysis.heldout import cca_heldout
     from dask_svcca.analysis.identification import layer_identification
     from dask_svcca.analysis.joining import join
     from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
     from dask_svcca.analysis.query import query
     from dask_svcca.analysis.sensitivity import class_sensitivity
-    from dask_svcca.analysis.significance import jackknife, permutation_null
+    from dask_svcca.analysis.significance import jackknife, permutation_null, without_extreme
     from dask_svcca.capture.torch import capture_torch
     from dask_svcca.cluster import connect
     from dask_svcca.measures import register_measure
@@ -42,6 +44,7 @@ __all__ = [
     "capture_onnx",
     "capture_torch",
     "cca",
+    "cca_heldout",
     "class_sensitivity",
     "clusters",
     "compare",
@@ -62,6 +65,7 @@ __all__ = [
     "match_layers",
     "merge_sketches",
     "nearest",
+    "noise_ceiling",
     "open_comparison",
     "open_sketches",
     "open_zoo",
@@ -78,6 +82,7 @@ __all__ = [
     "training_phases",
     "verify",
     "within_and_between",
+    "without_extreme",
 ]
 
 _MODULES = frozenset({"compat", "errors", "plot"})
@@ -88,6 +93,7 @@ _HOMES = {
     "capture_torch": "capture.torch",
     "canonical_directions": "pairwise",
     "cca": "pairwise",
+    "cca_heldout": "analysis.heldout",
     "class_sensitivity": "analysis.sensitivity",
     "clusters": "analysis.matching",
     "compare": "run.compare",
@@ -106,6 +112,7 @@ _HOMES = {
     "match_layers": "analysis.matching",
     "merge_sketches": "sketches.portable",
     "nearest": "analysis.matching",
+    "noise_ceiling": "analysis.ceiling",
     "open_comparison": "stores.dataset",
     "open_sketches": "sketches.dataset",
     "open_zoo": "stores.zoo",
@@ -121,6 +128,7 @@ _HOMES = {
     "training_phases": "analysis.dynamics",
     "verify": "run.verify",
     "within_and_between": "analysis.matching",
+    "without_extreme": "analysis.significance",
 }
 """Where a public name is found when it is first used: all of it at once would import Dask, xarray and pandas."""
 
