@@ -7,8 +7,10 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dask_svcca import compat, errors, plot
+    from dask_svcca.analysis.ceiling import noise_ceiling
     from dask_svcca.analysis.discoveries import discoveries
     from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
+    from dask_svcca.analysis.heldout import cca_heldout
     from dask_svcca.analysis.identification import layer_identification
     from dask_svcca.analysis.joining import join
     from dask_svcca.analysis.judging import judge_measures
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from dask_svcca.analysis.models import model_similarity
     from dask_svcca.analysis.query import query
     from dask_svcca.analysis.sensitivity import class_sensitivity
-    from dask_svcca.analysis.significance import jackknife, permutation_null
+    from dask_svcca.analysis.significance import jackknife, permutation_null, without_extreme
     from dask_svcca.capture.torch import capture_torch
     from dask_svcca.coarse.compare import compare, plan_comparison
     from dask_svcca.connections import connect
@@ -45,6 +47,7 @@ __all__ = [
     "capture_onnx",
     "capture_torch",
     "cca",
+    "cca_heldout",
     "class_sensitivity",
     "cluster",
     "compare",
@@ -68,6 +71,7 @@ __all__ = [
     "merge_sketches",
     "model_similarity",
     "nearest",
+    "noise_ceiling",
     "open_comparison",
     "open_sketches",
     "open_zoo",
@@ -84,6 +88,7 @@ __all__ = [
     "training_phases",
     "verify",
     "within_and_between",
+    "without_extreme",
 ]
 
 _MODULES = frozenset({"compat", "errors", "plot"})
@@ -94,6 +99,7 @@ _HOMES = {
     "capture_torch": "capture.torch",
     "canonical_directions": "pairwise",
     "cca": "pairwise",
+    "cca_heldout": "analysis.heldout",
     "class_sensitivity": "analysis.sensitivity",
     "cluster": "analysis.matching",
     "compare": "coarse.compare",
@@ -115,6 +121,7 @@ _HOMES = {
     "merge_sketches": "sketches.portable",
     "model_similarity": "analysis.models",
     "nearest": "analysis.matching",
+    "noise_ceiling": "analysis.ceiling",
     "open_comparison": "stores.dataset",
     "open_sketches": "sketches.dataset",
     "open_zoo": "stores.zoo",
@@ -130,6 +137,7 @@ _HOMES = {
     "training_phases": "analysis.dynamics",
     "verify": "run.verify",
     "within_and_between": "analysis.matching",
+    "without_extreme": "analysis.significance",
 }
 """Where a public name is found when it is first used: all of it at once would import Dask, xarray and pandas."""
 

@@ -166,6 +166,9 @@ def test_measures__at_the_edge_are_numbers_in_their_range(case: str, precision: 
         if measure.name.startswith("p_") or measure.name.endswith("_sd"):
             assert np.isfinite(values).all() == (len(layers[0]) >= 4)
             values = np.nan_to_num(values)
+        if measure.name == "r2_cca_adjusted":
+            # Nothing is left where samples fix all correlations.
+            values = np.where(found.null_r2_cca > 1 - 1e-9, 1.0, values)
         low, high = measure.valid_range
         assert ((values >= low) & (values <= high)).all(), f"{measure.name} {values}"
     for name, derived in DERIVED.items():

@@ -227,6 +227,8 @@ def test_companions__are_shared_and_a_variable_names_its_own() -> None:
         "calibrated_svcca",
         "significant",
         "spurious",
+        "leverage_overlap",
+        "null_leverage_overlap",
     ]
     wanted = find_measures(("mine", "mine_too"))
     names = [measure.name for measure in with_companions(wanted)]

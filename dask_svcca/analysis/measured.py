@@ -132,3 +132,10 @@ def spread_of(result: xr.Dataset, measure: str) -> str:
     # Comparisons that gained it later do not say so at the measure.
     name = str(result[measure].attrs.get("null_sd", "")) or f"{null}_sd"
     return name if null and name in result else ""
+
+
+def p_value_of(result: xr.Dataset, measure: str) -> str:
+    """Name of the variable with p-values of a measure; empty where the comparison has none."""
+    # Comparisons that gained p-values later do not say so at the measure.
+    name = str(result[measure].attrs.get("p_value", "")) or f"p_{measure}"
+    return name if name in result else ""

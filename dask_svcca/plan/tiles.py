@@ -157,6 +157,11 @@ class TileOptions:
         kernels = {measure.kernel for measure in self.measures if "diagonal" in measure.needs}
         return len(kernels) + any("row_norms" in measure.needs for measure in self.measures)
 
+    @property
+    def with_leverages(self) -> bool:
+        """Whether measures need leverages of samples."""
+        return any("leverages" in measure.needs for measure in self.measures)
+
 
 def by_kind(group: Sequence[Layer | None]) -> list[list[Layer]]:
     """Layers of a group by kind: the layers of one kind are compared with those of another at a time."""
@@ -268,12 +273,12 @@ class _KindPair:
         if self.conjugates:
             loadings += min(self.a.loadings, limits.loadings) / self.a.widest.blocks
         solving = solving_bytes(options.measures, limits.stack, self.pair)
-        norms = 0.0
-        if options.sample_sums:
-            samples = self.a.widest.samples
-            length = chunk_length(samples, options.chunk_samples)
-            norms = options.sample_sums * sum(side.members for side in sides) * length * 8 + limits.stack
-        return operands + max(couplings + loadings + solving, norms)
+        one_each = sum(side.members for side in sides) * chunk_length(self.a.widest.samples, options.chunk_samples) * 8
+        norms = options.sample_sums * one_each + limits.stack if options.sample_sums else 0.0
+        leverages, overlaps = 0.0, 0.0
+        if options.with_leverages:
+            leverages, overlaps = one_each, 8 * self.shared * self.a.members * self.b.members
+        return operands + max(couplings + loadings + overlaps + max(solving, leverages), norms)
 
     def _couplings(self, one: _Side, other: _Side) -> float:
         return max(one.units.number, other.units.number) * self.shared * one.width * other.width

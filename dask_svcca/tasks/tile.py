@@ -411,19 +411,20 @@ def _add(
 ) -> None:
     """Give the couplings of two panels to an evaluation."""
     shared = [one for one in evaluation.meeting.shared if a.has(one.a) and b.has(one.b)]
-    products = couplings(context, a, b, buffers, shared, summing=summing)
-    for frequency, product in zip(shared, products, strict=True):
-        row = 0
+    products = couplings(context, a, b, buffers, shared, summing=summing, with_leverages=evaluation.with_leverages)
+    for frequency, (product, overlaps) in zip(shared, products, strict=True):
+        row, first_a = 0, 0
         for blocks_a in a.alike(frequency.a):
-            k = blocks_a[0].directions
-            column = 0
+            k, count_a = blocks_a[0].directions, len(blocks_a)
+            column, first_b = 0, 0
             for blocks_b in b.alike(frequency.b):
-                l = blocks_b[0].directions
-                part = product[row : row + len(blocks_a) * k, column : column + len(blocks_b) * l]
-                cells = part.reshape(len(blocks_a), k, len(blocks_b), l).transpose(0, 2, 1, 3)
+                l, count_b = blocks_b[0].directions, len(blocks_b)
+                part = product[row : row + count_a * k, column : column + count_b * l]
+                cells = part.reshape(count_a, k, count_b, l).transpose(0, 2, 1, 3)
+                some = None if overlaps is None else overlaps[first_a : first_a + count_a, first_b : first_b + count_b]
                 with context.timed("values"):
-                    evaluation.add(cells, blocks_a, blocks_b, frequency, loadings)
-                column += len(blocks_b) * l
-            row += len(blocks_a) * k
+                    evaluation.add(cells, blocks_a, blocks_b, frequency, loadings, some)
+                column, first_b = column + count_b * l, first_b + count_b
+            row, first_a = row + count_a * k, first_a + count_a
     with context.timed("values"):
         evaluation.finish()
