@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca import judge_measures, layer_identification
@@ -105,6 +106,28 @@ def test_judge_measures__identification_is_that_of_the_function(result: xr.Datas
             one, two = found[name].sel(measure=measure), expected[other].sel(measure=measure)
             np.testing.assert_array_equal(one.to_numpy(), two.to_numpy())
     assert "separation" not in found
+
+
+def test_judge_measures__error_over_examples_is_that_of_the_jackknife() -> None:
+    rng = np.random.default_rng(1)
+    common = rng.normal(size=(3, 60, 3))
+    with dask_svcca.create_zoo(MemoryStore(), examples=range(60)) as zoo:
+        for model in ("s0", "s1"):
+            for depth in range(3):
+                values = common[depth] + 1.5 * rng.normal(size=(60, 3)) + common[0]
+                zoo.write(model, "end", f"fc{depth}", values, depth=depth)
+    result = dask_svcca.compare(zoo, MemoryStore(), measures=("svcca", "linear_regression"))
+    found = judge_measures(result, blocks=6)
+    labels = {model: [f"{model}/end/fc{depth}" for depth in range(3)] for model in ("s0", "s1")}
+    for measure in ("svcca", "linear_regression"):
+        counts = np.zeros(6)
+        for one, other in (("s0", "s1"), ("s1", "s0")):
+            pairs = list(product(labels[one], labels[other]))
+            without = dask_svcca.jackknife(result, pairs, blocks=6, measures=measure)[f"{measure}_jackknife"].to_numpy()
+            counts += (without.reshape(3, 3, 6).argmax(axis=1) == np.arange(3)[:, np.newaxis]).sum(axis=0)
+        error = found["identification_stderr_examples"].sel(measure=measure).item()
+        assert error == pytest.approx(jackknife((counts / 6).tolist()))
+    assert (found["identification_stderr_examples"] > 0).any()
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,19 @@ def test_parent__of_a_capture(tmp_path: Path) -> None:
         dask_svcca.capture_onnx(file, examples, tmp_path / "zoo", **options, parent="other/end")
 
 
+def test_parent__of_a_capture_with_torch() -> None:
+    torch = pytest.importorskip("torch")
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(40))
+    model, batches = torch.nn.Sequential(torch.nn.Linear(3, 2)), [torch.ones(40, 3).cumsum(0)]
+    options: dict[str, Any] = {"zoo": zoo, "name": "net", "checkpoint": "end"}
+    with pytest.raises(CaptureError, match="parent='net/end' is this checkpoint itself"):
+        dask_svcca.capture_torch(model, batches, **options, parent="net/end")
+    dask_svcca.capture_torch(model, batches, **options, parent="base/end")
+    assert zoo.representations["parent"].tolist() == ["base/end"]
+    with pytest.warns(match="with another parent than 'other/end'"):
+        dask_svcca.capture_torch(model, batches, **options, parent="other/end")
+
+
 def test_parent__is_typed_and_shown(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stores)
     np.save("fc.npy", np.random.default_rng(0).normal(size=(40, 3)))

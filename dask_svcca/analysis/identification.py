@@ -99,7 +99,7 @@ def layer_identification(
     result = as_dataset(result)
     measures = _measures(result, measure)
     check_excluded(result, exclude)
-    frames = [_representations(result, side, checkpoint, exclude, where) for side in SIDES]
+    frames = [looked_for(result, side, checkpoint=checkpoint, exclude=exclude, where=where) for side in SIDES]
     chosen = _groups(frames[0], groups)
     layers = list(dict.fromkeys(layer for models in chosen.values() for layer in _layers_of(frames[0], models)))
     shape = len(measures), len(chosen)
@@ -192,10 +192,18 @@ def check_excluded(result: xr.Dataset, exclude: Sequence[str]) -> None:
         )
 
 
-def _representations(
-    result: xr.Dataset, side: Side, checkpoint: str | None, exclude: Sequence[str], where: Where | None
+def looked_for(
+    result: xr.Dataset,
+    side: Side,
+    *,
+    checkpoint: str | None = None,
+    exclude: Sequence[str] = (),
+    where: Where | None = None,
 ) -> pd.DataFrame:
-    """Representations of one checkpoint of each model, with their place in the matrix, in order of depth."""
+    """Representations of one checkpoint of each model, with their place in the matrix, in order of depth.
+
+    Parameters are those of `layer_identification`.
+    """
     frame = table_of(result, side)
     frame["place"] = np.arange(len(frame))
     if checkpoint is None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.stats
 
-from dask_svcca.analysis.identification import layer_identification
+from dask_svcca.analysis.identification import layer_identification, looked_for
 from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
-from dask_svcca.analysis.selection import counterparts, places_of, table_of, values_of
+from dask_svcca.analysis.selection import SIDES, architectures, counterparts, places_of, table_of, values_of
+from dask_svcca.analysis.significance import jackknife
 from dask_svcca.errors import InvalidQuestionError
 from dask_svcca.patterns import matching
 
@@ -34,6 +35,7 @@ def judge_measures(
     groups: Mapping[str, Where] | None = None,
     exclude: Sequence[str] = (),
     where: Where | None = None,
+    blocks: int | None = None,
 ) -> xr.Dataset:
     """What each measure finds that it should find: the same layer of another training, and groups of models.
 
@@ -52,13 +54,17 @@ def judge_measures(
         Names of layers to leave out, such as the logits, which any training makes alike; or patterns of names.
     where : mapping, optional
         Representations to look for, and to look among: see `query`. Default: all.
+    blocks : int, optional
+        Leave out so many blocks of examples in turn as well, as `jackknife` does, with the subspaces of the comparison.
+        Default: none, which takes no more than the values.
 
     Returns
     -------
     xarray.Dataset
         ``identification``, ``identification_stderr``, ``identification_chance`` and ``identification_tested``
         (measure, architecture): the accuracy of `layer_identification`, its standard error over layers, what guesses
-        would find, and how many layers were looked for. With groups, ``separation`` (measure): the share of cases in
+        would find, and how many layers were looked for. With blocks, ``identification_stderr_examples`` (measure,
+        architecture): its standard error over examples. With groups, ``separation`` (measure): the share of cases in
         which two models of one group are more similar than two of different groups, in the same layer; half where they
         are equally similar. ``separation_stderr`` (measure): its standard error by leaving out one model after another;
         NaN for fewer than three models. ``separation_chance`` is 0.5.
@@ -100,6 +106,11 @@ def judge_measures(
     }
     judged = found[list(kept)].rename(kept)
     judged["identification"].attrs["null"] = "identification_chance"
+    if blocks is not None:
+        error = _error_over_examples(result, names, exclude, where, blocks)
+        text = "standard error of identification: jackknife over blocks of examples"
+        judged["identification_stderr_examples"] = judged["identification"].copy(data=error)
+        judged["identification_stderr_examples"].attrs = {"long_name": text, "units": "1"}
     if groups is None:
         return judged
     given: Any = groups
@@ -116,6 +127,31 @@ def judge_measures(
         separation_stderr=("measure", separated[:, 1], {"long_name": "its standard error: jackknife over models"}),
         separation_chance=("measure", np.full(len(names), 0.5), {"long_name": "share by chance", "units": "1"}),
     )
+
+
+def _error_over_examples(
+    result: xr.Dataset, names: Sequence[str], exclude: Sequence[str], where: Where | None, blocks: int
+) -> FloatArray:
+    """Standard error of the accuracy of each measure for each architecture, by leaving out blocks of examples."""
+    frames = [looked_for(result, side, exclude=exclude, where=where) for side in SIDES]
+    places = {f"representation_{side}": frame["place"].to_numpy() for side, frame in zip(SIDES, frames, strict=True)}
+    part = result[list(names)].isel(places).transpose("representation_a", "representation_b").copy(deep=True)
+    models = [group for group in architectures(frames[0]) if len(group) > 1]
+    of_group = {model: number for number, group in enumerate(models) for model in group}
+    groups = [frame["model"].map(of_group).to_numpy(dtype=np.float64) for frame in frames]
+    wanted = groups[0][:, np.newaxis] == groups[1]
+    wanted &= frames[0]["model"].to_numpy()[:, np.newaxis] != frames[1]["model"].to_numpy()
+    rows, columns = np.nonzero(wanted & np.all([np.isfinite(values_of(part[name])) for name in names], axis=0))
+    labels = [part[dim].to_numpy() for dim in ("representation_a", "representation_b")]
+    pairs = list(zip(map(str, labels[0][rows]), map(str, labels[1][columns]), strict=True))
+    without = jackknife(result, pairs, blocks=blocks, measures=names)
+    accuracies = []
+    for block in range(blocks):
+        for name in names:
+            part[name].to_numpy()[rows, columns] = without[f"{name}_jackknife"].to_numpy()[:, block]
+        accuracies.append(layer_identification(part, names)["accuracy"].to_numpy())
+    spread = np.square(np.array(accuracies) - np.mean(accuracies, axis=0)).sum(axis=0)
+    return np.asarray(np.sqrt((blocks - 1) / blocks * spread))
 
 
 def _members(
