@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dask_svcca.run.verify import verify
     from dask_svcca.sketches.dataset import open_sketches
     from dask_svcca.sketches.estimates import estimates
+    from dask_svcca.sketches.index import index_sketches
     from dask_svcca.sketches.make import sketch
     from dask_svcca.sketches.portable import export_sketches, import_sketches, merge_sketches
     from dask_svcca.sketches.search import search
@@ -53,6 +54,7 @@ __all__ = [
     "export_sketches",
     "forecast",
     "import_sketches",
+    "index_sketches",
     "jackknife",
     "join",
     "layer_identification",
@@ -96,6 +98,7 @@ _HOMES = {
     "export_sketches": "sketches.portable",
     "forecast": "run.forecast",
     "import_sketches": "sketches.portable",
+    "index_sketches": "sketches.index",
     "jackknife": "analysis.significance",
     "join": "analysis.joining",
     "layer_identification": "analysis.identification",

@@ -11,7 +11,7 @@ from dask_svcca.coarse.estimated import Estimated
 from dask_svcca.errors import DamagedStoreError, StoreFormatError
 from dask_svcca.sketches.family import Family
 from dask_svcca.sketches.make import run_sketches
-from dask_svcca.sketches.store import DIM, KIND, SketchStore, identity_of
+from dask_svcca.sketches.store import DIM, KIND, SketchStore, digests_of, identity_of
 from dask_svcca.stores import _create, _io
 from dask_svcca.stores._urls import like
 
@@ -86,11 +86,10 @@ def estimated(
     StoreFormatError
         Where something else is there; or where sketches are lacking that are not to be made.
     """
-    mask_digest = None if parameters.mask is None else zoo.coordinate_digest(parameters.mask)
     there = _io.is_group(place) and not _create.is_unfinished(place, KIND)
     family = SketchStore.open(place).family if there else Family()
     if there:
-        SketchStore.open(place).check(identity_of(zoo, parameters, family, mask_digest))
+        SketchStore.open(place).check(identity_of(zoo, parameters, family))
     if not there or not _are_all_made(SketchStore.open(place), zoo):
         if not make:
             raise StoreFormatError(
@@ -116,4 +115,5 @@ def _are_all_made(store: SketchStore, zoo: Zoo) -> bool:
         )
         if there or problem
     }
-    return all(known.get(item.label) == item.identity for item in zoo.entries())
+    entries = zoo.entries()
+    return all(known.get(item.label) == digest for item, digest in zip(entries, digests_of(zoo, entries), strict=True))

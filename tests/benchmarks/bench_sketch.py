@@ -22,8 +22,8 @@ from dask_svcca.kernels.sketch import concentration
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.sketches.family import Family
 from dask_svcca.sketches.make import run_sketches
+from dask_svcca.sketches.nearest import nearest
 from dask_svcca.sketches.opened import opened
-from dask_svcca.sketches.search import nearest
 from dask_svcca.sketches.store import COLUMNS, SketchStore, identity_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def timed(work: Callable[[], Any], times: int = 1) -> tuple[float, Any]:
 def make_up(place: str, rows: int, size: int) -> SketchStore:
     """A store of random numbers, in groups that are near one another."""
     zoo = dask_svcca.create_zoo(f"{place}.zoo", examples=range(2))
-    store = SketchStore.create(place, identity_of(zoo, make_parameters("cka", conv="mean"), Family(size), None), rows)
+    store = SketchStore.create(place, identity_of(zoo, make_parameters("cka", conv="mean"), Family(size)), rows)
     store.domain("examples")
     rng = np.random.default_rng(0)
     spread = np.empty(rows)
