@@ -14,7 +14,6 @@ from dask_svcca.sketches.make import run_sketches
 from dask_svcca.sketches.store import DIM, KIND, SketchStore, digests_of, identity_of
 from dask_svcca.stores import _create, _io
 from dask_svcca.stores._urls import like
-from dask_svcca.variables import ESTIMATED_MEASURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +89,7 @@ def estimated(
     there = _io.is_group(place) and not _create.is_unfinished(place, KIND)
     family = SketchStore.open(place).family if there else Family()
     if there:
-        SketchStore.open(place).check(identity_of(zoo, parameters, family, ESTIMATED_MEASURE))
+        SketchStore.open(place).check(identity_of(zoo, parameters, family))
     if not there or not _are_all_made(SketchStore.open(place), zoo):
         if not make:
             raise StoreFormatError(

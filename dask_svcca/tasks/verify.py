@@ -218,6 +218,10 @@ class PackCheck:
         yield from _chunks(group, what, [key for key in keys if _CHUNK.fullmatch(key)])
 
 
+_ESTIMATES = frozenset(variable.name for variable in ESTIMATE_VARIABLES)
+"""Which pairs that are done may lack."""
+
+
 @dataclass(frozen=True, slots=True)
 class BlocksCheck:
     """Read one row of blocks of a comparison.
