@@ -382,7 +382,7 @@ def test_choose_tile__has_room_for_the_values_of_all_its_pairs() -> None:
         budget, measures = Budget(2, memory), with_companions(find_measures(names))
         tile = choose_tile(10_000, budget, 1.0, value_bytes(measures), len(measures) + 1)
         assert tile % 8 == 0
-        assert tile == 8 or tile**2 * value_bytes(measures) <= min(TILE_VALUES, budget.available / 4)
+        assert tile == 8 or tile**2 * value_bytes(measures) <= min(TILE_VALUES, budget.available / 3)
 
 
 def test_choose_tile__makes_few_files_of_many_variables() -> None:

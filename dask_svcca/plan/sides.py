@@ -23,10 +23,10 @@ FILES = 1500
 SMALL_TILE = 8
 
 TILE_PRODUCTS = 1e11
-"""Multiplications in the couplings of a tile from which it is not made larger: seconds of work."""
+"""Multiplications in the couplings of a tile of that size from which it is made smaller: seconds of work."""
 
 TILE_VALUES = 448 * 2**20
-"""Bytes that the values of a tile take, at most, or a quarter of what there is: they cannot be cut."""
+"""Bytes that the values of a tile take, at most, or a third of what there is: they cannot be cut."""
 
 LONG_PAIR = 1e9
 """Multiplications in the coupling of a pair from which a tile of four by four is worth a task: a second or so."""
@@ -77,9 +77,10 @@ def choose_tile(
     groups = math.ceil(math.sqrt(2 * (32 if long else 16) * budget.workers))
     side = math.ceil(representations / groups)
     largest = max(MAX_TILE, math.ceil(representations / max(1, math.isqrt(FILES // variables))))
-    most = max(LONG_TILE, min(largest, math.isqrt(int(TILE_PRODUCTS / max(1.0, pair_products)))))
+    share = min(1.0, math.sqrt(TILE_PRODUCTS / max(1.0, pair_products)) / MAX_TILE)
+    most = max(LONG_TILE, int(largest * share))
     if value_bytes:
-        most = min(most, math.isqrt(min(TILE_VALUES, budget.available // 4) // value_bytes))
+        most = min(most, math.isqrt(min(TILE_VALUES, budget.available // 3) // value_bytes))
     if pair_products and representations > LONG_TILE:
         worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
         side = max(side, min(worthwhile, math.ceil(representations / budget.workers)))

@@ -25,7 +25,7 @@ from dask_svcca.tasks.scores import HeldScores, corrections, score_chunks, subsp
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels._types import InexactArray
     from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import PackTask, SubspaceTask
     from dask_svcca.tasks.dual import Neurons
