@@ -46,4 +46,4 @@ def test_figures__take_models_as_they_take_layers() -> None:
         assert pane.images[0].get_array().shape == (4, 4)
         assert {text.get_text() for text in pane.get_yticklabels()} == {f"net{n}" for n in range(4)}
     np.testing.assert_array_equal(plot.matrix(models).images[0].get_array(), models.svcca.to_numpy())
-    assert plot.embedding(models).get_xlabel() == "svcca"
+    assert plot.embedding(models).get_xlabel() == "near: similar by svcca"
