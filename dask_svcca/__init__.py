@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
     from dask_svcca.analysis.identification import layer_identification
     from dask_svcca.analysis.joining import join
+    from dask_svcca.analysis.judging import judge_measures
     from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
+    from dask_svcca.analysis.models import model_similarity
     from dask_svcca.analysis.query import query
     from dask_svcca.analysis.sensitivity import class_sensitivity
     from dask_svcca.analysis.significance import jackknife, permutation_null
@@ -57,10 +59,12 @@ __all__ = [
     "index_sketches",
     "jackknife",
     "join",
+    "judge_measures",
     "layer_identification",
     "learning_dynamics",
     "match_layers",
     "merge_sketches",
+    "model_similarity",
     "nearest",
     "open_comparison",
     "open_sketches",
@@ -101,10 +105,12 @@ _HOMES = {
     "index_sketches": "sketches.index",
     "jackknife": "analysis.significance",
     "join": "analysis.joining",
+    "judge_measures": "analysis.judging",
     "layer_identification": "analysis.identification",
     "learning_dynamics": "analysis.dynamics",
     "match_layers": "analysis.matching",
     "merge_sketches": "sketches.portable",
+    "model_similarity": "analysis.models",
     "nearest": "analysis.matching",
     "open_comparison": "stores.dataset",
     "open_sketches": "sketches.dataset",

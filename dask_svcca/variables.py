@@ -80,6 +80,14 @@ REPRESENTATION_VARIABLES: Final = (
     Variable("layer", "representation", "string", "", "layer", coordinate=True),
     Variable("step", "representation", "float64", np.nan, "training step of the checkpoint", coordinate=True),
     Variable("depth", "representation", "float64", np.nan, "position of the layer in the network", coordinate=True),
+    Variable(
+        "parent",
+        "representation",
+        "string",
+        "",
+        "label of the checkpoint that the training of this one began with: model/checkpoint; empty for none",
+        coordinate=True,
+    ),
     Variable("neurons", "representation", "int64", -1, "number of neurons, or of channels of a conv layer"),
     Variable("samples", "representation", "int64", -1, "number of samples that entered the covariance"),
     Variable(
