@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dask_svcca.capture._common import CaptureReport
-    from dask_svcca.cluster import Client
+    from dask_svcca.connections import Client
     from dask_svcca.run.outcome import Outcome, Progress
 
 PACKAGE = Path(__file__).parent

@@ -11,7 +11,7 @@ from dask_svcca.errors import InvalidQuestionError, UnknownMeasureError, did_you
 from dask_svcca.stores._io import is_place
 from dask_svcca.stores._names import checkpoint_label
 from dask_svcca.stores.choice import is_several
-from dask_svcca.stores.dataset import open_comparison, parameters_of
+from dask_svcca.stores.dataset import as_opened, open_comparison, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ MODELS = ("model_a", "model_b")
 
 
 def as_dataset(comparison: xr.Dataset | StoreLike, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """A comparison as `open_comparison` has it; a Dataset is returned as it is.
+    """A comparison as `open_comparison` has it; a Dataset stays one, also where xarray alone opened or saved it.
 
     One of `model_similarity` has each checkpoint as a representation with a layer without a name, so that all questions
     take it.
@@ -36,7 +36,7 @@ def as_dataset(comparison: xr.Dataset | StoreLike, storage_options: Mapping[str,
         For anything else than a Dataset or where one is.
     """
     if isinstance(comparison, xr.Dataset):
-        return _models_as_layers(comparison) if set(MODELS) <= set(comparison.dims) else comparison
+        return _models_as_layers(comparison) if set(MODELS) <= set(comparison.dims) else as_opened(comparison)
     if not is_place(comparison):
         raise InvalidQuestionError(
             f"questions are about a comparison: what compare or open_comparison returned, or where it is; got "
@@ -132,3 +132,10 @@ def spread_of(result: xr.Dataset, measure: str) -> str:
     # Comparisons that gained it later do not say so at the measure.
     name = str(result[measure].attrs.get("null_sd", "")) or f"{null}_sd"
     return name if null and name in result else ""
+
+
+def p_value_of(result: xr.Dataset, measure: str) -> str:
+    """Name of the variable with p-values of a measure; empty where the comparison has none."""
+    # Comparisons that gained p-values later do not say so at the measure.
+    name = str(result[measure].attrs.get("p_value", "")) or f"p_{measure}"
+    return name if name in result else ""

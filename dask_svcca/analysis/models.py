@@ -69,7 +69,7 @@ def model_similarity(
 ) -> xr.Dataset:
     """How similar models are: one number for each two of them, from the similarities of their layers.
 
-    All functions that ask a comparison take the result as well: `embedding`, `clusters`, `nearest`, `query`, and the
+    All functions that ask a comparison take the result as well: `embedding`, `cluster`, `nearest`, `query`, and the
     figures of `dask_svcca.plot`.
 
     Parameters

@@ -22,7 +22,7 @@ from dask_svcca.stores._stored import stored
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.stores.zoo.examples import read_coord
-from dask_svcca.variables import PAIR_STATUS, VALUED
+from dask_svcca.variables import ESTIMATE_VARIABLES, PAIR_STATUS, VALUED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -218,6 +218,10 @@ class PackCheck:
         yield from _chunks(group, what, [key for key in keys if _CHUNK.fullmatch(key)])
 
 
+_ESTIMATES = frozenset(variable.name for variable in ESTIMATE_VARIABLES)
+"""Which pairs that are done may lack."""
+
+
 @dataclass(frozen=True, slots=True)
 class BlocksCheck:
     """Read one row of blocks of a comparison.
@@ -262,7 +266,7 @@ class BlocksCheck:
                 continue
             if array.name == PAIR_STATUS.name:
                 done = values is not None and bool(np.isin(values, VALUED).any())
-            elif values is None and done:
+            elif values is None and done and array.name not in _ESTIMATES:
                 problem = "it is missing, and its pairs are marked as done"
                 yield Damage(f"block {block[0]}, {block[1]}", array.keys(block)[0], problem, block)
 
@@ -347,6 +351,9 @@ class ArrayCheck:
             yield Damage(what, "zarr.json", "the copy of its metadata for xr.open_zarr is not what it should be")
         yield from _chunks(group, what, [f"{self.name}/c/{chunk}" for chunk in self.chunks])
 
+
+_ESTIMATES = frozenset(variable.name for variable in ESTIMATE_VARIABLES)
+"""Which pairs that are done may lack."""
 
 Check = (
     ArrayCheck
