@@ -54,7 +54,7 @@ class Variable:
     fill : int, float or str
         Value of elements that were never written.
     description : str
-        Stored as ``long_name``.
+        Stored as ``long_name``, which figures of xarray have as labels, and what follows a colon as ``comment``.
     units : str
         ``1`` for shares and correlations; empty for none.
     coordinate : bool
@@ -75,7 +75,8 @@ class Variable:
     @property
     def attributes(self) -> dict[str, Any]:
         """Attributes stored with the variable."""
-        attributes: dict[str, Any] = {"long_name": self.description}
+        name, _, comment = self.description.partition(": ")
+        attributes: dict[str, Any] = {"long_name": name, **({"comment": comment} if comment else {})}
         if self.units:
             attributes["units"] = self.units
         return attributes
@@ -88,6 +89,14 @@ REPRESENTATION_VARIABLES: Final = (
     Variable("layer", "representation", "string", "", "layer", coordinate=True),
     Variable("step", "representation", "float64", np.nan, "training step of the checkpoint", coordinate=True),
     Variable("depth", "representation", "float64", np.nan, "position of the layer in the network", coordinate=True),
+    Variable(
+        "parent",
+        "representation",
+        "string",
+        "",
+        "label of the checkpoint that the training of this one began with: model/checkpoint; empty for none",
+        coordinate=True,
+    ),
     Variable("neurons", "representation", "int64", -1, "number of neurons, or of channels of a conv layer"),
     Variable("samples", "representation", "int64", -1, "number of samples that entered the covariance"),
     Variable(
@@ -95,7 +104,7 @@ REPRESENTATION_VARIABLES: Final = (
         "representation",
         "int64",
         -1,
-        "directions kept by the variance threshold, with multiplicities; 0 where no measure asked for directions",
+        "directions kept by the variance threshold: with multiplicities, 0 where no measure asked for directions",
     ),
     Variable("variance_kept", "representation", "float64", np.nan, "share of the variance in the kept directions", "1"),
     Variable("digest", "representation", "string", "", "digest of the activations compared"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 from rich.console import Console
 
-from dask_svcca import cluster
+from dask_svcca import connections
 from dask_svcca.cli._console import counted
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
-    from dask_svcca.cluster import Client
+    from dask_svcca.connections import Client
     from dask_svcca.plan.tasks import Node
 
 
@@ -101,20 +101,20 @@ def connected(
             "--scheduler names a cluster with workers and memory of its own; leave out --workers and --worker-memory."
         )
     if scheduler is None:
-        doing = f"Starting {counted(cluster.local_resources(workers, memory).workers, 'worker')} on this machine"
+        doing = f"Starting {counted(connections.local_resources(workers, memory).workers, 'worker')} on this machine"
     else:
         doing = f"Connecting to {scheduler}"
     console = Console(stderr=True, highlight=False)
     with contextlib.ExitStack() as stack:
         with console.status(doing) if announced and console.is_terminal else contextlib.nullcontext():
-            client = stack.enter_context(cluster.connect(scheduler, workers=workers, memory=memory))
+            client = stack.enter_context(connections.connect(scheduler, workers=workers, memory=memory))
         yield client
 
 
 def budget_of(workers: int | None, memory: str | None, scheduler: str | None) -> Budget:
     """Budget of the cluster that would be used; a local cluster is not started for this."""
     if scheduler is None:
-        local = cluster.local_resources(workers, memory)
+        local = connections.local_resources(workers, memory)
         return Budget(local.workers, int(USABLE_SHARE * local.memory))
     with connected(workers, memory, scheduler) as client:
         return DaskExecutor(client, "").budget

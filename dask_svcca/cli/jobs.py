@@ -12,7 +12,8 @@ from dask_svcca.cli._json import echo_json
 from dask_svcca.coarse.guidance import GUIDED_STAGES
 from dask_svcca.errors import JobError
 from dask_svcca.jobs import submit as submitting
-from dask_svcca.jobs.records import ENDED, Jobs, Status, pointers, status_of
+from dask_svcca.jobs.records import ENDED, Jobs, pointers
+from dask_svcca.jobs.status import Status, status_of
 
 if TYPE_CHECKING:
     from dask_svcca.jobs.records import Record
@@ -72,7 +73,8 @@ def _pairs(record: Record) -> str:
 def status(job: str, *, as_json: bool) -> None:
     """Show how far a JOB is: its id, or the path of its comparison.
 
-    The comparison itself is asked: it works where the cluster has gone, and from any machine that reaches the store.
+    The comparison itself is asked: it works where the cluster has gone, and from any machine that reaches the store. A
+    scheduler is asked only about a job that it has not begun within a minute.
     """
     found = submitting.status(job)
     if as_json:
@@ -91,7 +93,7 @@ def status(job: str, *, as_json: bool) -> None:
         lines.append(("rate", f"{counted(round(record.pairs_per_second), 'pair')} a second{left}"))
     lines += [(GUIDED_STAGES[name][1], f"{done:,} of {total:,}") for name, (done, total) in record.stages.items()]
     lines += [("cluster", record.cluster)] if record.cluster else []
-    lines += [("dashboard", record.dashboard)] if record.dashboard and found.state == "running" else []
+    lines += [("dashboard", record.dashboard)] if record.dashboard and found.state in {"waiting", "running"} else []
     lines.append(("submitted", f"{record.submitted} by {record.user}" + (f" on {record.host}" if record.host else "")))
     results([line for line in lines if line[1]])
 

@@ -17,7 +17,7 @@ from dask_svcca.cli._console import (
 from dask_svcca.cli._console import log_json as as_json_lines
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._paths import File, quoted
-from dask_svcca.cluster import parse_memory
+from dask_svcca.connections import parse_memory
 from dask_svcca.jobs.driver import guided, open_job
 from dask_svcca.jobs.schema import read_job
 from dask_svcca.run import slices
@@ -126,12 +126,11 @@ def finalise(job: str, *, as_json: bool) -> None:
         echo_problems(outcome.problems, "representation")
         echo_problems(outcome.failures, "task")
     if plan.pairs_done < plan.pairs:
-        again = ", ".join(map(str, unfinished)) if unfinished else "none: plan what is new with init"
-        click.echo(
-            click.style(
-                f"Parts that have not done all of theirs: {again}. Run them again, and then finalise.", fg="red"
-            ),
-            err=True,
+        left = (
+            f"Parts with pairs left to compare: {', '.join(map(str, unfinished))}. Run them, and then finalise."
+            if unfinished
+            else "All parts have done theirs, and what is missing was not planned: plan it with init."
         )
+        click.echo(click.style(left, fg="red"), err=True)
     if outcome.problems or plan.pairs_done < plan.pairs:
         raise SystemExit(1)

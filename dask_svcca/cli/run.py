@@ -99,6 +99,8 @@ def submit(job: str, *, allowed: tuple[str, ...], modules: tuple[str, ...], as_j
         return
     name = status.record.id
     click.echo(f"The job {name} is at work on this comparison already." if before else f"Submitted {name}.")
+    if status.record.dashboard:
+        click.echo(f"The dashboard, {status.record.dashboard} , shows the cluster at work.")
     echo_next(
         [
             (f"dask-svcca status {name}", "how far it is"),

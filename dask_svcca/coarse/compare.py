@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from dask_svcca.cluster import Client
     from dask_svcca.coarse.guidance import TileOrder
+    from dask_svcca.connections import Client
     from dask_svcca.plan.parameters import Keep, Mask, Match, Precision
     from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.selection import Pairs

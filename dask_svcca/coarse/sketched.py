@@ -18,7 +18,7 @@ from dask_svcca.stores._urls import like
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dask_svcca.cluster import Client
+    from dask_svcca.connections import Client
     from dask_svcca.plan.parameters import Parameters
     from dask_svcca.run.executors import Executor
     from dask_svcca.stores._io import StoreLike

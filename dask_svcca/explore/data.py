@@ -213,7 +213,7 @@ class Explored:
         attributes = self.dataset[name].attrs
         return {
             "name": name,
-            "description": str(attributes.get("long_name", "")),
+            "description": ": ".join(str(attributes[one]) for one in ("long_name", "comment") if one in attributes),
             "reference": str(attributes.get("reference", "")),
             "range": as_json(attributes.get("valid_range", [None, None])),
             "symmetric": bool(attributes.get("symmetric", True)),

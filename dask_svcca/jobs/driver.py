@@ -12,10 +12,11 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from dask_svcca import cluster, machine
+from dask_svcca import connections, machine
 from dask_svcca.errors import DaskSvccaError, JobError
 from dask_svcca.jobs.records import BEAT_SECONDS, Jobs, Record, now, user, write_own
 from dask_svcca.jobs.schema import ClusterClass, LocalCluster, RunningCluster
+from dask_svcca.jobs.status import joined
 from dask_svcca.plan.parameters import ONLY_MASK, make_parameters
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.run.compare import plan_run, run_comparison
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from dask_svcca.cluster import Client
     from dask_svcca.coarse.estimated import Estimated
+    from dask_svcca.connections import Client
     from dask_svcca.jobs.records import State
     from dask_svcca.jobs.schema import JobFile
     from dask_svcca.plan.parameters import Parameters
@@ -75,7 +76,7 @@ def connected(
         Where it cannot be had in time, or its workers cannot run the job.
     """
     with _cluster(job, allowed) as client:
-        cluster.wait_for_worker(client, job.cluster.workers_within, told, check)
+        connections.wait_for_worker(client, job.cluster.workers_within, told, check)
         check_workers(client, [place for place in (job.zoo, job.comparison, job.subspaces) if place is not None])
         yield client
 
@@ -83,11 +84,10 @@ def connected(
 def _cluster(job: JobFile, allowed: Sequence[str]) -> contextlib.AbstractContextManager[Client]:
     where = job.cluster
     if isinstance(where, LocalCluster):
-        return cluster.connect(workers=where.workers, memory=where.memory)
+        return connections.connect(workers=where.workers, memory=where.memory)
     if isinstance(where, RunningCluster):
-        tls = None if where.tls is None else (where.tls.ca_file, where.tls.cert, where.tls.key)
-        return cluster.connect(where.address, tls=tls)
-    return cluster.start_cluster(
+        return joined(where)
+    return connections.start_cluster(
         where.name,
         where.options,
         allowed=allowed,
@@ -332,7 +332,7 @@ def drive(
     submitted : str, optional
         When it was asked for; by default now.
     allowed : sequence of str
-        See `dask_svcca.cluster.start_cluster`.
+        See `dask_svcca.connections.start_cluster`.
     wait : bool
         Wait for another run of the comparison.
     bars : callable, optional
@@ -344,8 +344,8 @@ def drive(
     with Reporter(record, bars) as reporter:
         zoo, parameters = open_job(job)
         reporter.write()
-        joined = contextlib.nullcontext(client) if client is not None else None
-        with joined or connected(job, allowed, reporter.say, reporter.check) as used:
+        given = contextlib.nullcontext(client) if client is not None else None
+        with given or connected(job, allowed, reporter.say, reporter.check) as used:
             assert used is not None  # noqa: S101 - for the type checker
             # Those that we start on this machine have none.
             reporter.joined(used, "" if isinstance(job.cluster, LocalCluster) else used.dashboard_link)
@@ -378,7 +378,7 @@ def forecast(job: JobFile, *, allowed: Sequence[str] = ()) -> Forecast:
     ----------
     job : JobFile
     allowed : sequence of str
-        See `dask_svcca.cluster.start_cluster`.
+        See `dask_svcca.connections.start_cluster`.
     """
     zoo, parameters = open_job(job)
     with connected(job, allowed, None, lambda: None) as client:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import xarray as xr
 
-    from dask_svcca.cluster import Client
+    from dask_svcca.connections import Client
     from dask_svcca.plan.parameters import Mask, Parameters
     from dask_svcca.readings import Reading
     from dask_svcca.readings.choose import Convolutional, Sequential

@@ -352,6 +352,9 @@ class ArrayCheck:
         yield from _chunks(group, what, [f"{self.name}/c/{chunk}" for chunk in self.chunks])
 
 
+_ESTIMATES = frozenset(variable.name for variable in ESTIMATE_VARIABLES)
+"""Which pairs that are done may lack."""
+
 Check = (
     ArrayCheck
     | RootCheck

@@ -62,7 +62,7 @@ def test_sketch__starts_no_workers_where_nothing_is_to_be_made(tmp_path: Path, m
         zoo.write("net", "1", "fc", np.random.default_rng(0).standard_normal((60, 6)))
     dask_svcca.sketch(zoo, tmp_path / "s.zarr", size=256)
     started: list[object] = []
-    monkeypatch.setattr("dask_svcca.cluster.connect", lambda *given, **_: started.append(given))
+    monkeypatch.setattr("dask_svcca.connections.connect", lambda *given, **_: started.append(given))
     code, output = run("sketch", tmp_path / "zoo.zarr", tmp_path / "s.zarr", "--size", "256", "--workers", "2")
     assert (code, started) == (0, []), output
     assert "Nothing to do: the sketches of 1 representation are there." in output

@@ -52,7 +52,7 @@ def test_preview__has_estimates_and_no_value(zoo: dask_svcca.Zoo, tmp_path: Path
         assert {"cka", "svcca"} < set(measures)
         assert all(np.isnan(alone[name]).all() for name in measures)
         assert alone.pair_status.attrs["flag_meanings"].split()[7] == "estimated"
-        assert "it is not exact" in alone.cka_estimate.attrs["long_name"]
+        assert "it is not exact" in alone.cka_estimate.attrs["comment"]
 
 
 def test_preview__is_taken_for_a_value_by_no_question(zoo: dask_svcca.Zoo, tmp_path: Path) -> None:

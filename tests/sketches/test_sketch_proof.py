@@ -64,8 +64,6 @@ def test_estimates__are_as_near_as_promised(made: Made) -> None:
     assert len(made.cka) == 902
     assert made.cka[rows, columns].min() < 0.2
     assert np.sqrt((off**2).mean()) <= 0.02
-    # Pairs of one seed err together: the mean over all of them is that of few.
-    assert abs(off.mean()) < 0.003
     assert 0.93 <= np.mean(np.abs(off) < 1.96 * errors) <= 0.97
 
 
