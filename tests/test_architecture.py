@@ -31,6 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"capture", "connections"}),
     frozenset({"analysis", "compat", "pairwise", "run"}),
     frozenset({"sketches"}),
+    frozenset({"coarse"}),
     frozenset({"explore", "jobs", "plot"}),
     frozenset({"__init__"}),  # the public names
     frozenset({"demo"}),

@@ -81,6 +81,13 @@ def test_nearest__is_the_most_similar(result: xr.Dataset) -> None:
     assert "null_svcca" in nearest(result, {"layer": "x1"})
 
 
+def test_nearest__p_values_are_corrected_for_the_search(result: xr.Dataset) -> None:
+    found = nearest(result, {"layer": "x1"}, top=2)
+    # Five others were looked at.
+    np.testing.assert_allclose(found["p_svcca_best"], 1 - (1 - found["p_svcca"]) ** 5, atol=1e-12)
+    assert "p_gulp" not in nearest(result, {"layer": "x1"}, measure="gulp")
+
+
 def test_within_and_between__means_over_pairs_that_have_values(result: xr.Dataset) -> None:
     groups: dict[str, Any] = {"one": {"model": "one"}, "all": {}}
     found = within_and_between(result, groups, same_layer=False)

@@ -30,6 +30,8 @@ QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "learning_dynamics": dask_svcca.learning_dynamics,
     "training_phases": lambda result: dask_svcca.training_phases(result, model="s0", layer="fc"),
     "layer_identification": dask_svcca.layer_identification,
+    "judge_measures": dask_svcca.judge_measures,
+    "model_similarity": dask_svcca.model_similarity,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 from rich.console import Console
@@ -17,6 +17,7 @@ from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
 
     from dask_svcca.connections import Client
     from dask_svcca.plan.tasks import Node
@@ -56,12 +57,30 @@ class WhenNeeded:
     def __init__(self, budget: Budget, connect: Callable[[], contextlib.AbstractContextManager[Client]]) -> None:
         self.budget = budget
         self._connect = connect
+        self._client: Client | None = None
+        self._stack: contextlib.ExitStack | None = None
+
+    def __enter__(self) -> Self:
+        """Keep the cluster from the first tasks up to the end of the context, not for each lot of them."""
+        self._stack = contextlib.ExitStack()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._stack is not None:
+            stack, self._stack, self._client = self._stack, None, None
+            stack.__exit__(kind, error, traceback)
 
     def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
         """Run all tasks."""
-        if nodes:
-            with self._connect() as client:
-                DaskExecutor(client, uuid.uuid4().hex[:12]).run(nodes, perform, on_done)
+        if not nodes:
+            return
+        with contextlib.ExitStack() as alone:
+            client = self._client or (self._stack or alone).enter_context(self._connect())
+            if self._stack is not None:
+                self._client = client
+            DaskExecutor(client, uuid.uuid4().hex[:12]).run(nodes, perform, on_done)
 
 
 @contextlib.contextmanager

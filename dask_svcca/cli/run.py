@@ -67,7 +67,7 @@ def run(
     submitted = next((pointer.submitted for pointer in pointers() if pointer.id == job_id), None)
     if job_id is not None:
         driver.end_on_signals()
-    bars = progress_of(as_json=log_json)
+    bars = progress_of(as_json=log_json, stages=described.guidance.stages)
     with resumable("subspaces and tiles", bars), checked_options():
         try:
             with bars:

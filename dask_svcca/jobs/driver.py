@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from dask_svcca.coarse.estimated import Estimated
     from dask_svcca.connections import Client
     from dask_svcca.jobs.records import State
     from dask_svcca.jobs.schema import JobFile
@@ -349,10 +350,18 @@ def drive(
             # Those that we start on this machine have none.
             reporter.joined(used, "" if isinstance(job.cluster, LocalCluster) else used.dashboard_link)
             executor = Watched(used, reporter, expected_workers(job))
-            plan = plan_run(zoo, job.comparison, parameters, executor.budget, **job.where)
+            where, likeness = guided(job, zoo, parameters, wait=wait, executor=executor, progress=reporter)
+            plan = plan_run(zoo, job.comparison, parameters, executor.budget, **where)
             reporter.planned(plan.pairs, plan.pairs_done)
             outcome = run_comparison(
-                zoo, job.comparison, parameters, **job.where, wait=wait, executor=executor, progress=reporter
+                zoo,
+                job.comparison,
+                parameters,
+                **where,
+                wait=wait,
+                likeness=likeness if job.order == "by estimate" else None,
+                executor=executor,
+                progress=reporter,
             )
         reporter.say_failures(outcome.failed, outcome.failures)
         unable = len(outcome.problems)
@@ -374,8 +383,22 @@ def forecast(job: JobFile, *, allowed: Sequence[str] = ()) -> Forecast:
     zoo, parameters = open_job(job)
     with connected(job, allowed, None, lambda: None) as client:
         executor = DaskExecutor(client, uuid.uuid4().hex[:12])
-        _, found, _ = forecast_run(zoo, job.comparison, parameters, executor, **job.where)
+        where, _ = guided(job, zoo, parameters, make=False)
+        _, found, _ = forecast_run(zoo, job.comparison, parameters, executor, **where)
         return found
+
+
+def guided(job: JobFile, zoo: Zoo, parameters: Parameters, **options: Any) -> tuple[dict[str, Any], Estimated | None]:
+    """Which pairs, and where subspaces are, as `run_comparison` takes them; and what sketches say of all pairs.
+
+    Parameters
+    ----------
+    job, zoo, parameters
+    **options : object
+        See `dask_svcca.coarse.sketched.estimated`.
+    """
+    likeness = job.guidance.estimated(zoo, parameters, **options)
+    return {**job.where, "pairs": job.guidance.pairs(likeness)}, likeness
 
 
 def end_on_signals() -> None:

@@ -79,7 +79,9 @@ def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] 
     pointer = Pointer(new_id(), job.comparison, now(), cluster=named_cluster(job))
     if isinstance(job.cluster, RunningCluster):
         with connected(job, allowed, None, lambda: None) as client:
-            plan_run(zoo, job.comparison, parameters, DaskExecutor(client, "").budget, **job.where)
+            # Which are nearest is known when there are sketches, and asks for no more than all.
+            where = job.where if job.guidance.nearest is None else {**job.where, "pairs": "all"}
+            plan_run(zoo, job.comparison, parameters, DaskExecutor(client, "").budget, **where)
             pointer = dataclasses.replace(pointer, dashboard=client.dashboard_link or "")
             _keep(pointer, job)
             pointer.write()

@@ -151,7 +151,7 @@ def embedding(
     """
     result = as_dataset(result)
     name = find_name(result, measure)
-    one, part, note = _complete(result, name, where)
+    one, part, note = complete(result, name, where)
     found = matching.embedding(part, measure=name)
     pane = one_pane(ax)
     models = list(dict.fromkeys(map(str, one.frame["model"])))
@@ -218,7 +218,7 @@ def cluster(
     """
     result = as_dataset(result)
     name = find_name(result, measure)
-    one, part, note = _complete(result, name, where)
+    one, part, note = complete(result, name, where)
     order = np.argsort(matching.cluster(part, measure=name)["place"].to_numpy())
     pane = one_pane(ax)
     cells = cells_of(part, name, one.take(order), Along("b", order, one.frame.iloc[order]))
@@ -234,7 +234,7 @@ def cluster(
     return pane
 
 
-def _complete(result: xr.Dataset, name: str, where: Where | None) -> tuple[Along, xr.Dataset, str]:
+def complete(result: xr.Dataset, name: str, where: Where | None) -> tuple[Along, xr.Dataset, str]:
     """Representations that have a value with each other, the comparison of these alone, and how many they are not.
 
     Places are those in this part, the same on both sides; its values are in memory.

@@ -192,6 +192,7 @@ _OPTIONAL: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
         "left_zoo": ("a list of labels", are_texts),
         "planned": ("an object with a number of workers and with parts", _is_planned),
         "failures": ("a list of blocks that failed", _are_failures),
+        "estimated": ("a list of measures", are_texts),
         "rechunked": ("a number of representations", lambda value: is_whole(value, 1) and value <= MOST_ROWS),
     }
 }

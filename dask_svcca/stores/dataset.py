@@ -102,6 +102,7 @@ def _indexed(dataset: xr.Dataset) -> xr.Dataset:
     import numpy as np  # noqa: PLC0415 - see `open_comparison`
     import xarray as xr  # noqa: PLC0415
 
+    from dask_svcca.stores._derived import derived_variables  # noqa: PLC0415
     from dask_svcca.stores._texts import fixed_width  # noqa: PLC0415
     from dask_svcca.stores.side_index import COORDINATES, SideIndex  # noqa: PLC0415
 
@@ -113,6 +114,7 @@ def _indexed(dataset: xr.Dataset) -> xr.Dataset:
         name: fixed_width(variable) if variable.dtype.kind == "T" else variable
         for name, variable in sorted(dataset.variables.items(), key=lambda item: _place(dataset, str(item[0])))
     }
+    variables |= derived_variables(variables)
     coords: dict[Any, Any] = {name: variables.pop(name) for name in list(variables) if name in dataset.coords}
     first, second = "representation_a", "representation_b"
     same = np.array_equal(dataset.variables[first].to_numpy(), dataset.variables[second].to_numpy())
@@ -145,8 +147,9 @@ def _place(dataset: xr.Dataset, name: str) -> tuple[Any, ...]:
 
 
 def as_opened(dataset: xr.Dataset) -> xr.Dataset:
-    """A comparison that xarray alone opened, with text and attributes as `open_comparison` has them."""
-    from dask_svcca.stores._texts import fixed_width  # noqa: PLC0415 - see `open_comparison`
+    """A comparison that xarray alone opened, with what `open_comparison` makes of what is stored."""
+    from dask_svcca.stores._derived import derived_variables  # noqa: PLC0415 - see `open_comparison`
+    from dask_svcca.stores._texts import fixed_width  # noqa: PLC0415
 
     texts = {
         name: fixed_width(variable)
@@ -156,7 +159,7 @@ def as_opened(dataset: xr.Dataset) -> xr.Dataset:
     if not texts:
         return dataset
     coords = {name: texts.pop(name) for name in list(texts) if name in dataset.coords}
-    found = dataset.assign_coords(coords).assign(texts)
+    found = dataset.assign_coords(coords).assign(texts).assign(derived_variables(dataset.variables))
     for attributes in (found.attrs, *(one.attrs for one in found.variables.values())):
         attributes.pop(SEAL, None)
         _make_plain(attributes)
