@@ -21,6 +21,8 @@ BUILT_IN = (
     "cca",
     "pwcca",
     "r2_cca",
+    "r2_cca_adjusted",
+    "whitened_procrustes",
     "cka",
     "cka_debiased",
     "procrustes",
@@ -29,7 +31,23 @@ BUILT_IN = (
     "gulp",
     "partial_procrustes",
 )
-REFERENCES = ("null_svcca", "null_cca", "significant", "spurious", "spurious_cca", "null_cka")
+REFERENCES = (
+    "null_svcca",
+    "null_svcca_sd",
+    "p_svcca",
+    "null_cca",
+    "null_whitened_procrustes",
+    "significant",
+    "leverage_overlap",
+    "null_leverage_overlap",
+    "spurious",
+    "spurious_cca",
+    "null_cka",
+    "null_cka_sd",
+    "null_r2_cca",
+    "null_r2_cca_sd",
+)
+DERIVED = ("p_cka", "p_r2_cca", "calibrated_svcca", "calibrated_cka", "calibrated_r2_cca")
 
 
 def make_zoo(layers: Sequence[np.ndarray], store: Any = None) -> dask_svcca.Zoo:

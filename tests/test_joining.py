@@ -53,6 +53,8 @@ def test_join__of_other_measures_and_readings(zoo: dask_svcca.Zoo) -> None:
     # It does not depend on the reading.
     same(joined.neurons_a, dft.neurons_a)
     assert joined.svcca_conv_mean.attrs["null"] == "null_svcca_conv_mean"
+    assert joined.svcca_conv_mean.attrs["p_value"] == "p_svcca_conv_mean"
+    same(joined.p_svcca_conv_mean, mean.p_svcca)
     assert json.loads(joined.svcca_conv_mean.attrs["companions"])[0] == "null_svcca_conv_mean"
     same(joined.null_svcca_conv_mean, mean.null_svcca)
     assert json.loads(joined.cca.attrs["parameters"])["conv"] == "dft"

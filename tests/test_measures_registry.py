@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import measure_oracles as oracle
 import numpy as np
 import pytest
-from measured import BUILT_IN, REFERENCES, compared, make_zoo, related
+from measured import BUILT_IN, DERIVED, REFERENCES, compared, make_zoo, related
 
 import dask_svcca
-from dask_svcca.cluster import connect
+from dask_svcca.connections import connect
 from dask_svcca.errors import InvalidMeasureError, MeasureExistsError, UnknownMeasureError
 from dask_svcca.measures import (
     find_measures,
@@ -40,13 +40,25 @@ def test_find_measures__all_are_all_but_the_references() -> None:
 
 def test_measures__describe_themselves() -> None:
     found = compared(*related(30, 3, 2))
-    for name in (*BUILT_IN, *REFERENCES):
+    for name in (*BUILT_IN, *REFERENCES, *DERIVED):
         attributes = found[name].attrs
         assert attributes["sense"] in {"similarity", "distance", "reference"}
         assert len(attributes["long_name"]) > 20
         assert attributes["reference"]
-        assert attributes["valid_range"][0] in {0, -1}
+        assert attributes["valid_range"][0] in {0, -1, -np.inf}
         assert attributes["sense"] == "reference" or "translation" in attributes["invariant_to"]
+
+
+def test_find_measures__what_is_derived_is_asked_for_by_its_measure() -> None:
+    with pytest.raises(UnknownMeasureError, match="'p_cka' is not a measure by itself: it comes with 'cka', from "):
+        find_measures("svcca, p_cka")
+    with pytest.raises(MeasureExistsError, match="there is a measure 'p_cka' in dask-svcca already"):
+        register_measure("p_cka", description="mine")
+    register_measure("mine", description="mine", companions=("p_cka",), p_value="p_cka")(
+        lambda pairs: pairs.correlations.sum(axis=-1)
+    )
+    found = compared(*related(30, 3, 2), measures="mine")
+    assert found.p_cka.attrs["derived_from"] == json.dumps(["cka", "null_cka", "null_cka_sd"])
 
 
 def test_compare__parameters_stand_side_by_side() -> None:
@@ -154,7 +166,7 @@ def test_register_measure__does_not_hide_what_else_is_stored(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"direction": "kept"}, "measure 'mine' has an unknown option 'direction'; there are companions, "),
+        ({"direction": "kept"}, "measure 'mine' has an unknown option 'direction'; there are calibrated, companions, "),
         ({"version": "2"}, "has an unknown option 'version'"),
         ({"directions": "keep"}, "directions='keep' of measure 'mine' is not valid; there are 'kept', 'all'"),
         ({"saturates": "a"}, "saturates='a' of measure 'mine' is not valid; there are 'never', 'either', 'b'"),
@@ -162,6 +174,7 @@ def test_register_measure__does_not_hide_what_else_is_stored(name: str) -> None:
         ({"needs": ("loading",)}, "needs=\\('loading',\\) of measure 'mine' is not valid; there are 'spectrum', "),
         ({"needs": "spectra"}, "needs='spectra'"),
         ({"null": "null_cka"}, "null='null_cka' of measure 'mine' is none of its companions; add it"),
+        ({"p_value": "p_cka"}, "p_value='p_cka' of measure 'mine' is none of its companions; add it"),
         ({"companions": ("null_mine",)}, "'mine' has a companion that is not registered: no measure 'null_mine'"),
     ],
 )
@@ -207,7 +220,16 @@ def test_companions__are_shared_and_a_variable_names_its_own() -> None:
         assert json.loads(found[name].attrs["companions"]) == ["null_mine", "spurious_cca"]
         assert found[name].attrs["null"] == "null_mine"
     assert found.svcca.attrs["null"] == "null_svcca"
-    assert json.loads(found.svcca.attrs["companions"]) == ["null_svcca", "significant", "spurious"]
+    assert json.loads(found.svcca.attrs["companions"]) == [
+        "null_svcca",
+        "null_svcca_sd",
+        "p_svcca",
+        "calibrated_svcca",
+        "significant",
+        "spurious",
+        "leverage_overlap",
+        "null_leverage_overlap",
+    ]
     wanted = find_measures(("mine", "mine_too"))
     names = [measure.name for measure in with_companions(wanted)]
     assert names == ["mine", "mine_too", "null_mine", "spurious_cca"]

@@ -88,6 +88,10 @@ class Subspace:
             norms[piece] = squared_magnitudes(self.scores[piece]) @ scale
         return norms
 
+    def leverages(self) -> FloatArray:
+        """Squared norm of each sample in the kept directions, whitened, (sample,)."""
+        return self.row_norms(np.where(self.basis.kept, self.basis.multiplicity / self.basis.spectrum, 0.0))
+
 
 class LabelPair(NamedTuple):
     """Labels of the representations of a pair."""

@@ -14,6 +14,7 @@ from dask_svcca.kernels.subspace import blocks_of
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
     from dask_svcca.kernels.fourier import Grid
+    from dask_svcca.measures import Kernel
     from dask_svcca.readings import Meeting
 
 
@@ -115,6 +116,15 @@ def direction_weights(basis: Basis, meeting: Meeting, side: Literal["a", "b"]) -
     Where layers were cropped, only frequencies that are compared count.
     """
     return block_weights(basis.grid, meeting, side)[basis.block].astype(np.float64)
+
+
+def kernel_weights(basis: Basis, kernel: Kernel) -> FloatArray:
+    """By what squared scores are multiplied to sum up to the diagonal of a kernel, (direction,).
+
+    It is the kernel of the zero frequency, whose samples are centred.
+    """
+    weights = np.where(basis.block == 0, basis.spectrum if kernel == "inner products" else 1.0, 0.0)
+    return np.where(basis.kept, weights, 0.0) if kernel == "kept projection" else weights
 
 
 def block_weights(grid: Grid, meeting: Meeting, side: Literal["a", "b"]) -> IntArray:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dask_svcca.evaluate.basis import block_weights, direction_weights
 from dask_svcca.evaluate.details import Correlations, FrequencyMeans
+from dask_svcca.evaluate.group import Group
 from dask_svcca.evaluate.memory import STACK_BYTES, pair_bytes
-from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.kernels.lanes import LEAST_NUMBERS
-from dask_svcca.kernels.pairs import PairStack, Side
-from dask_svcca.measures import Measure, Own, PairTotals, Totals
+from dask_svcca.kernels.pairs import PairStack
+from dask_svcca.measures import Measure, PairTotals, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from dask_svcca.evaluate.details import Details, TakesCorrelations
     from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import SharedFrequency
+    from dask_svcca.measures import Directions, Kernel
     from dask_svcca.readings import Meeting
 
 WIDE_CELL = 2**12
@@ -35,8 +35,6 @@ GATHERED_AT_ONCE = 2**17
 
 ROUNDING = 1e-5
 """How far beyond its range rounding may take a measure of scores in single precision."""
-
-_Directions = Literal["kept", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +90,12 @@ class Evaluation:
         self._todo = todo
         self._single = single
         self._stack_bytes = stack_bytes
-        self._a, self._b = _Group(a, todo.shape[0], meeting, "a"), _Group(b, todo.shape[1], meeting, "b")
+        self._a, self._b = Group(a, todo.shape[0], meeting, "a"), Group(b, todo.shape[1], meeting, "b")
         self._takers = list(self._take(details or {}, a, b))
         self._sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures}
         self._turned_sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures if not m.symmetric}
         kept_a, kept_b = (group.counts("kept").sum(axis=1) for group in (self._a, self._b))
+        self._tested = self._blocks_in_common()
         self._many = float(kept_a @ todo @ kept_b) >= LEAST_NUMBERS
         # Loadings differ from block to block: couplings of different blocks must not share a stack.
         self._by_block = any("loadings" in measure.needs for measure in measures)
@@ -116,9 +115,24 @@ class Evaluation:
         return self._todo.shape
 
     @property
-    def weights(self) -> tuple[Mapping[int, FloatArray], Mapping[int, FloatArray]]:
-        """How often each direction counts, (direction,) by member, for both sides."""
-        return self._a.weights, self._b.weights
+    def row_norm_weights(self) -> tuple[Mapping[int, FloatArray], Mapping[int, FloatArray]]:
+        """By what squared scores are multiplied to sum up to squared norms of samples: (direction,) by member."""
+        return self._a.row_norm_weights, self._b.row_norm_weights
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """Kernels of which measures need the diagonal."""
+        needing = (measure.kernel for measure in self._measures if "diagonal" in measure.needs)
+        return list(dict.fromkeys(needing))
+
+    @property
+    def with_leverages(self) -> bool:
+        """Whether a measure needs leverages."""
+        return any("leverages" in measure.needs for measure in self._measures)
+
+    def diagonal_weights(self, kernel: Kernel) -> tuple[Mapping[int, FloatArray], Mapping[int, FloatArray]]:
+        """By what squared scores are multiplied to sum up to the diagonal of a kernel: (direction,) by member."""
+        return self._a.diagonal_weights(kernel), self._b.diagonal_weights(kernel)
 
     def add(
         self,
@@ -127,6 +141,7 @@ class Evaluation:
         blocks_b: Sequence[MemberBlock],
         frequency: SharedFrequency,
         loadings: tuple[Mapping[int, InexactArray], Mapping[int, InexactArray]] = ({}, {}),
+        overlaps: FloatArray | None = None,
     ) -> None:
         """Take the couplings of some members of a with some of b.
 
@@ -140,6 +155,8 @@ class Evaluation:
         frequency : SharedFrequency
         loadings : (mapping of int to (neuron, direction), the same)
             Loadings of all directions by member, where a measure needs them.
+        overlaps : (a, b), optional
+            Sums over the samples of the products of leverages, where they are known and a measure needs them.
         """
         k, l = blocks_a[0].directions, blocks_b[0].directions
         members_a, members_b = (np.array([block.member for block in blocks]) for blocks in (blocks_a, blocks_b))
@@ -165,6 +182,7 @@ class Evaluation:
                 members_b=members_b[columns[part]],
                 spectra_a=self._a.spectra_of(blocks_a)[rows[part]],
                 spectra_b=self._b.spectra_of(blocks_b)[columns[part]],
+                overlaps=None if overlaps is None else overlaps[rows[part], columns[part]],
                 frequency=frequency,
             )
             self._pieces.setdefault(key, []).append(piece)
@@ -215,6 +233,7 @@ class Evaluation:
         self,
         row_norms: FloatArray | None = None,
         squared_row_norms: tuple[FloatArray, FloatArray] | None = None,
+        diagonals: Mapping[Kernel, tuple[FloatArray, FloatArray]] | None = None,
     ) -> Values:
         """Values of all measures; to be asked for once.
 
@@ -224,11 +243,14 @@ class Evaluation:
             Inner products, over samples, of the squared norms of the samples; where a measure needs them.
         squared_row_norms : ((a,), (b,)), optional
             Sums over samples of the fourth powers of the norms.
+        diagonals : dict of Kernel to ((a,), (b,)), optional
+            Sums of squares of the diagonals of `kernels`, where `Meeting.is_of_samples` and samples are examples.
         """
         self.finish()
         shape = self._todo.shape
         norms = np.zeros(shape) if row_norms is None else row_norms
         fourth = (np.zeros(shape[0]), np.zeros(shape[1])) if squared_row_norms is None else squared_row_norms
+        unknown = np.full(shape[0], np.nan), np.full(shape[1], np.nan)
         translations = sum(shared.multiplicity for shared in self.meeting.shared)
         if not (self._a.grid and self._b.grid):
             translations = max(math.prod(self._a.grid), math.prod(self._b.grid))
@@ -236,7 +258,11 @@ class Evaluation:
         turned = PairTotals(self._a.samples, translations, norms.T)
         values = {}
         for measure in self._measures:
-            a, b = self._a.totals(measure, fourth[0]), self._b.totals(measure, fourth[1])
+            diagonal = (diagonals or {}).get(measure.kernel, unknown)
+            a, b = (
+                group.totals(measure, norm, own)
+                for group, norm, own in zip((self._a, self._b), fourth, diagonal, strict=True)
+            )
             # Sums are let go of one by one: those of all measures, and their values, are a tile's memory.
             value = _within(measure.value(self._sums.pop(measure.name), _upright(a), _across(b), pairs), measure)
             back = value
@@ -261,6 +287,12 @@ class Evaluation:
                 back = back | _spans(self._b.counts(directions), self._a.counts(directions), self._degrees(True)).T
         return straight & self._todo, back & self._todo
 
+    def _blocks_in_common(self) -> IntArray:
+        """At how many frequencies both of a pair keep directions, (a, b)."""
+        kept = [(group.counts("kept") > 0).astype(np.int64) for group in (self._a, self._b)]
+        shared = self.meeting.shared
+        return kept[0][:, [one.a for one in shared]] @ kept[1][:, [one.b for one in shared]].T
+
     def _degrees(self, turned: bool = False) -> list[tuple[int, int, int, int]]:
         """Blocks of both sides, degrees of freedom and multiplicity of each shared frequency."""
         return [
@@ -273,7 +305,7 @@ class Evaluation:
             for shared in self.meeting.shared
         ]
 
-    def _all_spurious(self, directions: _Directions) -> BoolArray:
+    def _all_spurious(self, directions: Directions) -> BoolArray:
         """Whether all correlations of a pair are 1 since samples are too few."""
         a, b = self._a.counts(directions), self._b.counts(directions)
         spurious = np.zeros(self._todo.shape)
@@ -292,6 +324,7 @@ class Evaluation:
         members_a = np.concatenate([piece.members_a for piece in pieces])
         members_b = np.concatenate([piece.members_b for piece in pieces])
         counts = [len(piece.members_a) for piece in pieces]
+        overlaps = [piece.overlaps for piece in pieces if piece.overlaps is not None]
         weights = np.repeat([piece.frequency.multiplicity for piece in pieces], counts)
         every = PairStack(
             _gathered(pieces),
@@ -301,6 +334,9 @@ class Evaluation:
             is_complex=key.is_complex,
             single=self._single,
             many=self._many,
+            samples=a.samples,
+            overlap=np.concatenate(overlaps) if len(overlaps) == len(pieces) else None,
+            blocks=self._tested[members_a, members_b],
         )
         leading = every.leading(*key.kept)
         for taker in self._takers:
@@ -348,88 +384,6 @@ def _spans(counts_a: IntArray, counts_b: IntArray, degrees: Sequence[tuple[int, 
     return np.asarray(spans & (compared.sum(axis=1) == counts_a.sum(axis=1))[:, np.newaxis])
 
 
-class _Group:
-    """What measures need of the representations of one side beside their couplings."""
-
-    def __init__(self, bases: Mapping[int, Basis], count: int, meeting: Meeting, side: Literal["a", "b"]) -> None:
-        first = next(iter(bases.values()))
-        self._bases, self._count = bases, count
-        self._multiplicity = half_plane(first.grid).multiplicity
-        self.grid, self.samples = first.grid, first.samples
-        self.neurons = max(basis.neurons for basis in bases.values())
-        self._times = block_weights(self.grid, meeting, side)
-        self.weights = {member: direction_weights(basis, meeting, side) for member, basis in bases.items()}
-        self._counts: dict[_Directions, IntArray] = {}
-        self._totals: dict[tuple[_Directions, Own], tuple[FloatArray, FloatArray, FloatArray]] = {}
-        self._loadings: dict[int, InexactArray] = {}
-        self._variance, self._rank, _ = self._sum_up("all", _nothing)
-
-    def counts_twice(self, block: int) -> bool:
-        """Whether a block stands for a pair of conjugate frequencies."""
-        return bool(self._multiplicity[block] > 1)
-
-    def blocks(self) -> list[MemberBlock]:
-        """All directions of each member, block by block."""
-        return [block for member, basis in self._bases.items() for block in basis.member_blocks(member)]
-
-    def spectra_of(self, blocks: Sequence[MemberBlock]) -> FloatArray:
-        """Spectra of some members' directions, equally many, (member, direction)."""
-        return np.stack([self._bases[block.member].spectrum[block.columns] for block in blocks])
-
-    def take_loadings(
-        self, loadings: Mapping[int, InexactArray], blocks: Sequence[MemberBlock], *, conjugate: bool
-    ) -> None:
-        """Use the loadings of these directions for the next stack."""
-        parts = {block.member: loadings[block.member][:, block.columns] for block in blocks}
-        self._loadings = {member: part.conj() for member, part in parts.items()} if conjugate else parts
-
-    def forget_loadings(self) -> None:
-        """Let go of the loadings that were taken last."""
-        self._loadings = {}
-
-    def side(self, members: IntArray, spectra: FloatArray) -> Side:
-        """What a stack knows of some representations."""
-        return Side(spectra, self._variance[members], self._rank[members], members, self._loadings)
-
-    def counts(self, directions: _Directions) -> IntArray:
-        """Directions of each member in each block, (member, block)."""
-        if directions not in self._counts:
-            counts = np.zeros((self._count, len(self._multiplicity)), dtype=np.int64)
-            for member, basis in self._bases.items():
-                chosen = basis.block[basis.kept] if directions == "kept" else basis.block
-                counts[member] = np.bincount(chosen, minlength=len(self._multiplicity))
-            self._counts[directions] = counts
-        return self._counts[directions]
-
-    def ranks(self, directions: _Directions) -> IntArray:
-        """Directions with multiplicities, (member,)."""
-        return np.asarray(self.counts(directions) @ self._times)
-
-    def totals(self, measure: Measure, squared_row_norms: FloatArray) -> Totals:
-        """What a measure may divide by, (member,)."""
-        key = measure.directions, measure.own
-        if key not in self._totals:
-            self._totals[key] = self._sum_up(measure.directions, measure.own)
-        variance, rank, own = self._totals[key]
-        return Totals(rank, variance, own, squared_row_norms)
-
-    def _sum_up(self, directions: _Directions, own: Own) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Variance, rank, and what a measure makes of the spectrum of each member."""
-        variance, rank, numbers = np.zeros(self._count), np.zeros(self._count), np.zeros(self._count)
-        for member, weights in self.weights.items():
-            chosen = self._bases[member].kept if directions == "kept" else slice(None)
-            spectrum = self._bases[member].spectrum[chosen]
-            rank[member] = weights[chosen].sum()
-            variance[member] = weights[chosen] @ spectrum
-            squares = self._bases[member].squares
-            numbers[member] = own(spectrum, weights[chosen]) if squares is None else squares
-        return variance, rank, numbers
-
-
-def _nothing(_spectrum: FloatArray, _weights: FloatArray) -> float:
-    return 0.0
-
-
 class _Key(NamedTuple):
     """What couplings that are solved together have in common."""
 
@@ -452,6 +406,7 @@ class _Piece:
         Position of each pair in ``couplings``.
     members_a, members_b : (pair,)
     spectra_a, spectra_b : (pair, k), (pair, l)
+    overlaps : (pair,) or None
     frequency : SharedFrequency
     """
 
@@ -462,6 +417,7 @@ class _Piece:
     members_b: IntArray
     spectra_a: FloatArray
     spectra_b: FloatArray
+    overlaps: FloatArray | None
     frequency: SharedFrequency
 
 

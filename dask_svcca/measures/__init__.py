@@ -1,6 +1,9 @@
 """Measures of similarity as records, by kin, and the registry that finds them by name."""
 
 from dask_svcca.measures.record import (
+    Derived,
+    Directions,
+    Kernel,
     Measure,
     Need,
     Own,
@@ -9,6 +12,7 @@ from dask_svcca.measures.record import (
     Totals,
 )
 from dask_svcca.measures.registry import (
+    DERIVED,
     OwnMeasure,
     find_measures,
     kernels_only,
@@ -22,6 +26,10 @@ from dask_svcca.measures.registry import (
 )
 
 __all__ = [
+    "DERIVED",
+    "Derived",
+    "Directions",
+    "Kernel",
     "Measure",
     "Need",
     "Own",

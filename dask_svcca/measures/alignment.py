@@ -64,8 +64,11 @@ MEASURES: Final = (
         invariances=ORTHOGONAL,
         reference="Kornblith et al. (2019), Similarity of neural network representations revisited, ICML, eq. 4",
         readings=frozenset({"flatten"}),
-        companions=("null_cka",),
+        companions=("null_cka", "null_cka_sd", "p_cka", "calibrated_cka"),
         null="null_cka",
+        null_sd="null_cka_sd",
+        p_value="p_cka",
+        calibrated="calibrated_cka",
     ),
     Measure(
         name="cka_debiased",

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.kernels.pairs import PairStack
 
-Need: TypeAlias = Literal["spectrum", "loadings", "row_norms"]
+Need: TypeAlias = Literal["spectrum", "loadings", "row_norms", "diagonal", "leverages"]
+Kernel: TypeAlias = Literal["inner products", "projection", "kept projection"]
 Role: TypeAlias = Literal["similarity", "distance", "reference"]
 Directions: TypeAlias = Literal["kept", "all"]
 Positional: TypeAlias = Literal["dft", "mean", "positions", "flatten"]
@@ -45,12 +46,18 @@ class Totals:
         What `Measure.own` gives for each representation.
     squared_row_norms : array
         Sum over samples of the fourth power of the norm of a sample; zero where no measure needs it.
+    trace, squares, diagonal : array
+        Sums of the measure's kernel, see `Measure.kernel` and `dask_svcca.kernels.orders.KernelSums`. The last is NaN
+        where orders of the samples are not orders of the examples, or of more than one block.
     """
 
     rank: FloatArray
     variance: FloatArray
     own: FloatArray
     squared_row_norms: FloatArray
+    trace: FloatArray
+    squares: FloatArray
+    diagonal: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +111,8 @@ class Measure:
     components : int
     directions : {"kept", "all"}
         Whether it looks at the directions kept by the variance threshold, or at the full numerical rank.
-    needs : frozenset of {"spectrum", "loadings", "row_norms"}
-        What it takes beside couplings and ranks.
+    needs : frozenset of {"spectrum", "loadings", "row_norms", "diagonal", "leverages"}
+        What it takes beside couplings and ranks. ``diagonal``: `Totals.diagonal`. ``leverages``: `PairStack.overlap`.
     looks_at : {"couplings", "norms", "kernels"}
         ``norms``: of couplings only `PairStack.squared_norm`, if anything. It may then follow from the inner products
         of the samples, and the coupling of a stack be zero. ``kernels``: beside that of a representation only the sum
@@ -123,9 +130,12 @@ class Measure:
         explains all of a. ``never``: the spectra weigh the directions, so the value still depends on the data. It may
         be high by chance all the same; `companions` say how high.
     companions : tuple of str
-        References stored along with it, to read it by. Measures may share them.
+        References that come along with it, to read it by: stored, or `Derived`. Measures may share them.
     null : str
         Which of the companions is what chance would give; empty where none is.
+    null_sd, p_value, calibrated : str
+        Which of them is the standard deviation of that, which the share of orders of the examples that score as much,
+        and which the value above chance, ``(value - null) / (1 - null)``; empty where none is.
     readings : frozenset of {"dft", "mean", "positions", "flatten"}
         How its paper reads convolutional layers; empty where it does not say.
     version : str
@@ -150,8 +160,18 @@ class Measure:
     saturates: Saturates = "never"
     companions: tuple[str, ...] = ()
     null: str = ""
+    null_sd: str = ""
+    p_value: str = ""
+    calibrated: str = ""
     readings: frozenset[Positional] = frozenset()
     version: str = ""
+
+    @property
+    def kernel(self) -> Kernel:
+        """Matrix of samples whose sums `Totals` has: their inner products, or the projection on their directions."""
+        if "spectrum" in self.needs:
+            return "inner products"
+        return "projection" if self.directions == "all" else "kept projection"
 
     @property
     def variable(self) -> Variable:
@@ -169,7 +189,47 @@ class Measure:
             "saturates": self.saturates,
             "companions": list(self.companions),
             "null": self.null,
+            "null_sd": self.null_sd,
+            "p_value": self.p_value,
+            "calibrated": self.calibrated,
             "invariant_to": list(self.invariances),
+            "reference": self.reference,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A reference that follows from variables of the same pair: computed where it is read, and not stored.
+
+    Attributes
+    ----------
+    name : str
+    description : str
+    parents : tuple of str
+        Variables that it follows from.
+    formula : callable
+        Takes their values, arrays of one shape, and gives its own.
+    valid_range : (float, float)
+    reference : str
+    """
+
+    name: str
+    description: str
+    parents: tuple[str, ...]
+    formula: Callable[..., FloatArray]
+    valid_range: tuple[float, float]
+    reference: str
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the variable, those of a measure that mean something for it."""
+        return {
+            **Variable(self.name, "pair", "float64", np.nan, self.description, "1").attributes,
+            "valid_range": [None if np.isinf(bound) else bound for bound in self.valid_range],
+            "symmetric": True,
+            "sense": "reference",
+            "derived_from": list(self.parents),
+            "invariant_to": [],
             "reference": self.reference,
         }
 

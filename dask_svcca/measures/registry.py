@@ -23,8 +23,8 @@ from dask_svcca.errors import (
     UnknownMeasureError,
     did_you_mean,
 )
-from dask_svcca.measures import alignment, correlations, references, regression, shape
-from dask_svcca.measures.record import Directions, Family, Measure, Need, Positional, Role, Saturates, Sums
+from dask_svcca.measures import alignment, correlations, nulls, references, regression, shape
+from dask_svcca.measures.record import Derived, Directions, Family, Measure, Need, Positional, Role, Saturates, Sums
 from dask_svcca.measures.versions import homes, version_of
 from dask_svcca.variables import STORED_NAMES
 
@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 
 _BUILT_IN: Final[dict[str, Measure]] = {
     measure.name: measure
-    for kin in (correlations, alignment, shape, regression, references)
+    for kin in (correlations, alignment, shape, regression, references, nulls)
     for measure in kin.MEASURES
 }
+
+DERIVED: Final[dict[str, Derived]] = {derived.name: derived for derived in nulls.DERIVED}
+"""References that are not stored, by name."""
 
 _FAMILIES: Final[dict[str, Family]] = {family.name: family for kin in (shape, regression) for family in kin.FAMILIES}
 
@@ -142,13 +145,14 @@ def with_companions(measures: Iterable[Measure]) -> tuple[Measure, ...]:
     Examples
     --------
     >>> [measure.name for measure in with_companions(find_measures("cka"))]
-    ['cka', 'null_cka']
+    ['cka', 'null_cka', 'null_cka_sd']
     """
     by_name = {measure.name: measure for measure in measures}
     for measure in list(by_name.values()):
-        for name in measure.companions:
-            if name not in by_name:
-                by_name[name] = _find(name)
+        for companion in measure.companions:
+            for name in DERIVED[companion].parents if companion in DERIVED else (companion,):
+                if name not in by_name:
+                    by_name[name] = _find(name)
     return tuple(by_name.values())
 
 
@@ -340,7 +344,7 @@ def _check_name(name: str) -> None:
         raise InvalidMeasureError(f"{name!r} is the name of another variable of a comparison; choose another")
     if name == "all":
         raise InvalidMeasureError("'all' stands for all measures; choose another name")
-    if name in _BUILT_IN or name in _FAMILIES:
+    if name in _BUILT_IN or name in _FAMILIES or name in DERIVED:
         raise MeasureExistsError(f"there is a measure {name!r} in dask-svcca already; choose another name")
 
 
@@ -359,13 +363,16 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
             )
     for companion in options.get("companions", ()):
         try:
-            _find(companion)
+            if companion not in DERIVED:
+                _find(companion)
         except UnknownMeasureError as error:
             raise InvalidMeasureError(f"measure {name!r} has a companion that is not registered: {error}") from None
-    if options.get("null") and options["null"] not in options.get("companions", ()):
-        raise InvalidMeasureError(
-            f"null={options['null']!r} of measure {name!r} is none of its companions; add it to companions= as well"
-        )
+    for option in ("null", "null_sd", "p_value", "calibrated"):
+        if options.get(option) and options[option] not in options.get("companions", ()):
+            raise InvalidMeasureError(
+                f"{option}={options[option]!r} of measure {name!r} is none of its companions; add it to companions= as "
+                f"well"
+            )
 
 
 def _find(name: str) -> Measure:
@@ -373,10 +380,17 @@ def _find(name: str) -> Measure:
         return _BUILT_IN[name]
     if name in _OWN:
         return dataclasses.replace(_OWN[name], version=version_of(_OWN[name]))
+    if name in DERIVED:
+        raise UnknownMeasureError(
+            f"{name!r} is not a measure by itself: it comes with {DERIVED[name].parents[0]!r}, from which it follows; "
+            f"ask for that"
+        )
     match = re.fullmatch(r"(\w+)(?:\(\s*(\w+)\s*=\s*([^()]+)\))?", name)
     if match is None or match[1] not in _FAMILIES:
         families = (f"{family.name}({family.parameter}=...)" for family in _FAMILIES.values())
-        known = sorted([*_BUILT_IN, *_OWN, *families])
+        # References come with the measures that they belong to.
+        measures = (one.name for one in (*_BUILT_IN.values(), *_OWN.values()) if one.role != "reference")
+        known = sorted([*measures, *families])
         near = did_you_mean(name, [*_BUILT_IN, *_OWN, *_FAMILIES])
         raise UnknownMeasureError(f"no measure {name!r}; there are {', '.join(known)}, or 'all'{near}")
     family = _FAMILIES[match[1]]

@@ -29,7 +29,20 @@ if TYPE_CHECKING:
     from dask_svcca.measures.record import Measure
 
 NOT_COMPUTED: Final = frozenset(
-    {"name", "description", "invariances", "reference", "companions", "null", "looks_at", "readings", "version"}
+    {
+        "name",
+        "description",
+        "invariances",
+        "reference",
+        "companions",
+        "null",
+        "null_sd",
+        "p_value",
+        "calibrated",
+        "looks_at",
+        "readings",
+        "version",
+    }
 )
 """Fields that describe a measure and have no part in its values."""
 

@@ -160,9 +160,15 @@ class TileOptions:
         return not self.details and norms_only(self.measures)
 
     @property
-    def with_row_norms(self) -> bool:
-        """Whether a measure needs norms of samples."""
-        return any("row_norms" in measure.needs for measure in self.measures)
+    def sample_sums(self) -> int:
+        """How many numbers measures need of each sample."""
+        kernels = {measure.kernel for measure in self.measures if "diagonal" in measure.needs}
+        return len(kernels) + any("row_norms" in measure.needs for measure in self.measures)
+
+    @property
+    def with_leverages(self) -> bool:
+        """Whether measures need leverages of samples."""
+        return any("leverages" in measure.needs for measure in self.measures)
 
 
 def by_kind(group: Sequence[Layer | None]) -> list[list[Layer]]:
@@ -279,12 +285,12 @@ class _KindPair:
         if self.conjugates:
             loadings += min(self.a.loadings, limits.loadings) / self.a.widest.blocks
         solving = solving_bytes(options.measures, limits.stack, self.pair)
-        norms = 0.0
-        if options.with_row_norms:
-            samples = self.a.widest.samples
-            length = chunk_length(samples, options.chunk_samples)
-            norms = sum(side.members for side in sides) * length * 8 + limits.stack
-        return operands + max(couplings + loadings + solving, norms)
+        one_each = sum(side.members for side in sides) * chunk_length(self.a.widest.samples, options.chunk_samples) * 8
+        norms = options.sample_sums * one_each + limits.stack if options.sample_sums else 0.0
+        leverages, overlaps = 0.0, 0.0
+        if options.with_leverages:
+            leverages, overlaps = one_each, 8 * self.shared * self.a.members * self.b.members
+        return operands + max(couplings + loadings + overlaps + max(solving, leverages), norms)
 
     def _couplings(self, one: _Side, other: _Side) -> float:
         return max(one.units.number, other.units.number) * self.shared * one.width * other.width
@@ -331,7 +337,7 @@ def _gram_bytes(side: _Side, options: TileOptions, members: int) -> float:
     directions = min(side.directions, members * side.widest.width)
     scores = min(2, -(-samples // length)) * directions * length * item
     evaluated = 4 * 8 * side.members * (side.width // max(1, side.members) + side.widest.width)
-    norms = 3 * 8 * members * length if options.with_row_norms else 0
+    norms = 3 * 8 * members * length if options.sample_sums else 0
     return scores + members * block**2 * item + evaluated + norms + 2 * 8 * side.directions
 
 

@@ -2,10 +2,11 @@
 
 from dask_svcca.readings.choose import CHOICES, ReadingOptions, check_choice, choose_reading
 from dask_svcca.readings.kinds import First, Flatten, Fourier, Last, Mean, Neurons, Positions, Reading
-from dask_svcca.readings.meeting import Meeting, divides, meet, needed_folds
+from dask_svcca.readings.meeting import EXAMPLES, Meeting, divides, meet, needed_folds
 
 __all__ = [
     "CHOICES",
+    "EXAMPLES",
     "First",
     "Flatten",
     "Fourier",

@@ -19,6 +19,7 @@ from dask_svcca.kernels.positions import (
     mean_over_positions,
     resample,
 )
+from dask_svcca.readings.meeting import EXAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,7 @@ class Reading(ABC):
     @property
     def domain(self) -> str:
         """What a sample is: only representations with equal domains have samples in common."""
-        return "examples"
+        return EXAMPLES
 
     @property
     def positions_as(self) -> PositionsAs:
@@ -247,7 +248,7 @@ class Positions(_Masked):
         """What a sample is."""
         sizes = self.resampled or self.sizes
         if math.prod(sizes) == 1:
-            return "examples"
+            return EXAMPLES
         where = f" where {self.mask_name!r}" if self.mask_name else ""
         return f"{self.choice} positions of {'x'.join(map(str, sizes))}{where}"
 

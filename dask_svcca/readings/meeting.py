@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import BoolArray
 
 
+EXAMPLES = "examples"
+"""What a sample is where there is one of each example."""
+
+
 @dataclass(frozen=True, slots=True)
 class Meeting:
     """How two representations are compared.
@@ -33,6 +37,11 @@ class Meeting:
     fold_b: Grid
     shared: tuple[SharedFrequency, ...]
     cropped: bool
+
+    @property
+    def is_of_samples(self) -> bool:
+        """Whether they are compared at the zero frequency alone, which sees samples and no translations of them."""
+        return [(one.a, one.b) for one in self.shared] == [(0, 0)]
 
 
 def meet(  # noqa: PLR0911 - one return per case

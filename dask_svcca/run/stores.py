@@ -53,6 +53,7 @@ _NAMES: dict[str, Callable[[Row], object]] = {
     "layer": _from_zoo(lambda item: item.name.layer),
     "step": _from_zoo(lambda item: _number(item.step)),
     "depth": _from_zoo(lambda item: _number(item.depth)),
+    "parent": _from_zoo(lambda item: item.parent),
     "digest": _from_zoo(lambda item: item.identity),
     "subspace": lambda row: row.key or None,
 }
@@ -262,7 +263,11 @@ class Stores:
         if (plan.workers, plan.parts) != ((self.state.workers, self.state.parts) if self.state else None):
             # Before there are rows of which a run that goes on would not know it.
             comparison.set_planned(plan.workers, plan.parts)
-        if plan.changed or known < len(plan.rows) or comparison.rows != len(plan.rows):
+        sizes = comparison.sizes
+        if plan.changed or known < len(plan.rows) or sizes != {len(plan.rows)}:
+            if max(sizes) > known:
+                # A run was stopped while it changed that: what lies behind may be of others.
+                comparison.resize(known)
             comparison.resize(len(plan.rows))
             forgotten = {*plan.changed, *range(known, len(plan.rows))}
             columns = {}

@@ -13,13 +13,14 @@ from dask_svcca.kernels.products import Summing
 from dask_svcca.measures import leading_only, needs_loadings
 from dask_svcca.plan.memory import PanelUnits
 from dask_svcca.plan.tasks import TileReport
-from dask_svcca.readings import meet
+from dask_svcca.readings import EXAMPLES, meet
 from dask_svcca.stores._stored import damaged
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.tasks.gram import norms_by_samples
+from dask_svcca.tasks.norms import sum_over_samples
 from dask_svcca.tasks.panel import Member, couplings, cut
 from dask_svcca.tasks.rectangles import rectangles
-from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, VALUED, PairStatus
+from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PENDING, UNFINISHED, VALUED, PairStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     StatusArray = npt.NDArray[np.uint8]
 
 
-UNFINISHED = (PairStatus.MISSING, PairStatus.PARTIAL)
-
-
 def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: Places) -> TileReport:
     """Compute the missing pairs of one tile and write them; the status last.
 
@@ -57,8 +55,8 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     asked = task.asked(*tile.shape)
     status = tile.known(asked)
     # Pairs that have some measures need only the others.
-    for state, names in ((PairStatus.MISSING, ()), (PairStatus.PARTIAL, context.job.settled)):
-        wanted = asked & (status == state)
+    for states, names in ((PENDING, ()), ((PairStatus.PARTIAL,), context.job.settled)):
+        wanted = asked & np.isin(status, states)
         if wanted.any():
             update = tile.compute(wanted, without=names)
             status = np.where(update != PairStatus.MISSING, update, status)
@@ -288,11 +286,17 @@ class _Tile:
                 evaluation.forget_loadings()
                 del loadings_b
             del loadings_a
-        norms = None
-        if any("row_norms" in measure.needs for measure in measures):
-            norms = _row_norms(evaluation, panels_a, panels_b, buffers, memory.stack)
+        sums = sum_over_samples(
+            evaluation,
+            panels_a,
+            panels_b,
+            buffers,
+            memory.stack,
+            row_norms=any("row_norms" in measure.needs for measure in measures),
+            kernels=evaluation.kernels if _is_of_examples(meeting, first_a) else (),
+        )
         with context.timed("values"):
-            values = evaluation.values(*(norms or ()))
+            values = evaluation.values(*sums)
             # The status is about all measures, also those that a pair has already.
             return replace(values, saturated=evaluation.saturated(context.job.measures))
 
@@ -308,13 +312,15 @@ class _Tile:
         context = self._context
         bases_a, bases_b = ({number: member.basis for number, member in side.items()} for side in (a, b))
         evaluation = Evaluation(bases_a, bases_b, meeting, measures, todo)
-        needed = any("row_norms" in measure.needs for measure in measures)
+        kernels = evaluation.kernels if _is_of_examples(meeting, next(iter(a.values()))) else ()
+        needed = bool(kernels) or any("row_norms" in measure.needs for measure in measures)
         norms = norms_by_samples(
             context, a, b, (todo.shape[0], todo.shape[1]), self._task.memory.by_samples, row_norms=needed
         )
         with context.timed("values"):
             evaluation.take_norms(norms.cross)
-            values = evaluation.values(norms.rows, norms.squares)
+            # Of one block, in the units of the activations: the squares of the diagonal of their inner products.
+            values = evaluation.values(norms.rows, norms.squares, dict.fromkeys(kernels, norms.squares))
             return replace(values, saturated=evaluation.saturated(context.job.measures))
 
 
@@ -387,6 +393,11 @@ def _kinds(entries: Sequence[SubspaceEntry | None]) -> dict[tuple[str, Grid], li
     return kinds
 
 
+def _is_of_examples(meeting: Meeting, member: Member) -> bool:
+    """Whether pairs compare examples as they are: then orders of the samples are orders of the examples."""
+    return meeting.is_of_samples and member.record.entry.domain == EXAMPLES
+
+
 def _largest(panels: Sequence[Panel]) -> InexactArray:
     """A buffer that takes a chunk of any of the panels: reused, since fresh memory is five times slower to fill."""
     return max(panels, key=lambda panel: panel.directions).buffer() if panels else np.empty((0, 0))
@@ -404,40 +415,20 @@ def _add(
 ) -> None:
     """Give the couplings of two panels to an evaluation."""
     shared = [one for one in evaluation.meeting.shared if a.has(one.a) and b.has(one.b)]
-    products = couplings(context, a, b, buffers, shared, summing=summing)
-    for frequency, product in zip(shared, products, strict=True):
-        row = 0
+    products = couplings(context, a, b, buffers, shared, summing=summing, with_leverages=evaluation.with_leverages)
+    for frequency, (product, overlaps) in zip(shared, products, strict=True):
+        row, first_a = 0, 0
         for blocks_a in a.alike(frequency.a):
-            k = blocks_a[0].directions
-            column = 0
+            k, count_a = blocks_a[0].directions, len(blocks_a)
+            column, first_b = 0, 0
             for blocks_b in b.alike(frequency.b):
-                l = blocks_b[0].directions
-                part = product[row : row + len(blocks_a) * k, column : column + len(blocks_b) * l]
-                cells = part.reshape(len(blocks_a), k, len(blocks_b), l).transpose(0, 2, 1, 3)
+                l, count_b = blocks_b[0].directions, len(blocks_b)
+                part = product[row : row + count_a * k, column : column + count_b * l]
+                cells = part.reshape(count_a, k, count_b, l).transpose(0, 2, 1, 3)
+                some = None if overlaps is None else overlaps[first_a : first_a + count_a, first_b : first_b + count_b]
                 with context.timed("values"):
-                    evaluation.add(cells, blocks_a, blocks_b, frequency, loadings)
-                column += len(blocks_b) * l
-            row += len(blocks_a) * k
+                    evaluation.add(cells, blocks_a, blocks_b, frequency, loadings, some)
+                column, first_b = column + count_b * l, first_b + count_b
+            row, first_a = row + count_a * k, first_a + count_a
     with context.timed("values"):
         evaluation.finish()
-
-
-def _row_norms(
-    evaluation: Evaluation,
-    panels_a: Sequence[Panel],
-    panels_b: Sequence[Panel],
-    buffers: tuple[InexactArray, InexactArray],
-    room: int,
-) -> tuple[FloatArray, tuple[FloatArray, FloatArray]]:
-    """Inner products, over all samples, of the squared norms of the samples of two sides; sums of their squares."""
-    same = panels_b is panels_a
-    sides = list(zip((panels_a, panels_b), buffers, evaluation.weights, strict=True))[: 1 if same else 2]
-    norms = [np.zeros((count, panels_a[0].length)) for count in evaluation.shape[: len(sides)]]
-    products, squares = np.zeros(evaluation.shape), [np.zeros(len(norm)) for norm in norms]
-    for chunk in range(panels_a[0].chunks):
-        for (panels, buffer, weights), norm, square in zip(sides, norms, squares, strict=True):
-            for panel in panels:
-                panel.row_norms(chunk, buffer, weights, room, out=norm)
-            np.add(square, np.einsum("ms,ms->m", norm, norm), out=square)
-        products += norms[0] @ norms[-1].T
-    return products, (squares[0], squares[-1])

@@ -35,6 +35,13 @@ def stored_attributes() -> dict[str, dict[str, Any]]:
     return {name: found[name] for name in [*asked, *sorted(found.keys() - set(asked))]}
 
 
+def said_range(low: float, high: float) -> str:
+    """Between which bounds values are."""
+    if math.isinf(high):
+        return f"{low:g} or more"
+    return f"{high:g} or less" if math.isinf(low) else f"{low:g} to {high:g}"
+
+
 class Measures(SphinxDirective):
     """The measures of some senses: ``similarity``, ``distance`` or ``reference``."""
 
@@ -51,13 +58,13 @@ class Measures(SphinxDirective):
                 unchanged = json.loads(attributes["invariant_to"])
                 facts = [
                     "a distance" if attributes["sense"] == "distance" else "",
-                    f"{low:g} to {high:g}" if not math.isinf(high) else f"{low:g} or more",
+                    said_range(low, high),
                     "" if attributes["symmetric"] else "not symmetric",
                     f"unchanged by {', '.join(unchanged)}" if unchanged else "",
                 ]
                 lines += [
                     f"`{name}`",
-                    f":   {self.escaped(attributes['long_name'])}.",
+                    f":   {self.escaped(': '.join(filter(None, map(attributes.get, ('long_name', 'comment')))))}.",
                     "",
                     f"    {'; '.join(filter(None, facts)).capitalize()}. {self.escaped(attributes['reference'])}.",
                     "",

@@ -1,0 +1,56 @@
+"""Variables of a comparison that follow from others of it: computed where they are read, and not stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from dask_svcca.measures import DERIVED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dask_svcca.kernels._types import FloatArray
+    from dask_svcca.measures import Derived
+
+
+class DerivedArray(BackendArray):
+    """A derived variable: of its parents only the part that is read.
+
+    Parameters
+    ----------
+    derived : Derived
+    parents : sequence of xarray.Variable
+        Of one shape.
+    """
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, derived: Derived, *parents: xr.Variable) -> None:
+        self._derived, self._parents = derived, parents
+        self.shape = parents[0].shape
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        """Some of it."""
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, places: tuple[Any, ...]) -> FloatArray:
+        return self._derived.formula(*(parent[places].to_numpy() for parent in self._parents))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+def derived_variables(variables: Mapping[Any, xr.Variable]) -> dict[Any, xr.Variable]:
+    """Derived variables, by name, of which all parents are there."""
+    found = {}
+    for name, derived in DERIVED.items():
+        if all(parent in variables for parent in derived.parents):
+            parents = [variables[parent] for parent in derived.parents]
+            array = indexing.LazilyIndexedArray(DerivedArray(derived, *parents))
+            found[name] = xr.Variable(parents[0].dims, array, derived.attributes)
+    return found

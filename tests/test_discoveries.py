@@ -1,0 +1,74 @@
+"""Discoveries among all pairs: Benjamini and Hochberg's procedure, by its definition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from measured import compared
+
+from dask_svcca import discoveries
+from dask_svcca.errors import InvalidQuestionError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def layers(count: int, related: int, seed: int = 0) -> list[np.ndarray]:
+    """Independent layers, some of which have a signal in common."""
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=(60, 2))
+    found = [rng.normal(size=(60, 4)) for _ in range(count)]
+    for layer in found[:related]:
+        layer[:, :2] += common
+    return found
+
+
+@pytest.fixture(scope="module")
+def result() -> xr.Dataset:
+    return compared(*layers(8, 3), measures=("cka", "svcca", "cca"))
+
+
+def by_definition(p: np.ndarray, level: float) -> np.ndarray:
+    """The largest k for which the k smallest p-values are at most k / m times the level."""
+    ordered = sorted(p)
+    passing = [k for k in range(1, len(p) + 1) if ordered[k - 1] <= k / len(p) * level]
+    return p <= ordered[max(passing) - 1] if passing else np.zeros(len(p), dtype=bool)
+
+
+@pytest.mark.parametrize("level", [1e-9, 0.01, 0.05, 0.5])
+@pytest.mark.parametrize("measure", ["cka", "svcca"])
+def test_discoveries__are_those_of_the_definition(result: xr.Dataset, measure: str, level: float) -> None:
+    found = discoveries(result, level, measure=measure)
+    above = np.triu_indices(8, 1)
+    expected = by_definition(result[f"p_{measure}"].to_numpy()[above], level)
+    np.testing.assert_array_equal(found.to_numpy()[above], expected)
+    np.testing.assert_array_equal(found, found.T)
+    assert not np.diag(found).any()
+    assert (found.attrs["measure"], found.attrs["level"], found.attrs["pairs"]) == (measure, level, 28)
+
+
+def test_discoveries__of_some_layers_against_others(result: xr.Dataset) -> None:
+    # Those of one side that are on the other side too count once.
+    part = result.isel(representation_a=slice(0, 3), representation_b=slice(1, 8))
+    found = discoveries(part, measure="cka")
+    assert found.attrs["pairs"] == 3 * 7 - 2 - 1
+    assert found.to_numpy()[0, :2].all()
+
+
+def test_discoveries__without_p_values() -> None:
+    found = compared(*layers(3, 2), measures=("cca", "cka"))
+    assert discoveries(found, measure="cka").any()
+    with pytest.raises(InvalidQuestionError, match="'cca' has no p-values here"):
+        discoveries(found)
+    with pytest.raises(InvalidQuestionError, match="level is between 0 and 1, without these; got 1"):
+        discoveries(found, 1)
+
+
+def test_discoveries__where_nothing_is_tested(result: xr.Dataset) -> None:
+    one = result.isel(representation_a=[0], representation_b=[0])
+    found = discoveries(one, measure="cka")
+    assert not found.any()
+    assert found.attrs["pairs"] == 0
+    assert np.isnan(found.attrs["largest_p"])
