@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from dask_svcca.coarse.sketched import estimated, place_beside
+from dask_svcca.coarse.sketched import check_place, estimated, place_beside
 from dask_svcca.plan.selection import nearest_of
 from dask_svcca.readings import check_choice
 from dask_svcca.run.preview import check_estimable
@@ -65,6 +65,8 @@ class Guidance:
         ------
         ValueError
             Where an option is not valid, or sketches are named that nothing goes by.
+        StoreFormatError
+            Where sketches are at no place, or in the folder of the comparison.
         """
         check_choice("order", order, get_args(TileOrder))
         if not isinstance(preview, bool):
@@ -79,7 +81,10 @@ class Guidance:
                     "pairs='nearest 20', preview=True or order='by estimate', or leave it out"
                 )
             return cls(pairs, None, None)
-        return cls(pairs, nearest, place_beside(store) if sketches is None else sketches)
+        if sketches is None:
+            return cls(pairs, nearest, place_beside(store))
+        check_place(sketches, store, "comparison")
+        return cls(pairs, nearest, sketches)
 
     @property
     def stages(self) -> dict[str, tuple[str, str]]:

@@ -53,6 +53,36 @@ def place_beside(store: StoreLike) -> StoreLike:
     )
 
 
+def check_place(sketches: StoreLike, other: StoreLike, what: str) -> None:
+    """Refuse a place for sketches that is none, or that is in the folder of another store.
+
+    Parameters
+    ----------
+    sketches, other : path, zarr store, or URL
+    what : str
+        What the other store is.
+
+    Raises
+    ------
+    StoreFormatError
+
+    Examples
+    --------
+    >>> check_place("/data/c.zarr", "/data/c.zarr", "comparison")
+    Traceback (most recent call last):
+    dask_svcca.errors.StoreFormatError: the sketches at '/data/c.zarr' would lie in the comparison at '/data/c.zarr'...
+    """
+    if not _io.is_place(sketches):
+        raise StoreFormatError(f"sketches are at a path, a URL, or in a store of zarr; got {type(sketches).__name__}")
+    mine, theirs = (_io.folder_of(one) for one in (sketches, other))
+    nested = mine is not None and theirs is not None and (mine == theirs or theirs in mine.parents)
+    if nested or sketches is other or (isinstance(sketches, str) and sketches == other):
+        raise StoreFormatError(
+            f"the sketches at {_io.describe(sketches)!r} would lie in the {what} at {str(theirs or other)!r}. Give "
+            f"each its own place"
+        )
+
+
 def estimated(
     zoo: Zoo,
     place: StoreLike,
@@ -86,6 +116,7 @@ def estimated(
     StoreFormatError
         Where something else is there; or where sketches are lacking that are not to be made.
     """
+    check_place(place, zoo.root.store_path, "zoo")
     there = _io.is_group(place) and not _create.is_unfinished(place, KIND)
     family = SketchStore.open(place).family if there else Family()
     if there:

@@ -217,9 +217,11 @@ def test_compare__coarse_first_and_exactly_later(zoo: Path) -> None:
         ("--pairs 'nearest 0'", "pairs='nearest 0': N of 'nearest N' is how many partners each layer has"),
         ("--pairs 'nearest 2' --dry-run", "sketches of 8 representations are looked for at 'new.sketches.zarr'"),
         ("--sketches s.zarr", "nothing that is asked for goes by them"),
-        ("--pairs 'nearest 2' --sketches zoo.zarr", "is not a store of sketches"),
+        ("--pairs 'nearest 2' --sketches zoo.zarr", "the sketches at 'zoo.zarr' would lie in the zoo at "),
+        ("--pairs 'nearest 2' --sketches other.zarr", "'other.zarr' is not a store of sketches"),
     ],
 )
 def test_compare__refuses_what_does_not_go_by_sketches(zoo: Path, options: str, sentence: str) -> None:
+    dask_svcca.create_zoo("other.zarr", examples=range(N))
     assert sentence in " ".join(run(f"compare zoo.zarr new.zarr {options}", 2).output.split())
     assert not zoo.with_name("new.zarr").exists()

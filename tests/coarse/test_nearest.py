@@ -133,7 +133,7 @@ def test_nearest__refuses_sketches_of_another_reading_or_other_examples(tmp_path
     ):
         dask_svcca.compare(other, tmp_path / "c.zarr", pairs="nearest 1", conv="mean", sketches=tmp_path / "s.zarr")
     with pytest.raises(StoreFormatError, match="is not a store of sketches"):
-        dask_svcca.compare(zoo, tmp_path / "c.zarr", pairs="nearest 1", sketches=tmp_path / "zoo.zarr")
+        dask_svcca.compare(zoo, tmp_path / "c.zarr", pairs="nearest 1", sketches=tmp_path / "other.zarr")
     assert not (tmp_path / "c.zarr").exists()
 
 
@@ -195,3 +195,17 @@ def test_nearest__refuses_sketches_of_an_overlap(tmp_path: Path) -> None:
     dask_svcca.sketch(zoo, tmp_path / "o.zarr", size=64, measure="overlap", subspaces=tmp_path / "c.zarr")
     with pytest.raises(ParametersChangedError, match="were made with measure='overlap', now measure='cka'"):
         dask_svcca.compare(zoo, tmp_path / "c.zarr", pairs="nearest 1", conv="mean", sketches=tmp_path / "o.zarr")
+
+
+def test_sketches__have_a_place_of_their_own(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(3))
+    for place, sentence in (
+        ("c.zarr", "would lie in the comparison at"),
+        ("c.zarr/s.zarr", "would lie in the comparison at"),
+        ("zoo.zarr/s.zarr", "would lie in the zoo at"),
+    ):
+        with pytest.raises(StoreFormatError, match=sentence):
+            dask_svcca.compare(zoo, tmp_path / "c.zarr", pairs="nearest 1", sketches=tmp_path / place)
+    with pytest.raises(StoreFormatError, match="sketches are at a path, a URL, or in a store of zarr; got dict"):
+        dask_svcca.compare(zoo, tmp_path / "c.zarr", pairs="nearest 1", sketches={})  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["zoo.zarr"]
