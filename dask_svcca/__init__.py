@@ -13,20 +13,23 @@ if TYPE_CHECKING:
     from dask_svcca.analysis.heldout import cca_heldout
     from dask_svcca.analysis.identification import layer_identification
     from dask_svcca.analysis.joining import join
-    from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
+    from dask_svcca.analysis.judging import judge_measures
+    from dask_svcca.analysis.matching import cluster, embedding, match_layers, nearest, within_and_between
+    from dask_svcca.analysis.models import model_similarity
     from dask_svcca.analysis.query import query
     from dask_svcca.analysis.sensitivity import class_sensitivity
     from dask_svcca.analysis.significance import jackknife, permutation_null, without_extreme
     from dask_svcca.capture.torch import capture_torch
-    from dask_svcca.cluster import connect
+    from dask_svcca.coarse.compare import compare, plan_comparison
+    from dask_svcca.connections import connect
     from dask_svcca.measures import register_measure
     from dask_svcca.pairwise import canonical_directions, cca, pca, pls, projection
     from dask_svcca.run.capture import capture_onnx
-    from dask_svcca.run.compare import compare, plan_comparison
     from dask_svcca.run.forecast import forecast
     from dask_svcca.run.verify import verify
     from dask_svcca.sketches.dataset import open_sketches
     from dask_svcca.sketches.estimates import estimates
+    from dask_svcca.sketches.index import index_sketches
     from dask_svcca.sketches.make import sketch
     from dask_svcca.sketches.portable import export_sketches, import_sketches, merge_sketches
     from dask_svcca.sketches.search import search
@@ -46,7 +49,7 @@ __all__ = [
     "cca",
     "cca_heldout",
     "class_sensitivity",
-    "clusters",
+    "cluster",
     "compare",
     "compat",
     "connect",
@@ -58,12 +61,15 @@ __all__ = [
     "export_sketches",
     "forecast",
     "import_sketches",
+    "index_sketches",
     "jackknife",
     "join",
+    "judge_measures",
     "layer_identification",
     "learning_dynamics",
     "match_layers",
     "merge_sketches",
+    "model_similarity",
     "nearest",
     "noise_ceiling",
     "open_comparison",
@@ -95,9 +101,9 @@ _HOMES = {
     "cca": "pairwise",
     "cca_heldout": "analysis.heldout",
     "class_sensitivity": "analysis.sensitivity",
-    "clusters": "analysis.matching",
-    "compare": "run.compare",
-    "connect": "cluster",
+    "cluster": "analysis.matching",
+    "compare": "coarse.compare",
+    "connect": "connections",
     "create_zoo": "stores.zoo",
     "discoveries": "analysis.discoveries",
     "embedding": "analysis.matching",
@@ -105,12 +111,15 @@ _HOMES = {
     "export_sketches": "sketches.portable",
     "forecast": "run.forecast",
     "import_sketches": "sketches.portable",
+    "index_sketches": "sketches.index",
     "jackknife": "analysis.significance",
     "join": "analysis.joining",
+    "judge_measures": "analysis.judging",
     "layer_identification": "analysis.identification",
     "learning_dynamics": "analysis.dynamics",
     "match_layers": "analysis.matching",
     "merge_sketches": "sketches.portable",
+    "model_similarity": "analysis.models",
     "nearest": "analysis.matching",
     "noise_ceiling": "analysis.ceiling",
     "open_comparison": "stores.dataset",
@@ -118,7 +127,7 @@ _HOMES = {
     "open_zoo": "stores.zoo",
     "pca": "pairwise",
     "permutation_null": "analysis.significance",
-    "plan_comparison": "run.compare",
+    "plan_comparison": "coarse.compare",
     "pls": "pairwise",
     "projection": "pairwise",
     "query": "analysis.query",

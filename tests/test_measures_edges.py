@@ -181,7 +181,7 @@ def test_cka_debiased__is_none_where_it_would_divide_zero_by_zero() -> None:
     # No two samples of the first have anything in common, nor of the second, each neuron of which sees one.
     found = compared(np.eye(50) + 3, np.eye(50)[:, :4], rng.normal(size=(50, 3)))
     np.testing.assert_array_equal(found.cka_debiased.notnull(), np.outer([0, 0, 1], [0, 0, 1]))
-    assert "orthogonal to one another" in found.cka_debiased.attrs["long_name"]
+    assert "orthogonal to one another" in found.cka_debiased.attrs["comment"]
     assert found.cka.notnull().all()
 
 

@@ -11,7 +11,7 @@ import pytest
 from measured import BUILT_IN, DERIVED, REFERENCES, compared, make_zoo, related
 
 import dask_svcca
-from dask_svcca.cluster import connect
+from dask_svcca.connections import connect
 from dask_svcca.errors import InvalidMeasureError, MeasureExistsError, UnknownMeasureError
 from dask_svcca.measures import (
     find_measures,

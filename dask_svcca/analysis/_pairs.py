@@ -241,8 +241,8 @@ class Pairs:
             digest = self._keys[label].split(" ", maxsplit=1)[0]
             others = (other for key, other in self._index.records.items() if key.startswith(f"{digest} "))
             record = next((other for other in others if other.entry.grid == fold), None)
-        if record is not None and record.entry.share < 1:
-            # What is left out of the examples changes all directions.
+        if record is not None and (record.entry.share < 1 or record.entry.is_kernel):
+            # What is left out of the examples changes all directions, and all inner products.
             record = self._index.raw.get(record.entry.key)
         if record is None:
             raise IncompatibleError(
@@ -283,7 +283,8 @@ def held_bytes(entry: SubspaceEntry, left_out: int, *, loadings: bool) -> int:
     rotations = sum(block.directions**2 for block in entry.blocks)
     vectors = entry.directions * (entry.neurons if loadings else 4)
     # Directions are made of samples that were stored as they are: by their scatter, or by their inner products.
-    making = 0 if entry.orthonormal else 2 * entry.samples * entry.directions + 4 * entry.directions**2
+    making = 0 if entry.orthonormal else 2 * entry.samples * entry.directions
+    making += 0 if entry.orthonormal else 4 * min(entry.samples, entry.directions) ** 2
     return wide * (entry.samples * entry.directions + vectors + left_out * (rotations + vectors) + making)
 
 

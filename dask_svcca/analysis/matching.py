@@ -361,7 +361,7 @@ def _majorised(distance: FloatArray, points: FloatArray, rounds: int = 300, tole
     return points
 
 
-def clusters(
+def cluster(
     result: xr.Dataset | StoreLike, *, measure: str | None = None, where: Where | None = None, count: int = 2
 ) -> pd.DataFrame:
     """Representations in groups of similar ones, by average linkage of the distances of `embedding`.
@@ -393,7 +393,7 @@ def clusters(
     --------
     >>> import dask_svcca
     >>> x, y = np.random.default_rng(0).normal(size=(2, 100, 4))
-    >>> found = clusters(dask_svcca.compare({"x": x, "y": y, "same as x": 2 * x}))
+    >>> found = cluster(dask_svcca.compare({"x": x, "y": y, "same as x": 2 * x}))
     >>> found["cluster"][0] == found["cluster"][2], found["cluster"][0] == found["cluster"][1]
     (np.True_, np.False_)
     """

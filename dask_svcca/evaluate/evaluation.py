@@ -235,7 +235,7 @@ class Evaluation:
         squared_row_norms: tuple[FloatArray, FloatArray] | None = None,
         diagonals: Mapping[Kernel, tuple[FloatArray, FloatArray]] | None = None,
     ) -> Values:
-        """Values of all measures.
+        """Values of all measures; to be asked for once.
 
         Parameters
         ----------
@@ -263,10 +263,11 @@ class Evaluation:
                 group.totals(measure, norm, own)
                 for group, norm, own in zip((self._a, self._b), fourth, diagonal, strict=True)
             )
-            value = _within(measure.value(self._sums[measure.name], _upright(a), _across(b), pairs), measure)
+            # Sums are let go of one by one: those of all measures, and their values, are a tile's memory.
+            value = _within(measure.value(self._sums.pop(measure.name), _upright(a), _across(b), pairs), measure)
             back = value
             if not measure.symmetric:
-                sums = self._turned_sums[measure.name].transpose(1, 0, 2)
+                sums = self._turned_sums.pop(measure.name).transpose(1, 0, 2)
                 back = _within(measure.value(sums, _upright(b), _across(a), turned), measure).T
             values[measure.name] = value, back
         return Values(values, self.saturated(self._measures))

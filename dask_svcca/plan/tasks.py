@@ -105,6 +105,16 @@ class SubspaceTask:
     source: SubspacePlace | None = None
     share: float = 1.0
 
+    @property
+    def makes_kernel(self) -> bool:
+        """Whether the inner products of samples are asked for, and not the samples as they are."""
+        return not self.orthonormal and self.reading.by_samples(self.shape)
+
+    @property
+    def stores_samples(self) -> bool:
+        """Whether samples are stored as they are beside what is asked for."""
+        return self.source is None and (self.share < 1 or self.makes_kernel)
+
 
 @dataclass(frozen=True, slots=True)
 class PackTask:

@@ -53,6 +53,7 @@ _NAMES: dict[str, Callable[[Row], object]] = {
     "layer": _from_zoo(lambda item: item.name.layer),
     "step": _from_zoo(lambda item: _number(item.step)),
     "depth": _from_zoo(lambda item: _number(item.depth)),
+    "parent": _from_zoo(lambda item: item.parent),
     "digest": _from_zoo(lambda item: item.identity),
     "subspace": lambda row: row.key or None,
 }
