@@ -73,7 +73,7 @@ def noise_ceiling(
     >>> result = dask_svcca.compare({(name, "1", "fc"): one for name, one in layers.items()})
     >>> noise_ceiling(result)[["layer", "svcca", "svcca_sd", "models", "pairs"]].round(2)
       layer  svcca  svcca_sd  models  pairs
-    0    fc   0.66      0.12       3      3
+    0    fc   0.68      0.11       3      3
     """
     if by not in get_args(By):
         raise InvalidQuestionError(

@@ -87,7 +87,7 @@ MEASURES: Final = (
     Measure(
         name="whitened_procrustes",
         version="1",
-        description="the correlations of svcca over the geometric mean of the ranks, sum(r) / sqrt(k l): unlike svcca, "
+        description="correlations of svcca over the geometric mean of the ranks: sum(r) / sqrt(k l). Unlike by svcca, "
         "a layer of few directions that is contained in a larger one is not the same as it",
         sums=_correlations,
         value=over_mean_rank,

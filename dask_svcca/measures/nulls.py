@@ -70,10 +70,10 @@ def _spread(pairs: PairStack) -> FloatArray:
 
 
 _P_VALUE: Final = (
-    "share of all orders of the examples that score as much, by the gamma distribution of their mean and variance. NaN "
+    "share of all orders of the examples that score as much: by the gamma distribution of their mean and variance. NaN "
     "at several frequencies, or where a sample is a part of an example"
 )
-_DEVIATION: Final = "standard deviation of {} over all orders of the examples; NaN where p_{} is"
+_DEVIATION: Final = "standard deviation of {} over all orders of the examples: NaN where p_{} is"
 
 
 MEASURES: Final = (
@@ -126,7 +126,7 @@ MEASURES: Final = (
     Measure(
         name="p_svcca",
         version="1",
-        description=f"of the squared correlations of svcca, the {_P_VALUE}",
+        description=_P_VALUE.replace("score as much:", "score as much in squared correlations of svcca:"),
         sums=squared_correlations,
         value=_chance,
         directions="kept",
@@ -145,7 +145,7 @@ def _p_value(measure: str) -> Derived:
 def _calibrated(measure: str) -> Derived:
     return Derived(
         f"calibrated_{measure}",
-        f"{measure} above chance: ({measure} - null_{measure}) / (1 - null_{measure}); NaN where chance gives 1",
+        f"{measure} above what chance gives: ({measure} - null_{measure}) / (1 - null_{measure}); NaN where that is 1",
         (measure, f"null_{measure}"),
         _above,
         (-np.inf, 1.0),

@@ -108,7 +108,7 @@ MEASURES: Final = (
     Measure(
         name="leverage_overlap",
         version="1",
-        description="sum over the samples of the products of both leverages, squared norms of the whitened scores in "
+        description="sum over the samples of the products of both leverages: squared norms of the whitened scores in "
         "the kept directions. Far above null_leverage_overlap a few samples are extreme in both: shuffled ones are no "
         "fair null then",
         sums=_overlap,
@@ -123,8 +123,7 @@ MEASURES: Final = (
     Measure(
         name="null_leverage_overlap",
         version="1",
-        description="leverage_overlap where the samples of one layer have nothing to do with those of the other: "
-        "k l / n",
+        description="leverage_overlap of unrelated samples: k l / n",
         sums=_expected_overlap,
         value=_the_sum,
         directions="kept",
