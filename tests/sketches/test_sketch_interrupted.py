@@ -15,9 +15,9 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from dask_svcca.connections import connect
 
 import dask_svcca
+from dask_svcca.connections import connect
 from dask_svcca.stores.backend.local import LocalBackend
 
 if TYPE_CHECKING:
