@@ -22,7 +22,7 @@ def test_compare__little_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch,
     zoo = make_zoo(tmp_path / "zoo.zarr", layers(20))
     whole = dask_svcca.compare(zoo, tmp_path / "whole", precision="float64").svcca
     monkeypatch.setattr(tiles_module, "STACK_BYTES", 2**10)
-    with_memory(monkeypatch, 2**20 + 2**16)
+    with_memory(monkeypatch, 2**20 + 7 * 2**13)
     members, make = [], panel_module.Panel
 
     def watched(context: Any, panel: Any) -> Any:

@@ -25,7 +25,7 @@ SMALL_TILE = 8
 TILE_PRODUCTS = 1e11
 """Multiplications in the couplings of a tile of that size from which it is made smaller: seconds of work."""
 
-TILE_VALUES = 448 * 2**20
+TILE_VALUES = 512 * 2**20
 """Bytes that the values of a tile take, at most, or a third of what there is: they cannot be cut."""
 
 LONG_PAIR = 1e9

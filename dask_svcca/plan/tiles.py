@@ -47,8 +47,8 @@ SCORE_CHUNK_BYTES = 4 * 2**20
 DETAIL_COPIES = 4
 """How often a tile holds the details of its pairs while it writes them: measured."""
 
-VALUE_COPIES = 6
-"""How often the values of a measure are there while they are computed."""
+VALUE_COPIES = 12
+"""Matrices of pairs beside those: values while they are computed, norms, masks, states; measured."""
 
 DIRECTION_BYTES = 48
 """Bytes that a tile holds of each direction beside its scores: its eigenvalue, its block, its weight."""
