@@ -85,6 +85,16 @@ def counted(result: xr.Dataset, measure: str, models: tuple[str, ...], layers: t
     return float(np.mean(cases)) if cases else np.nan
 
 
+def test_judge_measures__checkpoints_of_one_model_do_not_count() -> None:
+    rng = np.random.default_rng(0)
+    values = dict(zip(MODELS, rng.normal(size=(4, 50, 3)), strict=True))
+    arrays = {(model, step, "fc"): values[model] for model in MODELS for step in ("step1", "step2")}
+    twice = judge_measures(dask_svcca.compare(arrays), groups=GROUPS, where={"checkpoint": "**"}, exclude=[])
+    once = {(model, "end", "fc"): values[model] for model in MODELS}
+    expected = counted(dask_svcca.compare(once), "svcca", MODELS, ("fc",))
+    assert twice["separation"].item() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("complete", [True, False])
 def test_judge_measures__separation_is_counted(result: xr.Dataset, complete: bool) -> None:
     part = result if complete else without_some(result)

@@ -115,6 +115,16 @@ def test_model_similarity__depth_keeps_a_plan_in_order() -> None:
     assert ordered == pytest.approx(np.trace(block) / 2)
 
 
+def test_model_similarity__depth_is_no_part_of_the_value(result: xr.Dataset) -> None:
+    # Two layers that are shared out over three cannot all stay at their depth.
+    pair = {"model_a": "small", "model_b": "other"}
+    free, paid = (
+        model_similarity(result, kind="transport", depth=depth, where={"model": ["small", "other"]}).svcca.sel(pair)
+        for depth in (0, 1e-3)
+    )
+    assert paid.item() == pytest.approx(free.item(), abs=1e-12)
+
+
 @pytest.mark.parametrize("kind", ["best", "maximum", "transport"])
 @pytest.mark.parametrize("where", [None, {"checkpoint": "**"}])
 def test_model_similarity__blocks_do_not_matter(

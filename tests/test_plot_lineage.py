@@ -35,3 +35,15 @@ def test_lineage__lines_and_arrows() -> None:
     np.testing.assert_allclose(arrow.get_position(), at["base", 2])
     assert pane.get_title().splitlines()[0] == "2 trainings began with another, 1 with one not drawn"
     assert "training" not in plot.lineage(result, where={"model": "base"}).get_title()
+
+
+def test_figures__take_models_as_they_take_layers() -> None:
+    rng = np.random.default_rng(0)
+    arrays = {(f"net{n}", "end", f"fc{depth}"): rng.normal(size=(40, 3)) for n in range(4) for depth in range(1 + n)}
+    models = dask_svcca.model_similarity(dask_svcca.compare(arrays))
+    for draw in (plot.matrix, plot.cluster):
+        pane = draw(models)
+        assert pane.images[0].get_array().shape == (4, 4)
+        assert {text.get_text() for text in pane.get_yticklabels()} == {f"net{n}" for n in range(4)}
+    np.testing.assert_array_equal(plot.matrix(models).images[0].get_array(), models.svcca.to_numpy())
+    assert plot.embedding(models).get_xlabel() == "near: similar by svcca"

@@ -59,6 +59,8 @@ def test_questions__take_the_path_of_a_comparison(folder: Path, question: str) -
     for nonsense in (None, 5, [store]):
         with pytest.raises(InvalidQuestionError, match=r"questions are about a comparison: .*; got"):
             QUESTIONS[question](nonsense)
+    with pytest.raises(InvalidQuestionError, match="got DataArray, which is a part of one: pass the Dataset itself"):
+        QUESTIONS[question](dask_svcca.open_comparison(store).svcca)
 
 
 def _saved(folder: Path, by: str) -> xr.Dataset:
@@ -137,6 +139,9 @@ def test_questions__take_the_path_of_a_zoo(folder: Path) -> None:
             "permutations is how many .*, at least 1; got '9'",
         ),
         (lambda result: dask_svcca.jackknife(result, [LABELS], blocks="9"), "blocks is from 2 .*; got '9'"),
+        (lambda result: dask_svcca.permutation_null(result, LABELS), "pairs are two labels each, .*; got 's0/end/fc'"),
+        (lambda result: dask_svcca.jackknife(result, [(*LABELS, "x")]), r"pairs are two labels each, .*; got \('s0"),
+        (lambda result: dask_svcca.jackknife(result, None), "pairs are two labels each, .*; got None"),
         (
             lambda result: dask_svcca.learning_dynamics(result, threshold="0.1"),
             "threshold is .*, a number of at least 0; got '0.1'",

@@ -22,6 +22,7 @@ from dask_svcca.kernels.pairs import squared_magnitudes
 from dask_svcca.kernels.raw import orthonormal
 from dask_svcca.measures import find_measures, needs_loadings
 from dask_svcca.readings import meet
+from dask_svcca.stores.choice import is_several
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.dataset import store_of
 from dask_svcca.stores.subspaces import Block, SubspaceStore
@@ -127,7 +128,7 @@ class Pairs:
         subspaces = SubspaceStore.open(place) if place else SubspaceStore.open_inside(self._comparison.root)
         self._place, self._index = subspaces.place, subspaces.read_index()
         self.measures = find_measures(measures)
-        self.labels = [LabelPair(*map(str, pair)) for pair in pairs]
+        self.labels = _label_pairs(pairs)
         self._keys = self._find_keys()
         self._check_measures()
         self.with_loadings = needs_loadings(self.measures)
@@ -275,6 +276,18 @@ class Pairs:
             neurons=entry.neurons,
         )
         return Subspace(label, entry, scores, pack.dtype.char in "fF", basis, loadings)
+
+
+def _label_pairs(pairs: Any) -> list[LabelPair]:
+    """What was given as pairs, each two labels."""
+    found = []
+    for pair in pairs if is_several(pairs) else [pairs]:
+        if not is_several(pair) or len(labels := [str(label) for label in pair]) != 2:
+            raise InvalidQuestionError(
+                f"pairs are two labels each, as in [('net/step0/fc1', 'net/step9/fc1')]; got {pair!r}"
+            )
+        found.append(LabelPair(*labels))
+    return found
 
 
 def held_bytes(entry: SubspaceEntry, left_out: int, *, loadings: bool) -> int:

@@ -38,9 +38,10 @@ def as_dataset(comparison: xr.Dataset | StoreLike, storage_options: Mapping[str,
     if isinstance(comparison, xr.Dataset):
         return _models_as_layers(comparison) if set(MODELS) <= set(comparison.dims) else as_opened(comparison)
     if not is_place(comparison):
+        whole = ", which is a part of one: pass the Dataset itself" if isinstance(comparison, xr.DataArray) else ""
         raise InvalidQuestionError(
             f"questions are about a comparison: what compare or open_comparison returned, or where it is; got "
-            f"{type(comparison).__name__}"
+            f"{type(comparison).__name__}{whole}"
         )
     return open_comparison(comparison, storage_options=storage_options)
 

@@ -119,6 +119,7 @@ def _describe_sketches(store: str) -> dict[str, Any]:
     return {
         "examples": sketches.attributes["n_examples"],
         "representations": len(labels),
+        "measure": sketches.attributes["measure"],
         "size": sketches.family.size,
         "seed": sketches.family.seed,
         "first": str(labels[0]) if len(labels) else None,

@@ -217,7 +217,7 @@ def _show_sketches(store: str, found: dict[str, Any]) -> None:
             ("sketches", store),
             ("examples", f"{found['examples']:,}"),
             ("representations", f"{found['representations']:,}"),
-            ("numbers", f"{found['size']:,} each, seed {found['seed']}"),
+            ("numbers", f"{found['size']:,} each, seed {found['seed']}, of {found['measure']}"),
             *([("failed", f"{len(found['problems']):,}")] if found["problems"] else []),
         ]
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,7 +14,7 @@ from dask_svcca.analysis.query import PairQuery
 from dask_svcca.cli._console import counted, examples, table
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._measures import split_measures
-from dask_svcca.cli._paths import Place
+from dask_svcca.cli._paths import Place, check_folder
 from dask_svcca.patterns import RULE
 
 if TYPE_CHECKING:
@@ -103,6 +102,8 @@ def models(
         raise click.UsageError("--json and --csv are two forms of the same; use one.")
     if depth and kind != "transport":
         raise click.UsageError(f"--depth is for --kind transport, which makes a plan; not for {kind}.")
+    if csv_file not in {None, "-"}:
+        check_folder(Path(str(csv_file)))
     found = model_similarity(
         comparison,
         measure=split_measures(measures) or None,
@@ -130,10 +131,11 @@ def models(
         )
         return
     if csv_file is not None:
-        with nullcontext(None) if csv_file == "-" else Path(csv_file).open("w", encoding="utf-8", newline="") as file:
-            text = best.to_csv(file, index=False)
-            if text is not None:
-                click.echo(text, nl=False)
+        text = best.to_csv(index=False)
+        if csv_file == "-":
+            click.echo(text, nl=False)
+        else:
+            Path(csv_file).write_text(text, encoding="utf-8", newline="")
     elif total:
         parts = ("model",) if found.indexes["model_a"].is_unique else ("model", "checkpoint")
         table(
@@ -141,7 +143,12 @@ def models(
             [_row(row, parts, shown) for _, row in best.iterrows()],
             right=shown,
         )
-    if without := _without(found):
+    _say_what_is_left(_without(found), total, len(best))
+
+
+def _say_what_is_left(without: int, total: int, listed: int) -> None:
+    """What the list does not show, on standard error."""
+    if without:
         click.echo(
             f"{counted(without, 'pair')} of models without a value, since pairs of their layers have none; 'dask-svcca "
             f"info' says what is missing or failed, and --layer and --exclude leave layers out.",
@@ -151,8 +158,8 @@ def models(
         click.echo(
             "There is one model, and nothing to compare it with; --checkpoint '**' takes all checkpoints.", err=True
         )
-    if csv_file is None and total > len(best):
-        click.echo(f"{len(best):,} of {counted(total, 'pair')}; more with --top N, all with --csv.", err=True)
+    if total > listed:
+        click.echo(f"{listed:,} of {counted(total, 'pair')}; more with --top N, all with --csv.", err=True)
 
 
 def _without(found: xr.Dataset) -> int:

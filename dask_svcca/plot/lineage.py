@@ -101,7 +101,7 @@ def lineage(
     pane.set_xticks([])
     pane.set_yticks([])
     share = f"this plane shows {float(found['explained']) * 100:.3g} % of the squared distances"
-    set_labels(pane, x=f"{label_of(name, result[name].attrs)}; larger points are the last of their training")
+    set_labels(pane, x=f"near: similar by {label_of(name, result[name].attrs)}; large: the last of a training")
     set_title(pane, note, _said(began, unknown), share)
     return pane
 

@@ -171,7 +171,9 @@ def embedding(
     pane.set_xticks([])
     pane.set_yticks([])
     share = f"this plane shows {float(found['explained']) * 100:.3g} % of the squared distances"
-    set_labels(pane, x=f"near: similar by {label_of(name, result[name].attrs)}; large: deep layers")
+    # Models have no depth.
+    larger = "; large: deep layers" if np.isfinite(depth).any() else ""
+    set_labels(pane, x=f"near: similar by {label_of(name, result[name].attrs)}{larger}")
     set_title(pane, note, share)
     return pane
 

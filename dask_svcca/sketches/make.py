@@ -21,7 +21,7 @@ from dask_svcca.run.arrays import open_source
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.progress import Bars
 from dask_svcca.run.space import naming_the_store
-from dask_svcca.run.stores import choose_mask
+from dask_svcca.run.stores import check_mask, choose_mask
 from dask_svcca.sketches.dataset import open_sketches
 from dask_svcca.sketches.family import MEASURES, Family
 from dask_svcca.sketches.kept import Kept
@@ -257,6 +257,8 @@ def run_sketches(
         raise InvalidActivationsError(
             f"the zoo {str(zoo.root.store_path)!r} has no complete representation. Capture some first"
         )
+    if parameters.mask is not None:
+        check_mask(zoo, parameters.mask)
     if kept is not None:
         kept.check(parameters.reading, zoo)
     identity = identity_of(zoo, parameters, family, "cka" if kept is None else kept.measure)

@@ -163,7 +163,7 @@ def search(
     elif activations is not None and measure == "cka":
         at = OfActivations(activations, _parameters(source).reading, source.place)
     elif activations is not None and exact and isinstance(query, str):
-        raise ValueError(
+        raise IncompatibleError(
             "exact overlaps are from subspaces, and zoo= has activations. Give subspaces= (--subspaces), a comparison "
             "of these layers; or leave out zoo= (--zoo), for estimates"
         )

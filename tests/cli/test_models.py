@@ -53,6 +53,8 @@ def test_models__says_what_is_missing(comparison: Path) -> None:
     [
         ("--depth 0.5", 2, "--depth is for --kind transport"),
         ("--json --csv", 2, "use one"),
+        ("--csv=none/models.csv", 2, "there is no folder 'none' to write 'models.csv' into"),
+        ("--kind transport --depth nan", 2, "a number of at least 0; got nan"),
         ("--measure cka", 2, "no measure 'cka' in this comparison; it has svcca"),
         ("--exclude relu", 2, "no layer of this comparison matches exclude='relu'"),
     ],

@@ -47,7 +47,7 @@ def test_search__by_name_with_and_without_the_zoo(tmp_path: Path) -> None:
     assert [line.split() for line in text.splitlines()[1:4]] == [
         ["examples", "60"],
         ["representations", "4"],
-        ["numbers", "256", "each,", "seed", "0"],
+        ["numbers", "256", "each,", "seed", "0,", "of", "cka"],
     ]
     assert f"dask-svcca search {tmp_path / 's.zarr'} net/1/fc0" in text
     code, output = run("info", tmp_path / "s.zarr", "--json")

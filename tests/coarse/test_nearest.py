@@ -187,3 +187,11 @@ def test_selection__of_partners_says_the_same_of_every_block() -> None:
         gone = np.r_[columns, -1, -1]
         np.testing.assert_array_equal(selection.block(rows, gone)[:, :-2], selection.block(rows, columns))
     assert select_pairs(selection, None) is selection  # type: ignore[arg-type]
+
+
+def test_nearest__refuses_sketches_of_an_overlap(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(3))
+    dask_svcca.compare(zoo, tmp_path / "c.zarr", conv="mean")
+    dask_svcca.sketch(zoo, tmp_path / "o.zarr", size=64, measure="overlap", subspaces=tmp_path / "c.zarr")
+    with pytest.raises(ParametersChangedError, match="were made with measure='overlap', now measure='cka'"):
+        dask_svcca.compare(zoo, tmp_path / "c.zarr", pairs="nearest 1", conv="mean", sketches=tmp_path / "o.zarr")

@@ -88,3 +88,27 @@ def test_order__a_subspace_that_cannot_be_made_costs_its_pairs_alone(
 def test_order__in_memory_and_with_the_nearest(zoo: dask_svcca.Zoo) -> None:
     first = dask_svcca.compare(zoo, MemoryStore(), pairs="nearest 2", order="by estimate")
     assert_same(first.load(), dask_svcca.compare(zoo, MemoryStore(), pairs="nearest 2").load())
+
+
+def test_order__goes_on_where_it_was_interrupted(
+    zoo: dask_svcca.Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, tiles = perform_module.compute_tile, []
+
+    def interrupted(context: Any, task: TileTask, *rest: Any) -> Any:
+        tiles.append((task.row, task.column))
+        if len(tiles) == 5:
+            raise KeyboardInterrupt
+        return whole(context, task, *rest)
+
+    with dask.config.set(scheduler="synchronous"):
+        with monkeypatch.context() as patched:
+            patched.setattr(perform_module, "compute_tile", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                dask_svcca.compare(zoo, tmp_path / "c.zarr", order="by estimate")
+        half = dask_svcca.open_comparison(tmp_path / "c.zarr")
+        # The most telling pairs are there already.
+        assert (half.pair_status[8:16, 32:40] == PairStatus.DONE).all()
+        assert (half.pair_status == PairStatus.MISSING).any()
+        result = dask_svcca.compare(zoo, tmp_path / "c.zarr", order="by estimate")
+        assert_same(result, dask_svcca.compare(zoo, tmp_path / "d.zarr"))

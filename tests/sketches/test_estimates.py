@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
@@ -114,6 +114,26 @@ def test_estimates__take_the_questions_of_comparisons(store: str) -> None:
         found = dask_svcca.nearest(dask_svcca.estimates(store, lazy=lazy), {"representation": "net0/step0/fc0"}, top=2)
         assert found["layer_b"].tolist() == ["fc1", "fc2"]
         assert (found["null_cka"] > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["best", "maximum", "transport"])
+def test_model_similarity__of_estimates_is_near_that_of_a_comparison(
+    kind: Literal["best", "maximum", "transport"],
+) -> None:
+    bases = RNG.standard_normal((3, 80, 12))
+    layers = {
+        (f"net{m}", "end", f"fc{k}"): bases[k] + m * RNG.standard_normal((80, 12)) / 3
+        for m in range(4)
+        for k in range(3)
+    }
+    true = dask_svcca.model_similarity(dask_svcca.compare(layers, measures="cka", variance=None), kind=kind)
+    sketches = dask_svcca.sketch(layers, size=4096)
+    found = dask_svcca.model_similarity(dask_svcca.estimates(sketches, lazy=True), kind=kind)
+    np.testing.assert_allclose(found.cka, true.cka, atol=0.05)
+    np.testing.assert_allclose(np.diag(found.cka), 1, atol=1e-5)
+    # A comparison takes the spread of the nulls as well, where it has it.
+    assert (found.null_cka > 0).all()
+    assert found.model_a.values.tolist() == true.model_a.values.tolist()
 
 
 def test_estimates__beyond_memory_are_refused_unless_they_are_lazy(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,7 +186,7 @@ def test_sketch__overlap_needs_directions(tmp_path: Path) -> None:
 def test_search__refuses_subspaces_of_something_else(zoo: Zoo, places: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ParametersChangedError, match="were made with conv='dft', and the sketches with conv='mean'"):
         dask_svcca.search(places["cka"], "net/s0/fc0", subspaces=places["dft"])
-    with pytest.raises(ValueError, match="exact overlaps are from subspaces, and zoo= has activations"):
+    with pytest.raises(IncompatibleError, match="exact overlaps are from subspaces, and zoo= has activations"):
         dask_svcca.search(places["o-mean"], "net/s0/fc0", zoo=zoo)
     sketches = dask_svcca.open_sketches(places["cka"]).load()
     sketches["norm"][:] = sketches["norm"] * 1.01

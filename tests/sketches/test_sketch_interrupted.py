@@ -15,7 +15,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from dask_svcca.cluster import connect
+from dask_svcca.connections import connect
 
 import dask_svcca
 from dask_svcca.stores.backend.local import LocalBackend
