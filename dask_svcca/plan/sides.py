@@ -25,8 +25,8 @@ SMALL_TILE = 8
 TILE_PRODUCTS = 1e11
 """Multiplications in the couplings of a tile of that size from which it is made smaller: seconds of work."""
 
-TILE_VALUES = 512 * 2**20
-"""Bytes that the values of a tile take, at most, or a third of what there is: they cannot be cut."""
+VALUES_SHARE = 2
+"""The values of a tile, which cannot be cut, take at most what there is over this."""
 
 LONG_PAIR = 1e9
 """Multiplications in the coupling of a pair from which a tile of four by four is worth a task: a second or so."""
@@ -76,11 +76,12 @@ def choose_tile(
     long = pair_products >= LONG_PAIR
     groups = math.ceil(math.sqrt(2 * (32 if long else 16) * budget.workers))
     side = math.ceil(representations / groups)
-    largest = max(MAX_TILE, math.ceil(representations / max(1, math.isqrt(FILES // variables))))
+    few = math.ceil(representations / max(1, math.isqrt(FILES // variables)))
+    largest = max(MAX_TILE, math.ceil(few / SMALL_TILE) * SMALL_TILE)
     share = min(1.0, math.sqrt(TILE_PRODUCTS / max(1.0, pair_products)) / MAX_TILE)
     most = max(LONG_TILE, int(largest * share))
     if value_bytes:
-        most = min(most, math.isqrt(min(TILE_VALUES, budget.available // 3) // value_bytes))
+        most = min(most, math.isqrt(budget.available // VALUES_SHARE // value_bytes))
     if pair_products and representations > LONG_TILE:
         worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
         side = max(side, min(worthwhile, math.ceil(representations / budget.workers)))
