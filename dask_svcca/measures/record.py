@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.kernels.pairs import PairStack
+    from dask_svcca.measures.relations import Related
 
 Need: TypeAlias = Literal["spectrum", "loadings", "row_norms", "diagonal"]
 Kernel: TypeAlias = Literal["inner products", "projection", "kept projection"]
@@ -138,6 +139,9 @@ class Measure:
         and which the value above chance, ``(value - null) / (1 - null)``; empty where none is.
     readings : frozenset of {"dft", "mean", "positions", "flatten"}
         How its paper reads convolutional layers; empty where it does not say.
+    related : Related or None
+        What it follows from in place of couplings and spectra: how the examples of each representation are among one
+        another.
     version : str
         Version of the formula: a change of the formula takes a new one. Measures of the user's own have a digest of
         what they compute, see `dask_svcca.measures.versions`; `find_measures` fills it in.
@@ -164,6 +168,7 @@ class Measure:
     p_value: str = ""
     calibrated: str = ""
     readings: frozenset[Positional] = frozenset()
+    related: Related | None = None
     version: str = ""
 
     @property
@@ -247,9 +252,13 @@ class Family:
         Its default.
     make : callable
         Takes the name as it was given and the number, and gives the record.
+    in_all : bool
+        Whether ``all`` has it: what needs the activations once more, and each example beside each, is asked for by
+        name.
     """
 
     name: str
     parameter: str
     usual: float
     make: Callable[[str, float], Measure]
+    in_all: bool = True

@@ -6,10 +6,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.errors import InvalidActivationsError, ParametersChangedError
-from dask_svcca.measures import find_measures, leading_only, needs_loadings, with_companions
+from dask_svcca.measures import (
+    find_measures,
+    leading_only,
+    needs_loadings,
+    relations_of,
+    with_companions,
+)
 from dask_svcca.plan.details import detail_sizes, smaller_tile
 from dask_svcca.plan.pairs import find_missing
 from dask_svcca.plan.plan import Plan, Row, asks_for_directions
+from dask_svcca.plan.relations import sum_bytes
 from dask_svcca.plan.sides import SMALL_TILE, choose_tile, tile_by_samples
 from dask_svcca.plan.subspaces import Wanted, plan_subspaces
 from dask_svcca.plan.tasks import GroupTask, SubspacePlace, TileTask
@@ -24,13 +31,13 @@ from dask_svcca.plan.tiles import (
     value_bytes,
 )
 from dask_svcca.readings import Fourier, choose_reading, needed_folds
-from dask_svcca.stores.subspaces import subspace_key
+from dask_svcca.stores.subspaces import relation_key, subspace_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dask_svcca.kernels.fourier import Grid
-    from dask_svcca.measures import Measure
+    from dask_svcca.measures import Measure, Neighbours
     from dask_svcca.plan.details import Sizes
     from dask_svcca.plan.pairs import MissingPairs
     from dask_svcca.plan.parameters import Parameters
@@ -86,13 +93,21 @@ def make_plan(
     order = list(dict.fromkeys((*known, *present)))
     items = [representations[present[label]] if label in present else None for label in order]
     readings = _readings(items, parameters)
+    measures = _measures(parameters, state)
+    _check_samples(measures, items, readings)
     rows = tuple(
         Row(label, None, "", ())
         if item is None or reading is None
-        else Row(label, item, subspace_key(item.identity, reading.identity), reading.grid)
+        else Row(
+            label,
+            item,
+            subspace_key(item.identity, reading.identity),
+            reading.grid,
+            reading.neurons(item.shape[-1]),
+            tuple(_relation_key(item, reading, relation) for relation in relations_of(measures)),
+        )
         for label, item, reading in zip(order, items, readings, strict=True)
     )
-    measures = _measures(parameters, state)
     details = _details(parameters, state, items, readings)
     lacking = state is not None and state.lacks([*(measure.name for measure in measures), *details])
     changed = _changed(state, rows)
@@ -109,7 +124,10 @@ def make_plan(
     given = side
     side = given or smaller_tile(
         choose_tile(
-            len(rows), replace(budget, workers=workers), pair_products(present_layers), value_bytes(len(measures))
+            len(rows),
+            replace(budget, workers=workers),
+            pair_products(present_layers, directions=options.directions),
+            value_bytes(len(measures), sum_bytes(measures)),
         ),
         details,
     )
@@ -125,6 +143,8 @@ def make_plan(
         loadings=needs_loadings(measures),
         orthonormal=asks_for_directions(measures, details),
         share=_share(measures, details, parameters.variance),
+        subspaces=options.directions,
+        relations=relations_of(measures),
     )
     wanted, subspaces = _wanted(rows, readings, missing, index, parameters, need)
     kept = set(range(len(known))) - set(changed) if state is not None and state.workers else set()
@@ -145,8 +165,8 @@ def make_plan(
             number,
             tuple(
                 tuple(
-                    SubspacePlace(*(made.get(key) or need.place(index, key)), fold)
-                    for fold, key in subspaces[row].items()
+                    SubspacePlace(*(made.get(key) or need.place(index, key)), fold, relation)
+                    for (fold, relation), key in subspaces[row].items()
                 )
                 for row in range(start, min(start + side, len(rows)))
             ),
@@ -177,6 +197,24 @@ def make_plan(
             **{member.key: pack.parts for pack in packs if pack.parts > 1 for member in pack.members},
         },
     )
+
+
+def _check_samples(
+    measures: Sequence[Measure], items: Sequence[Representation | None], readings: Sequence[Reading | None]
+) -> None:
+    """Refuse a measure of the samples among one another that has too few of them."""
+    samples = [
+        reading.samples(item.shape[0])
+        for item, reading in zip(items, readings, strict=True)
+        if item is not None and reading is not None
+    ]
+    for measure in measures:
+        if measure.related is not None and samples:
+            measure.related.relation.check(measure.name, min(samples))
+
+
+def _relation_key(item: Representation, reading: Reading, relation: Neighbours) -> str:
+    return relation_key(subspace_key(item.identity, reading.in_one_block.identity), relation.identity)
 
 
 def _readings(items: Sequence[Representation | None], parameters: Parameters) -> list[Reading | None]:
@@ -254,25 +292,32 @@ def _wanted(
     index: SubspaceIndex | None,
     parameters: Parameters,
     need: _Need,
-) -> tuple[dict[str, Wanted], list[dict[Grid, str]]]:
-    """Subspaces to make, by key; and for each row the keys of its subspaces, by the grid that it is folded on."""
+) -> tuple[dict[str, Wanted], list[dict[tuple[Grid, str], str]]]:
+    """Subspaces and relations to make, by key; and for each row the keys of its own.
+
+    By the grid that the row is folded on, and the identity of a relation.
+    """
     grids = [() if reading is None else reading.grid for reading in readings]
     folds: dict[int, tuple[Grid, ...]] = {}
-    if parameters.match == "fold":
+    if parameters.match == "fold" and need.subspaces:
         folds = needed_folds(grids, missing.with_any)
     wanted: dict[str, Wanted] = {}
-    subspaces: list[dict[Grid, str]] = []
+    subspaces: list[dict[tuple[Grid, str], str]] = []
     for number, (row, reading) in enumerate(zip(rows, readings, strict=True)):
-        keys: dict[Grid, str] = {}
+        keys: dict[tuple[Grid, str], str] = {}
         if row.representation is not None and reading is not None and missing.needed[number]:
-            own: list[tuple[Grid, Reading]] = [((), reading)]
-            if isinstance(reading, Fourier):
+            own: list[tuple[Grid, Reading]] = [((), reading)] if need.subspaces else []
+            if isinstance(reading, Fourier) and need.subspaces:
                 own += [(grid, reading.folded(grid)) for grid in folds.get(number, ())]
             for grid, folded in own:
-                keys[grid] = subspace_key(row.representation.identity, folded.identity)
-                if not need.is_met(index, keys[grid]):
-                    source = need.source(index, keys[grid])
-                    wanted.setdefault(keys[grid], Wanted(row.representation, folded, keys[grid], source))
+                key = keys[grid, ""] = subspace_key(row.representation.identity, folded.identity)
+                if not need.is_met(index, key):
+                    wanted.setdefault(key, Wanted(row.representation, folded, key, need.source(index, key)))
+            for relation in need.relations:
+                key = keys[(), relation.identity] = _relation_key(row.representation, reading, relation)
+                if index is None or key not in index.records:
+                    found = Wanted(row.representation, reading.in_one_block, key, relation=relation)
+                    wanted.setdefault(key, found)
         subspaces.append(keys)
     return wanted, subspaces
 
@@ -291,6 +336,8 @@ class _Need:
     loadings: bool
     orthonormal: bool
     share: float
+    subspaces: bool
+    relations: tuple[Neighbours, ...]
 
     def is_met(self, index: SubspaceIndex | None, key: str) -> bool:
         """Whether a subspace is there that says enough."""

@@ -39,12 +39,18 @@ class Row:
         Key of its subspace; empty where it has left the zoo.
     grid : tuple of int
         Sizes of the grid of the DFT; empty without one.
+    neurons : int
+        Neurons of a block.
+    relations : tuple of str
+        Keys of what measures need of its samples among one another.
     """
 
     label: str
     representation: Representation | None
     key: str
     grid: Grid
+    neurons: int = 0
+    relations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dask_svcca.evaluate import STACK_BYTES, pair_bytes, solving_bytes
 from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.kernels.grams import block_samples, products_by_samples
 from dask_svcca.kernels.products import Summing
-from dask_svcca.measures import norms_only
+from dask_svcca.measures import norms_only, of_directions
 from dask_svcca.plan.details import pair_bytes as detail_bytes
 from dask_svcca.plan.memory import (
     SMALL_TASK,
@@ -22,6 +22,7 @@ from dask_svcca.plan.memory import (
     loadings_bytes,
     score_dtype,
 )
+from dask_svcca.plan.relations import operand_bytes, sum_bytes
 from dask_svcca.readings import Meeting, meet
 from dask_svcca.stores.subspaces import chunk_length
 
@@ -57,9 +58,21 @@ BLOCK_BYTES = 600
 """Bytes that a tile holds of each block of a representation: where it is in the store and in the panel."""
 
 
-def value_bytes(measures: int) -> int:
-    """Bytes that a tile holds of the values of one pair."""
-    return VALUE_COPIES * 8 * measures
+LOOKED_UP = 1000
+"""Multiplications that it is as long as to look up the neighbours of a sample."""
+
+
+def value_bytes(measures: int, sums: int = 0) -> int:
+    """Bytes that a tile holds of the values of one pair.
+
+    Parameters
+    ----------
+    measures : int
+        Number of measures.
+    sums : int
+        See `dask_svcca.plan.relations.sum_bytes`.
+    """
+    return VALUE_COPIES * 8 * measures + sums
 
 
 def choose_chunk_samples(directions: int, itemsize: int) -> int:
@@ -147,9 +160,14 @@ class TileOptions:
         return any("loadings" in measure.needs for measure in self.measures)
 
     @property
+    def directions(self) -> bool:
+        """Whether anything looks at directions."""
+        return bool(self.details) or bool(of_directions(self.measures))
+
+    @property
     def norms_only(self) -> bool:
         """Whether the inner products of samples say all that is asked for of layers with one block."""
-        return not self.details and norms_only(self.measures)
+        return not self.details and self.directions and norms_only(self.measures)
 
     @property
     def sample_sums(self) -> int:
@@ -339,10 +357,12 @@ def tile_limits(
     ]
     members = [layer for group in ((a,) if a is b else (a, b)) for kind in group for layer in kind]
     beside = SMALL_TASK + sum(DIRECTION_BYTES * layer.directions + BLOCK_BYTES * layer.blocks for layer in members)
-    values = side**2 * value_bytes(len(options.measures))
+    values = side**2 * value_bytes(len(options.measures), sum_bytes(options.measures))
     details = side**2 * detail_bytes(options.details)
-    if not kind_pairs:
-        return TileMemory(0, 0, 0, 0, beside + values + DETAIL_COPIES * details)
+    samples = {layer.samples for layer in members}
+    related = max((operand_bytes(options.measures, count, options.chunk_samples) for count in samples), default=0)
+    if not kind_pairs or not options.directions:
+        return TileMemory(0, 0, 0, 0, beside + values + max(related, DETAIL_COPIES * details))
 
     def tried(share: float) -> TileMemory:
         each = [kind_pair.limits(share) for kind_pair in kind_pairs]
@@ -353,13 +373,13 @@ def tile_limits(
             max(one.stack for one in each),
             0,
         )
-        working = max(kind_pair.peak(limits, options) for kind_pair in kind_pairs)
+        working = max(related, *(kind_pair.peak(limits, options) for kind_pair in kind_pairs))
         # Working memory is free when the details are written.
         peak = beside + values + max(details + working, DETAIL_COPIES * details)
         return replace(limits, peak=math.ceil(peak))
 
     by_samples = _by_samples(kind_pairs, options)
-    if by_samples is not None and (peak := math.ceil(beside + values + by_samples)) <= available:
+    if by_samples is not None and (peak := math.ceil(beside + values + max(related, by_samples))) <= available:
         return TileMemory(0, 0, 0, 0, peak, by_samples=True)
     best = tried(1.0)
     if best.peak <= available:
@@ -450,8 +470,10 @@ def _pair_kinds(one: Sequence[Layer], other: Sequence[Layer], options: TileOptio
     )
 
 
-def pair_products(layers: Sequence[Layer]) -> float:
-    """Multiplications in the coupling of the longest pair."""
+def pair_products(layers: Sequence[Layer], *, directions: bool = True) -> float:
+    """Multiplications in the coupling of the longest pair, or what is as long where nothing looks at directions."""
+    if not directions:
+        return max((LOOKED_UP * float(layer.samples) for layer in layers), default=0.0)
     return max((float(layer.samples) * layer.blocks * layer.width**2 for layer in layers), default=0.0)
 
 

@@ -16,7 +16,6 @@ from dask_svcca.errors import DamagedSubspacesError, InvalidActivationsError, Un
 from dask_svcca.kernels.moments import merge
 from dask_svcca.kernels.projection import projection
 from dask_svcca.kernels.subspace import Eigenbasis
-from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import PackWriter, SubspaceEntry, chunk_length
 from dask_svcca.tasks.samples import Samples, check, verify
@@ -259,7 +258,7 @@ def _member(task: PartTask) -> SubspaceTask:
 
 
 def _dtype(context: Context, task: PartTask) -> np.dtype[Any]:
-    return score_dtype(context.job.parameters.precision, is_complex=_member(task).reading.is_complex)
+    return _member(task).score_dtype(context.job.parameters.precision)
 
 
 def _writer(context: Context, task: PartTask, basis: Eigenbasis, *, exist_ok: bool = True) -> PackWriter:

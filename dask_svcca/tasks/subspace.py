@@ -12,12 +12,12 @@ from dask_svcca.kernels.factors import Factor, factor, merge
 from dask_svcca.kernels.moments import Moments, add_chunk, moments
 from dask_svcca.kernels.projection import projection
 from dask_svcca.kernels.subspace import eigenbasis, eigenbasis_of_rows
-from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import PackWriter, Subspace, SubspaceEntry, chunk_length
 from dask_svcca.tasks.dual import by_samples, sum_neurons
 from dask_svcca.tasks.leading import make_leading
 from dask_svcca.tasks.raw import StoredSamples, make_raw, scores_of_square_root, store_samples
+from dask_svcca.tasks.relations import make_relation
 from dask_svcca.tasks.samples import Samples, check, not_constant
 from dask_svcca.tasks.scores import HeldScores, corrections, score_chunks, subspace_of, write_scores
 
@@ -109,7 +109,7 @@ class _PackOfOne:
         if not self._subspaces:
             return
         if not self._writers:
-            self.begin(1, 0, np.dtype(self._context.job.parameters.precision))
+            self.begin(1, 0, self._task.members[0].score_dtype(self._context.job.parameters.precision))
         with self._context.timed("write"):
             self._writers[-1].finish(self._subspaces)
 
@@ -144,8 +144,7 @@ class _PackOfSeveral:
         """Write all members."""
         held, context = self._held, self._context
         with context.timed("write"):
-            is_complex = self._task.members[0].reading.is_complex
-            dtype = score_dtype(context.job.parameters.precision, is_complex=is_complex)
+            dtype = self._task.members[0].score_dtype(context.job.parameters.precision)
             samples = len(held[0].scores) if held else 1
             directions = sum(one.scores.shape[1] for one in held)
             writer = _writer(context, self._name, samples, directions, dtype)
@@ -201,6 +200,8 @@ def _make_subspaces(
     context: Context, task: SubspaceTask, samples: Samples, begin: Sequence[Begin]
 ) -> list[Subspace | SubspaceEntry]:
     """Make a subspace; before its leading directions, its samples as they are."""
+    if task.relation is not None:
+        return [make_relation(context, task, task.relation, samples, begin[0])]
     if task.share == 1:
         return [_make_subspace(context, task, samples, begin[0])]
     neurons = sum_neurons(context, samples)
@@ -220,7 +221,7 @@ def _make_subspace(context: Context, task: SubspaceTask, samples: Samples, begin
         if raw is not None:
             return raw
     basis, scores = by_samples(context, task, samples, neurons)
-    _write_all(context, begin, scores, _score_dtype(context, task))
+    _write_all(context, begin, scores, task.score_dtype(context.job.parameters.precision))
     return subspace_of(task, samples.neurons, neurons.count, neurons.mean, basis, with_loadings=task.with_loadings)
 
 
@@ -239,7 +240,7 @@ def _from_raw(context: Context, task: SubspaceTask, begin: Begin) -> Subspace:
         return make_leading(context, task, raw, samples, None, begin) or _by_neurons(context, task, samples, begin)
     if samples.entry.is_square_root:
         basis, scores = scores_of_square_root(context, samples)
-        _write_all(context, begin, scores, _score_dtype(context, task))
+        _write_all(context, begin, scores, task.score_dtype(context.job.parameters.precision))
         return subspace_of(task, samples.entry.neurons, len(scores), samples.mean, basis, with_loadings=False)
     return _by_neurons(context, task, samples, begin)
 
@@ -255,7 +256,7 @@ def _by_neurons(context: Context, task: SubspaceTask, samples: Samples | StoredS
         totals = [replace(totals.pop(), mean=samples.mean)]
     # The scatter may be as large as all else: nothing else holds it.
     basis = find_basis(context, task, samples, totals)
-    dtype = _score_dtype(context, task)
+    dtype = task.score_dtype(context.job.parameters.precision)
     writer = begin(count, len(basis.spectrum), dtype)
     chunks = score_chunks(context, samples, projection(mean, basis, dtype), len(basis.spectrum), writer.chunk_samples)
     grams = write_scores(context, writer, 0, chunks, basis)
@@ -328,7 +329,3 @@ def _rows(context: Context, samples: Samples | StoredSamples) -> Factor:
         del chunk
     assert total is not None  # noqa: S101 - its moments were summed up before
     return total
-
-
-def _score_dtype(context: Context, task: SubspaceTask) -> np.dtype[Any]:
-    return score_dtype(context.job.parameters.precision, is_complex=task.reading.is_complex)

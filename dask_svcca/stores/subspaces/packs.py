@@ -300,7 +300,7 @@ class PackWriter:
                 dims=("sample", "direction"),
                 column_major=True,
                 replace=False,
-                fill=math.nan,
+                fill=-1 if dtype.kind == "i" else math.nan,
                 exist_ok=exist_ok,
             )
 

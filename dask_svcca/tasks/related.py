@@ -1,0 +1,145 @@
+"""Pairs of a tile by what the samples of each representation are among one another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from dask_svcca.kernels.neighbours import count_shared
+from dask_svcca.measures import relations_of
+from dask_svcca.plan.relations import members_at_once
+from dask_svcca.readings import EXAMPLES
+from dask_svcca.stores.subspaces import read_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
+    from dask_svcca.measures import Measure, Neighbours
+    from dask_svcca.plan.tasks import Places
+    from dask_svcca.stores.subspaces import Pack, SubspaceRecord
+    from dask_svcca.tasks.worker import Context
+
+    Values = dict[str, tuple[FloatArray, FloatArray]]
+
+
+class _Member(NamedTuple):
+    """Where a relation of one representation is."""
+
+    pack: Pack
+    record: SubspaceRecord
+
+
+def related_values(
+    context: Context, places: tuple[Places, Places], measures: Sequence[Measure], todo: BoolArray
+) -> tuple[Values, BoolArray]:
+    """Values of measures of the samples among one another, for pairs of two groups of one domain.
+
+    Parameters
+    ----------
+    context : Context
+    places : (Places, Places)
+        The very same for a group with itself.
+    measures : sequence of Measure
+        Others are left out.
+    todo : (a, b)
+
+    Returns
+    -------
+    values : dict of str to ((a, b), (a, b))
+        By measure, of a with b and of b with a: NaN where a relation of one of the two cannot be found.
+    there : (a, b)
+        Those pairs for which it is known whether there are values.
+    """
+    values: Values = {}
+    there = todo
+    for relation in relations_of(measures):
+        sides = [_found(context, side, relation) for side in places]
+        known = [np.array([member is not None for member in side]) for side in sides]
+        there = there & np.logical_and.outer(*known)
+        a, b = (
+            {number: one for number, one in enumerate(side) if one is not None and not one.record.entry.problem}
+            for side in sides
+        )
+        pairs = np.zeros_like(there)
+        cells = np.ix_(list(a), list(b))
+        pairs[cells] = there[cells]
+        of_relation = [one for one in measures if one.related is not None and one.related.relation == relation]
+        results = {measure.name: np.full(todo.shape, np.nan) for measure in of_relation}
+        if pairs.any():
+            sums = _sums(context, relation, a, b, pairs)
+            entry = next(iter(a.values())).record.entry
+            with context.timed("values"):
+                for measure in of_relation:
+                    if measure.related is not None:
+                        found = measure.related.value(sums, entry.samples, entry.domain == EXAMPLES)
+                        results[measure.name][pairs] = found[pairs]
+        values |= {name: (found, found) for name, found in results.items()}
+    return values, there
+
+
+def _found(context: Context, places: Places, relation: Neighbours) -> list[_Member | None]:
+    """The relation of each member of a group; None where it was not made."""
+    found: list[_Member | None] = []
+    for own in places:
+        place = next((one for one in own if one.relation == relation.identity), None)
+        pack = None if place is None else context.worker.pack(place.pack)
+        record = None if place is None or pack is None else pack.records[place.position]
+        made = pack is not None and record is not None and record.entry.key
+        found.append(_Member(pack, record) if made else None)  # type: ignore[arg-type]
+    return found
+
+
+def _sums(
+    context: Context,
+    relation: Neighbours,
+    a: Mapping[int, _Member],
+    b: Mapping[int, _Member],
+    pairs: BoolArray,
+) -> FloatArray:
+    """Numbers that pairs have of a relation, (a, b, components)."""
+    rows, columns = (np.flatnonzero(pairs.any(axis=axis)) for axis in (1, 0))
+    first = a[int(rows[0])]
+    shared = np.zeros((*pairs.shape, relation.count + 1), dtype=np.int64)
+    size = members_at_once(relation, first.record.entry.samples, first.pack.chunk_samples)
+    for some in _some_at_a_time(rows, size):
+        for others in _some_at_a_time(columns, size):
+            cells = np.ix_(some, others)
+            if pairs[cells].any():
+                part = shared[cells]
+                _count(context, [a[one] for one in some], [b[one] for one in others], pairs[cells], part)
+                shared[cells] = part
+    sums = np.zeros((*pairs.shape, relation.components))
+    sums[..., : relation.count + 1] = shared
+    for side, members, shape in ((0, a, (-1, 1)), (1, b, (1, -1))):
+        for index in range(2):
+            own = np.zeros(pairs.shape[side])
+            own[list(members)] = [member.record.entry.sums[index] for member in members.values()]
+            sums[..., relation.count + 1 + 2 * side + index] = own.reshape(shape)
+    return sums
+
+
+def _some_at_a_time(members: IntArray, size: int) -> list[list[int]]:
+    return [members[start : start + size].tolist() for start in range(0, len(members), size)]
+
+
+def _count(context: Context, a: Sequence[_Member], b: Sequence[_Member], pairs: BoolArray, shared: IntArray) -> None:
+    """Add up how many neighbours pairs share, over all samples."""
+    first = a[0]
+    samples, length = first.record.entry.samples, first.pack.chunk_samples
+    buffers = [np.empty((len(side), first.record.entry.directions, length), first.pack.dtype) for side in (a, b)]
+    for chunk in range(-(-samples // length)):
+        for side, buffer in zip((a, b), buffers, strict=True):
+            packs = {member.pack.name: member.pack for member in side}
+            wanted: dict[str, list[tuple[int, IntArray]]] = {}
+            for member, part in zip(side, buffer, strict=True):
+                wanted.setdefault(member.pack.name, []).append((member.record.first, part))
+            with context.timed("read"):
+                read_scores(
+                    chunk,
+                    [(packs[name], sorted(ranges, key=lambda one: one[0])) for name, ranges in wanted.items()],  # type: ignore[misc]
+                )
+        count = min(length, samples - chunk * length)
+        with context.timed("coupling"):
+            count_shared(shared, buffers[0][..., :count], buffers[1][..., :count], pairs, samples)

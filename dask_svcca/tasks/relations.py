@@ -1,0 +1,124 @@
+"""From activations to what the samples of a representation are among one another, block by block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dask_svcca.errors import InvalidActivationsError
+from dask_svcca.kernels.neighbours import MOST_EXAMPLES, Nearest, neighbour_sums
+from dask_svcca.plan.relations import SAMPLES_AT_ONCE
+from dask_svcca.stores.subspaces import Block, Subspace, SubspaceEntry
+from dask_svcca.tasks.dual import sum_neurons
+from dask_svcca.tasks.samples import constant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dask_svcca.kernels._types import FloatArray, IntArray
+    from dask_svcca.measures import Neighbours
+    from dask_svcca.plan.tasks import SubspaceTask
+    from dask_svcca.tasks.samples import Samples
+    from dask_svcca.tasks.scores import Begin
+    from dask_svcca.tasks.worker import Context
+
+    Prepare = Callable[[FloatArray, int], FloatArray]
+    Take = Callable[[FloatArray, int, int], None]
+
+
+def make_relation(
+    context: Context, task: SubspaceTask, relation: Neighbours, samples: Samples, begin: Begin
+) -> Subspace:
+    """Find what the samples of a representation are among one another, and store it sample by sample.
+
+    Raises
+    ------
+    InvalidActivationsError
+        Where the samples are not finite, all alike, too few, or of no direction.
+    """
+    neurons = sum_neurons(context, samples)
+    if not neurons.variances.any():
+        raise constant(neurons.count)
+    if not relation.count + 2 <= neurons.count < MOST_EXAMPLES:
+        raise InvalidActivationsError(
+            f"has {neurons.count} samples, and the {relation.count} nearest of the others are asked for: from "
+            f"{relation.count + 2} to {MOST_EXAMPLES - 1:,} samples are needed"
+        )
+    found = _neighbours(context, task, relation, samples, neurons.count)
+    writer = begin(neurons.count, relation.count, found.dtype)
+    with context.timed("write"):
+        for number, start in enumerate(range(0, neurons.count, writer.chunk_samples)):
+            writer.write_scores(number, found[start : start + writer.chunk_samples])
+    entry = SubspaceEntry(
+        key=task.key,
+        samples=neurons.count,
+        domain=task.reading.domain,
+        blocks=(Block(0, 1, relation.count),),
+        sums=neighbour_sums(found),
+    )
+    return Subspace(entry, np.zeros(0), np.zeros(relation.count), np.zeros((0, 0)))
+
+
+def _neighbours(context: Context, task: SubspaceTask, relation: Neighbours, samples: Samples, count: int) -> IntArray:
+    nearest = Nearest(count, relation.count)
+
+    def take(cosines: FloatArray, row: int, column: int) -> None:
+        nearest.add(cosines, row, column)
+        if row != column:
+            nearest.add(cosines.T, column, row)
+
+    _each_product(context, samples, count, task.memory.streamed, _of_length_one, take)
+    with context.timed("eigen"):
+        return nearest.indices
+
+
+def _of_length_one(samples: FloatArray, first: int) -> FloatArray:
+    """Samples in double precision, of length one.
+
+    The largest value of each is taken out first: squares of what is far from 1 leave the range of doubles.
+    """
+    wide = samples.astype(np.float64)
+    largest = np.abs(wide).max(axis=1, keepdims=True)
+    empty = np.flatnonzero(largest == 0)
+    if len(empty):
+        raise InvalidActivationsError(
+            f"has a sample that is zero in all neurons, at index {first + int(empty[0])}: it has no cosine with "
+            f"others, and no nearest neighbours. Leave such examples out of the zoo, or compare it by other measures"
+        )
+    wide /= largest
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide
+
+
+def _each_product(context: Context, samples: Samples, count: int, budget: int, prepare: Prepare, take: Take) -> None:
+    """Hand on the inner products of all samples, each pair of blocks once: some held, all later ones streamed past."""
+    first = 0
+    while first < count:
+        held: list[tuple[int, FloatArray]] = []
+        size, stop, position = 0, first, 0
+        for chunk in samples:
+            start, position = position, position + len(chunk)
+            if start >= first:
+                with context.timed("transform"):
+                    rows = prepare(chunk[:, 0], start)
+                if stop == start and (not held or size + rows.nbytes <= budget):
+                    held.append((start, rows))
+                    size += rows.nbytes
+                    stop = position
+                with context.timed("covariance"):
+                    for place, part in held:
+                        for row, column in _blocks(len(rows), len(part), same=part is rows):
+                            product = rows[row] @ part[column].T
+                            take(product, start + row.start, place + column.start)
+                            del product
+                del rows
+            del chunk
+        first = stop
+
+
+def _blocks(rows: int, columns: int, *, same: bool) -> Iterator[tuple[slice, slice]]:
+    """Blocks of the products of some samples with others; with themselves, each pair of blocks once."""
+    for row in range(0, rows, SAMPLES_AT_ONCE):
+        for column in range(0, row + 1 if same else columns, SAMPLES_AT_ONCE):
+            yield slice(row, row + SAMPLES_AT_ONCE), slice(column, column + SAMPLES_AT_ONCE)
