@@ -63,15 +63,15 @@ def run(*arrays: np.ndarray, measures: Any = NAMES, **options: Any) -> xr.Datase
 # --- values --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [1, 3, 10])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
-def test_neighbours__equal_their_definitions(k: int, dtype: str) -> None:
-    arrays = [layer.astype(dtype) for layer in layers()]
-    found = run(*arrays, measures=[f"{name}(k={k})" for name in NAMES])
+def test_neighbours__equal_their_definitions(dtype: str) -> None:
+    arrays, numbers = [layer.astype(dtype) for layer in layers()], (1, 3, 10)
+    found = run(*arrays, measures=[f"{name}(k={k})" for name in NAMES for k in numbers])
     exact = [layer.astype(float) for layer in arrays]
     for name, formula in zip(NAMES, (mutual_knn, jaccard), strict=True):
-        expected = [[formula(x, y, k) for y in exact] for x in exact]
-        np.testing.assert_allclose(found[f"{name}(k={k})"], expected, rtol=0, atol=1e-12)
+        for k in numbers:
+            expected = [[formula(x, y, k) for y in exact] for x in exact]
+            np.testing.assert_allclose(found[f"{name}(k={k})"], expected, rtol=0, atol=1e-12)
 
 
 def test_neighbours__without_a_number_are_ten() -> None:
@@ -155,18 +155,16 @@ def test_neighbours__copies_of_examples_in_any_chunks_are_ties(monkeypatch: pyte
 # --- properties ----------------------------------------------------------------------------------------------------
 
 
-@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-200, 1e200))
-@settings(max_examples=10, deadline=None)
-def test_neighbours__ignore_rotation_and_scale(seed: int, scale: float) -> None:
-    rng = np.random.default_rng(seed)
+def test_neighbours__ignore_rotation_and_scale() -> None:
+    rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 40, 5))
-    turned = x @ np.linalg.qr(rng.normal(size=(5, 5)))[0] * scale
-    found = run(x, turned, y, measures=["mutual_knn(k=4)", "jaccard(k=4)"])
-    for name in found:
-        if name in {"mutual_knn(k=4)", "jaccard(k=4)"}:
-            np.testing.assert_allclose(np.diag(found[name]), 1)
-            assert float(found[name][0, 1]) == 1
-            np.testing.assert_array_equal(found[name], found[name].T)
+    turned = [x @ np.linalg.qr(rng.normal(size=(5, 5)))[0] * scale for scale in (1e-100, 1, 1e100)]
+    found = run(x, *turned, y)
+    for name in NAMES:
+        np.testing.assert_array_equal(found[name][:4, :4], 1)
+        np.testing.assert_array_equal(found[name], found[name].T)
+        assert float(found[name][4, 4]) == 1
+        assert (found[name][4, :4] == found[name][4, 0]).all()
 
 
 def test_neighbours__see_the_mean() -> None:
