@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING, Any
 import dask
 import numpy as np
 import pytest
+from comparisons import graph_of, peak_memory, tasks_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import compared, images, related
 from measured import make_zoo as zoo_of
 from zarr.storage import MemoryStore
+from zoos import make_zoo, with_memory
 
 import dask_svcca
 from dask_svcca.errors import FailedRepresentationWarning, InvalidActivationsError, UnknownMeasureError
 from dask_svcca.kernels import neighbours as kernel
 from dask_svcca.kernels.neighbours import Nearest, chance_of_shared, count_shared
+from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.tasks import relations as task
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import xarray as xr
 
 NAMES = ("mutual_knn", "jaccard")
@@ -173,14 +178,14 @@ def test_neighbours__see_the_mean() -> None:
     assert float(run(x, x + 100, measures="mutual_knn")["mutual_knn"][0, 1]) < 0.9
 
 
-@pytest.mark.parametrize("table", [60, 200, 2**22])
-def test_count_shared__in_pieces(monkeypatch: pytest.MonkeyPatch, table: int) -> None:
-    monkeypatch.setattr(kernel, "TABLE_BYTES", table)
+@pytest.mark.parametrize("at_once", [7, 60])
+def test_count_shared__in_pieces(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(kernel, "EXAMPLES_AT_ONCE", at_once)
     rng = np.random.default_rng(0)
     a, b = (np.argsort(rng.random((n, 60, 60)), axis=2)[..., :7] for n in (3, 4))
     wanted = rng.random((3, 4)) < 0.7
     shared = np.zeros((3, 4, 8), dtype=np.int64)
-    count_shared(shared, a.transpose(0, 2, 1), b.transpose(0, 2, 1), wanted, 60)
+    count_shared(shared, a.transpose(0, 2, 1), b.transpose(0, 2, 1), wanted)
     for i, j in np.ndindex(3, 4):
         counts = [len(set(p) & set(q)) for p, q in zip(a[i].tolist(), b[j].tolist(), strict=True)]
         np.testing.assert_array_equal(shared[i, j], np.bincount(counts, minlength=8) * wanted[i, j])
@@ -334,3 +339,25 @@ def test_canonical_directions__of_neighbours_are_none() -> None:
     labels = [(str(result.representation_a[0].values), str(result.representation_a[1].values))]
     with pytest.raises(UnknownMeasureError, match="'jaccard' is about examples among one another"):
         dask_svcca.jackknife(result, labels, measures="jaccard")
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mebibytes", [2000, 60])
+def test_neighbours__take_no_more_memory_than_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mebibytes: int
+) -> None:
+    """With little of it samples are not held, but read again for each block that others are compared with."""
+    monkeypatch.setattr(zoo_module, "CHUNK_BYTES", 2**20)
+    arrays = np.random.default_rng(0).normal(size=(3, 3000, 600)).astype("float32")
+    zoo = make_zoo(tmp_path / "zoo.zarr", arrays)
+    del arrays
+    with_memory(monkeypatch, mebibytes * 2**20)
+    graph = graph_of(zoo, tmp_path / "c", measures=("mutual_knn",))
+    tasks = [*tasks_of(graph, "subspaces"), *tasks_of(graph, "tile")]
+    for work in tasks:
+        _, peak = peak_memory(work)
+        promised = work[1].memory if hasattr(work[1], "members") else work[1].memory.peak
+        assert peak <= promised <= mebibytes * 2**20
+    assert len(tasks) == 4

@@ -118,7 +118,7 @@ class Distances:
     """
 
     def __init__(self, examples: int, metric: Metric) -> None:
-        self._examples, self._metric: Metric = examples, metric  # type: ignore[misc]
+        self._examples, self._metric = examples, metric
         self._pairs = example_pairs(examples)
         self._distances = np.zeros(len(self._pairs.first))
         self._lengths = np.zeros(examples)

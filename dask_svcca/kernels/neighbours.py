@@ -24,8 +24,8 @@ Rounding in double precision is a hundred-thousandth of a step, so that copies o
 MOST_EXAMPLES = 2**28
 """Examples that can be told apart beside the step of a cosine in 64 bits."""
 
-TABLE_BYTES = 2**22
-"""Bytes of the table in which neighbours are looked up: as many examples at a time as it has room for."""
+EXAMPLES_AT_ONCE = 2**12
+"""Examples whose neighbours are compared at a time: they stay in a cache."""
 
 
 class Nearest:
@@ -105,7 +105,7 @@ def neighbour_sums(indices: IntArray) -> tuple[float, float]:
     return float(mutual), float(times @ times)
 
 
-def count_shared(shared: IntArray, a: IntArray, b: IntArray, wanted: BoolArray, examples: int) -> None:
+def count_shared(shared: IntArray, a: IntArray, b: IntArray, wanted: BoolArray) -> None:
     """Count of how many examples two representations share how many neighbours, for all pairs of two groups.
 
     Parameters
@@ -116,35 +116,26 @@ def count_shared(shared: IntArray, a: IntArray, b: IntArray, wanted: BoolArray, 
         Neighbours of the same examples, some in a row.
     wanted : (a, b)
         Pairs to count.
-    examples : int
-        Number of all examples.
 
     Examples
     --------
     >>> shared = np.zeros((1, 1, 3), dtype=np.int64)
     >>> a, b = np.array([[[1, 0, 0], [2, 2, 1]]]), np.array([[[1, 0, 3], [3, 2, 2]]])
-    >>> count_shared(shared, a, b, np.ones((1, 1), dtype=bool), 4)
+    >>> count_shared(shared, a, b, np.ones((1, 1), dtype=bool))
     >>> shared
     array([[[1, 1, 1]]])
     """
     count, length = a.shape[1:]
-    step = max(1, min(length, TABLE_BYTES // examples))
-    table = np.zeros(step * examples, dtype=np.bool_)
-    kinds = count + 1
-    for start in range(0, length, step):
-        some = slice(start, start + step)
-        rows = np.arange(len(range(*some.indices(length))), dtype=np.int64) * examples
-        places_b = b[:, :, some] + rows
-        for member, others in enumerate(wanted):
-            chosen = np.flatnonzero(others)
-            if not len(chosen):
-                continue
-            places = a[member, :, some] + rows
-            table[places] = True
-            for other in chosen:
-                found = table[places_b[other]].sum(axis=0, dtype=np.intp)
-                shared[member, other] += np.bincount(found, minlength=kinds)
-            table[places] = False
+    small = np.min_scalar_type(count)
+    for start in range(0, length, EXAMPLES_AT_ONCE):
+        some = slice(start, start + EXAMPLES_AT_ONCE)
+        for member, other in np.argwhere(wanted):
+            mine = a[member, :, some]
+            found = np.zeros(mine.shape[1], dtype=small)
+            # No example is a neighbour twice.
+            for neighbour in b[other, :, some]:
+                found += (mine == neighbour).any(axis=0)
+            shared[member, other] += np.bincount(found, minlength=count + 1)
 
 
 @lru_cache(maxsize=1024)
@@ -159,16 +150,19 @@ def chance_of_shared(count: int, examples: int) -> FloatArray:
     >>> chance_of_shared(1, 5).round(12)
     array([0.75, 0.25])
     """
-    shared = np.arange(count + 1)
+    shared = np.arange(count + 1.0)
     others = examples - 1
 
-    def log_choose(n: FloatArray | int, k: FloatArray | int) -> FloatArray:
-        n, k = np.asarray(n, dtype=np.float64), np.asarray(k, dtype=np.float64)
+    def log_choose(n: float, k: FloatArray) -> FloatArray:
         with np.errstate(invalid="ignore"):
             ways = scipy.special.gammaln(n + 1) - scipy.special.gammaln(k + 1) - scipy.special.gammaln(n - k + 1)
         return np.where((k >= 0) & (k <= n), ways, -np.inf)
 
-    logarithm = log_choose(count, shared) + log_choose(others - count, count - shared) - log_choose(others, count)
+    logarithm = (
+        log_choose(count, shared)
+        + log_choose(others - count, count - shared)
+        - log_choose(others, np.array(float(count)))
+    )
     return np.asarray(np.exp(logarithm))
 
 

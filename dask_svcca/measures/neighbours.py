@@ -167,7 +167,7 @@ def _calibrated(given: str, measure: str) -> Derived:
     )
 
 
-DERIVED_FAMILIES: Final = {
+DERIVED_FAMILIES: Final[dict[str, Callable[[str], Derived]]] = {
     "p_mutual_knn": _chance,
     "calibrated_mutual_knn": partial(_calibrated, measure="mutual_knn"),
     "calibrated_jaccard": partial(_calibrated, measure="jaccard"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dask_svcca.kernels.neighbours import TABLE_BYTES
 from dask_svcca.measures import relations_of
 from dask_svcca.plan.memory import Pass, SubspaceCosts, sample_costs
 from dask_svcca.stores.subspaces import chunk_length
@@ -26,11 +25,8 @@ PRODUCT_COPIES = 4
 FOUND_COPIES = 4
 """How often what is found of each sample is held: so far, joined with what comes, and sorted."""
 
-OPERAND_BYTES = 32 * 2**20
+OPERAND_BYTES = 16 * 2**20
 """Bytes of what is stored of some representations that a tile holds of each side, or of one representation."""
-
-PLACES = 12
-"""Bytes of a neighbour that is looked up: as it is stored, and its place in the table."""
 
 SUM_COPIES = 3
 """How often a tile holds the numbers that a pair has of a relation: counted, joined, and multiplied."""
@@ -102,10 +98,10 @@ def members_at_once(relation: Neighbours, samples: int, length: int) -> int:
     length : int
         Samples in a chunk.
     """
-    return max(1, OPERAND_BYTES // (PLACES * relation.columns(samples) * length))
+    return max(1, OPERAND_BYTES // (4 * relation.columns(samples) * length))
 
 
-def operand_bytes(measures: Iterable[Measure], samples: int, chunk_samples: int) -> int:
+def operand_bytes(measures: Iterable[Measure], samples: int, chunk_samples: int, members: int) -> int:
     """Bytes that a tile takes of what is stored of the samples, for both sides.
 
     Parameters
@@ -114,12 +110,14 @@ def operand_bytes(measures: Iterable[Measure], samples: int, chunk_samples: int)
     samples : int
     chunk_samples : int
         Most samples in a chunk.
+    members : int
+        Representations on a side, at most.
     """
     length = chunk_length(samples, chunk_samples)
     relations = relations_of(measures)
     return 2 * max(
         (
-            members_at_once(one, samples, length) * PLACES * one.columns(samples) * length + TABLE_BYTES
+            (min(members, members_at_once(one, samples, length)) + 1) * 4 * one.columns(samples) * length
             for one in relations
         ),
         default=0,

@@ -25,6 +25,8 @@ from dask_svcca.tasks.subspace import find_basis, is_finite, sum_moments
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import numpy.typing as npt
+
     from dask_svcca.kernels._types import InexactArray
     from dask_svcca.plan.tasks import PartTask, SubspaceTask
     from dask_svcca.stores.subspaces import Pack
@@ -235,7 +237,7 @@ class _Dropped:
     def __init__(self, chunk_samples: int) -> None:
         self.chunk_samples = chunk_samples
 
-    def write_scores(self, chunk: int, scores: InexactArray) -> None:
+    def write_scores(self, chunk: int, scores: npt.NDArray[Any]) -> None:
         """Take one chunk, (sample, direction)."""
 
     def read_scores(self, chunk: int) -> InexactArray:

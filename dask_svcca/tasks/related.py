@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -132,14 +132,14 @@ def _count(context: Context, a: Sequence[_Member], b: Sequence[_Member], pairs: 
     for chunk in range(-(-samples // length)):
         for side, buffer in zip((a, b), buffers, strict=True):
             packs = {member.pack.name: member.pack for member in side}
-            wanted: dict[str, list[tuple[int, IntArray]]] = {}
+            wanted: dict[str, list[tuple[int, Any]]] = {}
             for member, part in zip(side, buffer, strict=True):
                 wanted.setdefault(member.pack.name, []).append((member.record.first, part))
             with context.timed("read"):
                 read_scores(
                     chunk,
-                    [(packs[name], sorted(ranges, key=lambda one: one[0])) for name, ranges in wanted.items()],  # type: ignore[misc]
+                    [(packs[name], sorted(ranges, key=lambda one: one[0])) for name, ranges in wanted.items()],
                 )
         count = min(length, samples - chunk * length)
         with context.timed("coupling"):
-            count_shared(shared, buffers[0][..., :count], buffers[1][..., :count], pairs, samples)
+            count_shared(shared, buffers[0][..., :count], buffers[1][..., :count], pairs)

@@ -16,14 +16,14 @@ from dask_svcca.tasks.samples import constant
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dask_svcca.kernels._types import FloatArray, IntArray
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.measures import Neighbours
     from dask_svcca.plan.tasks import SubspaceTask
     from dask_svcca.tasks.samples import Samples
     from dask_svcca.tasks.scores import Begin
     from dask_svcca.tasks.worker import Context
 
-    Prepare = Callable[[FloatArray, int], FloatArray]
+    Prepare = Callable[[InexactArray, int], FloatArray]
     Take = Callable[[FloatArray, int, int], None]
 
 
@@ -73,12 +73,12 @@ def _neighbours(context: Context, task: SubspaceTask, relation: Neighbours, samp
         return nearest.indices
 
 
-def _of_length_one(samples: FloatArray, first: int) -> FloatArray:
+def _of_length_one(samples: InexactArray, first: int) -> FloatArray:
     """Samples in double precision, of length one.
 
     The largest value of each is taken out first: squares of what is far from 1 leave the range of doubles.
     """
-    wide = samples.astype(np.float64)
+    wide: FloatArray = samples.astype(np.float64)
     largest = np.abs(wide).max(axis=1, keepdims=True)
     empty = np.flatnonzero(largest == 0)
     if len(empty):

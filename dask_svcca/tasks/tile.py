@@ -253,8 +253,8 @@ class _Tile:
         context, memory = self._context, self._task.memory
         if not (measures or details):
             # The status is about all measures, also those that a pair has already.
-            bases = ({number: member.basis for number, member in side.items()} for side in (a, b))
-            return Values({}, Evaluation(*bases, meeting, (), todo).saturated(context.job.measures))
+            first, second = ({number: member.basis for number, member in side.items()} for side in (a, b))
+            return Values({}, Evaluation(first, second, meeting, (), todo).saturated(context.job.measures))
         if memory.by_samples:
             return self._pairs_by_samples(a, b, todo, meeting, measures)
         summing = Summing.of(min(sum(member.directions for member in side.values()) / len(side) for side in (a, b)))

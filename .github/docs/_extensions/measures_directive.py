@@ -29,7 +29,7 @@ def stored_attributes() -> dict[str, dict[str, Any]]:
         with dask_svcca.create_zoo(f"{folder}/zoo.zarr", examples=range(100)) as zoo:
             zoo.write("net", "end", "x", x)
             zoo.write("net", "end", "y", y)
-        result = dask_svcca.compare(zoo, f"{folder}/comparison.zarr", measures="all")
+        result = dask_svcca.compare(zoo, f"{folder}/comparison.zarr", measures="all, mutual_knn, jaccard")
         found = {str(name): dict(array.attrs) for name, array in result.data_vars.items() if "sense" in array.attrs}
     asked = parameters_of(result)["measures"]
     return {name: found[name] for name in [*asked, *sorted(found.keys() - set(asked))]}

@@ -304,7 +304,7 @@ class PackWriter:
                 exist_ok=exist_ok,
             )
 
-    def write_scores(self, chunk: int, scores: InexactArray) -> None:
+    def write_scores(self, chunk: int, scores: npt.NDArray[Any]) -> None:
         """Write one chunk of scores, (sample, direction)."""
         stored = self._array.stored(scores.astype(self._dtype, copy=False))
         checks = np.array(row_checksums(stored), np.uint64)
