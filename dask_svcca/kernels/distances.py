@@ -13,6 +13,8 @@ import numpy as np
 import scipy.stats
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from dask_svcca.kernels._types import FloatArray, IntArray
 
 Metric: TypeAlias = Literal["correlation", "euclidean"]
@@ -31,7 +33,38 @@ STEPS = 2.0**34
 """Steps up to the largest distance: distances in the same step have the same rank."""
 
 UNIFORM = 2.0
-"""Factor of the squared distances in `Found.uniformity`."""
+"""Factor of the squared distances in what says how uniformly examples lie."""
+
+
+PAIR_NUMBERS = 6
+"""See `compare_values`."""
+
+
+def pair_count(examples: int) -> int:
+    """How many pairs of examples are kept.
+
+    Examples
+    --------
+    >>> pair_count(1024), pair_count(1025)
+    (523776, 524288)
+    """
+    return min(MOST_PAIRS, examples * (examples - 1) // 2)
+
+
+def is_sampled(examples: int) -> bool:
+    """Whether pairs are a sample.
+
+    Examples
+    --------
+    >>> is_sampled(1024), is_sampled(1025)
+    (False, True)
+    """
+    return pair_count(examples) < examples * (examples - 1) // 2
+
+
+def value_count(examples: int, form: Form) -> int:
+    """How many values are kept: those of the pairs; in the centred form also one of each example."""
+    return pair_count(examples) + (examples if form == "centred" else 0)
 
 
 class ExamplePairs(NamedTuple):
@@ -66,7 +99,8 @@ def example_pairs(examples: int) -> ExamplePairs:
     if total <= MOST_PAIRS:
         return ExamplePairs(*np.triu_indices(examples, 1), 1.0)
     draws = np.random.default_rng(SEED).random(MOST_PAIRS)
-    places = np.minimum(((np.arange(MOST_PAIRS) + draws) * (total / MOST_PAIRS)).astype(np.int64), total - 1)
+    edges = np.arange(MOST_PAIRS + 1) * total // MOST_PAIRS
+    places = edges[:-1] + (draws * np.diff(edges)).astype(np.int64)
     # Pairs in front of those of each first example.
     before = np.arange(examples, dtype=np.int64)
     before = before * (2 * examples - before - 1) // 2
@@ -82,22 +116,18 @@ class Found(NamedTuple):
     values : (value,)
         Of each pair, in the form asked for, with a mean square of 1; in the centred form those of each example with
         itself follow.
-    mean, deviation : float
-        Of the distances of the pairs.
-    fourth : float
-        Mean of the fourth powers of the values.
-    uniformity : float
-        Logarithm of the mean, over all examples and all others with themselves, of ``exp(-2 d**2)``.
+    own : tuple of float
+        Mean and standard deviation of the distances of the pairs; mean second, third and fourth powers of the values as
+        they are rounded; for
+        Euclidean distances the logarithm of the mean of ``exp(-2 d**2)`` over all examples with all, themselves
+        included.
     """
 
     values: FloatArray
-    mean: float
-    deviation: float
-    fourth: float
-    uniformity: float
+    own: tuple[float, ...]
 
 
-class Distances:
+class PairDistances:
     """Distances of examples, found while their inner products come in block by block.
 
     Parameters
@@ -109,11 +139,11 @@ class Distances:
     Examples
     --------
     >>> x = np.array([[0.0], [1.0], [3.0]])
-    >>> distances = Distances(3, "euclidean")
+    >>> distances = PairDistances(3, "euclidean")
     >>> distances.know_lengths(np.square(x).sum(axis=1), 0)
     >>> distances.add(x @ x.T, 0, 0)
     >>> found = distances.found("plain")
-    >>> found.mean, round(found.deviation, 4), found.values.round(4)
+    >>> found.own[0], round(found.own[1], 4), found.values.round(4)
     (2.0, 0.8165, array([-1.2247,  1.2247,  0.    ]))
     """
 
@@ -153,11 +183,13 @@ class Distances:
         first = self._pairs.first[start:stop][here]
         self._distances[start + here] = distances[second[here] - rows.start, first - columns.start]
 
-    def found(self, form: Form) -> Found:
+    def found(self, form: Form, dtype: npt.DTypeLike = np.float64) -> Found:
         """What is kept, once all are there.
 
         Parameters
         ----------
+        dtype : dtype
+            Of the values.
         form : {"plain", "ranks", "centred"}
             The distances, or their ranks, equal ones sharing theirs, both less their mean; or the distances less the
             means of both examples.
@@ -179,8 +211,12 @@ class Distances:
         size = float(np.sqrt(np.mean(np.square(values))))
         if size > 0:
             values /= size
-        uniformity = float(np.log(self._near / n**2)) if self._near > 0 else -np.inf
-        return Found(values, mean, deviation, float(np.mean(np.square(np.square(values)))), uniformity)
+        values = values.astype(dtype, copy=False)
+        wide = values.astype(np.float64, copy=False)
+        squares = np.square(wide)
+        uniformity = float(np.log(self._near / n**2)) if self._near > 0 else 0.0
+        powers = [float(np.mean(power)) for power in (squares, squares * wide, np.square(squares))]
+        return Found(values, (mean, deviation, *powers, uniformity))
 
 
 def compare_values(a: FloatArray, b: FloatArray, *, powers: bool) -> FloatArray:
@@ -194,34 +230,74 @@ def compare_values(a: FloatArray, b: FloatArray, *, powers: bool) -> FloatArray:
 
     Returns
     -------
-    (a, b, 4)
-        Sums of ``u v``, ``u**2 v**2``, ``u**3 v`` and ``u v**3``.
+    (a, b, 6)
+        Sums of ``u v``, ``u**2 v``, ``u v**2``, ``u**2 v**2``, ``u**3 v`` and ``u v**3``.
+
+    Examples
+    --------
+    >>> compare_values(np.array([[1.0, -2.0]]), np.array([[3.0, 1.0]]), powers=True)
+    array([[[  1.,   7.,   7.,  13.,  -5.,  25.]]])
     """
-    sums = np.zeros((len(a), len(b), 4))
+    sums = np.zeros((len(a), len(b), PAIR_NUMBERS))
     sums[..., 0] = a @ b.T
     if powers:
         squares = np.square(a), np.square(b)
-        sums[..., 1] = squares[0] @ squares[1].T
-        sums[..., 2] = (squares[0] * a) @ b.T
-        sums[..., 3] = a @ (squares[1] * b).T
+        sums[..., 1] = squares[0] @ b.T
+        sums[..., 2] = a @ squares[1].T
+        sums[..., 3] = squares[0] @ squares[1].T
+        sums[..., 4] = (squares[0] * a) @ b.T
+        sums[..., 5] = a @ (squares[1] * b).T
     return sums
 
 
-def standard_error(means: FloatArray, fourth: tuple[FloatArray, FloatArray], count: int, share: float) -> FloatArray:
+def normalised(means: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+    """Means of products, as `compare_values` has them, of values scaled to a mean square of 1.
+
+    Parameters
+    ----------
+    means : (..., 6)
+    a, b : array
+        Mean squares of the values of both.
+    """
+    scaled = means.copy()
+    for place, (times_a, times_b) in enumerate(((1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (1, 3))):
+        scaled[..., place] /= np.where(a > 0, a, 1) ** (times_a / 2) * np.where(b > 0, b, 1) ** (times_b / 2)
+    return scaled
+
+
+def error_of_product(means: FloatArray, fourth: tuple[FloatArray, FloatArray], values: int, share: float) -> FloatArray:
     """Standard error of a mean product of values, from having drawn some pairs of examples in place of all.
 
     Parameters
     ----------
-    means : (..., 4)
+    means : (..., 6)
         As `compare_values`, over the number of values.
     fourth : (array, array)
         Means of the fourth powers of the values of both.
-    count : int
-        Number of values.
+    values : int
     share : float
         Of all pairs that were drawn: with all of them there is no error.
     """
-    r, both, first, second = np.moveaxis(means, -1, 0)
-    # The mean square of u v - r (u**2 + v**2) / 2, by which each pair moves the ratio r.
-    spread = both - r * (first + second) + np.square(r) / 4 * (fourth[0] + 2 * both + fourth[1])
-    return np.asarray(np.sqrt(np.maximum(spread, 0.0) * (1 - share) / count))
+    product, both, first, second = (means[..., place] for place in (0, 3, 4, 5))
+    # The mean square of u v - r (u**2 + v**2) / 2, by which each pair moves r.
+    spread = both - product * (first + second) + np.square(product) / 4 * (fourth[0] + 2 * both + fourth[1])
+    return np.asarray(np.sqrt(np.maximum(spread, 0.0) * (1 - share) / values))
+
+
+def squared_difference(a: FloatArray, b: FloatArray, means: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean square of the difference of the distances of two layers, and the variance of that square over pairs.
+
+    Parameters
+    ----------
+    a, b : (number, ...)
+        See `Found.own`, of the plain form.
+    means : (..., 6)
+        As `compare_values`, over the number of values.
+    """
+    shift, (s, t) = a[0] - b[0], (a[1], b[1])
+    product, m21, m12, m22, m31, m13 = np.moveaxis(means, -1, 0)
+    second = np.square(s - t) + 2 * s * t * (1 - product)
+    third = s**3 * a[3] - 3 * s**2 * t * m21 + 3 * s * t**2 * m12 - t**3 * b[3]
+    fourth = s**4 * a[4] - 4 * s**3 * t * m31 + 6 * s**2 * t**2 * m22 - 4 * s * t**3 * m13 + t**4 * b[4]
+    square = np.maximum(np.square(shift) + second, 0.0)
+    return square, np.maximum(shift**4 + 6 * shift**2 * second + 4 * shift * third + fourth - np.square(square), 0.0)

@@ -27,12 +27,13 @@ from dask_svcca.measures.registry import (
     split_names,
     with_companions,
 )
-from dask_svcca.measures.relations import Neighbours, Related
+from dask_svcca.measures.relations import Distances, Neighbours, Related, RelatedSums, Relation
 
 __all__ = [
     "DERIVED",
     "Derived",
     "Directions",
+    "Distances",
     "Kernel",
     "Measure",
     "Need",
@@ -41,6 +42,8 @@ __all__ = [
     "OwnMeasure",
     "PairTotals",
     "Related",
+    "RelatedSums",
+    "Relation",
     "Saturates",
     "Totals",
     "find_derived",

@@ -12,7 +12,7 @@ from dask_svcca.kernels.neighbours import chance_of_shared, spread_of_shared
 from dask_svcca.measures.common import not_of_couplings
 from dask_svcca.measures.nulls import above_chance, chance_of_score
 from dask_svcca.measures.record import Derived, Family, Measure
-from dask_svcca.measures.relations import Neighbours, Related
+from dask_svcca.measures.relations import Neighbours, Related, RelatedSums
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,24 +44,19 @@ def _overlaps(count: int) -> FloatArray:
     return np.asarray(both / (2 * count - both))
 
 
-def _mean_score(
-    sums: FloatArray, samples: int, _examples: bool, count: int, score: Callable[[int], FloatArray]
-) -> FloatArray:
-    return np.asarray(sums[..., : count + 1] @ score(count) / samples)
+def _mean_score(sums: RelatedSums, count: int, score: Callable[[int], FloatArray]) -> FloatArray:
+    return np.asarray(sums.pairs @ score(count) / sums.samples)
 
 
-def _expected_score(
-    sums: FloatArray, samples: int, _examples: bool, count: int, score: Callable[[int], FloatArray]
-) -> FloatArray:
-    return np.full(sums.shape[:-1], chance_of_shared(count, samples) @ score(count))
+def _expected_score(sums: RelatedSums, count: int, score: Callable[[int], FloatArray]) -> FloatArray:
+    return np.full(sums.pairs.shape[:-1], chance_of_shared(count, sums.samples) @ score(count))
 
 
-def _deviation(sums: FloatArray, samples: int, examples: bool, count: int) -> FloatArray:
-    if not examples:
-        return np.full(sums.shape[:-1], np.nan)
-    a_mutual, a_squares, b_mutual, b_squares = np.moveaxis(sums[..., count + 1 :], -1, 0)
-    spread = spread_of_shared((a_mutual, b_mutual), (a_squares, b_squares), count, samples)
-    return np.asarray(spread / (samples * count))
+def _deviation(sums: RelatedSums, count: int) -> FloatArray:
+    if not sums.of_examples:
+        return np.full(sums.pairs.shape[:-1], np.nan)
+    spread = spread_of_shared((sums.a[0], sums.b[0]), (sums.a[1], sums.b[1]), count, sums.samples)
+    return np.asarray(spread / (sums.samples * count))
 
 
 def _with_k(name: str, given: str) -> str:

@@ -10,15 +10,17 @@ the canonical correlations ``r``. Sums run over all blocks.
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from dask_svcca.errors import UnknownMeasureError, did_you_mean
 from dask_svcca.variables import Variable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.kernels.pairs import PairStack
@@ -262,3 +264,68 @@ class Family:
     usual: float
     make: Callable[[str, float], Measure]
     in_all: bool = True
+
+    @property
+    def takes(self) -> str:
+        """What is said in parentheses."""
+        return f"{self.parameter}=..."
+
+    def find(self, name: str, given: Mapping[str, str]) -> Measure:
+        """The measure of a name, with what was given by name in parentheses.
+
+        Raises
+        ------
+        UnknownMeasureError
+            Where that is not one number, or not of that name.
+        """
+        if not given:
+            return self.make(name, self.usual)
+        try:
+            value = ast.literal_eval(given.get(self.parameter, ""))
+        except (SyntaxError, ValueError):
+            value = None
+        if set(given) != {self.parameter} or not isinstance(value, int | float):
+            raise UnknownMeasureError(f"{self.name} takes one number, {self.parameter}=...; got {name!r}")
+        return self.make(name, float(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Measures that differ in some words. They are asked for by name, as `Family.in_all` has it.
+
+    Attributes
+    ----------
+    name : str
+    options : mapping of str to tuple of str
+        Which words there are; the first of each is the default.
+    make : callable
+        Takes the name as it was given and the words by option, and gives the record.
+    """
+
+    name: str
+    options: Mapping[str, tuple[str, ...]]
+    make: Callable[[str, Mapping[str, str]], Measure]
+    in_all: bool = False
+
+    @property
+    def takes(self) -> str:
+        """What is said in parentheses."""
+        return ", ".join(f"{option}={'|'.join(words)}" for option, words in self.options.items())
+
+    def find(self, name: str, given: Mapping[str, str]) -> Measure:
+        """The measure of a name, with what was given by name in parentheses.
+
+        Raises
+        ------
+        UnknownMeasureError
+            Where an option, or one of its words, is none of these.
+        """
+        for option, word in given.items():
+            if option not in self.options:
+                near = did_you_mean(option, self.options)
+                raise UnknownMeasureError(f"{self.name} takes {self.takes}; {name!r} has {option!r}{near}")
+            if word.strip("'\"") not in self.options[option]:
+                near = did_you_mean(word, self.options[option])
+                raise UnknownMeasureError(f"{self.name} takes {self.takes}; {name!r} has {option}={word}{near}")
+        chosen = {option: given.get(option, words[0]).strip("'\"") for option, words in self.options.items()}
+        return self.make(name, chosen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
 import importlib
@@ -23,8 +22,19 @@ from dask_svcca.errors import (
     UnknownMeasureError,
     did_you_mean,
 )
-from dask_svcca.measures import alignment, correlations, neighbours, nulls, references, regression, shape
-from dask_svcca.measures.record import Derived, Directions, Family, Measure, Need, Positional, Role, Saturates, Sums
+from dask_svcca.measures import alignment, correlations, distances, neighbours, nulls, references, regression, shape
+from dask_svcca.measures.record import (
+    Choices,
+    Derived,
+    Directions,
+    Family,
+    Measure,
+    Need,
+    Positional,
+    Role,
+    Saturates,
+    Sums,
+)
 from dask_svcca.measures.versions import homes, version_of
 from dask_svcca.variables import STORED_NAMES
 
@@ -32,19 +42,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
-    from dask_svcca.measures.relations import Neighbours
+    from dask_svcca.measures.relations import Relation
 
 _BUILT_IN: Final[dict[str, Measure]] = {
     measure.name: measure
-    for kin in (correlations, alignment, shape, regression, references, nulls)
+    for kin in (correlations, alignment, shape, regression, references, nulls, distances)
     for measure in kin.MEASURES
 }
 
 DERIVED: Final[dict[str, Derived]] = {derived.name: derived for derived in nulls.DERIVED}
 """References that are not stored, by name."""
 
-_FAMILIES: Final[dict[str, Family]] = {
-    family.name: family for kin in (shape, regression, neighbours) for family in kin.FAMILIES
+_FAMILIES: Final[dict[str, Family | Choices]] = {
+    family.name: family for kin in (shape, regression, neighbours, distances) for family in kin.FAMILIES
 }
 
 _OWN: Final[dict[str, Measure]] = {}
@@ -140,7 +150,11 @@ def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
     if not wanted:
         raise UnknownMeasureError("no measure asked for; the usual one is 'svcca'")
     if "all" in wanted:
-        every = [measure.name for measure in (*_BUILT_IN.values(), *_OWN.values()) if measure.role != "reference"]
+        every = [
+            measure.name
+            for measure in of_directions((*_BUILT_IN.values(), *_OWN.values()))
+            if measure.role != "reference"
+        ]
         families = [family.name for family in _FAMILIES.values() if family.in_all]
         wanted = [*every, *families, *(name for name in wanted if name != "all")]
     return tuple(_find(name) for name in dict.fromkeys(wanted))
@@ -187,7 +201,7 @@ def of_directions(measures: Iterable[Measure]) -> tuple[Measure, ...]:
     return tuple(measure for measure in measures if measure.related is None)
 
 
-def relations_of(measures: Iterable[Measure]) -> tuple[Neighbours, ...]:
+def relations_of(measures: Iterable[Measure]) -> tuple[Relation, ...]:
     """What measures need of the examples of a representation among one another, each once.
 
     Examples
@@ -429,25 +443,18 @@ def _find(name: str) -> Measure:
             f"{name!r} is not a measure by itself: it comes with {derived.parents[0]!r}, from which it follows; "
             f"ask for that"
         )
-    match = re.fullmatch(r"(\w+)(?:\(\s*(\w+)\s*=\s*([^()]+)\))?", name)
+    match = re.fullmatch(r"(\w+)(?:\(([^()]+)\))?", name)
     if match is None or match[1] not in _FAMILIES:
         families = (
-            f"{family.name}({family.parameter}=...)"
+            f"{family.name}({family.takes})"
             for family in _FAMILIES.values()
-            if not family.name.startswith("null_")
+            # References come with the measures that they belong to.
+            if not family.name.startswith("null_") and not family.name.endswith("_error")
         )
         # References come with the measures that they belong to.
         measures = (one.name for one in (*_BUILT_IN.values(), *_OWN.values()) if one.role != "reference")
         known = sorted([*measures, *families])
         near = did_you_mean(name, [*_BUILT_IN, *_OWN, *_FAMILIES])
         raise UnknownMeasureError(f"no measure {name!r}; there are {', '.join(known)}, or 'all'{near}")
-    family = _FAMILIES[match[1]]
-    if match[2] is None:
-        return family.make(name, family.usual)
-    try:
-        value = ast.literal_eval(match[3].strip())
-    except (SyntaxError, ValueError):
-        value = None
-    if match[2] != family.parameter or not isinstance(value, int | float):
-        raise UnknownMeasureError(f"{family.name} takes one number, {family.parameter}=...; got {name!r}")
-    return family.make(name, float(value))
+    parts = [part.partition("=") for part in match[2].split(",")] if match[2] else []
+    return _FAMILIES[match[1]].find(name, {key.strip(): value.strip() for key, _, value in parts})

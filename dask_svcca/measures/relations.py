@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from dask_svcca.errors import InvalidActivationsError
+from dask_svcca.kernels.distances import PAIR_NUMBERS, Form, Metric, value_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dask_svcca.kernels._types import FloatArray
+
+CHUNK_NUMBERS = 2**20
+"""Numbers of neighbours in a chunk."""
+
+CHUNK_VALUES = 2**15
+"""Values of distances in a chunk: few enough that a tile holds those of many layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +40,23 @@ class Neighbours:
         return f"{self.count}-nearest-by-cosine"
 
     @property
-    def components(self) -> int:
-        """Numbers that a pair has of it: examples by how many neighbours are shared, and two sums of each side."""
-        return self.count + 5
-
-    def columns(self, _samples: int) -> int:
-        """Numbers that are stored of each sample."""
+    def width(self) -> int:
+        """Numbers that are stored in each row."""
         return self.count
+
+    def rows(self, samples: int) -> int:
+        """Rows that are stored."""
+        return samples
+
+    @property
+    def chunk_rows(self) -> int:
+        """Most rows in a chunk."""
+        return max(1, CHUNK_NUMBERS // self.count)
+
+    @property
+    def pair_numbers(self) -> int:
+        """Numbers that a pair has of it: of examples, by how many neighbours are shared."""
+        return self.count + 1
 
     def dtype(self, _precision: str) -> np.dtype[Any]:
         """Type of the numbers that are stored."""
@@ -66,16 +83,102 @@ class Neighbours:
 
 
 @dataclass(frozen=True, slots=True)
+class Distances:
+    """Distances of all pairs of examples, or of a sample of pairs that is the same for all layers.
+
+    Attributes
+    ----------
+    metric : {"correlation", "euclidean"}
+    form : {"plain", "ranks", "centred"}
+        See `dask_svcca.kernels.distances.PairDistances.found`.
+    """
+
+    metric: Metric
+    form: Form
+
+    @property
+    def identity(self) -> str:
+        """Text that tells it from any other."""
+        return f"{self.form}-{self.metric}-distances"
+
+    @property
+    def width(self) -> int:
+        """Numbers that are stored in each row."""
+        return 1
+
+    def rows(self, samples: int) -> int:
+        """Rows that are stored."""
+        return value_count(samples, self.form)
+
+    @property
+    def chunk_rows(self) -> int:
+        """Most rows in a chunk."""
+        return CHUNK_VALUES
+
+    @property
+    def pair_numbers(self) -> int:
+        """Numbers that a pair has of it: see `dask_svcca.kernels.distances.compare_values`."""
+        return PAIR_NUMBERS
+
+    def dtype(self, precision: str) -> np.dtype[Any]:
+        """Type of the numbers that are stored."""
+        return np.dtype(precision)
+
+    def check(self, name: str, samples: int) -> None:
+        """Raise where there are too few samples for it.
+
+        Examples
+        --------
+        >>> Distances("euclidean", "plain").check("rsa", 3)
+        Traceback (most recent call last):
+        dask_svcca.errors.InvalidActivationsError: rsa compares the distances of pairs of examples, and needs at least 4
+        examples; there are 3. Capture more
+        """
+        if samples < LEAST_EXAMPLES:
+            raise InvalidActivationsError(
+                f"{name} compares the distances of pairs of examples, and needs at least {LEAST_EXAMPLES} examples; "
+                f"there are {samples}. Capture more"
+            )
+
+
+LEAST_EXAMPLES = 4
+"""With three examples there are three distances, of which hardly any order would be a finding."""
+
+Relation: TypeAlias = Neighbours | Distances
+
+
+@dataclass(frozen=True, slots=True)
+class RelatedSums:
+    """What a measure of the examples among one another is made of.
+
+    Attributes
+    ----------
+    pairs : (a, b, number)
+        Numbers that pairs have of a relation.
+    a, b : (number, a, 1), (number, 1, b)
+        Numbers of the layers themselves.
+    samples : int
+    of_examples : bool
+        Whether samples are whole examples.
+    """
+
+    pairs: FloatArray
+    a: FloatArray
+    b: FloatArray
+    samples: int
+    of_examples: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Related:
     """How a measure follows from what is made of the examples among one another.
 
     Attributes
     ----------
-    relation : Neighbours
+    relation : Neighbours or Distances
     value : callable
-        Takes the numbers that pairs have of it, (a, b, components), the number of samples, and whether samples are
-        whole examples; gives the value, (a, b).
+        Takes `RelatedSums`, and gives the value, (a, b).
     """
 
-    relation: Neighbours
-    value: Callable[[FloatArray, int, bool], FloatArray]
+    relation: Relation
+    value: Callable[[RelatedSums], FloatArray]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dask_svcca.kernels.fourier import Grid
-    from dask_svcca.measures import Measure, Neighbours
+    from dask_svcca.measures import Measure, Relation
     from dask_svcca.plan.details import Sizes
     from dask_svcca.plan.pairs import MissingPairs
     from dask_svcca.plan.parameters import Parameters
@@ -213,7 +213,7 @@ def _check_samples(
             measure.related.relation.check(measure.name, min(samples))
 
 
-def _relation_key(item: Representation, reading: Reading, relation: Neighbours) -> str:
+def _relation_key(item: Representation, reading: Reading, relation: Relation) -> str:
     return relation_key(subspace_key(item.identity, reading.in_one_block.identity), relation.identity)
 
 
@@ -337,7 +337,7 @@ class _Need:
     orthonormal: bool
     share: float
     subspaces: bool
-    relations: tuple[Neighbours, ...]
+    relations: tuple[Relation, ...]
 
     def is_met(self, index: SubspaceIndex | None, key: str) -> bool:
         """Whether a subspace is there that says enough."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from dask_svcca.measures import Measure, Neighbours
+    from dask_svcca.measures import Measure, Relation
     from dask_svcca.readings import Reading
 
 SAMPLES_AT_ONCE = 1024
@@ -25,15 +25,21 @@ PRODUCT_COPIES = 4
 FOUND_COPIES = 4
 """How often what is found of each sample is held: so far, joined with what comes, and sorted."""
 
-OPERAND_BYTES = 16 * 2**20
+OPERAND_BYTES = 64 * 2**20
 """Bytes of what is stored of some representations that a tile holds of each side, or of one representation."""
+
+HELD_BYTES = 32
+"""Bytes of a number that is held: as it is stored, in double precision, its square, and that times it."""
+
+SAMPLE_COPIES = 6
+"""Numbers that are held of each sample: lengths, sums of distances, and where its pairs begin."""
 
 SUM_COPIES = 3
 """How often a tile holds the numbers that a pair has of a relation: counted, joined, and multiplied."""
 
 
 def relation_costs(
-    relation: Neighbours,
+    relation: Relation,
     reading: Reading,
     *,
     shape: Sequence[int],
@@ -45,7 +51,7 @@ def relation_costs(
 
     Parameters
     ----------
-    relation : Neighbours
+    relation : Relation
     reading : Reading
         Of one block.
     shape : sequence of int
@@ -59,8 +65,8 @@ def relation_costs(
     neurons, samples = reading.neurons(shape[-1]), reading.samples(shape[0])
     vector = neurons * 8
     at_once = min(SAMPLES_AT_ONCE, samples)
-    stored = samples * relation.columns(samples)
-    found = FOUND_COPIES * stored * 8
+    stored = relation.rows(samples) * relation.width
+    found = FOUND_COPIES * stored * 8 + SAMPLE_COPIES * samples * 8
     products = PRODUCT_COPIES * at_once**2 * 8
     block = reading.samples(min(chunk_examples, shape[0])) * neurons * 8
     return SubspaceCosts(
@@ -85,40 +91,33 @@ def sum_bytes(measures: Iterable[Measure]) -> int:
     >>> sum_bytes(find_measures("svcca")), sum_bytes(find_measures("jaccard(k=3)"))
     (0, 192)
     """
-    return max((SUM_COPIES * 8 * relation.components for relation in relations_of(measures)), default=0)
+    return max((SUM_COPIES * 8 * relation.pair_numbers for relation in relations_of(measures)), default=0)
 
 
-def members_at_once(relation: Neighbours, samples: int, length: int) -> int:
+def members_at_once(relation: Relation, rows: int) -> int:
     """How many representations a tile holds of each side at a time.
 
     Parameters
     ----------
-    relation : Neighbours
-    samples : int
-    length : int
-        Samples in a chunk.
+    relation : Relation
+    rows : int
+        Of what is stored, in a chunk.
     """
-    return max(1, OPERAND_BYTES // (4 * relation.columns(samples) * length))
+    return max(1, OPERAND_BYTES // (HELD_BYTES * relation.width * rows))
 
 
-def operand_bytes(measures: Iterable[Measure], samples: int, chunk_samples: int, members: int) -> int:
+def operand_bytes(measures: Iterable[Measure], samples: int, members: int) -> int:
     """Bytes that a tile takes of what is stored of the samples, for both sides.
 
     Parameters
     ----------
     measures : iterable of Measure
     samples : int
-    chunk_samples : int
-        Most samples in a chunk.
     members : int
         Representations on a side, at most.
     """
-    length = chunk_length(samples, chunk_samples)
-    relations = relations_of(measures)
-    return 2 * max(
-        (
-            (min(members, members_at_once(one, samples, length)) + 1) * 4 * one.columns(samples) * length
-            for one in relations
-        ),
-        default=0,
-    )
+    most = 0
+    for relation in relations_of(measures):
+        rows = chunk_length(relation.rows(samples), relation.chunk_rows)
+        most = max(most, (min(members, members_at_once(relation, rows)) + 1) * HELD_BYTES * relation.width * rows)
+    return 2 * most

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from dask_svcca.measures import Neighbours
+    from dask_svcca.measures import Relation
     from dask_svcca.plan.memory import SubspaceCosts
     from dask_svcca.readings import Reading
     from dask_svcca.stores.subspaces import SubspaceRecord
@@ -84,7 +84,7 @@ class Wanted:
     key : str
     source : SubspaceRecord or None
         Its samples, stored as they are: the activations are not read then.
-    relation : Neighbours or None
+    relation : Relation or None
         What is wanted of its samples among one another in place of a subspace.
     """
 
@@ -92,7 +92,7 @@ class Wanted:
     reading: Reading
     key: str
     source: SubspaceRecord | None = None
-    relation: Neighbours | None = None
+    relation: Relation | None = None
 
 
 def plan_subspaces(
@@ -203,7 +203,7 @@ def _task(subspace: Wanted, **rest: Any) -> SubspaceTask:
     )
 
 
-def _of_relation(subspace: Wanted, relation: Neighbours, budget: Budget, precision: str) -> SubspaceTask:
+def _of_relation(subspace: Wanted, relation: Relation, budget: Budget, precision: str) -> SubspaceTask:
     """Find what samples are among one another."""
     item, reading = subspace.representation, subspace.reading
     costs = relation_costs(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dask_svcca.errors import DamagedSubspacesError
     from dask_svcca.kernels._types import BoolArray
     from dask_svcca.kernels.fourier import Grid
-    from dask_svcca.measures import Measure, Neighbours
+    from dask_svcca.measures import Measure, Relation
     from dask_svcca.plan.details import Sizes
     from dask_svcca.plan.memory import SubspaceMemory, TileMemory
     from dask_svcca.plan.parameters import Parameters
@@ -88,7 +88,7 @@ class SubspaceTask:
         Where samples are stored as they are, to make directions of; None for those of the zoo.
     share : float
         Share of the variance up to which directions are asked for; below 1 no loadings are.
-    relation : Neighbours or None
+    relation : Relation or None
         What of its samples among one another is stored in place of directions.
     """
 
@@ -106,7 +106,11 @@ class SubspaceTask:
     orthonormal: bool = True
     source: SubspacePlace | None = None
     share: float = 1.0
-    relation: Neighbours | None = None
+    relation: Relation | None = None
+
+    def most_rows(self, chunk_samples: int) -> int:
+        """Most rows in a chunk of what is stored, where scores have so many samples at most."""
+        return chunk_samples if self.relation is None else self.relation.chunk_rows
 
     def score_dtype(self, precision: str) -> np.dtype[Any]:
         """Type of what is stored of each sample."""

@@ -360,7 +360,7 @@ def tile_limits(
     values = side**2 * value_bytes(len(options.measures), sum_bytes(options.measures))
     details = side**2 * detail_bytes(options.details)
     samples = {layer.samples for layer in members}
-    related = max((operand_bytes(options.measures, count, options.chunk_samples, side) for count in samples), default=0)
+    related = max((operand_bytes(options.measures, count, side) for count in samples), default=0)
     if not kind_pairs or not options.directions:
         return TileMemory(0, 0, 0, 0, beside + values + max(related, DETAIL_COPIES * details))
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dask_svcca.kernels._types import BoolArray, FloatArray
-    from dask_svcca.measures import Neighbours
+    from dask_svcca.measures import Relation
     from dask_svcca.plan.parameters import Parameters
     from dask_svcca.plan.plan import Plan, Row
     from dask_svcca.plan.tasks import PackTask, SubspaceTask, TileTask
@@ -160,7 +160,7 @@ class Work:
             }
         )
         for relation in relations_of(self._plan.measures):
-            stored = float(self._samples * relation.columns(self._samples))
+            stored = float(relation.rows(self._samples) * relation.width)
             total["read"] += stored * 4 * (len(a.members) + len(b.members))
             total["coupling"] += pairs * stored * NEIGHBOUR
         if not of_directions(self._plan.measures):
@@ -257,9 +257,9 @@ def _member_work(member: SubspaceTask, itemsize: int, kept: Kept, precision: str
     }
 
 
-def _relation_work(member: SubspaceTask, relation: Neighbours, itemsize: int) -> Mapping[str, float]:
+def _relation_work(member: SubspaceTask, relation: Relation, itemsize: int) -> Mapping[str, float]:
     neurons, samples = member.reading.neurons(member.shape[-1]), member.samples
-    stored = float(samples * relation.columns(samples))
+    stored = float(relation.rows(samples) * relation.width)
     chunks = -(-member.shape[0] // member.chunk_examples)
     return {
         "read": bytes_read(member, itemsize) + FILE_BYTES * (1 + chunks),

@@ -102,7 +102,7 @@ def _describe(
                 columns[name][number] = value
         elif related and not related[0].problem:
             # Where no measure looks at directions, there are none.
-            for name, value in zip(NAMES, (row.neurons, related[0].samples, 0, np.nan), strict=False):
+            for name, value in zip(NAMES, (row.neurons, int(related[0].sums[0]), 0, np.nan), strict=False):
                 columns[name][number] = value
         entries = ([] if record is None else [record.entry]) + related
         if entries:

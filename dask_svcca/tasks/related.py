@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dask_svcca.kernels.distances import compare_values, is_sampled
 from dask_svcca.kernels.neighbours import count_shared
-from dask_svcca.measures import relations_of
+from dask_svcca.measures import Distances, Neighbours, RelatedSums, relations_of
 from dask_svcca.plan.relations import members_at_once
 from dask_svcca.readings import EXAMPLES
 from dask_svcca.stores.subspaces import read_scores
@@ -15,8 +16,10 @@ from dask_svcca.stores.subspaces import read_scores
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy.typing as npt
+
     from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
-    from dask_svcca.measures import Measure, Neighbours
+    from dask_svcca.measures import Measure, Relation
     from dask_svcca.plan.tasks import Places
     from dask_svcca.stores.subspaces import Pack, SubspaceRecord
     from dask_svcca.tasks.worker import Context
@@ -69,17 +72,16 @@ def related_values(
         results = {measure.name: np.full(todo.shape, np.nan) for measure in of_relation}
         if pairs.any():
             sums = _sums(context, relation, a, b, pairs)
-            entry = next(iter(a.values())).record.entry
             with context.timed("values"):
                 for measure in of_relation:
                     if measure.related is not None:
-                        found = measure.related.value(sums, entry.samples, entry.domain == EXAMPLES)
+                        found = measure.related.value(sums)
                         results[measure.name][pairs] = found[pairs]
         values |= {name: (found, found) for name, found in results.items()}
     return values, there
 
 
-def _found(context: Context, places: Places, relation: Neighbours) -> list[_Member | None]:
+def _found(context: Context, places: Places, relation: Relation) -> list[_Member | None]:
     """The relation of each member of a group; None where it was not made."""
     found: list[_Member | None] = []
     for own in places:
@@ -93,43 +95,47 @@ def _found(context: Context, places: Places, relation: Neighbours) -> list[_Memb
 
 def _sums(
     context: Context,
-    relation: Neighbours,
+    relation: Relation,
     a: Mapping[int, _Member],
     b: Mapping[int, _Member],
     pairs: BoolArray,
-) -> FloatArray:
-    """Numbers that pairs have of a relation, (a, b, components)."""
+) -> RelatedSums:
+    """Numbers that pairs have of a relation, and those of the layers themselves."""
     rows, columns = (np.flatnonzero(pairs.any(axis=axis)) for axis in (1, 0))
-    first = a[int(rows[0])]
-    shared = np.zeros((*pairs.shape, relation.count + 1), dtype=np.int64)
-    size = members_at_once(relation, first.record.entry.samples, first.pack.chunk_samples)
+    entry = a[int(rows[0])].record.entry
+    numbers: npt.NDArray[Any] = np.zeros((*pairs.shape, relation.pair_numbers))
+    size = members_at_once(relation, a[int(rows[0])].pack.chunk_samples)
     for some in _some_at_a_time(rows, size):
         for others in _some_at_a_time(columns, size):
             cells = np.ix_(some, others)
             if pairs[cells].any():
-                part = shared[cells]
-                _count(context, [a[one] for one in some], [b[one] for one in others], pairs[cells], part)
-                shared[cells] = part
-    sums = np.zeros((*pairs.shape, relation.components))
-    sums[..., : relation.count + 1] = shared
-    for side, members, shape in ((0, a, (-1, 1)), (1, b, (1, -1))):
-        for index in range(2):
-            own = np.zeros(pairs.shape[side])
-            own[list(members)] = [member.record.entry.sums[index] for member in members.values()]
-            sums[..., relation.count + 1 + 2 * side + index] = own.reshape(shape)
-    return sums
+                both = [a[one] for one in some], [b[one] for one in others]
+                numbers[cells] = _of_pairs(context, relation, *both, pairs[cells])
+    own = [np.zeros((len(entry.sums) - 1, size)) for size in pairs.shape]
+    for side, members in zip(own, (a, b), strict=True):
+        for number, member in members.items():
+            side[:, number] = member.record.entry.sums[1:]
+    samples = int(entry.sums[0])
+    return RelatedSums(numbers, own[0][:, :, np.newaxis], own[1][:, np.newaxis], samples, entry.domain == EXAMPLES)
 
 
 def _some_at_a_time(members: IntArray, size: int) -> list[list[int]]:
     return [members[start : start + size].tolist() for start in range(0, len(members), size)]
 
 
-def _count(context: Context, a: Sequence[_Member], b: Sequence[_Member], pairs: BoolArray, shared: IntArray) -> None:
-    """Add up how many neighbours pairs share, over all samples."""
+def _of_pairs(
+    context: Context, relation: Relation, a: Sequence[_Member], b: Sequence[_Member], pairs: BoolArray
+) -> npt.NDArray[Any]:
+    """Numbers of some pairs, (a, b, number), summed over all that is stored."""
     first = a[0]
-    samples, length = first.record.entry.samples, first.pack.chunk_samples
+    rows, length = first.record.entry.samples, first.pack.chunk_samples
     buffers = [np.empty((len(side), first.record.entry.directions, length), first.pack.dtype) for side in (a, b)]
-    for chunk in range(-(-samples // length)):
+    # With all pairs of examples there is no error to tell.
+    powers = isinstance(relation, Distances) and is_sampled(int(first.record.entry.sums[0]))
+    total: npt.NDArray[Any] = np.zeros(
+        (*pairs.shape, relation.pair_numbers), np.int64 if isinstance(relation, Neighbours) else np.float64
+    )
+    for chunk in range(-(-rows // length)):
         for side, buffer in zip((a, b), buffers, strict=True):
             packs = {member.pack.name: member.pack for member in side}
             wanted: dict[str, list[tuple[int, Any]]] = {}
@@ -140,6 +146,12 @@ def _count(context: Context, a: Sequence[_Member], b: Sequence[_Member], pairs: 
                     chunk,
                     [(packs[name], sorted(ranges, key=lambda one: one[0])) for name, ranges in wanted.items()],
                 )
-        count = min(length, samples - chunk * length)
+        count = min(length, rows - chunk * length)
         with context.timed("coupling"):
-            count_shared(shared, buffers[0][..., :count], buffers[1][..., :count], pairs)
+            if isinstance(relation, Neighbours):
+                count_shared(total, buffers[0][..., :count], buffers[1][..., :count], pairs)
+            else:
+                wide = [buffer[:, 0, :count].astype(np.float64) for buffer in buffers]
+                total += compare_values(wide[0], wide[1], powers=powers)
+                del wide
+    return total

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dask_svcca.errors import InvalidActivationsError
-from dask_svcca.kernels.neighbours import MOST_EXAMPLES, Nearest, neighbour_sums
+from dask_svcca.kernels.distances import PairDistances
+from dask_svcca.kernels.neighbours import Nearest, neighbour_sums
+from dask_svcca.measures import Distances, Neighbours
 from dask_svcca.plan.relations import SAMPLES_AT_ONCE
 from dask_svcca.stores.subspaces import Block, Subspace, SubspaceEntry
 from dask_svcca.tasks.dual import sum_neurons
@@ -16,9 +18,12 @@ from dask_svcca.tasks.samples import constant
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
-    from dask_svcca.measures import Neighbours
+    import numpy.typing as npt
+
+    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.measures import Relation
     from dask_svcca.plan.tasks import SubspaceTask
+    from dask_svcca.tasks.dual import Neurons
     from dask_svcca.tasks.samples import Samples
     from dask_svcca.tasks.scores import Begin
     from dask_svcca.tasks.worker import Context
@@ -26,51 +31,80 @@ if TYPE_CHECKING:
     Prepare = Callable[[InexactArray, int], FloatArray]
     Take = Callable[[FloatArray, int, int], None]
 
+LEVEL = 1e-13
+"""Length of a sample less its mean, where its largest value is 1, that is rounding."""
 
-def make_relation(
-    context: Context, task: SubspaceTask, relation: Neighbours, samples: Samples, begin: Begin
-) -> Subspace:
-    """Find what the samples of a representation are among one another, and store it sample by sample.
+
+def make_relation(context: Context, task: SubspaceTask, relation: Relation, samples: Samples, begin: Begin) -> Subspace:
+    """Find what the samples of a representation are among one another, and store it.
 
     Raises
     ------
     InvalidActivationsError
-        Where the samples are not finite, all alike, too few, or of no direction.
+        Where the samples are not finite, all alike, too few, or one of them has no cosine or correlation with others.
     """
     neurons = sum_neurons(context, samples)
     if not neurons.variances.any():
         raise constant(neurons.count)
-    if not relation.count + 2 <= neurons.count < MOST_EXAMPLES:
-        raise InvalidActivationsError(
-            f"has {neurons.count} samples, and the {relation.count} nearest of the others are asked for: from "
-            f"{relation.count + 2} to {MOST_EXAMPLES - 1:,} samples are needed"
-        )
-    found = _neighbours(context, task, relation, samples, neurons.count)
-    writer = begin(neurons.count, relation.count, found.dtype)
+    try:
+        relation.check("what is asked of it", neurons.count)
+    except InvalidActivationsError as error:
+        # A mask may leave fewer than the plan knew.
+        raise InvalidActivationsError(f"has too few samples: {error}") from None
+    stored, own = _FINDING[type(relation)](context, task, relation, samples, neurons)
+    writer = begin(len(stored), relation.width, relation.dtype(context.job.parameters.precision))
     with context.timed("write"):
-        for number, start in enumerate(range(0, neurons.count, writer.chunk_samples)):
-            writer.write_scores(number, found[start : start + writer.chunk_samples])
+        for number, start in enumerate(range(0, len(stored), writer.chunk_samples)):
+            writer.write_scores(number, stored[start : start + writer.chunk_samples])
     entry = SubspaceEntry(
         key=task.key,
-        samples=neurons.count,
+        samples=len(stored),
         domain=task.reading.domain,
-        blocks=(Block(0, 1, relation.count),),
-        sums=neighbour_sums(found),
+        blocks=(Block(0, 1, relation.width),),
+        sums=(float(neurons.count), *own),
     )
-    return Subspace(entry, np.zeros(0), np.zeros(relation.count), np.zeros((0, 0)))
+    return Subspace(entry, np.zeros(0), np.zeros(relation.width), np.zeros((0, 0)))
 
 
-def _neighbours(context: Context, task: SubspaceTask, relation: Neighbours, samples: Samples, count: int) -> IntArray:
-    nearest = Nearest(count, relation.count)
+def _neighbours(
+    context: Context, task: SubspaceTask, relation: Neighbours, samples: Samples, neurons: Neurons
+) -> tuple[npt.NDArray[Any], tuple[float, ...]]:
+    nearest = Nearest(neurons.count, relation.count)
 
     def take(cosines: FloatArray, row: int, column: int) -> None:
         nearest.add(cosines, row, column)
         if row != column:
             nearest.add(cosines.T, column, row)
 
-    _each_product(context, samples, count, task.memory.streamed, _of_length_one, take)
+    _each_product(context, samples, neurons.count, task.memory.streamed, _of_length_one, take)
     with context.timed("eigen"):
-        return nearest.indices
+        indices = nearest.indices
+        return indices, neighbour_sums(indices)
+
+
+def _distances(
+    context: Context, task: SubspaceTask, relation: Distances, samples: Samples, neurons: Neurons
+) -> tuple[npt.NDArray[Any], tuple[float, ...]]:
+    found = PairDistances(neurons.count, relation.metric)
+
+    def prepare(some: InexactArray, first: int) -> FloatArray:
+        if relation.metric == "correlation":
+            return _standardised(some, first)
+        # Distances are the same, and rounding is less, where the mean is taken off.
+        centred = np.subtract(some, neurons.mean, dtype=np.float64)
+        found.know_lengths(np.einsum("si,si->s", centred, centred), first)
+        return centred
+
+    _each_product(context, samples, neurons.count, task.memory.streamed, prepare, found.add)
+    with context.timed("eigen"):
+        values, own = found.found(relation.form, relation.dtype(context.job.parameters.precision))
+    return values[:, np.newaxis], own
+
+
+_FINDING: dict[type, Callable[..., tuple[npt.NDArray[Any], tuple[float, ...]]]] = {
+    Neighbours: _neighbours,
+    Distances: _distances,
+}
 
 
 def _of_length_one(samples: InexactArray, first: int) -> FloatArray:
@@ -88,6 +122,23 @@ def _of_length_one(samples: InexactArray, first: int) -> FloatArray:
         )
     wide /= largest
     wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide
+
+
+def _standardised(samples: InexactArray, first: int) -> FloatArray:
+    """Samples in double precision, each less its mean over neurons, and of length one."""
+    wide: FloatArray = samples.astype(np.float64)
+    largest = np.abs(wide).max(axis=1, keepdims=True)
+    wide /= np.where(largest > 0, largest, 1)
+    wide -= wide.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    level = np.flatnonzero(lengths <= LEVEL)
+    if len(level):
+        raise InvalidActivationsError(
+            f"has a sample that is the same in all neurons, at index {first + int(level[0])}: it has no correlation "
+            f"with others. Leave such examples out of the zoo, or compare it by distance=euclidean or other measures"
+        )
+    wide /= lengths
     return wide
 
 

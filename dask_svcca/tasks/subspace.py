@@ -96,7 +96,7 @@ class _PackOfOne:
 
     def begin(self, samples: int, directions: int, dtype: np.dtype[Any]) -> ScoreWriter:
         """What takes the scores of the next member."""
-        self._writers.append(_writer(self._context, self._name, samples, directions, dtype))
+        self._writers.append(_writer(self._context, self._task, self._name, samples, directions, dtype))
         return self._writers[-1]
 
     def add(self, subspace: Subspace | SubspaceEntry, _begun: int) -> None:
@@ -129,7 +129,7 @@ class _PackOfSeveral:
 
     def begin(self, samples: int, directions: int, dtype: np.dtype[Any]) -> ScoreWriter:
         """What takes the scores of the next member."""
-        length = chunk_length(samples, self._context.job.chunk_samples)
+        length = chunk_length(samples, self._task.members[0].most_rows(self._context.job.chunk_samples))
         self._held.append(HeldScores(samples, directions, dtype, length))
         return self._held[-1]
 
@@ -147,7 +147,7 @@ class _PackOfSeveral:
             dtype = self._task.members[0].score_dtype(context.job.parameters.precision)
             samples = len(held[0].scores) if held else 1
             directions = sum(one.scores.shape[1] for one in held)
-            writer = _writer(context, self._name, samples, directions, dtype)
+            writer = _writer(context, self._task, self._name, samples, directions, dtype)
             # In the order in which they are stored: a direction's scores side by side.
             room = np.empty((directions, min(samples, writer.chunk_samples)), dtype).T
             for chunk, start in enumerate(range(0, samples if held else 0, writer.chunk_samples)):
@@ -157,14 +157,16 @@ class _PackOfSeveral:
             writer.finish(self._subspaces)
 
 
-def _writer(context: Context, name: str, samples: int, directions: int, dtype: np.dtype[Any]) -> PackWriter:
+def _writer(
+    context: Context, task: PackTask, name: str, samples: int, directions: int, dtype: np.dtype[Any]
+) -> PackWriter:
     return PackWriter(
         context.worker.subspaces,
         name,
         samples=samples,
         directions=directions,
         dtype=dtype,
-        chunk_samples=chunk_length(samples, context.job.chunk_samples),
+        chunk_samples=chunk_length(samples, task.members[0].most_rows(context.job.chunk_samples)),
     )
 
 
