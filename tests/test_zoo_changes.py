@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import xarray as xr
+from dying import DyingStore, Power
 from measured import images
 from oracles import correlations
+from zarr.storage import MemoryStore
 from zoos import N, assert_same, assert_same_to_rounding, label, layers, make_zoo, write
 
 import dask_svcca
@@ -218,3 +220,39 @@ def test_compare__goes_on_where_dropping_was_interrupted(
     expected = dask_svcca.compare(zoo, tmp_path / "fresh", measures=("svcca", "cka")).load()
     assert list(found.representation_a.to_numpy()) == [label(step) for step in kept]
     assert_same_to_rounding(found, expected)
+
+
+def test_compare__what_was_dropped_is_not_seen_again_where_a_bad_one_takes_its_place(tmp_path: Path) -> None:
+    arrays = layers(12)
+    zoo = make_zoo(tmp_path / "zoo.zarr", arrays)
+    run(zoo, tmp_path / "c", keep=("correlations",))
+    zoo.delete(label(4))
+    run_comparison(zoo, tmp_path / "c", Parameters(keep=("correlations",)), drop_left=True)
+    write(zoo, [np.where(np.arange(N)[:, None] == 3, np.nan, arrays[4])], start=4)
+    run(zoo, tmp_path / "c", keep=("correlations",))
+    found = dask_svcca.open_comparison(tmp_path / "c").load().sel(representation_a=label(4))
+    assert (found.pair_status == PairStatus.FAILED).all()
+    for name in ("svcca", "null_svcca", "correlations"):
+        assert found[name].isnull().all(), name
+
+
+@pytest.mark.parametrize("cuts", [range(60, 75, 3), pytest.param(range(90), marks=pytest.mark.slow)])
+def test_compare__goes_on_where_the_power_went_while_results_were_dropped(cuts: range) -> None:
+    arrays = layers(9)
+    parameters, more = Parameters(("svcca", "cka")), Parameters(("svcca", "cka", "cca"))
+    bad, names = np.full_like(arrays[0], np.nan), [label(step) for step in range(1, 10)]
+    whole = make_zoo(MemoryStore(), [*arrays[1:], bad], start=1)
+    run_comparison(whole, undisturbed := MemoryStore(), more)
+    expected = dask_svcca.open_comparison(undisturbed).load()
+    for changes in cuts:
+        power = Power()
+        zoo = make_zoo(MemoryStore(), arrays)
+        run_comparison(zoo, store := DyingStore(power), parameters)
+        zoo.delete(label(0))
+        with power.cut_after(changes):
+            run_comparison(zoo, store, parameters, drop_left=True)
+        write(zoo, [bad], start=9)
+        run_comparison(zoo, store, more)
+        found = dask_svcca.open_comparison(store).load().sel(representation_a=names, representation_b=names)
+        for name in ("svcca", "cka", "cca", "pair_status"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6, err_msg=f"{name}, {changes}")

@@ -262,7 +262,11 @@ class Stores:
         if (plan.workers, plan.parts) != ((self.state.workers, self.state.parts) if self.state else None):
             # Before there are rows of which a run that goes on would not know it.
             comparison.set_planned(plan.workers, plan.parts)
-        if plan.changed or known < len(plan.rows) or comparison.rows != len(plan.rows):
+        sizes = comparison.sizes
+        if plan.changed or known < len(plan.rows) or sizes != {len(plan.rows)}:
+            if max(sizes) > known:
+                # A run was stopped while it changed that: what lies behind may be of others.
+                comparison.resize(known)
             comparison.resize(len(plan.rows))
             forgotten = {*plan.changed, *range(known, len(plan.rows))}
             columns = {}

@@ -174,6 +174,31 @@ class BlockArray:
             if not there.issuperset(self.keys(block)):
                 yield from ((key, parts) for key, parts in self._encoded(block, nothing) if key not in there)
 
+    def narrowing(self, count: int, keys: Iterable[str]) -> Iterator[tuple[str, Parts]]:
+        """Keys and bytes of chunks that reach over the end that the array is to have, with nothing behind it.
+
+        Where it grows again, what lies there would be taken for values of other pairs.
+
+        Parameters
+        ----------
+        count : int
+            Representations that stay.
+        keys : iterable of str
+            Of the chunks that are there, below the array's ``c``.
+
+        Raises
+        ------
+        DamagedStoreError
+            Where what is stored is not what was written.
+        """
+        edge = count // self.side
+        places = {tuple(map(int, key.split("/")[:2])) for key in keys if _CHUNK.match(key)}
+        for row, column in sorted(place for place in places if max(place) == edge and count % self.side):
+            values = self.read_block((row, column))
+            if values is not None:
+                stay = (slice(count - row * self.side), slice(count - column * self.side))
+                yield from self._encoded((row, column), values[stay])
+
     def read_block(self, block: Block) -> npt.NDArray[Any] | None:
         """Values of the pairs of a block; None where it has none.
 

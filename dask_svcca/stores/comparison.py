@@ -130,15 +130,15 @@ class ComparisonStore:
         return str(self.root.attrs["subspaces"])
 
     @property
-    def rows(self) -> int:
-        """Rows of its matrices: more than there are representations, where a run was stopped while it changed that."""
-        return self.array(PAIR_STATUS.name).shape[0]
+    def sizes(self) -> set[int]:
+        """Rows of its matrices: several, or more than labels, where a run was stopped while it changed that."""
+        return {array.shape[0] for array in self._pair_arrays()}
 
     @property
     def block_rows(self) -> int:
         """Rows of blocks that its matrices have; as of the labels, where what says so of the matrices is damaged."""
         try:
-            count = self.rows
+            count = self.array(PAIR_STATUS.name).shape[0]
         except StoreFormatError:
             count = len(self.column("representation"))
         return -(-count // self.tile)
@@ -286,15 +286,24 @@ class ComparisonStore:
         if found is None:
             raise damaged(self.root, f"{name}/zarr.json")
         document = resized(found, shape)
-        # What is there of a block must be all of it.
-        backend.write_many(BlockArray(self.root, name, document).widening(backend.sizes(f"{name}/c")))
-        backend.write(f"{name}/zarr.json", document)
+        keys = backend.sizes(f"{name}/c")
+        # First, what is to go: behind the end of a smaller array it would wait for the array to grow again.
         if any(size < before for size, before in zip(shape, array.shape, strict=True)):
             ends = [-(-size // chunk) for size, chunk in zip(shape, array.chunks, strict=True)]
-            for key in backend.sizes(f"{name}/c"):
-                place = key.split("/")
-                if all(map(str.isdecimal, place)) and any(map(operator.ge, map(int, place), ends)):
-                    backend.remove(f"{name}/c/{key}")
+            places = {key: key.split("/") for key in keys}
+            gone = {
+                key
+                for key, place in places.items()
+                if all(map(str.isdecimal, place)) and any(map(operator.ge, map(int, place), ends))
+            }
+            for key in sorted(gone):
+                backend.remove(f"{name}/c/{key}")
+            keys = {key: size for key, size in keys.items() if key not in gone}
+            before = BlockArray(self.root, name, backend.read(f"{name}/zarr.json"))
+            backend.write_many(before.narrowing(shape[0], keys))
+        # What is there of a block must be all of it.
+        backend.write_many(BlockArray(self.root, name, document).widening(keys))
+        backend.write(f"{name}/zarr.json", document)
 
     @property
     def details(self) -> dict[str, tuple[int, ...]]:
@@ -404,7 +413,8 @@ class ComparisonStore:
 
     def count_pairs(self) -> dict[PairStatus, int]:
         """Number of pairs of each status, each pair once and a representation with itself included."""
-        return count_pairs(SoundStatus(self.root, self.array(PAIR_STATUS.name), ()), self.rows, self.tile)
+        status = self.array(PAIR_STATUS.name)
+        return count_pairs(SoundStatus(self.root, status, ()), status.shape[0], self.tile)
 
 
 def _create_pairs(
