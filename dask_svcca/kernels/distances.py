@@ -29,6 +29,9 @@ SEED = 20230
 NOTHING = 1e-14
 """Squared distance, over the squared lengths of both, that is rounding: copies of an example have none."""
 
+ROUNDING = 1e-14
+"""What a mean product of two vectors of a mean square of 1 may be from 1 by rounding."""
+
 STEPS = 2.0**34
 """Steps up to the largest distance: distances in the same step have the same rank."""
 
@@ -296,7 +299,8 @@ def squared_difference(a: FloatArray, b: FloatArray, means: FloatArray) -> tuple
     """
     shift, (s, t) = a[0] - b[0], (a[1], b[1])
     product, m21, m12, m22, m31, m13 = np.moveaxis(means, -1, 0)
-    second = np.square(s - t) + 2 * s * t * (1 - product)
+    apart = np.where(1 - product > ROUNDING, 1 - product, 0.0)
+    second = np.square(s - t) + 2 * s * t * apart
     third = s**3 * a[3] - 3 * s**2 * t * m21 + 3 * s * t**2 * m12 - t**3 * b[3]
     fourth = s**4 * a[4] - 4 * s**3 * t * m31 + 6 * s**2 * t**2 * m22 - 4 * s * t**3 * m13 + t**4 * b[4]
     square = np.maximum(np.square(shift) + second, 0.0)
