@@ -196,7 +196,11 @@ def test_rsa__by_correlation_of_a_constant_example_is_refused() -> None:
     arrays[1][17] = 0.1
     with pytest.warns(FailedRepresentationWarning, match="the same in all neurons, at index 17: .* distance=euclidean"):
         compared(*arrays, measures="rsa")
-    assert np.isfinite(compared(*arrays, measures=RSA[2])[RSA[2]]).all()
+    with pytest.warns(FailedRepresentationWarning, match="at index 17"):
+        found = compared(*arrays, measures=["rsa", RSA[2]])
+    assert np.isnan(found.rsa[1]).all()
+    assert np.isfinite(found[RSA[2]]).all()
+    assert "the same in all neurons" in str(found.problem_a[1].values)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def _norm_difference_error(sums: RelatedSums) -> FloatArray:
 
 
 def _uniformity_difference(sums: RelatedSums) -> FloatArray:
-    return np.abs(sums.a[5] - sums.b[5])
+    return np.asarray(np.abs(sums.a[5] - sums.b[5]))
 
 
 def _rsa(name: str, chosen: Mapping[str, str]) -> Measure:

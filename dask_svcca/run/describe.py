@@ -100,9 +100,9 @@ def _describe(
         if index is not None and record is not None:
             for name, value in zip(NAMES, _numbers(index, record, variance), strict=False):
                 columns[name][number] = value
-        elif related and not related[0].problem:
+        elif made := [entry for entry in related if not entry.problem]:
             # Where no measure looks at directions, there are none.
-            for name, value in zip(NAMES, (row.neurons, int(related[0].sums[0]), 0, np.nan), strict=False):
+            for name, value in zip(NAMES, (row.neurons, int(made[0].sums[0]), 0, np.nan), strict=False):
                 columns[name][number] = value
         entries = ([] if record is None else [record.entry]) + related
         if entries:

@@ -86,7 +86,7 @@ class Outcome:
             return ""
         first = next(iter(self.problems.values()))
         result = "could not be compared, and all of their pairs are NaN"
-        if relations_of(self.plan.measures) and of_directions(self.plan.measures):
+        if len(relations_of(self.plan.measures)) + bool(of_directions(self.plan.measures)) > 1:
             result = "could not be compared by all measures, and their pairs are NaN in those"
         return (
             f"{len(self.problems)} of {self.plan.representations} representations {result}. The first: {first}. The "

@@ -84,7 +84,7 @@ class _Tile:
         self._places = places_a, places_b
         with context.timed("read"):
             context.worker.read_packs(place.pack for places in self._places for own in places for place in own)
-            self._entries = [[_entry(context, own[0]) if own else None for own in places] for places in self._places]
+            self._entries = [[_entry(context, own) for own in places] for places in self._places]
 
     def known(self, asked: BoolArray) -> StatusArray:
         """What has become of its pairs; those of a block are missing where something of it cannot be read.
@@ -380,14 +380,19 @@ class _Results:
         return self
 
 
-def _entry(context: Context, place: SubspacePlace) -> SubspaceEntry | None:
-    """What is known of a subspace; None where it was not made, or not with the loadings that a measure needs."""
-    pack = context.worker.pack(place.pack)
-    entry = None if pack is None else pack.records[place.position].entry
-    if entry is None or not entry.key:
-        return None
-    lacking = needs_loadings(context.job.measures) and not entry.problem and not entry.with_loadings
-    return None if lacking else entry
+def _entry(context: Context, own: Sequence[SubspacePlace]) -> SubspaceEntry | None:
+    """What is known of a representation; None where it was not made, or not with the loadings that a measure needs.
+
+    That is what its subspace says, or, where no measure looks at directions, the first relation that could be made.
+    """
+    entries = []
+    for place in own[: 1 if own and not own[0].relation else None]:
+        pack = context.worker.pack(place.pack)
+        entry = None if pack is None else pack.records[place.position].entry
+        lacking = needs_loadings(context.job.measures) and entry and not (entry.problem or entry.with_loadings)
+        if entry is not None and entry.key and not lacking:
+            entries.append(entry)
+    return next((entry for entry in entries if not entry.problem), entries[0] if entries else None)
 
 
 def _kind(entry: SubspaceEntry) -> tuple[str, Grid]:
