@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import compared, images, related
 from measured import make_zoo as zoo_of
+from scipy.spatial.distance import cdist, cosine
 from zarr.storage import MemoryStore
 from zoos import make_zoo, with_memory
 
 import dask_svcca
 from dask_svcca.errors import FailedRepresentationWarning, InvalidActivationsError, UnknownMeasureError
+from dask_svcca.kernels import cosines as cosine_kernel
 from dask_svcca.kernels import neighbours as kernel
 from dask_svcca.kernels.neighbours import Nearest, chance_of_shared, count_shared
 from dask_svcca.stores.zoo import write as zoo_module
@@ -55,6 +57,14 @@ def jaccard(x: np.ndarray, y: np.ndarray, k: int) -> float:
     """As ReSi: intersection over union, mean over examples."""
     both = zip(nearest(x, k), nearest(y, k), strict=True)
     return float(np.mean([len(a & b) / len(a | b) for a, b in both]))
+
+
+def second_order_cosine(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
+    """As ReSi, of each example: cosine of the distances to all that are near in either, by `scipy`."""
+    both = zip(nearest(x, k), nearest(y, k), strict=True)
+    distances = [cdist(layer, layer, "cosine") for layer in (x, y)]
+    unions = [sorted(a | b) for a, b in both]
+    return np.array([1 - cosine(*(side[i, union] for side in distances)) for i, union in enumerate(unions)])
 
 
 def layers(samples: int = 60, *widths: int, seed: int = 0) -> list[np.ndarray]:
@@ -237,6 +247,44 @@ def test_calibrated__is_what_is_above_chance() -> None:
         np.testing.assert_allclose(found[f"calibrated_{name}"], expected, atol=1e-15)
 
 
+# --- second order --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 1e-7)])
+def test_second_order_cosine__equals_its_definition(precision: str, tolerance: float) -> None:
+    arrays, numbers = layers(), (1, 3, 10)
+    found = run(*arrays, measures=[f"second_order_cosine(k={k})" for k in numbers], precision=precision)
+    for k in numbers:
+        expected = [[second_order_cosine(x, y, k).mean() for y in arrays] for x in arrays]
+        np.testing.assert_allclose(found[f"second_order_cosine(k={k})"], expected, rtol=0, atol=tolerance)
+        np.testing.assert_array_equal(found[f"second_order_cosine_error(k={k})"], 0)
+
+
+def test_second_order_cosine__of_more_examples_is_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cosine_kernel, "MOST_NUMBERS", 60 * 40)
+    cosine_kernel.chosen_examples.cache_clear()
+    monkeypatch.setattr(task, "SAMPLES_AT_ONCE", 7)
+    arrays = layers()
+    found = run(*arrays, measures="second_order_cosine(k=5)", precision="float64")
+    chosen = cosine_kernel.chosen_examples(60)
+    cosine_kernel.chosen_examples.cache_clear()
+    assert len(set(chosen.tolist())) == len(chosen) == 40
+    for i, j in np.ndindex(3, 3):
+        each = second_order_cosine(arrays[i], arrays[j], 5)
+        assert float(found["second_order_cosine(k=5)"][i, j]) == pytest.approx(each[chosen].mean(), abs=1e-12)
+        error = np.std(each[chosen], ddof=1) / np.sqrt(40) * np.sqrt(1 - 40 / 60)
+        assert float(found["second_order_cosine_error(k=5)"][i, j]) == pytest.approx(error, abs=1e-7)
+
+
+def test_second_order_cosine__of_copies_has_nothing_to_compare() -> None:
+    """All that is near to an example are copies of it, in both layers or in one."""
+    rng = np.random.default_rng(0)
+    x, y = np.repeat(rng.normal(size=(6, 5)), 4, axis=0), rng.normal(size=(24, 5))
+    found = run(x, 2 * x, y, measures="second_order_cosine(k=3)")["second_order_cosine(k=3)"]
+    np.testing.assert_array_equal(found[:2, :2], 1)
+    assert 0 < float(found[0, 2]) < 1
+
+
 # --- beside other measures, and again ------------------------------------------------------------------------------
 
 
@@ -344,7 +392,7 @@ def test_canonical_directions__of_neighbours_are_none() -> None:
 # --- memory --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mebibytes", [2000, 60])
+@pytest.mark.parametrize("mebibytes", [2000, 80])
 def test_neighbours__take_no_more_memory_than_planned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mebibytes: int
 ) -> None:
@@ -354,10 +402,10 @@ def test_neighbours__take_no_more_memory_than_planned(
     zoo = make_zoo(tmp_path / "zoo.zarr", arrays)
     del arrays
     with_memory(monkeypatch, mebibytes * 2**20)
-    graph = graph_of(zoo, tmp_path / "c", measures=("mutual_knn",))
+    graph = graph_of(zoo, tmp_path / "c", measures=("mutual_knn", "second_order_cosine"))
     tasks = [*tasks_of(graph, "subspaces"), *tasks_of(graph, "tile")]
     for work in tasks:
         _, peak = peak_memory(work)
         promised = work[1].memory if hasattr(work[1], "members") else work[1].memory.peak
         assert peak <= promised <= mebibytes * 2**20
-    assert len(tasks) == 4
+    assert len(tasks) == 7

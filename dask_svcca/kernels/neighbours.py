@@ -13,6 +13,8 @@ import numpy as np
 import scipy.special
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
 
 GRADES = 2.0**34
@@ -60,9 +62,7 @@ class Nearest:
         """Take the cosines of consecutive examples with others, (row, column); of none twice."""
         count = self._keys.shape[1]
         rows, columns = cosines.shape
-        keys = np.rint(cosines * GRADES).astype(np.int64)
-        keys *= MOST_EXAMPLES
-        keys -= np.arange(first_column, first_column + columns)
+        keys = nearest_keys(cosines, first_column)
         overlap = np.arange(max(first_row, first_column), min(first_row + rows, first_column + columns))
         keys[overlap - first_row, overlap - first_column] = np.iinfo(np.int64).min
         if columns > count:
@@ -74,8 +74,20 @@ class Nearest:
     @property
     def indices(self) -> IntArray:
         """Neighbours of each example, nearest first, (example, neighbour)."""
-        keys = np.sort(self._keys, axis=1)[:, ::-1]
-        return (-keys % MOST_EXAMPLES).astype(np.int32)
+        return of_keys(self._keys).astype(np.int32)
+
+
+def nearest_keys(cosines: FloatArray, first_column: int) -> npt.NDArray[np.int64]:
+    """Whole numbers, (row, column): those of nearer examples are higher, and of equally near ones that of the first."""
+    keys: npt.NDArray[np.int64] = np.rint(cosines * GRADES).astype(np.int64)
+    keys *= MOST_EXAMPLES
+    keys -= np.arange(first_column, first_column + cosines.shape[1])
+    return keys
+
+
+def of_keys(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The examples that keys are of, nearest first."""
+    return np.asarray(-np.sort(keys, axis=1)[:, ::-1] % MOST_EXAMPLES)
 
 
 def neighbour_sums(indices: IntArray) -> tuple[float, float]:

@@ -27,10 +27,11 @@ from dask_svcca.measures.registry import (
     split_names,
     with_companions,
 )
-from dask_svcca.measures.relations import Distances, Neighbours, Related, RelatedSums, Relation
+from dask_svcca.measures.relations import Cosines, Distances, Neighbours, Related, RelatedSums, Relation
 
 __all__ = [
     "DERIVED",
+    "Cosines",
     "Derived",
     "Directions",
     "Distances",

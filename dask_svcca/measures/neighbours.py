@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dask_svcca.errors import UnknownMeasureError
+from dask_svcca.kernels.cosines import chosen_count
 from dask_svcca.kernels.neighbours import chance_of_shared, spread_of_shared
 from dask_svcca.measures.common import not_of_couplings
 from dask_svcca.measures.nulls import above_chance, chance_of_score
 from dask_svcca.measures.record import Derived, Family, Measure
-from dask_svcca.measures.relations import Neighbours, Related, RelatedSums
+from dask_svcca.measures.relations import Cosines, Neighbours, Related, RelatedSums
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +112,48 @@ def _jaccard(name: str, k: float) -> Measure:
     )
 
 
+def _second_order(sums: RelatedSums) -> FloatArray:
+    return np.asarray(sums.pairs[..., 0] / chosen_count(sums.samples))
+
+
+def _second_order_error(sums: RelatedSums) -> FloatArray:
+    count = chosen_count(sums.samples)
+    variance = np.maximum(sums.pairs[..., 1] / count - np.square(_second_order(sums)), 0.0)
+    return np.asarray(np.sqrt(variance * (1 - count / sums.samples) / (count - 1)))
+
+
+def _second_order_cosine(name: str, k: float) -> Measure:
+    count = _number(name, "second_order_cosine", k)
+    return Measure(
+        name=name,
+        version="1",
+        description=f"cosine of the distances, 1 less cosine, from an example to its {count} nearest neighbours in "
+        f"either, mean over examples: {_BY_COSINE}. Of more than 1,024 examples, over a sample that is the same for "
+        "all layers",
+        sums=not_of_couplings,
+        related=Related(Cosines(count), _second_order),
+        invariances=COSINE,
+        reference="Hamilton, Leskovec and Jurafsky (2016), Cultural shift or linguistic drift?, EMNLP; as in Klabunde "
+        "et al. (2025), ReSi, ICLR",
+        companions=(_with_k("second_order_cosine_error", name),),
+    )
+
+
+def _second_order_cosine_error(name: str, k: float) -> Measure:
+    count = _number(name, "second_order_cosine_error", k)
+    return Measure(
+        name=name,
+        version="1",
+        description="standard error of second_order_cosine from having drawn a sample of the examples; 0 with up to "
+        "1,024, which are all looked at",
+        sums=not_of_couplings,
+        related=Related(Cosines(count), _second_order_error),
+        valid_range=(0.0, np.inf),
+        reference="mean over a sample of a finite population: Cochran (1977), Sampling techniques",
+        role="reference",
+    )
+
+
 def _null(name: str, k: float, *, family: str, score: Callable[[int], FloatArray]) -> Measure:
     count = _number(name, family, k)
     return Measure(
@@ -173,6 +216,8 @@ DERIVED_FAMILIES: Final[dict[str, Callable[[str], Derived]]] = {
 FAMILIES: Final = (
     Family("mutual_knn", "k", 10, _mutual_knn, in_all=False),
     Family("jaccard", "k", 10, _jaccard, in_all=False),
+    Family("second_order_cosine", "k", 10, _second_order_cosine, in_all=False),
+    Family("second_order_cosine_error", "k", 10, _second_order_cosine_error, in_all=False),
     Family("null_mutual_knn", "k", 10, partial(_null, family="null_mutual_knn", score=_shares), in_all=False),
     Family("null_mutual_knn_sd", "k", 10, _null_sd, in_all=False),
     Family("null_jaccard", "k", 10, partial(_null, family="null_jaccard", score=_overlaps), in_all=False),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from dask_svcca.errors import InvalidActivationsError
+from dask_svcca.kernels.cosines import chosen_count
 from dask_svcca.kernels.distances import PAIR_NUMBERS, Form, Metric, value_count
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 CHUNK_NUMBERS = 2**20
 """Numbers of neighbours in a chunk."""
+
+MOST_INDICES = 2**24
+"""Whole numbers up to which single precision has all."""
 
 CHUNK_VALUES = 2**15
 """Values of distances in a chunk: few enough that a tile holds those of many layers."""
@@ -39,8 +43,7 @@ class Neighbours:
         """Text that tells it from any other."""
         return f"{self.count}-nearest-by-cosine"
 
-    @property
-    def width(self) -> int:
+    def width(self, _samples: int) -> int:
         """Numbers that are stored in each row."""
         return self.count
 
@@ -48,10 +51,14 @@ class Neighbours:
         """Rows that are stored."""
         return samples
 
-    @property
-    def chunk_rows(self) -> int:
+    def chunk_rows(self, _samples: int) -> int:
         """Most rows in a chunk."""
         return max(1, CHUNK_NUMBERS // self.count)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that a tile holds of a number that is stored."""
+        return 4
 
     @property
     def pair_numbers(self) -> int:
@@ -63,23 +70,80 @@ class Neighbours:
         return np.dtype(np.int32)
 
     def check(self, name: str, samples: int) -> None:
-        """Raise where there are too few samples for it.
+        """Raise where there are too few samples for it; see `check_neighbours`."""
+        check_neighbours(self.count, name, samples)
 
-        Examples
-        --------
-        >>> Neighbours(10).check("mutual_knn", 8)
-        Traceback (most recent call last):
-        dask_svcca.errors.InvalidActivationsError: mutual_knn compares the 10 nearest of the other examples, and of 8
-        examples each has 7 others: with fewer than 12 its value would not depend on the activations. Capture more
-        examples, or ask for fewer neighbours, such as mutual_knn(k=3)
-        """
-        if samples < self.count + 2:
-            less = f", or ask for fewer neighbours, such as {name.split('(', maxsplit=1)[0]}(k={samples // 2 - 1})"
+
+@dataclass(frozen=True, slots=True)
+class Cosines:
+    """The nearest neighbours, by cosine, of all examples or a sample of them, and their distances to all examples.
+
+    Attributes
+    ----------
+    count : int
+        Neighbours of each example.
+    """
+
+    count: int
+
+    @property
+    def identity(self) -> str:
+        """Text that tells it from any other."""
+        return f"cosines-with-{self.count}-nearest"
+
+    def width(self, samples: int) -> int:
+        """Numbers that are stored in each row: one of each chosen example."""
+        return chosen_count(samples)
+
+    def rows(self, samples: int) -> int:
+        """Rows that are stored: distances, and then neighbours."""
+        return samples + self.count
+
+    def chunk_rows(self, samples: int) -> int:
+        """Most rows in a chunk: all, since neighbours may be anywhere."""
+        return self.rows(samples)
+
+    @property
+    def pair_numbers(self) -> int:
+        """Numbers that a pair has of it: see `dask_svcca.kernels.cosines.second_order`."""
+        return 2
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that a tile holds of a number that is stored, in either precision."""
+        return 8
+
+    def dtype(self, precision: str) -> np.dtype[Any]:
+        """Type of the numbers that are stored."""
+        return np.dtype(precision)
+
+    def check(self, name: str, samples: int) -> None:
+        """Raise where there are too few samples for it, or so many that single precision cannot tell them apart."""
+        check_neighbours(self.count, name, samples)
+        if samples >= MOST_INDICES:
             raise InvalidActivationsError(
-                f"{name} compares the {self.count} nearest of the other examples, and of {samples} examples each has "
-                f"{samples - 1} others: with fewer than {self.count + 2} its value would not depend on the "
-                f"activations. Capture more examples{less if samples >= 4 else ''}"
+                f"{name} takes fewer than {MOST_INDICES:,} samples; there are {samples:,}. Compare fewer positions"
             )
+
+
+def check_neighbours(count: int, name: str, samples: int) -> None:
+    """Raise where there are too few samples for a number of neighbours.
+
+    Examples
+    --------
+    >>> check_neighbours(10, "mutual_knn", 8)
+    Traceback (most recent call last):
+    dask_svcca.errors.InvalidActivationsError: mutual_knn compares the 10 nearest of the other examples, and of 8
+    examples each has 7 others: with fewer than 12 its value would not depend on the activations. Capture more examples,
+    or ask for fewer neighbours, such as mutual_knn(k=3)
+    """
+    if samples < count + 2:
+        less = f", or ask for fewer neighbours, such as {name.split('(', maxsplit=1)[0]}(k={samples // 2 - 1})"
+        raise InvalidActivationsError(
+            f"{name} compares the {count} nearest of the other examples, and of {samples} examples each has "
+            f"{samples - 1} others: with fewer than {count + 2} its value would not depend on the activations. Capture "
+            f"more examples{less if samples >= 4 else ''}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +165,7 @@ class Distances:
         """Text that tells it from any other."""
         return f"{self.form}-{self.metric}-distances"
 
-    @property
-    def width(self) -> int:
+    def width(self, _samples: int) -> int:
         """Numbers that are stored in each row."""
         return 1
 
@@ -110,10 +173,14 @@ class Distances:
         """Rows that are stored."""
         return value_count(samples, self.form)
 
-    @property
-    def chunk_rows(self) -> int:
+    def chunk_rows(self, _samples: int) -> int:
         """Most rows in a chunk."""
         return CHUNK_VALUES
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that a tile holds of a number: as it is stored, in double precision, its square, that times it."""
+        return 32
 
     @property
     def pair_numbers(self) -> int:
@@ -144,7 +211,7 @@ class Distances:
 LEAST_EXAMPLES = 4
 """With three examples there are three distances, of which hardly any order would be a finding."""
 
-Relation: TypeAlias = Neighbours | Distances
+Relation: TypeAlias = Neighbours | Cosines | Distances
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +242,7 @@ class Related:
 
     Attributes
     ----------
-    relation : Neighbours or Distances
+    relation : Neighbours, Cosines or Distances
     value : callable
         Takes `RelatedSums`, and gives the value, (a, b).
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dask_svcca.measures import relations_of
+from dask_svcca.measures import Cosines, relations_of
 from dask_svcca.plan.memory import Pass, SubspaceCosts, sample_costs
 from dask_svcca.stores.subspaces import chunk_length
 
@@ -28,8 +28,8 @@ FOUND_COPIES = 4
 OPERAND_BYTES = 64 * 2**20
 """Bytes of what is stored of some representations that a tile holds of each side, or of one representation."""
 
-HELD_BYTES = 32
-"""Bytes of a number that is held: as it is stored, in double precision, its square, and that times it."""
+PAIR_BYTES = 60
+"""Bytes that a pair takes for a neighbour of each example: places in both layers, distances, how often it counts."""
 
 SAMPLE_COPIES = 6
 """Numbers that are held of each sample: lengths, sums of distances, and where its pairs begin."""
@@ -65,7 +65,7 @@ def relation_costs(
     neurons, samples = reading.neurons(shape[-1]), reading.samples(shape[0])
     vector = neurons * 8
     at_once = min(SAMPLES_AT_ONCE, samples)
-    stored = relation.rows(samples) * relation.width
+    stored = relation.rows(samples) * relation.width(samples)
     found = FOUND_COPIES * stored * 8 + SAMPLE_COPIES * samples * 8
     products = PRODUCT_COPIES * at_once**2 * 8
     block = reading.samples(min(chunk_examples, shape[0])) * neurons * 8
@@ -89,21 +89,21 @@ def sum_bytes(measures: Iterable[Measure]) -> int:
     --------
     >>> from dask_svcca.measures import find_measures
     >>> sum_bytes(find_measures("svcca")), sum_bytes(find_measures("jaccard(k=3)"))
-    (0, 192)
+    (0, 96)
     """
     return max((SUM_COPIES * 8 * relation.pair_numbers for relation in relations_of(measures)), default=0)
 
 
-def members_at_once(relation: Relation, rows: int) -> int:
+def members_at_once(relation: Relation, width: int, rows: int) -> int:
     """How many representations a tile holds of each side at a time.
 
     Parameters
     ----------
     relation : Relation
-    rows : int
-        Of what is stored, in a chunk.
+    width, rows : int
+        Numbers in a row of what is stored, and rows in a chunk.
     """
-    return max(1, OPERAND_BYTES // (HELD_BYTES * relation.width * rows))
+    return max(1, OPERAND_BYTES // (relation.held_bytes * width * rows))
 
 
 def operand_bytes(measures: Iterable[Measure], samples: int, members: int) -> int:
@@ -118,6 +118,9 @@ def operand_bytes(measures: Iterable[Measure], samples: int, members: int) -> in
     """
     most = 0
     for relation in relations_of(measures):
-        rows = chunk_length(relation.rows(samples), relation.chunk_rows)
-        most = max(most, (min(members, members_at_once(relation, rows)) + 1) * HELD_BYTES * relation.width * rows)
+        width, rows = relation.width(samples), chunk_length(relation.rows(samples), relation.chunk_rows(samples))
+        held = min(members, members_at_once(relation, width, rows)) + 1
+        most = max(most, held * relation.held_bytes * width * rows)
+        if isinstance(relation, Cosines):
+            most += width * relation.count * (PAIR_BYTES + relation.count)
     return 2 * most

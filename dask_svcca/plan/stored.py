@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
 from dask_svcca.errors import StoreFormatError
-from dask_svcca.measures import Distances, Neighbours
+from dask_svcca.measures import Cosines, Distances, Neighbours
 from dask_svcca.plan.memory import SubspaceMemory, TileMemory
 from dask_svcca.plan.tasks import GroupTask, PackTask, SubspacePlace, SubspaceTask, TileTask
 from dask_svcca.readings.kinds import First, Flatten, Fourier, Last, Mean, Neurons, Positions
@@ -17,7 +17,7 @@ _CLASSES: Final = {
     each.__name__: each
     for each in (
         *(SubspaceMemory, TileMemory, GroupTask, PackTask, SubspacePlace, SubspaceTask, TileTask),
-        *(Distances, Neighbours),
+        *(Cosines, Distances, Neighbours),
         *(First, Flatten, Fourier, Last, Mean, Neurons, Positions),
     )
 }

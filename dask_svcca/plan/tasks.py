@@ -110,7 +110,7 @@ class SubspaceTask:
 
     def most_rows(self, chunk_samples: int) -> int:
         """Most rows in a chunk of what is stored, where scores have so many samples at most."""
-        return chunk_samples if self.relation is None else self.relation.chunk_rows
+        return chunk_samples if self.relation is None else self.relation.chunk_rows(self.samples)
 
     def score_dtype(self, precision: str) -> np.dtype[Any]:
         """Type of what is stored of each sample."""

@@ -160,7 +160,7 @@ class Work:
             }
         )
         for relation in relations_of(self._plan.measures):
-            stored = float(relation.rows(self._samples) * relation.width)
+            stored = float(relation.rows(self._samples) * relation.width(self._samples))
             total["read"] += stored * 4 * (len(a.members) + len(b.members))
             total["coupling"] += pairs * stored * NEIGHBOUR
         if not of_directions(self._plan.measures):
@@ -259,7 +259,7 @@ def _member_work(member: SubspaceTask, itemsize: int, kept: Kept, precision: str
 
 def _relation_work(member: SubspaceTask, relation: Relation, itemsize: int) -> Mapping[str, float]:
     neurons, samples = member.reading.neurons(member.shape[-1]), member.samples
-    stored = float(relation.rows(samples) * relation.width)
+    stored = float(relation.rows(samples) * relation.width(samples))
     chunks = -(-member.shape[0] // member.chunk_examples)
     return {
         "read": bytes_read(member, itemsize) + FILE_BYTES * (1 + chunks),

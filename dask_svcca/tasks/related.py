@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dask_svcca.kernels.cosines import second_order
 from dask_svcca.kernels.distances import compare_values, is_sampled
 from dask_svcca.kernels.neighbours import count_shared
-from dask_svcca.measures import Distances, Neighbours, RelatedSums, relations_of
+from dask_svcca.measures import Cosines, Distances, Neighbours, RelatedSums, relations_of
 from dask_svcca.plan.relations import members_at_once
 from dask_svcca.readings import EXAMPLES
 from dask_svcca.stores.subspaces import read_scores
@@ -104,7 +105,7 @@ def _sums(
     rows, columns = (np.flatnonzero(pairs.any(axis=axis)) for axis in (1, 0))
     entry = a[int(rows[0])].record.entry
     numbers: npt.NDArray[Any] = np.zeros((*pairs.shape, relation.pair_numbers))
-    size = members_at_once(relation, a[int(rows[0])].pack.chunk_samples)
+    size = members_at_once(relation, entry.directions, a[int(rows[0])].pack.chunk_samples)
     for some in _some_at_a_time(rows, size):
         for others in _some_at_a_time(columns, size):
             cells = np.ix_(some, others)
@@ -148,7 +149,9 @@ def _of_pairs(
                 )
         count = min(length, rows - chunk * length)
         with context.timed("coupling"):
-            if isinstance(relation, Neighbours):
+            if isinstance(relation, Cosines):
+                total += second_order(buffers[0], buffers[1], pairs, relation.count)
+            elif isinstance(relation, Neighbours):
                 count_shared(total, buffers[0][..., :count], buffers[1][..., :count], pairs)
             else:
                 wide = [buffer[:, 0, :count].astype(np.float64) for buffer in buffers]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.errors import InvalidActivationsError
+from dask_svcca.kernels.cosines import NearestOfChosen
 from dask_svcca.kernels.distances import PairDistances
 from dask_svcca.kernels.neighbours import Nearest, neighbour_sums
-from dask_svcca.measures import Distances, Neighbours
+from dask_svcca.measures import Cosines, Distances, Neighbours
 from dask_svcca.plan.relations import SAMPLES_AT_ONCE
 from dask_svcca.stores.subspaces import Block, Subspace, SubspaceEntry
 from dask_svcca.tasks.dual import sum_neurons
@@ -52,7 +53,8 @@ def make_relation(context: Context, task: SubspaceTask, relation: Relation, samp
         # A mask may leave fewer than the plan knew.
         raise InvalidActivationsError(f"has too few samples: {error}") from None
     stored, own = _FINDING[type(relation)](context, task, relation, samples, neurons)
-    writer = begin(len(stored), relation.width, relation.dtype(context.job.parameters.precision))
+    width = stored.shape[1]
+    writer = begin(len(stored), width, relation.dtype(context.job.parameters.precision))
     with context.timed("write"):
         for number, start in enumerate(range(0, len(stored), writer.chunk_samples)):
             writer.write_scores(number, stored[start : start + writer.chunk_samples])
@@ -60,10 +62,10 @@ def make_relation(context: Context, task: SubspaceTask, relation: Relation, samp
         key=task.key,
         samples=len(stored),
         domain=task.reading.domain,
-        blocks=(Block(0, 1, relation.width),),
+        blocks=(Block(0, 1, width),),
         sums=(float(neurons.count), *own),
     )
-    return Subspace(entry, np.zeros(0), np.zeros(relation.width), np.zeros((0, 0)))
+    return Subspace(entry, np.zeros(0), np.zeros(width), np.zeros((0, 0)))
 
 
 def _neighbours(
@@ -80,6 +82,15 @@ def _neighbours(
     with context.timed("eigen"):
         indices = nearest.indices
         return indices, neighbour_sums(indices)
+
+
+def _cosines(
+    context: Context, task: SubspaceTask, relation: Cosines, samples: Samples, neurons: Neurons
+) -> tuple[npt.NDArray[Any], tuple[float, ...]]:
+    found = NearestOfChosen(neurons.count, relation.count)
+    _each_product(context, samples, neurons.count, task.memory.streamed, _of_length_one, found.add)
+    with context.timed("eigen"):
+        return found.found, ()
 
 
 def _distances(
@@ -103,6 +114,7 @@ def _distances(
 
 _FINDING: dict[type, Callable[..., tuple[npt.NDArray[Any], tuple[float, ...]]]] = {
     Neighbours: _neighbours,
+    Cosines: _cosines,
     Distances: _distances,
 }
 

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from sphinx.util.typing import ExtensionMetadata
 
 
-RELATED = ("mutual_knn", "jaccard", "rsa", "rsm_norm_difference", "distance_correlation", "uniformity_difference")
+RELATED = (
+    "mutual_knn",
+    "jaccard",
+    "second_order_cosine",
+    "rsa",
+    "rsm_norm_difference",
+    "distance_correlation",
+    "uniformity_difference",
+)
 """Measures that ``all`` does not stand for."""
 
 
