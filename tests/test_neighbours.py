@@ -23,6 +23,9 @@ from dask_svcca.errors import FailedRepresentationWarning, InvalidActivationsErr
 from dask_svcca.kernels import cosines as cosine_kernel
 from dask_svcca.kernels import neighbours as kernel
 from dask_svcca.kernels.neighbours import Nearest, chance_of_shared, count_shared
+from dask_svcca.measures import Cosines, Distances, Neighbours
+from dask_svcca.plan.stored import from_json, to_json
+from dask_svcca.run.compare import plan_comparison
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.tasks import relations as task
 from dask_svcca.variables import PairStatus
@@ -305,7 +308,7 @@ def test_neighbours__added_later_read_only_what_they_need() -> None:
     with dask.config.set(scheduler="synchronous"):
         before = dask_svcca.compare(zoo, store, measures="svcca").load()
         after = dask_svcca.compare(zoo, store, measures="jaccard").load()
-        plan = dask_svcca.run.compare.plan_comparison(zoo, store, measures="jaccard, svcca")
+        plan = plan_comparison(zoo, store, measures="jaccard, svcca")
     np.testing.assert_array_equal(before.svcca, after.svcca)
     np.testing.assert_array_equal(before.pair_status, after.pair_status)
     np.testing.assert_allclose(after.jaccard, run(*layers(), measures="jaccard").jaccard)
@@ -320,6 +323,34 @@ def test_neighbours__then_directions() -> None:
         after = dask_svcca.compare(zoo, store, measures="cka").load()
     np.testing.assert_array_equal(after.cka, run(*layers(), measures="cka").cka)
     assert np.isfinite(after.jaccard).all()
+
+
+def test_neighbours__of_a_zoo_that_grew_are_made_of_what_is_new() -> None:
+    arrays, store = layers(), MemoryStore()
+    zoo = zoo_of(arrays[:2])
+    names = ["jaccard", "rsa", "second_order_cosine"]
+    with dask.config.set(scheduler="synchronous"):
+        dask_svcca.compare(zoo, store, measures=names)
+        zoo.write("net", "1", "02", arrays[2])
+        plan = plan_comparison(zoo, store, measures=names)
+        found = dask_svcca.compare(zoo, store, measures=names).load()
+    assert plan.subspaces == len(names)
+    whole = run(*arrays, measures=names)
+    for name in names:
+        np.testing.assert_allclose(found[name], whole[name], rtol=1e-12)
+
+
+def test_neighbours__of_folded_layers_are_of_the_layers_themselves() -> None:
+    maps = images((4, 4, 3), (2, 2, 5), examples=30)
+    found = run(*maps, measures=["svcca", "jaccard(k=4)"], match="fold")
+    expected = jaccard(*(layer.reshape(30, -1) for layer in maps), k=4)
+    assert float(found["jaccard(k=4)"][0, 1]) == pytest.approx(expected, abs=1e-12)
+    assert np.isfinite(found.svcca).all()
+
+
+def test_relations__are_found_by_processes_that_have_only_the_store() -> None:
+    for relation in (Neighbours(10), Cosines(5), Distances("euclidean", "ranks")):
+        assert from_json(to_json(relation)) == relation
 
 
 def test_all__leaves_them_out() -> None:

@@ -76,6 +76,10 @@ def _uniformity_difference(sums: RelatedSums) -> FloatArray:
     return np.asarray(np.abs(sums.a[5] - sums.b[5]))
 
 
+def _magnitude_difference(sums: RelatedSums) -> FloatArray:
+    return np.asarray(np.abs(sums.a[6] - sums.b[6]))
+
+
 def _rsa(name: str, chosen: Mapping[str, str]) -> Measure:
     relation, said = _compared(chosen)
     return Measure(
@@ -173,6 +177,16 @@ MEASURES: Final = (
         "Wang and Isola (2020), Understanding contrastive representation learning through alignment and uniformity on "
         "the hypersphere, ICML; as in Klabunde et al. (2025), ReSi, ICLR",
         with_error=False,
+    ),
+    _record(
+        "magnitude_difference",
+        "difference of the lengths of the means of two layers over all examples",
+        EUCLIDEAN,
+        _magnitude_difference,
+        "Wang et al. (2022), Towards understanding the instability of network embedding, IEEE TKDE 34; as in Klabunde "
+        "et al. (2025), ReSi, ICLR",
+        with_error=False,
+        invariances=("orthogonal transformation",),
     ),
     _error("rsm_norm_difference_error", "rsm_norm_difference", EUCLIDEAN, _norm_difference_error),
     _error("distance_correlation_error", "distance_correlation", CENTRED, _distance_correlation_error),

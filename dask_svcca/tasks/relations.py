@@ -109,7 +109,7 @@ def _distances(
     _each_product(context, samples, neurons.count, task.memory.streamed, prepare, found.add)
     with context.timed("eigen"):
         values, own = found.found(relation.form, relation.dtype(context.job.parameters.precision))
-    return values[:, np.newaxis], own
+    return values[:, np.newaxis], (*own, float(np.linalg.norm(neurons.mean)))
 
 
 _FINDING: dict[type, Callable[..., tuple[npt.NDArray[Any], tuple[float, ...]]]] = {

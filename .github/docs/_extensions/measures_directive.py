@@ -29,6 +29,7 @@ RELATED = (
     "rsm_norm_difference",
     "distance_correlation",
     "uniformity_difference",
+    "magnitude_difference",
 )
 """Measures that ``all`` does not stand for."""
 
