@@ -116,6 +116,19 @@ def test_distances__ignore_what_they_say() -> None:
     np.testing.assert_allclose(by_correlation.rsa, 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "heavy tails"])
+def test_null__of_distance_correlation_is_that_over_orders(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 30, 4)) if kind == "gaussian" else rng.standard_t(2, size=(2, 30, 4))
+    scores = np.array([expected("distance_correlation", x, y[rng.permutation(30)]) for _ in range(1500)])
+    found = compared(x, y, measures="distance_correlation")
+    score, null = (float(found[name][0, 1]) for name in ("distance_correlation", "null_distance_correlation"))
+    assert null == pytest.approx(np.sqrt(np.mean(scores**2)), abs=4 * np.std(scores) / np.sqrt(1500))
+    assert float(found.p_distance_correlation[0, 1]) == pytest.approx(np.mean(scores >= score), abs=0.05)
+    assert float(found.calibrated_distance_correlation[0, 1]) == pytest.approx((score - null) / (1 - null))
+    assert found.distance_correlation.attrs["null"] == "null_distance_correlation"
+
+
 # --- samples of pairs ----------------------------------------------------------------------------------------------
 
 

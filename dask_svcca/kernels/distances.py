@@ -121,9 +121,9 @@ class Found(NamedTuple):
         itself follow.
     own : tuple of float
         Mean and standard deviation of the distances of the pairs; mean second, third and fourth powers of the values as
-        they are rounded; for
-        Euclidean distances the logarithm of the mean of ``exp(-2 d**2)`` over all examples with all, themselves
-        included.
+        they are rounded; for Euclidean distances the logarithm of the mean of ``exp(-2 d**2)`` over all examples with
+        all, themselves included; in the centred form, of the values of examples with themselves, the sum and that of
+        the squares.
     """
 
     values: FloatArray
@@ -219,7 +219,8 @@ class PairDistances:
         squares = np.square(wide)
         uniformity = float(np.log(self._near / n**2)) if self._near > 0 else 0.0
         powers = [float(np.mean(power)) for power in (squares, squares * wide, np.square(squares))]
-        return Found(values, (mean, deviation, *powers, uniformity))
+        itself = wide[len(distances) :]
+        return Found(values, (mean, deviation, *powers, uniformity, float(itself.sum()), float(itself @ itself)))
 
 
 def compare_values(a: FloatArray, b: FloatArray, *, powers: bool) -> FloatArray:

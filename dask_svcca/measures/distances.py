@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dask_svcca.kernels.distances import error_of_product, normalised, pair_count, squared_difference, value_count
+from dask_svcca.kernels.orders import KernelSums, chance_of, moments_over_orders
 from dask_svcca.measures.common import ORTHOGONAL, not_of_couplings
-from dask_svcca.measures.record import Choices, Measure
+from dask_svcca.measures.nulls import ORDERS, above_chance
+from dask_svcca.measures.record import Choices, Derived, Measure
 from dask_svcca.measures.relations import Distances, Related, RelatedSums
 
 if TYPE_CHECKING:
@@ -57,6 +59,27 @@ def _distance_correlation_error(sums: RelatedSums) -> FloatArray:
     return np.asarray(np.where(root > 0, error / (2 * np.where(root > 0, root, 1)), np.sqrt(error)))
 
 
+def _over_orders(sums: RelatedSums) -> tuple[FloatArray, FloatArray]:
+    """Mean and variance of the squared distance correlation over all orders of the examples."""
+    values = value_count(sums.samples, "centred")
+    a, b = (
+        KernelSums(side[6] / np.sqrt(values * side[2]), np.ones(side[0].shape), side[7] / (values * side[2]))
+        for side in (sums.a, sums.b)
+    )
+    mean, variance = moments_over_orders(a, b, sums.samples)
+    unknown = 1.0 if sums.of_examples else np.nan
+    return mean * unknown, variance * unknown
+
+
+def _distance_correlation_null(sums: RelatedSums) -> FloatArray:
+    mean, _ = _over_orders(sums)
+    return np.asarray(np.sqrt(np.maximum(mean, 0.0)))
+
+
+def _distance_correlation_chance(sums: RelatedSums) -> FloatArray:
+    return chance_of(_correlation(sums, "centred"), *_over_orders(sums))
+
+
 def _pairs_twice(sums: RelatedSums) -> float:
     return float(sums.samples * (sums.samples - 1))
 
@@ -77,7 +100,7 @@ def _uniformity_difference(sums: RelatedSums) -> FloatArray:
 
 
 def _magnitude_difference(sums: RelatedSums) -> FloatArray:
-    return np.asarray(np.abs(sums.a[6] - sums.b[6]))
+    return np.asarray(np.abs(sums.a[8] - sums.b[8]))
 
 
 def _rsa(name: str, chosen: Mapping[str, str]) -> Measure:
@@ -133,6 +156,7 @@ def _record(
     role: Role = "distance",
     with_error: bool = True,
     invariances: tuple[str, ...] = ("translation", "orthogonal transformation"),
+    **chance: str,
 ) -> Measure:
     return Measure(
         name=name,
@@ -144,7 +168,8 @@ def _record(
         invariances=invariances,
         reference=reference,
         role=role,
-        companions=(f"{name}_error",) if with_error else (),
+        companions=((f"{name}_error",) if with_error else ()) + tuple(chance.values()),
+        **chance,
     )
 
 
@@ -167,6 +192,9 @@ MEASURES: Final = (
         "Statistics 35",
         role="similarity",
         invariances=ORTHOGONAL,
+        null="null_distance_correlation",
+        p_value="p_distance_correlation",
+        calibrated="calibrated_distance_correlation",
     ),
     _record(
         "uniformity_difference",
@@ -190,6 +218,38 @@ MEASURES: Final = (
     ),
     _error("rsm_norm_difference_error", "rsm_norm_difference", EUCLIDEAN, _norm_difference_error),
     _error("distance_correlation_error", "distance_correlation", CENTRED, _distance_correlation_error),
+    Measure(
+        name="null_distance_correlation",
+        version="1",
+        description="root of the mean of the squared distance correlation over all orders of the examples; NaN where a "
+        "sample is a part of an example",
+        sums=not_of_couplings,
+        related=Related(CENTRED, _distance_correlation_null),
+        reference=ORDERS,
+        role="reference",
+    ),
+    Measure(
+        name="p_distance_correlation",
+        version="1",
+        description="share of all orders of the examples that score as much, by the gamma distribution of the mean and "
+        "the variance of the squared distance correlation; NaN where a sample is a part of an example",
+        sums=not_of_couplings,
+        related=Related(CENTRED, _distance_correlation_chance),
+        reference=ORDERS,
+        role="reference",
+    ),
+)
+
+DERIVED: Final = (
+    Derived(
+        "calibrated_distance_correlation",
+        "distance_correlation above chance: (distance_correlation - null_distance_correlation) / (1 - "
+        "null_distance_correlation)",
+        ("distance_correlation", "null_distance_correlation"),
+        above_chance,
+        (-np.inf, 1.0),
+        "as Cohen's kappa: Cohen (1960), Educational and Psychological Measurement 20",
+    ),
 )
 
 _OPTIONS: Final = {"distance": ("correlation", "euclidean"), "compare": ("pearson", "spearman")}

@@ -50,7 +50,7 @@ _BUILT_IN: Final[dict[str, Measure]] = {
     for measure in kin.MEASURES
 }
 
-DERIVED: Final[dict[str, Derived]] = {derived.name: derived for derived in nulls.DERIVED}
+DERIVED: Final[dict[str, Derived]] = {derived.name: derived for derived in (*nulls.DERIVED, *distances.DERIVED)}
 """References that are not stored, by name."""
 
 _FAMILIES: Final[dict[str, Family | Choices]] = {
