@@ -156,8 +156,9 @@ def _record(
     role: Role = "distance",
     with_error: bool = True,
     invariances: tuple[str, ...] = ("translation", "orthogonal transformation"),
-    **chance: str,
+    with_null: bool = False,
 ) -> Measure:
+    null, p_value, calibrated = (f"{what}_{name}" if with_null else "" for what in ("null", "p", "calibrated"))
     return Measure(
         name=name,
         version="1",
@@ -168,8 +169,10 @@ def _record(
         invariances=invariances,
         reference=reference,
         role=role,
-        companions=((f"{name}_error",) if with_error else ()) + tuple(chance.values()),
-        **chance,
+        companions=tuple(filter(None, (f"{name}_error" if with_error else "", null, p_value, calibrated))),
+        null=null,
+        p_value=p_value,
+        calibrated=calibrated,
     )
 
 
@@ -192,9 +195,7 @@ MEASURES: Final = (
         "Statistics 35",
         role="similarity",
         invariances=ORTHOGONAL,
-        null="null_distance_correlation",
-        p_value="p_distance_correlation",
-        calibrated="calibrated_distance_correlation",
+        with_null=True,
     ),
     _record(
         "uniformity_difference",

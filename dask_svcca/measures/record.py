@@ -144,6 +144,8 @@ class Measure:
     related : Related or None
         What it follows from in place of couplings and spectra: how the examples of each representation are among one
         another.
+    most_neurons : int
+        Most neurons of a layer that it takes; 0 for any number. What has such a bound is slow, and asked for by name.
     version : str
         Version of the formula: a change of the formula takes a new one. Measures of the user's own have a digest of
         what they compute, see `dask_svcca.measures.versions`; `find_measures` fills it in.
@@ -171,6 +173,7 @@ class Measure:
     calibrated: str = ""
     readings: frozenset[Positional] = frozenset()
     related: Related | None = None
+    most_neurons: int = 0
     version: str = ""
 
     @property

@@ -22,7 +22,17 @@ from dask_svcca.errors import (
     UnknownMeasureError,
     did_you_mean,
 )
-from dask_svcca.measures import alignment, correlations, distances, neighbours, nulls, references, regression, shape
+from dask_svcca.measures import (
+    alignment,
+    correlations,
+    distances,
+    matching,
+    neighbours,
+    nulls,
+    references,
+    regression,
+    shape,
+)
 from dask_svcca.measures.record import (
     Choices,
     Derived,
@@ -46,7 +56,7 @@ if TYPE_CHECKING:
 
 _BUILT_IN: Final[dict[str, Measure]] = {
     measure.name: measure
-    for kin in (correlations, alignment, shape, regression, references, nulls, distances)
+    for kin in (correlations, alignment, shape, regression, references, nulls, distances, matching)
     for measure in kin.MEASURES
 }
 
@@ -65,6 +75,7 @@ OPTIONS: Final = frozenset(field.name for field in dataclasses.fields(Measure)) 
     "description",
     "sums",
     "related",
+    "most_neurons",
     "version",
 }
 """Options of `register_measure` beside name and description."""
@@ -153,7 +164,7 @@ def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
         every = [
             measure.name
             for measure in of_directions((*_BUILT_IN.values(), *_OWN.values()))
-            if measure.role != "reference"
+            if measure.role != "reference" and not measure.most_neurons
         ]
         families = [family.name for family in _FAMILIES.values() if family.in_all]
         wanted = [*every, *families, *(name for name in wanted if name != "all")]

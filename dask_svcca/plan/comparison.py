@@ -202,15 +202,23 @@ def make_plan(
 def _check_samples(
     measures: Sequence[Measure], items: Sequence[Representation | None], readings: Sequence[Reading | None]
 ) -> None:
-    """Refuse a measure of the samples among one another that has too few of them."""
-    samples = [
-        reading.samples(item.shape[0])
+    """Refuse a measure of the samples among one another that has too few of them, or one of neurons with too many."""
+    known = [
+        (item, reading)
         for item, reading in zip(items, readings, strict=True)
         if item is not None and reading is not None
     ]
-    for measure in measures:
-        if measure.related is not None and samples:
-            measure.related.relation.check(measure.name, min(samples))
+    for measure in measures if known else ():
+        if measure.related is not None:
+            measure.related.relation.check(measure.name, min(reading.samples(item.shape[0]) for item, reading in known))
+        widest, reading = max(known, key=lambda one: one[1].neurons(one[0].shape[-1]))
+        neurons = reading.neurons(widest.shape[-1])
+        if 0 < measure.most_neurons < neurons:
+            raise InvalidActivationsError(
+                f"{measure.name} matches neurons one by one, up to {measure.most_neurons:,} of a layer, and "
+                f"{widest.label!r} has {neurons:,}. Compare it by other measures, or read layers so that they have "
+                f"fewer (conv=, sequence=)"
+            )
 
 
 def _relation_key(item: Representation, reading: Reading, relation: Relation) -> str:

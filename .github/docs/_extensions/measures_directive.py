@@ -30,6 +30,9 @@ RELATED = (
     "distance_correlation",
     "uniformity_difference",
     "magnitude_difference",
+    "hard_correlation_match",
+    "soft_correlation_match",
+    "permutation_procrustes",
 )
 """Measures that ``all`` does not stand for."""
 
