@@ -129,6 +129,16 @@ def test_null__of_distance_correlation_is_that_over_orders(kind: str) -> None:
     assert found.distance_correlation.attrs["null"] == "null_distance_correlation"
 
 
+@pytest.mark.parametrize("name", RSA[1:3])
+def test_null__of_rsa_is_that_over_orders(name: str) -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_t(3, size=(2, 30, 4))
+    scores = np.array([expected(name, x, y[rng.permutation(30)]) for _ in range(1500)])
+    found = float(compared(x, y, measures=name)[name.replace("rsa", "null_rsa_sd")][0, 1])
+    assert np.mean(scores) == pytest.approx(0, abs=4 * found / np.sqrt(1500))
+    assert found == pytest.approx(np.std(scores), rel=0.07)
+
+
 # --- samples of pairs ----------------------------------------------------------------------------------------------
 
 
@@ -163,7 +173,7 @@ def test_error__is_how_far_samples_are_from_the_whole(monkeypatch: pytest.Monkey
     assert error.related is not None
     relation = measure.related.relation
     assert isinstance(relation, Distances)
-    values, errors = [], []
+    values, errors, shared = [], [], []
     for seed in range(300):
         monkeypatch.setattr(kernel, "SEED", seed)
         example_pairs.cache_clear()
@@ -173,10 +183,16 @@ def test_error__is_how_far_samples_are_from_the_whole(monkeypatch: pytest.Monkey
         sums = RelatedSums(pairs, own[0], own[1], 60, of_examples=True)
         values.append(float(measure.related.value(sums)[0, 0]))
         errors.append(float(error.related.value(sums)[0, 0]))
+        shared.append(kept[0].own[8])
     whole = expected(name, x, y)
     spread = np.sqrt(np.mean(np.square(np.array(values) - whole)))
     assert np.mean(values) == pytest.approx(whole, abs=0.3 * spread)
     assert np.median(errors) == pytest.approx(spread, rel=0.25)
+    if "rsa" in name:
+        # What the spread over orders of the examples is made of.
+        distances = pdist(x, relation.metric)
+        each = squareform(scipy.stats.zscore(scipy.stats.rankdata(distances) if "spearman" in name else distances))
+        assert np.mean(shared) == pytest.approx(np.sum(each.sum(axis=0) ** 2) - np.sum(each**2), rel=0.1)
 
 
 def found(layer: np.ndarray, relation: Distances) -> kernel.Found:

@@ -123,7 +123,7 @@ class Found(NamedTuple):
         Mean and standard deviation of the distances of the pairs; mean second, third and fourth powers of the values as
         they are rounded; for Euclidean distances the logarithm of the mean of ``exp(-2 d**2)`` over all examples with
         all, themselves included; in the centred form, of the values of examples with themselves, the sum and that of
-        the squares.
+        the squares; and the sum of products of values of pairs of examples that share one.
     """
 
     values: FloatArray
@@ -220,7 +220,15 @@ class PairDistances:
         uniformity = float(np.log(self._near / n**2)) if self._near > 0 else 0.0
         powers = [float(np.mean(power)) for power in (squares, squares * wide, np.square(squares))]
         itself = wide[len(distances) :]
-        return Found(values, (mean, deviation, *powers, uniformity, float(itself.sum()), float(itself @ itself)))
+        own = mean, deviation, *powers, uniformity, float(itself.sum()), float(itself @ itself)
+        return Found(values, (*own, self._shared_ends(wide[: len(distances)])))
+
+    def _shared_ends(self, values: FloatArray) -> float:
+        """Sum of the products of the values of all pairs of pairs that share an example, both orders counted."""
+        ends = [np.bincount(end, weights=values, minlength=self._examples) for end in self._pairs[:2]]
+        sums = ends[0] + ends[1]
+        # Two pairs are in the sample together as often as each by itself, squared.
+        return float(sums @ sums - 2 * (values @ values)) / self._pairs.share**2
 
 
 def compare_values(a: FloatArray, b: FloatArray, *, powers: bool) -> FloatArray:
@@ -286,6 +294,48 @@ def error_of_product(means: FloatArray, fourth: tuple[FloatArray, FloatArray], v
     # The mean square of u v - r (u**2 + v**2) / 2, by which each pair moves r.
     spread = both - product * (first + second) + np.square(product) / 4 * (fourth[0] + 2 * both + fourth[1])
     return np.asarray(np.sqrt(np.maximum(spread, 0.0) * (1 - share) / values))
+
+
+def spread_over_orders(
+    squares: tuple[FloatArray, FloatArray], shared: tuple[FloatArray, FloatArray], examples: int
+) -> FloatArray:
+    """Standard deviation, over all orders of the examples of one layer, of the sum of products of two layers' values.
+
+    Parameters
+    ----------
+    squares : (array, array)
+        Sums of the squares of the values of all pairs of examples, of both; the values sum to zero.
+    shared : (array, array)
+        Sums of products of values of pairs that share an example, both orders counted.
+    examples : int
+        At least four.
+
+    References
+    ----------
+    Mantel (1967), The detection of disease clustering and a generalized regression approach, Cancer Research 27.
+
+    Examples
+    --------
+    Four examples, in all orders:
+
+    >>> from itertools import permutations
+    >>> matrix = np.array([[0, 1, -1, -1], [1, 0, 2, -2], [-1, 2, 0, 1], [-1, -2, 1, 0.0]])
+    >>> sums = [(matrix * matrix[np.ix_(order, order)]).sum() / 2 for order in map(list, permutations(range(4)))]
+    >>> rows = matrix.sum(axis=1)
+    >>> squares, shared = (matrix**2).sum() / 2, rows @ rows - (matrix**2).sum()
+    >>> spread = spread_over_orders((squares, squares), (shared, shared), 4)
+    >>> round(float(np.std(sums)), 6), round(float(spread), 6)
+    (5.730038, 5.730038)
+    """
+    n = float(examples)
+    # In matrices each pair is there twice. Those apart from each other make up what is left of a sum of zero.
+    apart = [-4 * square - 4 * end for square, end in zip(squares, shared, strict=True)]
+    doubled = (
+        8 * squares[0] * squares[1] / (n * (n - 1))
+        + 4 * shared[0] * shared[1] / (n * (n - 1) * (n - 2))
+        + apart[0] * apart[1] / (n * (n - 1) * (n - 2) * (n - 3))
+    )
+    return np.asarray(np.sqrt(np.maximum(doubled, 0.0)) / 2)
 
 
 def squared_difference(a: FloatArray, b: FloatArray, means: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dask_svcca.kernels.distances import error_of_product, normalised, pair_count, squared_difference, value_count
+from dask_svcca.kernels.distances import (
+    error_of_product,
+    normalised,
+    pair_count,
+    spread_over_orders,
+    squared_difference,
+    value_count,
+)
 from dask_svcca.kernels.orders import KernelSums, chance_of, moments_over_orders
 from dask_svcca.measures.common import ORTHOGONAL, not_of_couplings
 from dask_svcca.measures.nulls import ORDERS, above_chance
@@ -100,7 +107,7 @@ def _uniformity_difference(sums: RelatedSums) -> FloatArray:
 
 
 def _magnitude_difference(sums: RelatedSums) -> FloatArray:
-    return np.asarray(np.abs(sums.a[8] - sums.b[8]))
+    return np.asarray(np.abs(sums.a[9] - sums.b[9]))
 
 
 def _rsa(name: str, chosen: Mapping[str, str]) -> Measure:
@@ -118,7 +125,8 @@ def _rsa(name: str, chosen: Mapping[str, str]) -> Measure:
         else ("isotropic scaling", "a shift of all neurons of an example", "permutation of neurons"),
         reference="Kriegeskorte, Mur and Bandettini (2008), Representational similarity analysis, Frontiers in Systems "
         "Neuroscience 2",
-        companions=(name.replace("rsa", "rsa_error", 1),),
+        companions=(name.replace("rsa", "rsa_error", 1), name.replace("rsa", "null_rsa_sd", 1)),
+        null_sd=name.replace("rsa", "null_rsa_sd", 1),
     )
 
 
@@ -131,6 +139,29 @@ def _compared(chosen: Mapping[str, str]) -> tuple[Distances, str]:
 def _rsa_error(name: str, chosen: Mapping[str, str]) -> Measure:
     relation, _ = _compared(chosen)
     return _error(name, "rsa", relation, partial(_correlation_error, form=relation.form))
+
+
+def _rsa_deviation(sums: RelatedSums) -> FloatArray:
+    pairs = sums.samples * (sums.samples - 1) / 2
+    squares = np.array(pairs)
+    spread = spread_over_orders((squares, squares), (sums.a[8], sums.b[8]), sums.samples) / pairs
+    return np.asarray(spread if sums.of_examples else np.full(spread.shape, np.nan))
+
+
+def _null_rsa_sd(name: str, chosen: Mapping[str, str]) -> Measure:
+    relation, _ = _compared(chosen)
+    return Measure(
+        name=name,
+        version="1",
+        description="standard deviation of rsa over all orders of the examples, of which the mean is 0; NaN where a "
+        "sample is a part of an example",
+        sums=not_of_couplings,
+        related=Related(relation, _rsa_deviation),
+        valid_range=(0.0, np.inf),
+        reference="Mantel (1967), The detection of disease clustering and a generalized regression approach, Cancer "
+        "Research 27",
+        role="reference",
+    )
 
 
 def _error(name: str, measure: str, relation: Distances, value: Callable[[RelatedSums], FloatArray]) -> Measure:
@@ -255,4 +286,8 @@ DERIVED: Final = (
 
 _OPTIONS: Final = {"distance": ("correlation", "euclidean"), "compare": ("pearson", "spearman")}
 
-FAMILIES: Final = (Choices("rsa", _OPTIONS, _rsa), Choices("rsa_error", _OPTIONS, _rsa_error))
+FAMILIES: Final = (
+    Choices("rsa", _OPTIONS, _rsa),
+    Choices("rsa_error", _OPTIONS, _rsa_error),
+    Choices("null_rsa_sd", _OPTIONS, _null_rsa_sd),
+)
