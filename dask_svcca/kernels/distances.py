@@ -227,8 +227,11 @@ class PairDistances:
         """Sum of the products of the values of all pairs of pairs that share an example, both orders counted."""
         ends = [np.bincount(end, weights=values, minlength=self._examples) for end in self._pairs[:2]]
         sums = ends[0] + ends[1]
+        share, n = self._pairs.share, self._examples
+        # The mean of the sample, which was taken off, is off the mean of all by what it varies between samples.
+        off = n * (n - 1) * (n - 2) * (1 - share) / len(values)
         # Two pairs are in the sample together as often as each by itself, squared.
-        return float(sums @ sums - 2 * (values @ values)) / self._pairs.share**2
+        return float(sums @ sums - 2 * (values @ values)) / share**2 + off
 
 
 def compare_values(a: FloatArray, b: FloatArray, *, powers: bool) -> FloatArray:
