@@ -7,24 +7,29 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dask_svcca import compat, errors, plot
+    from dask_svcca.analysis.ceiling import noise_ceiling
     from dask_svcca.analysis.discoveries import discoveries
     from dask_svcca.analysis.dynamics import learning_dynamics, training_phases
+    from dask_svcca.analysis.heldout import cca_heldout
     from dask_svcca.analysis.identification import layer_identification
     from dask_svcca.analysis.joining import join
-    from dask_svcca.analysis.matching import clusters, embedding, match_layers, nearest, within_and_between
+    from dask_svcca.analysis.judging import judge_measures
+    from dask_svcca.analysis.matching import cluster, embedding, match_layers, nearest, within_and_between
+    from dask_svcca.analysis.models import model_similarity
     from dask_svcca.analysis.query import query
     from dask_svcca.analysis.sensitivity import class_sensitivity
-    from dask_svcca.analysis.significance import jackknife, permutation_null
+    from dask_svcca.analysis.significance import jackknife, permutation_null, without_extreme
     from dask_svcca.capture.torch import capture_torch
-    from dask_svcca.cluster import connect
+    from dask_svcca.coarse.compare import compare, plan_comparison
+    from dask_svcca.connections import connect
     from dask_svcca.measures import register_measure
     from dask_svcca.pairwise import canonical_directions, cca, pca, pls, projection
     from dask_svcca.run.capture import capture_onnx
-    from dask_svcca.run.compare import compare, plan_comparison
     from dask_svcca.run.forecast import forecast
     from dask_svcca.run.verify import verify
     from dask_svcca.sketches.dataset import open_sketches
     from dask_svcca.sketches.estimates import estimates
+    from dask_svcca.sketches.index import index_sketches
     from dask_svcca.sketches.make import sketch
     from dask_svcca.sketches.portable import export_sketches, import_sketches, merge_sketches
     from dask_svcca.sketches.search import search
@@ -42,8 +47,9 @@ __all__ = [
     "capture_onnx",
     "capture_torch",
     "cca",
+    "cca_heldout",
     "class_sensitivity",
-    "clusters",
+    "cluster",
     "compare",
     "compat",
     "connect",
@@ -55,13 +61,17 @@ __all__ = [
     "export_sketches",
     "forecast",
     "import_sketches",
+    "index_sketches",
     "jackknife",
     "join",
+    "judge_measures",
     "layer_identification",
     "learning_dynamics",
     "match_layers",
     "merge_sketches",
+    "model_similarity",
     "nearest",
+    "noise_ceiling",
     "open_comparison",
     "open_sketches",
     "open_zoo",
@@ -78,6 +88,7 @@ __all__ = [
     "training_phases",
     "verify",
     "within_and_between",
+    "without_extreme",
 ]
 
 _MODULES = frozenset({"compat", "errors", "plot"})
@@ -88,10 +99,11 @@ _HOMES = {
     "capture_torch": "capture.torch",
     "canonical_directions": "pairwise",
     "cca": "pairwise",
+    "cca_heldout": "analysis.heldout",
     "class_sensitivity": "analysis.sensitivity",
-    "clusters": "analysis.matching",
-    "compare": "run.compare",
-    "connect": "cluster",
+    "cluster": "analysis.matching",
+    "compare": "coarse.compare",
+    "connect": "connections",
     "create_zoo": "stores.zoo",
     "discoveries": "analysis.discoveries",
     "embedding": "analysis.matching",
@@ -99,19 +111,23 @@ _HOMES = {
     "export_sketches": "sketches.portable",
     "forecast": "run.forecast",
     "import_sketches": "sketches.portable",
+    "index_sketches": "sketches.index",
     "jackknife": "analysis.significance",
     "join": "analysis.joining",
+    "judge_measures": "analysis.judging",
     "layer_identification": "analysis.identification",
     "learning_dynamics": "analysis.dynamics",
     "match_layers": "analysis.matching",
     "merge_sketches": "sketches.portable",
+    "model_similarity": "analysis.models",
     "nearest": "analysis.matching",
+    "noise_ceiling": "analysis.ceiling",
     "open_comparison": "stores.dataset",
     "open_sketches": "sketches.dataset",
     "open_zoo": "stores.zoo",
     "pca": "pairwise",
     "permutation_null": "analysis.significance",
-    "plan_comparison": "run.compare",
+    "plan_comparison": "coarse.compare",
     "pls": "pairwise",
     "projection": "pairwise",
     "query": "analysis.query",
@@ -121,6 +137,7 @@ _HOMES = {
     "training_phases": "analysis.dynamics",
     "verify": "run.verify",
     "within_and_between": "analysis.matching",
+    "without_extreme": "analysis.significance",
 }
 """Where a public name is found when it is first used: all of it at once would import Dask, xarray and pandas."""
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dask_svcca.analysis.dynamics import learning_dynamics
+from dask_svcca.analysis.selection import table_of
 from dask_svcca.errors import CaptureError
 from dask_svcca.plan.final import final_checkpoints
 from dask_svcca.plan.parameters import Parameters, make_parameters
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dask_svcca.capture._common import CaptureReport
-    from dask_svcca.cluster import Client
+    from dask_svcca.connections import Client
     from dask_svcca.run.outcome import Outcome, Progress
 
 PACKAGE = Path(__file__).parent
@@ -297,3 +298,51 @@ def describe_classes(sensitivity: xr.Dataset, count: int = 2) -> str:
         f"The classes that {layer} tell apart least are {hardest}; the mean of all {mean.size} is "
         f"{float(mean.mean()):.2f}, and by chance {float(sensitivity['chance'].mean()):.2f} (multiple correlation)."
     )
+
+
+def describe_smaller_rank(found: xr.Dataset, comparison: xr.Dataset) -> str:
+    """Sentences on why svcca finds few layers, as far as the numbers say it.
+
+    Parameters
+    ----------
+    found : Dataset
+        As from `layer_identification`, of all layers but the logits, with svcca among the measures.
+    comparison : Dataset
+    """
+    svcca = found.sel(measure="svcca")
+    names = [str(name) for name in found["group"].to_numpy()]
+    shares = ", ".join(
+        f"{accuracy:.2f} ± {error:.2f} against {chance:.2f} ({name})"
+        for name, accuracy, error, chance in zip(
+            names, *(svcca[one].to_numpy() for one in ("accuracy", "accuracy_stderr", "chance")), strict=True
+        )
+    )
+    near = bool((svcca["accuracy"] <= svcca["chance"] + 2 * svcca["accuracy_stderr"]).all())
+    looked_for, fewest = _fewest_directions(svcca["chosen"], comparison)
+    text = (
+        f"Among all layers but the logits svcca {'stands at chance' if near else 'finds more than guesses do'}: "
+        f"{shares}. It divides the sum of the correlations by min(k, l), the directions of the layer that keeps fewer. "
+        f"So a layer whose few directions are among those of larger ones is as similar to these as to its counterpart: "
+        f"of {looked_for} layers, svcca took one that keeps the fewest directions for {fewest}."
+    )
+    if "whitened_procrustes" in found["measure"].to_numpy():
+        values = found["accuracy"].sel(measure="whitened_procrustes").to_numpy()
+        other = ", ".join(f"{value:.2f} ({name})" for name, value in zip(names, values, strict=True))
+        text += f" whitened_procrustes has the same sum over sqrt(k l), which tells such layers apart: {other}."
+    return text
+
+
+def _fewest_directions(chosen: xr.DataArray, comparison: xr.Dataset) -> tuple[int, int]:
+    """How many layers were looked for, and for how many the chosen one keeps the fewest directions of all."""
+    frame = table_of(comparison, "b")
+    frame["rank"] = comparison["rank_b"].to_numpy()
+    frame = frame[final_checkpoints(frame) & frame["layer"].isin(chosen["layer"].to_numpy())]
+    ranks = {str(model): dict(zip(part["layer"], part["rank"], strict=True)) for model, part in frame.groupby("model")}
+    of_models = {
+        str(model): [str(layer) for layer in chosen.sel(model_b=model).to_numpy().ravel() if layer]
+        for model in chosen["model_b"].to_numpy()
+    }
+    fewest = sum(
+        ranks[model][layer] == min(ranks[model].values()) for model, layers in of_models.items() for layer in layers
+    )
+    return sum(map(len, of_models.values())), fewest

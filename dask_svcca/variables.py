@@ -10,13 +10,14 @@ import numpy as np
 
 
 class PairStatus(IntEnum):
-    """What became of a pair. Anything but MISSING and PARTIAL is final for these inputs and parameters.
+    """What became of a pair. Anything but MISSING, PARTIAL and ESTIMATED is final for these inputs and parameters.
 
     FAILED: one of the two could not be compared with anything; its ``problem`` says why. INCOMPATIBLE_GRIDS: sizes of
     convolutional layers that neither crop nor fold. INCOMPATIBLE_SAMPLES: only one of the two has positions as samples,
     or their positions differ. SATURATED: there are values, but with so few samples that at least one of them is the
     same whatever the data; the attribute ``saturates`` of a measure says when. PARTIAL: some measures have values;
-    those that were added later do not yet.
+    those that were added later do not yet. ESTIMATED: nothing is computed yet, and measures have no values; variables
+    of other names have estimates, such as ``cka_estimate``.
     """
 
     MISSING = 0
@@ -26,9 +27,16 @@ class PairStatus(IntEnum):
     INCOMPATIBLE_SAMPLES = 4
     SATURATED = 5
     PARTIAL = 6
+    ESTIMATED = 7
 
 
 VALUED: Final = (PairStatus.DONE, PairStatus.SATURATED)
+
+PENDING: Final = (PairStatus.MISSING, PairStatus.ESTIMATED)
+"""Of which nothing is computed yet."""
+
+UNFINISHED: Final = (*PENDING, PairStatus.PARTIAL)
+"""Of which something is to be computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ class Variable:
     fill : int, float or str
         Value of elements that were never written.
     description : str
-        Stored as ``long_name``.
+        Stored as ``long_name``, which figures of xarray have as labels, and what follows a colon as ``comment``.
     units : str
         ``1`` for shares and correlations; empty for none.
     coordinate : bool
@@ -67,7 +75,8 @@ class Variable:
     @property
     def attributes(self) -> dict[str, Any]:
         """Attributes stored with the variable."""
-        attributes: dict[str, Any] = {"long_name": self.description}
+        name, _, comment = self.description.partition(": ")
+        attributes: dict[str, Any] = {"long_name": name, **({"comment": comment} if comment else {})}
         if self.units:
             attributes["units"] = self.units
         return attributes
@@ -80,6 +89,14 @@ REPRESENTATION_VARIABLES: Final = (
     Variable("layer", "representation", "string", "", "layer", coordinate=True),
     Variable("step", "representation", "float64", np.nan, "training step of the checkpoint", coordinate=True),
     Variable("depth", "representation", "float64", np.nan, "position of the layer in the network", coordinate=True),
+    Variable(
+        "parent",
+        "representation",
+        "string",
+        "",
+        "label of the checkpoint that the training of this one began with: model/checkpoint; empty for none",
+        coordinate=True,
+    ),
     Variable("neurons", "representation", "int64", -1, "number of neurons, or of channels of a conv layer"),
     Variable("samples", "representation", "int64", -1, "number of samples that entered the covariance"),
     Variable(
@@ -87,7 +104,7 @@ REPRESENTATION_VARIABLES: Final = (
         "representation",
         "int64",
         -1,
-        "directions kept by the variance threshold, with multiplicities; 0 where no measure asked for directions",
+        "directions kept by the variance threshold: with multiplicities, 0 where no measure asked for directions",
     ),
     Variable("variance_kept", "representation", "float64", np.nan, "share of the variance in the kept directions", "1"),
     Variable("digest", "representation", "string", "", "digest of the activations compared"),
@@ -125,6 +142,23 @@ DETAIL_VARIABLES: Final = {
 }
 """What a comparison can store of every pair beside its measures, by the name that ``keep`` takes."""
 
+ESTIMATED_MEASURE: Final = "cka"
+"""The only measure of which there are estimates."""
+
+ESTIMATE: Final = Variable(
+    "cka_estimate",
+    "pair",
+    "float32",
+    np.nan,
+    "estimate of cka from sketches, made before it is computed: it is not exact. NaN where there is none",
+    "1",
+)
+
+ESTIMATE_ERROR: Final = Variable("cka_estimate_error", "pair", "float32", np.nan, "standard error of cka_estimate", "1")
+
+ESTIMATE_VARIABLES: Final = (ESTIMATE, ESTIMATE_ERROR)
+"""What a comparison stores of pairs before they are computed, where that is asked for; never in place of a measure."""
+
 FREQUENCY_AXES: Final = tuple(
     Variable(name, "axis", "int64", 0, f"cycles over the {length} of the layer", dims=(name,))
     for name, length in (("frequency_y", "height"), ("frequency_x", "width"))
@@ -132,10 +166,13 @@ FREQUENCY_AXES: Final = tuple(
 
 PAIR_STATUS: Final = Variable("pair_status", "pair", "uint8", int(PairStatus.MISSING), "what became of the pair")
 
+SKETCH: Final = "sketch"
+"""The numbers of sketches, (representation, feature)."""
+
 STORED_NAMES: Final = frozenset(
     {
         PAIR_STATUS.name,
-        *(variable.name for variable in (*DETAIL_VARIABLES.values(), *FREQUENCY_AXES)),
+        *(variable.name for variable in (*DETAIL_VARIABLES.values(), *FREQUENCY_AXES, *ESTIMATE_VARIABLES)),
         *(f"{variable.name}_{side}" for variable in REPRESENTATION_VARIABLES for side in "ab"),
     }
 )

@@ -117,6 +117,22 @@ def make_labelled(folder: Path) -> tuple[Path, Path]:
     return folder / "comparison.zarr", folder / "zoo.zarr"
 
 
+def make_estimated(folder: Path) -> Path:
+    """A comparison of two models of two checkpoints of three layers: pairs of one checkpoint are exact, others not."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(60, 5))
+    with dask_svcca.create_zoo(folder / "zoo.zarr", examples=range(60)) as zoo:
+        for model in ("net a", "net b"):
+            for step in (0, 10):
+                for depth, layer in enumerate(("conv", "fc", "out")):
+                    values = common + (depth + step / 10 + 0.2) * rng.normal(size=(60, 5))
+                    zoo.write(model, f"step{step}", layer, values, step=step, depth=depth)
+    options = {"measures": ("svcca", "cka"), "variance": None}
+    dask_svcca.compare(zoo, folder / "comparison.zarr", **options, preview=True)
+    dask_svcca.compare(zoo, folder / "comparison.zarr", **options, pairs="same-checkpoint")
+    return folder / "comparison.zarr"
+
+
 @contextmanager
 def serving(*places: Path, cached: bool = False) -> Iterator[Explorer]:
     """The server, in a thread of its own."""
@@ -175,6 +191,9 @@ def block_at(explorer: Explorer, path: str) -> dict[str, Any]:
     at = 4 + length
     head["values"] = np.frombuffer(body, "<f8", np.prod(shape), at).reshape(shape)
     head["counts"] = np.frombuffer(body, "<i4", np.prod(shape), at + 8 * np.prod(shape)).reshape(shape)
+    if head["estimated"]:
+        head["estimated"] = np.frombuffer(body, "<i4", np.prod(shape), at + 12 * np.prod(shape)).reshape(shape)
     if head["pairs"]:
-        head["status"] = np.frombuffer(body, "u1", np.prod(shape), at + 12 * np.prod(shape)).reshape(shape)
+        behind = at + (12 if head["estimated"] is False else 16) * np.prod(shape)
+        head["status"] = np.frombuffer(body, "u1", np.prod(shape), behind).reshape(shape)
     return head

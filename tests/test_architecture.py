@@ -28,9 +28,10 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"evaluate", "stores"}),
     frozenset({"plan"}),
     frozenset({"tasks"}),
-    frozenset({"capture", "cluster"}),
+    frozenset({"capture", "connections"}),
     frozenset({"analysis", "compat", "pairwise", "run"}),
     frozenset({"sketches"}),
+    frozenset({"coarse"}),
     frozenset({"explore", "jobs", "plot"}),
     frozenset({"__init__"}),  # the public names
     frozenset({"demo"}),
@@ -41,8 +42,8 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 # Where a package may appear; one that is not named here may appear anywhere but in the kernels.
 HOMES: dict[str, frozenset[str]] = {
-    "dask": frozenset({"cluster", "machine", "pairwise", "run", "stores"}),
-    "distributed": frozenset({"cluster", "jobs", "machine", "run"}),
+    "dask": frozenset({"connections", "machine", "pairwise", "run", "stores"}),
+    "distributed": frozenset({"connections", "jobs", "machine", "run"}),
     "obstore": frozenset({"stores"}),
     "onnx": frozenset({"capture"}),
     "onnxruntime": frozenset({"capture"}),
@@ -165,19 +166,23 @@ def test_repository__top_level_is_short() -> None:
         (
             "stores/zoo.py",
             "from dask.distributed import Client",
-            "'distributed' belongs in cluster and jobs and machine and run",
+            "'distributed' belongs in connections and jobs and machine and run",
         ),
         (
             "stores/zoo.py",
             "from dask import distributed",
-            "'distributed' belongs in cluster and jobs and machine and run",
+            "'distributed' belongs in connections and jobs and machine and run",
         ),
-        ("plan/tiles.py", "import dask", "'dask' belongs in cluster and machine and pairwise and run and stores"),
-        ("tasks/tile.py", "import dask", "'dask' belongs in cluster and machine and pairwise and run and stores"),
+        ("plan/tiles.py", "import dask", "'dask' belongs in connections and machine and pairwise and run and stores"),
+        ("tasks/tile.py", "import dask", "'dask' belongs in connections and machine and pairwise and run and stores"),
         ("pairwise/factors.py", "import dask_svcca.run", "'dask_svcca.run' is not in a lower layer"),
-        ("pairwise/factors.py", "import distributed", "'distributed' belongs in cluster and jobs and machine and run"),
+        (
+            "pairwise/factors.py",
+            "import distributed",
+            "'distributed' belongs in connections and jobs and machine and run",
+        ),
         ("evaluate/basis.py", "import dask_svcca.stores", "'dask_svcca.stores' is not in a lower layer"),
-        ("cluster.py", "import dask_svcca.run", "'dask_svcca.run' is not in a lower layer"),
+        ("connections.py", "import dask_svcca.run", "'dask_svcca.run' is not in a lower layer"),
         ("run/graphs.py", "def f():\n    import torch", "graphs.py:2: 'run' must not import 'torch'"),
         ("run/graphs.py", "if TYPE_CHECKING:\n    import onnx", "'onnx' belongs in capture"),
         ("plot/pairs.py", "importlib.import_module('onnxruntime')", "'onnxruntime' belongs in capture"),

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca.errors import FewSamplesWarning
-from dask_svcca.kernels import chance
 from dask_svcca.kernels.chance import (
-    _moments_of_wilks,
     expected_correlation,
     significant_correlations,
     spurious_correlations,
@@ -111,20 +110,42 @@ def test_spurious_correlations__are_those_that_are_one(k: int, m: int, samples: 
 # Significance.
 
 
-@pytest.mark.parametrize(
-    ("k", "m", "degrees", "half", "tolerance"),
-    [(1, 1, 3, 0.5, 0.02), (40, 40, 81, 0.5, 2e-3), (40, 3, 60, 1.0, 1e-6), (500, 500, 9999, 0.5, 1e-8)],
-)
-def test_moments_of_wilks__are_those_of_a_product_of_betas(
-    k: int, m: int, degrees: int, half: float, tolerance: float
-) -> None:
-    first = half * (degrees - k - np.arange(m))
-    second = half * k
-    mean, variance = _moments_of_wilks(np.array(k), np.array(m), np.array(float(degrees)), half)
-    expected_mean = (scipy.special.digamma(first + second) - scipy.special.digamma(first)).sum()
-    expected_variance = (scipy.special.polygamma(1, first) - scipy.special.polygamma(1, first + second)).sum()
-    np.testing.assert_allclose(mean, expected_mean, rtol=tolerance)
-    np.testing.assert_allclose(variance, expected_variance, rtol=tolerance)
+def by_the_law(r: np.ndarray, k: int, m: int, degrees: int, level: float, overlap: float, *, half: bool) -> int:
+    """How many are significant, from the definition; ``half`` the variance is that of complex samples."""
+    for found in range(len(r)):
+        left = degrees - 2 * found + min(np.sum(r[:found] ** -2.0), degrees)
+        x, y = k - found, m - found
+        mean = x * y / left
+        variance = 2 * x * y * (left - x) * (left - y) / (left**2 * (left + 2) * (left - 1))
+        if half:
+            variance = x * y * (left - x) * (left - y) / (left**2 * (left**2 - 1))
+        law = scipy.stats.gamma(a=mean**2 / variance, scale=overlap * variance / mean)
+        if law.sf(np.sum(r[found:] ** 2)) >= level:
+            return found
+    return len(r)
+
+
+@pytest.mark.parametrize("complex_values", [False, True])
+@pytest.mark.parametrize(("k", "m", "samples"), [(1, 1, 4), (2, 3, 7), (12, 9, 60), (30, 29, 60), (3, 96, 100)])
+def test_significant_correlations__are_those_of_the_law(k: int, m: int, samples: int, complex_values: bool) -> None:
+    rng = np.random.default_rng(k)
+    planted = (0.95, 0.7)[: min(k, m)]
+    r, degrees = simulate(samples, k, m, repeats=60, planted=planted, complex_values=complex_values)
+    level, overlap = rng.choice([0.5, 0.05, 4e-4], 60), rng.choice([0.7, 1.0, 1.1], 60)
+    found = significant_correlations(r, k, m, degrees, is_complex=complex_values, level=level, overlap=overlap)
+    each = zip(r, level, np.maximum(overlap, 1), strict=True)
+    expected = [by_the_law(one, k, m, degrees, *rest, half=complex_values) for one, *rest in each]
+    np.testing.assert_array_equal(found, expected)
+    assert len({*found.tolist()}) > 1
+
+
+@pytest.mark.parametrize(("k", "m", "degrees"), [(4, 3, 30), (20, 5, 60)])
+def test_significant_correlations__moments_are_those_of_independent_layers(k: int, m: int, degrees: int) -> None:
+    found, _ = simulate(degrees + 1, k, m, repeats=3000)
+    sums = np.square(found).sum(axis=1)
+    variance = 2 * k * m * (degrees - k) * (degrees - m) / (degrees**2 * (degrees + 2) * (degrees - 1))
+    assert sums.mean() == pytest.approx(k * m / degrees, rel=0.01)
+    assert sums.var() == pytest.approx(variance, rel=0.08)
 
 
 @pytest.mark.parametrize("complex_values", [False, True])
@@ -149,18 +170,28 @@ def test_significant_correlations__finds_those_that_were_planted(complex_values:
     assert (counts > 3).mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / repeats)
 
 
-def test_significant_correlations__many_samples_are_bartletts_chi_squared() -> None:
+@pytest.mark.parametrize("level", [0.5, 0.05])
+def test_significant_correlations__many_samples_are_chi_squared(level: float) -> None:
     found, degrees = simulate(5000, 4, 3, repeats=200)
-    statistic = -(degrees - (4 + 3 + 1) / 2) * np.log1p(-(found**2)).sum(axis=1)
-    for level in (0.5, 0.05):
-        expected = scipy.special.chdtrc(12, statistic) < level
-        counts = significant_correlations(found, 4, 3, degrees, is_complex=False, level=level)
-        np.testing.assert_array_equal(counts > 0, expected)
+    chance = scipy.special.chdtrc(12, degrees * np.square(found).sum(axis=1))
+    counts = significant_correlations(found, 4, 3, degrees, is_complex=False, level=level)
+    clear = np.abs(chance - level) > 0.01
+    np.testing.assert_array_equal(counts[clear] > 0, chance[clear] < level)
 
 
-def test_significant_correlations__without_degrees_to_spare_are_none() -> None:
-    found, degrees = simulate(40, 20, 19)
-    np.testing.assert_array_equal(significant_correlations(found, 20, 19, degrees, is_complex=False), [0])
+@pytest.mark.parametrize(("k", "m"), [(20, 19), (25, 20), (30, 30)])
+def test_significant_correlations__without_degrees_to_spare(k: int, m: int) -> None:
+    # As many directions as 40 samples have degrees of freedom, or more: some are 1 whatever the data.
+    found, degrees = simulate(40, k, m, repeats=1000)
+    counts = significant_correlations(found, k, m, degrees, is_complex=False)
+    assert (counts > 0).mean() == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / 1000))
+    planted, _ = simulate(40, k, m, repeats=100, planted=(0.99,) * 8)
+    assert significant_correlations(planted, k, m, degrees, is_complex=False).mean() > 0.5
+
+
+def test_significant_correlations__where_samples_fix_all_are_none() -> None:
+    found, degrees = simulate(40, 39, 5)
+    np.testing.assert_array_equal(significant_correlations(found, 39, 5, degrees, is_complex=False), [0])
 
 
 def test_significant_correlations__of_a_layer_with_itself_are_all() -> None:
@@ -206,16 +237,3 @@ def test_compare__counts_translations_as_samples() -> None:
     compared(rng.normal(size=(30, 8, 8, 6)), variance=None)
     with pytest.warns(FewSamplesWarning, match="1920 samples, 448 directions"):
         compared(rng.normal(size=(30, 8, 8, 7)), variance=None)
-
-
-@pytest.mark.parametrize("half", [0.5, 1.0])
-@pytest.mark.parametrize(("k", "m", "degrees"), [(1, 1, 3), (7, 5, 99), (40, 39, 100), (45, 30, 999), (3, 96, 100)])
-def test_significant_correlations__by_thresholds_are_those_of_the_test_itself(
-    k: int, m: int, degrees: int, half: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = np.random.default_rng(k)
-    fall = rng.uniform(0.2, 1, size=(400, 1)) * np.linspace(1, 0, min(k, m)) ** rng.integers(1, 4, size=(400, 1))
-    correlations = np.sort(fall * rng.uniform(0.5, 1, size=fall.shape), axis=1)[:, ::-1]
-    found = significant_correlations(correlations, k, m, degrees, is_complex=half == 1)
-    monkeypatch.setattr(chance, "ROOMY", 0.0)
-    np.testing.assert_array_equal(found, significant_correlations(correlations, k, m, degrees, is_complex=half == 1))

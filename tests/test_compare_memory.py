@@ -22,7 +22,7 @@ def test_compare__little_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch,
     zoo = make_zoo(tmp_path / "zoo.zarr", layers(20))
     whole = dask_svcca.compare(zoo, tmp_path / "whole", precision="float64").svcca
     monkeypatch.setattr(tiles_module, "STACK_BYTES", 2**10)
-    with_memory(monkeypatch, 2**20 + 2**16)
+    with_memory(monkeypatch, 2**20 + 7 * 2**13)
     members, make = [], panel_module.Panel
 
     def watched(context: Any, panel: Any) -> Any:
@@ -35,13 +35,22 @@ def test_compare__little_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch,
     np.testing.assert_allclose(split, whole, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(3000, 200), (400, 700), (500, 8, 8, 12)])
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((3000, 200), {"variance": None}),
+        ((3000, 200), {}),
+        ((400, 700), {"variance": None}),
+        ((400, 3000), {"measures": "cka"}),
+        ((500, 8, 8, 12), {"variance": None}),
+    ],
+)
 def test_make_pack__stays_within_its_predicted_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], options: dict[str, Any]
 ) -> None:
     zoo = make_zoo(tmp_path / "zoo.zarr", [np.random.default_rng(6).normal(size=shape).astype("float32")])
     with_memory(monkeypatch, 2**31)
-    (task,) = tasks_of(graph_of(zoo, tmp_path / "c", variance=None), "subspaces")
+    (task,) = tasks_of(graph_of(zoo, tmp_path / "c", **options), "subspaces")
     (report,), peak = peak_memory(task)
     assert report.problem == ""
     assert peak < task[1].memory

@@ -134,8 +134,8 @@ def test_open_comparison__says_what_is_there_instead(tmp_path: Path, name: str) 
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        (4, r"format version 4; this dask-svcca reads up to 3\. Upgrade"),
-        (2, "format version 2, which an older dask-svcca wrote, and this one reads version 3 only"),
+        (5, r"format version 5; this dask-svcca reads up to 4\. Upgrade"),
+        (2, "format version 2, which an older dask-svcca wrote, and this one reads version 4 only"),
     ],
 )
 def test_open_comparison__refuses_another_format(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,15 @@ from oracles import svcca
 
 import dask_svcca
 import dask_svcca.cli.demo as cli_demo
-from dask_svcca.demo import PARAMETERS, architectures, describe_jump, describe_settling, dynamics_of, find_networks
+from dask_svcca.demo import (
+    PARAMETERS,
+    architectures,
+    describe_jump,
+    describe_settling,
+    describe_smaller_rank,
+    dynamics_of,
+    find_networks,
+)
 from dask_svcca.measures import find_measures
 from dask_svcca.variables import PairStatus
 
@@ -144,6 +153,41 @@ def test_jump__is_the_largest_step_on_average() -> None:
     )
 
 
+@pytest.mark.parametrize(("error", "said"), [(0.1, "stands at chance"), (0.02, "finds more than guesses do")])
+def test_smaller_rank__claims_no_more_than_the_numbers(error: float, said: str) -> None:
+    # The first layer keeps the fewest directions, and is taken by the second of s0 and the third of s1.
+    ranks = {"x": 2, "y": 5, "z": 9}
+    sides = {
+        f"{name}_{side}": (f"representation_{side}", [row[place] for row in product(("s0", "s1"), ranks)])
+        for side in "ab"
+        for place, name in enumerate(("model", "layer"))
+    }
+    for side in "ab":
+        dim = f"representation_{side}"
+        sides |= {f"rank_{side}": (dim, 2 * list(ranks.values())), f"checkpoint_{side}": (dim, 6 * ["end"])}
+        sides |= {f"{name}_{side}": (dim, 6 * [1.0]) for name in ("step", "depth")}
+    chosen = [[["", "", ""], ["y", "x", "z"]], [["z", "y", "x"], ["", "", ""]]]
+    shares = {name: (("measure", "group"), [[value]]) for name, value in (("accuracy", 0.35), ("chance", 0.25))}
+    found = xr.Dataset(
+        {
+            **shares,
+            "accuracy_stderr": (("measure", "group"), [[error]]),
+            "chosen": (("measure", "model_a", "model_b", "layer"), [chosen]),
+        },
+        coords={
+            "measure": ["svcca"],
+            "group": ["net"],
+            "model_a": ["s0", "s1"],
+            "model_b": ["s0", "s1"],
+            "layer": list("xyz"),
+        },
+    )
+    text = describe_smaller_rank(found, xr.Dataset(sides))
+    assert f"svcca {said}: 0.35 ± {error:.2f} against 0.25 (net)." in text
+    assert "of 6 layers, svcca took one that keeps the fewest directions for 2." in text
+    assert "whitened_procrustes" not in text
+
+
 @pytest.mark.slow
 def test_demo__summary(output: str) -> None:
     assert f"= {REPRESENTATIONS} representations of 500 images" in output
@@ -168,13 +212,16 @@ def test_demo__summary(output: str) -> None:
     begin = next(
         n
         for n, line in enumerate(lines)
-        if re.fullmatch(r" *cnn, 6 layers both ways +resnet, 8 layers both ways", line)
+        if re.fullmatch(r" *cnn, 5 layers both ways +resnet, 7 layers both ways", line)
     )
-    identified = {line.split()[0]: list(map(float, line.split()[1:])) for line in lines[begin + 1 : begin + 12]}
-    assert set(identified) == {measure.name for measure in find_measures("all")}
+    measures = [measure.name for measure in find_measures("all")]
+    end = begin + 1 + len(measures)
+    identified = {line.split()[0]: [float(line.split()[place]) for place in (1, 4)] for line in lines[begin + 1 : end]}
+    assert set(identified) == set(measures)
     # As in Kornblith et al. (2019), table 2.
     assert max(identified["svcca"]) < min(identified["cka"])
-    assert lines[begin + 12].split() == ["(by", "chance)", "0.17", "0.12"]
+    assert lines[end].split() == ["(by", "chance)", "0.20", "0.14"]
+    assert "Among all layers but the logits svcca stands at chance: 0.12 ± 0.06 against 0.08 (cnn)" in said
     assert max(map(len, lines[: lines.index("Next:")])) <= 130
 
 

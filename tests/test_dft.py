@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from zarr.storage import MemoryStore
 
 import dask_svcca
-from dask_svcca.cluster import connect
+from dask_svcca.connections import connect
 from dask_svcca.plan import comparison as plan_module
 from dask_svcca.readings import Fourier
 from dask_svcca.stores.comparison import ComparisonStore

@@ -15,7 +15,7 @@ import pytest
 from distributed.diagnostics.plugin import WorkerPlugin
 
 import dask_svcca
-from dask_svcca.cluster import connect
+from dask_svcca.connections import connect
 from dask_svcca.errors import MemoryLimitError
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters

@@ -13,9 +13,10 @@ import xarray as xr
 from zoos import layers, write
 
 import dask_svcca
+from dask_svcca.coarse.compare import plan_comparison
 from dask_svcca.errors import FailedRepresentationWarning
 from dask_svcca.plan.parameters import Parameters
-from dask_svcca.run.compare import plan_comparison, run_comparison
+from dask_svcca.run.compare import run_comparison
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:

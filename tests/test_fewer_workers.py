@@ -11,9 +11,10 @@ import xarray as xr
 from zoos import layers, with_budget, write
 
 import dask_svcca
+from dask_svcca.coarse.compare import plan_comparison
 from dask_svcca.plan import subspaces as subspaces_module
 from dask_svcca.plan.parameters import Parameters
-from dask_svcca.run.compare import plan_comparison, run_comparison
+from dask_svcca.run.compare import run_comparison
 from dask_svcca.stores.zoo import write as zoo_module
 
 if TYPE_CHECKING:

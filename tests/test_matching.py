@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dask_svcca
-from dask_svcca import clusters, embedding, match_layers, nearest, within_and_between
+from dask_svcca import cluster, embedding, match_layers, nearest, within_and_between
 from dask_svcca.analysis.matching import assignment
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError, UnknownMeasureError
 
@@ -81,6 +81,13 @@ def test_nearest__is_the_most_similar(result: xr.Dataset) -> None:
     assert "null_svcca" in nearest(result, {"layer": "x1"})
 
 
+def test_nearest__p_values_are_corrected_for_the_search(result: xr.Dataset) -> None:
+    found = nearest(result, {"layer": "x1"}, top=2)
+    # Five others were looked at.
+    np.testing.assert_allclose(found["p_svcca_best"], 1 - (1 - found["p_svcca"]) ** 5, atol=1e-12)
+    assert "p_gulp" not in nearest(result, {"layer": "x1"}, measure="gulp")
+
+
 def test_within_and_between__means_over_pairs_that_have_values(result: xr.Dataset) -> None:
     groups: dict[str, Any] = {"one": {"model": "one"}, "all": {}}
     found = within_and_between(result, groups, same_layer=False)
@@ -119,13 +126,13 @@ def test_embedding__metric_explains_no_less_of_the_distances(result: xr.Dataset)
 
 def test_clusters__puts_corresponding_layers_together(result: xr.Dataset) -> None:
     for measure in ("svcca", "gulp"):
-        found = clusters(result, measure=measure, count=3).set_index("layer")["cluster"]
+        found = cluster(result, measure=measure, count=3).set_index("layer")["cluster"]
         for number in range(3):
             assert found[f"x{number}"] == found[f"y{ORDER.index(number)}"]
         assert found.nunique() == 3
 
 
-@pytest.mark.parametrize("ask", [embedding, clusters])
+@pytest.mark.parametrize("ask", [embedding, cluster])
 def test_distances__a_pair_without_a_value_is_said(result: xr.Dataset, ask: Any) -> None:
     with pytest.raises(IncompatibleError, match="2 of 36 pairs have no value of 'svcca'"):
         ask(without(result, 0, 4))
@@ -135,7 +142,7 @@ def test_distances__a_pair_without_a_value_is_said(result: xr.Dataset, ask: Any)
     ("ask", "error", "message"),
     [
         (lambda r: embedding(r, kind="tsne"), InvalidQuestionError, "kind is 'classical' or 'metric'; got 'tsne'"),
-        (lambda r: clusters(r, count=0), InvalidQuestionError, "at least 1; got 0"),
+        (lambda r: cluster(r, count=0), InvalidQuestionError, "at least 1; got 0"),
         (lambda r: nearest(r, {"model": "one"}), InvalidQuestionError, "means 3 representations; name one"),
         (lambda r: nearest(r, {"layer": "x1"}, top=0), InvalidQuestionError, "at least 1; got 0"),
         (lambda r: match_layers(r, a={}, b={}), InvalidQuestionError, "side a is one checkpoint of one model"),
@@ -152,7 +159,7 @@ def test_questions__refuse_what_is_not_valid(
 
 QUESTIONS = {
     "embedding": lambda result: embedding(result).to_dataframe().reset_index(drop=True),
-    "clusters": lambda result: clusters(result, count=3),
+    "cluster": lambda result: cluster(result, count=3),
     "within_and_between": lambda result: within_and_between(
         result, {"one": {"model": "one"}, "two": {"model": "two"}}, same_layer=False
     ).to_dataframe(),

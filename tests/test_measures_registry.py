@@ -11,7 +11,7 @@ import pytest
 from measured import BUILT_IN, DERIVED, REFERENCES, compared, make_zoo, related
 
 import dask_svcca
-from dask_svcca.cluster import connect
+from dask_svcca.connections import connect
 from dask_svcca.errors import InvalidMeasureError, MeasureExistsError, UnknownMeasureError
 from dask_svcca.measures import (
     find_measures,
@@ -227,6 +227,8 @@ def test_companions__are_shared_and_a_variable_names_its_own() -> None:
         "calibrated_svcca",
         "significant",
         "spurious",
+        "leverage_overlap",
+        "null_leverage_overlap",
     ]
     wanted = find_measures(("mine", "mine_too"))
     names = [measure.name for measure in with_companions(wanted)]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import permutations
-from typing import Any
+from itertools import combinations, permutations
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from measured import compared, images, make_zoo, related
 from oracles import basis
+from test_orders import KINDS, layer
 from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca.measures import DERIVED, find_measures
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
@@ -152,3 +157,33 @@ def test_derived__is_not_there_without_what_it_follows_from() -> None:
     found = compared(*related(20, 3, 4), measures="svcca")
     assert "calibrated_svcca" in found
     assert not {"p_cka", "calibrated_cka", "p_r2_cca"} & {*found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_null__agrees_with_shuffled_examples_on_two_hundred_pairs(kind: str, tmp_path: Path) -> None:
+    layers = [layer(kind, 60, 3 + seed % 4, whitened=False, seed=seed) for seed in range(21)]
+    store = str(tmp_path / "comparison.zarr")
+    names = ("cka", "r2_cca")
+    found = dask_svcca.compare(make_zoo(layers), store, measures=names, precision="float64")
+    labels = found.representation_a.to_numpy()
+    pairs = list(combinations(labels.tolist(), 2))[:200]
+    shuffled = dask_svcca.permutation_null(store, pairs, permutations=150, measures=names)
+    place = {
+        f"representation_{side}": xr.DataArray(list(some), dims="pair")
+        for side, some in zip("ab", zip(*pairs, strict=True), strict=True)
+    }
+    for name in names:
+        seen, expected = shuffled[f"{name}_null"], found.sel(place)
+        deviation = expected[f"null_{name}_sd"].to_numpy()
+        error = (seen.mean("permutation").to_numpy() - expected[f"null_{name}"].to_numpy()) / (deviation / 150**0.5)
+        # All pairs are shuffled by the same orders, so that their errors go together.
+        assert np.abs(error).max() < 5
+        assert np.square(error).mean() < 3
+        assert np.median(seen.std("permutation").to_numpy() / deviation) == pytest.approx(1, abs=0.1)
+        p = expected[f"p_{name}"].to_numpy()
+        by_orders = shuffled[f"{name}_p"].to_numpy()
+        # Where one example dominates a layer the law is rough in its middle, and holds in its tail.
+        rough = name == "cka" and kind in {"t(2)", "lognormal", "scaled rows"}
+        assert np.abs(by_orders - p).mean() < (0.2 if rough else 0.06)
+        assert abs((by_orders < 0.05).mean() - (p < 0.05).mean()) < 0.06

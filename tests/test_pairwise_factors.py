@@ -13,7 +13,7 @@ import xarray as xr
 from pairwise_oracles import axes, layers
 
 from dask_svcca import cca, pca, pls
-from dask_svcca.cluster import connect
+from dask_svcca.connections import connect
 from dask_svcca.errors import InvalidActivationsError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from zarr.storage import MemoryStore
 from zoos import with_budget
 
 import dask_svcca
-from dask_svcca.cluster import connect
+from dask_svcca.connections import connect
 from dask_svcca.plan import subspaces as plan_module
 from dask_svcca.plan import tiles as tiles_module
 from dask_svcca.plan.parameters import Parameters

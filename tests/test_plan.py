@@ -19,9 +19,10 @@ from planned import GIGABYTE, index_of, keys_of, pairs_of, plan_of, representati
 
 import dask_svcca
 from dask_svcca.errors import InvalidActivationsError, ParametersChangedError
+from dask_svcca.measures import find_measures, with_companions
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
-from dask_svcca.plan.sides import MAX_TILE, TILE_VALUES, choose_tile
+from dask_svcca.plan.sides import FILES, MAX_TILE, TILE_VALUES, choose_tile
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.plan.tiles import LONG_TILE, choose_chunk_samples, value_bytes
 from dask_svcca.run.compare import plan_run
@@ -377,11 +378,18 @@ def test_choose_tile__is_smaller_where_a_pair_is_long_work() -> None:
 
 
 def test_choose_tile__has_room_for_the_values_of_all_its_pairs() -> None:
-    for measures, memory in ((2, GIGABYTE), (20, GIGABYTE), (20, PROCESS_BYTES + 2**24), (2, 0)):
-        budget = Budget(2, memory)
-        tile = choose_tile(10_000, budget, 1.0, value_bytes(measures))
+    for names, memory in (("svcca", GIGABYTE), ("all", GIGABYTE), ("all", PROCESS_BYTES + 2**24), ("svcca", 0)):
+        budget, measures = Budget(2, memory), with_companions(find_measures(names))
+        tile = choose_tile(10_000, budget, 1.0, value_bytes(measures), len(measures) + 1)
         assert tile % 8 == 0
-        assert tile == 8 or tile**2 * value_bytes(measures) <= min(TILE_VALUES, budget.available / 4)
+        assert tile == 8 or tile**2 * value_bytes(measures) <= min(TILE_VALUES, budget.available / 3)
+
+
+def test_choose_tile__makes_few_files_of_many_variables() -> None:
+    measures = with_companions(find_measures("all"))
+    tile = choose_tile(10_000, Budget(2, 2 * GIGABYTE), 300 * 24**2, value_bytes(measures), len(measures) + 1)
+    assert tile > MAX_TILE
+    assert (len(measures) + 1) * np.ceil(10_000 / tile) ** 2 <= FILES
 
 
 @given(directions=st.integers(1, 100_000), itemsize=st.sampled_from([4, 8, 16]))

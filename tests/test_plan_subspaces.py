@@ -119,16 +119,16 @@ def costs_of(item: Any, plan: Plan) -> SubspaceCosts:
 def test_make_plan__parts_wait_in_memory_that_is_predicted() -> None:
     wide = representation(shape=(10**5, 2048))
     scatter = 2048**2 * 8
-    whole, parts = (plan_of([wide], workers=workers) for workers in (1, 2))
+    whole, parts = (plan_of([wide], workers=workers, measures=("cca",)) for workers in (1, 2))
     costs = costs_of(wide, whole)
     assert parts_of(parts) == [8]
     assert parts.subspace_bytes == costs.peak() + 4 * scatter
     # No room for those that wait.
-    tight = plan_of([wide], memory=costs.peak() + PROCESS_BYTES + 3 * scatter)
+    tight = plan_of([wide], memory=costs.peak() + PROCESS_BYTES + 3 * scatter, measures=("cca",))
     assert parts_of(tight) == parts_of(whole) == [1]
     assert tight.subspace_bytes == whole.subspace_bytes == costs.peak()
     # A task that reads all of it reads it once, where there is room to hold its samples.
-    roomy = plan_of([wide], workers=1, memory=10 * GIGABYTE)
+    roomy = plan_of([wide], workers=1, memory=10 * GIGABYTE, measures=("cca",))
     assert [member.memory.held for member in roomy.packs[0].members] == [costs.samples]
     assert roomy.subspace_bytes == costs.peak(costs.samples)
 

@@ -247,7 +247,7 @@ def test_by_chance__in_seeds_settling_and_groups() -> None:
         assert texts(pane.texts) == ["by chance"]
     sides: dict[str, Any] = {"zero": {"model": "*s0"}, "one": {"model": "*s1"}}
     pane = plot.groups(result, sides)
-    assert pane.get_xlabel() == "own (grey: by chance)"
+    assert pane.get_xlabel() == "own, same layers: mean, spread; grey: by chance"
     marks = [
         float(line.get_xdata()[0])
         for line in pane.lines

@@ -67,11 +67,11 @@ def test_directions__over_examples_in_the_order_of_classes(monkeypatch: pytest.M
             for line, side in zip(pane.lines[:2], "ab", strict=True):
                 values = found[f"{kind}_{side}"].to_numpy()[:, component]
                 np.testing.assert_allclose(line.get_ydata(), (values - values.mean()) / values.std(), rtol=1e-9)
-    assert [pane.get_title() for pane in axes[1]] == [f"direction {number}: correlation 1.00" for number in (1, 2)]
+    assert [pane.get_title() for pane in axes[1]] == [f"direction {number}: r = 1.00" for number in (1, 2)]
     closest = found["neuron_correlation"].to_numpy()
     numbers = [int(found[f"neuron_number_{side}"][0]) for side in "ab"]
     title = axes[0, 0].get_title().replace("\n", " ")
-    assert title == f"neurons {numbers[0]}, {numbers[1]}: correlation {closest[0]:.2f}"
+    assert title == f"neurons {numbers[0]}, {numbers[1]}: r = {closest[0]:.2f}"
     # Sixty dogs come first, and a line is between them and the cats.
     assert texts(axes[1, 0].get_xticklabels()) == ["$dog$", "cat"]
     assert axes[1, 0].get_xticks().tolist() == [29.5, 79.5]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 import dask_svcca
-from dask_svcca.errors import InvalidQuestionError, UnknownMeasureError
+from dask_svcca.errors import InvalidQuestionError, StoreFormatError, UnknownMeasureError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +26,12 @@ QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "match_layers": lambda result: dask_svcca.match_layers(result, a=ONE, b=TWO),
     "within_and_between": lambda result: dask_svcca.within_and_between(result, {"all": {}}),
     "embedding": dask_svcca.embedding,
-    "clusters": dask_svcca.clusters,
+    "cluster": dask_svcca.cluster,
     "learning_dynamics": dask_svcca.learning_dynamics,
     "training_phases": lambda result: dask_svcca.training_phases(result, model="s0", layer="fc"),
     "layer_identification": dask_svcca.layer_identification,
+    "judge_measures": dask_svcca.judge_measures,
+    "model_similarity": dask_svcca.model_similarity,
 }
 
 
@@ -56,6 +59,57 @@ def test_questions__take_the_path_of_a_comparison(folder: Path, question: str) -
     for nonsense in (None, 5, [store]):
         with pytest.raises(InvalidQuestionError, match=r"questions are about a comparison: .*; got"):
             QUESTIONS[question](nonsense)
+    with pytest.raises(InvalidQuestionError, match="got DataArray, which is a part of one: pass the Dataset itself"):
+        QUESTIONS[question](dask_svcca.open_comparison(store).svcca)
+
+
+def _saved(folder: Path, by: str) -> xr.Dataset:
+    """The comparison as xarray alone opens it: as it is stored, or as xarray itself has saved it."""
+    if by == "store":
+        return xr.open_zarr(folder / "comparison")
+    if by == "zarr":
+        dask_svcca.open_comparison(folder / "comparison").to_zarr(folder / "saved", mode="w", consolidated=False)
+        return xr.open_zarr(folder / "saved", consolidated=False)
+    dask_svcca.open_comparison(folder / "comparison").to_netcdf(folder / "saved.nc", engine="scipy")
+    with xr.open_dataset(folder / "saved.nc", engine="scipy") as opened:
+        return opened.load()
+
+
+@pytest.mark.parametrize("by", ["store", "zarr", "netcdf"])
+def test_questions__take_what_xarray_alone_opens(folder: Path, by: str) -> None:
+    saved, opened = _saved(folder, by), dask_svcca.open_comparison(folder / "comparison")
+    for ask in QUESTIONS.values():
+        found, expected = ask(saved), ask(opened)
+        if isinstance(found, xr.Dataset):
+            xr.testing.assert_equal(found, expected)
+        else:
+            pd.testing.assert_frame_equal(found, expected)
+    whole = dask_svcca.compare(folder / "zoo", variance=None)
+    xr.testing.assert_equal(dask_svcca.join(saved, whole), dask_svcca.join(opened, whole))
+    first = opened.isel(representation_a=[0], representation_b=slice(2))
+    xr.testing.assert_equal(
+        dask_svcca.join(saved.isel(representation_a=[0], representation_b=slice(2)), opened),
+        dask_svcca.join(first, opened),
+    )
+    assert dask_svcca.plot.matrix(saved).get_ylabel() == dask_svcca.plot.matrix(opened).get_ylabel()
+
+
+def test_questions__of_saved_subspaces_say_that_there_are_none(folder: Path) -> None:
+    zoo = dask_svcca.open_zoo(folder / "zoo")
+    for by, name, what in (("zarr", "saved", "is a Dataset that xarray saved"), ("netcdf", "saved.nc", "of netCDF")):
+        saved, place = _saved(folder, by), folder / name
+        asks: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
+            (dask_svcca.permutation_null, (saved, [LABELS]), {}),
+            (dask_svcca.jackknife, (saved, [LABELS]), {}),
+            (dask_svcca.class_sensitivity, (saved,), {"zoo": zoo}),
+            (dask_svcca.open_comparison, (place,), {}),
+            (dask_svcca.query, (place,), {}),
+        ]
+        for ask, given, named in asks:
+            with pytest.raises(StoreFormatError, match=rf"{what}.*give the path of the comparison itself"):
+                ask(*given, **named)
+    with pytest.raises(StoreFormatError, match="or as a store of zarr; got Dataset"):
+        dask_svcca.verify(dask_svcca.open_comparison(folder / "comparison"))  # type: ignore[arg-type]
 
 
 def test_questions__take_the_path_of_a_zoo(folder: Path) -> None:
@@ -78,13 +132,16 @@ def test_questions__take_the_path_of_a_zoo(folder: Path) -> None:
         (lambda result: dask_svcca.query(result, low="0.1"), "low is a bound of the value, .*; got '0.1'"),
         (lambda result: dask_svcca.query(result, across=["models"]), r"across is .*; got \['models'\]"),
         (lambda result: dask_svcca.nearest(result, ONE, top="5"), "top is how many to list, at least 1; got '5'"),
-        (lambda result: dask_svcca.clusters(result, count="2"), "count is the largest .*; got '2'"),
+        (lambda result: dask_svcca.cluster(result, count="2"), "count is the largest .*; got '2'"),
         (lambda result: dask_svcca.embedding(result, kind=["metric"]), r"kind is .*; got \['metric'\]"),
         (
             lambda result: dask_svcca.permutation_null(result, [LABELS], permutations="9"),
             "permutations is how many .*, at least 1; got '9'",
         ),
         (lambda result: dask_svcca.jackknife(result, [LABELS], blocks="9"), "blocks is from 2 .*; got '9'"),
+        (lambda result: dask_svcca.permutation_null(result, LABELS), "pairs are two labels each, .*; got 's0/end/fc'"),
+        (lambda result: dask_svcca.jackknife(result, [(*LABELS, "x")]), r"pairs are two labels each, .*; got \('s0"),
+        (lambda result: dask_svcca.jackknife(result, None), "pairs are two labels each, .*; got None"),
         (
             lambda result: dask_svcca.learning_dynamics(result, threshold="0.1"),
             "threshold is .*, a number of at least 0; got '0.1'",

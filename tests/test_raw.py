@@ -15,6 +15,8 @@ import dask_svcca
 from dask_svcca.kernels import subspace as subspace_module
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
+from dask_svcca.stores.subspaces import SubspaceStore
+from dask_svcca.tasks import tile as tile_module
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -46,9 +48,9 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
     return np.linalg.norm(x.T @ y) ** 2 / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y)
 
 
-def run(zoo: Any, store: Any, *measures: str, **options: Any) -> Outcome:
+def run(zoo: Any, store: Any, *measures: str, subspaces: str | None = None, **options: Any) -> Outcome:
     with dask.config.set(scheduler="synchronous"):
-        return run_comparison(zoo, store, Parameters(measures=measures, **options))
+        return run_comparison(zoo, store, Parameters(measures=measures, **options), subspaces=subspaces)
 
 
 def opened(store: Any) -> xr.Dataset:
@@ -62,7 +64,7 @@ def refused(*_: Any, **__: Any) -> None:
 def without_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any eigendecomposition is an error."""
     monkeypatch.setattr(np.linalg, "eigh", refused)
-    monkeypatch.setattr(subspace_module, "_eigenvectors", refused)
+    monkeypatch.setattr(subspace_module, "eigenvectors", refused)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -124,7 +126,6 @@ def test_compare__of_double_precision_takes_directions(tmp_path: Path) -> None:
 
 
 def test_compare__of_samples_that_depend_on_one_another_takes_directions(tmp_path: Path) -> None:
-    # Their inner products have no square root that a Cholesky factor shows.
     arrays = layers(50, 130)
     for x in arrays:
         x[25:] = x[:25]
@@ -132,7 +133,66 @@ def test_compare__of_samples_that_depend_on_one_another_takes_directions(tmp_pat
     run(zoo, tmp_path / "c", "cka")
     found = opened(tmp_path / "c")
     np.testing.assert_allclose(found.cka, [[linear_cka(x, y) for y in arrays] for x in arrays], rtol=0, atol=1e-6)
+    run(zoo, tmp_path / "c", "svcca")
+    run(zoo, tmp_path / "whole", "svcca")
+    assert (opened(tmp_path / "c").rank_a > 0).all()
+    np.testing.assert_allclose(opened(tmp_path / "c").svcca, opened(tmp_path / "whole").svcca, atol=1e-6)
+
+
+def test_compare__of_samples_too_many_neurons_of_which_are_stored_takes_directions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dask_svcca.plan.subspaces.LARGE_CHUNK_BYTES", 4 * 50 * 129)
+    arrays = layers(50, 130)
+    run(make_zoo(tmp_path / "zoo.zarr", arrays), tmp_path / "c", "cka")
+    found = opened(tmp_path / "c")
     assert (found.rank_a > 0).all()
+    np.testing.assert_allclose(found.cka, [[linear_cka(x, y) for y in arrays] for x in arrays], rtol=0, atol=1e-6)
+
+
+def unequal(samples: int) -> list[np.ndarray]:
+    """Layers of fewer neurons than samples, and of more."""
+    rng = np.random.default_rng(samples)
+    common = rng.normal(size=(samples, 20))
+    widths = (15, samples // 2, samples + 7, 3 * samples, 2 * samples)
+    return [(common @ rng.normal(size=(20, p)) + rng.normal(size=(samples, p)) + 3).astype("float32") for p in widths]
+
+
+@pytest.mark.parametrize("most", [64, 2])
+@pytest.mark.parametrize("chunk_bytes", [2**22, 2**14])
+def test_compare__of_more_neurons_than_samples_and_of_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, most: int
+) -> None:
+    monkeypatch.setattr("dask_svcca.plan.tiles.SCORE_CHUNK_BYTES", chunk_bytes)
+    by_samples = tile_module.norms_by_samples
+    monkeypatch.setattr(
+        tile_module,
+        "norms_by_samples",
+        lambda context, a, b, shape, members, **options: by_samples(
+            context, a, b, shape, min(members, most), **options
+        ),
+    )
+    arrays = unequal(300)
+    zoo = make_zoo(tmp_path / "zoo.zarr", arrays)
+    assert run(zoo, tmp_path / "c", *ALONE).problems == {}
+    found = opened(tmp_path / "c")
+    np.testing.assert_allclose(found.cka, [[linear_cka(x, y) for y in arrays] for x in arrays], rtol=0, atol=1e-6)
+    run(zoo, tmp_path / "whole", *ALONE, "cca")
+    for name in (*ALONE, "null_cka"):
+        np.testing.assert_allclose(found[name], opened(tmp_path / "whole")[name], rtol=0, atol=2e-6)
+
+
+def test_compare__makes_inner_products_of_samples_that_are_there(tmp_path: Path) -> None:
+    zoo, shared = make_zoo(tmp_path / "zoo.zarr", layers(50, 130)), str(tmp_path / "subspaces")
+    run(zoo, tmp_path / "c", *ALONE, subspaces=shared)
+    store = SubspaceStore.open(shared, mode="r+")
+    (pack,) = {record.pack for record in store.read_index().kernels.values()}
+    store.forget(pack)
+    forget_activations(tmp_path / "zoo.zarr")
+    made = run(zoo, tmp_path / "d", *ALONE, subspaces=shared)
+    assert (made.problems, made.bytes_read, made.plan.subspaces) == ({}, 0, 3)
+    for name in ALONE:
+        np.testing.assert_array_equal(opened(tmp_path / "d")[name], opened(tmp_path / "c")[name])
 
 
 @pytest.mark.parametrize("shape", [(60, 20), (20, 60)])

@@ -15,6 +15,7 @@ STUDIES = Path(__file__).parents[1] / "jobs" / "studies"
 COLUMNS = {
     "learning_dynamics": {"architecture", "model", "layer", "depth", "step", "svcca", "way"},
     "which_measure": {"stage", "measure", "architecture", "accuracy", "tested", "chance", "p"},
+    "where_they_meet": {"model_a", "model_b", "step_a", "step_b", "cka", "estimate", "error"},
     "what_is_chance": {"conv", "layer", "examples", "directions", "svcca", "by_formula", "by_shuffling", "p"},
 }
 """By study, the columns of its table."""
@@ -78,3 +79,15 @@ def test_what_is_chance__shuffles_agree_with_the_formula(output: Path) -> None:
     flattened = table[table.conv == "flatten"].groupby("examples").by_shuffling.mean()
     assert flattened.is_monotonic_decreasing  # the more examples, the less is chance
     assert "Formula and shuffles differ by" in printed.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_where_they_meet__previews_say_where_to_look(output: Path) -> None:
+    printed, table = run("where_they_meet", output)
+    assert set(table) == COLUMNS["where_they_meet"]
+    assert len(table) == 4 * 11**2  # pairs of trainings, and of checkpoints
+    assert ((table.cka - table.estimate).abs() < 3 * table.error).mean() > 0.95
+    # Where estimates have them meet, they are nearly as similar as they ever are.
+    means = table.groupby(["step_a", "step_b"])[["cka", "estimate"]].mean()
+    assert means.cka[means.estimate.idxmax()] > means.cka.max() - 0.01
+    assert "Exactly, they are most alike at step" in printed

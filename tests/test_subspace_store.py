@@ -207,7 +207,7 @@ def test_pack__opens_in_xarray(tmp_path: Path) -> None:
         assert found.frequency.dims == ("direction", "axis")
 
 
-@pytest.mark.parametrize(("version", "message"), [(6, "reads up to 5"), (4, "reads version 5 only")])
+@pytest.mark.parametrize(("version", "message"), [(7, "reads up to 6"), (5, "reads version 6 only")])
 def test_open__refuses_another_format(tmp_path: Path, version: int, message: str) -> None:
     comparison = zarr.create_group(tmp_path / "comparison")
     inside = SubspaceStore.create_inside(comparison, IDENTITY, 4)

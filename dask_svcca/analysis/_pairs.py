@@ -22,6 +22,7 @@ from dask_svcca.kernels.pairs import squared_magnitudes
 from dask_svcca.kernels.raw import orthonormal
 from dask_svcca.measures import find_measures, needs_loadings
 from dask_svcca.readings import meet
+from dask_svcca.stores.choice import is_several
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.dataset import store_of
 from dask_svcca.stores.subspaces import Block, SubspaceStore
@@ -88,6 +89,10 @@ class Subspace:
             norms[piece] = squared_magnitudes(self.scores[piece]) @ scale
         return norms
 
+    def leverages(self) -> FloatArray:
+        """Squared norm of each sample in the kept directions, whitened, (sample,)."""
+        return self.row_norms(np.where(self.basis.kept, self.basis.multiplicity / self.basis.spectrum, 0.0))
+
 
 class LabelPair(NamedTuple):
     """Labels of the representations of a pair."""
@@ -123,7 +128,7 @@ class Pairs:
         subspaces = SubspaceStore.open(place) if place else SubspaceStore.open_inside(self._comparison.root)
         self._place, self._index = subspaces.place, subspaces.read_index()
         self.measures = find_measures(measures)
-        self.labels = [LabelPair(*map(str, pair)) for pair in pairs]
+        self.labels = _label_pairs(pairs)
         self._keys = self._find_keys()
         self._check_measures()
         self.with_loadings = needs_loadings(self.measures)
@@ -242,8 +247,8 @@ class Pairs:
             digest = self._keys[label].split(" ", maxsplit=1)[0]
             others = (other for key, other in self._index.records.items() if key.startswith(f"{digest} "))
             record = next((other for other in others if other.entry.grid == fold), None)
-        if record is not None and record.entry.share < 1:
-            # What is left out of the examples changes all directions.
+        if record is not None and (record.entry.share < 1 or record.entry.is_kernel):
+            # What is left out of the examples changes all directions, and all inner products.
             record = self._index.raw.get(record.entry.key)
         if record is None:
             raise IncompatibleError(
@@ -278,13 +283,26 @@ class Pairs:
         return Subspace(label, entry, scores, pack.dtype.char in "fF", basis, loadings)
 
 
+def _label_pairs(pairs: Any) -> list[LabelPair]:
+    """What was given as pairs, each two labels."""
+    found = []
+    for pair in pairs if is_several(pairs) else [pairs]:
+        if not is_several(pair) or len(labels := [str(label) for label in pair]) != 2:
+            raise InvalidQuestionError(
+                f"pairs are two labels each, as in [('net/step0/fc1', 'net/step9/fc1')]; got {pair!r}"
+            )
+        found.append(LabelPair(*labels))
+    return found
+
+
 def held_bytes(entry: SubspaceEntry, left_out: int, *, loadings: bool) -> int:
     """Bytes of a subspace in memory, and of what remains of it without each of some blocks of its examples."""
     wide = 16 if entry.grid else 8
     rotations = sum(block.directions**2 for block in entry.blocks)
     vectors = entry.directions * (entry.neurons if loadings else 4)
     # Directions are made of samples that were stored as they are: by their scatter, or by their inner products.
-    making = 0 if entry.orthonormal else 2 * entry.samples * entry.directions + 4 * entry.directions**2
+    making = 0 if entry.orthonormal else 2 * entry.samples * entry.directions
+    making += 0 if entry.orthonormal else 4 * min(entry.samples, entry.directions) ** 2
     return wide * (entry.samples * entry.directions + vectors + left_out * (rotations + vectors) + making)
 
 

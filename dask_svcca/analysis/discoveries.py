@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.stats
 
-from dask_svcca.analysis.measured import as_dataset, find_name
+from dask_svcca.analysis.measured import as_dataset, find_name, p_value_of
 from dask_svcca.errors import InvalidQuestionError
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ def discoveries(comparison: xr.Dataset | StoreLike, level: float = 0.05, *, meas
         raise InvalidQuestionError(f"level is between 0 and 1, without these; got {level}")
     result = as_dataset(comparison)
     name = find_name(result, measure)
-    # Comparisons that gained p-values later do not say so at the measure.
-    p_name = str(result[name].attrs.get("p_value", "")) or f"p_{name}"
-    if p_name not in result:
+    p_name = p_value_of(result, name)
+    if not p_name:
         raise InvalidQuestionError(
             f"{name!r} has no p-values here. svcca, cka and r2_cca have: compare again into this store, which adds "
             f"them, or ask for one of these by measure="

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import permutations
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dask_svcca.analysis.selection import Side, Where
-    from dask_svcca.kernels._types import BoolArray, FloatArray
+    from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
     from dask_svcca.stores._io import StoreLike
 
 Groups: TypeAlias = "Mapping[str, Sequence[str]] | Iterable[Sequence[str]]"
@@ -61,13 +61,14 @@ def layer_identification(
     Returns
     -------
     xarray.Dataset
-        ``accuracy`` (measure, group): share of layers found. ``chance`` (measure, group): the share that guesses would
-        find, the mean of 1 over the number of layers that each was looked for among. ``tested`` (measure, group):
-        number of layers that were looked for, which takes pairs that have a value. ``layer_accuracy`` (measure, group,
-        layer): the share for each layer, NaN where it was not looked for. ``chosen`` (measure, model_a, model_b,
-        layer): name of the layer of model_b that is most similar to a layer of model_a, the first of those that are
-        equally similar; empty where it
-        was not looked for, or the two are of no group.
+        ``accuracy`` (measure, group): share of layers found. ``accuracy_stderr`` (measure, group): its standard error,
+        by leaving out one layer after another, on both sides; NaN for fewer than three. ``chance`` (measure, group):
+        the share that guesses would find, the mean of 1 over the number of layers that each was looked for among.
+        ``tested`` (measure, group): number of layers that were looked for, which takes pairs that have a value.
+        ``layer_accuracy`` (measure, group, layer): the share for each layer, NaN where it was not looked for.
+        ``chosen`` (measure, model_a, model_b, layer): name of the layer of model_b that is most similar to a layer of
+        model_a, the first of those that are equally similar; empty where it was not looked for, or the two are of no
+        group.
 
     Raises
     ------
@@ -78,7 +79,8 @@ def layer_identification(
 
     References
     ----------
-    Kornblith et al. (2019), Similarity of neural network representations revisited, ICML, table 2.
+    Kornblith et al. (2019), Similarity of neural network representations revisited, ICML, table 2. Efron and Stein
+    (1981), The jackknife estimate of variance, Annals of Statistics 9.
 
     Examples
     --------
@@ -96,14 +98,14 @@ def layer_identification(
     """
     result = as_dataset(result)
     measures = _measures(result, measure)
-    _check_excluded(result, exclude)
-    frames = [_representations(result, side, checkpoint, exclude, where) for side in SIDES]
+    check_excluded(result, exclude)
+    frames = [looked_for(result, side, checkpoint=checkpoint, exclude=exclude, where=where) for side in SIDES]
     chosen = _groups(frames[0], groups)
     layers = list(dict.fromkeys(layer for models in chosen.values() for layer in _layers_of(frames[0], models)))
     shape = len(measures), len(chosen)
-    identified, tested = (
-        np.zeros((*shape, len(layers)), dtype=np.int64),
-        np.zeros((*shape, len(layers)), dtype=np.int64),
+    # Of each layer: found, looked for; and without it, how many others are found more, and no longer looked for.
+    identified, tested, rescued, alone, alone_found = (
+        np.zeros((*shape, len(layers)), dtype=np.int64) for _ in range(5)
     )
     guesses = np.zeros(shape)
     members = list(dict.fromkeys(model for models in chosen.values() for model in models))
@@ -116,11 +118,19 @@ def layer_identification(
                 places = {"representation_a": a["place"].to_numpy(), "representation_b": b["place"].to_numpy()}
                 values = sign * result[name].isel(places).to_numpy()
                 found = _identify(values, list(a["layer"]), list(b["layer"]))
-                guesses[row, column] += _guessed(values, [looked_for for _, looked_for, *_ in found])
-                for layer, looked_for, was_found, nearest in found:
-                    tested[row, column, layers.index(layer)] += looked_for
-                    identified[row, column, layers.index(layer)] += was_found
-                    most_similar[row, members.index(first), members.index(second), layers.index(layer)] = nearest
+                guesses[row, column] += _guessed(values, [one.looked_for for one in found])
+                for one in found:
+                    at = (row, column, layers.index(one.layer))
+                    tested[at] += one.looked_for
+                    identified[at] += one.was_found
+                    most_similar[row, members.index(first), members.index(second), at[-1]] = one.nearest
+                    if one.rival:
+                        at = (row, column, layers.index(one.rival))
+                        rescued[at] += one.found_without_rival and not one.was_found
+                        alone[at] += one.is_only_rival
+                        alone_found[at] += one.is_only_rival and one.was_found
+    left_out = identified.sum(axis=-1, keepdims=True) - identified + rescued - alone_found
+    counts = tested.sum(axis=-1, keepdims=True) - tested - alone
     with np.errstate(invalid="ignore"):
         accuracy, by_layer = identified.sum(axis=-1) / tested.sum(axis=-1), identified / tested
         chance = guesses / tested.sum(axis=-1)
@@ -130,6 +140,11 @@ def layer_identification(
                 ("measure", "group"),
                 accuracy,
                 {"long_name": "share of layers found", "units": "1", "null": "chance"},
+            ),
+            "accuracy_stderr": (
+                ("measure", "group"),
+                _jackknife_error(left_out, counts, tested > 0),
+                {"long_name": "standard error of accuracy: jackknife over layers", "units": "1"},
             ),
             "chance": (("measure", "group"), chance, {"long_name": "share that guesses find", "units": "1"}),
             "tested": (("measure", "group"), tested.sum(axis=-1), {"long_name": "layers that were looked for"}),
@@ -167,7 +182,8 @@ def _measures(result: xr.Dataset, measure: str | Sequence[str]) -> list[str]:
     return wanted
 
 
-def _check_excluded(result: xr.Dataset, exclude: Sequence[str]) -> None:
+def check_excluded(result: xr.Dataset, exclude: Sequence[str]) -> None:
+    """Refuse names of layers to leave out that the comparison does not have."""
     layers = list(dict.fromkeys(str(name) for side in "ab" for name in result[f"layer_{side}"].to_numpy()))
     if missing := unmatched(layers, exclude):
         raise RepresentationNotFoundError(
@@ -176,10 +192,18 @@ def _check_excluded(result: xr.Dataset, exclude: Sequence[str]) -> None:
         )
 
 
-def _representations(
-    result: xr.Dataset, side: Side, checkpoint: str | None, exclude: Sequence[str], where: Where | None
+def looked_for(
+    result: xr.Dataset,
+    side: Side,
+    *,
+    checkpoint: str | None = None,
+    exclude: Sequence[str] = (),
+    where: Where | None = None,
 ) -> pd.DataFrame:
-    """Representations of one checkpoint of each model, with their place in the matrix, in order of depth."""
+    """Representations of one checkpoint of each model, with their place in the matrix, in order of depth.
+
+    Parameters are those of `layer_identification`.
+    """
     frame = table_of(result, side)
     frame["place"] = np.arange(len(frame))
     if checkpoint is None:
@@ -221,10 +245,31 @@ def _layers_of(frame: pd.DataFrame, models: Sequence[str]) -> list[str]:
     return [str(layer) for layer in frame.loc[frame["model"].isin(models), "layer"]]
 
 
-def _identify(
-    values: FloatArray, layers_a: Sequence[str], layers_b: Sequence[str]
-) -> list[tuple[str, bool, bool, str]]:
-    """Each layer of a, whether it was looked for in b, whether it was found, and the most similar one.
+class _Looked(NamedTuple):
+    """What became of a layer that was looked for.
+
+    Attributes
+    ----------
+    layer : str
+    looked_for, was_found : bool
+    nearest : str
+        The most similar layer; empty where it was not looked for.
+    rival : str
+        The most similar layer but its counterpart, of another name; empty where it was not looked for.
+    found_without_rival, is_only_rival : bool
+    """
+
+    layer: str
+    looked_for: bool
+    was_found: bool = False
+    nearest: str = ""
+    rival: str = ""
+    found_without_rival: bool = False
+    is_only_rival: bool = False
+
+
+def _identify(values: FloatArray, layers_a: Sequence[str], layers_b: Sequence[str]) -> list[_Looked]:
+    """Whether each layer of a was looked for in b, and found.
 
     Parameters
     ----------
@@ -234,17 +279,50 @@ def _identify(
 
     Examples
     --------
-    >>> _identify(np.array([[0.9, 0.2], [0.5, 0.4]]), ["x", "y"], ["x", "y"])
-    [('x', True, True, 'x'), ('y', True, False, 'x')]
+    >>> for found in _identify(np.array([[0.9, 0.2], [0.5, 0.4]]), ["x", "y"], ["x", "y"]):
+    ...     found.layer, found.was_found, found.nearest, found.rival
+    ('x', True, 'x', 'y')
+    ('y', False, 'x', 'x')
     """
     identified = []
     for layer, row in zip(layers_a, values, strict=True):
         own = np.array([other == layer for other in layers_b], dtype=np.bool_)
-        others = row[~own & np.isfinite(row)]
-        looked_for = bool(np.isfinite(row[own]).any() and len(others))
-        nearest = layers_b[int(np.nanargmax(row))] if looked_for else ""
-        identified.append((layer, looked_for, bool(looked_for and row[own].max() > others.max()), nearest))
+        others = np.flatnonzero(~own & np.isfinite(row))
+        if not (np.isfinite(row[own]).any() and len(others)):
+            identified.append(_Looked(layer, looked_for=False))
+            continue
+        mine, rival = row[own].max(), others[np.argmax(row[others])]
+        rest = row[others[others != rival]]
+        identified.append(
+            _Looked(
+                layer,
+                looked_for=True,
+                was_found=bool(mine > row[rival]),
+                nearest=layers_b[int(np.nanargmax(row))],
+                rival=layers_b[rival],
+                found_without_rival=bool(len(rest) and mine > rest.max()),
+                is_only_rival=not len(rest),
+            )
+        )
     return identified
+
+
+def _jackknife_error(found: IntArray, counts: IntArray, there: BoolArray) -> FloatArray:
+    """Standard error of a share, from those without one layer after another, (..., layer).
+
+    Examples
+    --------
+    Of three layers, two were found: without one of these, 1 of 2; without the third, 2 of 2.
+
+    >>> _jackknife_error(np.array([1, 1, 2]), np.array([2, 2, 2]), np.array([True, True, True])).round(3)
+    np.float64(0.333)
+    """
+    known = there & (counts > 0)
+    shares = np.where(known, found / np.where(known, counts, 1), 0.0)
+    size = known.sum(axis=-1)
+    mean = shares.sum(axis=-1) / np.maximum(size, 1)
+    squares = np.where(known, np.square(shares - mean[..., np.newaxis]), 0.0).sum(axis=-1)
+    return np.where(size > 2, np.sqrt((size - 1) / np.maximum(size, 1) * squares), np.nan)[()]
 
 
 def _guessed(values: FloatArray, looked_for: Sequence[bool]) -> float:

@@ -14,6 +14,7 @@ from dask_svcca.analysis.selection import SIDES, column
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError, MismatchedExamplesError
 from dask_svcca.stores.dataset import parameters_of
 from dask_svcca.stores.side_index import COORDINATES, SideIndex
+from dask_svcca.variables import PAIR_STATUS, PENDING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 OWN = frozenset({"measures", "keep"})
 """Parameters that say what a comparison has, and not how it is computed."""
+
+LABELS = (*COORDINATES, "parent")
+"""Coordinates of a side beside the label of its representations."""
 
 KEPT = ("examples_digest", "n_examples", "zoo")
 
@@ -141,7 +145,7 @@ def _check_digests(datasets: Sequence[xr.Dataset], whole: Sequence[xr.Dataset]) 
 def _coordinates(datasets: Sequence[xr.Dataset], side: Side) -> dict[str, xr.DataArray]:
     """Coordinates of the representations of all, those of the first before those that others add."""
     dim = f"representation_{side}"
-    names = ("representation", *COORDINATES)
+    names = ("representation", *LABELS)
     frames = [pd.DataFrame({name: column(dataset, name, side) for name in names}) for dataset in datasets]
     frame = pd.concat(frames, ignore_index=True).drop_duplicates("representation")
     coords = {}
@@ -157,8 +161,9 @@ def _coordinates(datasets: Sequence[xr.Dataset], side: Side) -> dict[str, xr.Dat
 def _over(dataset: xr.Dataset, coords: dict[Side, dict[str, xr.DataArray]]) -> xr.Dataset:
     """A comparison over the representations of all, without coordinates but the labels."""
     labels = {f"representation_{side}": coords[side][f"representation_{side}"].to_numpy() for side in SIDES}
-    names = [f"{name}_{side}" for name in COORDINATES for side in SIDES]
-    alone = dataset.drop_indexes(names).drop_vars(names)
+    indexed, every = ([f"{name}_{side}" for name in names for side in SIDES] for names in (COORDINATES, LABELS))
+    # One that xarray alone opened has no index of ours.
+    alone = dataset.drop_indexes(indexed, errors="ignore").drop_vars(every)
     if all(np.array_equal(alone[dim].to_numpy(), wanted) for dim, wanted in labels.items()):
         return alone
     fills = {name: "" for name, array in alone.data_vars.items() if array.dtype.kind == "U"}
@@ -206,7 +211,7 @@ def _present(array: xr.DataArray) -> xr.DataArray:
     """Where there is a value."""
     if array.dtype.kind == "U":
         return array != ""
-    return array != 0 if array.name == "pair_status" else array.notnull()  # noqa: PD004 - xarray, not pandas
+    return ~array.isin(list(PENDING)) if array.name == PAIR_STATUS.name else array.notnull()  # noqa: PD004 - xarray's
 
 
 def _completed(known: xr.DataArray, other: xr.DataArray) -> xr.DataArray:

@@ -12,7 +12,7 @@ import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
 from dask_svcca.analysis._options import check_count
-from dask_svcca.analysis.measured import as_dataset, find_name, null_of, sign_of
+from dask_svcca.analysis.measured import as_dataset, find_name, null_of, p_value_of, sign_of
 from dask_svcca.analysis.query import PairQuery
 from dask_svcca.analysis.selection import COLUMNS, counterparts, places_of, table_of, values_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError
@@ -51,8 +51,9 @@ def nearest(
     Returns
     -------
     pandas.DataFrame
-        As from `query`, the most similar first, with the null beside the measure where there is one. Pairs without a
-        value are left out.
+        As from `query`, the most similar first, with the null and the p-value beside the measure where there are such.
+        ``{p-value}_best`` is corrected for the search: how often the best of as many unrelated layers as were looked at
+        would have such a p-value, ``1 - (1 - p)**L`` (Šidák's). Pairs without a value are left out.
 
     Raises
     ------
@@ -72,8 +73,13 @@ def nearest(
     name = find_name(result, measure)
     if len(places := places_of(result, "a", representation)) != 1:
         raise InvalidQuestionError(f"{representation!r} means {len(places)} representations; name one of them")
-    names = [name, *filter(None, [null_of(result, name)])]
-    return PairQuery.build(result, names, a=representation, b=where).most_similar(top)[0]
+    p_value = p_value_of(result, name)
+    names = [name, *filter(None, [null_of(result, name), p_value])]
+    found, searched = PairQuery.build(result, names, a=representation, b=where).most_similar(top)
+    if p_value:
+        with np.errstate(divide="ignore"):
+            found[f"{p_value}_best"] = -np.expm1(searched * np.log1p(-found[p_value]))
+    return found
 
 
 def match_layers(result: xr.Dataset | StoreLike, *, a: Where, b: Where, measure: str | None = None) -> pd.DataFrame:
@@ -355,7 +361,7 @@ def _majorised(distance: FloatArray, points: FloatArray, rounds: int = 300, tole
     return points
 
 
-def clusters(
+def cluster(
     result: xr.Dataset | StoreLike, *, measure: str | None = None, where: Where | None = None, count: int = 2
 ) -> pd.DataFrame:
     """Representations in groups of similar ones, by average linkage of the distances of `embedding`.
@@ -387,7 +393,7 @@ def clusters(
     --------
     >>> import dask_svcca
     >>> x, y = np.random.default_rng(0).normal(size=(2, 100, 4))
-    >>> found = clusters(dask_svcca.compare({"x": x, "y": y, "same as x": 2 * x}))
+    >>> found = cluster(dask_svcca.compare({"x": x, "y": y, "same as x": 2 * x}))
     >>> found["cluster"][0] == found["cluster"][2], found["cluster"][0] == found["cluster"][1]
     (np.True_, np.False_)
     """

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import xarray as xr
 
 from dask_svcca.errors import InvalidQuestionError, UnknownMeasureError, did_you_mean
 from dask_svcca.stores._io import is_place
+from dask_svcca.stores._names import checkpoint_label
 from dask_svcca.stores.choice import is_several
-from dask_svcca.stores.dataset import open_comparison, parameters_of
+from dask_svcca.stores.dataset import as_opened, open_comparison, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,10 +20,15 @@ if TYPE_CHECKING:
     from dask_svcca.stores._io import StoreLike
 
 SENSES = ("similarity", "distance")
+MODELS = ("model_a", "model_b")
+"""Dimensions of what `dask_svcca.analysis.models.model_similarity` returns."""
 
 
 def as_dataset(comparison: xr.Dataset | StoreLike, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """A comparison as `open_comparison` has it; a Dataset is returned as it is.
+    """A comparison as `open_comparison` has it; a Dataset stays one, also where xarray alone opened or saved it.
+
+    One of `model_similarity` has each checkpoint as a representation with a layer without a name, so that all questions
+    take it.
 
     Raises
     ------
@@ -29,13 +36,31 @@ def as_dataset(comparison: xr.Dataset | StoreLike, storage_options: Mapping[str,
         For anything else than a Dataset or where one is.
     """
     if isinstance(comparison, xr.Dataset):
-        return comparison
+        return _models_as_layers(comparison) if set(MODELS) <= set(comparison.dims) else as_opened(comparison)
     if not is_place(comparison):
+        whole = ", which is a part of one: pass the Dataset itself" if isinstance(comparison, xr.DataArray) else ""
         raise InvalidQuestionError(
             f"questions are about a comparison: what compare or open_comparison returned, or where it is; got "
-            f"{type(comparison).__name__}"
+            f"{type(comparison).__name__}{whole}"
         )
     return open_comparison(comparison, storage_options=storage_options)
+
+
+def _models_as_layers(models: xr.Dataset) -> xr.Dataset:
+    dims = {dim: f"representation{dim[-2:]}" for dim in MODELS}
+    result = models.drop_indexes([dim for dim in MODELS if dim in models.xindexes]).rename_dims(dims)
+    for dim in dims.values():
+        model, checkpoint = (result[f"{name}{dim[-2:]}"].to_numpy() for name in ("model", "checkpoint"))
+        names = zip(model.tolist(), checkpoint.tolist(), strict=True)
+        labels = np.array([checkpoint_label(*name) for name in names], dtype=np.str_)
+        result = result.assign_coords(
+            {
+                dim: labels,
+                f"layer{dim[-2:]}": (dim, np.full(len(labels), "", dtype="<U1")),
+                f"depth{dim[-2:]}": (dim, np.full(len(labels), np.nan)),
+            }
+        )
+    return result
 
 
 def measures_of(result: xr.Dataset) -> list[str]:
@@ -99,4 +124,19 @@ def sign_of(result: xr.Dataset, measure: str) -> int:
 def null_of(result: xr.Dataset, measure: str) -> str:
     """Name of the variable that says what chance would give; empty where the comparison has none."""
     name = str(result[measure].attrs.get("null", ""))
+    return name if name in result else ""
+
+
+def spread_of(result: xr.Dataset, measure: str) -> str:
+    """Name of the variable with the standard deviation of what chance would give; empty where there is none."""
+    null = null_of(result, measure)
+    # Comparisons that gained it later do not say so at the measure.
+    name = str(result[measure].attrs.get("null_sd", "")) or f"{null}_sd"
+    return name if null and name in result else ""
+
+
+def p_value_of(result: xr.Dataset, measure: str) -> str:
+    """Name of the variable with p-values of a measure; empty where the comparison has none."""
+    # Comparisons that gained p-values later do not say so at the measure.
+    name = str(result[measure].attrs.get("p_value", "")) or f"p_{measure}"
     return name if name in result else ""

@@ -109,7 +109,7 @@ def class_sensitivity(
     [0.1, 0.1]
     """
     result, zoo = as_dataset(result), as_zoo(zoo)
-    known = table_of(result, "a").assign(label=column(result, "representation", "a").astype(str))
+    known = table_of(result, "a").assign(label=column(result, "representation", "a").tolist())
     asked = places_of(result, "a", where)
     first = _first_checkpoints(known)
     compared = known.iloc[asked]

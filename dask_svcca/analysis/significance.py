@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -11,16 +10,18 @@ import numpy as np
 
 from dask_svcca.analysis._options import check_count, is_whole
 from dask_svcca.analysis._pairs import Pairs, RowNorms, Subspace, measure_pair
-from dask_svcca.errors import InvalidActivationsError, InvalidQuestionError
-from dask_svcca.evaluate import STACK_BYTES, Basis, direction_weights
-from dask_svcca.kernels.subspace import leading_directions
+from dask_svcca.analysis._remainders import blocks_of_samples, remainders
+from dask_svcca.errors import InvalidQuestionError
+from dask_svcca.evaluate import STACK_BYTES, direction_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     import xarray as xr
 
     from dask_svcca.analysis._pairs import LabelPair
+    from dask_svcca.analysis._remainders import Remainder, Samples
+    from dask_svcca.evaluate import Basis
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import SharedFrequency
     from dask_svcca.readings import Meeting
@@ -170,13 +171,15 @@ def jackknife(
         )
     edges = np.linspace(0, chosen.examples, blocks + 1).round().astype(int)
     # A representation stands in many pairs.
-    remainders = lru_cache(maxsize=chosen.held)(lambda subspace: _remainders(chosen, subspace, edges))
+    without_each = lru_cache(maxsize=chosen.held)(
+        lambda subspace: remainders(chosen, subspace, blocks_of_samples(chosen, subspace, edges))
+    )
     whole, without = [], []
     for labels in chosen.labels:
         a, b, meeting = chosen.open(labels)
         pair = _Pair(chosen, a, b, meeting)
         whole.append(pair.values())
-        without.append([pair.values_without(*parts) for parts in zip(remainders(a), remainders(b), strict=True)])
+        without.append([pair.values_without(*parts) for parts in zip(without_each(a), without_each(b), strict=True)])
     variables: Variables = {}
     for measure in chosen.measures:
         name = measure.name
@@ -188,6 +191,86 @@ def jackknife(
         variables[f"{name}_stderr"] = ("pair",), error, f"standard error of {name}: jackknife over blocks of examples"
         variables[f"{name}_jackknife"] = ("pair", "block"), jackknifed, f"{name} without one block of examples"
     return chosen.dataset(variables, blocks=blocks)
+
+
+def without_extreme(
+    comparison: xr.Dataset | StoreLike,
+    pairs: Iterable[tuple[str, str]],
+    *,
+    examples: int = 10,
+    measures: str | Iterable[str] = ("svcca",),
+) -> xr.Dataset:
+    """Values without the few examples that are most extreme in both: whether a finding hangs on them.
+
+    Those are left out whose product of leverages, squared norms of the whitened scores in the kept directions, is
+    largest. Covariances, subspaces, the variance threshold and correlations are those of the examples that remain.
+
+    Parameters
+    ----------
+    comparison : Dataset, path, zarr store, or URL
+        What `compare` or `open_comparison` returned, or where it is; its subspaces must be there.
+    pairs : iterable of (str, str)
+        Labels of representations.
+    examples : int
+        How many to leave out, from 1 to half of them.
+    measures : str or iterable of str
+        Names.
+
+    Returns
+    -------
+    xarray.Dataset
+        For each measure ``m``: ``m`` (pair) and ``m_without`` (pair). ``left_out`` (pair, rank), places of the examples
+        in the zoo, the most extreme first; ``share`` (pair, rank), of each in the sum of the products of leverages.
+
+    Raises
+    ------
+    RepresentationNotFoundError, UnknownMeasureError, InvalidQuestionError
+    IncompatibleError
+        Where two representations have not been compared, or the comparison lacks loadings that a measure needs.
+    MemoryLimitError
+        Where the scores of two representations do not fit in memory.
+    InvalidActivationsError
+        Where a representation is constant without them.
+
+    Examples
+    --------
+    Two layers with nothing in common but an example of which both make too much:
+
+    >>> import tempfile, dask_svcca
+    >>> store = tempfile.mkdtemp() + "/comparison.zarr"
+    >>> x, y = np.random.default_rng(0).normal(size=(2, 200, 4))
+    >>> x[7], y[7] = 50, 50
+    >>> result = dask_svcca.compare({"x": x, "y": y}, store)
+    >>> found = without_extreme(store, [result.representation_a.to_numpy()], examples=1)
+    >>> found.left_out.to_numpy(), found.svcca.to_numpy().round(2), found.svcca_without.to_numpy().round(2)
+    (array([[7]]), array([0.33]), array([0.1]))
+    """
+    chosen = Pairs(comparison, pairs, measures, left_out=1)
+    if not is_whole(examples) or not 1 <= examples <= chosen.examples // 2:
+        raise InvalidQuestionError(
+            f"examples is how many to leave out, from 1 to half of them, {chosen.examples // 2}; got {examples!r}"
+        )
+    whole, without, left_out, shares = [], [], [], []
+    for labels in chosen.labels:
+        a, b, meeting = chosen.open(labels)
+        each = chosen.samples_per_example(a)
+        products = np.multiply(*(side.leverages().reshape(-1, each).sum(axis=1) for side in (a, b)))
+        extreme = np.argsort(-products, kind="stable")[:examples]
+        samples = (np.sort(extreme)[:, np.newaxis] * each + np.arange(each)).ravel()
+        pair = _Pair(chosen, a, b, meeting)
+        whole.append(pair.values())
+        without.append(pair.values_without(*(remainders(chosen, side, [samples])[0] for side in (a, b))))
+        left_out.append(extreme)
+        shares.append(products[extreme] / products.sum())
+    variables: Variables = {}
+    for measure in chosen.measures:
+        name = measure.name
+        variables[name] = ("pair",), np.array([values[name][0] for values in whole]), measure.description
+        said = f"{name} without the examples that are most extreme in both"
+        variables[f"{name}_without"] = ("pair",), np.array([values[name][0] for values in without]), said
+    variables["left_out"] = ("pair", "rank"), np.array(left_out), "places of the examples that are left out"
+    variables["share"] = ("pair", "rank"), np.array(shares), "share in the sum of the products of leverages"
+    return chosen.dataset(variables, examples=examples)
 
 
 def _orders(examples: int, permutations: int, seed: int) -> Iterator[IntArray]:
@@ -234,7 +317,7 @@ def _coupling_dtype(a: Subspace, b: Subspace) -> np.dtype[Any]:
     return np.result_type(a.scores.dtype, b.scores.dtype)
 
 
-def _coupling(a: Subspace, right: InexactArray, frequency: SharedFrequency, samples: slice) -> InexactArray:
+def _coupling(a: Subspace, right: InexactArray, frequency: SharedFrequency, samples: Samples) -> InexactArray:
     """Coupling at a frequency of some samples of a with those of b, (sample, direction)."""
     left = a.scores[samples, a.blocks[frequency.a].columns].T
     if frequency.conjugate or left.dtype.kind == "f":
@@ -271,90 +354,6 @@ def _p_values(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     return p, corrected
 
 
-@dataclass(frozen=True)
-class _Remainder:
-    """A representation without one block of its samples.
-
-    Attributes
-    ----------
-    left_out : slice
-        Samples that are left out.
-    samples : int
-        Number of samples that remain.
-    basis : Basis
-    transform : dict of int to (direction, direction)
-        By block, from old scores to new ones.
-    total : (direction,)
-        Sum of the scores that remain, in the block that is centred.
-    loadings : (neuron, direction) or None
-        None where no measure needs them.
-    """
-
-    left_out: slice
-    samples: int
-    basis: Basis
-    transform: Mapping[int, InexactArray]
-    total: InexactArray
-    loadings: InexactArray | None
-
-
-def _remainders(chosen: Pairs, subspace: Subspace, edges: IntArray) -> list[_Remainder]:
-    each = chosen.samples_per_example(subspace)
-    variance = chosen.parameters["variance"]
-    places = [
-        slice(start * each, stop * each) for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-    ]
-    return [_remainder(subspace, place, variance) for place in places]
-
-
-def _remainder(subspace: Subspace, left_out: slice, variance: float | None) -> _Remainder:
-    """Subspace of the samples that remain, from the scores of those that do not.
-
-    Scores Z are orthonormal, so that Z'Z of the samples that remain is the identity less Z'Z of the block. Its
-    eigenvectors make scores that are orthonormal over these samples; the scatter in their terms is as large as the
-    rank, and its eigenvectors are the new directions.
-    """
-    old, scores = subspace.basis, subspace.scores[left_out]
-    samples = len(subspace.scores) - len(scores)
-    noise = 1e-5 if subspace.single else 1e-9
-    spectra, transforms, loadings = {}, {}, []
-    total: InexactArray = np.zeros(0)
-    for index, block in subspace.blocks.items():
-        part, before = scores[:, block.columns], old.spectrum[block.columns]
-        gram = np.eye(part.shape[1]) - part.conj().T @ part
-        if index == 0:
-            total = -part.sum(axis=0)
-            gram -= np.outer(total.conj(), total) / samples
-        lengths, vectors = np.linalg.eigh(gram)
-        # Directions that only the block had.
-        lengths, vectors = lengths[lengths > noise], vectors[:, lengths > noise]
-        root = np.sqrt(before)[:, np.newaxis] * vectors * np.sqrt(lengths)
-        ascending, rotation = np.linalg.eigh(root.conj().T @ root)
-        spectrum, rotation = ascending[::-1], rotation[:, ::-1]
-        if len(spectrum):
-            spectra[index] = spectrum
-            transforms[index] = (vectors / np.sqrt(lengths)) @ rotation
-            if subspace.loadings is not None:
-                loadings.append(subspace.loadings[:, block.columns] @ (root @ rotation) / np.sqrt(spectrum))
-    if not spectra:
-        raise InvalidActivationsError(
-            f"{subspace.label!r} is constant without samples {left_out.start} to {left_out.stop}; use more and smaller "
-            f"blocks"
-        )
-    basis = Basis(
-        spectrum=np.concatenate(list(spectra.values())),
-        block=np.repeat(list(spectra), [len(spectrum) for spectrum in spectra.values()]),
-        kept=np.zeros(0, dtype=np.bool_),
-        grid=old.grid,
-        samples=samples,
-        neurons=old.neurons,
-    )
-    basis = replace(basis, kept=leading_directions(basis.spectrum, basis.multiplicity, variance))
-    return _Remainder(
-        left_out, samples, basis, transforms, total, np.concatenate(loadings, axis=1) if loadings else None
-    )
-
-
 class _Pair:
     """A pair, with all of its samples or without some of them."""
 
@@ -371,7 +370,7 @@ class _Pair:
             if frequency.a in self._a.blocks and frequency.b in self._b.blocks
         ]
 
-    def _coupling(self, frequency: SharedFrequency, samples: slice) -> InexactArray:
+    def _coupling(self, frequency: SharedFrequency, samples: Samples) -> InexactArray:
         return _coupling(self._a, self._b.scores[samples, self._b.blocks[frequency.b].columns], frequency, samples)
 
     def values(self) -> dict[str, FloatArray]:
@@ -380,7 +379,7 @@ class _Pair:
         loadings = self._a.loadings, self._b.loadings
         return self._measure((self._a.basis, self._b.basis), couplings, loadings, *self._norms)
 
-    def values_without(self, a: _Remainder, b: _Remainder) -> dict[str, FloatArray]:
+    def values_without(self, a: Remainder, b: Remainder) -> dict[str, FloatArray]:
         """From the samples that remain."""
         remain = np.ones(len(self._a.scores), dtype=np.bool_)
         remain[a.left_out] = False
@@ -393,7 +392,7 @@ class _Pair:
         ]
         return self._measure((a.basis, b.basis), self._couplings_without(a, b), (a.loadings, b.loadings), *norms)
 
-    def _couplings_without(self, a: _Remainder, b: _Remainder) -> Iterator[tuple[SharedFrequency, InexactArray]]:
+    def _couplings_without(self, a: Remainder, b: Remainder) -> Iterator[tuple[SharedFrequency, InexactArray]]:
         for frequency, whole in self._couplings:
             if frequency.a not in a.transform or frequency.b not in b.transform:
                 continue
@@ -407,7 +406,7 @@ class _Pair:
             )
 
     def _norms_of(
-        self, subspace: Subspace, remainder: _Remainder, side: Literal["a", "b"], norms: FloatArray
+        self, subspace: Subspace, remainder: Remainder, side: Literal["a", "b"], norms: FloatArray
     ) -> FloatArray:
         """Squared distances of all samples from the mean of those that remain."""
         if not self._chosen.with_row_norms or 0 not in subspace.blocks:

@@ -14,6 +14,7 @@ from dask_svcca.errors import CaptureError, MismatchedExamplesError, MissingPack
 from dask_svcca.patterns import matching, unmatched
 from dask_svcca.stores import _io
 from dask_svcca.stores._names import encode
+from dask_svcca.stores.zoo.options import check_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ __all__ = [
     "InputsDigest",
     "as_dims",
     "captured",
+    "check_begin",
     "check_inputs",
     "check_layers",
     "check_order_of_inputs",
@@ -46,6 +48,7 @@ _OTHERS = {
     "weights_digest": "of a model of other weights",
     "inputs_digest": "of other inputs",
     "step": "with another step",
+    "parent": "with another parent",
     "dtype": "in another type",
     "dims": "with other axes",
     "shape": "of another shape",
@@ -149,6 +152,19 @@ def captured(zoo: Zoo, model: str, checkpoint: str | None = None) -> Iterator[di
     for _, attributes in _io.walk_attributes(group, depth=3 - len(parts)):  # type: ignore[arg-type]
         if attributes and attributes.get("complete"):
             yield attributes
+
+
+def check_begin(parent: str | None, model: str, checkpoint: str) -> None:
+    """Refuse what cannot be the checkpoint that a training began with.
+
+    Raises
+    ------
+    CaptureError
+    """
+    try:
+        check_parent(parent, model, checkpoint)
+    except ValueError as error:
+        raise CaptureError(str(error)) from None
 
 
 def check_inputs(others: Iterable[Mapping[str, Any]], digest: str, label: str) -> None:
@@ -341,7 +357,7 @@ def other_capture(zoo: Zoo, expected: Mapping[RepresentationName, Mapping[str, A
     zoo : Zoo
     expected : mapping of RepresentationName to mapping
         Representations that the zoo has, and attributes that the capture which leaves them as they are would have
-        given them: ``weights_digest``, ``inputs_digest``, ``step``, ``dtype``, ``dims`` and ``shape``.
+        given them: ``weights_digest``, ``inputs_digest``, ``step``, ``parent``, ``dtype``, ``dims`` and ``shape``.
     """
     others: dict[str, list[str]] = {key: [] for key in _OTHERS}
     for name, wanted in expected.items():

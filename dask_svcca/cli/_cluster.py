@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 from rich.console import Console
 
-from dask_svcca import cluster
+from dask_svcca import connections
 from dask_svcca.cli._console import counted
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
 
-    from dask_svcca.cluster import Client
+    from dask_svcca.connections import Client
     from dask_svcca.plan.tasks import Node
 
 
@@ -56,12 +57,30 @@ class WhenNeeded:
     def __init__(self, budget: Budget, connect: Callable[[], contextlib.AbstractContextManager[Client]]) -> None:
         self.budget = budget
         self._connect = connect
+        self._client: Client | None = None
+        self._stack: contextlib.ExitStack | None = None
+
+    def __enter__(self) -> Self:
+        """Keep the cluster from the first tasks up to the end of the context, not for each lot of them."""
+        self._stack = contextlib.ExitStack()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._stack is not None:
+            stack, self._stack, self._client = self._stack, None, None
+            stack.__exit__(kind, error, traceback)
 
     def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
         """Run all tasks."""
-        if nodes:
-            with self._connect() as client:
-                DaskExecutor(client, uuid.uuid4().hex[:12]).run(nodes, perform, on_done)
+        if not nodes:
+            return
+        with contextlib.ExitStack() as alone:
+            client = self._client or (self._stack or alone).enter_context(self._connect())
+            if self._stack is not None:
+                self._client = client
+            DaskExecutor(client, uuid.uuid4().hex[:12]).run(nodes, perform, on_done)
 
 
 @contextlib.contextmanager
@@ -82,20 +101,20 @@ def connected(
             "--scheduler names a cluster with workers and memory of its own; leave out --workers and --worker-memory."
         )
     if scheduler is None:
-        doing = f"Starting {counted(cluster.local_resources(workers, memory).workers, 'worker')} on this machine"
+        doing = f"Starting {counted(connections.local_resources(workers, memory).workers, 'worker')} on this machine"
     else:
         doing = f"Connecting to {scheduler}"
     console = Console(stderr=True, highlight=False)
     with contextlib.ExitStack() as stack:
         with console.status(doing) if announced and console.is_terminal else contextlib.nullcontext():
-            client = stack.enter_context(cluster.connect(scheduler, workers=workers, memory=memory))
+            client = stack.enter_context(connections.connect(scheduler, workers=workers, memory=memory))
         yield client
 
 
 def budget_of(workers: int | None, memory: str | None, scheduler: str | None) -> Budget:
     """Budget of the cluster that would be used; a local cluster is not started for this."""
     if scheduler is None:
-        local = cluster.local_resources(workers, memory)
+        local = connections.local_resources(workers, memory)
         return Budget(local.workers, int(USABLE_SHARE * local.memory))
     with connected(workers, memory, scheduler) as client:
         return DaskExecutor(client, "").budget

@@ -38,9 +38,9 @@ log_json = click.option("--log-json", is_flag=True, help="Log progress as JSON, 
 """The option of commands that run a comparison; see `progress_of`."""
 
 
-def progress_of(*, as_json: bool) -> Bars | JsonLines:
+def progress_of(*, as_json: bool, stages: Mapping[str, tuple[str, str]] = STAGES) -> Bars | JsonLines:
     """What shows how far a comparison is."""
-    return JsonLines() if as_json else Bars(STAGES)
+    return JsonLines() if as_json else Bars(stages)
 
 
 @contextlib.contextmanager

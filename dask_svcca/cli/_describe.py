@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dask_svcca.stores._names import checkpoint_label
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dask_svcca.stores.zoo import Zoo
 
 
@@ -36,6 +39,7 @@ def _describe_zoo(zoo: Zoo, *, layers: bool) -> dict[str, Any]:
                 "model": model,
                 "checkpoints": list(part["checkpoint"].unique()),
                 "steps": sorted(part["step"].dropna().unique()),
+                "parents": parents_of(part),
                 "layers": part["layer"].nunique(),
                 "representations": len(part),
                 "nbytes": int(part["nbytes"].sum()),
@@ -45,6 +49,12 @@ def _describe_zoo(zoo: Zoo, *, layers: bool) -> dict[str, Any]:
         **({"layers": layer_rows(zoo)} if layers else {}),
         "unfinished": zoo.unfinished,
     }
+
+
+def parents_of(frame: pd.DataFrame) -> dict[str, str]:
+    """The parent of each checkpoint of a model that has one."""
+    given = frame[frame["parent"] != ""]
+    return dict(zip(given["checkpoint"], given["parent"], strict=True))
 
 
 def layer_rows(zoo: Zoo) -> list[dict[str, Any]]:
@@ -74,12 +84,20 @@ def _describe_comparison(comparison: ComparisonStore, *, timing: bool) -> dict[s
         "examples": attributes["n_examples"],
         "representations": len(labels),
         "models": list(dict.fromkeys(map(str, comparison.column("model")))),
+        "parents": lineage_of(comparison),
         "parameters": comparison.parameters,
         "subspaces": comparison.subspaces or None,
         "pairs": {status.name.lower(): count for status, count in comparison.count_pairs().items()},
         "problems": {str(label): str(problem) for label, problem in zip(labels, problems, strict=True) if problem},
         **({"runs": attributes.get("runs", [])} if timing else {}),
     }
+
+
+def lineage_of(comparison: ComparisonStore) -> dict[str, str]:
+    """The parent of each checkpoint that has one, by their labels."""
+    columns = comparison.columns("model", "checkpoint", "parent")
+    rows = zip(*(map(str, columns[name]) for name in ("model", "checkpoint", "parent")), strict=True)
+    return {checkpoint_label(model, checkpoint): parent for model, checkpoint, parent in rows if parent}
 
 
 def _describe_subspaces(subspaces: SubspaceStore) -> dict[str, Any]:
@@ -101,6 +119,7 @@ def _describe_sketches(store: str) -> dict[str, Any]:
     return {
         "examples": sketches.attributes["n_examples"],
         "representations": len(labels),
+        "measure": sketches.attributes["measure"],
         "size": sketches.family.size,
         "seed": sketches.family.seed,
         "first": str(labels[0]) if len(labels) else None,

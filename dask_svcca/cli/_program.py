@@ -136,6 +136,11 @@ class Program(click.Group):
             "List the layers that are most similar to that of a NAME, model/checkpoint/layer, among SKETCHES.",
         ),
         Deferred("query", "dask_svcca.cli.query:query", "List pairs of a COMPARISON, the most similar first."),
+        Deferred(
+            "models",
+            "dask_svcca.cli.models:models",
+            "List the models of a COMPARISON, each beside each other, the most similar first.",
+        ),
         Deferred("plot", "dask_svcca.cli.plot:plot", "Draw a figure of a COMPARISON, finished or not."),
         Deferred(
             "explore",

@@ -56,6 +56,9 @@ def capture() -> None:
     help="Training step, for a single file [default: the number behind step, epoch, iter, ckpt or checkpoint].",
 )
 @click.option(
+    "--parent", metavar="MODEL/CHECKPOINT", help="The checkpoint that the training of these began with, if any."
+)
+@click.option(
     "--name",
     "pattern",
     metavar="PATTERN",
@@ -93,6 +96,7 @@ def onnx(
     model: str | None,
     checkpoint: str | None,
     step: float | None,
+    parent: str | None,
     pattern: str | None,
     step_pattern: str | None,
     layers: tuple[str, ...],
@@ -117,7 +121,15 @@ def onnx(
     """
     # Wrong names are refused before a cluster is started for them.
     paths = files(models)
-    name_files(paths, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern)
+    name_files(
+        paths,
+        model=model,
+        checkpoint=checkpoint,
+        step=step,
+        parent=parent,
+        pattern=pattern,
+        step_pattern=step_pattern,
+    )
     dims = named_axes(axes)
     bars = Bars({"capture": ("Capturing activations", "checkpoints")})
     with (
@@ -135,6 +147,7 @@ def onnx(
             model=model,
             checkpoint=checkpoint,
             step=step,
+            parent=parent,
             pattern=pattern,
             step_pattern=step_pattern,
             layers=layers,

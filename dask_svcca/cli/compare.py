@@ -21,6 +21,7 @@ from dask_svcca.cli._console import (
 from dask_svcca.cli._console import log_json as as_json_lines
 from dask_svcca.cli._measures import split_measures
 from dask_svcca.cli._paths import Place, quoted
+from dask_svcca.coarse.guidance import Guidance, TileOrder
 from dask_svcca.measures import load_measures
 from dask_svcca.plan.parameters import ONLY_MASK, Keep, Match, Parameters, Precision, make_parameters
 from dask_svcca.plan.selection import SELECTIONS, select_pairs
@@ -29,11 +30,15 @@ from dask_svcca.run.advice import advise
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.run.executors import Here
 from dask_svcca.run.forecast import forecast_run
+from dask_svcca.run.preview import run_preview
 from dask_svcca.run.stores import choose_mask
 from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dask_svcca.run.outcome import Outcome
+    from dask_svcca.run.preview import Preview
 
 
 class _Share(click.ParamType[float | None]):
@@ -67,6 +72,8 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
         "dask-svcca compare zoo.zarr comparison.zarr --dry-run",
         "dask-svcca compare zoo.zarr final.zarr --pairs final --workers 4 --worker-memory 4GiB",
         "dask-svcca compare zoo.zarr two.zarr --pairs 'between resnet vit' --scheduler tcp://10.0.0.1:8786",
+        "dask-svcca compare zoo.zarr near.zarr --conv mean --pairs 'nearest 20'",
+        "dask-svcca compare zoo.zarr cka.zarr --measure cka --conv mean --preview",
     )
 )
 @click.argument("zoo", type=Place())
@@ -153,6 +160,24 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     help=f"{', '.join(map(repr, SELECTIONS[:-1]))} or {SELECTIONS[-1]!r} for two models; quote names with spaces.",
 )
 @click.option(
+    "--preview",
+    is_flag=True,
+    help="Estimate cka of all pairs that have no value yet, within seconds, and compute nothing.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(get_args(TileOrder)),
+    default="stored",
+    show_default=True,
+    help="Which tiles are compared first: those whose pairs are most similar, by estimate, or as they are stored.",
+)
+@click.option(
+    "--sketches",
+    type=Place(),
+    metavar="STORE",
+    help="Where the sketches are that 'nearest N', --preview and --order go by [default: beside the comparison].",
+)
+@click.option(
     "--subspaces",
     type=Place(),
     metavar="STORE",
@@ -174,6 +199,9 @@ def compare(
     mask: str | None,
     no_mask: bool,
     pairs: str,
+    preview: bool,
+    order: str,
+    sketches: str | None,
     subspaces: str | None,
     drop_left: bool,
     wait: bool,
@@ -192,6 +220,8 @@ def compare(
     """
     if as_json and not dry_run:
         raise click.UsageError("--json shows the plan; use it with --dry-run.")
+    if dry_run and preview:
+        raise click.UsageError("--preview computes nothing that could be planned; leave out --dry-run.")
     options["measures"] = split_measures(options["measures"])
     with checked_options():
         for module in modules:
@@ -201,13 +231,15 @@ def compare(
         source = open_zoo(zoo)
         chosen = choose_mask(source, None if no_mask else mask or ONLY_MASK)
         parameters = make_parameters(**options, mask=chosen)
-        if len(source):
+        guidance = Guidance.of(pairs, comparison, sketches, parameters, preview=preview, order=order)
+        if len(source) and guidance.nearest is None:
             select_pairs(pairs, source.representations)
     budget = budget_of(workers, memory, scheduler)
+    where: dict[str, Any] = {"subspaces": subspaces, "drop_left": drop_left}
     if dry_run:
-        where: dict[str, Any] = {"pairs": pairs, "subspaces": subspaces, "drop_left": drop_left}
+        where["pairs"] = chosen_pairs = guidance.pairs(guidance.estimated(source, parameters, make=False))
         plan, found, pace = forecast_run(source, comparison, parameters, Here(budget), glance=True, **where)
-        advised = advise(source, plan, parameters, pace, found, budget, pairs=pairs)
+        advised = advise(source, plan, parameters, pace, found, budget, pairs=chosen_pairs)
         if as_json:
             faster = [{"what": one.what, "factor": round(one.factor, 1)} for one in advised]
             click.echo(
@@ -219,21 +251,35 @@ def compare(
         for number, one in enumerate(advised):
             click.echo(f"{'' if number else 'faster':<16} {one}")
         return
-    bars = progress_of(as_json=log_json)
+    bars = progress_of(as_json=log_json, stages=guidance.stages)
     executor = WhenNeeded(budget, lambda: connected(workers, memory, scheduler, announced=False))
-    with resumable("subspaces and tiles", bars), bars:
+    where["wait"] = wait
+    kept = "subspaces and tiles" if guidance.place is None else "sketches, subspaces and tiles"
+    with resumable(kept, bars), bars, executor:
+        likeness = guidance.estimated(source, parameters, wait=wait, executor=executor, progress=bars)
+        where["pairs"] = guidance.pairs(likeness)
+        if preview and likeness is not None:
+            seen = run_preview(source, comparison, parameters, likeness, budget, told=bars.say, **where)
+            echo_preview(seen, likeness.problems, comparison)
+            return
+        first = likeness if order == "by estimate" else None
         outcome = run_comparison(
-            source,
-            comparison,
-            parameters,
-            pairs=pairs,
-            subspaces=subspaces,
-            drop_left=drop_left,
-            wait=wait,
-            executor=executor,
-            progress=bars,
+            source, comparison, parameters, likeness=first, executor=executor, progress=bars, **where
         )
     echo_outcome(outcome, comparison)
+
+
+def echo_preview(found: Preview, problems: Mapping[str, str], comparison: str) -> None:
+    """Say what a first look has; end with status 1 where representations could not be estimated."""
+    click.echo(
+        f"Estimated {counted(found.estimated, 'pair')} of {counted(found.representations, 'representation')} in "
+        f"{seconds(found.seconds)}: {found.estimated:,} of {found.pairs:,} pairs have an estimate of cka and no value, "
+        f"{found.done:,} are computed. The same command without --preview computes the others."
+    )
+    echo_problems(problems, "representation")
+    if problems:
+        raise SystemExit(1)
+    echo_next([(f"dask-svcca explore {quoted(comparison)}", "the matrix, hatched where it is estimated")])
 
 
 def echo_outcome(outcome: Outcome, comparison: str) -> None:

@@ -28,6 +28,7 @@ from dask_svcca.demo import (
     describe_jump,
     describe_seeds,
     describe_settling,
+    describe_smaller_rank,
     directions,
     dynamics_of,
     run_demo,
@@ -226,24 +227,36 @@ def _show_findings(comparison: xr.Dataset, zoo: Zoo) -> None:
 
 
 def _show_identification(comparison: xr.Dataset) -> None:
-    """How often each measure finds the layers of the tables in the other training."""
+    """Which measure to trust: how often each finds the layers of the tables in the other training."""
     networks = architectures(comparison)
-    inner = {str(layer) for layer in comparison["layer_a"].to_numpy() if not MAIN_LAYERS.fullmatch(str(layer))}
-    result = layer_identification(comparison, "all", groups=networks, exclude=sorted(inner))
-    result = result.sortby(result["accuracy"].mean("group"), ascending=False)
+    left_out = {str(layer) for layer in comparison["layer_a"].to_numpy() if not MAIN_LAYERS.fullmatch(str(layer))}
+    found = layer_identification(comparison, "all", groups=networks, exclude=sorted({*left_out, "logits"}))
+    ranked = found.sortby(found["accuracy"].mean("group"), ascending=False)
     click.echo(
-        "\nLayer identification: how often the layer of another seed that is most similar is the same layer.\n"
-        "Looked for are only outputs of blocks, among themselves, from each seed in the other:\n"
+        "\nWhich measure to trust? How often the layer of another seed that is most similar is the same layer.\n"
+        "Looked for are only outputs of blocks, among themselves, from each seed in the other. The logits are left\n"
+        "out: any training makes them alike. Standard errors are by leaving out one layer after another.\n"
     )
-    tested = result["tested"].isel(measure=0).to_numpy()
+    tested = found["tested"].isel(measure=0).to_numpy()
     directed = [len(models) * (len(models) - 1) for models in networks.values()]
     header = [
         "",
         *(f"{name}, {count} layers both ways" for name, count in zip(networks, tested // directed, strict=True)),
     ]
-    rows = [[str(row["measure"].item()), *(f"{value:.2f}" for value in row.to_numpy())] for row in result["accuracy"]]
-    rows.append(["(by chance)", *(f"{value:.2f}" for value in directed / tested)])
+    rows = [
+        [name, *(f"{value:.2f} ± {error:.2f}" for value, error in zip(values, errors, strict=True))]
+        for name, values, errors in zip(
+            ranked["measure"].to_numpy().tolist(),
+            ranked["accuracy"].to_numpy(),
+            ranked["accuracy_stderr"].to_numpy(),
+            strict=True,
+        )
+    ]
+    rows.append(["(by chance)", *(f"{value:.2f}       " for value in found["chance"].isel(measure=0).to_numpy())])
     table(header, rows, right=header[1:])
+    known = [name for name in ("svcca", "whitened_procrustes") if name in comparison]
+    every = layer_identification(comparison, known, groups=networks, exclude=["logits"])
+    click.echo("\n" + textwrap.fill(describe_smaller_rank(every, comparison), 100))
 
 
 def _shade(value: float) -> str:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--layer", metavar="NAME", help="Name of the layer [default: the names of the arrays of an npz].")
 @click.option("--array", metavar="NAME", help="The array of an npz to take, under the name of --layer.")
 @click.option("--step", type=float, metavar="NUMBER", help="Training step, to order checkpoints by.")
+@click.option("--parent", metavar="MODEL/CHECKPOINT", help="The checkpoint that the training of this one began with.")
 @click.option("--depth", type=float, metavar="NUMBER", help="Position in the network, to order layers by.")
 @click.option(
     "--dims",
@@ -68,6 +69,7 @@ def import_arrays(
     layer: str | None,
     array: str | None,
     step: float | None,
+    parent: str | None,
     depth: float | None,
     dims: str | None,
     examples_file: str | None,
@@ -101,6 +103,7 @@ def import_arrays(
                 name,
                 values,
                 step=step,
+                parent=parent,
                 depth=layer_depth,
                 dims=axes,
                 compression=compression,

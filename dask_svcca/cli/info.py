@@ -8,10 +8,11 @@ import click
 import numpy as np
 
 from dask_svcca.cli._console import SHOWN_PROBLEMS, counted, examples, named, results, size, table
-from dask_svcca.cli._describe import describe, layer_rows
+from dask_svcca.cli._describe import describe, layer_rows, lineage_of
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._paths import Place, quoted
 from dask_svcca.stores._io import read_kind
+from dask_svcca.stores._names import checkpoint_label
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.variables import PairStatus
@@ -88,9 +89,25 @@ def _show_zoo(store: str, zoo: Zoo) -> None:
         left = frame["model"].nunique() - MODEL_ROWS
         if left > 0:
             click.echo(f"and {counted(left, 'more model')}")
+        labels = map(checkpoint_label, frame["model"], frame["checkpoint"])
+        _show_lineage({label: parent for label, parent in zip(labels, frame["parent"], strict=True) if parent})
     _show_some(
         zoo.unfinished, "representation", "begun and never finished; such layers do not count, capture them again:"
     )
+
+
+def _show_lineage(parents: dict[str, str]) -> None:
+    """Say which trainings began with a checkpoint of another."""
+    if not parents:
+        return
+    click.echo(f"\n{counted(len(parents), 'checkpoint')} of trainings that began with another:")
+    of_model: dict[tuple[str, str], list[str]] = {}
+    for label, parent in parents.items():
+        of_model.setdefault((label.partition("/")[0], parent), []).append(label)
+    for labels, parent in [(labels, parent) for (_, parent), labels in of_model.items()][:MODEL_ROWS]:
+        click.echo(f"  {labels[0]}{f' and {len(labels) - 1:,} more' if len(labels) > 1 else ''} from {parent}")
+    if len(of_model) > MODEL_ROWS:
+        click.echo(f"  and {len(of_model) - MODEL_ROWS:,} more")
 
 
 def _model_row(model: str, frame: pd.DataFrame) -> list[str]:
@@ -160,6 +177,7 @@ def _show_comparison(store: str, comparison: ComparisonStore) -> None:
             *([("missing", f"{missing:,}: not asked for yet, or interrupted")] if missing else []),
         ]
     )
+    _show_lineage(lineage_of(comparison))
     failed = {label: problem for label, problem in zip(labels, problems, strict=True) if problem}
     _show_some([named(label, problem) for label, problem in failed.items()], "representation", "failed:")
     if counts[PairStatus.DONE]:
@@ -199,7 +217,7 @@ def _show_sketches(store: str, found: dict[str, Any]) -> None:
             ("sketches", store),
             ("examples", f"{found['examples']:,}"),
             ("representations", f"{found['representations']:,}"),
-            ("numbers", f"{found['size']:,} each, seed {found['seed']}"),
+            ("numbers", f"{found['size']:,} each, seed {found['seed']}, of {found['measure']}"),
             *([("failed", f"{len(found['problems']):,}")] if found["problems"] else []),
         ]
     )

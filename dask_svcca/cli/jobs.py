@@ -9,10 +9,11 @@ import click
 from dask_svcca.cli._console import Bars, counted, examples, results, seconds, table
 from dask_svcca.cli._errors import Interrupted
 from dask_svcca.cli._json import echo_json
+from dask_svcca.coarse.guidance import GUIDED_STAGES
 from dask_svcca.errors import JobError
 from dask_svcca.jobs import submit as submitting
-from dask_svcca.jobs.records import ENDED, Jobs, Status, pointers, status_of
-from dask_svcca.run.progress import STAGES
+from dask_svcca.jobs.records import ENDED, Jobs, pointers
+from dask_svcca.jobs.status import Status, status_of
 
 if TYPE_CHECKING:
     from dask_svcca.jobs.records import Record
@@ -72,7 +73,8 @@ def _pairs(record: Record) -> str:
 def status(job: str, *, as_json: bool) -> None:
     """Show how far a JOB is: its id, or the path of its comparison.
 
-    The comparison itself is asked: it works where the cluster has gone, and from any machine that reaches the store.
+    The comparison itself is asked: it works where the cluster has gone, and from any machine that reaches the store. A
+    scheduler is asked only about a job that it has not begun within a minute.
     """
     found = submitting.status(job)
     if as_json:
@@ -89,9 +91,9 @@ def status(job: str, *, as_json: bool) -> None:
     if found.state == "running" and record.pairs_per_second:
         left = "" if record.seconds_left is None else f", about {seconds(record.seconds_left)} left"
         lines.append(("rate", f"{counted(round(record.pairs_per_second), 'pair')} a second{left}"))
-    lines += [(STAGES[name][1], f"{done:,} of {total:,}") for name, (done, total) in record.stages.items()]
+    lines += [(GUIDED_STAGES[name][1], f"{done:,} of {total:,}") for name, (done, total) in record.stages.items()]
     lines += [("cluster", record.cluster)] if record.cluster else []
-    lines += [("dashboard", record.dashboard)] if record.dashboard and found.state == "running" else []
+    lines += [("dashboard", record.dashboard)] if record.dashboard and found.state in {"waiting", "running"} else []
     lines.append(("submitted", f"{record.submitted} by {record.user}" + (f" on {record.host}" if record.host else "")))
     results([line for line in lines if line[1]])
 
@@ -103,7 +105,7 @@ def attach(job: str) -> None:
 
     The exit status is 0 where the job is done, 1 where pairs of it or all of it failed, it stalled or was cancelled.
     """
-    bars = Bars(STAGES)
+    bars = Bars(GUIDED_STAGES)
 
     shown: dict[str, tuple[int, int]] = {}
 

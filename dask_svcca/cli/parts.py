@@ -17,8 +17,8 @@ from dask_svcca.cli._console import (
 from dask_svcca.cli._console import log_json as as_json_lines
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._paths import File, quoted
-from dask_svcca.cluster import parse_memory
-from dask_svcca.jobs.driver import open_job
+from dask_svcca.connections import parse_memory
+from dask_svcca.jobs.driver import guided, open_job
 from dask_svcca.jobs.schema import read_job
 from dask_svcca.run import slices
 from dask_svcca.run.executors import USABLE_SHARE
@@ -46,13 +46,14 @@ def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
     with checked_options():
         limit = parse_memory(memory)
         zoo, parameters = open_job(described)
+        if described.order != "stored":
+            raise click.UsageError(
+                f"order is about one run, and parts run side by side; the job says order: {described.order}. Leave it "
+                f"out."
+            )
+        where, _ = guided(described, zoo, parameters)
         plan = slices.begin(
-            zoo,
-            described.comparison,
-            parameters,
-            parts=parts,
-            memory=int(USABLE_SHARE * limit),
-            **described.where,
+            zoo, described.comparison, parameters, parts=parts, memory=int(USABLE_SHARE * limit), **where
         )
     needed = max(plan.subspace_bytes, plan.tile_bytes)
     if as_json:
@@ -105,8 +106,9 @@ def finalise(job: str, *, as_json: bool) -> None:
     described = read_job(job)
     with checked_options():
         zoo, parameters = open_job(described)
+        where, _ = guided(described, zoo, parameters, make=False)
         outcome, unfinished = slices.conclude(
-            zoo, described.comparison, parameters, pairs=described.pairs, subspaces=described.subspaces
+            zoo, described.comparison, parameters, pairs=where["pairs"], subspaces=described.subspaces
         )
     plan = outcome.plan
     if as_json:
@@ -124,12 +126,11 @@ def finalise(job: str, *, as_json: bool) -> None:
         echo_problems(outcome.problems, "representation")
         echo_problems(outcome.failures, "task")
     if plan.pairs_done < plan.pairs:
-        again = ", ".join(map(str, unfinished)) if unfinished else "none: plan what is new with init"
-        click.echo(
-            click.style(
-                f"Parts that have not done all of theirs: {again}. Run them again, and then finalise.", fg="red"
-            ),
-            err=True,
+        left = (
+            f"Parts with pairs left to compare: {', '.join(map(str, unfinished))}. Run them, and then finalise."
+            if unfinished
+            else "All parts have done theirs, and what is missing was not planned: plan it with init."
         )
+        click.echo(click.style(left, fg="red"), err=True)
     if outcome.problems or plan.pairs_done < plan.pairs:
         raise SystemExit(1)

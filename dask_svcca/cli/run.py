@@ -67,7 +67,7 @@ def run(
     submitted = next((pointer.submitted for pointer in pointers() if pointer.id == job_id), None)
     if job_id is not None:
         driver.end_on_signals()
-    bars = progress_of(as_json=log_json)
+    bars = progress_of(as_json=log_json, stages=described.guidance.stages)
     with resumable("subspaces and tiles", bars), checked_options():
         try:
             with bars:
@@ -99,6 +99,8 @@ def submit(job: str, *, allowed: tuple[str, ...], modules: tuple[str, ...], as_j
         return
     name = status.record.id
     click.echo(f"The job {name} is at work on this comparison already." if before else f"Submitted {name}.")
+    if status.record.dashboard:
+        click.echo(f"The dashboard, {status.record.dashboard} , shows the cluster at work.")
     echo_next(
         [
             (f"dask-svcca status {name}", "how far it is"),

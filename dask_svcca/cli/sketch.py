@@ -23,8 +23,9 @@ from dask_svcca.cli._paths import Place, quoted
 from dask_svcca.plan.parameters import ONLY_MASK, make_parameters
 from dask_svcca.readings.choose import Convolutional, Sequential
 from dask_svcca.run.stores import choose_mask
-from dask_svcca.sketches.family import Family
-from dask_svcca.sketches.make import STAGES, run_sketches
+from dask_svcca.sketches.family import MEASURES, Family
+from dask_svcca.sketches.index import index_sketches
+from dask_svcca.sketches.make import STAGES, open_kept, run_sketches
 from dask_svcca.sketches.portable import export_sketches, import_sketches
 from dask_svcca.sketches.search import search as search_sketches
 from dask_svcca.stores.zoo import open_zoo
@@ -37,11 +38,33 @@ if TYPE_CHECKING:
     epilog=examples(
         "dask-svcca sketch zoo.zarr sketches.zarr",
         "dask-svcca sketch zoo.zarr sketches.zarr --size 16384 --workers 4",
+        "dask-svcca sketch zoo.zarr overlaps.zarr --measure overlap --subspaces comparison.zarr --conv dft",
         "dask-svcca sketch sketches.zarr --export mine.npz",
         "dask-svcca sketch theirs.zarr --import theirs.npz",
+        "dask-svcca sketch sketches.zarr --index sketches.index",
     )
 )
 @click.argument("places", nargs=-1, required=True, type=Place(), metavar="[ZOO] SKETCHES")
+@click.option(
+    "--measure",
+    type=click.Choice(MEASURES),
+    default="cka",
+    show_default=True,
+    help="What products of sketches estimate: linear CKA, or the overlap of subspaces.",
+)
+@click.option(
+    "--subspaces",
+    type=Place(),
+    metavar="PLACE",
+    help="For an overlap: a comparison of this zoo, or its shared subspaces.",
+)
+@click.option(
+    "--variance",
+    type=float,
+    default=0.99,
+    show_default=True,
+    help="For an overlap: share of the variance that its directions explain.",
+)
 @click.option("--size", type=int, default=4096, show_default=True, metavar="N", help="Numbers of a sketch, even.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Only sketches of one seed can be compared.")
 @click.option(
@@ -81,9 +104,18 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Make SKETCHES of such a file.",
 )
+@click.option(
+    "--index",
+    "folder",
+    type=click.Path(file_okay=False),
+    metavar="FOLDER",
+    help="Make an index of SKETCHES, for a search among ten million.",
+)
 def sketch(
     places: tuple[str, ...],
     *,
+    measure: str,
+    subspaces: str | None,
     size: int,
     seed: int,
     mask: str | None,
@@ -94,15 +126,19 @@ def sketch(
     scheduler: str | None,
     target: str | None,
     sent: str | None,
+    folder: str | None,
     **options: Any,
 ) -> None:
-    """Make a sketch of every layer of every checkpoint of a ZOO: numbers whose products estimate linear CKA.
+    """Make a sketch of every layer of every checkpoint of a ZOO: numbers whose products estimate a similarity.
 
     Sketches that are there are not made again: after an interruption, or when the zoo has grown, the same command makes
     what is missing. Those of other people who ran the same examples can be compared with them.
     """
-    if len(places) > 2 or (len(places) == 1) != (bool(sent) or (target is not None and len(places) == 1)):
-        raise click.UsageError("Name a zoo and its sketches; or, with --import or --export, the sketches alone.")
+    alone = bool(sent or target or folder)
+    if len(places) > 2 or (len(places) == 1 and not alone) or (len(places) == 2 and sent):
+        raise click.UsageError(
+            "Name a zoo and its sketches; or, with --import, --export or --index, the sketches alone."
+        )
     place = places[-1]
     if sent is not None:
         count = import_sketches(sent, place).sizes["representation"]
@@ -111,8 +147,8 @@ def sketch(
         _make(
             places[0],
             place,
-            size,
-            seed,
+            (size, seed),
+            (measure, subspaces),
             mask,
             options,
             no_mask=no_mask,
@@ -122,13 +158,16 @@ def sketch(
     if target is not None:
         export_sketches(place, target)
         click.echo(f"Wrote {target}.")
+    if folder is not None:
+        index_sketches(place, folder)
+        click.echo(f"Made the index {folder}.")
 
 
 def _make(
     zoo: str,
     place: str,
-    size: int,
-    seed: int,
+    numbers: tuple[int, int],
+    of: tuple[str, str | None],
     mask: str | None,
     options: dict[str, Any],
     *,
@@ -140,13 +179,14 @@ def _make(
         if mask is not None and no_mask:
             raise click.UsageError("--mask names a mask, and --no-mask declines it; use one of them.")
         source = open_zoo(zoo)
-        family = Family(size, seed)
+        family = Family(*numbers)
         chosen = choose_mask(source, None if no_mask else mask or ONLY_MASK)
         parameters = make_parameters("cka", **options, mask=chosen)
+        kept = open_kept(*of, parameters)
     bars = Bars(STAGES)
     executor = WhenNeeded(budget_of(*cluster), lambda: connected(*cluster, announced=False))
     with resumable("sketches", bars), bars:
-        outcome = run_sketches(source, place, parameters, family, wait=wait, executor=executor, progress=bars)
+        outcome = run_sketches(source, place, parameters, family, kept, wait=wait, executor=executor, progress=bars)
     click.echo(_summary(outcome))
     echo_problems(outcome.problems, "representation")
     if outcome.problems:
@@ -173,19 +213,36 @@ def _summary(outcome: Outcome) -> str:
 @click.argument("sketches", type=Place())
 @click.argument("name")
 @click.option("--zoo", type=Place(), metavar="ZOO", help="Rank the best by exact values, from these activations.")
+@click.option(
+    "--subspaces", type=Place(), metavar="PLACE", help="Rank the best by exact values, from a comparison's subspaces."
+)
+@click.option(
+    "--index", type=click.Path(file_okay=False, exists=True), metavar="FOLDER", help="Find the nearest by an index."
+)
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="How many to list.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with a record for each layer.")
-def search(sketches: str, name: str, *, zoo: str | None, top: int, as_json: bool) -> None:
+def search(
+    sketches: str,
+    name: str,
+    *,
+    zoo: str | None,
+    subspaces: str | None,
+    index: str | None,
+    top: int,
+    as_json: bool,
+) -> None:
     """List the layers that are most similar to that of a NAME, model/checkpoint/layer, among SKETCHES.
 
-    With the zoo, values are exact, and the last column is what layers of these spectra have by chance; without, they
-    are estimates, with their standard errors.
+    With the zoo, or with subspaces, values are exact; without, they are estimates, with their standard errors. The last
+    column is what layers of these spectra have by chance.
     """
-    found = search_sketches(sketches, name, top=top, zoo=zoo)
+    found = search_sketches(sketches, name, top=top, zoo=zoo, subspaces=subspaces, index=index)
     if as_json:
         echo_json({"sketches": sketches, "query": name, "nearest": found.reset_index().to_dict("records")})
         return
-    titles = {"cka": "cka", "cka_estimate": "estimate", "cka_error": "error", "null_cka": "by chance"}
+    measure = next(name for name in MEASURES if f"{name}_error" in found)
+    titles = {measure: measure, f"{measure}_estimate": "estimate", f"{measure}_error": "error"}
+    titles[f"null_{measure}"] = "by chance"
     shown = [name for name in titles if name in found]
     numbers = [titles[name] for name in shown]
     columns = found[shown].to_numpy()

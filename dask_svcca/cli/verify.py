@@ -30,7 +30,7 @@ SHOWN = 40
 def verify(
     store: str, *, repair: bool, workers: int | None, memory: str | None, scheduler: str | None, as_json: bool
 ) -> None:
-    """Read everything in a STORE, and name what is damaged or missing: a zoo, a comparison, or subspaces.
+    """Read everything in a STORE, and name what is damaged or missing: a zoo, a comparison, subspaces, or sketches.
 
     The exit status is 1 where something is.
     """
@@ -50,12 +50,14 @@ def verify(
             return
         click.echo(f"{counted(len(found.damage), 'part')} damaged or missing, of {read}.")
         if found.repaired:
-            click.echo("They are marked as missing now. Compare again: what can be made anew is made anew.")
+            again = "Make the sketches" if found.kind == "sketches" else "Compare"
+            click.echo(f"They are marked as missing now. {again} again: what can be made anew is made anew.")
         elif found.kind == "zoo":
             click.echo("Capture these representations again, with overwrite.")
         else:
+            maker = "sketch" if found.kind == "sketches" else "compare"
             echo_next(
-                [(f"dask-svcca verify {quoted(store)} --repair", "mark them as missing, so that compare makes them")]
+                [(f"dask-svcca verify {quoted(store)} --repair", f"mark them as missing, so that {maker} makes them")]
             )
     if not found.ok:
         raise SystemExit(1)

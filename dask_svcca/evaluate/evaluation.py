@@ -95,6 +95,7 @@ class Evaluation:
         self._sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures}
         self._turned_sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures if not m.symmetric}
         kept_a, kept_b = (group.counts("kept").sum(axis=1) for group in (self._a, self._b))
+        self._tested = self._blocks_in_common()
         self._many = float(kept_a @ todo @ kept_b) >= LEAST_NUMBERS
         # Loadings differ from block to block: couplings of different blocks must not share a stack.
         self._by_block = any("loadings" in measure.needs for measure in measures)
@@ -124,6 +125,11 @@ class Evaluation:
         needing = (measure.kernel for measure in self._measures if "diagonal" in measure.needs)
         return list(dict.fromkeys(needing))
 
+    @property
+    def with_leverages(self) -> bool:
+        """Whether a measure needs leverages."""
+        return any("leverages" in measure.needs for measure in self._measures)
+
     def diagonal_weights(self, kernel: Kernel) -> tuple[Mapping[int, FloatArray], Mapping[int, FloatArray]]:
         """By what squared scores are multiplied to sum up to the diagonal of a kernel: (direction,) by member."""
         return self._a.diagonal_weights(kernel), self._b.diagonal_weights(kernel)
@@ -135,6 +141,7 @@ class Evaluation:
         blocks_b: Sequence[MemberBlock],
         frequency: SharedFrequency,
         loadings: tuple[Mapping[int, InexactArray], Mapping[int, InexactArray]] = ({}, {}),
+        overlaps: FloatArray | None = None,
     ) -> None:
         """Take the couplings of some members of a with some of b.
 
@@ -148,6 +155,8 @@ class Evaluation:
         frequency : SharedFrequency
         loadings : (mapping of int to (neuron, direction), the same)
             Loadings of all directions by member, where a measure needs them.
+        overlaps : (a, b), optional
+            Sums over the samples of the products of leverages, where they are known and a measure needs them.
         """
         k, l = blocks_a[0].directions, blocks_b[0].directions
         members_a, members_b = (np.array([block.member for block in blocks]) for blocks in (blocks_a, blocks_b))
@@ -173,6 +182,7 @@ class Evaluation:
                 members_b=members_b[columns[part]],
                 spectra_a=self._a.spectra_of(blocks_a)[rows[part]],
                 spectra_b=self._b.spectra_of(blocks_b)[columns[part]],
+                overlaps=None if overlaps is None else overlaps[rows[part], columns[part]],
                 frequency=frequency,
             )
             self._pieces.setdefault(key, []).append(piece)
@@ -225,7 +235,7 @@ class Evaluation:
         squared_row_norms: tuple[FloatArray, FloatArray] | None = None,
         diagonals: Mapping[Kernel, tuple[FloatArray, FloatArray]] | None = None,
     ) -> Values:
-        """Values of all measures.
+        """Values of all measures; to be asked for once.
 
         Parameters
         ----------
@@ -253,10 +263,11 @@ class Evaluation:
                 group.totals(measure, norm, own)
                 for group, norm, own in zip((self._a, self._b), fourth, diagonal, strict=True)
             )
-            value = _within(measure.value(self._sums[measure.name], _upright(a), _across(b), pairs), measure)
+            # Sums are let go of one by one: those of all measures, and their values, are a tile's memory.
+            value = _within(measure.value(self._sums.pop(measure.name), _upright(a), _across(b), pairs), measure)
             back = value
             if not measure.symmetric:
-                sums = self._turned_sums[measure.name].transpose(1, 0, 2)
+                sums = self._turned_sums.pop(measure.name).transpose(1, 0, 2)
                 back = _within(measure.value(sums, _upright(b), _across(a), turned), measure).T
             values[measure.name] = value, back
         return Values(values, self.saturated(self._measures))
@@ -275,6 +286,12 @@ class Evaluation:
                 straight = straight | _spans(self._a.counts(directions), self._b.counts(directions), self._degrees())
                 back = back | _spans(self._b.counts(directions), self._a.counts(directions), self._degrees(True)).T
         return straight & self._todo, back & self._todo
+
+    def _blocks_in_common(self) -> IntArray:
+        """At how many frequencies both of a pair keep directions, (a, b)."""
+        kept = [(group.counts("kept") > 0).astype(np.int64) for group in (self._a, self._b)]
+        shared = self.meeting.shared
+        return kept[0][:, [one.a for one in shared]] @ kept[1][:, [one.b for one in shared]].T
 
     def _degrees(self, turned: bool = False) -> list[tuple[int, int, int, int]]:
         """Blocks of both sides, degrees of freedom and multiplicity of each shared frequency."""
@@ -307,6 +324,7 @@ class Evaluation:
         members_a = np.concatenate([piece.members_a for piece in pieces])
         members_b = np.concatenate([piece.members_b for piece in pieces])
         counts = [len(piece.members_a) for piece in pieces]
+        overlaps = [piece.overlaps for piece in pieces if piece.overlaps is not None]
         weights = np.repeat([piece.frequency.multiplicity for piece in pieces], counts)
         every = PairStack(
             _gathered(pieces),
@@ -316,6 +334,9 @@ class Evaluation:
             is_complex=key.is_complex,
             single=self._single,
             many=self._many,
+            samples=a.samples,
+            overlap=np.concatenate(overlaps) if len(overlaps) == len(pieces) else None,
+            blocks=self._tested[members_a, members_b],
         )
         leading = every.leading(*key.kept)
         for taker in self._takers:
@@ -385,6 +406,7 @@ class _Piece:
         Position of each pair in ``couplings``.
     members_a, members_b : (pair,)
     spectra_a, spectra_b : (pair, k), (pair, l)
+    overlaps : (pair,) or None
     frequency : SharedFrequency
     """
 
@@ -395,6 +417,7 @@ class _Piece:
     members_b: IntArray
     spectra_a: FloatArray
     spectra_b: FloatArray
+    overlaps: FloatArray | None
     frequency: SharedFrequency
 
 

@@ -29,7 +29,7 @@ from dask_svcca.stores._documents import SEAL
 from dask_svcca.stores._metadata import reading
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.dataset import open_comparison
-from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PairStatus
+from dask_svcca.variables import DETAIL_VARIABLES, ESTIMATE, PAIR_STATUS, UNFINISHED, PairStatus
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -69,6 +69,8 @@ class Block:
         Means of the values that are numbers.
     counts : (a, b) int
         Of how many.
+    estimated : (a, b) int or None
+        How many of these are estimates, since there is no exact value yet; None where there are no estimates.
     status : (a, b) uint8 or None
         `PairStatus`, where each cell is one pair.
     done : float
@@ -83,6 +85,7 @@ class Block:
     order_b: IntVector
     values: FloatMatrix
     counts: npt.NDArray[np.int64]
+    estimated: npt.NDArray[np.int64] | None
     status: npt.NDArray[np.uint8] | None
     done: float
     limits: tuple[float, float]
@@ -120,7 +123,7 @@ class Explored:
         self.classes.refresh(self._comparison)
         with self._lock:
             for key, (known, one_pass) in list(self._passes.items()):
-                if key[0] not in self.measures or known != self._fingerprint(key[0]):
+                if key[0] not in {*self.measures, ESTIMATE.name} or known != self._fingerprint(key[0]):
                     one_pass.stopped = True
                     del self._passes[key]
 
@@ -196,6 +199,7 @@ class Explored:
             "measures": [self._measure(name) for name in self.measures],
             "labels": self.classes.labels,
             "status": [status.name.lower().replace("_", " ") for status in PairStatus],
+            "unfinished": [int(status) for status in UNFINISHED],
             "provenance": as_json({name: value for name, value in attributes.items() if name not in {"runs", SEAL}}),
             "runs": as_json(attributes.get("runs", [])),
         }
@@ -209,17 +213,23 @@ class Explored:
         attributes = self.dataset[name].attrs
         return {
             "name": name,
-            "description": str(attributes.get("long_name", "")),
+            "description": ": ".join(str(attributes[one]) for one in ("long_name", "comment") if one in attributes),
             "reference": str(attributes.get("reference", "")),
             "range": as_json(attributes.get("valid_range", [None, None])),
             "symmetric": bool(attributes.get("symmetric", True)),
             "sense": str(attributes["sense"]),
             "null": self.null_of(name),
+            "estimate": self.estimate_of(name),
         }
 
     def null_of(self, measure: str) -> str:
         """Variable that says what chance would give; empty where there is none."""
         return null_of(self.dataset, measure)
+
+    def estimate_of(self, measure: str) -> str:
+        """Variable that has estimates of a measure; empty where there is none."""
+        found = self.dataset.get(ESTIMATE.name)
+        return ESTIMATE.name if found is not None and found.attrs.get("estimate_of") == measure else ""
 
     def read(self, name: str, rows: IntVector, columns: IntVector) -> npt.NDArray[Any]:
         """Values of one variable at some rows and columns, in any order; only tiles that have some of them are read."""
@@ -242,9 +252,18 @@ class Explored:
         return found[np.ix_(back_rows, back_columns)]
 
     def values(self, measure: str, rows: IntVector, columns: IntVector, *, chance: bool) -> FloatMatrix:
-        """Values of a measure, or by how much they are above those by chance."""
+        """Values of a measure, or by how much they are above those by chance; or estimates of what is not computed."""
+        if measure == ESTIMATE.name:
+            return self._estimates(rows, columns)
         values = self.read(measure, rows, columns).astype(np.float64, copy=False)
         return values - self.read(self.null_of(measure), rows, columns) if chance else values
+
+    def _estimates(self, rows: IntVector, columns: IntVector) -> FloatMatrix:
+        """Estimates of pairs that have no exact value yet; NaN for all others."""
+        estimates = self.read(ESTIMATE.name, rows, columns).astype(np.float64)
+        exact = self.read(str(self.dataset[ESTIMATE.name].attrs["estimate_of"]), rows, columns)
+        waiting = np.isin(self.read(PAIR_STATUS.name, rows, columns), UNFINISHED) & np.isnan(exact)
+        return np.where(waiting, estimates, np.nan)
 
     def check_measure(self, measure: str, *, chance: bool = False) -> None:
         """See that there is such a measure, and what chance gives for it where that is asked for.
@@ -292,11 +311,11 @@ class Explored:
             if not 0 <= low < high <= self.count:
                 raise RepresentationNotFoundError(f"there are {self.count} representations, not {low} to {high}")
         cells = order.cells(*a), order.cells(*b)
-        if cells[0].single and cells[1].single:
-            means, done, limits = self._pairs(measure, order, cells, chance=chance)
-        else:
-            means, done, limits = self._pooled(measure, order, cells, chance=chance)
-        sums, counts = means
+        (sums, counts), done, limits = self._means(measure, order, cells, chance=chance)
+        estimated = None
+        if not chance and (estimate := self.estimate_of(measure)):
+            (more, estimated), read, _ = self._means(estimate, order, cells, chance=False)
+            sums, counts, done = np.nansum([sums, more], axis=0), counts + estimated, min(done, read)
         with np.errstate(invalid="ignore", divide="ignore"):
             values = sums / counts
         status = None
@@ -308,8 +327,16 @@ class Explored:
             orders[0] = leaf_order(values)
             orders[1] = orders[0] if a == b else leaf_order(values.T)
             place = np.ix_(*orders)
-            values, counts, status = values[place], counts[place], None if status is None else status[place]
-        return Block(*cells, orders[0], orders[1], values, counts, status, done, limits)
+            values, counts = values[place], counts[place]
+            estimated, status = (None if one is None else one[place] for one in (estimated, status))
+        return Block(*cells, orders[0], orders[1], values, counts, estimated, status, done, limits)
+
+    def _means(
+        self, measure: str, order: Order, cells: tuple[Cells, Cells], *, chance: bool
+    ) -> tuple[tuple[FloatMatrix, npt.NDArray[np.int64]], float, tuple[float, float]]:
+        """Sums and counts of some cells, the share that has been read of them, and bounds of the colours."""
+        find = self._pairs if cells[0].single and cells[1].single else self._pooled
+        return find(measure, order, cells, chance=chance)
 
     def _pairs(
         self, measure: str, order: Order, cells: tuple[Cells, Cells], *, chance: bool
@@ -397,7 +424,10 @@ class Explored:
 
     def _fingerprint(self, measure: str) -> str:
         """What changes with the values of a measure."""
-        return fingerprint(self._comparison.root, [measure, self.null_of(measure)])
+        names = [measure, self.null_of(measure)]
+        if measure == ESTIMATE.name:
+            names = [measure, str(self.dataset[measure].attrs["estimate_of"]), PAIR_STATUS.name]
+        return fingerprint(self._comparison.root, names)
 
     def _limits(self, measure: str, values: npt.NDArray[np.float64], chance: bool) -> tuple[float, float]:
         """Bounds of the colours: those of the measure, or of the values where it has none."""
@@ -425,6 +455,7 @@ class Explored:
             "a": a,
             "b": b,
             "status": PairStatus(status).name.lower().replace("_", " "),
+            "unfinished": bool(np.isin(status, UNFINISHED)),
             "values": values,
             "details": found,
         }

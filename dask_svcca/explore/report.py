@@ -18,7 +18,7 @@ from dask_svcca.errors import DaskSvccaError, InvalidQuestionError
 from dask_svcca.explore.analyses import ANALYSES
 from dask_svcca.explore.data import Explored
 from dask_svcca.explore.page import MODULES, page_file
-from dask_svcca.variables import PAIR_STATUS
+from dask_svcca.variables import ESTIMATE_ERROR, PAIR_STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,8 +113,13 @@ def write_report(
 
 
 def _variables(explored: Explored, measures: Sequence[str]) -> list[str]:
-    """Measures, and what chance gives for each."""
-    return list(dict.fromkeys(name for measure in measures for name in (measure, explored.null_of(measure)) if name))
+    """Measures, what chance gives for each, and estimates of it."""
+    names: dict[str, None] = {}
+    for measure in measures:
+        estimate = explored.estimate_of(measure)
+        estimates = (estimate, ESTIMATE_ERROR.name) if estimate else ()
+        names |= dict.fromkeys(filter(None, (measure, explored.null_of(measure), *estimates)))
+    return list(names)
 
 
 def _bytes(count: int, explored: Explored, names: Sequence[str]) -> int:

@@ -237,7 +237,7 @@ def _block(asked: _Asked) -> bytes:
 
 
 def encoded(block: Block) -> bytes:
-    """A block as the page reads it: the length of a JSON object, the object, values, counts, status."""
+    """A block as the page reads it: the length of a JSON object, the object, values, counts, estimates, status."""
     head = {
         "a": _cells(block.a.edges, block.order_a),
         "b": _cells(block.b.edges, block.order_b),
@@ -246,9 +246,11 @@ def encoded(block: Block) -> bytes:
         "done": block.done,
         "limits": block.limits,
         "pairs": block.status is not None,
+        "estimated": block.estimated is not None,
     }
     text = json.dumps(head, allow_nan=False).encode()
     text += b" " * (-(len(text) + 4) % 8)
+    estimated = b"" if block.estimated is None else block.estimated.astype("<i4").tobytes()
     status = b"" if block.status is None else block.status.astype("u1").tobytes()
     return b"".join(
         [
@@ -256,6 +258,7 @@ def encoded(block: Block) -> bytes:
             text,
             block.values.astype("<f8").tobytes(),
             block.counts.astype("<i4").tobytes(),
+            estimated,
             status,
         ]
     )

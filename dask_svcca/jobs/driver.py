@@ -12,10 +12,11 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from dask_svcca import cluster, machine
+from dask_svcca import connections, machine
 from dask_svcca.errors import DaskSvccaError, JobError
 from dask_svcca.jobs.records import BEAT_SECONDS, Jobs, Record, now, user, write_own
 from dask_svcca.jobs.schema import ClusterClass, LocalCluster, RunningCluster
+from dask_svcca.jobs.status import joined
 from dask_svcca.plan.parameters import ONLY_MASK, make_parameters
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.run.compare import plan_run, run_comparison
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from dask_svcca.cluster import Client
+    from dask_svcca.coarse.estimated import Estimated
+    from dask_svcca.connections import Client
     from dask_svcca.jobs.records import State
     from dask_svcca.jobs.schema import JobFile
     from dask_svcca.plan.parameters import Parameters
@@ -74,7 +76,7 @@ def connected(
         Where it cannot be had in time, or its workers cannot run the job.
     """
     with _cluster(job, allowed) as client:
-        cluster.wait_for_worker(client, job.cluster.workers_within, told, check)
+        connections.wait_for_worker(client, job.cluster.workers_within, told, check)
         check_workers(client, [place for place in (job.zoo, job.comparison, job.subspaces) if place is not None])
         yield client
 
@@ -82,11 +84,10 @@ def connected(
 def _cluster(job: JobFile, allowed: Sequence[str]) -> contextlib.AbstractContextManager[Client]:
     where = job.cluster
     if isinstance(where, LocalCluster):
-        return cluster.connect(workers=where.workers, memory=where.memory)
+        return connections.connect(workers=where.workers, memory=where.memory)
     if isinstance(where, RunningCluster):
-        tls = None if where.tls is None else (where.tls.ca_file, where.tls.cert, where.tls.key)
-        return cluster.connect(where.address, tls=tls)
-    return cluster.start_cluster(
+        return joined(where)
+    return connections.start_cluster(
         where.name,
         where.options,
         allowed=allowed,
@@ -331,7 +332,7 @@ def drive(
     submitted : str, optional
         When it was asked for; by default now.
     allowed : sequence of str
-        See `dask_svcca.cluster.start_cluster`.
+        See `dask_svcca.connections.start_cluster`.
     wait : bool
         Wait for another run of the comparison.
     bars : callable, optional
@@ -343,16 +344,24 @@ def drive(
     with Reporter(record, bars) as reporter:
         zoo, parameters = open_job(job)
         reporter.write()
-        joined = contextlib.nullcontext(client) if client is not None else None
-        with joined or connected(job, allowed, reporter.say, reporter.check) as used:
+        given = contextlib.nullcontext(client) if client is not None else None
+        with given or connected(job, allowed, reporter.say, reporter.check) as used:
             assert used is not None  # noqa: S101 - for the type checker
             # Those that we start on this machine have none.
             reporter.joined(used, "" if isinstance(job.cluster, LocalCluster) else used.dashboard_link)
             executor = Watched(used, reporter, expected_workers(job))
-            plan = plan_run(zoo, job.comparison, parameters, executor.budget, **job.where)
+            where, likeness = guided(job, zoo, parameters, wait=wait, executor=executor, progress=reporter)
+            plan = plan_run(zoo, job.comparison, parameters, executor.budget, **where)
             reporter.planned(plan.pairs, plan.pairs_done)
             outcome = run_comparison(
-                zoo, job.comparison, parameters, **job.where, wait=wait, executor=executor, progress=reporter
+                zoo,
+                job.comparison,
+                parameters,
+                **where,
+                wait=wait,
+                likeness=likeness if job.order == "by estimate" else None,
+                executor=executor,
+                progress=reporter,
             )
         reporter.say_failures(outcome.failed, outcome.failures)
         unable = len(outcome.problems)
@@ -369,13 +378,27 @@ def forecast(job: JobFile, *, allowed: Sequence[str] = ()) -> Forecast:
     ----------
     job : JobFile
     allowed : sequence of str
-        See `dask_svcca.cluster.start_cluster`.
+        See `dask_svcca.connections.start_cluster`.
     """
     zoo, parameters = open_job(job)
     with connected(job, allowed, None, lambda: None) as client:
         executor = DaskExecutor(client, uuid.uuid4().hex[:12])
-        _, found, _ = forecast_run(zoo, job.comparison, parameters, executor, **job.where)
+        where, _ = guided(job, zoo, parameters, make=False)
+        _, found, _ = forecast_run(zoo, job.comparison, parameters, executor, **where)
         return found
+
+
+def guided(job: JobFile, zoo: Zoo, parameters: Parameters, **options: Any) -> tuple[dict[str, Any], Estimated | None]:
+    """Which pairs, and where subspaces are, as `run_comparison` takes them; and what sketches say of all pairs.
+
+    Parameters
+    ----------
+    job, zoo, parameters
+    **options : object
+        See `dask_svcca.coarse.sketched.estimated`.
+    """
+    likeness = job.guidance.estimated(zoo, parameters, **options)
+    return {**job.where, "pairs": job.guidance.pairs(likeness)}, likeness
 
 
 def end_on_signals() -> None:

@@ -7,7 +7,6 @@ import getpass
 import json
 import os
 import re
-import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,9 +31,6 @@ ENDED: Final = ("done", "failed", "cancelled")
 
 BEAT_SECONDS: Final = 5.0
 """How often a job that runs writes its record."""
-
-STALLED_SECONDS: Final = 60.0
-"""Without a new record for this long, nobody writes any more."""
 
 MOST_EVENTS: Final = 1000
 """Lines of its log that a record keeps."""
@@ -229,6 +225,10 @@ class Pointer:
     submitted : str
     process, started : int, str
         The process that drives it, where that is on this machine.
+    cluster : str
+        Where it runs.
+    dashboard : str
+        Address of the dashboard of a scheduler that was there already, where it has one.
     """
 
     id: str
@@ -236,6 +236,8 @@ class Pointer:
     submitted: str
     process: int = 0
     started: str = ""
+    cluster: str = ""
+    dashboard: str = ""
 
     @property
     def log(self) -> Path:
@@ -325,66 +327,3 @@ def find(name: str) -> tuple[str, str, Pointer | None]:
     if mine and mine[-1].submitted >= newest[0]:
         return mine[-1].id, mine[-1].comparison, mine[-1]
     return newest[1], str(_io.absolute(name)), known.get(newest[1])
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What a job is doing, as anyone sees it.
-
-    Attributes
-    ----------
-    record : Record
-    state : str
-    """
-
-    record: Record
-    state: State
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values; without the log."""
-        shown = {name: value for name, value in self.record.to_dict().items() if name not in {"events", "machine"}}
-        return {**shown, "state": self.state}
-
-
-def status_of(job: str, comparison: str, pointer: Pointer | None) -> Status:
-    """What a job is doing, from its record alone: no scheduler and no process is asked.
-
-    Raises
-    ------
-    JobError
-        Where it left no record.
-    """
-    record, age, cancelled = None, None, False
-    if _io.is_group(comparison):
-        jobs = Jobs(comparison)
-        record, age, cancelled = jobs.read(job), jobs.age(job), jobs.is_cancelled(job)
-    if record is None:
-        if pointer is None:
-            raise JobError(f"the comparison {comparison!r} has no record of the job {job!r}")
-        record = pointer.record or Record(
-            job,
-            zoo="",
-            comparison=comparison,
-            user=user(),
-            # One that a cluster drives has no process here that could be gone.
-            machine=machine.host() if pointer.process else "",
-            process=pointer.process,
-            started=pointer.started,
-            submitted=pointer.submitted,
-        )
-        age = _age(record.updated or pointer.submitted)
-    state = record.state
-    if state not in ENDED and (record.gone or (age is not None and age > STALLED_SECONDS)):
-        state = "cancelled" if cancelled else "stalled"
-        if not record.message:
-            reason = (
-                f"its process on {record.host or 'this machine'} is gone"
-                if record.gone
-                else f"nobody has written its record for {age:.0f} seconds"
-            )
-            record = dataclasses.replace(record, message=f"{reason}; submit the job again to go on")
-    return Status(record, state)
-
-
-def _age(moment: str) -> float:
-    return time.time() - datetime.fromisoformat(moment).timestamp()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from dask_svcca.coarse.guidance import Guidance, TileOrder
 from dask_svcca.errors import InvalidJobError, did_you_mean
 from dask_svcca.measures import split_names
 from dask_svcca.plan.parameters import Keep, Match, Parameters, Precision, make_parameters
-from dask_svcca.plan.selection import SELECTIONS
+from dask_svcca.plan.selection import SELECTIONS, nearest_of
 from dask_svcca.readings.choose import Convolutional, Sequential
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ class JobFile(_Strict):
 
     Attributes
     ----------
-    zoo, comparison, subspaces : str
+    zoo, comparison, subspaces, sketches : str
         Places; paths are absolute here.
-    measures, variance, conv, match, sequence, positions, spatial_size, mask, precision, keep, pairs, drop_left
+    measures, variance, conv, match, sequence, positions, spatial_size, mask, precision, keep, pairs, order, drop_left
         As for `dask_svcca.compare`. A ``mask`` of false declines the zoo's; by default its only one is used.
     cluster : LocalCluster, RunningCluster or ClusterClass
 
@@ -126,6 +127,8 @@ class JobFile(_Strict):
     precision: Precision = "float32"
     keep: tuple[Keep, ...] = ()
     pairs: str = "all"
+    order: TileOrder = "stored"
+    sketches: str | None = None
     subspaces: str | None = None
     drop_left: bool = False
     cluster: Cluster = Field(default_factory=LocalCluster)
@@ -150,7 +153,7 @@ class JobFile(_Strict):
     @field_validator("pairs")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in SELECTIONS and not value.startswith("between "):
+        if nearest_of(value) is None and value not in SELECTIONS and not value.startswith("between "):
             raise ValueError(
                 f"pairs is one of {', '.join(map(repr, SELECTIONS))}; got {value!r}{did_you_mean(value, SELECTIONS)}"
             )
@@ -166,6 +169,11 @@ class JobFile(_Strict):
     def where(self) -> dict[str, Any]:
         """Which pairs, and where subspaces are, as `dask_svcca.run.compare.run_comparison` takes them."""
         return {"pairs": self.pairs, "subspaces": self.subspaces, "drop_left": self.drop_left}
+
+    @property
+    def guidance(self) -> Guidance:
+        """What of the comparison goes by sketches."""
+        return Guidance.of(self.pairs, self.comparison, self.sketches, self.parameters, order=self.order)
 
     @property
     def parameters(self) -> Parameters:
@@ -224,7 +232,7 @@ def parse_job(text: str, name: str, folder: Path) -> JobFile:
     except ValidationError as error:
         raise InvalidJobError("\n".join(_sentences(error, name, lines))) from None
     try:
-        _ = job.parameters
+        _ = job.parameters, job.guidance
     except ValueError as error:
         raise InvalidJobError(f"{name}, line {lines.get(_named_in(str(error)), 1)}: {error}") from None
     return job.model_copy(update=_places(job, folder))
@@ -291,7 +299,7 @@ def _named_in(sentence: str) -> tuple[str, ...]:
 
 
 def _places(job: JobFile, folder: Path) -> dict[str, str]:
-    given = {name: getattr(job, name) for name in ("zoo", "comparison", "subspaces")}
+    given = {name: getattr(job, name) for name in ("zoo", "comparison", "subspaces", "sketches")}
     return {name: _place(value, folder) for name, value in given.items() if value is not None}
 
 

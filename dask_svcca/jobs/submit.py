@@ -15,9 +15,10 @@ import yaml
 
 from dask_svcca import machine
 from dask_svcca.errors import JobError
-from dask_svcca.jobs.driver import check_owner, connected, drive, open_job
-from dask_svcca.jobs.records import ENDED, Jobs, Pointer, Status, find, home, new_id, now, pointers, status_of
+from dask_svcca.jobs.driver import check_owner, connected, drive, named_cluster, open_job
+from dask_svcca.jobs.records import ENDED, Jobs, Pointer, find, home, new_id, now, pointers, write_own
 from dask_svcca.jobs.schema import JobFile, RunningCluster
+from dask_svcca.jobs.status import Status, status_of, task_of, withdraw
 from dask_svcca.run.compare import plan_run
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.stores import _io
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 POLL_SECONDS: Final = 0.5
 """How often whoever is attached looks at the record."""
-
-START_SECONDS: Final = 60.0
-"""Time in which the process of a job has to have begun."""
 
 
 def running_job(comparison: str) -> Status | None:
@@ -57,7 +55,7 @@ def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] 
     ----------
     job : JobFile
     allowed : sequence of str
-        Beginnings of classes that the job may start; see `dask_svcca.cluster.start_cluster`.
+        Beginnings of classes that the job may start; see `dask_svcca.connections.start_cluster`.
     modules : sequence of str
         Modules of own measures.
 
@@ -78,10 +76,14 @@ def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] 
         return at_work, True
     # What is wrong with the zoo, or with what is there already, is said now and not in a log.
     zoo, parameters = open_job(job)
-    pointer = Pointer(new_id(), job.comparison, now())
+    pointer = Pointer(new_id(), job.comparison, now(), cluster=named_cluster(job))
     if isinstance(job.cluster, RunningCluster):
         with connected(job, allowed, None, lambda: None) as client:
-            plan_run(zoo, job.comparison, parameters, DaskExecutor(client, "").budget, **job.where)
+            # Which are nearest is known when there are sketches, and asks for no more than all.
+            where = job.where if job.guidance.nearest is None else {**job.where, "pairs": "all"}
+            plan_run(zoo, job.comparison, parameters, DaskExecutor(client, "").budget, **where)
+            pointer = dataclasses.replace(pointer, dashboard=client.dashboard_link or "")
+            _keep(pointer, job)
             pointer.write()
             future = client.submit(
                 _drive_from_worker,
@@ -89,18 +91,22 @@ def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] 
                 pointer.id,
                 pointer.submitted,
                 tuple(modules),
-                key=f"dask-svcca-job-{pointer.id}",
+                key=task_of(pointer.id),
                 pure=False,
             )
             distributed.fire_and_forget(future)
     else:
-        pointer = _start_process(job, pointer, allowed, modules)
+        _keep(pointer, job)
+        pointer = _start_process(pointer, allowed, modules)
     return status_of(pointer.id, job.comparison, pointer), False
 
 
-def _start_process(job: JobFile, pointer: Pointer, allowed: Sequence[str], modules: Sequence[str]) -> Pointer:
+def _keep(pointer: Pointer, job: JobFile) -> None:
     home().mkdir(parents=True, exist_ok=True)
     pointer.job_file.write_text(yaml.safe_dump(job.model_dump(by_alias=True, mode="json")), encoding="utf-8")
+
+
+def _start_process(pointer: Pointer, allowed: Sequence[str], modules: Sequence[str]) -> Pointer:
     command = [sys.executable, "-m", "dask_svcca", "run", str(pointer.job_file), "--id", pointer.id]
     command += [word for prefix in allowed for word in ("--allow-class", prefix)]
     command += [word for module in modules for word in ("--measures-from", module)]
@@ -146,12 +152,14 @@ def status(name: str) -> Status:
 
 
 def cancel(name: str) -> Status:
-    """Ask a job to end; what it has finished is kept.
+    """Ask a job to end; what it has finished is kept. One that a cluster has not begun is taken back.
 
     Raises
     ------
     JobError
         Where there is none, it has ended, or another user submitted it.
+    ClusterError
+        Where the scheduler does not answer that is to begin it.
     """
     found = status(name)
     record = found.record
@@ -160,9 +168,14 @@ def cancel(name: str) -> Status:
     check_owner(record)
     if _io.is_group(record.comparison):
         Jobs(record.comparison, mode="r+").cancel(record.id)
-    pointer = next((each for each in pointers() if each.id == record.id and each.process), None)
-    if pointer is not None and machine.process_start(pointer.process) == pointer.started:
+    pointer = next((each for each in pointers() if each.id == record.id), None)
+    if pointer is not None and pointer.process and machine.process_start(pointer.process) == pointer.started:
         os.kill(pointer.process, signal.SIGTERM)
+    # A record has been written as soon as somebody has begun.
+    elif pointer is not None and not pointer.process and not record.updated:
+        withdraw(pointer)
+        ended = dataclasses.replace(record, state="cancelled", updated=now(), ended=now(), message="it had not begun")
+        write_own(ended.with_event("cancelled before it had begun"))
     return status(record.id if pointer is not None else name)
 
 

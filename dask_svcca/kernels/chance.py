@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.special
@@ -86,25 +86,27 @@ def spurious_correlations(k: int, l: int, degrees: int) -> int:
 TESTED_AT_ONCE = 2**13
 """Correlations that are tested at a time."""
 
-NODES = 6
-"""Degrees of freedom at which thresholds are computed; between them they follow a polynomial."""
-
-DOUBTFUL = 1e-3
-"""Relative distance from such a threshold within which the test itself decides."""
-
-ROOMY = 0.8
-"""Share of the degrees of freedom that the directions may take for thresholds to be that smooth: to 1e-4, with all."""
+DOUBTFUL = 0.1
+"""Relative distance from an approximate threshold, over the relative variance, within which the law itself decides."""
 
 
 def significant_correlations(
-    correlations: FloatArray, k: int, l: int, degrees: int, *, is_complex: bool, level: float = 0.05
+    correlations: FloatArray,
+    k: int,
+    l: int,
+    degrees: int,
+    *,
+    is_complex: bool,
+    level: FloatArray | float = 0.05,
+    overlap: FloatArray | float = 1.0,
 ) -> IntArray:
-    """How many leading correlations are more than chance: Bartlett's sequential test with Lawley's correction.
+    """How many leading correlations are more than chance: a sequential test of the sum of the squares that remain.
 
-    The statistic, minus the logarithm of Wilks' lambda of the correlations that remain, is held against a gamma
-    distribution of its exact mean and variance under independence. With many more samples than directions that is
-    Bartlett's chi-squared; with few, where this takes four of five independent pairs for related (40 directions each,
-    100 samples), it keeps the level.
+    The sum, Pillai's trace, is held against a gamma distribution of its exact mean and variance in independent Gaussian
+    samples, with Lawley's correction for the correlations before. Where directions have nothing to do with each other,
+    but a few samples are extreme in both representations, these carry the sum: mean and standard deviation grow
+    with the sum over samples of the products of both leverages, for which ``overlap`` makes up. Unlike the logarithm of
+    Wilks' lambda the trace is bounded, so that one extreme sample that both have by chance does not decide alone.
 
     Parameters
     ----------
@@ -116,130 +118,76 @@ def significant_correlations(
         Degrees of freedom.
     is_complex : bool
         Complex samples have twice the degrees.
-    level : float
+    level : float or (pair,)
         Level of each test.
+    overlap : float or (pair,)
+        Sum over the samples of the products of the two leverages, over that of unrelated samples, ``k * l / samples``.
+        Counts as 1 where it is less.
 
     Returns
     -------
     (pair,)
-        Number of leading correlations after which none is significant.
+        Number of leading correlations after which none is significant. Those that are 1 whatever the data do not count.
 
     References
     ----------
-    Bartlett (1941), Biometrika 32; Lawley (1959), Tests of significance in canonical analysis, Biometrika 46, eq. 7;
-    Anderson (2003), An introduction to multivariate statistical analysis, section 8.4.
+    Pillai (1955), Some new test criteria in multivariate analysis, Annals of Mathematical Statistics 26; Lawley (1959),
+    Tests of significance in canonical analysis, Biometrika 46, eq. 7.
 
     Examples
     --------
-    >>> significant_correlations(np.array([[0.9, 0.05], [0.03, 0.02]]), 2, 2, 99, is_complex=False)
-    array([1, 0])
+    >>> correlations = np.array([[0.9, 0.05], [0.03, 0.02], [0.4, 0.02]])
+    >>> significant_correlations(correlations, 2, 2, 99, is_complex=False)
+    array([1, 0, 1])
+
+    Three times as much is asked of a pair whose extreme samples coincide:
+
+    >>> significant_correlations(correlations, 2, 2, 99, is_complex=False, overlap=3.0)
+    array([1, 0, 0])
     """
+    if spurious := spurious_correlations(k, l, degrees):
+        # The others are those between what is orthogonal to either.
+        correlations, k, l = correlations[:, spurious:], degrees - l, degrees - k
     pairs, count = correlations.shape
-    if count == 0 or k + l >= degrees:
+    if count == 0:
         return np.zeros(pairs, dtype=np.int64)
+    levels, excess = (np.broadcast_to(one, pairs)[:, np.newaxis] for one in (level, np.maximum(overlap, 1.0)))
     # Some pairs at a time: a dozen arrays are made of the correlations, which then stay in the cache.
     step = max(1, TESTED_AT_ONCE // count)
-    parts = (correlations[start : start + step] for start in range(0, pairs, step))
-    counts = [_test(part, k, l, degrees, level, half=1.0 if is_complex else 0.5) for part in parts]
+    parts = (slice(start, start + step) for start in range(0, pairs, step))
+    counts = [_test(correlations[part], k, l, degrees, levels[part], excess[part], is_complex) for part in parts]
     return np.concatenate([np.zeros(0, dtype=np.int64), *counts])
 
 
-def _test(correlations: FloatArray, k: int, l: int, degrees: int, level: float, *, half: float) -> IntArray:
-    """The test of `significant_correlations`, for some of the pairs."""
+def _test(
+    correlations: FloatArray, k: int, l: int, degrees: int, level: FloatArray, excess: FloatArray, is_complex: bool
+) -> IntArray:
+    """The test of `significant_correlations`, for some of the pairs; ``level`` and ``excess`` are (pair, 1)."""
     pairs, count = correlations.shape
-    # A correlation of one has an infinite statistic; the largest double below one has a large one.
-    squared = np.clip(correlations**2, 1e-300, 1 - 1e-15)
+    squared = correlations**2
     before = np.arange(count)
-    tail = -np.cumsum(np.log1p(-squared)[:, ::-1], axis=1)[:, ::-1]
-    reciprocal = 1 / squared
+    tail = np.cumsum(squared[:, ::-1], axis=1)[:, ::-1]
+    reciprocal = 1 / np.maximum(squared, 1e-300)
     inverse = np.cumsum(reciprocal, axis=1) - reciprocal
     # Lawley's correction: degrees of freedom that are left for the remaining directions. Where earlier correlations
     # are almost zero it has no meaning, but the test has ended by then.
     left = degrees - 2 * before + np.clip(inverse, before, degrees)
-    doubtful = np.ones(left.shape, dtype=np.bool_)
-    significant = doubtful.copy()
-    if k + l <= ROOMY * degrees:
-        threshold = _thresholds(k, l, degrees, level, half)
-        most = threshold[-1]
-        for coefficients in threshold[-2::-1]:
-            most = most / left + coefficients
-        ratio = tail * left / most
-        significant = ratio > 1
-        # Of those that are close only the ones up to the first that is clearly not significant matter.
-        doubtful = (ratio < 1 + DOUBTFUL) & (np.cumsum(ratio < 1 - DOUBTFUL, axis=1) == 0)
-    rows, columns = np.nonzero(doubtful)
-    if len(rows):
-        mean, variance = _moments_of_wilks(
-            max(k, l) - columns, min(k, l) - columns, left[rows, columns].astype(np.float64), half
-        )
-        chance = scipy.special.gammaincc(mean**2 / variance, tail[rows, columns] * mean / variance)
-        significant[rows, columns] = chance < level
+    rest_k, rest_l = k - before, l - before
+    mean = excess * (rest_k * rest_l) / left
+    freedom = left**2 - 1 if is_complex else (left + 2) * (left - 1) / 2
+    # Of the variance over the squared mean: the reciprocal of the shape of the gamma distribution.
+    spread = (left - rest_k) * (left - rest_l) / (rest_k * rest_l * freedom)
+    # Wilson and Hilferty's approximation.
+    ratio = tail / (mean * np.maximum(1 - spread / 9 - scipy.special.ndtri(level) / 3 * np.sqrt(spread), 0) ** 3)
+    significant = ratio > 1
+    # Of those that are close only the ones up to the first that is clearly not significant matter.
+    margin = DOUBTFUL * spread
+    doubtful = (np.abs(ratio - 1) < margin) & (np.cumsum(ratio < 1 - margin, axis=1) == 0)
+    if doubtful.any():
+        shape = 1 / spread[doubtful]
+        chance = scipy.special.gammaincc(shape, shape * tail[doubtful] / mean[doubtful])
+        significant[doubtful] = chance < np.broadcast_to(level, doubtful.shape)[doubtful]
     return np.asarray(np.argmin(np.column_stack([significant, np.zeros(pairs, dtype=bool)]), axis=1))
-
-
-@lru_cache(maxsize=10_000)
-def _thresholds(k: int, l: int, degrees: int, level: float, half: float) -> FloatArray:
-    """From which statistic on the correlations that remain are significant, times the degrees that are left.
-
-    Close to a constant, by Bartlett's approximation: a polynomial in the reciprocal of the degrees that are left.
-
-    Returns
-    -------
-    (NODES, min(k, l))
-        Coefficients for each number of correlations before, the constant first.
-    """
-    before = np.arange(min(k, l))
-    first, last = 1 / (degrees - before), 1 / (2 * degrees - 2 * before)
-    nodes = np.cos((np.arange(NODES) + 0.5) * np.pi / NODES)[:, np.newaxis]
-    places = (first + last) / 2 + (first - last) / 2 * nodes
-    left = 1 / places
-    mean, variance = _moments_of_wilks(max(k, l) - before, min(k, l) - before, left, half)
-    exact = left * scipy.special.gammainccinv(mean**2 / variance, level) * variance / mean
-    powers = (places * degrees)[:, :, np.newaxis] ** np.arange(NODES)
-    scaled = np.linalg.solve(powers.transpose(1, 0, 2), exact.T[:, :, np.newaxis])[:, :, 0].T
-    return np.asarray(scaled * float(degrees) ** np.arange(NODES)[:, np.newaxis])
-
-
-def _moments_of_wilks(
-    large: IntArray, small: IntArray, degrees: FloatArray, half: float
-) -> tuple[FloatArray, FloatArray]:
-    """Mean and variance of minus the logarithm of Wilks' lambda under independence.
-
-    Lambda is a product of independent beta variables, one for each direction of the smaller set, with parameters
-    ``half * (degrees - large - i)`` and ``half * large`` for ``i = 0, 1, ...``, where ``half`` is 1/2 for real and 1
-    for complex samples.
-    """
-    mean, variance = np.zeros(degrees.shape), np.zeros(degrees.shape)
-    for sign, top in ((1, degrees), (-1, degrees - large)):
-        # Sums of polygamma functions by the midpoint rule and its first correction: to 0.3 % with one degree to spare.
-        high, low = half * (top + 0.5), half * (top - small + 0.5)
-        slope, curve = half / 24, -2.0
-        mean += sign * (
-            (scipy.special.gammaln(high) - scipy.special.gammaln(low)) / half - slope * (_zeta(2, high) - _zeta(2, low))
-        )
-        variance -= sign * (
-            (scipy.special.digamma(high) - scipy.special.digamma(low)) / half
-            - slope * curve * (_zeta(3, high) - _zeta(3, low))
-        )
-    return mean, variance
-
-
-def _zeta(order: Literal[2, 3], x: FloatArray) -> FloatArray:
-    """Hurwitz's zeta function, to 1e-4 of its value from 3/4 on; a tenth of the time that full precision takes.
-
-    By the Euler-Maclaurin formula, two terms on.
-
-    Examples
-    --------
-    >>> x = np.array([0.75, 2.0, 100.0])
-    >>> [bool(np.allclose(_zeta(order, x), scipy.special.zeta(order, x), rtol=1e-4)) for order in (2, 3)]
-    [True, True]
-    """
-    first, second, inverse = 1 / x, 1 / (x + 1), 1 / (x + 2)
-    square = inverse * inverse
-    if order == 2:
-        return first**2 + second**2 + inverse + square * (0.5 + inverse * (1 / 6 - square / 30))
-    return first**3 + second**3 + square * (0.5 + inverse * (0.5 + inverse * (0.25 - square / 12)))
 
 
 def multiple_correlation(directions: float, examples: int) -> float:

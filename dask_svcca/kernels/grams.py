@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from dask_svcca.kernels._types import FloatArray
 
+    Block = tuple[FloatArray, FloatArray] | FloatArray
+
 TERMS = 2**10
 """Entries of Gram matrices whose products are summed in one precision before they are added up in double."""
 
@@ -42,8 +44,8 @@ class GramProducts:
     >>> z = np.arange(6.0).reshape(2, 3)
     >>> products = GramProducts(1, 1, 2, z.dtype, same=True)
     >>> for rows, columns in (((0, 2), (0, 2)), ((2, 3), (0, 2)), ((2, 3), (2, 3))):
-    ...     first, second = ([z[:, slice(*place)]] for place in (rows, columns))
-    ...     products.add(first, second, first, second, times=1 if rows == columns else 2)
+    ...     first, second = (z[:, slice(*place)] for place in (rows, columns))
+    ...     products.add([[(first, second)]], times=1 if rows == columns else 2)
     >>> bool(products.total[0, 0] == np.square(z @ z.T).sum())
     True
     """
@@ -53,28 +55,27 @@ class GramProducts:
         self.own: list[FloatArray] = [np.zeros(count) for count in ((a,) if same else (a, b))]
         self._rooms = [np.empty((count, block * block), dtype=dtype) for count in ((a,) if same else (a, b))]
 
-    def add(
-        self,
-        rows_a: Sequence[FloatArray],
-        columns_a: Sequence[FloatArray],
-        rows_b: Sequence[FloatArray],
-        columns_b: Sequence[FloatArray],
-        times: int,
-    ) -> None:
+    def add(self, groups: Sequence[Sequence[Block]], times: int) -> None:
         """Add one block of all Gram matrices.
 
         Parameters
         ----------
-        rows_a, columns_a, rows_b, columns_b : sequence of (direction, sample)
-            Scores of each member at the samples of the rows of the block, and at those of its columns.
+        groups : sequence of sequence of ((direction, row), (direction, column)), or (column, row)
+            For each group, one where both are the same: what the block is made of, member by member. Scores at the
+            samples of its rows and at those of its columns; or the block, transposed.
         times : int
             How often the block counts: twice off the diagonal, since Gram matrices are symmetric.
         """
         entries = 0
-        for room, rows, columns in zip(self._rooms, (rows_a, rows_b), (columns_a, columns_b), strict=False):
-            entries = rows[0].shape[1] * columns[0].shape[1]
-            for gram, row, column in zip(room, rows, columns, strict=True):
-                np.matmul(row.T, column, out=gram[:entries].reshape(row.shape[1], column.shape[1]))
+        for room, members in zip(self._rooms, groups, strict=True):
+            for gram, member in zip(room, members, strict=True):
+                if isinstance(member, tuple):
+                    row, column = member
+                    entries = row.shape[1] * column.shape[1]
+                    np.matmul(column.T, row, out=gram[:entries].reshape(column.shape[1], row.shape[1]))
+                else:
+                    entries = member.size
+                    gram[:entries].reshape(member.shape)[...] = member
         for start in range(0, entries, TERMS):
             part = slice(start, min(start + TERMS, entries))
             self.total += times * (self._rooms[0][:, part] @ self._rooms[-1][:, part].T)

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
 
 from dask_svcca.kernels.products import ProductSum
-from dask_svcca.kernels.subspace import fewest
+from dask_svcca.kernels.subspace import eigenvectors, fewest
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray
@@ -99,8 +98,7 @@ def leading(products: FloatArray, variances: FloatArray, samples: int, share: fl
     lengths = np.sqrt(variances)
     products *= lengths
     products *= lengths[:, np.newaxis]
-    # LAPACK takes columns: the transpose is the same matrix, and is overwritten without a copy.
-    ascending, vectors = scipy.linalg.eigh(products.T, overwrite_a=True, check_finite=False)
+    ascending, vectors = eigenvectors(products)
     values = ascending[::-1]
     kept = fewest(np.cumsum(values), share, float(variances.sum()))
     told = min(int((values > TOLD * values[0]).sum()), samples - 1)

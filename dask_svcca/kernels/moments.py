@@ -32,6 +32,50 @@ class Moments:
     scatter: InexactArray
 
 
+IN_CACHE = 2**15
+"""Numbers that are converted to double precision and summed at a time."""
+
+
+class NeuronSums:
+    """Sum, sum of squares, least and greatest value of each neuron, chunk by chunk, in double precision.
+
+    Parameters
+    ----------
+    neurons : int
+
+    Attributes
+    ----------
+    count : int
+    total, squares, low, high : (neuron,)
+
+    Examples
+    --------
+    >>> sums = NeuronSums(2)
+    >>> sums.add(np.array([[1.0, 2.0], [3.0, 6.0]], np.float32))
+    >>> sums.total, sums.squares, sums.high
+    (array([4., 8.]), array([10., 40.]), array([3., 6.]))
+    """
+
+    def __init__(self, neurons: int) -> None:
+        self.count = 0
+        self.total, self.squares = np.zeros(neurons), np.zeros(neurons)
+        self.low, self.high = np.full(neurons, np.inf), np.full(neurons, -np.inf)
+        self._room = np.empty((max(1, IN_CACHE // neurons), neurons))
+
+    def add(self, samples: InexactArray) -> None:
+        """Take some samples, (sample, neuron), real."""
+        self.count += len(samples)
+        for start in range(0, len(samples), len(self._room)):
+            part = samples[start : start + len(self._room)]
+            wide = self._room[: len(part)]
+            wide[...] = part
+            self.total += wide.sum(axis=0)
+            np.square(wide, out=wide)
+            self.squares += wide.sum(axis=0)
+            np.minimum(self.low, part.min(axis=0), out=self.low)
+            np.maximum(self.high, part.max(axis=0), out=self.high)
+
+
 def moments(samples: InexactArray) -> Moments:
     """Moments of one chunk.
 

@@ -139,6 +139,13 @@ class PairStack:
         Whether this stack is one of many.
     norms : (pair,), optional
         Squared norms of the cross-covariances, where they are known without the couplings, which are zero then.
+    samples : int
+        Needed for what chance gives to ``overlap``.
+    overlap : (pair,), optional
+        Sum over the samples of the products of both leverages: squared norms of the scores in the directions that are
+        kept.
+    blocks : (pair,), optional
+        At how many frequencies both sides keep directions.
     """
 
     coupling: InexactArray
@@ -149,6 +156,9 @@ class PairStack:
     single: bool = False
     many: bool = False
     norms: FloatArray | None = None
+    samples: int = 0
+    overlap: FloatArray | None = None
+    blocks: IntArray | None = None
     # The stack whose a and b are exchanged here: what it has computed is not computed again.
     _turned: PairStack | None = field(default=None, repr=False, compare=False)
 

@@ -6,13 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.linalg
 
 from dask_svcca.kernels.moments import moments
-from dask_svcca.kernels.noise import DOUBLE
+from dask_svcca.kernels.noise import live_noise
 from dask_svcca.kernels.products import ProductSum, Summing
 from dask_svcca.kernels.projection import DoubleProjection
-from dask_svcca.kernels.subspace import centre, dual_basis, eigenbasis, gram_correction
+from dask_svcca.kernels.subspace import (
+    dual_basis,
+    dual_basis_within,
+    eigenbasis,
+    gram_correction,
+    samples_above_noise,
+)
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray
@@ -103,53 +108,6 @@ class KernelNorm:
         return total
 
 
-def square_root(gram: FloatArray, noise: float) -> tuple[FloatArray, float] | None:
-    """Samples of as many neurons as there are samples, with the inner products of those given.
-
-    Parameters
-    ----------
-    gram : (sample, sample)
-        Inner products of the centred samples; overwritten.
-    noise : float
-        Variance of a direction up to which it may be noise.
-
-    Returns
-    -------
-    samples : (sample, neuron)
-        In the memory of the inner products.
-    squares : float
-        Sum of squares of the inner products.
-
-    None where some direction may be noise: what a representation is made of then takes eigenvectors to say.
-
-    Examples
-    --------
-    >>> x = np.random.default_rng(0).normal(size=(4, 9))
-    >>> x -= x.mean(axis=0)
-    >>> root, squares = square_root(x @ x.T, 1e-12)
-    >>> np.allclose(root @ root.T, x @ x.T), bool(np.isclose(squares, np.square(x @ x.T).sum()))
-    (True, True)
-    >>> square_root(x[:, :2] @ x[:, :2].T, 1e-12) is None
-    True
-    """
-    count = len(gram)
-    bound = centre(gram)
-    squares = float(np.vdot(gram, gram))
-    # The mean sample is not a direction of centred samples; with it there are as many as samples.
-    gram += bound / count
-    less = gram.copy()
-    less.flat[:: count + 1] -= max(noise, count * DOUBLE * bound)
-    try:
-        # All of them are to be above the noise.
-        scipy.linalg.cholesky(less.T, lower=True, overwrite_a=True, check_finite=False)
-    except np.linalg.LinAlgError:
-        return None
-    del less
-    lower = scipy.linalg.cholesky(gram.T, lower=True, overwrite_a=True, check_finite=False)
-    lower -= lower.mean(axis=0)
-    return lower, squares
-
-
 def orthonormal(samples: FloatArray, mean: InexactArray, epsilon: float) -> tuple[Eigenbasis, FloatArray]:
     """Principal directions, and scores, of samples that were stored as they are.
 
@@ -158,14 +116,14 @@ def orthonormal(samples: FloatArray, mean: InexactArray, epsilon: float) -> tupl
     samples : (sample, neuron)
         Centred.
     mean : (neuron,)
-        The mean that was taken off. More numbers than neurons where these are those of `square_root`.
+        The mean that was taken off.
     epsilon : float
         Relative precision of the samples before: that of single precision, or less precise.
 
     Returns
     -------
     basis : Eigenbasis
-        Without loadings, (0, direction), where the neurons are those of `square_root`.
+        Without loadings, (0, direction), where neurons outnumber samples.
     scores : (sample, direction)
 
     Examples
@@ -175,8 +133,8 @@ def orthonormal(samples: FloatArray, mean: InexactArray, epsilon: float) -> tupl
     >>> basis.spectrum, np.allclose(scores.T @ scores, np.eye(2))
     (array([18.,  2.]), True)
     """
-    if len(mean) != samples.shape[1]:
-        return of_square_root(samples @ samples.T)
+    if samples.shape[1] > len(samples):
+        return _by_samples(samples, mean, epsilon)
     total = moments(samples[:, np.newaxis])
     basis = eigenbasis(replace(total, mean=mean), multiplicity=np.ones(1, dtype=np.int64), epsilon=epsilon)
     assert basis is not None  # noqa: S101 - single precision shows in the scatter all that it holds
@@ -185,8 +143,12 @@ def orthonormal(samples: FloatArray, mean: InexactArray, epsilon: float) -> tupl
     return basis, np.asarray(scores @ gram_correction(scores.T @ scores).real)
 
 
-def of_square_root(gram: FloatArray) -> tuple[Eigenbasis, FloatArray]:
-    """The same from inner products of samples that `square_root` gave: all directions were above noise."""
-    found = dual_basis(gram, np.zeros(1))
-    assert found is not None  # noqa: S101 - without noise there is none to be told from directions
-    return found
+def _by_samples(samples: FloatArray, mean: InexactArray, epsilon: float) -> tuple[Eigenbasis, FloatArray]:
+    """The same where neurons outnumber samples."""
+    variances = np.square(samples).sum(axis=0)
+    noise = live_noise(variances[np.newaxis], mean, len(samples), np.ones(1, dtype=np.int64), epsilon)
+    found = dual_basis(samples @ samples.T, noise)
+    if found is not None:
+        return found
+    units = np.divide(samples, np.sqrt(noise), out=np.zeros_like(samples), where=noise > 0)
+    return dual_basis_within(samples @ samples.T, samples_above_noise(units @ units.T))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 ORTHOGONAL: Final = ("translation", "isotropic scaling", "orthogonal transformation")
 LINEAR: Final = ("translation", "invertible linear transformation")
 SPECTRUM: Final[frozenset[Need]] = frozenset({"spectrum"})
+LEVERAGES: Final[frozenset[Need]] = frozenset({"leverages"})
 
 
 def not_of_couplings(_: PairStack) -> FloatArray:
@@ -29,6 +30,12 @@ def nuclear_norm(pairs: PairStack) -> FloatArray:
 def squared_correlations(pairs: PairStack) -> FloatArray:
     """Sum of the squared canonical correlations of each block."""
     return np.asarray(pairs.squared_coupling.sum(axis=(1, 2)))
+
+
+def expected_squares(pairs: PairStack) -> FloatArray:
+    """What independent layers give for the sum of the squared canonical correlations of each block."""
+    k, l = pairs.coupling.shape[1:]
+    return np.full(len(pairs.coupling), min(k, pairs.degrees) * min(l, pairs.degrees) / pairs.degrees)
 
 
 def sum_of_squares(spectrum: FloatArray, weights: FloatArray) -> float:
@@ -47,3 +54,8 @@ def over_geometric_mean(sums: FloatArray, a: Totals, b: Totals, _: PairTotals) -
     # Each root by itself: the product of the numbers leaves the range of doubles long before they do.
     norms = np.sqrt(a.own) * np.sqrt(b.own)
     return np.asarray(sums[..., 0] / np.where(norms > 0, norms, 1))
+
+
+def over_mean_rank(sums: FloatArray, a: Totals, b: Totals, _: PairTotals) -> FloatArray:
+    """The sum over the geometric mean of the ranks of both sides."""
+    return np.asarray(sums[..., 0] / np.maximum(np.sqrt(a.rank * b.rank), 1))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dask_svcca.kernels.orders import KernelSums, chance_of, moments_over_orders, spread_of_correlations
-from dask_svcca.measures.common import over_geometric_mean, squared_correlations, sum_of_squares
+from dask_svcca.measures.common import expected_squares, over_geometric_mean, squared_correlations, sum_of_squares
 from dask_svcca.measures.record import Derived, Measure, Need, PairTotals, Totals, over_smaller_rank
 
 if TYPE_CHECKING:
@@ -71,11 +71,6 @@ def _spread(pairs: PairStack) -> FloatArray:
     return np.full(len(pairs.coupling), spread_of_correlations(*pairs.coupling.shape[1:], pairs.degrees))
 
 
-def _expected_squares(pairs: PairStack) -> FloatArray:
-    k, l = pairs.coupling.shape[1:]
-    return np.full(len(pairs.coupling), min(k, pairs.degrees) * min(l, pairs.degrees) / pairs.degrees)
-
-
 _P_VALUE: Final = (
     "share of all orders of the examples that score as much, by the gamma distribution of their mean and variance. NaN "
     "at several frequencies, or where a sample is a part of an example"
@@ -101,7 +96,7 @@ MEASURES: Final = (
         name="null_r2_cca",
         version="1",
         description="r2_cca over all orders of the examples: k l / (n - 1) / min(k, l)",
-        sums=_expected_squares,
+        sums=expected_squares,
         reference=ORDERS,
         role="reference",
     ),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels.pairs import PairStack
     from dask_svcca.measures.relations import Related
 
-Need: TypeAlias = Literal["spectrum", "loadings", "row_norms", "diagonal"]
+Need: TypeAlias = Literal["spectrum", "loadings", "row_norms", "diagonal", "leverages"]
 Kernel: TypeAlias = Literal["inner products", "projection", "kept projection"]
 Role: TypeAlias = Literal["similarity", "distance", "reference"]
 Directions: TypeAlias = Literal["kept", "all"]
@@ -114,8 +114,8 @@ class Measure:
     components : int
     directions : {"kept", "all"}
         Whether it looks at the directions kept by the variance threshold, or at the full numerical rank.
-    needs : frozenset of {"spectrum", "loadings", "row_norms", "diagonal"}
-        What it takes beside couplings and ranks. ``diagonal``: `Totals.diagonal`.
+    needs : frozenset of {"spectrum", "loadings", "row_norms", "diagonal", "leverages"}
+        What it takes beside couplings and ranks. ``diagonal``: `Totals.diagonal`. ``leverages``: `PairStack.overlap`.
     looks_at : {"couplings", "norms", "kernels"}
         ``norms``: of couplings only `PairStack.squared_norm`, if anything. It may then follow from the inner products
         of the samples, and the coupling of a stack be zero. ``kernels``: beside that of a representation only the sum

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dask_svcca.kernels.chance import expected_correlation, significant_correlations, spurious_correlations
-from dask_svcca.measures.common import SPECTRUM, over_geometric_mean, sum_of_squares
+from dask_svcca.measures.common import LEVERAGES, SPECTRUM, over_geometric_mean, over_mean_rank, sum_of_squares
 from dask_svcca.measures.record import Measure, PairTotals, Totals
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.kernels.pairs import PairStack
+
+
+LEVEL: Final = 0.05
+"""Of a pair's test for any correlation that is more than chance."""
 
 
 def _expected_correlations(pairs: PairStack) -> FloatArray:
@@ -22,13 +26,33 @@ def _expected_correlations(pairs: PairStack) -> FloatArray:
 
 def _significant(pairs: PairStack) -> FloatArray:
     k, l = pairs.coupling.shape[1:]
-    counts = significant_correlations(pairs.correlations, k, l, pairs.degrees, is_complex=pairs.is_complex)
+    tests = 1 if pairs.blocks is None else pairs.blocks
+    # Where nobody knows the samples, extreme ones cannot be told.
+    overlap = 1.0 if pairs.overlap is None else pairs.overlap * pairs.samples / max(1, k * l)
+    counts = significant_correlations(
+        pairs.correlations,
+        k,
+        l,
+        pairs.degrees,
+        is_complex=pairs.is_complex,
+        level=LEVEL / np.maximum(tests, 1),
+        overlap=overlap,
+    )
     return counts.astype(np.float64)
 
 
 def _spurious(pairs: PairStack) -> FloatArray:
     k, l = pairs.coupling.shape[1:]
     return np.full(len(pairs.coupling), float(spurious_correlations(k, l, pairs.degrees)))
+
+
+def _overlap(pairs: PairStack) -> FloatArray:
+    return np.full(len(pairs.coupling), np.nan) if pairs.overlap is None else pairs.overlap
+
+
+def _expected_overlap(pairs: PairStack) -> FloatArray:
+    k, l = pairs.coupling.shape[1:]
+    return np.full(len(pairs.coupling), k * l / max(1, pairs.samples))
 
 
 def _expected_cross_covariance(pairs: PairStack) -> FloatArray:
@@ -50,6 +74,16 @@ MEASURES: Final = (
         role="reference",
     ),
     Measure(
+        name="null_whitened_procrustes",
+        version="1",
+        description="whitened_procrustes expected of independent representations of these ranks: Wachter's law",
+        sums=_expected_correlations,
+        value=over_mean_rank,
+        directions="kept",
+        reference="Wachter (1980), Annals of Statistics 8",
+        role="reference",
+    ),
+    Measure(
         name="null_cca",
         version="1",
         description="cca expected of independent representations of these ranks: Wachter's law",
@@ -59,14 +93,43 @@ MEASURES: Final = (
     ),
     Measure(
         name="significant",
-        version="1",
-        description="correlations that are more than chance: Bartlett's test, Lawley's correction, at level 0.05 (with "
-        "conv='dft', at each spatial frequency)",
+        version="2",
+        description="correlations that are more than chance, at level 0.05 for finding any: Pillai's trace of those "
+        "that remain, Lawley's correction, times leverage_overlap where that is more than chance gives. With "
+        "conv='dft' the level is divided by the spatial frequencies at which both layers keep directions",
         sums=_significant,
         value=_the_sum,
         directions="kept",
+        needs=LEVERAGES,
         valid_range=(0.0, np.inf),
-        reference="Bartlett (1941), Biometrika 32; Lawley (1959), Biometrika 46",
+        reference="Pillai (1955), Annals of Mathematical Statistics 26; Lawley (1959), Biometrika 46",
+        role="reference",
+    ),
+    Measure(
+        name="leverage_overlap",
+        version="1",
+        description="sum over the samples of the products of both leverages, squared norms of the whitened scores in "
+        "the kept directions. Far above null_leverage_overlap a few samples are extreme in both: shuffled ones are no "
+        "fair null then",
+        sums=_overlap,
+        value=_the_sum,
+        directions="kept",
+        needs=LEVERAGES,
+        valid_range=(0.0, np.inf),
+        reference="Hoaglin and Welsch (1978), The hat matrix in regression and ANOVA, The American Statistician 32",
+        null="null_leverage_overlap",
+        role="reference",
+    ),
+    Measure(
+        name="null_leverage_overlap",
+        version="1",
+        description="leverage_overlap where the samples of one layer have nothing to do with those of the other: "
+        "k l / n",
+        sums=_expected_overlap,
+        value=_the_sum,
+        directions="kept",
+        valid_range=(0.0, np.inf),
+        reference="mean over all orders of the samples of one side",
         role="reference",
     ),
     Measure(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NAMES = {
     "mean_correlation": ("svcca", "mean correlation, over the smaller rank"),
     "expected_correlation": ("null_svcca", "mean correlation of independent arrays of these ranks"),
-    "significant": ("significant", "correlations that are more than chance, at level 0.05"),
+    "significant": ("significant", "correlations that are more than chance, at level 0.05 for Gaussian samples"),
     "spurious": ("spurious", "correlations that are 1 whatever the data, since samples are too few"),
 }
 """Measures whose values sum up a comparison, and what they are called here."""

@@ -10,6 +10,7 @@ from dask_svcca.measures import (
     find_measures,
     leading_only,
     needs_loadings,
+    of_directions,
     relations_of,
     with_companions,
 )
@@ -17,8 +18,8 @@ from dask_svcca.plan.details import detail_sizes, smaller_tile
 from dask_svcca.plan.pairs import find_missing
 from dask_svcca.plan.plan import Plan, Row, asks_for_directions
 from dask_svcca.plan.relations import sum_bytes
-from dask_svcca.plan.sides import SMALL_TILE, choose_tile, tile_by_samples
-from dask_svcca.plan.subspaces import Wanted, plan_subspaces
+from dask_svcca.plan.sides import SMALL_TILE, choose_tile, pair_products, tile_by_samples
+from dask_svcca.plan.subspaces import Wanted, holds_kernel, plan_subspaces
 from dask_svcca.plan.tasks import GroupTask, SubspacePlace, TileTask
 from dask_svcca.plan.tiles import (
     Layer,
@@ -26,7 +27,6 @@ from dask_svcca.plan.tiles import (
     by_kind,
     choose_chunk_samples,
     limits_by_tile,
-    pair_products,
     score_itemsize,
     value_bytes,
 )
@@ -111,12 +111,29 @@ def make_plan(
     details = _details(parameters, state, items, readings)
     lacking = state is not None and state.lacks([*(measure.name for measure in measures), *details])
     changed = _changed(state, rows)
+    orthonormal = asks_for_directions(measures, details)
+    need = _Need(
+        loadings=needs_loadings(measures),
+        orthonormal=orthonormal,
+        # Layers on a grid meet others at one frequency, which inner products do not tell from others.
+        kernels=not orthonormal and not any(reading.grid for reading in readings if reading is not None),
+        share=_share(measures, details, parameters.variance),
+        subspaces=bool(details) or bool(of_directions(measures)),
+        relations=relations_of(measures),
+    )
     layers = [
         None if item is None or reading is None else Layer.of(item.label, reading, item.shape)
         for item, reading in zip(items, readings, strict=True)
     ]
+    chunk_samples = _chunk_samples(index, [layer for layer in layers if layer is not None], parameters)
+    if need.kernels:
+        layers = [
+            None
+            if layer is None or item is None or reading is None
+            else replace(layer, kernel=holds_kernel(reading, item, parameters.precision, chunk_samples))
+            for layer, item, reading in zip(layers, items, readings, strict=True)
+        ]
     present_layers = [layer for layer in layers if layer is not None]
-    chunk_samples = _chunk_samples(index, present_layers, parameters)
     options = TileOptions(chunk_samples, parameters.precision, parameters.match, measures, details)
     # A run that goes on with other workers makes what the first would have made, bit by bit.
     grows = state is None or len(rows) > len(state.labels) or not state.workers
@@ -127,7 +144,8 @@ def make_plan(
             len(rows),
             replace(budget, workers=workers),
             pair_products(present_layers, directions=options.directions),
-            value_bytes(len(measures), sum_bytes(measures)),
+            value_bytes(measures) + sum_bytes(measures),
+            len(measures) + len(details) + 1,
         ),
         details,
     )
@@ -139,13 +157,6 @@ def make_plan(
     tile = side if state is None or outgrown else state.tile
     places = [present.get(label, -1) for label in order]
     missing = find_missing(selected, places, state, changed, side, lacking=lacking)
-    need = _Need(
-        loadings=needs_loadings(measures),
-        orthonormal=asks_for_directions(measures, details),
-        share=_share(measures, details, parameters.variance),
-        subspaces=options.directions,
-        relations=relations_of(measures),
-    )
     wanted, subspaces = _wanted(rows, readings, missing, index, parameters, need)
     kept = set(range(len(known))) - set(changed) if state is not None and state.workers else set()
     packs = plan_subspaces(
@@ -157,6 +168,7 @@ def make_plan(
         precision=parameters.precision,
         with_loadings=need.loadings,
         orthonormal=need.orthonormal,
+        kernels=need.kernels,
         share=need.share,
     )
     made = {member.key: (pack.name, place) for pack in packs for place, member in enumerate(pack.members)}
@@ -343,6 +355,7 @@ class _Need:
 
     loadings: bool
     orthonormal: bool
+    kernels: bool
     share: float
     subspaces: bool
     relations: tuple[Relation, ...]
@@ -354,6 +367,9 @@ class _Need:
             return False
         entry = record.entry
         enough = (entry.with_loadings or not self.loadings) and (entry.orthonormal or not self.orthonormal)
+        if not entry.orthonormal:
+            # Samples of more neurons serve to make their inner products, or directions.
+            enough = enough and (self.kernels if entry.is_kernel else entry.directions <= entry.samples)
         return bool(entry.problem) or (enough and entry.share >= self.share)
 
     def place(self, index: SubspaceIndex | None, key: str) -> tuple[str, int]:
@@ -365,17 +381,15 @@ class _Need:
 
     def _record(self, index: SubspaceIndex, key: str) -> SubspaceRecord | None:
         record = index.records.get(key)
-        if record is not None and record.entry.share < 1 and not self.orthonormal:
-            # Leading directions do not say what samples do.
-            return index.raw.get(key)
-        return record
+        if record is None or self.orthonormal:
+            return record
+        # Leading directions do not say what samples do.
+        other = index.raw.get(key) if record.entry.share < 1 else record
+        return index.kernels.get(key, other) if self.kernels else other
 
     def source(self, index: SubspaceIndex | None, key: str) -> SubspaceRecord | None:
         """Samples that are stored as they are, where that is enough to make it."""
-        record = None if index is None else index.raw.get(key)
-        # Of a square root of inner products nobody knows the neurons.
-        lacking = record is not None and self.loadings and record.entry.is_square_root
-        return None if lacking else record
+        return None if index is None else index.raw.get(key)
 
 
 def _tiles(

@@ -62,7 +62,8 @@ class SubspaceMemory:
     held : int
         Bytes of its samples that it may keep between its passes.
     streamed : int
-        Bytes of centred samples that it may hold while later ones stream past, where directions come from the samples.
+        Bytes of centred samples that it may hold while later ones stream past, where directions or inner products come
+        from the samples; or of scores, until the leading directions are known.
     result : int
         Bytes of the result.
     peak : int
@@ -91,8 +92,8 @@ class TileMemory:
         Bytes of pairs that are solved together, as `dask_svcca.evaluate.pair_bytes` counts them.
     peak : int
         Bytes at most.
-    by_samples : bool
-        Whether pairs are compared by the inner products of samples, all of the tile at once.
+    by_samples : int
+        Members of each side that are compared at a time by the inner products of samples; 0 for couplings.
     """
 
     operand: int
@@ -100,7 +101,7 @@ class TileMemory:
     loadings: int
     stack: int
     peak: int
-    by_samples: bool = False
+    by_samples: int = 0
 
 
 # --- subspaces -----------------------------------------------------------------------------------------------------
@@ -132,12 +133,12 @@ class SubspaceCosts:
     objects : int
         For chunks that are held, beside their numbers.
     gram : Pass or None
-        Where directions come from the samples; the centred samples that others stream past are not included.
+        Where directions come from the samples, or leading ones are asked for; what is held beside is not included.
     last : Pass
     centred : int
-        For a chunk, centred in double precision, that is held while others stream past.
+        For a chunk, centred, that is held while others stream past.
     all_centred : int
-        For all samples in that form.
+        For all samples in that form, or all scores.
     scatter : int
         For the moments.
     result : int
@@ -207,7 +208,7 @@ def subspace_costs(
     with_loadings : bool
         Whether loadings are made even where directions come from the samples.
     orthonormal : bool
-        Whether directions are asked for. Where they are not, and neurons outnumber samples, they may be made after all.
+        Whether directions are asked for.
     leading : bool
         Whether leading directions are asked for, beside the samples as they are; all may be made after all.
     """
@@ -222,6 +223,8 @@ def subspace_costs(
     common = sample_costs(reading, shape, chunk_examples, dtype)
     # One block of a chunk in double precision; for complex samples its conjugate too.
     block = reading.samples(examples) * neurons * wide * (2 if reading.is_complex else 1)
+    if reading.by_samples(shape) and not orthonormal:
+        return _kernel_costs(common, samples, neurons, length)
     if reading.by_samples(shape):
         square, vector = samples * samples * 8, neurons * 8
         rows = 9 * square if dtype == np.float64 and reads_rows(samples) else 0
@@ -293,6 +296,8 @@ def _worst(one: SubspaceCosts, other: SubspaceCosts) -> SubspaceCosts:
         one,
         first=_longest(one.first, other.first),
         between=max(one.between, other.between),
+        gram=other.gram,
+        all_centred=other.all_centred,
         last=_longest(one.last, other.last),
         scatter=0,
         result=max(one.result, other.result),
@@ -314,6 +319,9 @@ def _leading_costs(common: dict[str, int], samples: int, neurons: int, length: i
         # Inner products of the neurons in both precisions; in the latter LAPACK works, beside the eigenvectors.
         between=max(raw.between, 3 * square + 8 * vector),
         last=_longest(raw.last, Pass(raw.last.reading, working)),
+        # Beside scores that are held.
+        gram=Pass(working, working),
+        all_centred=samples * neurons * 4,
         # No samples are asked for then, but they may be held.
         result=2 * raw.result,
     )
@@ -341,14 +349,36 @@ def _raw_costs(common: dict[str, int], samples: int, neurons: int, length: int) 
     )
 
 
-def stored_costs(entry: SubspaceEntry, *, chunk_samples: int, precision: str) -> int:
-    """Bytes that it takes to make directions of samples that were stored as they are."""
+def _kernel_costs(common: dict[str, int], samples: int, neurons: int, length: int) -> SubspaceCosts:
+    """Bytes that it takes to store samples as they are, and their inner products, in single precision."""
+    vector, chunk, square = neurons * 8, length * neurons * 4, samples**2 * 4
+    # A chunk that is not whole is filled up; those centred are double.
+    beside = max(chunk if samples % length else 0, 2 * CENTRED_AT_ONCE * vector)
+    # A chunk as it is stored, and scaled; products of those held, and what is written of them.
+    working = 2 * square + 2 * chunk + 4 * vector + 2 * length * samples * 4
+    return SubspaceCosts(
+        **common,
+        first=Pass(5 * vector, 8 * vector),
+        between=0,
+        gram=Pass(working, working),
+        last=Pass(chunk + 4 * vector, chunk + beside + 4 * vector),
+        centred=chunk,
+        all_centred=samples * neurons * 4,
+        scatter=0,
+        result=samples * neurons * 4 + square + 2 * vector,
+    )
+
+
+def stored_costs(
+    entry: SubspaceEntry, *, chunk_samples: int, precision: str, with_loadings: bool, orthonormal: bool
+) -> int:
+    """Bytes that it takes to make directions, or inner products, of samples that were stored as they are."""
     count, width = entry.samples, entry.directions
     length = chunk_length(count, chunk_samples)
     # A chunk as it is stored, and in double precision.
     chunk = length * width * 12
-    if entry.is_square_root:
-        return 3 * width**2 * 8 + chunk + length * width * 16 + SMALL_TASK
+    if not orthonormal:
+        return 2 * count**2 * 4 + chunk + 2 * length * count * 4 + 8 * width * 8 + SMALL_TASK
     costs = subspace_costs(
         Neurons(),
         shape=(count, width),
@@ -356,7 +386,7 @@ def stored_costs(entry: SubspaceEntry, *, chunk_samples: int, precision: str) ->
         chunk_samples=chunk_samples,
         dtype=np.dtype(np.float32),
         precision=precision,
-        with_loadings=True,
+        with_loadings=with_loadings,
     )
     return costs.peak() + chunk
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dask_svcca.variables import VALUED, PairStatus
+from dask_svcca.variables import UNFINISHED, VALUED, PairStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,10 +111,9 @@ def find_missing(
         if state is not None and start < known:
             status = np.asarray(state.status[start : min(start + side, known), start:known])
             found.partial = found.partial or bool((status == PairStatus.PARTIAL).any())
-            missing = (status == PairStatus.MISSING) | (status == PairStatus.PARTIAL)
-            if lacking:
-                for value in VALUED:
-                    missing |= status == value
+            missing = np.zeros(status.shape, dtype=np.bool_)
+            for value in (*UNFINISHED, *(VALUED if lacking else ())):
+                missing |= status == value
             missing |= void[start : start + len(status), np.newaxis]
             missing |= void[start:known]
             asked[: len(status), : known - start] &= missing

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 IntVector: TypeAlias = "npt.NDArray[np.int64]"
 BoolMatrix: TypeAlias = "npt.NDArray[np.bool_]"
-Pairs: TypeAlias = "str | npt.NDArray[np.bool_] | xr.DataArray | pd.DataFrame"
+Pairs: TypeAlias = "str | npt.NDArray[np.bool_] | xr.DataArray | pd.DataFrame | Selection"
 
-SELECTIONS = ("all", "same-layer", "same-checkpoint", "within-model", "final", "between A B")
+SELECTIONS = ("all", "same-layer", "same-checkpoint", "within-model", "final", "nearest N", "between A B")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +47,38 @@ class Selection:
         """Pairs of a boolean matrix, (representation, representation)."""
         return cls(len(mask), lambda rows, columns: mask[np.ix_(rows, columns)])
 
+    @classmethod
+    def of_partners(cls, partners: IntVector) -> Self:
+        """Each representation with itself, and with some partners.
+
+        Parameters
+        ----------
+        partners : (representation, partner) int
+            Positions of those of each; -1 for none.
+
+        Examples
+        --------
+        >>> every = np.arange(3)
+        >>> Selection.of_partners(np.array([[1], [0], [-1]])).block(every, every).astype(int)
+        array([[1, 1, 0],
+               [1, 1, 0],
+               [0, 0, 1]])
+        """
+        count = len(partners)
+
+        def rule(rows: IntVector, columns: IntVector) -> BoolMatrix:
+            # Where each representation is among the columns; those that have left, and no partner, are nowhere.
+            at = np.full(count + 1, -1, dtype=np.int64)
+            there = np.flatnonzero(columns >= 0)
+            at[columns[there]] = there
+            found = at[np.where(rows[:, np.newaxis] >= 0, partners[rows], -1)]
+            chosen = np.equal.outer(rows, columns)
+            row, place = np.nonzero(found >= 0)
+            chosen[row, found[row, place]] = True
+            return chosen
+
+        return cls(count, rule)
+
     def block(self, rows: IntVector, columns: IntVector) -> BoolMatrix:
         """Which pairs of some representations are asked for, one way or the other, (row, column).
 
@@ -63,11 +95,13 @@ def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> Selection:
 
     Parameters
     ----------
-    pairs : str, or boolean matrix
+    pairs : str, or boolean matrix, or Selection
         ``all``; ``same-layer`` (equal names of layers); ``same-checkpoint`` (of the same model);
         ``within-model``; ``final`` (each against the final checkpoint of its model: see
         `dask_svcca.plan.final.final_of_models`);
-        ``between A B`` (model A against model B; names with spaces in quotes, as in a shell); or a boolean
+        ``between A B`` (model A against model B; names with spaces in quotes, as in a shell); ``nearest N``, which
+        `compare` makes a `Selection` of by sketches: each with itself and with the N that are most similar to it, by
+        estimates of linear CKA; or a boolean
         (representation, representation) array in the order of the frame; or a labelled one: a DataArray with
         ``representation_a`` and ``representation_b``, or a DataFrame whose index and columns are labels.
     representations : pandas.DataFrame
@@ -94,6 +128,13 @@ def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> Selection:
            [1, 1, 0],
            [0, 0, 1]])
     """
+    if isinstance(pairs, Selection):
+        return pairs
+    if nearest_of(pairs) is not None:
+        raise ValueError(
+            f"pairs={pairs!r} is chosen by sketches of the layers, which are not made here. Compare so, or make "
+            f"sketches first and look at the plan of compare with sketches= (--sketches)"
+        )
     if isinstance(pairs, str):
         # Every selection by name has a pair, where there is a representation.
         return Selection(len(representations), _by_name(pairs, representations))
@@ -101,6 +142,33 @@ def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> Selection:
     if len(mask) and not mask.any():
         raise ValueError(f"pairs=the given mask selects no pair of {len(mask)}")
     return Selection.of(mask)
+
+
+def nearest_of(pairs: Pairs) -> int | None:
+    """How many partners each representation has under ``nearest N``; None for any other selection.
+
+    Raises
+    ------
+    ValueError
+        Where it does not say how many.
+
+    Examples
+    --------
+    >>> nearest_of("nearest 20"), nearest_of("all")
+    (20, None)
+    >>> nearest_of("nearest 0")
+    Traceback (most recent call last):
+    ValueError: pairs='nearest 0': N of 'nearest N' is how many partners each layer has, a whole number from 1 on...
+    """
+    words = pairs.split() if isinstance(pairs, str) else []
+    if words[:1] != ["nearest"]:
+        return None
+    if len(words) != 2 or not (words[1].isascii() and words[1].isdecimal()) or not 1 <= int(words[1]) < 2**31:
+        raise ValueError(
+            f"pairs={pairs!r}: N of 'nearest N' is how many partners each layer has, a whole number from 1 on, such as "
+            f"'nearest 20'"
+        )
+    return int(words[1])
 
 
 def finals_of(pairs: Pairs, representations: pd.DataFrame) -> dict[str, str]:

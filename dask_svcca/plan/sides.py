@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 MAX_TILE = 640
 """Largest number of representations along a tile: ten thousand make 136 tiles, and 256 files of each variable."""
 
+FILES = 1500
+"""Files of all variables beyond which tiles are made larger than that."""
+
 SMALL_TILE = 8
 
 TILE_PRODUCTS = 1e11
-"""Multiplications in the couplings of a tile from which it is not made larger: seconds of work."""
+"""Multiplications in the couplings of a tile of that size from which it is made smaller: seconds of work."""
 
-TILE_VALUES = 448 * 2**20
-"""Bytes that the values of a tile take, at most, or a quarter of what there is: they cannot be cut.
-
-All measures of ten thousand representations are 4,600 files so, of three megabytes; with an eighth of it, 30,000."""
+TILE_VALUES = 512 * 2**20
+"""Bytes that the values of a tile take, at most, or a third of what there is: they cannot be cut."""
 
 LONG_PAIR = 1e9
 """Multiplications in the coupling of a pair from which a tile of four by four is worth a task: a second or so."""
@@ -40,7 +41,20 @@ MAX_GRAM_TILE = 512
 """Representations along each axis of a tile by inner products of samples, where its work is short."""
 
 
-def choose_tile(representations: int, budget: Budget, pair_products: float = 0.0, value_bytes: int = 0) -> int:
+LOOKED_UP = 1000
+"""Multiplications that it is as long as to look up the neighbours of a sample."""
+
+
+def pair_products(layers: Sequence[Layer], *, directions: bool = True) -> float:
+    """Multiplications in the coupling of the longest pair, or what is as long where nothing looks at directions."""
+    if not directions:
+        return max((LOOKED_UP * float(layer.samples) for layer in layers), default=0.0)
+    return max((float(layer.samples) * layer.blocks * layer.width**2 for layer in layers), default=0.0)
+
+
+def choose_tile(
+    representations: int, budget: Budget, pair_products: float = 0.0, value_bytes: int = 0, variables: int = 1
+) -> int:
     """Representations along each axis of a tile.
 
     Enough tiles to keep all workers busy to the end (about sixteen each), few enough that neither the scheduler nor the
@@ -56,6 +70,8 @@ def choose_tile(representations: int, budget: Budget, pair_products: float = 0.0
         Multiplications in the coupling of one pair; 0 where that is not known.
     value_bytes : int
         Bytes that a tile holds of the values of one pair: see `value_bytes`.
+    variables : int
+        Variables of pairs: a tile is a file of each.
 
     Examples
     --------
@@ -71,9 +87,11 @@ def choose_tile(representations: int, budget: Budget, pair_products: float = 0.0
     long = pair_products >= LONG_PAIR
     groups = math.ceil(math.sqrt(2 * (32 if long else 16) * budget.workers))
     side = math.ceil(representations / groups)
-    most = max(LONG_TILE, min(MAX_TILE, math.isqrt(int(TILE_PRODUCTS / max(1.0, pair_products)))))
+    largest = max(MAX_TILE, math.ceil(representations / max(1, math.isqrt(FILES // variables))))
+    share = min(1.0, math.sqrt(TILE_PRODUCTS / max(1.0, pair_products)) / MAX_TILE)
+    most = max(LONG_TILE, int(largest * share))
     if value_bytes:
-        most = min(most, math.isqrt(min(TILE_VALUES, budget.available // 4) // value_bytes))
+        most = min(most, math.isqrt(min(TILE_VALUES, budget.available // 3) // value_bytes))
     if pair_products and representations > LONG_TILE:
         worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
         side = max(side, min(worthwhile, math.ceil(representations / budget.workers)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.plan.memory import PROCESS_BYTES, SubspaceMemory, stored_costs, subspace_costs
 from dask_svcca.plan.relations import relation_costs
 from dask_svcca.plan.tasks import PackTask, SubspacePlace, SubspaceTask
+from dask_svcca.stores.subspaces import chunk_length
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from dask_svcca.measures import Relation
@@ -36,6 +37,9 @@ BATCH_BYTES = 16 * 2**20
 
 BATCHES_PER_WORKER = 16
 """Least number of tasks per worker when small representations share a task: no worker waits long for the last."""
+
+LARGE_CHUNK_BYTES = 64 * 2**20
+"""Bytes of a chunk of samples, stored as they are, beyond which neurons are too many to store them so."""
 
 LEAST_BATCH_BYTES = 2**18
 """Activations below which a pack takes more, whatever the number of tasks: a few milliseconds of work for each."""
@@ -103,6 +107,7 @@ def plan_subspaces(
     precision: str,
     with_loadings: bool,
     orthonormal: bool = True,
+    kernels: bool = False,
     share: float = 1.0,
     parts: Mapping[str, int] = MappingProxyType({}),
     settled: AbstractSet[str] = frozenset(),
@@ -121,6 +126,8 @@ def plan_subspaces(
         Whether loadings are made even where directions come from the samples.
     orthonormal : bool
         Whether directions are asked for: otherwise samples are stored as they are where they can be.
+    kernels : bool
+        Whether, of samples that neurons outnumber, the inner products will do; never where directions are asked for.
     share : float
         Share of the variance up to which directions are asked for: for wide layers, those alone are made.
     parts : mapping of str to int
@@ -139,7 +146,17 @@ def plan_subspaces(
     for subspace in wanted:
         item, source = subspace.representation, subspace.source
         if source is not None:
-            tasks.append((_of_stored(subspace, source, budget, chunk_samples, precision, share), 1))
+            task = _of_stored(
+                subspace,
+                source,
+                budget,
+                chunk_samples,
+                precision,
+                with_loadings=with_loadings,
+                orthonormal=not kernels,
+                share=share,
+            )
+            tasks.append((task, 1))
             continue
         if subspace.relation is not None:
             tasks.append((_of_relation(subspace, subspace.relation, budget, precision), 1))
@@ -151,9 +168,14 @@ def plan_subspaces(
             if subspace.key in settled:
                 pieces = parts.get(subspace.key, 1)
             pieces = min(pieces, -(-item.shape[0] // item.chunk_examples))
-        as_it_is = pieces == 1 and holds_samples(subspace.reading, item, precision)
+        by_samples = subspace.reading.by_samples(item.shape)
+        if by_samples:
+            holds = kernels and holds_kernel(subspace.reading, item, precision, chunk_samples)
+        else:
+            holds = holds_samples(subspace.reading, item, precision)
+        as_it_is = holds and pieces == 1
         wide = subspace.reading.neurons(item.shape[-1]) >= LEAST_NEURONS
-        leading = share <= GREATEST_SHARE and as_it_is and wide and not subspace.reading.by_samples(item.shape)
+        leading = share <= GREATEST_SHARE and as_it_is and wide and not by_samples
         costs = subspace_costs(
             subspace.reading,
             shape=item.shape,
@@ -162,7 +184,7 @@ def plan_subspaces(
             dtype=item.dtype,
             precision=precision,
             with_loadings=with_loadings,
-            orthonormal=orthonormal or not holds_samples(subspace.reading, item, precision),
+            orthonormal=orthonormal or not holds,
             leading=leading,
         )
         budget.check(
@@ -178,7 +200,7 @@ def plan_subspaces(
         task = _task(
             subspace,
             samples=subspace.reading.samples(item.shape[0]),
-            with_loadings=with_loadings or not (leading or subspace.reading.by_samples(item.shape)),
+            with_loadings=with_loadings or not (leading or by_samples),
             memory=memory,
             orthonormal=orthonormal or not as_it_is,
             share=share if leading else 1.0,
@@ -235,21 +257,48 @@ def holds_samples(reading: Reading, item: Representation, precision: str) -> boo
     return precision == "float32" and not reading.grid and epsilon >= float(np.finfo(np.float32).eps)
 
 
+def holds_kernel(reading: Reading, item: Representation, precision: str, chunk_samples: int) -> bool:
+    """Whether inner products of samples are stored where no measure asks for directions, and the samples beside them.
+
+    That takes neurons that outnumber samples, but not so many that a chunk of samples is large.
+    """
+    chunk = chunk_length(reading.samples(item.shape[0]), chunk_samples) * reading.neurons(item.shape[-1]) * 4
+    return reading.by_samples(item.shape) and holds_samples(reading, item, precision) and chunk <= LARGE_CHUNK_BYTES
+
+
 def _of_stored(
-    subspace: Wanted, source: SubspaceRecord, budget: Budget, chunk_samples: int, precision: str, share: float
+    subspace: Wanted,
+    source: SubspaceRecord,
+    budget: Budget,
+    chunk_samples: int,
+    precision: str,
+    *,
+    with_loadings: bool,
+    orthonormal: bool,
+    share: float,
 ) -> SubspaceTask:
-    """Make directions of samples that are stored as they are."""
+    """Make directions, or inner products, of samples that are stored as they are."""
     item, entry = subspace.representation, source.entry
-    costs = stored_costs(entry, chunk_samples=chunk_samples, precision=precision)
+    costs = stored_costs(
+        entry,
+        chunk_samples=chunk_samples,
+        precision=precision,
+        with_loadings=with_loadings,
+        orthonormal=orthonormal,
+    )
     budget.check(
         f"the subspace of {item.label!r}, from {entry.samples:,} x {entry.directions:,} stored samples,", costs
     )
-    leading = share <= GREATEST_SHARE and entry.neurons >= LEAST_NEURONS and not entry.is_square_root
+    by_samples = entry.neurons > entry.samples
+    leading = share <= GREATEST_SHARE and entry.neurons >= LEAST_NEURONS and not by_samples
     return _task(
         subspace,
         samples=entry.samples,
-        with_loadings=not (leading or entry.is_square_root),
-        memory=SubspaceMemory(0, 0, entry.samples * entry.directions * np.dtype(precision).itemsize, costs),
+        with_loadings=with_loadings or not (leading or by_samples),
+        memory=SubspaceMemory(
+            0, 0, entry.samples * min(entry.samples, entry.directions) * np.dtype(precision).itemsize, costs
+        ),
+        orthonormal=orthonormal,
         source=SubspacePlace(source.pack, source.position),
         share=share if leading else 1.0,
     )
@@ -297,7 +346,7 @@ def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budg
     # Scores of one pack have the same samples, and are all real or all complex.
     open_packs: dict[tuple[Any, ...], tuple[list[SubspaceTask], int]] = {}
     for (task, parts), size in zip(tasks, sizes, strict=True):
-        kind = task.reading.domain, task.samples, task.reading.is_complex, _stores_samples(task), task.relation
+        kind = task.reading.domain, task.samples, task.reading.is_complex, task.stores_samples, task.relation
         members, room = open_packs.get(kind, ([], 0))
         enough = len(members) >= most and BATCH_BYTES - room + size > LEAST_BATCH_BYTES
         if parts > 1 or size > room or enough or not _fits([*members, task], budget):
@@ -308,16 +357,9 @@ def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budg
     return tuple(pack_of(members, parts) for members, parts in packs)
 
 
-def _stores_samples(task: SubspaceTask) -> bool:
-    """Whether samples are stored as they are beside leading directions."""
-    return task.share < 1 and task.source is None
-
-
 def _samples(members: Sequence[SubspaceTask]) -> str:
-    """Name of the pack of the samples as they are, beside leading directions; empty for none."""
-    if not _stores_samples(members[0]):
-        return ""
-    return _name([replace(member, orthonormal=False, share=1.0) for member in members])
+    """Name of the pack of the samples as they are, beside what is asked for; empty for none."""
+    return _digest(f"{member.key} as it is" for member in members) if members[0].stores_samples else ""
 
 
 def _fits(members: list[SubspaceTask], budget: Budget) -> bool:
@@ -336,7 +378,9 @@ def _name(members: Sequence[SubspaceTask]) -> str:
     """
     identities = [
         # Samples as they are stay where they are when directions are made of them.
-        f"{member.key} as it is"
+        f"{member.key} by its inner products"
+        if member.makes_kernel
+        else f"{member.key} as it is"
         if not member.orthonormal
         else f"{member.key} up to {member.share}"
         if member.share < 1
@@ -345,4 +389,8 @@ def _name(members: Sequence[SubspaceTask]) -> str:
         else f"{member.key} without loadings"
         for member in members
     ]
+    return _digest(identities)
+
+
+def _digest(identities: Iterable[str]) -> str:
     return xxhash.xxh3_64_hexdigest("\n".join(identities).encode())

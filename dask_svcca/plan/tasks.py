@@ -118,6 +118,16 @@ class SubspaceTask:
             return self.relation.dtype(precision)
         return score_dtype(precision, is_complex=self.reading.is_complex)
 
+    @property
+    def makes_kernel(self) -> bool:
+        """Whether the inner products of samples are asked for, and not the samples as they are."""
+        return not self.orthonormal and self.reading.by_samples(self.shape)
+
+    @property
+    def stores_samples(self) -> bool:
+        """Whether samples are stored as they are beside what is asked for."""
+        return self.source is None and (self.share < 1 or self.makes_kernel)
+
 
 @dataclass(frozen=True, slots=True)
 class PackTask:

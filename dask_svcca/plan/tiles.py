@@ -48,8 +48,8 @@ SCORE_CHUNK_BYTES = 4 * 2**20
 DETAIL_COPIES = 4
 """How often a tile holds the details of its pairs while it writes them: measured."""
 
-VALUE_COPIES = 8
-"""How often a tile holds the values of a measure: sums and values, of a with b and of b with a; measured."""
+VALUE_COPIES = 12
+"""Matrices of pairs beside those: values while they are computed, norms, masks, states; measured."""
 
 DIRECTION_BYTES = 48
 """Bytes that a tile holds of each direction beside its scores: its eigenvalue, its block, its weight."""
@@ -58,21 +58,14 @@ BLOCK_BYTES = 600
 """Bytes that a tile holds of each block of a representation: where it is in the store and in the panel."""
 
 
-LOOKED_UP = 1000
-"""Multiplications that it is as long as to look up the neighbours of a sample."""
-
-
-def value_bytes(measures: int, sums: int = 0) -> int:
+def value_bytes(measures: Sequence[Measure]) -> int:
     """Bytes that a tile holds of the values of one pair.
 
-    Parameters
-    ----------
-    measures : int
-        Number of measures.
-    sums : int
-        See `dask_svcca.plan.relations.sum_bytes`.
+    Sums, and what is stored: of a with b, and of b with a where that is another; and the values of a measure on the way
+    from one to the other.
     """
-    return VALUE_COPIES * 8 * measures + sums
+    own = [8 * (1 if measure.symmetric else 2) * (1 + measure.components) for measure in measures]
+    return sum(own) + VALUE_COPIES * 8
 
 
 def choose_chunk_samples(directions: int, itemsize: int) -> int:
@@ -101,6 +94,8 @@ class Layer:
     blocks : int
     width : int
         Most directions of a block.
+    kernel : bool
+        Whether the inner products of its samples are stored, and no directions.
     """
 
     label: str
@@ -110,6 +105,7 @@ class Layer:
     neurons: int
     blocks: int
     width: int
+    kernel: bool = False
 
     @classmethod
     def of(cls, label: str, reading: Reading, shape: Sequence[int]) -> Layer:
@@ -175,6 +171,11 @@ class TileOptions:
         kernels = {measure.kernel for measure in self.measures if "diagonal" in measure.needs}
         return len(kernels) + any("row_norms" in measure.needs for measure in self.measures)
 
+    @property
+    def with_leverages(self) -> bool:
+        """Whether measures need leverages of samples."""
+        return any("leverages" in measure.needs for measure in self.measures)
+
 
 def by_kind(group: Sequence[Layer | None]) -> list[list[Layer]]:
     """Layers of a group by kind: the layers of one kind are compared with those of another at a time."""
@@ -201,6 +202,8 @@ class _Side:
     widest : Layer
     widths : (member,)
         Directions of each layer in a block.
+    kernels : bool
+        Whether any of them has only the inner products of its samples.
     """
 
     units: PanelUnits
@@ -212,6 +215,7 @@ class _Side:
     operand: float
     widest: Layer
     widths: IntArray
+    kernels: bool
 
     @classmethod
     def of(cls, layers: Sequence[Layer], units: PanelUnits, *, loadings: bool) -> _Side:
@@ -231,6 +235,7 @@ class _Side:
             units.operand(directions, width),
             max(layers, key=lambda layer: layer.directions),
             np.array([layer.width for layer in layers]),
+            any(layer.kernel for layer in layers),
         )
 
 
@@ -286,41 +291,60 @@ class _KindPair:
         if self.conjugates:
             loadings += min(self.a.loadings, limits.loadings) / self.a.widest.blocks
         solving = solving_bytes(options.measures, limits.stack, self.pair)
-        norms = 0.0
-        if options.sample_sums:
-            samples = self.a.widest.samples
-            length = chunk_length(samples, options.chunk_samples)
-            norms = options.sample_sums * sum(side.members for side in sides) * length * 8 + limits.stack
-        return operands + max(couplings + loadings + solving, norms)
+        one_each = sum(side.members for side in sides) * chunk_length(self.a.widest.samples, options.chunk_samples) * 8
+        norms = options.sample_sums * one_each + limits.stack if options.sample_sums else 0.0
+        leverages, overlaps = 0.0, 0.0
+        if options.with_leverages:
+            leverages, overlaps = one_each, 8 * self.shared * self.a.members * self.b.members
+        return operands + max(couplings + loadings + overlaps + max(solving, leverages), norms)
 
     def _couplings(self, one: _Side, other: _Side) -> float:
         return max(one.units.number, other.units.number) * self.shared * one.width * other.width
 
 
-def _by_samples(kind_pairs: Sequence[_KindPair], options: TileOptions) -> float | None:
-    """Bytes that these take by the inner products of samples; None where that is not possible or not cheaper."""
+def _by_samples(kind_pairs: Sequence[_KindPair], options: TileOptions, available: float) -> tuple[int, float] | None:
+    """How many of each side are compared at a time by the inner products of samples, and the bytes that they take.
+
+    None where that is not possible, or not cheaper. Where inner products are stored there is no other way.
+    """
     if not options.norms_only or any(side.widest.grid for pair in kind_pairs for side in (pair.a, pair.b)):
         return None
     couplings = grams = peak = 0.0
+    most = max(side.members for pair in kind_pairs for side in (pair.a, pair.b))
+    if any(side.kernels for pair in kind_pairs for side in (pair.a, pair.b)):
+        for members in sorted({most, *(2**power for power in range(most.bit_length()))}, reverse=True):
+            peak = max(_grams_bytes(pair, options, members) for pair in kind_pairs)
+            if peak <= available:
+                break
+        return members, peak
     for pair in kind_pairs:
         sides = (pair.a,) if pair.same else (pair.a, pair.b)
         samples = pair.a.widest.samples
         double = 2 if pair.a.units.number > score_dtype(options.precision, is_complex=False).itemsize else 1
         couplings += double * samples * pair.a.directions * pair.b.directions / (2 if pair.same else 1)
         grams += products_by_samples(samples, sum(side.directions for side in sides), pair.a.members * pair.b.members)
-        peak = max(peak, sum(_gram_bytes(side, options) for side in sides))
-    return peak if grams < GRAMS_CHEAPER * couplings else None
+        peak = max(peak, _grams_bytes(pair, options, most))
+    return (most, peak) if peak <= available and grams < GRAMS_CHEAPER * couplings else None
 
 
-def _gram_bytes(side: _Side, options: TileOptions) -> float:
+def _grams_bytes(pair: _KindPair, options: TileOptions, members: int) -> float:
+    """Bytes that two sides take, with so many members of each at a time."""
+    # Two parts of the same side are two sides.
+    sides = (pair.a,) if pair.same and members >= pair.a.members else (pair.a, pair.b)
+    return sum(_gram_bytes(side, options, members) for side in sides)
+
+
+def _gram_bytes(side: _Side, options: TileOptions, members: int) -> float:
     """Bytes of the scores of one side in two chunks, of a block of each Gram matrix, and of what is evaluated."""
     item, samples = score_dtype(options.precision, is_complex=False).itemsize, side.widest.samples
     length = chunk_length(samples, options.chunk_samples)
     block = block_samples(length, samples)
-    scores = min(2, -(-samples // length)) * side.directions * length * item
+    members = min(members, side.members)
+    directions = min(side.directions, members * side.widest.width)
+    scores = min(2, -(-samples // length)) * directions * length * item
     evaluated = 4 * 8 * side.members * (side.width // max(1, side.members) + side.widest.width)
-    norms = 3 * 8 * side.members * length if options.sample_sums else 0
-    return scores + side.members * block**2 * item + evaluated + norms + 2 * 8 * side.directions
+    norms = 3 * 8 * members * length if options.sample_sums else 0
+    return scores + members * block**2 * item + evaluated + norms + 2 * 8 * side.directions
 
 
 def tile_limits(
@@ -357,7 +381,7 @@ def tile_limits(
     ]
     members = [layer for group in ((a,) if a is b else (a, b)) for kind in group for layer in kind]
     beside = SMALL_TASK + sum(DIRECTION_BYTES * layer.directions + BLOCK_BYTES * layer.blocks for layer in members)
-    values = side**2 * value_bytes(len(options.measures), sum_bytes(options.measures))
+    values = side**2 * (value_bytes(options.measures) + sum_bytes(options.measures))
     details = side**2 * detail_bytes(options.details)
     samples = {layer.samples for layer in members}
     related = max((operand_bytes(options.measures, count, side) for count in samples), default=0)
@@ -378,9 +402,10 @@ def tile_limits(
         peak = beside + values + max(details + working, DETAIL_COPIES * details)
         return replace(limits, peak=math.ceil(peak))
 
-    by_samples = _by_samples(kind_pairs, options)
-    if by_samples is not None and (peak := math.ceil(beside + values + max(related, by_samples))) <= available:
-        return TileMemory(0, 0, 0, 0, peak, by_samples=True)
+    by_samples = _by_samples(kind_pairs, options, available - beside - values)
+    if by_samples is not None:
+        at_once, peak = by_samples
+        return TileMemory(0, 0, 0, 0, math.ceil(beside + values + max(related, peak)), by_samples=at_once)
     best = tried(1.0)
     if best.peak <= available:
         return best
@@ -429,7 +454,8 @@ def limits_by_tile(
 def _sizes(kind: Sequence[Layer]) -> Counter[tuple[Any, ...]]:
     """How many layers of a kind have which sizes."""
     return Counter(
-        (layer.domain, layer.grid, layer.samples, layer.neurons, layer.blocks, layer.width) for layer in kind
+        (layer.domain, layer.grid, layer.samples, layer.neurons, layer.blocks, layer.width, layer.kernel)
+        for layer in kind
     )
 
 
@@ -468,13 +494,6 @@ def _pair_kinds(one: Sequence[Layer], other: Sequence[Layer], options: TileOptio
         same,
         conjugates=any(frequency.conjugate for frequency in meeting.shared),
     )
-
-
-def pair_products(layers: Sequence[Layer], *, directions: bool = True) -> float:
-    """Multiplications in the coupling of the longest pair, or what is as long where nothing looks at directions."""
-    if not directions:
-        return max((LOOKED_UP * float(layer.samples) for layer in layers), default=0.0)
-    return max((float(layer.samples) * layer.blocks * layer.width**2 for layer in layers), default=0.0)
 
 
 def score_itemsize(layers: Sequence[Layer], precision: str) -> tuple[int, int]:

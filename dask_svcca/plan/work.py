@@ -294,7 +294,7 @@ def bytes_read(member: SubspaceTask, itemsize: int) -> int:
     held = min(member.memory.held // chunk * examples, shape[0])
     if member.memory.held >= member.reading.sample_bytes(shape, shape[0], itemsize):
         held = shape[0]
-    passes = 3 if member.reading.by_samples(shape) else 2
+    passes = 3 if member.reading.by_samples(shape) and member.orthonormal else 2
     return whole + (passes - 1) * (whole - whole // shape[0] * held)
 
 

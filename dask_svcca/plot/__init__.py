@@ -9,6 +9,7 @@ from __future__ import annotations
 from dask_svcca.plot.identifying import identification
 from dask_svcca.plot.labelled import class_sensitivity, directions
 from dask_svcca.plot.layers import correlations, rank
+from dask_svcca.plot.lineage import lineage
 from dask_svcca.plot.maps import cluster, embedding, groups
 from dask_svcca.plot.matrices import matrix
 from dask_svcca.plot.moments import checkpoints, dynamics
@@ -24,6 +25,7 @@ __all__ = [
     "embedding",
     "groups",
     "identification",
+    "lineage",
     "matrix",
     "rank",
     "seeds",

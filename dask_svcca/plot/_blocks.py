@@ -10,7 +10,7 @@ import numpy as np
 
 from dask_svcca.analysis.selection import as_slice, values_of
 from dask_svcca.plot._sides import evenly
-from dask_svcca.variables import PAIR_STATUS, PairStatus
+from dask_svcca.variables import PAIR_STATUS, UNFINISHED, VALUED, PairStatus
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -26,8 +26,6 @@ READ: Final = 2048
 
 DECODED: Final = 2**27
 """Largest number of values in the chunks that are read for a picture, a GiB of them."""
-
-LATER: Final = frozenset({PairStatus.MISSING, PairStatus.PARTIAL})
 
 
 @dataclass(frozen=True)
@@ -109,12 +107,9 @@ def reasons(status: npt.NDArray[Any]) -> Counter[str]:
     found: Counter[str] = Counter()
     for value, count in zip(*np.unique(status, return_counts=True), strict=True):
         one = PairStatus(int(value))
-        name = "not computed yet" if one in LATER else "no value" if one in _VALUED else one.name.lower()
+        name = "not computed yet" if one in UNFINISHED else "no value" if one in VALUED else one.name.lower()
         found[name.replace("_", " ")] += int(count)
     return found
-
-
-_VALUED: Final = frozenset({PairStatus.DONE, PairStatus.SATURATED})
 
 
 def without_text(without: Counter[str]) -> str:

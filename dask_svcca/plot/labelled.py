@@ -224,7 +224,7 @@ def directions(
     ...     zoo.write("s1", "end", "fc", x @ rng.normal(size=(4, 4)))
     >>> axes = directions(dask_svcca.compare(zoo), zoo=zoo, a=dict(model="s0"), b=dict(model="s1"), components=2)
     >>> axes[1, 0].get_title(), [text.get_text() for text in axes[1, 0].get_xticklabels()]
-    ('direction 1: correlation 1.00', ['0', '1', '2'])
+    ('direction 1: r = 1.00', ['0', '1', '2'])
     """
     result = as_dataset(result)
     if not 1 <= components <= COMPONENTS:
@@ -247,9 +247,9 @@ def directions(
                 note = f", means of {each}" if each > 1 else ""
             if upper:
                 numbers = [int(found[f"neuron_number_{side}"][component]) for side in "ab"]
-                set_title(pane, f"neurons {numbers[0]}, {numbers[1]}: correlation {closest[component]:.2f}")
+                set_title(pane, f"neurons {numbers[0]}, {numbers[1]}: r = {closest[component]:.2f}")
             else:
-                set_title(pane, f"direction {component + 1}: correlation {correlation[component]:.2f}")
+                set_title(pane, f"direction {component + 1}: r = {correlation[component]:.2f}")
             _draw_order(pane, found, labels, named=not upper)
             sorted_by = f"examples by {labels}" if labels else "examples"
             set_labels(pane, x="" if upper else sorted_by + note, y=f"{kind}s" if component == 0 else "")

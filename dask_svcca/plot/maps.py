@@ -105,7 +105,8 @@ def groups(
     pane.set_xlim(pane.get_ylim())
     pane.set_ylim(len(both) - 0.5, -0.5)
     pane.set_yticks(range(len(both)), labels=texts, fontsize="small", **PLAIN)
-    set_labels(pane, x=label_of(name, result[name].attrs) + (" (grey: by chance)" if "null" in found else ""))
+    chance_too = "; grey: by chance" if "null" in found else ""
+    set_labels(pane, x=f"{label_of(name, result[name].attrs)}, same layers: mean, spread{chance_too}")
     return pane
 
 
@@ -150,7 +151,7 @@ def embedding(
     """
     result = as_dataset(result)
     name = find_name(result, measure)
-    one, part, note = _complete(result, name, where)
+    one, part, note = complete(result, name, where)
     found = matching.embedding(part, measure=name)
     pane = one_pane(ax)
     models = list(dict.fromkeys(map(str, one.frame["model"])))
@@ -170,7 +171,9 @@ def embedding(
     pane.set_xticks([])
     pane.set_yticks([])
     share = f"this plane shows {float(found['explained']) * 100:.3g} % of the squared distances"
-    set_labels(pane, x=f"{label_of(name, result[name].attrs)}; larger points are deeper layers")
+    # Models have no depth.
+    larger = "; large: deep layers" if np.isfinite(depth).any() else ""
+    set_labels(pane, x=f"near: similar by {label_of(name, result[name].attrs)}{larger}")
     set_title(pane, note, share)
     return pane
 
@@ -178,7 +181,7 @@ def embedding(
 def cluster(
     result: xr.Dataset | StoreLike, *, where: Where | None = None, measure: str | None = None, ax: Place | None = None
 ) -> Axes:
-    """Draw representations against each other, similar ones side by side: in the order of `clusters`.
+    """Draw representations against each other, similar ones side by side: in the order of `dask_svcca.cluster`.
 
     Of more than 512 representations 512 are drawn, evenly spaced, and of those that have not been compared with all
     others none; the title says so.
@@ -217,8 +220,8 @@ def cluster(
     """
     result = as_dataset(result)
     name = find_name(result, measure)
-    one, part, note = _complete(result, name, where)
-    order = np.argsort(matching.clusters(part, measure=name)["place"].to_numpy())
+    one, part, note = complete(result, name, where)
+    order = np.argsort(matching.cluster(part, measure=name)["place"].to_numpy())
     pane = one_pane(ax)
     cells = cells_of(part, name, one.take(order), Along("b", order, one.frame.iloc[order]))
     scale = scale_of(name, result[name].attrs, [cells.matrix])
@@ -233,7 +236,7 @@ def cluster(
     return pane
 
 
-def _complete(result: xr.Dataset, name: str, where: Where | None) -> tuple[Along, xr.Dataset, str]:
+def complete(result: xr.Dataset, name: str, where: Where | None) -> tuple[Along, xr.Dataset, str]:
     """Representations that have a value with each other, the comparison of these alone, and how many they are not.
 
     Places are those in this part, the same on both sides; its values are in memory.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dask_svcca.capture import onnx
+from dask_svcca.capture._common import check_begin
 from dask_svcca.errors import CaptureError, CaptureWarning, DaskSvccaError, MissingPackageError
 from dask_svcca.patterns import matched
 from dask_svcca.run.graphs import current_client, run_graph
@@ -65,6 +66,7 @@ def capture_onnx(
     step: float | None = None,
     pattern: str | None = None,
     step_pattern: str | None = None,
+    parent: str | None = None,
     layers: str | Sequence[str] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
     batch_size: int | None = None,
@@ -102,6 +104,8 @@ def capture_onnx(
         How the end of a path spells names, with ``{model}``, ``{checkpoint}`` and ``{step}``.
     step_pattern : str, optional
         Regular expression that finds the step in a file's name, instead of these words: ``r"_(\d+)$"``.
+    parent : str, optional
+        The checkpoint that the training of these began with, as ``"model/checkpoint"``: see `Zoo.write`.
     layers : str or sequence of str, optional
         Names of tensors, or patterns: ``*`` for one level (text without dots and slashes), ``**`` for any text, ``?``
         for one character; one, several, or separated by commas. Default: all.
@@ -161,7 +165,13 @@ def capture_onnx(
         )
     files = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     checkpoints = name_files(
-        files, model=model, checkpoint=checkpoint, step=step, pattern=pattern, step_pattern=step_pattern
+        files,
+        model=model,
+        checkpoint=checkpoint,
+        step=step,
+        parent=parent,
+        pattern=pattern,
+        step_pattern=step_pattern,
     )
     axes = onnx.given_axes(dims)
     if axes:
@@ -178,6 +188,7 @@ def capture_onnx(
             model=item.model,
             checkpoint=item.checkpoint,
             step=item.step if step is None else step,
+            parent=parent,
             layers=wanted.get(item.model),
             dims=axes,
             batch_size=batch_size,
@@ -202,6 +213,7 @@ def name_files(
     model: str | None = None,
     checkpoint: str | None = None,
     step: float | None = None,
+    parent: str | None = None,
     pattern: str | None = None,
     step_pattern: str | None = None,
 ) -> list[Checkpoint]:
@@ -210,7 +222,8 @@ def name_files(
     Raises
     ------
     CaptureError
-        Where no file is given, several would get one name, a path does not follow the pattern, or a name is not text.
+        Where no file is given, several would get one name, a path does not follow the pattern, a name is not text, or
+        the parent is not a checkpoint, or is one of the files.
     """
     if not files:
         raise CaptureError("no model file is given; give the path of at least one ONNX file")
@@ -227,9 +240,12 @@ def name_files(
     if given["step"] is not None and not (isinstance(given["step"], numbers.Real) and math.isfinite(given["step"])):
         raise CaptureError(f"step must be a finite number, or None for none; got {step!r}")
     absolute = [Path(file).expanduser().absolute() for file in files]
-    return onnx.name_checkpoints(
+    named = onnx.name_checkpoints(
         absolute, model=model, checkpoint=checkpoint, pattern=pattern, step_pattern=step_pattern
     )
+    for one in named:
+        check_begin(parent, one.model, one.checkpoint)
+    return named
 
 
 def capture_each(

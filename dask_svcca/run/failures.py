@@ -9,6 +9,7 @@ from dask_svcca.plan.graph import nodes_of, nodes_of_pack
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.subspaces import pack_of
 from dask_svcca.run.failed import Failed
+from dask_svcca.run.waves import packs_of
 from dask_svcca.stores._failures import Block, mark_failed, write_failures
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.tasks import GroupTask, PackTask, SubspacePlace, TileTask
     from dask_svcca.run.executors import Executor
+    from dask_svcca.run.waves import Wave
     from dask_svcca.stores.comparison import ComparisonStore
 
 
@@ -44,7 +46,11 @@ class Failures:
 
 
 def run_all(
-    executor: Executor, plan: Plan, perform: Callable[..., Any], on_done: Callable[[str, Any], None]
+    executor: Executor,
+    plan: Plan,
+    perform: Callable[..., Any],
+    on_done: Callable[[str, Any], None],
+    waves: Sequence[Wave] = (),
 ) -> Failures:
     """Run all tasks of a plan. What does not depend on a task that fails for good is finished.
 
@@ -54,6 +60,8 @@ def run_all(
     plan : Plan
     perform, on_done : callable
         See `Executor.run`; reports alone are handed over.
+    waves : sequence of Wave, optional
+        Its packs and tiles in the order in which they are to be done; by default all at once.
     """
     failed: dict[str, Failed] = {}
 
@@ -64,7 +72,13 @@ def run_all(
             failed.pop(key, None)
             on_done(key, result)
 
-    executor.run(nodes_of(plan), perform, take)
+    for needed, wanted in waves or [(plan.packs, plan.tiles)]:
+        gone = {pack.name: failed[pack.key] for pack in plan.packs if pack.key in failed}
+        # What an earlier wave did not make, this one cannot read.
+        waiting = {tile.key: name for tile in wanted if gone for name in packs_of(tile, plan) if name in gone}
+        failed |= {key: gone[name] for key, name in waiting.items()}
+        ready = tuple(tile for tile in wanted if tile.key not in waiting)
+        executor.run(nodes_of(replace(plan, packs=needed, tiles=ready)), perform, take)
     instead, rounds = _apart(plan, failed)
     for packs in rounds:
         executor.run({key: node for pack in packs for key, node in nodes_of_pack(pack).items()}, perform, take)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dask_svcca.stores.backend import Backend
     from dask_svcca.stores.lease import Told
 
-_KEYS = {"comparison": "representation_a/lease", "subspaces": ".lease"}
+_KEYS = {"comparison": "representation_a/lease", "subspaces": ".lease", "sketches": "digest/lease"}
 """Where the leases are: beside the chunks of an array that is never made anew, or in a group that only this package
 lists, since zarr warns of files that are none of its own."""
 
@@ -51,12 +51,12 @@ class Leases:
         self._stack.close()
 
     def take(self, root: zarr.Group, kind: str, place: str = "") -> None:
-        """Take the lease of a comparison or of subspaces, unless this run has it, or the store can only be read.
+        """Take the lease of a store, unless this run has it, or the store can only be read.
 
         Parameters
         ----------
         root : zarr.Group
-        kind : {"comparison", "subspaces"}
+        kind : {"comparison", "subspaces", "sketches"}
         place : str, optional
             Where the store will be, if it is still made elsewhere.
 
@@ -68,7 +68,7 @@ class Leases:
         # Nobody changes what can only be read, and no lease could be left there.
         if kind in self._held or root.read_only:
             return
-        noun = "comparison" if kind == "comparison" else "store of subspaces"
+        noun = "store of subspaces" if kind == "subspaces" else kind
         self._places[kind] = backend_of(root)
         lease = Lease(
             self._places[kind],

@@ -53,6 +53,7 @@ _NAMES: dict[str, Callable[[Row], object]] = {
     "layer": _from_zoo(lambda item: item.name.layer),
     "step": _from_zoo(lambda item: _number(item.step)),
     "depth": _from_zoo(lambda item: _number(item.depth)),
+    "parent": _from_zoo(lambda item: item.parent),
     "digest": _from_zoo(lambda item: item.identity),
     "subspace": lambda row: row.key or None,
 }
@@ -115,7 +116,7 @@ class Stores:
             Where something else is there, or it was made with other parameters.
         """
         if parameters.mask is not None:
-            _check_mask(zoo, parameters.mask)
+            check_mask(zoo, parameters.mask)
         place = None if subspaces is None else _io.absolute(subspaces)
         # Stores in memory are equal where their contents are: only identity says that two are the same.
         if store is place or (isinstance(place, str) and place == _io.absolute(store)):
@@ -349,7 +350,7 @@ def _mask_digest(zoo: Zoo, parameters: Parameters) -> str | None:
     return None if parameters.mask is None else zoo.coordinate_digest(parameters.mask)
 
 
-def _check_mask(zoo: Zoo, name: str) -> None:
+def check_mask(zoo: Zoo, name: str) -> None:
     """Raise ValueError where a mask is not a coordinate of the zoo that can be one."""
     coords = zoo.coords
     if name not in coords or coords[name].ndim != 2:

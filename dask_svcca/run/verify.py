@@ -6,6 +6,8 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import DamagedStoreError, StoreFormatError
 from dask_svcca.plan.tasks import Node
@@ -13,29 +15,34 @@ from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.failed import Failed
 from dask_svcca.run.leases import Leases
 from dask_svcca.stores import _io, _nodes
-from dask_svcca.stores._mend import mend
-from dask_svcca.stores._stored import column_names, pair_names
+from dask_svcca.stores._documents import resized
+from dask_svcca.stores._mend import copies_of, mend
+from dask_svcca.stores._stored import COLUMN_CHUNK, column_names, pair_names
 from dask_svcca.stores._urls import like, with_options
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.stores.zoo import open_zoo
 from dask_svcca.tasks.verify import (
+    ATTRIBUTES,
+    ArrayCheck,
     BlocksCheck,
     CoordinateCheck,
     Damage,
     GroupCheck,
     PackCheck,
     RepresentationCheck,
+    RootCheck,
     VariableCheck,
     perform_check,
 )
-from dask_svcca.variables import PAIR_STATUS
+from dask_svcca.variables import PAIR_STATUS, SKETCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import distributed
+    import zarr
 
     from dask_svcca.stores._io import StoreLike
     from dask_svcca.tasks.verify import Check
@@ -49,7 +56,7 @@ class Verification:
 
     Attributes
     ----------
-    kind : {"zoo", "comparison", "subspaces"}
+    kind : {"zoo", "comparison", "subspaces", "sketches"}
     place : str
         The store.
     checked : dict of str to int
@@ -81,14 +88,15 @@ def verify(
     progress: Callable[[str, int, int], None] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Verification:
-    """Read everything of a zoo, a comparison, or shared subspaces, and name what is damaged or missing.
+    """Read everything of a zoo, a comparison, shared subspaces, or sketches, and name what is damaged or missing.
 
     Parameters
     ----------
     store : path, zarr store, or URL
     repair : bool
         Mark damaged blocks of a comparison as missing, and let damaged subspaces no longer count, so that the next
-        `compare` makes both anew. Activations cannot be made anew: capture them again.
+        `compare` makes both anew. Sketches with damaged numbers no longer count either, nor do any where what is known
+        of them is damaged: the next `sketch` makes them. Activations cannot be made anew: capture them again.
     client : distributed.Client, optional
         As for `compare`.
     progress : callable, optional
@@ -120,11 +128,6 @@ def verify(
     """
     store = with_options(store, storage_options)
     kind = _io.read_kind(store)
-    if kind == "sketches":
-        raise StoreFormatError(
-            f"{_io.describe(store)!r} holds sketches, and verify reads zoos, comparisons and subspaces. A search says "
-            f"which sketch is damaged: make them anew then"
-        )
     if kind == "zoo" and repair:
         raise StoreFormatError(
             f"activations that are damaged cannot be repaired: verify the zoo {_io.describe(store)!r} without repair, "
@@ -135,6 +138,8 @@ def verify(
         checks = _zoo_checks(store)
     elif kind == "comparison":
         checks = _comparison_checks(ComparisonStore.open(store), store)
+    elif kind == "sketches":
+        checks = _sketch_checks(_io.open_group(store, mode="r"))
     else:
         checks = {"packs": _pack_checks(SubspaceStore.open(store))}
     damage = _performed([check for some in checks.values() for check in some], store, client, progress)
@@ -192,6 +197,58 @@ def _comparison_checks(comparison: ComparisonStore, store: StoreLike) -> dict[st
     return checks
 
 
+def _sketch_checks(root: zarr.Group) -> dict[str, list[Check]]:
+    """Checks of sketches, by what their root says of them: the store of sketches is above this module."""
+    place, copies = root.store_path, copies_of(root)
+    lengths = {name: int(copy["shape"][0]) for name, copy in copies.items()}
+    columns = {
+        name: tuple(str(chunk) for chunk in range(-(-length // COLUMN_CHUNK)))
+        for name, length in lengths.items()
+        if len(copies[name]["shape"]) == 1
+    }
+    checks: dict[str, list[Check]] = {
+        "groups": [RootCheck(place)],
+        "columns": [ArrayCheck(place, name, chunks) for name, chunks in sorted(columns.items())],
+    }
+    numbers = copies.get(SKETCH)
+    if numbers is None:
+        return checks
+    high, wide = numbers["chunk_grid"]["configuration"]["chunk_shape"]
+    parts = range(-(-numbers["shape"][1] // wide))
+    try:
+        made = (_nodes.read_whole(root, "digest") != "") & (_nodes.read_whole(root, "problem") == "")
+    except DamagedStoreError:
+        # The columns that are damaged are named.
+        made = np.zeros(0, dtype=np.bool_)
+    rows = np.unique(np.flatnonzero(made) // high).tolist()
+    checks["chunks of numbers"] = [ArrayCheck(place, SKETCH, tuple(f"{row}/{part}" for part in parts)) for row in rows]
+    return checks
+
+
+def _repair_sketches(root: zarr.Group, damage: Iterable[Damage]) -> None:
+    """Let rows of which numbers are damaged be made anew; and all, where what is known of them is damaged."""
+    backend, copies, damage = backend_of(root), copies_of(root), list(damage)
+    if any(one.what == ATTRIBUTES for one in damage):
+        raise StoreFormatError(
+            f"what the sketches {str(root.store_path)!r} say of themselves is damaged, and they cannot be made anew "
+            f"there. Make them in another place"
+        )
+    numbers = [one.key for one in damage if one.key.startswith(f"{SKETCH}/c/")]
+    if len(numbers) == len(damage):
+        high = copies[SKETCH]["chunk_grid"]["configuration"]["chunk_shape"][0]
+        digests = _nodes.open_array(root, "digest", mode="r+")
+        for key in numbers:
+            first = int(key.split("/")[2]) * high
+            # A row without a digest is not there.
+            digests[first : first + high] = ""
+            backend.remove(key)
+        return
+    for name, copy in copies.items():
+        backend.remove(f"{name}/c")
+        backend.write(f"{name}/zarr.json", resized(copy, (0, *copy["shape"][1:])))
+    _io.consolidate(root)
+
+
 def _pack_checks(subspaces: SubspaceStore, place: str = "") -> list[Check]:
     names = backend_of(subspaces.root).names("")
     return [PackCheck(subspaces.root.store_path, name, place) for name in names]
@@ -222,6 +279,11 @@ def _performed(
 def _repair(store: StoreLike, kind: str, damage: Iterable[Damage]) -> None:
     """Remove what is damaged, and what says that it is there; while no run is at work on it."""
     with Leases(wait=False, told=None) as leases:
+        if kind == "sketches":
+            root = _io.open_group(store, mode="r+")
+            leases.take(root, kind)
+            _repair_sketches(root, damage)
+            return
         if kind == "subspaces":
             subspaces = SubspaceStore.open(store, mode="r+")
             leases.take(subspaces.root, kind)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.errors import StoreFormatError
-from dask_svcca.sketches.store import COLUMNS, SKETCH, SketchStore
+from dask_svcca.sketches.store import COLUMNS, SketchStore
 from dask_svcca.stores import _io
 from dask_svcca.stores._access import UNREADABLE, accessing
 from dask_svcca.stores._documents import SEAL
 from dask_svcca.stores._metadata import said
 from dask_svcca.stores._urls import with_options
+from dask_svcca.variables import SKETCH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,6 @@ def open_sketches(store: StoreLike, *, storage_options: Mapping[str, Any] | None
     import xarray as xr  # noqa: PLC0415 - workers import what makes sketches, and need no xarray
 
     sketches = SketchStore.open(with_options(store, storage_options))
-    sketches.columns()
     root = sketches.root
     try:
         with _io.ignoring_strange_folders(), accessing(root.store_path):
@@ -62,7 +62,8 @@ def open_sketches(store: StoreLike, *, storage_options: Mapping[str, Any] | None
                 engine="zarr",
                 zarr_format=3,
                 chunks=None,
-                consolidated=False,
+                # It is written last: a run that is adding rows has not got that far.
+                consolidated=True,
             )
     except UNREADABLE as error:
         raise StoreFormatError(

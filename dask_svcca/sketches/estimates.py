@@ -1,18 +1,21 @@
-"""Estimates of CKA for all pairs of some layers, from their sketches alone."""
+"""Estimates for all pairs of some layers, from their sketches alone."""
 
 from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 import threadpoolctl
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
 from dask_svcca import machine
 from dask_svcca.errors import MemoryLimitError
 from dask_svcca.kernels.sketch import estimate, standard_error
 from dask_svcca.sketches.opened import made, numbers_of, opened, places_of
+from dask_svcca.stores._urls import with_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,10 +25,16 @@ if TYPE_CHECKING:
 
     from dask_svcca.sketches.opened import Opened, SketchesLike
 
+    Places = npt.NDArray[np.intp]
+
 BLOCK: Final = 512
 """Rows and columns of pairs that are estimated together: what they take stays in the cache."""
 
+LONG_NAMES: Final = {"cka": "linear CKA", "overlap": "the overlap of subspaces, tr(P_a P_b) / sqrt(k l)"}
+
 LABELS: Final = ("representation", "model", "checkpoint", "layer", "step", "depth")
+
+Part: TypeAlias = Literal["value", "error", "null"]
 
 
 def estimates(
@@ -33,8 +42,12 @@ def estimates(
     *,
     a: Mapping[str, Any] | None = None,
     b: Mapping[str, Any] | None = None,
+    lazy: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """Estimates of linear CKA for all pairs, each with its standard error; no activations are read.
+    """Estimates of linear CKA, or of overlap, for all pairs, each with its standard error; no activations are read.
+
+    The questions that are asked of a comparison take the result as well: `query`, `nearest`, `embedding` and more.
 
     Parameters
     ----------
@@ -43,13 +56,20 @@ def estimates(
     a, b : mapping, optional
         Which representations: ``model``, ``checkpoint``, ``layer`` and ``representation`` by a name, a pattern, or
         several; ``step`` and ``depth`` by a number, several, or a slice. Default: all.
+    lazy : bool
+        Estimate pairs when they are read, those that are asked for and no others: for more than fit in memory.
+    storage_options : mapping, optional
+        For a URL: see `create_zoo`.
 
     Returns
     -------
     xarray.Dataset
-        ``cka`` and ``cka_error`` (representation_a, representation_b), in single precision, with labels on both axes.
+        ``cka`` and ``cka_error``, or ``overlap`` and ``overlap_error``, by what the sketches are of
+        (representation_a, representation_b), in single precision, with labels on both axes.
         An estimate may be a little below zero: cut off, small ones would be biased. NaN where one has no sketch, or
-        samples are not the same. Nineteen in twenty are within 1.96 errors of the exact value.
+        samples are not the same. Nineteen in twenty are within 1.96 errors of the exact value. ``null_cka``, or
+        ``null_overlap``, is what layers of these spectra have on average if their examples are shuffled, NaN under
+        ``dft``.
 
     Raises
     ------
@@ -70,57 +90,111 @@ def estimates(
     """
     import xarray as xr  # noqa: PLC0415 - as elsewhere, only where there is a Dataset
 
-    source = opened(sketches)
+    source = opened(with_options(sketches, storage_options))
     rows, columns = (places_of(source, where, f"side {side}") for where, side in ((a, "a"), (b, "b")))
-    needed = len(rows) * len(columns) * 8 + (len(rows) + len(columns)) * source.family.size * 4
-    if needed > (most := machine.available_memory()):
+    own = (len(rows) + len(columns)) * source.family.size * 4
+    if not lazy and (needed := len(rows) * len(columns) * 8 + own) > (most := machine.available_memory()):
         raise MemoryLimitError(
             f"estimates of {len(rows):,} x {len(columns):,} pairs take {needed / 2**20:,.0f} MiB, and "
-            f"{most / 2**20:,.0f} MiB are available. Choose fewer with a= and b=, or look for the nearest with search"
+            f"{most / 2**20:,.0f} MiB are available. Choose fewer with a= and b=, have them estimated when they are "
+            f"read with lazy=True, or look for the nearest with search"
         )
-    values, errors = _estimated(source, rows, columns)
     labels = {
-        f"{name}_{side}": (f"representation_{side}", source.column(name)[places])
+        f"{name}_{side}": (f"representation_{side}", _plain(source.column(name)[places]))
         for side, places in (("a", rows), ("b", columns))
         for name in LABELS
     }
-    dims = ("representation_a", "representation_b")
+    pairs = _Pairs(source)
+    deferred = {part: _deferred(pairs, part, rows, columns) for part in ("value", "error", "null")}
+    values, errors = (deferred["value"], deferred["error"]) if lazy else pairs.estimated(rows, columns)
+    dims, measure = ("representation_a", "representation_b"), str(source.attributes["measure"])
+    what = f"estimate of {LONG_NAMES[measure]}"
+    known = {"units": "1", "sense": "similarity", "symmetric": 1, "null": f"null_{measure}"}
+    null = f"mean of {LONG_NAMES[measure]} if examples are shuffled"
     return xr.Dataset(
         {
-            "cka": (dims, values, {"long_name": "estimate of linear CKA", "units": "1"}),
-            "cka_error": (dims, errors, {"long_name": "standard error of the estimate", "units": "1"}),
+            measure: (dims, values, {"long_name": what, **known}),
+            f"{measure}_error": (dims, errors, {"long_name": f"standard error of the {what}", "units": "1"}),
+            f"null_{measure}": (dims, deferred["null"], {"long_name": null, "units": "1", "sense": "reference"}),
         },
         coords=labels,
         attrs={"sketches": source.place, "size": source.family.size, "seed": str(source.family.seed)},
     )
 
 
-def _estimated(
-    source: Opened, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    there, spread, domain = made(source), source.column("concentration"), source.column("domain")
-    mirrored = np.array_equal(rows, columns)
-    a = numbers_of(source, rows, there)
-    b = a if mirrored else numbers_of(source, columns, there)
-    own_a, own_b = (np.einsum("rf,rf->r", one, one) for one in (a, b))
-    spread_a, spread_b = (spread[one].astype(np.float32) for one in (rows, columns))
-    values, errors = np.empty((2, len(rows), len(columns)), dtype=np.float32)
+def _plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return values.astype(object).astype(np.str_) if values.dtype.kind in "OT" else values
 
-    def work(place: tuple[int, int]) -> None:
-        i, j = (slice(start, start + BLOCK) for start in place)
-        found = estimate(a[i] @ b[j].T, own_a[i, np.newaxis], own_b[j])
-        found[domain[rows[i], np.newaxis] != domain[columns[j]]] = np.nan
-        values[i, j] = found
-        errors[i, j] = standard_error(found, spread_a[i, np.newaxis], spread_b[j], source.family.size)
-        if mirrored:
-            values[j, i], errors[j, i] = values[i, j].T, errors[i, j].T
 
-    starts = itertools.product(range(0, len(rows), BLOCK), range(0, len(columns), BLOCK))
-    # One thread of BLAS each: what comes after the product is work for all cores too.
-    with (
-        threadpoolctl.threadpool_limits(1),
-        ThreadPoolExecutor(machine.cores()) as threads,
-        np.errstate(invalid="ignore"),
-    ):
-        list(threads.map(work, [place for place in starts if not mirrored or place[0] <= place[1]]))
-    return values, errors
+class _Pairs:
+    """Pairs of sketches, and what is known of each side."""
+
+    def __init__(self, source: Opened) -> None:
+        self._source = source
+        self._made = made(source)
+        self._spread = source.column("concentration").astype(np.float32)
+        self._domain = source.column("domain")
+        self._trace, self._samples = source.column("trace"), source.column("samples")
+        self._has_null = np.array([" frequencies" not in str(one) for one in source.attributes["domains"]] or [True])
+
+    def part(self, part: Part, rows: Places, columns: Places) -> npt.NDArray[np.float32]:
+        """Estimates of some pairs, their errors, or what they have by chance, (row, column)."""
+        if part != "null":
+            return self.estimated(rows, columns)[part == "error"]
+        alike = self._domain[rows, np.newaxis] == self._domain[columns]
+        alike &= self._has_null[self._domain[columns]] & self._made[rows, np.newaxis] & self._made[columns]
+        products = np.multiply.outer(self._trace[rows], self._trace[columns]) / (self._samples[columns] - 1.0)
+        return np.where(alike, products, np.nan).astype(np.float32)
+
+    def estimated(self, rows: Places, columns: Places) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Estimates of some pairs, and their errors."""
+        mirrored = np.array_equal(rows, columns)
+        a = numbers_of(self._source, rows, self._made)
+        b = a if mirrored else numbers_of(self._source, columns, self._made)
+        own_a, own_b = (np.einsum("rf,rf->r", one, one) for one in (a, b))
+        spread_a, spread_b = self._spread[rows], self._spread[columns]
+        size, several = self._source.family.size, len(self._has_null) > 1
+        values, errors = np.empty((2, len(rows), len(columns)), dtype=np.float32)
+
+        def work(place: tuple[int, int]) -> None:
+            i, j = (slice(start, start + BLOCK) for start in place)
+            found = estimate(a[i] @ b[j].T, own_a[i, np.newaxis], own_b[j])
+            if several:
+                found[self._domain[rows[i], np.newaxis] != self._domain[columns[j]]] = np.nan
+            values[i, j] = found
+            errors[i, j] = standard_error(found, spread_a[i, np.newaxis], spread_b[j], size)
+            if mirrored:
+                values[j, i], errors[j, i] = values[i, j].T, errors[i, j].T
+
+        starts = itertools.product(range(0, len(rows), BLOCK), range(0, len(columns), BLOCK))
+        # One thread of BLAS each: what comes after the product is work for all cores too.
+        with (
+            threadpoolctl.threadpool_limits(1),
+            ThreadPoolExecutor(machine.cores()) as threads,
+            np.errstate(invalid="ignore"),
+        ):
+            list(threads.map(work, [place for place in starts if not mirrored or place[0] <= place[1]]))
+        return values, errors
+
+
+class _Deferred(BackendArray):
+    """Pairs of a Dataset that are estimated when they are read."""
+
+    def __init__(self, pairs: _Pairs, part: Part, rows: Places, columns: Places) -> None:
+        self._pairs, self._part, self._places = pairs, part, (rows, columns)
+        self.shape, self.dtype = (len(rows), len(columns)), np.dtype(np.float32)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> npt.NDArray[Any]:
+        return np.asarray(
+            indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
+        rows, columns = (places[one] for places, one in zip(self._places, key, strict=True))
+        found = self._pairs.part(self._part, np.atleast_1d(rows), np.atleast_1d(columns))
+        # A place alone has no axis.
+        return found[tuple(0 if np.ndim(one) == 0 else slice(None) for one in (rows, columns))]
+
+
+def _deferred(pairs: _Pairs, part: Part, rows: Places, columns: Places) -> indexing.LazilyIndexedArray:
+    return indexing.LazilyIndexedArray(_Deferred(pairs, part, rows, columns))

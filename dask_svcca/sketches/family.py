@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 FAMILY: Final = "fourier-2x-1"
 """Name of the hash family and its version; `.github/docs/explanation/sketches.md` specifies it."""
 
+MEASURES: Final = ("cka", "overlap")
+"""What products of sketches estimate: linear CKA, or the overlap of subspaces, tr(P_a P_b) / sqrt(k l)."""
+
 LEAST_SIZE: Final = 64
 
 
@@ -81,3 +84,26 @@ def digest_of(words: Words) -> str:
     True
     """
     return xxhash.xxh3_128_hexdigest(np.sort(words).astype("<u8").tobytes())
+
+
+def order_of(words: Words) -> str:
+    """Digest of a set of examples in their order, beside `digest_of`.
+
+    Examples
+    --------
+    >>> order_of(words_of(np.arange(3))) == order_of(words_of(np.array([2, 0, 1])))
+    False
+    """
+    return xxhash.xxh3_128_hexdigest(words.astype("<u8").tobytes())
+
+
+def mask_digest_of(words: Words, mask: npt.NDArray[np.bool_]) -> str:
+    """Digest of what a mask, (example, token), says of each example, whatever their order.
+
+    Examples
+    --------
+    >>> words, mask = words_of(np.arange(3)), np.array([[True, True], [True, False], [True, False]])
+    >>> mask_digest_of(words, mask) == mask_digest_of(words[::-1], mask[::-1])
+    True
+    """
+    return xxhash.xxh3_128_hexdigest(f"{mask.shape}".encode() + np.packbits(mask[np.argsort(words)]).tobytes())

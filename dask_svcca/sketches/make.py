@@ -6,9 +6,9 @@ import time
 import uuid
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 from zarr.storage import MemoryStore
@@ -16,16 +16,18 @@ from zarr.storage import MemoryStore
 from dask_svcca.errors import FailedRepresentationWarning, InvalidActivationsError
 from dask_svcca.plan.parameters import ONLY_MASK, make_parameters
 from dask_svcca.plan.tasks import Job, Node
-from dask_svcca.readings import choose_reading
+from dask_svcca.readings import check_choice, choose_reading
 from dask_svcca.run.arrays import open_source
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.progress import Bars
 from dask_svcca.run.space import naming_the_store
-from dask_svcca.run.stores import choose_mask
+from dask_svcca.run.stores import check_mask, choose_mask
 from dask_svcca.sketches.dataset import open_sketches
-from dask_svcca.sketches.family import Family
-from dask_svcca.sketches.plan import plan_sketches
-from dask_svcca.sketches.store import COLUMNS, KIND, SketchStore, identity_of
+from dask_svcca.sketches.family import MEASURES, Family
+from dask_svcca.sketches.kept import Kept
+from dask_svcca.sketches.plan import Wanted, plan_sketches
+from dask_svcca.sketches.scores import perform_scores
+from dask_svcca.sketches.store import COLUMNS, KIND, SketchStore, digests_of, identity_of
 from dask_svcca.sketches.tasks import perform
 from dask_svcca.stores import _create, _io
 from dask_svcca.stores._urls import with_options
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import xarray as xr
 
-    from dask_svcca.cluster import Client
+    from dask_svcca.connections import Client
     from dask_svcca.plan.parameters import Mask, Parameters
     from dask_svcca.readings import Reading
     from dask_svcca.readings.choose import Convolutional, Sequential
@@ -47,7 +49,9 @@ if TYPE_CHECKING:
     from dask_svcca.run.executors import Executor
     from dask_svcca.sketches.tasks import Made
     from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.zoo import Representation, Zoo
+    from dask_svcca.stores.zoo import Zoo
+
+Measure: TypeAlias = Literal["cka", "overlap"]
 
 STAGES: Final = {"sketches": ("Making sketches", "representations")}
 """What there is to be counted of a run."""
@@ -98,8 +102,11 @@ def sketch(
     zoo: Zoo | Arrays | StoreLike,
     store: StoreLike | None = None,
     *,
+    measure: Measure = "cka",
     size: int = 4096,
     seed: int = 0,
+    subspaces: StoreLike | None = None,
+    variance: float | None = 0.99,
     conv: Convolutional = "mean",
     sequence: Sequential = "mean",
     positions: str = "all",
@@ -111,7 +118,7 @@ def sketch(
     client: Client | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """Make a sketch of every representation of a zoo: a few thousand numbers, whose products estimate linear CKA.
+    """Make a sketch of every representation of a zoo: a few thousand numbers, whose products estimate a similarity.
 
     Each is made by one pass over the activations. Hashes hang on the ids of the examples, the seed and the size alone:
     sketches of different zoos of the same examples, in any order, can be compared. Sketches that the store has already
@@ -124,11 +131,18 @@ def sketch(
     store : path, zarr store, or URL, optional
         Where the sketches are: a new place, or that of earlier ones of the same examples and options. By default in
         memory.
+    measure : {"cka", "overlap"}
+        Linear CKA, from activations; or the overlap of the directions that explain most variance,
+        ``tr(P_a P_b) / sqrt(k l)``, P their projections and k, l how many they are, from subspaces.
     size : int
         Numbers of a sketch, even, from 64 on. The error falls with its square root: 0.016 at 4,096 for layers that are
         unlike, and less where they are alike.
     seed : int
         Sketches of different seeds cannot be compared.
+    subspaces : path, zarr store, or URL, optional
+        For an overlap: a comparison of this zoo, or its shared subspaces. No activations are read.
+    variance : float or None
+        For an overlap: the share of the variance that its directions explain, as for `compare`; None for all.
     conv, sequence, positions, spatial_size, mask
         How layers are read, as for `compare`, but averaged over positions by default, so that every layer can be
         compared with every other: under ``dft`` only layers of equal sizes can.
@@ -147,6 +161,8 @@ def sketch(
         Where another run is at work on them.
     MemoryLimitError
         Where a task cannot fit in a worker; before anything runs.
+    MismatchedExamplesError
+        Where the subspaces are of other examples, or of the same in another order.
     InvalidActivationsError
         Where the zoo is empty. Activations that have no sketch do not raise: ``problem`` has the reason.
     ValueError
@@ -169,6 +185,7 @@ def sketch(
     family = Family(size, seed)
     parameters = make_parameters(
         "cka",
+        variance=variance,
         conv=conv,
         sequence=sequence,
         positions=positions,
@@ -176,12 +193,38 @@ def sketch(
         mask=choose_mask(source, mask),
     )
     place = MemoryStore() if store is None else with_options(store, storage_options)
+    kept = open_kept(measure, with_options(subspaces, storage_options), parameters)
     with Bars(STAGES) if progress else nullcontext() as bars:
-        outcome = run_sketches(source, place, parameters, family, wait=wait, client=client, progress=bars)
+        outcome = run_sketches(source, place, parameters, family, kept, wait=wait, client=client, progress=bars)
     if outcome.failure:
         warnings.warn(outcome.failure, FailedRepresentationWarning, stacklevel=2)
     result = open_sketches(place)
     return result.load() if store is None else result
+
+
+def open_kept(measure: str, subspaces: StoreLike | None, parameters: Parameters) -> Kept | None:
+    """Subspaces that sketches of a measure are made from; None where that is activations.
+
+    Raises
+    ------
+    ValueError
+        Where the measure is not one of `MEASURES`, or goes without subspaces, or with them.
+    StoreFormatError
+    """
+    check_choice("measure", measure, MEASURES)
+    if measure == "cka":
+        if subspaces is not None:
+            raise ValueError(
+                "subspaces= is for measure='overlap'; sketches of cka are made from the activations. Leave out "
+                "subspaces= (--subspaces), or ask for the overlap"
+            )
+        return None
+    if subspaces is None:
+        raise ValueError(
+            "measure='overlap' is made from subspaces: give a comparison of this zoo, or its shared subspaces, as "
+            "subspaces= (--subspaces)"
+        )
+    return Kept.open(subspaces, measure, parameters.variance)
 
 
 @naming_the_store
@@ -190,29 +233,46 @@ def run_sketches(
     store: StoreLike,
     parameters: Parameters,
     family: Family,
+    kept: Kept | None = None,
     *,
     wait: bool = False,
     client: Client | None = None,
     executor: Executor | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Outcome:
-    """Make what sketches a store lacks, as `sketch` does, and say what became of it."""
+    """Make what sketches a store lacks, as `sketch` does, and say what became of it.
+
+    Parameters
+    ----------
+    zoo, store, parameters, family
+        See `sketch`.
+    kept : Kept, optional
+        Subspaces, for sketches of the overlap of their directions.
+    wait, client, executor, progress
+        See `run_comparison`.
+    """
     started = time.perf_counter()
     entries = zoo.entries()
     if not entries:
         raise InvalidActivationsError(
             f"the zoo {str(zoo.root.store_path)!r} has no complete representation. Capture some first"
         )
-    mask_digest = None if parameters.mask is None else zoo.coordinate_digest(parameters.mask)
-    identity = identity_of(zoo, parameters, family, mask_digest)
+    if parameters.mask is not None:
+        check_mask(zoo, parameters.mask)
+    if kept is not None:
+        kept.check(parameters.reading, zoo)
+    identity = identity_of(zoo, parameters, family, "cka" if kept is None else kept.measure)
     run = uuid.uuid4().hex[:12]
-    in_memory = _io.in_memory(zoo.root.store) or _io.in_memory(store)
-    chosen = executor or DaskExecutor(client, run, in_memory=in_memory)
-    readings = [choose_reading(item.dims, item.shape, parameters.reading) for item in entries]
+    places = (zoo.root.store, store, *(() if kept is None else (kept.store.root.store,)))
+    chosen = executor or DaskExecutor(client, run, in_memory=any(map(_io.in_memory, places)))
+    every = [
+        Wanted(row, item, choose_reading(item.dims, item.shape, parameters.reading), digest)
+        for row, (item, digest) in enumerate(zip(entries, digests_of(zoo, entries), strict=True))
+    ]
     there = _exists(store)
     if not there:
         # Before a store is made: a plan that is refused must not leave one behind.
-        plan_sketches(list(zip(range(len(entries)), entries, readings, strict=True)), family, chosen.budget)
+        plan_sketches(every, family, chosen.budget, kept)
     sketches = SketchStore.open(store, mode="r+") if there else SketchStore.create(store, identity, len(entries))
     lease = Lease(
         backend_of(sketches.root),
@@ -223,8 +283,8 @@ def run_sketches(
     lease.take(wait=wait, told=getattr(progress, "say", None))
     try:
         sketches.check(identity)
-        rows = _Rows(sketches, entries, readings)
-        tasks = plan_sketches(rows.wanted, family, chosen.budget)
+        rows = _Rows(sketches, every)
+        tasks = plan_sketches(rows.wanted, family, chosen.budget, kept)
         rows.register()
         outcome = Outcome(len(entries))
         total = len(rows.wanted)
@@ -241,8 +301,8 @@ def run_sketches(
         job = Job(
             run=run,
             zoo=zoo.root.store_path,
-            # A worker of a comparison opens these two; here both are the store that it reports for.
-            subspaces=place,
+            # A worker of a comparison opens these two; of activations both are the store that it reports for.
+            subspaces=place if kept is None else kept.store.root.store_path,
             comparison=place,
             parameters=parameters,
             measures=(),
@@ -252,7 +312,7 @@ def run_sketches(
         )
         try:
             nodes = {f"sketches-{task.number}": Node(task, reports=True) for task in tasks}
-            chosen.run(nodes, partial(perform, job), take)
+            chosen.run(nodes, partial(perform if kept is None else perform_scores, job), take)
         finally:
             release(run)
             lease.check()
@@ -286,25 +346,25 @@ class _Rows:
 
     Attributes
     ----------
-    wanted : list of (int, Representation, Reading)
+    wanted : list of Wanted
     done : int
         How many of these are done.
     """
 
-    def __init__(self, store: SketchStore, entries: Sequence[Representation], readings: Sequence[Reading]) -> None:
+    def __init__(self, store: SketchStore, every: Sequence[Wanted]) -> None:
         self._store, self._columns = store, store.columns()
         known = {str(label): row for row, label in enumerate(self._columns["representation"])}
         there = store.whole_rows(len(known))
-        self.wanted: list[tuple[int, Representation, Reading]] = []
+        self.wanted: list[Wanted] = []
         self.done = 0
-        self._current = [item.label for item in entries]
+        self._current = [one.item.label for one in every]
         self._pending: dict[int, npt.NDArray[np.float32]] = {}
         self._written = time.monotonic()
-        for item, reading in zip(entries, readings, strict=True):
-            row = known.setdefault(item.label, len(known))
+        for one in every:
+            row = known.setdefault(one.item.label, len(known))
             is_there = row < len(there) and (there[row] or self._columns["problem"][row])
-            if not is_there or self._columns["digest"][row] != item.identity:
-                self.wanted.append((row, item, reading))
+            if not is_there or self._columns["digest"][row] != one.digest:
+                self.wanted.append(replace(one, row=row))
         self._count = len(known)
 
     @property
@@ -318,21 +378,27 @@ class _Rows:
         """Make room for what is to be made; until it is, its row does not count."""
         if not self.wanted:
             return
+        # First of all: what is known of a row must not stand beside the digest of something else.
+        digests = self._columns["digest"].copy()
+        digests[[one.row for one in self.wanted if one.row < len(digests)]] = ""
+        self._store.write_digests(digests)
         for variable in COLUMNS:
             old = self._columns[variable.name]
             column = np.full(self._count, variable.fill, dtype=old.dtype)
             column[: len(old)] = old
             self._columns[variable.name] = column
-        for row, item, reading in self.wanted:
+        for one in self.wanted:
+            item = one.item
             values = {
                 "representation": item.label,
                 **item.name._asdict(),
                 "step": np.nan if item.step is None else item.step,
                 "depth": np.nan if item.depth is None else item.depth,
-                "domain": self._store.domain(domain_of(reading)),
+                "domain": self._store.domain(domain_of(one.reading)),
+                "subspace": one.subspace,
             }
             for variable in COLUMNS:
-                self._columns[variable.name][row] = values.get(variable.name, variable.fill)
+                self._columns[variable.name][one.row] = values.get(variable.name, variable.fill)
         self._store.write_columns(self._columns)
 
     def add(self, made: Sequence[Made]) -> None:

@@ -11,8 +11,9 @@ import xarray as xr
 
 from dask_svcca.errors import DamagedStoreError, IncompatibleError, InvalidQuestionError, did_you_mean
 from dask_svcca.sketches.family import Family
-from dask_svcca.sketches.store import COLUMNS, DIM, FEATURES, SKETCH, SketchStore, check_identity
+from dask_svcca.sketches.store import COLUMNS, DIM, FEATURES, SketchStore, check_identity
 from dask_svcca.stores.choice import NAMES, NUMBERS, choose
+from dask_svcca.variables import SKETCH
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from dask_svcca.kernels.sketch import TRANSFORMED
 from dask_svcca.plan.memory import SMALL_TASK, SubspaceMemory
 from dask_svcca.plan.tasks import SubspaceTask
+from dask_svcca.sketches.scores import ScoresMember, ScoresTask, scores_bytes
+from dask_svcca.sketches.store import subspace_digest
 from dask_svcca.sketches.tasks import COUNTED, Member, SketchTask
+from dask_svcca.stores.subspaces import subspace_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,7 +22,10 @@ if TYPE_CHECKING:
     from dask_svcca.plan.subspaces import Budget
     from dask_svcca.readings import Reading
     from dask_svcca.sketches.family import Family
+    from dask_svcca.sketches.kept import Kept
     from dask_svcca.stores.zoo import Representation
+
+    AnyMember = TypeVar("AnyMember", Member, ScoresMember)
 
 TASK_BYTES = 16 * 2**20
 """Activations of small representations whose sketches one task makes."""
@@ -27,50 +34,99 @@ TASKS_PER_WORKER = 8
 """Least number of tasks per worker, where there are as many representations: none waits long for the last."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A sketch that is to be made.
+
+    Attributes
+    ----------
+    row : int
+        Its row in the store.
+    item : Representation
+    reading : Reading
+    digest : str
+        See `digests_of`.
+    """
+
+    row: int
+    item: Representation
+    reading: Reading
+    digest: str
+
+    @property
+    def subspace(self) -> str:
+        """Digest of the key of its subspace."""
+        return subspace_digest(subspace_key(self.item.identity, self.reading.identity))
+
+
 def plan_sketches(
-    wanted: Sequence[tuple[int, Representation, Reading]], family: Family, budget: Budget
-) -> list[SketchTask]:
-    """Tasks that make sketches.
+    wanted: Sequence[Wanted], family: Family, budget: Budget, kept: Kept | None = None
+) -> list[SketchTask] | list[ScoresTask]:
+    """Tasks that make sketches: of activations, or of subspaces that are stored.
 
     Parameters
     ----------
-    wanted : sequence of (int, Representation, Reading)
-        With the row of each in the store.
+    wanted : sequence of Wanted
     family : Family
     budget : Budget
+    kept : Kept, optional
 
     Raises
     ------
     MemoryLimitError
         The message names the representation and both numbers.
     """
-    members = [
-        Member(row, _task(item, reading), _pieces(item, reading, family, budget)) for row, item, reading in wanted
-    ]
-    total = sum(item.nbytes for _, item, _ in wanted)
-    most = min(TASK_BYTES, total / (TASKS_PER_WORKER * budget.workers))
-    return [
-        SketchTask(number, tuple(some), family)
-        for number, some in enumerate(_batches(zip(members, wanted, strict=True), most))
-    ]
+    if kept is not None:
+        parts = [(_scores_member(one, kept, family, budget), _scores_size(one, kept)) for one in wanted]
+        return [
+            ScoresTask(number, tuple(some), family, kept.variance)
+            for number, some in enumerate(_batches(parts, budget))
+        ]
+    members = [(Member(one.row, _task(one), _pieces(one, family, budget)), one.item.nbytes) for one in wanted]
+    return [SketchTask(number, tuple(some), family) for number, some in enumerate(_batches(members, budget))]
 
 
-def _batches(
-    members: Iterable[tuple[Member, tuple[int, Representation, Reading]]], most: float
-) -> Iterable[list[Member]]:
-    some: list[Member] = []
-    size = 0
-    for member, (_, item, _) in members:
-        if some and size + item.nbytes > most:
+def _batches(members: Sequence[tuple[AnyMember, int]], budget: Budget) -> Iterable[list[AnyMember]]:
+    """Members of each task, by their sizes in bytes."""
+    most = min(TASK_BYTES, sum(size for _, size in members) / (TASKS_PER_WORKER * budget.workers))
+    some: list[AnyMember] = []
+    total = 0
+    for member, size in members:
+        if some and total + size > most:
             yield some
-            some, size = [], 0
+            some, total = [], 0
         some.append(member)
-        size += item.nbytes
+        total += size
     if some:
         yield some
 
 
-def _task(item: Representation, reading: Reading) -> SubspaceTask:
+def _scores_member(one: Wanted, kept: Kept, family: Family, budget: Budget) -> ScoresMember:
+    record = kept.find(one.subspace)
+    problem = kept.lacking(record)
+    if record is None or problem:
+        # What another run may find is not settled.
+        settled = one.digest if record is not None and record.entry.problem else ""
+        return ScoresMember(one.row, one.item.label, settled, one.reading, None, problem)
+    entry = record.entry
+    length = kept.pack(record).chunk_samples
+    budget.check(
+        f"the sketch of the subspace of {one.item.label!r}",
+        scores_bytes(family.size, length, entry.samples, is_complex=bool(entry.grid)),
+        "Use fewer workers with more memory each, or smaller sketches (size=, --size)",
+    )
+    return ScoresMember(one.row, one.item.label, one.digest, one.reading, record)
+
+
+def _scores_size(one: Wanted, kept: Kept) -> int:
+    record = kept.find(one.subspace)
+    if record is None or record.entry.problem:
+        return 0
+    return record.entry.samples * record.entry.directions * kept.pack(record).dtype.itemsize
+
+
+def _task(one: Wanted) -> SubspaceTask:
+    item, reading = one.item, one.reading
     return SubspaceTask(
         label=item.label,
         path=item.place,
@@ -78,7 +134,7 @@ def _task(item: Representation, reading: Reading) -> SubspaceTask:
         chunk_examples=item.chunk_examples,
         digest=item.digest,
         epsilon=item.epsilon,
-        key=item.identity,
+        key=one.digest,
         reading=reading,
         samples=reading.samples(item.shape[0]),
         with_loadings=False,
@@ -86,8 +142,9 @@ def _task(item: Representation, reading: Reading) -> SubspaceTask:
     )
 
 
-def _pieces(item: Representation, reading: Reading, family: Family, budget: Budget) -> int:
+def _pieces(one: Wanted, family: Family, budget: Budget) -> int:
     """Parts of a representation that are held one after the other; 0 where it is summed up chunk by chunk."""
+    item, reading = one.item, one.reading
     samples, neurons = reading.samples(item.shape[0]), reading.neurons(item.shape[-1])
     blocks, wide = len(reading.multiplicity), 8 if reading.is_complex else 4
     examples = min(item.chunk_examples, item.shape[0])

@@ -15,9 +15,10 @@ from dask_svcca.errors import DaskSvccaError, RepresentationExistsError, StoreFo
 from dask_svcca.sketches.dataset import open_sketches
 from dask_svcca.sketches.opened import made, numbers_of, opened
 from dask_svcca.sketches.search import check_alike
-from dask_svcca.sketches.store import COLUMNS, DIM, FORMAT_VERSION, IDENTITY, SKETCH, SketchStore, check_identity
+from dask_svcca.sketches.store import COLUMNS, DIM, FORMAT_VERSION, IDENTITY, SketchStore, check_identity
 from dask_svcca.stores._create import check_free
 from dask_svcca.stores._metadata import is_text, said
+from dask_svcca.variables import SKETCH
 
 if TYPE_CHECKING:
     import os
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 ATTRIBUTES: Final = "attributes"
 """Name in a file of what the root of a store says, as JSON in UTF-8."""
 
+AGREE: Final = 1e-4
+"""Difference of two numbers, in units of their size, below which it is rounding."""
+
 Columns = dict[str, "npt.NDArray[Any]"]
 
 
@@ -42,7 +46,8 @@ def merge_sketches(a: SketchesLike, b: SketchesLike, store: StoreLike | None = N
     Parameters
     ----------
     a, b : xarray.Dataset, path, zarr store, or URL
-        From `sketch` or `open_sketches`, or where they are. What both have is there once.
+        From `sketch` or `open_sketches`, or where they are. What both have is there once, also where the examples of
+        their zoos are in another order.
     store : path, zarr store, or URL, optional
         A new place. By default in memory.
 
@@ -71,11 +76,12 @@ def merge_sketches(a: SketchesLike, b: SketchesLike, store: StoreLike | None = N
     columns, numbers = _contents(one)
     more, more_numbers = _contents(other)
     known = {str(label): str(digest) for label, digest in zip(columns[DIM], columns["digest"], strict=True)}
+    rows = {label: row for row, label in enumerate(known)}
     new = []
     for row, (label, digest) in enumerate(zip(more[DIM].tolist(), more["digest"].tolist(), strict=True)):
         if label not in known:
             new.append(row)
-        elif known[label] != digest:
+        elif known[label] != digest and not _agree(numbers[rows[label]], more_numbers[row]):
             raise RepresentationExistsError(
                 f"{label!r} is in both, {one.place!r} and {other.place!r}, with other activations (digests "
                 f"{known[label][:8] or 'none'} and {digest[:8] or 'none'}). Rename it in one of the zoos"
@@ -90,6 +96,11 @@ def merge_sketches(a: SketchesLike, b: SketchesLike, store: StoreLike | None = N
     _write(place, identity, domains, together, np.concatenate([numbers, more_numbers[new]]))
     result = open_sketches(place)
     return result.load() if store is None else result
+
+
+def _agree(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> bool:
+    """Whether two sketches are of the same activations, perhaps in another order: they differ by rounding."""
+    return bool(np.allclose(one, other, rtol=0, atol=AGREE / np.sqrt(len(one))))
 
 
 def export_sketches(sketches: SketchesLike, file: str | os.PathLike[str]) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import operator
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
-import threadpoolctl
 import xarray as xr
 from zarr.storage import MemoryStore
 
-from dask_svcca import machine
 from dask_svcca.errors import (
     IncompatibleError,
     MismatchedExamplesError,
@@ -22,34 +18,34 @@ from dask_svcca.errors import (
     RepresentationNotFoundError,
     did_you_mean,
 )
-from dask_svcca.kernels.sketch import estimate, standard_error
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.run.arrays import open_source
-from dask_svcca.sketches.exact import by_label, exact_cka, gram_norm, samples_of
+from dask_svcca.run.compare import run_comparison
+from dask_svcca.sketches.exact import OfActivations, OfSubspaces, Sketched
 from dask_svcca.sketches.family import digest_of, words_of
+from dask_svcca.sketches.index import found_by_index
+from dask_svcca.sketches.kept import Kept
 from dask_svcca.sketches.make import run_sketches
-from dask_svcca.sketches.opened import numbers_of, opened, part_bytes
-from dask_svcca.sketches.store import DIM, FEATURES, IDENTITY, SketchStore
+from dask_svcca.sketches.nearest import nearest, ranked
+from dask_svcca.sketches.opened import numbers_of, opened
+from dask_svcca.sketches.store import DIM, IDENTITY, SketchStore, mask_digest
 from dask_svcca.stores import _io
+from dask_svcca.stores._urls import with_options
 from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
+    from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.sketches.exact import Source
     from dask_svcca.sketches.opened import Opened, SketchesLike
     from dask_svcca.stores._io import StoreLike
 
 CANDIDATES: Final = 50
 """Layers of the highest estimates whose exact values are computed, at least."""
-
-WHOLE_BYTES: Final = 64 * 2**20
-"""Bytes of sketches below which all their numbers are read; beyond, first the coarser sketches that begin them."""
-
-ROWS_BYTES: Final = 64 * 2**20
-"""Bytes of rows that are read one by one, at most: where the coarser sketches leave more, all are looked at in turn."""
-
-SURE: Final = 4.0
-"""Standard errors of the coarser estimate within which a layer may still be among the nearest."""
 
 _READING: Final = ("conv", "sequence", "positions", "spatial_size", "mask")
 
@@ -65,10 +61,11 @@ class _Query:
         Its ``concentration`` and ``trace``.
     domain : str
     samples : int
-    label, digest : str
-        Name among the sketches, and digest of the activations there; empty where it is none of them.
-    activations : (Zoo, str) or None
-        Where its activations are, and under which label.
+    row : str
+        Its label, if it is one of the sketches that are searched; empty otherwise.
+    sketched : Sketched
+    home : Source or None
+        Where it is itself, if it is in no place that the others are in.
     """
 
     numbers: npt.NDArray[np.float32]
@@ -76,9 +73,9 @@ class _Query:
     trace: float
     domain: str
     samples: int
-    label: str
-    digest: str
-    activations: tuple[Zoo, str] | None
+    row: str
+    sketched: Sketched
+    home: Source | None
 
 
 def search(
@@ -88,8 +85,11 @@ def search(
     top: int = 10,
     exact: bool = True,
     zoo: Zoo | StoreLike | None = None,
+    subspaces: StoreLike | None = None,
+    index: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """The layers that are most similar to one, by estimates of linear CKA from sketches, and then by exact values.
+    """The layers that are most similar to one, by estimates from sketches, and then by exact values.
 
     Parameters
     ----------
@@ -103,28 +103,36 @@ def search(
     top : int
         How many to list.
     exact : bool
-        Where activations are at hand, rank the best 50 estimates, or five times ``top``, by exact values.
+        Where activations or subspaces are given, rank the best 50 estimates, or five times ``top``, by exact values.
     zoo : Zoo, path, zarr store, or URL, optional
-        The activations that the sketches were made of. Without, there are only estimates.
+        The activations that the sketches were made of.
+    subspaces : path, zarr store, or URL, optional
+        A comparison of these layers, or its shared subspaces: exact values are from these, and no activations are read.
+        Without both, there are only estimates.
+    index : path, optional
+        From `index_sketches`: by it the nearest of ten million are found without looking at all; a few may be missed.
+    storage_options : mapping, optional
+        For URLs: see `create_zoo`.
 
     Returns
     -------
     pandas.DataFrame
-        The most similar first, without the query itself; indexed by ``representation``. ``cka`` is exact, and NaN where
-        it was not computed; ``cka_estimate`` and ``cka_error`` are from the sketches; ``null_cka`` is what layers of
-        these spectra have on average if their examples are shuffled, NaN under ``dft``. Without a zoo there are neither
-        ``cka`` nor ``null_cka``.
+        The most similar first, without the query itself; indexed by ``representation``. ``cka`` is exact, and NaN
+        where it was not computed, since that layer is not in the zoo; ``cka_estimate`` and ``cka_error`` are from the
+        sketches; ``null_cka`` is what layers of these spectra have on average if their examples are shuffled, NaN
+        under ``dft``. Of sketches of overlaps the columns have that name. Without a zoo and without subspaces there
+        is no exact column.
 
     Raises
     ------
     RepresentationNotFoundError
-        Where there is no sketch of that name.
+        Where there is no sketch of that name; or the query is not in the zoo, or none of the nearest is.
     MismatchedExamplesError
         Where the query has other examples; or the zoo has, or has them in another order, or has other activations.
     ParametersChangedError
-        Where a sketch has another size, seed, family or reading.
+        Where a sketch has another measure, size, seed, family or reading; or the zoo or the subspaces another mask.
     ValueError
-        Where ``top`` is not positive.
+        Where ``top`` is not a whole number of at least 1.
 
     Examples
     --------
@@ -137,34 +145,67 @@ def search(
     >>> found.cka.round(2).to_dict()
     {'net/end/fc1': 0.52, 'net/end/fc2': 0.23}
     """
-    if top < 1:
-        raise ValueError(f"top is how many layers to list, at least 1; got {top!r}")
-    source = opened(sketches)
-    activations = None if zoo is None else zoo if isinstance(zoo, Zoo) else open_zoo(zoo)
+    top = _count(top)
+    source = opened(with_options(sketches, storage_options))
+    activations = None if zoo is None else zoo if isinstance(zoo, Zoo) else open_zoo(with_options(zoo, storage_options))
     if activations is not None:
         _check_examples(source, activations)
-    asked = _query(source, query, activations)
-    count = max(CANDIDATES, 5 * top) if exact else top
+    kept = None
+    if subspaces is not None:
+        kept = Kept.open(
+            with_options(subspaces, storage_options), source.attributes["measure"], source.attributes.get("variance")
+        )
+        kept.check(_parameters(source).reading, activations)
+    measure = str(source.attributes["measure"])
+    at: Source | None = None
+    if kept is not None:
+        at = OfSubspaces(kept, source.place)
+    elif activations is not None and measure == "cka":
+        at = OfActivations(activations, _parameters(source).reading, source.place)
+    elif activations is not None and exact and isinstance(query, str):
+        raise IncompatibleError(
+            "exact overlaps are from subspaces, and zoo= has activations. Give subspaces= (--subspaces), a comparison "
+            "of these layers; or leave out zoo= (--zoo), for estimates"
+        )
+    asked = _query(source, query, activations, kept)
+    count = max(CANDIDATES, 5 * top) if exact and at is not None else top
     alike = _of_domain(source, asked.domain)
-    rows, values, errors = nearest(source, asked.numbers, asked.spread, count + 1, top + 1, alike)
+    if index is None:
+        rows, values, errors = nearest(source, asked.numbers, asked.spread, count + 1, top + 1, alike)
+    else:
+        likely = found_by_index(source, index, asked.numbers, count + 1)
+        likely = likely if alike is None else likely[alike[likely]]
+        rows, values, errors = ranked(source, likely, asked.numbers, asked.spread, count + 1)
     labels = source.values(DIM, rows).astype(object)
-    kept = labels != asked.label
-    rows, values, errors, labels = rows[kept][:count], values[kept][:count], errors[kept][:count], labels[kept][:count]
-    cka = np.full(len(rows), np.nan)
-    if exact and activations is not None and asked.activations is not None and len(rows):
-        cka = _exact(source, activations, asked, rows, labels)
+    others = labels != asked.row
+    rows, values, errors, labels = (some[others][:count] for some in (rows, values, errors, labels))
     trace = source.values("trace", rows)
     null = np.full(len(rows), np.nan) if " frequencies" in asked.domain else asked.trace * trace / (asked.samples - 1)
     known = {name: source.values(name, rows) for name in ("model", "checkpoint", "layer", "step", "depth")}
-    frame = pd.DataFrame(
-        {**known, "cka": cka, "cka_estimate": values, "cka_error": errors, "null_cka": null},
-        index=pd.Index(labels, name=DIM),
-    )
-    if activations is None:
-        frame = frame.drop(columns=["cka", "null_cka"])
-    # Those that could not be read stay behind the others, by their estimates.
-    order = np.lexsort((-values, -np.nan_to_num(cka, nan=-1.0)))
-    return frame.iloc[order[:top]]
+    found = np.full(len(rows), np.nan)
+    if exact and at is not None and len(rows):
+        found = _exact(source, at, asked, rows, labels)
+    estimates = {f"{measure}_estimate": values, f"{measure}_error": errors, f"null_{measure}": null}
+    shown = {measure: found, **estimates} if exact and at is not None else estimates
+    # Those that are not in the zoo stay behind the others, by their estimates.
+    order = np.lexsort((-values, -np.nan_to_num(found, nan=-1.0)))
+    return pd.DataFrame({**known, **shown}, index=pd.Index(labels, name=DIM)).iloc[order[:top]]
+
+
+def _count(top: Any) -> int:
+    try:
+        number = 0 if isinstance(top, bool) else operator.index(top)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"top is how many layers to list, at least 1; got {top!r}")
+    return number
+
+
+def _parameters(source: Opened) -> Parameters:
+    """How the sketches were read."""
+    options = {name: source.attributes.get(name) for name in _READING}
+    return make_parameters("cka", variance=source.attributes.get("variance"), **options)
 
 
 def _of_domain(source: Opened, domain: str) -> npt.NDArray[np.bool_] | None:
@@ -175,104 +216,21 @@ def _of_domain(source: Opened, domain: str) -> npt.NDArray[np.bool_] | None:
     return np.asarray(source.column("domain") == (domains.index(domain) if domain in domains else -1), dtype=np.bool_)
 
 
-def nearest(
-    source: Opened,
-    numbers: npt.NDArray[np.float32],
-    spread: float,
-    count: int,
-    sure: int,
-    among: npt.NDArray[np.bool_] | None = None,
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Rows of the highest estimates, and these with their errors, the highest first; ``among`` some rows, or all.
-
-    Where there are many, a coarser sketch says which rows are looked at: all that may be among the first ``sure``, and
-    those of the highest estimates by it.
-    """
-    parts = -(-source.family.size // FEATURES)
-    is_small = source.rows * source.family.size * 4 <= WHOLE_BYTES
-    if not is_small and parts > 1:
-        coarse, own = _products(source, numbers, range(1), among)
-        of_query = float(numbers[:FEATURES] @ numbers[:FEATURES])
-        share = np.float32(source.family.size / FEATURES)
-        with np.errstate(invalid="ignore"):
-            values = estimate(coarse * share, own * share, np.array(of_query, dtype=np.float32) * share)
-            errors = SURE * standard_error(values, np.ones(1, np.float32), np.array(spread, dtype=np.float32), FEATURES)
-        # What is not there is never among them.
-        low, high = np.nan_to_num(values - errors, nan=-9.0), np.nan_to_num(values + errors, nan=-9.0)
-        least = np.partition(low, -sure)[-sure] if len(low) > sure else -9.0
-        likely = np.nan_to_num(values, nan=-9.0)
-        most = np.partition(likely, -4 * count)[-4 * count] if len(low) > 4 * count else -9.0
-        rows = np.flatnonzero(((high >= least) | (likely >= most)) & np.isfinite(values))
-        if len(rows) * parts < source.rows and len(rows) * source.family.size * 4 <= ROWS_BYTES:
-            found = numbers_of(source, rows)
-            own, coarse = np.einsum("rf,rf->r", found, found), found @ numbers
-            return _best(source, rows, coarse, own, numbers, spread, count)
-        more, more_own = _products(source, numbers, range(1, parts), among)
-        products, own = coarse + more, own + more_own
-    else:
-        products, own = _products(source, numbers, range(parts), among)
-    return _best(source, np.arange(source.rows), products, own, numbers, spread, count)
-
-
-def _best(
-    source: Opened,
-    rows: npt.NDArray[np.intp],
-    products: npt.NDArray[np.float32],
-    own: npt.NDArray[np.float32],
-    numbers: npt.NDArray[np.float32],
-    spread: float,
-    count: int,
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    with np.errstate(invalid="ignore"):
-        values = estimate(products, own, np.array(numbers @ numbers))
-    there = np.flatnonzero(np.isfinite(values))
-    best = there[np.argsort(-values[there], kind="stable")[:count]]
-    spreads = source.values("concentration", rows[best]).astype(np.float32)
-    errors = standard_error(values[best], spreads, np.array(spread, dtype=np.float32), len(numbers))
-    return rows[best], values[best], errors
-
-
-def _products(
-    source: Opened, numbers: npt.NDArray[np.float32], parts: range, among: npt.NDArray[np.bool_] | None
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Products of all rows with a query in some parts of their numbers, and sums of squares of these; NaN of others."""
-    count = source.rows
-    products, own = np.zeros((2, count), dtype=np.float32)
-    local = threading.local()
-
-    def work(chunk: int) -> None:
-        if not hasattr(local, "buffer"):
-            # One a thread, which stays in its cache.
-            local.buffer = memoryview(bytearray(part_bytes(source)))
-        rows = slice(chunk * source.chunk_rows, min(count, (chunk + 1) * source.chunk_rows))
-        for part in parts:
-            block = source.read_part(chunk, part, local.buffer)[: rows.stop - rows.start]
-            products[rows] += block @ numbers[part * FEATURES : part * FEATURES + block.shape[1]]
-            own[rows] += np.einsum("rf,rf->r", block, block)
-
-    with _blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
-        list(threads.map(work, range(-(-count // source.chunk_rows))))
-    if among is not None:
-        products[~among] = np.nan
-    return products, own
-
-
-@cache
-def _blas() -> threadpoolctl.ThreadpoolController:
-    """What limits the threads of BLAS; to find the libraries takes longer than a small search."""
-    return threadpoolctl.ThreadpoolController()
-
-
-def _query(source: Opened, query: Any, zoo: Zoo | None) -> _Query:
+def _query(source: Opened, query: Any, zoo: Zoo | None, kept: Kept | None) -> _Query:
     if isinstance(query, str):
         row = source.find(query)
         if row is None:
+            if zoo is not None and query in zoo:
+                raise RepresentationNotFoundError(
+                    f"{query!r} is in the zoo {_io.describe(zoo.root.store_path)!r}, and has no sketch in "
+                    f"{source.place!r} yet. Make the sketches again: what is there is not made twice"
+                )
             raise RepresentationNotFoundError(
                 f"there is no sketch of {query!r} in {source.place!r}"
                 f"{did_you_mean(query, source.column(DIM)) or '.'} A name is "
                 f"model/checkpoint/layer; activations may be given in its place"
             )
-        return _of_row(source, row, query, None if zoo is None else (zoo, query))
+        return _of_row(source, row, query)
     if isinstance(query, xr.Dataset):
         other = opened(query)
         if other.rows != 1:
@@ -280,26 +238,50 @@ def _query(source: Opened, query: Any, zoo: Zoo | None) -> _Query:
                 f"a query is one sketch; this Dataset has {other.rows}. Choose one with isel(representation=[0])"
             )
         check_alike(source, other)
-        return _of_row(other, 0, "", None)
+        return _of_row(other, 0)
     own = _as_zoo(query, zoo)
-    place = MemoryStore()
-    options = {name: source.attributes.get(name) for name in _READING}
-    run_sketches(own, place, make_parameters("cka", **options), source.family)
+    if kept is not None:
+        kept.check(_parameters(source).reading, own)
+    return _of_zoo(source, own)
+
+
+def _of_zoo(source: Opened, own: Zoo) -> _Query:
+    """The only layer of a zoo in memory."""
+    place, parameters = MemoryStore(), _parameters(source)
+    kept = None
+    if source.attributes["measure"] == "overlap":
+        # Directions of its own, as a comparison would make them.
+        subspaces = MemoryStore()
+        run_comparison(own, MemoryStore(), _directions(parameters), subspaces=subspaces)
+        kept = Kept.open(subspaces, "overlap", parameters.variance)
+    run_sketches(own, place, parameters, source.family, kept)
     made = SketchStore.open(place)
     check_alike(source, made)
-    (label,) = made.column(DIM).tolist()
-    return _of_row(made, 0, "", (own, label))
+    home = OfActivations(own, parameters.reading, "the query") if kept is None else OfSubspaces(kept, "the query")
+    return _of_row(made, 0, home=home)
 
 
-def _of_row(of: Opened, row: int, label: str, activations: tuple[Zoo, str] | None) -> _Query:
+def _directions(parameters: Parameters) -> Parameters:
+    """Parameters of a comparison that stores directions."""
+    return make_parameters(
+        "cca", variance=parameters.variance, **{name: getattr(parameters, name) for name in _READING}
+    )
+
+
+def _of_row(of: Opened, row: int, label: str = "", home: Source | None = None) -> _Query:
     one = np.array([row])
-    if problem := of.values("problem", one)[0]:
-        raise IncompatibleError(f"{str(of.values(DIM, one)[0])!r} has no sketch: it {problem}")
+    problem, digest, own = (str(of.values(name, one)[0]) for name in ("problem", "digest", DIM))
+    what = repr(own) if home is None else "the query"
+    if problem:
+        raise IncompatibleError(f"{what} has no sketch: it {problem}")
+    if not digest:
+        raise IncompatibleError(
+            f"the sketch of {what} in {of.place!r} is not made yet: a run is at work, or was interrupted. Make the "
+            f"sketches again; what is finished is kept"
+        )
     numbers = numbers_of(of, one)[0]
-    if activations is not None and activations[1] not in activations[0]:
-        activations = None
-    spread, trace, domain, samples, digest = (
-        of.values(name, one)[0] for name in ("concentration", "trace", "domain", "samples", "digest")
+    spread, trace, norm, domain, samples, subspace = (
+        of.values(name, one)[0] for name in ("concentration", "trace", "norm", "domain", "samples", "subspace")
     )
     return _Query(
         numbers=numbers,
@@ -307,9 +289,9 @@ def _of_row(of: Opened, row: int, label: str, activations: tuple[Zoo, str] | Non
         trace=float(trace),
         domain=of.attributes["domains"][int(domain)],
         samples=int(samples),
-        label=label,
-        digest=str(digest) if label else "",
-        activations=activations,
+        row=label,
+        sketched=Sketched(own, digest, str(subspace), float(norm)),
+        home=home,
     )
 
 
@@ -323,30 +305,30 @@ def _as_zoo(query: Any, zoo: Zoo | None) -> Zoo:
 
 
 def _exact(
-    source: Opened, zoo: Zoo, asked: _Query, rows: npt.NDArray[np.intp], labels: npt.NDArray[Any]
+    source: Opened, at: Source, asked: _Query, rows: npt.NDArray[np.intp], labels: npt.NDArray[Any]
 ) -> npt.NDArray[np.float64]:
-    """Exact values of those whose activations are there."""
-    assert asked.activations is not None  # noqa: S101 - for the type checker
-    options = make_parameters("cka", **{name: source.attributes.get(name) for name in _READING}).reading
-    home, label = asked.activations
-    known, norms = by_label(zoo), source.values("norm", rows)
-    for one, digest in [(asked.label, asked.digest), *zip(labels, source.values("digest", rows), strict=True)]:
-        if one in known and known[one].identity != digest:
-            raise MismatchedExamplesError(
-                f"{one!r} has other activations in the zoo {_io.describe(zoo.root.store_path)!r} (digest "
-                f"{known[one].identity[:8]}) than its sketch in {source.place!r} was made of (digest {digest[:8]}): "
-                f"the examples of the zoo are in another order, or it was captured anew. Give the zoo that they were "
-                f"made of, make the sketches again, or leave out zoo= (--zoo)"
-            )
-    found = [
-        (place, known[one], float(norm))
-        for place, (one, norm) in enumerate(zip(labels, norms, strict=True))
-        if one in known
+    """Exact values of those that are there."""
+    home = asked.home or at
+    if not home.has(asked.sketched):
+        raise RepresentationNotFoundError(
+            f"{asked.sketched.label!r} is not in {at.place!r}, and exact values need it beside the others. Give "
+            f"activations for a query, or the place that has it; or leave that place out, for estimates"
+        )
+    columns = [source.values(name, rows) for name in ("digest", "subspace", "norm")]
+    others = [
+        Sketched(str(label), str(digest), str(subspace), float(norm))
+        for label, digest, subspace, norm in zip(labels, *columns, strict=True)
     ]
-    reading, samples = samples_of(home, (known if home is zoo else by_label(home))[label], options)
+    there = [place for place, one in enumerate(others) if at.has(one)]
+    if not there:
+        raise RepresentationNotFoundError(
+            f"none of the {len(others)} layers of the highest estimates is in {at.place!r}, such as "
+            f"{others[0].label!r}. Give the place that the sketches were made of, or leave it out, for estimates"
+        )
+    root = home.root(asked.sketched)
     values = np.full(len(rows), np.nan)
-    exact = exact_cka(zoo, samples, gram_norm(reading, samples), [(item, norm) for _, item, norm in found], options)
-    values[[place for place, _, _ in found]] = list(exact)
+    for place in there:
+        values[place] = root.value(at.parts(others[place]), others[place].norm)
     return values
 
 
@@ -358,6 +340,16 @@ def _check_examples(source: Opened, zoo: Zoo) -> None:
             f"{source.attributes['examples_digest'][:8]}), the zoo {_io.describe(zoo.root.store_path)!r} has "
             f"{zoo.n_examples} (digest {digest[:8]}). Give the zoo that they were made of"
         )
+    mask = source.attributes.get("mask")
+    if mask is not None:
+        has = mask in zoo.coords
+        own = mask_digest(zoo, mask) if has else "none"
+        if own != source.attributes["mask_digest"]:
+            raise ParametersChangedError(
+                f"the sketches {source.place!r} were made under the mask {mask!r} (digest "
+                f"{str(source.attributes['mask_digest'])[:8]}), and the zoo {_io.describe(zoo.root.store_path)!r} has "
+                f"{f'another (digest {own[:8]})' if has else 'none of that name'}. Give the zoo that they were made of"
+            )
 
 
 def check_alike(one: Opened, other: Opened) -> None:

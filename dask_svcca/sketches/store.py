@@ -5,31 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
+import xxhash
 
 from dask_svcca.errors import DamagedStoreError, ParametersChangedError
-from dask_svcca.sketches.family import FAMILY, Family, digest_of, words_of
+from dask_svcca.sketches.family import FAMILY, MEASURES, Family, digest_of, mask_digest_of, order_of, words_of
 from dask_svcca.stores import _create, _io, _nodes
-from dask_svcca.stores._columns import write_columns
+from dask_svcca.stores._columns import chunks_with, write_columns
 from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole, unsealed
 from dask_svcca.stores._metadata import are_texts, is_text, reading
 from dask_svcca.stores._metadata import is_whole as is_count
 from dask_svcca.stores._stored import COLUMN_CHUNK
 from dask_svcca.stores.backend import backend_of
-from dask_svcca.variables import Variable
+from dask_svcca.variables import SKETCH, Variable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
     import zarr
 
     from dask_svcca.plan.parameters import Parameters
     from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.zoo import Zoo
+    from dask_svcca.stores.zoo import Representation, Zoo
 
 KIND: Final = "sketches"
 FORMAT_VERSION: Final = 1
-SKETCH: Final = "sketch"
 DIM: Final = "representation"
 
 FEATURES: Final = 256
@@ -50,11 +50,26 @@ COLUMNS: Final = (
     Variable(
         "domain", "axis", "int64", 0, "what a sample is, a place in the attribute domains; equal ones are compared"
     ),
-    Variable("norm", "axis", "float64", np.nan, "Frobenius norm of the Gram matrix of the centred samples"),
+    Variable(
+        "norm",
+        "axis",
+        "float64",
+        np.nan,
+        "Frobenius norm of the Gram matrix of the centred samples; of an overlap, the square root of the rank",
+    ),
     Variable("trace", "axis", "float64", np.nan, "trace of that matrix, over its norm"),
     Variable("concentration", "axis", "float64", np.nan, "share of the Gram matrix in few directions, 0 to 1", "1"),
     Variable("problem", "axis", "string", "", "why there is no sketch; empty if there is one"),
-    Variable("digest", "axis", "string", "", "digest of the activations; empty where the sketch is not made"),
+    Variable(
+        "subspace", "axis", "string", "", "digest of the key of its subspace: the activations, and how they are read"
+    ),
+    Variable(
+        "digest",
+        "axis",
+        "string",
+        "",
+        "digest of the activations and the order of their examples; empty where the sketch is not made",
+    ),
 )
 """All that is known of a row, the digest last: it says that the row is there."""
 
@@ -157,7 +172,8 @@ class SketchStore:
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One of the columns."""
-        return _nodes.read_whole(self.root, name)
+        # Rows that are being added have no digest yet, and do not count.
+        return _nodes.read_whole(self.root, name)[: self.rows]
 
     def values(self, name: str, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
         """Some values of a column; no more of it is read than the chunks that they are in."""
@@ -172,13 +188,25 @@ class SketchStore:
 
     def find(self, label: str) -> int | None:
         """Row of a representation; None where there is none."""
+        try:
+            return self._find(label)
+        except DamagedStoreError as error:
+            raise self._damaged(error.key) from error
+
+    def _find(self, label: str) -> int | None:
         array = _nodes.open_array(self.root, DIM)
-        with reading(DIM, self.place):
-            for start in range(0, array.shape[0], COLUMN_CHUNK):
+        for chunk in chunks_with(self.root, DIM, label, self.rows):
+            start = chunk * COLUMN_CHUNK
+            with reading(DIM, self.place):
                 places = np.flatnonzero(np.asarray(array[start : start + COLUMN_CHUNK]) == label)
-                if len(places):
-                    return start + int(places[0])
+            if len(places) and start + places[0] < self.rows:
+                return start + int(places[0])
         return None
+
+    @property
+    def column_chunks(self) -> int:
+        """Chunks that each column is in."""
+        return -(-self.rows // COLUMN_CHUNK)
 
     @property
     def rows(self) -> int:
@@ -188,13 +216,12 @@ class SketchStore:
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """All that is known of the rows, by name."""
         found = {variable.name: _nodes.read_whole(self.root, variable.name) for variable in COLUMNS}
-        lengths = {len(values) for values in found.values()}
-        if len(lengths) > 1:
-            raise DamagedStoreError(
-                f"the sketches {self.place!r} have columns of unequal lengths {sorted(lengths)}: a run is adding rows, "
-                f"or was interrupted while it did. Wait for it, or make the sketches again; what is finished is kept"
-            )
-        return found
+        if not {one.name for one in COLUMNS if len(found[one.name]) < len(found["digest"])}:
+            return {name: values[: len(found["digest"])] for name, values in found.items()}
+        raise DamagedStoreError(
+            f"the sketches {self.place!r} have columns of unequal lengths {sorted({*map(len, found.values())})}: a "
+            f"part of them is missing. Make them anew in another place"
+        )
 
     def whole_rows(self, count: int) -> npt.NDArray[np.bool_]:
         """Which of the rows have all their files, whatever is in them."""
@@ -217,9 +244,13 @@ class SketchStore:
             attributes={"long_name": "coordinates of the Gram matrix over its norm, real and imaginary parts in turns"},
         )
         backend.write(f"{SKETCH}/zarr.json", document)
-        for some in (COLUMNS[:-1], COLUMNS[-1:]):
-            write_columns(self.root, [(variable, DIM, columns[variable.name]) for variable in some])
+        write_columns(self.root, [(variable, DIM, columns[variable.name]) for variable in COLUMNS[:-1]])
+        self.write_digests(columns["digest"])
         _io.consolidate(self.root)
+
+    def write_digests(self, digests: npt.NDArray[Any]) -> None:
+        """Write which rows are there."""
+        write_columns(self.root, [(COLUMNS[-1], DIM, digests)])
 
     def write_rows(self, rows: Mapping[int, npt.NDArray[np.float32]]) -> None:
         """Write the numbers of some rows; the others of their chunks stay."""
@@ -301,9 +332,10 @@ class SketchStore:
             raise self._damaged(next(iter(wanted))) from error
 
     def _damaged(self, key: str) -> DamagedStoreError:
+        place = self.place.removeprefix("file://")
         return DamagedStoreError(
-            f"the file {key!r} of the sketches {self.place!r} is missing, or is not what was written. Remove it, and "
-            f"make the sketches again: what is missing is made anew",
+            f"the file {key!r} of the sketches {place!r} is missing, or is not what was written. Mark what is "
+            f"damaged as missing with dask-svcca verify {place} --repair, and make the sketches again: it is made anew",
             key,
         )
 
@@ -312,6 +344,7 @@ class SketchStore:
 
 
 IDENTITY: Final = (
+    "measure",
     "family",
     "size",
     "seed",
@@ -322,25 +355,46 @@ IDENTITY: Final = (
     "spatial_size",
     "mask",
     "mask_digest",
+    "variance",
 )
 """Attributes that must be the same for sketches to be compared."""
 
 
-def identity_of(zoo: Zoo, parameters: Parameters, family: Family, mask_digest: str | None) -> dict[str, Any]:
+def identity_of(zoo: Zoo, parameters: Parameters, family: Family, measure: str = "cka") -> dict[str, Any]:
     """What decides the numbers of sketches, as it is stored: two stores with equal ones can be compared."""
+    words = words_of(zoo.examples)
     return {
+        "measure": measure,
         "family": FAMILY,
         "size": family.size,
         # As text: JSON numbers are not exact beyond 2**53 everywhere.
         "seed": str(family.seed),
-        "examples_digest": digest_of(words_of(zoo.examples)),
+        "examples_digest": digest_of(words),
         "n_examples": zoo.n_examples,
         **parameters.reading.to_dict(),
-        "mask_digest": mask_digest,
+        "mask_digest": None if parameters.mask is None else mask_digest(zoo, parameters.mask),
+        "variance": parameters.variance if measure == "overlap" else None,
     }
 
 
+def mask_digest(zoo: Zoo, name: str) -> str:
+    """Digest of a mask of a zoo, as sketches know it."""
+    return mask_digest_of(words_of(zoo.examples), zoo.coords[name].astype(np.bool_))
+
+
+def digests_of(zoo: Zoo, items: Sequence[Representation]) -> list[str]:
+    """Digests of representations of a zoo, as sketches know them: of their values, and of the order of examples."""
+    order = order_of(words_of(zoo.examples))
+    return [xxhash.xxh3_128_hexdigest(f"{order} {item.identity}".encode()) for item in items]
+
+
+def subspace_digest(key: str) -> str:
+    """Digest of the key of a subspace, as sketches know it: keys are long, and rows many."""
+    return xxhash.xxh3_128_hexdigest(key.encode())
+
+
 _RULES: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    "measure": (f"one of {', '.join(map(repr, MEASURES))}", lambda value: value in MEASURES),
     "family": (f"the family {FAMILY!r}, which this version reads", lambda value: value == FAMILY),
     "size": ("an even number from 64 on", lambda value: is_count(value, 64) and value % 2 == 0 and value <= 2**24),
     "seed": ("a whole number, as text", lambda value: is_text(value) and value.isdecimal() and int(value) < 2**64),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.kernels.sketch import Words
     from dask_svcca.plan.tasks import Job, SubspaceTask
+    from dask_svcca.readings import Reading
     from dask_svcca.sketches.family import Family
 
 COUNTED = 256
@@ -131,7 +132,7 @@ def _attempt(context: Context, member: Member, words: Words, size: int) -> Made:
 
 
 def _make(samples: Samples, member: Member, words: Words, size: int, made: Made) -> Made:
-    own = sample_words(member.read, samples.mask, words)
+    own = sample_words(member.read.reading, samples.mask, words)
     check(samples, len(own), finite=True)
     sums = _Held(samples, member, own, size) if member.pieces else _Streamed(samples, own, size)
     total, norm = sums.total, sums.norm
@@ -151,9 +152,8 @@ def _make(samples: Samples, member: Member, words: Words, size: int, made: Made)
     )
 
 
-def sample_words(task: SubspaceTask, mask: npt.NDArray[np.bool_] | None, words: Words) -> Words:
+def sample_words(reading: Reading, mask: npt.NDArray[np.bool_] | None, words: Words) -> Words:
     """Words of all samples of a representation, in their order."""
-    reading = task.reading
     if not isinstance(reading, Positions) or reading.domain == "examples":
         return words
     places = chosen_positions(reading.choice, reading.resampled or reading.sizes)
@@ -241,7 +241,7 @@ class _Held:
 
     def __init__(self, samples: Samples, member: Member, words: Words, size: int) -> None:
         reading = member.read.reading
-        self._labels = _labels(reading.grid)
+        self._labels = labels_of(reading.grid)
         self._size, self._multiplicity = size, reading.multiplicity
         blocks = len(reading.multiplicity)
         self.total: InexactArray = np.zeros(size // 2, dtype=np.complex128)
@@ -292,10 +292,7 @@ class _Held:
             small = x.conj().T @ x if x.shape[1] <= len(x) else x @ x.conj().T
             self._squared += int(self._multiplicity[block]) * float(np.vdot(small, small).real)
         for frequency, mirrored in self._labels[block]:
-            own = words
-            for step in frequency:
-                own = at(own, np.array(step))
-            hashes = Hashes.of(own, self._size)
+            hashes = Hashes.of(words_at(words, frequency), self._size)
             for start in range(0, x.shape[1], COUNTED):
                 part = x[:, start : start + COUNTED]
                 real = counts(np.ascontiguousarray(part.real), hashes)
@@ -305,7 +302,14 @@ class _Held:
                 self.total = self.total + coordinates(real, imaginary)
 
 
-def _labels(grid: tuple[int, ...]) -> list[list[tuple[tuple[int, ...], bool]]]:
+def words_at(words: Words, frequency: tuple[int, ...]) -> Words:
+    """Words of samples at a spatial frequency."""
+    for step in frequency:
+        words = at(words, np.array(step))
+    return words
+
+
+def labels_of(grid: tuple[int, ...]) -> list[list[tuple[tuple[int, ...], bool]]]:
     """What the samples of each block are called: signed frequencies, and whether the block is the conjugate there.
 
     Zero has no name: dense layers are compared with it.

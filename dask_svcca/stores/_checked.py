@@ -12,7 +12,7 @@ from dask_svcca.stores._access import accessing
 from dask_svcca.stores._documents import CRC_BYTES, is_whole
 from dask_svcca.stores._metadata import check_texts
 from dask_svcca.stores._stored import damaged
-from dask_svcca.variables import PAIR_STATUS, VALUED
+from dask_svcca.variables import ESTIMATE_VARIABLES, PAIR_STATUS, VALUED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
 _CHUNK = re.compile(r"([^/]+)/c/(\d+)(?:/(\d+))?(?:/\d+)*$")
+
+
+_OPTIONAL = frozenset(variable.name for variable in (PAIR_STATUS, *ESTIMATE_VARIABLES))
+"""What says nothing where it is not there."""
 
 
 class CheckedStore(WrapperStore[Any]):
@@ -81,7 +85,7 @@ class CheckedStore(WrapperStore[Any]):
         name, row, column = key.groups()
         if column is None:
             return True
-        if self._growing or name == PAIR_STATUS.name:
+        if self._growing or name in _OPTIONAL:
             return False
         status = await self._store.get(f"{self._prefix}{PAIR_STATUS.name}/c/{row}/{column}", prototype)
         if status is None:

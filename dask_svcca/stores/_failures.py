@@ -10,7 +10,7 @@ import numpy as np
 from dask_svcca.stores import _io
 from dask_svcca.stores._blocks import block_arrays
 from dask_svcca.stores.backend import backend_of
-from dask_svcca.variables import PAIR_STATUS, PairStatus
+from dask_svcca.variables import PAIR_STATUS, PENDING, PairStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -103,7 +103,7 @@ def mark_failed(root: zarr.Group, place: tuple[slice, slice], asked: BoolArray) 
     """
     (array,) = block_arrays(root, [PAIR_STATUS.name]).values()
     backend = backend_of(root)
-    failed: BoolArray = asked & (array.read(place) == PairStatus.MISSING)
+    failed: BoolArray = asked & np.isin(array.read(place), PENDING)
     for where, pairs in ((place[::-1], failed.T), (place, failed)):
         backend.write_many(array.merged(where, np.full(pairs.shape, PairStatus.FAILED, dtype=np.uint8), pairs))
     return int(failed.sum())

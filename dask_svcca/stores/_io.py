@@ -189,6 +189,12 @@ def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -
 
 def _why_absent(store: StoreLike) -> str:
     """Rest of a sentence that says that there is no store."""
+    path = _path_of(store)
+    if path is not None and path.suffix == ".nc" and path.is_file():
+        return (
+            " but a file of netCDF. Questions about the values of a comparison that was saved so take it as "
+            "xarray.open_dataset opens it; for all else, give the path of the comparison itself"
+        )
     try:
         with accessing(store):
             zarr.open(opened(store), mode="r", zarr_format=2)
@@ -201,6 +207,10 @@ def _why_absent(store: StoreLike) -> str:
 
 
 def open_group(store: StoreLike, *, mode: str) -> zarr.Group:
+    if not is_place(store):
+        raise StoreFormatError(
+            f"a store is given by its path, its URL, or as a store of zarr; got {type(store).__name__}"
+        )
     with accessing(store), understanding(store):
         folder = local_folder(store)
         if folder is not None:

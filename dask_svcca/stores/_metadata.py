@@ -192,6 +192,7 @@ _OPTIONAL: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
         "left_zoo": ("a list of labels", are_texts),
         "planned": ("an object with a number of workers and with parts", _is_planned),
         "failures": ("a list of blocks that failed", _are_failures),
+        "estimated": ("a list of measures", are_texts),
         "rechunked": ("a number of representations", lambda value: is_whole(value, 1) and value <= MOST_ROWS),
     }
 }
@@ -210,6 +211,8 @@ def check_attributes(attributes: Mapping[str, Any], kind: str, place: object) ->
     Raises
     ------
     DamagedStoreError
+    StoreFormatError
+        For a comparison that xarray saved: as `open_comparison` has it, what is nested is text.
 
     Examples
     --------
@@ -217,6 +220,12 @@ def check_attributes(attributes: Mapping[str, Any], kind: str, place: object) ->
     Traceback (most recent call last):
     dask_svcca.errors.DamagedStoreError: the attribute 'identity' of 's.zarr' is not an object that says of which ...
     """
+    if kind == "comparison" and isinstance(attributes.get("parameters"), str):
+        raise StoreFormatError(
+            f"{str(place)!r} is a Dataset that xarray saved, without the subspaces of the comparison that it was. "
+            f"Questions about its values take it as xarray.open_zarr opens it; for all else, give the path of the "
+            f"comparison itself"
+        )
     there = {
         **_REQUIRED.get(kind, {}),
         **{name: one for name, one in _OPTIONAL.get(kind, {}).items() if name in attributes},

@@ -70,6 +70,17 @@ def natural_order(name: str) -> tuple[tuple[str | int, ...], str]:
     return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name
 
 
+def checkpoint_label(model: str, checkpoint: str) -> str:
+    """How the label of a representation begins: its checkpoint.
+
+    Examples
+    --------
+    >>> checkpoint_label("resnet-s0", "step00100")
+    'resnet-s0/step00100'
+    """
+    return "/".join(encode(part) for part in (model, checkpoint) if part)
+
+
 class RepresentationName(NamedTuple):
     """Model, checkpoint and layer: together they identify a representation."""
 

@@ -12,7 +12,14 @@ from dask_svcca.errors import DamagedStoreError
 from dask_svcca.stores._documents import parsed
 from dask_svcca.stores._metadata import check_variable
 from dask_svcca.stores.backend import backend_of
-from dask_svcca.variables import DETAIL_VARIABLES, FREQUENCY_AXES, PAIR_STATUS, REPRESENTATION_VARIABLES, Variable
+from dask_svcca.variables import (
+    DETAIL_VARIABLES,
+    ESTIMATE_VARIABLES,
+    FREQUENCY_AXES,
+    PAIR_STATUS,
+    REPRESENTATION_VARIABLES,
+    Variable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,14 +31,19 @@ COLUMN_CHUNK = 4096
 
 _COLUMNS = {f"{variable.name}{side}": variable for variable in REPRESENTATION_VARIABLES for side in ("_a", "_b")}
 _AXES = {variable.name: variable for variable in FREQUENCY_AXES}
-_DECLARED = {**_COLUMNS, **_AXES, **{variable.name: variable for variable in (PAIR_STATUS, *DETAIL_VARIABLES.values())}}
+_PAIRS = (PAIR_STATUS, *DETAIL_VARIABLES.values(), *ESTIMATE_VARIABLES)
+_DECLARED = {**_COLUMNS, **_AXES, **{variable.name: variable for variable in _PAIRS}}
+
+ESTIMATED = "estimated"
+"""Attribute of a comparison that has estimates."""
 
 
 def pair_names(root: zarr.Group) -> list[str]:
     """Names of all arrays along pairs that a comparison says it has, the status first."""
     attributes: dict[str, Any] = dict(root.attrs)
     details = [DETAIL_VARIABLES[name].name for name in attributes["parameters"]["keep"]]
-    return [PAIR_STATUS.name, *attributes["versions"], *details]
+    estimates = [variable.name for variable in ESTIMATE_VARIABLES] if attributes.get(ESTIMATED) else []
+    return [PAIR_STATUS.name, *attributes["versions"], *details, *estimates]
 
 
 def column_names(root: zarr.Group) -> list[str]:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dask_svcca.measures import Measure
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 RUNS = 20
 """Largest number of runs whose records are stored."""
 

@@ -16,6 +16,7 @@ from dask_svcca.stores._rechunk import check_rechunked
 from dask_svcca.stores._stored import check_all_stored
 from dask_svcca.stores._urls import with_options
 from dask_svcca.stores.comparison import FORMAT_VERSION
+from dask_svcca.variables import REPRESENTATION_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,7 +112,7 @@ def _indexed(dataset: xr.Dataset) -> xr.Dataset:
             dataset.variables[f"{name}{dim[-2:]}"].load()
     variables = {
         name: fixed_width(variable) if variable.dtype.kind == "T" else variable
-        for name, variable in dataset.variables.items()
+        for name, variable in sorted(dataset.variables.items(), key=lambda item: _place(dataset, str(item[0])))
     }
     variables |= derived_variables(variables)
     coords: dict[Any, Any] = {name: variables.pop(name) for name in list(variables) if name in dataset.coords}
@@ -133,6 +134,36 @@ def _indexed(dataset: xr.Dataset) -> xr.Dataset:
     whole = xr.Dataset(variables, coords=xr.Coordinates(coords, indexes), attrs=dataset.attrs)
     whole.set_close(dataset.close)
     return whole
+
+
+def _place(dataset: xr.Dataset, name: str) -> tuple[Any, ...]:
+    """Where a variable stands: measures that were asked for, what else pairs have, then each side."""
+    base, _, side = name.rpartition("_")
+    kinds = [one.name for one in REPRESENTATION_VARIABLES]
+    if base in kinds and side in ("a", "b"):
+        return (1, side, kinds.index(base)) if name in dataset.coords else (2, kinds.index(base), side)
+    asked = parameters_of(dataset).get("measures", ())
+    return (0, asked.index(name) if name in asked else len(asked), name)
+
+
+def as_opened(dataset: xr.Dataset) -> xr.Dataset:
+    """A comparison that xarray alone opened, with what `open_comparison` makes of what is stored."""
+    from dask_svcca.stores._derived import derived_variables  # noqa: PLC0415 - see `open_comparison`
+    from dask_svcca.stores._texts import fixed_width  # noqa: PLC0415
+
+    texts = {
+        name: fixed_width(variable)
+        for name, variable in dataset.variables.items()
+        if variable.dtype.kind in "TO" and name not in dataset.dims
+    }
+    if not texts:
+        return dataset
+    coords = {name: texts.pop(name) for name in list(texts) if name in dataset.coords}
+    found = dataset.assign_coords(coords).assign(texts).assign(derived_variables(dataset.variables))
+    for attributes in (found.attrs, *(one.attrs for one in found.variables.values())):
+        attributes.pop(SEAL, None)
+        _make_plain(attributes)
+    return found
 
 
 OPEN_ENDS: Final = (-math.inf, math.inf)

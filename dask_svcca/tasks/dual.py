@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.kernels.factors import compress
+from dask_svcca.kernels.moments import NeuronSums
 from dask_svcca.kernels.noise import SCATTER_SUFFICES, live_noise
 from dask_svcca.kernels.subspace import dual_basis, dual_basis_of_rows, dual_basis_within, samples_above_noise
 from dask_svcca.plan.memory import NEURONS_AT_ONCE, reads_rows
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import SubspaceTask
+    from dask_svcca.tasks.raw import StoredSamples
     from dask_svcca.tasks.samples import Samples
     from dask_svcca.tasks.worker import Context
 
@@ -45,27 +47,24 @@ class Neurons:
 
 def sum_neurons(context: Context, samples: Samples) -> Neurons:
     """Mean, variance and noise of each neuron of samples of one block; refuses what cannot be compared."""
-    count, total, squares = 0, np.zeros(()), np.zeros(())
-    low, high = np.array(np.inf), np.array(-np.inf)
+    sums = NeuronSums(samples.neurons)
     with np.errstate(over="ignore", invalid="ignore"):
         for chunk in samples:
             with context.timed("covariance"):
-                count += len(chunk)
-                total = total + chunk[:, 0].sum(axis=0, dtype=np.float64)
-                squares = squares + np.einsum("si,si->i", chunk[:, 0], chunk[:, 0], dtype=np.float64)
-                low, high = np.minimum(low, chunk[:, 0].min(axis=0)), np.maximum(high, chunk[:, 0].max(axis=0))
+                sums.add(chunk[:, 0])
             del chunk
-        mean = total / count
+        count, squares = sums.count, sums.squares
+        mean = sums.total / count
         finite = bool(np.isfinite(squares).all())
         # A constant neuron takes no part, not even by rounding.
-        variances = np.where(low < high, np.maximum(squares - count * np.square(mean), 0.0), 0.0)
+        variances = np.where(sums.low < sums.high, np.maximum(squares - count * np.square(mean), 0.0), 0.0)
         noise = live_noise(variances[np.newaxis], mean, count, np.ones(1, dtype=np.int64), samples.epsilon)
     check(samples, count, finite=finite)
     return Neurons(count, mean, variances, noise)
 
 
 def by_samples(
-    context: Context, task: SubspaceTask, samples: Samples, neurons: Neurons
+    context: Context, task: SubspaceTask, samples: Samples | StoredSamples, neurons: Neurons
 ) -> tuple[Eigenbasis, FloatArray]:
     """Principal directions, and scores (sample, direction)."""
     count, mean, noise = neurons.count, neurons.mean, neurons.noise
@@ -84,7 +83,12 @@ def by_samples(
 
 
 def _above_noise(
-    context: Context, task: SubspaceTask, samples: Samples, mean: InexactArray, noise: FloatArray, count: int
+    context: Context,
+    task: SubspaceTask,
+    samples: Samples | StoredSamples,
+    mean: InexactArray,
+    noise: FloatArray,
+    count: int,
 ) -> tuple[Eigenbasis, FloatArray]:
     """Directions of neurons of very unequal scales, by reading the samples again."""
     live = np.sign(noise)
@@ -104,7 +108,7 @@ def _above_noise(
 
 
 def _rows_of_neurons(
-    context: Context, samples: Samples, mean: InexactArray, scales: Sequence[FloatArray], count: int
+    context: Context, samples: Samples | StoredSamples, mean: InexactArray, scales: Sequence[FloatArray], count: int
 ) -> list[FloatArray]:
     """Centred neurons, scaled in each way and up to a rotation of the neurons: (row, sample) each."""
     rows: list[Any] = [np.zeros((0, count)) for _ in scales]
@@ -128,7 +132,7 @@ def _rows_of_neurons(
 
 
 def _loadings(
-    context: Context, samples: Samples, mean: InexactArray, basis: Eigenbasis, scores: FloatArray
+    context: Context, samples: Samples | StoredSamples, mean: InexactArray, basis: Eigenbasis, scores: FloatArray
 ) -> InexactArray:
     """Loadings of directions that came from the samples alone, by another pass over the activations."""
     # As they are stored, direction by direction.
@@ -149,7 +153,7 @@ def _loadings(
 
 
 def sample_gram(
-    context: Context, samples: Samples, mean: InexactArray, scale: FloatArray, count: int, budget: int
+    context: Context, samples: Samples | StoredSamples, mean: InexactArray, scale: FloatArray, count: int, budget: int
 ) -> FloatArray:
     """Inner products of all samples, centred and scaled: some held, all later ones streamed past them."""
     gram = np.zeros((count, count))

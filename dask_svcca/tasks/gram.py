@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.evaluate import Basis
     from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels.grams import Block
     from dask_svcca.tasks.panel import Member
     from dask_svcca.tasks.worker import Context
 
@@ -45,18 +46,52 @@ class _Group:
         self.numbers = self.panel.members
         self.places = self.panel.places
         self.norms = np.array([_norm(member.basis) for member in members.values()])
-        scales = np.empty(self.panel.directions)
-        for member, place, norm in zip(members.values(), self.places, self.norms, strict=True):
-            scales[place] = np.sqrt(member.basis.spectrum / norm)
-        self._scales = scales.astype(self.panel.dtype)[:, np.newaxis]
+        self._members = list(members.values())
+        self.kernels = [member.record.entry.is_kernel for member in self._members]
+        self._scales = [
+            None if kernel else np.sqrt(member.basis.spectrum / norm).astype(self.panel.dtype)[:, np.newaxis]
+            for member, norm, kernel in zip(self._members, self.norms, self.kernels, strict=True)
+        ]
 
     def read(self, chunk: int, buffer: InexactArray) -> list[FloatArray]:
         """Scores of each member in one chunk, (direction, sample), without what follows the last sample."""
         scores = self.panel.read(chunk, buffer)
         with self._context.timed("coupling"):
-            scores *= self._scales
+            for scale, place in zip(self._scales, self.places, strict=True):
+                if scale is not None:
+                    scores[place] *= scale
         count = min(self.panel.length, self.panel.samples - chunk * self.panel.length)
         return [np.asarray(scores[place, :count].real) for place in self.places]
+
+    def squares(self, chunk: int, parts: list[FloatArray]) -> FloatArray:
+        """Squared norms of the samples of a chunk, (member, sample), in double precision."""
+        start = chunk * self.panel.length
+        return np.array(
+            [
+                member.basis.spectrum[start : start + part.shape[1]] / norm if kernel else _squares(part)
+                for member, norm, kernel, part in zip(self._members, self.norms, self.kernels, parts, strict=True)
+            ]
+        )
+
+    def block(
+        self, upper: list[FloatArray], lower: list[FloatArray], rows: slice, columns: slice, first: int
+    ) -> list[Block]:
+        """What a block of each Gram matrix is made of.
+
+        Parameters
+        ----------
+        upper, lower : list of (direction, sample)
+            Of the chunks of its rows and of its columns.
+        rows, columns : slice
+            Samples of these chunks.
+        first : int
+            First sample of the chunk of its columns.
+        """
+        within = slice(first + columns.start, first + columns.stop)
+        return [
+            row[within, rows] if kernel else (row[:, rows], column[:, columns])
+            for row, column, kernel in zip(upper, lower, self.kernels, strict=True)
+        ]
 
 
 def _norm(basis: Basis) -> float:
@@ -64,7 +99,13 @@ def _norm(basis: Basis) -> float:
 
 
 def norms_by_samples(
-    context: Context, a: Mapping[int, Member], b: Mapping[int, Member], shape: tuple[int, int], *, row_norms: bool
+    context: Context,
+    a: Mapping[int, Member],
+    b: Mapping[int, Member],
+    shape: tuple[int, int],
+    most: int,
+    *,
+    row_norms: bool,
 ) -> Norms:
     """Norms of all pairs of two groups of dense layers.
 
@@ -75,9 +116,30 @@ def norms_by_samples(
         By position in the group. The very same for a group with itself.
     shape : (int, int)
         Members of the two groups, with those that are not compared.
+    most : int
+        Members of each side that are compared at a time.
     row_norms : bool
         Whether norms of samples are needed.
     """
+    norms = Norms(np.zeros(shape), np.zeros(shape), (np.zeros(shape[0]), np.zeros(shape[1])))
+    parts_a = _parts(a, most)
+    parts_b = parts_a if b is a else _parts(b, most)
+    for number, part_a in enumerate(parts_a):
+        # Of a group with itself each pair is asked for once.
+        for part_b in parts_b[number if b is a else 0 :]:
+            _add_norms(context, norms, part_a, part_b, row_norms=row_norms)
+    return norms
+
+
+def _parts(members: Mapping[int, Member], most: int) -> list[dict[int, Member]]:
+    items = list(members.items())
+    return [dict(items[start : start + most]) for start in range(0, len(items), most)]
+
+
+def _add_norms(
+    context: Context, norms: Norms, a: Mapping[int, Member], b: Mapping[int, Member], *, row_norms: bool
+) -> None:
+    """Fill in the norms of the pairs of some members."""
     same = b is a
     groups = [_Group(context, members) for members in ((a,) if same else (a, b))]
     first = groups[0].panel
@@ -89,28 +151,29 @@ def norms_by_samples(
         upper = [group.read(chunk, buffer) for group, buffer in zip(groups, buffers[0], strict=True)]
         if row_norms:
             with context.timed("coupling"):
-                own = [np.array([_squares(part) for part in parts]) for parts in upper]
+                own = [group.squares(chunk, parts) for group, parts in zip(groups, upper, strict=True)]
                 rows += own[0] @ own[-1].T
                 for total, norm in zip(squares, own, strict=True):
                     total[...] += np.einsum("ms,ms->m", norm, norm)
         for other in range(chunk + 1):
             lower = upper
             if other < chunk:
-                lower = [group.read(other, buffer) for group, buffer in zip(groups, buffers[1], strict=True)]
+                # Inner products of all samples with those of a chunk are there already.
+                lower = [
+                    parts if all(group.kernels) else group.read(other, buffer)
+                    for group, parts, buffer in zip(groups, upper, buffers[1], strict=True)
+                ]
             with context.timed("coupling"):
-                _add_blocks(products, upper, lower, block, diagonal=other == chunk)
+                _add_blocks(products, groups, upper, lower, block, chunk, other)
     if same:
         np.fill_diagonal(products.total, products.own[0])
     scale = np.multiply.outer(groups[0].norms, groups[-1].norms)
     # With itself each makes one: what rounding leaves of that is common to all of its pairs.
     cross_scale = scale / np.sqrt(np.multiply.outer(products.own[0], products.own[-1]))
     cells = np.ix_(groups[0].numbers, groups[-1].numbers)
-    cross, inner = np.zeros(shape), np.zeros(shape)
-    cross[cells], inner[cells] = products.total * cross_scale, rows * scale
-    fourth = [np.zeros(size) for size in shape]
-    for side, group, total in ((0, groups[0], squares[0]), (1, groups[-1], squares[-1])):
-        fourth[side][group.numbers] = total * group.norms**2
-    return Norms(cross, inner, (fourth[0], fourth[1]))
+    norms.cross[cells], norms.rows[cells] = products.total * cross_scale, rows * scale
+    for fourth, group, total in zip(norms.squares, (groups[0], groups[-1]), (squares[0], squares[-1]), strict=True):
+        fourth[group.numbers] = total * group.norms**2
 
 
 def _squares(scores: FloatArray) -> FloatArray:
@@ -120,16 +183,22 @@ def _squares(scores: FloatArray) -> FloatArray:
 
 def _add_blocks(
     products: GramProducts,
+    groups: list[_Group],
     upper: list[list[FloatArray]],
     lower: list[list[FloatArray]],
     block: int,
-    *,
-    diagonal: bool,
+    chunk: int,
+    other: int,
 ) -> None:
     """Add the blocks of two chunks: on the diagonal, those on it and to one side of it."""
-    for row in range(0, upper[0][0].shape[1], block):
-        rows = [[part[:, row : row + block] for part in parts] for parts in upper]
-        for column in range(0, row + 1 if diagonal else lower[0][0].shape[1], block):
-            columns = [[part[:, column : column + block] for part in parts] for parts in lower]
-            times = 1 if diagonal and row == column else 2
-            products.add(rows[0], columns[0], rows[-1], columns[-1], times)
+    panel = groups[0].panel
+    height, width = (min(panel.length, panel.samples - number * panel.length) for number in (chunk, other))
+    for row in range(0, height, block):
+        rows = slice(row, min(row + block, height))
+        for column in range(0, row + 1 if other == chunk else width, block):
+            columns = slice(column, min(column + block, width))
+            parts = [
+                group.block(above, below, rows, columns, other * panel.length)
+                for group, above, below in zip(groups, upper, lower, strict=True)
+            ]
+            products.add(parts, 1 if other == chunk and row == column else 2)

@@ -10,11 +10,12 @@ import numpy as np
 from dask_svcca.kernels.leading import ScoreProducts, leading, refined
 from dask_svcca.kernels.raw import KernelNorm
 from dask_svcca.stores.subspaces import Block, Subspace
+from dask_svcca.tasks.scores import HeldScores
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.plan.tasks import SubspaceTask
-    from dask_svcca.tasks.scores import Begin
+    from dask_svcca.tasks.scores import Begin, ScoreWriter
     from dask_svcca.tasks.worker import Context
 
 SINGLE = np.dtype(np.float32)
@@ -38,6 +39,7 @@ def make_leading(
     ----------
     context : Context
     task : SubspaceTask
+        Its memory says whether scores are held between two passes over them, or stored.
     raw : Subspace
         The samples as they are: what is known of them beside their numbers.
     samples : GivesSamples
@@ -65,6 +67,9 @@ def make_leading(
     if found is None:
         return None
     writer = begin(count, len(found.spectrum), SINGLE)
+    between: ScoreWriter = writer
+    if count * len(found.spectrum) * SINGLE.itemsize <= task.memory.streamed:
+        between = HeldScores(count, len(found.spectrum), SINGLE, samples.chunk_samples)
     products, room = ScoreProducts(), np.empty((len(found.spectrum), samples.chunk_samples), SINGLE)
     for chunk in chunks:
         with context.timed("read"):
@@ -74,13 +79,13 @@ def make_leading(
             products.add(scores)
         del part
         with context.timed("write"):
-            writer.write_scores(chunk, scores)
+            between.write_scores(chunk, scores)
     with context.timed("eigen"):
         spectrum, factor = refined(found.spectrum, products.value)
     del found, products
     for chunk in chunks:
         with context.timed("read"):
-            part = writer.read_scores(chunk)
+            part = between.read_scores(chunk)
         with context.timed("project"):
             turned = _turned(part, factor, room)
         del part

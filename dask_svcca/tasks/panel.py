@@ -134,11 +134,34 @@ class Panel:
         """Whether any member has directions in a block."""
         return index in self._spans
 
+    def count(self, index: int) -> int:
+        """Number of members that have directions in a block."""
+        return len(self._blocks[index])
+
     def alike(self, index: int) -> list[list[MemberBlock]]:
         """Members of a block, those with equally many directions together, in the order of the panel."""
         return [
             list(blocks) for _, blocks in groupby(self._blocks[index], key=lambda block: (block.directions, block.kept))
         ]
+
+    def leverages(self, scores: InexactArray, index: int) -> FloatArray:
+        """Squared norms of some samples in the kept directions of the members of a block, (member, sample).
+
+        Parameters
+        ----------
+        scores : (direction, sample)
+        index : int
+            The block; its members are in the order of `alike`.
+        """
+        blocks, start = self._blocks[index], self._spans[index].start
+        found = np.empty((len(blocks), scores.shape[1]))
+        for row, block in zip(found, blocks, strict=True):
+            kept = scores[start : start + block.kept]
+            np.einsum("ks,ks->s", kept.real, kept.real, out=row)
+            if kept.dtype.kind == "c":
+                np.add(row, np.einsum("ks,ks->s", kept.imag, kept.imag), out=row)
+            start += block.directions
+        return found
 
     def read_loadings(self) -> dict[int, InexactArray]:
         """Loadings of all directions of each member, (neuron, direction)."""
@@ -246,8 +269,15 @@ def couplings(
     shared: Sequence[SharedFrequency],
     *,
     summing: Summing,
-) -> list[InexactArray]:
-    """Couplings of all members of two panels at each shared frequency, summed over all samples."""
+    with_leverages: bool,
+) -> list[tuple[InexactArray, FloatArray | None]]:
+    """Couplings of all members of two panels at each shared frequency, summed over all samples.
+
+    With them come sums of the products of their leverages, where these are needed: (member of a, member of b).
+    """
+    overlaps: list[FloatArray | None] = [None for _ in shared]
+    if with_leverages:
+        overlaps = [np.zeros((a.count(one.a), b.count(one.b))) for one in shared]
     totals = [ProductSum(summing.samples) for _ in shared]
     # The very same array on both sides lets BLAS compute half of the product.
     sides = ((a, buffers[0]),) if b is a else ((a, buffers[0]), (b, buffers[1]))
@@ -255,12 +285,17 @@ def couplings(
     for chunk in range(a.chunks):
         read = [panel.read(chunk, buffer) for panel, buffer in sides]
         for parts in zip(*(one.of(scores) for one, scores in zip(pieces, read, strict=True)), strict=True):
-            for total, frequency in zip(totals, shared, strict=True):
+            for total, overlap, frequency in zip(totals, overlaps, shared, strict=True):
                 with context.timed("coupling"):
                     rows = parts[0][a.span(frequency.a)]
                     total.add(rows if frequency.conjugate else rows.conj(), parts[-1][b.span(frequency.b)])
                     del rows
-    return [total.value for total in totals]
+                    if overlap is not None:
+                        one = a.leverages(parts[0], frequency.a)
+                        same = b is a and frequency.a == frequency.b
+                        other = one if same else b.leverages(parts[-1], frequency.b)
+                        np.add(overlap, one @ other.T, out=overlap)
+    return [(total.value, overlap) for total, overlap in zip(totals, overlaps, strict=True)]
 
 
 class _Pieces:

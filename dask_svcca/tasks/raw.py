@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dask_svcca.errors import DamagedSubspacesError
-from dask_svcca.kernels.raw import Centring, KernelNorm, of_square_root, square_root
+from dask_svcca.kernels.noise import live_noise
+from dask_svcca.kernels.raw import Centring, KernelNorm
 from dask_svcca.stores.subspaces import Block, Subspace, SubspaceEntry
-from dask_svcca.tasks.dual import sample_gram
+from dask_svcca.tasks.dual import Neurons
 from dask_svcca.tasks.samples import constant
 from dask_svcca.tasks.scores import score_chunks
 
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dask_svcca.kernels._types import FloatArray, InexactArray
-    from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import SubspaceTask
-    from dask_svcca.tasks.dual import Neurons
     from dask_svcca.tasks.samples import Samples
     from dask_svcca.tasks.scores import Begin, ScoreWriter
     from dask_svcca.tasks.worker import Context
@@ -29,32 +28,24 @@ if TYPE_CHECKING:
 SINGLE = np.dtype(np.float32)
 
 
-def make_raw(context: Context, task: SubspaceTask, samples: Samples, neurons: Neurons, begin: Begin) -> Subspace | None:
-    """Store samples as they are, or, where neurons outnumber them, a square root of their inner products.
-
-    None where that has no square root whose columns are all above noise.
-    """
-    if task.reading.by_samples(samples.array.shape):
-        return _of_inner_products(context, task, samples, neurons, begin)
-    return store_samples(context, task, samples, neurons, begin)[0]
-
-
 def store_samples(
     context: Context, task: SubspaceTask, samples: Samples, neurons: Neurons, begin: Begin
-) -> tuple[Subspace, ScoreWriter, KernelNorm]:
-    """Store samples as they are; with what took them, and the inner products of the neurons."""
+) -> tuple[Subspace, ScoreWriter, KernelNorm | None]:
+    """Store samples as they are; with what took them, and the inner products of the neurons unless these are more."""
     entry, variances = _entry(task, samples, neurons)
     writer = begin(neurons.count, samples.neurons, SINGLE)
-    norm = KernelNorm(variances)
+    norm = None if task.reading.by_samples(samples.array.shape) else KernelNorm(variances)
     chunks = score_chunks(context, samples, Centring(neurons.mean, variances), samples.neurons, writer.chunk_samples)
     for number, scores in enumerate(chunks):
-        with context.timed("covariance"):
-            norm.add(scores)
+        if norm is not None:
+            with context.timed("covariance"):
+                norm.add(scores)
         with context.timed("write"):
             writer.write_scores(number, scores)
     with context.timed("covariance"):
-        squares = norm.value
-    return _raw(entry, neurons.mean, variances, squares), writer, norm
+        squares = 0.0 if norm is None else norm.value
+    whole = replace(entry, squares=squares, blocks=(Block(0, 1, len(variances)),))
+    return Subspace(whole, neurons.mean, variances, np.zeros((0, len(variances)))), writer, norm
 
 
 def _entry(task: SubspaceTask, samples: Samples, neurons: Neurons) -> tuple[SubspaceEntry, FloatArray]:
@@ -71,33 +62,6 @@ def _entry(task: SubspaceTask, samples: Samples, neurons: Neurons) -> tuple[Subs
         orthonormal=False,
         epsilon=samples.epsilon,
     ), variances
-
-
-def _of_inner_products(
-    context: Context, task: SubspaceTask, samples: Samples, neurons: Neurons, begin: Begin
-) -> Subspace | None:
-    entry, _ = _entry(task, samples, neurons)
-    count = neurons.count
-    gram = sample_gram(context, samples, neurons.mean, np.sign(neurons.noise), count, task.memory.streamed)
-    with context.timed("eigen"):
-        found = square_root(gram, float(neurons.noise.max()))
-    del gram
-    if found is None:
-        return None
-    root, squares = found
-    with context.timed("project"):
-        variances = np.einsum("sk,sk->k", root, root)
-        root /= np.sqrt(variances)
-    writer = begin(count, count, SINGLE)
-    with context.timed("write"):
-        for number, start in enumerate(range(0, count, writer.chunk_samples)):
-            writer.write_scores(number, root[start : start + writer.chunk_samples])
-    return _raw(entry, neurons.mean, variances, squares)
-
-
-def _raw(entry: SubspaceEntry, mean: FloatArray, variances: FloatArray, squares: float) -> Subspace:
-    whole = replace(entry, squares=squares, blocks=(Block(0, 1, len(variances)),))
-    return Subspace(whole, mean, variances, np.zeros((0, len(variances))))
 
 
 class StoredSamples:
@@ -137,6 +101,12 @@ class StoredSamples:
     def _buffer(self) -> InexactArray:
         return np.empty((self.neurons, self.chunk_samples), SINGLE)
 
+    def sum_neurons(self) -> Neurons:
+        """What is known of each neuron; their mean is taken off already."""
+        variances, count = self.variances, self.entry.samples
+        noise = live_noise(variances[np.newaxis], self.mean, count, np.ones(1, dtype=np.int64), self.epsilon)
+        return Neurons(count, np.zeros_like(variances), variances, noise)
+
     def read_scores(self, chunk: int) -> InexactArray:
         """One chunk as it is stored, (sample, neuron), neurons scaled to length one; each overwrites the one before."""
         self._pack.read_scores(chunk, [(self._record.first, self._buffer)])
@@ -151,19 +121,3 @@ class StoredSamples:
                 samples = np.multiply(stored, scale, dtype=np.float64, order="C")
             yield samples[:, np.newaxis]
             del samples
-
-
-def scores_of_square_root(context: Context, samples: StoredSamples) -> tuple[Eigenbasis, FloatArray]:
-    """Directions, and scores (sample, direction), of samples that are a square root of their inner products."""
-    count = samples.entry.samples
-    root = np.empty((count, count))
-    start = 0
-    for chunk in samples:
-        root[start : start + len(chunk)] = chunk[:, 0]
-        start += len(chunk)
-    with context.timed("covariance"):
-        gram = root @ root.T
-    # LAPACK is to work in its place.
-    del root
-    with context.timed("eigen"):
-        return of_square_root(gram)

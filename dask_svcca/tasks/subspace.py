@@ -15,8 +15,9 @@ from dask_svcca.kernels.subspace import eigenbasis, eigenbasis_of_rows
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import PackWriter, Subspace, SubspaceEntry, chunk_length
 from dask_svcca.tasks.dual import by_samples, sum_neurons
+from dask_svcca.tasks.kernel import make_kernel
 from dask_svcca.tasks.leading import make_leading
-from dask_svcca.tasks.raw import StoredSamples, make_raw, scores_of_square_root, store_samples
+from dask_svcca.tasks.raw import StoredSamples, store_samples
 from dask_svcca.tasks.relations import make_relation
 from dask_svcca.tasks.samples import Samples, check, not_constant
 from dask_svcca.tasks.scores import HeldScores, corrections, score_chunks, subspace_of, write_scores
@@ -24,9 +25,10 @@ from dask_svcca.tasks.scores import HeldScores, corrections, score_chunks, subsp
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels._types import InexactArray
     from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import PackTask, SubspaceTask
+    from dask_svcca.tasks.dual import Neurons
     from dask_svcca.tasks.scores import Begin, ScoreWriter
     from dask_svcca.tasks.worker import Context
 
@@ -201,13 +203,16 @@ def attempt(
 def _make_subspaces(
     context: Context, task: SubspaceTask, samples: Samples, begin: Sequence[Begin]
 ) -> list[Subspace | SubspaceEntry]:
-    """Make a subspace; before its leading directions, its samples as they are."""
+    """Make a subspace; before its leading directions, or inner products, its samples as they are."""
     if task.relation is not None:
         return [make_relation(context, task, task.relation, samples, begin[0])]
-    if task.share == 1:
+    if not task.stores_samples:
         return [_make_subspace(context, task, samples, begin[0])]
     neurons = sum_neurons(context, samples)
     raw, writer, norm = store_samples(context, task, samples, neurons, begin[0])
+    if not task.orthonormal:
+        kernel = make_kernel(context, task, raw, writer, begin[1])
+        return [replace(raw, entry=replace(raw.entry, squares=kernel.entry.squares)), kernel]
     found = make_leading(context, task, raw, writer, norm, begin[1])
     return [raw, found or _by_neurons(context, task, samples, begin[1])]
 
@@ -219,31 +224,37 @@ def _make_subspace(context: Context, task: SubspaceTask, samples: Samples, begin
         return _by_neurons(context, task, samples, begin)
     neurons = sum_neurons(context, samples)
     if not task.orthonormal:
-        raw = make_raw(context, task, samples, neurons, begin)
-        if raw is not None:
-            return raw
+        return store_samples(context, task, samples, neurons, begin)[0]
+    return _by_samples(context, task, samples, neurons, neurons.mean, begin)
+
+
+def _by_samples(
+    context: Context,
+    task: SubspaceTask,
+    samples: Samples | StoredSamples,
+    neurons: Neurons,
+    mean: InexactArray,
+    begin: Begin,
+) -> Subspace:
+    """Directions from inner products of samples."""
     basis, scores = by_samples(context, task, samples, neurons)
-    _write_all(context, begin, scores, task.score_dtype(context.job.parameters.precision))
-    return subspace_of(task, samples.neurons, neurons.count, neurons.mean, basis, with_loadings=task.with_loadings)
-
-
-def _write_all(context: Context, begin: Begin, scores: FloatArray, dtype: np.dtype[Any]) -> None:
-    writer = begin(len(scores), scores.shape[1], dtype)
+    writer = begin(len(scores), scores.shape[1], task.score_dtype(context.job.parameters.precision))
     with context.timed("write"):
         for number, start in enumerate(range(0, len(scores), writer.chunk_samples)):
             writer.write_scores(number, scores[start : start + writer.chunk_samples])
+    return subspace_of(task, samples.neurons, neurons.count, mean, basis, with_loadings=task.with_loadings)
 
 
 def _from_raw(context: Context, task: SubspaceTask, begin: Begin) -> Subspace:
     """Make a subspace from samples that were stored as they are."""
     samples = StoredSamples(context, task)
+    raw = Subspace(samples.entry, samples.mean, samples.variances, np.zeros((0, 0)))
+    if not task.orthonormal:
+        return make_kernel(context, task, raw, samples, begin)
     if task.share < 1:
-        raw = Subspace(samples.entry, samples.mean, samples.variances, np.zeros((0, 0)))
         return make_leading(context, task, raw, samples, None, begin) or _by_neurons(context, task, samples, begin)
-    if samples.entry.is_square_root:
-        basis, scores = scores_of_square_root(context, samples)
-        _write_all(context, begin, scores, task.score_dtype(context.job.parameters.precision))
-        return subspace_of(task, samples.entry.neurons, len(scores), samples.mean, basis, with_loadings=False)
+    if samples.neurons > samples.entry.samples:
+        return _by_samples(context, task, samples, samples.sum_neurons(), samples.mean, begin)
     return _by_neurons(context, task, samples, begin)
 
 

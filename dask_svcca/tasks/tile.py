@@ -21,7 +21,7 @@ from dask_svcca.tasks.norms import sum_over_samples
 from dask_svcca.tasks.panel import Member, couplings, cut
 from dask_svcca.tasks.rectangles import rectangles
 from dask_svcca.tasks.related import related_values
-from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, VALUED, PairStatus
+from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PENDING, UNFINISHED, VALUED, PairStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     StatusArray = npt.NDArray[np.uint8]
 
 
-UNFINISHED = (PairStatus.MISSING, PairStatus.PARTIAL)
-
-
 def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: Places) -> TileReport:
     """Compute the missing pairs of one tile and write them; the status last.
 
@@ -59,8 +56,8 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     asked = task.asked(*tile.shape)
     status = tile.known(asked)
     # Pairs that have some measures need only the others.
-    for state, names in ((PairStatus.MISSING, ()), (PairStatus.PARTIAL, context.job.settled)):
-        wanted = asked & (status == state)
+    for states, names in ((PENDING, ()), ((PairStatus.PARTIAL,), context.job.settled)):
+        wanted = asked & np.isin(status, states)
         if wanted.any():
             update = tile.compute(wanted, without=names)
             status = np.where(update != PairStatus.MISSING, update, status)
@@ -328,7 +325,9 @@ class _Tile:
         evaluation = Evaluation(bases_a, bases_b, meeting, measures, todo)
         kernels = evaluation.kernels if _is_of_examples(meeting, next(iter(a.values()))) else ()
         needed = bool(kernels) or any("row_norms" in measure.needs for measure in measures)
-        norms = norms_by_samples(context, a, b, (todo.shape[0], todo.shape[1]), row_norms=needed)
+        norms = norms_by_samples(
+            context, a, b, (todo.shape[0], todo.shape[1]), self._task.memory.by_samples, row_norms=needed
+        )
         with context.timed("values"):
             evaluation.take_norms(norms.cross)
             # Of one block, in the units of the activations: the squares of the diagonal of their inner products.
@@ -344,15 +343,16 @@ class _Results:
     status, turned : (a, b)
         `PairStatus` values, of a with b and of b with a; `PairStatus.MISSING` for pairs that were not looked at.
     values : dict of str to ((a, b), (a, b))
-        By measure: of a with b, and of b with a.
+        By measure: of a with b, and of b with a; one array where these are the same.
     """
 
     def __init__(self, shape: tuple[int, int], measures: Sequence[Measure]) -> None:
         self.status: StatusArray = np.full(shape, PairStatus.MISSING, dtype=np.uint8)
         self.turned = self.status.copy()
-        self.values: dict[str, tuple[FloatArray, FloatArray]] = {
-            measure.name: (np.full(shape, np.nan), np.full(shape, np.nan)) for measure in measures
-        }
+        self.values: dict[str, tuple[FloatArray, FloatArray]] = {}
+        for measure in measures:
+            straight = np.full(shape, np.nan)
+            self.values[measure.name] = straight, straight if measure.symmetric else straight.copy()
 
     def settle(self, status: PairStatus, pairs: BoolArray) -> None:
         """Record that some pairs have no value."""
@@ -364,7 +364,9 @@ class _Results:
             status[pairs] = np.where(saturated, PairStatus.SATURATED, PairStatus.DONE)[pairs]
         for name, both in values.values.items():
             for target, value in zip(self.values[name], both, strict=True):
-                target[pairs] = value[pairs]
+                np.copyto(target, value, where=pairs)
+                if self.values[name][0] is self.values[name][1]:
+                    break
 
     def mirrored(self) -> _Results:
         """On the diagonal, the upper triangle copied to the lower."""
@@ -373,10 +375,9 @@ class _Results:
             np.where(below, self.turned.T, self.status),
             np.where(below, self.status.T, self.turned),
         )
-        self.values = {
-            name: (np.where(below, back.T, straight), np.where(below, straight.T, back))
-            for name, (straight, back) in self.values.items()
-        }
+        for name, (straight, back) in self.values.items():
+            whole = np.where(below, back.T, straight)
+            self.values[name] = whole, whole if back is straight else np.where(below, straight.T, back)
         return self
 
 
@@ -430,19 +431,20 @@ def _add(
 ) -> None:
     """Give the couplings of two panels to an evaluation."""
     shared = [one for one in evaluation.meeting.shared if a.has(one.a) and b.has(one.b)]
-    products = couplings(context, a, b, buffers, shared, summing=summing)
-    for frequency, product in zip(shared, products, strict=True):
-        row = 0
+    products = couplings(context, a, b, buffers, shared, summing=summing, with_leverages=evaluation.with_leverages)
+    for frequency, (product, overlaps) in zip(shared, products, strict=True):
+        row, first_a = 0, 0
         for blocks_a in a.alike(frequency.a):
-            k = blocks_a[0].directions
-            column = 0
+            k, count_a = blocks_a[0].directions, len(blocks_a)
+            column, first_b = 0, 0
             for blocks_b in b.alike(frequency.b):
-                l = blocks_b[0].directions
-                part = product[row : row + len(blocks_a) * k, column : column + len(blocks_b) * l]
-                cells = part.reshape(len(blocks_a), k, len(blocks_b), l).transpose(0, 2, 1, 3)
+                l, count_b = blocks_b[0].directions, len(blocks_b)
+                part = product[row : row + count_a * k, column : column + count_b * l]
+                cells = part.reshape(count_a, k, count_b, l).transpose(0, 2, 1, 3)
+                some = None if overlaps is None else overlaps[first_a : first_a + count_a, first_b : first_b + count_b]
                 with context.timed("values"):
-                    evaluation.add(cells, blocks_a, blocks_b, frequency, loadings)
-                column += len(blocks_b) * l
-            row += len(blocks_a) * k
+                    evaluation.add(cells, blocks_a, blocks_b, frequency, loadings, some)
+                column, first_b = column + count_b * l, first_b + count_b
+            row, first_a = row + count_a * k, first_a + count_a
     with context.timed("values"):
         evaluation.finish()

@@ -22,7 +22,7 @@ from dask_svcca.stores._stored import stored
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.stores.zoo.examples import read_coord
-from dask_svcca.variables import PAIR_STATUS, VALUED
+from dask_svcca.variables import ESTIMATE_VARIABLES, PAIR_STATUS, VALUED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,6 +63,7 @@ class Damage:
 _CHUNK = re.compile(r".*/c/\d+(/\d+)*")
 """Key of a chunk; file managers leave other files."""
 
+ATTRIBUTES = "the attributes of the store"
 WRITTEN = "it is not what was written"
 LACKING = "it is missing"
 
@@ -217,6 +218,10 @@ class PackCheck:
         yield from _chunks(group, what, [key for key in keys if _CHUNK.fullmatch(key)])
 
 
+_ESTIMATES = frozenset(variable.name for variable in ESTIMATE_VARIABLES)
+"""Which pairs that are done may lack."""
+
+
 @dataclass(frozen=True, slots=True)
 class BlocksCheck:
     """Read one row of blocks of a comparison.
@@ -261,7 +266,7 @@ class BlocksCheck:
                 continue
             if array.name == PAIR_STATUS.name:
                 done = values is not None and bool(np.isin(values, VALUED).any())
-            elif values is None and done:
+            elif values is None and done and array.name not in _ESTIMATES:
                 problem = "it is missing, and its pairs are marked as done"
                 yield Damage(f"block {block[0]}, {block[1]}", array.keys(block)[0], problem, block)
 
@@ -302,7 +307,64 @@ class VariableCheck:
             yield from _chunks(group, what, [f"{self.name}/c/{chunk}" for chunk in chunks])
 
 
-Check = RepresentationCheck | GroupCheck | CoordinateCheck | PackCheck | BlocksCheck | VariableCheck
+@dataclass(frozen=True, slots=True)
+class RootCheck:
+    """Read the attributes of a store.
+
+    Attributes
+    ----------
+    root : StorePath
+    """
+
+    root: StorePath
+
+    def find(self) -> Iterator[Damage]:
+        """What is damaged."""
+        yield from _documents(_group(self.root), ATTRIBUTES, ["zarr.json"])
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayCheck:
+    """Read an array of sketches: its metadata, and chunks.
+
+    Attributes
+    ----------
+    root : StorePath
+        The store of sketches.
+    name : str
+    chunks : tuple of str
+        Keys of the chunks that must be there, below the array.
+    """
+
+    root: StorePath
+    name: str
+    chunks: tuple[str, ...]
+
+    def find(self) -> Iterator[Damage]:
+        """What is damaged."""
+        group, key = _group(self.root), f"{self.name}/zarr.json"
+        what = f"variable {self.name!r}"
+        damaged = list(_documents(group, what, [key]))
+        yield from damaged
+        (document,) = backend_of(group).read_many([key])
+        if not damaged and copies_of(group).get(self.name) != parsed(document):
+            yield Damage(what, "zarr.json", "the copy of its metadata for xr.open_zarr is not what it should be")
+        yield from _chunks(group, what, [f"{self.name}/c/{chunk}" for chunk in self.chunks])
+
+
+_ESTIMATES = frozenset(variable.name for variable in ESTIMATE_VARIABLES)
+"""Which pairs that are done may lack."""
+
+Check = (
+    ArrayCheck
+    | RootCheck
+    | RepresentationCheck
+    | GroupCheck
+    | CoordinateCheck
+    | PackCheck
+    | BlocksCheck
+    | VariableCheck
+)
 
 
 def perform_check(check: Check) -> list[Damage]:

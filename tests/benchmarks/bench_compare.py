@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_svcca import create_zoo, open_comparison, open_zoo
-from dask_svcca.cluster import connect
+from dask_svcca.connections import connect
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.parameters import make_parameters

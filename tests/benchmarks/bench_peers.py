@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 import dask_svcca
-from dask_svcca.cluster import connect
+from dask_svcca.connections import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

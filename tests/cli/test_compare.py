@@ -192,3 +192,34 @@ def test_compare__says_which_checkpoint_it_took_for_final(tmp_path: Path) -> Non
     zoo.write("net", "swa", "fc", np.random.default_rng(4).normal(size=(30, 4)))
     refused = run(f"compare {place} {tmp_path}/c.zarr --pairs final --dry-run", status=2)
     assert "which checkpoint of 'net' is the final one cannot be known" in refused.stderr
+
+
+def test_compare__coarse_first_and_exactly_later(zoo: Path) -> None:
+    command = "compare zoo.zarr cka.zarr --measure cka"
+    output = run(f"{command} --preview").output
+    assert "36 of 36 pairs have an estimate of cka and no value, 0 are computed" in output
+    assert "dask-svcca explore cka.zarr" in output
+    assert "0 of 36 done; 36 estimated" in run("info cka.zarr").output
+    output = run(f"{command} --pairs 'nearest 1' --dry-run").output
+    planned = int(re.search(r"(\d+) to compute", output)[1])  # type: ignore[index]
+    assert 8 < planned < 36
+    assert f"Compared {planned} pairs" in run(f"{command} --pairs 'nearest 1' --order 'by estimate'").output
+    assert f"all {planned} pairs of 8 representations are there" in run(f"{command} --pairs 'nearest 1'").output
+    assert f"{planned} of 36 done; {36 - planned} estimated" in run("info cka.zarr").output
+    assert "36 of 36 pairs are there now" in run(command).output
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--preview", "a preview has estimates of 'cka' alone, and 'svcca' is asked for"),
+        ("--preview --measure cka --dry-run", "--preview computes nothing that could be planned"),
+        ("--pairs 'nearest 0'", "pairs='nearest 0': N of 'nearest N' is how many partners each layer has"),
+        ("--pairs 'nearest 2' --dry-run", "sketches of 8 representations are looked for at 'new.sketches.zarr'"),
+        ("--sketches s.zarr", "nothing that is asked for goes by them"),
+        ("--pairs 'nearest 2' --sketches zoo.zarr", "is not a store of sketches"),
+    ],
+)
+def test_compare__refuses_what_does_not_go_by_sketches(zoo: Path, options: str, sentence: str) -> None:
+    assert sentence in " ".join(run(f"compare zoo.zarr new.zarr {options}", 2).output.split())
+    assert not zoo.with_name("new.zarr").exists()

@@ -98,6 +98,7 @@ def test_info__json(zoo: Path) -> None:
         "model": "net-s0",
         "checkpoints": ["step0", "step1"],
         "steps": [0, 1],
+        "parents": {},
         "layers": 2,
         "representations": 4,
         "nbytes": 0,

@@ -21,7 +21,8 @@ def test_plot__in_the_format_of_the_ending(comparison: Path, ending: str, start:
 
 
 @pytest.mark.parametrize(
-    "kind", ["checkpoints", "cluster", "dynamics", "embedding", "identification", "rank", "seeds", "settling"]
+    "kind",
+    ["checkpoints", "cluster", "dynamics", "embedding", "identification", "lineage", "rank", "seeds", "settling"],
 )
 def test_plot__every_kind_of_the_whole_comparison(comparison: Path, kind: str) -> None:
     run(f"plot {kind} comparison.zarr -o figure.png --size 4x3 --dpi 50")

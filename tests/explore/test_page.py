@@ -48,7 +48,7 @@ def chosen_pairs(stored: xr.Dataset) -> list[tuple[int, int]]:
     rng = np.random.default_rng(1)
     status = stored.pair_status.to_numpy()
     of_each = [tuple(np.argwhere(status == one)[0].tolist()) for one in PairStatus]
-    assert len(of_each) == 7
+    assert len(of_each) == 8
     return [tuple(pair) for pair in rng.integers(0, len(NAMES), (50, 2)).tolist()] + of_each
 
 

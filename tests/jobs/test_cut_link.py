@@ -16,7 +16,7 @@ import pytest
 from zoos import assert_same, layers, make_zoo
 
 import dask_svcca
-from dask_svcca.cluster import SETTINGS, connect
+from dask_svcca.connections import SETTINGS, connect
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
 

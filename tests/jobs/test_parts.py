@@ -203,7 +203,7 @@ def test_commands__three_of_them_do_a_job(zoo: Zoo, tmp_path: Path, undisturbed:
     planned = json.loads(run(f"init {job} --parts 2 --memory 1GiB --json").output)
     assert planned["parts"] == 2
     assert 0 < planned["task_memory"] < planned["memory"]
-    assert "Parts that have not done all of theirs: 0, 1" in run(f"finalise {job}", status=1).output
+    assert "Parts with pairs left to compare: 0, 1. Run them, and then" in run(f"finalise {job}", status=1).output
     with ThreadPoolExecutor(1) as pool:
         printed = [result.output for result in pool.map(lambda number: run(f"part {job} {number}"), range(2))]
     assert "Part 1 (of 0 to 1): made" in printed[1]

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
 from zarr.storage import MemoryStore
 
 import dask_svcca
-from dask_svcca.errors import DamagedStoreError, IncompatibleError, InvalidQuestionError, RepresentationNotFoundError
+from dask_svcca.errors import (
+    DamagedStoreError,
+    IncompatibleError,
+    InvalidQuestionError,
+    MemoryLimitError,
+    RepresentationNotFoundError,
+)
 from dask_svcca.kernels.sketch import concentration, estimate, standard_error
+from dask_svcca.sketches.store import SketchStore
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy.typing as npt
 
 RNG = np.random.default_rng(0)
 BASE = RNG.standard_normal((80, 12))
@@ -61,6 +70,79 @@ def test_estimates__of_some_are_a_part_of_all(store: str) -> None:
     np.testing.assert_allclose(some.cka, every.cka.sel(labels), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"representation_a": [5, 0, 2], "representation_b": slice(3, 9, 2)},
+        {"representation_a": 3},
+        {"representation_a": slice(None, None, -1), "representation_b": [4]},
+        {"representation_a": -1, "representation_b": 0},
+    ],
+    ids=str,
+)
+def test_estimates__lazy_ones_are_those_that_are_read(
+    store: str, part: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = dask_svcca.estimates(store)
+    read: list[int] = []
+    real = SketchStore.read_rows
+
+    def counted(self: SketchStore, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        read.append(len(rows))
+        return real(self, rows)
+
+    monkeypatch.setattr(SketchStore, "read_rows", counted)
+    lazy = dask_svcca.estimates(store, lazy=True).isel(part)
+    assert not read
+    for name in ("cka", "cka_error", "null_cka"):
+        np.testing.assert_allclose(lazy[name], whole[name].isel(part), atol=1e-5)
+    assert max(read) <= max(lazy.cka.sizes.values(), default=1)
+
+
+def test_estimates__say_what_chance_gives(store: str) -> None:
+    found = dask_svcca.estimates(store)
+    layers = list(LAYERS.values())
+    x, y = (layer - layer.mean(axis=0) for layer in (layers[2], layers[7]))
+    norm = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
+    orders = [np.random.default_rng(seed).permutation(80) for seed in range(300)]
+    shuffled = [np.linalg.norm(x.T @ y[order]) ** 2 / norm for order in orders]
+    assert float(found.null_cka[2, 7]) == pytest.approx(np.mean(shuffled), rel=0.03)
+
+
+def test_estimates__take_the_questions_of_comparisons(store: str) -> None:
+    for lazy in (False, True):
+        found = dask_svcca.nearest(dask_svcca.estimates(store, lazy=lazy), {"representation": "net0/step0/fc0"}, top=2)
+        assert found["layer_b"].tolist() == ["fc1", "fc2"]
+        assert (found["null_cka"] > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["best", "maximum", "transport"])
+def test_model_similarity__of_estimates_is_near_that_of_a_comparison(
+    kind: Literal["best", "maximum", "transport"],
+) -> None:
+    bases = RNG.standard_normal((3, 80, 12))
+    layers = {
+        (f"net{m}", "end", f"fc{k}"): bases[k] + m * RNG.standard_normal((80, 12)) / 3
+        for m in range(4)
+        for k in range(3)
+    }
+    true = dask_svcca.model_similarity(dask_svcca.compare(layers, measures="cka", variance=None), kind=kind)
+    sketches = dask_svcca.sketch(layers, size=4096)
+    found = dask_svcca.model_similarity(dask_svcca.estimates(sketches, lazy=True), kind=kind)
+    np.testing.assert_allclose(found.cka, true.cka, atol=0.05)
+    np.testing.assert_allclose(np.diag(found.cka), 1, atol=1e-5)
+    # A comparison takes the spread of the nulls as well, where it has it.
+    assert (found.null_cka > 0).all()
+    assert found.model_a.values.tolist() == true.model_a.values.tolist()
+
+
+def test_estimates__beyond_memory_are_refused_unless_they_are_lazy(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dask_svcca.machine.available_memory", lambda: 1000)
+    with pytest.raises(MemoryLimitError, match=r"estimates of 12 x 12 pairs take .* lazy=True, or look"):
+        dask_svcca.estimates(store)
+    assert dask_svcca.estimates(store, lazy=True).cka.shape == (12, 12)
+
+
 def test_estimates__none_of_what_cannot_be_compared() -> None:
     zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(80))
     images = RNG.standard_normal((80, 2, 2, 3))
@@ -73,7 +155,7 @@ def test_estimates__none_of_what_cannot_be_compared() -> None:
     found = dask_svcca.estimates(sketches)
     order = found.layer_a.values.tolist()
     for side_a, side_b in [("conv", "fc"), ("fc", "constant"), ("constant", "constant"), ("fc", "conv")]:
-        for values in (found.cka, found.cka_error):
+        for values in (found.cka, found.cka_error, found.null_cka):
             assert np.isnan(values[order.index(side_a), order.index(side_b)])
     assert found.cka[order.index("fc"), order.index("fc")] == pytest.approx(1)
 

@@ -238,6 +238,8 @@ def test_sketch__refuses_other_stores_and_an_empty_zoo(tmp_path: Path) -> None:
         dask_svcca.sketch(zoo)
     with pytest.raises(StoreFormatError, match="is not a store of sketches of dask-svcca: it says format"):
         dask_svcca.sketch({"l": KINDS["dense"]}, str(tmp_path / "zoo.zarr"))
+    with pytest.raises(ValueError, match="mask='nope' is not a coordinate of the zoo along examples and tokens"):
+        dask_svcca.sketch({"l": KINDS["dense"]}, mask="nope")
     with pytest.raises(StoreFormatError, match="no store of sketches at"):
         dask_svcca.open_sketches(tmp_path / "none.zarr")
 

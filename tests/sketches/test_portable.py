@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca.errors import (
@@ -27,6 +28,12 @@ X, Y = RNG.standard_normal((2, 50, 6))
 DIMS = ("example", "height", "width", "channel")
 
 
+def overlap(layers: dict[str, Any]) -> Any:
+    subspaces = MemoryStore()
+    dask_svcca.compare(layers, measures="cca", conv="mean", subspaces=subspaces)
+    return dask_svcca.sketch(layers, size=64, measure="overlap", subspaces=subspaces)
+
+
 def test_merge_sketches__are_those_of_one_zoo(tmp_path: Path) -> None:
     images = RNG.standard_normal((50, 2, 2, 3))
     options: dict[str, Any] = {"size": 512, "conv": "positions"}
@@ -39,12 +46,22 @@ def test_merge_sketches__are_those_of_one_zoo(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dask_svcca.estimates(merged).cka, dask_svcca.estimates(every).cka)
 
 
+def test_merge_sketches__takes_once_what_is_the_same_in_another_order() -> None:
+    stores = []
+    for turn in (1, -1):
+        zoo = dask_svcca.create_zoo(MemoryStore(), examples=np.arange(50)[::turn])
+        zoo.write("net", "1", "fc", X[::turn])
+        stores.append(dask_svcca.sketch(zoo, size=64))
+    assert dask_svcca.merge_sketches(*stores).sizes["representation"] == 1
+
+
 def test_merge_sketches__refuses_what_cannot_be_compared() -> None:
     one = dask_svcca.sketch({"a": X}, size=64)
     for other, error, problem in (
         (dask_svcca.sketch({"a": X[:40]}, size=64), MismatchedExamplesError, "has 50 .*has 40"),
         (dask_svcca.sketch({"a": X}, size=66), ParametersChangedError, "different size cannot"),
         (dask_svcca.sketch({"a": X}, size=64, seed=1), ParametersChangedError, "different seed cannot"),
+        (overlap({"a": X}), ParametersChangedError, "different measure cannot"),
         (dask_svcca.sketch({"a": X}, size=64, conv="dft"), ParametersChangedError, "different conv cannot"),
         (dask_svcca.sketch({"a": Y}, size=64), RepresentationExistsError, "'a' is in both, .* other activations"),
     ):

@@ -80,7 +80,7 @@ class Measures(SphinxDirective):
                 ]
                 lines += [
                     f"`{name}`",
-                    f":   {self.escaped(attributes['long_name'])}.",
+                    f":   {self.escaped(': '.join(filter(None, map(attributes.get, ('long_name', 'comment')))))}.",
                     "",
                     f"    {'; '.join(filter(None, facts)).capitalize()}. {self.escaped(attributes['reference'])}.",
                     "",

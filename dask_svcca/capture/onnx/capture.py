@@ -108,6 +108,7 @@ def capture_checkpoint(
     model: str | None = None,
     checkpoint: str | None = None,
     step: float | None = None,
+    parent: str | None = None,
     layers: str | Sequence[str] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
     batch_size: int | None = None,
@@ -130,6 +131,8 @@ def capture_checkpoint(
         Made by `create_zoo`.
     model, checkpoint, step : optional
         By default as in `name_checkpoints`; where both names are given, there is no step without ``step``.
+    parent : str, optional
+        See `Zoo.write`.
     layers : str or sequence of str, optional
         As in `list_layers`; all by default.
     dims : mapping of str to sequence of str, optional
@@ -173,7 +176,8 @@ def capture_checkpoint(
     with open_zoo(zoo_store, mode="r+") as zoo, zoo.together():
         _check_examples(zoo, inputs, network)
         missing = {name: layer for name, layer in chosen.items() if overwrite or name not in zoo}
-        options = {key: value for key, value in {"step": named.step, "dtype": dtype}.items() if value is not None}
+        given = {"step": named.step, "dtype": dtype, "parent": parent}
+        options = {key: value for key, value in given.items() if value is not None}
         present = {name: layer for name, layer in chosen.items() if name not in missing}
         caution = other_capture(
             zoo, {name: {**digests, **options, **_form(layer, len(inputs))} for name, layer in present.items()}
@@ -198,6 +202,7 @@ def capture_checkpoint(
                     dims=axes,
                     attrs={"op_type": layer.op_type, **digests, **fed},
                     source_dtype=layer.source_dtype,
+                    parent=parent,
                     compression=compression,
                     dtype=dtype,
                     overwrite=overwrite,

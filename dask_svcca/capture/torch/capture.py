@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from dask_svcca.capture._common import (
     CaptureReport,
+    check_begin,
     check_layers,
     listing,
     require,
@@ -38,6 +39,7 @@ def capture_torch(
     name: str,
     checkpoint: str,
     step: float | None = None,
+    parent: str | None = None,
     layers: str | Sequence[str] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
     inputs: Sequence[str | None] | None = None,
@@ -68,6 +70,8 @@ def capture_torch(
         What to call the model and the checkpoint.
     step : float, optional
         Training step or epoch, for ordering checkpoints.
+    parent : str, optional
+        The checkpoint that the training of this one began with, as ``"model/checkpoint"``: see `Zoo.write`.
     layers : str or sequence of str, optional
         Names of modules as in ``model.named_modules()``, patterns as for files: ``"block1.*"``, several separated by
         commas. Default: all modules, blocks too, except those that only repeat the output of another.
@@ -158,6 +162,7 @@ def capture_torch(
     for what, value in {"name": name, "checkpoint": checkpoint}.items():
         if not isinstance(value, str):
             raise CaptureError(f"{what}={value!r} is not a text: name it as in {what}={f'{what}{value}'!r}")
+    check_begin(parent, name, checkpoint)
     if not isinstance(zoo, Zoo):
         zoo = open_zoo(zoo, mode="r+")
     check_order(batches, name)
@@ -185,7 +190,13 @@ def capture_torch(
             pool=pool,
             drop=layers is None,
             overwrite=overwrite,
-            options={"step": step, "compression": compression, "dtype": dtype, "overwrite": overwrite},
+            options={
+                "step": step,
+                "parent": parent,
+                "compression": compression,
+                "dtype": dtype,
+                "overwrite": overwrite,
+            },
         )
         with evaluating(torch, inner), recorder.attached(), writer.together():
             for feed, records in passes(

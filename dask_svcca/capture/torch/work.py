@@ -206,6 +206,8 @@ class Capture:
         self._differ("captured with other buffers than the model has now", "buffers_digest", buffers)
         if self.options["step"] is not None:
             self._differ(f"with another step than {self.options['step']:g}", "step", self.options["step"])
+        if self.options["parent"] is not None:
+            self._differ(f"with another parent than {self.options['parent']!r}", "parent", self.options["parent"])
         if self.present:
             here = (self.model, self.checkpoint)
             entries = {entry.name.layer: entry for entry in self.zoo.entries() if entry.name[:2] == here}

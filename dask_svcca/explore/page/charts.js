@@ -29,7 +29,9 @@ export function drawLines(canvas, { xs, series, low, high, xLabel, yLabel, logar
   context.scale(density, density);
   const size = textSize(11);
   context.font = `${size}px system-ui, "DejaVu Sans", sans-serif`;
-  const [left, top, right, bottom] = [4 * size - 2, size + 5, wide - 10, tall - 3 * size - 1];
+  // The last number stands under the end of the lines, and the label of y above its first.
+  const margin = Math.max(10, context.measureText(String(xs.at(-1))).width / 2 + 2);
+  const [left, top, right, bottom] = [4 * size - 2, 2 * size + 2, wide - margin, tall - 3 * size - 1];
   const moved = logarithmic ? spread : (x) => x;
   const [first, last] = [moved(xs[0]), moved(xs.at(-1))];
   const x = (value) => left + (right - left) * (last > first ? (moved(value) - first) / (last - first) : 0.5);

@@ -40,6 +40,16 @@ export class Embedded {
     return this.matrix(measure)[at] - (chance ? this.matrix(reference)[at] : 0);
   }
 
+  // Of a pair that is not computed yet: null where there is no estimate.
+  estimate(measure, chance, a, b) {
+    const { estimate } = this.described.measures.find(({ name }) => name === measure);
+    if (chance || !(estimate in this.texts) || !this.unfinished(a, b)) return null;
+    const found = this.matrix(estimate)[a * this.described.count + b];
+    return Number.isFinite(found) ? found : null;
+  }
+
+  unfinished(a, b) { return this.described.unfinished.includes(this.status(a, b)); }
+
   status(a, b) { return Number(this.texts.pair_status.text[a * this.described.count + b]); }
 
   async meta() { return this.described; }
@@ -60,15 +70,20 @@ export class Embedded {
     const places = this.orders[order];
     const [rows, columns] = [this.cells(places, a), this.cells(places, b)];
     const size = rows.spans.length * columns.spans.length;
-    const values = new Float64Array(size), counts = new Int32Array(size);
+    const values = new Float64Array(size), counts = new Int32Array(size), estimated = new Int32Array(size);
     let at = 0, smallest = Infinity, largest = -Infinity;
     for (const [top, bottom] of rows.spans) {
       for (const [left, right] of columns.spans) {
         let sum = 0;
         for (let row = top; row < bottom; row += 1) {
           for (let column = left; column < right; column += 1) {
-            const value = this.value(measure, chance, places.places[row], places.places[column]);
-            if (!Number.isFinite(value)) continue;
+            const pair = [places.places[row], places.places[column]];
+            let value = this.value(measure, chance, ...pair);
+            if (!Number.isFinite(value)) {
+              value = this.estimate(measure, chance, ...pair);
+              if (value === null) continue;
+              estimated[at] += 1;
+            }
             sum += value;
             counts[at] += 1;
             smallest = Math.min(smallest, value);
@@ -84,7 +99,7 @@ export class Embedded {
       places.places[a[0] + Math.floor(cell / columns.spans.length)], places.places[b[0] + cell % columns.spans.length])) : null;
     const [low, high] = this.described.measures.find(({ name }) => name === measure).range;
     const limits = [chance ? 0 : low ?? smallest, high ?? largest].map((limit, end) => (Number.isFinite(limit) ? limit : end));
-    return { a: rows.spans, b: columns.spans, level_a: rows.level, level_b: columns.level, done: 1, limits, pairs, values, counts, status };
+    return { a: rows.spans, b: columns.spans, level_a: rows.level, level_b: columns.level, done: 1, limits, pairs, values, counts, estimated, status };
   }
 
   async pair({ a, b }) {
@@ -92,7 +107,8 @@ export class Embedded {
     for (const name of Object.keys(this.texts)) {
       if (name !== "pair_status") values[name] = this.matrix(name)[at];
     }
-    return { a, b, status: this.described.status[this.status(a, b)], values, details: {} };
+    for (const [name, value] of Object.entries(values)) if (Number.isNaN(value)) values[name] = null;
+    return { a, b, status: this.described.status[this.status(a, b)], unfinished: this.unfinished(a, b), values, details: {} };
   }
 
   async row({ measure, side, place, top, chance }) {

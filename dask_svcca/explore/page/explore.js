@@ -228,6 +228,7 @@ class Page {
     const selected = state.pair && [places(block.a).indexOf(state.pair[0]), places(block.b).indexOf(state.pair[1])];
     this.matrix.show({
       values: block.values,
+      estimated: block.estimated?.some((count) => count > 0) ? block.estimated : null,
       limits: block.limits,
       distance,
       labels_a: block.a.map((span) => names.short(span, block.level_a)),
@@ -238,6 +239,7 @@ class Page {
     });
     find("matrix").setAttribute("aria-label", `${this.measured()}: ${block.a.length} ${block.level_a}s of ${names.label(state.a)} by ${block.b.length} ${block.level_b}s of ${names.label(state.b)}`);
     find("matrix").dataset.done = block.done;
+    find("estimated").hidden = !this.matrix.view.estimated;
     drawBar(find("bar"), distance);
     [find("low").textContent, find("high").textContent] = block.limits.map(shown);
     const waiting = block.done < 1 ? `reading: ${Math.floor(100 * block.done)} %` : "";
@@ -251,11 +253,14 @@ class Page {
     const [a, b] = [block.a[row], block.b[column]];
     const [tall, wide] = [a[1] - a[0], b[1] - b[0]];
     const value = `${this.measured()} ${shown(block.values[at])}`;
+    const estimated = block.estimated?.[at] ?? 0;
     let what = "";
     if (tall * wide > 1) {
       const lacking = tall * wide - block.counts[at];
       const why = block.counts[at] ? `${lacking} without a value` : "none has one: not asked for, not yet computed, or not comparable";
-      what = `, mean of ${tall} × ${wide}${lacking && block.done === 1 ? `, ${why}` : ""}`;
+      what = `, mean of ${tall} × ${wide}${lacking && block.done === 1 ? `, ${why}` : ""}${estimated ? `, ${estimated} estimated` : ""}`;
+    } else if (estimated) {
+      what = ": estimated, not computed yet";
     } else if (block.status && Number.isNaN(block.values[at])) {
       what = `: ${this.meta.status[block.status[at]]}${block.status[at] === 0 ? " (not asked for, or not yet computed)" : ""}`;
     }

@@ -46,6 +46,7 @@ export class Matrix {
     this.view = view;
     this.none = css("--none");
     this.image = this.painted();
+    this.hatching = null;
     this.cursor = [Math.min(this.cursor[0], this.rows - 1), Math.min(this.cursor[1], this.columns - 1)];
     this.draw();
   }
@@ -87,8 +88,29 @@ export class Matrix {
     Object.assign(canvas.dataset, { ...this.place, rows: this.rows, columns: this.columns });
     context.imageSmoothingEnabled = false;
     context.drawImage(this.paintedForScheme(), left, top, width, height);
+    if (this.view.estimated) context.drawImage(this.hatched(width * density, height * density), left, top, width, height);
     this.drawLabels(context);
     this.drawCursor(context);
+  }
+
+  // Lines over the cells that have an estimate, and nothing over the others.
+  hatched(wide, tall) {
+    const size = [Math.round(wide), Math.round(tall)];
+    if (String(this.hatching?.size) === String(size)) return this.hatching.canvas;
+    const mask = new ImageData(this.columns, this.rows);
+    for (const [at, count] of this.view.estimated.entries()) mask.data[4 * at + 3] = count ? 255 : 0;
+    const small = document.createElement("canvas"), canvas = document.createElement("canvas");
+    [small.width, small.height] = [this.columns, this.rows];
+    small.getContext("2d").putImageData(mask, 0, 0);
+    [canvas.width, canvas.height] = size;
+    const context = canvas.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.drawImage(small, 0, 0, ...size);
+    context.globalCompositeOperation = "source-in";
+    context.fillStyle = context.createPattern(hatch(), "repeat");
+    context.fillRect(0, 0, ...size);
+    this.hatching = { size, canvas };
+    return canvas;
   }
 
   paintedForScheme() {
@@ -151,6 +173,26 @@ function painted({ values, rows, columns, limits, distance }) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [columns, rows];
   canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
+
+// A tile of slanted lines, white with a dark edge: seen on light colours and on dark ones.
+function hatch() {
+  const density = devicePixelRatio || 1, side = Math.round(11 * density);
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [side, side];
+  const context = canvas.getContext("2d");
+  for (const [style, thick] of [["#1c2330", 2.4 * density], ["#ffffff", 1.2 * density]]) {
+    context.strokeStyle = style;
+    context.lineWidth = thick;
+    context.beginPath();
+    // Three lines, so that the corners of the tile meet their neighbours.
+    for (const shift of [-side, 0, side]) {
+      context.moveTo(shift - 1, side + 1);
+      context.lineTo(shift + side + 1, -1);
+    }
+    context.stroke();
+  }
   return canvas;
 }
 

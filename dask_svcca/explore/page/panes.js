@@ -44,7 +44,10 @@ export async function pairPane(page) {
   const found = await source.pair({ c: state.c, a, b });
   const references = new Map(meta.measures.map(({ name, null: reference }) => [name, reference]));
   const measures = meta.measures.filter(({ name }) => name in found.values);
-  const nulls = new Set(references.values());
+  // Of what is not computed yet there may be an estimate, which never stands alone.
+  const estimates = new Map(measures.filter(({ name, estimate }) => estimate && found.values[name] === null && found.values[estimate] !== null && found.unfinished)
+    .map(({ name, estimate }) => [name, [estimate, `${estimate}_error`]]));
+  const nulls = new Set([...references.values(), ...[...estimates.values()].flat()]);
   const others = Object.keys(found.values).filter((name) => !references.has(name) && !nulls.has(name)).sort();
   const number = (name) => element("span", { "data-value": name }, shown(found.values[name]));
   const made = [
@@ -56,6 +59,8 @@ export async function pairPane(page) {
       number(name),
       references.get(name) ? number(references.get(name)) : "",
     ]), [1, 2]),
+    ...[...estimates].map(([name, [estimate, error]]) => element("p", { class: "estimate" },
+      `${name} is not computed yet: estimated, `, number(estimate), " ± ", number(error), " (standard error)")),
   ];
   if (others.length) made.push(element("h3", {}, "To read them by"), table(["reference", "value"], others.map((name) => [name, number(name)]), [1]));
   const sides = [["model", (place) => page.names.names(place)[0]], ["checkpoint", (place) => page.names.names(place)[1]],

@@ -12,15 +12,17 @@ async function fetched(name, asked, signal) {
   return answer;
 }
 
-// A block: the length of a JSON object, the object, values, counts, and the status where each cell is one pair.
+// A block: the length of a JSON object, the object, values, counts, how many of them are estimates where there are any,
+// and the status where each cell is one pair.
 function decoded(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   const size = head.a.length * head.b.length;
   const values = new Float64Array(buffer, 4 + length, size);
   const counts = new Int32Array(buffer, 4 + length + 8 * size, size);
-  const status = head.pairs ? new Uint8Array(buffer, 4 + length + 12 * size, size) : null;
-  return { ...head, values, counts, status };
+  const estimated = head.estimated ? new Int32Array(buffer, 4 + length + 12 * size, size) : null;
+  const status = head.pairs ? new Uint8Array(buffer, 4 + length + (head.estimated ? 16 : 12) * size, size) : null;
+  return { ...head, values, counts, estimated, status };
 }
 
 export class Server {

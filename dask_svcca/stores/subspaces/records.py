@@ -56,9 +56,9 @@ class SubspaceEntry:
         In the order of the directions.
     with_loadings : bool
     orthonormal : bool
-        Whether directions are orthonormal, with eigenvalues for their spectrum. Otherwise they are neurons, or, where
-        there are more of these than samples, columns of a Cholesky factor of the samples' inner products: centred, of
-        length one, and with their sums of squares for the spectrum. Together they hold all that the samples do.
+        Whether directions are orthonormal, with eigenvalues for their spectrum. Otherwise they are neurons, centred and
+        of length one, with their sums of squares for the spectrum: together they hold all that the samples do. Or they
+        are samples: see `is_kernel`.
     squares : float
         Sum of squares of all inner products of samples, where directions are not orthonormal.
     epsilon : float
@@ -91,8 +91,12 @@ class SubspaceEntry:
         return sum(block.directions for block in self.blocks)
 
     @property
-    def is_square_root(self) -> bool:
-        """Whether directions are columns of a square root of the samples' inner products, and not neurons."""
+    def is_kernel(self) -> bool:
+        """Whether directions are samples, where neurons outnumber these.
+
+        Scores are then the inner products of all samples, over the square root of the sum of their squares; the
+        spectrum is what the samples have with themselves.
+        """
         return not self.orthonormal and self.directions != self.neurons
 
     @property

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 FORMAT = "dask-svcca-subspaces"
 INSIDE = "subspaces"
 """Group of a comparison that holds its subspaces, where they are not shared."""
@@ -40,7 +40,9 @@ class SubspaceIndex:
         By key. Where a key is in several packs, the record that says most: with all directions before one with the
         leading ones, with loadings before one without, and last one whose directions are not orthonormal.
     raw : dict of str to SubspaceRecord
-        By key, records whose directions are not orthonormal: what orthonormal ones can be made from.
+        By key, records whose directions are neurons: what orthonormal ones can be made from.
+    kernels : dict of str to SubspaceRecord
+        By key, records of the inner products of samples.
     chunk_samples : int
         Most samples in a chunk of scores.
     """
@@ -49,10 +51,12 @@ class SubspaceIndex:
     chunk_samples: int
     records: Mapping[str, SubspaceRecord] = field(init=False)
     raw: Mapping[str, SubspaceRecord] = field(init=False)
+    kernels: Mapping[str, SubspaceRecord] = field(init=False)
 
     def __post_init__(self) -> None:
         records: dict[str, SubspaceRecord] = {}
         raw: dict[str, SubspaceRecord] = {}
+        kernels: dict[str, SubspaceRecord] = {}
         # What has been put together is soon removed.
         replaced = {name for pack in self.packs.values() for name in pack.gathered}
         for name in sorted(self.packs, key=lambda name: (name in replaced, name)):
@@ -60,12 +64,13 @@ class SubspaceIndex:
                 if not record.entry.key:
                     continue
                 if not record.entry.orthonormal:
-                    raw[record.entry.key] = record
+                    (kernels if record.entry.is_kernel else raw)[record.entry.key] = record
                 before = records.get(record.entry.key)
                 if before is None or _says_more(record.entry, before.entry):
                     records[record.entry.key] = record
         object.__setattr__(self, "records", records)
         object.__setattr__(self, "raw", raw)
+        object.__setattr__(self, "kernels", kernels)
 
     def spectrum(self, record: SubspaceRecord) -> FloatArray:
         """Eigenvalues of the scatter, (direction,)."""
@@ -256,11 +261,11 @@ def _is_damaged(document: bytes) -> bool:
 
 
 def _says_more(entry: SubspaceEntry, other: SubspaceEntry) -> bool:
-    return (entry.orthonormal, entry.share, entry.with_loadings) > (
-        other.orthonormal,
-        other.share,
-        other.with_loadings,
-    )
+    return _worth(entry) > _worth(other)
+
+
+def _worth(entry: SubspaceEntry) -> tuple[bool, bool, float, bool]:
+    return entry.orthonormal, entry.is_kernel, entry.share, entry.with_loadings
 
 
 def _head(identity: Mapping[str, Any], chunk_samples: int) -> dict[str, Any]:

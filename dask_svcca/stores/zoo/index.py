@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RESERVED = frozenset(
     {"model", "checkpoint", "layer", "step", "depth", "dims", "shape", "dtype", "chunk_examples", "digest"}
-    | {"source_dtype", "complete", "beside", SEAL}
+    | {"source_dtype", "parent", "complete", "beside", SEAL}
 )
 """Attributes of a representation that the zoo writes."""
 
@@ -82,6 +82,8 @@ class Representation:
     source_dtype : str
         Name of the floating type of least precision that the values have been in: the stored one, unless they were
         computed in a coarser one.
+    parent : str
+        Label of the checkpoint that the training of this one began with; empty where none was given.
     beside : bool
         Whether the array is at `dask_svcca.stores.zoo.replace.beside`: what replaced another was interrupted there.
     """
@@ -95,6 +97,7 @@ class Representation:
     depth: float | None
     digest: str
     source_dtype: str = ""
+    parent: str = ""
     beside: bool = False
 
     def __post_init__(self) -> None:
@@ -147,6 +150,7 @@ class Representation:
             "chunk_examples": self.chunk_examples,
             "digest": self.digest,
             "source_dtype": self.source_dtype,
+            "parent": self.parent,
         }
 
     @classmethod
@@ -169,8 +173,9 @@ class Representation:
             if value is not None and not (is_number(value) and math.isfinite(value)):
                 raise TypeError(f"{name} is {value!r}")
         dims, shape, digest = attributes["dims"], attributes["shape"], attributes["digest"]
-        if not are_texts(dims) or not is_text(digest) or not isinstance(shape, list):
-            raise TypeError(f"dims are {dims!r}, the shape {shape!r}, the digest {digest!r}")
+        parent = attributes.get("parent", "")
+        if not are_texts(dims) or not is_text(digest) or not isinstance(shape, list) or not is_text(parent):
+            raise TypeError(f"dims are {dims!r}, the shape {shape!r}, the digest {digest!r}, the parent {parent!r}")
         rows = attributes["chunk_examples"]
         if not all(is_whole(length, 1) for length in (rows, *shape)) or rows > shape[0]:
             raise ValueError(f"the shape is {shape!r}, in chunks of {rows!r} examples")
@@ -188,6 +193,7 @@ class Representation:
             **numbers,
             digest=digest,
             source_dtype=attributes.get("source_dtype", ""),
+            parent=parent,
             beside=bool(attributes.get("beside")),
         )
 
@@ -297,6 +303,7 @@ def frame_of(items: Sequence[Representation]) -> pd.DataFrame:
             "dtype": [_name_of(item.dtype) for item in items],
             "nbytes": np.array([item.nbytes for item in items], dtype=np.int64),
             "source_dtype": [item.source_dtype for item in items],
+            "parent": [item.parent for item in items],
             "digest": [item.digest for item in items],
         },
         index=pd.Index([item.label for item in items], name="representation", dtype=object),

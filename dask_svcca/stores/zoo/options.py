@@ -13,6 +13,7 @@ import numpy as np
 from dask_svcca.dims import check_names
 from dask_svcca.precision import epsilon_of
 from dask_svcca.stores._documents import Compression
+from dask_svcca.stores._names import checkpoint_label
 from dask_svcca.stores.zoo.index import RESERVED
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class WriteOptions:
     compression: Compression
     dtype: Stored | None
     source_dtype: str | None = None
+    parent: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("step", "depth"):
@@ -61,6 +63,26 @@ class WriteOptions:
             raise ValueError(f"dtype is one of {', '.join(map(repr, get_args(Stored)))}; got {self.dtype!r}")
         if self.source_dtype is not None:
             epsilon_of(self.source_dtype)
+
+
+def check_parent(parent: Any, model: str, checkpoint: str) -> None:
+    """Refuse what is not the label of a checkpoint, or is that of the checkpoint itself.
+
+    Raises
+    ------
+    ValueError
+    """
+    if parent is None:
+        return
+    if not isinstance(parent, str) or parent.count("/") != 1 or not all(parent.split("/")):
+        raise ValueError(
+            f"parent is the checkpoint that a training began with, as 'model/checkpoint', where a slash in a name is "
+            f"%2F; got {parent!r}"
+        )
+    if parent == checkpoint_label(model, checkpoint):
+        raise ValueError(
+            f"parent={parent!r} is this checkpoint itself; give the one that its training began with, or leave it out"
+        )
 
 
 def _number(name: str, value: Any) -> float | None:

@@ -56,6 +56,7 @@ def labelled(root: zarr.Group, item: Representation, coords: Mapping[str, npt.ND
                 "step": item.step,
                 "depth": item.depth,
                 "source_dtype": source,
+                "parent": item.parent or None,
             }.items()
             if value is not None
         },

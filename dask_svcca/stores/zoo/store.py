@@ -20,7 +20,7 @@ from dask_svcca.stores._names import RepresentationName, decode
 from dask_svcca.stores.zoo.batches import batches_of, mismatch, prepare
 from dask_svcca.stores.zoo.index import Representation
 from dask_svcca.stores.zoo.leases import begin_writing, check_writing, end_writing
-from dask_svcca.stores.zoo.options import WriteOptions
+from dask_svcca.stores.zoo.options import WriteOptions, check_parent
 from dask_svcca.stores.zoo.replace import begin_beside, clear_beside, settle
 from dask_svcca.stores.zoo.view import ZooView
 from dask_svcca.stores.zoo.write import PENDING_BYTES, Writer
@@ -83,6 +83,7 @@ class Zoo(ZooView):
         compression: Compression = "lz4",
         dtype: Stored | None = None,
         source_dtype: str | None = None,
+        parent: str | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write the activations of one layer over all examples.
@@ -120,6 +121,9 @@ class Zoo(ZooView):
             Floating type in which they were computed, where it is coarser than the one they come in: for example
             ``"bfloat16"``, captured as float32. It decides which directions are rounding noise. Arrays of PyTorch, JAX
             and ``ml_dtypes`` say so themselves.
+        parent : str, optional
+            The checkpoint that the training of this one began with, as ``"model/checkpoint"``, such as the model that
+            was fine-tuned; it need not be in the zoo. Comparisons keep it as the coordinate ``parent``.
         overwrite : bool
             Replace a representation of the same name. It stays until all examples of the new one are written, and so
             stays where that is interrupted. A comparison that reads it just then has the numbers of the old one, or
@@ -139,7 +143,8 @@ class Zoo(ZooView):
             For names, numbers and attributes that cannot be stored. Nothing is written then.
         """
         name = self._for_writing(model, checkpoint, layer)
-        options = WriteOptions(step, depth, dims, attrs, compression, dtype, source_dtype)
+        options = WriteOptions(step, depth, dims, attrs, compression, dtype, source_dtype, parent)
+        check_parent(parent, model, checkpoint)
         # A representation that `append` began is begun anew.
         self._discard(self._writers.pop(name, None))
         writer = None
@@ -168,6 +173,7 @@ class Zoo(ZooView):
         compression: Compression = "lz4",
         dtype: Stored | None = None,
         source_dtype: str | None = None,
+        parent: str | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write one layer over the next examples; it is complete once it has all of them.
@@ -179,7 +185,8 @@ class Zoo(ZooView):
         name = self._for_writing(model, checkpoint, layer)
         writer = self._writers.pop(name, None)
         try:
-            given = WriteOptions(step, depth, dims, attrs, compression, dtype, source_dtype)
+            given = WriteOptions(step, depth, dims, attrs, compression, dtype, source_dtype, parent)
+            check_parent(parent, model, checkpoint)
             options, start = (given, 0) if writer is None else (writer.options, writer.count)
             prepared = prepare(batch, name, options, self._coords, start)
             fed = self._feed(writer, name, prepared, options, overwrite=overwrite)

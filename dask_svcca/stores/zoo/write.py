@@ -176,6 +176,7 @@ class Writer:
             depth=self.options.depth,
             digest=combined_digest(self._digests),
             source_dtype=self._source_dtype,
+            parent=self.options.parent or "",
             beside=self.replaces,
         )
         attributes = {**(self.attrs or {}), **representation.attributes, "complete": True}

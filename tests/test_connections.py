@@ -17,8 +17,8 @@ import distributed
 import psutil
 import pytest
 
-from dask_svcca import cluster
-from dask_svcca.cluster import (
+from dask_svcca import connections
+from dask_svcca.connections import (
     ENVIRONMENT,
     SETTINGS,
     Resources,
@@ -102,7 +102,7 @@ def test_connect__refuses_workers_for_a_running_scheduler() -> None:
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
 def test_connect__says_that_no_scheduler_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.5)
     with pytest.raises(ClusterError, match=f"no Dask scheduler answers at '{address}'"), connect(address):
         pass
 
@@ -175,7 +175,7 @@ def test_connect__joins_a_running_scheduler(client: distributed.Client) -> None:
 def test_connect__workers_go_with_a_killed_process(number: signal.Signals) -> None:
     script = """
         import os, sys
-        from dask_svcca.cluster import connect
+        from dask_svcca.connections import connect
         if __name__ == "__main__":
             with connect(workers=2) as client:
                 print(*client.run(os.getpid).values(), flush=True)

@@ -1,0 +1,140 @@
+"""The rows whose estimates with some numbers are highest, among as many as there are."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+import threadpoolctl
+
+from dask_svcca import machine
+from dask_svcca.kernels.sketch import estimate, standard_error
+from dask_svcca.sketches.opened import numbers_of, part_bytes
+from dask_svcca.sketches.store import FEATURES
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from dask_svcca.sketches.opened import Opened
+
+    Nearest: TypeAlias = tuple[npt.NDArray[np.intp], npt.NDArray[np.float32], npt.NDArray[np.float32]]
+    """Rows, their estimates, and the errors of these; the highest first."""
+
+WHOLE_BYTES: Final = 64 * 2**20
+"""Bytes of sketches below which all their numbers are read; beyond, first the coarser sketches that begin them."""
+
+ROWS_BYTES: Final = 64 * 2**20
+"""Bytes of rows that are read one by one, at most: where the coarser sketches leave more, all are looked at."""
+
+SURE: Final = 4.0
+"""Standard errors of the coarser estimate within which a layer may still be among the nearest."""
+
+TOGETHER: Final = 16
+"""Chunks of rows that a thread looks at in turn: handing out each by itself takes as long as looking at it."""
+
+_GRID: Final = np.linspace(-1, 1, 4001, dtype=np.float32)
+
+
+def nearest(
+    source: Opened,
+    numbers: npt.NDArray[np.float32],
+    spread: float,
+    count: int,
+    sure: int,
+    among: npt.NDArray[np.bool_] | None = None,
+) -> Nearest:
+    """Rows of the highest estimates, and these with their errors, the highest first; ``among`` some rows, or all.
+
+    Where there are many, a coarser sketch says which rows are looked at: all that may be among the first ``sure``, and
+    those of the highest estimates by it.
+    """
+    parts = -(-source.family.size // FEATURES)
+    if source.rows * source.family.size * 4 > WHOLE_BYTES and parts > 1:
+        rows = _likely(_estimates(source, numbers, 1, among), spread, count, sure)
+        if len(rows) * parts < source.rows and len(rows) * source.family.size * 4 <= ROWS_BYTES:
+            return ranked(source, rows, numbers, spread, count)
+    values = _estimates(source, numbers, parts, among)
+    return _best(source, np.arange(source.rows), values, numbers, spread, count)
+
+
+def ranked(
+    source: Opened, rows: npt.NDArray[np.intp], numbers: npt.NDArray[np.float32], spread: float, count: int
+) -> Nearest:
+    """The nearest among some rows, by all of their numbers."""
+    found = numbers_of(source, rows)
+    own = np.vecdot(found, found)
+    return _best(source, rows, estimate(found @ numbers, own, np.array(numbers @ numbers)), numbers, spread, count)
+
+
+def _likely(values: npt.NDArray[np.float32], spread: float, count: int, sure: int) -> npt.NDArray[np.intp]:
+    """Rows that may be among the first by their whole sketches, and those of the highest coarser estimates."""
+    there = np.count_nonzero(np.isfinite(values))
+    if there <= max(sure, 4 * count):
+        return np.flatnonzero(np.isfinite(values))
+    # NaN sorts last.
+    highest = -np.partition(-values, [sure - 1, 4 * count - 1])[[sure - 1, 4 * count - 1]]
+    # The higher an estimate, the higher either end of its interval.
+    both = np.concatenate([_GRID, highest[:1]])
+    errors = SURE * standard_error(both, np.ones(1, np.float32), np.array(spread, dtype=np.float32), FEATURES)
+    reaching = _GRID[_GRID + errors[:-1] >= highest[0] - errors[-1]]
+    return np.flatnonzero(values >= min(reaching[0], highest[1]))
+
+
+def _best(
+    source: Opened,
+    rows: npt.NDArray[np.intp],
+    values: npt.NDArray[np.float32],
+    numbers: npt.NDArray[np.float32],
+    spread: float,
+    count: int,
+) -> Nearest:
+    there = np.flatnonzero(np.isfinite(values))
+    best = there[np.argsort(-values[there], kind="stable")[:count]]
+    spreads = source.values("concentration", rows[best]).astype(np.float32)
+    errors = standard_error(values[best], spreads, np.array(spread, dtype=np.float32), len(numbers))
+    return rows[best], values[best], errors
+
+
+def _estimates(
+    source: Opened, numbers: npt.NDArray[np.float32], parts: int, among: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.float32]:
+    """Estimates of all rows with a query from the first parts of their numbers; NaN of those that are not ``among``."""
+    count, read = source.rows, numbers[: parts * FEATURES]
+    # What a part of a sketch has is the share of the whole that its length is.
+    share = np.float32(len(numbers) / len(read))
+    of_query = np.array(read @ read) * share
+    values = np.empty(count, dtype=np.float32)
+    chunks = -(-count // source.chunk_rows)
+    local = threading.local()
+
+    def work(first: int) -> None:
+        if not hasattr(local, "buffer"):
+            # One a thread, which stays in its cache.
+            local.buffer = memoryview(bytearray(part_bytes(source)))
+        for chunk in range(first, min(first + TOGETHER, chunks)):
+            fill(chunk, local.buffer)
+
+    def fill(chunk: int, buffer: memoryview) -> None:
+        rows = slice(chunk * source.chunk_rows, min(count, (chunk + 1) * source.chunk_rows))
+        products, own = np.zeros((2, rows.stop - rows.start), dtype=np.float32)
+        for part in range(parts):
+            block = source.read_part(chunk, part, buffer)[: rows.stop - rows.start]
+            products += block @ read[part * FEATURES : part * FEATURES + block.shape[1]]
+            own += np.vecdot(block, block)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values[rows] = estimate(products * share, own * share, of_query)
+
+    with _blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
+        list(threads.map(work, range(0, chunks, TOGETHER)))
+    if among is not None:
+        values[~among] = np.nan
+    return values
+
+
+@cache
+def _blas() -> threadpoolctl.ThreadpoolController:
+    """What limits the threads of BLAS; to find the libraries takes longer than a small search."""
+    return threadpoolctl.ThreadpoolController()

@@ -1,0 +1,273 @@
+"""Models beside models, against what one would do by hand with the blocks of their layers."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from zarr.storage import MemoryStore
+
+import dask_svcca
+from dask_svcca import model_similarity
+from dask_svcca.analysis import models
+from dask_svcca.errors import InvalidQuestionError, RepresentationNotFoundError, UnknownMeasureError
+from dask_svcca.kernels import transport
+from dask_svcca.kernels.extremes import expected_largest
+from dask_svcca.kernels.transport import transport_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dask_svcca.kernels._types import FloatArray
+
+LAYERS = {"small": 2, "large": 5, "other": 3}
+MEASURES = ("svcca", "cka", "gulp", "linear_regression")
+
+
+def summary(block: FloatArray, kind: str) -> float:
+    """One number of a block of similarities, by the definition."""
+    if kind == "maximum":
+        return float(max(value for row in block for value in row))
+    if kind == "best":
+        return float(np.mean([max(row) for row in block]))
+    rows, columns = block.shape
+    tall, wide = np.repeat(block, columns, axis=0), range(rows * columns)
+    cut = np.repeat(tall, rows, axis=1)
+    return max(float(np.mean([cut[i, j] for i, j in zip(wide, order, strict=True)])) for order in permutations(wide))
+
+
+@pytest.fixture(scope="module")
+def result() -> xr.Dataset:
+    """Models of different depth that share some of their layers, each at two steps."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(5, 60, 4))
+    with dask_svcca.create_zoo(MemoryStore(), examples=range(60)) as zoo:
+        for model, count in LAYERS.items():
+            for step in (0, 9):
+                for depth in range(count):
+                    noise = rng.normal(size=(60, 4))
+                    values = common[depth] * step / 9 + noise
+                    zoo.write(model, f"step{step}", f"fc{depth}", values, step=step, depth=depth)
+    return dask_svcca.compare(zoo, measures=MEASURES)
+
+
+def block_of(result: xr.Dataset, name: str, one: str, other: str, step: int = 9) -> FloatArray:
+    """Values of the layers of two models."""
+    chosen: FloatArray = result[name].sel(model_a=one, step_a=step, model_b=other, step_b=step).to_numpy()
+    return chosen
+
+
+@pytest.mark.parametrize("kind", ["best", "maximum"])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_model_similarity__is_that_of_the_block(result: xr.Dataset, measure: str, kind: str) -> None:
+    sign = -1 if measure == "gulp" else 1
+    found = model_similarity(result, measure=measure, kind=kind)  # type: ignore[arg-type]
+    assert found[measure].dims == ("model_a", "model_b")
+    for one in LAYERS:
+        for other in LAYERS:
+            expected = sign * summary(sign * block_of(result, measure, one, other), kind)
+            assert float(found[measure].sel(model_a=one, model_b=other)) == pytest.approx(expected, abs=1e-14)
+    assert not found["missing"].any()
+    assert found["layers_a"].to_numpy().tolist() == [
+        found.sel(model_b=one).layers_b.item() for one in found.model_a.to_numpy()
+    ]
+
+
+def test_model_similarity__transport_is_the_best_plan(result: xr.Dataset) -> None:
+    found = model_similarity(result, kind="transport", where={"model": ["small", "other"]})
+    for one, other in (("small", "other"), ("other", "small"), ("small", "small")):
+        expected = summary(block_of(result, "svcca", one, other), "transport")
+        assert float(found.svcca.sel(model_a=one, model_b=other)) == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 100))
+def test_transport_plan__both_ways_agree(rows: int, columns: int, seed: int) -> None:
+    gain = np.random.default_rng(seed).normal(size=(rows, columns))
+    plan = transport_plan(gain)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transport, "MOST_PARTS", 0)
+        program = transport_plan(gain)
+    for each in (plan, program):
+        assert each.min() >= -1e-12
+        np.testing.assert_allclose(each.sum(axis=1), 1 / rows, atol=1e-12)
+        np.testing.assert_allclose(each.sum(axis=0), 1 / columns, atol=1e-12)
+    assert (plan * gain).sum() == pytest.approx((program * gain).sum(), abs=1e-9)
+
+
+def test_model_similarity__depth_keeps_a_plan_in_order() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 60, 4))
+    with dask_svcca.create_zoo(MemoryStore(), examples=range(60)) as zoo:
+        for model, order in {"forth": (x, y), "back": (y, x)}.items():
+            for depth, values in enumerate(order):
+                zoo.write(model, "end", f"fc{depth}", values, depth=3 * depth)
+    result = dask_svcca.compare(zoo)
+    pair = {"model_a": "forth", "model_b": "back"}
+    crossed, ordered = (
+        model_similarity(result, kind="transport", depth=depth).svcca.sel(pair).item() for depth in (0, 2)
+    )
+    assert crossed == pytest.approx(1)
+    block = result.svcca.sel(model_a="forth", model_b="back").to_numpy()
+    assert ordered == pytest.approx(np.trace(block) / 2)
+
+
+def test_model_similarity__depth_is_no_part_of_the_value(result: xr.Dataset) -> None:
+    # Two layers that are shared out over three cannot all stay at their depth.
+    pair = {"model_a": "small", "model_b": "other"}
+    free, paid = (
+        model_similarity(result, kind="transport", depth=depth, where={"model": ["small", "other"]}).svcca.sel(pair)
+        for depth in (0, 1e-3)
+    )
+    assert paid.item() == pytest.approx(free.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["best", "maximum", "transport"])
+@pytest.mark.parametrize("where", [None, {"checkpoint": "**"}])
+def test_model_similarity__blocks_do_not_matter(
+    result: xr.Dataset, monkeypatch: pytest.MonkeyPatch, kind: Any, where: dict[str, str] | None
+) -> None:
+    whole = model_similarity(result, measure=["svcca", "linear_regression"], kind=kind, where=where)
+    read: list[int] = []
+    original = models._Summary._read
+    monkeypatch.setattr(
+        models._Summary,
+        "_read",
+        lambda self, name, rows, columns: read.append(len(rows) * len(columns)) or original(self, name, rows, columns),
+    )
+    monkeypatch.setattr(models, "BLOCK_ELEMENTS", 12)
+    xr.testing.assert_allclose(
+        model_similarity(result, measure=["svcca", "linear_regression"], kind=kind, where=where), whole
+    )
+    # The largest model with itself is more than a block.
+    assert max(read) == LAYERS["large"] ** 2
+    assert len(whole.model_a) == (3 if where is None else 6)
+
+
+def test_model_similarity__a_missing_pair_is_said(result: xr.Dataset) -> None:
+    part = result.copy(deep=True)
+    place = int(np.flatnonzero((part.model_a == "large") & (part.step_a == 9))[0])
+    other = int(np.flatnonzero((part.model_a == "small") & (part.step_a == 9))[1])
+    part["svcca"].to_numpy()[[place, other], [other, place]] = np.nan
+    for kind in ("best", "maximum", "transport"):
+        found = model_similarity(part, kind=kind)  # type: ignore[arg-type]
+        lacking = {("large", "small"), ("small", "large")}
+        for one in LAYERS:
+            for other_model in LAYERS:
+                pair = found.sel(model_a=one, model_b=other_model)
+                assert np.isnan(pair.svcca.item()) == ((one, other_model) in lacking)
+                assert np.isnan(pair.null_svcca.item()) == ((one, other_model) in lacking)
+                assert pair.missing.item() == int((one, other_model) in lacking)
+
+
+@given(st.integers(0, 50))
+def test_expected_largest__is_that_of_many_draws(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mean, ratio = rng.uniform(0.05, 0.4, size=(1, 5)), rng.uniform(0.02, 1.2, size=(1, 5))
+    draws = rng.gamma(1 / ratio**2, mean * ratio**2, size=(20_000, 5))
+    found = expected_largest(mean, mean * ratio, np.array([0, 2]))
+    for group, columns in enumerate((slice(0, 2), slice(2, 5))):
+        largest = draws[:, columns].max(axis=1)
+        spread = (mean * ratio)[0, columns].max()
+        assert found[0, group] == pytest.approx(largest.mean(), abs=0.03 * spread + 4 * largest.std() / 20_000**0.5)
+
+
+def with_spread(result: xr.Dataset, share: float | None) -> xr.Dataset:
+    """The same with a standard deviation of the null; None for a comparison that does not know it."""
+    if share is None:
+        return result.drop_vars("null_svcca_sd").assign(svcca=result["svcca"].assign_attrs(null_sd=""))
+    return result.assign(null_svcca_sd=share * result["null_svcca"])
+
+
+def test_model_similarity__null_is_of_the_search(result: xr.Dataset) -> None:
+    block = block_of(result, "null_svcca", "large", "other")
+    pair = {"model_a": "large", "model_b": "other"}
+    rng = np.random.default_rng(0)
+    draws = rng.gamma(25.0, block / 25.0, size=(20_000, *block.shape))
+    expected = {
+        "best": (block.max(axis=1).mean(), draws.max(axis=2).mean()),
+        "maximum": (block.max(), draws.max(axis=(1, 2)).mean()),
+        "transport": (
+            min(block.max(axis=1).mean(), block.max(axis=0).mean()),
+            min(draws.max(axis=2).mean(), draws.max(axis=1).mean()),
+        ),
+    }
+    without, known = (with_spread(result, share) for share in (None, 0.2))
+    for kind, (unknown_spread, known_spread) in expected.items():
+        for one, value in ((without, unknown_spread), (known, known_spread)):
+            found = model_similarity(one, kind=kind)["null_svcca"].sel(pair)  # type: ignore[arg-type]
+            assert found.item() == pytest.approx(value, rel=3e-3), kind
+    # A measure without a null has none here either.
+    assert list(model_similarity(result, measure="gulp").data_vars) == ["gulp", "missing"]
+
+
+ASKS: dict[str, Callable[[xr.Dataset], Any]] = {
+    "query": dask_svcca.query,
+    "nearest": lambda found: dask_svcca.nearest(found, {"model": "small"}),
+    "embedding": dask_svcca.embedding,
+    "cluster": dask_svcca.cluster,
+    "within_and_between": lambda found: dask_svcca.within_and_between(found, {"all": {}}),
+}
+
+
+def test_model_similarity__all_questions_take_it(result: xr.Dataset) -> None:
+    found = model_similarity(result)
+    for ask in ASKS.values():
+        assert ask(found) is not None
+    assert len(dask_svcca.cluster(found)) == 3
+    pairs = dask_svcca.query(found)
+    # Each order is a pair of its own: the small network may be in the large one.
+    assert len(pairs) == 6
+    values = found.svcca
+    for row in pairs.itertuples():
+        assert row.svcca == values.sel(model_a=row.model_a, model_b=row.model_b).item()
+    symmetric = model_similarity(result, kind="transport")
+    assert len(dask_svcca.query(symmetric)) == 3
+    apart = dask_svcca.embedding(symmetric, kind="metric")
+    assert apart.sizes == {"representation": 3}
+
+
+def test_model_similarity__netcdf_takes_it(result: xr.Dataset) -> None:
+    for each in model_similarity(result).variables.values():
+        assert all(isinstance(value, str | int | float | list) for value in each.attrs.values())
+
+
+def test_model_similarity__checkpoints_that_are_named(result: xr.Dataset) -> None:
+    assert model_similarity(result)["step_a"].to_numpy().tolist() == [9, 9, 9]
+    assert model_similarity(result, where={"step": 0})["step_a"].to_numpy().tolist() == [0, 0, 0]
+    assert model_similarity(result, where={"layer": "fc0"})["layers_a"].to_numpy().tolist() == [1, 1, 1]
+    every = model_similarity(result, where={"checkpoint": "**", "model": "small"})
+    assert every["checkpoint_a"].to_numpy().tolist() == ["step0", "step9"]
+    assert model_similarity(result, exclude=["fc0"])["layers_a"].to_numpy().tolist() == [4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"measure": "svca"}, UnknownMeasureError, "no measure 'svca' .*svcca"),
+        ({"kind": "mean"}, InvalidQuestionError, "kind is 'best', 'maximum', 'transport'; got 'mean'"),
+        ({"depth": -1, "kind": "transport"}, InvalidQuestionError, "a number of at least 0; got -1"),
+        ({"depth": True, "kind": "transport"}, InvalidQuestionError, "got True"),
+        ({"depth": np.nan, "kind": "transport"}, InvalidQuestionError, "got nan"),
+        ({"depth": 1}, InvalidQuestionError, "depth=1 is for kind='transport', .*; got kind='best'"),
+        ({"exclude": ["relu"]}, RepresentationNotFoundError, "exclude='relu'"),
+        ({"exclude": ["fc*"]}, RepresentationNotFoundError, r"exclude=\['fc\*'\] leaves no layer on side a"),
+        ({"where": {"model": "none"}}, RepresentationNotFoundError, "none"),
+        ({"where": ["small"]}, InvalidQuestionError, "chosen by a mapping"),
+    ],
+)
+def test_model_similarity__what_cannot_be_is_said(
+    result: xr.Dataset, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        model_similarity(result, **options)
+
+
+def test_model_similarity__depth_that_is_not_known_is_said() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 60, 4))
+    result = dask_svcca.compare({("one", "1", "a"): x, ("two", "1", "a"): y})
+    with pytest.raises(InvalidQuestionError, match=r"'one/1/a' has no depth, and so 2 of 2 representations"):
+        model_similarity(result, kind="transport", depth=0.1)
