@@ -25,7 +25,6 @@ from dask_svcca.kernels import neighbours as kernel
 from dask_svcca.kernels.neighbours import Nearest, chance_of_shared, count_shared
 from dask_svcca.measures import Cosines, Distances, Neighbours
 from dask_svcca.plan.stored import from_json, to_json
-from dask_svcca.run.compare import plan_comparison
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.tasks import relations as task
 from dask_svcca.variables import PairStatus
@@ -308,7 +307,7 @@ def test_neighbours__added_later_read_only_what_they_need() -> None:
     with dask.config.set(scheduler="synchronous"):
         before = dask_svcca.compare(zoo, store, measures="svcca").load()
         after = dask_svcca.compare(zoo, store, measures="jaccard").load()
-        plan = plan_comparison(zoo, store, measures="jaccard, svcca")
+        plan = dask_svcca.plan_comparison(zoo, store, measures="jaccard, svcca")
     np.testing.assert_array_equal(before.svcca, after.svcca)
     np.testing.assert_array_equal(before.pair_status, after.pair_status)
     np.testing.assert_allclose(after.jaccard, run(*layers(), measures="jaccard").jaccard)
@@ -332,7 +331,7 @@ def test_neighbours__of_a_zoo_that_grew_are_made_of_what_is_new() -> None:
     with dask.config.set(scheduler="synchronous"):
         dask_svcca.compare(zoo, store, measures=names)
         zoo.write("net", "1", "02", arrays[2])
-        plan = plan_comparison(zoo, store, measures=names)
+        plan = dask_svcca.plan_comparison(zoo, store, measures=names)
         found = dask_svcca.compare(zoo, store, measures=names).load()
     assert plan.subspaces == len(names)
     whole = run(*arrays, measures=names)

@@ -18,7 +18,7 @@ from dask_svcca.plan.details import detail_sizes, smaller_tile
 from dask_svcca.plan.pairs import find_missing
 from dask_svcca.plan.plan import Plan, Row, asks_for_directions
 from dask_svcca.plan.relations import sum_bytes
-from dask_svcca.plan.sides import SMALL_TILE, choose_tile, pair_products, tile_by_samples
+from dask_svcca.plan.sides import SMALL_TILE, choose_tile, pair_products, score_itemsize, tile_by_samples
 from dask_svcca.plan.subspaces import Wanted, holds_kernel, plan_subspaces
 from dask_svcca.plan.tasks import GroupTask, SubspacePlace, TileTask
 from dask_svcca.plan.tiles import (
@@ -27,7 +27,6 @@ from dask_svcca.plan.tiles import (
     by_kind,
     choose_chunk_samples,
     limits_by_tile,
-    score_itemsize,
     value_bytes,
 )
 from dask_svcca.readings import Fourier, choose_reading, needed_folds

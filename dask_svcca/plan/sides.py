@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from dask_svcca.kernels.grams import products_by_samples
+from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tiles import GRAMS_CHEAPER, LONG_TILE
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ def pair_products(layers: Sequence[Layer], *, directions: bool = True) -> float:
     if not directions:
         return max((LOOKED_UP * float(layer.samples) for layer in layers), default=0.0)
     return max((float(layer.samples) * layer.blocks * layer.width**2 for layer in layers), default=0.0)
+
+
+def score_itemsize(layers: Sequence[Layer], precision: str) -> tuple[int, int]:
+    """Directions and bytes of a number of the layer whose scores are widest."""
+    sizes = [(layer.directions, score_dtype(precision, is_complex=bool(layer.grid)).itemsize) for layer in layers]
+    return max(sizes, key=math.prod)
 
 
 def choose_tile(

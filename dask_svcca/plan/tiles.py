@@ -494,9 +494,3 @@ def _pair_kinds(one: Sequence[Layer], other: Sequence[Layer], options: TileOptio
         same,
         conjugates=any(frequency.conjugate for frequency in meeting.shared),
     )
-
-
-def score_itemsize(layers: Sequence[Layer], precision: str) -> tuple[int, int]:
-    """Directions and bytes of a number of the layer whose scores are widest."""
-    sizes = [(layer.directions, score_dtype(precision, is_complex=bool(layer.grid)).itemsize) for layer in layers]
-    return max(sizes, key=math.prod)
