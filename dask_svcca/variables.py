@@ -110,7 +110,11 @@ REPRESENTATION_VARIABLES: Final = (
     Variable("digest", "representation", "string", "", "digest of the activations compared"),
     Variable("subspace", "representation", "string", "", "key of its subspace: digest and reading"),
     Variable(
-        "problem", "representation", "string", "", "why this representation could not be compared; empty if it was"
+        "problem",
+        "representation",
+        "string",
+        "",
+        "why this representation could not be compared, or not by all measures; empty if it was",
     ),
 )
 

@@ -197,6 +197,11 @@ class Pairs:
 
     def _check_measures(self) -> None:
         for measure in self.measures:
+            if measure.related is not None:
+                raise UnknownMeasureError(
+                    f"{measure.name!r} is about examples among one another, and this follows from directions: ask for "
+                    f"a measure of these, such as 'svcca' or 'cka'"
+                )
             if measure.role == "reference":
                 raise UnknownMeasureError(
                     f"{measure.name!r} is not a measure of similarity, but a reference to read one by"

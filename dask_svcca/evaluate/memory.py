@@ -24,6 +24,9 @@ LAPACK_VALUES = 1.05
 LAPACK_VECTORS = 6.0
 """The same for singular vectors; measured. By then the stack has its squares and takes the vectors of both sides."""
 
+MATCHED = 5
+"""Numbers that are held of a pair of neurons while they are matched."""
+
 SMALL_STACK = 2 * 2**20
 """Bytes that do not grow with a large stack: pieces of it that are gathered, tested or put in place at a time."""
 
@@ -64,7 +67,10 @@ def solving_bytes(measures: Iterable[Measure], stack: float, pair: float) -> flo
     >>> [round(solving_bytes(find_measures(names), 4e8, 1e8) / 1e8) for names in ("svcca", "pwcca")]
     [13, 26]
     """
+    measures = tuple(measures)
     pieces = min(SMALL_STACK, 2 * stack)
+    # Covariances of neurons, their correlations, and what the assignment takes.
+    pieces += max(MATCHED * 8 * measure.most_neurons**2 for measure in measures) if measures else 0
     if any("loadings" in measure.needs for measure in measures):
         return pieces + max(STACKS_OF_VECTORS * stack, 4 * stack + LAPACK_VECTORS * pair)
     return pieces + STACKS * stack + LAPACK_VALUES * pair

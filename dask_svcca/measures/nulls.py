@@ -52,11 +52,13 @@ def _chance(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> FloatA
     return chance_of(sums[..., 0], *_over_orders(a, b, pairs))
 
 
-def _chance_of_score(score: FloatArray, null: FloatArray, deviation: FloatArray) -> FloatArray:
+def chance_of_score(score: FloatArray, null: FloatArray, deviation: FloatArray) -> FloatArray:
+    """How often an order of the examples scores as much, from mean and standard deviation over all of them."""
     return chance_of(score, null, np.square(deviation))
 
 
-def _above(score: FloatArray, null: FloatArray) -> FloatArray:
+def above_chance(score: FloatArray, null: FloatArray) -> FloatArray:
+    """What is above chance, as a share of what could be; NaN where chance gives 1."""
     room = 1 - null
     return np.asarray(np.where(room > LEAST_ROOM, (score - null) / np.where(room > LEAST_ROOM, room, 1), np.nan))
 
@@ -139,7 +141,7 @@ MEASURES: Final = (
 
 def _p_value(measure: str) -> Derived:
     parents = measure, f"null_{measure}", f"null_{measure}_sd"
-    return Derived(f"p_{measure}", _P_VALUE, parents, _chance_of_score, (0.0, 1.0), ORDERS)
+    return Derived(f"p_{measure}", _P_VALUE, parents, chance_of_score, (0.0, 1.0), ORDERS)
 
 
 def _calibrated(measure: str) -> Derived:
@@ -147,7 +149,7 @@ def _calibrated(measure: str) -> Derived:
         f"calibrated_{measure}",
         f"{measure} above what chance gives: ({measure} - null_{measure}) / (1 - null_{measure}); NaN where that is 1",
         (measure, f"null_{measure}"),
-        _above,
+        above_chance,
         (-np.inf, 1.0),
         "as Cohen's kappa: Cohen (1960), Educational and Psychological Measurement 20",
     )

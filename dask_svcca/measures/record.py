@@ -10,18 +10,21 @@ the canonical correlations ``r``. Sums run over all blocks.
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from dask_svcca.errors import UnknownMeasureError, did_you_mean
 from dask_svcca.variables import Variable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.kernels.pairs import PairStack
+    from dask_svcca.measures.relations import Related
 
 Need: TypeAlias = Literal["spectrum", "loadings", "row_norms", "diagonal", "leverages"]
 Kernel: TypeAlias = Literal["inner products", "projection", "kept projection"]
@@ -138,6 +141,11 @@ class Measure:
         and which the value above chance, ``(value - null) / (1 - null)``; empty where none is.
     readings : frozenset of {"dft", "mean", "positions", "flatten"}
         How its paper reads convolutional layers; empty where it does not say.
+    related : Related or None
+        What it follows from in place of couplings and spectra: how the examples of each representation are among one
+        another.
+    most_neurons : int
+        Most neurons of a layer that it takes; 0 for any number. What has such a bound is slow, and asked for by name.
     version : str
         Version of the formula: a change of the formula takes a new one. Measures of the user's own have a digest of
         what they compute, see `dask_svcca.measures.versions`; `find_measures` fills it in.
@@ -164,6 +172,8 @@ class Measure:
     p_value: str = ""
     calibrated: str = ""
     readings: frozenset[Positional] = frozenset()
+    related: Related | None = None
+    most_neurons: int = 0
     version: str = ""
 
     @property
@@ -247,9 +257,78 @@ class Family:
         Its default.
     make : callable
         Takes the name as it was given and the number, and gives the record.
+    in_all : bool
+        Whether ``all`` has it: what needs the activations once more, and each example beside each, is asked for by
+        name.
     """
 
     name: str
     parameter: str
     usual: float
     make: Callable[[str, float], Measure]
+    in_all: bool = True
+
+    @property
+    def takes(self) -> str:
+        """What is said in parentheses."""
+        return f"{self.parameter}=..."
+
+    def find(self, name: str, given: Mapping[str, str]) -> Measure:
+        """The measure of a name, with what was given by name in parentheses.
+
+        Raises
+        ------
+        UnknownMeasureError
+            Where that is not one number, or not of that name.
+        """
+        if not given:
+            return self.make(name, self.usual)
+        try:
+            value = ast.literal_eval(given.get(self.parameter, ""))
+        except (SyntaxError, ValueError):
+            value = None
+        if set(given) != {self.parameter} or not isinstance(value, int | float):
+            raise UnknownMeasureError(f"{self.name} takes one number, {self.parameter}=...; got {name!r}")
+        return self.make(name, float(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Measures that differ in some words. They are asked for by name, as `Family.in_all` has it.
+
+    Attributes
+    ----------
+    name : str
+    options : mapping of str to tuple of str
+        Which words there are; the first of each is the default.
+    make : callable
+        Takes the name as it was given and the words by option, and gives the record.
+    """
+
+    name: str
+    options: Mapping[str, tuple[str, ...]]
+    make: Callable[[str, Mapping[str, str]], Measure]
+    in_all: bool = False
+
+    @property
+    def takes(self) -> str:
+        """What is said in parentheses."""
+        return ", ".join(f"{option}={'|'.join(words)}" for option, words in self.options.items())
+
+    def find(self, name: str, given: Mapping[str, str]) -> Measure:
+        """The measure of a name, with what was given by name in parentheses.
+
+        Raises
+        ------
+        UnknownMeasureError
+            Where an option, or one of its words, is none of these.
+        """
+        for option, word in given.items():
+            if option not in self.options:
+                near = did_you_mean(option, self.options)
+                raise UnknownMeasureError(f"{self.name} takes {self.takes}; {name!r} has {option!r}{near}")
+            if word.strip("'\"") not in self.options[option]:
+                near = did_you_mean(word, self.options[option])
+                raise UnknownMeasureError(f"{self.name} takes {self.takes}; {name!r} has {option}={word}{near}")
+        chosen = {option: given.get(option, words[0]).strip("'\"") for option, words in self.options.items()}
+        return self.make(name, chosen)

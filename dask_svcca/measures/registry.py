@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
 import importlib
@@ -23,8 +22,29 @@ from dask_svcca.errors import (
     UnknownMeasureError,
     did_you_mean,
 )
-from dask_svcca.measures import alignment, correlations, nulls, references, regression, shape
-from dask_svcca.measures.record import Derived, Directions, Family, Measure, Need, Positional, Role, Saturates, Sums
+from dask_svcca.measures import (
+    alignment,
+    correlations,
+    distances,
+    matching,
+    neighbours,
+    nulls,
+    references,
+    regression,
+    shape,
+)
+from dask_svcca.measures.record import (
+    Choices,
+    Derived,
+    Directions,
+    Family,
+    Measure,
+    Need,
+    Positional,
+    Role,
+    Saturates,
+    Sums,
+)
 from dask_svcca.measures.versions import homes, version_of
 from dask_svcca.variables import STORED_NAMES
 
@@ -32,16 +52,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
+    from dask_svcca.measures.relations import Relation
+
 _BUILT_IN: Final[dict[str, Measure]] = {
     measure.name: measure
-    for kin in (correlations, alignment, shape, regression, references, nulls)
+    for kin in (correlations, alignment, shape, regression, references, nulls, distances, matching)
     for measure in kin.MEASURES
 }
 
-DERIVED: Final[dict[str, Derived]] = {derived.name: derived for derived in nulls.DERIVED}
+DERIVED: Final[dict[str, Derived]] = {derived.name: derived for derived in (*nulls.DERIVED, *distances.DERIVED)}
 """References that are not stored, by name."""
 
-_FAMILIES: Final[dict[str, Family]] = {family.name: family for kin in (shape, regression) for family in kin.FAMILIES}
+_FAMILIES: Final[dict[str, Family | Choices]] = {
+    family.name: family for kin in (shape, regression, neighbours, distances) for family in kin.FAMILIES
+}
 
 _OWN: Final[dict[str, Measure]] = {}
 """Measures of the user's own. Versions are made at each look-up: helpers may be defined after what uses them."""
@@ -50,6 +74,8 @@ OPTIONS: Final = frozenset(field.name for field in dataclasses.fields(Measure)) 
     "name",
     "description",
     "sums",
+    "related",
+    "most_neurons",
     "version",
 }
 """Options of `register_measure` beside name and description."""
@@ -118,6 +144,7 @@ def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
     ----------
     names : str or iterable of str
         ``all``, or names; parameters in parentheses: ``gulp(lambda=0.1)``. Text may hold several, ``"svcca, cka"``.
+        ``all`` stands for those that follow from directions and spectra: others are asked for by name beside it.
 
     Raises
     ------
@@ -134,8 +161,13 @@ def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
     if not wanted:
         raise UnknownMeasureError("no measure asked for; the usual one is 'svcca'")
     if "all" in wanted:
-        every = [measure.name for measure in (*_BUILT_IN.values(), *_OWN.values()) if measure.role != "reference"]
-        wanted = [*every, *_FAMILIES, *(name for name in wanted if name != "all")]
+        every = [
+            measure.name
+            for measure in of_directions((*_BUILT_IN.values(), *_OWN.values()))
+            if measure.role != "reference" and not measure.most_neurons
+        ]
+        families = [family.name for family in _FAMILIES.values() if family.in_all]
+        wanted = [*every, *families, *(name for name in wanted if name != "all")]
     return tuple(_find(name) for name in dict.fromkeys(wanted))
 
 
@@ -150,10 +182,46 @@ def with_companions(measures: Iterable[Measure]) -> tuple[Measure, ...]:
     by_name = {measure.name: measure for measure in measures}
     for measure in list(by_name.values()):
         for companion in measure.companions:
-            for name in DERIVED[companion].parents if companion in DERIVED else (companion,):
+            derived = find_derived(companion)
+            for name in (companion,) if derived is None else derived.parents:
                 if name not in by_name:
                     by_name[name] = _find(name)
     return tuple(by_name.values())
+
+
+def find_derived(name: str) -> Derived | None:
+    """A reference that is not stored, by its name; None for any other name.
+
+    Examples
+    --------
+    >>> find_derived("calibrated_jaccard(k=5)").parents, find_derived("jaccard")
+    (('jaccard(k=5)', 'null_jaccard(k=5)'), None)
+    """
+    make = neighbours.DERIVED_FAMILIES.get(name.partition("(")[0])
+    return DERIVED.get(name) if make is None else make(name)
+
+
+def of_directions(measures: Iterable[Measure]) -> tuple[Measure, ...]:
+    """Measures that follow from directions, their couplings and spectra.
+
+    Examples
+    --------
+    >>> [measure.name for measure in of_directions(find_measures("svcca, jaccard"))]
+    ['svcca']
+    """
+    return tuple(measure for measure in measures if measure.related is None)
+
+
+def relations_of(measures: Iterable[Measure]) -> tuple[Relation, ...]:
+    """What measures need of the examples of a representation among one another, each once.
+
+    Examples
+    --------
+    >>> relations_of(find_measures("svcca, jaccard, mutual_knn, mutual_knn(k=5)"))
+    (Neighbours(count=10), Neighbours(count=5))
+    """
+    needed = (measure.related.relation for measure in measures if measure.related is not None)
+    return tuple(dict.fromkeys(needed))
 
 
 def leading_only(measures: Iterable[Measure]) -> bool:
@@ -164,7 +232,7 @@ def leading_only(measures: Iterable[Measure]) -> bool:
     >>> leading_only(find_measures("svcca")), leading_only(find_measures(("svcca", "cka")))
     (True, False)
     """
-    return all(measure.directions == "kept" for measure in measures)
+    return all(measure.directions == "kept" for measure in of_directions(measures))
 
 
 def norms_only(measures: Iterable[Measure]) -> bool:
@@ -175,7 +243,7 @@ def norms_only(measures: Iterable[Measure]) -> bool:
     >>> norms_only(with_companions(find_measures("cka"))), norms_only(find_measures(("cka", "svcca")))
     (True, False)
     """
-    return all(measure.looks_at in {"norms", "kernels"} for measure in measures)
+    return all(measure.looks_at in {"norms", "kernels"} for measure in of_directions(measures))
 
 
 def kernels_only(measures: Iterable[Measure]) -> bool:
@@ -186,7 +254,7 @@ def kernels_only(measures: Iterable[Measure]) -> bool:
     >>> kernels_only(with_companions(find_measures("cka"))), kernels_only(find_measures("svcca"))
     (True, False)
     """
-    return all(measure.looks_at == "kernels" for measure in measures)
+    return all(measure.looks_at == "kernels" for measure in of_directions(measures))
 
 
 def needs_loadings(measures: Iterable[Measure]) -> bool:
@@ -344,7 +412,7 @@ def _check_name(name: str) -> None:
         raise InvalidMeasureError(f"{name!r} is the name of another variable of a comparison; choose another")
     if name == "all":
         raise InvalidMeasureError("'all' stands for all measures; choose another name")
-    if name in _BUILT_IN or name in _FAMILIES or name in DERIVED:
+    if name in _BUILT_IN or name in _FAMILIES or find_derived(name) is not None:
         raise MeasureExistsError(f"there is a measure {name!r} in dask-svcca already; choose another name")
 
 
@@ -363,7 +431,7 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
             )
     for companion in options.get("companions", ()):
         try:
-            if companion not in DERIVED:
+            if find_derived(companion) is None:
                 _find(companion)
         except UnknownMeasureError as error:
             raise InvalidMeasureError(f"measure {name!r} has a companion that is not registered: {error}") from None
@@ -380,26 +448,24 @@ def _find(name: str) -> Measure:
         return _BUILT_IN[name]
     if name in _OWN:
         return dataclasses.replace(_OWN[name], version=version_of(_OWN[name]))
-    if name in DERIVED:
+    derived = find_derived(name)
+    if derived is not None:
         raise UnknownMeasureError(
-            f"{name!r} is not a measure by itself: it comes with {DERIVED[name].parents[0]!r}, from which it follows; "
+            f"{name!r} is not a measure by itself: it comes with {derived.parents[0]!r}, from which it follows; "
             f"ask for that"
         )
-    match = re.fullmatch(r"(\w+)(?:\(\s*(\w+)\s*=\s*([^()]+)\))?", name)
+    match = re.fullmatch(r"(\w+)(?:\(([^()]+)\))?", name)
     if match is None or match[1] not in _FAMILIES:
-        families = (f"{family.name}({family.parameter}=...)" for family in _FAMILIES.values())
+        families = (
+            f"{family.name}({family.takes})"
+            for family in _FAMILIES.values()
+            # References come with the measures that they belong to.
+            if not family.name.startswith("null_") and not family.name.endswith("_error")
+        )
         # References come with the measures that they belong to.
         measures = (one.name for one in (*_BUILT_IN.values(), *_OWN.values()) if one.role != "reference")
         known = sorted([*measures, *families])
         near = did_you_mean(name, [*_BUILT_IN, *_OWN, *_FAMILIES])
         raise UnknownMeasureError(f"no measure {name!r}; there are {', '.join(known)}, or 'all'{near}")
-    family = _FAMILIES[match[1]]
-    if match[2] is None:
-        return family.make(name, family.usual)
-    try:
-        value = ast.literal_eval(match[3].strip())
-    except (SyntaxError, ValueError):
-        value = None
-    if match[2] != family.parameter or not isinstance(value, int | float):
-        raise UnknownMeasureError(f"{family.name} takes one number, {family.parameter}=...; got {name!r}")
-    return family.make(name, float(value))
+    parts = [part.partition("=") for part in match[2].split(",")] if match[2] else []
+    return _FAMILIES[match[1]].find(name, {key.strip(): value.strip() for key, _, value in parts})

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from dask_svcca.kernels.pairs import PairStack
 
 
-def _over_deviations(sums: FloatArray, a: Totals, b: Totals, _: PairTotals) -> FloatArray:
+def over_deviations(sums: FloatArray, a: Totals, b: Totals, _: PairTotals) -> FloatArray:
+    """The sum over the roots of the variances of both sides."""
     norms = np.sqrt(a.variance) * np.sqrt(b.variance)
     return np.asarray(sums[..., 0] / np.where(norms > 0, norms, 1))
 
@@ -64,7 +65,7 @@ MEASURES: Final = (
         description="nuclear norm of the cross-covariance, the cosine of the angular Procrustes distance: "
         "|S_a C S_b|_* / (|S_a| |S_b|)",
         sums=nuclear_norm,
-        value=_over_deviations,
+        value=over_deviations,
         needs=SPECTRUM,
         invariances=ORTHOGONAL,
         reference="Williams et al. (2021), Generalized shape metrics on neural representations, NeurIPS",

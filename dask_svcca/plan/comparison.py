@@ -6,11 +6,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.errors import InvalidActivationsError, ParametersChangedError
-from dask_svcca.measures import find_measures, leading_only, needs_loadings, with_companions
+from dask_svcca.measures import (
+    find_measures,
+    leading_only,
+    needs_loadings,
+    of_directions,
+    relations_of,
+    with_companions,
+)
 from dask_svcca.plan.details import detail_sizes, smaller_tile
 from dask_svcca.plan.pairs import find_missing
 from dask_svcca.plan.plan import Plan, Row, asks_for_directions
-from dask_svcca.plan.sides import SMALL_TILE, choose_tile, tile_by_samples
+from dask_svcca.plan.relations import sum_bytes
+from dask_svcca.plan.sides import SMALL_TILE, choose_tile, pair_products, score_itemsize, tile_by_samples
 from dask_svcca.plan.subspaces import Wanted, holds_kernel, plan_subspaces
 from dask_svcca.plan.tasks import GroupTask, SubspacePlace, TileTask
 from dask_svcca.plan.tiles import (
@@ -19,18 +27,16 @@ from dask_svcca.plan.tiles import (
     by_kind,
     choose_chunk_samples,
     limits_by_tile,
-    pair_products,
-    score_itemsize,
     value_bytes,
 )
 from dask_svcca.readings import Fourier, choose_reading, needed_folds
-from dask_svcca.stores.subspaces import subspace_key
+from dask_svcca.stores.subspaces import relation_key, subspace_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dask_svcca.kernels.fourier import Grid
-    from dask_svcca.measures import Measure
+    from dask_svcca.measures import Measure, Relation
     from dask_svcca.plan.details import Sizes
     from dask_svcca.plan.pairs import MissingPairs
     from dask_svcca.plan.parameters import Parameters
@@ -86,13 +92,21 @@ def make_plan(
     order = list(dict.fromkeys((*known, *present)))
     items = [representations[present[label]] if label in present else None for label in order]
     readings = _readings(items, parameters)
+    measures = _measures(parameters, state)
+    _check_samples(measures, items, readings)
     rows = tuple(
         Row(label, None, "", ())
         if item is None or reading is None
-        else Row(label, item, subspace_key(item.identity, reading.identity), reading.grid)
+        else Row(
+            label,
+            item,
+            subspace_key(item.identity, reading.identity),
+            reading.grid,
+            reading.neurons(item.shape[-1]),
+            tuple(_relation_key(item, reading, relation) for relation in relations_of(measures)),
+        )
         for label, item, reading in zip(order, items, readings, strict=True)
     )
-    measures = _measures(parameters, state)
     details = _details(parameters, state, items, readings)
     lacking = state is not None and state.lacks([*(measure.name for measure in measures), *details])
     changed = _changed(state, rows)
@@ -103,6 +117,8 @@ def make_plan(
         # Layers on a grid meet others at one frequency, which inner products do not tell from others.
         kernels=not orthonormal and not any(reading.grid for reading in readings if reading is not None),
         share=_share(measures, details, parameters.variance),
+        subspaces=bool(details) or bool(of_directions(measures)),
+        relations=relations_of(measures),
     )
     layers = [
         None if item is None or reading is None else Layer.of(item.label, reading, item.shape)
@@ -126,8 +142,8 @@ def make_plan(
         choose_tile(
             len(rows),
             replace(budget, workers=workers),
-            pair_products(present_layers),
-            value_bytes(measures),
+            pair_products(present_layers, directions=options.directions),
+            value_bytes(measures) + sum_bytes(measures),
             len(measures) + len(details) + 1,
         ),
         details,
@@ -160,8 +176,8 @@ def make_plan(
             number,
             tuple(
                 tuple(
-                    SubspacePlace(*(made.get(key) or need.place(index, key)), fold)
-                    for fold, key in subspaces[row].items()
+                    SubspacePlace(*(made.get(key) or need.place(index, key)), fold, relation)
+                    for (fold, relation), key in subspaces[row].items()
                 )
                 for row in range(start, min(start + side, len(rows)))
             ),
@@ -192,6 +208,32 @@ def make_plan(
             **{member.key: pack.parts for pack in packs if pack.parts > 1 for member in pack.members},
         },
     )
+
+
+def _check_samples(
+    measures: Sequence[Measure], items: Sequence[Representation | None], readings: Sequence[Reading | None]
+) -> None:
+    """Refuse a measure of the samples among one another that has too few of them, or one of neurons with too many."""
+    known = [
+        (item, reading)
+        for item, reading in zip(items, readings, strict=True)
+        if item is not None and reading is not None
+    ]
+    for measure in measures if known else ():
+        if measure.related is not None:
+            measure.related.relation.check(measure.name, min(reading.samples(item.shape[0]) for item, reading in known))
+        widest, reading = max(known, key=lambda one: one[1].neurons(one[0].shape[-1]))
+        neurons = reading.neurons(widest.shape[-1])
+        if 0 < measure.most_neurons < neurons:
+            raise InvalidActivationsError(
+                f"{measure.name} matches neurons one by one, up to {measure.most_neurons:,} of a layer, and "
+                f"{widest.label!r} has {neurons:,}. Compare it by other measures, or read layers so that they have "
+                f"fewer (conv=, sequence=)"
+            )
+
+
+def _relation_key(item: Representation, reading: Reading, relation: Relation) -> str:
+    return relation_key(subspace_key(item.identity, reading.in_one_block.identity), relation.identity)
 
 
 def _readings(items: Sequence[Representation | None], parameters: Parameters) -> list[Reading | None]:
@@ -269,25 +311,32 @@ def _wanted(
     index: SubspaceIndex | None,
     parameters: Parameters,
     need: _Need,
-) -> tuple[dict[str, Wanted], list[dict[Grid, str]]]:
-    """Subspaces to make, by key; and for each row the keys of its subspaces, by the grid that it is folded on."""
+) -> tuple[dict[str, Wanted], list[dict[tuple[Grid, str], str]]]:
+    """Subspaces and relations to make, by key; and for each row the keys of its own.
+
+    By the grid that the row is folded on, and the identity of a relation.
+    """
     grids = [() if reading is None else reading.grid for reading in readings]
     folds: dict[int, tuple[Grid, ...]] = {}
-    if parameters.match == "fold":
+    if parameters.match == "fold" and need.subspaces:
         folds = needed_folds(grids, missing.with_any)
     wanted: dict[str, Wanted] = {}
-    subspaces: list[dict[Grid, str]] = []
+    subspaces: list[dict[tuple[Grid, str], str]] = []
     for number, (row, reading) in enumerate(zip(rows, readings, strict=True)):
-        keys: dict[Grid, str] = {}
+        keys: dict[tuple[Grid, str], str] = {}
         if row.representation is not None and reading is not None and missing.needed[number]:
-            own: list[tuple[Grid, Reading]] = [((), reading)]
-            if isinstance(reading, Fourier):
+            own: list[tuple[Grid, Reading]] = [((), reading)] if need.subspaces else []
+            if isinstance(reading, Fourier) and need.subspaces:
                 own += [(grid, reading.folded(grid)) for grid in folds.get(number, ())]
             for grid, folded in own:
-                keys[grid] = subspace_key(row.representation.identity, folded.identity)
-                if not need.is_met(index, keys[grid]):
-                    source = need.source(index, keys[grid])
-                    wanted.setdefault(keys[grid], Wanted(row.representation, folded, keys[grid], source))
+                key = keys[grid, ""] = subspace_key(row.representation.identity, folded.identity)
+                if not need.is_met(index, key):
+                    wanted.setdefault(key, Wanted(row.representation, folded, key, need.source(index, key)))
+            for relation in need.relations:
+                key = keys[(), relation.identity] = _relation_key(row.representation, reading, relation)
+                if index is None or key not in index.records:
+                    found = Wanted(row.representation, reading.in_one_block, key, relation=relation)
+                    wanted.setdefault(key, found)
         subspaces.append(keys)
     return wanted, subspaces
 
@@ -307,6 +356,8 @@ class _Need:
     orthonormal: bool
     kernels: bool
     share: float
+    subspaces: bool
+    relations: tuple[Relation, ...]
 
     def is_met(self, index: SubspaceIndex | None, key: str) -> bool:
         """Whether a subspace is there that says enough."""

@@ -217,19 +217,10 @@ def subspace_costs(
     directions = reading.directions(shape)
     examples = min(chunk_examples, shape[0])
     length = chunk_length(samples, chunk_samples)
-    stored = examples * math.prod(shape[1:]) * dtype.itemsize
     score = score_dtype(precision, is_complex=reading.is_complex).itemsize
     # A chunk that is not whole is filled up; one of another type is converted.
     written = length * directions * ((score if samples % length else 0) + (score if score < wide else 0))
-    chunk = max(reading.sample_bytes(shape, examples, dtype.itemsize), 1)
-    made = reading.transform_bytes(shape, examples, dtype.itemsize)
-    common = {
-        "arriving": max(2 * stored, stored + made),
-        # Samples that are not a copy are a view of the whole chunk.
-        "chunk": chunk if made else stored,
-        "objects": CHUNK_BYTES * -(-shape[0] // examples),
-        "samples": max(reading.sample_bytes(shape, shape[0], dtype.itemsize), chunk if made else stored),
-    }
+    common = sample_costs(reading, shape, chunk_examples, dtype)
     # One block of a chunk in double precision; for complex samples its conjugate too.
     block = reading.samples(examples) * neurons * wide * (2 if reading.is_complex else 1)
     if reading.by_samples(shape) and not orthonormal:
@@ -282,6 +273,21 @@ def subspace_costs(
         result=samples * directions * score + loadings + neurons * wide,
     )
     return costs if extra is None else _worst(costs, extra)
+
+
+def sample_costs(reading: Reading, shape: Sequence[int], chunk_examples: int, dtype: np.dtype[Any]) -> dict[str, int]:
+    """What `SubspaceCosts` says of the samples alone."""
+    examples = min(chunk_examples, shape[0])
+    stored = examples * math.prod(shape[1:]) * dtype.itemsize
+    chunk = max(reading.sample_bytes(shape, examples, dtype.itemsize), 1)
+    made = reading.transform_bytes(shape, examples, dtype.itemsize)
+    return {
+        "arriving": max(2 * stored, stored + made),
+        # Samples that are not a copy are a view of the whole chunk.
+        "chunk": chunk if made else stored,
+        "objects": CHUNK_BYTES * -(-shape[0] // examples),
+        "samples": max(reading.sample_bytes(shape, shape[0], dtype.itemsize), chunk if made else stored),
+    }
 
 
 def _worst(one: SubspaceCosts, other: SubspaceCosts) -> SubspaceCosts:

@@ -39,12 +39,18 @@ class Row:
         Key of its subspace; empty where it has left the zoo.
     grid : tuple of int
         Sizes of the grid of the DFT; empty without one.
+    neurons : int
+        Neurons of a block.
+    relations : tuple of str
+        Keys of what measures need of its samples among one another.
     """
 
     label: str
     representation: Representation | None
     key: str
     grid: Grid
+    neurons: int = 0
+    relations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,12 @@ class Plan:
         return sum(len(pack.members) for pack in self.packs)
 
     @property
+    def _to_make(self) -> str:
+        related = sum(member.relation is not None for pack in self.packs for member in pack.members)
+        subspaces = f"{self.subspaces - related:,} subspaces"
+        return f"{subspaces} and {related:,} sets of neighbours or distances" if related else subspaces
+
+    @property
     def tasks(self) -> int:
         """Number of tasks, those that only join others included."""
         return len(nodes_of(self))
@@ -164,7 +176,7 @@ class Plan:
             f"of results"
         )
         lines = [
-            ("representations", f"{self.representations:,}, of which {self.subspaces:,} subspaces to make"),
+            ("representations", f"{self.representations:,}, of which {self._to_make} to make"),
             ("pairs", f"{self.pairs:,}, of which {self.pairs - self.pairs_done:,} to compute"),
             ("tiles", f"{len(self.tiles):,} of {self.side} x {self.side} representations"),
             ("tasks", f"{self.tasks:,}"),

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from dask_svcca.kernels.grams import products_by_samples
+from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tiles import GRAMS_CHEAPER, LONG_TILE
 
 if TYPE_CHECKING:
@@ -39,6 +40,23 @@ EACH_PAIR = 2e6
 
 MAX_GRAM_TILE = 512
 """Representations along each axis of a tile by inner products of samples, where its work is short."""
+
+
+LOOKED_UP = 1000
+"""Multiplications that it is as long as to look up the neighbours of a sample."""
+
+
+def pair_products(layers: Sequence[Layer], *, directions: bool = True) -> float:
+    """Multiplications in the coupling of the longest pair, or what is as long where nothing looks at directions."""
+    if not directions:
+        return max((LOOKED_UP * float(layer.samples) for layer in layers), default=0.0)
+    return max((float(layer.samples) * layer.blocks * layer.width**2 for layer in layers), default=0.0)
+
+
+def score_itemsize(layers: Sequence[Layer], precision: str) -> tuple[int, int]:
+    """Directions and bytes of a number of the layer whose scores are widest."""
+    sizes = [(layer.directions, score_dtype(precision, is_complex=bool(layer.grid)).itemsize) for layer in layers]
+    return max(sizes, key=math.prod)
 
 
 def choose_tile(

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
 from dask_svcca.errors import StoreFormatError
+from dask_svcca.measures import Cosines, Distances, Neighbours
 from dask_svcca.plan.memory import SubspaceMemory, TileMemory
 from dask_svcca.plan.tasks import GroupTask, PackTask, SubspacePlace, SubspaceTask, TileTask
 from dask_svcca.readings.kinds import First, Flatten, Fourier, Last, Mean, Neurons, Positions
@@ -16,6 +17,7 @@ _CLASSES: Final = {
     each.__name__: each
     for each in (
         *(SubspaceMemory, TileMemory, GroupTask, PackTask, SubspacePlace, SubspaceTask, TileTask),
+        *(Cosines, Distances, Neighbours),
         *(First, Flatten, Fourier, Last, Mean, Neurons, Positions),
     )
 }
@@ -29,7 +31,7 @@ def to_json(value: Any) -> Any:
     Examples
     --------
     >>> to_json(SubspacePlace("abc", 3))
-    {'class': 'SubspacePlace', 'pack': 'abc', 'position': 3, 'fold': []}
+    {'class': 'SubspacePlace', 'pack': 'abc', 'position': 3, 'fold': [], 'relation': ''}
     """
     if is_dataclass(value):
         return {
@@ -56,7 +58,7 @@ def from_json(value: Any) -> Any:
     Examples
     --------
     >>> from_json(to_json(SubspacePlace("abc", 3, (2, 2))))
-    SubspacePlace(pack='abc', position=3, fold=(2, 2))
+    SubspacePlace(pack='abc', position=3, fold=(2, 2), relation='')
     """
     if isinstance(value, list):
         return tuple(map(from_json, value))

@@ -13,6 +13,7 @@ from dask_svcca.errors import MemoryLimitError
 from dask_svcca.kernels.leading import GREATEST_SHARE, LEAST_NEURONS
 from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.plan.memory import PROCESS_BYTES, SubspaceMemory, stored_costs, subspace_costs
+from dask_svcca.plan.relations import relation_costs
 from dask_svcca.plan.tasks import PackTask, SubspacePlace, SubspaceTask
 from dask_svcca.stores.subspaces import chunk_length
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from dask_svcca.measures import Relation
     from dask_svcca.plan.memory import SubspaceCosts
     from dask_svcca.readings import Reading
     from dask_svcca.stores.subspaces import SubspaceRecord
@@ -86,12 +88,15 @@ class Wanted:
     key : str
     source : SubspaceRecord or None
         Its samples, stored as they are: the activations are not read then.
+    relation : Relation or None
+        What is wanted of its samples among one another in place of a subspace.
     """
 
     representation: Representation
     reading: Reading
     key: str
     source: SubspaceRecord | None = None
+    relation: Relation | None = None
 
 
 def plan_subspaces(
@@ -152,6 +157,9 @@ def plan_subspaces(
                 share=share,
             )
             tasks.append((task, 1))
+            continue
+        if subspace.relation is not None:
+            tasks.append((_of_relation(subspace, subspace.relation, budget, precision), 1))
             continue
         pieces = 1
         # Parts have moments to merge, unless directions come from the samples, or a mask hides how many there are.
@@ -214,6 +222,32 @@ def _task(subspace: Wanted, **rest: Any) -> SubspaceTask:
         key=subspace.key,
         reading=subspace.reading,
         **rest,
+    )
+
+
+def _of_relation(subspace: Wanted, relation: Relation, budget: Budget, precision: str) -> SubspaceTask:
+    """Find what samples are among one another."""
+    item, reading = subspace.representation, subspace.reading
+    costs = relation_costs(
+        relation,
+        reading,
+        shape=item.shape,
+        chunk_examples=item.chunk_examples,
+        dtype=item.dtype,
+        precision=precision,
+    )
+    budget.check(
+        f"what the examples of {item.label!r}, an array of shape {item.shape}, are among one another "
+        f"({relation.identity})",
+        costs.least,
+        "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
+    )
+    return _task(
+        subspace,
+        samples=reading.samples(item.shape[0]),
+        with_loadings=False,
+        memory=_memory(costs, budget.available, 0),
+        relation=relation,
     )
 
 
@@ -310,9 +344,9 @@ def _packs(tasks: Sequence[tuple[SubspaceTask, int]], sizes: Sequence[int], budg
     most = max(1, len(tasks) // batches)
     packs: list[tuple[list[SubspaceTask], int]] = []
     # Scores of one pack have the same samples, and are all real or all complex.
-    open_packs: dict[tuple[str, int, bool, bool], tuple[list[SubspaceTask], int]] = {}
+    open_packs: dict[tuple[Any, ...], tuple[list[SubspaceTask], int]] = {}
     for (task, parts), size in zip(tasks, sizes, strict=True):
-        kind = task.reading.domain, task.samples, task.reading.is_complex, task.stores_samples
+        kind = task.reading.domain, task.samples, task.reading.is_complex, task.stores_samples, task.relation
         members, room = open_packs.get(kind, ([], 0))
         enough = len(members) >= most and BATCH_BYTES - room + size > LEAST_BATCH_BYTES
         if parts > 1 or size > room or enough or not _fits([*members, task], budget):

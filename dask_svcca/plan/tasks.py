@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from dask_svcca.plan.memory import SMALL_TASK
+from dask_svcca.plan.memory import SMALL_TASK, score_dtype
 
 if TYPE_CHECKING:
     from dask_svcca.errors import DamagedSubspacesError
     from dask_svcca.kernels._types import BoolArray
     from dask_svcca.kernels.fourier import Grid
-    from dask_svcca.measures import Measure
+    from dask_svcca.measures import Measure, Relation
     from dask_svcca.plan.details import Sizes
     from dask_svcca.plan.memory import SubspaceMemory, TileMemory
     from dask_svcca.plan.parameters import Parameters
@@ -88,6 +88,8 @@ class SubspaceTask:
         Where samples are stored as they are, to make directions of; None for those of the zoo.
     share : float
         Share of the variance up to which directions are asked for; below 1 no loadings are.
+    relation : Relation or None
+        What of its samples among one another is stored in place of directions.
     """
 
     label: str
@@ -104,6 +106,17 @@ class SubspaceTask:
     orthonormal: bool = True
     source: SubspacePlace | None = None
     share: float = 1.0
+    relation: Relation | None = None
+
+    def most_rows(self, chunk_samples: int) -> int:
+        """Most rows in a chunk of what is stored, where scores have so many samples at most."""
+        return chunk_samples if self.relation is None else self.relation.chunk_rows(self.samples)
+
+    def score_dtype(self, precision: str) -> np.dtype[Any]:
+        """Type of what is stored of each sample."""
+        if self.relation is not None:
+            return self.relation.dtype(precision)
+        return score_dtype(precision, is_complex=self.reading.is_complex)
 
     @property
     def makes_kernel(self) -> bool:
@@ -193,15 +206,21 @@ class SubspacePlace:
         Place in the index of the pack.
     fold : tuple of int
         Coarser grid that the representation is folded on; empty for its own reading.
+    relation : str
+        Identity of what of its samples among one another is there in place of a subspace; empty for a subspace.
     """
 
     pack: str
     position: int
     fold: Grid = ()
+    relation: str = ""
 
 
 Places: TypeAlias = "tuple[tuple[SubspacePlace, ...], ...]"
-"""For each member of a group, its own subspace and those on coarser grids; none if it has left the zoo."""
+"""For each member of a group its own subspace, those on coarser grids, and its relations; none if it left the zoo.
+
+Where no measure looks at directions, relations are all that is there.
+"""
 
 
 @dataclass(frozen=True, slots=True)

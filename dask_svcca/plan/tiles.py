@@ -13,7 +13,7 @@ from dask_svcca.evaluate import STACK_BYTES, pair_bytes, solving_bytes
 from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.kernels.grams import block_samples, products_by_samples
 from dask_svcca.kernels.products import Summing
-from dask_svcca.measures import norms_only
+from dask_svcca.measures import norms_only, of_directions
 from dask_svcca.plan.details import pair_bytes as detail_bytes
 from dask_svcca.plan.memory import (
     SMALL_TASK,
@@ -22,6 +22,7 @@ from dask_svcca.plan.memory import (
     loadings_bytes,
     score_dtype,
 )
+from dask_svcca.plan.relations import operand_bytes, sum_bytes
 from dask_svcca.readings import Meeting, meet
 from dask_svcca.stores.subspaces import chunk_length
 
@@ -155,9 +156,14 @@ class TileOptions:
         return any("loadings" in measure.needs for measure in self.measures)
 
     @property
+    def directions(self) -> bool:
+        """Whether anything looks at directions."""
+        return bool(self.details) or bool(of_directions(self.measures))
+
+    @property
     def norms_only(self) -> bool:
         """Whether the inner products of samples say all that is asked for of layers with one block."""
-        return not self.details and norms_only(self.measures)
+        return not self.details and self.directions and norms_only(self.measures)
 
     @property
     def sample_sums(self) -> int:
@@ -375,10 +381,12 @@ def tile_limits(
     ]
     members = [layer for group in ((a,) if a is b else (a, b)) for kind in group for layer in kind]
     beside = SMALL_TASK + sum(DIRECTION_BYTES * layer.directions + BLOCK_BYTES * layer.blocks for layer in members)
-    values = side**2 * value_bytes(options.measures)
+    values = side**2 * (value_bytes(options.measures) + sum_bytes(options.measures))
     details = side**2 * detail_bytes(options.details)
-    if not kind_pairs:
-        return TileMemory(0, 0, 0, 0, beside + values + DETAIL_COPIES * details)
+    samples = {layer.samples for layer in members}
+    related = max((operand_bytes(options.measures, count, side) for count in samples), default=0)
+    if not kind_pairs or not options.directions:
+        return TileMemory(0, 0, 0, 0, beside + values + max(related, DETAIL_COPIES * details))
 
     def tried(share: float) -> TileMemory:
         each = [kind_pair.limits(share) for kind_pair in kind_pairs]
@@ -389,7 +397,7 @@ def tile_limits(
             max(one.stack for one in each),
             0,
         )
-        working = max(kind_pair.peak(limits, options) for kind_pair in kind_pairs)
+        working = max(related, *(kind_pair.peak(limits, options) for kind_pair in kind_pairs))
         # Working memory is free when the details are written.
         peak = beside + values + max(details + working, DETAIL_COPIES * details)
         return replace(limits, peak=math.ceil(peak))
@@ -397,7 +405,7 @@ def tile_limits(
     by_samples = _by_samples(kind_pairs, options, available - beside - values)
     if by_samples is not None:
         at_once, peak = by_samples
-        return TileMemory(0, 0, 0, 0, math.ceil(beside + values + peak), by_samples=at_once)
+        return TileMemory(0, 0, 0, 0, math.ceil(beside + values + max(related, peak)), by_samples=at_once)
     best = tried(1.0)
     if best.peak <= available:
         return best
@@ -486,14 +494,3 @@ def _pair_kinds(one: Sequence[Layer], other: Sequence[Layer], options: TileOptio
         same,
         conjugates=any(frequency.conjugate for frequency in meeting.shared),
     )
-
-
-def pair_products(layers: Sequence[Layer]) -> float:
-    """Multiplications in the coupling of the longest pair."""
-    return max((float(layer.samples) * layer.blocks * layer.width**2 for layer in layers), default=0.0)
-
-
-def score_itemsize(layers: Sequence[Layer], precision: str) -> tuple[int, int]:
-    """Directions and bytes of a number of the layer whose scores are widest."""
-    sizes = [(layer.directions, score_dtype(precision, is_complex=bool(layer.grid)).itemsize) for layer in layers]
-    return max(sizes, key=math.prod)

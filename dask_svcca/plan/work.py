@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.kernels.grams import products_by_samples
+from dask_svcca.measures import of_directions, relations_of
 from dask_svcca.plan.details import pair_bytes
 from dask_svcca.plan.memory import score_dtype
 from dask_svcca.readings import Meeting, meet
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dask_svcca.kernels._types import BoolArray, FloatArray
+    from dask_svcca.measures import Relation
     from dask_svcca.plan.parameters import Parameters
     from dask_svcca.plan.plan import Plan, Row
     from dask_svcca.plan.tasks import PackTask, SubspaceTask, TileTask
@@ -47,6 +49,12 @@ PAIR = 4e3
 
 NUMBER = 12.0
 """The same for a number of a coupling: gathered, converted, squared."""
+
+NEIGHBOUR = 30.0
+"""The same for a neighbour that is looked up."""
+
+COMPARED = 300.0
+"""The same for a product of two samples that is compared with those so far, by both."""
 
 FILE_BYTES = 2**18
 """Bytes that opening a file is as long as."""
@@ -110,6 +118,14 @@ class Work:
         self._plan, self._parameters = plan, parameters
         self._rows: dict[str, int] = {row.label: number for number, row in enumerate(plan.rows)}
         self._kept = kept
+        self._samples = max(
+            (
+                reading.samples(row.representation.shape[0])
+                for row, reading in zip(plan.rows, readings, strict=True)
+                if row.representation is not None and reading is not None
+            ),
+            default=0,
+        )
         self._groups = [
             _Group(range(start, min(start + plan.side, len(plan.rows))), plan.rows, readings, kept)
             for start in range(0, len(plan.rows), plan.side)
@@ -121,7 +137,9 @@ class Work:
         for member in pack.members:
             row = self._rows[member.label]
             representation, kept = self._plan.rows[row].representation, self._kept[row]
-            if representation is not None and kept is not None:
+            if representation is not None and member.relation is not None:
+                total.add(_relation_work(member, member.relation, representation.dtype.itemsize))
+            elif representation is not None and kept is not None:
                 total.add(_member_work(member, representation.dtype.itemsize, kept, self._parameters.precision))
         return total
 
@@ -141,6 +159,12 @@ class Work:
                 "beside": CALL + PAIR * (len(a.members) + len(b.members)),
             }
         )
+        for relation in relations_of(self._plan.measures):
+            stored = float(relation.rows(self._samples) * relation.width(self._samples))
+            total["read"] += stored * 4 * (len(a.members) + len(b.members))
+            total["coupling"] += pairs * stored * NEIGHBOUR
+        if not of_directions(self._plan.measures):
+            return total
         for domain_a, one in a.kinds.items():
             for domain_b, other in b.kinds.items():
                 meeting = meet(*domain_a, *domain_b, self._parameters.match)
@@ -229,6 +253,21 @@ def _member_work(member: SubspaceTask, itemsize: int, kept: Kept, precision: str
         "eigen": (EIGEN * complexity * blocks * float(side) ** 3 + CALL / 4 * blocks) * member.orthonormal + CALL / 4,
         "project": complexity * projected + samples * kept.stored * score * NUMBER + CALL / 4 * chunks,
         "write": samples * kept.stored * score + 8.0 * neurons * kept.stored,
+        "beside": CALL / 8,
+    }
+
+
+def _relation_work(member: SubspaceTask, relation: Relation, itemsize: int) -> Mapping[str, float]:
+    neurons, samples = member.reading.neurons(member.shape[-1]), member.samples
+    stored = float(relation.rows(samples) * relation.width(samples))
+    chunks = -(-member.shape[0] // member.chunk_examples)
+    return {
+        "read": bytes_read(member, itemsize) + FILE_BYTES * (1 + chunks),
+        "transform": 3.0 * samples * neurons,
+        # In double precision, each pair once, and each of its products looked at from both sides.
+        "covariance": float(samples) ** 2 * (neurons + COMPARED),
+        "eigen": stored * NUMBER,
+        "write": stored * relation.dtype("float32").itemsize,
         "beside": CALL / 8,
     }
 

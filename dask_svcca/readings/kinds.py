@@ -77,6 +77,11 @@ class Reading(ABC):
         return half_plane(self.grid).multiplicity
 
     @property
+    def in_one_block(self) -> Reading:
+        """A reading of the same samples whose neurons are side by side: distances between samples are the same."""
+        return Flatten(self.sizes) if self.grid else self
+
+    @property
     def averaged(self) -> int:
         """How many values a number of a sample is the mean of, without regard to masked positions."""
         return 1

@@ -95,11 +95,18 @@ def _describe(
     for number, new in unknown.items():
         row, problem = rows[number], new
         record = None if index is None else index.records.get(row.key)
+        related = [] if index is None else [index.records[key].entry for key in row.relations if key in index.records]
         # Without a subspace to read, what is known stays as it is.
         if index is not None and record is not None:
             for name, value in zip(NAMES, _numbers(index, record, variance), strict=False):
                 columns[name][number] = value
-            problem = new or record.entry.problem
+        elif made := [entry for entry in related if not entry.problem]:
+            # Where no measure looks at directions, there are none.
+            for name, value in zip(NAMES, (row.neurons, int(made[0].sums[0]), 0, np.nan), strict=False):
+                columns[name][number] = value
+        entries = ([] if record is None else [record.entry]) + related
+        if entries:
+            problem = new or next((entry.problem for entry in entries if entry.problem), "")
         if problem is not None:
             columns["problem"][number] = problem and f"{row.label!r} {problem}"
 

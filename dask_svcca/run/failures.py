@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from dask_svcca.plan.graph import nodes_of, nodes_of_pack
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.subspaces import pack_of
-from dask_svcca.plan.tasks import PackTask, SubspacePlace
 from dask_svcca.run.failed import Failed
 from dask_svcca.run.waves import packs_of
 from dask_svcca.stores._failures import Block, mark_failed, write_failures
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from dask_svcca.plan.plan import Plan
-    from dask_svcca.plan.tasks import GroupTask, TileTask
+    from dask_svcca.plan.tasks import GroupTask, PackTask, SubspacePlace, TileTask
     from dask_svcca.run.executors import Executor
     from dask_svcca.run.waves import Wave
     from dask_svcca.stores.comparison import ComparisonStore
@@ -140,13 +139,13 @@ def _with(
 
     def found(place: SubspacePlace) -> SubspacePlace:
         pack = instead.get((place.pack, place.position))
-        return place if pack is None or pack.name == place.pack else SubspacePlace(pack.name, 0, place.fold)
+        return place if pack is None or pack.name == place.pack else replace(place, pack=pack.name, position=0)
 
     places = []
     for member in group.places:
         there = tuple(found(place) for place in member if (place.pack, place.position) not in lost)
-        # Those on coarser grids are of no use without the representation's own.
-        places.append(there if there and not there[0].fold else ())
+        # All others are of no use without the first, the representation's own.
+        places.append(there if there and (member[0].pack, member[0].position) not in lost else ())
     return replace(group, places=tuple(places))
 
 

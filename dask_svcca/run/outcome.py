@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from dask_svcca.measures import of_directions, relations_of
 from dask_svcca.plan.tasks import SubspaceReport
 
 if TYPE_CHECKING:
@@ -84,9 +85,12 @@ class Outcome:
         if not self.problems:
             return ""
         first = next(iter(self.problems.values()))
+        result = "could not be compared, and all of their pairs are NaN"
+        if len(relations_of(self.plan.measures)) + bool(of_directions(self.plan.measures)) > 1:
+            result = "could not be compared by all measures, and their pairs are NaN in those"
         return (
-            f"{len(self.problems)} of {self.plan.representations} representations could not be compared, and all of "
-            f"their pairs are NaN. The first: {first}. The variable problem_a of the result has all reasons"
+            f"{len(self.problems)} of {self.plan.representations} representations {result}. The first: {first}. The "
+            f"variable problem_a of the result has all reasons"
         )
 
     @property

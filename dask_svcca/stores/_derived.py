@@ -9,7 +9,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from dask_svcca.measures import DERIVED
+from dask_svcca.measures import DERIVED, find_derived
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,8 +48,11 @@ class DerivedArray(BackendArray):
 def derived_variables(variables: Mapping[Any, xr.Variable]) -> dict[Any, xr.Variable]:
     """Derived variables, by name, of which all parents are there."""
     found = {}
-    for name, derived in DERIVED.items():
-        if all(parent in variables for parent in derived.parents):
+    # Those with a parameter are found by the companions of what is there.
+    companions = (name for one in variables.values() for name in one.attrs.get("companions", ()))
+    for name in dict.fromkeys((*DERIVED, *companions)):
+        derived = find_derived(name)
+        if derived is not None and all(parent in variables for parent in derived.parents):
             parents = [variables[parent] for parent in derived.parents]
             array = indexing.LazilyIndexedArray(DerivedArray(derived, *parents))
             found[name] = xr.Variable(parents[0].dims, array, derived.attributes)

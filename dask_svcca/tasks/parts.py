@@ -16,7 +16,6 @@ from dask_svcca.errors import DamagedSubspacesError, InvalidActivationsError, Un
 from dask_svcca.kernels.moments import merge
 from dask_svcca.kernels.projection import projection
 from dask_svcca.kernels.subspace import Eigenbasis
-from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import PackWriter, SubspaceEntry, chunk_length
 from dask_svcca.tasks.samples import Samples, check, verify
@@ -25,6 +24,8 @@ from dask_svcca.tasks.subspace import find_basis, is_finite, sum_moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
 
     from dask_svcca.kernels._types import InexactArray
     from dask_svcca.plan.tasks import PartTask, SubspaceTask
@@ -236,7 +237,7 @@ class _Dropped:
     def __init__(self, chunk_samples: int) -> None:
         self.chunk_samples = chunk_samples
 
-    def write_scores(self, chunk: int, scores: InexactArray) -> None:
+    def write_scores(self, chunk: int, scores: npt.NDArray[Any]) -> None:
         """Take one chunk, (sample, direction)."""
 
     def read_scores(self, chunk: int) -> InexactArray:
@@ -259,7 +260,7 @@ def _member(task: PartTask) -> SubspaceTask:
 
 
 def _dtype(context: Context, task: PartTask) -> np.dtype[Any]:
-    return score_dtype(context.job.parameters.precision, is_complex=_member(task).reading.is_complex)
+    return _member(task).score_dtype(context.job.parameters.precision)
 
 
 def _writer(context: Context, task: PartTask, basis: Eigenbasis, *, exist_ok: bool = True) -> PackWriter:

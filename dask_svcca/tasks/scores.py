@@ -28,7 +28,7 @@ class ScoreWriter(Protocol):
 
     chunk_samples: int
 
-    def write_scores(self, chunk: int, scores: InexactArray) -> None:
+    def write_scores(self, chunk: int, scores: npt.NDArray[Any]) -> None:
         """Take one chunk, (sample, direction)."""
 
     def read_scores(self, chunk: int) -> InexactArray:
@@ -47,7 +47,7 @@ class HeldScores:
         # In the order in which they are stored: the scores of a direction side by side.
         self.scores: npt.NDArray[Any] = np.empty((directions, samples), dtype=dtype).T
 
-    def write_scores(self, chunk: int, scores: InexactArray) -> None:
+    def write_scores(self, chunk: int, scores: npt.NDArray[Any]) -> None:
         """Take one chunk, (sample, direction)."""
         self.scores[chunk * self.chunk_samples :][: len(scores)] = scores
 

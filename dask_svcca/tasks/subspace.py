@@ -12,13 +12,13 @@ from dask_svcca.kernels.factors import Factor, factor, merge
 from dask_svcca.kernels.moments import Moments, add_chunk, moments
 from dask_svcca.kernels.projection import projection
 from dask_svcca.kernels.subspace import eigenbasis, eigenbasis_of_rows
-from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import PackWriter, Subspace, SubspaceEntry, chunk_length
 from dask_svcca.tasks.dual import by_samples, sum_neurons
 from dask_svcca.tasks.kernel import make_kernel
 from dask_svcca.tasks.leading import make_leading
 from dask_svcca.tasks.raw import StoredSamples, store_samples
+from dask_svcca.tasks.relations import make_relation
 from dask_svcca.tasks.samples import Samples, check, not_constant
 from dask_svcca.tasks.scores import HeldScores, corrections, score_chunks, subspace_of, write_scores
 
@@ -98,7 +98,7 @@ class _PackOfOne:
 
     def begin(self, samples: int, directions: int, dtype: np.dtype[Any]) -> ScoreWriter:
         """What takes the scores of the next member."""
-        self._writers.append(_writer(self._context, self._name, samples, directions, dtype))
+        self._writers.append(_writer(self._context, self._task, self._name, samples, directions, dtype))
         return self._writers[-1]
 
     def add(self, subspace: Subspace | SubspaceEntry, _begun: int) -> None:
@@ -111,7 +111,7 @@ class _PackOfOne:
         if not self._subspaces:
             return
         if not self._writers:
-            self.begin(1, 0, np.dtype(self._context.job.parameters.precision))
+            self.begin(1, 0, self._task.members[0].score_dtype(self._context.job.parameters.precision))
         with self._context.timed("write"):
             self._writers[-1].finish(self._subspaces)
 
@@ -131,7 +131,7 @@ class _PackOfSeveral:
 
     def begin(self, samples: int, directions: int, dtype: np.dtype[Any]) -> ScoreWriter:
         """What takes the scores of the next member."""
-        length = chunk_length(samples, self._context.job.chunk_samples)
+        length = chunk_length(samples, self._task.members[0].most_rows(self._context.job.chunk_samples))
         self._held.append(HeldScores(samples, directions, dtype, length))
         return self._held[-1]
 
@@ -146,11 +146,10 @@ class _PackOfSeveral:
         """Write all members."""
         held, context = self._held, self._context
         with context.timed("write"):
-            is_complex = self._task.members[0].reading.is_complex
-            dtype = score_dtype(context.job.parameters.precision, is_complex=is_complex)
+            dtype = self._task.members[0].score_dtype(context.job.parameters.precision)
             samples = len(held[0].scores) if held else 1
             directions = sum(one.scores.shape[1] for one in held)
-            writer = _writer(context, self._name, samples, directions, dtype)
+            writer = _writer(context, self._task, self._name, samples, directions, dtype)
             # In the order in which they are stored: a direction's scores side by side.
             room = np.empty((directions, min(samples, writer.chunk_samples)), dtype).T
             for chunk, start in enumerate(range(0, samples if held else 0, writer.chunk_samples)):
@@ -160,14 +159,16 @@ class _PackOfSeveral:
             writer.finish(self._subspaces)
 
 
-def _writer(context: Context, name: str, samples: int, directions: int, dtype: np.dtype[Any]) -> PackWriter:
+def _writer(
+    context: Context, task: PackTask, name: str, samples: int, directions: int, dtype: np.dtype[Any]
+) -> PackWriter:
     return PackWriter(
         context.worker.subspaces,
         name,
         samples=samples,
         directions=directions,
         dtype=dtype,
-        chunk_samples=chunk_length(samples, context.job.chunk_samples),
+        chunk_samples=chunk_length(samples, task.members[0].most_rows(context.job.chunk_samples)),
     )
 
 
@@ -203,6 +204,8 @@ def _make_subspaces(
     context: Context, task: SubspaceTask, samples: Samples, begin: Sequence[Begin]
 ) -> list[Subspace | SubspaceEntry]:
     """Make a subspace; before its leading directions, or inner products, its samples as they are."""
+    if task.relation is not None:
+        return [make_relation(context, task, task.relation, samples, begin[0])]
     if not task.stores_samples:
         return [_make_subspace(context, task, samples, begin[0])]
     neurons = sum_neurons(context, samples)
@@ -235,7 +238,7 @@ def _by_samples(
 ) -> Subspace:
     """Directions from inner products of samples."""
     basis, scores = by_samples(context, task, samples, neurons)
-    writer = begin(len(scores), scores.shape[1], _score_dtype(context, task))
+    writer = begin(len(scores), scores.shape[1], task.score_dtype(context.job.parameters.precision))
     with context.timed("write"):
         for number, start in enumerate(range(0, len(scores), writer.chunk_samples)):
             writer.write_scores(number, scores[start : start + writer.chunk_samples])
@@ -266,7 +269,7 @@ def _by_neurons(context: Context, task: SubspaceTask, samples: Samples | StoredS
         totals = [replace(totals.pop(), mean=samples.mean)]
     # The scatter may be as large as all else: nothing else holds it.
     basis = find_basis(context, task, samples, totals)
-    dtype = _score_dtype(context, task)
+    dtype = task.score_dtype(context.job.parameters.precision)
     writer = begin(count, len(basis.spectrum), dtype)
     chunks = score_chunks(context, samples, projection(mean, basis, dtype), len(basis.spectrum), writer.chunk_samples)
     grams = write_scores(context, writer, 0, chunks, basis)
@@ -339,7 +342,3 @@ def _rows(context: Context, samples: Samples | StoredSamples) -> Factor:
         del chunk
     assert total is not None  # noqa: S101 - its moments were summed up before
     return total
-
-
-def _score_dtype(context: Context, task: SubspaceTask) -> np.dtype[Any]:
-    return score_dtype(context.job.parameters.precision, is_complex=task.reading.is_complex)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.errors import DamagedStoreError
-from dask_svcca.evaluate import Basis, Evaluation, finish_details, no_details
+from dask_svcca.evaluate import Basis, Evaluation, Values, finish_details, no_details
 from dask_svcca.kernels.products import Summing
-from dask_svcca.measures import leading_only, needs_loadings
+from dask_svcca.measures import leading_only, needs_loadings, of_directions
 from dask_svcca.plan.memory import PanelUnits
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.readings import EXAMPLES, meet
@@ -20,6 +20,7 @@ from dask_svcca.tasks.gram import norms_by_samples
 from dask_svcca.tasks.norms import sum_over_samples
 from dask_svcca.tasks.panel import Member, couplings, cut
 from dask_svcca.tasks.rectangles import rectangles
+from dask_svcca.tasks.related import related_values
 from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PENDING, UNFINISHED, VALUED, PairStatus
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.evaluate import Details, Values
+    from dask_svcca.evaluate import Details
     from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
@@ -80,7 +81,7 @@ class _Tile:
         self._places = places_a, places_b
         with context.timed("read"):
             context.worker.read_packs(place.pack for places in self._places for own in places for place in own)
-            self._entries = [[_entry(context, own[0]) if own else None for own in places] for places in self._places]
+            self._entries = [[_entry(context, own) for own in places] for places in self._places]
 
     def known(self, asked: BoolArray) -> StatusArray:
         """What has become of its pairs; those of a block are missing where something of it cannot be read.
@@ -186,6 +187,11 @@ class _Tile:
         same: bool,
     ) -> None:
         """Compare members of one kind with those of another, and add their results."""
+        related, todo = related_values(self._context, self._places, measures, todo)
+        measures = of_directions(measures)
+        if not (details or of_directions(self._context.job.measures)):
+            results.take(todo, Values(related, (np.zeros_like(todo), np.zeros_like(todo))))
+            return
         kept_only = leading_only(measures)
         rows, columns = (np.asarray(todo.any(axis=axis)) for axis in (1, 0))
         if same:
@@ -203,13 +209,14 @@ class _Tile:
             some_b = some_a
             if not same or not np.array_equal(rows, columns):
                 some_b = {number: member for number, member in b.items() if columns[number]}
-            results.take(pairs, self._pairs(some_a, some_b, pairs, meeting, measures, details))
+            values = self._pairs(some_a, some_b, pairs, meeting, measures, details)
+            results.take(pairs, replace(values, values={**values.values, **related}))
 
     def _members(self, side: int, members: Sequence[int], fold: Grid, *, kept_only: bool) -> dict[int, Member]:
         """The subspaces to compare by: the representations' own, or those folded on a partner's grid."""
         chosen = {}
         for member in members:
-            place = next((place for place in self._places[side][member] if place.fold == fold), None)
+            place = next((one for one in self._places[side][member] if one.fold == fold and not one.relation), None)
             pack = None if place is None else self._context.worker.pack(place.pack)
             if place is None or pack is None:
                 continue
@@ -241,6 +248,10 @@ class _Tile:
     ) -> Values:
         """Values of all measures for pairs of two sides, each of one kind."""
         context, memory = self._context, self._task.memory
+        if not (measures or details):
+            # The status is about all measures, also those that a pair has already.
+            first, second = ({number: member.basis for number, member in side.items()} for side in (a, b))
+            return Values({}, Evaluation(first, second, meeting, (), todo).saturated(context.job.measures))
         if memory.by_samples:
             return self._pairs_by_samples(a, b, todo, meeting, measures)
         summing = Summing.of(min(sum(member.directions for member in side.values()) / len(side) for side in (a, b)))
@@ -370,14 +381,19 @@ class _Results:
         return self
 
 
-def _entry(context: Context, place: SubspacePlace) -> SubspaceEntry | None:
-    """What is known of a subspace; None where it was not made, or not with the loadings that a measure needs."""
-    pack = context.worker.pack(place.pack)
-    entry = None if pack is None else pack.records[place.position].entry
-    if entry is None or not entry.key:
-        return None
-    lacking = needs_loadings(context.job.measures) and not entry.problem and not entry.with_loadings
-    return None if lacking else entry
+def _entry(context: Context, own: Sequence[SubspacePlace]) -> SubspaceEntry | None:
+    """What is known of a representation; None where it was not made, or not with the loadings that a measure needs.
+
+    That is what its subspace says, or, where no measure looks at directions, the first relation that could be made.
+    """
+    entries = []
+    for place in own[: 1 if own and not own[0].relation else None]:
+        pack = context.worker.pack(place.pack)
+        entry = None if pack is None else pack.records[place.position].entry
+        lacking = needs_loadings(context.job.measures) and entry and not (entry.problem or entry.with_loadings)
+        if entry is not None and entry.key and not lacking:
+            entries.append(entry)
+    return next((entry for entry in entries if not entry.problem), entries[0] if entries else None)
 
 
 def _kind(entry: SubspaceEntry) -> tuple[str, Grid]:

@@ -21,6 +21,22 @@ if TYPE_CHECKING:
     from sphinx.util.typing import ExtensionMetadata
 
 
+RELATED = (
+    "mutual_knn",
+    "jaccard",
+    "second_order_cosine",
+    "rsa",
+    "rsm_norm_difference",
+    "distance_correlation",
+    "uniformity_difference",
+    "magnitude_difference",
+    "hard_correlation_match",
+    "soft_correlation_match",
+    "permutation_procrustes",
+)
+"""Measures that ``all`` does not stand for."""
+
+
 @lru_cache
 def stored_attributes() -> dict[str, dict[str, Any]]:
     """Attributes of each measure, as a comparison of two small layers has them."""
@@ -29,7 +45,7 @@ def stored_attributes() -> dict[str, dict[str, Any]]:
         with dask_svcca.create_zoo(f"{folder}/zoo.zarr", examples=range(100)) as zoo:
             zoo.write("net", "end", "x", x)
             zoo.write("net", "end", "y", y)
-        result = dask_svcca.compare(zoo, f"{folder}/comparison.zarr", measures="all")
+        result = dask_svcca.compare(zoo, f"{folder}/comparison.zarr", measures=["all", *RELATED])
         found = {str(name): dict(array.attrs) for name, array in result.data_vars.items() if "sense" in array.attrs}
     asked = parameters_of(result)["measures"]
     return {name: found[name] for name in [*asked, *sorted(found.keys() - set(asked))]}

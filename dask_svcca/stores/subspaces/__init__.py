@@ -7,7 +7,14 @@ new one and the others stay as they are.
 """
 
 from dask_svcca.stores.subspaces.packs import Pack, PackWriter, Subspace, read_scores
-from dask_svcca.stores.subspaces.records import Block, SubspaceEntry, SubspaceRecord, chunk_length, subspace_key
+from dask_svcca.stores.subspaces.records import (
+    Block,
+    SubspaceEntry,
+    SubspaceRecord,
+    chunk_length,
+    relation_key,
+    subspace_key,
+)
 from dask_svcca.stores.subspaces.store import INSIDE, SubspaceIndex, SubspaceStore
 
 __all__ = [
@@ -22,5 +29,6 @@ __all__ = [
     "SubspaceStore",
     "chunk_length",
     "read_scores",
+    "relation_key",
     "subspace_key",
 ]

@@ -300,11 +300,11 @@ class PackWriter:
                 dims=("sample", "direction"),
                 column_major=True,
                 replace=False,
-                fill=math.nan,
+                fill=-1 if dtype.kind == "i" else math.nan,
                 exist_ok=exist_ok,
             )
 
-    def write_scores(self, chunk: int, scores: InexactArray) -> None:
+    def write_scores(self, chunk: int, scores: npt.NDArray[Any]) -> None:
         """Write one chunk of scores, (sample, direction)."""
         stored = self._array.stored(scores.astype(self._dtype, copy=False))
         checks = np.array(row_checksums(stored), np.uint64)

@@ -66,6 +66,8 @@ class SubspaceEntry:
     share : float
         Share of the variance up to which thresholds find their directions here: below 1, these are the leading ones
         alone, and the samples are stored as they are beside them.
+    sums : tuple of float
+        Of what is stored of the samples among one another in place of directions, sums that a null is made of.
     """
 
     key: str
@@ -81,6 +83,7 @@ class SubspaceEntry:
     squares: float = 0.0
     epsilon: float = 0.0
     share: float = 1.0
+    sums: tuple[float, ...] = ()
 
     @property
     def directions(self) -> int:
@@ -131,6 +134,7 @@ class SubspaceEntry:
             "with_loadings": self.with_loadings,
             **({} if self.orthonormal else {"squares": self.squares, "epsilon": self.epsilon}),
             **({} if self.share == 1 else {"share": self.share}),
+            **({"sums": list(self.sums)} if self.sums else {}),
         }
 
     @classmethod
@@ -161,6 +165,7 @@ class SubspaceEntry:
             squares=float(values.get("squares", 0.0)),
             epsilon=float(values.get("epsilon", 0.0)),
             share=float(values.get("share", 1.0)),
+            sums=tuple(map(float, values.get("sums", ()))),
         )
 
 
@@ -216,6 +221,24 @@ def subspace_key(digest: str, reading: str) -> str:
     '9f3a Neurons(sizes=())'
     """
     return f"{digest} {reading}"
+
+
+def relation_key(key: str, relation: str) -> str:
+    """Key of what is stored of the samples of a representation among one another.
+
+    Parameters
+    ----------
+    key : str
+        That of the subspace of the same samples.
+    relation : str
+        Identity of what is stored.
+
+    Examples
+    --------
+    >>> relation_key("9f3a Neurons(sizes=())", "10-nearest-by-cosine")
+    '9f3a Neurons(sizes=()) 10-nearest-by-cosine'
+    """
+    return f"{key} {relation}"
 
 
 def chunk_length(samples: int, most: int) -> int:
