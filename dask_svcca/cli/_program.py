@@ -123,12 +123,13 @@ class Program(click.Group):
         Deferred(
             "verify",
             "dask_svcca.cli.verify:verify",
-            "Read everything in a STORE, and name what is damaged or missing: a zoo, a comparison, or subspaces.",
+            "Read everything in a STORE, and name what is damaged or missing: a zoo, a comparison, subspaces, or "
+            "sketches.",
         ),
         Deferred(
             "sketch",
             "dask_svcca.cli.sketch:sketch",
-            "Make a sketch of every layer of every checkpoint of a ZOO: numbers whose products estimate linear CKA.",
+            "Make a sketch of every layer of every checkpoint of a ZOO: numbers whose products estimate a similarity.",
         ),
         Deferred(
             "search",
