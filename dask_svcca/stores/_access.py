@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import lzma
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -47,6 +48,9 @@ UNREADABLE = (
 Libraries that decode it trust it: numbers that are text, or sizes beyond memory, fail wherever they are first used.
 """
 
+_OF_ARCHIVES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+"""What is raised for a zipped store that is damaged; the last where a byte names another compression."""
+
 # Windows has no quotas by that name.
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -68,9 +72,11 @@ def accessing(place: object) -> Iterator[None]:
         raise
     except OSError as error:
         raise StoreAccessError(f"cannot access {str(place)!r}: {error}. {_remedy(error)}") from error
-    except (zipfile.BadZipFile, zlib.error) as error:
+    except _OF_ARCHIVES as error:
         raise StoreAccessError(f"cannot read {str(place)!r}: {error}. The archive is damaged: zip it again") from error
     except Exception as error:
+        if isinstance(error, RuntimeError) and "encrypted" in str(error):
+            raise StoreAccessError(f"cannot read {str(place)!r}: {error}. Zip it again, without a password") from error
         # Errors of obstore, an optional package, derive from nothing else.
         if not type(error).__module__.startswith("obstore"):
             raise

@@ -188,9 +188,12 @@ def test_pair__has_every_number_and_the_status(explorer: Explorer, store: Path) 
         ]
         for a, b in np.random.default_rng(0).integers(0, len(NAMES), (20, 2)):
             pair = answered(explorer, f"pair?c=0&a={a}&b={b}")
-            assert set(pair["values"]) == set(names) - {"pair_status"}
+            assert set(pair["values"]) == {*names, "calibrated_svcca"} - {"pair_status"}
+            # What is not stored follows from what is.
+            null = float(result["null_svcca"][a, b])
+            derived = {"calibrated_svcca": (float(result["svcca"][a, b]) - null) / (1 - null)}
             for name, value in pair["values"].items():
-                stored = float(result[name][a, b])
+                stored = derived[name] if name in derived else float(result[name][a, b])
                 assert value == stored if value is not None else np.isnan(stored)
             stored = result.correlations[a, b].to_numpy()
             assert [np.nan if one is None else one for one in pair["details"]["correlations"]] == pytest.approx(
