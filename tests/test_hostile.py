@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -209,3 +210,23 @@ def test_open_zoo__a_zip_that_is_cut_short(place: Path) -> None:
     (place / "zoo.zip").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(DaskSvccaError, match=r"zoo\.zip"):
         dask_svcca.open_zoo(place / "zoo.zip")
+
+
+@pytest.mark.parametrize(("place_of_byte", "message"), [(10, "damaged"), (8, "password")])
+def test_open_zoo__a_zip_whose_directory_lies(place: Path, place_of_byte: int, message: str) -> None:
+    archive = place / "zoo.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted((place / "zoo.zarr").rglob("*")):
+            if path.is_file():
+                file.write(path, path.relative_to(place / "zoo.zarr").as_posix())
+    data = bytearray(archive.read_bytes())
+    entry = data.find(b"PK\x01\x02")
+    while entry >= 0:
+        # Of each file, the compression, or the flag that says that it is encrypted; in both of its headers.
+        data[entry + place_of_byte] = 99 if message == "damaged" else 1
+        (local,) = struct.unpack("<I", data[entry + 42 : entry + 46])
+        data[local + place_of_byte - 2] = data[entry + place_of_byte]
+        entry = data.find(b"PK\x01\x02", entry + 4)
+    archive.write_bytes(data)
+    with pytest.raises(DaskSvccaError, match=rf"zoo\.zip.*{message}"):
+        dask_svcca.open_zoo(archive).entries()

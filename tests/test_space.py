@@ -97,7 +97,7 @@ def failing_after(monkeypatch: pytest.MonkeyPatch, count: int, code: int) -> Non
         (errno.EACCES, "Permission denied.*Check your rights"),
     ],
 )
-@pytest.mark.parametrize("count", [0, 30, 75, 105, 118])
+@pytest.mark.parametrize("count", [0, 30, 75, 135, 150])
 def test_compare__goes_on_after_writing_failed(
     small: Zoo, expected: xr.Dataset, tmp_path: Path, code: int, remedy: str, count: int
 ) -> None:
@@ -117,7 +117,7 @@ def test_compare_command__a_full_disk_is_no_traceback(
         importlib.import_module("dask_svcca.cli.compare"), "connected", lambda *_, **__: contextlib.nullcontext()
     )
     with pytest.MonkeyPatch.context() as patch:
-        failing_after(patch, 100, errno.ENOSPC)
+        failing_after(patch, 140, errno.ENOSPC)
         output = run(f"compare {tmp_path}/zoo.zarr {tmp_path}/c.zarr", status=2).output
     assert "Error: cannot access" in output
     assert f"{tmp_path}/c.zarr" in output
