@@ -43,7 +43,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 
 def of_pairs(result: xr.Dataset, measure: str, model: str, step: float, layer: str, other: str) -> float:
     """A value looked up by hand: of a layer at a step with a layer of the last checkpoint."""
-    names = [name for name in result.coords if not str(name).startswith("representation")]
+    names = [name for name in result.xindexes if name not in result.dims]
     frame = result[measure].drop_indexes(names).to_dataframe().reset_index()
     row = frame[
         (frame.model_a.astype(str) == model)
