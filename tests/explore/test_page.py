@@ -39,8 +39,10 @@ def page(browser: Any, explorer: Explorer) -> Looking:
 
 @pytest.fixture(scope="module")
 def stored(store: Path) -> Iterator[xr.Dataset]:
-    with xr.open_zarr(store) as result:
-        yield result.load()
+    with xr.open_zarr(store) as opened:
+        result = opened.load()
+        # Shown beside what is stored, and follows from it.
+        yield result.assign(calibrated_svcca=(result.svcca - result.null_svcca) / (1 - result.null_svcca))
 
 
 def chosen_pairs(stored: xr.Dataset) -> list[tuple[int, int]]:
