@@ -16,6 +16,7 @@ from test_orders import KINDS, layer
 from zarr.storage import MemoryStore
 
 import dask_svcca
+from dask_svcca.errors import FailedRepresentationWarning
 from dask_svcca.measures import DERIVED, find_measures
 
 if TYPE_CHECKING:
@@ -187,3 +188,40 @@ def test_null__agrees_with_shuffled_examples_on_two_hundred_pairs(kind: str, tmp
         rough = name == "cka" and kind in {"t(2)", "lognormal", "scaled rows"}
         assert np.abs(by_orders - p).mean() < (0.2 if rough else 0.06)
         assert abs((by_orders < 0.05).mean() - (p < 0.05).mean()) < 0.06
+
+
+def test_p_r2_cca__is_one_where_samples_fix_all_correlations() -> None:
+    rng = np.random.default_rng(0)
+    layers = [np.maximum(rng.normal(size=(120, width)), 0).astype("float32") for width in (150, 3, 12)]
+    found = compared(*layers, measures="r2_cca")
+    np.testing.assert_array_equal(found.null_r2_cca_sd[0, 1:], 0)
+    np.testing.assert_array_equal(found.p_r2_cca[0, 1:], 1)
+    assert (found.null_r2_cca_sd[1, 2] > 0).all()
+
+
+def test_p_mutual_knn__is_unknown_where_the_order_of_the_zoo_decides() -> None:
+    rng = np.random.default_rng(0)
+    one_hot = [np.eye(4)[rng.integers(0, 4, 200)] for _ in range(2)]
+    found = compared(*one_hot, rng.normal(size=(200, 5)), measures="mutual_knn,jaccard")
+    assert float(found.mutual_knn[0, 1]) > 3 * 10 / 199
+    for name in ("null_mutual_knn", "null_mutual_knn_sd", "p_mutual_knn", "calibrated_mutual_knn", "null_jaccard"):
+        assert np.isnan(found[name][0, 1]), name
+        # Beside a layer without ties, orders of the examples still say what chance gives.
+        assert np.isfinite(found[name][:2, 2]).all(), name
+    assert not dask_svcca.discoveries(found, measure="mutual_knn")[0, 2:].any()
+
+
+def test_distance_correlation__of_a_constant_layer_leaves_the_others_alone() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 6))
+    with pytest.warns(FailedRepresentationWarning):
+        found = compared(x, np.ones((50, 4)), x[:, :3], measures="distance_correlation,svcca")
+    assert np.isfinite(found.svcca.to_numpy()[::2, ::2]).all()
+    assert np.isfinite(found.p_distance_correlation.to_numpy()[::2, ::2]).all()
+
+
+@pytest.mark.slow
+def test_p_distance_correlation__counts_that_pairs_were_sampled() -> None:
+    rng = np.random.default_rng(0)
+    found = compared(*(rng.normal(size=(5000, 4)) for _ in range(8)), measures="distance_correlation")
+    p = found.p_distance_correlation.to_numpy()[np.triu_indices(8, 1)]
+    assert ((p < 0.05) | (p > 0.95)).mean() < 0.35

@@ -76,6 +76,13 @@ class Nearest:
         """Neighbours of each example, nearest first, (example, neighbour)."""
         return of_keys(self._keys).astype(np.int32)
 
+    @property
+    def tied(self) -> float:
+        """Share of the examples whose last two neighbours are equally near: which comes first, the order decides."""
+        last = np.partition(self._keys, 1, axis=1)[:, :2]
+        grades = -(-last // MOST_EXAMPLES)
+        return float(np.mean(grades[:, 0] == grades[:, 1]))
+
 
 def nearest_keys(cosines: FloatArray, first_column: int) -> npt.NDArray[np.int64]:
     """Whole numbers, (row, column): those of nearer examples are higher, and of equally near ones that of the first."""

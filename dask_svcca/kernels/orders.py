@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 LEAST_SAMPLES = 4
 """With fewer, the formula divides by zero."""
 
-ROUNDING = 1e-6
-"""Standard deviation, over the mean, up to which all orders score the same: scores may be in single precision."""
+ROUNDING = 3e-5
+"""Standard deviation, over the mean, up to which all orders score the same.
+
+Of scores in single precision as many directions as the samples allow leave up to 1e-5 of rounding. Where orders truly
+differ by as little, the score is what the numbers of directions and samples make it.
+"""
 
 ANGLES = 512
 """Points at which a function of correlations is taken to expand it in cosines."""

@@ -66,13 +66,16 @@ def _distance_correlation_error(sums: RelatedSums) -> FloatArray:
     return np.asarray(np.where(root > 0, error / (2 * np.where(root > 0, root, 1)), np.sqrt(error)))
 
 
+def _kernel_sums(side: FloatArray, values: float) -> KernelSums:
+    # Of a layer that could not be compared nothing is known.
+    norm = np.where(np.isfinite(side[2]) & (side[2] > 0), values * side[2], np.nan)
+    return KernelSums(side[6] / np.sqrt(norm), np.ones(side[0].shape), side[7] / norm)
+
+
 def _over_orders(sums: RelatedSums) -> tuple[FloatArray, FloatArray]:
     """Mean and variance of the squared distance correlation over all orders of the examples."""
     values = value_count(sums.samples, "centred")
-    a, b = (
-        KernelSums(side[6] / np.sqrt(values * side[2]), np.ones(side[0].shape), side[7] / (values * side[2]))
-        for side in (sums.a, sums.b)
-    )
+    a, b = (_kernel_sums(side, values) for side in (sums.a, sums.b))
     mean, variance = moments_over_orders(a, b, sums.samples)
     unknown = 1.0 if sums.of_examples else np.nan
     return mean * unknown, variance * unknown
@@ -84,7 +87,9 @@ def _distance_correlation_null(sums: RelatedSums) -> FloatArray:
 
 
 def _distance_correlation_chance(sums: RelatedSums) -> FloatArray:
-    return chance_of(_correlation(sums, "centred"), *_over_orders(sums))
+    mean, variance = _over_orders(sums)
+    # From a sample of the pairs, a score is off by more than orders of the examples make it.
+    return chance_of(_correlation(sums, "centred"), mean, variance + _correlation_error(sums, "centred") ** 2)
 
 
 def _pairs_twice(sums: RelatedSums) -> float:

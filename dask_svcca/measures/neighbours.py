@@ -27,6 +27,14 @@ _BY_COSINE: Final = (
     "the first in the order of the zoo is nearer"
 )
 
+TIED: Final = 0.01
+"""Share of examples whose last neighbour may be one of several that are equally near, where chance is still known."""
+
+_UNLESS_TIED: Final = (
+    "NaN where of both layers more than one example in a hundred has several that are equally near for its last "
+    "neighbour: the order of the zoo decides among them in both, so that layers agree that have nothing in common"
+)
+
 _PERMUTATIONS: Final = "mean over all orders of the examples of one side; the number shared is hypergeometric"
 
 
@@ -49,15 +57,20 @@ def _mean_score(sums: RelatedSums, count: int, score: Callable[[int], FloatArray
     return np.asarray(sums.pairs @ score(count) / sums.samples)
 
 
+def _known(sums: RelatedSums) -> FloatArray:
+    """1 where orders of the examples say what chance gives, else NaN."""
+    return np.where((sums.a[2] > TIED) & (sums.b[2] > TIED), np.nan, 1.0)
+
+
 def _expected_score(sums: RelatedSums, count: int, score: Callable[[int], FloatArray]) -> FloatArray:
-    return np.full(sums.pairs.shape[:-1], chance_of_shared(count, sums.samples) @ score(count))
+    return chance_of_shared(count, sums.samples) @ score(count) * _known(sums)
 
 
 def _deviation(sums: RelatedSums, count: int) -> FloatArray:
     if not sums.of_examples:
         return np.full(sums.pairs.shape[:-1], np.nan)
     spread = spread_of_shared((sums.a[0], sums.b[0]), (sums.a[1], sums.b[1]), count, sums.samples)
-    return np.asarray(spread / (sums.samples * count))
+    return np.asarray(spread / (sums.samples * count)) * _known(sums)
 
 
 def _with_k(name: str, given: str) -> str:
@@ -159,7 +172,7 @@ def _null(name: str, k: float, *, family: str, score: Callable[[int], FloatArray
     return Measure(
         name=name,
         version="1",
-        description=f"{family.removeprefix('null_')} of {count} neighbours expected by chance",
+        description=f"{family.removeprefix('null_')} of {count} neighbours expected by chance. {_UNLESS_TIED}",
         sums=not_of_couplings,
         related=Related(Neighbours(count), partial(_expected_score, count=count, score=score)),
         reference=_PERMUTATIONS,

@@ -223,8 +223,9 @@ class RelatedSums:
     pairs : (a, b, number)
         Numbers that pairs have of a relation.
     a, b : (number, a, 1), (number, 1, b)
-        Numbers of the layers themselves: of neighbours those of `dask_svcca.kernels.neighbours.neighbour_sums`, of
-        distances those of `dask_svcca.kernels.distances.Found`, and then the length of the mean of the samples.
+        Numbers of the layers themselves: of neighbours those of `dask_svcca.kernels.neighbours.neighbour_sums` and the
+        share of ties, of distances those of `dask_svcca.kernels.distances.Found`, and then the length of the mean of
+        the samples.
     samples : int
     of_examples : bool
         Whether samples are whole examples.

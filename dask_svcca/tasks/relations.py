@@ -71,7 +71,8 @@ def make_relation(context: Context, task: SubspaceTask, relation: Relation, samp
 def _neighbours(
     context: Context, task: SubspaceTask, relation: Neighbours, samples: Samples, neurons: Neurons
 ) -> tuple[npt.NDArray[Any], tuple[float, ...]]:
-    nearest = Nearest(neurons.count, relation.count)
+    # One more than is asked for says whether the order of the zoo has decided which is the last.
+    nearest = Nearest(neurons.count, relation.count + 1)
 
     def take(cosines: FloatArray, row: int, column: int) -> None:
         nearest.add(cosines, row, column)
@@ -80,8 +81,8 @@ def _neighbours(
 
     _each_product(context, samples, neurons.count, task.memory.streamed, _of_length_one, take)
     with context.timed("eigen"):
-        indices = nearest.indices
-        return indices, neighbour_sums(indices)
+        indices = nearest.indices[:, :-1]
+        return indices, (*neighbour_sums(indices), nearest.tied)
 
 
 def _cosines(
