@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from dask_svcca.analysis._options import check_count
 from dask_svcca.analysis.measured import as_dataset, find_name, null_of, p_value_of, sign_of
 from dask_svcca.analysis.query import PairQuery
-from dask_svcca.analysis.selection import COLUMNS, counterparts, places_of, table_of, values_of
+from dask_svcca.analysis.selection import COLUMNS, column, counterparts, not_computed, places_of, table_of, values_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def nearest(
     pandas.DataFrame
         As from `query`, the most similar first, with the null and the p-value beside the measure where there are such.
         ``{p-value}_best`` is corrected for the search: how often the best of as many unrelated layers as were looked at
-        would have such a p-value, ``1 - (1 - p)**L`` (Šidák's). Pairs without a value are left out.
+        would have such a p-value, ``1 - (1 - p)**L`` (Šidák's). L counts layers that were not selected or are not
+        computed yet, since ``pairs="nearest 20"`` has looked at all of them. Pairs without a value are not listed.
 
     Raises
     ------
@@ -77,6 +78,9 @@ def nearest(
     names = [name, *filter(None, [null_of(result, name), p_value])]
     found, searched = PairQuery.build(result, names, a=representation, b=where).most_similar(top)
     if p_value:
+        others = places_of(result, "b", where)
+        others = others[column(result, "representation", "b")[others] != column(result, "representation", "a")[places]]
+        searched += int(not_computed(result, name, {"representation_a": places, "representation_b": others}).sum())
         with np.errstate(divide="ignore"):
             found[f"{p_value}_best"] = -np.expm1(searched * np.log1p(-found[p_value]))
     return found
