@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
-from dask_svcca.analysis.measured import as_dataset, sign_of
+from dask_svcca.analysis.measured import as_dataset, named, sign_of
 from dask_svcca.analysis.selection import SIDES, architectures, not_computed, places_of, table_of
-from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
+from dask_svcca.errors import RepresentationNotFoundError, did_you_mean
 from dask_svcca.patterns import matching, unmatched
 from dask_svcca.plan.final import final_checkpoints
 
@@ -182,10 +182,7 @@ def _measures(result: xr.Dataset, measure: str | Sequence[str]) -> list[str]:
     if measure == "all":
         return known
     wanted = [measure] if isinstance(measure, str) else list(measure)
-    for name in wanted:
-        if name not in known:
-            raise UnknownMeasureError(f"no measure {name!r} in this comparison; it has {', '.join(known)}")
-    return wanted
+    return [named(name, known) for name in wanted]
 
 
 def check_excluded(result: xr.Dataset, exclude: Sequence[str]) -> None:
