@@ -200,7 +200,9 @@ def within_and_between(
     xarray.Dataset
         ``mean``, ``spread`` (standard deviation, NaN for fewer than two pairs) and ``pairs``, (group_a, group_b):
         over the pairs that have a value, each once, and no representation with itself; ``null`` is the mean of the
-        null of the measure, where there is one.
+        null of the measure, where there is one. ``missing`` (group_a, group_b): how many pairs were not selected or
+        are not computed yet; under ``pairs="nearest 20"`` those that have a value were chosen for being similar, so
+        that the mean is too high where any is missing.
 
     Raises
     ------
@@ -229,7 +231,7 @@ def within_and_between(
     layers = table_of(result, "a")["layer"].to_numpy()
     size = len(places), len(places)
     mean, spread, chance = (np.full(size, np.nan) for _ in range(3))
-    pairs = np.zeros(size, dtype=np.int64)
+    pairs, missing = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
     members = zip(places.values(), on_b.values(), strict=True)
     for (i, (rows, _)), (j, (columns, columns_b)) in combinations_with_replacement(enumerate(members), 2):
         wanted = rows[:, np.newaxis] != columns
@@ -241,6 +243,7 @@ def within_and_between(
         values = values_of(result[name][place])
         known = wanted & np.isfinite(values)
         pairs[i, j] = pairs[j, i] = known.sum()
+        missing[i, j] = missing[j, i] = (wanted & not_computed(result, name, place)).sum()
         if known.any():
             mean[i, j] = mean[j, i] = values[known].mean()
             if null:
@@ -249,6 +252,7 @@ def within_and_between(
             spread[i, j] = spread[j, i] = values[known].std(ddof=1)
     dims = ("group_a", "group_b")
     variables: dict[str, Any] = {"mean": (dims, mean), "spread": (dims, spread), "pairs": (dims, pairs)}
+    variables["missing"] = dims, missing
     if null:
         variables["null"] = (dims, chance)
     return xr.Dataset(variables, coords={dim: list(places) for dim in dims}, attrs={"measure": name})
