@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from measured import compared
+from zarr.storage import MemoryStore
 
+import dask_svcca
 from dask_svcca import discoveries
 from dask_svcca.errors import InvalidQuestionError
+from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,11 +60,56 @@ def test_discoveries__of_some_layers_against_others(result: xr.Dataset) -> None:
     assert found.to_numpy()[0, :2].all()
 
 
+def test_discoveries__pairs_that_were_not_selected_count(result: xr.Dataset) -> None:
+    every = result.isel(representation_a=slice(1, 6), representation_b=slice(1, 6))
+    p = every.p_cka.to_numpy()
+    least = np.unravel_index(np.argmin(np.where(np.eye(5, dtype=bool), 1, p)), p.shape)
+    selected = np.eye(5, dtype=bool)
+    selected[least] = selected[least[::-1]] = True
+    part = every.copy(deep=True)
+    part["p_cka"].to_numpy()[~selected] = np.nan
+    part["pair_status"].to_numpy()[~selected] = PairStatus.MISSING
+    # It is the least of ten: by itself it would pass at its own value.
+    level = float(p[least]) * 2
+    found = discoveries(part, level, measure="cka")
+    assert (found.attrs["pairs"], found.attrs["computed"], int(found.sum())) == (10, 1, 0)
+    found = discoveries(part, level * 6, measure="cka")
+    assert int(found.sum()) == 2
+    # Variables alone, without a status: the same.
+    assert discoveries(part[["cka", "p_cka"]], level, measure="cka").attrs["pairs"] == 10
+    part["pair_status"].to_numpy()[~selected] = PairStatus.INCOMPATIBLE_GRIDS
+    assert discoveries(part, level, measure="cka").attrs["pairs"] == 1
+
+
+def test_discoveries__of_the_nearest_finds_nothing_in_noise() -> None:
+    rng = np.random.default_rng(1)
+    with dask_svcca.create_zoo(MemoryStore(), examples=range(100)) as zoo:
+        for number in range(24):
+            zoo.write(f"m{number:02}", "end", "fc", rng.normal(size=(100, 3)))
+    near = dask_svcca.compare(zoo, MemoryStore(), measures="cka", pairs="nearest 1", sketches=MemoryStore())
+    found = discoveries(near, 0.2)
+    assert (found.attrs["pairs"], int(found.sum())) == (24 * 23 // 2, 0)
+    assert found.attrs["computed"] < 24
+    best = dask_svcca.nearest(near, {"model": "m03"}, top=1)
+    np.testing.assert_allclose(best["p_cka_best"], 1 - (1 - best["p_cka"]) ** 23)
+    ceiling = dask_svcca.noise_ceiling(near)
+    assert np.isnan(ceiling.cka).all()
+    assert (ceiling.pairs + ceiling.missing).tolist() == [24 * 23 // 2]
+
+
 def test_discoveries__without_p_values() -> None:
     found = compared(*layers(3, 2), measures=("cca", "cka"))
     assert discoveries(found, measure="cka").any()
     with pytest.raises(InvalidQuestionError, match="'cca' has no p-values here"):
         discoveries(found)
+    with pytest.raises(InvalidQuestionError, match="Of this comparison cka have"):
+        discoveries(found)
+    with pytest.raises(InvalidQuestionError, match="svcca, cka, r2_cca, mutual_knn, distance_correlation have: comp"):
+        discoveries(found[["cca"]])
+    with pytest.raises(InvalidQuestionError, match=r"'cka' has no p-values here\. Compare again into this store"):
+        discoveries(found[["cka"]])
+    with pytest.raises(InvalidQuestionError, match=r"level is a number between 0 and 1; got 'cka'"):
+        discoveries(found, "cka")  # type: ignore[arg-type]
     with pytest.raises(InvalidQuestionError, match="level is between 0 and 1, without these; got 1"):
         discoveries(found, 1)
 

@@ -12,6 +12,7 @@ from zarr.storage import MemoryStore
 import dask_svcca
 from dask_svcca import judge_measures, layer_identification
 from dask_svcca.errors import InvalidQuestionError, RepresentationNotFoundError, UnknownMeasureError
+from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -138,6 +139,37 @@ def test_judge_measures__error_over_examples_is_that_of_the_jackknife() -> None:
         error = found["identification_stderr_examples"].sel(measure=measure).item()
         assert error == pytest.approx(jackknife((counts / 6).tolist()))
     assert (found["identification_stderr_examples"] > 0).any()
+
+
+def test_judge_measures__what_is_not_whole_is_left_out(result: xr.Dataset) -> None:
+    part = result.copy(deep=True)
+    place = {"representation_a": "a0/end/conv", "representation_b": "a1/end/conv"}
+    for name in ("svcca", "gulp", "linear_regression"):
+        part[name].loc[place] = np.nan
+    part["pair_status"].loc[place] = PairStatus.MISSING
+    found, whole = (judge_measures(one, groups=GROUPS, measure="svcca") for one in (part, result))
+    # Of twelve ordered pairs of models one is not whole, of four layers one.
+    assert found["identification_tested"].item() == 11 * len(LAYERS)
+    assert found["identification_missing"].item() == len(LAYERS)
+    assert (found["separation_missing"].item(), whole["separation_missing"].item()) == (1, 0)
+    assert found["separation"].item() == pytest.approx(counted(result, "svcca", MODELS, LAYERS[1:]))
+    # Where a pair cannot be compared, it is not missing.
+    part["pair_status"].loc[place] = PairStatus.FAILED
+    assert judge_measures(part, groups=GROUPS, measure="svcca")["identification_missing"].item() == 0
+
+
+def test_judge_measures__without_errors_over_examples_where_none_follow() -> None:
+    rng = np.random.default_rng(1)
+    with dask_svcca.create_zoo(MemoryStore(), examples=range(60)) as zoo:
+        for model in ("s0", "s1"):
+            for layer in ("x", "y"):
+                zoo.write(model, "end", layer, rng.normal(size=(60, 3)))
+    measures = ("rsa", "svcca", "mutual_knn(k=5)")
+    result = dask_svcca.compare(zoo, MemoryStore(), measures=measures)
+    found = judge_measures(result, measures, blocks=4)["identification_stderr_examples"]
+    assert found.isnull().to_numpy().ravel().tolist() == [True, False, True]
+    alone = judge_measures(result, "svcca", blocks=4)["identification_stderr_examples"]
+    assert found.sel(measure="svcca").item() == alone.item()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import dask_svcca
 from dask_svcca import cluster, embedding, match_layers, nearest, within_and_between
 from dask_svcca.analysis.matching import assignment
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError, UnknownMeasureError
+from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -176,3 +177,11 @@ def test_matching__another_order_of_side_b_changes_nothing(result: xr.Dataset, q
 def test_matching__what_is_on_one_side_alone_is_named(result: xr.Dataset, question: str) -> None:
     with pytest.raises(IncompatibleError, match=r"are on side a alone, the first 'one/end/x0'"):
         QUESTIONS[question](result.isel(representation_b=slice(1, None)))
+
+
+def test_within_and_between__says_how_many_pairs_are_missing(result: xr.Dataset) -> None:
+    part = without(result, 0, 1)
+    part["pair_status"].to_numpy()[[0, 1], [1, 0]] = PairStatus.MISSING
+    found = within_and_between(part, {"one": {"model": "one"}, "two": {"model": "two"}}, same_layer=False)
+    assert found.missing.to_numpy().tolist() == [[1, 0], [0, 0]]
+    assert found.pairs.to_numpy().tolist() == [[2, 9], [9, 3]]

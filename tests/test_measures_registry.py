@@ -18,6 +18,7 @@ from dask_svcca.measures import (
     register_measure,
     with_companions,
 )
+from dask_svcca.stores.dataset import parameters_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,15 +73,25 @@ def test_compare__parameters_stand_side_by_side() -> None:
     )
     found = compared(*layers, measures=(*names, "procrustes", "cca"), variance=None, precision="float64")
     x, y = (layer - layer.mean(axis=0) for layer in layers)
-    for name, lam in (("gulp(lambda=1)", 1), ("gulp", 0.01), ("gulp(lambda=1e-4)", 1e-4)):
+    for name, lam in (("gulp(lambda=1)", 1), ("gulp", 0.01), ("gulp(lambda=0.0001)", 1e-4)):
         assert float(found[name][0, 1]) == pytest.approx(oracle.gulp(x, y, lam), rel=1e-9)
     np.testing.assert_allclose(found["partial_procrustes(alpha=1)"], found.procrustes, rtol=1e-10)
     # Whitened, it is the sum of the correlations over the geometric mean of the ranks.
-    assert float(found["partial_procrustes(alpha=0.0)"][0, 1]) == pytest.approx(
-        float(found.cca[0, 1]) * 5 / np.sqrt(30)
-    )
+    assert float(found["partial_procrustes(alpha=0)"][0, 1]) == pytest.approx(float(found.cca[0, 1]) * 5 / np.sqrt(30))
     again = ("gulp(lambda=1)", "cca")
     assert [measure.name for measure in find_measures((*again, *again))] == list(again)
+
+
+def test_compare__a_measure_has_one_name() -> None:
+    spellings = ("gulp(lambda=0.10)", "gulp( lambda = 1e-1 )", "gulp(lambda=1e-2)", "gulp", "mutual_knn(k=10)")
+    found = compared(*related(80, 6, 5), measures=(*spellings, "rsa(compare=spearman,distance=euclidean)"))
+    rsa = "rsa(distance=euclidean, compare=spearman)"
+    assert parameters_of(found)["measures"] == ["gulp(lambda=0.1)", "gulp", "mutual_knn", rsa]
+    for name in ("rsa( compare='spearman', distance=euclidean)", rsa):
+        assert rsa in dask_svcca.query(found, measure=name)
+    assert "gulp" in dask_svcca.query(found, measure="gulp(lambda=0.01)")
+    with pytest.raises(UnknownMeasureError, match=r"no measure 'gulp\(lambda=0.2\)' in this comparison"):
+        dask_svcca.query(found, measure="gulp(lambda=0.2)")
 
 
 @pytest.mark.parametrize(

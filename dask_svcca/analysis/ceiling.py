@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dask_svcca.analysis.measured import as_dataset, find_name, null_of
-from dask_svcca.analysis.selection import counterparts, places_of, table_of, values_of
+from dask_svcca.analysis.selection import counterparts, not_computed, places_of, table_of, values_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError, did_you_mean
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def noise_ceiling(
         ``step`` and ``depth`` where these are alike too; the measure, its mean over pairs that have a value;
         ``{measure}_sd``, its standard deviation over them; ``{measure}_stderr``, the standard error of the mean by the
         jackknife over models (pairs that share one are not independent), NaN below three; the null beside it, where
-        there is one; ``models``, how many; and ``pairs``.
+        there is one; ``models``, how many; ``pairs``, how many have a value; and ``missing``, how many were not
+        selected or are not computed yet. Where a pair is missing, the mean, its spread and its null are NaN: under
+        ``pairs="nearest 20"`` those that are there were chosen for being similar.
 
     Raises
     ------
@@ -108,7 +110,12 @@ def _row(
     rows = some["place"].to_numpy()
     place = {"representation_a": rows, "representation_b": [on_b[row] for row in rows.tolist()]}
     values = _both_ways(values_of(result[name][place]))
-    pairs = (codes[:, np.newaxis] < codes) & np.isfinite(values)
+    wanted = codes[:, np.newaxis] < codes
+    present = wanted & np.isfinite(values)
+    unseen = not_computed(result, name, {dim: np.asarray(at) for dim, at in place.items()})
+    missing = wanted & ~present & (unseen | unseen.T)
+    # Some of the pairs may be there for their values.
+    pairs = present & ~missing.any()
     found: dict[str, Any] = {key: some[key].iloc[0] for key in alike}
     found |= {key: some[key].iloc[0] for key in ("step", "depth") if len(some[key].drop_duplicates()) == 1}
     found[name] = values[pairs].mean() if pairs.any() else np.nan
@@ -117,7 +124,7 @@ def _row(
     if null := null_of(result, name):
         chance = values_of(result[null][place])
         found[null] = chance[pairs].mean() if pairs.any() else np.nan
-    return {**found, f"{by}s": len(members), "pairs": int(pairs.sum())}
+    return {**found, f"{by}s": len(members), "pairs": int(present.sum()), "missing": int(missing.sum())}
 
 
 def _both_ways(values: FloatArray) -> FloatArray:

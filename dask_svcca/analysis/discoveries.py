@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.stats
 
-from dask_svcca.analysis.measured import as_dataset, find_name, p_value_of
-from dask_svcca.errors import InvalidQuestionError
+from dask_svcca.analysis.measured import as_dataset, find_name, measures_of, p_value_of
+from dask_svcca.analysis.selection import not_computed
+from dask_svcca.errors import InvalidQuestionError, UnknownMeasureError
+from dask_svcca.measures import find_measures
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,9 +21,16 @@ if TYPE_CHECKING:
 
 PAIR_DIMS = ("representation_a", "representation_b")
 
+WITH_P_VALUES = ("svcca", "cka", "r2_cca", "mutual_knn", "distance_correlation")
+"""Measures of this package whose mean and spread over all orders of the examples are known."""
+
 
 def discoveries(comparison: xr.Dataset | StoreLike, level: float = 0.05, *, measure: str | None = None) -> xr.DataArray:
     """Pairs that are more alike than shuffled examples make them: Benjamini and Hochberg's procedure over all pairs.
+
+    All pairs of the representations count as tested, also those that were not selected or are not computed yet: a
+    selection such as ``pairs="nearest 20"`` has looked at them all to find the most similar. Their p-values are taken
+    as 1. To ask about fewer, pass the part of the comparison that was meant before any value was seen.
 
     Parameters
     ----------
@@ -29,14 +39,16 @@ def discoveries(comparison: xr.Dataset | StoreLike, level: float = 0.05, *, meas
     level : float
         Share of false discoveries among all, in expectation; between 0 and 1.
     measure : str, optional
-        One with a p-value: ``svcca``, ``cka`` or ``r2_cca``. Default: the first that the comparison was asked for.
+        One with a p-value: ``svcca``, ``cka``, ``r2_cca``, ``mutual_knn`` or ``distance_correlation``. Default: the
+        first that the comparison was asked for.
 
     Returns
     -------
     xarray.DataArray
         Whether a pair is one, (representation_a, representation_b). False for a representation with itself and where
-        there is no p-value. Attributes: ``measure``, ``level``, ``pairs`` (how many were tested, each once), and
-        ``largest_p`` (the largest p-value of a discovery; NaN without any).
+        there is no p-value. Attributes: ``measure``, ``level``, ``pairs`` (how many count as tested, each once),
+        ``computed`` (how many of these have a p-value), and ``largest_p`` (the largest p-value of a discovery; NaN
+        without any). Pairs that cannot have a p-value, such as those that are not comparable, do not count.
 
     Raises
     ------
@@ -65,44 +77,65 @@ def discoveries(comparison: xr.Dataset | StoreLike, level: float = 0.05, *, meas
            [False, False,  True],
            [ True,  True, False]])
     """
+    given: Any = level
+    if not isinstance(given, Real):
+        raise InvalidQuestionError(
+            f"level is a number between 0 and 1; got {level!r}. A measure is named by measure=, a level goes before it"
+        )
     if not 0 < level < 1:
         raise InvalidQuestionError(f"level is between 0 and 1, without these; got {level}")
     result = as_dataset(comparison)
     name = find_name(result, measure)
     p_name = p_value_of(result, name)
     if not p_name:
-        raise InvalidQuestionError(
-            f"{name!r} has no p-values here. svcca, cka and r2_cca have: compare again into this store, which adds "
-            f"them, or ask for one of these by measure="
-        )
+        raise InvalidQuestionError(f"{name!r} has no p-values here. {_remedy(result, name)}")
     p = result[p_name].transpose(*PAIR_DIMS).load()
-    values, tested = p.to_numpy(), _each_once(p)
+    unseen = not_computed(result, p_name, {dim: np.arange(p.sizes[dim]) for dim in PAIR_DIMS})
+    others = _others(p)
+    values = np.where(unseen, 1.0, p.to_numpy())
+    tested = _each_once(p, others & np.isfinite(values))
+    computed = _each_once(p, others & ~unseen & np.isfinite(values))
     chosen = np.zeros(values.shape, dtype=np.bool_)
     largest = np.nan
     if tested.any():
         adjusted = scipy.stats.false_discovery_control(values[tested], method="bh")
         if (found := values[tested][adjusted <= level]).size:
             largest = float(found.max())
-            chosen = _others(p) & (values <= largest)
+            chosen = others & (values <= largest)
     made = p.copy(data=chosen)
-    made.attrs = {"measure": name, "level": level, "pairs": int(tested.sum()), "largest_p": largest}
+    counts = {"pairs": int(tested.sum()), "computed": int(computed.sum())}
+    made.attrs = {"measure": name, "level": level, **counts, "largest_p": largest}
     return made.rename("discovery")
 
 
+def _remedy(result: xr.Dataset, measure: str) -> str:
+    """What to do for p-values, where a measure has none."""
+    try:
+        gains = bool(find_measures(measure)[0].p_value)
+    except UnknownMeasureError:
+        # One of the user's own that is not registered here, or a name that `join` gave.
+        gains = False
+    if gains:
+        return "Compare again into this store, which adds them"
+    if here := [one for one in measures_of(result) if p_value_of(result, one)]:
+        return f"Of this comparison {', '.join(here)} have: ask for one of these by measure="
+    return f"{', '.join(WITH_P_VALUES)} have: compare by one of these"
+
+
 def _others(p: xr.DataArray) -> BoolArray:
-    """Pairs with a p-value, of two representations."""
+    """Pairs of two representations."""
     a, b = (p[dim].to_numpy() for dim in PAIR_DIMS)
-    return np.asarray(np.isfinite(p.to_numpy()) & (a[:, np.newaxis] != b))
+    return np.asarray(a[:, np.newaxis] != b)
 
 
-def _each_once(p: xr.DataArray) -> BoolArray:
-    """The same, each in one of its two directions."""
+def _each_once(p: xr.DataArray, wanted: BoolArray) -> BoolArray:
+    """Some pairs, each in one of its two directions."""
     a, b = (p[dim].to_numpy() for dim in PAIR_DIMS)
     labels, codes = np.unique(np.concatenate([a, b]), return_inverse=True)
     rows, columns = codes[: len(a), np.newaxis], codes[len(a) :]
     pair = np.minimum(rows, columns) * len(labels) + np.maximum(rows, columns)
-    others = np.flatnonzero(_others(p))
-    _, first = np.unique(pair.ravel()[others], return_index=True)
+    places = np.flatnonzero(wanted)
+    _, first = np.unique(pair.ravel()[places], return_index=True)
     once = np.zeros(pair.size, dtype=np.bool_)
-    once[others[first]] = True
+    once[places[first]] = True
     return once.reshape(pair.shape)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
-from dask_svcca.analysis.measured import as_dataset, sign_of
-from dask_svcca.analysis.selection import SIDES, architectures, places_of, table_of
-from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
+from dask_svcca.analysis.measured import as_dataset, named, sign_of
+from dask_svcca.analysis.selection import SIDES, architectures, not_computed, places_of, table_of
+from dask_svcca.errors import RepresentationNotFoundError, did_you_mean
 from dask_svcca.patterns import matching, unmatched
 from dask_svcca.plan.final import final_checkpoints
 
@@ -65,6 +65,8 @@ def layer_identification(
         by leaving out one layer after another, on both sides; NaN for fewer than three. ``chance`` (measure, group):
         the share that guesses would find, the mean of 1 over the number of layers that each was looked for among.
         ``tested`` (measure, group): number of layers that were looked for, which takes pairs that have a value.
+        ``missing`` (measure, group): number of layers that were not looked for since a pair of the two models was not
+        selected or is not computed yet: ``pairs="nearest 20"`` has similar ones alone, among which any layer is found.
         ``layer_accuracy`` (measure, group, layer): the share for each layer, NaN where it was not looked for.
         ``chosen`` (measure, model_a, model_b, layer): name of the layer of model_b that is most similar to a layer of
         model_a, the first of those that are equally similar; empty where it was not looked for, or the two are of no
@@ -107,7 +109,7 @@ def layer_identification(
     identified, tested, rescued, alone, alone_found = (
         np.zeros((*shape, len(layers)), dtype=np.int64) for _ in range(5)
     )
-    guesses = np.zeros(shape)
+    guesses, missing = np.zeros(shape), np.zeros(shape, dtype=np.int64)
     members = list(dict.fromkeys(model for models in chosen.values() for model in models))
     most_similar = np.full((len(measures), len(members), len(members), len(layers)), "", dtype=object)
     for row, name in enumerate(measures):
@@ -116,6 +118,9 @@ def layer_identification(
             for first, second in permutations(models, 2):
                 a, b = (frame[frame["model"] == model] for frame, model in zip(frames, (first, second), strict=True))
                 places = {"representation_a": a["place"].to_numpy(), "representation_b": b["place"].to_numpy()}
+                if not_computed(result, name, places).any():
+                    missing[row, column] += len(a)
+                    continue
                 values = sign * result[name].isel(places).to_numpy()
                 found = _identify(values, list(a["layer"]), list(b["layer"]))
                 guesses[row, column] += _guessed(values, [one.looked_for for one in found])
@@ -148,6 +153,7 @@ def layer_identification(
             ),
             "chance": (("measure", "group"), chance, {"long_name": "share that guesses find", "units": "1"}),
             "tested": (("measure", "group"), tested.sum(axis=-1), {"long_name": "layers that were looked for"}),
+            "missing": (("measure", "group"), missing, {"long_name": "layers of models not compared as a whole"}),
             "layer_accuracy": (
                 ("measure", "group", "layer"),
                 by_layer,
@@ -176,10 +182,7 @@ def _measures(result: xr.Dataset, measure: str | Sequence[str]) -> list[str]:
     if measure == "all":
         return known
     wanted = [measure] if isinstance(measure, str) else list(measure)
-    for name in wanted:
-        if name not in known:
-            raise UnknownMeasureError(f"no measure {name!r} in this comparison; it has {', '.join(known)}")
-    return wanted
+    return [named(name, known) for name in wanted]
 
 
 def check_excluded(result: xr.Dataset, exclude: Sequence[str]) -> None:

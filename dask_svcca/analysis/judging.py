@@ -11,10 +11,20 @@ import scipy.stats
 
 from dask_svcca.analysis.identification import layer_identification, looked_for
 from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
-from dask_svcca.analysis.selection import SIDES, architectures, counterparts, places_of, table_of, values_of
+from dask_svcca.analysis.selection import (
+    SIDES,
+    architectures,
+    counterparts,
+    not_computed,
+    places_of,
+    table_of,
+    values_of,
+)
 from dask_svcca.analysis.significance import jackknife
 from dask_svcca.errors import InvalidQuestionError
+from dask_svcca.measures import find_measures
 from dask_svcca.patterns import matching
+from dask_svcca.variables import PAIR_STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,13 +71,16 @@ def judge_measures(
     Returns
     -------
     xarray.Dataset
-        ``identification``, ``identification_stderr``, ``identification_chance`` and ``identification_tested``
-        (measure, architecture): the accuracy of `layer_identification`, its standard error over layers, what guesses
-        would find, and how many layers were looked for. With blocks, ``identification_stderr_examples`` (measure,
-        architecture): its standard error over examples. With groups, ``separation`` (measure): the share of cases in
-        which two models of one group are more similar than two of different groups, in the same layer; half where they
-        are equally similar. ``separation_stderr`` (measure): its standard error by leaving out one model after another;
-        NaN for fewer than three models. ``separation_chance`` is 0.5.
+        ``identification``, ``identification_stderr``, ``identification_chance``, ``identification_tested`` and
+        ``identification_missing`` (measure, architecture): the accuracy of `layer_identification`, its standard error
+        over layers, what guesses would find, how many layers were looked for, and how many were not since pairs of the
+        two models were not selected or are not computed yet. With blocks, ``identification_stderr_examples`` (measure,
+        architecture): its standard error over examples; NaN for measures of examples among one another, such as
+        ``mutual_knn`` and ``rsa``, which do not follow from directions. With groups, ``separation`` (measure): the
+        share of cases in which two models of one group are more similar than two of different groups, in the same
+        layer; half where they are equally similar. ``separation_missing`` (measure): how many layers were left out
+        since a pair of them was not selected or is not computed yet. ``separation_stderr`` (measure): its standard
+        error by leaving out one model after another; NaN for fewer than three models. ``separation_chance`` is 0.5.
 
     Raises
     ------
@@ -103,6 +116,7 @@ def judge_measures(
         "accuracy_stderr": "identification_stderr",
         "chance": "identification_chance",
         "tested": "identification_tested",
+        "missing": "identification_missing",
     }
     judged = found[list(kept)].rename(kept)
     judged["identification"].attrs["null"] = "identification_chance"
@@ -125,6 +139,7 @@ def judge_measures(
     return judged.assign(
         separation=("measure", separated[:, 0], {"long_name": text, "units": "1", "null": "separation_chance"}),
         separation_stderr=("measure", separated[:, 1], {"long_name": "its standard error: jackknife over models"}),
+        separation_missing=("measure", separated[:, 2].astype(np.int64), {"long_name": "layers that were left out"}),
         separation_chance=("measure", np.full(len(names), 0.5), {"long_name": "share by chance", "units": "1"}),
     )
 
@@ -132,26 +147,37 @@ def judge_measures(
 def _error_over_examples(
     result: xr.Dataset, names: Sequence[str], exclude: Sequence[str], where: Where | None, blocks: int
 ) -> FloatArray:
-    """Standard error of the accuracy of each measure for each architecture, by leaving out blocks of examples."""
+    """Standard error of the accuracy of each measure for each architecture, by leaving out blocks of examples.
+
+    NaN for measures that do not follow from directions, and where no pair has a value.
+    """
+    able = [name for name in names if find_measures(name)[0].related is None]
     frames = [looked_for(result, side, exclude=exclude, where=where) for side in SIDES]
     places = {f"representation_{side}": frame["place"].to_numpy() for side, frame in zip(SIDES, frames, strict=True)}
-    part = result[list(names)].isel(places).transpose("representation_a", "representation_b").copy(deep=True)
+    kept = [name for name in result.data_vars if name in able or str(name).startswith(PAIR_STATUS.name)]
+    part = result[kept].isel(places).transpose("representation_a", "representation_b", ...).copy(deep=True)
     models = [group for group in architectures(frames[0]) if len(group) > 1]
     of_group = {model: number for number, group in enumerate(models) for model in group}
     groups = [frame["model"].map(of_group).to_numpy(dtype=np.float64) for frame in frames]
     wanted = groups[0][:, np.newaxis] == groups[1]
     wanted &= frames[0]["model"].to_numpy()[:, np.newaxis] != frames[1]["model"].to_numpy()
-    rows, columns = np.nonzero(wanted & np.all([np.isfinite(values_of(part[name])) for name in names], axis=0))
+    error = np.full((len(names), len(models)), np.nan)
+    if able:
+        wanted &= np.all([np.isfinite(values_of(part[name])) for name in able], axis=0)
+    rows, columns = np.nonzero(wanted)
+    if not (able and len(rows)):
+        return error
     labels = [part[dim].to_numpy() for dim in ("representation_a", "representation_b")]
     pairs = list(zip(map(str, labels[0][rows]), map(str, labels[1][columns]), strict=True))
-    without = jackknife(result, pairs, blocks=blocks, measures=names)
+    without = jackknife(result, pairs, blocks=blocks, measures=able)
     accuracies = []
     for block in range(blocks):
-        for name in names:
+        for name in able:
             part[name].to_numpy()[rows, columns] = without[f"{name}_jackknife"].to_numpy()[:, block]
-        accuracies.append(layer_identification(part, names)["accuracy"].to_numpy())
+        accuracies.append(layer_identification(part, able)["accuracy"].to_numpy())
     spread = np.square(np.array(accuracies) - np.mean(accuracies, axis=0)).sum(axis=0)
-    return np.asarray(np.sqrt((blocks - 1) / blocks * spread))
+    error[[names.index(name) for name in able]] = np.sqrt((blocks - 1) / blocks * spread)
+    return error
 
 
 def _members(
@@ -176,16 +202,18 @@ def _members(
     return frame[wanted & (frame["group"] != "").to_numpy()].reset_index(names="place")
 
 
-def _separation(result: xr.Dataset, measure: str, members: pd.DataFrame) -> tuple[float, float]:
-    """Share of cases in which a pair within a group is more similar than one between, and its standard error."""
-    blocks = [_Block.read(result, measure, rows) for _, rows in members.groupby("layer", sort=False)]
+def _separation(result: xr.Dataset, measure: str, members: pd.DataFrame) -> tuple[float, float, int]:
+    """Share of cases in which a pair within a group is more similar than one between, its error, and layers without."""
+    read = [_Block.read(result, measure, rows) for _, rows in members.groupby("layer", sort=False)]
+    blocks = [block for block in read if block is not None]
+    missing = len(read) - len(blocks)
     whole = _share(blocks, None)
     models = members["model"].unique()
     if len(models) < 3:
-        return whole, np.nan
+        return whole, np.nan, missing
     shares = np.array([_share(blocks, model) for model in models])
     count = len(shares)
-    return whole, float(np.sqrt((count - 1) / count * np.square(shares - shares.mean()).sum()))
+    return whole, float(np.sqrt((count - 1) / count * np.square(shares - shares.mean()).sum())), missing
 
 
 @dataclass(frozen=True)
@@ -206,13 +234,15 @@ class _Block:
     models: npt.NDArray[Any]
 
     @classmethod
-    def read(cls, result: xr.Dataset, measure: str, rows: pd.DataFrame) -> _Block:
-        """Pairs that have a value, in the mean of both orders."""
+    def read(cls, result: xr.Dataset, measure: str, rows: pd.DataFrame) -> _Block | None:
+        """Pairs that have a value, in the mean of both orders; None where some are not computed."""
         places = rows["place"].to_numpy()
         place = {"representation_a": places, "representation_b": counterparts(result, places)}
         values = values_of(result[measure][place].transpose("representation_a", "representation_b"))
         values = sign_of(result, measure) * (values + values.T) / 2
         model, group = rows["model"].to_numpy(), rows["group"].to_numpy()
+        if (not_computed(result, measure, place) & (model[:, np.newaxis] != model)).any():
+            return None
         one, other = np.triu_indices(len(rows), 1)
         chosen = np.isfinite(values[one, other]) & (model[one] != model[other])
         one, other = one[chosen], other[chosen]

@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from dask_svcca.analysis._options import check_count
 from dask_svcca.analysis.measured import as_dataset, find_name, null_of, p_value_of, sign_of
 from dask_svcca.analysis.query import PairQuery
-from dask_svcca.analysis.selection import COLUMNS, counterparts, places_of, table_of, values_of
+from dask_svcca.analysis.selection import COLUMNS, column, counterparts, not_computed, places_of, table_of, values_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def nearest(
     pandas.DataFrame
         As from `query`, the most similar first, with the null and the p-value beside the measure where there are such.
         ``{p-value}_best`` is corrected for the search: how often the best of as many unrelated layers as were looked at
-        would have such a p-value, ``1 - (1 - p)**L`` (Šidák's). Pairs without a value are left out.
+        would have such a p-value, ``1 - (1 - p)**L`` (Šidák's). L counts layers that were not selected or are not
+        computed yet, since ``pairs="nearest 20"`` has looked at all of them. Pairs without a value are not listed.
 
     Raises
     ------
@@ -77,6 +78,9 @@ def nearest(
     names = [name, *filter(None, [null_of(result, name), p_value])]
     found, searched = PairQuery.build(result, names, a=representation, b=where).most_similar(top)
     if p_value:
+        others = places_of(result, "b", where)
+        others = others[column(result, "representation", "b")[others] != column(result, "representation", "a")[places]]
+        searched += int(not_computed(result, name, {"representation_a": places, "representation_b": others}).sum())
         with np.errstate(divide="ignore"):
             found[f"{p_value}_best"] = -np.expm1(searched * np.log1p(-found[p_value]))
     return found
@@ -196,7 +200,9 @@ def within_and_between(
     xarray.Dataset
         ``mean``, ``spread`` (standard deviation, NaN for fewer than two pairs) and ``pairs``, (group_a, group_b):
         over the pairs that have a value, each once, and no representation with itself; ``null`` is the mean of the
-        null of the measure, where there is one.
+        null of the measure, where there is one. ``missing`` (group_a, group_b): how many pairs were not selected or
+        are not computed yet; under ``pairs="nearest 20"`` those that have a value were chosen for being similar, so
+        that the mean is too high where any is missing.
 
     Raises
     ------
@@ -225,7 +231,7 @@ def within_and_between(
     layers = table_of(result, "a")["layer"].to_numpy()
     size = len(places), len(places)
     mean, spread, chance = (np.full(size, np.nan) for _ in range(3))
-    pairs = np.zeros(size, dtype=np.int64)
+    pairs, missing = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
     members = zip(places.values(), on_b.values(), strict=True)
     for (i, (rows, _)), (j, (columns, columns_b)) in combinations_with_replacement(enumerate(members), 2):
         wanted = rows[:, np.newaxis] != columns
@@ -237,6 +243,7 @@ def within_and_between(
         values = values_of(result[name][place])
         known = wanted & np.isfinite(values)
         pairs[i, j] = pairs[j, i] = known.sum()
+        missing[i, j] = missing[j, i] = (wanted & not_computed(result, name, place)).sum()
         if known.any():
             mean[i, j] = mean[j, i] = values[known].mean()
             if null:
@@ -245,6 +252,7 @@ def within_and_between(
             spread[i, j] = spread[j, i] = values[known].std(ddof=1)
     dims = ("group_a", "group_b")
     variables: dict[str, Any] = {"mean": (dims, mean), "spread": (dims, spread), "pairs": (dims, pairs)}
+    variables["missing"] = dims, missing
     if null:
         variables["null"] = (dims, chance)
     return xr.Dataset(variables, coords={dim: list(places) for dim in dims}, attrs={"measure": name})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from dask_svcca.errors import InvalidQuestionError, UnknownMeasureError, did_you_mean
+from dask_svcca.measures import one_name
 from dask_svcca.stores._io import is_place
 from dask_svcca.stores._names import checkpoint_label
 from dask_svcca.stores.choice import is_several
@@ -101,12 +103,33 @@ def find_names(result: xr.Dataset, measure: str | Sequence[str] | None, *, refer
     present = [*measures, *(references_of(result) if references else ())]
     given: Any = measure
     names: list[str] = list(given) if is_several(given) else [given]
-    for name in names:
-        if name not in present:
-            raise UnknownMeasureError(
-                f"no measure {name!r} in this comparison; it has {', '.join(present)}{did_you_mean(name, present)}"
-            )
-    return names
+    return [named(name, present) for name in names]
+
+
+def named(name: str, present: Sequence[str]) -> str:
+    """One of the measures that are present, however its parameters are spelled.
+
+    Raises
+    ------
+    UnknownMeasureError
+        The message says what there is.
+
+    Examples
+    --------
+    >>> named("mutual_knn(k=10)", ["svcca", "mutual_knn"]), named("gulp(lambda=0.10)", ["gulp(lambda=0.1)"])
+    ('mutual_knn', 'gulp(lambda=0.1)')
+    """
+    if name in present:
+        return name
+    with suppress(UnknownMeasureError):
+        # Comparisons that exist may have another spelling than the one name.
+        wanted, stem = one_name(str(name)), str(name).partition("(")[0].strip()
+        for one in present:
+            if one.partition("(")[0] == stem and one_name(one) == wanted:
+                return one
+    raise UnknownMeasureError(
+        f"no measure {name!r} in this comparison; it has {', '.join(present)}{did_you_mean(name, present)}"
+    )
 
 
 def find_name(result: xr.Dataset, measure: str | None) -> str:

@@ -12,6 +12,7 @@ from dask_svcca.errors import IncompatibleError, InvalidQuestionError, Represent
 from dask_svcca.plan.final import final_of_models
 from dask_svcca.stores._metadata import reading
 from dask_svcca.stores.choice import NAMES, NUMBERS, choose
+from dask_svcca.variables import PAIR_STATUS, UNFINISHED
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -159,6 +160,43 @@ def values_of(array: xr.DataArray) -> npt.NDArray[Any]:
     """What is stored of a variable, or of a part of it."""
     with reading(str(array.name), array.encoding.get("source", "the comparison")):
         return array.to_numpy()
+
+
+def not_computed(result: xr.Dataset, name: str, place: Mapping[str, npt.NDArray[np.intp]]) -> npt.NDArray[np.bool_]:
+    """Pairs without a value that are still to be computed, or were not selected, (a, b).
+
+    Others without a value cannot have one: one of the two failed, or they are not comparable. ``pair_status`` says
+    which; of a comparison without it, as where variables were picked, all pairs without a value are taken for such.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+    name : str
+        Variable with the values.
+    place : mapping of str to (representation,) int
+        Places on both sides, by dimension.
+
+    Examples
+    --------
+    >>> import dask_svcca
+    >>> x, y, z = np.random.default_rng(0).normal(size=(3, 100, 4))
+    >>> near = np.abs(np.subtract.outer(np.arange(3), np.arange(3))) < 2
+    >>> result = dask_svcca.compare({"x": x, "y": y, "z": z}, pairs=near)
+    >>> not_computed(result, "svcca", {f"representation_{side}": np.arange(3) for side in "ab"}).astype(int)
+    array([[0, 0, 1],
+           [0, 0, 0],
+           [1, 0, 0]])
+    """
+    dims = tuple(f"representation_{side}" for side in SIDES)
+    without = ~np.isfinite(values_of(result[name].isel(place).transpose(*dims)))
+    # Comparisons that were joined have one of each.
+    states = [
+        one for one in result.data_vars if str(one).startswith(PAIR_STATUS.name) and set(dims) <= set(result[one].dims)
+    ]
+    if not states:
+        return np.asarray(without & ("parameters" in result.attrs))
+    pending = [np.isin(values_of(result[one].isel(place).transpose(*dims)), UNFINISHED) for one in states]
+    return np.asarray(without & np.logical_or.reduce(pending))
 
 
 def as_slice(places: npt.NDArray[np.integer[Any]]) -> slice | npt.NDArray[np.integer[Any]]:

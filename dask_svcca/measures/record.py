@@ -281,15 +281,32 @@ class Family:
         UnknownMeasureError
             Where that is not one number, or not of that name.
         """
+        return self.make(name, self._number(name, given))
+
+    def spelled(self, name: str, given: Mapping[str, str]) -> str:
+        """The one name of a measure, however it was given: the default is left out.
+
+        Raises
+        ------
+        UnknownMeasureError
+            As for `find`.
+        """
+        number = self._number(name, given)
+        if number == self.usual:
+            return self.name
+        shortest = repr(number).removesuffix(".0").replace("e-0", "e-")
+        return f"{self.name}({self.parameter}={shortest})"
+
+    def _number(self, name: str, given: Mapping[str, str]) -> float:
         if not given:
-            return self.make(name, self.usual)
+            return self.usual
         try:
             value = ast.literal_eval(given.get(self.parameter, ""))
         except (SyntaxError, ValueError):
             value = None
         if set(given) != {self.parameter} or not isinstance(value, int | float):
             raise UnknownMeasureError(f"{self.name} takes one number, {self.parameter}=...; got {name!r}")
-        return self.make(name, float(value))
+        return float(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +340,21 @@ class Choices:
         UnknownMeasureError
             Where an option, or one of its words, is none of these.
         """
+        return self.make(name, self._words(name, given))
+
+    def spelled(self, name: str, given: Mapping[str, str]) -> str:
+        """The one name of a measure, however it was given: defaults are left out, others in the order of `options`.
+
+        Raises
+        ------
+        UnknownMeasureError
+            As for `find`.
+        """
+        words = self._words(name, given)
+        said = ", ".join(f"{option}={word}" for option, word in words.items() if word != self.options[option][0])
+        return f"{self.name}({said})" if said else self.name
+
+    def _words(self, name: str, given: Mapping[str, str]) -> dict[str, str]:
         for option, word in given.items():
             if option not in self.options:
                 near = did_you_mean(option, self.options)
@@ -330,5 +362,4 @@ class Choices:
             if word.strip("'\"") not in self.options[option]:
                 near = did_you_mean(word, self.options[option])
                 raise UnknownMeasureError(f"{self.name} takes {self.takes}; {name!r} has {option}={word}{near}")
-        chosen = {option: given.get(option, words[0]).strip("'\"") for option, words in self.options.items()}
-        return self.make(name, chosen)
+        return {option: given.get(option, words[0]).strip("'\"") for option, words in self.options.items()}

@@ -171,6 +171,26 @@ def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
     return tuple(_find(name) for name in dict.fromkeys(wanted))
 
 
+def one_name(name: str) -> str:
+    """The name that values of a measure have, however its parameters are spelled; any other name as it is.
+
+    A parameter that a measure does not have, or a value that it cannot have, raises UnknownMeasureError.
+
+    Examples
+    --------
+    >>> one_name("mutual_knn(k=10)"), one_name("gulp( lambda = 1e-1 )"), one_name("p_mutual_knn(k=5.0)")
+    ('mutual_knn', 'gulp(lambda=0.1)', 'p_mutual_knn(k=5)')
+    >>> one_name("rsa(compare=spearman,distance=euclidean)"), one_name("svcca")
+    ('rsa(distance=euclidean, compare=spearman)', 'svcca')
+    """
+    derived = find_derived(name)
+    if derived is not None and name not in DERIVED:
+        _, bracket, rest = one_name(derived.parents[0]).partition("(")
+        return f"{name.partition('(')[0]}{bracket}{rest}"
+    found = _in_brackets(name)
+    return name if found is None else found[0].spelled(name, found[1])
+
+
 def with_companions(measures: Iterable[Measure]) -> tuple[Measure, ...]:
     """Measures and the references stored along with them, each once.
 
@@ -454,12 +474,11 @@ def _find(name: str) -> Measure:
             f"{name!r} is not a measure by itself: it comes with {derived.parents[0]!r}, from which it follows; "
             f"ask for that"
         )
-    match = re.fullmatch(r"(\w+)(?:\(([^()]+)\))?", name)
-    if match is None or match[1] not in _FAMILIES:
+    found = _in_brackets(name)
+    if found is None:
         families = (
             f"{family.name}({family.takes})"
             for family in _FAMILIES.values()
-            # References come with the measures that they belong to.
             if not family.name.startswith("null_") and not family.name.endswith("_error")
         )
         # References come with the measures that they belong to.
@@ -467,5 +486,13 @@ def _find(name: str) -> Measure:
         known = sorted([*measures, *families])
         near = did_you_mean(name, [*_BUILT_IN, *_OWN, *_FAMILIES])
         raise UnknownMeasureError(f"no measure {name!r}; there are {', '.join(known)}, or 'all'{near}")
+    return found[0].find(name, found[1])
+
+
+def _in_brackets(name: str) -> tuple[Family | Choices, dict[str, str]] | None:
+    """The family of a name, and what is given in parentheses; None for a name of no family."""
+    match = re.fullmatch(r"(\w+)\s*(?:\(([^()]+)\))?", name.strip())
+    if match is None or match[1] not in _FAMILIES:
+        return None
     parts = [part.partition("=") for part in match[2].split(",")] if match[2] else []
-    return _FAMILIES[match[1]].find(name, {key.strip(): value.strip() for key, _, value in parts})
+    return _FAMILIES[match[1]], {key.strip(): value.strip() for key, _, value in parts}

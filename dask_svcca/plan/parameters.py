@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 import numpy as np
 
 from dask_svcca.errors import did_you_mean
-from dask_svcca.measures import find_measures, with_companions
+from dask_svcca.measures import find_measures, one_name, with_companions
 from dask_svcca.readings import CHOICES, ReadingOptions, check_choice
 from dask_svcca.variables import DETAIL_VARIABLES
 
@@ -121,7 +121,7 @@ def make_parameters(measures: str | Iterable[str], **options: Any) -> Parameters
     Parameters
     ----------
     measures : str or iterable of str
-        As for `find_measures`.
+        As for `find_measures`; each by its one name, however it is spelled.
     **options : object
         Fields of `Parameters`.
 
@@ -138,7 +138,8 @@ def make_parameters(measures: str | Iterable[str], **options: Any) -> Parameters
     """
     check_names(options, [field.name for field in fields(Parameters)], "compare")
     names = measures if isinstance(measures, str) else _texts("measures", measures)
-    return Parameters(measures=tuple(measure.name for measure in find_measures(names)), **options)
+    asked = dict.fromkeys(one_name(measure.name) for measure in find_measures(names))
+    return Parameters(measures=tuple(asked), **options)
 
 
 def check_names(options: Iterable[str], known: Iterable[str], function: str) -> None:
