@@ -10,7 +10,7 @@ import pytest
 from zarr.storage import MemoryStore
 
 import dask_svcca
-from dask_svcca.errors import IncompatibleError
+from dask_svcca.errors import IncompatibleError, InvalidQuestionError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,3 +106,17 @@ def test_relatives__alone_are_refused(result: xr.Dataset) -> None:
         with pytest.raises(kind, match=r"are relatives, such as '(tuned|again)' and '(tuned|again)'.*relatives=True"):
             ask(result, where=where)
         ask(result, where=where, relatives=True)
+
+
+def test_figures__of_other_trainings_leave_out_relatives(result: xr.Dataset) -> None:
+    pytest.importorskip("matplotlib")
+    where = {"model": ["s0", "tuned", "s1"]}
+    (pane,) = dask_svcca.plot.identification(result, where=where, measure="cka")
+    assert [pane.get_ylabel(), pane.get_xlabel()] == ["a: s0", "b: s1"]
+    (pane,) = dask_svcca.plot.seeds(result, where=where, measure="cka")
+    names = [("s0", "s1"), ("tuned", "s1")]
+    ends = [float(result.cka.sel(representation_a=f"{a}/end/fc1", representation_b=f"{b}/end/fc1")) for a, b in names]
+    assert any(np.isclose(line.get_ydata()[-1], np.mean(ends)) for line in pane.lines if len(line.get_ydata()))
+    for draw in (dask_svcca.plot.identification, dask_svcca.plot.seeds):
+        with pytest.raises(InvalidQuestionError, match="neither began with the other"):
+            draw(result, where={"model": ["s0", "tuned"]}, measure="cka")

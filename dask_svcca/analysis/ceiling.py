@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-import scipy.sparse
 from scipy.sparse.csgraph import connected_components
 
-from dask_svcca.analysis._kin import Kin
+from dask_svcca.analysis.kin import Kin
 from dask_svcca.analysis.measured import as_dataset, find_name, null_of
 from dask_svcca.analysis.selection import counterparts, places_of, table_of, values_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError, did_you_mean
@@ -132,7 +131,7 @@ def _row(
     related = np.eye(len(members), dtype=np.bool_) if kin is None else kin.related(members.tolist())
     if related.all():
         return None
-    families = connected_components(scipy.sparse.csr_array(related), directed=False)[1]
+    families = connected_components(related, directed=False)[1]
     apart = ~related[np.ix_(codes, codes)]
     rows = some["place"].to_numpy()
     place = {"representation_a": rows, "representation_b": [on_b[row] for row in rows.tolist()]}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
-from dask_svcca.analysis._kin import Kin
+from dask_svcca.analysis.kin import Kin
 from dask_svcca.analysis.measured import as_dataset, sign_of
 from dask_svcca.analysis.selection import SIDES, architectures, places_of, table_of
 from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
@@ -122,11 +122,13 @@ def identified(
     check_excluded(result, exclude)
     frames = [looked_for(result, side, checkpoint=checkpoint, exclude=exclude, where=where) for side in SIDES]
     chosen = _groups(frames[0], groups)
-    apart = {name: _apart(models, kin) for name, models in chosen.items()}
+    apart = {
+        name: list(permutations(models, 2) if kin is None else kin.apart(models)) for name, models in chosen.items()
+    }
     if not any(apart.values()):
-        (one, other), *_ = (models[:2] for models in chosen.values())
+        (first, second), *_ = (models[:2] for models in chosen.values())
         raise ValueError(
-            f"all models that could be compared are relatives, such as {one!r} and {other!r}: one began with the "
+            f"all models that could be compared are relatives, such as {first!r} and {second!r}: one began with the "
             f"other, or both with one, and are not trainings of their own. Choose others, or look among these too, by "
             f"relatives=True"
         )
@@ -268,15 +270,6 @@ def _groups(frame: pd.DataFrame, groups: Groups | None) -> dict[str, list[str]]:
                     f"no model {model!r} in this comparison; it has {', '.join(map(repr, known))}"
                 )
     return chosen
-
-
-def _apart(models: Sequence[str], kin: Kin | None) -> list[tuple[str, str]]:
-    """Ordered pairs of models of a group that are not relatives."""
-    pairs = list(permutations(models, 2))
-    if kin is None:
-        return pairs
-    related = kin.related(models)
-    return [pair for pair, (a, b) in zip(pairs, permutations(range(len(models)), 2), strict=True) if not related[a, b]]
 
 
 def _layers_of(frame: pd.DataFrame, models: Sequence[str]) -> list[str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.stats
 
-from dask_svcca.analysis._kin import Kin
 from dask_svcca.analysis.identification import identified, looked_for
+from dask_svcca.analysis.kin import Kin
 from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
 from dask_svcca.analysis.selection import SIDES, architectures, counterparts, places_of, table_of, values_of
 from dask_svcca.analysis.significance import jackknife

@@ -127,7 +127,8 @@ def search(
     Raises
     ------
     RepresentationNotFoundError
-        Where there is no sketch of that name, or it is not a name; or the query is not in the zoo, or none of the nearest is.
+        Where there is no sketch of that name, or it is not a name; or the query is not in the zoo, or none of the
+        nearest is.
     MismatchedExamplesError
         Where the query has other examples; or the zoo has, or has them in another order, or has other activations.
     ParametersChangedError

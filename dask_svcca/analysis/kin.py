@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from dask_svcca.analysis.selection import SIDES, column
 from dask_svcca.stores._names import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import xarray as xr
 
@@ -58,7 +59,14 @@ class Kin:
         _, codes = np.unique([name for some in ancestors for name in some], return_inverse=True)
         rows = np.repeat(np.arange(len(models)), [len(some) for some in ancestors])
         began = scipy.sparse.coo_array((np.ones(len(rows), dtype=np.int32), (rows, codes))).tocsr()
-        return np.asarray((began @ began.T).toarray() > 0)
+        return np.asarray((began @ began.T).astype(np.bool_).toarray())
+
+    def apart(self, models: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Ordered pairs of models that are not relatives."""
+        ancestors = [self._ancestors(model) for model in models]
+        for (of_a, a), (of_b, b) in permutations(zip(ancestors, models, strict=True), 2):
+            if of_a.isdisjoint(of_b):
+                yield a, b
 
     def _ancestors(self, model: str) -> set[str]:
         """The model, those that it began with, and so on."""
