@@ -148,3 +148,13 @@ def test_without_extreme__says_how_many_may_be_left_out(examples: Any, tmp_path:
     store = stored(tmp_path, *related(20, 3, 2))
     with pytest.raises(InvalidQuestionError, match="examples is how many to leave out, from 1 to half of them, 10; "):
         dask_svcca.without_extreme(store, [LABELS], examples=examples)
+
+
+def test_pairs__are_of_a_comparison_and_not_of_activations() -> None:
+    x, y = related(20, 3, 2)
+    for ask in (dask_svcca.cca_heldout, dask_svcca.permutation_null):
+        with pytest.raises(InvalidQuestionError, match=r"pass what compare .* got ndarray in its place"):
+            ask(x, y)
+    zoo = make_zoo([x, y])
+    with pytest.raises(InvalidQuestionError, match=r"got DataArray in its place\. Compare these layers first"):
+        dask_svcca.cca_heldout(zoo["net/1/00"], zoo["net/1/01"])

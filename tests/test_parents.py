@@ -13,7 +13,7 @@ from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca.demo import find_networks
-from dask_svcca.errors import CaptureError
+from dask_svcca.errors import CaptureError, IncompatibleError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +123,11 @@ def test_parent__of_a_capture(tmp_path: Path) -> None:
     assert dask_svcca.open_zoo(tmp_path / "zoo").representations["parent"].tolist() == ["base/end"]
     with pytest.warns(match="'net/end/logits' with another parent"):
         dask_svcca.capture_onnx(file, examples, tmp_path / "zoo", **options, parent="other/end")
+    with pytest.raises(CaptureError, match=r"'net/end/logits' has the parent 'base/end', .* would have 'other/end'"):
+        dask_svcca.capture_onnx(file, examples, tmp_path / "zoo", **{**options, "layers": "*"}, parent="other/end")
+    dask_svcca.capture_onnx(file, examples, tmp_path / "zoo", **{**options, "layers": "*"})
+    assert set(dask_svcca.open_zoo(tmp_path / "zoo").representations["parent"]) == {"base/end"}
+    dask_svcca.capture_onnx(file, examples, tmp_path / "zoo", **options, parent="base/end", overwrite=True)
 
 
 def test_parent__of_a_capture_with_torch() -> None:
@@ -136,6 +141,12 @@ def test_parent__of_a_capture_with_torch() -> None:
     assert zoo.representations["parent"].tolist() == ["base/end"]
     with pytest.warns(match="with another parent than 'other/end'"):
         dask_svcca.capture_torch(model, batches, **options, parent="other/end")
+    zoo.write("net", "end", "more", np.eye(40))
+    zoo.delete("net", "end", "0")
+    with pytest.raises(CaptureError, match="'net/end/more' has the parent 'base/end'"):
+        dask_svcca.capture_torch(model, batches, **options, parent="other/end")
+    dask_svcca.capture_torch(model, batches, **options)
+    assert zoo.representations["parent"].tolist() == ["base/end"] * 2
 
 
 def test_parent__is_typed_and_shown(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,3 +168,71 @@ def test_parent__is_typed_and_shown(stores: Path, monkeypatch: pytest.MonkeyPatc
     assert (
         message in run("import fc.npy --zoo zoo.zarr --model x --checkpoint y --layer fc --parent z", status=2).stderr
     )
+
+
+def test_parent__a_checkpoint_has_one(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    second = "'net/end/fc1' has the parent 'base/end', and another layer of 'net/end' would have 'base/start'"
+    with dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(40)) as zoo:
+        zoo.write("net", "end", "fc0", x)
+        zoo.write("net", "end", "fc1", x, parent="base/end")
+        with pytest.raises(IncompatibleError, match=second):
+            zoo.write("net", "end", "fc2", x, parent="base/start")
+        with pytest.raises(IncompatibleError, match=second):
+            zoo.append("net", "end", "fc2", x[:20], parent="base/start")
+        zoo.write("net", "end", "fc2", x)
+        zoo.write("net", "start", "fc1", x, parent="base/start")
+        with pytest.raises(IncompatibleError, match="'net/end/fc1' has the parent 'base/end'"):
+            zoo.rename("net/start/fc1", "net/end/fc9")
+        zoo.append("net", "other", "fc1", x[:20], parent="base/end")
+        with pytest.raises(IncompatibleError, match="'net/other/fc1' has the parent 'base/end'"):
+            zoo.write("net", "other", "fc2", x, parent="base/start")
+        zoo.append("net", "other", "fc1", x[20:])
+    zoo = dask_svcca.open_zoo(tmp_path / "zoo.zarr", mode="r+")
+    with pytest.raises(IncompatibleError, match=second):
+        zoo.write("net", "end", "fc3", x, parent="base/start")
+    assert zoo.representations["parent"].to_dict() == {
+        "net/start/fc1": "base/start",
+        "net/end/fc0": "",
+        "net/end/fc1": "base/end",
+        "net/end/fc2": "base/end",
+        "net/other/fc1": "base/end",
+    }
+
+
+def test_parent__is_replaced_for_all_layers_together() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(40))
+    for layer in ("fc1", "fc2"):
+        zoo.write("net", "end", layer, x, parent="base/end")
+    with pytest.raises(IncompatibleError, match="'net/end/fc2' has the parent 'base/end'"):
+        zoo.write("net", "end", "fc1", x, parent="base/start", overwrite=True)
+    with pytest.raises(IncompatibleError, match="'net/end/fc2' has the parent 'base/end'"), zoo.together():
+        zoo.write("net", "end", "fc1", x, parent="base/start", overwrite=True)
+    assert zoo.representations["parent"].tolist() == ["base/end"] * 2
+    with zoo.together():
+        zoo.write("net", "end", "fc1", x, parent="base/start", overwrite=True)
+        zoo.write("net", "end", "fc2", x, overwrite=True)
+    assert zoo.representations["parent"].tolist() == ["base/start"] * 2
+    zoo.delete("net/end/fc1")
+    zoo.write("net", "end", "fc2", x, parent="base/end", overwrite=True)
+    zoo.write("net", "end", "fc2", x, overwrite=True)
+    assert zoo.representations["parent"].tolist() == ["base/end"]
+
+
+def test_parent__of_imports_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    np.savez("layers.npz", fc1=x, fc2=x)
+    np.save("more.npy", x)
+    run("import layers.npz --zoo zoo.zarr --model net --checkpoint end --parent base/end")
+    more = "import more.npy --zoo zoo.zarr --model net --checkpoint end --layer fc3"
+    refused = run(f"{more} --parent base/start", status=2).output
+    assert "has the parent 'base/end'" in refused
+    assert "'base/start'" in refused
+    run(more)
+    assert dask_svcca.open_zoo("zoo.zarr").representations["parent"].tolist() == ["base/end"] * 3
+    run("import layers.npz --zoo zoo.zarr --model net --checkpoint end --parent base/start --overwrite", status=2)
+    np.savez("layers.npz", fc1=x, fc2=x, fc3=x)
+    run("import layers.npz --zoo zoo.zarr --model net --checkpoint end --parent base/start --overwrite")
+    assert dask_svcca.open_zoo("zoo.zarr").representations["parent"].tolist() == ["base/start"] * 3

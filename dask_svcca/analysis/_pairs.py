@@ -22,6 +22,7 @@ from dask_svcca.kernels.pairs import squared_magnitudes
 from dask_svcca.kernels.raw import orthonormal
 from dask_svcca.measures import find_measures, needs_loadings
 from dask_svcca.readings import meet
+from dask_svcca.stores import _io
 from dask_svcca.stores.choice import is_several
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.dataset import store_of
@@ -123,9 +124,16 @@ class Pairs:
         *,
         left_out: int = 0,
     ) -> None:
-        self._comparison = ComparisonStore.open(store_of(comparison))
-        place = self._comparison.subspaces
-        subspaces = SubspaceStore.open(place) if place else SubspaceStore.open_inside(self._comparison.root)
+        place = store_of(comparison)
+        if not _io.is_place(place):
+            raise InvalidQuestionError(
+                f"pairs are of a comparison, which has the directions of all layers: pass what compare or "
+                f"open_comparison returned, or its path, and labels, as in (result, [('net/step0/fc1', "
+                f"'net/step9/fc1')]); got {type(place).__name__} in its place. Compare these layers first"
+            )
+        self._comparison = ComparisonStore.open(place)
+        shared = self._comparison.subspaces
+        subspaces = SubspaceStore.open(shared) if shared else SubspaceStore.open_inside(self._comparison.root)
         self._place, self._index = subspaces.place, subspaces.read_index()
         self.measures = find_measures(measures)
         self.labels = _label_pairs(pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
+from dask_svcca.analysis.kin import Kin
 from dask_svcca.analysis.measured import as_dataset, named, sign_of
 from dask_svcca.analysis.selection import SIDES, architectures, not_computed, places_of, table_of
-from dask_svcca.errors import RepresentationNotFoundError, did_you_mean
+from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
 from dask_svcca.patterns import matching, unmatched
 from dask_svcca.plan.final import final_checkpoints
 
@@ -35,6 +37,7 @@ def layer_identification(
     checkpoint: str | None = None,
     exclude: Sequence[str] = (),
     where: Where | None = None,
+    relatives: bool = False,
 ) -> xr.Dataset:
     """How often the most similar layer of another training of the same architecture is the corresponding layer.
 
@@ -57,6 +60,9 @@ def layer_identification(
         `query`.
     where : mapping, optional
         Representations to look for, and to look among: see `query`. Default: all.
+    relatives : bool
+        Look among relatives too: models of which one began with the other, or both with one, by ``parent`` of
+        `Zoo.write`. Default: not, also where groups are given, since a training resembles what it began with.
 
     Returns
     -------
@@ -70,14 +76,14 @@ def layer_identification(
         ``layer_accuracy`` (measure, group, layer): the share for each layer, NaN where it was not looked for.
         ``chosen`` (measure, model_a, model_b, layer): name of the layer of model_b that is most similar to a layer of
         model_a, the first of those that are equally similar; empty where it was not looked for, or the two are of no
-        group.
+        group, or relatives. ``relatives`` (group): how many pairs of models were left out for that.
 
     Raises
     ------
     UnknownMeasureError, RepresentationNotFoundError
         Where the comparison has no such measure, model or checkpoint.
     ValueError
-        Where there are no two models to compare.
+        Where there are no two models to compare, or only relatives.
 
     References
     ----------
@@ -99,23 +105,46 @@ def layer_identification(
     (1.0, 4)
     """
     result = as_dataset(result)
+    kin = None if relatives else Kin(result)
+    return identified(result, measure, kin, groups=groups, checkpoint=checkpoint, exclude=exclude, where=where)
+
+
+def identified(
+    result: xr.Dataset,
+    measure: str | Sequence[str],
+    kin: Kin | None,
+    *,
+    groups: Groups | None = None,
+    checkpoint: str | None = None,
+    exclude: Sequence[str] = (),
+    where: Where | None = None,
+) -> xr.Dataset:
+    """As `layer_identification`, of a part of a comparison, with the relatives of the whole."""
     measures = _measures(result, measure)
     check_excluded(result, exclude)
     frames = [looked_for(result, side, checkpoint=checkpoint, exclude=exclude, where=where) for side in SIDES]
     chosen = _groups(frames[0], groups)
+    apart = {
+        name: list(permutations(models, 2) if kin is None else kin.apart(models)) for name, models in chosen.items()
+    }
+    if not any(apart.values()):
+        (first, second), *_ = (models[:2] for models in chosen.values())
+        raise ValueError(
+            f"all models that could be compared are relatives, such as {first!r} and {second!r}: one began with the "
+            f"other, or both with one, and are not trainings of their own. Choose others, or look among these too, by "
+            f"relatives=True"
+        )
     layers = list(dict.fromkeys(layer for models in chosen.values() for layer in _layers_of(frames[0], models)))
     shape = len(measures), len(chosen)
     # Of each layer: found, looked for; and without it, how many others are found more, and no longer looked for.
-    identified, tested, rescued, alone, alone_found = (
-        np.zeros((*shape, len(layers)), dtype=np.int64) for _ in range(5)
-    )
+    found_in, tested, rescued, alone, alone_found = (np.zeros((*shape, len(layers)), dtype=np.int64) for _ in range(5))
     guesses, missing = np.zeros(shape), np.zeros(shape, dtype=np.int64)
     members = list(dict.fromkeys(model for models in chosen.values() for model in models))
     most_similar = np.full((len(measures), len(members), len(members), len(layers)), "", dtype=object)
     for row, name in enumerate(measures):
         sign = sign_of(result, name)
-        for column, models in enumerate(chosen.values()):
-            for first, second in permutations(models, 2):
+        for column, pairs in enumerate(apart.values()):
+            for first, second in pairs:
                 a, b = (frame[frame["model"] == model] for frame, model in zip(frames, (first, second), strict=True))
                 places = {"representation_a": a["place"].to_numpy(), "representation_b": b["place"].to_numpy()}
                 if not_computed(result, name, places).any():
@@ -127,17 +156,18 @@ def layer_identification(
                 for one in found:
                     at = (row, column, layers.index(one.layer))
                     tested[at] += one.looked_for
-                    identified[at] += one.was_found
+                    found_in[at] += one.was_found
                     most_similar[row, members.index(first), members.index(second), at[-1]] = one.nearest
                     if one.rival:
                         at = (row, column, layers.index(one.rival))
                         rescued[at] += one.found_without_rival and not one.was_found
                         alone[at] += one.is_only_rival
                         alone_found[at] += one.is_only_rival and one.was_found
-    left_out = identified.sum(axis=-1, keepdims=True) - identified + rescued - alone_found
+    related = [math.comb(len(models), 2) - len(apart[name]) // 2 for name, models in chosen.items()]
+    left_out = found_in.sum(axis=-1, keepdims=True) - found_in + rescued - alone_found
     counts = tested.sum(axis=-1, keepdims=True) - tested - alone
     with np.errstate(invalid="ignore"):
-        accuracy, by_layer = identified.sum(axis=-1) / tested.sum(axis=-1), identified / tested
+        accuracy, by_layer = found_in.sum(axis=-1) / tested.sum(axis=-1), found_in / tested
         chance = guesses / tested.sum(axis=-1)
     return xr.Dataset(
         {
@@ -164,6 +194,7 @@ def layer_identification(
                 most_similar.astype(np.str_),
                 {"long_name": "most similar layer of the other model"},
             ),
+            "relatives": ("group", related, {"long_name": "pairs of models that were left out, as relatives"}),
         },
         coords={
             "measure": measures,

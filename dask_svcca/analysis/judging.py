@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.stats
 
-from dask_svcca.analysis.identification import layer_identification, looked_for
+from dask_svcca.analysis.identification import identified, looked_for
+from dask_svcca.analysis.kin import Kin
 from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
 from dask_svcca.analysis.selection import (
     SIDES,
@@ -46,6 +47,7 @@ def judge_measures(
     exclude: Sequence[str] = (),
     where: Where | None = None,
     blocks: int | None = None,
+    relatives: bool = False,
 ) -> xr.Dataset:
     """What each measure finds that it should find: the same layer of another training, and groups of models.
 
@@ -67,6 +69,8 @@ def judge_measures(
     blocks : int, optional
         Leave out so many blocks of examples in turn as well, as `jackknife` does, with the subspaces of the comparison.
         Default: none, which takes no more than the values.
+    relatives : bool
+        Look for layers among relatives too, as in `layer_identification`. Groups are taken as they are given.
 
     Returns
     -------
@@ -74,7 +78,8 @@ def judge_measures(
         ``identification``, ``identification_stderr``, ``identification_chance``, ``identification_tested`` and
         ``identification_missing`` (measure, architecture): the accuracy of `layer_identification`, its standard error
         over layers, what guesses would find, how many layers were looked for, and how many were not since pairs of the
-        two models were not selected or are not computed yet. With blocks, ``identification_stderr_examples`` (measure,
+        two models were not selected or are not computed yet; ``identification_relatives`` (architecture): how many
+        pairs of models were left out, as relatives. With blocks, ``identification_stderr_examples`` (measure,
         architecture): its standard error over examples; NaN for measures of examples among one another, such as
         ``mutual_knn`` and ``rsa``, which do not follow from directions. With groups, ``separation`` (measure): the
         share of cases in which two models of one group are more similar than two of different groups, in the same
@@ -110,18 +115,20 @@ def judge_measures(
     """
     result = as_dataset(result)
     names = find_names(result, measure)
-    found = layer_identification(result, names, exclude=exclude, where=where).rename(group="architecture")
+    kin = None if relatives else Kin(result)
+    found = identified(result, names, kin, exclude=exclude, where=where).rename(group="architecture")
     kept = {
         "accuracy": "identification",
         "accuracy_stderr": "identification_stderr",
         "chance": "identification_chance",
         "tested": "identification_tested",
         "missing": "identification_missing",
+        "relatives": "identification_relatives",
     }
     judged = found[list(kept)].rename(kept)
     judged["identification"].attrs["null"] = "identification_chance"
     if blocks is not None:
-        error = _error_over_examples(result, names, exclude, where, blocks)
+        error = _error_over_examples(result, names, kin, exclude, where, blocks)
         text = "standard error of identification: jackknife over blocks of examples"
         judged["identification_stderr_examples"] = judged["identification"].copy(data=error)
         judged["identification_stderr_examples"].attrs = {"long_name": text, "units": "1"}
@@ -145,7 +152,12 @@ def judge_measures(
 
 
 def _error_over_examples(
-    result: xr.Dataset, names: Sequence[str], exclude: Sequence[str], where: Where | None, blocks: int
+    result: xr.Dataset,
+    names: Sequence[str],
+    kin: Kin | None,
+    exclude: Sequence[str],
+    where: Where | None,
+    blocks: int,
 ) -> FloatArray:
     """Standard error of the accuracy of each measure for each architecture, by leaving out blocks of examples.
 
@@ -161,6 +173,10 @@ def _error_over_examples(
     groups = [frame["model"].map(of_group).to_numpy(dtype=np.float64) for frame in frames]
     wanted = groups[0][:, np.newaxis] == groups[1]
     wanted &= frames[0]["model"].to_numpy()[:, np.newaxis] != frames[1]["model"].to_numpy()
+    if kin is not None:
+        known, codes = np.unique(np.concatenate([frame["model"] for frame in frames]).astype(str), return_inverse=True)
+        of_a, of_b = codes[: len(frames[0])], codes[len(frames[0]) :]
+        wanted &= ~kin.related(known.tolist())[np.ix_(of_a, of_b)]
     error = np.full((len(names), len(models)), np.nan)
     if able:
         wanted &= np.all([np.isfinite(values_of(part[name])) for name in able], axis=0)
@@ -174,7 +190,7 @@ def _error_over_examples(
     for block in range(blocks):
         for name in able:
             part[name].to_numpy()[rows, columns] = without[f"{name}_jackknife"].to_numpy()[:, block]
-        accuracies.append(layer_identification(part, able)["accuracy"].to_numpy())
+        accuracies.append(identified(part, able, kin)["accuracy"].to_numpy())
     spread = np.square(np.array(accuracies) - np.mean(accuracies, axis=0)).sum(axis=0)
     error[[names.index(name) for name in able]] = np.sqrt((blocks - 1) / blocks * spread)
     return error

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from dask_svcca.analysis._options import is_number
@@ -24,8 +25,6 @@ from dask_svcca.stores.dataset import parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    import pandas as pd
 
     from dask_svcca.analysis.selection import Side, Where
     from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
@@ -245,7 +244,9 @@ def _side(result: xr.Dataset, side: Side, where: Where | None, exclude: Sequence
     leading = frame.iloc[first]
     coords = {one: leading[one].to_numpy(dtype=np.str_) for one in ("model", "checkpoint")}
     if f"parent_{side}" in result.variables:
-        coords["parent"] = column(result, "parent", side)[places[first]].astype(np.str_)
+        # Layers that were written before one of their checkpoint said it have none.
+        parents = pd.Series(column(result, "parent", side)[places].astype(str)).groupby(number).max()
+        coords["parent"] = parents.to_numpy().astype(np.str_)
     coords |= {"step": leading["step"].to_numpy(dtype=np.float64), "layers": np.diff([*first, len(places)])}
     return _Checkpoints(places, first, _relative(frame, number), column(result, "representation", side)[places], coords)
 

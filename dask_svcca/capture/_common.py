@@ -10,14 +10,21 @@ import numpy as np
 import xxhash
 
 from dask_svcca.dims import as_dims, dims_of
-from dask_svcca.errors import CaptureError, MismatchedExamplesError, MissingPackageError, did_you_mean
+from dask_svcca.errors import (
+    CaptureError,
+    IncompatibleError,
+    MismatchedExamplesError,
+    MissingPackageError,
+    did_you_mean,
+)
 from dask_svcca.patterns import matching, unmatched
 from dask_svcca.stores import _io
 from dask_svcca.stores._names import encode
 from dask_svcca.stores.zoo.options import check_parent
+from dask_svcca.stores.zoo.parents import one_parent, parents_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -32,6 +39,7 @@ __all__ = [
     "check_begin",
     "check_inputs",
     "check_layers",
+    "check_one_parent",
     "check_order_of_inputs",
     "dims_of",
     "inputs_digests",
@@ -164,6 +172,19 @@ def check_begin(parent: str | None, model: str, checkpoint: str) -> None:
     try:
         check_parent(parent, model, checkpoint)
     except ValueError as error:
+        raise CaptureError(str(error)) from None
+
+
+def check_one_parent(zoo: Zoo, model: str, checkpoint: str, parent: str | None, layers: Collection[str]) -> None:
+    """Refuse to write some layers beside others of the checkpoint that have another parent.
+
+    Raises
+    ------
+    CaptureError
+    """
+    try:
+        one_parent(parents_in(zoo.root, model, checkpoint), parent, model, checkpoint, layers)
+    except IncompatibleError as error:
         raise CaptureError(str(error)) from None
 
 

@@ -18,6 +18,7 @@ from dask_svcca.examples import order_by_id
 from dask_svcca.stores._io import is_group
 from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
 from dask_svcca.stores.zoo.examples import example_ids
+from dask_svcca.stores.zoo.parents import one_parent, parents_in
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -89,6 +90,7 @@ def import_arrays(
     target, order = _open_zoo(zoo, count, examples_file)
     if not overwrite:
         _check_absent(target, zoo, model, checkpoint, layers)
+    one_parent(parents_in(target.root, model, checkpoint), parent, model, checkpoint, layers)
     nbytes = 0
     with checked_options(), target, target.together():
         for position, (name, source) in enumerate(layers.items()):

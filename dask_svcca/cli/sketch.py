@@ -206,8 +206,8 @@ def _summary(outcome: Outcome) -> str:
 
 @click.command(
     epilog=examples(
-        "dask-svcca search sketches.zarr resnet-s0/step00630/relu4",
-        "dask-svcca search sketches.zarr resnet-s0/step00630/relu4 --zoo zoo.zarr --top 20",
+        "dask-svcca search sketches.zarr resnet-s0/step00630/block3.relu2",
+        "dask-svcca search sketches.zarr resnet-s0/step00630/block3.relu2 --zoo zoo.zarr --top 20",
     )
 )
 @click.argument("sketches", type=Place())

@@ -267,6 +267,11 @@ def _sentence(problem: Any, place: Sequence[str]) -> str:
     key, given = ".".join(place), problem.get("input")
     if problem["type"] == "extra_forbidden":
         names = _keys_of(place[:-1])
+        if key == "preview":
+            return (
+                "a job computes pairs, and has no preview: 'dask-svcca compare --preview' makes one of the same "
+                "comparison before it, and 'order: by estimate' has the job begin with the most similar"
+            )
         return f"{key!r} is not a key of a job{did_you_mean(place[-1], names) or '; there are ' + ', '.join(names)}"
     if problem["type"] == "missing":
         return f"{key!r} is missing: every job has it"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dask_svcca.analysis.identification import layer_identification
+from dask_svcca.analysis.kin import Kin
 from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
 from dask_svcca.analysis.selection import architectures
 from dask_svcca.analysis.significance import jackknife
@@ -49,7 +50,8 @@ def identification(
 ) -> npt.NDArray[Any]:
     """Draw which layer of another training each layer is most similar to: a pane a measure.
 
-    Layers of the first model are a, those of the second b, both at the end of training. The chosen layer of each row is
+    Layers of one model are a, those of another b, both at the end of training: the first two that are not relatives, as
+    `layer_identification` has them. The chosen layer of each row is
     marked: by a disc where it is the same layer, by a cross where it is another, and by an open mark where the choice
     is a tie, which is less than two standard errors by `jackknife` from the next, or from the same layer. The title has
     the accuracy over all models of the architecture, as `layer_identification` has it.
@@ -61,7 +63,7 @@ def identification(
         title says so.
     where : mapping, optional
         ``model`` and ``layer``, see `query`. Of more than 32 layers, 32 are looked for, evenly spaced. Default: the
-        first architecture of which there are two models.
+        first architecture of which there are two models that are not relatives.
     measure : str or sequence of str
         At most twelve; ``all`` for all of the comparison.
     ax : sequence of Axes, or Figure, optional
@@ -95,12 +97,16 @@ def identification(
         raise InvalidQuestionError(f"this figure has at most {MEASURES} panes; {len(names)} measures were asked for")
     chosen = {**(where or {}), "final": True}
     a, b = along(result, "a", chosen), along(result, "b", chosen)
-    models = next((models for models in architectures(a.frame) if len(models) > 1), None)
-    if models is None:
+    kin = Kin(result)
+    models, (first, second) = next(
+        ((models, pair) for models in architectures(a.frame) for pair in kin.apart(models)), ([], ("", ""))
+    )
+    if not models:
         raise InvalidQuestionError(
-            f"no two of the models {', '.join(map(repr, dict.fromkeys(a.frame['model'])))} have the same layers"
+            f"no two of the models {', '.join(map(repr, dict.fromkeys(a.frame['model'])))} have the same layers and "
+            f"are trainings of their own, of which neither began with the other, nor both with one"
         )
-    a, b = of_model(a, models[0]), of_model(b, models[1])
+    a, b = of_model(a, first), of_model(b, second)
     every = list(map(str, a.frame["layer"]))
     layers = evenly(every, LAYERS)
     a, b = (side.take(np.flatnonzero(side.frame["layer"].isin(layers).to_numpy())) for side in (a, b))
@@ -109,9 +115,9 @@ def identification(
     blocks = {name: cells_of(result, name, a, b) for name in names}
     choices = {name: _choices(sign_of(result, name) * cells.matrix, cells) for name, cells in blocks.items()}
     ties, note = _ties(result, names, a.places, b.places, choices)
-    axes, first, lowest = wrapped_panes(ax, len(names), width=2.9, height=3.1)
+    axes, lefts, lowest = wrapped_panes(ax, len(names), width=2.9, height=3.1)
     without: Counter[str] = Counter()
-    for pane, leading, low, name in zip(axes, first, lowest, names, strict=True):
+    for pane, leading, low, name in zip(axes, lefts, lowest, names, strict=True):
         cells = blocks[name]
         make_small(pane)
         scale = scale_of(name, result[name].attrs, [cells.matrix])
@@ -120,7 +126,7 @@ def identification(
         _mark(pane, cells, choices[name], ties.get(name, {}))
         draw_names(pane, "y", cells.a if leading else None, cells.first_a)
         draw_names(pane, "x", cells.b if low else None, cells.first_b)
-        beside, below = f"a: {in_a_sentence(models[0])}", f"b: {in_a_sentence(models[1])}"
+        beside, below = f"a: {in_a_sentence(first)}", f"b: {in_a_sentence(second)}"
         set_labels(pane, x=below if low else "", y=beside if leading else "")
         share, tested = (float(found[one].sel(measure=name, group="all")) for one in ("accuracy", "tested"))
         said = f"{share:.0%} of {tested:.0f} found".replace("%", " %") if tested else "nothing to look for"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from dask_svcca.analysis.dynamics import learning_dynamics
+from dask_svcca.analysis.kin import Kin
 from dask_svcca.analysis.measured import as_dataset, find_name, null_of
 from dask_svcca.analysis.selection import architectures, in_order
 from dask_svcca.errors import InvalidQuestionError
@@ -128,7 +128,7 @@ def seeds(
     """Draw how alike layers of different trainings become: a pane an architecture, a line a layer.
 
     A line is the mean over all pairs of models whose layers have the same names, of the same layer at the same
-    checkpoint; a band is the spread of the pairs.
+    checkpoint; a band is the spread of the pairs. Relatives, as `noise_ceiling` has them, are not pairs.
 
     Parameters
     ----------
@@ -167,11 +167,13 @@ def seeds(
     result = as_dataset(result)
     name = find_name(result, measure)
     a, b = along(result, "a", where), along(result, "b", where)
-    groups = [models for models in architectures(a.frame) if len(models) > 1]
+    kin = Kin(result)
+    groups = [models for models in architectures(a.frame) if next(kin.apart(models), None)]
     if not groups:
         raise InvalidQuestionError(
             "this figure is of several trainings of one architecture, and no two of the models "
-            f"{', '.join(map(repr, dict.fromkeys(a.frame['model'])))} have layers of the same names"
+            f"{', '.join(map(repr, dict.fromkeys(a.frame['model'])))} have layers of the same names and are trainings "
+            f"of their own, of which neither began with the other, nor both with one"
         )
     _check_groups(groups)
     panes, *_ = wrapped_panes(ax, len(groups), width=5.6, height=3.8, most=2)
@@ -179,7 +181,11 @@ def seeds(
     ordered = bool(result[name].attrs.get("symmetric", True))
     for pane, models in zip(panes, groups, strict=True):
         some = evenly(models, SEEDS)
-        pairs = list((combinations if ordered else permutations)(some, 2))
+        both = list(kin.apart(some))
+        if not both:
+            some = list(next(kin.apart(models)))
+            both = list(kin.apart(some))
+        pairs = [pair for pair in both if some.index(pair[0]) < some.index(pair[1])] if ordered else both
         every = in_order(a.frame[a.frame["model"].isin(models)], "layer", "depth").to_list()
         layers = evenly(every, LINES)
         moments, steps, names = _moments(a.frame[a.frame["model"].isin(some)])

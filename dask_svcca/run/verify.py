@@ -221,7 +221,7 @@ def _sketch_checks(root: zarr.Group) -> dict[str, list[Check]]:
         # The columns that are damaged are named.
         made = np.zeros(0, dtype=np.bool_)
     rows = np.unique(np.flatnonzero(made) // high).tolist()
-    checks["chunks of numbers"] = [ArrayCheck(place, SKETCH, tuple(f"{row}/{part}" for part in parts)) for row in rows]
+    checks["chunks"] = [ArrayCheck(place, SKETCH, tuple(f"{row}/{part}" for part in parts)) for row in rows]
     return checks
 
 

@@ -30,6 +30,7 @@ from dask_svcca.sketches.nearest import nearest, ranked
 from dask_svcca.sketches.opened import numbers_of, opened
 from dask_svcca.sketches.store import DIM, IDENTITY, SketchStore, mask_digest
 from dask_svcca.stores import _io
+from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores._urls import with_options
 from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
 
@@ -96,10 +97,10 @@ def search(
     sketches : xarray.Dataset, path, zarr store, or URL
         From `sketch` or `open_sketches`, or where they are: those of a million layers are looked through without ever
         being in memory together.
-    query : str, array, or Dataset
-        The name of one of these, ``"model/checkpoint/layer"``; or activations, (example, ...), of the same examples,
-        which are labelled, or in the order of the zoo; or one sketch, as ``sketch(...).isel(representation=[0])``,
-        perhaps of another zoo of the same examples.
+    query : str, tuple of str, array, or Dataset
+        The name of one of these, ``"model/checkpoint/layer"``, or all three as a tuple; or activations, (example, ...),
+        of the same examples, which are labelled, or in the order of the zoo; or one sketch, as
+        ``sketch(...).isel(representation=[0])``, perhaps of another zoo of the same examples.
     top : int
         How many to list.
     exact : bool
@@ -126,7 +127,8 @@ def search(
     Raises
     ------
     RepresentationNotFoundError
-        Where there is no sketch of that name; or the query is not in the zoo, or none of the nearest is.
+        Where there is no sketch of that name, or it is not a name; or the query is not in the zoo, or none of the
+        nearest is.
     MismatchedExamplesError
         Where the query has other examples; or the zoo has, or has them in another order, or has other activations.
     ParametersChangedError
@@ -146,6 +148,8 @@ def search(
     {'net/end/fc1': 0.52, 'net/end/fc2': 0.23}
     """
     top = _count(top)
+    if isinstance(query, tuple | list) and any(isinstance(part, str) for part in query):
+        query = RepresentationName.of(query).label
     source = opened(with_options(sketches, storage_options))
     activations = None if zoo is None else zoo if isinstance(zoo, Zoo) else open_zoo(with_options(zoo, storage_options))
     if activations is not None:

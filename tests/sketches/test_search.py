@@ -79,6 +79,15 @@ def test_search__by_name_is_exact_with_the_zoo(store: str, zoo: Zoo) -> None:
     assert found.null_cka.iloc[0] == pytest.approx(np.mean(shuffled), rel=0.03)
 
 
+def test_search__by_a_name_in_three_parts(store: str, zoo: Zoo) -> None:
+    found = dask_svcca.search(store, "net/s0/fc00", top=3)
+    for name in (("net", "s0", "fc00"), next(iter(zoo))):
+        assert dask_svcca.search(store, name, top=3).equals(found)
+    for name in (("net", "s0"), ["net", "s0", "fc00"]):
+        with pytest.raises(RepresentationNotFoundError, match="does not name a representation"):
+            dask_svcca.search(store, name)
+
+
 def test_search__by_estimates_alone(store: str) -> None:
     label = "net/s2/fc00"
     found = dask_svcca.search(store, label, top=10)

@@ -73,7 +73,7 @@ def test_verify__names_what_is_damaged_and_has_it_made_anew(
     found = dask_svcca.verify(store)
     assert found.ok
     assert found.kind == "sketches"
-    assert found.checked["chunks of numbers"] == 2
+    assert found.checked["chunks"] == 2
     before = dask_svcca.open_sketches(store).load()
     way(store / key)
     found = dask_svcca.verify(store)

@@ -12,6 +12,7 @@ from dask_svcca.capture._common import (
     CaptureReport,
     captured,
     check_inputs,
+    check_one_parent,
     check_order_of_inputs,
     inputs_digests,
     listing,
@@ -184,6 +185,7 @@ def capture_checkpoint(
         )
         if missing:
             _check_weights(zoo, named, missing, digests["weights_digest"])
+            check_one_parent(zoo, named.model, named.checkpoint, parent, {name.layer for name in missing})
             others = captured(zoo, named.model)
             kept = (one for one in others if (one["model"], one["checkpoint"], one["layer"]) not in missing)
             check_inputs(kept, fed["inputs_digest"], label)

@@ -11,6 +11,7 @@ from dask_svcca.capture._common import (
     InputsDigest,
     captured,
     check_inputs,
+    check_one_parent,
     check_order_of_inputs,
     listing,
     quantised,
@@ -196,6 +197,8 @@ class Capture:
                 f"captured from other weights: layers of different weights would stand in one checkpoint. Give the "
                 f"checkpoint another name, or capture all of its layers with overwrite=True"
             )
+        if self.missing:
+            check_one_parent(self.zoo, self.model, self.checkpoint, self.options["parent"], self.missing.keys())
         self.present = [
             other
             for other in self.kept

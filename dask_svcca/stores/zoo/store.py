@@ -21,6 +21,7 @@ from dask_svcca.stores.zoo.batches import batches_of, mismatch, prepare
 from dask_svcca.stores.zoo.index import Representation
 from dask_svcca.stores.zoo.leases import begin_writing, check_writing, end_writing
 from dask_svcca.stores.zoo.options import WriteOptions, check_parent
+from dask_svcca.stores.zoo.parents import one_parent, parents_in
 from dask_svcca.stores.zoo.replace import begin_beside, clear_beside, settle
 from dask_svcca.stores.zoo.view import ZooView
 from dask_svcca.stores.zoo.write import PENDING_BYTES, Writer
@@ -52,6 +53,7 @@ class Zoo(ZooView):
         self._writable = writable
         self._writers: dict[RepresentationName, Writer] = {}
         self._held: list[Writer] | None = None
+        self._parents: dict[tuple[str, str], dict[str, str]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +125,8 @@ class Zoo(ZooView):
             and ``ml_dtypes`` say so themselves.
         parent : str, optional
             The checkpoint that the training of this one began with, as ``"model/checkpoint"``, such as the model that
-            was fine-tuned; it need not be in the zoo. Comparisons keep it as the coordinate ``parent``.
+            was fine-tuned; it need not be in the zoo. It is one for all layers of a checkpoint, and what one of them
+            has is the default for the others. Comparisons keep it as the coordinate ``parent``.
         overwrite : bool
             Replace a representation of the same name. It stays until all examples of the new one are written, and so
             stays where that is interrupted. A comparison that reads it just then has the numbers of the old one, or
@@ -139,6 +142,8 @@ class Zoo(ZooView):
         InvalidActivationsError
             Where they are not floating, have an unexpected shape or axes without names, are too large for ``dtype``, or
             are masked, sparse or quantised.
+        IncompatibleError
+            Where another layer of the checkpoint has another parent.
         ValueError
             For names, numbers and attributes that cannot be stored. Nothing is written then.
         """
@@ -224,6 +229,7 @@ class Zoo(ZooView):
         self._held = held
         try:
             yield
+            self._check_parents(held)
             self._complete(held)
         except BaseException:
             for writer in held:
@@ -236,6 +242,7 @@ class Zoo(ZooView):
         """Remove what was written of a representation, where another of its name stays valid."""
         if writer is None:
             return
+        self._parents.pop(writer.name[:2], None)
         if writer.replaces:
             self._index = None
             # Where the store fails too, what stopped the writing is the error to hear.
@@ -284,6 +291,7 @@ class Zoo(ZooView):
             _chunked.remove_group(self._root, name.path)
             clear_beside(self._root, name.path)
         self._writers.pop(name, None)
+        self._parents.pop(name[:2], None)
         if self._index is not None:
             self._index.remove(name)
 
@@ -304,6 +312,8 @@ class Zoo(ZooView):
             Where there is one of the new name.
         StoreFormatError
             Where the zoo was opened for reading.
+        IncompatibleError
+            Where the other checkpoint has another parent.
         ValueError
             Where the new name is not valid.
 
@@ -323,10 +333,17 @@ class Zoo(ZooView):
             return
         with self._writing(before), self._writing(after):
             self._check_free(after, overwrite=False)
+            parent = attributes.get("parent") or None
+            check_parent(parent, after.model, after.checkpoint)
+            if after[:2] != before[:2]:
+                layers = {**self._parents_stored(after), **self._parents_begun(after)}
+                parent = one_parent(layers, parent, after.model, after.checkpoint, ())
             settle(self._root, before.path)
             attributes.pop("beside", None)
-            attributes |= after._asdict()
+            attributes |= {**after._asdict(), "parent": parent or ""}
             _chunked.move_group(self._root, before.path, after.path, attributes)
+        for name in (before, after):
+            self._parents.pop(name[:2], None)
         if self._index is not None:
             self._index.remove(before)
             self._index.add(Representation.from_attributes(after.path, attributes))
@@ -355,6 +372,11 @@ class Zoo(ZooView):
         name.check()
         return name
 
+    def refresh(self) -> None:
+        """Forget what was read; it is read again when next needed, with what other writers have added."""
+        super().refresh()
+        self._parents.clear()
+
     def _feed(
         self, writer: Writer | None, name: RepresentationName, batch: Batch, options: WriteOptions, *, overwrite: bool
     ) -> Writer:
@@ -364,6 +386,7 @@ class Zoo(ZooView):
             return writer
         begin_writing(self, self._root, name)
         try:
+            options = replace(options, parent=self._parent_for(name, options.parent, overwrite=overwrite))
             place = self._begin(name, overwrite=overwrite)
             writer = Writer(self._root, name, batch, self.n_examples, options, place)
             writer.append(batch)
@@ -371,6 +394,31 @@ class Zoo(ZooView):
             end_writing(self, self._root, name)
             raise
         return writer
+
+    def _parent_for(self, name: RepresentationName, parent: str | None, *, overwrite: bool) -> str | None:
+        """Parent of a representation: that of its checkpoint, or the one that is given."""
+        written, stored = self._parents_begun(name), self._parents_stored(name)
+        # Which others are replaced together is known at the end alone.
+        later = stored.keys() if self._held is not None and overwrite else ()
+        layers = {**written, **{layer: stored[layer] for layer in stored.keys() - written.keys()}}
+        return one_parent(layers, parent, *name[:2], {name.layer} | (set(later) - written.keys()))
+
+    def _parents_begun(self, name: RepresentationName) -> dict[str, str]:
+        """Parents of layers of a checkpoint that are being written."""
+        writers = [*self._writers.values(), *(self._held or ())]
+        return {one.name.layer: one.options.parent or "" for one in writers if one.name[:2] == name[:2]}
+
+    def _parents_stored(self, name: RepresentationName) -> dict[str, str]:
+        """Parents of layers that a checkpoint has, read once."""
+        if name[:2] not in self._parents:
+            self._parents[name[:2]] = parents_in(self._root, *name[:2])
+        return self._parents[name[:2]]
+
+    def _check_parents(self, held: Sequence[Writer]) -> None:
+        """Refuse to replace layers where others stay that have another parent."""
+        for writer in held:
+            layers = {**self._parents_stored(writer.name), **self._parents_begun(writer.name)}
+            one_parent(layers, writer.options.parent, *writer.name[:2], ())
 
     def _begin(self, name: RepresentationName, *, overwrite: bool) -> str:
         """Make room for a representation, and return its path. It must not look complete before it is."""
@@ -418,6 +466,8 @@ class Zoo(ZooView):
                 check_writing(self._root, writer.name)
             finished = [writer.finish() for writer in writers]
             for representation in finished:
+                if (known := self._parents.get(representation.name[:2])) is not None:
+                    known[representation.name.layer] = representation.parent
                 if representation.beside:
                     settle(self._root, representation.path)
                 if self._index is not None:
