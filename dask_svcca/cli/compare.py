@@ -33,6 +33,7 @@ from dask_svcca.run.forecast import forecast_run
 from dask_svcca.run.preview import run_preview
 from dask_svcca.run.stores import choose_mask
 from dask_svcca.stores.zoo import open_zoo
+from dask_svcca.variables import ESTIMATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -279,7 +280,12 @@ def echo_preview(found: Preview, problems: Mapping[str, str], comparison: str) -
     echo_problems(problems, "representation")
     if problems:
         raise SystemExit(1)
-    echo_next([(f"dask-svcca explore {quoted(comparison)}", "the matrix, hatched where it is estimated")])
+    echo_next(
+        [
+            (f"dask-svcca query {quoted(comparison)} --measure {ESTIMATE.name}", "pairs, by their estimates"),
+            (f"dask-svcca explore {quoted(comparison)}", "the matrix, hatched where it is estimated"),
+        ]
+    )
 
 
 def echo_outcome(outcome: Outcome, comparison: str) -> None:
