@@ -190,7 +190,9 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
 @click.option("--wait", is_flag=True, help="Where another run is at work on the comparison, wait for its end.")
 @cluster_options
 @as_json_lines
-@click.option("--dry-run", is_flag=True, help="Show the plan, and write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show the plan, and write nothing; for 'nearest N' sketches must be there."
+)
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: the plan as JSON.")
 def compare(
     zoo: str,
