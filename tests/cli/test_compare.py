@@ -209,6 +209,8 @@ def test_compare__coarse_first_and_exactly_later(zoo: Path) -> None:
     assert "28 pairs" in run("query cka.zarr --measure cka_estimate --top 2").output
     said = "No pair with a value matches; 28 of these pairs have an estimate of 'cka' from a preview"
     assert said in run("query cka.zarr").output
+    for asked in ("models cka.zarr --checkpoint '**'", "plot matrix cka.zarr -o cka.png"):
+        assert "Caution: no pair asked for has a value of 'cka' yet: " in run(asked).stderr
     assert "0 of 36 done; 36 estimated" in run("info cka.zarr").output
     output = run(f"{command} --pairs 'nearest 1' --dry-run").output
     planned = int(re.search(r"(\d+) to compute", output)[1])  # type: ignore[index]
