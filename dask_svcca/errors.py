@@ -144,6 +144,10 @@ class UnalignedExamplesWarning(UserWarning):
     """Arrays whose examples have names beside others without: they are compared row by row, as they stand."""
 
 
+class OnlyEstimatesWarning(UserWarning):
+    """A question found no value, and there are estimates, which it was not asked for."""
+
+
 class CaptureWarning(UserWarning):
     """A capture left older activations as they were, or has layers of other tokens than the mask, or quantised."""
 

@@ -371,6 +371,6 @@ def test_progress__is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> No
     dask_svcca.compare({"x": X, "y": Y}, progress=True)
     shown = capsys.readouterr().err.splitlines()
     assert [line.split(", ")[0] for line in shown] == [
-        "Making subspaces: 2 of 2 representations",
+        "Making subspaces: 2 of 2 subspaces",
         "Comparing pairs: 1 of 1 tiles",
     ]

@@ -13,7 +13,7 @@ import xarray as xr
 from dask_svcca.analysis.kin import Kin
 from dask_svcca.analysis.measured import as_dataset, named, sign_of
 from dask_svcca.analysis.selection import SIDES, architectures, not_computed, places_of, table_of
-from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError, did_you_mean
+from dask_svcca.errors import RepresentationNotFoundError, did_you_mean
 from dask_svcca.patterns import matching, unmatched
 from dask_svcca.plan.final import final_checkpoints
 

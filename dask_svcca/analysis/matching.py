@@ -12,7 +12,15 @@ import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
 from dask_svcca.analysis._options import check_count
-from dask_svcca.analysis.measured import as_dataset, find_name, null_of, p_value_of, sign_of
+from dask_svcca.analysis.measured import (
+    as_dataset,
+    find_name,
+    null_of,
+    p_value_of,
+    say_estimates_at,
+    sign_of,
+    warn_of_estimates,
+)
 from dask_svcca.analysis.query import PairQuery
 from dask_svcca.analysis.selection import COLUMNS, column, counterparts, not_computed, places_of, table_of, values_of
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError
@@ -44,7 +52,7 @@ def nearest(
     where : mapping, optional
         Among which to look. Default: all others.
     measure : str, optional
-        Default: the first that the comparison was asked for.
+        Default: the first that the comparison was asked for. After a preview also ``cka_estimate``: see `query`.
     top : int
         How many, at least 1.
 
@@ -60,6 +68,11 @@ def nearest(
     ------
     UnknownMeasureError, RepresentationNotFoundError, InvalidQuestionError
 
+    Warns
+    -----
+    OnlyEstimatesWarning
+        Where no pair has a value, and some have an estimate.
+
     Examples
     --------
     >>> import dask_svcca
@@ -71,12 +84,15 @@ def nearest(
     """
     check_count("top", top, "how many to list")
     result = as_dataset(result)
-    name = find_name(result, measure)
+    name = find_name(result, measure, estimates=True)
     if len(places := places_of(result, "a", representation)) != 1:
         raise InvalidQuestionError(f"{representation!r} means {len(places)} representations; name one of them")
     p_value = p_value_of(result, name)
     names = [name, *filter(None, [null_of(result, name), p_value])]
-    found, searched = PairQuery.build(result, names, a=representation, b=where).most_similar(top)
+    pairs = PairQuery.build(result, names, a=representation, b=where)
+    found, searched = pairs.most_similar(top)
+    if not searched:
+        warn_of_estimates(name, pairs.say_estimates())
     if p_value:
         others = places_of(result, "b", where)
         others = others[column(result, "representation", "b")[others] != column(result, "representation", "a")[places]]
@@ -96,7 +112,7 @@ def match_layers(result: xr.Dataset | StoreLike, *, a: Where, b: Where, measure:
     a, b : mapping
         One checkpoint each, such as ``dict(model="cnn-s0", final=True)``; see `query`.
     measure : str, optional
-        Default: the first that the comparison was asked for.
+        Default: the first that the comparison was asked for. After a preview also ``cka_estimate``: see `query`.
 
     Returns
     -------
@@ -123,7 +139,7 @@ def match_layers(result: xr.Dataset | StoreLike, *, a: Where, b: Where, measure:
     1       q       r    1.0
     """
     result = as_dataset(result)
-    name = find_name(result, measure)
+    name = find_name(result, measure, estimates=True)
     sign, null = sign_of(result, name), null_of(result, name)
     sides = {}
     for side, where in (("a", a), ("b", b)):
@@ -139,7 +155,10 @@ def match_layers(result: xr.Dataset | StoreLike, *, a: Where, b: Where, measure:
     values = values_of(result[name][place])
     rows, columns = assignment(sign * values)
     if not len(rows):
-        raise IncompatibleError(f"no pair of {a!r} and {b!r} has a value of {name!r}; compare them first, or wait")
+        said = say_estimates_at(result, name, place)
+        raise IncompatibleError(
+            f"no pair of {a!r} and {b!r} has a value of {name!r}; compare them first, or wait{said and f'. {said}'}"
+        )
     found = pd.DataFrame(
         {
             "layer_a": sides["a"]["layer"].to_numpy()[rows],
@@ -210,6 +229,11 @@ def within_and_between(
     IncompatibleError
         Where a representation is on side a of a part of a comparison alone.
 
+    Warns
+    -----
+    OnlyEstimatesWarning
+        Where no pair has a value, and some have an estimate.
+
     Examples
     --------
     >>> import dask_svcca
@@ -255,6 +279,12 @@ def within_and_between(
     variables["missing"] = dims, missing
     if null:
         variables["null"] = (dims, chance)
+    if not pairs.any():
+        everything = {
+            f"representation_{side}": np.unique(np.concatenate(list(found.values())))
+            for side, found in (("a", places), ("b", on_b))
+        }
+        warn_of_estimates(name, say_estimates_at(result, name, everything))
     return xr.Dataset(variables, coords={dim: list(places) for dim in dims}, attrs={"measure": name})
 
 
@@ -266,7 +296,7 @@ def distances(result: xr.Dataset, measure: str | None, where: Where | None) -> t
     IncompatibleError
         Where a pair has no value, or a representation is on one side alone.
     """
-    name = find_name(result, measure)
+    name = find_name(result, measure, estimates=True)
     places = places_of(result, "a", where)
     frame = table_of(result, "a").iloc[places]
     place = {"representation_a": places, "representation_b": counterparts(result, places)}
@@ -274,9 +304,10 @@ def distances(result: xr.Dataset, measure: str | None, where: Where | None) -> t
     values = (values + values.T) / 2
     missing = int((~np.isfinite(values)).sum())
     if missing:
+        said = say_estimates_at(result, name, place)
         raise IncompatibleError(
             f"{missing:,} of {values.size:,} pairs have no value of {name!r}, and a distance of every pair is needed: "
-            f"choose representations that have been compared with each other, where="
+            f"choose representations that have been compared with each other, where={said and f'. {said}'}"
         )
     if sign_of(result, name) > 0:
         values = 1 - values
@@ -294,7 +325,8 @@ def embedding(
     result : xarray.Dataset, path, zarr store, or URL
         From `open_comparison` or `compare`, or where it is.
     measure : str, optional
-        Default: the first that the comparison was asked for. The distance is 1 less a similarity.
+        Default: the first that the comparison was asked for. The distance is 1 less a similarity. After a preview also
+        ``cka_estimate``: see `query`.
     where : mapping, optional
         Which representations: see `query`. Default: all.
     kind : {"classical", "metric"}
@@ -379,7 +411,7 @@ def cluster(
     result : xarray.Dataset, path, zarr store, or URL
         From `open_comparison` or `compare`, or where it is.
     measure : str, optional
-        Default: the first that the comparison was asked for.
+        Default: the first that the comparison was asked for. After a preview also ``cka_estimate``: see `query`.
     where : mapping, optional
         Which representations: see `query`. Default: all.
     count : int

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
-from dask_svcca.errors import InvalidQuestionError, UnknownMeasureError, did_you_mean
+from dask_svcca.analysis.selection import values_of
+from dask_svcca.errors import InvalidQuestionError, OnlyEstimatesWarning, UnknownMeasureError, did_you_mean
 from dask_svcca.measures import one_name
 from dask_svcca.stores._io import is_place
 from dask_svcca.stores._names import checkpoint_label
 from dask_svcca.stores.choice import is_several
 from dask_svcca.stores.dataset import as_opened, open_comparison, parameters_of
+from dask_svcca.variables import ESTIMATE, ESTIMATE_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from dask_svcca.stores._io import StoreLike
 
 SENSES = ("similarity", "distance")
+BLOCK_ELEMENTS = 2**22
+"""Elements of a matrix that are read at a time."""
+
 MODELS = ("model_a", "model_b")
 """Dimensions of what `dask_svcca.analysis.models.model_similarity` returns."""
 
@@ -77,7 +83,41 @@ def references_of(result: xr.Dataset) -> list[str]:
     return sorted(str(name) for name, array in result.data_vars.items() if array.attrs.get("sense") == "reference")
 
 
-def find_names(result: xr.Dataset, measure: str | Sequence[str] | None, *, references: bool = False) -> list[str]:
+def estimates_of(result: xr.Dataset) -> list[str]:
+    """Variables of estimates that a preview left in a comparison, and their standard errors: not measures."""
+    return [one.name for one in ESTIMATE_VARIABLES if "estimate_of" in result.get(one.name, xr.DataArray()).attrs]
+
+
+def say_estimates(result: xr.Dataset, count: int) -> str:
+    """What to add where pairs have no value, and some of them an estimate; empty where none has."""
+    if not count:
+        return ""
+    return (
+        f"{count:,} of these pairs have an estimate of {result[ESTIMATE.name].attrs['estimate_of']!r} from a preview, "
+        f"which is asked for by its own name, {ESTIMATE.name!r}"
+    )
+
+
+def warn_of_estimates(measure: str, said: str) -> None:
+    """Warn the caller of a question that nothing has a value, where there is something to say of estimates."""
+    if said:
+        text = f"no pair asked for has a value of {measure!r} yet: {said}"
+        warnings.warn(text, OnlyEstimatesWarning, stacklevel=3)
+
+
+def say_estimates_at(result: xr.Dataset, measure: str, place: Mapping[str, Any]) -> str:
+    """The same of the pairs at some places, which have no value of a measure."""
+    if measure in (known := estimates_of(result)) or not known:
+        return ""
+    rows, columns = place["representation_a"], place["representation_b"]
+    height = max(1, BLOCK_ELEMENTS // max(1, len(columns)))
+    parts = ({**place, "representation_a": rows[start : start + height]} for start in range(0, len(rows), height))
+    return say_estimates(result, sum(int(np.isfinite(values_of(result[ESTIMATE.name][part])).sum()) for part in parts))
+
+
+def find_names(
+    result: xr.Dataset, measure: str | Sequence[str] | None, *, references: bool = False, estimates: bool = False
+) -> list[str]:
     """Names of measures that were asked for.
 
     Parameters
@@ -86,7 +126,9 @@ def find_names(result: xr.Dataset, measure: str | Sequence[str] | None, *, refer
     measure : str or sequence of str, optional
         ``all`` for all measures. Default: the first that the comparison was asked for.
     references : bool
-        Whether those may be asked for as well.
+        Whether those may be asked for as well, and standard errors of estimates.
+    estimates : bool
+        Whether estimates may be asked for by their name; neither by default nor as one of all measures.
 
     Raises
     ------
@@ -94,15 +136,23 @@ def find_names(result: xr.Dataset, measure: str | Sequence[str] | None, *, refer
         The message says what there is.
     """
     measures = measures_of(result)
-    if not measures:
+    taken = [name for name in estimates_of(result) if estimates and (references or name == ESTIMATE.name)]
+    if not measures and not (taken and measure is not None):
         raise UnknownMeasureError("this Dataset has no measure; pass what compare or open_comparison returned")
     if measure is None:
         return measures[:1]
     if measure == "all" and "all" not in result:
         return measures
-    present = [*measures, *(references_of(result) if references else ())]
+    present = [*measures, *(references_of(result) if references else ()), *taken]
     given: Any = measure
     names: list[str] = list(given) if is_several(given) else [given]
+    for name in names:
+        if name in estimates_of(result) and name not in present:
+            raise UnknownMeasureError(
+                f"{name!r} is not a measure: a preview made it from sketches, and this takes measures alone. "
+                f"{ESTIMATE.name!r} is taken by query, nearest, match_layers, embedding, cluster, and the figures "
+                f"matrix, embedding and cluster; estimates('comparison.sketches.zarr') has all of them as a comparison"
+            )
     return [named(name, present) for name in names]
 
 
@@ -132,11 +182,11 @@ def named(name: str, present: Sequence[str]) -> str:
     )
 
 
-def find_name(result: xr.Dataset, measure: str | None) -> str:
+def find_name(result: xr.Dataset, measure: str | None, *, estimates: bool = False) -> str:
     """Name of one measure; see `find_names`."""
     if measure is not None and not isinstance(measure, str):
         raise UnknownMeasureError(f"this takes one measure by its name; got {measure!r}")
-    return find_names(result, [measure] if measure is not None else None)[0]
+    return find_names(result, [measure] if measure is not None else None, estimates=estimates)[0]
 
 
 def sign_of(result: xr.Dataset, measure: str) -> int:

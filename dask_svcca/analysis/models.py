@@ -15,7 +15,15 @@ import xarray as xr
 
 from dask_svcca.analysis._options import is_number
 from dask_svcca.analysis.identification import check_excluded
-from dask_svcca.analysis.measured import as_dataset, find_names, null_of, sign_of, spread_of
+from dask_svcca.analysis.measured import (
+    as_dataset,
+    find_names,
+    null_of,
+    say_estimates_at,
+    sign_of,
+    spread_of,
+    warn_of_estimates,
+)
 from dask_svcca.analysis.selection import SIDES, as_slice, column, numbered, places_of, table_of, values_of
 from dask_svcca.errors import InvalidQuestionError, RepresentationNotFoundError
 from dask_svcca.kernels.extremes import expected_largest
@@ -106,6 +114,11 @@ def model_similarity(
     ------
     UnknownMeasureError, RepresentationNotFoundError, InvalidQuestionError
 
+    Warns
+    -----
+    OnlyEstimatesWarning
+        Where no pair has a value, and some have an estimate of a preview: `estimates` of its sketches has all of them.
+
     References
     ----------
     Optimal transport between the layers of two networks: arXiv 2510.01706, which also transports neurons; here
@@ -138,6 +151,9 @@ def model_similarity(
         summary = _Summary(result, name, null, kind, gain)
         values, chance, lacking = summary.of(a, b)
         missing = np.maximum(missing, lacking)
+        if np.isnan(values).all():
+            place = {"representation_a": a.places, "representation_b": b.places}
+            warn_of_estimates(name, say_estimates_at(result, name, place))
         variables[name] = dims, values, _attributes(result, name, kind, null)
         if null:
             text = BY_CHANCE[kind].format(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from dask_svcca.analysis._options import check_count, is_number
-from dask_svcca.analysis.measured import as_dataset, find_names, sign_of
+from dask_svcca.analysis.measured import as_dataset, estimates_of, find_names, say_estimates, sign_of, warn_of_estimates
 from dask_svcca.analysis.selection import COLUMNS, Side, Where, as_slice, numbered, places_of, values_of
 from dask_svcca.errors import InvalidQuestionError
+from dask_svcca.variables import ESTIMATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +53,9 @@ def query(
     comparison : xarray.Dataset, path, zarr store, or URL
         From `open_comparison` or `compare`, or where it is.
     measure : str or sequence of str, optional
-        Of several, pairs are sorted and bounded by the first. Default: the first measure that was asked for.
+        Of several, pairs are sorted and bounded by the first. Default: the first measure that was asked for. After a
+        preview also ``cka_estimate``, by its name alone, and ``cka_estimate_error``: they are there for pairs that had
+        no value then, and other pairs are not listed.
     a, b : mapping, optional
         Which representations to take as a and as b. ``model``, ``checkpoint`` and ``layer``: a name, a pattern, or
         several of these. In a pattern stand ``*`` for one level (text without dots and slashes), ``**`` for any text,
@@ -85,6 +88,11 @@ def query(
         Where ``a`` or ``b`` is not valid, ``top`` is not positive, ``low`` is above ``high``, or ``across`` is
         something else.
 
+    Warns
+    -----
+    OnlyEstimatesWarning
+        Where no pair has a value, and some have an estimate.
+
     Examples
     --------
     >>> import tempfile, dask_svcca
@@ -103,7 +111,11 @@ def query(
     if top is not None:
         check_count("top", top, "how many pairs to list", ", or None for all")
     dataset = as_dataset(comparison, storage_options)
-    return PairQuery.build(dataset, measure, a=a, b=b, across=across, low=low, high=high).most_similar(top)[0]
+    pairs = PairQuery.build(dataset, measure, a=a, b=b, across=across, low=low, high=high)
+    found, total = pairs.most_similar(top)
+    if not total:
+        warn_of_estimates(pairs.measure, pairs.say_estimates())
+    return found
 
 
 @dataclass(frozen=True)
@@ -174,7 +186,7 @@ class PairQuery:
         bounds = (-np.inf if low is None else low, np.inf if high is None else high)
         if not bounds[0] <= bounds[1]:
             raise InvalidQuestionError(f"the interval from low={low!r} to high={high!r} is empty: no value lies in it")
-        names = find_names(dataset, measure or None, references=True)
+        names = find_names(dataset, measure or None, references=True, estimates=True)
         return cls(
             dataset,
             names[0],
@@ -232,6 +244,13 @@ class PairQuery:
                 worst = float(sign * values[-1, 0]) if len(order) == count else np.inf
         order = np.argsort(sign * values[:, 0], kind="stable")
         return self._frame(rows[order], columns[order], values[order]), total
+
+    def say_estimates(self) -> str:
+        """Where none of these pairs has a value, whatever the bounds: what to ask for instead; else an empty text."""
+        known, whole = estimates_of(self.dataset), replace(self, low=-np.inf, high=np.inf, others=())
+        if not known or self.measure in known or whole.most_similar(1)[1]:
+            return ""
+        return say_estimates(self.dataset, replace(whole, measure=ESTIMATE.name).most_similar(1)[1])
 
     @cached_property
     def _numbers(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from dask_svcca.cli._errors import Interrupted
-from dask_svcca.errors import DaskSvccaError
+from dask_svcca.errors import DaskSvccaError, OnlyEstimatesWarning
 from dask_svcca.run.progress import STAGES, Bars, JsonLines, seconds
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = [
     "counted",
     "echo_next",
     "echo_problems",
+    "estimates_cautioned",
     "examples",
     "log_json",
     "named",
@@ -53,6 +55,19 @@ def resumable(what: str, bars: Bars | JsonLines) -> Iterator[None]:
         if not bars.anything_done:
             kept = "This run has finished nothing yet; what was there before is kept. The same command starts it again."
         raise Interrupted(f"Interrupted. {kept}") from None
+
+
+@contextlib.contextmanager
+def estimates_cautioned() -> Iterator[None]:
+    """Show as a sentence that there are estimates, and no value."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", OnlyEstimatesWarning)
+        yield
+    for one in said:
+        if issubclass(one.category, OnlyEstimatesWarning):
+            click.echo(f"{click.style('Caution:', fg='yellow')} {one.message}.", err=True)
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 @contextlib.contextmanager

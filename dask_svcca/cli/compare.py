@@ -33,6 +33,7 @@ from dask_svcca.run.forecast import forecast_run
 from dask_svcca.run.preview import run_preview
 from dask_svcca.run.stores import choose_mask
 from dask_svcca.stores.zoo import open_zoo
+from dask_svcca.variables import ESTIMATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,7 +190,9 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
 @click.option("--wait", is_flag=True, help="Where another run is at work on the comparison, wait for its end.")
 @cluster_options
 @as_json_lines
-@click.option("--dry-run", is_flag=True, help="Show the plan, and write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show the plan, and write nothing; for 'nearest N' sketches must be there."
+)
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: the plan as JSON.")
 def compare(
     zoo: str,
@@ -279,7 +282,12 @@ def echo_preview(found: Preview, problems: Mapping[str, str], comparison: str) -
     echo_problems(problems, "representation")
     if problems:
         raise SystemExit(1)
-    echo_next([(f"dask-svcca explore {quoted(comparison)}", "the matrix, hatched where it is estimated")])
+    echo_next(
+        [
+            (f"dask-svcca query {quoted(comparison)} --measure {ESTIMATE.name}", "pairs, by their estimates"),
+            (f"dask-svcca explore {quoted(comparison)}", "the matrix, hatched where it is estimated"),
+        ]
+    )
 
 
 def echo_outcome(outcome: Outcome, comparison: str) -> None:

@@ -28,7 +28,8 @@ def forecast(job: str, *, allowed: tuple[str, ...], modules: tuple[str, ...], as
     """Forecast what the JOB that a file describes takes: time, core-hours, bytes, memory.
 
     Starts or joins its cluster, and tries a few of its tasks there for a few seconds. Nothing is written to the stores.
-    What is done already does not count, nor does the start of the workers.
+    What is done already does not count, nor does the start of the workers. Where pairs are 'nearest N', their sketches
+    must be there: dask-svcca sketch makes them.
     """
     described = read_job(job)
     with checked_options():

@@ -11,7 +11,7 @@ import numpy as np
 from dask_svcca.analysis.measured import as_dataset, null_of
 from dask_svcca.analysis.models import Kind, model_similarity
 from dask_svcca.analysis.query import PairQuery
-from dask_svcca.cli._console import counted, examples, table
+from dask_svcca.cli._console import counted, estimates_cautioned, examples, table
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._measures import split_measures
 from dask_svcca.cli._paths import Place, check_folder
@@ -104,14 +104,15 @@ def models(
         raise click.UsageError(f"--depth is for --kind transport, which makes a plan; not for {kind}.")
     if csv_file not in {None, "-"}:
         check_folder(Path(str(csv_file)))
-    found = model_similarity(
-        comparison,
-        measure=split_measures(measures) or None,
-        kind=kind,
-        where={part: patterns[part] for part in PARTS if patterns[part]},
-        exclude=exclude,
-        depth=depth,
-    )
+    with estimates_cautioned():
+        found = model_similarity(
+            comparison,
+            measure=split_measures(measures) or None,
+            kind=kind,
+            where={part: patterns[part] for part in PARTS if patterns[part]},
+            exclude=exclude,
+            depth=depth,
+        )
     result = as_dataset(found)
     names = [str(name) for name in found.data_vars if found[name].attrs.get("sense") in ("similarity", "distance")]
     shown = [one for name in names for one in (name, null_of(result, name)) if one]

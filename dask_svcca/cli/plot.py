@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dask_svcca import plot as figures
-from dask_svcca.cli._console import checked_options, examples
+from dask_svcca.cli._console import checked_options, estimates_cautioned, examples
 from dask_svcca.cli._paths import Place, check_folder
 from dask_svcca.patterns import RULE
 from dask_svcca.plot._names import PARTS
@@ -132,7 +132,7 @@ def plot(
         # What is chosen is counted by the function, which says what to choose.
         options = {"a": {}, "b": {}, **options}
     result: xr.Dataset = open_comparison(comparison)
-    with checked_options(), _boxes_said_once():
+    with checked_options(), estimates_cautioned(), _boxes_said_once():
         axes = draw(result, **options, ax=make_figure(*size) if size else None)
         save(axes, file, dpi=dpi)
     click.echo(f"{file}: {kind} of {comparison}")

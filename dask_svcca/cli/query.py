@@ -117,7 +117,9 @@ def query(
         return
     best, total = pairs.most_similar(top or DEFAULT_TOP)
     if not total:
-        click.echo("No pair with a value matches; 'dask-svcca info' says what is missing or failed.", err=True)
+        said = pairs.say_estimates()
+        then = f"; {said}." if said else "; 'dask-svcca info' says what is missing or failed."
+        click.echo(f"No pair with a value matches{then}", err=True)
         return
     table(
         ["model", "checkpoint", "layer", "model ", "checkpoint ", "layer ", pairs.measure, *pairs.others],

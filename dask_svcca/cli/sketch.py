@@ -26,11 +26,13 @@ from dask_svcca.run.stores import choose_mask
 from dask_svcca.sketches.family import MEASURES, Family
 from dask_svcca.sketches.index import index_sketches
 from dask_svcca.sketches.make import STAGES, open_kept, run_sketches
-from dask_svcca.sketches.portable import export_sketches, import_sketches
+from dask_svcca.sketches.portable import export_sketches, import_sketches, merge_sketches
 from dask_svcca.sketches.search import search as search_sketches
 from dask_svcca.stores.zoo import open_zoo
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from dask_svcca.sketches.make import Outcome
 
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         "dask-svcca sketch zoo.zarr overlaps.zarr --measure overlap --subspaces comparison.zarr --conv dft",
         "dask-svcca sketch sketches.zarr --export mine.npz",
         "dask-svcca sketch theirs.zarr --import theirs.npz",
+        "dask-svcca sketch both.zarr --merge sketches.zarr theirs.zarr",
         "dask-svcca sketch sketches.zarr --index sketches.index",
     )
 )
@@ -105,6 +108,14 @@ if TYPE_CHECKING:
     help="Make SKETCHES of such a file.",
 )
 @click.option(
+    "--merge",
+    "merged",
+    nargs=2,
+    type=Place(),
+    metavar="A B",
+    help="Make SKETCHES of those at two places, of the same examples.",
+)
+@click.option(
     "--index",
     "folder",
     type=click.Path(file_okay=False),
@@ -126,6 +137,7 @@ def sketch(
     scheduler: str | None,
     target: str | None,
     sent: str | None,
+    merged: tuple[str, str] | None,
     folder: str | None,
     **options: Any,
 ) -> None:
@@ -134,15 +146,18 @@ def sketch(
     Sketches that are there are not made again: after an interruption, or when the zoo has grown, the same command makes
     what is missing. Those of other people who ran the same examples can be compared with them.
     """
-    alone = bool(sent or target or folder)
-    if len(places) > 2 or (len(places) == 1 and not alone) or (len(places) == 2 and sent):
+    alone = bool(sent or merged or target or folder)
+    if len(places) > 2 or (len(places) == 1 and not alone) or (len(places) == 2 and (sent or merged)):
         raise click.UsageError(
-            "Name a zoo and its sketches; or, with --import, --export or --index, the sketches alone."
+            "Name a zoo and its sketches; or, with --import, --merge, --export or --index, the sketches alone."
         )
+    if sent and merged:
+        raise click.UsageError("--import and --merge both make the sketches; use one of them.")
     place = places[-1]
     if sent is not None:
-        count = import_sketches(sent, place).sizes["representation"]
-        click.echo(f"{counted(count, 'sketch').replace('sketchs', 'sketches')} of {sent} are there now.")
+        _echo_there(import_sketches(sent, place), sent)
+    elif merged is not None:
+        _echo_there(merge_sketches(*merged, place), " and ".join(merged))
     elif len(places) == 2:
         _make(
             places[0],
@@ -161,6 +176,11 @@ def sketch(
     if folder is not None:
         index_sketches(place, folder)
         click.echo(f"Made the index {folder}.")
+
+
+def _echo_there(sketches: xr.Dataset, of: str) -> None:
+    count = counted(sketches.sizes["representation"], "sketch").replace("sketchs", "sketches")
+    click.echo(f"{count} of {of} are there now.")
 
 
 def _make(

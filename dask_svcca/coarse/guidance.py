@@ -91,17 +91,22 @@ class Guidance:
         """The stages of such a comparison, and how each is told."""
         return dict(STAGES if self.place is None else GUIDED_STAGES)
 
-    def estimated(self, zoo: Zoo, parameters: Parameters, **options: Any) -> Estimated | None:
+    def estimated(self, zoo: Zoo, parameters: Parameters, *, make: bool = True, **options: Any) -> Estimated | None:
         """What sketches say of all pairs, which are made where they are not there; None where they are not needed.
 
         Parameters
         ----------
         zoo : Zoo
         parameters : Parameters
+        make : bool
+            Whether sketches that are not there are made. Otherwise they are needed only where they choose the pairs:
+            the order of tiles makes no difference to a plan.
         **options : object
             See `dask_svcca.coarse.sketched.estimated`.
         """
-        return None if self.place is None else estimated(zoo, self.place, parameters, **options)
+        if self.place is None or (not make and self.nearest is None):
+            return None
+        return estimated(zoo, self.place, parameters, make=make, **options)
 
     def pairs(self, found: Estimated | None) -> Pairs:
         """Pairs as `dask_svcca.run.compare.run_comparison` takes them."""

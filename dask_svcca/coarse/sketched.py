@@ -124,9 +124,10 @@ def estimated(
     if not there or not _are_all_made(SketchStore.open(place), zoo):
         if not make:
             raise StoreFormatError(
-                f"sketches of {len(zoo)} representations are looked for at {_io.describe(place)!r}, and not all of "
-                f"them are there. Make them first, with the same way to read layers: sketch(zoo, place, "
-                f"conv={parameters.conv!r}), or dask-svcca sketch with --conv {parameters.conv}; or leave it to compare"
+                f"the pairs hang on sketches of {len(zoo)} representations at {_io.describe(place)!r}, and not all of "
+                f"them are there. They are made by compare on its way, and not by this, which computes nothing. Make "
+                f"them first, with layers read in the same way: sketch(zoo, {_io.describe(place)!r}, "
+                f"conv={parameters.conv!r}), or dask-svcca sketch with --conv {parameters.conv}"
             )
         run_sketches(zoo, place, parameters, family, wait=wait, client=client, executor=executor, progress=progress)
     return Estimated(SketchStore.open(place), [item.label for item in zoo.entries()])

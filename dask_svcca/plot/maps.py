@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dask_svcca.analysis import matching
-from dask_svcca.analysis.measured import as_dataset, find_name
+from dask_svcca.analysis.measured import as_dataset, find_name, say_estimates_at
 from dask_svcca.analysis.selection import counterparts
 from dask_svcca.errors import IncompatibleError
 from dask_svcca.plot._blocks import cells_of, read_pairs, without_text
@@ -126,7 +126,7 @@ def embedding(
         Representations: ``model``, ``checkpoint``, ``layer``, ``step``, ``depth`` and ``final``, see `query`. Default:
         all.
     measure : str, optional
-        Default: the first that was asked for.
+        Default: the first that was asked for. After a preview also ``cka_estimate``: see `query`.
     ax : Axes or Figure, optional
         Where to draw. Default: a new figure, of which pyplot knows nothing.
 
@@ -150,7 +150,7 @@ def embedding(
     'this plane shows 100 % of the squared distances'
     """
     result = as_dataset(result)
-    name = find_name(result, measure)
+    name = find_name(result, measure, estimates=True)
     one, part, note = complete(result, name, where)
     found = matching.embedding(part, measure=name)
     pane = one_pane(ax)
@@ -194,7 +194,7 @@ def cluster(
         Representations: ``model``, ``checkpoint``, ``layer``, ``step``, ``depth`` and ``final``, see `query`. Default:
         all.
     measure : str, optional
-        Default: the first that was asked for.
+        Default: the first that was asked for. After a preview also ``cka_estimate``: see `query`.
     ax : Axes or Figure, optional
         Where to draw. Default: a new figure, of which pyplot knows nothing.
 
@@ -219,7 +219,7 @@ def cluster(
     True
     """
     result = as_dataset(result)
-    name = find_name(result, measure)
+    name = find_name(result, measure, estimates=True)
     one, part, note = complete(result, name, where)
     order = np.argsort(matching.cluster(part, measure=name)["place"].to_numpy())
     pane = one_pane(ax)
@@ -252,9 +252,11 @@ def complete(result: xr.Dataset, name: str, where: Where | None) -> tuple[Along,
         kept = np.delete(kept, inside.sum(axis=0).argmin())
     note = some_of(len(kept), len(whole), "representations")
     if len(kept) < min(LEAST, len(one)):
+        said = say_estimates_at(result, name, {"representation_a": one.places, "representation_b": other.places})
         raise IncompatibleError(
             f"this figure takes representations that all have a value of {name!r} with each other, and {len(kept)} of "
             f"{len(one):,} do. Compare all pairs of them, or choose others, by where= or --model, --checkpoint, --layer"
+            f"{said and f'. {said}'}"
         )
     if len(kept) < len(one):
         note += f": {as_number(len(one) - len(kept))} lack a value"

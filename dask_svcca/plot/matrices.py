@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dask_svcca.analysis.matching import match_layers
-from dask_svcca.analysis.measured import as_dataset, find_names
+from dask_svcca.analysis.measured import as_dataset, find_names, say_estimates_at, warn_of_estimates
 from dask_svcca.analysis.selection import values_of
 from dask_svcca.plot._blocks import Cells, cells_of, without_text
 from dask_svcca.plot._names import set_labels, set_title
@@ -46,7 +46,7 @@ def matrix(
         Representations on the y axis and on the x axis: ``model``, ``checkpoint``, ``layer``, ``step``, ``depth`` and
         ``final``, see `query`. Default: all.
     measure : str, optional
-        Default: the first that was asked for.
+        Default: the first that was asked for. After a preview also ``cka_estimate``: see `query`.
     match : bool
         Mark the best assignment of layers of a to layers of b, as `match_layers` finds it for one checkpoint of each.
     ax : Axes or Figure, optional
@@ -63,6 +63,11 @@ def matrix(
     RepresentationNotFoundError, UnknownMeasureError, InvalidQuestionError
         The message says what there is.
 
+    Warns
+    -----
+    OnlyEstimatesWarning
+        Where no pair has a value, and some have an estimate.
+
     Examples
     --------
     >>> import dask_svcca, numpy as np
@@ -73,8 +78,11 @@ def matrix(
     ((2, 1), 'a: layers of net/1')
     """
     result = as_dataset(result)
-    name = find_names(result, measure, references=True)[0]
+    name = find_names(result, measure, references=True, estimates=True)[0]
     cells = cells_of(result, name, along(result, "a", a), along(result, "b", b))
+    if np.isnan(cells.matrix).all():
+        place = {"representation_a": cells.a.places, "representation_b": cells.b.places}
+        warn_of_estimates(name, say_estimates_at(result, name, place))
     pane = one_pane(ax)
     scale = scale_of(name, result[name].attrs, [cells.matrix])
     drawn = draw_matrix(pane, cells.matrix, scale)

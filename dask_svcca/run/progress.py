@@ -24,10 +24,10 @@ LEAST_SECONDS: Final = 0.5
 """Time from the first that was done below which no rate is told: the next may have waited beside it."""
 
 STAGES: Final = {
-    "subspaces": ("Making subspaces", "representations"),
+    "subspaces": ("Making subspaces", "subspaces"),
     "tiles": ("Comparing pairs", "tiles"),
 }
-"""The stages of a comparison."""
+"""The stages of a comparison. Neighbours of examples, and distances, that are stored beside subspaces count as such."""
 
 
 class Bars:

@@ -16,6 +16,7 @@ from dask_svcca.sketches.dataset import open_sketches
 from dask_svcca.sketches.opened import made, numbers_of, opened
 from dask_svcca.sketches.search import check_alike
 from dask_svcca.sketches.store import COLUMNS, DIM, FORMAT_VERSION, IDENTITY, SketchStore, check_identity
+from dask_svcca.stores import _io
 from dask_svcca.stores._create import check_free
 from dask_svcca.stores._metadata import is_text, said
 from dask_svcca.variables import SKETCH
@@ -49,7 +50,8 @@ def merge_sketches(a: SketchesLike, b: SketchesLike, store: StoreLike | None = N
         From `sketch` or `open_sketches`, or where they are. What both have is there once, also where the examples of
         their zoos are in another order.
     store : path, zarr store, or URL, optional
-        A new place. By default in memory.
+        A new place, which is read and added to as that of `sketch`. By default in memory, for as long as the result is
+        used; `export_sketches` writes it into a file, and what ``to_zarr`` of xarray writes is not a store of sketches.
 
     Returns
     -------
@@ -58,6 +60,8 @@ def merge_sketches(a: SketchesLike, b: SketchesLike, store: StoreLike | None = N
 
     Raises
     ------
+    StoreFormatError
+        Where something is there already.
     MismatchedExamplesError, ParametersChangedError
         Where examples, seed, size, family or reading differ.
     RepresentationExistsError
@@ -158,7 +162,8 @@ def import_sketches(file: str | os.PathLike[str], store: StoreLike | None = None
     Raises
     ------
     StoreFormatError
-        Where the file is not one of sketches, is damaged, or is of another version or family.
+        Where the file is not one of sketches, is damaged, or is of another version or family; or where something is at
+        the place already.
     """
     try:
         says, columns, numbers = _read(Path(file))
@@ -189,15 +194,26 @@ def _write(
     columns: Columns,
     numbers: npt.NDArray[np.float32],
 ) -> None:
+    if _has_sketches(place):
+        there = _io.describe(place)
+        raise StoreFormatError(
+            f"there are sketches already at {there!r}, and those of others are not added to them: choose another "
+            f"place, and make one of both in a third, merge_sketches({there!r}, another, store=third)"
+        )
     check_free(place)
     sketches = SketchStore.create(place, {name: _plain(value) for name, value in identity.items()}, len(numbers))
-    if sketches.rows:
-        raise StoreFormatError(f"there are sketches already at {sketches.place!r}; choose another place")
     for what in domains:
         sketches.domain(str(what))
     texts = {one.name: columns[one.name].astype(_dtype(one, object)) for one in COLUMNS}
     sketches.write_rows({row: numbers[row] for row in range(len(numbers))})
     sketches.write_columns(texts)
+
+
+def _has_sketches(place: StoreLike) -> bool:
+    try:
+        return SketchStore.open(place).rows > 0
+    except StoreFormatError:
+        return False
 
 
 def _dtype(variable: Variable, text: type) -> Any:

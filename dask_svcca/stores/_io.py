@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 from dask_svcca.errors import DamagedStoreError, StoreAccessError, StoreFormatError
 from dask_svcca.stores._access import ABSENT, UNREADABLE, accessing
-from dask_svcca.stores._documents import is_sealed, parse, parsed, sealed, unsealed
+from dask_svcca.stores._documents import SEAL, is_sealed, parse, parsed, sealed, unsealed
 from dask_svcca.stores._links import refuse_links
 from dask_svcca.stores._metadata import check_attributes, understanding
 from dask_svcca.stores._urls import store_of_url
@@ -180,6 +180,12 @@ def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -
             f"one reads version {version} only. Make the {noun} anew with this version, or use the older dask-svcca"
         )
     check_attributes(root.attrs, kind, describe(store))
+    if kind == "sketches" and SEAL not in root.attrs:
+        raise StoreFormatError(
+            f"{describe(store)!r} is a Dataset that xarray saved, or another program, and not a store of sketches: "
+            f"search, estimates and merge_sketches take it as xarray.open_zarr opens it, and "
+            f"merge_sketches(..., store=) or export_sketches keeps sketches as a store or a file"
+        )
     if not is_sealed(dict(root.attrs)):
         raise DamagedStoreError(
             f"the attributes of the {noun} at {describe(store)!r} are not what was written: its file 'zarr.json' is "

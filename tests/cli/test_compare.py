@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def test_compare__then_nothing_to_do(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("compare zoo.zarr comparison.zarr")
-    assert "Making subspaces: 8 of 8 representations" in result.stderr
+    assert "Making subspaces: 8 of 8 subspaces" in result.stderr
     assert re.search(r"Compared 36 pairs of 8 representations in .* 36 of 36 pairs are there now\.", result.stdout)
     values = dask_svcca.open_comparison("comparison.zarr")["svcca"].to_numpy()
     assert np.isfinite(values).all()
@@ -194,11 +194,23 @@ def test_compare__says_which_checkpoint_it_took_for_final(tmp_path: Path) -> Non
     assert "which checkpoint of 'net' is the final one cannot be known" in refused.stderr
 
 
+def test_compare__dry_run_needs_no_sketches_for_the_order(zoo: Path) -> None:
+    command = "compare zoo.zarr comparison.zarr --dry-run --json"
+    plans = [json.loads(run(f"{command}{order}").stdout)["pairs"] for order in ("", " --order 'by estimate'")]
+    assert plans[0] == plans[1]
+    assert not zoo.with_name("comparison.sketches.zarr").exists()
+
+
 def test_compare__coarse_first_and_exactly_later(zoo: Path) -> None:
     command = "compare zoo.zarr cka.zarr --measure cka"
     output = run(f"{command} --preview").output
     assert "36 of 36 pairs have an estimate of cka and no value, 0 are computed" in output
     assert "dask-svcca explore cka.zarr" in output
+    assert "28 pairs" in run("query cka.zarr --measure cka_estimate --top 2").output
+    said = "No pair with a value matches; 28 of these pairs have an estimate of 'cka' from a preview"
+    assert said in run("query cka.zarr").output
+    for asked in ("models cka.zarr --checkpoint '**'", "plot matrix cka.zarr -o cka.png"):
+        assert "Caution: no pair asked for has a value of 'cka' yet: " in run(asked).stderr
     assert "0 of 36 done; 36 estimated" in run("info cka.zarr").output
     output = run(f"{command} --pairs 'nearest 1' --dry-run").output
     planned = int(re.search(r"(\d+) to compute", output)[1])  # type: ignore[index]
@@ -215,7 +227,10 @@ def test_compare__coarse_first_and_exactly_later(zoo: Path) -> None:
         ("--preview", "a preview has estimates of 'cka' alone, and 'svcca' is asked for"),
         ("--preview --measure cka --dry-run", "--preview computes nothing that could be planned"),
         ("--pairs 'nearest 0'", "pairs='nearest 0': N of 'nearest N' is how many partners each layer has"),
-        ("--pairs 'nearest 2' --dry-run", "sketches of 8 representations are looked for at 'new.sketches.zarr'"),
+        (
+            "--pairs 'nearest 2' --dry-run",
+            "sketches of 8 representations at 'new.sketches.zarr', and not all of them are there",
+        ),
         ("--sketches s.zarr", "nothing that is asked for goes by them"),
         ("--pairs 'nearest 2' --sketches zoo.zarr", "the sketches at 'zoo.zarr' would lie in the zoo at "),
         ("--pairs 'nearest 2' --sketches other.zarr", "'other.zarr' is not a store of sketches"),

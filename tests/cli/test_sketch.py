@@ -57,6 +57,20 @@ def test_search__by_name_with_and_without_the_zoo(tmp_path: Path) -> None:
     assert (code, output) == (0, f"4 sketches of {tmp_path / 's.npz'} are there now.\n")
 
 
+def test_sketch__merges_two(tmp_path: Path) -> None:
+    places = [tmp_path / f"{name}.zarr" for name in "ab"]
+    for place, values in zip(places, np.random.default_rng(0).standard_normal((2, 60, 6)), strict=True):
+        dask_svcca.sketch({place.stem: values}, place, size=64)
+    code, output = run("sketch", tmp_path / "both.zarr", "--merge", *places)
+    assert (code, output) == (0, f"2 sketches of {places[0]} and {places[1]} are there now.\n")
+    assert dask_svcca.open_sketches(tmp_path / "both.zarr").representation.values.tolist() == ["a", "b"]
+    code, output = run("sketch", tmp_path / "both.zarr", "--merge", *places)
+    assert code == 2
+    assert "there are sketches already at" in output
+    code, output = run("sketch", tmp_path / "more.zarr", "--merge", *places, "--import", __file__)
+    assert (code, "--import and --merge both make the sketches" in output) == (2, True)
+
+
 def test_sketch__starts_no_workers_where_nothing_is_to_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with dask_svcca.create_zoo(str(tmp_path / "zoo.zarr"), examples=range(60)) as zoo:
         zoo.write("net", "1", "fc", np.random.default_rng(0).standard_normal((60, 6)))

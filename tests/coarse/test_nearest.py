@@ -139,7 +139,7 @@ def test_nearest__refuses_sketches_of_another_reading_or_other_examples(tmp_path
 
 def test_nearest__a_plan_asks_for_sketches_and_makes_none(tmp_path: Path) -> None:
     zoo = make_zoo(tmp_path / "zoo.zarr", layers(3))
-    with pytest.raises(StoreFormatError, match=r"sketches of 3 representations are looked for at .*c.sketches.zarr'"):
+    with pytest.raises(StoreFormatError, match=r"sketches of 3 representations at .*c.sketches.zarr'.* sketch\(zoo, "):
         dask_svcca.plan_comparison(zoo, tmp_path / "c.zarr", pairs="nearest 1")
     assert [path.name for path in tmp_path.iterdir()] == ["zoo.zarr"]
     with pytest.raises(ValueError, match="pairs='nearest 1' is chosen by sketches of the layers"):

@@ -14,14 +14,19 @@ import dask_svcca
 from dask_svcca.errors import (
     DamagedStoreError,
     FailedRepresentationWarning,
+    IncompatibleError,
     InvalidQuestionError,
+    OnlyEstimatesWarning,
     ParametersChangedError,
+    UnknownMeasureError,
 )
+from dask_svcca.plot import embedding, matrix
 from dask_svcca.plot._blocks import reasons
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.variables import ESTIMATE_VARIABLES, PairStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
@@ -57,15 +62,73 @@ def test_preview__has_estimates_and_no_value(zoo: dask_svcca.Zoo, tmp_path: Path
 
 def test_preview__is_taken_for_a_value_by_no_question(zoo: dask_svcca.Zoo, tmp_path: Path) -> None:
     result = preview(zoo, tmp_path / "c.zarr")
-    assert dask_svcca.query(result, measure="cka").empty
-    assert dask_svcca.query(result, measure="all").empty
-    found = dask_svcca.nearest(result, {"representation": "net/step000/fc"}, measure="cka")
-    assert not found.cka.notnull().any()
+    one = {"representation": "net/step000/fc"}
+    questions: list[tuple[Callable[[str], Any], Callable[[Any], bool]]] = [
+        (lambda measure: dask_svcca.query(result, measure), lambda found: found.empty),
+        (lambda measure: dask_svcca.query(result, measure, low=0.9), lambda found: found.empty),
+        (lambda measure: dask_svcca.nearest(result, one, measure=measure), lambda found: found.empty),
+        (
+            lambda measure: dask_svcca.within_and_between(result, {"all": {}}, measure=measure),
+            lambda f: not f.pairs.any(),
+        ),
+        (lambda measure: dask_svcca.model_similarity(result, measure=measure), lambda found: bool(found.missing.all())),
+        (lambda measure: matrix(result, measure=measure), lambda ax: ax.images[0].get_array().count() == 0),
+    ]
+    for ask, has_no_value in questions:
+        for measure in ("cka", "svcca"):
+            said = rf"no pair asked for has a value of '{measure}' yet: \d+ of these .* its own name, 'cka_estimate'"
+            with pytest.warns(OnlyEstimatesWarning, match=said) as warned:
+                assert has_no_value(ask(measure))
+            assert {warning.filename for warning in warned} == {__file__}
+    for ask in (dask_svcca.embedding, dask_svcca.cluster, embedding):
+        with pytest.raises(IncompatibleError, match=r"where=.* 121 of these pairs have an estimate of 'cka' from"):
+            ask(result)
     assert set(reasons(result.pair_status.to_numpy())) == {"not computed yet"}
-    with pytest.raises(dask_svcca.errors.UnknownMeasureError, match="no measure 'cka_estimate'"):
-        dask_svcca.query(result, measure="cka_estimate")
+    for ask in (dask_svcca.model_similarity, dask_svcca.noise_ceiling, dask_svcca.judge_measures):
+        with pytest.raises(UnknownMeasureError, match=r"'cka_estimate' is not a measure: .* taken by query, nearest"):
+            ask(result, measure="cka_estimate")
     with pytest.raises(ValueError, match="cka_estimate"):
         dask_svcca.register_measure("cka_estimate", description="none")(lambda pairs: pairs.squared_norm)
+
+
+def test_preview__has_its_estimates_asked_for_by_name(zoo: dask_svcca.Zoo, tmp_path: Path) -> None:
+    result = preview(zoo, tmp_path / "c.zarr")
+    known = result.cka_estimate.to_numpy().astype(float)
+    upper = np.triu_indices(COUNT, 1)
+    found = dask_svcca.query(result, ["cka_estimate", "cka_estimate_error", "cka"])
+    np.testing.assert_array_equal(found.cka_estimate, np.sort(known[upper])[::-1])
+    assert (found.cka_estimate_error >= 0).all()
+    assert found.cka.isna().all()
+    with pytest.warns(OnlyEstimatesWarning):
+        assert not {*ESTIMATES} & {*dask_svcca.query(result, "all").columns}
+    label = str(result.representation_a[0].item())
+    nearby = dask_svcca.nearest(result, {"representation": label}, measure="cka_estimate", top=COUNT)
+    np.testing.assert_array_equal(nearby.cka_estimate, np.sort(known[0, 1:])[::-1])
+    same = result.assign(cka=result.cka.copy(data=result.cka_estimate)).drop_vars(ESTIMATES)
+    estimated, wanted = (
+        dask_svcca.embedding(one, measure=measure) for one, measure in ((result, "cka_estimate"), (same, "cka"))
+    )
+    np.testing.assert_array_equal(estimated.x, wanted.x)
+    assert estimated.attrs["measure"] == "cka_estimate"
+    drawn = matrix(result, measure="cka_estimate").images[0].get_array()
+    np.testing.assert_array_equal(np.sort(drawn.ravel()), np.sort(known.ravel()))
+    assert embedding(result, measure="cka_estimate").get_title()
+    with pytest.raises(UnknownMeasureError, match="cka_estimate_error"):
+        dask_svcca.nearest(result, {"representation": label}, measure="cka_estimate_error")
+
+
+def test_preview__is_not_mixed_with_values(zoo: dask_svcca.Zoo, tmp_path: Path) -> None:
+    near = dask_svcca.compare(zoo, tmp_path / "c.zarr", measures="cka", pairs="nearest 2")
+    computed = int(np.triu(near.cka.notnull(), 1).sum())
+    result = preview(zoo, tmp_path / "c.zarr", measures="cka")
+    exact, estimated = dask_svcca.query(result, "cka"), dask_svcca.query(result, "cka_estimate")
+    assert (len(exact), len(estimated)) == (computed, COUNT * (COUNT - 1) // 2 - computed)
+    names = ["model_a", "checkpoint_a", "layer_a", "model_b", "checkpoint_b", "layer_b"]
+    assert exact[names].merge(estimated[names]).empty
+    with pytest.raises(IncompatibleError, match="pairs have no value of 'cka_estimate'"):
+        dask_svcca.embedding(result, measure="cka_estimate")
+    # Beyond its bounds there are values: what is asked for is not lacking.
+    assert dask_svcca.query(result, "cka", low=1.1).empty
 
 
 def test_preview__gives_way_to_exact_values(zoo: dask_svcca.Zoo, tmp_path: Path) -> None:

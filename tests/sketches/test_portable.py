@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from zarr.storage import MemoryStore
 
 import dask_svcca
@@ -44,6 +45,27 @@ def test_merge_sketches__are_those_of_one_zoo(tmp_path: Path) -> None:
     assert merged.representation.values.tolist() == ["a", "b", "conv"]
     np.testing.assert_array_equal(merged.sketch, every.sketch)
     np.testing.assert_array_equal(dask_svcca.estimates(merged).cka, dask_svcca.estimates(every).cka)
+
+
+def test_merge_sketches__says_how_they_are_kept(tmp_path: Path) -> None:
+    one, other = (dask_svcca.sketch({name: values}, size=64) for name, values in (("a", X), ("b", Y)))
+    merged = dask_svcca.merge_sketches(one, other)
+    place = tmp_path / "saved.zarr"
+    merged.to_zarr(place, consolidated=False)
+    with pytest.raises(StoreFormatError, match=r"is a Dataset that xarray saved, .*as xarray\.open_zarr opens it"):
+        dask_svcca.open_sketches(place)
+    with xr.open_zarr(place, chunks=None, consolidated=False) as saved:
+        np.testing.assert_array_equal(dask_svcca.estimates(saved).cka, dask_svcca.estimates(merged).cka)
+    kept = str(tmp_path / "both.zarr")
+    dask_svcca.merge_sketches(one, other, kept)
+    dask_svcca.export_sketches(kept, tmp_path / "both.npz")
+    said = r"there are sketches already at '.*both.zarr', .*merge_sketches\('.*both.zarr', another, store=third\)"
+    for again in (
+        lambda: dask_svcca.import_sketches(tmp_path / "both.npz", kept),
+        lambda: dask_svcca.merge_sketches(one, other, kept),
+    ):
+        with pytest.raises(StoreFormatError, match=said):
+            again()
 
 
 def test_merge_sketches__takes_once_what_is_the_same_in_another_order() -> None:
