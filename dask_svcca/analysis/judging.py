@@ -65,10 +65,10 @@ def judge_measures(
     Returns
     -------
     xarray.Dataset
-        ``identification``, ``identification_stderr``, ``identification_chance`` and ``identification_tested``
-        (measure, architecture): the accuracy of `layer_identification`, its standard error over layers, what guesses
-        would find, and how many layers were looked for; ``identification_relatives`` (architecture): how many pairs of
-        models were left out, as relatives. With blocks, ``identification_stderr_examples`` (measure,
+        ``identification``, ``identification_stderr``, ``identification_chance``, ``identification_tested`` and
+        ``identification_relatives`` (measure, architecture): the accuracy of `layer_identification`, its standard error
+        over layers, what guesses would find, how many layers were looked for, and how many pairs of models were left
+        out, as relatives. With blocks, ``identification_stderr_examples`` (measure,
         architecture): its standard error over examples. With groups, ``separation`` (measure): the share of cases in
         which two models of one group are more similar than two of different groups, in the same layer; half where they
         are equally similar. ``separation_stderr`` (measure): its standard error by leaving out one model after another;
