@@ -71,7 +71,7 @@ def test_layer_identification__is_not_among_relatives(result: xr.Dataset) -> Non
     groups = {"two": ["s0", "tuned"], "all": ["s0", "tuned", "s1"]}
     given = dask_svcca.layer_identification(result, "cka", groups=groups)
     assert given.tested[0].to_numpy().tolist() == [0, 12]
-    assert given.relatives.to_numpy().tolist() == [1, 1]
+    assert given.relatives.to_numpy().tolist() == [[1, 1]]
     every = dask_svcca.layer_identification(result, "cka", relatives=True)
     assert every.tested.item() == 2 * 21 * 3
     assert every.relatives.item() == 0

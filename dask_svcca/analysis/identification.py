@@ -76,7 +76,7 @@ def layer_identification(
         ``layer_accuracy`` (measure, group, layer): the share for each layer, NaN where it was not looked for.
         ``chosen`` (measure, model_a, model_b, layer): name of the layer of model_b that is most similar to a layer of
         model_a, the first of those that are equally similar; empty where it was not looked for, or the two are of no
-        group, or relatives. ``relatives`` (group): how many pairs of models were left out for that.
+        group, or relatives. ``relatives`` (measure, group): how many pairs of models were left out for that.
 
     Raises
     ------
@@ -194,7 +194,11 @@ def identified(
                 most_similar.astype(np.str_),
                 {"long_name": "most similar layer of the other model"},
             ),
-            "relatives": ("group", related, {"long_name": "pairs of models that were left out, as relatives"}),
+            "relatives": (
+                ("measure", "group"),
+                np.tile(related, (len(measures), 1)),
+                {"long_name": "pairs of models that were left out, as relatives"},
+            ),
         },
         coords={
             "measure": measures,

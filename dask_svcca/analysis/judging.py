@@ -75,10 +75,10 @@ def judge_measures(
     Returns
     -------
     xarray.Dataset
-        ``identification``, ``identification_stderr``, ``identification_chance``, ``identification_tested`` and
-        ``identification_missing`` (measure, architecture): the accuracy of `layer_identification`, its standard error
-        over layers, what guesses would find, how many layers were looked for, and how many were not since pairs of the
-        two models were not selected or are not computed yet; ``identification_relatives`` (architecture): how many
+        ``identification``, ``identification_stderr``, ``identification_chance``, ``identification_tested``,
+        ``identification_missing`` and ``identification_relatives`` (measure, architecture): the accuracy of
+        `layer_identification`, its standard error over layers, what guesses would find, how many layers were looked
+        for, how many were not since pairs of the two models were not selected or are not computed yet, and how many
         pairs of models were left out, as relatives. With blocks, ``identification_stderr_examples`` (measure,
         architecture): its standard error over examples; NaN for measures of examples among one another, such as
         ``mutual_knn`` and ``rsa``, which do not follow from directions. With groups, ``separation`` (measure): the

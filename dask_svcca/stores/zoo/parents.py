@@ -58,7 +58,7 @@ def one_parent(
     """
     if parent is None:
         return next(filter(None, parents.values()), None)
-    for layer, other in parents.items():
+    for layer, other in sorted(parents.items()):
         if layer not in replaced and other not in {"", parent}:
             label = RepresentationName(model, checkpoint, layer).label
             raise IncompatibleError(
