@@ -120,3 +120,10 @@ def test_discoveries__where_nothing_is_tested(result: xr.Dataset) -> None:
     assert not found.any()
     assert found.attrs["pairs"] == 0
     assert np.isnan(found.attrs["largest_p"])
+
+
+def test_discoveries__says_where_no_p_value_is_known() -> None:
+    images = np.random.default_rng(0).normal(size=(40, 3, 3, 4))
+    found = compared(images, images + 1, measures="svcca", conv="positions")
+    with pytest.raises(InvalidQuestionError, match="no pair has a p-value of 'svcca' here"):
+        discoveries(found)

@@ -244,3 +244,9 @@ def test_companions__are_shared_and_a_variable_names_its_own() -> None:
     wanted = find_measures(("mine", "mine_too"))
     names = [measure.name for measure in with_companions(wanted)]
     assert names == ["mine", "mine_too", "null_mine", "spurious_cca"]
+
+
+@pytest.mark.parametrize("name", ["mutual_knn(k=5,k=6)", "rsa(distance=euclidean, distance=euclidean)"])
+def test_find_measures__a_parameter_is_given_once(name: str) -> None:
+    with pytest.raises(UnknownMeasureError, match="gives a parameter twice"):
+        find_measures(name)

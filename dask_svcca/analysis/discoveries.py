@@ -95,6 +95,12 @@ def discoveries(comparison: xr.Dataset | StoreLike, level: float = 0.05, *, meas
     values = np.where(unseen, 1.0, p.to_numpy())
     tested = _each_once(p, others & np.isfinite(values))
     computed = _each_once(p, others & ~unseen & np.isfinite(values))
+    if others.any() and not tested.any():
+        raise InvalidQuestionError(
+            f"no pair has a p-value of {name!r} here: it is not known where layers meet at several frequencies "
+            f"(conv='dft'), samples are parts of examples (conv or sequence 'positions'), or a layer could not be "
+            f"compared. Compare with conv='mean', or ask permutation_null about some pairs"
+        )
     chosen = np.zeros(values.shape, dtype=np.bool_)
     largest = np.nan
     if tested.any():

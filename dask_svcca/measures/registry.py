@@ -476,16 +476,15 @@ def _find(name: str) -> Measure:
         )
     found = _in_brackets(name)
     if found is None:
-        families = (
-            f"{family.name}({family.takes})"
-            for family in _FAMILIES.values()
-            if not family.name.startswith("null_") and not family.name.endswith("_error")
-        )
+        own = [
+            one for one in _FAMILIES.values() if not one.name.startswith("null_") and not one.name.endswith("_error")
+        ]
+        families = [f"{family.name}({family.takes})" for family in own]
         # References come with the measures that they belong to.
         measures = (one.name for one in (*_BUILT_IN.values(), *_OWN.values()) if one.role != "reference")
-        known = sorted([*measures, *families])
         near = did_you_mean(name, [*_BUILT_IN, *_OWN, *_FAMILIES])
-        raise UnknownMeasureError(f"no measure {name!r}; there are {', '.join(known)}, or 'all'{near}")
+        known = ", ".join(sorted([*measures, *families]))
+        raise UnknownMeasureError(f"no measure {name!r}; there are {known}, or 'all'{near}")
     return found[0].find(name, found[1])
 
 
@@ -495,4 +494,7 @@ def _in_brackets(name: str) -> tuple[Family | Choices, dict[str, str]] | None:
     if match is None or match[1] not in _FAMILIES:
         return None
     parts = [part.partition("=") for part in match[2].split(",")] if match[2] else []
-    return _FAMILIES[match[1]], {key.strip(): value.strip() for key, _, value in parts}
+    given = {key.strip(): value.strip() for key, _, value in parts}
+    if len(given) < len(parts):
+        raise UnknownMeasureError(f"{name!r} gives a parameter twice")
+    return _FAMILIES[match[1]], given
