@@ -19,7 +19,7 @@ LEVERAGES: Final[frozenset[Need]] = frozenset({"leverages"})
 
 def not_of_couplings(_: PairStack) -> FloatArray:
     """What stands for the sums of a measure that does not look at couplings."""
-    raise NotImplementedError("a measure of the examples among one another has no sums over directions")
+    raise RuntimeError("a measure of the examples among one another has no sums over directions")
 
 
 def nuclear_norm(pairs: PairStack) -> FloatArray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io, _nodes
-from dask_svcca.stores._blocks import AXES, BlockArray, pair_document
+from dask_svcca.stores._blocks import AXES, BlockArray, block_arrays, pair_document
 from dask_svcca.stores._columns import read_columns, write_columns, write_in_order
 from dask_svcca.stores._documents import resized
 from dask_svcca.stores._failures import TriedAgain, read_failures
@@ -132,7 +132,7 @@ class ComparisonStore:
     @property
     def sizes(self) -> set[int]:
         """Rows of its matrices: several, or more than labels, where a run was stopped while it changed that."""
-        return {array.shape[0] for array in self._pair_arrays()}
+        return {array.shape[0] for array in block_arrays(self.root, self._pair_names()).values()}
 
     @property
     def block_rows(self) -> int:
@@ -387,10 +387,13 @@ class ComparisonStore:
         """All arrays of pairs, in the order in which they forget: a pair without a value must not look done."""
         return sorted(self._pair_arrays(), key=lambda array: array.basename != PAIR_STATUS.name)
 
-    def _pair_arrays(self) -> list[zarr.Array[Any]]:
+    def _pair_names(self) -> list[str]:
         # Some may be there that the attributes do not name yet.
         there = [name for name, document in _io.arrays_of(self.root).items() if len(document["shape"]) > 1]
-        return [self.array(name) for name in sorted({*there, *pair_names(self.root)})]
+        return sorted({*there, *pair_names(self.root)})
+
+    def _pair_arrays(self) -> list[zarr.Array[Any]]:
+        return [self.array(name) for name in self._pair_names()]
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The zarr array of a variable.
