@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
-import threadpoolctl
 
 from dask_svcca import machine
 from dask_svcca.kernels.sketch import estimate, standard_error
 from dask_svcca.sketches.opened import numbers_of, part_bytes
+from dask_svcca.sketches.pairs import blas
 from dask_svcca.sketches.store import FEATURES
 
 if TYPE_CHECKING:
@@ -127,14 +126,8 @@ def _estimates(
         with np.errstate(invalid="ignore", divide="ignore"):
             values[rows] = estimate(products * share, own * share, of_query)
 
-    with _blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
+    with blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
         list(threads.map(work, range(0, chunks, TOGETHER)))
     if among is not None:
         values[~among] = np.nan
     return values
-
-
-@cache
-def _blas() -> threadpoolctl.ThreadpoolController:
-    """What limits the threads of BLAS; to find the libraries takes longer than a small search."""
-    return threadpoolctl.ThreadpoolController()
