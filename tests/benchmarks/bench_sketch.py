@@ -1,7 +1,7 @@
 """Sketches: what making, estimating and searching takes, and how far estimates are off.
 
-``python tests/benchmarks/bench_sketch.py`` with made-up sketches of 10,000 and, with ``--million``, 1,000,000 layers,
-which take 17 GB of disk; with ``--zoo ZOO``, such as the demo's, sketches of that zoo against exact CKA; with ``--index
+``python tests/benchmarks/bench_sketch.py`` with made-up sketches of 10,000 and, with ``--million``, 1,000,000 layers, of
+which only the numbers that a search reads of all of them are made up: 1 GB in place of 16, and holes; with ``--zoo ZOO``, such as the demo's, sketches of that zoo against exact CKA; with ``--index
 ROWS`` what an index of made-up sketches takes and finds; with ``--coarse ROWS`` what a preview of a made-up zoo takes,
 and to choose the pairs of ``nearest 20``.
 """
@@ -29,7 +29,9 @@ from dask_svcca.sketches.index import INDEXED
 from dask_svcca.sketches.make import run_sketches
 from dask_svcca.sketches.nearest import nearest
 from dask_svcca.sketches.opened import opened
-from dask_svcca.sketches.store import COLUMNS, SketchStore, identity_of
+from dask_svcca.sketches.store import COLUMNS, FEATURES, MOST_ROWS, SketchStore, identity_of
+from dask_svcca.stores._documents import crc
+from dask_svcca.variables import SKETCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,22 +84,30 @@ def peak() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
 
 
-def make_up(place: str, rows: int, size: int) -> SketchStore:
-    """A store of random numbers, in groups that are near one another."""
+def make_up(place: str, rows: int, size: int, *, holes: bool = False) -> SketchStore:
+    """A store of random numbers, in groups that are near one another.
+
+    With holes only the first chunk of each row has numbers, and the others take no disk: what a search among many reads
+    is the same.
+    """
     zoo = dask_svcca.create_zoo(f"{place}.zoo", examples=range(2))
     store = SketchStore.create(place, identity_of(zoo, make_parameters("cka", conv="mean"), Family(size)), rows)
     store.domain("examples")
     rng = np.random.default_rng(0)
     spread = np.empty(rows)
-    for start in range(0, rows, 10 * 1024):
-        count = min(10 * 1024, rows - start)
-        centres = rng.standard_normal((-(-count // GROUP), size), dtype=np.float32).repeat(GROUP, axis=0)[:count]
-        own = rng.standard_normal((count, size), dtype=np.float32)
+    wide = FEATURES if holes else size
+    for start in range(0, rows, 10 * MOST_ROWS):
+        count = min(10 * MOST_ROWS, rows - start)
+        centres = rng.standard_normal((-(-count // GROUP), wide), dtype=np.float32).repeat(GROUP, axis=0)[:count]
+        own = rng.standard_normal((count, wide), dtype=np.float32)
         share = rng.uniform(0, 0.9, (count, 1)).astype(np.float32)
         numbers: npt.NDArray[np.float32] = np.sqrt(share) * centres + np.sqrt(1 - share) * own
         numbers /= np.float32(np.sqrt(size))
         spread[start : start + count] = concentration(numbers)
-        store.write_rows({start + row: numbers[row] for row in range(count)})
+        if holes:
+            write_first(store, Path(place), start, numbers)
+        else:
+            store.write_rows({start + row: numbers[row] for row in range(count)})
     labels = np.array([f"net{row // LAYERS}/end/layer{row % LAYERS}" for row in range(rows)], dtype=object)
     parts = np.array([label.split("/") for label in labels], dtype=object)
     given = {"representation": labels, "model": parts[:, 0], "checkpoint": parts[:, 1], "layer": parts[:, 2]}
@@ -110,6 +120,19 @@ def make_up(place: str, rows: int, size: int) -> SketchStore:
         }
     )
     return store
+
+
+def write_first(store: SketchStore, place: Path, first: int, numbers: npt.NDArray[np.float32]) -> None:
+    """Write the first chunk of some rows, from the beginning of a chunk on; all zeros behind."""
+    for start in range(0, len(numbers), store.chunk_rows):
+        folder = place / SKETCH / "c" / str((first + start) // store.chunk_rows)
+        folder.mkdir(parents=True)
+        whole = np.full((store.chunk_rows, FEATURES), np.nan, dtype="<f4")
+        whole[: len(numbers) - start] = numbers[start : start + store.chunk_rows]
+        (folder / "0").write_bytes(whole.tobytes() + crc(whole.data.cast("B")))
+        for part in range(1, store.parts):
+            with (folder / str(part)).open("wb") as file:
+                file.truncate(store.part_bytes)
 
 
 def of_zoo(place: str, size: int) -> None:
@@ -184,7 +207,7 @@ def main() -> None:
         if asked.coarse:
             of_coarse(folder, asked.coarse)
             return
-        taken, store = timed(lambda: make_up(f"{folder}/s.zarr", rows, asked.size))
+        taken, store = timed(lambda: make_up(f"{folder}/s.zarr", rows, asked.size, holes=asked.million))
         say(f"{rows:,} made-up sketches of {asked.size} written: {taken}")
         # First, since the peak of memory is the process's.
         of_search(store)
