@@ -397,6 +397,7 @@ def subspace_digest(key: str) -> str:
 
 
 _RULES: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    "format_version": (f"{FORMAT_VERSION}, which this version reads", lambda value: value == FORMAT_VERSION),
     "measure": (f"one of {', '.join(map(repr, MEASURES))}", lambda value: value in MEASURES),
     "family": (f"the family {FAMILY!r}, which this version reads", lambda value: value == FAMILY),
     "size": ("an even number from 64 on", lambda value: is_count(value, 64) and value % 2 == 0 and value <= 2**24),

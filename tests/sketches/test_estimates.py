@@ -205,6 +205,10 @@ def test_estimates__refuse_another_dataset(store: str) -> None:
         dask_svcca.estimates(dask_svcca.estimates(store))
     with pytest.raises(IncompatibleError, match="have 10 numbers of 1024"):
         dask_svcca.estimates(dask_svcca.open_sketches(store).isel(feature=slice(10)))
+    for name, value in (("format_version", 9), ("family", "another")):
+        later = dask_svcca.open_sketches(store).assign_attrs({name: value})
+        with pytest.raises(DamagedStoreError, match=rf"{name}' of the sketches .* which this version reads: '{value}'"):
+            dask_svcca.estimates(later)
 
 
 @pytest.mark.parametrize("damage", ["gone", "flipped"])
