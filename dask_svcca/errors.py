@@ -132,6 +132,10 @@ class ReadingWarning(UserWarning):
     """A measure of convolutional layers that are read in another way than in the paper of the measure."""
 
 
+class DeviceFailedError(DaskSvccaError, RuntimeError):
+    """A device, such as a GPU, failed at an operation: it ran out of memory, or cannot be used any more."""
+
+
 class MemoryLimitError(DaskSvccaError, MemoryError):
     """A task would need more memory than a worker has; raised before anything runs."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import threadpoolctl
 import zarr
 
+from dask_svcca.devices import open_device
 from dask_svcca.machine import own_time
 from dask_svcca.stores._blocks import block_arrays
 from dask_svcca.stores.subspaces import Pack, SubspaceStore
@@ -69,11 +70,14 @@ class Context:
     ----------
     job : Job
     worker : Worker
+    device : Device
+        Where the operations are done that carry the time.
     seconds : dict of str to float
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.device = open_device(getattr(job, "device", "cpu"))
         self.worker = _worker_of(job)
         self.seconds: dict[str, float] = {}
 

@@ -1,0 +1,124 @@
+"""What a device does: the only operations of a comparison that are not NumPy's everywhere.
+
+An array that stays on a device is passed on as it is, by whoever holds it: `Array`. It knows its ``shape``, ``len`` and
+``dtype.itemsize``, and can be sliced, reshaped and turned by ``swapaxes``, whatever it is made of. What comes back for
+good is NumPy's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
+    from dask_svcca.kernels.fourier import Grid
+    from dask_svcca.kernels.moments import Moments
+    from dask_svcca.kernels.pairs import Couplings
+    from dask_svcca.kernels.subspace import Eigenbasis
+
+Array: TypeAlias = Any
+"""An array of NumPy, or one that is on a device."""
+
+Cells: TypeAlias = "tuple[Array, IntArray, IntArray]"
+"""Couplings of members with members, (a, b, k, l), and the positions of some pairs in them, (pair,) and (pair,)."""
+
+
+class MomentSum(Protocol):
+    """Moments of samples, chunk by chunk."""
+
+    def add(self, samples: Array) -> None:
+        """Take some samples, (sample, block, neuron)."""
+
+    @property
+    def value(self) -> Moments:
+        """Moments of all samples so far."""
+
+
+class Products(Protocol):
+    """The sum of ``rows @ columns.T`` over many samples, as `dask_svcca.kernels.products.ProductSum`."""
+
+    def add(self, rows: Array, columns: Array) -> None:
+        """Add the product of one chunk, (k, sample) and (l, sample)."""
+
+    @property
+    def value(self) -> Array:
+        """The sum, on the device."""
+
+
+class Projection(Protocol):
+    """Makes scores of samples."""
+
+    dtype: np.dtype[Any]
+
+    def __call__(self, samples: Array, out: InexactArray) -> None:
+        """Write the scores of some samples, (sample, block, neuron), into ``out``, (sample, direction)."""
+
+
+class Device(Protocol):
+    """Where arrays are, and what is done with them there.
+
+    Attributes
+    ----------
+    name : str
+    """
+
+    name: str
+
+    def memory(self) -> int | None:
+        """Bytes that are free on the device; None where its memory is the processor's."""
+
+    def synchronise(self) -> None:
+        """Wait until all that was asked of the device is done."""
+
+    def use_one_thread(self) -> None:
+        """Leave the other cores of the processor to other workers."""
+
+    def sent(self, array: npt.NDArray[Any]) -> Array:
+        """An array on the device. It may share its memory: whoever fills the array again asks `ready` before."""
+
+    def is_complex(self, array: Array) -> bool:
+        """Whether the numbers of an array are complex."""
+
+    def host(self, array: Array) -> npt.NDArray[Any]:
+        """An array as NumPy's."""
+
+    def buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Memory of the processor from which arrays are sent fastest."""
+
+    def ready(self, buffer: npt.NDArray[Any]) -> None:
+        """Wait until what was sent from a buffer has left it."""
+
+    def split(self, activations: npt.NDArray[Any], grid: Grid) -> Array:
+        """Unitary DFT over the spatial axes: see `dask_svcca.kernels.fourier.split`."""
+
+    def moments(self) -> MomentSum:
+        """A sum of moments."""
+
+    def eigenvectors(self, matrix: InexactArray) -> tuple[FloatArray, InexactArray]:
+        """Eigenvalues, ascending, and eigenvectors of a Hermitian matrix, as `numpy.linalg.eigh`."""
+
+    def eigenvectors_in_place(self, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The same of a symmetric matrix that may be overwritten: see `dask_svcca.kernels.subspace.eigenvectors`."""
+
+    def projection(
+        self,
+        mean: InexactArray,
+        basis: Eigenbasis,
+        dtype: np.dtype[Any],
+        correction: Mapping[int, InexactArray] | None = None,
+    ) -> Projection:
+        """What makes scores: see `dask_svcca.kernels.projection.projection`."""
+
+    def multiply(self, a: Array, b: Array, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A product of two matrices, written into ``out``."""
+
+    def products(self, single_samples: int) -> Products:
+        """A sum of products, of which so many samples are multiplied in one precision before they are added up."""
+
+    def couplings(self, cells: Sequence[Cells]) -> Couplings:
+        """Couplings of some pairs as one stack, in double precision."""
