@@ -10,7 +10,7 @@ from dask_svcca.devices.numpy import HOST
 if TYPE_CHECKING:
     from dask_svcca.devices.interface import Device
 
-__all__ = ["HOST", "open_device"]
+__all__ = ["HOST", "leave_cores", "open_device"]
 
 
 @cache
@@ -32,4 +32,19 @@ def open_device(name: str) -> Device:
     # PyTorch is a package of the user's choice, and takes a second to load.
     from dask_svcca.devices.torch import TorchDevice  # noqa: PLC0415
 
-    return TorchDevice(name)
+    device = TorchDevice(name)
+    if _CORES_LEFT:
+        device.use_one_thread()
+    _OPENED.append(device)
+    return device
+
+
+_OPENED: list[Device] = []
+_CORES_LEFT: list[bool] = []
+
+
+def leave_cores() -> None:
+    """Use one thread of the processor from now on, whatever the device: other workers have the other cores."""
+    _CORES_LEFT.append(True)
+    for device in _OPENED:
+        device.use_one_thread()

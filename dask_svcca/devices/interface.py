@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.kernels.moments import Moments
     from dask_svcca.kernels.pairs import Couplings
+    from dask_svcca.kernels.products import Summing, SumsProducts
     from dask_svcca.kernels.subspace import Eigenbasis
 
 Array: TypeAlias = Any
@@ -39,15 +40,11 @@ class MomentSum(Protocol):
         """Moments of all samples so far."""
 
 
-class Products(Protocol):
-    """The sum of ``rows @ columns.T`` over many samples, as `dask_svcca.kernels.products.ProductSum`."""
+class Pieces(Protocol):
+    """What cuts scores to pieces that are multiplied at once."""
 
-    def add(self, rows: Array, columns: Array) -> None:
-        """Add the product of one chunk, (k, sample) and (l, sample)."""
-
-    @property
-    def value(self) -> Array:
-        """The sum, on the device."""
+    def of(self, scores: Array) -> Iterator[Array]:
+        """All samples, (direction, sample)."""
 
 
 class Projection(Protocol):
@@ -65,9 +62,12 @@ class Device(Protocol):
     Attributes
     ----------
     name : str
+    turns : int
+        Buffers to send arrays from by turns: the next is filled while the device computes.
     """
 
     name: str
+    turns: int
 
     def memory(self) -> int | None:
         """Bytes that are free on the device; None where its memory is the processor's."""
@@ -99,8 +99,8 @@ class Device(Protocol):
     def moments(self) -> MomentSum:
         """A sum of moments."""
 
-    def eigenvectors(self, matrix: InexactArray) -> tuple[FloatArray, InexactArray]:
-        """Eigenvalues, ascending, and eigenvectors of a Hermitian matrix, as `numpy.linalg.eigh`."""
+    def eigenvectors(self, matrix: Any) -> tuple[Any, Any]:
+        """Eigenvalues, ascending, and eigenvectors of a Hermitian matrix, as `numpy.linalg.eigh`: NumPy's, as it is."""
 
     def eigenvectors_in_place(self, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The same of a symmetric matrix that may be overwritten: see `dask_svcca.kernels.subspace.eigenvectors`."""
@@ -117,7 +117,24 @@ class Device(Protocol):
     def multiply(self, a: Array, b: Array, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A product of two matrices, written into ``out``."""
 
-    def products(self, single_samples: int) -> Products:
+    def pieces(self, directions: int, samples: int, dtype: np.dtype[Any], summing: Summing) -> Pieces:
+        """What cuts scores to what is multiplied at once: see `dask_svcca.kernels.products.Pieces`."""
+
+    def leverages(self, scores: Array, places: Sequence[slice]) -> Array:
+        """Squared norms of samples in the directions of several members, (member, sample)."""
+
+    def weighted_squares(
+        self,
+        scores: Array,
+        rows: Sequence[IntArray],
+        weights: Sequence[Sequence[FloatArray]],
+        step: int,
+        members: Sequence[int],
+        out: Sequence[FloatArray],
+    ) -> None:
+        """Weighted sums of squared scores: see `dask_svcca.kernels.squares.weighted_squares`."""
+
+    def products(self, single_samples: int) -> SumsProducts:
         """A sum of products, of which so many samples are multiplied in one precision before they are added up."""
 
     def couplings(self, cells: Sequence[Cells]) -> Couplings:

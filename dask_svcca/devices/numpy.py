@@ -9,8 +9,9 @@ import numpy as np
 from dask_svcca.kernels.couplings import HostCouplings, gathered
 from dask_svcca.kernels.fourier import split
 from dask_svcca.kernels.moments import Moments, add_chunk, moments
-from dask_svcca.kernels.products import ProductSum
+from dask_svcca.kernels.products import Pieces, ProductSum
 from dask_svcca.kernels.projection import projection
+from dask_svcca.kernels.squares import leverages, weighted_squares
 from dask_svcca.kernels.subspace import eigenvectors
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.devices.interface import Cells
-    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid
+    from dask_svcca.kernels.products import Summing
     from dask_svcca.kernels.projection import Projection
     from dask_svcca.kernels.subspace import Eigenbasis
 
@@ -59,6 +61,7 @@ class NumPyDevice:
     """The processor: arrays are where they are, and nothing is copied."""
 
     name = "cpu"
+    turns = 1
 
     def memory(self) -> None:
         """None: its memory is the processor's."""
@@ -96,7 +99,7 @@ class NumPyDevice:
         """A sum of moments."""
         return HostMoments()
 
-    def eigenvectors(self, matrix: InexactArray) -> tuple[FloatArray, InexactArray]:
+    def eigenvectors(self, matrix: Any) -> tuple[Any, Any]:
         """Eigenvalues, ascending, and eigenvectors of a Hermitian matrix."""
         return np.linalg.eigh(matrix)
 
@@ -117,6 +120,26 @@ class NumPyDevice:
     def multiply(self, a: InexactArray, b: InexactArray, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A product of two matrices, written into ``out``."""
         return np.matmul(a, b, out=out)
+
+    def pieces(self, directions: int, samples: int, dtype: np.dtype[Any], summing: Summing) -> Pieces:
+        """What cuts scores to what is multiplied at once."""
+        return Pieces(directions, samples, dtype, summing)
+
+    def leverages(self, scores: InexactArray, places: Sequence[slice]) -> FloatArray:
+        """Squared norms of samples in the directions of several members, (member, sample)."""
+        return leverages(scores, places)
+
+    def weighted_squares(
+        self,
+        scores: InexactArray,
+        rows: Sequence[IntArray],
+        weights: Sequence[Sequence[FloatArray]],
+        step: int,
+        members: Sequence[int],
+        out: Sequence[FloatArray],
+    ) -> None:
+        """Weighted sums of squared scores."""
+        weighted_squares(scores, rows, weights, step, members, out)
 
     def products(self, single_samples: int) -> ProductSum:
         """A sum of products."""

@@ -25,7 +25,7 @@ def _expected_correlations(pairs: PairStack) -> FloatArray:
 
 
 def _significant(pairs: PairStack) -> FloatArray:
-    count, k, l = pairs.shape
+    k, l = pairs.shape[1:]
     tests = 1 if pairs.blocks is None else pairs.blocks
     # Where nobody knows the samples, extreme ones cannot be told.
     overlap = 1.0 if pairs.overlap is None else pairs.overlap * pairs.samples / max(1, k * l)

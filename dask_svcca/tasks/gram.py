@@ -146,7 +146,7 @@ def _add_norms(
     block = block_samples(first.length, first.samples)
     products = GramProducts(len(a), len(b), block, first.dtype, same=same)
     rows, squares = np.zeros(products.total.shape), [np.zeros(len(group.numbers)) for group in groups]
-    buffers = [[group.panel.buffer() for group in groups] for _ in range(min(2, first.chunks))]
+    buffers = [[group.panel.buffers()[0] for group in groups] for _ in range(min(2, first.chunks))]
     for chunk in range(first.chunks):
         upper = [group.read(chunk, buffer) for group, buffer in zip(groups, buffers[0], strict=True)]
         if row_norms:

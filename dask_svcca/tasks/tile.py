@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.errors import DamagedStoreError
+from dask_svcca.errors import DamagedStoreError, DeviceFailedError
 from dask_svcca.evaluate import Basis, Evaluation, Values, finish_details, no_details
 from dask_svcca.kernels.products import Summing
 from dask_svcca.measures import leading_only, needs_loadings, of_directions
@@ -59,7 +59,12 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     for states, names in ((PENDING, ()), ((PairStatus.PARTIAL,), context.job.settled)):
         wanted = asked & np.isin(status, states)
         if wanted.any():
-            update = tile.compute(wanted, without=names)
+            try:
+                update = tile.compute(wanted, without=names)
+            except DeviceFailedError:
+                # Another attempt has all of its memory.
+                context.worker.held.clear()
+                raise
             status = np.where(update != PairStatus.MISSING, update, status)
     # All pairs that were asked for count: an attempt before this one may have computed some and died.
     outcomes = status[task.pairs(*tile.shape)]
@@ -284,6 +289,7 @@ class _Tile:
             details=details,
             single=panels_a[0].dtype.char in "fF",
             stack_bytes=memory.stack,
+            device=context.device,
         )
         for panel_a in panels_a:
             partners = [panel for panel in panels_b if todo[np.ix_(panel_a.members, panel.members)].any()]
@@ -414,9 +420,9 @@ def _is_of_examples(meeting: Meeting, member: Member) -> bool:
     return meeting.is_of_samples and member.record.entry.domain == EXAMPLES
 
 
-def _largest(panels: Sequence[Panel]) -> InexactArray:
-    """A buffer that takes a chunk of any of the panels: reused, since fresh memory is five times slower to fill."""
-    return max(panels, key=lambda panel: panel.directions).buffer() if panels else np.empty((0, 0))
+def _largest(panels: Sequence[Panel]) -> list[InexactArray]:
+    """Buffers that take a chunk of any of the panels: reused, since fresh memory is five times slower to fill."""
+    return max(panels, key=lambda panel: panel.directions).buffers() if panels else []
 
 
 def _add(
@@ -424,7 +430,7 @@ def _add(
     evaluation: Evaluation,
     a: Panel,
     b: Panel,
-    buffers: tuple[InexactArray, InexactArray],
+    buffers: tuple[list[InexactArray], list[InexactArray]],
     loadings: tuple[Mapping[int, InexactArray], Mapping[int, InexactArray]],
     *,
     summing: Summing,
@@ -440,7 +446,7 @@ def _add(
             for blocks_b in b.alike(frequency.b):
                 l, count_b = blocks_b[0].directions, len(blocks_b)
                 part = product[row : row + count_a * k, column : column + count_b * l]
-                cells = part.reshape(count_a, k, count_b, l).transpose(0, 2, 1, 3)
+                cells = part.reshape(count_a, k, count_b, l).swapaxes(1, 2)
                 some = None if overlaps is None else overlaps[first_a : first_a + count_a, first_b : first_b + count_b]
                 with context.timed("values"):
                     evaluation.add(cells, blocks_a, blocks_b, frequency, loadings, some)

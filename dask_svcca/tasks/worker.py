@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal
 import threadpoolctl
 import zarr
 
-from dask_svcca.devices import open_device
+from dask_svcca.devices import leave_cores, open_device
 from dask_svcca.machine import own_time
 from dask_svcca.stores._blocks import block_arrays
 from dask_svcca.stores.subspaces import Pack, SubspaceStore
+from dask_svcca.tasks.held import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,6 +31,8 @@ class Worker:
     run : str
     zoo, comparison : zarr.Group
     subspaces : SubspaceStore
+    held : Held
+        Scores that are on the device.
     """
 
     def __init__(self, job: Job) -> None:
@@ -39,6 +42,7 @@ class Worker:
         # Shared subspaces may be in a place where nobody can write, and all there.
         mode: Literal["r", "r+"] = "r" if getattr(job.subspaces, "read_only", False) else "r+"
         self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode=mode, zarr_format=3, use_consolidated=False))
+        self.held = Held()
         self._blocks: dict[str, BlockArray] = {}
         self._packs: dict[str, Pack] = {}
 
@@ -120,3 +124,4 @@ def single_blas_thread() -> None:
     is not set around a task: the task of another thread would lose it in the middle.
     """
     threadpoolctl.threadpool_limits(1)
+    leave_cores()
