@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid
+    from dask_svcca.kernels.grams import SumsGrams
     from dask_svcca.kernels.moments import Moments
     from dask_svcca.kernels.pairs import Couplings
     from dask_svcca.kernels.products import Summing, SumsProducts
@@ -136,6 +137,9 @@ class Device(Protocol):
 
     def products(self, single_samples: int) -> SumsProducts:
         """A sum of products, of which so many samples are multiplied in one precision before they are added up."""
+
+    def gram_products(self, a: int, b: int, block: int, dtype: np.dtype[Any], *, same: bool) -> SumsGrams:
+        """Sums over inner products of samples: see `dask_svcca.kernels.grams.GramProducts`."""
 
     def couplings(self, cells: Sequence[Cells]) -> Couplings:
         """Couplings of some pairs as one stack, in double precision."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from dask_svcca.kernels.couplings import HostCouplings, gathered
 from dask_svcca.kernels.fourier import split
+from dask_svcca.kernels.grams import GramProducts
 from dask_svcca.kernels.moments import Moments, add_chunk, moments
 from dask_svcca.kernels.products import Pieces, ProductSum
 from dask_svcca.kernels.projection import projection
@@ -144,6 +145,10 @@ class NumPyDevice:
     def products(self, single_samples: int) -> ProductSum:
         """A sum of products."""
         return ProductSum(single_samples)
+
+    def gram_products(self, a: int, b: int, block: int, dtype: np.dtype[Any], *, same: bool) -> GramProducts:
+        """Sums over inner products of samples."""
+        return GramProducts(a, b, block, dtype, same=same)
 
     def couplings(self, cells: Sequence[Cells]) -> HostCouplings:
         """Couplings of some pairs as one stack, in double precision."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -110,6 +110,10 @@ class Panel:
         """Memory for `read` to fill by turns: while one is sent to a device, the next is filled."""
         device = self._context.device
         return [device.buffer((self.directions, self.length), self.dtype) for _ in range(device.turns)]
+
+    def buffer(self) -> InexactArray:
+        """Memory for `read` to fill, of which nothing is sent while it is filled."""
+        return np.empty((self.directions, self.length), dtype=self.dtype)
 
     def sent(self, chunk: int, buffer: InexactArray) -> Array:
         """Scores of all blocks in one chunk on the device: those that it has, or read and sent from a buffer."""
@@ -291,5 +295,5 @@ def couplings(
                         same = b is a and frequency.a == frequency.b
                         overlaps[number].add(one, one if same else b.leverages(parts[-1], frequency.b))
     with context.timed("coupling"):
-        found = [overlap.value for overlap in overlaps] or [None for _ in shared]
+        found: list[Any] = [overlap.value for overlap in overlaps] or [None for _ in shared]
         return [(total.kept, overlap) for total, overlap in zip(totals, found, strict=True)]

@@ -197,6 +197,28 @@ def test_leverages_and_weighted_squares__are_sums_of_squares(device: Device, dty
         assert not target[[0, 2]].any()
 
 
+@pytest.mark.parametrize("same", [False, True])
+def test_gram_products__are_those_of_the_matrices(device: Device, same: bool) -> None:
+    a = [draw(seed, (width, 70), "float32") - 3 for seed, width in ((20, 9), (21, 4), (22, 90))]
+    b = a if same else [draw(seed, (width, 70), "float32") - 3 for seed, width in ((23, 5), (24, 60))]
+    block = 40
+    products = device.gram_products(len(a), len(b), block, np.dtype(np.float32), same=same)
+    for row in range(0, 70, block):
+        for column in range(0, row + 1, block):
+            rows, columns = slice(row, row + block), slice(column, column + block)
+            sides = [[device.sent(z) for z in side] for side in ((a,) if same else (a, b))]
+            groups: list[list[Any]] = [[(z[:, rows], z[:, columns]) for z in side] for side in sides]
+            # The last member is given as a block of its Gram matrix.
+            last = groups[0][-1]
+            groups[0][-1] = device.sent(np.ascontiguousarray(device.host(last[1]).T @ device.host(last[0])))
+            products.add(groups, 1 if row == column else 2)
+    grams = [[one.astype(float).T @ one for one in side] for side in (a, b)]
+    expected = [[np.sum(one * other) for other in grams[1]] for one in grams[0]]
+    np.testing.assert_allclose(products.total, expected, rtol=1e-5)
+    np.testing.assert_allclose(products.own[0], [np.square(one).sum() for one in grams[0]], rtol=1e-5)
+    assert len(products.own) == (1 if same else 2)
+
+
 def test_arrays__may_be_read_only_backwards_or_of_other_types(device: Device) -> None:
     fixed = draw(13, (4, 3))
     fixed.flags.writeable = False

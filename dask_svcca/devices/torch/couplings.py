@@ -61,7 +61,7 @@ class TorchCouplings:
     def host(self) -> InexactArray:
         """A copy of NumPy."""
         with self._device.at_work("a copy of couplings"):
-            found = self._device.host(self._tensor.resolve_conj())
+            found = self._device.host(self._tensor)
         # As on the processor: a measure that works in place must fail.
         found.flags.writeable = False
         return found
@@ -84,7 +84,7 @@ class TorchCouplings:
     def decomposition(self) -> tuple[InexactArray, FloatArray, InexactArray]:
         """Left singular vectors, singular values, and the adjoint of the right vectors."""
         with self._device.at_work("canonical vectors"):
-            left, values, adjoint = (self._device.host(part.resolve_conj()) for part in self._decomposition)
+            left, values, adjoint = (self._device.host(part) for part in self._decomposition)
         return left, values, adjoint
 
     @cached_property
@@ -107,7 +107,7 @@ class TorchCouplings:
         adjoint = left.mH @ factors
         if not bool(settled.all()):
             # Correlations that are zero to rounding have no direction that products would find.
-            exact: Any = np.linalg.svd(self._device.host(matrices[~settled].resolve_conj()), full_matrices=False)
+            exact: Any = np.linalg.svd(self._device.host(matrices[~settled]), full_matrices=False)
             for target, found in zip((left, values, adjoint), exact, strict=True):
                 target[~settled] = self._device.tensor(found)
         return left, values, adjoint
@@ -171,7 +171,7 @@ class TorchCouplings:
     def weighted(self, a: FloatArray, b: FloatArray) -> InexactArray:
         """The couplings with rows and columns weighted, (pair, k), (pair, l): a copy."""
         with self._device.at_work("a copy of couplings"):
-            return self._device.host(self._weighted(a, b).resolve_conj())
+            return self._device.host(self._weighted(a, b))
 
     def _weighted(self, a: FloatArray, b: FloatArray) -> torch.Tensor:
         return self._tensor * self._device.tensor(a)[:, :, None] * self._device.tensor(b)[:, None, :]
@@ -190,7 +190,7 @@ class TorchCouplings:
             found = self._device.host(sums)
             wrong = ~self._device.host(settled)
             if wrong.any():
-                exact = self._device.host(matrices[~settled].resolve_conj())
+                exact = self._device.host(matrices[~settled])
                 found[wrong] = np.linalg.svd(exact, compute_uv=False).sum(axis=-1)
         return found
 

@@ -9,7 +9,7 @@ import torch
 
 from dask_svcca.devices.torch.couplings import TorchCouplings
 from dask_svcca.devices.torch.eigen import eigenvectors
-from dask_svcca.devices.torch.sums import TorchMoments, TorchPieces, TorchProducts, TorchProjection
+from dask_svcca.devices.torch.sums import TorchGramProducts, TorchMoments, TorchPieces, TorchProducts, TorchProjection
 from dask_svcca.devices.torch.work import at_work, wide
 from dask_svcca.kernels.fourier import half_plane
 
@@ -44,7 +44,7 @@ class TorchDevice:
 
     @property
     def _is_processor(self) -> bool:
-        return self._device.type == "cpu"
+        return str(self._device.type) == "cpu"
 
     def at_work(self, operation: str) -> AbstractContextManager[None]:
         """Do one operation: see `dask_svcca.devices.torch.work.at_work`."""
@@ -104,11 +104,9 @@ class TorchDevice:
         """Whether the numbers of an array are complex."""
         return bool(array.dtype.is_complex)
 
-    def host(self, array: Array) -> Any:
+    def host(self, array: Array) -> npt.NDArray[Any]:
         """An array as NumPy's."""
-        if not isinstance(array, torch.Tensor):
-            return array
-        found: npt.NDArray[Any] = array.resolve_conj().cpu().numpy()
+        found: npt.NDArray[Any] = array.resolve_conj().cpu().numpy() if isinstance(array, torch.Tensor) else array
         return found
 
     def buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -192,6 +190,11 @@ class TorchDevice:
     def products(self, single_samples: int) -> TorchProducts:
         """A sum of products."""
         return TorchProducts(self, single_samples)
+
+    def gram_products(self, a: int, b: int, block: int, dtype: np.dtype[Any], *, same: bool) -> TorchGramProducts:
+        """Sums over inner products of samples."""
+        with self.at_work("inner products of samples"):
+            return TorchGramProducts(self, a, b, block, dtype, same=same)
 
     def couplings(self, cells: Sequence[Cells]) -> TorchCouplings:
         """Couplings of some pairs as one stack, in double precision."""

@@ -8,15 +8,16 @@ import numpy as np
 import torch
 
 from dask_svcca.devices.torch.work import wide
+from dask_svcca.kernels.grams import TERMS
 from dask_svcca.kernels.moments import Moments
 from dask_svcca.kernels.subspace import blocks_of, needs_correction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dask_svcca.devices.interface import Array
     from dask_svcca.devices.torch.device import TorchDevice
-    from dask_svcca.kernels._types import InexactArray
+    from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.kernels.subspace import Eigenbasis
 
 SINGLE_SAMPLES: Final = 2**11
@@ -138,6 +139,62 @@ class TorchProducts:
         """The sum."""
         with self._device.at_work("a product of scores"):
             return self._device.host(self.kept)
+
+
+class TorchGramProducts:
+    """Sums over all entries of the products of Gram matrices: see `dask_svcca.kernels.grams.GramProducts`.
+
+    Parameters
+    ----------
+    device : TorchDevice
+    a, b, block, dtype, same
+        As there.
+    """
+
+    def __init__(self, device: TorchDevice, a: int, b: int, block: int, dtype: np.dtype[Any], *, same: bool) -> None:
+        self._device = device
+        like = device.tensor(np.zeros(1, dtype))
+        counts = (a,) if same else (a, b)
+        pieces = -(-(block**2) // TERMS)
+        self._rooms = [like.new_empty((count, pieces * TERMS)) for count in counts]
+        self._total = wide(like.new_zeros((a, b)))
+        self._own = [wide(like.new_zeros(count)) for count in counts]
+
+    def add(self, groups: Sequence[Sequence[Any]], times: int) -> None:
+        """Add one block of all Gram matrices."""
+        with self._device.at_work("inner products of samples"):
+            entries = 0
+            for room, members in zip(self._rooms, groups, strict=True):
+                for gram, member in zip(room, members, strict=True):
+                    part = member
+                    if isinstance(member, tuple):
+                        row, column = map(self._device.tensor, member)
+                        part = column.T @ row
+                    entries = part.numel()
+                    gram[:entries].view(part.shape).copy_(part)
+            whole = -(-entries // TERMS) * TERMS
+            # Some entries at a time in one precision, as the processor does, and all of these sums at once.
+            parts = []
+            for room in self._rooms:
+                room[:, entries:whole] = 0
+                parts.append(room[:, :whole].view(len(room), -1, TERMS).swapaxes(0, 1))
+            self._total += times * wide(torch.bmm(parts[0], parts[-1].mT)).sum(0)
+            self._own = [
+                own + times * wide(torch.linalg.vecdot(part, part)).sum(0)
+                for own, part in zip(self._own, parts, strict=True)
+            ]
+
+    @property
+    def total(self) -> FloatArray:
+        """Sums of all pairs, (a, b)."""
+        with self._device.at_work("inner products of samples"):
+            return self._device.host(self._total)
+
+    @property
+    def own(self) -> list[FloatArray]:
+        """Those of each member with itself, by group."""
+        with self._device.at_work("inner products of samples"):
+            return [self._device.host(one) for one in self._own]
 
 
 class TorchProjection:
