@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dask_svcca.devices import open_device
+from dask_svcca.devices import leave_cores, open_device
 
 if TYPE_CHECKING:
     from dask_svcca.devices.interface import Device
+
+# There are as many test processes as cores.
+leave_cores()
 
 
 @pytest.fixture(params=["cpu", "torch:cpu"])

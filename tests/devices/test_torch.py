@@ -27,15 +27,14 @@ def tf32(x: np.ndarray) -> np.ndarray:
 
 def telling() -> tuple[np.ndarray, np.ndarray, float]:
     """Scores of two layers whose one correlation TF32 gets wrong, and what it is."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=512)
-    scores = np.repeat((x / np.linalg.norm(x)).astype(np.float32)[np.newaxis], 64, axis=0)
+    # Examples with the same share: their rounding does not cancel out.
+    scores = np.full((64, 524), 524**-0.5, np.float32)
     return scores, scores, float(np.square(scores[0].astype(np.float64)).sum())
 
 
 def test_telling__is_what_tf32_gets_wrong() -> None:
     a, b, expected = telling()
-    assert abs(float(tf32(a[0]) @ tf32(b[0])) - expected) > 5e-6
+    assert abs(float(tf32(a[0]) @ tf32(b[0])) - expected) > 5e-4
     assert abs(float(a[0] @ b[0]) - expected) < 3e-7
 
 
@@ -50,7 +49,7 @@ def test_products__are_in_true_single_precision(name: str, allowed: str) -> None
     try:
         total = device.products(2**14)
         total.add(device.sent(a), device.sent(b))
-        np.testing.assert_allclose(total.value, expected, rtol=0, atol=3e-7)
+        np.testing.assert_allclose(total.value, expected, rtol=0, atol=2e-6)
         assert torch.get_float32_matmul_precision() == allowed
     finally:
         torch.set_float32_matmul_precision("highest")
@@ -114,23 +113,19 @@ def test_failures__say_the_operation_the_device_and_the_reason(monkeypatch: pyte
 
     monkeypatch.setattr(torch, "matmul", fail)
     total = device.products(8)
-    with pytest.raises(
-        DeviceFailedError, match=r"^the device 'torch:cpu' failed at a product of scores: CUDA out of"
-    ) as e:
+    said = "^the device 'torch:cpu' failed at a product of scores: CUDA out of memory. Tried to allocate 2.00 GiB$"
+    with pytest.raises(DeviceFailedError, match=said) as failed:
         total.add(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
-    assert "More about it" not in str(e.value)
-    assert isinstance(e.value, DaskSvccaError)
+    assert isinstance(failed.value, DaskSvccaError)
 
 
 def test_failures__of_other_kinds_are_as_they_are() -> None:
     with pytest.raises(ZeroDivisionError), work.at_work(torch.device("cpu"), "torch:cpu", "nothing"):
         _ = 1 / 0
-    with pytest.raises(DeviceFailedError, match="failed at the inner one"):
-        with (
-            work.at_work(torch.device("cpu"), "x", "the outer one"),
-            work.at_work(torch.device("cpu"), "x", "the inner one"),
-        ):
-            raise RuntimeError("broken")
+    here = torch.device("cpu")
+    outer, inner = (work.at_work(here, "x", name) for name in ("the outer one", "the inner one"))
+    with pytest.raises(DeviceFailedError, match="failed at the inner one"), outer, inner:
+        raise RuntimeError("broken")
 
 
 def hermitian(dtype: Any) -> Any:
@@ -201,7 +196,7 @@ def test_nuclear_norms__that_say_they_have_settled_have(dtype: Any, singular: np
         sums, settled = polar.nuclear_norms(matrices, 1.0, steps, 64 * CORRELATION_TOLERANCE)
         error = abs(float(sums[0]) - singular.sum()) / 64
         assert not bool(settled[0]) or error < CORRELATION_TOLERANCE
-        if len(steps) == 3:
+        if steps == CORRELATION_STEPS:
             assert bool(settled[0])
     # Three steps are not enough for any of them but the last.
     assert bool(polar.nuclear_norms(matrices, 1.0, (3,), 64 * CORRELATION_TOLERANCE)[1][0]) == (not singular.any())

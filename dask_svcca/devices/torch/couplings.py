@@ -25,7 +25,7 @@ CORRELATION_TOLERANCE: Final = 3e-7
 NUCLEAR_TOLERANCE: Final = 1e-7
 """Relative, of the sum of the singular values of a cross-covariance."""
 
-CORRELATION_STEPS: Final = (8, 12, 16)
+CORRELATION_STEPS: Final = (8, 12, 16, 20)
 NUCLEAR_STEPS: Final = (12, 18, 24)
 """Steps after which sums are looked at. What has not settled by then is solved exactly."""
 
