@@ -153,7 +153,7 @@ class TorchCouplings:
             if wrong.any():
                 open_still = TorchCouplings(self._device, self._tensor[~settled])
                 found[wrong] = open_still.correlations(single=single, many=many).sum(axis=-1)
-        return np.clip(found, 0.0, count)
+        return np.asarray(np.clip(found, 0.0, count))
 
     def square_sums(self) -> FloatArray:
         """Sum of the squares, (pair,)."""

@@ -115,7 +115,7 @@ class TorchDevice:
             return np.empty(shape, dtype)
         with self.at_work("making room for scores"):
             like = torch.from_numpy(np.empty(0, dtype))
-            found: npt.NDArray[Any] = torch.empty(shape, dtype=like.dtype, pin_memory=True).numpy()
+            found: npt.NDArray[Any] = torch.empty(shape, dtype=like.dtype, device="cpu", pin_memory=True).numpy()
         return found
 
     def split(self, activations: npt.NDArray[Any], grid: Grid) -> torch.Tensor:
@@ -159,7 +159,7 @@ class TorchDevice:
 
     def pieces(self, directions: int, samples: int, dtype: np.dtype[Any], summing: Summing) -> TorchPieces:  # noqa: ARG002 - as on the processor
         """What makes scores as precise as is wanted: sums are cut to pieces where they are made."""
-        return TorchPieces(double=summing.double)
+        return TorchPieces(self, double=summing.double)
 
     def leverages(self, scores: Array, places: Sequence[slice]) -> torch.Tensor:
         """Squared norms of samples in the directions of several members, (member, sample)."""

@@ -83,12 +83,14 @@ class TorchMoments:
 class TorchPieces:
     """Scores as precise as is wanted: see `dask_svcca.kernels.products.Pieces`."""
 
-    def __init__(self, *, double: bool) -> None:
-        self._double = double
+    def __init__(self, device: TorchDevice, *, double: bool) -> None:
+        self._device, self._double = device, double
 
     def of(self, scores: torch.Tensor) -> Iterator[torch.Tensor]:
         """All samples at once, (direction, sample)."""
-        yield wide(scores) if self._double else scores
+        with self._device.at_work("a product of scores"):
+            found = wide(scores) if self._double else scores
+        yield found
 
 
 class TorchProducts:
