@@ -65,7 +65,7 @@ def estimates_cautioned() -> Iterator[None]:
         yield
     for one in said:
         if issubclass(one.category, OnlyEstimatesWarning):
-            click.echo(f"{click.style('Caution:', fg='yellow')} {one.message}.", err=True)
+            echo_caution(str(one.message))
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
@@ -116,6 +116,11 @@ def echo_problems(problems: Mapping[str, str], noun: str) -> None:
         click.echo(f"  {named(name, reason)}", err=True)
     if len(problems) > SHOWN_PROBLEMS:
         click.echo(f"  and {len(problems) - SHOWN_PROBLEMS:,} more", err=True)
+
+
+def echo_caution(sentence: str) -> None:
+    """Say what to bear in mind, on standard error."""
+    click.echo(f"{click.style('Caution:', fg='yellow')} {sentence}.", err=True)
 
 
 def named(name: str, reason: str) -> str:

@@ -7,6 +7,7 @@ import click
 from dask_svcca.cli._console import (
     checked_options,
     counted,
+    echo_caution,
     echo_next,
     echo_problems,
     examples,
@@ -53,7 +54,13 @@ def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
             )
         where, _ = guided(described, zoo, parameters)
         plan = slices.begin(
-            zoo, described.comparison, parameters, parts=parts, memory=int(USABLE_SHARE * limit), **where
+            zoo,
+            described.comparison,
+            parameters,
+            parts=parts,
+            memory=int(USABLE_SHARE * limit),
+            device=described.device,
+            **where,
         )
     needed = max(plan.subspace_bytes, plan.tile_bytes)
     if as_json:
@@ -85,11 +92,16 @@ def part(job: str, number: int, *, log_json: bool) -> None:
     bars = progress_of(as_json=log_json)
     with checked_options():
         zoo, parameters = open_job(described)
-        one = slices.Part(zoo, described.comparison, parameters, number)
+        one = slices.Part(zoo, described.comparison, parameters, number, device=described.device)
     with resumable("subspaces and tiles", bars), bars:
         made, pairs = one.run(bars)
     of = f" (of 0 to {one.parts.count - 1})" if one.parts.count > 1 else ", the only one"
     click.echo(f"Part {number}{of}: made {counted(made, 'subspace')}, compared {counted(pairs, 'pair')}.")
+    if one.on_cpu:
+        echo_caution(
+            f"{counted(len(one.on_cpu), 'task')} {'was' if len(one.on_cpu) == 1 else 'were'} computed on the CPU in "
+            f"the end, since the device {described.device!r} failed. The first: {one.on_cpu[0]}"
+        )
     echo_problems(one.failures, "task")
     if one.failures:
         raise SystemExit(1)

@@ -152,8 +152,8 @@ def _add_norms(
             with context.timed("coupling"):
                 own = [group.squares(chunk, parts) for group, parts in zip(groups, upper, strict=True)]
                 rows += own[0] @ own[-1].T
-                for total, norm in zip(squares, own, strict=True):
-                    total[...] += np.einsum("ms,ms->m", norm, norm)
+                for square, norm in zip(squares, own, strict=True):
+                    square[...] += np.einsum("ms,ms->m", norm, norm)
         with context.timed("coupling"):
             sent = _sent(context, upper)
         for other in range(chunk + 1):
@@ -169,14 +169,14 @@ def _add_norms(
             with context.timed("coupling"):
                 _add_blocks(products, groups, sent, beside, block, chunk, other)
     with context.timed("coupling"):
-        total, own_totals = products.total, products.own
+        sums, own_sums = products.total, products.own
     if same:
-        np.fill_diagonal(total, own_totals[0])
+        np.fill_diagonal(sums, own_sums[0])
     scale = np.multiply.outer(groups[0].norms, groups[-1].norms)
     # With itself each makes one: what rounding leaves of that is common to all of its pairs.
-    cross_scale = scale / np.sqrt(np.multiply.outer(own_totals[0], own_totals[-1]))
+    cross_scale = scale / np.sqrt(np.multiply.outer(own_sums[0], own_sums[-1]))
     cells = np.ix_(groups[0].numbers, groups[-1].numbers)
-    norms.cross[cells], norms.rows[cells] = total * cross_scale, rows * scale
+    norms.cross[cells], norms.rows[cells] = sums * cross_scale, rows * scale
     for fourth, group, square in zip(norms.squares, (groups[0], groups[-1]), (squares[0], squares[-1]), strict=True):
         fourth[group.numbers] = square * group.norms**2
 

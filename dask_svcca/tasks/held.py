@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from dask_svcca.devices.interface import Array, Device
-
-SHARE: Final = 0.5
-"""Of the memory that was free on the device at first. The other half is for couplings, and what is made of them."""
+    from dask_svcca.devices.interface import Array
 
 
 class Held:
     """Arrays on a device, as many as there is room for; the one that was not used for longest goes first.
 
     A device whose memory is the processor's holds none: they would be there twice.
+
+    Parameters
+    ----------
+    room : int
+        Bytes that they may take: see `dask_svcca.plan.tasks.Job`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
         self._lock = threading.Lock()
         self._arrays: OrderedDict[Hashable, Array] = OrderedDict()
-        self._room: int | None = None
+        self._room = room
 
     def get(self, key: Hashable) -> Array | None:
         """An array, if it is there."""
@@ -34,11 +36,9 @@ class Held:
             self._arrays.move_to_end(key)
             return self._arrays[key]
 
-    def add(self, key: Hashable, array: Array, device: Device) -> None:
+    def add(self, key: Hashable, array: Array) -> None:
         """Hold an array, unless it takes more than there is in all."""
         with self._lock:
-            if self._room is None:
-                self._room = int(SHARE * (device.memory() or 0))
             if array.nbytes > self._room:
                 return
             held = sum(one.nbytes for one in self._arrays.values())

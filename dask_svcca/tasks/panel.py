@@ -124,7 +124,7 @@ class Panel:
             with self._context.timed("read"):
                 device.ready(buffer)
             found = device.sent(self.read(chunk, buffer))
-            held.add(key, found, device)
+            held.add(key, found)
         return found
 
     def read(self, chunk: int, buffer: InexactArray) -> InexactArray:

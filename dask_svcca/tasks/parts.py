@@ -51,6 +51,8 @@ class Found:
         Bytes of activations that were read.
     seconds : dict of str to float
         Time by stage.
+    device_failure : str
+        Why it, or a step before it, was computed on the CPU in the end, where the device failed.
     """
 
     value: Any = None
@@ -59,6 +61,7 @@ class Found:
     digests: Mapping[int, bytes] = field(default_factory=dict)
     read: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    device_failure: str = ""
 
 
 def perform_part(context: Context, task: PartTask, *needed: Found) -> Found | list[SubspaceReport]:

@@ -65,7 +65,9 @@ class Samples:
                 f"and its attributes say {task.shape} in chunks of {task.chunk_examples}"
             )
         self.mask = _mask(context, task)
-        self._budget = held
+        # Those of a DFT are held where they were transformed.
+        free = context.device.memory()
+        self._budget = held if free is None else min(held, free // 2)
         self._held: dict[int, Array] = {}
         self.digests: dict[int, bytes] = {}
         self.read = 0

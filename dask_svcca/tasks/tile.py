@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.errors import DamagedStoreError, DeviceFailedError
+from dask_svcca.errors import DamagedStoreError
 from dask_svcca.evaluate import Basis, Evaluation, Values, finish_details, no_details
 from dask_svcca.kernels.products import Summing
 from dask_svcca.measures import leading_only, needs_loadings, of_directions
@@ -59,12 +59,7 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     for states, names in ((PENDING, ()), ((PairStatus.PARTIAL,), context.job.settled)):
         wanted = asked & np.isin(status, states)
         if wanted.any():
-            try:
-                update = tile.compute(wanted, without=names)
-            except DeviceFailedError:
-                # Another attempt has all of its memory.
-                context.worker.held.clear()
-                raise
+            update = tile.compute(wanted, without=names)
             status = np.where(update != PairStatus.MISSING, update, status)
     # All pairs that were asked for count: an attempt before this one may have computed some and died.
     outcomes = status[task.pairs(*tile.shape)]
@@ -252,7 +247,7 @@ class _Tile:
         details: Details,
     ) -> Values:
         """Values of all measures for pairs of two sides, each of one kind."""
-        context, memory = self._context, self._task.memory
+        context, memory = self._context, self._task.memory_on(self._context.device.name)
         if not (measures or details):
             # The status is about all measures, also those that a pair has already.
             first, second = ({number: member.basis for number, member in side.items()} for side in (a, b))
@@ -269,6 +264,7 @@ class _Tile:
                 first.pack.chunk_samples,
                 first.record.entry.samples,
                 summing,
+                on_device=memory is not self._task.memory,
             )
             for first in (first_a, first_b)
         ]

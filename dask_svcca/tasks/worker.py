@@ -42,7 +42,7 @@ class Worker:
         # Shared subspaces may be in a place where nobody can write, and all there.
         mode: Literal["r", "r+"] = "r" if getattr(job.subspaces, "read_only", False) else "r+"
         self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode=mode, zarr_format=3, use_consolidated=False))
-        self.held = Held()
+        self.held = Held(job.device_held)
         self._blocks: dict[str, BlockArray] = {}
         self._packs: dict[str, Pack] = {}
 
@@ -81,7 +81,7 @@ class Context:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.device = open_device(getattr(job, "device", "cpu"))
+        self.device = open_device(job.device)
         self.worker = _worker_of(job)
         self.seconds: dict[str, float] = {}
 
@@ -114,6 +114,13 @@ def release(run: str) -> None:
     """Let go of what this process holds for a run: stores in memory would otherwise stay as long as it lives."""
     with _LOCK:
         _WORKERS.pop(run, None)
+
+
+def clear_devices() -> None:
+    """Let go of what tasks of this process have left on devices: otherwise their memory would seem to be taken."""
+    with _LOCK:
+        for worker in _WORKERS.values():
+            worker.held.clear()
 
 
 @cache
