@@ -92,19 +92,17 @@ def second_order(a: FloatArray, b: FloatArray, wanted: BoolArray, count: int) ->
 
     Returns
     -------
-    (a, b, 3)
+    (a, b, 2)
         Sum over the chosen examples of the cosines, and of their squares. The cosine is 1 where all that is near to an
-        example are copies of it in both layers, and 0 where it is so in one. And how many examples there are, times the
-        cosine of shuffled ones: see `expected_of_shuffled`.
+        example are copies of it in both layers, and 0 where it is so in one.
 
     Examples
     --------
     >>> a, b = np.array([[[0.0, 0.3, 0.4, 1.0]]]), np.array([[[0.0, 0.3, 0.4, 2.0]]])
-    >>> second_order(a, b, np.ones((1, 1), dtype=bool), 1)[..., :2].round(12)
+    >>> second_order(a, b, np.ones((1, 1), dtype=bool), 1).round(12)
     array([[[1., 1.]]])
     """
-    sums = np.zeros((*wanted.shape, 3))
-    sums[..., 2] = expected_of_shuffled(a, b, count) * a.shape[1]
+    sums = np.zeros((*wanted.shape, 2))
     distances = [side[..., :-count] for side in (a, b)]
     nearest = [side[..., -count:].astype(np.int64) for side in (a, b)]
     for one, other in np.argwhere(wanted):
@@ -118,58 +116,8 @@ def second_order(a: FloatArray, b: FloatArray, wanted: BoolArray, count: int) ->
             for side, number in zip(distances, (one, other), strict=True)
         )
         cosines = _cosines(first, second, times)
-        sums[one, other, :2] = cosines.sum(), cosines @ cosines
+        sums[one, other] = cosines.sum(), cosines @ cosines
     return sums
-
-
-def expected_of_shuffled(a: FloatArray, b: FloatArray, count: int) -> FloatArray:
-    """Cosine of the distances to all that are near in either layer, if the examples of one are shuffled: its mean.
-
-    What is near in one layer is then anywhere in the other, so that two numbers of each layer say it. It takes the mean
-    of a ratio for the ratio of means, and is within some 3 % of the mean over orders for ten neighbours.
-
-    Parameters
-    ----------
-    a, b : (member, chosen example, example + neighbour)
-        See `NearestOfChosen.found`.
-    count : int
-
-    Returns
-    -------
-    (a, b)
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> found = []
-    >>> for layer in rng.normal(size=(2, 200, 20)):
-    ...     nearest = NearestOfChosen(200, 10)
-    ...     layer /= np.linalg.norm(layer, axis=1, keepdims=True)
-    ...     nearest.add(layer @ layer.T, 0, 0)
-    ...     found.append(nearest.found.T[np.newaxis])
-    >>> independent = second_order(*found, np.ones((1, 1), dtype=bool), 10)[0, 0, 0] / 200
-    >>> round(float(independent), 2), round(float(expected_of_shuffled(*found, 10)[0, 0]), 2)
-    (0.96, 0.96)
-    """
-    others = a.shape[2] - count - 1
-    (near_a, all_a), (near_b, all_b) = (_shares(side, count) for side in (a, b))
-    either = np.outer(near_a, all_b) + np.outer(all_a, near_b) - np.outer(near_a, near_b)
-    return np.asarray(np.minimum(either / others, 1.0))
-
-
-def _shares(side: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
-    """Sums of the distances to what is near, and to all, over the length of those that count, mean over examples."""
-    shares = np.empty((2, len(side)))
-    # One member at a time: what is computed of all of them would be as large as what they are.
-    for place, (distances, nearest) in enumerate(zip(side[..., :-count], side[..., -count:], strict=True)):
-        near = np.take_along_axis(distances, nearest.astype(np.int64), axis=1).astype(np.float64)
-        of_near = np.square(near).sum(axis=1)
-        of_all = np.einsum("ij,ij->i", distances, distances, dtype=np.float64)
-        # Neighbours in the other layer, but those that are near in this one too.
-        squares = of_near + count * (of_all - of_near) / (distances.shape[1] - 1)
-        lengths = np.sqrt(np.where(squares > 0, squares, 1.0))
-        shares[:, place] = [(sums / lengths).mean() for sums in (near.sum(axis=1), distances.sum(axis=1, dtype=float))]
-    return shares[0], shares[1]
 
 
 def _cosines(a: FloatArray, b: FloatArray, times: FloatArray) -> npt.NDArray[np.float64]:

@@ -148,30 +148,7 @@ def _second_order_cosine(name: str, k: float) -> Measure:
         invariances=COSINE,
         reference="Hamilton, Leskovec and Jurafsky (2016), Cultural shift or linguistic drift?, EMNLP; as in Klabunde "
         "et al. (2025), ReSi, ICLR",
-        companions=tuple(
-            _with_k(one, name)
-            for one in ("second_order_cosine_error", "null_second_order_cosine", "calibrated_second_order_cosine")
-        ),
-        null=_with_k("null_second_order_cosine", name),
-        calibrated=_with_k("calibrated_second_order_cosine", name),
-    )
-
-
-def _expected_second_order(sums: RelatedSums) -> FloatArray:
-    return np.asarray(sums.pairs[..., 2] / chosen_count(sums.samples))
-
-
-def _null_second_order_cosine(name: str, k: float) -> Measure:
-    count = _number(name, "null_second_order_cosine", k)
-    return Measure(
-        name=name,
-        version="1",
-        description=f"second_order_cosine of {count} neighbours over all orders of the examples of one layer, to some "
-        "3 %: from how near neighbours are in either, beside all examples",
-        sums=not_of_couplings,
-        related=Related(Cosines(count), _expected_second_order),
-        reference="ratio of the means over all orders of the examples of one side",
-        role="reference",
+        companions=(_with_k("second_order_cosine_error", name),),
     )
 
 
@@ -245,7 +222,6 @@ DERIVED_FAMILIES: Final[dict[str, Callable[[str], Derived]]] = {
     "p_mutual_knn": _chance,
     "calibrated_mutual_knn": partial(_calibrated, measure="mutual_knn"),
     "calibrated_jaccard": partial(_calibrated, measure="jaccard"),
-    "calibrated_second_order_cosine": partial(_calibrated, measure="second_order_cosine"),
 }
 """References that follow from others, by the name before their parameter: each takes its name as it was given."""
 
@@ -255,7 +231,6 @@ FAMILIES: Final = (
     Family("jaccard", "k", 10, _jaccard, in_all=False),
     Family("second_order_cosine", "k", 10, _second_order_cosine, in_all=False),
     Family("second_order_cosine_error", "k", 10, _second_order_cosine_error, in_all=False),
-    Family("null_second_order_cosine", "k", 10, _null_second_order_cosine, in_all=False),
     Family("null_mutual_knn", "k", 10, partial(_null, family="null_mutual_knn", score=_shares), in_all=False),
     Family("null_mutual_knn_sd", "k", 10, _null_sd, in_all=False),
     Family("null_jaccard", "k", 10, partial(_null, family="null_jaccard", score=_overlaps), in_all=False),

@@ -106,7 +106,7 @@ class Cosines:
     @property
     def pair_numbers(self) -> int:
         """Numbers that a pair has of it: see `dask_svcca.kernels.cosines.second_order`."""
-        return 3
+        return 2
 
     @property
     def held_bytes(self) -> int:
