@@ -142,7 +142,8 @@ def learning_dynamics(
     variables |= _settled(result, name, trained, threshold, blocks)
     if several:
         families = connected_components(Kin(result).related(trained.models), directed=False)[1]
-        variables |= _over_trainings(variables["settled_step"][1], (trained.places >= 0).any(axis=2), families)
+        has = np.asarray((trained.places >= 0).any(axis=2))
+        variables |= _over_trainings(variables["settled_step"][1], has, families)
     for one, pane in trained.panes.items():
         variables[one] = ("model", "step", "layer", "layer_final"), pane, dict(result[one].attrs)
     if null := null_of(result, name):

@@ -85,7 +85,7 @@ def _program(gain: FloatArray, row: IntArray, column: IntArray) -> tuple[FloatAr
     """Amounts of some entries, (entry,), and the prices of all rows and all columns."""
     rows, columns = gain.shape
     places = np.concatenate([row, rows + column]), np.tile(np.arange(len(row)), 2)
-    sums = scipy.sparse.csr_array((np.ones(2 * len(row)), places), shape=(rows + columns, len(row)))
+    sums: Any = scipy.sparse.csr_array((np.ones(2 * len(row)), places), shape=(rows + columns, len(row)))
     found: Any = linprog(
         -gain[row, column],
         A_eq=sums,

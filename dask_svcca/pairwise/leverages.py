@@ -83,4 +83,4 @@ def _scores(array: DecomposedArray, members: list[Member]) -> _Scores:
 
 
 def _overlaps(a: _Scores, b: _Scores, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> FloatArray:
-    return np.einsum("fs,fs->f", a.leverages(x), b.leverages(y))
+    return np.asarray(np.einsum("fs,fs->f", a.leverages(x), b.leverages(y)))
