@@ -72,9 +72,10 @@ def test_learning_dynamics__says_by_when_trainings_have_settled() -> None:
 def test_learning_dynamics__relatives_are_one_training() -> None:
     found = learning_dynamics(trained({"tuned": "s2/at1000"}))
     assert found.trainings.item() == 3
-    # Of s2 and of what began with it, the first to settle counts.
-    assert [found[f"settled_{one}"].item() for one in ("by", "low", "high")] == [10, 1, 100]
-    assert learning_dynamics(trained({})).settled_high.item() == 1000
+    # Of s2 and of what began with it, the last to settle counts.
+    assert [found[f"settled_{one}"].item() for one in ("by", "low", "high")] == [10, 1, 1000]
+    alone = learning_dynamics(trained({}))
+    assert (alone.trainings.item(), alone.settled_by.item()) == (4, 100)
 
 
 def test_learning_dynamics__of_trainings_that_are_not_known_says_nothing() -> None:
@@ -85,7 +86,7 @@ def test_learning_dynamics__of_trainings_that_are_not_known_says_nothing() -> No
     assert np.isnan([found[f"settled_{one}"].item() for one in ("by", "low", "high")]).all()
     assert found.trainings.item() == 4
     # It does not matter to the others.
-    assert learning_dynamics(result, model=["s0", "s2"]).settled_by.item() == 1
+    assert learning_dynamics(result, model=["s0", "s2"]).settled_by.item() == 100
 
 
 def cka(x: np.ndarray, y: np.ndarray) -> float:

@@ -82,7 +82,7 @@ def learning_dynamics(
         positive where layers closer to the input settle first. ``rank`` (layer, step): directions kept. All of them
         have a dimension ``model`` in front where several are asked for.
 
-        Where several are, also over them: ``settled_by`` (layer), the first step by which at least half of the
+        Where several are, also over them: ``settled_by`` (layer), the first step by which more than half of the
         trainings that have a layer of this name have settled; ``settled_low`` and ``settled_high`` (layer), the steps
         between which the median of all trainings that could have been lies, with the probability ``settled_coverage``:
         0.95 or more from six trainings on, and less between the first and the last of fewer, a half with two;
@@ -381,7 +381,7 @@ def _over_trainings(settled: FloatArray, has: npt.NDArray[np.bool_], families: n
         ]
         found[:, layer], count[layer] = interval_of_median(np.array(steps)), len(steps)
     texts = {
-        "settled_by": "first step by which at least half of the trainings have settled",
+        "settled_by": "first step by which more than half of the trainings have settled",
         "settled_low": "lower end of the interval for the median over trainings",
         "settled_high": "upper end of the interval for the median over trainings",
         "settled_coverage": "how often such an interval holds the median",

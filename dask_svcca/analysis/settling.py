@@ -29,7 +29,7 @@ class Interval(NamedTuple):
     Attributes
     ----------
     median : float
-        The first step by which at least half of them have settled.
+        The first step by which more than half of them have settled.
     low, high : float
     coverage : float
         How often such an interval holds the median of all trainings that could have been.
@@ -61,7 +61,7 @@ def interval_of_median(steps: FloatArray) -> Interval:
     >>> interval_of_median(np.array([10.0, 40.0, 20.0]))
     Interval(median=20.0, low=10.0, high=40.0, coverage=0.75)
     >>> interval_of_median(np.arange(20.0))
-    Interval(median=9.0, low=5.0, high=14.0, coverage=0.9586105346679688)
+    Interval(median=10.0, low=5.0, high=14.0, coverage=0.9586105346679688)
     """
     count = len(steps)
     if not count or not np.isfinite(steps).all():
@@ -70,8 +70,9 @@ def interval_of_median(steps: FloatArray) -> Interval:
     # How many on either side may be left out.
     outside = max(0, int(scipy.stats.binom.ppf((1 - COVERAGE) / 2, count, 0.5)) - 1)
     coverage = 1 - 2 * float(scipy.stats.binom.cdf(outside, count, 0.5))
-    median = float(np.quantile(ordered, 0.5, method="inverted_cdf"))
-    return Interval(median, float(ordered[outside]), float(ordered[count - 1 - outside]), max(coverage, 0.0))
+    return Interval(
+        float(ordered[count // 2]), float(ordered[outside]), float(ordered[count - 1 - outside]), max(coverage, 0.0)
+    )
 
 
 def settled_step(steps: FloatArray, within: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]) -> float:

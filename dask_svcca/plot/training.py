@@ -45,7 +45,7 @@ def settling(
     """Draw how layers become what they are at the end of training: a pane an architecture, a line a layer.
 
     A line is the mean of all models whose layers have the same names, a band their spread, a diamond the step by which
-    the layer has settled in at least half of them, as `learning_dynamics` has it, on the interval of that step; the
+    the layer has settled in more than half of them, as `learning_dynamics` has it, on the interval of that step; the
     title has the rank correlation of settled step and depth, positive where layers closer to the input settle first.
 
     Parameters
