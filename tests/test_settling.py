@@ -131,5 +131,6 @@ def test_learning_dynamics__says_between_which_steps_by_the_examples(
 def test_learning_dynamics__by_the_examples_needs_directions(noisy: tuple[xr.Dataset, list[np.ndarray]]) -> None:
     with pytest.raises(UnknownMeasureError, match="'mutual_knn' is about examples among one another"):
         learning_dynamics(noisy[0], measure="mutual_knn", blocks=8)
-    with pytest.raises(InvalidQuestionError, match="blocks is from 2 to half the number of examples, 40; got 1"):
-        learning_dynamics(noisy[0], measure="cka", blocks=1)
+    for blocks in (1, 5.0, "5"):
+        with pytest.raises(InvalidQuestionError, match=f"blocks is from 2 to half .* examples, 40; got {blocks!r}"):
+            learning_dynamics(noisy[0], measure="cka", blocks=blocks)  # type: ignore[arg-type]

@@ -402,8 +402,9 @@ def _error_over_examples(
     known = np.nonzero(np.isfinite(own))
     rows, columns = labels[0][trained.places[known]], labels[1][trained.finals[known[:2]]]
     pairs = list(zip(rows.tolist(), columns.tolist(), strict=True))
+    found = jackknife(result, pairs, blocks=blocks, measures=[name])[f"{name}_jackknife"].to_numpy()
     without = np.full((*own.shape, blocks), np.nan)
-    without[known] = jackknife(result, pairs, blocks=blocks, measures=[name])[f"{name}_jackknife"].to_numpy()
+    without[known] = found
     apart = distances_to_final(without, 1)
     spread = np.square(apart - apart.mean(axis=-1, keepdims=True)).sum(axis=-1)
     return np.asarray(np.sqrt((blocks - 1) / blocks * spread))
