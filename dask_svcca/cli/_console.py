@@ -27,6 +27,7 @@ __all__ = [
     "examples",
     "log_json",
     "named",
+    "number",
     "progress_of",
     "results",
     "resumable",
@@ -94,6 +95,17 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 9.95 else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def number(value: float) -> str:
+    """A value of a measure; one that four decimals would hide, such as a p-value, by its order of magnitude.
+
+    Examples
+    --------
+    >>> number(0.51234), number(0.0), number(2.5e-7), number(float("nan"))
+    ('0.5123', '0.0000', '2.5e-07', 'nan')
+    """
+    return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.4f}"
 
 
 def counted(count: int, noun: str) -> str:

@@ -92,11 +92,12 @@ class Outcome:
         if not self.few_samples:
             return ""
         worst, (samples, directions) = min(self.few_samples.items(), key=lambda item: item[1][0] / item[1][1])
+        nulls = [one.name for one in self.plan.measures if one.name in {"null_svcca", "null_cca", "null_r2_cca"}]
+        said = f"; {nulls[0]} is what independent representations would score" if nulls else ""
         return (
             f"{len(self.few_samples)} of {self.plan.representations} representations have fewer than "
             f"{SAMPLES_PER_DIRECTION} samples per kept direction, and correlate by chance. The worst is {worst!r}: "
-            f"{samples} samples, {directions} directions. Use more examples, or a lower variance; null_svcca is what "
-            f"independent representations would score"
+            f"{samples} samples, {directions} directions. Use more examples, or a lower variance{said}"
         )
 
     @property
