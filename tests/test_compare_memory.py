@@ -72,7 +72,7 @@ def test_compute_tile__stays_within_its_memory(tmp_path: Path, monkeypatch: pyte
         assert peak < task[1].memory.peak
 
 
-@pytest.mark.parametrize(("examples", "count"), [(16_000, 8), (1600, 80)])
+@pytest.mark.parametrize(("examples", "count"), [(20_000, 8), (2000, 80)])
 def test_compare__ten_times_as_much_takes_no_more_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int, count: int
 ) -> None:
@@ -84,10 +84,10 @@ def test_compare__ten_times_as_much_takes_no_more_memory(
     # What is imported, opened and compiled once does not count: it is there before.
     dask_svcca.compare(make_zoo(tmp_path / "zoo-first.zarr", layers(3)), tmp_path / "first", variance=None)
     peaks = []
-    for name, (n, layers_of) in {"small": (1600, 8), "large": (examples, count)}.items():
+    for name, (n, layers_of) in {"small": (2000, 8), "large": (examples, count)}.items():
         rng = np.random.default_rng(8)
         zoo = make_zoo(
-            tmp_path / f"zoo-{name}.zarr", (rng.normal(size=(n, 40)).astype("float32") for _ in range(layers_of)), n
+            tmp_path / f"zoo-{name}.zarr", (rng.normal(size=(n, 60)).astype("float32") for _ in range(layers_of)), n
         )
         graph = graph_of(zoo, tmp_path / name, variance=None)
         found = {}

@@ -50,8 +50,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-@pytest.mark.parametrize(("examples", "chunk_bytes"), [(120, 2**22), (301, 2**22), (1100, 2**17)])
+@pytest.mark.parametrize(
+    ("examples", "chunk_bytes", "precision"),
+    [(120, 2**22, "float32"), (301, 2**22, "float64"), (1100, 2**17, "float32"), (1100, 2**17, "float64")],
+)
 def test_norms_by_samples__are_their_definitions_and_those_by_couplings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int], examples: int, chunk_bytes: int, precision: Any
 ) -> None:
