@@ -105,6 +105,7 @@ def pairs_done(place: Path) -> int:
 # --- here ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
 def test_run__is_what_compare_gives_and_says(tmp_path: Path) -> None:
     zoo = make_zoo(tmp_path / "zoo.zarr", 3, examples=40)
     printed = run(f"run {job_file(tmp_path, tmp_path / 'zoo.zarr')}").output
