@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -26,7 +28,6 @@ from dask_svcca.stores._documents import sealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -35,11 +36,19 @@ def _synchronous() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    with dask.config.set(scheduler="synchronous"):
+        zoo = make_zoo(folder / "zoo.zarr", layers(3))
+        dask_svcca.compare(zoo, folder / "c.zarr", subspaces=folder / "s.zarr")
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    zoo = make_zoo(tmp_path / "zoo.zarr", layers(3))
-    dask_svcca.compare(zoo, tmp_path / "c.zarr", subspaces=tmp_path / "s.zarr")
-    return tmp_path
+def place(made: Path, tmp_path: Path) -> Path:
+    """A zoo, its subspaces, and its comparison."""
+    return Path(shutil.copytree(made, tmp_path / "place"))
 
 
 def change(document: Path, *path: Any, value: Any, seal: bool = False) -> None:
