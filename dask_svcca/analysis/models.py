@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
@@ -24,12 +24,13 @@ from dask_svcca.analysis.measured import (
     spread_of,
     warn_of_estimates,
 )
-from dask_svcca.analysis.selection import SIDES, as_slice, column, numbered, places_of, table_of, values_of
+from dask_svcca.analysis.selection import SIDES, column, numbered, places_of, table_of, values_of
 from dask_svcca.errors import InvalidQuestionError, RepresentationNotFoundError
 from dask_svcca.kernels.extremes import moments_of_largest
 from dask_svcca.kernels.orders import chance_of
 from dask_svcca.kernels.transport import transport_plan
 from dask_svcca.patterns import matching
+from dask_svcca.stores.choice import as_slice
 from dask_svcca.stores.dataset import parameters_of
 
 if TYPE_CHECKING:
@@ -237,20 +238,19 @@ class _Checkpoints:
     def __len__(self) -> int:
         return len(self.first)
 
-    @property
-    def sizes(self) -> IntArray:
-        """Number of layers, (checkpoint,)."""
-        return np.diff([*self.first, len(self.places)])
+    @cached_property
+    def bounds(self) -> IntArray:
+        """Where the layers of each checkpoint begin, and where those of the last end, (checkpoint + 1,)."""
+        return np.array([*self.first, len(self.places)])
 
     def layers(self, start: int, stop: int) -> slice:
         """Layers of some neighbours among the checkpoints."""
-        return slice(int(self.first[start]), int([*self.first, len(self.places)][stop]))
+        return slice(int(self.bounds[start]), int(self.bounds[stop]))
 
     def batches(self, start: int, most: int) -> Iterator[tuple[int, int]]:
         """Neighbours among the checkpoints from one on, at most so many layers together, or one checkpoint."""
-        ends = np.cumsum(self.sizes)
         while start < len(self):
-            stop = max(start + 1, int(np.searchsorted(ends, self.first[start] + most, side="right")))
+            stop = max(start + 1, int(np.searchsorted(self.bounds[1:], self.first[start] + most, side="right")))
             yield start, stop
             start = stop
 
@@ -467,12 +467,17 @@ def _transported(
 ) -> FloatArray:
     """Mean similarity under the plan between each two checkpoints."""
     found = np.full((rows[1] - rows[0], columns[1] - columns[0]), np.nan)
-    above, left = a.layers(*rows).start, b.layers(*columns).start
-    for i, j in np.ndindex(*found.shape):
-        one, other = a.layers(rows[0] + i, rows[0] + i + 1), b.layers(columns[0] + j, columns[0] + j + 1)
-        block = values[one.start - above : one.stop - above, other.start - left : other.stop - left]
-        if np.isfinite(block).all():
-            apart = np.abs(a.depth[one][:, np.newaxis] - b.depth[other])
-            gain = block - weight * apart if weight else block
-            found[i, j] = (transport_plan(gain) * block).sum()
+    chosen, others = a.layers(*rows), b.layers(*columns)
+    gains = values
+    if weight:
+        gains = values - weight * np.abs(a.depth[chosen][:, np.newaxis] - b.depth[others])
+    of_a, of_b = (
+        [slice(start, stop) for start, stop in pairwise((side.bounds[some[0] : some[1] + 1] - first).tolist())]
+        for side, some, first in ((a, rows, chosen.start), (b, columns, others.start))
+    )
+    whole = np.isfinite(values)
+    for i, one in enumerate(of_a):
+        for j, other in enumerate(of_b):
+            if whole[one, other].all():
+                found[i, j] = np.vdot(transport_plan(gains[one, other]), values[one, other])
     return found

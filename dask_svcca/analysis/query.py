@@ -11,8 +11,9 @@ import pandas as pd
 
 from dask_svcca.analysis._options import check_count, is_number
 from dask_svcca.analysis.measured import as_dataset, estimates_of, find_names, say_estimates, sign_of, warn_of_estimates
-from dask_svcca.analysis.selection import COLUMNS, Side, Where, as_slice, numbered, places_of, values_of
+from dask_svcca.analysis.selection import COLUMNS, Side, Where, numbered, places_of, values_of
 from dask_svcca.errors import InvalidQuestionError
+from dask_svcca.stores.choice import as_slice
 from dask_svcca.variables import ESTIMATE
 
 if TYPE_CHECKING:

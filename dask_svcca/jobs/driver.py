@@ -22,6 +22,7 @@ from dask_svcca.plan.tasks import TileReport
 from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.forecast import forecast_run
+from dask_svcca.run.preview import run_preview
 from dask_svcca.run.stores import choose_mask
 from dask_svcca.run.workers import check_workers
 from dask_svcca.stores import _io
@@ -354,6 +355,11 @@ def drive(
             reporter.joined(used, "" if isinstance(job.cluster, LocalCluster) else used.dashboard_link)
             executor = Watched(used, reporter, expected_workers(job), job.device)
             where, likeness = guided(job, zoo, parameters, wait=wait, executor=executor, progress=reporter)
+            if job.preview and likeness is not None:
+                seen = run_preview(
+                    zoo, job.comparison, parameters, likeness, executor.budget, **where, wait=wait, told=reporter.say
+                )
+                reporter.say(f"There are estimates of {seen.estimated:,} pairs; now they are compared")
             plan = plan_run(zoo, job.comparison, parameters, executor.budget, **where)
             reporter.planned(plan.pairs, plan.pairs_done)
             outcome = run_comparison(

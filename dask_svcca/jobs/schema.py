@@ -108,6 +108,8 @@ class JobFile(_Strict):
         As for `dask_svcca.compare`. A ``mask`` of false declines the zoo's; by default its only one is used.
     device : str
         What the workers compute with, as for `dask_svcca.compare`; not stored with the parameters.
+    preview : bool
+        Whether the job begins with estimates of all pairs, which values then replace.
     cluster : LocalCluster, RunningCluster or ClusterClass
 
     Examples
@@ -130,6 +132,7 @@ class JobFile(_Strict):
     precision: Precision = "float32"
     keep: tuple[Keep, ...] = ()
     pairs: str = "all"
+    preview: bool = False
     order: TileOrder = "stored"
     sketches: str | None = None
     subspaces: str | None = None
@@ -182,7 +185,9 @@ class JobFile(_Strict):
     @property
     def guidance(self) -> Guidance:
         """What of the comparison goes by sketches."""
-        return Guidance.of(self.pairs, self.comparison, self.sketches, self.parameters, order=self.order)
+        return Guidance.of(
+            self.pairs, self.comparison, self.sketches, self.parameters, preview=self.preview, order=self.order
+        )
 
     @property
     def parameters(self) -> Parameters:
@@ -276,11 +281,6 @@ def _sentence(problem: Any, place: Sequence[str]) -> str:
     key, given = ".".join(place), problem.get("input")
     if problem["type"] == "extra_forbidden":
         names = _keys_of(place[:-1])
-        if key == "preview":
-            return (
-                "a job computes pairs, and has no preview: 'dask-svcca compare --preview' makes one of the same "
-                "comparison before it, and 'order: by estimate' has the job begin with the most similar"
-            )
         return f"{key!r} is not a key of a job{did_you_mean(place[-1], names) or '; there are ' + ', '.join(names)}"
     if problem["type"] == "missing":
         return f"{key!r} is missing: every job has it"
@@ -307,9 +307,9 @@ def _keys_of(place: Sequence[str]) -> list[str]:
 
 
 def _named_in(sentence: str) -> tuple[str, ...]:
-    """The key that a sentence about parameters begins with."""
-    word = sentence.split(" ", 1)[0].split("=", 1)[0]
-    return (word if word in JobFile.model_fields else "measures",)
+    """The key that a sentence about parameters begins with, perhaps behind an article."""
+    words = (word.split("=", 1)[0] for word in sentence.split(" ", 2)[:2])
+    return (next((word for word in words if word in JobFile.model_fields), "measures"),)
 
 
 def _places(job: JobFile, folder: Path) -> dict[str, str]:
