@@ -45,7 +45,7 @@ LEAST_BATCH_BYTES = 2**18
 """Activations below which a pack takes more, whatever the number of tasks: a few milliseconds of work for each."""
 
 ENOUGH_BATCHES = 32
-"""Number of tasks beyond which there are no more than two per worker: the pack of each is a dozen files."""
+"""Number of tasks beyond which there are no more than two per worker: the pack of each is seven files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.errors import DamagedStoreError
-from dask_svcca.evaluate import Basis, Evaluation, Values, finish_details, no_details
+from dask_svcca.evaluate import Basis, Evaluation, finish_details, no_details
 from dask_svcca.kernels.products import Summing
 from dask_svcca.measures import leading_only, needs_loadings, of_directions
 from dask_svcca.plan.memory import PanelUnits
@@ -21,6 +21,7 @@ from dask_svcca.tasks.norms import sum_over_samples
 from dask_svcca.tasks.panel import Member, couplings, cut
 from dask_svcca.tasks.rectangles import rectangles
 from dask_svcca.tasks.related import related_values
+from dask_svcca.tasks.results import Results
 from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PENDING, UNFINISHED, VALUED, PairStatus
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.evaluate import Details
-    from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
+    from dask_svcca.evaluate import Details, Values
+    from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
     from dask_svcca.plan.tasks import Places, SubspacePlace, TileTask
@@ -59,7 +60,7 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     for states, names in ((PENDING, ()), ((PairStatus.PARTIAL,), context.job.settled)):
         wanted = asked & np.isin(status, states)
         if wanted.any():
-            update = tile.compute(wanted, without=names)
+            update = tile.compute(wanted, status, without=names)
             status = np.where(update != PairStatus.MISSING, update, status)
     # All pairs that were asked for count: an attempt before this one may have computed some and died.
     outcomes = status[task.pairs(*tile.shape)]
@@ -86,7 +87,8 @@ class _Tile:
     def known(self, asked: BoolArray) -> StatusArray:
         """What has become of its pairs; those of a block are missing where something of it cannot be read.
 
-        Values are looked at only where others are about to be written beside them.
+        Values are looked at only where they are to count together with some that are added. All other values are
+        looked at when others are written beside them.
         """
         (array,) = self._context.worker.blocks(PAIR_STATUS.name)
         status = np.full(self.shape, PairStatus.MISSING, dtype=np.uint8)
@@ -94,17 +96,21 @@ class _Tile:
             for block, part in array.blocks(self.place):
                 try:
                     stored = array.read_block(block)
-                    if stored is not None and np.isin(stored[asked[part]], UNFINISHED).any():
+                    if stored is not None and (stored[asked[part]] == PairStatus.PARTIAL).any():
                         self._check_values(block, stored)
                 except DamagedStoreError:
-                    # First of all: nothing must count of which values are gone.
-                    for one in (block[::-1], block):
-                        for key in array.keys(one):
-                            self._backend.remove(key)
+                    self._forget(block)
                 else:
                     if stored is not None:
                         status[part] = stored
         return status
+
+    def _forget(self, block: tuple[int, int]) -> None:
+        """Have a block and its mirror image missing: nothing must count of which values are gone."""
+        (array,) = self._context.worker.blocks(PAIR_STATUS.name)
+        for one in (block[::-1], block):
+            for key in array.keys(one):
+                self._backend.remove(key)
 
     def _check_values(self, block: tuple[int, int], status: StatusArray) -> None:
         """Raise `DamagedStoreError` where values of a block, or of its mirror image, are gone."""
@@ -119,8 +125,17 @@ class _Tile:
                 if array.read_block(one) is None:
                     raise damaged(self._context.worker.comparison, array.keys(one)[0])
 
-    def compute(self, wanted: BoolArray, without: Sequence[str]) -> StatusArray:
-        """Compute some pairs and write them. Returns what became of them, `PairStatus.MISSING` for all others."""
+    def compute(self, wanted: BoolArray, known: StatusArray, without: Sequence[str]) -> StatusArray:
+        """Compute some pairs and write them. Returns what became of them, `PairStatus.MISSING` for all others.
+
+        Parameters
+        ----------
+        wanted : (a, b)
+        known : (a, b)
+            What has become of all pairs so far; changed where values turn out to be gone.
+        without : sequence of str
+            Measures and details that these pairs have.
+        """
         measures = tuple(measure for measure in self._context.job.measures if measure.name not in without)
         sizes = {name: size for name, size in self._task.details.items() if name not in without}
         details = no_details(self.shape, sizes)
@@ -129,30 +144,54 @@ class _Tile:
         with self._context.timed("write"):
             values = {measure.name: results.values[measure.name] for measure in measures}
             values |= {DETAIL_VARIABLES[name].name: (both, both) for name, both in details.items()}
-            self._backend.write_many(self._encoded(values, valued))
+            self._write(values, valued, known)
             # The mirror image first: a tile counts as done by its own status, which is written last of all.
             (status,) = self._context.worker.blocks(PAIR_STATUS.name)
             turned = [] if self.diagonal else [(self.place[::-1], results.turned.T)]
             for place, states in (*turned, (self.place, results.status)):
-                known = states != PairStatus.MISSING
-                self._backend.write_many(status.merged(place, states, known))
+                changed = states != PairStatus.MISSING
+                self._backend.write_many(status.merged(place, states, changed))
         return results.status
 
+    def _write(
+        self, values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]], valued: BoolArray, known: StatusArray
+    ) -> None:
+        """Write values, by name of the pairs and of their mirror images, beside those that are there."""
+        while True:
+            try:
+                self._backend.write_many(self._encoded(values, valued, known))
+            except DamagedStoreError as error:
+                # It is rare, and what was written of other values is written once more.
+                name, _, row, column = error.key.split("/")[:4]
+                lost = int(row), int(column)
+                self._forget(lost)
+                (array,) = self._context.worker.blocks(name)
+                for key in array.keys(lost):
+                    self._backend.remove(key)
+                for block, part in array.blocks(self.place):
+                    if lost in {block, block[::-1]}:
+                        known[part] = PairStatus.MISSING
+            else:
+                return
+
     def _encoded(
-        self, values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]], valued: BoolArray
+        self, values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]], valued: BoolArray, known: StatusArray
     ) -> Iterator[tuple[str, Parts]]:
-        """Keys and bytes of all values, by name of the pairs and of their mirror images."""
+        """Keys and bytes of all values."""
+        settled = {DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name for name in self._context.job.settled}
+        done, partial = np.isin(known, VALUED), known == PairStatus.PARTIAL
         for array, (straight, back) in zip(self._context.worker.blocks(*values), values.values(), strict=True):
+            there = done | partial if array.name in settled else done
             if not self.diagonal:
                 place = self.place[::-1]
-                yield from array.merged(place, back.swapaxes(0, 1), valued.T)
-            yield from array.merged(self.place, straight, valued)
+                yield from array.merged(place, back.swapaxes(0, 1), valued.T, there.T)
+            yield from array.merged(self.place, straight, valued, there)
 
-    def _evaluate(self, wanted: BoolArray, measures: Sequence[Measure], details: Details) -> _Results:
+    def _evaluate(self, wanted: BoolArray, measures: Sequence[Measure], details: Details) -> Results:
         """What becomes of the wanted pairs."""
         # On the diagonal each pair once; the other triangle is its mirror image.
         todo = np.triu(wanted) if self.diagonal else wanted
-        results = _Results(self.shape, measures)
+        results = Results(self.shape, measures)
         results.settle(PairStatus.FAILED, todo & self._failed())
         for kind_a, members_a in _kinds(self._entries[0]).items():
             for kind_b, members_b in _kinds(self._entries[1]).items():
@@ -182,7 +221,7 @@ class _Tile:
         meeting: Meeting,
         measures: Sequence[Measure],
         details: Details,
-        results: _Results,
+        results: Results,
         *,
         same: bool,
     ) -> None:
@@ -190,7 +229,8 @@ class _Tile:
         related, todo = related_values(self._context, self._places, measures, todo)
         measures = of_directions(measures)
         if not (details or of_directions(self._context.job.measures)):
-            results.take(todo, Values(related, (np.zeros_like(todo), np.zeros_like(todo))))
+            results.settle(PairStatus.DONE, todo)
+            results.put(todo, related)
             return
         kept_only = leading_only(measures)
         rows, columns = (np.asarray(todo.any(axis=axis)) for axis in (1, 0))
@@ -204,13 +244,18 @@ class _Tile:
         part[cells] = todo[cells]
         # Where a folded subspace could not be made, pairs stay missing, and its report says why.
         for pairs in rectangles(part) if part.any() else []:
-            rows, columns = (np.asarray(pairs.any(axis=axis)) for axis in (1, 0))
-            some_a = {number: member for number, member in a.items() if rows[number]}
+            # Of a tile to which few are new, only what these span is evaluated; details are put in place as they come.
+            rows, columns = (
+                np.arange(pairs.shape[1 - axis]) if details else np.flatnonzero(pairs.any(axis=axis)) for axis in (1, 0)
+            )
+            some_a = _renumbered(a, rows, pairs.any(axis=1))
             some_b = some_a
-            if not same or not np.array_equal(rows, columns):
-                some_b = {number: member for number, member in b.items() if columns[number]}
-            values = self._pairs(some_a, some_b, pairs, meeting, measures, details)
-            results.take(pairs, replace(values, values={**values.values, **related}))
+            if not same or not np.array_equal(pairs.any(axis=1), pairs.any(axis=0)):
+                some_b = _renumbered(b, columns, pairs.any(axis=0))
+            cells = np.ix_(rows, columns)
+            values = self._pairs(some_a, some_b, pairs[cells], meeting, measures, details)
+            results.take(pairs, values, cells)
+            results.put(pairs, related)
 
     def _members(self, side: int, members: Sequence[int], fold: Grid, *, kept_only: bool) -> dict[int, Member]:
         """The subspaces to compare by: the representations' own, or those folded on a partner's grid."""
@@ -335,52 +380,6 @@ class _Tile:
             return replace(values, saturated=evaluation.saturated(context.job.measures))
 
 
-class _Results:
-    """What becomes of the pairs of a tile.
-
-    Attributes
-    ----------
-    status, turned : (a, b)
-        `PairStatus` values, of a with b and of b with a; `PairStatus.MISSING` for pairs that were not looked at.
-    values : dict of str to ((a, b), (a, b))
-        By measure: of a with b, and of b with a; one array where these are the same.
-    """
-
-    def __init__(self, shape: tuple[int, int], measures: Sequence[Measure]) -> None:
-        self.status: StatusArray = np.full(shape, PairStatus.MISSING, dtype=np.uint8)
-        self.turned = self.status.copy()
-        self.values: dict[str, tuple[FloatArray, FloatArray]] = {}
-        for measure in measures:
-            straight = np.full(shape, np.nan)
-            self.values[measure.name] = straight, straight if measure.symmetric else straight.copy()
-
-    def settle(self, status: PairStatus, pairs: BoolArray) -> None:
-        """Record that some pairs have no value."""
-        self.status[pairs] = self.turned[pairs] = status
-
-    def take(self, pairs: BoolArray, values: Values) -> None:
-        """Take the values of some pairs."""
-        for status, saturated in zip((self.status, self.turned), values.saturated, strict=True):
-            status[pairs] = np.where(saturated, PairStatus.SATURATED, PairStatus.DONE)[pairs]
-        for name, both in values.values.items():
-            for target, value in zip(self.values[name], both, strict=True):
-                np.copyto(target, value, where=pairs)
-                if self.values[name][0] is self.values[name][1]:
-                    break
-
-    def mirrored(self) -> _Results:
-        """On the diagonal, the upper triangle copied to the lower."""
-        below = np.tri(len(self.status), k=-1, dtype=np.bool_)
-        self.status, self.turned = (
-            np.where(below, self.turned.T, self.status),
-            np.where(below, self.status.T, self.turned),
-        )
-        for name, (straight, back) in self.values.items():
-            whole = np.where(below, back.T, straight)
-            self.values[name] = whole, whole if back is straight else np.where(below, straight.T, back)
-        return self
-
-
 def _entry(context: Context, own: Sequence[SubspacePlace]) -> SubspaceEntry | None:
     """What is known of a representation; None where it was not made, or not with the loadings that a measure needs.
 
@@ -412,6 +411,15 @@ def _kinds(entries: Sequence[SubspaceEntry | None]) -> dict[tuple[str, Grid], li
 def _is_of_examples(meeting: Meeting, member: Member) -> bool:
     """Whether pairs compare examples as they are: then orders of the samples are orders of the examples."""
     return meeting.is_of_samples and member.record.entry.domain == EXAMPLES
+
+
+def _renumbered(members: Mapping[int, Member], places: IntArray, chosen: BoolArray) -> dict[int, Member]:
+    """Some members of a group by their positions among ``places``, in the same order."""
+    return {
+        number: members[place] if number == place else members[place].at(number)
+        for number, place in enumerate(places.tolist())
+        if chosen[place] and place in members
+    }
 
 
 def _largest(panels: Sequence[Panel]) -> InexactArray:

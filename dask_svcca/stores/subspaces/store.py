@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 FORMAT = "dask-svcca-subspaces"
 INSIDE = "subspaces"
 """Group of a comparison that holds its subspaces, where they are not shared."""
@@ -87,7 +87,7 @@ class SubspaceStore:
 
     def __init__(self, root: zarr.Group) -> None:
         self.root = root
-        self._known: dict[str, tuple[Mapping[str, Any], Pack]] = {}
+        self._known: dict[str, tuple[bytes, Pack | None]] = {}
 
     @classmethod
     def create(cls, store: StoreLike, identity: Mapping[str, Any], chunk_samples: int) -> Self:
@@ -186,16 +186,16 @@ class SubspaceStore:
 
     def read_index(self) -> SubspaceIndex:
         """Read what subspaces there are."""
-        packs = {}
-        known, self._known = self._known, {}
-        for name, attributes in _io.walk_attributes(self.root, depth=1):
+        backend, known = backend_of(self.root), self._known
+        names = backend.names("")
+        self._known = {}
+        for name, document in zip(names, backend.read_many([f"{name}/zarr.json" for name in names]), strict=True):
             # A run reads it several times, and few packs are new.
-            before, pack = known.get(name, ({}, None))
-            if pack is None or before != (attributes or {}):
-                pack = self._pack(name, attributes or {})
-            if pack is not None:
-                packs[name] = pack
-                self._known[name] = attributes or {}, pack
+            before, pack = known.get(name, (None, None))
+            if document is not None:
+                found = pack if document == before else self._pack(name, _io.attributes_in(document))
+                self._known[name] = document, found
+        packs = {name: pack for name, (_, pack) in self._known.items() if pack is not None}
         return SubspaceIndex(packs, self.chunk_samples)
 
     def pack(self, name: str) -> Pack | None:
