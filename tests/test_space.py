@@ -97,7 +97,7 @@ def failing_after(monkeypatch: pytest.MonkeyPatch, count: int, code: int) -> Non
         (errno.EACCES, "Permission denied.*Check your rights"),
     ],
 )
-@pytest.mark.parametrize("count", [0, 30, 75, 135, 150])
+@pytest.mark.parametrize("count", [0, 30, 75, 129, 144])
 def test_compare__goes_on_after_writing_failed(
     small: Zoo, expected: xr.Dataset, tmp_path: Path, code: int, remedy: str, count: int
 ) -> None:

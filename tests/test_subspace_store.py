@@ -92,8 +92,8 @@ def test_pack__says_to_anyone_what_its_arrays_are(store: SubspaceStore) -> None:
     # Each array is two files and three folders, and small packs are many.
     assert dims == {"scores": ("sample", "direction"), "scores_check": ("check",), "bases": ("number",)}
     np.testing.assert_array_equal(group["scores"][...], SCORES[:, :3])
-    parts = [[one.spectrum for one in made], [one.mean for one in made], [one.loadings.T.ravel() for one in made]]
-    np.testing.assert_array_equal(group["bases"][...], np.concatenate(sum(parts, [])))
+    numbers = [one.spectrum for one in made] + [one.mean for one in made] + [one.loadings.T.ravel() for one in made]
+    np.testing.assert_array_equal(group["bases"][...], np.concatenate(numbers))
 
 
 def test_read_index__does_not_count_what_was_not_finished(store: SubspaceStore) -> None:
@@ -145,7 +145,7 @@ def test_pack__cut_short_is_an_error(tmp_path: Path) -> None:
     store = SubspaceStore.create(tmp_path / "s", IDENTITY, 4)
     write_pack(store, "pack", [subspace("a", Block(0, 1, 2))])
     record = store.read_index().records["a"]
-    for name, read in (("mean", "mean"), ("scores", "scores")):
+    for name, read in (("bases", "mean"), ("scores", "scores")):
         file = max((tmp_path / "s" / "pack" / name / "c").rglob("0"))
         file.write_bytes(file.read_bytes()[:5])
         with pytest.raises(OSError, match="were expected"):

@@ -185,7 +185,7 @@ class BlockArray:
                 yield from self._encoded(block, values)
 
     def _to_change(self, block: Block) -> npt.NDArray[Any] | None:
-        """Values of a block to write others into, with room for as many pairs as it may have; None where it has none."""
+        """Values of a block to write others into, with room for all that it may have; None where it has none."""
         room = *self._chunk_shape[:2], *self.shape[2:]
         if self._codec is None and room == self._chunk_shape:
             # Copied once: it is most of what it takes to add a few rows to a large comparison.

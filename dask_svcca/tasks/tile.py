@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dask_svcca.errors import DamagedStoreError
-from dask_svcca.evaluate import Basis, Evaluation, finish_details, no_details
+from dask_svcca.evaluate import Basis, Evaluation, Values, finish_details, no_details
 from dask_svcca.kernels.products import Summing
 from dask_svcca.measures import leading_only, needs_loadings, of_directions
 from dask_svcca.plan.memory import PanelUnits
@@ -25,17 +26,17 @@ from dask_svcca.tasks.results import Results
 from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PENDING, UNFINISHED, VALUED, PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
-    from dask_svcca.evaluate import Details, Values
-    from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray, IntArray
+    from dask_svcca.evaluate import Details
+    from dask_svcca.kernels._types import BoolArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
     from dask_svcca.plan.tasks import Places, SubspacePlace, TileTask
     from dask_svcca.readings import Meeting
-    from dask_svcca.stores._blocks import Parts
+    from dask_svcca.stores._blocks import BlockArray, Parts
     from dask_svcca.stores.subspaces import SubspaceEntry
     from dask_svcca.tasks.panel import Panel
     from dask_svcca.tasks.worker import Context
@@ -119,8 +120,7 @@ class _Tile:
         needed = [*(measure.name for measure in job.measures), *job.details] if some & set(VALUED) else []
         if not needed and PairStatus.PARTIAL in some:
             needed = list(job.settled)
-        names = [DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name for name in needed]
-        for array in self._context.worker.blocks(*names):
+        for array in self._context.worker.blocks(*map(_stored_name, needed)):
             for one in {block, block[::-1]}:
                 if array.read_block(one) is None:
                     raise damaged(self._context.worker.comparison, array.keys(one)[0])
@@ -143,25 +143,23 @@ class _Tile:
         valued = np.isin(results.status, VALUED)
         with self._context.timed("write"):
             values = {measure.name: results.values[measure.name] for measure in measures}
-            values |= {DETAIL_VARIABLES[name].name: (both, both) for name, both in details.items()}
-            self._write(values, valued, known)
+            values |= {_stored_name(name): (both, both) for name, both in details.items()}
+            arrays = self._context.worker.blocks(*values)
+            self._write(lambda: self._encoded(arrays, values, valued, known), known)
             # The mirror image first: a tile counts as done by its own status, which is written last of all.
-            (status,) = self._context.worker.blocks(PAIR_STATUS.name)
+            (array,) = self._context.worker.blocks(PAIR_STATUS.name)
             turned = [] if self.diagonal else [(self.place[::-1], results.turned.T)]
             for place, states in (*turned, (self.place, results.status)):
-                changed = states != PairStatus.MISSING
-                self._backend.write_many(status.merged(place, states, changed))
+                self._write(partial(array.merged, place, states, states != PairStatus.MISSING), known)
         return results.status
 
-    def _write(
-        self, values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]], valued: BoolArray, known: StatusArray
-    ) -> None:
-        """Write values, by name of the pairs and of their mirror images, beside those that are there."""
+    def _write(self, encoded: Callable[[], Iterator[tuple[str, Parts]]], known: StatusArray) -> None:
+        """Write chunks, with what is there of other pairs; what of that is damaged is missing from now on."""
         while True:
             try:
-                self._backend.write_many(self._encoded(values, valued, known))
+                self._backend.write_many(encoded())
             except DamagedStoreError as error:
-                # It is rare, and what was written of other values is written once more.
+                # It is rare, and the others are written once more.
                 name, _, row, column = error.key.split("/")[:4]
                 lost = int(row), int(column)
                 self._forget(lost)
@@ -175,16 +173,21 @@ class _Tile:
                 return
 
     def _encoded(
-        self, values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]], valued: BoolArray, known: StatusArray
+        self,
+        arrays: Sequence[BlockArray],
+        values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]],
+        valued: BoolArray,
+        known: StatusArray,
     ) -> Iterator[tuple[str, Parts]]:
-        """Keys and bytes of all values."""
-        settled = {DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name for name in self._context.job.settled}
-        done, partial = np.isin(known, VALUED), known == PairStatus.PARTIAL
-        for array, (straight, back) in zip(self._context.worker.blocks(*values), values.values(), strict=True):
-            there = done | partial if array.name in settled else done
+        """Keys and bytes of all values, by name of the pairs and of their mirror images."""
+        settled = {
+            DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name for name in self._context.job.settled
+        }
+        done, partly = np.isin(known, VALUED), known == PairStatus.PARTIAL
+        for array, (straight, back) in zip(arrays, values.values(), strict=True):
+            there = done | partly if array.name in settled else done
             if not self.diagonal:
-                place = self.place[::-1]
-                yield from array.merged(place, back.swapaxes(0, 1), valued.T, there.T)
+                yield from array.merged(self.place[::-1], back.swapaxes(0, 1), valued.T, there.T)
             yield from array.merged(self.place, straight, valued, there)
 
     def _evaluate(self, wanted: BoolArray, measures: Sequence[Measure], details: Details) -> Results:
@@ -245,14 +248,12 @@ class _Tile:
         # Where a folded subspace could not be made, pairs stay missing, and its report says why.
         for pairs in rectangles(part) if part.any() else []:
             # Of a tile to which few are new, only what these span is evaluated; details are put in place as they come.
-            rows, columns = (
-                np.arange(pairs.shape[1 - axis]) if details else np.flatnonzero(pairs.any(axis=axis)) for axis in (1, 0)
-            )
-            some_a = _renumbered(a, rows, pairs.any(axis=1))
+            in_rows, in_columns = (np.asarray(pairs.any(axis=axis)) for axis in (1, 0))
+            cells = np.ix_(*(np.flatnonzero(some | bool(details)) for some in (in_rows, in_columns)))
+            some_a = _renumbered(a, cells[0].ravel(), in_rows)
             some_b = some_a
-            if not same or not np.array_equal(pairs.any(axis=1), pairs.any(axis=0)):
-                some_b = _renumbered(b, columns, pairs.any(axis=0))
-            cells = np.ix_(rows, columns)
+            if not same or not np.array_equal(in_rows, in_columns):
+                some_b = _renumbered(b, cells[1].ravel(), in_columns)
             values = self._pairs(some_a, some_b, pairs[cells], meeting, measures, details)
             results.take(pairs, values, cells)
             results.put(pairs, related)
@@ -393,6 +394,11 @@ def _entry(context: Context, own: Sequence[SubspacePlace]) -> SubspaceEntry | No
         if entry is not None and entry.key and not lacking:
             entries.append(entry)
     return next((entry for entry in entries if not entry.problem), entries[0] if entries else None)
+
+
+def _stored_name(name: str) -> str:
+    """Name of the variable of a measure or a detail."""
+    return DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name
 
 
 def _kind(entry: SubspaceEntry) -> tuple[str, Grid]:
