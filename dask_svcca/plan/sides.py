@@ -32,6 +32,9 @@ TILE_PRODUCTS = 1e11
 VALUES_SHARE = 0.75
 """Share of the memory that there is which the values of a tile take at most: they cannot be cut, all else can."""
 
+ROOM = 256 * 2**20
+"""Bytes that they leave for all else, up to half of the memory."""
+
 LONG_PAIR = 1e9
 """Multiplications in the coupling of a pair from which a tile of four by four is worth a task: a second or so."""
 
@@ -102,7 +105,8 @@ def choose_tile(
     share = min(1.0, math.sqrt(TILE_PRODUCTS / max(1.0, pair_products)) / MAX_TILE)
     most = max(LONG_TILE, int(largest * share))
     if value_bytes:
-        most = min(most, math.isqrt(int(budget.available * VALUES_SHARE) // value_bytes))
+        values = min(VALUES_SHARE * budget.available, max(budget.available / 2, budget.available - ROOM))
+        most = min(most, math.isqrt(int(values // value_bytes)))
     if pair_products and representations > LONG_TILE:
         worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
         side = max(side, min(worthwhile, math.ceil(representations / budget.workers)))
