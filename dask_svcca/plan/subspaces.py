@@ -49,7 +49,7 @@ ON_DEVICE = 1e9
 """Multiplications in a covariance from which a device makes a subspace: what is shorter is soon done on a core."""
 
 ENOUGH_BATCHES = 32
-"""Number of tasks beyond which there are no more than two per worker: the pack of each is a dozen files."""
+"""Number of tasks beyond which there are no more than two per worker: the pack of each is seven files."""
 
 
 @dataclass(frozen=True, slots=True)

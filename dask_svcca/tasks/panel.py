@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,10 @@ class Member:
         """Bytes of its loadings."""
         entry = self.record.entry
         return loadings_bytes(entry.neurons, entry.directions, is_complex=bool(entry.grid))
+
+    def at(self, number: int) -> Member:
+        """The same at another position."""
+        return replace(self, blocks=tuple(replace(block, member=number) for block in self.blocks))
 
 
 class Panel:
