@@ -172,7 +172,7 @@ def model_similarity(
                 text = f"p-value of {name}"
                 variables[f"p_{name}"] = dims, p_values, {"long_name": text, "sense": "reference", "comment": P_VALUE}
     variables["missing"] = dims, missing, {"long_name": "pairs of layers without a value"}
-    compared = 1 - missing / np.outer(a.sizes, b.sizes)
+    compared = 1 - missing / np.outer(np.diff(a.bounds), np.diff(b.bounds))
     variables["compared"] = dims, compared, {"long_name": "share of the pairs of layers that have a value"}
     coords = {
         f"{one}_{side}": (f"model_{side}", values)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from dask_svcca.errors import MemoryLimitError
 from dask_svcca.plan.memory import TileMemory, device_bytes, staged_bytes
 from dask_svcca.plan.shares import largest
-from dask_svcca.plan.sides import VALUES_SHARE
+from dask_svcca.plan.sides import most_by_values
 from dask_svcca.plan.tiles import pair_kinds, value_bytes
 
 if TYPE_CHECKING:
@@ -169,5 +169,5 @@ def tile_on_device(layers: int, step: int, side: int, workers: int, measures: Se
         return side
     groups = math.ceil(math.sqrt(2 * TILES * workers))
     # Values are the worker's to hold, whatever computes them.
-    most = math.isqrt(budget.available // VALUES_SHARE // value_bytes(measures))
+    most = most_by_values(budget, value_bytes(measures))
     return max(side, min(most, math.ceil(layers / groups)) // step * step)
