@@ -185,7 +185,7 @@ def twenty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, xr.Dataset]:
     return folder, dask_svcca.compare(zoo, folder / "c", **WITH_DETAILS).load()
 
 
-@pytest.mark.parametrize("gone", [(0,), (4, 5, 17), (19,), tuple(range(1, 20))])
+@pytest.mark.parametrize("gone", [pytest.param((0,), marks=pytest.mark.slow), (4, 5, 17), (19,), tuple(range(1, 20))])
 def test_compare__drops_those_that_have_left(
     tmp_path: Path, twenty: tuple[Path, xr.Dataset], gone: tuple[int, ...]
 ) -> None:

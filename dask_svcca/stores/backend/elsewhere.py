@@ -48,7 +48,15 @@ class StoreBackend:
 
     def _values(self, requests: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         """Results of requests that get or set values: in memory nothing is waited for, let alone by another thread."""
-        return list(map(_at_once, requests)) if self._in_memory else self._wait(requests)
+        if not self._in_memory:
+            return self._wait(requests)
+        every = list(requests)
+        try:
+            return list(map(_at_once, every))
+        finally:
+            # Where one fails, the others were not begun.
+            for request in every:
+                request.close()
 
     def _wait(self, requests: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         async def together() -> list[T]:
@@ -214,5 +222,4 @@ def _at_once(request: Coroutine[Any, Any, T]) -> T:
     except StopIteration as ended:
         result: T = ended.value
         return result
-    request.close()
     raise RuntimeError("a store in memory waits for something")
