@@ -31,6 +31,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
 
     device = TorchDevice("torch:cpu")
     device.name = "cuda"
+    shared = device.sent
+    # What is sent to a GPU is a copy: it may stay there while the buffer is filled again.
+    monkeypatch.setattr(device, "sent", lambda array: shared(array).clone())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for module in ("dask_svcca.run.workers", "dask_svcca.tasks.worker"):
