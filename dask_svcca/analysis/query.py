@@ -75,9 +75,9 @@ def query(
     Returns
     -------
     pandas.DataFrame
-        One row per pair that has a value, sorted by it: descending, or ascending where the measure is a distance.
-        Columns are ``model_a``, ``checkpoint_a``, ``layer_a``, ``step_a``, ``depth_a``, the same for b, and the
-        measures.
+        One row per pair that has a value, sorted by it: descending, or ascending where the measure is a distance or a
+        p-value, such as ``p_cka``. Columns are ``model_a``, ``checkpoint_a``, ``layer_a``, ``step_a``, ``depth_a``,
+        the same for b, and the measures.
 
     Raises
     ------

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 import numpy as np
 
-from dask_svcca.analysis.measured import as_dataset, null_of
+from dask_svcca.analysis.measured import as_dataset, null_of, p_value_of
 from dask_svcca.analysis.models import Kind, model_similarity
 from dask_svcca.analysis.query import PairQuery
-from dask_svcca.cli._console import counted, estimates_cautioned, examples, table
+from dask_svcca.cli._console import counted, estimates_cautioned, examples, number, table
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._listing import DEFAULT_TOP, check_form, listing
 from dask_svcca.cli._measures import split_measures
@@ -72,7 +72,8 @@ def models(
 ) -> None:
     """List the models of a COMPARISON, each beside each other, the most similar first.
 
-    One number for each two models, from the similarities of their layers, and what the same search gives by chance.
+    One number for each two models, from the similarities of their layers, what the same search gives by chance, and
+    how often it gives as much.
     With the kind best each pair is listed in both orders: a small network may be in a large one.
     """
     check_form(csv_file, as_json=as_json)
@@ -89,7 +90,7 @@ def models(
         )
     result = as_dataset(found)
     names = [str(name) for name in found.data_vars if found[name].attrs.get("sense") in ("similarity", "distance")]
-    shown = [one for name in names for one in (name, null_of(result, name)) if one]
+    shown = [one for name in names for one in (name, null_of(result, name), p_value_of(result, name)) if one]
     pairs = PairQuery.build(result, shown)
     best, total = pairs.most_similar(top if as_json or csv_file is not None else top or DEFAULT_TOP)
     best = best.drop(columns=["layer_a", "layer_b", "depth_a", "depth_b"])
@@ -144,4 +145,4 @@ def _without(found: xr.Dataset) -> int:
 
 def _row(row: pd.Series[Any], parts: tuple[str, ...], shown: list[str]) -> list[str]:
     names = (str(row[f"{part}_{side}"]) for side in "ab" for part in parts)
-    return [*names, *(f"{row[one]:.4f}" for one in shown)]
+    return [*names, *(number(row[one]) for one in shown)]

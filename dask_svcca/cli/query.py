@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from dask_svcca.analysis.query import Across, PairQuery
-from dask_svcca.cli._console import counted, examples, table
+from dask_svcca.cli._console import counted, examples, number, table
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._listing import DEFAULT_TOP, check_form, listing
 from dask_svcca.cli._measures import split_measures
@@ -115,7 +115,7 @@ def query(
 
 def _row(row: pd.Series[Any], measures: Sequence[str]) -> list[str]:
     names = (str(row[f"{part}_{side}"]) for side in "ab" for part in PARTS)
-    return [*names, *(f"{row[measure]:.4f}" for measure in measures)]
+    return [*names, *(number(row[measure]) for measure in measures)]
 
 
 def _write_csv(pairs: PairQuery, file: str, top: int | None) -> None:

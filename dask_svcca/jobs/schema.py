@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from dask_svcca.coarse.guidance import Guidance, TileOrder
+from dask_svcca.devices.names import parse_device
 from dask_svcca.errors import InvalidJobError, did_you_mean
 from dask_svcca.measures import split_names
 from dask_svcca.plan.parameters import Keep, Match, Parameters, Precision, make_parameters
@@ -105,6 +106,8 @@ class JobFile(_Strict):
         Places; paths are absolute here.
     measures, variance, conv, match, sequence, positions, spatial_size, mask, precision, keep, pairs, order, drop_left
         As for `dask_svcca.compare`. A ``mask`` of false declines the zoo's; by default its only one is used.
+    device : str
+        What the workers compute with, as for `dask_svcca.compare`; not stored with the parameters.
     preview : bool
         Whether the job begins with estimates of all pairs, which values then replace.
     cluster : LocalCluster, RunningCluster or ClusterClass
@@ -134,6 +137,7 @@ class JobFile(_Strict):
     sketches: str | None = None
     subspaces: str | None = None
     drop_left: bool = False
+    device: str = "cpu"
     cluster: Cluster = Field(default_factory=LocalCluster)
 
     @field_validator("measures", "keep", mode="before")
@@ -152,6 +156,11 @@ class JobFile(_Strict):
         if isinstance(value, str):
             return {} if value == "local" else {"address": value}
         return value
+
+    @field_validator("device")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        return parse_device(value)
 
     @field_validator("pairs")
     @classmethod

@@ -105,10 +105,12 @@ def pairs_done(place: Path) -> int:
 # --- here ----------------------------------------------------------------------------------------------------------
 
 
-def test_run__is_what_compare_gives(tmp_path: Path) -> None:
-    zoo = make_zoo(tmp_path / "zoo.zarr", 3)
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+def test_run__is_what_compare_gives_and_says(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", 3, examples=40)
     printed = run(f"run {job_file(tmp_path, tmp_path / 'zoo.zarr')}").output
     assert "Compared 6 pairs of 3 representations" in printed
+    assert "Caution: 3 of 3 representations have fewer than 5 samples per kept direction" in printed
     with dask.config.set(scheduler="synchronous"):
         expected = dask_svcca.compare(zoo, measures=["svcca", "cka"])
     assert_same(tmp_path / "c.zarr", expected)
@@ -175,12 +177,6 @@ def test_keep_busy_workers__gives_up_idle_ones_and_never_the_last() -> None:
     assert found(SimpleNamespace(workers=[busy, idle]), [busy, idle]) == [idle]
     assert found(SimpleNamespace(workers=[idle, other]), [idle, other]) == [other]
     assert found(SimpleNamespace(workers=[idle]), [idle]) == []
-
-
-def test_run__says_what_compare_says_of_few_samples(tmp_path: Path) -> None:
-    make_zoo(tmp_path / "zoo.zarr", 2, examples=40)
-    printed = run(f"run {job_file(tmp_path, tmp_path / 'zoo.zarr')}").output
-    assert "Caution: 2 of 2 representations have fewer than 5 samples per kept direction" in printed
 
 
 # --- submitted -----------------------------------------------------------------------------------------------------
