@@ -103,6 +103,18 @@ class Panel:
         self.directions = start
         self._ranges = {name: sorted(wanted, key=lambda item: item[0]) for name, wanted in ranges.items()}
 
+    def only(self, numbers: Sequence[int]) -> Panel | None:
+        """The panel of some of its members; None for none of them."""
+        some = {number: member for number, member in self._members.items() if number in numbers}
+        if len(some) == len(self._members):
+            return self
+        return Panel(self._context, some) if some else None
+
+    @property
+    def stored(self) -> dict[int, tuple[str, int]]:
+        """Pack of each member, and its position there."""
+        return {number: (member.pack.name, member.record.position) for number, member in self._members.items()}
+
     def buffer(self) -> InexactArray:
         """Memory for `read` to fill."""
         return np.empty((self.directions, self.length), dtype=self.dtype)
@@ -157,7 +169,8 @@ class Panel:
         found = np.empty((len(blocks), scores.shape[1]))
         for row, block in zip(found, blocks, strict=True):
             kept = scores[start : start + block.kept]
-            np.einsum("ks,ks->s", kept.real, kept.real, out=row)
+            # In the precision of the scores: converting them takes four times as long.
+            row[...] = np.einsum("ks,ks->s", kept.real, kept.real)
             if kept.dtype.kind == "c":
                 np.add(row, np.einsum("ks,ks->s", kept.imag, kept.imag), out=row)
             start += block.directions
