@@ -9,6 +9,7 @@ import numpy as np
 
 from dask_svcca.kernels.leading import ScoreProducts, leading, refined
 from dask_svcca.kernels.raw import KernelNorm
+from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.stores.subspaces import Block, Subspace
 from dask_svcca.tasks.scores import HeldScores
 
@@ -33,7 +34,7 @@ class GivesSamples(Protocol):
 def make_leading(
     context: Context, task: SubspaceTask, raw: Subspace, samples: GivesSamples, norm: KernelNorm | None, begin: Begin
 ) -> Subspace | None:
-    """Write the scores of the directions that the asked share of the variance takes, and of some more.
+    """Write the scores of the directions that the asked share of the variance takes; some more where they are not held.
 
     Parameters
     ----------
@@ -66,11 +67,13 @@ def make_leading(
         found = leading(norm.take_products(), variances, count, task.share)
     if found is None:
         return None
-    writer = begin(count, len(found.spectrum), SINGLE)
-    between: ScoreWriter = writer
-    if count * len(found.spectrum) * SINGLE.itemsize <= task.memory.streamed:
-        between = HeldScores(count, len(found.spectrum), SINGLE, samples.chunk_samples)
-    products, room = ScoreProducts(), np.empty((len(found.spectrum), samples.chunk_samples), SINGLE)
+    width, writer = len(found.spectrum), None
+    between: ScoreWriter
+    if count * width * SINGLE.itemsize <= task.memory.streamed:
+        between = HeldScores(count, width, SINGLE, samples.chunk_samples)
+    else:
+        between = writer = begin(count, width, SINGLE)
+    products, room = ScoreProducts(), np.empty((width, samples.chunk_samples), SINGLE)
     for chunk in chunks:
         with context.timed("read"):
             part = samples.read_scores(chunk)
@@ -82,6 +85,11 @@ def make_leading(
             between.write_scores(chunk, scores)
     with context.timed("eigen"):
         spectrum, factor = refined(found.spectrum, products.value)
+    if writer is None:
+        # Those beyond the threshold have served, where they are not stored already.
+        kept = leading_directions(spectrum, np.ones(width, dtype=np.int64), task.share, raw.entry.total)
+        spectrum, factor = spectrum[kept], factor[:, kept]
+        writer = begin(count, len(spectrum), SINGLE)
     del found, products
     for chunk in chunks:
         with context.timed("read"):
@@ -104,6 +112,6 @@ def make_leading(
 
 def _turned(scores: InexactArray, factor: FloatArray, room: FloatArray) -> InexactArray:
     """Scores times a factor, (sample, direction), in memory of (direction, sample)."""
-    out = room[:, : len(scores)]
+    out = room[: factor.shape[1], : len(scores)]
     np.matmul(factor.T, scores.T, out=out)
     return out.T
