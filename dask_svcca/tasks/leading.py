@@ -14,7 +14,7 @@ from dask_svcca.stores.subspaces import Block, Subspace
 from dask_svcca.tasks.scores import HeldScores
 
 if TYPE_CHECKING:
-    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels._types import InexactArray
     from dask_svcca.plan.tasks import SubspaceTask
     from dask_svcca.tasks.scores import Begin, ScoreWriter
     from dask_svcca.tasks.worker import Context
@@ -56,7 +56,7 @@ def make_leading(
     variances, count = raw.spectrum, raw.entry.samples
     chunks = range(-(-count // samples.chunk_samples))
     if norm is None:
-        norm = KernelNorm(variances)
+        norm = KernelNorm(variances, context.device.products)
         for chunk in chunks:
             with context.timed("read"):
                 part = samples.read_scores(chunk)
@@ -64,7 +64,8 @@ def make_leading(
                 norm.add(part)
             del part
     with context.timed("eigen"):
-        found = leading(norm.take_products(), variances, count, task.share)
+        solve = context.device.eigenvectors_in_place
+        found = leading(norm.take_products(), variances, count, task.share, solve)
     if found is None:
         return None
     width, writer = len(found.spectrum), None
@@ -73,29 +74,32 @@ def make_leading(
         between = HeldScores(count, width, SINGLE, samples.chunk_samples)
     else:
         between = writer = begin(count, width, SINGLE)
-    products, room = ScoreProducts(), np.empty((width, samples.chunk_samples), SINGLE)
+    products = ScoreProducts(context.device.products)
+    room = np.empty((width, samples.chunk_samples), SINGLE)
+    weights = context.device.sent(found.weights)
     for chunk in chunks:
         with context.timed("read"):
             part = samples.read_scores(chunk)
         with context.timed("project"):
-            scores = found.scores(part, room)
+            scores = context.device.multiply(weights.T, part.T, out=room[:, : len(part)]).T
             products.add(scores)
         del part
         with context.timed("write"):
             between.write_scores(chunk, scores)
     with context.timed("eigen"):
-        spectrum, factor = refined(found.spectrum, products.value)
+        spectrum, factor = refined(found.spectrum, products.value, context.device.eigenvectors)
     if writer is None:
         # Those beyond the threshold have served, where they are not stored already.
         kept = leading_directions(spectrum, np.ones(width, dtype=np.int64), task.share, raw.entry.total)
         spectrum, factor = spectrum[kept], factor[:, kept]
         writer = begin(count, len(spectrum), SINGLE)
-    del found, products
+    del found, products, weights
+    turn, room = context.device.sent(factor), room[: len(spectrum)]
     for chunk in chunks:
         with context.timed("read"):
             part = between.read_scores(chunk)
         with context.timed("project"):
-            turned = _turned(part, factor, room)
+            turned = context.device.multiply(turn.T, part.T, out=room[:, : len(part)]).T
         del part
         with context.timed("write"):
             writer.write_scores(chunk, turned)
@@ -108,10 +112,3 @@ def make_leading(
         share=task.share,
     )
     return Subspace(entry, raw.mean, spectrum, np.zeros((0, len(spectrum))))
-
-
-def _turned(scores: InexactArray, factor: FloatArray, room: FloatArray) -> InexactArray:
-    """Scores times a factor, (sample, direction), in memory of (direction, sample)."""
-    out = room[: factor.shape[1], : len(scores)]
-    np.matmul(factor.T, scores.T, out=out)
-    return out.T
