@@ -41,3 +41,16 @@ def test_orthonormal__are_the_principal_directions() -> None:
         np.testing.assert_allclose(dual.spectrum[:4], singular[:4] ** 2)
         np.testing.assert_allclose(np.abs(left[:, :4].T @ scores[:, :4]), np.eye(4), atol=1e-6)
         np.testing.assert_allclose(scores.T @ scores, np.eye(scores.shape[1]), atol=1e-9)
+
+
+@pytest.mark.parametrize(("size", "mean"), [(1.0, 0.0), (1.0, 1e5), (1e-39, 0.0), (1e-36, 1e-33), (1e36, 1e37)])
+def test_centring__is_as_precise_as_single_precision_holds(size: float, mean: float) -> None:
+    rng = np.random.default_rng(3)
+    x = (size * rng.normal(size=(300, 4)) + mean * rng.normal(size=4)).astype(np.float32)
+    middle = x.mean(axis=0, dtype=float)
+    variances = np.square(x - middle).sum(axis=0)
+    out = np.empty((4, 300), np.float32).T
+    Centring(middle, variances)(x[:, np.newaxis], out)
+    np.testing.assert_allclose(out, (x - middle) / np.sqrt(variances), rtol=3e-7, atol=1e-9)
+    # What rounding leaves of the mean is common to all samples: it must not add up.
+    assert np.abs(out.mean(axis=0, dtype=float)).max() < 1e-9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -13,6 +14,7 @@ from zoos import make_zoo
 
 import dask_svcca
 from dask_svcca.kernels.leading import LEAST_NEURONS, leading
+from dask_svcca.plan import subspaces
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.stores.subspaces import PackWriter, SubspaceStore
@@ -68,6 +70,23 @@ def test_compare__of_leading_directions_equals_double_precision(
     np.testing.assert_allclose(found.svcca, expected, rtol=0, atol=5e-7)
     assert found.rank_a.values.tolist() == [basis.shape[1] for basis in bases]
     assert all(entry.share == variance for entry in entries(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_compare__stores_directions_beyond_the_threshold_only_where_none_are_held(
+    tmp_path: Path, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(2))
+    run(zoo, tmp_path / "whole", "svcca")
+    if not held:
+        plan = subspaces._memory
+        monkeypatch.setattr(subspaces, "_memory", lambda *given: replace(plan(*given), streamed=0))
+    run(zoo, tmp_path / "c", "svcca")
+    found, whole = (dask_svcca.open_comparison(tmp_path / name) for name in ("c", "whole"))
+    stored = [entry.directions for entry in entries(tmp_path / "c")]
+    assert (stored == found.rank_a.values.tolist()) == held
+    np.testing.assert_array_equal(found.rank_a, whole.rank_a)
+    np.testing.assert_allclose(found.svcca, whole.svcca, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("several", [False, True])

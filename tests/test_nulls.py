@@ -18,6 +18,8 @@ from zarr.storage import MemoryStore
 import dask_svcca
 from dask_svcca.errors import FailedRepresentationWarning
 from dask_svcca.measures import DERIVED, find_measures
+from dask_svcca.plan import comparison
+from dask_svcca.tasks.panel import Panel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -232,3 +234,19 @@ def test_p_distance_correlation__counts_that_pairs_were_sampled() -> None:
     found = compared(*(rng.normal(size=(5000, 4)) for _ in range(8)), measures="distance_correlation")
     p = found.p_distance_correlation.to_numpy()[np.triu_indices(8, 1)]
     assert ((p < 0.05) | (p > 0.95)).mean() < 0.35
+
+
+def test_null__finds_the_diagonal_of_a_layer_once_for_all_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays, summed, sums_of_squares = related(40, *range(4, 10)), [], Panel.sums_of_squares
+    whole = compared(*arrays, measures="svcca")
+
+    def watched(self: Panel, *given: Any, **options: Any) -> None:
+        summed.extend(self.members)
+        sums_of_squares(self, *given, **options)
+
+    monkeypatch.setattr(comparison, "choose_tile", lambda *_: 2)
+    monkeypatch.setattr(Panel, "sums_of_squares", watched)
+    found = compared(*arrays, measures="svcca")
+    assert len(summed) == len(arrays)
+    for name in ("null_svcca", "null_svcca_sd", "p_svcca"):
+        np.testing.assert_allclose(found[name], whole[name], rtol=1e-9, err_msg=name)

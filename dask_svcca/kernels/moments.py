@@ -61,17 +61,19 @@ class NeuronSums:
         self.total, self.squares = np.zeros(neurons), np.zeros(neurons)
         self.low, self.high = np.full(neurons, np.inf), np.full(neurons, -np.inf)
         self._room = np.empty((max(1, IN_CACHE // neurons), neurons))
+        self._ones = np.ones(len(self._room))
 
     def add(self, samples: InexactArray) -> None:
         """Take some samples, (sample, neuron), real."""
         self.count += len(samples)
         for start in range(0, len(samples), len(self._room)):
             part = samples[start : start + len(self._room)]
-            wide = self._room[: len(part)]
+            wide, ones = self._room[: len(part)], self._ones[: len(part)]
             wide[...] = part
-            self.total += wide.sum(axis=0)
+            # Products with ones: BLAS sums twice as fast.
+            self.total += ones @ wide
             np.square(wide, out=wide)
-            self.squares += wide.sum(axis=0)
+            self.squares += ones @ wide
             np.minimum(self.low, part.min(axis=0), out=self.low)
             np.maximum(self.high, part.max(axis=0), out=self.high)
 

@@ -24,8 +24,22 @@ if TYPE_CHECKING:
     from dask_svcca.kernels.products import MakesProducts
     from dask_svcca.kernels.subspace import Eigenbasis
 
-AT_ONCE = 32
-"""Samples that are centred at a time: few, since they are written across the order in which they lie."""
+IN_CACHE = 2**17
+"""Numbers that are centred at a time, in the cache: they are written across the order in which they lie."""
+
+ORDINARY = 1e30
+"""Scale up to which, and deviation up to which, single precision neither overflows nor loses digits."""
+
+
+def at_once(neurons: int) -> int:
+    """Samples that are centred at a time.
+
+    Examples
+    --------
+    >>> at_once(64), at_once(1024), at_once(8192)
+    (128, 128, 16)
+    """
+    return max(16, min(128, IN_CACHE // neurons))
 
 
 SUMMED = 2**12
@@ -54,14 +68,24 @@ class Centring:
     dtype: np.dtype[Any] = np.dtype(np.float32)
 
     def __init__(self, mean: InexactArray, variances: FloatArray) -> None:
-        self._mean = mean
-        self._scale = np.divide(1.0, np.sqrt(variances), out=np.zeros_like(variances), where=variances > 0)
+        scale = np.divide(1.0, np.sqrt(variances), out=np.zeros_like(variances), where=variances > 0)
+        live = scale[scale > 0]
+        ordinary = bool(((live < ORDINARY) & (live > 1 / ORDINARY)).all())
+        self._wide: np.dtype[Any] = np.dtype(np.float32 if ordinary else np.float64)
+        # In two parts, in single precision where that will do: half the time, and what is taken off is as precise.
+        self._mean = mean.astype(self._wide)
+        self._rest = (mean - self._mean).astype(self._wide)
+        self._scale = scale.astype(self._wide)
 
     def __call__(self, samples: InexactArray, out: InexactArray) -> None:
         """Write some samples, (sample, block, neuron), into ``out``, (sample, neuron)."""
-        for start in range(0, len(samples), AT_ONCE):
-            part = np.subtract(samples[start : start + AT_ONCE, 0], self._mean, dtype=np.float64)
-            np.multiply(part, self._scale, out=out[start : start + AT_ONCE], casting="same_kind")
+        step = at_once(len(self._mean))
+        room = np.empty((min(step, len(samples)), len(self._mean)), self._wide)
+        for start in range(0, len(samples), step):
+            part = room[: len(samples) - start]
+            np.subtract(samples[start : start + step, 0], self._mean, out=part, casting="same_kind")
+            part -= self._rest
+            np.multiply(part, self._scale, out=out[start : start + step], casting="same_kind")
 
 
 class KernelNorm:
@@ -104,7 +128,7 @@ class KernelNorm:
     @property
     def value(self) -> float:
         """The sum, about as precise as those of pairs in single precision."""
-        total, step = 0.0, AT_ONCE
+        total, step = 0.0, at_once(len(self._variances))
         products = self._total.value
         for start in range(0, len(products), step):
             part = np.square(products[start : start + step], dtype=np.float64)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.kernels.products import Summing
-from dask_svcca.kernels.raw import AT_ONCE as CENTRED_AT_ONCE
-from dask_svcca.kernels.raw import SUMMED
+from dask_svcca.kernels.raw import SUMMED, at_once
 from dask_svcca.readings import Neurons
 from dask_svcca.stores.subspaces import chunk_length
 
@@ -333,13 +332,13 @@ def _raw_costs(common: dict[str, int], samples: int, neurons: int, length: int) 
     summing = Summing.of(neurons)
     summed = min(summing.samples, SUMMED)
     products = neurons**2 * (8 if summing.double else 12 if samples > summed else 4)
-    # Samples of a chunk that is not whole, or that are summed up some at a time, are copied; those centred are double.
+    # Samples of a chunk that is not whole, or summed up some at a time, are copied; those centred may be double.
     copied = min(length, summed) * neurons * (8 if summing.double else 4)
-    beside = max(copied, scores if samples % length else 0, 2 * CENTRED_AT_ONCE * vector)
+    beside = max(copied, scores if samples % length else 0, at_once(neurons) * vector)
     return SubspaceCosts(
         **common,
         first=Pass(5 * vector, 8 * vector),
-        between=products + CENTRED_AT_ONCE * vector,
+        between=products + at_once(neurons) * vector,
         gram=None,
         last=Pass(scores + products + 4 * vector, scores + products + beside + 4 * vector),
         centred=0,
@@ -352,8 +351,8 @@ def _raw_costs(common: dict[str, int], samples: int, neurons: int, length: int) 
 def _kernel_costs(common: dict[str, int], samples: int, neurons: int, length: int) -> SubspaceCosts:
     """Bytes that it takes to store samples as they are, and their inner products, in single precision."""
     vector, chunk, square = neurons * 8, length * neurons * 4, samples**2 * 4
-    # A chunk that is not whole is filled up; those centred are double.
-    beside = max(chunk if samples % length else 0, 2 * CENTRED_AT_ONCE * vector)
+    # A chunk that is not whole is filled up; those centred may be double.
+    beside = max(chunk if samples % length else 0, at_once(neurons) * vector)
     # A chunk as it is stored, and scaled; products of those held, and what is written of them.
     working = 2 * square + 2 * chunk + 4 * vector + 2 * length * samples * 4
     return SubspaceCosts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +155,8 @@ def plan_subspaces(
     """
     total = sum(subspace.representation.nbytes for subspace in wanted if subspace.source is None)
     tasks: list[tuple[SubspaceTask, int]] = []
+    # Most zoos have thousands of layers of few shapes.
+    known: dict[tuple[Any, ...], SubspaceCosts] = {}
     for subspace in wanted:
         item, source = subspace.representation, subspace.source
         if source is not None:
@@ -187,17 +190,20 @@ def plan_subspaces(
         as_it_is = holds and pieces == 1
         wide = subspace.reading.neurons(item.shape[-1]) >= LEAST_NEURONS
         leading = share <= GREATEST_SHARE and as_it_is and wide and not by_samples
-        costs = subspace_costs(
-            subspace.reading,
-            shape=item.shape,
-            chunk_examples=item.chunk_examples,
-            chunk_samples=chunk_samples,
-            dtype=item.dtype,
-            precision=precision,
-            with_loadings=with_loadings,
-            orthonormal=orthonormal or not holds,
-            leading=leading,
-        )
+        kind = subspace.reading, item.shape, item.chunk_examples, item.dtype, orthonormal or not holds, leading
+        costs = known.get(kind)
+        if costs is None:
+            costs = known[kind] = subspace_costs(
+                subspace.reading,
+                shape=item.shape,
+                chunk_examples=item.chunk_examples,
+                chunk_samples=chunk_samples,
+                dtype=item.dtype,
+                precision=precision,
+                with_loadings=with_loadings,
+                orthonormal=orthonormal or not holds,
+                leading=leading,
+            )
         budget.check(
             f"the subspace of {item.label!r}, an array of shape {item.shape},",
             costs.least,
@@ -326,6 +332,7 @@ def _of_stored(
     )
 
 
+@lru_cache(maxsize=64)
 def _memory(costs: SubspaceCosts, available: int, waiting: int) -> SubspaceMemory:
     """What a task may take: samples are kept between its passes where there is room, so that they are read once."""
     # All samples, or else as many as take a quarter of the memory.

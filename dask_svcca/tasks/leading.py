@@ -9,6 +9,7 @@ import numpy as np
 
 from dask_svcca.kernels.leading import ScoreProducts, leading, refined
 from dask_svcca.kernels.raw import KernelNorm
+from dask_svcca.kernels.subspace import leading_directions
 from dask_svcca.stores.subspaces import Block, Subspace
 from dask_svcca.tasks.scores import HeldScores
 
@@ -33,7 +34,7 @@ class GivesSamples(Protocol):
 def make_leading(
     context: Context, task: SubspaceTask, raw: Subspace, samples: GivesSamples, norm: KernelNorm | None, begin: Begin
 ) -> Subspace | None:
-    """Write the scores of the directions that the asked share of the variance takes, and of some more.
+    """Write the scores of the directions that the asked share of the variance takes; some more where they are not held.
 
     Parameters
     ----------
@@ -67,12 +68,14 @@ def make_leading(
         found = leading(norm.take_products(), variances, count, task.share, solve)
     if found is None:
         return None
-    writer = begin(count, len(found.spectrum), SINGLE)
-    between: ScoreWriter = writer
-    if count * len(found.spectrum) * SINGLE.itemsize <= task.memory.streamed:
-        between = HeldScores(count, len(found.spectrum), SINGLE, samples.chunk_samples)
+    width, writer = len(found.spectrum), None
+    between: ScoreWriter
+    if count * width * SINGLE.itemsize <= task.memory.streamed:
+        between = HeldScores(count, width, SINGLE, samples.chunk_samples)
+    else:
+        between = writer = begin(count, width, SINGLE)
     products = ScoreProducts(context.device.products)
-    room = np.empty((len(found.spectrum), samples.chunk_samples), SINGLE)
+    room = np.empty((width, samples.chunk_samples), SINGLE)
     weights = context.device.sent(found.weights)
     for chunk in chunks:
         with context.timed("read"):
@@ -85,8 +88,13 @@ def make_leading(
             between.write_scores(chunk, scores)
     with context.timed("eigen"):
         spectrum, factor = refined(found.spectrum, products.value, context.device.eigenvectors)
+    if writer is None:
+        # Those beyond the threshold have served, where they are not stored already.
+        kept = leading_directions(spectrum, np.ones(width, dtype=np.int64), task.share, raw.entry.total)
+        spectrum, factor = spectrum[kept], factor[:, kept]
+        writer = begin(count, len(spectrum), SINGLE)
     del found, products, weights
-    turn = context.device.sent(factor)
+    turn, room = context.device.sent(factor), room[: len(spectrum)]
     for chunk in chunks:
         with context.timed("read"):
             part = between.read_scores(chunk)

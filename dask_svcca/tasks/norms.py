@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.measures import Kernel
     from dask_svcca.tasks.panel import Panel
+    from dask_svcca.tasks.worker import Context
 
 
 class SampleSums(NamedTuple):
@@ -34,6 +35,7 @@ class SampleSums(NamedTuple):
 
 
 def sum_over_samples(
+    context: Context,
     evaluation: Evaluation,
     panels_a: Sequence[Panel],
     panels_b: Sequence[Panel],
@@ -45,8 +47,11 @@ def sum_over_samples(
 ) -> SampleSums:
     """Sums over all samples of two sides, which are read once more where any are needed.
 
+    Those of a diagonal are of one representation: a process finds them once, for all of its tiles.
+
     Parameters
     ----------
+    context : Context
     evaluation : Evaluation
     panels_a, panels_b : sequence of Panel
         The very same for a group with itself.
@@ -60,21 +65,44 @@ def sum_over_samples(
     """
     if not row_norms and not kernels:
         return SampleSums(None, None, {})
+    known = context.worker.diagonals
     asked = [evaluation.row_norm_weights] if row_norms else []
     asked += [evaluation.diagonal_weights(kernel) for kernel in kernels]
-    count = 1 if panels_b is panels_a else 2
-    panels = (panels_a, panels_b)[:count]
-    out = [np.zeros((len(asked), members, panels_a[0].length)) for members in evaluation.shape[:count]]
+    sides = (panels_a, panels_b)[: 1 if panels_b is panels_a else 2]
+    some = sides if row_norms else tuple(_lacking(panels, known, kernels) for panels in sides)
+    out = [np.zeros((len(asked), members, panels_a[0].length)) for members in evaluation.shape[: len(sides)]]
     squares = [np.zeros(norms.shape[:2]) for norms in out]
     products = np.zeros(evaluation.shape)
-    for chunk in range(panels_a[0].chunks):
-        for side, (some, norms, square) in enumerate(zip(panels, out, squares, strict=True)):
-            for panel in some:
+    for chunk in range(panels_a[0].chunks if any(some) else 0):
+        for side, (panels, norms, square) in enumerate(zip(some, out, squares, strict=True)):
+            for panel in panels:
                 weights = [both[side] for both in asked]
                 panel.sums_of_squares(chunk, buffers[side][0], weights, room, out=list(norms))
             np.add(square, np.einsum("wms,wms->wm", norms, norms), out=square)
         if row_norms:
             products += out[0][0] @ out[-1][0].T
+    for panels, found, square in zip(sides, some, squares, strict=True):
+        for kernel, sums in zip(kernels, square[row_norms:], strict=True):
+            new = {number for panel in found for number in panel.members}
+            for number, place in _places(panels).items():
+                if number in new:
+                    known[*place, kernel] = float(sums[number])
+                else:
+                    sums[number] = known[*place, kernel]
     pairs = list(zip(squares[0], squares[-1], strict=True))
     diagonals = dict(zip(kernels, pairs[row_norms:], strict=True))
     return SampleSums(products, pairs[0], diagonals) if row_norms else SampleSums(None, None, diagonals)
+
+
+def _lacking(
+    panels: Sequence[Panel], known: Mapping[tuple[str, int, Kernel], float], kernels: Sequence[Kernel]
+) -> list[Panel]:
+    """The same panels without members whose diagonals are known."""
+    places = _places(panels)
+    unknown = [number for number, place in places.items() if any((*place, one) not in known for one in kernels)]
+    return [few for panel in panels if (few := panel.only(unknown)) is not None]
+
+
+def _places(panels: Sequence[Panel]) -> dict[int, tuple[str, int]]:
+    """Pack of each member, and its position there."""
+    return {number: place for panel in panels for number, place in panel.stored.items()}

@@ -115,6 +115,18 @@ class Panel:
         device = self._context.device
         return [device.buffer((self.directions, self.length), self.dtype) for _ in range(device.turns)]
 
+    def only(self, numbers: Sequence[int]) -> Panel | None:
+        """The panel of some of its members; None for none of them."""
+        some = {number: member for number, member in self._members.items() if number in numbers}
+        if len(some) == len(self._members):
+            return self
+        return Panel(self._context, some) if some else None
+
+    @property
+    def stored(self) -> dict[int, tuple[str, int]]:
+        """Pack of each member, and its position there."""
+        return {number: (member.pack.name, member.record.position) for number, member in self._members.items()}
+
     def buffer(self) -> InexactArray:
         """Memory for `read` to fill, of which nothing is sent while it is filled."""
         return np.empty((self.directions, self.length), dtype=self.dtype)

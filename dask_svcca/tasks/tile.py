@@ -346,6 +346,7 @@ class _Tile:
                 del loadings_b
             del loadings_a
         sums = sum_over_samples(
+            context,
             evaluation,
             panels_a,
             panels_b,

@@ -19,6 +19,7 @@ from dask_svcca.tasks.held import Held
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from dask_svcca.measures import Kernel
     from dask_svcca.plan.tasks import Job
     from dask_svcca.stores._blocks import BlockArray
 
@@ -31,12 +32,15 @@ class Worker:
     run : str
     zoo, comparison : zarr.Group
     subspaces : SubspaceStore
+    diagonals : dict of (str, int, Kernel) to float
+        Sums of squares of the diagonals of kernels, by pack, position in it, and kernel, as far as tiles found them.
     held : Held
         Scores that are on the device.
     """
 
     def __init__(self, job: Job) -> None:
         self.run = job.run
+        self.diagonals: dict[tuple[str, int, Kernel], float] = {}
         self.zoo = zarr.open_group(job.zoo, mode="r", zarr_format=3, use_consolidated=False)
         self.comparison = zarr.open_group(job.comparison, mode="r+", zarr_format=3, use_consolidated=False)
         # Shared subspaces may be in a place where nobody can write, and all there.
