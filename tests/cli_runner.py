@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 from click.testing import CliRunner, Result
 
 from dask_svcca.cli._program import Deferred, program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
 
 ROOT = Path(__file__).parents[1]
 N = 40
@@ -23,6 +31,17 @@ def run(command: str, status: int = 0) -> Result:
     # A traceback on the screen is for our mistakes only.
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result
+
+
+def without_cluster(patch: pytest.MonkeyPatch) -> None:
+    """Have commands run on Dask's local scheduler: a cluster takes seconds to start."""
+
+    @contextlib.contextmanager
+    def connected(*_: Any, **__: Any) -> Iterator[None]:
+        yield None
+
+    for module in ("capture", "compare", "demo", "sketch", "verify"):
+        patch.setattr(importlib.import_module(f"dask_svcca.cli.{module}"), "connected", connected)
 
 
 def activations(seed: int, *shape: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +27,12 @@ settings.load_profile("dask-svcca")
 
 # There are as many test processes as cores.
 threadpoolctl.threadpool_limits(1)
+
+
+def pytest_collection_finish() -> None:
+    """Let no search for garbage look at modules and tests again and again: half a million objects that stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

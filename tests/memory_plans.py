@@ -415,8 +415,21 @@ def measure(seed: int | str, case: Case) -> list[Measured]:
     return executor.found
 
 
+def prepare() -> None:
+    """Import and touch what any plan needs: it belongs to the process, not to the task that is first."""
+    measure(-1, WARM)
+    # Where Numba is there, what it compiles.
+    singular_values_abreast(np.zeros((LEAST_PAIRS, 2, 2)))
+    # BLAS, NumPy's and SciPy's, copies what it multiplies into a buffer of its own, and keeps it: its pages are touched
+    # up to the widest product.
+    wide = np.ones((600, 8192))
+    for product in (np.matmul, partial(scipy.linalg.blas.dgemm, 1.0)):
+        product(wide[:, :600], wide)
+        product(wide.T, wide[:, :600])
+
+
 def measure_apart(seed: str, case: Case) -> None:
-    """Measure the tasks of a plan in a process of its own, after one that prepares what any needs, and print them.
+    """Measure the tasks of a plan in a process of its own, and print them.
 
     A process of its own, since the room that plans before it left within the heap is used again, in other pieces that
     do not go back: what is resident would be more than what is held, by what those plans happened to leave.
@@ -427,16 +440,6 @@ def measure_apart(seed: str, case: Case) -> None:
         if status:
             sys.exit(f"the plan {seed!r} was not measured: see above")
         return
-    measure(-1, WARM)
-    # BLAS, NumPy's and SciPy's, copies what it multiplies into a buffer of its own, and keeps it: its pages are touched
-    # up to the widest product.
-    wide = np.ones((600, 8192))
-    for product in (np.matmul, partial(scipy.linalg.blas.dgemm, 1.0)):
-        product(wide[:, :600], wide)
-        product(wide.T, wide[:, :600])
-    del wide
-    gc.collect()
-    gc.freeze()
     sys.stdout.write(json.dumps([vars(one) for one in measure(seed, case)]) + "\n")
     sys.exit()
 
@@ -444,8 +447,8 @@ def measure_apart(seed: str, case: Case) -> None:
 def main() -> None:
     """Measure the plans of some seeds."""
     scale, *seeds = sys.argv[1:]
-    # Where Numba is there, what it compiles belongs to the process, not to the task that is first.
-    singular_values_abreast(np.zeros((LEAST_PAIRS, 2, 2)))
+    prepare()
+    gc.collect()
     # What is there by now need not be looked through before every task.
     gc.freeze()
     for seed in seeds:

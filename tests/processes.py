@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dask
 import numpy as np
@@ -13,9 +14,15 @@ from dask_svcca.errors import StoreInUseError
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
 
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Barrier
+
 N = 60
 LAYERS = 9
 """Two groups, so that there are tiles of both."""
+
+ZOOS = 20
+"""So many are made at once, since not every time do processes get in each other's way."""
 
 FIRST, MORE = ("svcca",), ("svcca", "cka")
 
@@ -64,6 +71,9 @@ def compare_or_hear(folder: str) -> None:
         sys.exit(7)
 
 
-def make_whole(folder: str) -> None:
-    zoo = dask_svcca.create_zoo(Path(folder, "zoo.zarr"), examples=range(N), exist_ok=True)
-    assert zoo.n_examples == N
+def make_whole(folder: str, together: Barrier) -> None:
+    together.wait(60)
+    for number in range(ZOOS):
+        place = Path(folder, f"zoo{number}.zarr")
+        zoo = dask_svcca.create_zoo(place, examples=range(N), coords={"label": np.arange(N)}, exist_ok=True)
+        assert len(zoo.coords["label"]) == len(dask_svcca.open_zoo(place).examples) == N

@@ -11,7 +11,7 @@ import zarr
 from zarr.storage import LocalStore, MemoryStore
 
 from dask_svcca.errors import StoreAccessError
-from dask_svcca.stores.backend import Backend, LocalBackend, StoreBackend, backend_of
+from dask_svcca.stores.backend import Backend, LocalBackend, StoreBackend, backend_of, elsewhere
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,6 +150,25 @@ def test_store_backend__requests_wait_together() -> None:
         backend.write(str(number), b"x")
     assert backend.read_many([str(number) for number in range(100)]) == [b"x"] * 100
     assert 10 < store.most <= 32
+
+
+def test_store_backend__in_memory_waits_for_no_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("another thread was asked")
+
+    monkeypatch.setattr(elsewhere, "sync", refuse)
+    backend = StoreBackend(MemoryStore(), "below")
+    backend.write("a", b"1", b"2")
+    backend.write_many([("b", [b"3"]), ("c", [b"4"])])
+    assert backend.create("d", b"5")
+    assert not backend.create("a", b"5")
+    assert backend.read_many(["a", "b", "c", "d", "e"]) == [b"12", b"3", b"4", b"5", None]
+    with pytest.raises(FileNotFoundError, match="'below/e'"):
+        backend.read("e")
+    read_only = StoreBackend(MemoryStore(read_only=True), "")
+    # The first fails, and nothing is heard of the second.
+    with pytest.raises(ValueError, match="read-only"):
+        read_only.write_many([("a", [b"1"]), ("b", [b"2"])])
 
 
 def test_backend_of__a_local_store_by_any_name(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def pairs_of_one_grid() -> tuple[dict[str, np.ndarray], Compared]:
     return layers, compared_once(layers)
 
 
-@pytest.mark.parametrize("variance", [0.6, 0.9, None])
+@pytest.mark.parametrize("variance", [pytest.param(0.6, marks=pytest.mark.slow), 0.9, None])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_dft__is_plain_cca_of_all_translations(
     pairs_of_one_grid: Any, grid: tuple[int, ...], variance: float | None
@@ -212,10 +212,17 @@ def stored_correlations(a: xr.Dataset, b: xr.Dataset) -> np.ndarray:
     return np.sort(np.pad(found, (0, min(ranks) - len(found))))[::-1]
 
 
-@pytest.mark.parametrize("variance", [0.6, None])
 @pytest.mark.parametrize(
-    ("grid_x", "grid_y"),
-    [((4, 4), (4, 4)), ((5, 3), (5, 3)), ((6,), (6,)), ((4, 6), (2, 3)), ((4, 2, 2), (2, 2, 2))],
+    ("grid_x", "grid_y", "variance"),
+    [
+        ((4, 4), (4, 4), 0.6),
+        ((4, 4), (4, 4), None),
+        ((5, 3), (5, 3), None),
+        ((6,), (6,), None),
+        ((4, 6), (2, 3), 0.6),
+        ((4, 6), (2, 3), None),
+        ((4, 2, 2), (2, 2, 2), None),
+    ],
 )
 def test_dft__union_over_frequencies_is_that_of_plain_cca(
     tmp_path: Path, grid_x: tuple[int, ...], grid_y: tuple[int, ...], variance: float | None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
+from cli_runner import without_cluster
 from click.testing import CliRunner
 
 import dask_svcca
@@ -85,6 +86,7 @@ def test_page__does_what_it_shows(page: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
+    without_cluster(monkeypatch)
     # Measures that a page registers are none for other tests.
     namespace: dict[str, object] = {"__name__": "__main__"}
     output = ""

@@ -16,8 +16,8 @@ from fuzzing import Templates
 if TYPE_CHECKING:
     from pathlib import Path
 
-QUICK = {"arrays": 620, "zoo": 200, "comparison": 100, "shared": 80}
-"""Cases of each kind: a thousand in all."""
+CASES = {"arrays": 620, "zoo": 200, "comparison": 100, "shared": 80}
+"""Cases of each kind: a thousand in all, a third of them quick."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,12 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
 
 
 @pytest.mark.parametrize(
-    ("kind", "first"), [(kind, first) for kind, count in QUICK.items() for first in range(0, count, 20)]
+    ("kind", "first"),
+    [
+        pytest.param(kind, first, marks=[] if first < count / 3 else pytest.mark.slow)
+        for kind, count in CASES.items()
+        for first in range(0, count, 20)
+    ],
 )
 def test_damage__ends_in_a_sentence_or_in_the_same_numbers(
     kind: str, first: int, templates: Templates, tmp_path: Path

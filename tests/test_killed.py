@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import xarray as xr
-from processes import compare, compare_and_wait, compare_or_hear, everything, layer, make, make_whole
+from processes import ZOOS, compare, compare_and_wait, compare_or_hear, everything, layer, make, make_whole
 
 import dask_svcca
 
@@ -159,7 +159,10 @@ def test_compare__whose_group_or_worker_is_killed_goes_on(
 
 
 def test_create_zoo__and_compare_in_four_processes_at_once_all_succeed(tmp_path: Path) -> None:
-    assert ended([begun(make_whole, str(tmp_path)) for _ in range(4)]) == [0] * 4
+    zoos, together = tmp_path / "zoos", PROCESSES.Barrier(4)
+    zoos.mkdir()
+    assert ended([begun(make_whole, str(zoos), together) for _ in range(4)]) == [0] * 4
+    assert sorted(path.name for path in zoos.iterdir()) == sorted(f"zoo{number}.zarr" for number in range(ZOOS))
     make(str(tmp_path))
     assert ended([begun(compare_and_wait, str(tmp_path)) for _ in range(4)]) == [0] * 4
     make(str(tmp_path / "alone"))

@@ -52,8 +52,10 @@ def entries(store: Path) -> list[Any]:
     return [record.entry for record in index.records.values()]
 
 
-@pytest.mark.parametrize(("variance", "power"), [(0.9, 0.7), (0.99, 0.7), (0.999, 0.3), (0.999, 1.2)])
-@pytest.mark.parametrize("mean", [0.0, 100.0])
+@pytest.mark.parametrize(
+    ("variance", "power", "mean"),
+    [(0.9, 0.7, 0.0), (0.99, 0.7, 0.0), (0.999, 0.3, 0.0), (0.999, 1.2, 0.0), (0.99, 0.7, 100.0), (0.999, 1.2, 100.0)],
+)
 def test_compare__of_leading_directions_equals_double_precision(
     tmp_path: Path, variance: float, power: float, mean: float
 ) -> None:
@@ -171,8 +173,7 @@ def one_hot(samples: int, classes: int) -> np.ndarray:
     return np.eye(classes, dtype=np.float32)[np.arange(samples) % classes]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("measures", [("svcca",), ("svcca", "cca")])
+@pytest.mark.parametrize(("dtype", "measures"), [("float32", ("svcca",)), ("float64", ("svcca", "cca"))])
 @pytest.mark.parametrize(
     ("x", "rank"), [(hadamard(64, 16), 16), (one_hot(60, 10), 9), (hadamard(512, 128), 128), (one_hot(512, 128), 127)]
 )

@@ -111,7 +111,7 @@ def test_versions__of_ours_are_stated() -> None:
     assert {name: version for name, version in ours.items() if version != "1"} == {"significant": "2"}
 
 
-@pytest.mark.parametrize("seed", ["0", "1"])
+@pytest.mark.parametrize("seed", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_versions__are_the_same_in_another_process(tmp_path: Path, seed: str) -> None:
     expected = version(tmp_path, MODULE)
     assert len(expected) == 32

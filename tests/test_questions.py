@@ -48,10 +48,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def answers(folder: Path) -> dict[str, Any]:
+    """What questions answer of the comparison."""
+    return {name: ask(dask_svcca.open_comparison(folder / "comparison")) for name, ask in QUESTIONS.items()}
+
+
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_questions__take_the_path_of_a_comparison(folder: Path, question: str) -> None:
+def test_questions__take_the_path_of_a_comparison(folder: Path, answers: dict[str, Any], question: str) -> None:
     store = str(folder / "comparison")
-    there, opened = QUESTIONS[question](store), QUESTIONS[question](dask_svcca.open_comparison(store))
+    there, opened = QUESTIONS[question](store), answers[question]
     if isinstance(there, xr.Dataset):
         xr.testing.assert_identical(there, opened)
     else:
@@ -76,10 +82,10 @@ def _saved(folder: Path, by: str) -> xr.Dataset:
 
 
 @pytest.mark.parametrize("by", ["store", "zarr", "netcdf"])
-def test_questions__take_what_xarray_alone_opens(folder: Path, by: str) -> None:
+def test_questions__take_what_xarray_alone_opens(folder: Path, answers: dict[str, Any], by: str) -> None:
     saved, opened = _saved(folder, by), dask_svcca.open_comparison(folder / "comparison")
-    for ask in QUESTIONS.values():
-        found, expected = ask(saved), ask(opened)
+    for name, ask in QUESTIONS.items():
+        found, expected = ask(saved), answers[name]
         if isinstance(found, xr.Dataset):
             xr.testing.assert_equal(found, expected)
         else:

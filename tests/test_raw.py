@@ -158,8 +158,7 @@ def unequal(samples: int) -> list[np.ndarray]:
     return [(common @ rng.normal(size=(20, p)) + rng.normal(size=(samples, p)) + 3).astype("float32") for p in widths]
 
 
-@pytest.mark.parametrize("most", [64, 2])
-@pytest.mark.parametrize("chunk_bytes", [2**22, 2**14])
+@pytest.mark.parametrize(("chunk_bytes", "most"), [(2**22, 64), (2**14, 2)])
 def test_compare__of_more_neurons_than_samples_and_of_fewer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, most: int
 ) -> None:

@@ -89,15 +89,17 @@ def failing_after(monkeypatch: pytest.MonkeyPatch, count: int, code: int) -> Non
     monkeypatch.setattr(os, "replace", replace)
 
 
+FULL = "No space left on device.*Nothing that is finished is lost: free some space, and do the same"
+
+
 @pytest.mark.parametrize(
-    ("code", "remedy"),
+    ("code", "remedy", "count"),
     [
-        (errno.ENOSPC, "No space left on device.*Nothing that is finished is lost: free some space, and do the same"),
-        (errno.EROFS, "Read-only file system.*It can only be read"),
-        (errno.EACCES, "Permission denied.*Check your rights"),
+        *((errno.ENOSPC, FULL, count) for count in (0, 30, 75, 129, 144)),
+        (errno.EROFS, "Read-only file system.*It can only be read", 0),
+        (errno.EACCES, "Permission denied.*Check your rights", 75),
     ],
 )
-@pytest.mark.parametrize("count", [0, 30, 75, 129, 144])
 def test_compare__goes_on_after_writing_failed(
     small: Zoo, expected: xr.Dataset, tmp_path: Path, code: int, remedy: str, count: int
 ) -> None:

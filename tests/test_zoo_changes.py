@@ -174,11 +174,23 @@ def test_compare__says_which_have_left_the_zoo(tmp_path: Path) -> None:
     assert "left_zoo" not in dask_svcca.compare(bring_back(tmp_path, 4), tmp_path / "c").attrs
 
 
-@pytest.mark.parametrize("gone", [(0,), (4, 5, 17), (19,), tuple(range(1, 20))])
-def test_compare__drops_those_that_have_left(tmp_path: Path, gone: tuple[int, ...]) -> None:
-    zoo = make_zoo(tmp_path / "zoo.zarr", layers(20))
-    options: dict[str, Any] = {"measures": ("svcca", "pwcca"), "keep": "correlations"}
-    before = dask_svcca.compare(zoo, tmp_path / "c", **options).load()
+WITH_DETAILS: dict[str, Any] = {"measures": ("svcca", "pwcca"), "keep": "correlations"}
+
+
+@pytest.fixture(scope="module")
+def twenty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, xr.Dataset]:
+    """A zoo and its comparison, and what that holds."""
+    folder = tmp_path_factory.mktemp("twenty")
+    zoo = make_zoo(folder / "zoo.zarr", layers(20))
+    return folder, dask_svcca.compare(zoo, folder / "c", **WITH_DETAILS).load()
+
+
+@pytest.mark.parametrize("gone", [pytest.param((0,), marks=pytest.mark.slow), (4, 5, 17), (19,), tuple(range(1, 20))])
+def test_compare__drops_those_that_have_left(
+    tmp_path: Path, twenty: tuple[Path, xr.Dataset], gone: tuple[int, ...]
+) -> None:
+    shutil.copytree(twenty[0], tmp_path, dirs_exist_ok=True)
+    before, options = twenty[1], WITH_DETAILS
     for step in gone:
         zoo = take_away(tmp_path, step)
     plan = dask_svcca.plan_comparison(zoo, tmp_path / "c", drop_left=True, **options)
@@ -194,17 +206,25 @@ def test_compare__drops_those_that_have_left(tmp_path: Path, gone: tuple[int, ..
     assert_same(xr.open_zarr(tmp_path / "c").load(), expected.drop_vars(DERIVED, errors="ignore"))
 
 
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, xr.Dataset]:
+    """A zoo that two have left, its comparison from before, and what is right afterwards."""
+    folder = tmp_path_factory.mktemp("twelve")
+    dask_svcca.compare(make_zoo(folder / "zoo.zarr", layers(12)), folder / "c", measures=("svcca", "cka"))
+    take_away(folder, 2)
+    zoo = take_away(folder, 7)
+    return folder, dask_svcca.compare(zoo, folder / "fresh", measures=("svcca", "cka")).load()
+
+
 @pytest.mark.parametrize(
     ("stopped", "call"),
     [("_move_up", 1), ("_move_up", 2), ("write_columns", 1), ("write_columns", 2), ("resize", 1), ("consolidate", 1)],
 )
 def test_compare__goes_on_where_dropping_was_interrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: str, call: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twelve: tuple[Path, xr.Dataset], stopped: str, call: int
 ) -> None:
-    arrays = layers(12)
-    dask_svcca.compare(make_zoo(tmp_path / "zoo.zarr", arrays), tmp_path / "c", measures=("svcca", "cka"))
-    take_away(tmp_path, 2)
-    zoo = take_away(tmp_path, 7)
+    zoo, expected = dask_svcca.open_zoo(twelve[0] / "zoo.zarr"), twelve[1]
+    shutil.copytree(twelve[0] / "c", tmp_path / "c")
     done = getattr(ComparisonStore, stopped)
     calls = iter(range(1, 100))
 
@@ -219,7 +239,6 @@ def test_compare__goes_on_where_dropping_was_interrupted(
             dask_svcca.compare(zoo, tmp_path / "c", drop_left=True)
     found = dask_svcca.compare(zoo, tmp_path / "c", drop_left=True).load()
     kept = [step for step in range(12) if step not in {2, 7}]
-    expected = dask_svcca.compare(zoo, tmp_path / "fresh", measures=("svcca", "cka")).load()
     assert list(found.representation_a.to_numpy()) == [label(step) for step in kept]
     assert_same_to_rounding(found, expected)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -374,33 +372,6 @@ def test_stores__expand_the_home_folder(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 # Creating a zoo: at once, or not at all.
-
-CREATE = """
-import sys, numpy as np, dask_svcca
-print("ready", flush=True)
-sys.stdin.readline()
-for place in sys.argv[1:]:
-    zoo = dask_svcca.create_zoo(place, examples=range(30), coords={"label": np.arange(30)}, exist_ok=True)
-    assert len(zoo.coords["label"]) == len(dask_svcca.open_zoo(place).examples) == 30
-"""
-
-
-def test_create_zoo__four_processes_at_once_all_get_it(tmp_path: Path) -> None:
-    places = [str(tmp_path / f"zoo{number}.zarr") for number in range(20)]
-    command = [sys.executable, "-c", CREATE, *places]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    assert [process.communicate()[1] for process in processes] == [""] * 4
-    assert sorted(str(path) for path in tmp_path.iterdir()) == sorted(places)
 
 
 @pytest.mark.parametrize("store", ["local", "memory"])

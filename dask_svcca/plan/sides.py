@@ -105,8 +105,7 @@ def choose_tile(
     share = min(1.0, math.sqrt(TILE_PRODUCTS / max(1.0, pair_products)) / MAX_TILE)
     most = max(LONG_TILE, int(largest * share))
     if value_bytes:
-        values = min(VALUES_SHARE * budget.available, max(budget.available / 2, budget.available - ROOM))
-        most = min(most, math.isqrt(int(values // value_bytes)))
+        most = min(most, most_by_values(budget, value_bytes))
     if pair_products and representations > LONG_TILE:
         worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
         side = max(side, min(worthwhile, math.ceil(representations / budget.workers)))
@@ -116,6 +115,25 @@ def choose_tile(
         side = math.ceil(side / SMALL_TILE) * SMALL_TILE
     least = SMALL_TILE // 2 if long else SMALL_TILE
     return max(least, min(most // SMALL_TILE * SMALL_TILE, side))
+
+
+def most_by_values(budget: Budget, value_bytes: int) -> int:
+    """Representations along each axis of a tile whose values fit in memory, beside all that can be cut.
+
+    Parameters
+    ----------
+    budget : Budget
+    value_bytes : int
+        As for `choose_tile`.
+
+    Examples
+    --------
+    >>> from dask_svcca.plan.subspaces import Budget
+    >>> most_by_values(Budget(2, 2**31), 1000)
+    1155
+    """
+    values = min(VALUES_SHARE * budget.available, max(budget.available / 2, budget.available - ROOM))
+    return math.isqrt(int(values // value_bytes))
 
 
 def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int, options: TileOptions) -> int:

@@ -110,6 +110,7 @@ def _is_run(value: object) -> bool:
     return (
         isinstance(value, dict)
         and is_text(value.get("finished"))
+        and is_text(value.get("device", ""))
         and all(is_number(value.get(name)) for name in numbers)
         and isinstance(value.get("stages"), dict)
         and all(map(is_number, value["stages"].values()))

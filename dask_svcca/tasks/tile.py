@@ -293,7 +293,7 @@ class _Tile:
         details: Details,
     ) -> Values:
         """Values of all measures for pairs of two sides, each of one kind."""
-        context, memory = self._context, self._task.memory
+        context, memory = self._context, self._task.memory_on(self._context.device.name)
         if not (measures or details):
             # The status is about all measures, also those that a pair has already.
             first, second = ({number: member.basis for number, member in side.items()} for side in (a, b))
@@ -310,6 +310,7 @@ class _Tile:
                 first.pack.chunk_samples,
                 first.record.entry.samples,
                 summing,
+                on_device=memory is not self._task.memory,
             )
             for first in (first_a, first_b)
         ]
@@ -330,6 +331,7 @@ class _Tile:
             details=details,
             single=panels_a[0].dtype.char in "fF",
             stack_bytes=memory.stack,
+            device=context.device,
         )
         for panel_a in panels_a:
             partners = [panel for panel in panels_b if todo[np.ix_(panel_a.members, panel.members)].any()]
@@ -428,9 +430,9 @@ def _renumbered(members: Mapping[int, Member], places: IntArray, chosen: BoolArr
     }
 
 
-def _largest(panels: Sequence[Panel]) -> InexactArray:
-    """A buffer that takes a chunk of any of the panels: reused, since fresh memory is five times slower to fill."""
-    return max(panels, key=lambda panel: panel.directions).buffer() if panels else np.empty((0, 0))
+def _largest(panels: Sequence[Panel]) -> list[InexactArray]:
+    """Buffers that take a chunk of any of the panels: reused, since fresh memory is five times slower to fill."""
+    return max(panels, key=lambda panel: panel.directions).buffers() if panels else []
 
 
 def _add(
@@ -438,7 +440,7 @@ def _add(
     evaluation: Evaluation,
     a: Panel,
     b: Panel,
-    buffers: tuple[InexactArray, InexactArray],
+    buffers: tuple[list[InexactArray], list[InexactArray]],
     loadings: tuple[Mapping[int, InexactArray], Mapping[int, InexactArray]],
     *,
     summing: Summing,
@@ -454,7 +456,7 @@ def _add(
             for blocks_b in b.alike(frequency.b):
                 l, count_b = blocks_b[0].directions, len(blocks_b)
                 part = product[row : row + count_a * k, column : column + count_b * l]
-                cells = part.reshape(count_a, k, count_b, l).transpose(0, 2, 1, 3)
+                cells = part.reshape(count_a, k, count_b, l).swapaxes(1, 2)
                 some = None if overlaps is None else overlaps[first_a : first_a + count_a, first_b : first_b + count_b]
                 with context.timed("values"):
                     evaluation.add(cells, blocks_a, blocks_b, frequency, loadings, some)

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from cli_runner import N, activations
+from cli_runner import N, activations, without_cluster
 
 import dask_svcca
 from dask_svcca.demo import find_networks
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands run on Dask's local scheduler; that they start and stop a cluster is tested with the demo."""
-
-    @contextlib.contextmanager
-    def connected(*_: Any, **__: Any) -> Iterator[None]:
-        yield None
-
-    for module in ("capture", "compare", "demo"):
-        monkeypatch.setattr(importlib.import_module(f"dask_svcca.cli.{module}"), "connected", connected)
+    """That commands start and stop a cluster is tested with the demo."""
+    without_cluster(monkeypatch)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,8 @@ def test_sketch__starts_no_workers_where_nothing_is_to_be_made(tmp_path: Path, m
         zoo.write("net", "1", "fc", np.random.default_rng(0).standard_normal((60, 6)))
     dask_svcca.sketch(zoo, tmp_path / "s.zarr", size=256)
     started: list[object] = []
-    monkeypatch.setattr("dask_svcca.connections.connect", lambda *given, **_: started.append(given))
+    command = importlib.import_module("dask_svcca.cli.sketch")
+    monkeypatch.setattr(command, "connected", lambda *given, **_: started.append(given))
     code, output = run("sketch", tmp_path / "zoo.zarr", tmp_path / "s.zarr", "--size", "256", "--workers", "2")
     assert (code, started) == (0, []), output
     assert "Nothing to do: the sketches of 1 representation are there." in output

@@ -105,10 +105,12 @@ def pairs_done(place: Path) -> int:
 # --- here ----------------------------------------------------------------------------------------------------------
 
 
-def test_run__is_what_compare_gives(tmp_path: Path) -> None:
-    zoo = make_zoo(tmp_path / "zoo.zarr", 3)
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+def test_run__is_what_compare_gives_and_says(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", 3, examples=40)
     printed = run(f"run {job_file(tmp_path, tmp_path / 'zoo.zarr')}").output
     assert "Compared 6 pairs of 3 representations" in printed
+    assert "Caution: 3 of 3 representations have fewer than 5 samples per kept direction" in printed
     with dask.config.set(scheduler="synchronous"):
         expected = dask_svcca.compare(zoo, measures=["svcca", "cka"])
     assert_same(tmp_path / "c.zarr", expected)
@@ -116,6 +118,18 @@ def test_run__is_what_compare_gives(tmp_path: Path) -> None:
     assert (status["state"], status["pairs_done"], status["pairs"]) == ("done", 6, 6)
     assert run(f"logs {tmp_path / 'c.zarr'}").output.rstrip().endswith("done")
     assert dask_svcca.verify(tmp_path / "c.zarr").ok
+
+
+def test_run__begins_with_estimates_where_the_job_says_so(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", 3)
+    file = job_file(tmp_path, tmp_path / "zoo.zarr")
+    file.write_text(f"{file.read_text()}preview: true\n")
+    run(f"run {file}")
+    with dask.config.set(scheduler="synchronous"):
+        assert_same(tmp_path / "c.zarr", dask_svcca.compare(zoo, measures=["svcca", "cka"]))
+    assert "There are estimates of 6 pairs; now they are compared" in run(f"logs {tmp_path / 'c.zarr'}").output
+    found = dask_svcca.open_comparison(tmp_path / "c.zarr")
+    assert float((abs(found.cka_estimate - found.cka) / (found.cka_estimate_error + 1e-6)).max()) < 4
 
 
 def test_commands__about_a_job_that_is_not_there(tmp_path: Path) -> None:
@@ -163,12 +177,6 @@ def test_keep_busy_workers__gives_up_idle_ones_and_never_the_last() -> None:
     assert found(SimpleNamespace(workers=[busy, idle]), [busy, idle]) == [idle]
     assert found(SimpleNamespace(workers=[idle, other]), [idle, other]) == [other]
     assert found(SimpleNamespace(workers=[idle]), [idle]) == []
-
-
-def test_run__says_what_compare_says_of_few_samples(tmp_path: Path) -> None:
-    make_zoo(tmp_path / "zoo.zarr", 2, examples=40)
-    printed = run(f"run {job_file(tmp_path, tmp_path / 'zoo.zarr')}").output
-    assert "Caution: 2 of 2 representations have fewer than 5 samples per kept direction" in printed
 
 
 # --- submitted -----------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def test_sketch__cut_off_at_any_write_goes_on(zoo: Path, tmp_path: Path, monkeyp
             store = tmp_path / f"s{cuts}.zarr"
             shutil.copytree(begun, store)
             # A few writes apart, since there are a hundred.
-            left[0] = 1 + 7 * cuts
+            left[0] = 1 + 13 * cuts
             try:
                 dask_svcca.sketch(zoo, store, size=64)
                 break

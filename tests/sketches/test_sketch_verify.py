@@ -64,8 +64,15 @@ def delete(file: Path) -> None:
     file.unlink()
 
 
-@pytest.mark.parametrize("way", [flip, truncate, delete])
-@pytest.mark.parametrize("key", ["sketch/c/1/0", "norm/c/0", "representation/c/0", "layer/zarr.json"])
+@pytest.mark.parametrize(
+    ("key", "way"),
+    [
+        *(("sketch/c/1/0", way) for way in (flip, truncate, delete)),
+        ("norm/c/0", flip),
+        ("representation/c/0", truncate),
+        ("layer/zarr.json", delete),
+    ],
+)
 def test_verify__names_what_is_damaged_and_has_it_made_anew(
     stores: tuple[Path, Path], key: str, way: Callable[[Path], None]
 ) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import _get_loop, sync
-from zarr.storage import ObjectStore
+from zarr.storage import MemoryStore, ObjectStore
 
 from dask_svcca.stores._access import accessing, creating
 from dask_svcca.stores._exclusive import PARTIAL, age_of_object
@@ -17,7 +17,7 @@ from dask_svcca.stores._listing import is_strange, sizes_below
 from dask_svcca.stores._ranges import consecutive, too_short
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from zarr.abc.store import Store
 
@@ -40,15 +40,29 @@ class StoreBackend:
     def __init__(self, store: Store, prefix: str) -> None:
         self._store = store
         self._prefix = f"{prefix}/" if prefix else ""
+        # Not of a class that derives from it, which may well wait.
+        self._in_memory = type(store) is MemoryStore
 
     def _key(self, key: str) -> str:
         return f"{self._prefix}{key}"
 
-    def _wait(self, requests: Iterable[Awaitable[T]]) -> list[T]:
+    def _values(self, requests: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        """Results of requests that get or set values: in memory nothing is waited for, let alone by another thread."""
+        if not self._in_memory:
+            return self._wait(requests)
+        every = list(requests)
+        try:
+            return list(map(_at_once, every))
+        finally:
+            # Where one fails, the others were not begun.
+            for request in every:
+                request.close()
+
+    def _wait(self, requests: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         async def together() -> list[T]:
             limit = asyncio.Semaphore(IN_FLIGHT)
 
-            async def limited(request: Awaitable[T]) -> T:
+            async def limited(request: Coroutine[Any, Any, T]) -> T:
                 async with limit:
                     return await request
 
@@ -75,14 +89,14 @@ class StoreBackend:
 
     def read(self, key: str) -> bytes:
         """See `Backend`."""
-        (found,) = self._wait([self._get(key)])
+        (found,) = self._values([self._get(key)])
         if found is None:
             raise self._nothing(key)
         return found
 
     def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """See `Backend`."""
-        return self._wait([self._get(key) for key in keys])
+        return self._values([self._get(key) for key in keys])
 
     def begin(self, key: str) -> Callable[[], bytes | None]:
         """See `Backend`: in the loop in which zarr waits for its own requests."""
@@ -92,7 +106,7 @@ class StoreBackend:
         """See `Backend`."""
         runs = [(key, *run) for key, ranges in wanted.items() for run in consecutive(ranges)]
         sizes = [sum(view.nbytes for view in views) for *_, views in runs]
-        found = self._wait(
+        found = self._values(
             [self._get_range(key, start, start + size) for (key, start, _), size in zip(runs, sizes, strict=True)]
         )
         for (key, offset, views), size, data in zip(runs, sizes, found, strict=True):
@@ -110,13 +124,13 @@ class StoreBackend:
 
     def write(self, key: str, *parts: bytes | memoryview) -> None:
         """See `Backend`."""
-        self._wait([self._set(key, parts)])
+        self._values([self._set(key, parts)])
 
     def write_many(self, items: Iterable[tuple[str, Sequence[bytes | memoryview]]]) -> None:
         """See `Backend`."""
         waiting = iter(items)
         while some := list(itertools.islice(waiting, IN_FLIGHT)):
-            self._wait([self._set(key, parts) for key, parts in some])
+            self._values([self._set(key, parts) for key, parts in some])
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Backend`."""
@@ -126,7 +140,7 @@ class StoreBackend:
             with accessing(f"{self._store}/{self._key(key)}"):
                 await self._store.set_if_not_exists(self._key(key), buffer)
 
-        self._wait([put()])
+        self._values([put()])
         # It does not say whether it wrote.
         return self.read_many([key]) == [data]
 
@@ -199,3 +213,13 @@ class StoreBackend:
                 await self._store.set(after + one.removeprefix(before), found)
 
         self._wait([copy(one) for one in keys])
+
+
+def _at_once(request: Coroutine[Any, Any, T]) -> T:
+    """Result of a request that waits for nothing."""
+    try:
+        request.send(None)
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
+    raise RuntimeError("a store in memory waits for something")
