@@ -203,10 +203,10 @@ def architectures(comparison: xr.Dataset) -> dict[str, list[str]]:
     return by_architecture
 
 
-def dynamics_of(comparison: xr.Dataset, measure: str) -> dict[str, xr.Dataset]:
-    """Learning dynamics of the networks of each architecture; see `learning_dynamics`."""
+def dynamics_of(comparison: xr.Dataset, measure: str, **options: Any) -> dict[str, xr.Dataset]:
+    """Learning dynamics of the networks of each architecture; see `learning_dynamics` for its other options."""
     return {
-        name: learning_dynamics(comparison, model=models, measure=measure)
+        name: learning_dynamics(comparison, model=models, measure=measure, **options)
         for name, models in architectures(comparison).items()
     }
 
@@ -278,6 +278,36 @@ def describe_jump(dynamics: Mapping[str, xr.Dataset], layer: str) -> str:
         )
     measure = next(iter(dynamics.values())).attrs["measure"]
     return f"By {measure}, the {layer} take their largest step towards their final selves {', '.join(parts)}."
+
+
+def describe_settled(dynamics: Mapping[str, xr.Dataset], layer: str) -> str:
+    """Sentence on when a layer settles, and how sure that is over trainings and over examples.
+
+    Parameters
+    ----------
+    dynamics : mapping of str to Dataset
+        As from `dynamics_of`, with blocks of examples left out.
+    layer : str
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> numbers = {"settled_by": 10.0, "settled_low": 10.0, "settled_high": 40.0, "trainings": 2}
+    >>> ends = {"settled_earliest": ("model", [10.0, 20.0]), "settled_latest": ("model", [40.0, 40.0])}
+    >>> found = xr.Dataset({**numbers, **ends}, attrs={"measure": "cka"}).expand_dims(layer=["fc"])
+    >>> describe_settled({"cnn": found}, "fc")
+    'By cka, the fc have settled by step 10 (cnn: from 10 to 40 over 2 trainings, from 10 to 40 over examples).'
+    """
+    parts = []
+    for name, one in dynamics.items():
+        own = one.sel(layer=layer)
+        parts.append(
+            f"by step {float(own['settled_by']):.0f} ({name}: from {float(own['settled_low']):.0f} to "
+            f"{float(own['settled_high']):.0f} over {int(own['trainings'])} trainings, from "
+            f"{float(own['settled_earliest'].min()):.0f} to {float(own['settled_latest'].max()):.0f} over examples)"
+        )
+    measure = next(iter(dynamics.values())).attrs["measure"]
+    return f"By {measure}, the {layer} have settled {', '.join(parts)}."
 
 
 def describe_classes(sensitivity: xr.Dataset, count: int = 2) -> str:

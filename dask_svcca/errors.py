@@ -132,6 +132,10 @@ class ReadingWarning(UserWarning):
     """A measure of convolutional layers that are read in another way than in the paper of the measure."""
 
 
+class DeviceFailedWarning(UserWarning):
+    """A device failed, and tasks were computed on the CPU in the end; the message says how many, and why."""
+
+
 class MemoryLimitError(DaskSvccaError, MemoryError):
     """A task would need more memory than a worker has; raised before anything runs."""
 
@@ -154,6 +158,14 @@ class CaptureWarning(UserWarning):
 
 class MissingPackageError(DaskSvccaError, ImportError):
     """An optional package is missing or cannot be imported; the message names the extra that installs it."""
+
+
+class DeviceError(DaskSvccaError, ValueError):
+    """A device has no such name, or is not there: PyTorch or the GPU is missing; raised before anything runs."""
+
+
+class DeviceFailedError(DaskSvccaError, RuntimeError):
+    """A device, such as a GPU, failed at an operation: it ran out of memory, or cannot be used any more."""
 
 
 class InvalidJobError(DaskSvccaError, ValueError):

@@ -227,6 +227,13 @@ def test_compare__warns_once_of_few_samples_with_numbers() -> None:
     assert warning.filename == __file__
 
 
+def test_compare__names_the_null_that_there_is() -> None:
+    x, y = np.random.default_rng(2).normal(size=(2, 30, 20))
+    for measure, null in {"svcca": "; null_svcca is what", "cca": "; null_cca is what", "r2_cca_adjusted": ""}.items():
+        with pytest.warns(FewSamplesWarning, match=f"or a lower variance{null or '$'}"):
+            compared(x, y, measures=measure, variance=None)
+
+
 def test_compare__counts_the_directions_that_are_kept() -> None:
     rng = np.random.default_rng(3)
     compared(rng.normal(size=(100, 50)) * np.logspace(0, -2, 50), variance=0.9)

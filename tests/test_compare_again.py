@@ -13,7 +13,7 @@ import zarr
 from comparisons import graph_of
 from oracles import svcca_matrix
 from zarr.storage import MemoryStore
-from zoos import assert_same, label, layers, make_zoo, spoil, with_budget, write
+from zoos import assert_same, assert_same_to_rounding, label, layers, make_zoo, spoil, with_budget, write
 
 import dask_svcca
 from dask_svcca.errors import StoreFormatError
@@ -135,6 +135,28 @@ def test_compare__a_zoo_that_grew_adds_its_rows_and_columns(zoo: Zoo, place: Pat
     np.testing.assert_allclose(after.svcca, svcca_matrix([*layers(20), more[4], *more[:4]]), rtol=0, atol=1e-7)
     with xr.open_zarr(place) as plain:
         assert plain.sizes["representation_a"] == 25
+
+
+@pytest.mark.parametrize("name", ["svcca", "significant", "correlations", "pair_status"])
+@pytest.mark.parametrize("block", ["1/1", "0/1", "1/0"])
+def test_compare__a_block_that_is_damaged_loses_its_own_pairs_where_others_are_written_into_it(
+    tmp_path: Path, name: str, block: str
+) -> None:
+    arrays, options = layers(11), {"keep": "correlations"}
+    zoo = make_zoo(tmp_path / "zoo", arrays[:10])
+    dask_svcca.compare(zoo, tmp_path / "c", **options)
+    write(zoo, arrays[10:], start=10)
+    # Of the right size: only reading it shows it.
+    chunk = tmp_path / "c" / name / "c" / block
+    file = chunk if chunk.is_file() else next(one for one in chunk.rglob("*") if one.is_file())
+    file.write_bytes(file.read_bytes()[:-6] + b"damage")
+    found = dask_svcca.compare(zoo, tmp_path / "c", **options).load()
+    right = dask_svcca.compare(make_zoo(tmp_path / "zoo2", arrays), tmp_path / "c2", **options).load()
+    assert (found.pair_status[10] == PairStatus.DONE).all()
+    assert (found.pair_status[:8, :8] == PairStatus.DONE).all()
+    done = found.pair_status == PairStatus.DONE
+    np.testing.assert_allclose(found.svcca.where(done), right.svcca.where(done), atol=1e-12)
+    assert_same_to_rounding(dask_svcca.compare(zoo, tmp_path / "c", **options), right)
 
 
 def test_compare__a_zoo_that_grew_much_has_larger_tasks_and_the_same_tiles(

@@ -15,6 +15,7 @@ import dask_svcca
 from dask_svcca.errors import ParametersChangedError, StoreFormatError
 from dask_svcca.measures import find_measures
 from dask_svcca.stores import _create
+from dask_svcca.stores.backend.local import LocalBackend
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.variables import PAIR_STATUS, REPRESENTATION_VARIABLES, PairStatus
@@ -224,13 +225,13 @@ def test_invalidate__rewrites_each_chunk_once(
 ) -> None:
     fill(store)
     written = []
-    put = zarr.storage.LocalStore.set
+    write = LocalBackend.write
 
-    async def watched(self: Any, key: str, *args: Any, **options: Any) -> Any:
+    def watched(self: LocalBackend, key: str, *parts: bytes | memoryview) -> None:
         written.append(key)
-        return await put(self, key, *args, **options)
+        write(self, key, *parts)
 
-    monkeypatch.setattr(zarr.storage.LocalStore, "set", watched)
+    monkeypatch.setattr(LocalBackend, "write", watched)
     store.invalidate([0, 1])
     chunks = [key for key in written if key.startswith("svcca/c/")]
     assert len(chunks) == len(set(chunks)) == 5

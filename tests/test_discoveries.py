@@ -104,7 +104,7 @@ def test_discoveries__without_p_values() -> None:
         discoveries(found)
     with pytest.raises(InvalidQuestionError, match="Of this comparison cka have"):
         discoveries(found)
-    with pytest.raises(InvalidQuestionError, match="svcca, cka, r2_cca, mutual_knn, distance_correlation have: comp"):
+    with pytest.raises(InvalidQuestionError, match="svcca, cka, r2_cca, mutual_knn, rsa, distance_correlation have"):
         discoveries(found[["cca"]])
     with pytest.raises(InvalidQuestionError, match=r"'cka' has no p-values here\. Compare again into this store"):
         discoveries(found[["cka"]])

@@ -137,6 +137,38 @@ def test_null__of_rsa_is_that_over_orders(name: str) -> None:
     assert found == pytest.approx(np.std(scores), rel=0.07)
 
 
+@pytest.mark.parametrize("name", RSA)
+def test_p_rsa__is_the_share_of_orders_that_score_as_much(name: str) -> None:
+    rng = np.random.default_rng(2)
+    common = rng.normal(size=(40, 4))
+    x, y, z = (share * common + rng.normal(size=(40, 4)) for share in (0.7, 0.7, 0.0))
+    found = compared(x, y, z, measures=name)
+    names = {one: name.replace("rsa", one, 1) for one in ("p_rsa", "null_rsa_sd")}
+    for other, layer in ((1, y), (2, z)):
+        metric = "euclidean" if "distance=euclidean" in name else "correlation"
+        vectors = [pdist(each, metric) for each in (x, layer)]
+        if "spearman" in name:
+            vectors = [scipy.stats.rankdata(each) for each in vectors]
+        a, b = (squareform(each - each.mean()) for each in vectors)
+        norm = np.linalg.norm(a) * np.linalg.norm(b)
+        orders = (rng.permutation(40) for _ in range(2000))
+        scores = np.array([np.vdot(a, b[np.ix_(order, order)]) / norm for order in orders])
+        assert float(found[names["null_rsa_sd"]][0, other]) == pytest.approx(scores.std(), rel=0.08)
+        as_much = (scores >= float(found[name][0, other])).mean()
+        assert float(found[names["p_rsa"]][0, other]) == pytest.approx(as_much, abs=0.03)
+    assert found[name].attrs["p_value"] == names["p_rsa"]
+    assert dask_svcca.discoveries(found, measure=name)[0, 0].item() is False
+
+
+def test_p_rsa__knows_of_the_sample_of_pairs(few_pairs: None) -> None:
+    x, y = layers(40, 4, 4)
+    found = compared(x, y, measures="rsa")
+    score, deviation, error = (float(found[one][0, 1]) for one in ("rsa", "null_rsa_sd", "rsa_error"))
+    assert error > 0
+    expected_p = scipy.stats.norm.sf(score, scale=np.hypot(deviation, error))
+    assert float(found.p_rsa[0, 1]) == pytest.approx(expected_p)
+
+
 # --- samples of pairs ----------------------------------------------------------------------------------------------
 
 
@@ -218,6 +250,15 @@ def test_distances__of_samples_of_pairs_have_errors() -> None:
 
 
 # --- what cannot be ------------------------------------------------------------------------------------------------
+
+
+def test_rsa__by_correlation_of_one_neuron_is_refused() -> None:
+    arrays = layers()
+    arrays[1] = arrays[1][:, :1]
+    with pytest.warns(FailedRepresentationWarning, match="has one neuron, and samples correlate over neurons"):
+        found = compared(*arrays, measures=["rsa", RSA[2]])
+    assert np.isnan(found.rsa[1]).all()
+    assert np.isfinite(found[RSA[2]]).all()
 
 
 def test_rsa__by_correlation_of_a_constant_example_is_refused() -> None:

@@ -8,6 +8,7 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dask_svcca.kernels.couplings import HostCouplings
 from dask_svcca.kernels.pairs import PairStack, Side, canonical_correlations
 
 
@@ -78,7 +79,7 @@ def test_pair_stack__leading_compares_the_leading_directions_only() -> None:
     a, b = orthonormal(4, 30, 6), orthonormal(5, 30, 5)
     spectra = np.array([[6.0, 5, 4, 3, 2, 1]]), np.array([[5.0, 4, 3, 2, 1]])
     sides = [Side(spectrum, np.ones(1), np.ones(1), np.zeros(1, int)) for spectrum in spectra]
-    stack = PairStack((a.T @ b)[np.newaxis], *sides, degrees=29)
+    stack = PairStack(HostCouplings((a.T @ b)[np.newaxis]), *sides, degrees=29)
     leading = stack.leading(3, 2)
     angles = scipy.linalg.subspace_angles(a[:, :3], b[:, :2])
     np.testing.assert_allclose(leading.correlations[0], np.sort(np.cos(angles))[::-1], rtol=0, atol=1e-12)
@@ -90,7 +91,7 @@ def test_pair_stack__leading_compares_the_leading_directions_only() -> None:
 def test_pair_stack__reversed_exchanges_the_sides() -> None:
     a, b = orthonormal(6, 30, 4, complex_values=True), orthonormal(7, 30, 3, complex_values=True)
     sides = [Side(np.ones((1, k)), np.ones(1), np.array([k]), np.zeros(1, int)) for k in (4, 3)]
-    stack = PairStack((a.conj().T @ b)[np.newaxis], *sides, degrees=29, is_complex=True)
+    stack = PairStack(HostCouplings((a.conj().T @ b)[np.newaxis]), *sides, degrees=29, is_complex=True)
     np.testing.assert_allclose(stack.reversed.coupling[0], b.conj().T @ a, rtol=0, atol=1e-14)
     assert (stack.reversed.a, stack.reversed.b) == (stack.b, stack.a)
     np.testing.assert_allclose(stack.reversed.correlations, stack.correlations, rtol=0, atol=1e-14)

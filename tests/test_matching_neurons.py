@@ -7,16 +7,24 @@ from itertools import permutations
 import numpy as np
 import pytest
 from measured import compared, images, related
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment, linprog
 
 from dask_svcca.errors import InvalidActivationsError, ReadingWarning
 
-NAMES = ("hard_correlation_match", "soft_correlation_match", "permutation_procrustes")
+NAMES = ("hard_correlation_match", "soft_correlation_match", "permutation_procrustes", "soft_matching")
 pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
 
 
 def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.corrcoef(x, y, rowvar=False)[: x.shape[1], x.shape[1] :]
+
+
+def transported(gain: np.ndarray) -> float:
+    """Gain of the best plan, by one linear program over all of its entries, row by row."""
+    rows, columns = gain.shape
+    of_rows, of_columns = np.kron(np.eye(rows), np.ones(columns)), np.kron(np.ones(rows), np.eye(columns))
+    sums = np.concatenate([np.full(rows, 1 / rows), np.full(columns, 1 / columns)])
+    return -float(linprog(-gain.ravel(), A_eq=np.concatenate([of_rows, of_columns]), b_eq=sums).fun)
 
 
 def expected(name: str, x: np.ndarray, y: np.ndarray) -> float:
@@ -27,6 +35,8 @@ def expected(name: str, x: np.ndarray, y: np.ndarray) -> float:
         best = covariances[linear_sum_assignment(covariances, maximize=True)].sum()
         return float(best / (np.linalg.norm(a) * np.linalg.norm(b)))
     found = correlations(x, y)
+    if name == "soft_matching":
+        return transported(found)
     if name == "soft_correlation_match":
         return float((found.max(axis=0).mean() + found.max(axis=1).mean()) / 2)
     return float(found[linear_sum_assignment(found, maximize=True)].mean())
@@ -58,8 +68,19 @@ def test_matching__ignores_the_order_of_neurons() -> None:
         np.testing.assert_allclose(np.diag(found[name]), 1, atol=1e-6)
         assert float(found[name][0, 1]) == pytest.approx(1, abs=1e-6)
         assert float(found[name][0, 3]) < 0.99
-    for name in NAMES[:2]:
+    for name in (*NAMES[:2], "soft_matching"):
         assert float(found[name][0, 2]) == pytest.approx(1, abs=1e-6)
+
+
+def test_soft_matching__shares_out_neurons_of_the_wider_layer() -> None:
+    x, y = related(60, 3, 5)
+    twice = np.concatenate([x, 2 * x], axis=1)
+    found = compared(x, twice, y, measures=["soft_matching", "hard_correlation_match"])
+    values = found["soft_matching"]
+    # All of a layer counts, and the half of it that was there before does not count more.
+    assert float(values[0, 1]) == pytest.approx(1, abs=1e-6)
+    assert float(values[1, 2]) == pytest.approx(float(values[0, 2]), abs=1e-6)
+    assert float(found["hard_correlation_match"][1, 2]) > float(values[1, 2]) + 0.01
 
 
 def test_matching__a_constant_neuron_correlates_with_none() -> None:

@@ -15,6 +15,7 @@ from measured import compared, images, make_zoo, related
 from oracles import OTHER, RAMP
 from zoos import with_memory
 
+from dask_svcca.kernels.couplings import HostCouplings
 from dask_svcca.kernels.pairs import PairStack, Side
 from dask_svcca.measures import (
     Measure,
@@ -175,7 +176,7 @@ def stack_of(
         )
         return Totals(*(np.array([[float(number)]]) for number in numbers))
 
-    return PairStack(coupling, *made, degrees=len(pairs[0][0]) - 1), totals, [a @ b for a, b in norms]  # type: ignore[return-value]
+    return PairStack(HostCouplings(coupling), *made, degrees=len(pairs[0][0]) - 1), totals, [a @ b for a, b in norms]  # type: ignore[return-value]
 
 
 def test_kernels__take_stacks_of_pairs() -> None:

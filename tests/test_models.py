@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 from zarr.storage import MemoryStore
 
 import dask_svcca
@@ -17,7 +18,7 @@ from dask_svcca import model_similarity
 from dask_svcca.analysis import models
 from dask_svcca.errors import InvalidQuestionError, RepresentationNotFoundError, UnknownMeasureError
 from dask_svcca.kernels import transport
-from dask_svcca.kernels.extremes import expected_largest
+from dask_svcca.kernels.extremes import moments_of_largest
 from dask_svcca.kernels.transport import transport_plan
 
 if TYPE_CHECKING:
@@ -99,6 +100,19 @@ def test_transport_plan__both_ways_agree(rows: int, columns: int, seed: int) -> 
     assert (plan * gain).sum() == pytest.approx((program * gain).sum(), abs=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(37, 41), (12, 60), (60, 13)])
+def test_transport_plan__of_many_entries_is_that_of_one_program(shape: tuple[int, int]) -> None:
+    rows, columns = shape
+    gain = np.random.default_rng(0).normal(size=shape)
+    plan = transport_plan(gain)
+    np.testing.assert_allclose(plan.sum(axis=1), 1 / rows, atol=1e-12)
+    np.testing.assert_allclose(plan.sum(axis=0), 1 / columns, atol=1e-12)
+    of_rows, of_columns = np.kron(np.eye(rows), np.ones(columns)), np.kron(np.ones(rows), np.eye(columns))
+    sums = np.concatenate([np.full(rows, 1 / rows), np.full(columns, 1 / columns)])
+    whole = linprog(-gain.ravel(), A_eq=np.concatenate([of_rows, of_columns]), b_eq=sums)
+    assert (plan * gain).sum() == pytest.approx(-whole.fun, abs=1e-9)
+
+
 def test_model_similarity__depth_keeps_a_plan_in_order() -> None:
     x, y = np.random.default_rng(0).normal(size=(2, 60, 4))
     with dask_svcca.create_zoo(MemoryStore(), examples=range(60)) as zoo:
@@ -164,15 +178,16 @@ def test_model_similarity__a_missing_pair_is_said(result: xr.Dataset) -> None:
 
 
 @given(st.integers(0, 50))
-def test_expected_largest__is_that_of_many_draws(seed: int) -> None:
+def test_moments_of_largest__is_that_of_many_draws(seed: int) -> None:
     rng = np.random.default_rng(seed)
     mean, ratio = rng.uniform(0.05, 0.4, size=(1, 5)), rng.uniform(0.02, 1.2, size=(1, 5))
     draws = rng.gamma(1 / ratio**2, mean * ratio**2, size=(20_000, 5))
-    found = expected_largest(mean, mean * ratio, np.array([0, 2]))
+    found, deviation = moments_of_largest(mean, mean * ratio, np.array([0, 2]))
     for group, columns in enumerate((slice(0, 2), slice(2, 5))):
         largest = draws[:, columns].max(axis=1)
         spread = (mean * ratio)[0, columns].max()
         assert found[0, group] == pytest.approx(largest.mean(), abs=0.03 * spread + 4 * largest.std() / 20_000**0.5)
+        assert deviation[0, group] == pytest.approx(largest.std(), rel=0.06)
 
 
 def with_spread(result: xr.Dataset, share: float | None) -> xr.Dataset:
@@ -180,6 +195,50 @@ def with_spread(result: xr.Dataset, share: float | None) -> xr.Dataset:
     if share is None:
         return result.drop_vars("null_svcca_sd").assign(svcca=result["svcca"].assign_attrs(null_sd=""))
     return result.assign(null_svcca_sd=share * result["null_svcca"])
+
+
+def test_model_similarity__p_values_are_of_the_search(result: xr.Dataset) -> None:
+    known = with_spread(result, 0.2)
+    known = known.assign(svcca=(1.3 * known["null_svcca"]).assign_attrs(known["svcca"].attrs))
+    block = block_of(known, "null_svcca", "large", "other")
+    rng = np.random.default_rng(0)
+    alone = rng.gamma(25.0, block / 25.0, size=(20_000, *block.shape))
+    # Layers of one model that say the same over and over: along the rows, and along the columns.
+    alike = [rng.gamma(25.0, 1 / 25.0, size=size) * block for size in ((20_000, 1, 3), (20_000, 5, 1))]
+    of_rows, of_columns = alike[0].max(axis=2).mean(axis=1), alike[1].max(axis=1).mean(axis=1)
+    for kind in ("best", "maximum", "transport"):
+        found = model_similarity(known, kind=kind).sel(model_a="large", model_b="other")  # type: ignore[arg-type]
+        score, p_value = float(found.svcca), float(found.p_svcca)
+        if kind == "maximum":
+            assert p_value == pytest.approx((alone.max(axis=(1, 2)) >= score).mean(), abs=0.01)
+        elif kind == "best":
+            assert p_value == pytest.approx((of_rows >= score).mean(), abs=0.02)
+            assert p_value > (alone.max(axis=2).mean(axis=1) >= score).mean() + 0.02
+        else:
+            shares = [(bests >= score).mean() for bests in (of_rows, of_columns)]
+            assert p_value == pytest.approx(min(shares), abs=0.02)
+    assert np.isnan(model_similarity(known.assign(null_svcca_sd=np.nan * known["null_svcca"])).p_svcca).all()
+    assert "p_svcca" not in model_similarity(with_spread(result, None))
+
+
+def test_model_similarity__p_values_make_discoveries() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(100, 3))
+    layers = {("one", "1", "p"): shared, ("two", "1", "q"): shared + 0.5 * rng.normal(size=(100, 3))}
+    models_of = model_similarity(dask_svcca.compare({**layers, ("none", "1", "r"): rng.normal(size=(100, 3))}))
+    found = dask_svcca.discoveries(models_of)
+    assert found.to_numpy().astype(int).tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    assert dask_svcca.query(models_of, "p_svcca")["p_svcca"].is_monotonic_increasing
+
+
+def test_model_similarity__says_what_share_was_compared() -> None:
+    x, y, z = np.random.default_rng(0).normal(size=(3, 60, 4))
+    layers = {("one", "1", "p"): x, ("one", "1", "q"): y, ("two", "1", "r"): z}
+    near = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 1]], dtype=bool)
+    found = model_similarity(dask_svcca.compare(layers, pairs=near))
+    np.testing.assert_array_equal(found.compared, [[1, 0.5], [0.5, 1]])
+    assert np.isnan(found.svcca[0, 1])
+    assert np.isnan(found.p_svcca[0, 1])
 
 
 def test_model_similarity__null_is_of_the_search(result: xr.Dataset) -> None:
@@ -201,7 +260,7 @@ def test_model_similarity__null_is_of_the_search(result: xr.Dataset) -> None:
             found = model_similarity(one, kind=kind)["null_svcca"].sel(pair)  # type: ignore[arg-type]
             assert found.item() == pytest.approx(value, rel=3e-3), kind
     # A measure without a null has none here either.
-    assert list(model_similarity(result, measure="gulp").data_vars) == ["gulp", "missing"]
+    assert list(model_similarity(result, measure="gulp").data_vars) == ["gulp", "missing", "compared"]
 
 
 ASKS: dict[str, Callable[[xr.Dataset], Any]] = {

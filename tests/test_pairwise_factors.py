@@ -28,7 +28,7 @@ def test_dask__gives_what_numpy_gives(call: Callable[..., xr.Dataset], sizes: tu
     found, expected = call(*given, dims=axes(sizes)), call(x, y, dims=axes(sizes))
     assert set(found.variables) == set(expected.variables)
     for name, variable in expected.variables.items():
-        if str(name).startswith("direction"):
+        if str(name).startswith(("direction", "significant")):
             assert isinstance(found[name].data, da.Array)
         else:
             assert isinstance(found[name].data, np.ndarray)

@@ -119,6 +119,14 @@ def test_most_similar__is_sorted_and_counts_all(dataset: xr.Dataset, monkeypatch
     np.testing.assert_array_equal(best["svcca"], np.sort(values)[::-1][:5])
 
 
+def test_query__lists_the_smallest_p_values_first(dataset: xr.Dataset) -> None:
+    found = dask_svcca.query(dataset, ["p_svcca", "svcca"], top=5)
+    every = dataset["p_svcca"].to_numpy()[np.triu_indices(12, k=1)]
+    np.testing.assert_array_equal(found["p_svcca"], np.sort(every)[:5])
+    # Other references are not of that kind.
+    assert dask_svcca.query(dataset, "null_svcca_sd")["null_svcca_sd"].is_monotonic_decreasing
+
+
 def test_build__combines_patterns_and_bounds(dataset: xr.Dataset) -> None:
     query = PairQuery.build(
         dataset, a={"model": ["cnn"], "layer": ["conv*"]}, b={"model": ["res*"], "checkpoint": ["step10"]}, high=0.9

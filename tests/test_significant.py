@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 from measured import compared, images, related
@@ -12,6 +13,9 @@ from test_chance import by_the_law
 
 import dask_svcca
 from dask_svcca.kernels.chance import significant_correlations
+from dask_svcca.pairwise.leverages import leverage_overlaps
+from dask_svcca.pairwise.principals import decompose
+from dask_svcca.plan.parameters import Parameters
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
@@ -93,8 +97,35 @@ def test_significant__counts_frequencies_at_which_both_keep_directions() -> None
     assert int(found.significant[0, 1]) == expected
 
 
-def test_cca__counts_them_without_knowing_the_samples() -> None:
-    x, y = related(80, 6, 5, noise=1.0)
-    found = dask_svcca.cca(x, y)
-    r = np.linalg.svd(basis(x, None).T @ basis(y, None), compute_uv=False)
-    assert found.significant == significant_correlations(r[np.newaxis], 6, 5, 79, is_complex=False)[0]
+@pytest.mark.parametrize("lazy", [False, True])
+def test_cca__counts_them_as_a_comparison_does(lazy: bool) -> None:
+    rng = np.random.default_rng(0)
+    scale = rng.lognormal(size=(50, 1))
+    x, y = (scale * (one + 1) for one in related(50, 6, 4, noise=2.0))
+    found = dask_svcca.cca(*((da.from_array(one, chunks=(13, 2)) for one in (x, y)) if lazy else (x, y)))
+    a, b = basis(x, None), basis(y, None)
+    r = np.linalg.svd(a.T @ b, compute_uv=False)
+    overlap = leverages(a) @ leverages(b) / (24 / 50)
+    assert int(found.significant) == by_the_law(r, 6, 4, 49, 0.05, overlap, half=False)
+    # Of samples that nobody knows more would be.
+    assert int(found.significant) < significant_correlations(r[np.newaxis], 6, 4, 49, is_complex=False)[0]
+
+
+def test_cca__of_convolutional_layers_counts_them_as_a_comparison_does() -> None:
+    rng = np.random.default_rng(0)
+    scale = rng.lognormal(size=(40, 1, 1, 1))
+    x, y = (scale * one for one in images((4, 3, 2), (4, 3, 3), examples=40))
+    compared_as = compared(x, y, measures="svcca", conv="dft", variance=None)
+    found = dask_svcca.cca(x, y, dims=("example", "height", "width", "channel"))
+    assert int(found.significant) == int(compared_as.significant[0, 1])
+    plain = leverage_overlaps_of(x, y)
+    expected = [leverages(a) @ leverages(b) for a, b in zip(by_frequency(x, None), by_frequency(y, None), strict=True)]
+    # Those of the half plane, each as its conjugate.
+    assert all(np.isclose(expected, each).any() for each in plain)
+    assert plain.max() > 1.5 * 2 * 3 / 40
+
+
+def leverage_overlaps_of(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    parameters = Parameters(variance=None, conv="dft")
+    decomposition = decompose(parameters, (x, y), dims=("example", "height", "width", "channel"))
+    return np.asarray(leverage_overlaps(decomposition))

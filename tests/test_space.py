@@ -95,7 +95,7 @@ FULL = "No space left on device.*Nothing that is finished is lost: free some spa
 @pytest.mark.parametrize(
     ("code", "remedy", "count"),
     [
-        *((errno.ENOSPC, FULL, count) for count in (0, 30, 75, 135, 150)),
+        *((errno.ENOSPC, FULL, count) for count in (0, 30, 75, 129, 144)),
         (errno.EROFS, "Read-only file system.*It can only be read", 0),
         (errno.EACCES, "Permission denied.*Check your rights", 75),
     ],

@@ -82,18 +82,18 @@ def test_pack__of_frequencies_holds_what_was_written(store: SubspaceStore) -> No
     np.testing.assert_array_equal(pack.loadings(record), made.loadings)
     np.testing.assert_array_equal(pack.mean(record), made.mean)
     np.testing.assert_array_equal(pack.scores(record), scores[:, :3])
-    group = zarr.open_group(store.root.store_path, path="pack", mode="r")
-    np.testing.assert_array_equal(group["multiplicity"][...], [1, 2, 2])
 
 
 def test_pack__says_to_anyone_what_its_arrays_are(store: SubspaceStore) -> None:
-    write_pack(store, "pack", [subspace("a", Block(0, 1, 2)), subspace("b", Block(0, 1, 1))])
+    made = [subspace("a", Block(0, 1, 2)), subspace("b", Block(0, 1, 1))]
+    write_pack(store, "pack", made)
     group = zarr.open_group(store.root.store_path, path="pack", mode="r")
     dims = {name: array.metadata.dimension_names for name, array in group.arrays()}
-    assert dims["scores"] == ("sample", "direction")
-    assert dims["spectrum"] == dims["member"] == ("direction",)
-    np.testing.assert_array_equal(group["member"][...], [0, 0, 1])
+    # Each array is two files and three folders, and small packs are many.
+    assert dims == {"scores": ("sample", "direction"), "scores_check": ("check",), "bases": ("number",)}
     np.testing.assert_array_equal(group["scores"][...], SCORES[:, :3])
+    numbers = [one.spectrum for one in made] + [one.mean for one in made] + [one.loadings.T.ravel() for one in made]
+    np.testing.assert_array_equal(group["bases"][...], np.concatenate(numbers))
 
 
 def test_read_index__does_not_count_what_was_not_finished(store: SubspaceStore) -> None:
@@ -145,7 +145,7 @@ def test_pack__cut_short_is_an_error(tmp_path: Path) -> None:
     store = SubspaceStore.create(tmp_path / "s", IDENTITY, 4)
     write_pack(store, "pack", [subspace("a", Block(0, 1, 2))])
     record = store.read_index().records["a"]
-    for name, read in (("mean", "mean"), ("scores", "scores")):
+    for name, read in (("bases", "mean"), ("scores", "scores")):
         file = max((tmp_path / "s" / "pack" / name / "c").rglob("0"))
         file.write_bytes(file.read_bytes()[:5])
         with pytest.raises(OSError, match="were expected"):
@@ -202,12 +202,11 @@ def test_pack__opens_in_xarray(tmp_path: Path) -> None:
     with xr.open_zarr(tmp_path / "subspaces.zarr", group="pack", consolidated=False) as found:
         np.testing.assert_array_equal(found.scores, scores)
         assert found.scores.dims == ("sample", "direction")
-        np.testing.assert_array_equal(found.member, [0] * 3 + [1] * 3)
-        np.testing.assert_array_equal(found.multiplicity, [1, 1, 2, 1, 1, 2])
-        assert found.frequency.dims == ("direction", "axis")
+        # Which directions are whose, and of which frequency: index, multiplicity and directions of each block.
+        assert [member["blocks"] for member in found.attrs["members"]] == [[[0, 1, 2], [2, 2, 1]]] * 2
 
 
-@pytest.mark.parametrize(("version", "message"), [(7, "reads up to 6"), (5, "reads version 6 only")])
+@pytest.mark.parametrize(("version", "message"), [(8, "reads up to 7"), (6, "reads version 7 only")])
 def test_open__refuses_another_format(tmp_path: Path, version: int, message: str) -> None:
     comparison = zarr.create_group(tmp_path / "comparison")
     inside = SubspaceStore.create_inside(comparison, IDENTITY, 4)
@@ -285,7 +284,7 @@ def test_gather__leaves_what_is_large_or_of_another_kind(store: SubspaceStore, m
 
 def test_gather__what_is_damaged_stays_for_whoever_needs_it(store: SubspaceStore) -> None:
     write_many(store, range(16))
-    array = zarr.open_array(store.root.store, path=f"{store.root.path}/pack003/spectrum".lstrip("/"), mode="r+")
+    array = zarr.open_array(store.root.store, path=f"{store.root.path}/pack003/bases".lstrip("/"), mode="r+")
     array[0] = -1.0
     store.gather()
     index = store.read_index()

@@ -14,6 +14,7 @@ from cli_runner import run
 from zoos import make_zoo, with_budget
 
 import dask_svcca
+from dask_svcca.devices import numpy as numpy_device
 from dask_svcca.evaluate import Evaluation
 from dask_svcca.kernels import projection as projection_module
 from dask_svcca.kernels.grams import GramProducts
@@ -77,8 +78,8 @@ CASES: dict[str, tuple[tuple[int, ...], Any, dict[str, Any], set[str]]] = {
 
 WORK: list[tuple[Any, str]] = [
     (ChunkReader, "read"),
-    (subspace_module, "moments"),
-    (subspace_module, "add_chunk"),
+    (numpy_device, "moments"),
+    (numpy_device, "add_chunk"),
     (parts_module, "merge"),
     (subspace_module, "eigenbasis"),
     (subspace_module, "eigenbasis_of_rows"),

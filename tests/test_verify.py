@@ -98,7 +98,7 @@ def test_verify__names_damaged_activations(stores: tuple[Path, Path], way: Calla
 
 
 RESULTS = ["svcca/c/0/0", "cka/c/0/0", "null_svcca/c/0/0", "spurious/c/0/0", "pair_status/c/0/0"]
-SUBSPACES = [f"subspaces/*/{name}" for name in ("scores/c/0/0", "scores_check/c/0", "spectrum/c/0", "mean/c/0")]
+SUBSPACES = [f"subspaces/*/{name}" for name in ("scores/c/0/0", "scores_check/c/0", "bases/c/0")]
 
 
 def each_in_one_way(parts: list[str]) -> list[Any]:

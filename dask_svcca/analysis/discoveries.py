@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PAIR_DIMS = ("representation_a", "representation_b")
 
-WITH_P_VALUES = ("svcca", "cka", "r2_cca", "mutual_knn", "distance_correlation")
+WITH_P_VALUES = ("svcca", "cka", "r2_cca", "mutual_knn", "rsa", "distance_correlation")
 """Measures of this package whose mean and spread over all orders of the examples are known."""
 
 
@@ -39,8 +39,8 @@ def discoveries(comparison: xr.Dataset | StoreLike, level: float = 0.05, *, meas
     level : float
         Share of false discoveries among all, in expectation; between 0 and 1.
     measure : str, optional
-        One with a p-value: ``svcca``, ``cka``, ``r2_cca``, ``mutual_knn`` or ``distance_correlation``. Default: the
-        first that the comparison was asked for.
+        One with a p-value: ``svcca``, ``cka``, ``r2_cca``, ``mutual_knn``, ``rsa`` or ``distance_correlation``.
+        Default: the first that the comparison was asked for.
 
     Returns
     -------

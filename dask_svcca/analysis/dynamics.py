@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.sparse.csgraph import connected_components
 
 from dask_svcca.analysis._options import is_number
+from dask_svcca.analysis.kin import Kin
 from dask_svcca.analysis.measured import as_dataset, find_name, null_of, sign_of
-from dask_svcca.analysis.selection import SIDES, in_order, is_final, places_of, table_of, values_of
+from dask_svcca.analysis.selection import SIDES, column, in_order, is_final, places_of, table_of, values_of
+from dask_svcca.analysis.settling import (
+    COVERAGE,
+    ERRORS,
+    SETTLED,
+    distances_to_final,
+    interval_of_median,
+    settled_steps,
+)
+from dask_svcca.analysis.significance import jackknife
 from dask_svcca.errors import IncompatibleError, InvalidQuestionError
 
 if TYPE_CHECKING:
@@ -20,9 +32,6 @@ if TYPE_CHECKING:
 
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
-
-SETTLED = 0.1
-"""How far from its final self a layer may be and count as settled."""
 
 Variables = dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]
 
@@ -34,6 +43,7 @@ def learning_dynamics(
     layer: str | Sequence[str] = "**",
     measure: str | None = None,
     threshold: float | None = None,
+    blocks: int | None = None,
 ) -> xr.Dataset:
     """How similar layers are to their final selves during training, and when they settle.
 
@@ -53,8 +63,13 @@ def learning_dynamics(
     measure : str, optional
         Default: the first that the comparison was asked for.
     threshold : float, optional
-        Largest difference of the measure to that of the final layer with itself. Default: 0.1; for a distance, a tenth
-        of the largest that a layer of these models has to its final self.
+        Largest difference of the measure to that of the final layer with itself. Default: 0.1, so that nine tenths of
+        the final value are reached; for a distance, a tenth of the largest that a layer of these models has to its
+        final self. `noise_ceiling` is not taken for it: layers pass what seeds leave long before they cease to change,
+        and one training has none.
+    blocks : int, optional
+        Leave out so many blocks of examples in turn, as `jackknife` does, with the subspaces of the comparison, for how
+        sure each step is. Default: none, which takes no more than the values.
 
     Returns
     -------
@@ -67,6 +82,17 @@ def learning_dynamics(
         positive where layers closer to the input settle first. ``rank`` (layer, step): directions kept. All of them
         have a dimension ``model`` in front where several are asked for.
 
+        Where several are, also over them: ``settled_by`` (layer), the first step by which more than half of the
+        trainings that have a layer of this name have settled; ``settled_low`` and ``settled_high`` (layer), the steps
+        between which the median of all trainings that could have been lies, with the probability ``settled_coverage``:
+        0.95 or more from six trainings on, and less between the first and the last of fewer, a half with two;
+        ``trainings`` (layer), how many. Relatives, as `noise_ceiling` has them, are one training. NaN where one is not
+        known. A checkpoint before a settled step says that it is not earlier than that.
+
+        With ``blocks``: ``settled_earliest`` and ``settled_latest`` (layer), the settled step if all differences to the
+        final self were smaller, or larger, by 1.96 of their standard errors over examples,
+        ``stderr_to_final`` (layer, step): 95 % for each step by itself.
+
     Raises
     ------
     UnknownMeasureError, RepresentationNotFoundError
@@ -74,11 +100,12 @@ def learning_dynamics(
     InvalidQuestionError
         Where checkpoints have no steps, or which of them is final cannot be known.
     IncompatibleError
-        Where no checkpoint has been compared with the final one.
+        Where no checkpoint has been compared with the final one; with blocks, where `jackknife` has nothing to go by.
 
     References
     ----------
-    Raghu et al. (2017), SVCCA: Singular Vector Canonical Correlation Analysis, NeurIPS, figures 3 and 4.
+    Raghu et al. (2017), SVCCA: Singular Vector Canonical Correlation Analysis, NeurIPS, figures 3 and 4; Efron and
+    Stein (1981), The jackknife estimate of variance, Annals of Statistics 9.
 
     Examples
     --------
@@ -101,64 +128,48 @@ def learning_dynamics(
         )
     result = as_dataset(result)
     name = find_name(result, measure)
-    frames = {side: table_of(result, side) for side in SIDES}
-    asked = places_of(result, "a", {"model": model, "layer": layer})
-    chosen = frames["a"].iloc[asked].assign(place=asked)
-    models = list(dict.fromkeys(chosen["model"]))
-    known = pd.concat([frame[frame["model"].isin(models)] for frame in frames.values()])
-    final = frames["b"].assign(place=np.arange(len(frames["b"])))
-    final = final[final["model"].isin(models) & final["layer"].isin(chosen["layer"])]
-    final = final[is_final(final, known)]
-    _check_steps(chosen)
-    steps, layers = np.unique(chosen["step"]), in_order(chosen, "layer", "depth")
-    names = [name, *filter(None, [null_of(result, name)])]
-    panes = {one: np.full((len(models), len(steps), len(layers), len(layers)), np.nan) for one in names}
-    rank = np.full((len(models), len(layers), len(steps)), np.nan)
-    for number, one in enumerate(models):
-        rows, columns = chosen[chosen["model"] == one], final[final["model"] == one]
-        at = np.searchsorted(steps, rows["step"].to_numpy()), layers.get_indexer(rows["layer"])
-        for variable, pane in panes.items():
-            block = result[variable][{"representation_a": rows["place"], "representation_b": columns["place"]}]
-            pane[(number, *at)] = _spread(values_of(block), layers.get_indexer(columns["layer"]), len(layers))
-        if "rank_a" in result:
-            rank[(number, *at[::-1])] = values_of(result["rank_a"][{"representation_a": rows["place"]}])
-    own = {one: np.moveaxis(np.diagonal(pane, axis1=2, axis2=3), 2, 1) for one, pane in panes.items()}
-    if not np.isfinite(panes[name]).any():
+    trained = _Trainings.read(result, name, places_of(result, "a", {"model": model, "layer": layer}))
+    if not np.isfinite(trained.panes[name]).any():
         raise IncompatibleError(
-            f"no checkpoint of {', '.join(map(repr, models[:5]))} has a value of {name!r} with its final checkpoint. "
-            f"Compare these pairs, dask_svcca.compare(zoo, store, pairs='final'), or wait until they are compared"
+            f"no checkpoint of {', '.join(map(repr, trained.models[:5]))} has a value of {name!r} with its final "
+            f"checkpoint. Compare these pairs, dask_svcca.compare(zoo, store, pairs='final'), or wait until they are "
+            f"compared"
         )
-    checkpoints = _checkpoints(chosen, models, steps)
-    variables = _dynamics(result[name], own[name], steps, checkpoints != "", sign_of(result, name), threshold)
-    for one in names:
-        variables[one] = ("model", "step", "layer", "layer_final"), panes[one], dict(result[one].attrs)
-    if len(names) > 1:
-        variables["null_to_final"] = ("model", "layer", "step"), own[names[1]], dict(result[names[1]].attrs)
+    # A name is one model; a pattern may mean several.
+    several = not isinstance(model, str) or trained.models != [model]
+    own = trained.own(name)
+    variables: Variables = {"similarity_to_final": (("model", "layer", "step"), own, dict(result[name].attrs))}
+    variables |= _settled(result, name, trained, threshold, blocks)
+    if several:
+        families = connected_components(Kin(result).related(trained.models), directed=False)[1]
+        has = np.asarray((trained.places >= 0).any(axis=2))
+        variables |= _over_trainings(variables["settled_step"][1], has, families)
+    for one, pane in trained.panes.items():
+        variables[one] = ("model", "step", "layer", "layer_final"), pane, dict(result[one].attrs)
+    if null := null_of(result, name):
+        variables["null_to_final"] = ("model", "layer", "step"), trained.own(null), dict(result[null].attrs)
     if "rank_a" in result:
-        variables["rank"] = ("model", "layer", "step"), rank, dict(result["rank_a"].attrs)
-    depth = chosen.groupby("layer")["depth"].mean()[layers].to_numpy()
+        variables["rank"] = ("model", "layer", "step"), trained.rank, dict(result["rank_a"].attrs)
     found = xr.Dataset(
         variables,
         coords={
-            "model": models,
-            "step": steps,
-            "layer": list(layers),
-            "layer_final": list(layers),
-            "depth": ("layer", depth),
-            "checkpoint": (("model", "step"), checkpoints),
+            "model": trained.models,
+            "step": trained.steps,
+            "layer": list(trained.layers),
+            "layer_final": list(trained.layers),
+            "depth": ("layer", trained.depth),
+            "checkpoint": (("model", "step"), trained.checkpoints),
         },
         attrs={"measure": name},
     )
-    found["depth_correlation"] = _rank_correlation(found["settled_step"], depth)
+    found["depth_correlation"] = _rank_correlation(found["settled_step"], trained.depth)
     found["depth_correlation"].attrs["long_name"] = "rank correlation of depth and settled step"
-    ends = xr.DataArray(final.groupby("model")["step"].max().reindex(models).to_numpy(dtype=np.float64), dims="model")
-    before = found["similarity_to_final"].where(found["step"] < ends).mean("step")
-    found["similarity_depth_correlation"] = _rank_correlation(-sign_of(result, name) * before, depth)
+    before = found["similarity_to_final"].where(found["step"] < xr.DataArray(trained.ends, dims="model")).mean("step")
+    found["similarity_depth_correlation"] = _rank_correlation(-sign_of(result, name) * before, trained.depth)
     found["similarity_depth_correlation"].attrs["long_name"] = (
         "rank correlation of depth and similarity to the final self before the final step, with its sign turned"
     )
-    # A name is one model; a pattern may mean several.
-    return found.isel(model=0) if isinstance(model, str) and models == [model] else found
+    return found if several else found.isel(model=0)
 
 
 def training_phases(
@@ -232,6 +243,102 @@ def training_phases(
     return found.isel(layer=0) if isinstance(layer, str) and list(layers) == [layer] else found
 
 
+@dataclass(frozen=True)
+class _Trainings:
+    """Checkpoints of some models beside their final ones.
+
+    Attributes
+    ----------
+    models : list of str
+    steps : (step,)
+    layers : pandas.Index
+    depth : (layer,)
+    checkpoints : (model, step) str
+        Empty where there is none.
+    ends : (model,)
+        Step of the final checkpoint.
+    panes : dict of str to (model, step, layer, layer)
+        The measure, and its null where there is one, of layers with final layers.
+    rank : (model, layer, step)
+    places : (model, layer, step) int
+        In the comparison, on side a; negative where there is none.
+    finals : (model, layer) int
+        Of the final checkpoint, on side b.
+    """
+
+    models: list[str]
+    steps: FloatArray
+    layers: pd.Index[Any]
+    depth: FloatArray
+    checkpoints: npt.NDArray[np.str_]
+    ends: FloatArray
+    panes: dict[str, FloatArray]
+    rank: FloatArray
+    places: npt.NDArray[np.intp]
+    finals: npt.NDArray[np.intp]
+
+    @classmethod
+    def read(cls, result: xr.Dataset, name: str, asked: npt.NDArray[np.intp]) -> _Trainings:
+        """Those that are at some places of side a."""
+        frames = {side: table_of(result, side) for side in SIDES}
+        chosen = frames["a"].iloc[asked].assign(place=asked)
+        models = list(dict.fromkeys(chosen["model"]))
+        known = pd.concat([frame[frame["model"].isin(models)] for frame in frames.values()])
+        final = frames["b"].assign(place=np.arange(len(frames["b"])))
+        final = final[final["model"].isin(models) & final["layer"].isin(chosen["layer"])]
+        final = final[is_final(final, known)]
+        _check_steps(chosen)
+        steps, layers = np.unique(chosen["step"]), in_order(chosen, "layer", "depth")
+        shape = len(models), len(layers), len(steps)
+        names = [name, *filter(None, [null_of(result, name)])]
+        panes = {one: np.full((shape[0], shape[2], shape[1], shape[1]), np.nan) for one in names}
+        rank, places, finals = np.full(shape, np.nan), np.full(shape, -1), np.full(shape[:2], -1)
+        for number, one in enumerate(models):
+            rows, columns = chosen[chosen["model"] == one], final[final["model"] == one]
+            at = np.searchsorted(steps, rows["step"].to_numpy()), layers.get_indexer(rows["layer"])
+            places[(number, *at[::-1])] = rows["place"]
+            finals[number, layers.get_indexer(columns["layer"])] = columns["place"]
+            for variable, pane in panes.items():
+                block = result[variable][{"representation_a": rows["place"], "representation_b": columns["place"]}]
+                pane[(number, *at)] = _spread(values_of(block), layers.get_indexer(columns["layer"]), len(layers))
+            if "rank_a" in result:
+                rank[(number, *at[::-1])] = values_of(result["rank_a"][{"representation_a": rows["place"]}])
+        depth = chosen.groupby("layer")["depth"].mean()[layers].to_numpy()
+        ends = final.groupby("model")["step"].max().reindex(models).to_numpy(dtype=np.float64)
+        checkpoints = _checkpoints(chosen, models, steps)
+        return cls(models, steps, layers, depth, checkpoints, ends, panes, rank, places, finals)
+
+    def own(self, variable: str) -> FloatArray:
+        """Of each layer with its final self, (model, layer, step)."""
+        return np.moveaxis(np.diagonal(self.panes[variable], axis1=2, axis2=3), 2, 1)
+
+
+def _settled(
+    result: xr.Dataset, name: str, trained: _Trainings, threshold: float | None, blocks: int | None
+) -> Variables:
+    """When each layer of each model has settled, and between which steps that is by the examples."""
+    own, sign, there = trained.own(name), sign_of(result, name), trained.checkpoints != ""
+    if threshold is None:
+        threshold = SETTLED if sign > 0 else SETTLED * float(np.nanmax(np.abs(own), initial=0.0))
+    apart = distances_to_final(own, sign)
+    said: dict[str, Any] = {
+        "long_name": "first step from which a layer stays near its final self",
+        "threshold": threshold,
+    }
+    variables: Variables = {
+        "settled_step": (("model", "layer"), settled_steps(trained.steps, apart, there, threshold), said)
+    }
+    if blocks is not None:
+        error = _error_over_examples(result, name, trained, own, blocks)
+        text = "standard error of the difference to the final self: jackknife over blocks of examples"
+        variables["stderr_to_final"] = ("model", "layer", "step"), error, {"long_name": text}
+        for end, shift in (("earliest", -ERRORS), ("latest", ERRORS)):
+            said = {"long_name": f"{end} step from which a layer may have settled", "coverage": COVERAGE}
+            shifted = settled_steps(trained.steps, apart + shift * error, there, threshold)
+            variables[f"settled_{end}"] = ("model", "layer"), shifted, said
+    return variables
+
+
 def _check_steps(frame: pd.DataFrame) -> None:
     """Refuse checkpoints that have no place in the order of training, or share one."""
     steps = frame.groupby(["model", "checkpoint"], sort=False)["step"].max().reset_index()
@@ -263,70 +370,44 @@ def _checkpoints(frame: pd.DataFrame, models: list[str], steps: FloatArray) -> n
     return names.astype(np.str_)
 
 
-def _dynamics(
-    measure: xr.DataArray,
-    own: FloatArray,
-    steps: FloatArray,
-    there: npt.NDArray[np.bool_],
-    sign: int,
-    threshold: float | None,
-) -> Variables:
-    """What follows from the similarity of layers to their final selves, (model, layer, step).
-
-    Whether a model has a checkpoint at a step is ``there``, (model, step): steps of other models leave nothing open.
-    """
-    final = np.full(own.shape[:2], np.nan)
-    for place in np.ndindex(final.shape):
-        present = np.flatnonzero(np.isfinite(own[place]))
-        # The final checkpoint of a model need not be at the last step of all models.
-        final[place] = own[place][present[-1]] if len(present) else np.nan
-    if threshold is None:
-        threshold = SETTLED if sign > 0 else SETTLED * float(np.nanmax(np.abs(own), initial=0.0))
-    with np.errstate(invalid="ignore"):
-        within = sign * (final[..., np.newaxis] - own) <= threshold
-    settled = np.full(final.shape, np.nan)
-    for place in np.ndindex(final.shape):
-        mine = there[place[0]]
-        settled[place] = settled_step(steps[mine], within[place][mine], np.isfinite(own[place][mine]))
-    return {
-        "similarity_to_final": (("model", "layer", "step"), own, dict(measure.attrs)),
-        "settled_step": (
-            ("model", "layer"),
-            settled,
-            {"long_name": "first step from which a layer stays near its final self", "threshold": threshold},
-        ),
+def _over_trainings(settled: FloatArray, has: npt.NDArray[np.bool_], families: npt.NDArray[Any]) -> Variables:
+    """Settled steps of all trainings together, (model, layer): relatives are one training, in their median."""
+    found = np.full((4, settled.shape[1]), np.nan)
+    count = np.zeros(settled.shape[1], dtype=np.int64)
+    for layer in range(settled.shape[1]):
+        steps = [
+            interval_of_median(settled[has[:, layer] & (families == family), layer]).median
+            for family in np.unique(families[has[:, layer]])
+        ]
+        found[:, layer], count[layer] = interval_of_median(np.array(steps)), len(steps)
+    texts = {
+        "settled_by": "first step by which more than half of the trainings have settled",
+        "settled_low": "lower end of the interval for the median over trainings",
+        "settled_high": "upper end of the interval for the median over trainings",
+        "settled_coverage": "how often such an interval holds the median",
     }
+    variables: Variables = {
+        name: (("layer",), values, {"long_name": text})
+        for (name, text), values in zip(texts.items(), found, strict=True)
+    }
+    variables["trainings"] = ("layer",), count, {"long_name": "trainings that have the layer, relatives as one"}
+    return variables
 
 
-def settled_step(steps: FloatArray, within: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]) -> float:
-    """First step from which a layer stays within, up to the last that is known.
-
-    Parameters
-    ----------
-    steps : (step,)
-        Ascending.
-    within, known : (step,) bool
-        Whether a layer is near its final self, and whether it has a value.
-
-    Returns
-    -------
-    float
-        NaN where a value that is not known could make another step of it.
-
-    Examples
-    --------
-    >>> steps, yes = np.array([0.0, 1.0, 2.0, 3.0]), np.ones(4, dtype=bool)
-    >>> settled_step(steps, np.array([True, False, True, True]), yes)
-    2.0
-    >>> settled_step(steps, np.array([False, False, True, True]), np.array([True, False, True, True]))
-    nan
-    """
-    if not known.any():
-        return np.nan
-    last = int(np.flatnonzero(known)[-1])
-    outside = np.flatnonzero(known[:last] & ~within[:last])
-    first = int(outside[-1]) + 1 if len(outside) else 0
-    return float(steps[first]) if known[first : last + 1].all() else np.nan
+def _error_over_examples(
+    result: xr.Dataset, name: str, trained: _Trainings, own: FloatArray, blocks: int
+) -> FloatArray:
+    """Standard error of how far layers are from their final selves, by the jackknife, (model, layer, step)."""
+    labels = [column(result, "representation", side).astype(str) for side in SIDES]
+    known = np.nonzero(np.isfinite(own))
+    rows, columns = labels[0][trained.places[known]], labels[1][trained.finals[known[:2]]]
+    pairs = list(zip(rows.tolist(), columns.tolist(), strict=True))
+    found = jackknife(result, pairs, blocks=blocks, measures=[name])[f"{name}_jackknife"].to_numpy()
+    without = np.full((*own.shape, blocks), np.nan)
+    without[known] = found
+    apart = distances_to_final(without, 1)
+    spread = np.square(apart - apart.mean(axis=-1, keepdims=True)).sum(axis=-1)
+    return np.asarray(np.sqrt((blocks - 1) / blocks * spread))
 
 
 def _rank_correlation(values: xr.DataArray, depth: FloatArray) -> xr.DataArray:

@@ -190,8 +190,11 @@ def find_name(result: xr.Dataset, measure: str | None, *, estimates: bool = Fals
 
 
 def sign_of(result: xr.Dataset, measure: str) -> int:
-    """1 where higher is more similar, -1 where lower is."""
-    return -1 if result[measure].attrs.get("sense") == "distance" else 1
+    """1 where higher is more similar, -1 where lower is: of a distance, and of the p-values of a measure."""
+    sense = result[measure].attrs.get("sense")
+    if sense == "reference":
+        return -1 if any(p_value_of(result, one) == measure for one in measures_of(result)) else 1
+    return -1 if sense == "distance" else 1
 
 
 def null_of(result: xr.Dataset, measure: str) -> str:

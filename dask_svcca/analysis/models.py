@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
@@ -24,11 +24,13 @@ from dask_svcca.analysis.measured import (
     spread_of,
     warn_of_estimates,
 )
-from dask_svcca.analysis.selection import SIDES, as_slice, column, numbered, places_of, table_of, values_of
+from dask_svcca.analysis.selection import SIDES, column, numbered, places_of, table_of, values_of
 from dask_svcca.errors import InvalidQuestionError, RepresentationNotFoundError
-from dask_svcca.kernels.extremes import expected_largest
+from dask_svcca.kernels.extremes import moments_of_largest
+from dask_svcca.kernels.orders import chance_of
 from dask_svcca.kernels.transport import transport_plan
 from dask_svcca.patterns import matching
+from dask_svcca.stores.choice import as_slice
 from dask_svcca.stores.dataset import parameters_of
 
 if TYPE_CHECKING:
@@ -57,6 +59,11 @@ BY_CHANCE: Final[dict[str, str]] = {
     "maximum": "{} that the best of all pairs of layers has by chance",
     "transport": "{} that each layer's best match has by chance, which no plan exceeds",
 }
+
+P_VALUE: Final = (
+    "how often the same search finds as much by chance. However layers of one network depend on each other, it is not "
+    "less than that, as far as gamma distributions go"
+)
 
 ASSUMES: Final = (
     "layers as independent of each other as shuffled examples make a pair of them. Layers of one network are alike, so "
@@ -106,9 +113,12 @@ def model_similarity(
         finds by chance. It takes the null of each pair of layers and its standard deviation, and values that are
         independent from layer to layer; since layers of one network are alike, chance gives somewhat less. Where
         standard deviations are unknown (`compare` says when), it is the search among the nulls themselves, and chance
-        gives more. ``missing`` is the number of pairs of layers without a value: where there is one, neither has the
-        pair of models. Coordinates along both: ``model``, ``checkpoint``, ``step``, ``parent`` and ``layers``,
-        their number.
+        gives more. ``p_`` and the name of the measure: how often the same search finds as much by chance, as if the
+        layers of a network said the same over and over, so that it is rather too large than too small; NaN where a
+        standard deviation is not known. `discoveries` corrects it for the number of models. ``missing`` is the number
+        of pairs of layers without a value, and ``compared`` the share of those with one: where any is missing, as under
+        ``pairs="nearest 20"``, neither has the pair of models. Coordinates along both: ``model``, ``checkpoint``,
+        ``step``, ``parent`` and ``layers``, their number.
 
     Raises
     ------
@@ -149,7 +159,7 @@ def model_similarity(
     for name in names:
         null = null_of(result, name) if sign_of(result, name) > 0 else ""
         summary = _Summary(result, name, null, kind, gain)
-        values, chance, lacking = summary.of(a, b)
+        values, chance, p_values, lacking = summary.of(a, b)
         missing = np.maximum(missing, lacking)
         if np.isnan(values).all():
             place = {"representation_a": a.places, "representation_b": b.places}
@@ -158,7 +168,12 @@ def model_similarity(
         if null:
             text = BY_CHANCE[kind].format(name)
             variables[null] = dims, chance, {"long_name": text, "sense": "reference", "assumes": ASSUMES}
+            if spread_of(result, name):
+                text = f"p-value of {name}"
+                variables[f"p_{name}"] = dims, p_values, {"long_name": text, "sense": "reference", "comment": P_VALUE}
     variables["missing"] = dims, missing, {"long_name": "pairs of layers without a value"}
+    compared = 1 - missing / np.outer(np.diff(a.bounds), np.diff(b.bounds))
+    variables["compared"] = dims, compared, {"long_name": "share of the pairs of layers that have a value"}
     coords = {
         f"{one}_{side}": (f"model_{side}", values)
         for side, its in zip(SIDES, (a, b), strict=True)
@@ -223,20 +238,19 @@ class _Checkpoints:
     def __len__(self) -> int:
         return len(self.first)
 
-    @property
-    def sizes(self) -> IntArray:
-        """Number of layers, (checkpoint,)."""
-        return np.diff([*self.first, len(self.places)])
+    @cached_property
+    def bounds(self) -> IntArray:
+        """Where the layers of each checkpoint begin, and where those of the last end, (checkpoint + 1,)."""
+        return np.array([*self.first, len(self.places)])
 
     def layers(self, start: int, stop: int) -> slice:
         """Layers of some neighbours among the checkpoints."""
-        return slice(int(self.first[start]), int([*self.first, len(self.places)][stop]))
+        return slice(int(self.bounds[start]), int(self.bounds[stop]))
 
     def batches(self, start: int, most: int) -> Iterator[tuple[int, int]]:
         """Neighbours among the checkpoints from one on, at most so many layers together, or one checkpoint."""
-        ends = np.cumsum(self.sizes)
         while start < len(self):
-            stop = max(start + 1, int(np.searchsorted(ends, self.first[start] + most, side="right")))
+            stop = max(start + 1, int(np.searchsorted(self.bounds[1:], self.first[start] + most, side="right")))
             yield start, stop
             start = stop
 
@@ -295,16 +309,16 @@ class _Summary:
     kind: Kind
     transported: Callable[..., FloatArray] | None
 
-    def of(self, a: _Checkpoints, b: _Checkpoints) -> tuple[FloatArray, FloatArray, IntArray]:
-        """Values, values by chance and numbers of missing pairs, (a, b)."""
-        found, chance = (np.full((len(a), len(b)), np.nan) for _ in range(2))
+    def of(self, a: _Checkpoints, b: _Checkpoints) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
+        """Values, values by chance, p-values and numbers of missing pairs, (a, b)."""
+        found, chance, p_values = (np.full((len(a), len(b)), np.nan) for _ in range(3))
         missing = np.zeros(found.shape, dtype=np.int64)
         mirrored = bool(self.result[self.name].attrs.get("symmetric", True)) and self._same(a, b)
         for rows in a.batches(0, max(1, BLOCK_ELEMENTS // len(b.places))):
             height = a.layers(*rows)
             for columns in b.batches(rows[0] if mirrored else 0, BLOCK_ELEMENTS // (height.stop - height.start)):
-                self._fill(a, b, rows, columns, found, chance, missing, mirrored=mirrored)
-        return found, chance, missing
+                self._fill(a, b, rows, columns, (found, chance, p_values, missing), mirrored=mirrored)
+        return found, chance, p_values, missing
 
     def _same(self, a: _Checkpoints, b: _Checkpoints) -> bool:
         of_a, of_b = numbered(self.result)
@@ -316,13 +330,12 @@ class _Summary:
         b: _Checkpoints,
         rows: tuple[int, int],
         columns: tuple[int, int],
-        found: FloatArray,
-        chance: FloatArray,
-        missing: IntArray,
+        into: tuple[FloatArray, FloatArray, FloatArray, IntArray],
         *,
         mirrored: bool,
     ) -> None:
         """Entries of some rows and columns; where layers are as similar in both orders, also their mirror images."""
+        found, chance, p_values, missing = into
         chosen, others = a.layers(*rows), b.layers(*columns)
         places = a.places[chosen], b.places[others]
         first = a.first[slice(*rows)] - chosen.start, b.first[slice(*columns)] - others.start
@@ -341,14 +354,15 @@ class _Summary:
             both = one, one.T
         else:
             both = _searched(values, first, self.kind), _searched(values.T, first[::-1], self.kind)
-        expected = None if nulls is None else self._expected(*nulls, first)
+        expected = None if nulls is None else self._expected(*nulls, first, both)
         for place, part, lacks, turned in ((here, both[0], lacking, False), (mirror, both[1], lacking.T, True)):
             if turned and not mirrored:
                 continue
             found[place] = sign * part
             missing[place] = lacks
             if expected is not None:
-                chance[place] = np.where(lacks == 0, expected[int(turned)], np.nan)
+                for target, values_of_both in zip((chance, p_values), expected, strict=True):
+                    target[place] = np.where(lacks == 0, values_of_both[int(turned)], np.nan)
 
     def _read(self, name: str, rows: IntArray, columns: IntArray) -> FloatArray:
         # In the order of the comparison, each of its chunks is read once.
@@ -359,19 +373,29 @@ class _Summary:
         return values if in_order else values[of_row[:, np.newaxis], of_column]
 
     def _expected(
-        self, mean: FloatArray, spread: FloatArray, first: tuple[IntArray, IntArray]
-    ) -> tuple[FloatArray, FloatArray]:
-        """What the search finds by chance, (a, b) and (b, a)."""
+        self,
+        mean: FloatArray,
+        spread: FloatArray,
+        first: tuple[IntArray, IntArray],
+        found: tuple[FloatArray, FloatArray],
+    ) -> tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]:
+        """What the search finds by chance, and how often it finds as much as it did: each as (a, b) and (b, a)."""
+        known = _sums(~(np.isfinite(mean) & np.isfinite(spread)), first) == 0
         if self.kind == "maximum":
             whole = _largest_of_blocks(mean, spread, first)
-            return whole, whole.T
-        one = _mean_over_rows(expected_largest(mean, spread, first[1]), first[0])
-        other = _mean_over_rows(expected_largest(mean.T, spread.T, first[0]), first[1])
+            p_value = np.where(known, _chance_of_largest(found[0], mean, spread, first), np.nan)
+            return (whole, whole.T), (p_value, p_value.T)
+        one = _best_by_chance(mean, spread, first)
+        other = _best_by_chance(mean.T, spread.T, first[::-1])
+        chances = [
+            np.where(sure, chance_of(score, expected, np.square(deviation)), np.nan)
+            for score, (expected, deviation), sure in zip(found, (one, other), (known, known.T), strict=True)
+        ]
         if self.kind == "transport":
             # Each layer's best match is at least what a plan gives it, on either side.
-            least = np.minimum(one, other.T)
-            return least, least.T
-        return one, other
+            least, rarest = np.minimum(one[0], other[0].T), np.minimum(chances[0], chances[1].T)
+            return (least, least.T), (rarest, rarest.T)
+        return (one[0], other[0]), (chances[0], chances[1])
 
 
 def _sums(values: BoolArray, first: tuple[IntArray, IntArray]) -> IntArray:
@@ -398,6 +422,26 @@ def _searched(values: FloatArray, first: tuple[IntArray, IntArray], kind: Kind) 
     return np.maximum.reduceat(best, first[0], axis=0) if kind == "maximum" else _mean_over_rows(best, first[0])
 
 
+def _best_by_chance(
+    mean: FloatArray, spread: FloatArray, first: tuple[IntArray, IntArray]
+) -> tuple[FloatArray, FloatArray]:
+    """Mean over the rows of a block of what their best is by chance, and the most that this mean may vary by."""
+    expected, deviation = moments_of_largest(mean, spread, first[1])
+    # However rows depend on each other, their mean varies by no more than they do on average.
+    return _mean_over_rows(expected, first[0]), _mean_over_rows(deviation, first[0])
+
+
+def _chance_of_largest(
+    found: FloatArray, mean: FloatArray, spread: FloatArray, first: tuple[IntArray, IntArray]
+) -> FloatArray:
+    """How often the largest of each block is as large by chance."""
+    sizes = [np.diff([*starts, end]) for starts, end in zip(first, mean.shape, strict=True)]
+    scores = np.repeat(np.repeat(found, sizes[0], axis=0), sizes[1], axis=1)
+    with np.errstate(divide="ignore"):
+        none = np.log1p(-chance_of(scores, mean, np.square(spread)))
+    return -np.expm1(np.add.reduceat(np.add.reduceat(none, first[0], axis=0), first[1], axis=1))
+
+
 def _largest_of_blocks(mean: FloatArray, spread: FloatArray, first: tuple[IntArray, IntArray]) -> FloatArray:
     """What is the largest of each block by chance."""
     ends = [*first[0], len(mean)]
@@ -408,7 +452,7 @@ def _largest_of_blocks(mean: FloatArray, spread: FloatArray, first: tuple[IntArr
         wide = np.argsort(group, kind="stable")
         flat = [np.asarray(each[start:stop]).ravel()[np.newaxis, :] for each in (mean, spread)]
         groups = first[1] * (stop - start)
-        found.append(expected_largest(flat[0][:, wide], flat[1][:, wide], groups)[0])
+        found.append(moments_of_largest(flat[0][:, wide], flat[1][:, wide], groups)[0][0])
     return np.stack(found)
 
 
@@ -423,12 +467,17 @@ def _transported(
 ) -> FloatArray:
     """Mean similarity under the plan between each two checkpoints."""
     found = np.full((rows[1] - rows[0], columns[1] - columns[0]), np.nan)
-    above, left = a.layers(*rows).start, b.layers(*columns).start
-    for i, j in np.ndindex(*found.shape):
-        one, other = a.layers(rows[0] + i, rows[0] + i + 1), b.layers(columns[0] + j, columns[0] + j + 1)
-        block = values[one.start - above : one.stop - above, other.start - left : other.stop - left]
-        if np.isfinite(block).all():
-            apart = np.abs(a.depth[one][:, np.newaxis] - b.depth[other])
-            gain = block - weight * apart if weight else block
-            found[i, j] = (transport_plan(gain) * block).sum()
+    chosen, others = a.layers(*rows), b.layers(*columns)
+    gains = values
+    if weight:
+        gains = values - weight * np.abs(a.depth[chosen][:, np.newaxis] - b.depth[others])
+    of_a, of_b = (
+        [slice(start, stop) for start, stop in pairwise((side.bounds[some[0] : some[1] + 1] - first).tolist())]
+        for side, some, first in ((a, rows, chosen.start), (b, columns, others.start))
+    )
+    whole = np.isfinite(values)
+    for i, one in enumerate(of_a):
+        for j, other in enumerate(of_b):
+            if whole[one, other].all():
+                found[i, j] = np.vdot(transport_plan(gains[one, other]), values[one, other])
     return found

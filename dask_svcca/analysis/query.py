@@ -11,8 +11,9 @@ import pandas as pd
 
 from dask_svcca.analysis._options import check_count, is_number
 from dask_svcca.analysis.measured import as_dataset, estimates_of, find_names, say_estimates, sign_of, warn_of_estimates
-from dask_svcca.analysis.selection import COLUMNS, Side, Where, as_slice, numbered, places_of, values_of
+from dask_svcca.analysis.selection import COLUMNS, Side, Where, numbered, places_of, values_of
 from dask_svcca.errors import InvalidQuestionError
+from dask_svcca.stores.choice import as_slice
 from dask_svcca.variables import ESTIMATE
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ def query(
     Returns
     -------
     pandas.DataFrame
-        One row per pair that has a value, sorted by it: descending, or ascending where the measure is a distance.
-        Columns are ``model_a``, ``checkpoint_a``, ``layer_a``, ``step_a``, ``depth_a``, the same for b, and the
-        measures.
+        One row per pair that has a value, sorted by it: descending, or ascending where the measure is a distance or a
+        p-value, such as ``p_cka``. Columns are ``model_a``, ``checkpoint_a``, ``layer_a``, ``step_a``, ``depth_a``,
+        the same for b, and the measures.
 
     Raises
     ------

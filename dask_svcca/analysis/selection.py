@@ -199,13 +199,6 @@ def not_computed(result: xr.Dataset, name: str, place: Mapping[str, npt.NDArray[
     return np.asarray(without & np.logical_or.reduce(pending))
 
 
-def as_slice(places: npt.NDArray[np.integer[Any]]) -> slice | npt.NDArray[np.integer[Any]]:
-    """Consecutive places as a slice, which is read much faster."""
-    if len(places) and places[-1] - places[0] + 1 == len(places):
-        return slice(int(places[0]), int(places[-1]) + 1)
-    return places
-
-
 def in_order(frame: pd.DataFrame, name: str, by: str) -> pd.Index[Any]:
     """Names in the order of a number, on average over models; those without one last, as in the comparison."""
     numbers = frame.groupby(name, sort=False)[by].mean()

@@ -14,6 +14,7 @@ from dask_svcca import connections
 from dask_svcca.cli._console import counted
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
+from dask_svcca.run.workers import place_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _OPTIONS = (
     click.option(
-        "--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes [default: one per core]."
+        "--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes [default: one per core, or GPU]."
     ),
     click.option(
         "--worker-memory", "memory", metavar="SIZE", help="Memory of each worker, such as 4GiB [default: a fair share]."
@@ -80,18 +81,18 @@ class WhenNeeded:
             client = self._client or (self._stack or alone).enter_context(self._connect())
             if self._stack is not None:
                 self._client = client
-            DaskExecutor(client, uuid.uuid4().hex[:12]).run(nodes, perform, on_done)
+            DaskExecutor(client, uuid.uuid4().hex[:12], device=self.budget.device).run(nodes, perform, on_done)
 
 
 @contextlib.contextmanager
 def connected(
-    workers: int | None, memory: str | None, scheduler: str | None, *, announced: bool = True
+    workers: int | None, memory: str | None, scheduler: str | None, device: str = "cpu", *, announced: bool = True
 ) -> Iterator[Client]:
     """A client of the cluster that these options ask for.
 
     Parameters
     ----------
-    workers, memory, scheduler
+    workers, memory, scheduler, device
         The options.
     announced : bool
         Whether to show that it starts: not where progress is shown already.
@@ -101,20 +102,25 @@ def connected(
             "--scheduler names a cluster with workers and memory of its own; leave out --workers and --worker-memory."
         )
     if scheduler is None:
-        doing = f"Starting {counted(connections.local_resources(workers, memory).workers, 'worker')} on this machine"
+        count = connections.local_resources(workers, memory, device).workers
+        doing = f"Starting {counted(count, 'worker')} on this machine"
     else:
         doing = f"Connecting to {scheduler}"
     console = Console(stderr=True, highlight=False)
     with contextlib.ExitStack() as stack:
         with console.status(doing) if announced and console.is_terminal else contextlib.nullcontext():
-            client = stack.enter_context(connections.connect(scheduler, workers=workers, memory=memory))
+            client = stack.enter_context(
+                connections.connect(scheduler, workers=workers, memory=memory, device="cpu" if scheduler else device)
+            )
         yield client
 
 
-def budget_of(workers: int | None, memory: str | None, scheduler: str | None) -> Budget:
+def budget_of(workers: int | None, memory: str | None, scheduler: str | None, device: str = "cpu") -> Budget:
     """Budget of the cluster that would be used; a local cluster is not started for this."""
     if scheduler is None:
-        local = connections.local_resources(workers, memory)
-        return Budget(local.workers, int(USABLE_SHARE * local.memory))
+        local = connections.local_resources(workers, memory, device)
+        # Each of its workers has a GPU of its own, where it has one.
+        placed = place_here(device, 1)
+        return Budget(local.workers, int(USABLE_SHARE * local.memory), placed.device, placed.memory)
     with connected(workers, memory, scheduler) as client:
-        return DaskExecutor(client, "").budget
+        return DaskExecutor(client, "", device=device).budget

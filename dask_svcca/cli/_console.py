@@ -27,6 +27,7 @@ __all__ = [
     "examples",
     "log_json",
     "named",
+    "number",
     "progress_of",
     "results",
     "resumable",
@@ -65,7 +66,7 @@ def estimates_cautioned() -> Iterator[None]:
         yield
     for one in said:
         if issubclass(one.category, OnlyEstimatesWarning):
-            click.echo(f"{click.style('Caution:', fg='yellow')} {one.message}.", err=True)
+            echo_caution(str(one.message))
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
@@ -96,6 +97,17 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def number(value: float) -> str:
+    """A value of a measure; one that four decimals would hide, such as a p-value, by its order of magnitude.
+
+    Examples
+    --------
+    >>> number(0.51234), number(0.0), number(2.5e-7), number(float("nan"))
+    ('0.5123', '0.0000', '2.5e-07', 'nan')
+    """
+    return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.4f}"
+
+
 def counted(count: int, noun: str) -> str:
     """A number with its noun.
 
@@ -116,6 +128,11 @@ def echo_problems(problems: Mapping[str, str], noun: str) -> None:
         click.echo(f"  {named(name, reason)}", err=True)
     if len(problems) > SHOWN_PROBLEMS:
         click.echo(f"  and {len(problems) - SHOWN_PROBLEMS:,} more", err=True)
+
+
+def echo_caution(sentence: str) -> None:
+    """Say what to bear in mind, on standard error."""
+    click.echo(f"{click.style('Caution:', fg='yellow')} {sentence}.", err=True)
 
 
 def named(name: str, reason: str) -> str:

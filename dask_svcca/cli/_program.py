@@ -142,6 +142,11 @@ class Program(click.Group):
             "dask_svcca.cli.models:models",
             "List the models of a COMPARISON, each beside each other, the most similar first.",
         ),
+        Deferred(
+            "judge",
+            "dask_svcca.cli.judge:judge",
+            "Judge the measures of a COMPARISON: what each finds that it should find, beside chance.",
+        ),
         Deferred("plot", "dask_svcca.cli.plot:plot", "Draw a figure of a COMPARISON, finished or not."),
         Deferred(
             "explore",

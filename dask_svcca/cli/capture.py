@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from dask_svcca.cli._cluster import cluster_options, connected
-from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, examples, resumable, seconds, size
+from dask_svcca.cli._console import (
+    Bars,
+    counted,
+    echo_caution,
+    echo_next,
+    echo_problems,
+    examples,
+    resumable,
+    seconds,
+    size,
+)
 from dask_svcca.cli._paths import File, Place, files, quoted
 from dask_svcca.cli._storage import storage_options
 from dask_svcca.patterns import RULE
@@ -168,7 +178,7 @@ def onnx(
     )
     for report in reports:
         if report.caution:
-            click.echo(f"{click.style('Caution:', fg='yellow')} {report.caution}.", err=True)
+            echo_caution(report.caution)
     skipped = {name: reason for report in reports for name, reason in report.skipped.items()}
     if skipped:
         name, reason = next(iter(skipped.items()))

@@ -11,6 +11,7 @@ from dask_svcca.cli._cluster import WhenNeeded, budget_of, cluster_options, conn
 from dask_svcca.cli._console import (
     checked_options,
     counted,
+    echo_caution,
     echo_next,
     echo_problems,
     examples,
@@ -22,6 +23,7 @@ from dask_svcca.cli._console import log_json as as_json_lines
 from dask_svcca.cli._measures import split_measures
 from dask_svcca.cli._paths import Place, quoted
 from dask_svcca.coarse.guidance import Guidance, TileOrder
+from dask_svcca.devices.names import parse_device
 from dask_svcca.measures import load_measures
 from dask_svcca.plan.parameters import ONLY_MASK, Keep, Match, Parameters, Precision, make_parameters
 from dask_svcca.plan.selection import SELECTIONS, select_pairs
@@ -188,6 +190,13 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
     "--drop-left", is_flag=True, help="Remove results of representations that have left the zoo [default: keep them]."
 )
 @click.option("--wait", is_flag=True, help="Where another run is at work on the comparison, wait for its end.")
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="What computes: cpu, cuda (each worker has a GPU of its own), cuda:1, auto, or torch:cpu.",
+)
 @cluster_options
 @as_json_lines
 @click.option(
@@ -208,6 +217,7 @@ def compare(
     subspaces: str | None,
     drop_left: bool,
     wait: bool,
+    device: str,
     workers: int | None,
     memory: str | None,
     scheduler: str | None,
@@ -227,6 +237,7 @@ def compare(
         raise click.UsageError("--preview computes nothing that could be planned; leave out --dry-run.")
     options["measures"] = split_measures(options["measures"])
     with checked_options():
+        device = parse_device(device)
         for module in modules:
             load_measures(module)
         if mask is not None and no_mask:
@@ -237,7 +248,7 @@ def compare(
         guidance = Guidance.of(pairs, comparison, sketches, parameters, preview=preview, order=order)
         if len(source) and guidance.nearest is None:
             select_pairs(pairs, source.representations)
-    budget = budget_of(workers, memory, scheduler)
+    budget = budget_of(workers, memory, scheduler, device)
     where: dict[str, Any] = {"subspaces": subspaces, "drop_left": drop_left}
     if dry_run:
         where["pairs"] = chosen_pairs = guidance.pairs(guidance.estimated(source, parameters, make=False))
@@ -255,7 +266,7 @@ def compare(
             click.echo(f"{'' if number else 'faster':<16} {one}")
         return
     bars = progress_of(as_json=log_json, stages=guidance.stages)
-    executor = WhenNeeded(budget, lambda: connected(workers, memory, scheduler, announced=False))
+    executor = WhenNeeded(budget, lambda: connected(workers, memory, scheduler, device, announced=False))
     where["wait"] = wait
     kept = "subspaces and tiles" if guidance.place is None else "sketches, subspaces and tiles"
     with resumable(kept, bars), bars, executor:
@@ -293,8 +304,8 @@ def echo_preview(found: Preview, problems: Mapping[str, str], comparison: str) -
 def echo_outcome(outcome: Outcome, comparison: str) -> None:
     """Say what a run did, and what could come next; end with status 1 where something could not be done."""
     click.echo(summary(outcome))
-    for caution in filter(None, (outcome.caution, outcome.reading_caution)):
-        click.echo(f"{click.style('Caution:', fg='yellow')} {caution}.", err=True)
+    for caution in filter(None, (outcome.caution, outcome.reading_caution, outcome.device_caution)):
+        echo_caution(caution)
     echo_problems(outcome.problems, "representation")
     echo_problems(outcome.failures, "block")
     if outcome.problems or outcome.failures:

@@ -15,9 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from dask_svcca.analysis.dynamics import SETTLED
 from dask_svcca.analysis.identification import layer_identification
 from dask_svcca.analysis.sensitivity import class_sensitivity
+from dask_svcca.analysis.settling import SETTLED
 from dask_svcca.cli._cluster import cluster_options, connected
 from dask_svcca.cli._console import Bars, counted, echo_next, echo_problems, examples, resumable, seconds, size, table
 from dask_svcca.cli._paths import quoted
@@ -27,6 +27,7 @@ from dask_svcca.demo import (
     describe_classes,
     describe_jump,
     describe_seeds,
+    describe_settled,
     describe_settling,
     describe_smaller_rank,
     directions,
@@ -219,6 +220,7 @@ def _show_findings(comparison: xr.Dataset, zoo: Zoo) -> None:
         f"{describe_settling(by_cka)} {describe_settling(by_svcca)} {why}",
         describe_seeds(comparison, "logits", "svcca"),
         describe_jump(by_svcca, "logits"),
+        describe_settled(dynamics_of(comparison, "cka", layer="logits", blocks=20), "logits"),
         describe_classes(sensitivity),
     )
     click.echo("\nWhat these networks show:\n")

@@ -238,7 +238,7 @@ def _show_timing(comparison: ComparisonStore) -> None:
             [
                 run["finished"],
                 f"{run['seconds']:,.1f}",
-                str(run["workers"]),
+                f"{run['workers']}{'' if (device := run.get('device', 'cpu')) == 'cpu' else f' on {device}'}",
                 f"{run['pairs']:,}",
                 f"{run['pairs_per_second']:,.0f}",
                 size(run["bytes_read"]),

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 import numpy as np
 
-from dask_svcca.analysis.measured import as_dataset, null_of
+from dask_svcca.analysis.measured import as_dataset, null_of, p_value_of
 from dask_svcca.analysis.models import Kind, model_similarity
 from dask_svcca.analysis.query import PairQuery
-from dask_svcca.cli._console import counted, estimates_cautioned, examples, table
+from dask_svcca.cli._console import counted, estimates_cautioned, examples, number, table
 from dask_svcca.cli._json import echo_json
+from dask_svcca.cli._listing import DEFAULT_TOP, check_form, listing
 from dask_svcca.cli._measures import split_measures
-from dask_svcca.cli._paths import Place, check_folder
+from dask_svcca.cli._paths import Place
 from dask_svcca.patterns import RULE
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 PARTS = ("model", "checkpoint", "layer")
-DEFAULT_TOP = 20
 
 
 @click.command(
@@ -57,30 +57,7 @@ DEFAULT_TOP = 20
 )
 @click.option("--layer", multiple=True, metavar="PATTERN", help="Layers that count. All patterns may be repeated.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Layers to leave out, such as the logits.")
-@click.option(
-    "--measure",
-    "measures",
-    multiple=True,
-    metavar="NAME",
-    help="Measures to list, sorted by the first; may be repeated, or separated by commas "
-    "[default: the first of the comparison].",
-)
-@click.option(
-    "--top",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Only the N most similar [default: 20; all with --csv, --json].",
-)
-@click.option(
-    "--csv",
-    "csv_file",
-    is_flag=False,
-    flag_value="-",
-    type=click.Path(dir_okay=False, allow_dash=True),
-    metavar="[FILE]",
-    help="Write CSV, to standard output unless a file is named.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with a record for each pair.")
+@listing
 def models(
     comparison: str,
     *,
@@ -95,15 +72,13 @@ def models(
 ) -> None:
     """List the models of a COMPARISON, each beside each other, the most similar first.
 
-    One number for each two models, from the similarities of their layers, and what the same search gives by chance.
+    One number for each two models, from the similarities of their layers, what the same search gives by chance, and
+    how often it gives as much.
     With the kind best each pair is listed in both orders: a small network may be in a large one.
     """
-    if as_json and csv_file is not None:
-        raise click.UsageError("--json and --csv are two forms of the same; use one.")
+    check_form(csv_file, as_json=as_json)
     if depth and kind != "transport":
         raise click.UsageError(f"--depth is for --kind transport, which makes a plan; not for {kind}.")
-    if csv_file not in {None, "-"}:
-        check_folder(Path(str(csv_file)))
     with estimates_cautioned():
         found = model_similarity(
             comparison,
@@ -115,7 +90,7 @@ def models(
         )
     result = as_dataset(found)
     names = [str(name) for name in found.data_vars if found[name].attrs.get("sense") in ("similarity", "distance")]
-    shown = [one for name in names for one in (name, null_of(result, name)) if one]
+    shown = [one for name in names for one in (name, null_of(result, name), p_value_of(result, name)) if one]
     pairs = PairQuery.build(result, shown)
     best, total = pairs.most_similar(top if as_json or csv_file is not None else top or DEFAULT_TOP)
     best = best.drop(columns=["layer_a", "layer_b", "depth_a", "depth_b"])
@@ -170,4 +145,4 @@ def _without(found: xr.Dataset) -> int:
 
 def _row(row: pd.Series[Any], parts: tuple[str, ...], shown: list[str]) -> list[str]:
     names = (str(row[f"{part}_{side}"]) for side in "ab" for part in parts)
-    return [*names, *(f"{row[one]:.4f}" for one in shown)]
+    return [*names, *(number(row[one]) for one in shown)]

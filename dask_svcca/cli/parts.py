@@ -7,6 +7,7 @@ import click
 from dask_svcca.cli._console import (
     checked_options,
     counted,
+    echo_caution,
     echo_next,
     echo_problems,
     examples,
@@ -20,8 +21,10 @@ from dask_svcca.cli._paths import File, quoted
 from dask_svcca.connections import parse_memory
 from dask_svcca.jobs.driver import guided, open_job
 from dask_svcca.jobs.schema import read_job
+from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run import slices
 from dask_svcca.run.executors import USABLE_SHARE
+from dask_svcca.run.preview import run_preview
 
 _JOB = click.argument("job", type=File())
 
@@ -51,9 +54,18 @@ def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
                 f"order is about one run, and parts run side by side; the job says order: {described.order}. Leave it "
                 f"out."
             )
-        where, _ = guided(described, zoo, parameters)
+        where, likeness = guided(described, zoo, parameters)
+        usable = int(USABLE_SHARE * limit)
+        if described.preview and likeness is not None:
+            run_preview(zoo, described.comparison, parameters, likeness, Budget(parts, usable), **where)
         plan = slices.begin(
-            zoo, described.comparison, parameters, parts=parts, memory=int(USABLE_SHARE * limit), **where
+            zoo,
+            described.comparison,
+            parameters,
+            parts=parts,
+            memory=usable,
+            device=described.device,
+            **where,
         )
     needed = max(plan.subspace_bytes, plan.tile_bytes)
     if as_json:
@@ -85,11 +97,16 @@ def part(job: str, number: int, *, log_json: bool) -> None:
     bars = progress_of(as_json=log_json)
     with checked_options():
         zoo, parameters = open_job(described)
-        one = slices.Part(zoo, described.comparison, parameters, number)
+        one = slices.Part(zoo, described.comparison, parameters, number, device=described.device)
     with resumable("subspaces and tiles", bars), bars:
         made, pairs = one.run(bars)
     of = f" (of 0 to {one.parts.count - 1})" if one.parts.count > 1 else ", the only one"
     click.echo(f"Part {number}{of}: made {counted(made, 'subspace')}, compared {counted(pairs, 'pair')}.")
+    if one.on_cpu:
+        echo_caution(
+            f"{counted(len(one.on_cpu), 'task')} {'was' if len(one.on_cpu) == 1 else 'were'} computed on the CPU in "
+            f"the end, since the device {described.device!r} failed. The first: {one.on_cpu[0]}"
+        )
     echo_problems(one.failures, "task")
     if one.failures:
         raise SystemExit(1)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from dask_svcca.analysis.query import Across, PairQuery
-from dask_svcca.cli._console import counted, examples, table
+from dask_svcca.cli._console import counted, examples, number, table
 from dask_svcca.cli._json import echo_json
+from dask_svcca.cli._listing import DEFAULT_TOP, check_form, listing
 from dask_svcca.cli._measures import split_measures
 from dask_svcca.cli._paths import Place
 from dask_svcca.patterns import RULE
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = ("model", "checkpoint", "layer")
-DEFAULT_TOP = 20
 
 
 @click.command(
@@ -48,32 +48,9 @@ DEFAULT_TOP = 20
     type=click.Choice(get_args(Across)),
     help="Only pairs of layers of different checkpoints, or of different models [default: all pairs].",
 )
-@click.option(
-    "--measure",
-    "measures",
-    multiple=True,
-    metavar="NAME",
-    help="Measures to list, pairs sorted by the first; may be repeated, or separated by commas "
-    "[default: the first of the comparison].",
-)
 @click.option("--min", "low", type=float, metavar="VALUE", help="Only values from here.")
 @click.option("--max", "high", type=float, metavar="VALUE", help="Only values up to here.")
-@click.option(
-    "--top",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Only the N most similar [default: 20; all with --csv, --json].",
-)
-@click.option(
-    "--csv",
-    "csv_file",
-    is_flag=False,
-    flag_value="-",
-    type=click.Path(dir_okay=False, allow_dash=True),
-    metavar="[FILE]",
-    help="Write CSV, to standard output unless a file is named.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with a record for each pair.")
+@listing
 def query(
     comparison: str,
     *,
@@ -92,8 +69,7 @@ def query(
     neighbours: --across checkpoints and --across models leave such pairs out. Only the rows and columns asked for are
     read.
     """
-    if as_json and csv_file is not None:
-        raise click.UsageError("--json and --csv are two forms of the same; use one.")
+    check_form(csv_file, as_json=as_json)
     if not (-math.inf if low is None else low) <= (math.inf if high is None else high):
         given = " ".join(f"{name} {value:g}" for name, value in (("--min", low), ("--max", high)) if value is not None)
         raise click.UsageError(f"{given} is an empty interval: no value lies in it.")
@@ -139,7 +115,7 @@ def query(
 
 def _row(row: pd.Series[Any], measures: Sequence[str]) -> list[str]:
     names = (str(row[f"{part}_{side}"]) for side in "ab" for part in PARTS)
-    return [*names, *(f"{row[measure]:.4f}" for measure in measures)]
+    return [*names, *(number(row[measure]) for measure in measures)]
 
 
 def _write_csv(pairs: PairQuery, file: str, top: int | None) -> None:

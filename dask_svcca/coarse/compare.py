@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from zarr.storage import MemoryStore
 
 from dask_svcca.coarse.guidance import Guidance
-from dask_svcca.errors import FailedRepresentationWarning, FewSamplesWarning, ReadingWarning
+from dask_svcca.devices.names import parse_device
+from dask_svcca.errors import (
+    DeviceFailedWarning,
+    FailedRepresentationWarning,
+    FewSamplesWarning,
+    ReadingWarning,
+)
 from dask_svcca.plan.parameters import ONLY_MASK, check_names, make_parameters
 from dask_svcca.run.arrays import open_source
 from dask_svcca.run.compare import asked_for, budget_for, plan_run, run_comparison
@@ -76,6 +82,7 @@ def compare(
     wait: bool = False,
     progress: bool = False,
     client: Client | None = None,
+    device: str = "cpu",
     storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Compare every layer of every checkpoint of a zoo, or all of some arrays, with every other.
@@ -159,6 +166,11 @@ def compare(
     client : distributed.Client, optional
         Default: the current client, else Dask's local scheduler, as for any Dask collection. Where the zoo or the
         comparison is in memory, always the local scheduler.
+    device : {"cpu", "cuda", "cuda:1" and so on, "auto", "torch:cpu"}
+        What long tasks compute with: NumPy on the CPU; PyTorch on a GPU, with ``cuda`` on the first that a worker sees;
+        a GPU where one is there that PyTorch can use, else the CPU; or PyTorch on the CPU. It is not one of the
+        parameters of a comparison, and not stored with them: values are the same to 1e-6, and another run may go on
+        with another device.
     storage_options : mapping, optional
         For the URLs among ``zoo``, ``store``, ``subspaces`` and ``sketches``: see `create_zoo`.
 
@@ -175,9 +187,11 @@ def compare(
     StoreInUseError
         Where another run is at work on the comparison or its subspaces; it says which, since when and until when.
     MemoryLimitError
-        Where a task cannot fit in a worker; before anything runs.
+        Where a task cannot fit in a worker, or on its device; before anything runs.
     MismatchedExamplesError
         Where arrays do not have the same examples.
+    DeviceError
+        Where the device has no such name, or is not there, here or on a worker; before anything runs.
     InvalidQuestionError
         Where ``cka`` is not among the measures of a preview.
     InvalidActivationsError
@@ -190,6 +204,8 @@ def compare(
     -----
     FailedRepresentationWarning
         Where representations could not be compared, or estimated, or the tasks of some pairs failed.
+    DeviceFailedWarning
+        Where the device failed, and tasks were computed on the CPU in the end.
     FewSamplesWarning
         For representations with fewer than five samples per kept direction; ``null_svcca`` says what they score by
         chance.
@@ -231,6 +247,7 @@ def compare(
     >>> bool((abs(first.cka_estimate - exact.cka) <= 4 * first.cka_estimate_error + 1e-5).all())
     True
     """
+    device = parse_device(device)
     source = open_source(with_options(zoo, storage_options), dims)
     parameters = make_parameters(
         measures,
@@ -247,13 +264,16 @@ def compare(
     place = MemoryStore() if store is None else with_options(store, storage_options)
     subspaces, sketches = (with_options(one, storage_options) for one in (subspaces, sketches))
     guidance = Guidance.of(pairs, place, sketches, parameters, preview=preview, order=order)
+    if device != "cpu":
+        # Whether it is there, before sketches are made.
+        device = budget_for(client, source, place, subspaces, device).device
     where: dict[str, Any] = {"subspaces": subspaces, "drop_left": drop_left, "wait": wait}
     with Bars(guidance.stages) if progress else nullcontext() as bars:
         likeness = guidance.estimated(source, parameters, wait=wait, client=client, progress=bars)
         chosen = guidance.pairs(likeness)
         if preview:
             assert likeness is not None  # noqa: S101 - for the type checker
-            budget = budget_for(client, source, place, subspaces)
+            budget = budget_for(client, source, place, subspaces, device)
             told = getattr(bars, "say", None)
             run_preview(source, place, parameters, likeness, budget, pairs=chosen, told=told, **where)
             said: list[tuple[str, type[Warning]]] = [(likeness.failure, FailedRepresentationWarning)]
@@ -265,6 +285,7 @@ def compare(
                 pairs=chosen,
                 likeness=likeness if order == "by estimate" else None,
                 client=client,
+                device=device,
                 progress=bars,
                 **where,
             )
@@ -273,6 +294,7 @@ def compare(
                 (outcome.failure, FailedRepresentationWarning),
                 (outcome.block_failure, FailedRepresentationWarning),
                 (outcome.reading_caution, ReadingWarning),
+                (outcome.device_caution, DeviceFailedWarning),
             ]
     for sentence, category in said:
         if sentence:
@@ -294,6 +316,7 @@ def plan_comparison(
     subspaces: StoreLike | None = None,
     drop_left: bool = False,
     client: Client | None = None,
+    device: str = "cpu",
     storage_options: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> Plan:
@@ -301,7 +324,7 @@ def plan_comparison(
 
     Parameters
     ----------
-    zoo, store, measures, mask, pairs, sketches, dims, subspaces, drop_left, client, storage_options
+    zoo, store, measures, mask, pairs, sketches, dims, subspaces, drop_left, client, device, storage_options
         As for `compare`. For ``nearest N`` sketches must be there.
     **parameters : object
         All other parameters of `compare` that decide its numbers.
@@ -313,7 +336,7 @@ def plan_comparison(
 
     Raises
     ------
-    ParametersChangedError, MemoryLimitError, InvalidActivationsError
+    ParametersChangedError, MemoryLimitError, InvalidActivationsError, DeviceError
         As `compare` would.
 
     Examples
@@ -327,7 +350,7 @@ def plan_comparison(
     (1, 1)
     """
     source, place, options, executor, subspaces = asked_for(
-        zoo, store, measures, mask, dims, subspaces, client, storage_options, parameters
+        zoo, store, measures, mask, dims, subspaces, client, device, storage_options, parameters
     )
     guidance = Guidance.of(pairs, place, with_options(sketches, storage_options), options)
     chosen = guidance.pairs(guidance.estimated(source, options, make=False))

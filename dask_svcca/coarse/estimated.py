@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from dask_svcca import machine
 from dask_svcca.errors import MemoryLimitError
-from dask_svcca.kernels.sketch import estimate, standard_error
 from dask_svcca.plan.selection import Selection
 from dask_svcca.sketches.opened import made, numbers_of
+from dask_svcca.sketches.pairs import Batch, estimated
 from dask_svcca.sketches.store import DIM
 
 if TYPE_CHECKING:
@@ -95,16 +96,16 @@ class Estimated:
         return f"{len(self.problems)} of {self.count} representations have no estimate. The first: {label!r} {first}"
 
     @cached_property
-    def _numbers(self) -> tuple[FloatMatrix, FloatMatrix, FloatMatrix, IntVector]:
-        """Numbers of the sketches, sums of their squares, concentrations, and kinds of samples; NaN for none."""
-        numbers = np.full((len(self._rows), self._sketches.family.size), np.nan, dtype=np.float32)
-        spread = np.full(len(self._rows), np.nan, dtype=np.float32)
-        domain = np.full(len(self._rows), -1, dtype=np.int64)
-        rows = self._rows[self._there]
-        numbers[self._there] = numbers_of(self._sketches, rows)
-        spread[self._there] = self._sketches.column("concentration")[rows]
-        domain[self._there] = self._sketches.column("domain")[rows]
-        return numbers, np.einsum("rf,rf->r", numbers, numbers), spread, domain
+    def _batch(self) -> Batch:
+        """All sketches, in the order of the zoo; NaN for none."""
+        there = self._there
+        rows = self._rows[there]
+        numbers = numbers_of(self._sketches, rows)
+        spread, domain = (self._sketches.column(name)[rows] for name in ("concentration", "domain"))
+        if not there.all():
+            numbers = _spread_out(numbers, there, np.nan)
+            spread, domain = _spread_out(spread, there, np.nan), _spread_out(domain, there, -1)
+        return Batch.of(numbers, spread, domain)
 
     def block(self, rows: IntVector, columns: IntVector) -> tuple[FloatMatrix, FloatMatrix]:
         """Estimates and standard errors of some pairs, (a, b); NaN where two are not comparable, or one has no sketch.
@@ -114,12 +115,8 @@ class Estimated:
         rows, columns : (a,) and (b,) int
             Positions in the zoo.
         """
-        numbers, own, spread, domain = self._numbers
-        with np.errstate(invalid="ignore"):
-            found = estimate(numbers[rows] @ numbers[columns].T, own[rows, np.newaxis], own[columns])
-            found[domain[rows, np.newaxis] != domain[columns]] = np.nan
-            errors = standard_error(found, spread[rows, np.newaxis], spread[columns], self._sketches.family.size)
-        return found.astype(np.float32), errors.astype(np.float32)
+        a = self._batch.take(rows)
+        return estimated(a, a if np.array_equal(rows, columns) else self._batch.take(columns))
 
     def partners(self, count: int) -> IntVector:
         """Positions of the representations that are most similar to each, (representation, partner), by estimate.
@@ -130,17 +127,70 @@ class Estimated:
             How many of each, at most; -1 where there are fewer that it can be compared with.
         """
         every = np.arange(len(self._rows))
-        kept = min(count, len(every) - 1)
-        chosen = np.full((len(every), kept), -1, dtype=np.int64)
-        for start in range(0, len(every) if kept else 0, STRIPE):
-            rows = every[start : start + STRIPE]
-            distance = -self.block(rows, every)[0]
-            distance[np.arange(len(rows)), rows] = np.nan
-            distance[np.isnan(distance)] = np.inf
-            best = np.argpartition(distance, kept - 1, axis=1)[:, :kept]
-            chosen[rows] = np.where(np.isfinite(np.take_along_axis(distance, best, axis=1)), best, -1)
-        return chosen
+        best = Highest(len(every), min(count, len(every) - 1))
+        for start in range(0, len(every), STRIPE):
+            rows, later = every[start : start + STRIPE], every[start:]
+            # Pairs with those before them are known from the other side.
+            found, _ = estimated(self._batch.take(rows), self._batch.take(later), errors=False)
+            found[np.arange(len(rows)), np.arange(len(rows))] = np.nan
+            best.add(rows, later, found)
+            if len(later) > len(rows):
+                best.add(later[len(rows) :], rows, found[:, len(rows) :].T)
+        return best.places
 
     def nearest(self, count: int) -> Selection:
         """Pairs of each representation with itself, and with those that are most similar to it."""
         return Selection.of_partners(self.partners(count))
+
+
+class Highest:
+    """The columns of the highest values of each row of a matrix, of which parts come one after the other.
+
+    Parameters
+    ----------
+    rows, kept : int
+        Rows of the matrix, and how many columns of each are kept.
+
+    Attributes
+    ----------
+    places : (row, kept) int
+        Columns, in no order; -1 for none.
+
+    Examples
+    --------
+    >>> best = Highest(2, 2)
+    >>> best.add(np.arange(2), np.arange(3), np.array([[0.1, 0.3, 0.2], [0.4, np.nan, np.nan]], dtype=np.float32))
+    >>> best.add(np.array([1]), np.array([3]), np.array([[0.5]], dtype=np.float32))
+    >>> np.sort(best.places, axis=1)
+    array([[1, 2],
+           [0, 3]])
+    """
+
+    def __init__(self, rows: int, kept: int) -> None:
+        self.places = np.full((rows, kept), -1, dtype=np.int64)
+        self._values = np.full((rows, kept), -np.inf, dtype=np.float32)
+
+    def add(self, rows: IntVector, columns: IntVector, values: FloatMatrix) -> None:
+        """Take values of some rows and columns, (row, column); NaN for none."""
+        kept = self.places.shape[1]
+
+        def work(start: int) -> None:
+            some = rows[start : start + STRIPE]
+            joined = -np.concatenate([self._values[some], values[start : start + STRIPE]], axis=1)
+            joined[np.isnan(joined)] = np.inf
+            best = np.argpartition(joined, kept - 1, axis=1)[:, :kept]
+            lowest = np.take_along_axis(joined, best, axis=1)
+            known = np.take_along_axis(self.places[some], np.minimum(best, kept - 1), axis=1)
+            place = np.where(best < kept, known, columns[np.maximum(best - kept, 0)])
+            self.places[some] = np.where(np.isfinite(lowest), place, -1)
+            self._values[some] = -lowest
+
+        with ThreadPoolExecutor(machine.cores()) as threads:
+            list(threads.map(work, range(0, len(rows) if kept else 0, STRIPE)))
+
+
+def _spread_out(values: npt.NDArray[Any], there: npt.NDArray[np.bool_], fill: float) -> npt.NDArray[Any]:
+    """Values of those that are there among all."""
+    whole = np.full((len(there), *values.shape[1:]), fill, dtype=values.dtype)
+    whole[there] = values
+    return whole

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dask_svcca.devices import HOST
 from dask_svcca.evaluate.details import Correlations, FrequencyMeans
 from dask_svcca.evaluate.group import Group
 from dask_svcca.evaluate.memory import STACK_BYTES, pair_bytes
+from dask_svcca.kernels.couplings import HostCouplings
 from dask_svcca.kernels.lanes import LEAST_NUMBERS
 from dask_svcca.kernels.pairs import PairStack
 from dask_svcca.measures import Measure, PairTotals, Totals
@@ -18,20 +20,13 @@ from dask_svcca.measures import Measure, PairTotals, Totals
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy.typing as npt
-
+    from dask_svcca.devices.interface import Array, Device
     from dask_svcca.evaluate.basis import Basis, MemberBlock
     from dask_svcca.evaluate.details import Details, TakesCorrelations
     from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import SharedFrequency
     from dask_svcca.measures import Directions, Kernel
     from dask_svcca.readings import Meeting
-
-WIDE_CELL = 2**12
-"""Numbers in a coupling from which copying one by one, converted on the way, beats copying all and then converting."""
-
-GATHERED_AT_ONCE = 2**17
-"""Numbers of small couplings that are copied at a time, before they are converted."""
 
 ROUNDING = 1e-5
 """How far beyond its range rounding may take a measure of scores in single precision."""
@@ -71,6 +66,8 @@ class Evaluation:
         Whether scores are in single precision.
     stack_bytes : int
         Bytes of the pairs that are solved together, as `pair_bytes` counts them; one pair may take more.
+    device : Device
+        Where couplings are, and what is made of them is computed.
     """
 
     def __init__(
@@ -84,12 +81,14 @@ class Evaluation:
         details: Details | None = None,
         single: bool = False,
         stack_bytes: int = STACK_BYTES,
+        device: Device = HOST,
     ) -> None:
         self.meeting = meeting
         self._measures = measures
         self._todo = todo
         self._single = single
         self._stack_bytes = stack_bytes
+        self._device = device
         self._a, self._b = Group(a, todo.shape[0], meeting, "a"), Group(b, todo.shape[1], meeting, "b")
         self._takers = list(self._take(details or {}, a, b))
         self._sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures}
@@ -99,6 +98,7 @@ class Evaluation:
         self._many = float(kept_a @ todo @ kept_b) >= LEAST_NUMBERS
         # Loadings differ from block to block: couplings of different blocks must not share a stack.
         self._by_block = any("loadings" in measure.needs for measure in measures)
+        self._each = bool(self._takers)
         self._pieces: dict[_Key, list[_Piece]] = {}
         self._bytes: dict[_Key, int] = {}
 
@@ -136,7 +136,7 @@ class Evaluation:
 
     def add(
         self,
-        couplings: InexactArray,
+        couplings: Array,
         blocks_a: Sequence[MemberBlock],
         blocks_b: Sequence[MemberBlock],
         frequency: SharedFrequency,
@@ -168,7 +168,7 @@ class Evaluation:
             is_complex=self._a.counts_twice(frequency.a) or self._b.counts_twice(frequency.b),
             block=(frequency.a, frequency.b) if self._by_block else None,
         )
-        one = pair_bytes(k, l, np.result_type(couplings.dtype, np.float64).itemsize)
+        one = pair_bytes(k, l, 16 if self._device.is_complex(couplings) else 8)
         batch = max(1, self._stack_bytes // one)
         if self._bytes.get(key, 0) + one * min(batch, len(rows)) > self._stack_bytes:
             self._solve(key)
@@ -206,7 +206,7 @@ class Evaluation:
             members_a = np.full(len(members_b), block.member)
             shape = len(members_b), block.directions, spectra.shape[1]
             stack = PairStack(
-                np.broadcast_to(0.0, shape),
+                HostCouplings(np.broadcast_to(0.0, shape)),
                 a.side(members_a, np.broadcast_to(a.spectra_of([block])[0], shape[:2])),
                 b.side(members_b, spectra[members_b]),
                 degrees=a.samples - 1,
@@ -327,7 +327,7 @@ class Evaluation:
         overlaps = [piece.overlaps for piece in pieces if piece.overlaps is not None]
         weights = np.repeat([piece.frequency.multiplicity for piece in pieces], counts)
         every = PairStack(
-            _gathered(pieces),
+            self._device.couplings([(piece.couplings, piece.rows, piece.columns) for piece in pieces]),
             a.side(members_a, np.concatenate([piece.spectra_a for piece in pieces])),
             b.side(members_b, np.concatenate([piece.spectra_b for piece in pieces])),
             degrees=a.samples - 1 if key.centred else a.samples,
@@ -337,6 +337,7 @@ class Evaluation:
             samples=a.samples,
             overlap=np.concatenate(overlaps) if len(overlaps) == len(pieces) else None,
             blocks=self._tested[members_a, members_b],
+            each=self._each,
         )
         leading = every.leading(*key.kept)
         for taker in self._takers:
@@ -349,6 +350,8 @@ class Evaluation:
             if not measure.symmetric:
                 turned = measure.sums(stack.reversed)
                 _accumulate(self._turned_sums[measure.name], members_a, members_b, weights, turned)
+            # What one stack is asked for, the next will be.
+            self._each |= "correlations" in vars(stack)
 
 
 def _accumulate(
@@ -410,7 +413,7 @@ class _Piece:
     frequency : SharedFrequency
     """
 
-    couplings: InexactArray
+    couplings: Array
     rows: IntArray
     columns: IntArray
     members_a: IntArray
@@ -419,26 +422,3 @@ class _Piece:
     spectra_b: FloatArray
     overlaps: FloatArray | None
     frequency: SharedFrequency
-
-
-def _gathered(pieces: Sequence[_Piece]) -> InexactArray:
-    """Couplings of all pieces as one stack, (pair, k, l), in double precision."""
-    first = pieces[0].couplings
-    dtype: np.dtype[Any] = np.result_type(first.dtype, np.float64)
-    stack: npt.NDArray[Any] = np.empty((sum(len(piece.rows) for piece in pieces), *first.shape[2:]), dtype)
-    start = 0
-    for piece in pieces:
-        part = stack[start : start + len(piece.rows)]
-        start += len(part)
-        cell = max(1, part[0].size)
-        if cell < WIDE_CELL:
-            step = GATHERED_AT_ONCE // cell
-            for begin in range(0, len(part), step):
-                some = slice(begin, begin + step)
-                part[some] = piece.couplings[piece.rows[some], piece.columns[some]]
-        else:
-            for target, row, column in zip(part, piece.rows, piece.columns, strict=True):
-                target[...] = piece.couplings[row, column]
-    # A measure that works in place must fail, and not change what other measures see.
-    stack.flags.writeable = False
-    return stack

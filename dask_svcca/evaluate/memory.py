@@ -24,8 +24,8 @@ LAPACK_VALUES = 1.05
 LAPACK_VECTORS = 6.0
 """The same for singular vectors; measured. By then the stack has its squares and takes the vectors of both sides."""
 
-MATCHED = 5
-"""Numbers that are held of a pair of neurons while they are matched."""
+MATCHED = 8
+"""Numbers that are held of a pair of neurons while they are matched, at most where linear programs do it; measured."""
 
 SMALL_STACK = 2 * 2**20
 """Bytes that do not grow with a large stack: pieces of it that are gathered, tested or put in place at a time."""

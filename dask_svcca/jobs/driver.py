@@ -22,6 +22,7 @@ from dask_svcca.plan.tasks import TileReport
 from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.forecast import forecast_run
+from dask_svcca.run.preview import run_preview
 from dask_svcca.run.stores import choose_mask
 from dask_svcca.run.workers import check_workers
 from dask_svcca.stores import _io
@@ -77,14 +78,15 @@ def connected(
     """
     with _cluster(job, allowed) as client:
         connections.wait_for_worker(client, job.cluster.workers_within, told, check)
-        check_workers(client, [place for place in (job.zoo, job.comparison, job.subspaces) if place is not None])
+        places = [place for place in (job.zoo, job.comparison, job.subspaces) if place is not None]
+        check_workers(client, places, job.device)
         yield client
 
 
 def _cluster(job: JobFile, allowed: Sequence[str]) -> contextlib.AbstractContextManager[Client]:
     where = job.cluster
     if isinstance(where, LocalCluster):
-        return connections.connect(workers=where.workers, memory=where.memory)
+        return connections.connect(workers=where.workers, memory=where.memory, device=job.device)
     if isinstance(where, RunningCluster):
         return joined(where)
     return connections.start_cluster(
@@ -121,10 +123,12 @@ class Watched:
     reporter : Reporter
     expected : int
         Workers that the cluster will have; as few as one may be there yet.
+    device : str
+        What they compute with.
     """
 
-    def __init__(self, client: Client, reporter: Reporter, expected: int) -> None:
-        self._executor = DaskExecutor(client, uuid.uuid4().hex[:12], check=reporter.check)
+    def __init__(self, client: Client, reporter: Reporter, expected: int, device: str) -> None:
+        self._executor = DaskExecutor(client, uuid.uuid4().hex[:12], check=reporter.check, device=device)
         self._reporter, self._expected = reporter, expected
 
     @property
@@ -349,8 +353,13 @@ def drive(
             assert used is not None  # noqa: S101 - for the type checker
             # Those that we start on this machine have none.
             reporter.joined(used, "" if isinstance(job.cluster, LocalCluster) else used.dashboard_link)
-            executor = Watched(used, reporter, expected_workers(job))
+            executor = Watched(used, reporter, expected_workers(job), job.device)
             where, likeness = guided(job, zoo, parameters, wait=wait, executor=executor, progress=reporter)
+            if job.preview and likeness is not None:
+                seen = run_preview(
+                    zoo, job.comparison, parameters, likeness, executor.budget, **where, wait=wait, told=reporter.say
+                )
+                reporter.say(f"There are estimates of {seen.estimated:,} pairs; now they are compared")
             plan = plan_run(zoo, job.comparison, parameters, executor.budget, **where)
             reporter.planned(plan.pairs, plan.pairs_done)
             outcome = run_comparison(
@@ -366,7 +375,7 @@ def drive(
         reporter.say_failures(outcome.failed, outcome.failures)
         unable = len(outcome.problems)
         said = [f"{unable} representations could not be compared; problem_a says why"] if unable else []
-        said += [outcome.block_failure] if outcome.failures else []
+        said += [sentence for sentence in (outcome.block_failure, outcome.device_caution) if sentence]
         reporter.end("done", ". ".join(said))
     return outcome
 
@@ -382,7 +391,7 @@ def forecast(job: JobFile, *, allowed: Sequence[str] = ()) -> Forecast:
     """
     zoo, parameters = open_job(job)
     with connected(job, allowed, None, lambda: None) as client:
-        executor = DaskExecutor(client, uuid.uuid4().hex[:12])
+        executor = DaskExecutor(client, uuid.uuid4().hex[:12], device=job.device)
         where, _ = guided(job, zoo, parameters, make=False)
         _, found, _ = forecast_run(zoo, job.comparison, parameters, executor, **where)
         return found

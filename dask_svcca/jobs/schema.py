@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from dask_svcca.coarse.guidance import Guidance, TileOrder
+from dask_svcca.devices.names import parse_device
 from dask_svcca.errors import InvalidJobError, did_you_mean
 from dask_svcca.measures import split_names
 from dask_svcca.plan.parameters import Keep, Match, Parameters, Precision, make_parameters
@@ -105,6 +106,10 @@ class JobFile(_Strict):
         Places; paths are absolute here.
     measures, variance, conv, match, sequence, positions, spatial_size, mask, precision, keep, pairs, order, drop_left
         As for `dask_svcca.compare`. A ``mask`` of false declines the zoo's; by default its only one is used.
+    device : str
+        What the workers compute with, as for `dask_svcca.compare`; not stored with the parameters.
+    preview : bool
+        Whether the job begins with estimates of all pairs, which values then replace.
     cluster : LocalCluster, RunningCluster or ClusterClass
 
     Examples
@@ -127,10 +132,12 @@ class JobFile(_Strict):
     precision: Precision = "float32"
     keep: tuple[Keep, ...] = ()
     pairs: str = "all"
+    preview: bool = False
     order: TileOrder = "stored"
     sketches: str | None = None
     subspaces: str | None = None
     drop_left: bool = False
+    device: str = "cpu"
     cluster: Cluster = Field(default_factory=LocalCluster)
 
     @field_validator("measures", "keep", mode="before")
@@ -149,6 +156,11 @@ class JobFile(_Strict):
         if isinstance(value, str):
             return {} if value == "local" else {"address": value}
         return value
+
+    @field_validator("device")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        return parse_device(value)
 
     @field_validator("pairs")
     @classmethod
@@ -173,7 +185,9 @@ class JobFile(_Strict):
     @property
     def guidance(self) -> Guidance:
         """What of the comparison goes by sketches."""
-        return Guidance.of(self.pairs, self.comparison, self.sketches, self.parameters, order=self.order)
+        return Guidance.of(
+            self.pairs, self.comparison, self.sketches, self.parameters, preview=self.preview, order=self.order
+        )
 
     @property
     def parameters(self) -> Parameters:
@@ -267,11 +281,6 @@ def _sentence(problem: Any, place: Sequence[str]) -> str:
     key, given = ".".join(place), problem.get("input")
     if problem["type"] == "extra_forbidden":
         names = _keys_of(place[:-1])
-        if key == "preview":
-            return (
-                "a job computes pairs, and has no preview: 'dask-svcca compare --preview' makes one of the same "
-                "comparison before it, and 'order: by estimate' has the job begin with the most similar"
-            )
         return f"{key!r} is not a key of a job{did_you_mean(place[-1], names) or '; there are ' + ', '.join(names)}"
     if problem["type"] == "missing":
         return f"{key!r} is missing: every job has it"
@@ -298,9 +307,9 @@ def _keys_of(place: Sequence[str]) -> list[str]:
 
 
 def _named_in(sentence: str) -> tuple[str, ...]:
-    """The key that a sentence about parameters begins with."""
-    word = sentence.split(" ", 1)[0].split("=", 1)[0]
-    return (word if word in JobFile.model_fields else "measures",)
+    """The key that a sentence about parameters begins with, perhaps behind an article."""
+    words = (word.split("=", 1)[0] for word in sentence.split(" ", 2)[:2])
+    return (next((word for word in words if word in JobFile.model_fields), "measures"),)
 
 
 def _places(job: JobFile, folder: Path) -> dict[str, str]:

@@ -14,10 +14,11 @@ import distributed
 import yaml
 
 from dask_svcca import machine
+from dask_svcca.devices.names import find_device
 from dask_svcca.errors import JobError
 from dask_svcca.jobs.driver import check_owner, connected, drive, named_cluster, open_job
 from dask_svcca.jobs.records import ENDED, Jobs, Pointer, find, home, new_id, now, pointers, write_own
-from dask_svcca.jobs.schema import JobFile, RunningCluster
+from dask_svcca.jobs.schema import JobFile, LocalCluster, RunningCluster
 from dask_svcca.jobs.status import Status, status_of, task_of, withdraw
 from dask_svcca.run.compare import plan_run
 from dask_svcca.run.executors import DaskExecutor
@@ -81,7 +82,7 @@ def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] 
         with connected(job, allowed, None, lambda: None) as client:
             # Which are nearest is known when there are sketches, and asks for no more than all.
             where = job.where if job.guidance.nearest is None else {**job.where, "pairs": "all"}
-            plan_run(zoo, job.comparison, parameters, DaskExecutor(client, "").budget, **where)
+            plan_run(zoo, job.comparison, parameters, DaskExecutor(client, "", device=job.device).budget, **where)
             pointer = dataclasses.replace(pointer, dashboard=client.dashboard_link or "")
             _keep(pointer, job)
             pointer.write()
@@ -96,6 +97,8 @@ def submit(job: JobFile, *, allowed: Sequence[str] = (), modules: Sequence[str] 
             )
             distributed.fire_and_forget(future)
     else:
+        if isinstance(job.cluster, LocalCluster):
+            find_device(job.device)
         _keep(pointer, job)
         pointer = _start_process(pointer, allowed, modules)
     return status_of(pointer.id, job.comparison, pointer), False

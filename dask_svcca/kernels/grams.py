@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,21 @@ if TYPE_CHECKING:
 
 TERMS = 2**10
 """Entries of Gram matrices whose products are summed in one precision before they are added up in double."""
+
+
+class SumsGrams(Protocol):
+    """What `GramProducts` computes, wherever it is computed."""
+
+    def add(self, groups: Sequence[Sequence[Any]], times: int) -> None:
+        """Add one block of all Gram matrices."""
+
+    @property
+    def total(self) -> FloatArray:
+        """Sums of all pairs, (a, b)."""
+
+    @property
+    def own(self) -> list[FloatArray]:
+        """Those of each member with itself, by group."""
 
 
 class GramProducts:

@@ -17,6 +17,8 @@ from dask_svcca.kernels.subspace import eigenvectors, fewest
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels.products import MakesProducts
+    from dask_svcca.kernels.subspace import SymmetricSolver
 
 GREATEST_SHARE = 0.999
 """Share of the variance up to which directions are found so.
@@ -63,14 +65,14 @@ class Leading:
     spectrum: FloatArray
     weights: FloatArray
 
-    def scores(self, samples: InexactArray, out: FloatArray) -> FloatArray:
-        """Scores of some samples, (sample, neuron), in memory of (direction, sample)."""
-        scores = out[:, : len(samples)]
-        np.matmul(self.weights.T, samples.T, out=scores)
-        return scores.T
 
-
-def leading(products: FloatArray, variances: FloatArray, samples: int, share: float) -> Leading | None:
+def leading(
+    products: FloatArray,
+    variances: FloatArray,
+    samples: int,
+    share: float,
+    solve: SymmetricSolver = eigenvectors,
+) -> Leading | None:
     """The leading directions, and some more.
 
     Parameters
@@ -82,6 +84,8 @@ def leading(products: FloatArray, variances: FloatArray, samples: int, share: fl
     samples : int
     share : float
         Share of the variance.
+    solve : callable
+        As `dask_svcca.kernels.subspace.eigenvectors`.
 
     Returns
     -------
@@ -98,7 +102,7 @@ def leading(products: FloatArray, variances: FloatArray, samples: int, share: fl
     lengths = np.sqrt(variances)
     products *= lengths
     products *= lengths[:, np.newaxis]
-    ascending, vectors = eigenvectors(products)
+    ascending, vectors = solve(products)
     values = ascending[::-1]
     kept = fewest(np.cumsum(values), share, float(variances.sum()))
     told = min(int((values > TOLD * values[0]).sum()), samples - 1)
@@ -147,6 +151,11 @@ def turn(spectrum: FloatArray, kept: int) -> float:
 class ScoreProducts:
     """Inner products of scores, chunk by chunk.
 
+    Parameters
+    ----------
+    products : callable
+        Makes a sum of products, from the number of samples that are multiplied in one precision.
+
     Examples
     --------
     >>> products = ScoreProducts()
@@ -156,9 +165,9 @@ class ScoreProducts:
            [0., 1.]])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, products: MakesProducts = ProductSum) -> None:
         # Each chunk in single precision, their sum in double.
-        self._total = ProductSum(1)
+        self._total = products(1)
 
     def add(self, scores: InexactArray) -> None:
         """Take some scores, (sample, direction)."""
@@ -171,7 +180,9 @@ class ScoreProducts:
         return np.asarray(self._total.value, dtype=np.float64)
 
 
-def refined(spectrum: FloatArray, products: FloatArray) -> tuple[FloatArray, FloatArray]:
+def refined(
+    spectrum: FloatArray, products: FloatArray, solve: SymmetricSolver = np.linalg.eigh
+) -> tuple[FloatArray, FloatArray]:
     """Principal directions among some, and what turns scores on these into orthonormal ones.
 
     Parameters
@@ -180,6 +191,8 @@ def refined(spectrum: FloatArray, products: FloatArray) -> tuple[FloatArray, Flo
         From `leading`.
     products : (direction, direction)
         Inner products of the scores, near the identity.
+    solve : callable
+        As `numpy.linalg.eigh`.
 
     Returns
     -------
@@ -201,7 +214,7 @@ def refined(spectrum: FloatArray, products: FloatArray) -> tuple[FloatArray, Flo
     """
     deviations = np.sqrt(spectrum)
     scatter = products * deviations * deviations[:, np.newaxis]
-    ascending, vectors = np.linalg.eigh(scatter)
+    ascending, vectors = solve(scatter)
     values = ascending[::-1]
     factor = deviations[:, np.newaxis] * vectors[:, ::-1] / np.sqrt(values)
     return values, factor.astype(np.float32)

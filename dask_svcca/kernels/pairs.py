@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -118,6 +118,54 @@ def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array
 
 
+class Couplings(Protocol):
+    """Couplings of a stack of pairs, wherever they are: ``scores_a.conj().T @ scores_b``, (pair, k, l)."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Numbers of pairs and of directions on both sides."""
+
+    @property
+    def host(self) -> InexactArray:
+        """An array of NumPy."""
+
+    @property
+    def squares(self) -> FloatArray:
+        """Squared absolute values, (pair, k, l)."""
+
+    @property
+    def decomposition(self) -> tuple[InexactArray, FloatArray, InexactArray]:
+        """Left singular vectors, singular values, and the adjoint of the right vectors."""
+
+    @property
+    def adjoint(self) -> Couplings:
+        """The couplings with both sides exchanged."""
+
+    def leading(self, k: int, l: int) -> Couplings:
+        """The couplings of leading directions."""
+
+    def correlations(self, *, single: bool, many: bool) -> FloatArray:
+        """Singular values, (pair, min(k, l)), descending: see `canonical_correlations`."""
+
+    def correlation_sums(self, *, single: bool, many: bool) -> FloatArray | None:
+        """Their sum, (pair,), where that costs less than they do; else None."""
+
+    def square_sums(self) -> FloatArray:
+        """Sum of the squares, (pair,)."""
+
+    def weighted_sums(self, a: FloatArray, b: FloatArray | None) -> FloatArray:
+        """Sum of the squares with rows weighted, (pair, k), and columns, (pair, l): (pair,)."""
+
+    def weighted(self, a: FloatArray, b: FloatArray) -> InexactArray:
+        """The couplings with rows and columns weighted, (pair, k), (pair, l)."""
+
+    def singular_sums(self, a: FloatArray, b: FloatArray) -> FloatArray:
+        """Sum of the singular values of `weighted`, (pair,)."""
+
+    def neuron_weights(self, side: Side) -> tuple[FloatArray, FloatArray]:
+        """Sums of absolute inner products of canonical directions and neurons of the first side; singular values."""
+
+
 @dataclass(frozen=True)
 class PairStack:
     """One block of a stack of pairs, all with the same numbers of directions.
@@ -126,8 +174,7 @@ class PairStack:
 
     Attributes
     ----------
-    coupling : (pair, k, l)
-        ``scores_a.conj().T @ scores_b``.
+    couplings : Couplings
     a, b : Side
     degrees : int
         Degrees of freedom: samples, less one in a block that was centred.
@@ -146,9 +193,11 @@ class PairStack:
         kept.
     blocks : (pair,), optional
         At how many frequencies both sides keep directions.
+    each : bool
+        Whether correlations are asked for one by one, so that their sum is not worth a way of its own.
     """
 
-    coupling: InexactArray
+    couplings: Couplings
     a: Side
     b: Side
     degrees: int
@@ -159,22 +208,46 @@ class PairStack:
     samples: int = 0
     overlap: FloatArray | None = None
     blocks: IntArray | None = None
+    each: bool = False
     # The stack whose a and b are exchanged here: what it has computed is not computed again.
     _turned: PairStack | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Numbers of pairs, and of directions of a and of b."""
+        return self.couplings.shape
+
+    @property
+    def coupling(self) -> InexactArray:
+        """``scores_a.conj().T @ scores_b``, (pair, k, l): a copy, where they are on a device."""
+        return self.couplings.host
 
     @cached_property
     def correlations(self) -> FloatArray:
         """Canonical correlations, (pair, min(k, l)), descending."""
         if self._turned is not None:
             return self._turned.correlations
-        return _read_only(canonical_correlations(self.coupling, single=self.single, many=self.many))
+        return _read_only(self.couplings.correlations(single=self.single, many=self.many))
 
     @cached_property
+    def correlation_sum(self) -> FloatArray:
+        """Sum of the canonical correlations, (pair,)."""
+        if self._turned is not None:
+            return self._turned.correlation_sum
+        sums = None
+        if not (self.each or "correlations" in vars(self)):
+            sums = self.couplings.correlation_sums(single=self.single, many=self.many)
+        return _read_only(np.asarray(self.correlations.sum(axis=-1) if sums is None else sums))
+
+    @property
     def squared_coupling(self) -> FloatArray:
         """Squared absolute values of the coupling, (pair, k, l)."""
-        if self._turned is not None:
-            return self._turned.squared_coupling.transpose(0, 2, 1)
-        return _read_only(squared_magnitudes(self.coupling))
+        return _read_only(self.couplings.squares)
+
+    @cached_property
+    def square_sum(self) -> FloatArray:
+        """Sum of the squared canonical correlations, (pair,)."""
+        return _read_only(self.couplings.square_sums())
 
     @cached_property
     def squared_norm(self) -> FloatArray:
@@ -186,46 +259,49 @@ class PairStack:
     @cached_property
     def nuclear_norm(self) -> FloatArray:
         """Sum of the singular values of the cross-covariance, (pair,)."""
-        weighted = self.weighted(np.sqrt(self.a.spectrum), np.sqrt(self.b.spectrum))
-        return _read_only(np.asarray(singular_values(weighted).sum(axis=-1)))
+        return _read_only(self.weighted_nuclear_norm(np.sqrt(self.a.spectrum), np.sqrt(self.b.spectrum)))
 
     @property
     def canonical_vectors(self) -> tuple[InexactArray, FloatArray]:
         """Canonical directions of a in terms of its scores, (pair, k, min(k, l)), and the correlations."""
-        if self._turned is None:
-            vectors, values, _ = self.decomposition
-        else:
-            _, values, adjoint = self._turned.decomposition
-            vectors = adjoint.conj().transpose(0, 2, 1)
+        vectors, values, _ = self.decomposition
         return vectors, np.asarray(np.clip(values, 0.0, 1.0))
 
-    @cached_property
+    @property
     def decomposition(self) -> tuple[InexactArray, FloatArray, InexactArray]:
         """Left singular vectors of the coupling, its singular values, and the adjoint of the right vectors."""
-        left, values, adjoint = np.linalg.svd(self.coupling, full_matrices=False)
-        return _read_only(left), _read_only(np.asarray(values)), _read_only(adjoint)
+        left, values, adjoint = self.couplings.decomposition
+        return _read_only(left), _read_only(values), _read_only(adjoint)
+
+    @property
+    def neuron_weights(self) -> tuple[FloatArray, FloatArray]:
+        """How much of a's neurons its canonical directions account for, and the correlations, (pair, min(k, l)) both.
+
+        It is the sum of the absolute inner products of a direction with all neurons; it takes loadings.
+        """
+        weights, values = self.couplings.neuron_weights(self.a)
+        return weights, np.asarray(np.clip(values, 0.0, 1.0))
 
     def weighted(self, a: FloatArray, b: FloatArray) -> InexactArray:
         """The coupling with its rows and columns weighted, (pair, k), (pair, l)."""
-        product = self.coupling * a[:, :, np.newaxis]
-        product *= b[:, np.newaxis, :]
-        return product
+        return self.couplings.weighted(a, b)
 
     def weighted_sum(self, a: FloatArray, b: FloatArray | None = None) -> FloatArray:
         """Sum of the squared coupling with its rows weighted, (pair, k), and its columns, (pair, l): (pair,)."""
-        # No array larger than (pair, l) is made of the weights of rows and the squares.
-        by_column = (a[:, np.newaxis, :] @ self.squared_coupling)[:, 0]
-        return np.asarray((by_column if b is None else by_column * b).sum(axis=-1))
+        return self.couplings.weighted_sums(a, b)
+
+    def weighted_nuclear_norm(self, a: FloatArray, b: FloatArray) -> FloatArray:
+        """Sum of the singular values of the coupling with its rows and columns weighted, (pair,)."""
+        return self.couplings.singular_sums(a, b)
 
     @property
     def reversed(self) -> PairStack:
         """The same pairs with a and b exchanged."""
-        coupling = self.coupling.conj().transpose(0, 2, 1)
-        return replace(self, coupling=coupling, a=self.b, b=self.a, _turned=self)
+        return replace(self, couplings=self.couplings.adjoint, a=self.b, b=self.a, _turned=self)
 
     def leading(self, k: int, l: int) -> PairStack:
         """The same pairs with their leading directions only."""
-        if self.coupling.shape[1:] == (k, l):
+        if self.shape[1:] == (k, l):
             return self
-        coupling = self.coupling[:, :k, :l]
-        return replace(self, coupling=coupling, a=self.a.leading(k), b=self.b.leading(l), _turned=None)
+        couplings = self.couplings.leading(k, l)
+        return replace(self, couplings=couplings, a=self.a.leading(k), b=self.b.leading(l), _turned=None)

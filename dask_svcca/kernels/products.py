@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import scipy.linalg.blas
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import numpy.typing as npt
 
     from dask_svcca.kernels._types import InexactArray
+
+
+class SumsProducts(Protocol):
+    """The sum of ``rows @ columns.T`` over many samples, chunk by chunk, wherever it is computed."""
+
+    def add(self, rows: Any, columns: Any) -> None:
+        """Add the product of one chunk, (k, sample) and (l, sample)."""
+
+    @property
+    def value(self) -> InexactArray:
+        """The sum, as an array of NumPy."""
+
+    @property
+    def kept(self) -> Any:
+        """The sum, left where it was computed."""
+
+
+MakesProducts: TypeAlias = "Callable[[int], SumsProducts]"
+"""From the number of samples that are multiplied in one precision before they are added up in double."""
 
 SINGLE_SAMPLES = 2**14
 """Samples that are summed in single precision before they are added up in double.
@@ -57,6 +78,43 @@ class Summing(NamedTuple):
         """
         few = directions < FEW_DIRECTIONS
         return cls(FEW_SAMPLES if few else SINGLE_SAMPLES, directions < LEAST_DIRECTIONS)
+
+
+class Pieces:
+    """Scores some samples at a time, contiguous and as precise as is wanted, in memory that is reused.
+
+    Parameters
+    ----------
+    directions, samples : int
+        Most of each that are given at once.
+    dtype : numpy.dtype
+    summing : Summing
+
+    Examples
+    --------
+    >>> pieces = Pieces(1, 3, np.dtype(np.float32), Summing(2, double=True))
+    >>> [piece.copy() for piece in pieces.of(np.array([[1, 2, 3]], np.float32))]
+    [array([[1., 2.]]), array([[3., 0.]])]
+    """
+
+    def __init__(self, directions: int, samples: int, dtype: np.dtype[Any], summing: Summing) -> None:
+        # As even as can be, so that no product runs over padding.
+        self._length = -(-samples // -(-samples // summing.samples))
+        wanted = np.result_type(dtype, np.float64) if summing.double else dtype
+        self._room: npt.NDArray[Any] | None = None
+        if self._length < samples or wanted != dtype:
+            self._room = np.empty((directions, self._length), dtype=wanted)
+
+    def of(self, scores: InexactArray) -> Iterator[InexactArray]:
+        """All samples, (direction, sample), followed by zeros."""
+        if self._room is None:
+            yield scores
+            return
+        for start in range(0, scores.shape[1], self._length):
+            part = scores[:, start : start + self._length]
+            self._room[:, : part.shape[1]] = part
+            self._room[:, part.shape[1] :] = 0
+            yield self._room
 
 
 MIRRORED_AT_ONCE = 192
@@ -149,3 +207,8 @@ class ProductSum:
         if total is None:
             raise ValueError("nothing was added yet")
         return total
+
+    @property
+    def kept(self) -> InexactArray:
+        """The same: it is where it was computed."""
+        return self.value

@@ -21,6 +21,7 @@ from dask_svcca.kernels.subspace import (
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels.products import MakesProducts
     from dask_svcca.kernels.subspace import Eigenbasis
 
 AT_ONCE = 32
@@ -69,6 +70,8 @@ class KernelNorm:
     Parameters
     ----------
     variances : (neuron,)
+    products : callable
+        Makes a sum of products, from the number of samples that are multiplied in one precision.
 
     Examples
     --------
@@ -79,11 +82,12 @@ class KernelNorm:
     True
     """
 
-    def __init__(self, variances: FloatArray) -> None:
+    def __init__(self, variances: FloatArray, products: MakesProducts = ProductSum) -> None:
         self._variances = variances
+        self._products = products
         summing = Summing.of(len(variances))
         self._samples, self._double = min(summing.samples, SUMMED), summing.double
-        self._total = ProductSum(self._samples)
+        self._total = products(self._samples)
 
     def add(self, samples: InexactArray) -> None:
         """Take some samples, (sample, neuron), scaled to length one."""
@@ -94,7 +98,7 @@ class KernelNorm:
 
     def take_products(self) -> FloatArray:
         """Inner products of the neurons, (neuron, neuron), in double precision; nothing is left here of them."""
-        products, self._total = self._total.value, ProductSum(self._samples)
+        products, self._total = self._total.value, self._products(self._samples)
         return products.astype(np.float64, copy=False)
 
     @property

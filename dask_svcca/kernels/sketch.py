@@ -233,8 +233,16 @@ def estimate(products: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
     value = products / np.sqrt(a * b)
     # The root of value**3 - products * value**2 + total * value - products, near which it begins.
     for _ in range(2):
-        slope = (3 * value - 2 * products) * value + total
-        value = value - (((value - products) * value + total) * value - products) / slope
+        apart = value - products
+        rest = apart * value
+        rest += total
+        slope = apart + value
+        slope *= value
+        slope += rest
+        rest *= value
+        rest -= products
+        rest /= slope
+        value = value - rest
     return np.asarray(np.clip(value, -1.0, 1.0))
 
 
@@ -254,5 +262,17 @@ def standard_error(cka: FloatArray, a: FloatArray, b: FloatArray, size: int) -> 
     """
     c = np.clip(cka, 0.0, 1.0)
     square = c * c
-    more = 2 * c * np.sqrt(a * b) * (1 - c + (3 + c) * square) / (1 + square)
-    return np.asarray((1 - c) * np.sqrt(((1 + c) ** 2 + more) / ((1 + square) * size)))
+    both = 1 + square
+    # What the second have more, times both.
+    more = (3 + c) * square
+    more -= c
+    more += 1
+    more *= c
+    more *= 2 * np.sqrt(a * b)
+    variance = np.square(1 + c)
+    variance *= both
+    variance += more
+    error = np.sqrt(variance)
+    error *= 1 - c
+    error /= both * size**0.5
+    return np.asarray(error)

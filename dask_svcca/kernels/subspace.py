@@ -21,9 +21,13 @@ from dask_svcca.kernels.noise import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.factors import Factor
     from dask_svcca.kernels.moments import Moments
+
+    SymmetricSolver = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,13 @@ class Eigenbasis:
     total: float
 
 
-def eigenbasis(moments: Moments, *, multiplicity: IntArray, epsilon: float) -> Eigenbasis | None:
+def eigenbasis(
+    moments: Moments,
+    *,
+    multiplicity: IntArray,
+    epsilon: float,
+    solve: Callable[[InexactArray], tuple[FloatArray, InexactArray]] = np.linalg.eigh,
+) -> Eigenbasis | None:
     """Principal directions by eigendecomposition of each block's scatter.
 
     Parameters
@@ -61,6 +71,8 @@ def eigenbasis(moments: Moments, *, multiplicity: IntArray, epsilon: float) -> E
         How often a block counts: 2 where it stands for a conjugate pair of frequencies.
     epsilon : float
         Relative precision of the stored activations; see `neuron_noise`.
+    solve : callable
+        Gives the eigenvalues, ascending, and eigenvectors of a Hermitian matrix.
 
     Returns
     -------
@@ -94,7 +106,7 @@ def eigenbasis(moments: Moments, *, multiplicity: IntArray, epsilon: float) -> E
     for index, (scatter, times) in enumerate(zip(moments.scatter, multiplicity, strict=True)):
         # Centring takes one sample's worth of directions from the first block; no block has more than its samples.
         most = min(int(live.sum()), moments.count - (not index))
-        ascending, vectors = np.linalg.eigh(scatter)
+        ascending, vectors = solve(scatter)
         values, columns = ascending[::-1], vectors[:, ::-1]
         total += float(times * np.clip(values, 0.0, None).sum())
         rank = min(int((values > floor).sum()), most)
@@ -152,7 +164,26 @@ def eigenbasis_of_rows(factor: Factor, *, multiplicity: IntArray, epsilon: float
     return Eigenbasis(np.concatenate(spectra), np.ascontiguousarray(np.hstack(loadings).T).T, block, total)
 
 
-def dual_basis(gram: FloatArray, noise: FloatArray) -> tuple[Eigenbasis, FloatArray] | None:
+def eigenvectors(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Eigenvalues, ascending, and eigenvectors of a symmetric matrix, which is overwritten; it takes twice its memory.
+
+    By divide and conquer: where many eigenvalues are nearly equal, the usual way takes eight times as long.
+
+    Examples
+    --------
+    >>> values, vectors = eigenvectors(np.array([[2.0, 0.0], [0.0, 1.0]]))
+    >>> values, np.abs(vectors)
+    (array([1., 2.]), array([[0., 1.],
+           [1., 0.]]))
+    """
+    # LAPACK takes columns: the transpose is the same matrix, and is overwritten without a copy.
+    ascending, vectors = scipy.linalg.eigh(matrix.T, driver="evd", overwrite_a=True, check_finite=False)
+    return ascending, vectors
+
+
+def dual_basis(
+    gram: FloatArray, noise: FloatArray, solve: SymmetricSolver = eigenvectors
+) -> tuple[Eigenbasis, FloatArray] | None:
     """Principal directions from inner products of samples, where neurons outnumber samples.
 
     Parameters
@@ -161,6 +192,8 @@ def dual_basis(gram: FloatArray, noise: FloatArray) -> tuple[Eigenbasis, FloatAr
         Inner products of the centred samples; overwritten.
     noise : (neuron,)
         From `live_noise`; neurons without take no part in the products.
+    solve : callable
+        As `eigenvectors`.
 
     Returns
     -------
@@ -180,7 +213,7 @@ def dual_basis(gram: FloatArray, noise: FloatArray) -> tuple[Eigenbasis, FloatAr
     """
     count = len(gram)
     bound = centre(gram)
-    ascending, vectors = eigenvectors(gram)
+    ascending, vectors = solve(gram)
     values = ascending[::-1]
     rounding = count * DOUBLE * bound
     rank = min(int((values > max(float(noise.max()), rounding)).sum()), count - 1)
@@ -189,13 +222,15 @@ def dual_basis(gram: FloatArray, noise: FloatArray) -> tuple[Eigenbasis, FloatAr
     return _of_samples(values[:rank], bound), vectors[:, ::-1][:, :rank]
 
 
-def samples_above_noise(in_units: FloatArray) -> FloatArray:
+def samples_above_noise(in_units: FloatArray, solve: SymmetricSolver = eigenvectors) -> FloatArray:
     """Orthonormal basis, over the samples, of what is above noise.
 
     Parameters
     ----------
     in_units : (sample, sample)
         Inner products of the centred samples, each neuron divided by the square root of its noise; overwritten.
+    solve : callable
+        As `eigenvectors`.
 
     Returns
     -------
@@ -209,12 +244,14 @@ def samples_above_noise(in_units: FloatArray) -> FloatArray:
     """
     count = len(in_units)
     centre(in_units)
-    ascending, vectors = eigenvectors(in_units)
+    ascending, vectors = solve(in_units)
     rank = min(above_noise(ascending[::-1], count * DOUBLE), count - 1)
     return np.ascontiguousarray(vectors[:, ::-1][:, :rank])
 
 
-def dual_basis_within(gram: FloatArray, basis: FloatArray) -> tuple[Eigenbasis, FloatArray]:
+def dual_basis_within(
+    gram: FloatArray, basis: FloatArray, solve: SymmetricSolver = eigenvectors
+) -> tuple[Eigenbasis, FloatArray]:
     """As `dual_basis`, from what is above noise alone.
 
     Parameters
@@ -223,6 +260,8 @@ def dual_basis_within(gram: FloatArray, basis: FloatArray) -> tuple[Eigenbasis, 
         Inner products of the centred samples; overwritten.
     basis : (sample, direction)
         From `samples_above_noise`.
+    solve : callable
+        As `eigenvectors`.
 
     Examples
     --------
@@ -238,7 +277,7 @@ def dual_basis_within(gram: FloatArray, basis: FloatArray) -> tuple[Eigenbasis, 
     room = gram.reshape(-1)
     within = np.matmul(part, basis, out=room[: rank * rank].reshape(rank, rank))
     del part
-    ascending, vectors = eigenvectors(within)
+    ascending, vectors = solve(within)
     # Where the largest is larger by more than double precision has digits, rounding decides what is least.
     values = np.maximum(ascending[::-1], DOUBLE**2 * bound)
     scores = np.matmul(vectors.T, basis.T, out=room[: rank * count].reshape(rank, count)).T
@@ -277,23 +316,6 @@ def centre(gram: FloatArray) -> float:
     gram -= gram.mean(axis=0)
     gram -= gram.mean(axis=1, keepdims=True)
     return float(np.trace(gram))
-
-
-def eigenvectors(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Eigenvalues, ascending, and eigenvectors of a symmetric matrix, which is overwritten; it takes twice its memory.
-
-    By divide and conquer: where many eigenvalues are nearly equal, the usual way takes eight times as long.
-
-    Examples
-    --------
-    >>> values, vectors = eigenvectors(np.array([[2.0, 0.0], [0.0, 1.0]]))
-    >>> values, np.abs(vectors)
-    (array([1., 2.]), array([[0., 1.],
-           [1., 0.]]))
-    """
-    # LAPACK takes columns: the transpose is the same matrix, and is overwritten without a copy.
-    ascending, vectors = scipy.linalg.eigh(matrix.T, driver="evd", overwrite_a=True, check_finite=False)
-    return ascending, vectors
 
 
 def _of_samples(values: FloatArray, total: float) -> Eigenbasis:

@@ -19,7 +19,7 @@ def _cross_covariance_norm(pairs: PairStack) -> FloatArray:
 
 
 def _partial_least_squares(pairs: PairStack) -> FloatArray:
-    count = min(pairs.coupling.shape[1:])
+    count = min(pairs.shape[1:])
     most = np.sqrt(pairs.a.spectrum[:, :count] * pairs.b.spectrum[:, :count]).sum(axis=-1)
     return np.stack([nuclear_norm(pairs), most], axis=-1)
 

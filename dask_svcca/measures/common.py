@@ -29,13 +29,13 @@ def nuclear_norm(pairs: PairStack) -> FloatArray:
 
 def squared_correlations(pairs: PairStack) -> FloatArray:
     """Sum of the squared canonical correlations of each block."""
-    return np.asarray(pairs.squared_coupling.sum(axis=(1, 2)))
+    return pairs.square_sum
 
 
 def expected_squares(pairs: PairStack) -> FloatArray:
     """What independent layers give for the sum of the squared canonical correlations of each block."""
-    k, l = pairs.coupling.shape[1:]
-    return np.full(len(pairs.coupling), min(k, pairs.degrees) * min(l, pairs.degrees) / pairs.degrees)
+    count, k, l = pairs.shape
+    return np.full(count, min(k, pairs.degrees) * min(l, pairs.degrees) / pairs.degrees)
 
 
 def sum_of_squares(spectrum: FloatArray, weights: FloatArray) -> float:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _correlations(pairs: PairStack) -> FloatArray:
-    return np.asarray(pairs.correlations.sum(axis=-1))
+    return pairs.correlation_sum
 
 
 def _squares_and_expected(pairs: PairStack) -> FloatArray:
@@ -35,27 +35,9 @@ def _above_expected(sums: FloatArray, a: Totals, b: Totals, _: PairTotals) -> Fl
 LEAST_ROOM = 1e-9
 """Between what chance gives and 1, for a value above chance to mean something."""
 
-NEURONS_AT_ONCE = 64
-"""Least number of neurons whose inner products with canonical directions are formed at a time."""
-
 
 def _projection_weighted(pairs: PairStack) -> FloatArray:
-    vectors, correlations = pairs.canonical_vectors
-    weights = np.zeros(correlations.shape)
-    deviations = np.sqrt(pairs.a.spectrum)
-    for member in np.unique(pairs.a.member):
-        chosen = np.flatnonzero(pairs.a.member == member)
-        scaled = vectors[chosen]
-        scaled *= deviations[chosen][:, :, np.newaxis]
-        loadings = pairs.a.loadings[int(member)]
-        # As many neurons at a time as directions: their inner products take no more memory than the couplings.
-        step = max(NEURONS_AT_ONCE, *pairs.coupling.shape[1:])
-        for start in range(0, len(loadings), step):
-            # Inner products of neurons and canonical directions, V S u, without any sample.
-            products = loadings[start : start + step] @ scaled
-            magnitudes = np.abs(products, out=products) if products.dtype.kind == "f" else np.abs(products)
-            weights[chosen] += magnitudes.sum(axis=1)
-            del products, magnitudes
+    weights, correlations = pairs.neuron_weights
     return np.stack([(weights * correlations).sum(axis=-1), weights.sum(axis=-1)], axis=-1)
 
 

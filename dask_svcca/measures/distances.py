@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import scipy.special
 
 from dask_svcca.kernels.distances import (
     error_of_product,
@@ -130,8 +131,9 @@ def _rsa(name: str, chosen: Mapping[str, str]) -> Measure:
         else ("isotropic scaling", "a shift of all neurons of an example", "permutation of neurons"),
         reference="Kriegeskorte, Mur and Bandettini (2008), Representational similarity analysis, Frontiers in Systems "
         "Neuroscience 2",
-        companions=(name.replace("rsa", "rsa_error", 1), name.replace("rsa", "null_rsa_sd", 1)),
+        companions=tuple(name.replace("rsa", one, 1) for one in ("rsa_error", "null_rsa_sd", "p_rsa")),
         null_sd=name.replace("rsa", "null_rsa_sd", 1),
+        p_value=name.replace("rsa", "p_rsa", 1),
     )
 
 
@@ -166,6 +168,25 @@ def _null_rsa_sd(name: str, chosen: Mapping[str, str]) -> Measure:
         reference="Mantel (1967), The detection of disease clustering and a generalized regression approach, Cancer "
         "Research 27",
         role="reference",
+    )
+
+
+def _rsa_chance(score: FloatArray, deviation: FloatArray, error: FloatArray) -> FloatArray:
+    # From a sample of the pairs, a score is off by more than orders of the examples make it.
+    spread = np.sqrt(np.square(deviation) + np.square(error))
+    chance = scipy.special.ndtr(-score / np.where(spread > 0, spread, 1.0))
+    return np.where(spread > 0, chance, np.where(np.isfinite(spread), 1.0, np.nan))
+
+
+def _p_rsa(name: str) -> Derived:
+    return Derived(
+        name,
+        "share of all orders of the examples that score as much, by the normal distribution of their mean, 0, and "
+        "their standard deviation; NaN where a sample is a part of an example",
+        tuple(name.replace("p_rsa", one, 1) for one in ("rsa", "null_rsa_sd", "rsa_error")),
+        _rsa_chance,
+        (0.0, 1.0),
+        "Mantel (1967), The detection of disease clustering and a generalized regression approach, Cancer Research 27",
     )
 
 
@@ -288,6 +309,9 @@ DERIVED: Final = (
         "as Cohen's kappa: Cohen (1960), Educational and Psychological Measurement 20",
     ),
 )
+
+DERIVED_FAMILIES: Final[dict[str, Callable[[str], Derived]]] = {"p_rsa": _p_rsa}
+"""References that follow from others, by the name before their parameter: each takes its name as it was given."""
 
 _OPTIONS: Final = {"distance": ("correlation", "euclidean"), "compare": ("pearson", "spearman")}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import scipy.optimize
 
+from dask_svcca.kernels.transport import transport_plan
 from dask_svcca.measures.record import Measure, PairTotals, Totals
 from dask_svcca.measures.shape import over_deviations
 
@@ -57,6 +58,11 @@ def _soft(covariance: FloatArray, a: FloatArray, b: FloatArray) -> float:
     return float(correlations.max(axis=0).mean() + correlations.max(axis=1).mean()) / 2
 
 
+def _transported(covariance: FloatArray, a: FloatArray, b: FloatArray) -> float:
+    correlations = _correlations(covariance, a, b)
+    return float((transport_plan(correlations) * correlations).sum())
+
+
 def _permuted(covariance: FloatArray, _a: FloatArray, _b: FloatArray) -> float:
     return float(covariance[scipy.optimize.linear_sum_assignment(covariance, maximize=True)].sum())
 
@@ -101,6 +107,19 @@ MEASURES: Final = (
         value=_the_score,
         invariances=("translation", "scaling and permutation of neurons"),
         reference="Li et al. (2015), Convergent learning, ICLR workshop; as in Klabunde et al. (2025), ReSi, ICLR",
+        **_COMMON,  # type: ignore[arg-type]
+    ),
+    Measure(
+        name="soft_matching",
+        description="mean correlation of neurons under the plan that shares out the neurons of one layer over those "
+        "of the other so that it is greatest, all of a layer with equal weight, also of layers of unequal widths; of "
+        f"equal widths it is hard_correlation_match. The soft matching distance of neurons of variance 1 is sqrt(2 - 2 "
+        f"soft_matching) {_MATCHED.replace('linear_sum_assignment', 'linear_sum_assignment, or linprog')}",
+        sums=partial(_of_neurons, score=_transported),
+        value=_the_score,
+        invariances=("translation", "scaling and permutation of neurons"),
+        reference="Khosla and Williams (2024), Soft matching distance: a metric on neural representations that "
+        "captures single-neuron tuning, UniReps",
         **_COMMON,  # type: ignore[arg-type]
     ),
     Measure(

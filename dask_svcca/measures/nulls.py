@@ -64,11 +64,11 @@ def above_chance(score: FloatArray, null: FloatArray) -> FloatArray:
 
 
 def _one(pairs: PairStack) -> FloatArray:
-    return np.ones(len(pairs.coupling))
+    return np.ones(pairs.shape[0])
 
 
 def _spread(pairs: PairStack) -> FloatArray:
-    return np.full(len(pairs.coupling), spread_of_correlations(*pairs.coupling.shape[1:], pairs.degrees))
+    return np.full(pairs.shape[0], spread_of_correlations(*pairs.shape[1:], pairs.degrees))
 
 
 _P_VALUE: Final = (

@@ -20,12 +20,12 @@ LEVEL: Final = 0.05
 
 
 def _expected_correlations(pairs: PairStack) -> FloatArray:
-    k, l = pairs.coupling.shape[1:]
-    return np.full(len(pairs.coupling), min(k, l) * expected_correlation(k, l, pairs.degrees))
+    count, k, l = pairs.shape
+    return np.full(count, min(k, l) * expected_correlation(k, l, pairs.degrees))
 
 
 def _significant(pairs: PairStack) -> FloatArray:
-    k, l = pairs.coupling.shape[1:]
+    k, l = pairs.shape[1:]
     tests = 1 if pairs.blocks is None else pairs.blocks
     # Where nobody knows the samples, extreme ones cannot be told.
     overlap = 1.0 if pairs.overlap is None else pairs.overlap * pairs.samples / max(1, k * l)
@@ -42,17 +42,17 @@ def _significant(pairs: PairStack) -> FloatArray:
 
 
 def _spurious(pairs: PairStack) -> FloatArray:
-    k, l = pairs.coupling.shape[1:]
-    return np.full(len(pairs.coupling), float(spurious_correlations(k, l, pairs.degrees)))
+    count, k, l = pairs.shape
+    return np.full(count, float(spurious_correlations(k, l, pairs.degrees)))
 
 
 def _overlap(pairs: PairStack) -> FloatArray:
-    return np.full(len(pairs.coupling), np.nan) if pairs.overlap is None else pairs.overlap
+    return np.full(pairs.shape[0], np.nan) if pairs.overlap is None else pairs.overlap
 
 
 def _expected_overlap(pairs: PairStack) -> FloatArray:
-    k, l = pairs.coupling.shape[1:]
-    return np.full(len(pairs.coupling), k * l / max(1, pairs.samples))
+    count, k, l = pairs.shape
+    return np.full(count, k * l / max(1, pairs.samples))
 
 
 def _expected_cross_covariance(pairs: PairStack) -> FloatArray:

@@ -63,6 +63,8 @@ _BUILT_IN: Final[dict[str, Measure]] = {
 DERIVED: Final[dict[str, Derived]] = {derived.name: derived for derived in (*nulls.DERIVED, *distances.DERIVED)}
 """References that are not stored, by name."""
 
+_DERIVED_FAMILIES: Final = {**neighbours.DERIVED_FAMILIES, **distances.DERIVED_FAMILIES}
+
 _FAMILIES: Final[dict[str, Family | Choices]] = {
     family.name: family for kin in (shape, regression, neighbours, distances) for family in kin.FAMILIES
 }
@@ -156,7 +158,6 @@ def find_measures(names: str | Iterable[str]) -> tuple[Measure, ...]:
     >>> [measure.name for measure in find_measures(("svcca", "gulp(lambda=0.1)"))]
     ['svcca', 'gulp(lambda=0.1)']
     """
-    # Commas in parentheses stand between parameters.
     wanted = split_names(names) if isinstance(names, str) else list(names)
     if not wanted:
         raise UnknownMeasureError("no measure asked for; the usual one is 'svcca'")
@@ -217,7 +218,7 @@ def find_derived(name: str) -> Derived | None:
     >>> find_derived("calibrated_jaccard(k=5)").parents, find_derived("jaccard")
     (('jaccard(k=5)', 'null_jaccard(k=5)'), None)
     """
-    make = neighbours.DERIVED_FAMILIES.get(name.partition("(")[0])
+    make = _DERIVED_FAMILIES.get(name.partition("(")[0])
     return DERIVED.get(name) if make is None else make(name)
 
 
@@ -458,8 +459,7 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
     for option in ("null", "null_sd", "p_value", "calibrated"):
         if options.get(option) and options[option] not in options.get("companions", ()):
             raise InvalidMeasureError(
-                f"{option}={options[option]!r} of measure {name!r} is none of its companions; add it to companions= as "
-                f"well"
+                f"{option}={options[option]!r} of measure {name!r} is none of its companions; add it to companions="
             )
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dask_svcca.errors import UnknownMeasureError
-from dask_svcca.kernels.pairs import singular_values
 from dask_svcca.measures.common import ORTHOGONAL, SPECTRUM, nuclear_norm, over_geometric_mean
 from dask_svcca.measures.record import Family, Measure, PairTotals, Totals
 
@@ -31,7 +30,7 @@ def _partly_whitened(spectrum: FloatArray, variance: FloatArray, rank: FloatArra
 def _partial_nuclear_norm(pairs: PairStack, alpha: float) -> FloatArray:
     a = _partly_whitened(pairs.a.spectrum, pairs.a.variance[:, np.newaxis], pairs.a.rank[:, np.newaxis], alpha)
     b = _partly_whitened(pairs.b.spectrum, pairs.b.variance[:, np.newaxis], pairs.b.rank[:, np.newaxis], alpha)
-    return np.asarray(singular_values(pairs.weighted(a, b)).sum(axis=-1))
+    return pairs.weighted_nuclear_norm(a, b)
 
 
 def _partial_norm(spectrum: FloatArray, weights: FloatArray, alpha: float) -> float:

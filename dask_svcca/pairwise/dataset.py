@@ -25,7 +25,7 @@ def as_dataset(
     name: str,
     components: Components,
     along_components: dict[str, tuple[FloatArray, str, str]],
-    numbers: dict[str, tuple[float | int, str]],
+    numbers: dict[str, tuple[Any, str]],
 ) -> xr.Dataset:
     """Components as a Dataset.
 
@@ -37,7 +37,7 @@ def as_dataset(
     along_components : dict of str to (values, description, units)
         Variables along components, beside those that all analyses have.
     numbers : dict of str to (value, description)
-        Variables that are single numbers.
+        Variables that are single numbers, lazy or not.
 
     Raises
     ------

@@ -84,8 +84,9 @@ def cca(
             cropped, it is the rank at the frequencies that are compared.
         ``expected_correlation``, ``significant``, ``spurious``
             Mean correlation that independent arrays of these ranks would have; how many correlations are more than
-            chance, at level 0.05 for Gaussian samples (`compare` knows of extreme ones); how many are 1 whatever the
-            data, since examples are too few.
+            chance, at level 0.05, also where some examples are extreme in both arrays, as `compare` counts them; how
+            many are 1 whatever the data, since examples are too few. The second takes the examples once more, and is
+            lazy where an array is a Dask array.
 
         Each component's largest coefficient in x is positive. Where ``dft`` crops to a grid of even size, its highest
         frequency is real in one array and complex in the other: coefficients and directions are then complex.

@@ -15,6 +15,7 @@ from dask_svcca.measures import (
     with_companions,
 )
 from dask_svcca.plan.details import detail_sizes, smaller_tile
+from dask_svcca.plan.on_device import Room, check_pair, device_limits, pair_of, tile_on_device
 from dask_svcca.plan.pairs import find_missing
 from dask_svcca.plan.plan import Plan, Row, asks_for_directions
 from dask_svcca.plan.relations import sum_bytes
@@ -27,6 +28,7 @@ from dask_svcca.plan.tiles import (
     by_kind,
     choose_chunk_samples,
     limits_by_tile,
+    tile_limits,
     value_bytes,
 )
 from dask_svcca.readings import Fourier, choose_reading, needed_folds
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure, Relation
     from dask_svcca.plan.details import Sizes
+    from dask_svcca.plan.memory import TileMemory
     from dask_svcca.plan.pairs import MissingPairs
     from dask_svcca.plan.parameters import Parameters
     from dask_svcca.plan.selection import Selection
@@ -153,6 +156,7 @@ def make_plan(
     step = min(SMALL_TILE, side) if state is None or outgrown else state.tile
     side = step * max(1, side // step)
     side = given or tile_by_samples(present_layers, step, side, workers, options)
+    side = given or tile_on_device(len(rows), step, side, workers, measures, budget)
     tile = side if state is None or outgrown else state.tile
     places = [present.get(label, -1) for label in order]
     missing = find_missing(selected, places, state, changed, side, lacking=lacking)
@@ -201,7 +205,10 @@ def make_plan(
         chunk_samples=chunk_samples,
         bytes_to_read=sum(subspace.representation.nbytes for subspace in wanted.values() if subspace.source is None),
         subspace_bytes=max((pack.memory for pack in packs), default=0),
-        tile_bytes=max((task.memory.peak for task in tiles), default=0),
+        tile_bytes=max((task.worker_bytes(shared=budget.device_memory is None) for task in tiles), default=0),
+        device=budget.device,
+        device_memory=budget.device_memory,
+        device_bytes=max((task.on.peak for task in tiles if task.on is not None), default=0),
         workers=workers,
         parts={
             **({} if state is None else state.parts),
@@ -397,7 +404,9 @@ def _tiles(
     side = missing.side
     kinds = [by_kind(layers[start : start + side]) for start in range(0, len(layers), side)]
     length = min(side, len(layers))
-    memory = limits_by_tile(kinds, missing.with_itself(), length, options, budget.available)
+    places, room = missing.with_itself(), Room.of(budget)
+    available = room.device if room is not None and room.shared else budget.available
+    memory = limits_by_tile(kinds, places, lambda a, b: tile_limits(a, b, length, options, available))
     largest = max(missing.tiles, key=lambda place: memory[place].peak, default=None)
     if largest is None:
         return ()
@@ -406,11 +415,17 @@ def _tiles(
     )
     # A tile takes more than is available only where its widest pair alone does.
     budget.check(
-        f"one pair of the widest representations, such as {widest.label!r} with up to {widest.directions:,} "
-        f"directions,",
+        pair_of(widest),
         memory[largest].peak,
         "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
     )
+    on: dict[tuple[int, int], TileMemory] = {}
+    if room is not None and options.directions:
+        on = limits_by_tile(kinds, places, lambda a, b: device_limits(a, b, options, room))
+        # Inner products of samples are cut by the worker's memory alone.
+        on = {place: limits for place, limits in on.items() if not memory[place].by_samples}
+        for place, limits in on.items():
+            check_pair(widest, memory[place], limits, budget)
     return tuple(
         TileTask(
             row=row,
@@ -419,6 +434,7 @@ def _tiles(
             selected=bits,
             details=dict(options.details),
             memory=memory[row, column],
+            on=on.get((row, column)),
         )
         for (row, column), bits in missing.tiles.items()
     )

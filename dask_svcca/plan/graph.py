@@ -26,13 +26,14 @@ def nodes_of(plan: Plan) -> dict[str, Node]:
         needs = dict.fromkeys(made[place.pack] for member in group.places for place in member if place.pack in made)
         nodes[group.key] = Node(group, tuple(needs))
     for tile in plan.tiles:
-        nodes[tile.key] = Node(tile, (plan.groups[tile.row].key, plan.groups[tile.column].key), reports=True)
+        both = plan.groups[tile.row].key, plan.groups[tile.column].key
+        nodes[tile.key] = Node(tile, both, reports=True, on_device=tile.on_device)
     return nodes
 
 
 def nodes_of_pack(pack: PackTask) -> dict[str, Node]:
     """Tasks that make a pack, each after those that it waits for."""
-    return _in_parts(pack) if pack.parts > 1 else {pack.key: Node(pack, reports=True)}
+    return _in_parts(pack) if pack.parts > 1 else {pack.key: Node(pack, reports=True, on_device=pack.on_device)}
 
 
 def _in_parts(pack: PackTask) -> dict[str, Node]:
@@ -41,7 +42,7 @@ def _in_parts(pack: PackTask) -> dict[str, Node]:
 
     def add(step: str, number: int, *needs: str, reports: bool = False) -> str:
         task = PartTask(step, pack, number)
-        nodes[task.key] = Node(task, needs, reports)
+        nodes[task.key] = Node(task, needs, reports, task.on_device)
         return task.key
 
     level = [add("moments", part) for part in range(pack.parts)]

@@ -436,9 +436,16 @@ class PanelUnits:
 
     @classmethod
     def of(
-        cls, dtype: np.dtype[Any], coupling: np.dtype[Any], chunk_samples: int, samples: int, summing: Summing
+        cls,
+        dtype: np.dtype[Any],
+        coupling: np.dtype[Any],
+        chunk_samples: int,
+        samples: int,
+        summing: Summing,
+        *,
+        on_device: bool = False,
     ) -> PanelUnits:
-        """Units of scores of a type whose couplings are of another.
+        """Units of scores of a type whose couplings are of another; a device has no pieces, and double sums.
 
         Examples
         --------
@@ -450,8 +457,10 @@ class PanelUnits:
         PanelUnits(direction=9000, copied=0, number=12)
         >>> PanelUnits.of(single, pair, 2000, 100_000, Summing.of(12))
         PanelUnits(direction=10000, copied=4000, number=16)
+        >>> PanelUnits.of(single, single, 2000, 10_000, Summing.of(100), on_device=True)
+        PanelUnits(direction=8000, copied=0, number=12)
         """
-        piece = chunk_length(chunk_samples, summing.samples)
+        piece = chunk_samples if on_device else chunk_length(chunk_samples, summing.samples)
         wide = np.result_type(coupling, np.float64).itemsize
         own = wide if summing.double else coupling.itemsize
         converted = (np.result_type(dtype, np.float64) if summing.double else dtype).itemsize
@@ -459,12 +468,30 @@ class PanelUnits:
         return cls(
             dtype.itemsize * chunk_samples + (converted * piece if copies else 0),
             piece * own if coupling.kind == "c" else 0,
-            own + (wide if own < wide and samples > summing.samples else 0),
+            own + (wide if own < wide and (on_device or samples > summing.samples) else 0),
         )
 
     def operand(self, directions: float, widest: float) -> float:
         """Bytes of a number of directions, of which ``widest`` are at the frequency that has most."""
         return self.direction * directions + self.copied * widest
+
+
+DEVICE_CHUNKS = 2
+"""Chunks of the scores of each side that a device holds: one at work, and one on its way."""
+
+DEVICE_STACKS = 12.0
+"""Stacks of pairs that it holds: as they are, weighted, and what an iteration makes of them."""
+
+
+def device_bytes(limits: TileMemory) -> int:
+    """Bytes that a tile takes of a device: scores, couplings of two panels, loadings, and pairs that are solved."""
+    both = 2 * (DEVICE_CHUNKS * limits.operand + limits.loadings)
+    return math.ceil(both + limits.couplings + DEVICE_STACKS * limits.stack)
+
+
+def staged_bytes(limits: TileMemory) -> int:
+    """Bytes of a worker's own memory that it takes for that: scores on their way, and loadings."""
+    return 2 * (DEVICE_CHUNKS * limits.operand + limits.loadings)
 
 
 def loadings_bytes(neurons: int, directions: int, *, is_complex: bool) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dask_svcca.measures import kernels_only
 from dask_svcca.plan.details import pair_bytes
 from dask_svcca.plan.graph import nodes_of
-from dask_svcca.plan.memory import PROCESS_BYTES
+from dask_svcca.plan.process import process_bytes
 from dask_svcca.stores import html
 
 if TYPE_CHECKING:
@@ -85,6 +85,12 @@ class Plan:
         Bytes of activations, each counted once.
     subspace_bytes, tile_bytes : int
         Most memory that a task of each kind takes, beyond its process.
+    device : str
+        What long tasks compute with.
+    device_memory : int or None
+        Bytes that a task may take of a device with memory of its own.
+    device_bytes : int
+        Most bytes that a tile takes of it; 0 without. In the rest scores stay from tile to tile.
     workers, parts
         What decides the order of sums, for runs that go on with other workers: see `ComparisonState`.
     final : mapping of str to str
@@ -110,6 +116,9 @@ class Plan:
     workers: int
     parts: Mapping[str, int]
     final: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    device_memory: int | None = None
+    device_bytes: int = 0
 
     @property
     def orthonormal(self) -> bool:
@@ -147,6 +156,11 @@ class Plan:
         """Bytes of the results to compute, before compression, which hardly makes them smaller."""
         return 2 * (self.pairs - self.pairs_done) * (8 * len(self.measures) + 1 + pair_bytes(self.details))
 
+    @property
+    def device_held(self) -> int:
+        """Bytes of the device in which scores stay from tile to tile."""
+        return max(0, (self.device_memory or 0) - self.device_bytes)
+
     def to_dict(self) -> dict[str, Any]:
         """Numbers of the plan, as JSON values."""
         return {
@@ -161,15 +175,25 @@ class Plan:
             "bytes_to_write": {"subspaces": self.subspaces_to_write, "results": self.results_to_write},
             "bytes_per_subspace_task": self.subspace_bytes,
             "bytes_per_tile_task": self.tile_bytes,
-            "bytes_per_process": PROCESS_BYTES,
+            "bytes_per_process": process_bytes(self.device),
             "bytes_kept_per_pair": pair_bytes(self.details),
+            "device": self.device,
+            **(
+                {}
+                if self.device_memory is None
+                else {
+                    "device_memory": self.device_memory,
+                    "bytes_per_tile_on_device": self.device_bytes,
+                    "bytes_held_on_device": self.device_held,
+                }
+            ),
             **({"final": dict(self.final)} if self.final else {}),
         }
 
     def _facts(self) -> list[tuple[str, str]]:
         memory = (
             f"at most {self.subspace_bytes / 2**20:,.0f} MiB per subspace and {self.tile_bytes / 2**20:,.0f} MiB per "
-            f"tile, beyond {PROCESS_BYTES / 2**20:,.0f} MiB per process"
+            f"tile, beyond {process_bytes(self.device) / 2**20:,.0f} MiB per process"
         )
         written = (
             f"at most {self.subspaces_to_write / 1e6:,.1f} MB of subspaces and {self.results_to_write / 1e6:,.1f} MB "
@@ -184,6 +208,15 @@ class Plan:
             ("bytes to write", written),
             ("memory per task", memory),
         ]
+        if self.device_memory is not None:
+            on_device = (
+                f"{self.device}: at most {self.device_bytes / 2**20:,.0f} MiB per tile, and "
+                f"{self.device_held / 2**20:,.0f} MiB of scores that stay there, of the "
+                f"{self.device_memory / 2**20:,.0f} MiB that a task may take of its memory"
+            )
+            lines.append(("device", on_device))
+        elif self.device != "cpu":
+            lines.append(("device", f"{self.device}, in the memory of the process"))
         if self.details:
             lines.append(("details", f"up to {pair_bytes(self.details):,} bytes per pair, before compression"))
         if self.final:

@@ -19,15 +19,21 @@ MAX_TILE = 640
 """Largest number of representations along a tile: ten thousand make 136 tiles, and 256 files of each variable."""
 
 FILES = 1500
-"""Files of all variables beyond which tiles are made larger than that."""
+"""Files of all variables beyond which tiles are made larger than that, while there are enough for all workers."""
+
+LEAST_TILES = 8
+"""Tiles for each worker that are enough."""
 
 SMALL_TILE = 8
 
 TILE_PRODUCTS = 1e11
 """Multiplications in the couplings of a tile of that size from which it is made smaller: seconds of work."""
 
-VALUES_SHARE = 2
-"""The values of a tile, which cannot be cut, take at most what there is over this."""
+VALUES_SHARE = 0.75
+"""Share of the memory that there is which the values of a tile take at most: they cannot be cut, all else can."""
+
+ROOM = 256 * 2**20
+"""Bytes that they leave for all else, up to half of the memory."""
 
 LONG_PAIR = 1e9
 """Multiplications in the coupling of a pair from which a tile of four by four is worth a task: a second or so."""
@@ -99,14 +105,35 @@ def choose_tile(
     share = min(1.0, math.sqrt(TILE_PRODUCTS / max(1.0, pair_products)) / MAX_TILE)
     most = max(LONG_TILE, int(largest * share))
     if value_bytes:
-        most = min(most, math.isqrt(budget.available // VALUES_SHARE // value_bytes))
+        most = min(most, most_by_values(budget, value_bytes))
     if pair_products and representations > LONG_TILE:
         worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
         side = max(side, min(worthwhile, math.ceil(representations / budget.workers)))
+    if not long and few > MAX_TILE:
+        side = max(side, min(few, math.ceil(representations / math.sqrt(2 * LEAST_TILES * budget.workers))))
     if side > SMALL_TILE:
         side = math.ceil(side / SMALL_TILE) * SMALL_TILE
     least = SMALL_TILE // 2 if long else SMALL_TILE
     return max(least, min(most // SMALL_TILE * SMALL_TILE, side))
+
+
+def most_by_values(budget: Budget, value_bytes: int) -> int:
+    """Representations along each axis of a tile whose values fit in memory, beside all that can be cut.
+
+    Parameters
+    ----------
+    budget : Budget
+    value_bytes : int
+        As for `choose_tile`.
+
+    Examples
+    --------
+    >>> from dask_svcca.plan.subspaces import Budget
+    >>> most_by_values(Budget(2, 2**31), 1000)
+    1155
+    """
+    values = min(VALUES_SHARE * budget.available, max(budget.available / 2, budget.available - ROOM))
+    return math.isqrt(int(values // value_bytes))
 
 
 def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int, options: TileOptions) -> int:

@@ -12,7 +12,8 @@ import xxhash
 from dask_svcca.errors import MemoryLimitError
 from dask_svcca.kernels.leading import GREATEST_SHARE, LEAST_NEURONS
 from dask_svcca.kernels.noise import precision_of_means
-from dask_svcca.plan.memory import PROCESS_BYTES, SubspaceMemory, stored_costs, subspace_costs
+from dask_svcca.plan.memory import SubspaceMemory, stored_costs, subspace_costs
+from dask_svcca.plan.process import process_bytes
 from dask_svcca.plan.relations import relation_costs
 from dask_svcca.plan.tasks import PackTask, SubspacePlace, SubspaceTask
 from dask_svcca.stores.subspaces import chunk_length
@@ -44,8 +45,11 @@ LARGE_CHUNK_BYTES = 64 * 2**20
 LEAST_BATCH_BYTES = 2**18
 """Activations below which a pack takes more, whatever the number of tasks: a few milliseconds of work for each."""
 
+ON_DEVICE = 1e9
+"""Multiplications in a covariance from which a device makes a subspace: what is shorter is soon done on a core."""
+
 ENOUGH_BATCHES = 32
-"""Number of tasks beyond which there are no more than two per worker: the pack of each is a dozen files."""
+"""Number of tasks beyond which there are no more than two per worker: the pack of each is seven files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +62,28 @@ class Budget:
         Number of tasks at a time.
     memory : int
         Bytes that a worker process may take.
+    device : str
+        What tasks compute with: see `dask_svcca.compare`.
+    device_memory : int or None
+        Bytes that a task may take of a device with memory of its own.
     """
 
     workers: int
     memory: int
+    device: str = "cpu"
+    device_memory: int | None = None
 
     @property
     def available(self) -> int:
         """Bytes that a task may take beyond what its process holds anyway."""
-        return max(0, self.memory - PROCESS_BYTES)
+        return max(0, self.memory - process_bytes(self.device))
 
     def check(self, what: str, size: int, remedy: str = "Use fewer workers with more memory each") -> None:
         """Raise `MemoryLimitError`, with both numbers, where something does not fit."""
         if size > self.available:
+            whole = size + process_bytes(self.device)
             raise MemoryLimitError(
-                f"{what} needs {(size + PROCESS_BYTES) / 2**20:,.0f} MiB in one worker ({size / 2**20:,.0f} MiB beyond "
+                f"{what} needs {whole / 2**20:,.0f} MiB in one worker ({size / 2**20:,.0f} MiB beyond "
                 f"its process), and a worker has {self.memory / 2**20:,.0f} MiB. {remedy}"
             )
 
@@ -204,9 +215,19 @@ def plan_subspaces(
             memory=memory,
             orthonormal=orthonormal or not as_it_is,
             share=share if leading else 1.0,
+            on_device=_on_device(subspace, costs.peak(), budget),
         )
         tasks.append((task, pieces))
     return _packs(tasks, [subspace.representation.nbytes for subspace in wanted], budget)
+
+
+def _on_device(subspace: Wanted, taken: int, budget: Budget) -> bool:
+    """Whether the device makes a subspace: where it is long work, and the bytes that are taken at least fit there."""
+    reading, shape = subspace.reading, subspace.representation.shape
+    neurons, samples, blocks = reading.neurons(shape[-1]), reading.samples(shape[0]), len(reading.multiplicity)
+    if budget.device == "cpu" or float(samples) * blocks * neurons * min(neurons, samples) < ON_DEVICE:
+        return False
+    return budget.device_memory is None or taken <= budget.device_memory
 
 
 def _task(subspace: Wanted, **rest: Any) -> SubspaceTask:
@@ -301,6 +322,7 @@ def _of_stored(
         orthonormal=orthonormal,
         source=SubspacePlace(source.pack, source.position),
         share=share if leading else 1.0,
+        on_device=_on_device(subspace, costs, budget),
     )
 
 

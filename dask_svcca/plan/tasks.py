@@ -42,6 +42,10 @@ class Job:
         Measures and details that every partial pair has already.
     chunk_samples : int
         Most samples in a chunk of scores.
+    device : str
+        What long tasks compute with: see `dask_svcca.compare`.
+    device_held : int
+        Bytes of a device with memory of its own in which scores stay from tile to tile.
     """
 
     run: str
@@ -53,6 +57,8 @@ class Job:
     details: tuple[str, ...]
     settled: tuple[str, ...]
     chunk_samples: int
+    device: str = "cpu"
+    device_held: int = 0
 
     def __dask_tokenize__(self) -> tuple[str, str]:
         """What tells it from others: otherwise Dask would look into every part of it, once per task."""
@@ -90,6 +96,8 @@ class SubspaceTask:
         Share of the variance up to which directions are asked for; below 1 no loadings are.
     relation : Relation or None
         What of its samples among one another is stored in place of directions.
+    on_device : bool
+        Whether the device of the run is to make it.
     """
 
     label: str
@@ -107,6 +115,7 @@ class SubspaceTask:
     source: SubspacePlace | None = None
     share: float = 1.0
     relation: Relation | None = None
+    on_device: bool = False
 
     def most_rows(self, chunk_samples: int) -> int:
         """Most rows in a chunk of what is stored, where scores have so many samples at most."""
@@ -166,6 +175,11 @@ class PackTask:
         # To be written, it is put together once more, the scores chunk by chunk.
         return left + max(left + SMALL_TASK, *(member.memory.peak for member in self.members))
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the device of the run is to make it."""
+        return any(member.on_device for member in self.members)
+
 
 @dataclass(frozen=True, slots=True)
 class PartTask:
@@ -188,6 +202,11 @@ class PartTask:
     def __dask_tokenize__(self) -> tuple[str, str, str, int]:
         """What tells it from others of a run."""
         return type(self).__name__, self.step, self.pack.name, self.number
+
+    @property
+    def on_device(self) -> bool:
+        """See `PackTask`."""
+        return self.pack.on_device
 
     @property
     def key(self) -> str:
@@ -236,6 +255,8 @@ class GroupTask:
     number: int
     places: Places
 
+    on_device = False
+
     def __dask_tokenize__(self) -> tuple[str, int]:
         """What tells it from others of a run."""
         return type(self).__name__, self.number
@@ -261,6 +282,9 @@ class TileTask:
     details : dict of str to tuple of int
         Sizes of the details that are stored of a pair.
     memory : TileMemory
+        What it may take of a worker's memory, on the CPU.
+    on : TileMemory or None
+        What it may take of a device with memory of its own.
     """
 
     row: int
@@ -269,10 +293,21 @@ class TileTask:
     selected: bytes
     details: Sizes
     memory: TileMemory
+    on: TileMemory | None = None
+
+    on_device = True
 
     def __dask_tokenize__(self) -> tuple[str, int, int]:
         """What tells it from others of a run."""
         return type(self).__name__, self.row, self.column
+
+    def memory_on(self, device: str) -> TileMemory:
+        """What it may take on a device: on the CPU, where a device has failed, what was planned for a worker."""
+        return self.memory if self.on is None or device == "cpu" else self.on
+
+    def worker_bytes(self, *, shared: bool) -> int:
+        """Bytes that it takes of its worker at most, beyond the process; ``shared`` where the device's are the same."""
+        return self.memory.peak + (self.on.peak if shared and self.on is not None else 0)
 
     def asked(self, a: int, b: int) -> BoolArray:
         """Pairs of groups of ``a`` and ``b`` members that are asked for, (a, b)."""
@@ -303,11 +338,14 @@ class Node:
         Keys; results are handed over in this order.
     reports : bool
         Whether its result is a report for whoever started the run.
+    on_device : bool
+        Whether it needs the device of the run.
     """
 
     task: Any
     needs: tuple[str, ...] = ()
     reports: bool = False
+    on_device: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +361,8 @@ class SubspaceReport:
         Bytes of activations that were read.
     seconds : dict of str to float
         Time by stage.
+    device_failure : str
+        See `TileReport`.
     """
 
     label: str
@@ -330,6 +370,7 @@ class SubspaceReport:
     problem: str
     read: int
     seconds: dict[str, float]
+    device_failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +388,8 @@ class TileReport:
         Time by stage.
     damage : DamagedSubspacesError or None
         Why nothing was computed, where subspaces are damaged.
+    device_failure : str
+        Why it was computed on the CPU in the end, where the device failed; empty where it did not.
     """
 
     row: int
@@ -355,6 +398,7 @@ class TileReport:
     settled: int
     seconds: dict[str, float]
     damage: DamagedSubspacesError | None = None
+    device_failure: str = ""
 
 
 Report: TypeAlias = "list[SubspaceReport] | TileReport"

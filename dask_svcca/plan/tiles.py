@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,16 +23,19 @@ from dask_svcca.plan.memory import (
     score_dtype,
 )
 from dask_svcca.plan.relations import operand_bytes, sum_bytes
+from dask_svcca.plan.shares import largest
 from dask_svcca.readings import Meeting, meet
 from dask_svcca.stores.subspaces import chunk_length
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dask_svcca.kernels._types import IntArray
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
     from dask_svcca.readings import Reading
+
+T = TypeVar("T")
 
 LONG_TILE = 128
 """The same where pairs are not short work."""
@@ -240,7 +243,7 @@ class _Side:
 
 
 @dataclass(frozen=True, slots=True)
-class _KindPair:
+class KindPair:
     """All layers of one kind in one group, and all of a kind in the other.
 
     Attributes
@@ -264,14 +267,14 @@ class _KindPair:
     same: bool
     conjugates: bool
 
-    def limits(self, share: float) -> TileMemory:
-        """Limits of a tile that takes a share of each side at a time, at least one pair."""
+    def limits(self, share: float, most: float = TILE_COUPLINGS) -> TileMemory:
+        """Limits of a tile that takes a share of each side at a time, and bytes of couplings; at least one pair."""
         widest = [side.units.operand(side.widest.directions, side.widest.width) for side in (self.a, self.b)]
         width = max(self.a.width, self.b.width)
         least = max(self.a.widest.width, self.b.widest.width)
         number = max(self.a.units.number, self.b.units.number) * self.shared
         usual = width * min(1.0, LONG_TILE / max(self.a.members, self.b.members))
-        couplings = min(number * (share * width) ** 2, max(TILE_COUPLINGS, number * usual**2))
+        couplings = min(number * (share * width) ** 2, max(most, number * usual**2))
         return TileMemory(
             math.ceil(max(*widest, share * self.a.operand, share * self.b.operand)),
             math.ceil(max(number * least**2, couplings)),
@@ -302,7 +305,7 @@ class _KindPair:
         return max(one.units.number, other.units.number) * self.shared * one.width * other.width
 
 
-def _by_samples(kind_pairs: Sequence[_KindPair], options: TileOptions, available: float) -> tuple[int, float] | None:
+def _by_samples(kind_pairs: Sequence[KindPair], options: TileOptions, available: float) -> tuple[int, float] | None:
     """How many of each side are compared at a time by the inner products of samples, and the bytes that they take.
 
     None where that is not possible, or not cheaper. Where inner products are stored there is no other way.
@@ -327,7 +330,7 @@ def _by_samples(kind_pairs: Sequence[_KindPair], options: TileOptions, available
     return (most, peak) if peak <= available and grams < GRAMS_CHEAPER * couplings else None
 
 
-def _grams_bytes(pair: _KindPair, options: TileOptions, members: int) -> float:
+def _grams_bytes(pair: KindPair, options: TileOptions, members: int) -> float:
     """Bytes that two sides take, with so many members of each at a time."""
     # Two parts of the same side are two sides.
     sides = (pair.a,) if pair.same and members >= pair.a.members else (pair.a, pair.b)
@@ -377,7 +380,7 @@ def tile_limits(
         kind_pair
         for one in a
         for other in b
-        if (kind_pair := _pair_kinds(one, other, options, same=a is b and one is other)) is not None
+        if (kind_pair := pair_kinds(one, other, options, same=a is b and one is other)) is not None
     ]
     members = [layer for group in ((a,) if a is b else (a, b)) for kind in group for layer in kind]
     beside = SMALL_TASK + sum(DIRECTION_BYTES * layer.directions + BLOCK_BYTES * layer.blocks for layer in members)
@@ -406,27 +409,14 @@ def tile_limits(
     if by_samples is not None:
         at_once, peak = by_samples
         return TileMemory(0, 0, 0, 0, math.ceil(beside + values + max(related, peak)), by_samples=at_once)
-    best = tried(1.0)
-    if best.peak <= available:
-        return best
-    low, high, best = 0.0, 1.0, tried(0.0)
-    for _ in range(20):
-        share = (low + high) / 2
-        attempt = tried(share)
-        if attempt.peak <= available:
-            low, best = share, attempt
-        else:
-            high = share
-    return best
+    return largest(tried, lambda limits: limits.peak <= available)
 
 
 def limits_by_tile(
     kinds: Sequence[Sequence[Sequence[Layer]]],
     places: Mapping[tuple[int, int], bool],
-    side: int,
-    options: TileOptions,
-    available: int,
-) -> dict[tuple[int, int], TileMemory]:
+    find: Callable[[Sequence[Sequence[Layer]], Sequence[Sequence[Layer]]], T],
+) -> dict[tuple[int, int], T]:
     """Memory that each tile may take: found once for all tiles whose layers are of the same sizes.
 
     Parameters
@@ -436,17 +426,17 @@ def limits_by_tile(
     places : dict of (int, int) to bool
         Groups of each tile, and whether it compares all of a group with itself: where only some of these pairs are
         missing, both sides are held.
-    side, options, available
-        See `tile_limits`.
+    find : callable
+        Given the layers of two groups, what a tile of them may take: see `tile_limits`.
     """
     sizes = [tuple(tuple(sorted(_sizes(kind).items())) for kind in group) for group in kinds]
-    known: dict[Any, TileMemory] = {}
+    known: dict[Any, T] = {}
     found = {}
     for (row, column), same in places.items():
         alike = sizes[row], sizes[column], same
         if alike not in known:
             other = kinds[row] if same else list(kinds[column])
-            known[alike] = tile_limits(kinds[row], other, side, options, available)
+            known[alike] = find(kinds[row], other)
         found[row, column] = known[alike]
     return found
 
@@ -459,8 +449,10 @@ def _sizes(kind: Sequence[Layer]) -> Counter[tuple[Any, ...]]:
     )
 
 
-def _pair_kinds(one: Sequence[Layer], other: Sequence[Layer], options: TileOptions, *, same: bool) -> _KindPair | None:
-    """How layers of two kinds are compared; None where they cannot be."""
+def pair_kinds(
+    one: Sequence[Layer], other: Sequence[Layer], options: TileOptions, *, same: bool, most: float | None = None
+) -> KindPair | None:
+    """How layers of two kinds are compared, on a device with ``most`` bytes of pairs together; None if they cannot."""
     meeting = meet(one[0].domain, one[0].grid, other[0].domain, other[0].grid, options.match)
     if not isinstance(meeting, Meeting):
         return None
@@ -471,7 +463,11 @@ def _pair_kinds(one: Sequence[Layer], other: Sequence[Layer], options: TileOptio
     samples = layers[0][0].samples
     length = chunk_length(samples, options.chunk_samples)
     a, b = (
-        _Side.of(side, PanelUnits.of(dtype, coupling, length, samples, summing), loadings=options.with_loadings)
+        _Side.of(
+            side,
+            PanelUnits.of(dtype, coupling, length, samples, summing, on_device=most is not None),
+            loadings=options.with_loadings,
+        )
         for side, dtype in zip(layers, dtypes, strict=True)
     )
     wide = np.result_type(coupling, np.float64).itemsize
@@ -485,11 +481,11 @@ def _pair_kinds(one: Sequence[Layer], other: Sequence[Layer], options: TileOptio
         for k, count_a in zip(*np.unique(a.widths, return_counts=True), strict=True)
         for l, count_b in zip(*np.unique(b.widths, return_counts=True), strict=True)
     )
-    return _KindPair(
+    return KindPair(
         a,
         b,
         len(meeting.shared),
-        min(STACK_BYTES, together * float(stack)),
+        min(STACK_BYTES if most is None else most, together * float(stack)),
         pair_bytes(a.widest.width, b.widest.width, wide),
         same,
         conjugates=any(frequency.conjugate for frequency in meeting.shared),

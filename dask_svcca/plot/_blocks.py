@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dask_svcca.analysis.selection import as_slice, values_of
+from dask_svcca.analysis.selection import values_of
 from dask_svcca.plot._sides import evenly
+from dask_svcca.stores.choice import as_slice
 from dask_svcca.variables import PAIR_STATUS, UNFINISHED, VALUED, PairStatus
 
 if TYPE_CHECKING:

@@ -44,9 +44,9 @@ def settling(
 ) -> npt.NDArray[Any]:
     """Draw how layers become what they are at the end of training: a pane an architecture, a line a layer.
 
-    A line is the mean of all models whose layers have the same names, a band their spread, a diamond the step from
-    which the layer has settled, as `learning_dynamics` has it; the title has the rank correlation of that step and
-    depth, positive where layers closer to the input settle first.
+    A line is the mean of all models whose layers have the same names, a band their spread, a diamond the step by which
+    the layer has settled in more than half of them, as `learning_dynamics` has it, on the interval of that step; the
+    title has the rank correlation of settled step and depth, positive where layers closer to the input settle first.
 
     Parameters
     ----------
@@ -104,10 +104,13 @@ def settling(
             draw_chance(pane, x, means(found["null_to_final"].to_numpy()))
         names = [str(layer) for layer in found["layer"].to_numpy()]
         lines = draw_lines(pane, x, average, names, spread=extremes(values) if len(some) > 1 else None)
-        settled = means(found["settled_step"].to_numpy())
-        for line, step, row in zip(lines, settled, average, strict=True):
+        settled, *ends = (found[f"settled_{one}"].to_numpy() for one in ("by", "low", "high"))
+        for line, step, low, high, row in zip(lines, settled, *ends, average, strict=True):
             if np.isfinite(step):
-                pane.plot(step, np.interp(step, x, row), marker="D", markersize=6, color=line.get_color())
+                height = np.interp(step, x, row)
+                if high > low:
+                    pane.plot([low, high], [height, height], linewidth=1, marker="|", color=line.get_color())
+                pane.plot(step, height, marker="D", markersize=6, color=line.get_color())
         set_values(pane, result[name].attrs, [average], f"{label_of(name, result[name].attrs)} to the final layer")
         if np.isfinite(settled).any():
             pane.set_xlabel(f"{pane.get_xlabel()} (diamonds: settled)")

@@ -349,7 +349,10 @@ class Fourier(Reading):
         wide = numbers * 8 if itemsize < 8 else 0
         return folding + half * 16 + max(wide, self.sample_bytes(shape, examples, itemsize))
 
+    def fold(self, activations: FloatArray) -> FloatArray:
+        """One chunk on the grid of the DFT, (example, *cells, neuron)."""
+        return fold(activations, self.sizes, self.cells) if self.cells != self.sizes else activations
+
     def __call__(self, activations: FloatArray, mask: BoolArray | None = None) -> InexactArray:  # noqa: ARG002
         """Read one chunk."""
-        folded = fold(activations, self.sizes, self.cells) if self.cells != self.sizes else activations
-        return split(folded, self.cells)
+        return split(self.fold(activations), self.cells)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zarr.storage import MemoryStore
 
+from dask_svcca.devices.names import parse_device
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.run.arrays import open_source
 from dask_svcca.run.executors import DaskExecutor
@@ -54,23 +55,29 @@ def asked_for(
     dims: Mapping[Any, Sequence[str]] | None,
     subspaces: StoreLike | None,
     client: distributed.Client | None,
+    device: str,
     storage_options: Mapping[str, Any] | None,
     parameters: Mapping[str, Any],
 ) -> tuple[Zoo, StoreLike, Parameters, DaskExecutor, StoreLike | None]:
     """Zoo, store, parameters, executor and subspaces that arguments of `plan_comparison` stand for."""
+    device = parse_device(device)
     source = open_source(with_options(zoo, storage_options), dims)
     place = MemoryStore() if store is None else with_options(store, storage_options)
     subspaces = with_options(subspaces, storage_options)
     options = make_parameters(measures, mask=choose_mask(source, mask), **parameters)
-    executor = DaskExecutor(client, "", in_memory=_in_memory(source, place, subspaces))
+    executor = DaskExecutor(client, "", in_memory=_in_memory(source, place, subspaces), device=device)
     return source, place, options, executor, subspaces
 
 
 def budget_for(
-    client: distributed.Client | None, zoo: Zoo, store: StoreLike, subspaces: StoreLike | None = None
+    client: distributed.Client | None,
+    zoo: Zoo,
+    store: StoreLike,
+    subspaces: StoreLike | None = None,
+    device: str = "cpu",
 ) -> Budget:
     """Budget of a run that Dask does, with a client or without."""
-    return DaskExecutor(client, "", in_memory=_in_memory(zoo, store, subspaces)).budget
+    return DaskExecutor(client, "", in_memory=_in_memory(zoo, store, subspaces), device=device).budget
 
 
 def plan_run(
@@ -101,6 +108,7 @@ def run_comparison(
     wait: bool = False,
     likeness: Likeness | None = None,
     client: distributed.Client | None = None,
+    device: str = "cpu",
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -108,14 +116,14 @@ def run_comparison(
 
     Parameters
     ----------
-    zoo, store, parameters, subspaces, drop_left, wait, client
+    zoo, store, parameters, subspaces, drop_left, wait, client, device
         See `compare`.
     pairs : str, boolean matrix, or Selection
         See `dask_svcca.plan.selection.select_pairs`.
     likeness : Likeness, optional
         What is known of the pairs before: those that are most alike are compared first.
     executor : Executor, optional
-        What runs the tasks, in place of Dask.
+        What runs the tasks, in place of Dask with this client and device.
     progress : callable, optional
     """
     _check_drop_left(drop_left)
@@ -124,7 +132,7 @@ def run_comparison(
     with Leases(wait=wait, told=getattr(progress, "say", None), check=getattr(progress, "check", None)) as leases:
         while True:
             run = uuid.uuid4().hex[:12]
-            chosen = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces))
+            chosen = executor or DaskExecutor(client, run, in_memory=_in_memory(zoo, store, subspaces), device=device)
             stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left, leases=leases)
             # Asked for once: at the end of a run there may be no worker left to ask about.
             budget = chosen.budget
@@ -185,6 +193,8 @@ def _run(
         details=tuple(plan.details),
         settled=plan.settled,
         chunk_samples=plan.chunk_samples,
+        device=plan.device,
+        device_held=plan.device_held,
     )
     tally = Tally(outcome, progress)
     if plan.tiles and "correlations" in plan.details:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import threadpoolctl
 
 from dask_svcca import machine
+from dask_svcca.devices.names import is_gpu
 from dask_svcca.errors import ClusterError
-from dask_svcca.plan.memory import PROCESS_BYTES
+from dask_svcca.plan.process import process_bytes
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run.graphs import check_local, current_client, local_workers, run_graph
+from dask_svcca.run.workers import place_here, place_on, with_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     import distributed
 
     from dask_svcca.plan.tasks import Node
+    from dask_svcca.run.workers import Placed
 
 USABLE_SHARE = 0.75
 """Share of a worker's memory limit that tasks may take; Dask pauses a worker at 80 %."""
@@ -62,6 +66,8 @@ class DaskExecutor:
         is a current client.
     check : callable, optional
         Called several times a second while a cluster is waited for; ends the run where it raises.
+    device : str
+        See `dask_svcca.compare`.
 
     Raises
     ------
@@ -76,24 +82,39 @@ class DaskExecutor:
         *,
         in_memory: bool = False,
         check: Callable[[], None] | None = None,
+        device: str = "cpu",
     ) -> None:
-        self._run, self._runs, self._check = run, itertools.count(), check
+        self._run, self._runs, self._check, self._device = run, itertools.count(), check, device
         if in_memory:
             check_local(client)
         self._client = None if in_memory else current_client(client)
 
     @property
     def budget(self) -> Budget:
-        """How many tasks it runs at a time, and how much memory each of its processes has."""
+        """How many tasks it runs at a time, and how much memory each of its processes has, and the device.
+
+        Raises
+        ------
+        DeviceError
+            Where the device is not there.
+        """
+        device, device_memory = self._placed.device, self._placed.memory
         if self._client is None:
             threads = local_workers()
-            return Budget(threads, int(machine.available_memory() * LOCAL_SHARE / threads) + PROCESS_BYTES)
+            share = int(machine.available_memory() * LOCAL_SHARE / threads)
+            return Budget(threads, share + process_bytes(device), device, device_memory)
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         if not workers:
             raise ClusterError("the cluster has no workers; wait for some with client.wait_for_workers(1)")
         limits = [worker["memory_limit"] / worker["nthreads"] for worker in workers if worker["memory_limit"]]
         memory = USABLE_SHARE * min(limits) if limits else machine.available_memory() * LOCAL_SHARE / len(workers)
-        return Budget(sum(worker["nthreads"] for worker in workers), int(memory))
+        return Budget(sum(worker["nthreads"] for worker in workers), int(memory), device, device_memory)
+
+    @cached_property
+    def _placed(self) -> Placed:
+        if self._client is None:
+            return place_here(self._device, local_workers())
+        return place_on(self._client, self._device)
 
     def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
         """Run all tasks."""
@@ -109,7 +130,10 @@ class DaskExecutor:
         def done(name: str, result: Any) -> None:
             on_done(keys[name], result)
 
-        run_graph(graph, reporting, done, self._client, on_failed=done, check=self._check)
+        on_gpu = frozenset[str]()
+        if self._client is not None and is_gpu(self._placed.device) and with_gpus(self._client):
+            on_gpu = frozenset(names[key] for key, node in nodes.items() if node.on_device)
+        run_graph(graph, reporting, done, self._client, on_failed=done, check=self._check, on_gpu=on_gpu)
 
 
 class Here:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dask_svcca.plan.graph import nodes_of, nodes_of_pack
-from dask_svcca.plan.memory import PROCESS_BYTES
+from dask_svcca.plan.process import process_bytes
 from dask_svcca.plan.subspaces import pack_of
 from dask_svcca.run.failed import Failed
 from dask_svcca.run.waves import packs_of
@@ -86,7 +86,7 @@ def run_all(
     for place, pack in instead.items():
         if pack.key in failed:
             failures.lost.add(place)
-            reason = _with_promise(failed[pack.key], pack.memory)
+            reason = _with_promise(failed[pack.key], pack.memory, plan)
             failures.problems[pack.members[0].key] = f"has no subspace: the task that makes it {reason}"
     groups = tuple(_with(group, instead, failures.lost) for group in plan.groups)
     waited = [tile for tile in plan.tiles if tile.key in failed and _needs(tile, plan.groups, instead.keys())]
@@ -94,7 +94,7 @@ def run_all(
     for tiles in ([waited] if waited else []) + [[tile] for tile in alone]:
         executor.run(nodes_of(replace(plan, packs=(), groups=groups, tiles=tuple(tiles))), perform, take)
     failures.tiles = {
-        tile.key: _with_promise(failed[tile.key], tile.memory.peak) for tile in plan.tiles if tile.key in failed
+        tile.key: _with_promise(failed[tile.key], tile.memory.peak, plan) for tile in plan.tiles if tile.key in failed
     }
     return failures
 
@@ -125,11 +125,12 @@ def _apart(plan: Plan, failed: Mapping[str, Failed]) -> tuple[dict[tuple[str, in
     return instead, [*([beside] if beside else []), *alone]
 
 
-def _with_promise(failed: Failed, promised: int) -> str:
+def _with_promise(failed: Failed, promised: int, plan: Plan) -> str:
     """A reason; of workers that died, with what the plan said that the task takes."""
     if not failed.died:
         return failed.reason
-    return f"{failed.reason}. It was planned to take up to {(promised + PROCESS_BYTES) / 2**20:,.0f} MiB"
+    promised += process_bytes(plan.device)
+    return f"{failed.reason}. It was planned to take up to {promised / 2**20:,.0f} MiB"
 
 
 def _with(

@@ -12,8 +12,8 @@ import numpy as np
 
 from dask_svcca.machine import own_time
 from dask_svcca.measures import OwnMeasure
-from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import ONLY_MASK
+from dask_svcca.plan.process import process_bytes
 from dask_svcca.plan.tasks import Node
 from dask_svcca.plan.work import Amounts, Kept, Work, bytes_read, known_kept
 from dask_svcca.run.compare import asked_for, plan_run
@@ -140,7 +140,7 @@ class Pace:
         samples = _samples(zoo, plan, probed, budget, seconds, in_memory=in_memory)
         self.found: list[Probed] = []
         executor.run(
-            {sample.key: Node(sample, reports=True) for sample in samples},
+            {sample.key: Node(sample, reports=True, on_device=True) for sample in samples},
             probe,
             lambda _, found: self.found.append(found),
         )
@@ -208,7 +208,7 @@ class Pace:
             core_hours=total * count / 3600,
             bytes_read=read,
             bytes_written=round(subspaces) + plan.results_to_write,
-            memory=PROCESS_BYTES + max(plan.subspace_bytes, plan.tile_bytes),
+            memory=process_bytes(plan.device) + max(plan.subspace_bytes, plan.tile_bytes),
             workers=count,
             stages=dict(stages),
         )
@@ -228,6 +228,7 @@ def forecast(
     subspaces: StoreLike | None = None,
     drop_left: bool = False,
     client: distributed.Client | None = None,
+    device: str = "cpu",
     storage_options: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> Forecast:
@@ -237,7 +238,7 @@ def forecast(
 
     Parameters
     ----------
-    zoo, store, measures, mask, pairs, dims, subspaces, drop_left, client, storage_options
+    zoo, store, measures, mask, pairs, dims, subspaces, drop_left, client, device, storage_options
         As for `compare`.
     **parameters : object
         All other parameters of `compare`.
@@ -250,7 +251,7 @@ def forecast(
 
     Raises
     ------
-    ParametersChangedError, MemoryLimitError, InvalidActivationsError
+    ParametersChangedError, MemoryLimitError, InvalidActivationsError, DeviceError
         As `compare` would.
 
     Examples
@@ -261,7 +262,7 @@ def forecast(
     (5600, True)
     """
     source, place, options, executor, subspaces = asked_for(
-        zoo, store, measures, mask, dims, subspaces, client, storage_options, parameters
+        zoo, store, measures, mask, dims, subspaces, client, device, storage_options, parameters
     )
     _, found, _ = forecast_run(source, place, options, executor, pairs=pairs, subspaces=subspaces, drop_left=drop_left)
     return found

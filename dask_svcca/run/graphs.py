@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -16,10 +17,13 @@ import dask.threaded
 import distributed
 import threadpoolctl
 from dask.callbacks import Callback
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from dask_svcca import machine
+from dask_svcca.connections import GPU
 from dask_svcca.errors import ClusterError, DamagedSubspacesError, StoreAccessError
 from dask_svcca.run.failed import ATTEMPTS, Failed
+from dask_svcca.run.workers import with_gpus
 from dask_svcca.tasks import single_blas_thread
 
 Graph: TypeAlias = Mapping[str, tuple[Any, ...]]
@@ -95,6 +99,7 @@ def run_graph(
     on_failed: Callable[[str, Failed], None] | None = None,
     check: Callable[[], None] | None = None,
     workers_within: float = WORKERS_WITHIN,
+    on_gpu: AbstractSet[str] = frozenset(),
 ) -> None:
     """Run a graph, and hand over each wanted result as it comes.
 
@@ -117,6 +122,8 @@ def run_graph(
         Called several times a second while a cluster is waited for; ends the run where it raises.
     workers_within : float
         Seconds to wait for a worker, where none is left.
+    on_gpu : set of str
+        Tasks that wait for a worker with the resource ``GPU``.
 
     Raises
     ------
@@ -135,8 +142,8 @@ def run_graph(
     if client is None:
         _run_local(graph, keys, on_done, failed)
     else:
-        watch = _Watch(client, workers_within, check)
-        _run_distributed(graph, keys, on_done, failed, client, watch)
+        watch = _Watch(client, workers_within, check, gpu=bool(on_gpu))
+        _run_distributed(graph, keys, on_done, failed, client, watch, on_gpu)
 
 
 def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone, on_failed: Callable[[str, Failed], None]) -> None:
@@ -189,10 +196,14 @@ def _run_distributed(
     on_failed: Callable[[str, Failed], None],
     client: distributed.Client,
     watch: _Watch,
+    on_gpu: AbstractSet[str],
 ) -> None:
     # The graph of ten thousand representations is 15 MB, and Dask would warn of it.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
-        work = {key: (_on_worker, *rest) for key, rest in graph.items()}
+        work: Any = {key: (_on_worker, *rest) for key, rest in graph.items()}
+        if on_gpu:
+            layer = MaterializedLayer(work, annotations={"resources": partial(_resources, on_gpu)})
+            work = HighLevelGraph({"tasks": layer}, {"tasks": set()})
         futures = client.get(work, list(keys), sync=False, retries=ATTEMPTS - 1)
     pending = {future.key: future for future in futures}
     del futures
@@ -222,6 +233,11 @@ def _run_distributed(
         for future in pending.values():
             future.release()
         raise
+
+
+def _resources(on_gpu: AbstractSet[str], key: str) -> dict[str, int]:
+    """What a task takes of the resources of its worker."""
+    return {GPU: 1} if key in on_gpu else {}
 
 
 def _on_worker(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -257,10 +273,14 @@ class _Watch:
     client : distributed.Client
     workers_within : float
     check : callable, optional
+    gpu : bool
+        Whether it is workers with a GPU that are waited for.
     """
 
-    def __init__(self, client: distributed.Client, workers_within: float, check: Callable[[], None] | None) -> None:
-        self._client, self._within, self._check = client, workers_within, check
+    def __init__(
+        self, client: distributed.Client, workers_within: float, check: Callable[[], None] | None, *, gpu: bool
+    ) -> None:
+        self._client, self._within, self._check, self._gpu = client, workers_within, check, gpu
         self._address = str(client.scheduler_info()["address"])
         self._looked = self._there = time.monotonic()
 
@@ -274,11 +294,12 @@ class _Watch:
         self._looked = now
         if self._client.status not in {"running", "connecting"}:
             self.lost()
-        if self._client.scheduler_info(n_workers=1)["workers"]:
+        if with_gpus(self._client) if self._gpu else self._client.scheduler_info(n_workers=1)["workers"]:
             self._there = now
         elif now - self._there > self._within:
+            kind = "worker with a GPU" if self._gpu else "worker"
             raise ClusterError(
-                f"no worker is left at {self._address!r}, and none came within {self._within:g} seconds. Look at the "
+                f"no {kind} is left at {self._address!r}, and none came within {self._within:g} seconds. Look at the "
                 f"logs of the workers; what is finished is kept: start some, and do the same again"
             )
 

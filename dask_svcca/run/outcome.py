@@ -51,6 +51,10 @@ class Outcome:
         Representations that have left the zoo, whose results are from before.
     readings : dict of str to frozenset of str
         Measures asked for that their papers take of convolutional layers in another reading, and those readings.
+    on_cpu : dict of str to int
+        Tasks that were computed on the CPU in the end since the device failed: "tiles" and "subspaces".
+    device_failure : str
+        Why the first of them was.
     """
 
     plan: Plan
@@ -65,6 +69,22 @@ class Outcome:
     few_samples: dict[str, tuple[int, int]] = field(default_factory=dict)
     left: tuple[str, ...] = ()
     readings: dict[str, frozenset[str]] = field(default_factory=dict)
+    on_cpu: dict[Stage, int] = field(default_factory=dict)
+    device_failure: str = ""
+
+    @property
+    def device_caution(self) -> str:
+        """What to say of `on_cpu`; empty where the device did not fail."""
+        if not self.on_cpu:
+            return ""
+        count = " and ".join(
+            f"{number:,} {stage if number > 1 else stage.removesuffix('s')}"
+            for stage, number in sorted(self.on_cpu.items(), reverse=True)
+        )
+        return (
+            f"{count} of {self.plan.device!r} {'was' if sum(self.on_cpu.values()) == 1 else 'were'} computed on the "
+            f"CPU, since the device failed twice each time. The first: {self.device_failure}"
+        )
 
     @property
     def caution(self) -> str:
@@ -72,11 +92,12 @@ class Outcome:
         if not self.few_samples:
             return ""
         worst, (samples, directions) = min(self.few_samples.items(), key=lambda item: item[1][0] / item[1][1])
+        nulls = [one.name for one in self.plan.measures if one.name in {"null_svcca", "null_cca", "null_r2_cca"}]
+        said = f"; {nulls[0]} is what independent representations would score" if nulls else ""
         return (
             f"{len(self.few_samples)} of {self.plan.representations} representations have fewer than "
             f"{SAMPLES_PER_DIRECTION} samples per kept direction, and correlate by chance. The worst is {worst!r}: "
-            f"{samples} samples, {directions} directions. Use more examples, or a lower variance; null_svcca is what "
-            f"independent representations would score"
+            f"{samples} samples, {directions} directions. Use more examples, or a lower variance{said}"
         )
 
     @property
@@ -133,6 +154,8 @@ class Outcome:
             "pairs_per_second": round(self.computed / self.seconds, 1),
             "bytes_read": self.bytes_read,
             "stages": {name: round(seconds, 3) for name, seconds in sorted(self.stages.items())},
+            "device": self.plan.device,
+            **({"on_cpu": dict(self.on_cpu)} if self.on_cpu else {}),
             # What the workers had time for and did not spend in a stage: Dask, Python, waiting for the last tile or for
             # a core.
             "overhead": round(max(0.0, self.seconds * workers - busy), 3),
@@ -164,6 +187,9 @@ class Tally:
             self._done[stage] += 1
             for name, seconds in report.seconds.items():
                 self._outcome.stages[name] = self._outcome.stages.get(name, 0.0) + seconds
+            if report.device_failure:
+                self._outcome.on_cpu[stage] = self._outcome.on_cpu.get(stage, 0) + 1
+                self._outcome.device_failure = self._outcome.device_failure or report.device_failure
             if isinstance(report, SubspaceReport):
                 self._outcome.bytes_read += report.read
                 if report.problem:

@@ -163,6 +163,8 @@ def probe(sample: Sample) -> Probed:
             details=tuple(plan.details),
             settled=(),
             chunk_samples=plan.chunk_samples,
+            device=plan.device,
+            device_held=plan.device_held,
         )
         tally = Tally(Outcome(plan), None)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import time
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from dask_svcca.errors import JobError, StoreFormatError
+from dask_svcca.devices.names import is_gpu, parse_device
+from dask_svcca.errors import DeviceError, JobError, MemoryLimitError, StoreFormatError
 from dask_svcca.plan.graph import nodes_of_pack
+from dask_svcca.plan.memory import device_bytes
 from dask_svcca.plan.stored import from_json, to_json
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run.failed import Failed
@@ -21,6 +24,7 @@ from dask_svcca.run.leases import Leases
 from dask_svcca.run.outcome import Outcome, Tally
 from dask_svcca.run.steps import finish, job_of, plan_of
 from dask_svcca.run.stores import Stores
+from dask_svcca.run.workers import place_here
 from dask_svcca.stores import _chunked, _io
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
@@ -28,7 +32,7 @@ from dask_svcca.tasks import perform, release
 from dask_svcca.tasks.worker import single_blas_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from dask_svcca.plan.parameters import Parameters
     from dask_svcca.plan.plan import Plan
@@ -74,6 +78,7 @@ def begin(
     pairs: Pairs = "all",
     subspaces: StoreLike | None = None,
     drop_left: bool = False,
+    device: str = "cpu",
 ) -> Plan:
     """Make a comparison, and store what each part is to do; again, of what is missing now.
 
@@ -85,22 +90,29 @@ def begin(
         Number of processes.
     memory : int
         Bytes that each of them may take.
+    device : str
+        What they compute with, which need not be here: then ``memory`` bounds what they take of it.
     """
+    budget = Budget(parts, memory, parse_device(device))
+    with contextlib.suppress(DeviceError):
+        placed = place_here(device, 1)
+        budget = Budget(parts, memory, placed.device, placed.memory)
     with Leases(wait=False, told=None) as leases:
         while True:
             stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left, leases=leases)
-            plan = plan_of(stores, pairs, Budget(parts, memory))
+            plan = plan_of(stores, pairs, budget)
             prepared = stores.prepare(plan, leases)
             if prepared is not None:
                 break
         comparison, _ = prepared
         if plan.tiles and "correlations" in plan.details:
             comparison.resize_components(max(*plan.details["correlations"], *comparison.details["correlations"]))
-        _write(comparison, plan, parts, memory)
+        _write(comparison, plan, budget)
     return plan
 
 
-def _write(comparison: ComparisonStore, plan: Plan, parts: int, memory: int) -> None:
+def _write(comparison: ComparisonStore, plan: Plan, budget: Budget) -> None:
+    parts = budget.workers
     owners = {pack.name: number % parts for number, pack in enumerate(plan.packs)}
     # Neighbours in the grid share subspaces.
     shares = [
@@ -120,7 +132,9 @@ def _write(comparison: ComparisonStore, plan: Plan, parts: int, memory: int) -> 
         _GROUP,
         {
             "count": parts,
-            "memory": memory,
+            "memory": budget.memory,
+            "device": budget.device,
+            "device_memory": budget.device_memory,
             "owners": owners,
             "details": list(plan.details),
             "settled": list(plan.settled),
@@ -138,19 +152,27 @@ class Part:
     store : StoreLike
     parameters : Parameters
     number : int
+    device : str
+        What it computes with.
 
     Attributes
     ----------
     failures : dict of str to str
         What failed for good, with the reason; run again, it is tried again. Stored with the part, for `conclude`.
+    on_cpu : list of str
+        For each task that was computed on the CPU in the end since the device failed, why.
 
     Raises
     ------
     JobError
         Where there are no parts, or no such part.
+    DeviceError
+        Where the device is not there.
+    MemoryLimitError
+        Where it has less memory than a task was planned to take of it.
     """
 
-    def __init__(self, zoo: Zoo, store: StoreLike, parameters: Parameters, number: int) -> None:
+    def __init__(self, zoo: Zoo, store: StoreLike, parameters: Parameters, number: int, *, device: str = "cpu") -> None:
         self._comparison = ComparisonStore.open(store, mode="r+")
         document = _io.read_attributes(self._comparison.root, _GROUP)
         if document is None:
@@ -160,17 +182,39 @@ class Part:
             plain = tuple(document["details"]), tuple(document["settled"]), int(document["chunk_samples"])
         except (KeyError, TypeError) as error:
             raise StoreFormatError(f"what was planned in {_io.describe(store)!r} is not readable: {error}") from None
+        planned = str(document.get("device", "cpu"))
+        # What was planned for the CPU alone is not known to fit on a GPU.
+        self._placed = place_here(planned if device == "auto" else device, 1)
+        if is_gpu(self._placed.device) and not is_gpu(planned):
+            raise JobError(
+                f"{_io.describe(store)!r} was planned for device={planned!r}, and this part is to compute with "
+                f"{device!r}. Plan again with init"
+            )
         if not 0 <= number < self.parts.count:
             raise JobError(f"there are parts 0 to {self.parts.count - 1}; got {number}")
         self._number = number
         self._labels = self._comparison.column("representation").tolist()
         self.failures: dict[str, str] = {}
+        self.on_cpu: list[str] = []
         self._lost: set[str] = set()
         place = self._comparison.subspaces
         self._packs = (
             SubspaceStore.open(place, mode="r+") if place else SubspaceStore.open_inside(self._comparison.root)
         )
         self._job = self._job_of(zoo, parameters, *plain)
+
+    def _device_left(self) -> int:
+        """Bytes that tiles leave of the device; those that were planned for more than it has are refused."""
+        memory = self._placed.memory
+        tiles = () if memory is None else self._tasks(self._number)["tiles"]
+        needed = max((device_bytes(tile.memory_on(self._placed.device)) for tile in tiles), default=0)
+        if memory is not None and needed > memory:
+            raise MemoryLimitError(
+                f"a tile of part {self._number} was planned to take {needed / 2**20:,.0f} MiB of the device "
+                f"{self._placed.device!r}, and a task may take {memory / 2**20:,.0f} MiB of it. Plan again with init, "
+                f"where that device is, or with less --memory"
+            )
+        return 0 if memory is None else memory - needed
 
     def _job_of(
         self, zoo: Zoo, parameters: Parameters, details: tuple[str, ...], settled: tuple[str, ...], chunk_samples: int
@@ -185,6 +229,8 @@ class Part:
             details=details,
             settled=settled,
             chunk_samples=chunk_samples,
+            device=self._placed.device,
+            device_held=self._device_left(),
         )
 
     def run(self, progress: Progress | None) -> tuple[int, int]:
@@ -214,6 +260,7 @@ class Part:
                 if report is not None and report.damage is not None:
                     raise report.damage
                 pairs += 0 if report is None else report.computed
+                self._note([report])
                 if progress is not None:
                     progress("tiles", count, len(mine["tiles"]))
         finally:
@@ -255,7 +302,11 @@ class Part:
         results: dict[str, Any] = {}
         for key, node in nodes_of_pack(pack).items():
             results[key] = perform(self._job, node.task, *(results[needed] for needed in node.needs))
+        self._note(results[pack.key])
         return len(pack.members)
+
+    def _note(self, reports: Iterable[Any]) -> None:
+        self.on_cpu += [report.device_failure for report in reports if report is not None and report.device_failure]
 
     def _ready(self, tiles: tuple[TileTask, ...], groups: dict[int, GroupTask]) -> Iterator[TileTask]:
         """Tiles, each when its subspaces are there; while none is, this part helps others to make them."""
@@ -317,7 +368,10 @@ def conclude(
         document = _io.read_attributes(stores.comparison.root, _GROUP)
         if document is None:
             raise JobError(f"{_io.describe(store)!r} was not planned in parts: begin with init")
-        plan = plan_of(stores, pairs, Budget(document["count"], document["memory"]))
+        budget = Budget(
+            document["count"], document["memory"], document.get("device", "cpu"), document.get("device_memory")
+        )
+        plan = plan_of(stores, pairs, budget)
         outcome = Outcome(plan)
         finish(outcome, Tally(outcome, None), stores.comparison, stores.subspaces, parameters, zoo)
         left = {(tile.row, tile.column) for tile in plan.tiles}

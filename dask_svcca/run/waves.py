@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from dask_svcca.stores.estimates import estimates_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -41,9 +43,9 @@ def waves_of(plan: Plan, likeness: Likeness, places: npt.NDArray[np.int64], work
         See `places_of`.
     workers : int
     """
-    scores = [_score(tile, likeness, places) for tile in plan.tiles]
+    scores = _scores(plan.tiles, likeness, places)
     # Where estimates are the same, or there are none, it stays as it is.
-    tiles = [plan.tiles[number] for number in np.argsort(-np.array(scores), kind="stable")]
+    tiles = [plan.tiles[number] for number in np.argsort(-scores, kind="stable")]
     packs = {pack.name: pack for pack in plan.packs}
     waves: list[Wave] = []
     size = FIRST_WAVE * workers
@@ -61,16 +63,22 @@ def packs_of(tile: TileTask, plan: Plan) -> list[str]:
     return list(dict.fromkeys(place.pack for group in groups for member in group.places for place in member))
 
 
-def _score(tile: TileTask, likeness: Likeness, places: npt.NDArray[np.int64]) -> float:
-    """Mean of the estimates of what a tile computes; a representation with itself says nothing."""
-    sides: Sequence[npt.NDArray[np.int64]] = [
-        places[number * tile.side : (number + 1) * tile.side] for number in (tile.row, tile.column)
-    ]
-    asked = tile.pairs(len(sides[0]), len(sides[1]))
-    if tile.row == tile.column:
-        asked = np.triu(asked, 1)
-    here, there = (side >= 0 for side in sides)
-    found, _ = likeness.block(sides[0][here], sides[1][there])
-    values = found[asked[np.ix_(here, there)]]
-    known = values[np.isfinite(values)]
-    return float(known.sum() / max(1, len(values)))
+def _scores(tiles: Sequence[TileTask], likeness: Likeness, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Mean of the estimates of what each tile computes; a representation with itself says nothing."""
+    scores = np.zeros(len(tiles))
+    by_row: dict[tuple[int, int], list[int]] = {}
+    for number, tile in enumerate(tiles):
+        by_row.setdefault((tile.row, tile.side), []).append(number)
+    for (row, side), numbers in by_row.items():
+        members = places[row * side : (row + 1) * side]
+        others = [places[tiles[one].column * side : (tiles[one].column + 1) * side] for one in numbers]
+        # One product for all tiles of a row.
+        found, _ = estimates_of(likeness, members, np.concatenate(others))
+        ends = np.cumsum([len(one) for one in others])
+        for number, part in zip(numbers, np.split(found, ends[:-1], axis=1), strict=True):
+            asked = tiles[number].pairs(*part.shape)
+            if tiles[number].column == row:
+                asked = np.triu(asked, 1)
+            known = part[asked & np.isfinite(part)]
+            scores[number] = known.sum(dtype=np.float64) / max(1, np.count_nonzero(asked))
+    return scores

@@ -1,37 +1,148 @@
-"""Whether the workers of a cluster can run a plan: looked at before anything is written."""
+"""Whether the workers of a cluster can run a plan, and on which device: looked at before anything is written."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import distributed.comm
 
-from dask_svcca.errors import ClusterError
+from dask_svcca.connections import GPU
+from dask_svcca.devices import open_device
+from dask_svcca.devices.names import find_device, is_gpu, parse_device
+from dask_svcca.errors import ClusterError, DeviceError
 from dask_svcca.stores import _io
+from dask_svcca.tasks.worker import clear_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+DEVICE_SHARE: Final = 0.8
+"""Share of a device's memory that tasks may take: libraries keep workspace there, and others may be at work on it."""
 
 
-def check_workers(client: distributed.Client, places: Sequence[str]) -> None:
-    """Look whether all workers have this version of the package, and see the stores.
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The device on which a run computes.
+
+    Attributes
+    ----------
+    device : str
+        As `dask_svcca.devices.names.find_device` gives it.
+    memory : int or None
+        Bytes of it that a task may take; None where it has no memory of its own.
+    """
+
+    device: str
+    memory: int | None = None
+
+
+def place_here(device: str, tasks: int) -> Placed:
+    """The device of this process, shared by as many tasks at a time.
+
+    Raises
+    ------
+    DeviceError
+        Where it is not there.
+    """
+    found = find_device(device)
+    memory = _memory(found)
+    return Placed(found, None if memory is None else int(DEVICE_SHARE * memory) // tasks)
+
+
+def place_on(client: distributed.Client, device: str) -> Placed:
+    """The device of the workers that will run the tasks, as they say it.
+
+    Where workers have the resource ``GPU``, these are asked, and no others need one. ``auto`` is a GPU where all that
+    are asked have one.
 
     Parameters
     ----------
     client : distributed.Client
-    places : sequence of str
-        Stores that are there; those that are not are still to be made.
+    device : str
+
+    Raises
+    ------
+    DeviceError
+        Where one of them does not have it.
+    ClusterError
+        Where they cannot be asked.
+    """
+    wanted = parse_device(device)
+    if wanted == "cpu":
+        return Placed(wanted)
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    asked = with_gpus(client) or list(workers)
+    found: dict[str, _Own] = {}
+    for address, answer in _ask(client, _own_device, wanted, workers=asked):
+        if isinstance(answer, str):
+            raise DeviceError(f"the worker {address} cannot compute with device={device!r}: {answer}")
+        found[address] = answer
+    if wanted == "auto":
+        wanted = "cuda" if found and all(is_gpu(own.device) for own in found.values()) else "cpu"
+    # Workers of one machine may share a GPU.
+    sharing = Counter[tuple[str, str]]()
+    for address, own in found.items():
+        resources = workers[address].get("resources", {})
+        sharing[workers[address]["host"], own.place] += int(resources.get(GPU, workers[address]["nthreads"]))
+    memory = [
+        int(DEVICE_SHARE * own.memory) // max(1, sharing[workers[address]["host"], own.place])
+        for address, own in found.items()
+        if own.memory is not None and wanted != "cpu"
+    ]
+    return Placed(wanted, min(memory, default=None))
+
+
+def with_gpus(client: distributed.Client) -> list[str]:
+    """Addresses of the workers that say that they have a GPU."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return [address for address, worker in workers.items() if worker.get("resources", {}).get(GPU)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """The device of a worker: its name, its memory, and which of those of its machine it is."""
+
+    device: str
+    memory: int | None
+    place: str
+
+
+def _own_device(device: str) -> _Own | str:
+    """The device of this worker, or a sentence that says why it has none."""
+    try:
+        found = find_device(device)
+    except DeviceError as error:
+        return str(error)
+    ordinal = int(found.partition(":")[2] or 0) if is_gpu(found) else 0
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    place = visible[ordinal] if ordinal < len(visible) else str(ordinal)
+    return _Own(found, _memory(found), place)
+
+
+def _memory(device: str) -> int | None:
+    """Bytes that are free on a device of this process; None where it has no memory of its own."""
+    if device == "cpu":
+        return None
+    clear_devices()
+    return open_device(device).memory()
+
+
+def _ask(
+    client: distributed.Client, question: Callable[..., Any], *arguments: Any, workers: Sequence[str] | None = None
+) -> Iterable[tuple[str, Any]]:
+    """What workers answer, by address, but those that have gone meanwhile.
 
     Raises
     ------
     ClusterError
-        Where one of them does not.
+        Where one cannot.
     """
-    mine = version("dask-svcca")
-    there = [place for place in places if _io.is_group(place)]
     try:
-        answers = client.run(_look, there, on_error="return")
+        answers = client.run(question, *arguments, workers=workers, on_error="return")
     except (OSError, TimeoutError) as error:
         raise ClusterError(
             f"the scheduler did not answer when its workers were asked what they see ({type(error).__name__}: "
@@ -40,15 +151,36 @@ def check_workers(client: distributed.Client, places: Sequence[str]) -> None:
     for address, answer in answers.items():
         if isinstance(answer, ModuleNotFoundError):
             raise ClusterError(
-                f"the worker {address} cannot import what it needs ({answer}). Install dask-svcca {mine} where the "
-                f"workers run"
+                f"the worker {address} cannot import what it needs ({answer}). Install dask-svcca "
+                f"{version('dask-svcca')} where the workers run"
             )
         if isinstance(answer, distributed.comm.CommClosedError):
-            # It has gone meanwhile.
             continue
         if isinstance(answer, BaseException):
             raise ClusterError(f"the worker {address} cannot be asked what it sees ({type(answer).__name__}: {answer})")
-        theirs, unseen = answer
+        yield address, answer
+
+
+def check_workers(client: distributed.Client, places: Sequence[str], device: str = "cpu") -> None:
+    """Look whether all workers have this version of the package, see the stores, and have the device.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    places : sequence of str
+        Stores that are there; those that are not are still to be made.
+    device : str
+
+    Raises
+    ------
+    ClusterError
+        Where one of them does not.
+    DeviceError
+        Where one has no such device.
+    """
+    mine = version("dask-svcca")
+    there = [place for place in places if _io.is_group(place)]
+    for address, (theirs, unseen) in _ask(client, _look, there):
         if theirs != mine:
             raise ClusterError(
                 f"the worker {address} has dask-svcca {theirs}, and this is {mine}: they may write other formats. "
@@ -59,6 +191,7 @@ def check_workers(client: distributed.Client, places: Sequence[str]) -> None:
                 f"the worker {address} does not see {unseen[0]!r}, which is there on this machine. Put the "
                 f"stores where all workers reach them by the same path, such as a shared file system or object storage"
             )
+    place_on(client, device)
 
 
 def _look(places: Sequence[str]) -> tuple[str, list[str]]:

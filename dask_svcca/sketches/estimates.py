@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
-import threadpoolctl
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from dask_svcca import machine
 from dask_svcca.errors import MemoryLimitError
-from dask_svcca.kernels.sketch import estimate, standard_error
 from dask_svcca.sketches.opened import made, numbers_of, opened, places_of
+from dask_svcca.sketches.pairs import Batch, estimated
 from dask_svcca.stores._urls import with_options
+from dask_svcca.stores.choice import as_slice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +24,10 @@ if TYPE_CHECKING:
     from dask_svcca.sketches.opened import Opened, SketchesLike
 
     Places = npt.NDArray[np.intp]
+    Numbers = npt.NDArray[np.float32]
 
-BLOCK: Final = 512
-"""Rows and columns of pairs that are estimated together: what they take stays in the cache."""
+KEPT_BYTES: Final = 2**29
+"""Bytes of sketches that stay in memory between two parts of pairs that are read, at most."""
 
 LONG_NAMES: Final = {"cka": "linear CKA", "overlap": "the overlap of subspaces, tr(P_a P_b) / sqrt(k l)"}
 
@@ -136,45 +135,44 @@ class _Pairs:
         self._domain = source.column("domain")
         self._trace, self._samples = source.column("trace"), source.column("samples")
         self._has_null = np.array([" frequencies" not in str(one) for one in source.attributes["domains"]] or [True])
+        self._kept: tuple[Places, Numbers] = np.empty(0, np.intp), np.empty((0, source.family.size), np.float32)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the numbers that are kept.
+        return _Pairs, (self._source,)
 
     def part(self, part: Part, rows: Places, columns: Places) -> npt.NDArray[np.float32]:
         """Estimates of some pairs, their errors, or what they have by chance, (row, column)."""
-        if part != "null":
-            return self.estimated(rows, columns)[part == "error"]
+        if part == "value":
+            return self.estimated(rows, columns, errors=False)[0]
+        if part == "error":
+            return self.estimated(rows, columns)[1]
         alike = self._domain[rows, np.newaxis] == self._domain[columns]
         alike &= self._has_null[self._domain[columns]] & self._made[rows, np.newaxis] & self._made[columns]
-        products = np.multiply.outer(self._trace[rows], self._trace[columns]) / (self._samples[columns] - 1.0)
+        products = np.multiply.outer(self._trace[rows], self._trace[columns] / (self._samples[columns] - 1.0))
         return np.where(alike, products, np.nan).astype(np.float32)
 
-    def estimated(self, rows: Places, columns: Places) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Estimates of some pairs, and their errors."""
-        mirrored = np.array_equal(rows, columns)
-        a = numbers_of(self._source, rows, self._made)
-        b = a if mirrored else numbers_of(self._source, columns, self._made)
-        own_a, own_b = (np.einsum("rf,rf->r", one, one) for one in (a, b))
-        spread_a, spread_b = self._spread[rows], self._spread[columns]
-        size, several = self._source.family.size, len(self._has_null) > 1
-        values, errors = np.empty((2, len(rows), len(columns)), dtype=np.float32)
+    def estimated(self, rows: Places, columns: Places, *, errors: bool = True) -> tuple[Numbers, Numbers]:
+        """Estimates of some pairs, and their errors, if these are asked for; none otherwise."""
+        b = self._batch(columns)
+        a = b if np.array_equal(rows, columns) else self._batch(rows)
+        return estimated(a, b, errors=errors)
 
-        def work(place: tuple[int, int]) -> None:
-            i, j = (slice(start, start + BLOCK) for start in place)
-            found = estimate(a[i] @ b[j].T, own_a[i, np.newaxis], own_b[j])
-            if several:
-                found[self._domain[rows[i], np.newaxis] != self._domain[columns[j]]] = np.nan
-            values[i, j] = found
-            errors[i, j] = standard_error(found, spread_a[i, np.newaxis], spread_b[j], size)
-            if mirrored:
-                values[j, i], errors[j, i] = values[i, j].T, errors[i, j].T
+    def _batch(self, rows: Places) -> Batch:
+        return Batch.of(self._numbers(rows), self._spread[rows], self._domain[rows])
 
-        starts = itertools.product(range(0, len(rows), BLOCK), range(0, len(columns), BLOCK))
-        # One thread of BLAS each: what comes after the product is work for all cores too.
-        with (
-            threadpoolctl.threadpool_limits(1),
-            ThreadPoolExecutor(machine.cores()) as threads,
-            np.errstate(invalid="ignore"),
-        ):
-            list(threads.map(work, [place for place in starts if not mirrored or place[0] <= place[1]]))
-        return values, errors
+    def _numbers(self, rows: Places) -> Numbers:
+        """Numbers of some rows. Whoever reads pairs part by part asks for the same again: the most rows are kept."""
+        known, kept = self._kept
+        at = np.full(self._source.rows, -1, dtype=np.intp)
+        at[known] = np.arange(len(known))
+        places = at[rows]
+        if (places >= 0).all():
+            return kept[as_slice(places)]
+        numbers = numbers_of(self._source, rows, self._made)
+        if len(known) < len(rows) and numbers.nbytes <= min(KEPT_BYTES, machine.available_memory() // 4):
+            self._kept = rows, numbers
+        return numbers
 
 
 class _Deferred(BackendArray):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
-import threadpoolctl
 
 from dask_svcca import machine
 from dask_svcca.kernels.sketch import estimate, standard_error
 from dask_svcca.sketches.opened import numbers_of, part_bytes
+from dask_svcca.sketches.pairs import blas
 from dask_svcca.sketches.store import FEATURES
 
 if TYPE_CHECKING:
@@ -26,8 +25,13 @@ if TYPE_CHECKING:
 WHOLE_BYTES: Final = 64 * 2**20
 """Bytes of sketches below which all their numbers are read; beyond, first the coarser sketches that begin them."""
 
-ROWS_BYTES: Final = 64 * 2**20
-"""Bytes of rows that are read one by one, at most: where the coarser sketches leave more, all are looked at."""
+ROWS_BYTES: Final = 8 * 2**20
+"""Bytes of rows that are read one by one, at most."""
+
+SCANNED_BYTES: Final = 2**31
+"""Bytes of sketches up to which all of them are looked at, where the coarser sketches leave too many rows. Beyond, the
+highest by them are: that happens only where thousands of layers are about as near as the nearest, so that few differ
+by more than the error of an estimate."""
 
 SURE: Final = 4.0
 """Standard errors of the coarser estimate within which a layer may still be among the nearest."""
@@ -49,13 +53,16 @@ def nearest(
     """Rows of the highest estimates, and these with their errors, the highest first; ``among`` some rows, or all.
 
     Where there are many, a coarser sketch says which rows are looked at: all that may be among the first ``sure``, and
-    those of the highest estimates by it.
+    those of the highest estimates by it. Where these are too many, and so is the whole, only the highest are.
     """
-    parts = -(-source.family.size // FEATURES)
-    if source.rows * source.family.size * 4 > WHOLE_BYTES and parts > 1:
-        rows = _likely(_estimates(source, numbers, 1, among), spread, count, sure)
-        if len(rows) * parts < source.rows and len(rows) * source.family.size * 4 <= ROWS_BYTES:
+    parts, each = -(-source.family.size // FEATURES), source.family.size * 4
+    if source.rows * each > WHOLE_BYTES and parts > 1:
+        coarse = _estimates(source, numbers, 1, among)
+        rows = _likely(coarse, spread, count, sure)
+        if len(rows) * parts < source.rows and len(rows) * each <= ROWS_BYTES:
             return ranked(source, rows, numbers, spread, count)
+        if source.rows * each > SCANNED_BYTES:
+            return ranked(source, _highest(coarse, max(4 * count, ROWS_BYTES // each)), numbers, spread, count)
     values = _estimates(source, numbers, parts, among)
     return _best(source, np.arange(source.rows), values, numbers, spread, count)
 
@@ -81,6 +88,13 @@ def _likely(values: npt.NDArray[np.float32], spread: float, count: int, sure: in
     errors = SURE * standard_error(both, np.ones(1, np.float32), np.array(spread, dtype=np.float32), FEATURES)
     reaching = _GRID[_GRID + errors[:-1] >= highest[0] - errors[-1]]
     return np.flatnonzero(values >= min(reaching[0], highest[1]))
+
+
+def _highest(values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp]:
+    """Rows of the highest values, in their order; NaN is none."""
+    # NaN sorts last.
+    best = np.sort(np.argpartition(-values, min(count, len(values)) - 1)[:count])
+    return best[np.isfinite(values[best])]
 
 
 def _best(
@@ -127,14 +141,8 @@ def _estimates(
         with np.errstate(invalid="ignore", divide="ignore"):
             values[rows] = estimate(products * share, own * share, of_query)
 
-    with _blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
+    with blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
         list(threads.map(work, range(0, chunks, TOGETHER)))
     if among is not None:
         values[~among] = np.nan
     return values
-
-
-@cache
-def _blas() -> threadpoolctl.ThreadpoolController:
-    """What limits the threads of BLAS; to find the libraries takes longer than a small search."""
-    return threadpoolctl.ThreadpoolController()

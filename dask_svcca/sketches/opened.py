@@ -164,16 +164,19 @@ def numbers_of(
     DamagedStoreError
         Where numbers are gone of a row that has some.
     """
-    found = np.full((len(rows), sketches.family.size), np.nan, dtype=np.float32)
     wanted = np.arange(len(rows)) if there is None else np.flatnonzero(there[rows])
-    if len(wanted):
-        found[wanted] = sketches.read_rows(rows[wanted])
-    lost = wanted[~np.isfinite(found[wanted]).all(axis=1)]
+    read = sketches.read_rows(rows[wanted]) if len(wanted) else np.empty((0, sketches.family.size), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lost = wanted[~np.isfinite(np.vecdot(read, read))]
     if len(lost):
         (label,) = sketches.values(DIM, rows[lost[:1]]).tolist()
         raise DamagedStoreError(
             f"the sketch of {label!r} in {sketches.place!r} is not what was written: it has NaN. Make the sketches anew"
         )
+    if len(wanted) == len(rows):
+        return read
+    found = np.full((len(rows), sketches.family.size), np.nan, dtype=np.float32)
+    found[wanted] = read
     return found
 
 

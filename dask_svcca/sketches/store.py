@@ -16,6 +16,7 @@ from dask_svcca.stores._metadata import are_texts, is_text, reading
 from dask_svcca.stores._metadata import is_whole as is_count
 from dask_svcca.stores._stored import COLUMN_CHUNK
 from dask_svcca.stores.backend import backend_of
+from dask_svcca.stores.choice import as_slice
 from dask_svcca.variables import SKETCH, Variable
 
 if TYPE_CHECKING:
@@ -304,9 +305,11 @@ class SketchStore:
             places = np.flatnonzero(chunks == chunk)
             inside = rows[places] - chunk * self.chunk_rows
             if len(places) > self.chunk_rows // 8:
+                # Rows in their order, as nearly always, are copied without being picked one by one.
+                here, there = as_slice(places), as_slice(inside)
                 for part in range(self.parts):
                     numbers = self.read_part(chunk, part, buffer)
-                    made[places, part * FEATURES : part * FEATURES + numbers.shape[1]] = numbers[inside]
+                    made[here, part * FEATURES : part * FEATURES + numbers.shape[1]] = numbers[there]
             else:
                 self._read_ranges(chunk, inside, made, places)
         return made[:, : self.family.size]
@@ -394,6 +397,7 @@ def subspace_digest(key: str) -> str:
 
 
 _RULES: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    "format_version": (f"{FORMAT_VERSION}, which this version reads", lambda value: value == FORMAT_VERSION),
     "measure": (f"one of {', '.join(map(repr, MEASURES))}", lambda value: value in MEASURES),
     "family": (f"the family {FAMILY!r}, which this version reads", lambda value: value == FAMILY),
     "size": ("an even number from 64 on", lambda value: is_count(value, 64) and value % 2 == 0 and value <= 2**24),

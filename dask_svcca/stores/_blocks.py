@@ -122,7 +122,11 @@ class BlockArray:
             yield from self._encoded(block, values[part])
 
     def merged(
-        self, place: Place, values: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]
+        self,
+        place: Place,
+        values: npt.NDArray[Any],
+        chosen: npt.NDArray[np.bool_],
+        there: npt.NDArray[np.bool_] | None = None,
     ) -> Iterator[tuple[str, Parts]]:
         """Keys and bytes of the chunks of a place in which values of some pairs change, with what is stored of others.
 
@@ -134,28 +138,85 @@ class BlockArray:
         values : (a, b, ...)
         chosen : (a, b)
             Pairs that change.
+        there : (a, b), optional
+            Pairs that have a value. By default it does not matter whether there are any.
+
+        Raises
+        ------
+        DamagedStoreError
+            Where what is stored is not what was written, or is gone.
+        """
+        for block, part in self.blocks(place):
+            mine, new = chosen[part], values[part]
+            if not mine.any():
+                continue
+            if mine.all():
+                yield from self._encoded(block, new)
+                continue
+            old = self._to_change(block)
+            if old is None:
+                if there is not None and there[part].any():
+                    raise damaged(self._root, self.keys(block)[0])
+                old = np.full((*self._chunk_shape[:2], *self.shape[2:]), self._fill, self._dtype)
+            inside = old[tuple(map(slice, mine.shape))]
+            np.copyto(inside, new, where=mine.reshape(mine.shape + (1,) * (new.ndim - 2)))
+            yield from self._encoded(block, old)
+
+    def emptied(self, gone: npt.NDArray[np.bool_]) -> Iterator[tuple[str, Parts]]:
+        """Keys and bytes of the chunks that have pairs of some representations, without these; each chunk once.
+
+        Parameters
+        ----------
+        gone : (representation,)
 
         Raises
         ------
         DamagedStoreError
             Where what is stored is not what was written.
         """
-        for block, part in self.blocks(place):
-            mine, new = chosen[part], values[part]
-            if not mine.any():
+        whole = slice(0, self.shape[0])
+        for block, (rows, columns) in self.blocks((whole, whole)):
+            if not (gone[rows].any() or gone[columns].any()):
                 continue
-            if not mine.all():
-                stored = self.read_block(block)
-                old = np.full(new.shape, self._fill, self._dtype) if stored is None else stored
-                np.copyto(old, new, where=mine.reshape(mine.shape + (1,) * (new.ndim - 2)))
-                new = old
-            yield from self._encoded(block, new)
+            values = self._to_change(block)
+            if values is not None:
+                values[: rows.stop - rows.start][gone[rows]] = self._fill
+                values[:, : columns.stop - columns.start][:, gone[columns]] = self._fill
+                yield from self._encoded(block, values)
+
+    def _to_change(self, block: Block) -> npt.NDArray[Any] | None:
+        """Values of a block to write others into, with room for all that it may have; None where it has none."""
+        room = *self._chunk_shape[:2], *self.shape[2:]
+        if self._codec is None and room == self._chunk_shape:
+            # Copied once: it is most of what it takes to add a few rows to a large comparison.
+            (key,) = self.keys(block)
+            (data,) = backend_of(self._root).read_many([key])
+            if data is None:
+                return None
+            whole = self._values_of(key, data).copy()
+            rows, columns = self._sizes(block)
+            whole[rows:] = whole[:, columns:] = self._fill
+            return whole
+        values = self.read_block(block)
+        if values is None:
+            return None
+        whole = np.full(room, self._fill, self._dtype)
+        whole[tuple(map(slice, values.shape[:2]))] = values
+        return whole
+
+    def _sizes(self, block: Block) -> tuple[int, int]:
+        """Rows and columns of a block that are of representations."""
+        rows, columns = (
+            min(self._chunk_shape[axis], self.shape[axis] - block[axis] * self._chunk_shape[axis]) for axis in (0, 1)
+        )
+        return rows, columns
 
     def _encoded(self, block: Block, values: npt.NDArray[Any]) -> Iterator[tuple[str, Parts]]:
         for key, piece in zip(self.keys(block), self._pieces(), strict=True):
-            part = self._part(values, piece)
-            whole = np.full(self._chunk_shape, self._fill, self._dtype)
-            whole[tuple(map(slice, part.shape))] = part
+            whole = part = self._part(values, piece)
+            if part.shape != self._chunk_shape or part.dtype != self._dtype or not part.flags.c_contiguous:
+                whole = np.full(self._chunk_shape, self._fill, self._dtype)
+                whole[tuple(map(slice, part.shape))] = part
             data = whole.data.cast("B") if self._codec is None else memoryview(self._codec.encode(whole)).cast("B")
             yield key, (data, crc(data))
 
@@ -207,26 +268,27 @@ class BlockArray:
         DamagedStoreError
             Where they are not what was written, or some are missing.
         """
-        rows, columns = (
-            min(self._chunk_shape[axis], self.shape[axis] - block[axis] * self._chunk_shape[axis]) for axis in (0, 1)
-        )
+        rows, columns = self._sizes(block)
         keys = self.keys(block)
         stored = backend_of(self._root).read_many(keys)
         if all(data is None for data in stored):
             return None
         values = np.empty((rows, columns, *self.shape[2:]), self._dtype)
         for key, data, piece in zip(keys, stored, self._pieces(), strict=True):
-            if data is None or not is_whole(data):
-                raise damaged(self._root, key)
-            inner = memoryview(data)[:-CRC_BYTES]
-            try:
-                decoded = inner if self._codec is None else self._codec.decode(inner)
-                whole = np.frombuffer(decoded, self._dtype).reshape(self._chunk_shape)
-            except (RuntimeError, ValueError) as error:
-                raise damaged(self._root, key) from error
             target = self._part(values, piece)
-            target[...] = whole[tuple(map(slice, target.shape))]
+            target[...] = self._values_of(key, data)[tuple(map(slice, target.shape))]
         return values
+
+    def _values_of(self, key: str, data: bytes | None) -> npt.NDArray[Any]:
+        """Values of a chunk, as it is stored."""
+        if data is None or not is_whole(data):
+            raise damaged(self._root, key)
+        inner = memoryview(data)[:-CRC_BYTES]
+        try:
+            decoded = inner if self._codec is None else self._codec.decode(inner)
+            return np.frombuffer(decoded, self._dtype).reshape(self._chunk_shape)
+        except (RuntimeError, ValueError) as error:
+            raise damaged(self._root, key) from error
 
     def nothing(self, place: Place) -> npt.NDArray[Any]:
         """Fill values for the pairs of a place."""

@@ -247,26 +247,25 @@ def _plain_metadata(document: bytes) -> dict[str, Any] | None:
     return metadata if plain else None
 
 
-def array_items(
-    path: str, values: npt.NDArray[Any], dims: Sequence[str], *, fill: float = 0
+def joined_items(
+    path: str, parts: Sequence[npt.NDArray[Any]], dim: str, *, fill: float = 0
 ) -> Iterator[tuple[str, tuple[bytes | memoryview, ...]]]:
-    """Keys and bytes of a small array that is stored whole, as one uncompressed chunk.
+    """Keys and bytes of an array of one axis, from its parts, that is stored whole, as one uncompressed chunk.
 
-    An axis may be empty, such as the neurons of loadings that were not computed.
+    Parameters
+    ----------
+    path : str
+    parts : sequence of (number,) arrays
+        Of one type, at least one number together, one part behind the other.
+    dim : str
+    fill : float
+        What it reads as through zarr where the chunk is missing.
     """
-    whole = (max(1, len(values)), *values.shape[1:])
-    document = array_document(shape=values.shape, chunk_shape=whole, dtype=values.dtype.name, fill=fill, dims=dims)
+    size, dtype = sum(map(len, parts)), parts[0].dtype.name
+    document = array_document(shape=(size,), chunk_shape=(size,), dtype=dtype, fill=fill, dims=[dim])
     yield f"{path}/zarr.json", (document,)
-    if values.size:
-        data = np.ascontiguousarray(values).data.cast("B")
-        yield chunk_key(path, 0, values.ndim), (data, crc(data))
-
-
-def read_array(root: zarr.Group, path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Read back what `array_items` stored."""
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    return read_numbers(backend_of(root), chunk_key(path, 0, len(shape)), math.prod(shape), dtype).reshape(shape)
+    data = [part.data.cast("B") for part in parts]
+    yield chunk_key(path, 0, 1), (*data, crc(*data))
 
 
 def read_numbers(backend: Backend, key: str, count: int, dtype: np.dtype[Any], *, start: int = 0) -> npt.NDArray[Any]:

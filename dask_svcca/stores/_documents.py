@@ -38,7 +38,7 @@ def sealed(attributes: Mapping[str, Any], rest: Mapping[str, Any] | None = None)
     (True, True, False, False)
     """
     own = {name: value for name, value in attributes.items() if name != SEAL}
-    return {**own, SEAL: {"of": sorted(own), "xxh3": _checksum(own, rest)}}
+    return {**own, SEAL: {"of": sorted(own), "xxh3": _checksum(_plain(own), _plain(rest or {}))}}
 
 
 def is_sealed(attributes: Mapping[str, Any], rest: Mapping[str, Any] | None = None) -> bool:
@@ -46,7 +46,7 @@ def is_sealed(attributes: Mapping[str, Any], rest: Mapping[str, Any] | None = No
     try:
         seal: Mapping[str, Any] = attributes[SEAL]
         own = {name: attributes[name] for name in seal["of"]}
-        return bool(seal["xxh3"] == _checksum(own, rest))
+        return bool(seal["xxh3"] == _checksum(own, rest or {}))
     except (KeyError, TypeError, AttributeError, RecursionError):
         return False
 
@@ -56,8 +56,9 @@ def unsealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if name != SEAL}
 
 
-def _checksum(attributes: Mapping[str, Any], rest: Mapping[str, Any] | None) -> str:
-    text = json.dumps([_plain(attributes), _plain(rest or {})], sort_keys=True)
+def _checksum(attributes: Mapping[str, Any], rest: Mapping[str, Any]) -> str:
+    """Checksum of values as they are once they were written and read."""
+    text = json.dumps([attributes, rest], sort_keys=True)
     return str(xxhash.xxh3_64_hexdigest(text.encode()))
 
 
@@ -180,10 +181,19 @@ def _sealed_anew(document: dict[str, Any]) -> bytes:
     return json.dumps({**document, "attributes": sealed(attributes, document)}).encode()
 
 
-def crc(data: Any) -> bytes:
-    """Checksum of a chunk, as zarr's codec ``crc32c`` appends it."""
-    # It takes arrays and bytes, and no memoryview.
-    return int(google_crc32c.value(np.frombuffer(data, np.uint8))).to_bytes(CRC_BYTES, "little")
+def crc(*parts: Any) -> bytes:
+    """Checksum of a chunk, or of its parts one behind the other, as zarr's codec ``crc32c`` appends it.
+
+    Examples
+    --------
+    >>> crc(b"ab", b"c") == crc(b"abc")
+    True
+    """
+    total = 0
+    for part in parts:
+        # It takes arrays and bytes, and no memoryview.
+        total = google_crc32c.extend(total, np.frombuffer(part, np.uint8))
+    return int(total).to_bytes(CRC_BYTES, "little")
 
 
 def is_whole(chunk: bytes) -> bool:

@@ -311,10 +311,11 @@ def read_attributes(root: zarr.Group, path: str) -> dict[str, Any] | None:
 def read_attributes_of(root: zarr.Group, paths: Sequence[str]) -> list[dict[str, Any] | None]:
     """Attributes of several groups below a root, as `read_attributes` gives them."""
     documents = backend_of(root).read_many([f"{path}/zarr.json" for path in paths])
-    return [None if document is None else _attributes(document) for document in documents]
+    return [None if document is None else attributes_in(document) for document in documents]
 
 
-def _attributes(document: bytes) -> dict[str, Any]:
+def attributes_in(document: bytes) -> dict[str, Any]:
+    """Attributes of the document of a group; empty where it is damaged."""
     # Damaged, or written by something else: what is in this group does not count, and the others do.
     found = parsed(document)
     return {} if found is None else unsealed(found["attributes"])
@@ -337,7 +338,7 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
         paths = [f"{path}/{name}".lstrip("/") for path, names in below for name in names]
     documents = backend.read_many([f"{path}/zarr.json" for path in paths])
     for path, document in zip(paths, documents, strict=True):
-        yield path, None if document is None else _attributes(document)
+        yield path, None if document is None else attributes_in(document)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ is not what this package writes, the store is refused in a sentence, instead of 
 from __future__ import annotations
 
 import math
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -84,6 +85,10 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character."""
+
+
 def is_text(value: object) -> bool:
     """Whether a JSON value is text that can be written and shown: no half of a character.
 
@@ -92,7 +97,7 @@ def is_text(value: object) -> bool:
     >>> is_text("x"), is_text(None)
     (True, False)
     """
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, str) and _HALF.search(value) is None
 
 
 def are_texts(value: object) -> bool:
@@ -105,6 +110,7 @@ def _is_run(value: object) -> bool:
     return (
         isinstance(value, dict)
         and is_text(value.get("finished"))
+        and is_text(value.get("device", ""))
         and all(is_number(value.get(name)) for name in numbers)
         and isinstance(value.get("stages"), dict)
         and all(map(is_number, value["stages"].values()))

@@ -319,18 +319,13 @@ class ComparisonStore:
 
     def invalidate(self, positions: Sequence[int]) -> None:
         """Forget the pairs of the representations at some positions, whose activations have changed."""
-        for array in self._status_first():
+        backend = backend_of(self.root)
+        names = [array.basename for array in self._status_first()]
+        for array in block_arrays(self.root, names).values():
             # Where a run was stopped while it made room, arrays have different sizes.
             gone = np.zeros(array.shape[0], dtype=np.bool_)
             gone[[position for position in positions if position < len(gone)]] = True
-            parts = [slice(start, start + self.tile) for start in range(0, len(gone), self.tile)]
-            # Each chunk once, however many of its representations have changed.
-            for rows, columns in itertools.product(parts, parts):
-                if gone[rows].any() or gone[columns].any():
-                    block = np.array(array[rows, columns])
-                    block[gone[rows]] = array.fill_value
-                    block[:, gone[columns]] = array.fill_value
-                    array[rows, columns] = block
+            backend.write_many(array.emptied(gone))
 
     def drop(self, positions: Sequence[int]) -> None:
         """Remove the representations at some positions, and their pairs.

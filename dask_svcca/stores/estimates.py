@@ -6,7 +6,7 @@ where it was computed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
     IntVector = npt.NDArray[np.int64]
     Place = tuple[slice, slice]
+
+
+SPAN: Final = 1024
+"""Representations along each axis of what is estimated together: one product for many blocks."""
 
 
 class Likeness(Protocol):
@@ -112,7 +116,7 @@ def write_estimates(root: zarr.Group, likeness: Likeness, asked: Asked, places: 
         wanted = np.isin(known, UNFINISHED) & _present(asked, index[row], index[column])
         if not wanted.any():
             continue
-        both = _estimated(likeness, index[row], index[column])
+        both = estimates_of(likeness, index[row], index[column])
         wanted &= np.isfinite(both[0])
         for array, values in zip(estimates, both, strict=True):
             if row != column:
@@ -128,8 +132,9 @@ def write_estimates(root: zarr.Group, likeness: Likeness, asked: Asked, places: 
 
 
 def _blocks(count: int, side: int) -> Iterator[Place]:
-    """Blocks on the diagonal and above it."""
-    parts = [slice(start, min(start + side, count)) for start in range(0, count, side)]
+    """Squares of some blocks each, on the diagonal and above it."""
+    step = side * max(1, SPAN // side)
+    parts = [slice(start, min(start + step, count)) for start in range(0, count, step)]
     for number, row in enumerate(parts):
         for column in parts[number:]:
             yield row, column
@@ -141,9 +146,18 @@ def _present(asked: Asked, rows: IntVector, columns: IntVector) -> BoolArray:
     return asked.block(rows, columns) & there
 
 
-def _estimated(likeness: Likeness, rows: IntVector, columns: IntVector) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Estimates and errors of a block; NaN for those that have left."""
+def estimates_of(likeness: Likeness, rows: IntVector, columns: IntVector) -> tuple[FloatArray, FloatArray]:
+    """Estimates and standard errors of some pairs, (a, b), NaN for those that have left.
+
+    Parameters
+    ----------
+    likeness : Likeness
+    rows, columns : (a,) and (b,) int
+        Positions in the zoo; -1 for those that have left.
+    """
     here, there = rows >= 0, columns >= 0
+    if here.all() and there.all():
+        return likeness.block(rows, columns)
     found = []
     for part in likeness.block(rows[here], columns[there]):
         whole = np.full((len(rows), len(columns)), np.nan, dtype=np.float32)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from dask_svcca.devices.interface import Array, Device
     from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import SubspaceTask
@@ -51,7 +52,7 @@ def sum_neurons(context: Context, samples: Samples) -> Neurons:
     with np.errstate(over="ignore", invalid="ignore"):
         for chunk in samples:
             with context.timed("covariance"):
-                sums.add(chunk[:, 0])
+                sums.add(context.device.host(chunk)[:, 0])
             del chunk
         count, squares = sums.count, sums.squares
         mean = sums.total / count
@@ -71,7 +72,7 @@ def by_samples(
     live = np.sign(noise)
     gram = sample_gram(context, samples, mean, live, count, task.memory.streamed)
     with context.timed("eigen"):
-        found = dual_basis(gram, noise)
+        found = dual_basis(gram, noise, context.device.eigenvectors_in_place)
     del gram
     if found is None:
         found = _above_noise(context, task, samples, mean, noise, count)
@@ -100,11 +101,11 @@ def _above_noise(
     streamed = task.memory.streamed
     gram = sample_gram(context, samples, mean, units, count, streamed)
     with context.timed("eigen"):
-        within = samples_above_noise(gram)
+        within = samples_above_noise(gram, context.device.eigenvectors_in_place)
     del gram
     gram = sample_gram(context, samples, mean, live, count, streamed)
     with context.timed("eigen"):
-        return dual_basis_within(gram, within)
+        return dual_basis_within(gram, within, context.device.eigenvectors_in_place)
 
 
 def _rows_of_neurons(
@@ -140,11 +141,16 @@ def _loadings(
     start = 0
     for chunk in samples:
         with context.timed("project"):
+            rows = context.device.host(chunk)[:, 0]
             across = np.ascontiguousarray(scores[start : start + len(chunk)].T)
             # Some neurons at a time: the product of all is as large as the loadings.
             for first in range(0, samples.neurons, NEURONS_AT_ONCE):
                 neurons = slice(first, first + NEURONS_AT_ONCE)
-                directions[:, neurons] += across @ (chunk[:, 0, neurons] - mean[neurons])
+                centred = rows[:, neurons] - mean[neurons]
+                room = np.empty((len(across), centred.shape[1]), np.result_type(across, centred))
+                directions[:, neurons] += context.device.multiply(across, centred, out=room)
+                del centred, room
+            del rows
             start += len(chunk)
         del chunk
     with context.timed("project"):
@@ -160,30 +166,31 @@ def sample_gram(
     scaled = bool((scale != 1).any())
     first = 0
     while first < count:
-        held: list[InexactArray] = []
+        held: list[Array] = []
         size, stop, position = 0, first, 0
         for chunk in samples:
             start, position = position, position + len(chunk)
             if start >= first:
                 with context.timed("covariance"):
-                    rows = chunk[:, 0] - mean
+                    rows = context.device.host(chunk)[:, 0] - mean
                     if scaled:
                         rows *= scale
+                    sent = context.device.sent(rows)
                     if stop == start and (not held or size + rows.nbytes <= budget):
-                        held.append(rows)
+                        held.append(sent)
                         size += rows.nbytes
                         stop = position
-                    _add_products(gram, rows, start, held, first)
-                    del rows
+                    _add_products(context.device, gram, sent, start, held, first)
+                    del rows, sent
             del chunk
         first = stop
     return gram
 
 
-def _add_products(gram: FloatArray, rows: InexactArray, start: int, held: Sequence[InexactArray], first: int) -> None:
+def _add_products(device: Device, gram: FloatArray, rows: Array, start: int, held: Sequence[Array], first: int) -> None:
     """Inner products of centred samples, from one on, with those held, from another on; both triangles."""
     for part in held:
-        product = rows @ part.T
+        product = device.multiply(rows, part.T, out=np.empty((len(rows), len(part))))
         gram[start : start + len(rows), first : first + len(part)] = product
         gram[first : first + len(part), start : start + len(rows)] = product.T
         first += len(part)

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dask_svcca.kernels.grams import GramProducts, block_samples
+from dask_svcca.kernels.grams import block_samples
 from dask_svcca.tasks.panel import Panel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dask_svcca.devices.interface import Array
     from dask_svcca.evaluate import Basis
     from dask_svcca.kernels._types import FloatArray, InexactArray
-    from dask_svcca.kernels.grams import Block
+    from dask_svcca.kernels.grams import SumsGrams
     from dask_svcca.tasks.panel import Member
     from dask_svcca.tasks.worker import Context
 
@@ -73,9 +74,7 @@ class _Group:
             ]
         )
 
-    def block(
-        self, upper: list[FloatArray], lower: list[FloatArray], rows: slice, columns: slice, first: int
-    ) -> list[Block]:
+    def block(self, upper: list[Array], lower: list[Array], rows: slice, columns: slice, first: int) -> list[Array]:
         """What a block of each Gram matrix is made of.
 
         Parameters
@@ -144,8 +143,8 @@ def _add_norms(
     groups = [_Group(context, members) for members in ((a,) if same else (a, b))]
     first = groups[0].panel
     block = block_samples(first.length, first.samples)
-    products = GramProducts(len(a), len(b), block, first.dtype, same=same)
-    rows, squares = np.zeros(products.total.shape), [np.zeros(len(group.numbers)) for group in groups]
+    products = context.device.gram_products(len(a), len(b), block, first.dtype, same=same)
+    rows, squares = np.zeros((len(a), len(b))), [np.zeros(len(group.numbers)) for group in groups]
     buffers = [[group.panel.buffer() for group in groups] for _ in range(min(2, first.chunks))]
     for chunk in range(first.chunks):
         upper = [group.read(chunk, buffer) for group, buffer in zip(groups, buffers[0], strict=True)]
@@ -153,27 +152,37 @@ def _add_norms(
             with context.timed("coupling"):
                 own = [group.squares(chunk, parts) for group, parts in zip(groups, upper, strict=True)]
                 rows += own[0] @ own[-1].T
-                for total, norm in zip(squares, own, strict=True):
-                    total[...] += np.einsum("ms,ms->m", norm, norm)
+                for square, norm in zip(squares, own, strict=True):
+                    square[...] += np.einsum("ms,ms->m", norm, norm)
+        with context.timed("coupling"):
+            sent = _sent(context, upper)
         for other in range(chunk + 1):
-            lower = upper
+            beside = sent
             if other < chunk:
                 # Inner products of all samples with those of a chunk are there already.
                 lower = [
                     parts if all(group.kernels) else group.read(other, buffer)
                     for group, parts, buffer in zip(groups, upper, buffers[1], strict=True)
                 ]
+                with context.timed("coupling"):
+                    beside = _sent(context, lower)
             with context.timed("coupling"):
-                _add_blocks(products, groups, upper, lower, block, chunk, other)
+                _add_blocks(products, groups, sent, beside, block, chunk, other)
+    with context.timed("coupling"):
+        sums, own_sums = products.total, products.own
     if same:
-        np.fill_diagonal(products.total, products.own[0])
+        np.fill_diagonal(sums, own_sums[0])
     scale = np.multiply.outer(groups[0].norms, groups[-1].norms)
     # With itself each makes one: what rounding leaves of that is common to all of its pairs.
-    cross_scale = scale / np.sqrt(np.multiply.outer(products.own[0], products.own[-1]))
+    cross_scale = scale / np.sqrt(np.multiply.outer(own_sums[0], own_sums[-1]))
     cells = np.ix_(groups[0].numbers, groups[-1].numbers)
-    norms.cross[cells], norms.rows[cells] = products.total * cross_scale, rows * scale
-    for fourth, group, total in zip(norms.squares, (groups[0], groups[-1]), (squares[0], squares[-1]), strict=True):
-        fourth[group.numbers] = total * group.norms**2
+    norms.cross[cells], norms.rows[cells] = sums * cross_scale, rows * scale
+    for fourth, group, square in zip(norms.squares, (groups[0], groups[-1]), (squares[0], squares[-1]), strict=True):
+        fourth[group.numbers] = square * group.norms**2
+
+
+def _sent(context: Context, groups: list[list[FloatArray]]) -> list[list[Array]]:
+    return [[context.device.sent(part) for part in parts] for parts in groups]
 
 
 def _squares(scores: FloatArray) -> FloatArray:
@@ -182,10 +191,10 @@ def _squares(scores: FloatArray) -> FloatArray:
 
 
 def _add_blocks(
-    products: GramProducts,
+    products: SumsGrams,
     groups: list[_Group],
-    upper: list[list[FloatArray]],
-    lower: list[list[FloatArray]],
+    upper: list[list[Array]],
+    lower: list[list[Array]],
     block: int,
     chunk: int,
     other: int,

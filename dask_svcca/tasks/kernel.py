@@ -54,13 +54,14 @@ def make_kernel(context: Context, task: SubspaceTask, raw: Subspace, samples: Gi
                 if chunk < first + group:
                     np.multiply(part, scale, out=held[place.start - start : place.stop - start])
                     if place.stop == stop:
-                        gram[start:stop, start:stop] = held @ held.T
+                        sent = context.device.sent(held)
+                        context.device.multiply(sent, sent.T, out=gram[start:stop, start:stop])
                 else:
-                    gram[place, start:stop] = np.multiply(part, scale) @ held.T
+                    context.device.multiply(np.multiply(part, scale), sent.T, out=gram[place, start:stop])
                     gram[start:stop, place] = gram[place, start:stop].T
             del part
         first += group
-    del held, room
+    del held, room, sent
     with context.timed("covariance"):
         own = total * gram.diagonal().astype(np.float64)
         norm = float(np.sqrt(np.vecdot(gram, gram).sum(dtype=np.float64)))

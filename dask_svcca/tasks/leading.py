@@ -13,7 +13,7 @@ from dask_svcca.stores.subspaces import Block, Subspace
 from dask_svcca.tasks.scores import HeldScores
 
 if TYPE_CHECKING:
-    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels._types import InexactArray
     from dask_svcca.plan.tasks import SubspaceTask
     from dask_svcca.tasks.scores import Begin, ScoreWriter
     from dask_svcca.tasks.worker import Context
@@ -55,7 +55,7 @@ def make_leading(
     variances, count = raw.spectrum, raw.entry.samples
     chunks = range(-(-count // samples.chunk_samples))
     if norm is None:
-        norm = KernelNorm(variances)
+        norm = KernelNorm(variances, context.device.products)
         for chunk in chunks:
             with context.timed("read"):
                 part = samples.read_scores(chunk)
@@ -63,31 +63,35 @@ def make_leading(
                 norm.add(part)
             del part
     with context.timed("eigen"):
-        found = leading(norm.take_products(), variances, count, task.share)
+        solve = context.device.eigenvectors_in_place
+        found = leading(norm.take_products(), variances, count, task.share, solve)
     if found is None:
         return None
     writer = begin(count, len(found.spectrum), SINGLE)
     between: ScoreWriter = writer
     if count * len(found.spectrum) * SINGLE.itemsize <= task.memory.streamed:
         between = HeldScores(count, len(found.spectrum), SINGLE, samples.chunk_samples)
-    products, room = ScoreProducts(), np.empty((len(found.spectrum), samples.chunk_samples), SINGLE)
+    products = ScoreProducts(context.device.products)
+    room = np.empty((len(found.spectrum), samples.chunk_samples), SINGLE)
+    weights = context.device.sent(found.weights)
     for chunk in chunks:
         with context.timed("read"):
             part = samples.read_scores(chunk)
         with context.timed("project"):
-            scores = found.scores(part, room)
+            scores = context.device.multiply(weights.T, part.T, out=room[:, : len(part)]).T
             products.add(scores)
         del part
         with context.timed("write"):
             between.write_scores(chunk, scores)
     with context.timed("eigen"):
-        spectrum, factor = refined(found.spectrum, products.value)
-    del found, products
+        spectrum, factor = refined(found.spectrum, products.value, context.device.eigenvectors)
+    del found, products, weights
+    turn = context.device.sent(factor)
     for chunk in chunks:
         with context.timed("read"):
             part = between.read_scores(chunk)
         with context.timed("project"):
-            turned = _turned(part, factor, room)
+            turned = context.device.multiply(turn.T, part.T, out=room[:, : len(part)]).T
         del part
         with context.timed("write"):
             writer.write_scores(chunk, turned)
@@ -100,10 +104,3 @@ def make_leading(
         share=task.share,
     )
     return Subspace(entry, raw.mean, spectrum, np.zeros((0, len(spectrum))))
-
-
-def _turned(scores: InexactArray, factor: FloatArray, room: FloatArray) -> InexactArray:
-    """Scores times a factor, (sample, direction), in memory of (direction, sample)."""
-    out = room[:, : len(scores)]
-    np.matmul(factor.T, scores.T, out=out)
-    return out.T

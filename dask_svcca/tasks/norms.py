@@ -37,7 +37,7 @@ def sum_over_samples(
     evaluation: Evaluation,
     panels_a: Sequence[Panel],
     panels_b: Sequence[Panel],
-    buffers: tuple[InexactArray, InexactArray],
+    buffers: tuple[list[InexactArray], list[InexactArray]],
     room: int,
     *,
     row_norms: bool,
@@ -50,7 +50,7 @@ def sum_over_samples(
     evaluation : Evaluation
     panels_a, panels_b : sequence of Panel
         The very same for a group with itself.
-    buffers : ((direction, sample), (direction, sample))
+    buffers : (list of (direction, sample), the same)
     room : int
         Bytes that scores in double precision may take.
     row_norms : bool
@@ -71,7 +71,7 @@ def sum_over_samples(
         for side, (some, norms, square) in enumerate(zip(panels, out, squares, strict=True)):
             for panel in some:
                 weights = [both[side] for both in asked]
-                panel.sums_of_squares(chunk, buffers[side], weights, room, out=list(norms))
+                panel.sums_of_squares(chunk, buffers[side][0], weights, room, out=list(norms))
             np.add(square, np.einsum("wms,wms->wm", norms, norms), out=square)
         if row_norms:
             products += out[0][0] @ out[-1][0].T

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse
 
-from dask_svcca.kernels.pairs import squared_magnitudes
-from dask_svcca.kernels.products import ProductSum
 from dask_svcca.plan.memory import LEAST_PIECE, NORM_COPIES, loadings_bytes
-from dask_svcca.stores.subspaces import chunk_length, read_scores
+from dask_svcca.stores.subspaces import read_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from dask_svcca.devices.interface import Array
     from dask_svcca.evaluate import Basis, MemberBlock
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import SharedFrequency
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
     from dask_svcca.plan.memory import PanelUnits, TileMemory
     from dask_svcca.stores.subspaces import Pack, SubspaceRecord
     from dask_svcca.tasks.worker import Context
+
+    Buffers = list[InexactArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +54,10 @@ class Member:
         """Bytes of its loadings."""
         entry = self.record.entry
         return loadings_bytes(entry.neurons, entry.directions, is_complex=bool(entry.grid))
+
+    def at(self, number: int) -> Member:
+        """The same at another position."""
+        return replace(self, blocks=tuple(replace(block, member=number) for block in self.blocks))
 
 
 class Panel:
@@ -102,10 +106,30 @@ class Panel:
             self._spans[index] = slice(begin, start)
         self.directions = start
         self._ranges = {name: sorted(wanted, key=lambda item: item[0]) for name, wanted in ranges.items()}
+        self._key = tuple(
+            (name, first, place.start, place.stop) for name, wanted in self._ranges.items() for first, place in wanted
+        )
+
+    def buffers(self) -> Buffers:
+        """Memory for `read` to fill by turns: while one is sent to a device, the next is filled."""
+        device = self._context.device
+        return [device.buffer((self.directions, self.length), self.dtype) for _ in range(device.turns)]
 
     def buffer(self) -> InexactArray:
-        """Memory for `read` to fill."""
+        """Memory for `read` to fill, of which nothing is sent while it is filled."""
         return np.empty((self.directions, self.length), dtype=self.dtype)
+
+    def sent(self, chunk: int, buffer: InexactArray) -> Array:
+        """Scores of all blocks in one chunk on the device: those that it has, or read and sent from a buffer."""
+        held, device = self._context.worker.held, self._context.device
+        key = device.name, self._key, chunk
+        found = held.get(key)
+        if found is None:
+            with self._context.timed("read"):
+                device.ready(buffer)
+            found = device.sent(self.read(chunk, buffer))
+            held.add(key, found)
+        return found
 
     def read(self, chunk: int, buffer: InexactArray) -> InexactArray:
         """Scores of all blocks in one chunk, (direction, sample), in the first rows of a buffer."""
@@ -144,7 +168,7 @@ class Panel:
             list(blocks) for _, blocks in groupby(self._blocks[index], key=lambda block: (block.directions, block.kept))
         ]
 
-    def leverages(self, scores: InexactArray, index: int) -> FloatArray:
+    def leverages(self, scores: Array, index: int) -> Array:
         """Squared norms of some samples in the kept directions of the members of a block, (member, sample).
 
         Parameters
@@ -153,15 +177,11 @@ class Panel:
         index : int
             The block; its members are in the order of `alike`.
         """
-        blocks, start = self._blocks[index], self._spans[index].start
-        found = np.empty((len(blocks), scores.shape[1]))
-        for row, block in zip(found, blocks, strict=True):
-            kept = scores[start : start + block.kept]
-            np.einsum("ks,ks->s", kept.real, kept.real, out=row)
-            if kept.dtype.kind == "c":
-                np.add(row, np.einsum("ks,ks->s", kept.imag, kept.imag), out=row)
+        places, start = [], self._spans[index].start
+        for block in self._blocks[index]:
+            places.append(slice(start, start + block.kept))
             start += block.directions
-        return found
+        return self._context.device.leverages(scores, places)
 
     def read_loadings(self) -> dict[int, InexactArray]:
         """Loadings of all directions of each member, (neuron, direction)."""
@@ -189,34 +209,19 @@ class Panel:
         out : sequence of (member of the group, sample)
             Each takes the sums of the members by one of the weights.
         """
-        scores = self.read(chunk, buffer)
-        columns = [np.r_[tuple(self._places[number])] for number in self.members]
-        places, ends = np.concatenate(columns), np.cumsum([0, *map(len, columns)])
+        scores, device = self.sent(chunk, buffer), self._context.device
+        rows = [np.r_[tuple(self._places[number])] for number in self.members]
         summing = [
-            scipy.sparse.csr_array(
-                (
-                    np.concatenate(
-                        [
-                            one[number][block.columns]
-                            for number, member in self._members.items()
-                            for block in member.blocks
-                        ]
-                    ),
-                    places,
-                    ends,
-                )
-            )
+            [
+                np.concatenate([one[number][block.columns] for block in member.blocks])
+                for number, member in self._members.items()
+            ]
             for one in weights
         ]
-        wide = np.result_type(scores.dtype, np.float64)
-        step = max(LEAST_PIECE, room // (NORM_COPIES * wide.itemsize * max(1, len(scores))))
-        for start in range(0, scores.shape[1], step):
-            piece = slice(start, start + step)
-            with self._context.timed("values"):
-                squares = squared_magnitudes(scores[:, piece].astype(wide))
-                for target, one in zip(out, summing, strict=True):
-                    target[self.members, piece] = one @ squares
-                del squares
+        itemsize = 16 if device.is_complex(scores) else 8
+        step = max(LEAST_PIECE, room // (NORM_COPIES * itemsize * max(1, len(scores))))
+        with self._context.timed("values"):
+            device.weighted_squares(scores, rows, summing, step, self.members, out)
 
 
 def cut(
@@ -265,56 +270,34 @@ def couplings(
     context: Context,
     a: Panel,
     b: Panel,
-    buffers: tuple[InexactArray, InexactArray],
+    buffers: tuple[Buffers, Buffers],
     shared: Sequence[SharedFrequency],
     *,
     summing: Summing,
     with_leverages: bool,
-) -> list[tuple[InexactArray, FloatArray | None]]:
+) -> list[tuple[Array, FloatArray | None]]:
     """Couplings of all members of two panels at each shared frequency, summed over all samples.
 
     With them come sums of the products of their leverages, where these are needed: (member of a, member of b).
     """
-    overlaps: list[FloatArray | None] = [None for _ in shared]
-    if with_leverages:
-        overlaps = [np.zeros((a.count(one.a), b.count(one.b))) for one in shared]
-    totals = [ProductSum(summing.samples) for _ in shared]
+    device = context.device
+    totals = [device.products(summing.samples) for _ in shared]
+    overlaps = [device.products(summing.samples) for _ in shared if with_leverages]
     # The very same array on both sides lets BLAS compute half of the product.
     sides = ((a, buffers[0]),) if b is a else ((a, buffers[0]), (b, buffers[1]))
-    pieces = [_Pieces(panel, summing) for panel, _ in sides]
+    pieces = [device.pieces(panel.directions, panel.length, panel.dtype, summing) for panel, _ in sides]
     for chunk in range(a.chunks):
-        read = [panel.read(chunk, buffer) for panel, buffer in sides]
-        for parts in zip(*(one.of(scores) for one, scores in zip(pieces, read, strict=True)), strict=True):
-            for total, overlap, frequency in zip(totals, overlaps, shared, strict=True):
+        sent = [panel.sent(chunk, some[chunk % len(some)]) for panel, some in sides]
+        for parts in zip(*(one.of(scores) for one, scores in zip(pieces, sent, strict=True)), strict=True):
+            for number, (total, frequency) in enumerate(zip(totals, shared, strict=True)):
                 with context.timed("coupling"):
                     rows = parts[0][a.span(frequency.a)]
                     total.add(rows if frequency.conjugate else rows.conj(), parts[-1][b.span(frequency.b)])
                     del rows
-                    if overlap is not None:
+                    if with_leverages:
                         one = a.leverages(parts[0], frequency.a)
                         same = b is a and frequency.a == frequency.b
-                        other = one if same else b.leverages(parts[-1], frequency.b)
-                        np.add(overlap, one @ other.T, out=overlap)
-    return [(total.value, overlap) for total, overlap in zip(totals, overlaps, strict=True)]
-
-
-class _Pieces:
-    """The scores of a panel some samples at a time, contiguous and precise as is wanted, in memory that is reused."""
-
-    def __init__(self, panel: Panel, summing: Summing) -> None:
-        self._length = chunk_length(panel.length, summing.samples)
-        dtype = np.result_type(panel.dtype, np.float64) if summing.double else panel.dtype
-        self._room = None
-        if self._length < panel.length or dtype != panel.dtype:
-            self._room = np.empty((panel.directions, self._length), dtype=dtype)
-
-    def of(self, scores: InexactArray) -> Iterator[InexactArray]:
-        """All samples, followed by zeros."""
-        if self._room is None:
-            yield scores
-            return
-        for start in range(0, scores.shape[1], self._length):
-            part = scores[:, start : start + self._length]
-            self._room[:, : part.shape[1]] = part
-            self._room[:, part.shape[1] :] = 0
-            yield self._room
+                        overlaps[number].add(one, one if same else b.leverages(parts[-1], frequency.b))
+    with context.timed("coupling"):
+        found: list[Any] = [overlap.value for overlap in overlaps] or [None for _ in shared]
+        return [(total.kept, overlap) for total, overlap in zip(totals, found, strict=True)]

@@ -14,7 +14,6 @@ import numpy as np
 
 from dask_svcca.errors import DamagedSubspacesError, InvalidActivationsError, UnreadableActivationsError
 from dask_svcca.kernels.moments import merge
-from dask_svcca.kernels.projection import projection
 from dask_svcca.kernels.subspace import Eigenbasis
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import PackWriter, SubspaceEntry, chunk_length
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from dask_svcca.devices.interface import Array
     from dask_svcca.kernels._types import InexactArray
     from dask_svcca.plan.tasks import PartTask, SubspaceTask
     from dask_svcca.stores.subspaces import Pack
@@ -51,6 +51,8 @@ class Found:
         Bytes of activations that were read.
     seconds : dict of str to float
         Time by stage.
+    device_failure : str
+        Why it, or a step before it, was computed on the CPU in the end, where the device failed.
     """
 
     value: Any = None
@@ -59,6 +61,7 @@ class Found:
     digests: Mapping[int, bytes] = field(default_factory=dict)
     read: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    device_failure: str = ""
 
 
 def perform_part(context: Context, task: PartTask, *needed: Found) -> Found | list[SubspaceReport]:
@@ -226,7 +229,7 @@ def _project(
     length = writer.chunk_samples
     first, stop = _share(-(-member.samples // length), task.pack.parts, task.number)
     window = _window(samples, member, first * length, min(stop * length, member.samples))
-    projected = projection(mean, directions, _dtype(context, task), correction)
+    projected = context.device.projection(mean, directions, _dtype(context, task), correction)
     chunks = score_chunks(context, window, projected, len(directions.spectrum), length)
     return write_scores(context, writer, first, chunks, directions)
 
@@ -245,7 +248,7 @@ class _Dropped:
         raise NotImplementedError(f"chunk {chunk} was not written")
 
 
-def _window(samples: Samples, member: SubspaceTask, start: int, stop: int) -> Iterator[InexactArray]:
+def _window(samples: Samples, member: SubspaceTask, start: int, stop: int) -> Iterator[Array]:
     """Some samples, chunk by chunk."""
     each = member.reading.samples(samples.array.rows)
     first = start // each

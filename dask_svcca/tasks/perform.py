@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
-from dask_svcca.errors import DamagedSubspacesError
-from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask, TileReport, TileTask
+from dask_svcca.errors import DamagedSubspacesError, DeviceFailedError
+from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask, SubspaceReport, TileReport, TileTask
 from dask_svcca.stores._access import accessing
-from dask_svcca.tasks.parts import perform_part
+from dask_svcca.tasks.parts import Found, perform_part
 from dask_svcca.tasks.subspace import make_pack
 from dask_svcca.tasks.tile import compute_tile
 from dask_svcca.tasks.worker import Context
@@ -16,10 +18,17 @@ if TYPE_CHECKING:
     from dask_svcca.plan.tasks import Job, Task
 
 
+DEVICE_ATTEMPTS: Final = 2
+"""How often a task is tried on a device that fails, before it is computed on the CPU."""
+
+_LOG = logging.getLogger(__name__)
+
+
 def perform(job: Job, task: Task, *needed: Any) -> Any:
     """Do one task of a plan.
 
-    A task may be done more than once, and at the same time: what it writes is the same.
+    A task may be done more than once, and at the same time: what it writes is the same. Where the device of the job
+    fails at it, it is tried there again, and then computed on the CPU; its report says why.
 
     Parameters
     ----------
@@ -34,7 +43,32 @@ def perform(job: Job, task: Task, *needed: Any) -> Any:
         The report of a task that reports, else what the next tasks need.
     """
     with accessing(job.comparison):
-        return _perform(job, task, *needed)
+        if job.device == "cpu":
+            return _perform(job, task, *needed)
+        on_cpu = replace(job, device="cpu")
+        if not task.on_device:
+            return _perform(on_cpu, task, *needed)
+        # Steps before this one may have been computed on the CPU, and have no report of their own.
+        before = next((one.device_failure for one in needed if isinstance(one, Found) and one.device_failure), "")
+        reason = ""
+        for attempt in range(1, DEVICE_ATTEMPTS + 1):
+            try:
+                return _noted(_perform(job, task, *needed), before)
+            except DeviceFailedError as error:
+                # Another attempt has all of its memory.
+                Context(on_cpu).worker.held.clear()
+                _LOG.info("The device %s failed, attempt %d of %d (%s)", job.device, attempt, DEVICE_ATTEMPTS, error)
+                reason = str(error)
+        return _noted(_perform(on_cpu, task, *needed), reason)
+
+
+def _noted(result: Any, reason: str) -> Any:
+    """What a task gives, with the reason why it was computed on the CPU in the end, if it was."""
+    if not reason:
+        return result
+    if isinstance(result, list):
+        return [replace(one, device_failure=reason) if isinstance(one, SubspaceReport) else one for one in result]
+    return replace(result, device_failure=reason)
 
 
 def _perform(job: Job, task: Task, *needed: Any) -> Any:

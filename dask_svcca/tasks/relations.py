@@ -140,6 +140,11 @@ def _of_length_one(samples: InexactArray, first: int) -> FloatArray:
 
 def _standardised(samples: InexactArray, first: int) -> FloatArray:
     """Samples in double precision, each less its mean over neurons, and of length one."""
+    if samples.shape[1] == 1:
+        raise InvalidActivationsError(
+            "has one neuron, and samples correlate over neurons, of which it takes two or more. Compare it by "
+            "distance=euclidean or other measures"
+        )
     wide: FloatArray = samples.astype(np.float64)
     largest = np.abs(wide).max(axis=1, keepdims=True)
     wide /= np.where(largest > 0, largest, 1)

@@ -10,7 +10,7 @@ import numpy as np
 from dask_svcca.errors import InvalidActivationsError, UnreadableActivationsError
 from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.kernels.positions import chosen_positions
-from dask_svcca.readings import Positions
+from dask_svcca.readings import Fourier, Positions
 from dask_svcca.stores._access import UNREADABLE
 from dask_svcca.stores._chunked import ChunkReader
 from dask_svcca.stores._metadata import said
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.kernels._types import BoolArray, InexactArray
+    from dask_svcca.devices.interface import Array
+    from dask_svcca.kernels._types import BoolArray
     from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import SubspaceTask
     from dask_svcca.tasks.worker import Context
@@ -64,8 +65,10 @@ class Samples:
                 f"and its attributes say {task.shape} in chunks of {task.chunk_examples}"
             )
         self.mask = _mask(context, task)
-        self._budget = held
-        self._held: dict[int, InexactArray] = {}
+        # Those of a DFT are held where they were transformed.
+        free = context.device.memory()
+        self._budget = held if free is None else min(held, free // 2)
+        self._held: dict[int, Array] = {}
         self.digests: dict[int, bytes] = {}
         self.read = 0
         # Under a mask, that of the example with the fewest positions holds for all.
@@ -75,12 +78,12 @@ class Samples:
         self.epsilon = precision_of_means(task.epsilon, averaged)
         self.neurons = task.reading.neurons(self.array.shape[-1])
 
-    def __iter__(self) -> Iterator[InexactArray]:
+    def __iter__(self) -> Iterator[Array]:
         yield from self.of_chunks(0, self.array.chunks)
         verify(self.digests, self._task.digest)
 
-    def of_chunks(self, first: int, stop: int) -> Iterator[InexactArray]:
-        """Samples of some chunks, (sample, block, neuron) each."""
+    def of_chunks(self, first: int, stop: int) -> Iterator[Array]:
+        """Samples of some chunks, (sample, block, neuron) each; those of a DFT are on the device."""
         for chunk in range(first, stop):
             following = chunk + 1 < stop and chunk + 1 not in self._held
             samples = self._held[chunk] if chunk in self._held else self._load(chunk, ahead=following)
@@ -90,7 +93,7 @@ class Samples:
             # Otherwise it would be held while the next chunk is read; callers delete theirs too.
             del samples
 
-    def _load(self, chunk: int, *, ahead: bool) -> InexactArray:
+    def _load(self, chunk: int, *, ahead: bool) -> Array:
         with self._context.timed("read"):
             activations = self._read(chunk, ahead=ahead)
             self.digests[chunk] = chunk_digest(activations)
@@ -98,12 +101,18 @@ class Samples:
         start = chunk * self.array.rows
         mask = None if self.mask is None else self.mask[start : start + len(activations)]
         with self._context.timed("transform"):
-            samples = self._task.reading(activations, mask)
+            samples = self._read_as(activations, mask)
         del activations
         self._budget -= samples.nbytes
         if self._budget >= 0:
             self._held[chunk] = samples
         return samples
+
+    def _read_as(self, activations: npt.NDArray[Any], mask: BoolArray | None) -> Array:
+        reading = self._task.reading
+        if isinstance(reading, Fourier):
+            return self._context.device.split(reading.fold(activations), reading.cells)
+        return reading(activations, mask)
 
     def _read(self, chunk: int, *, ahead: bool = False) -> npt.NDArray[Any]:
         try:

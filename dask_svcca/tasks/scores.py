@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from dask_svcca.devices.interface import Array, Projection
     from dask_svcca.kernels._types import InexactArray
     from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import SubspaceTask
@@ -77,17 +78,8 @@ def subspace_of(
     return Subspace(entry, mean, basis.spectrum, basis.loadings)
 
 
-class Projected(Protocol):
-    """Makes scores of samples."""
-
-    dtype: np.dtype[Any]
-
-    def __call__(self, samples: InexactArray, out: InexactArray) -> None:
-        """Write the scores of some samples, (sample, block, neuron), into ``out``, (sample, direction)."""
-
-
 def score_chunks(
-    context: Context, samples: Iterable[InexactArray], projected: Projected, directions: int, length: int
+    context: Context, samples: Iterable[Array], projected: Projection, directions: int, length: int
 ) -> Iterator[InexactArray]:
     """Scores, ``length`` samples at a time; the last may be fewer. Each chunk overwrites the one before."""
     # In the order in which they are stored: the scores of a direction side by side.
@@ -118,7 +110,10 @@ def write_scores(
     for number, scores in enumerate(chunks, start=first):
         with context.timed("project"):
             for index, columns in enumerate(weak):
-                grams[index] = grams[index] + scores[:, columns].conj().T @ scores[:, columns]
+                part = scores[:, columns]
+                room = np.empty((part.shape[1], part.shape[1]), part.dtype)
+                grams[index] = grams[index] + context.device.multiply(part.conj().T, part, out=room)
+                del part, room
         with context.timed("write"):
             writer.write_scores(number, scores)
     return [(columns, np.asarray(gram)) for columns, gram in zip(weak, grams, strict=True)]

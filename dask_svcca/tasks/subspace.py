@@ -9,8 +9,6 @@ import numpy as np
 
 from dask_svcca.errors import DamagedSubspacesError, InvalidActivationsError, UnreadableActivationsError
 from dask_svcca.kernels.factors import Factor, factor, merge
-from dask_svcca.kernels.moments import Moments, add_chunk, moments
-from dask_svcca.kernels.projection import projection
 from dask_svcca.kernels.subspace import eigenbasis, eigenbasis_of_rows
 from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.stores.subspaces import PackWriter, Subspace, SubspaceEntry, chunk_length
@@ -25,7 +23,9 @@ from dask_svcca.tasks.scores import HeldScores, corrections, score_chunks, subsp
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from dask_svcca.devices.interface import Array
     from dask_svcca.kernels._types import InexactArray
+    from dask_svcca.kernels.moments import Moments
     from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import PackTask, SubspaceTask
     from dask_svcca.tasks.dual import Neurons
@@ -271,7 +271,8 @@ def _by_neurons(context: Context, task: SubspaceTask, samples: Samples | StoredS
     basis = find_basis(context, task, samples, totals)
     dtype = task.score_dtype(context.job.parameters.precision)
     writer = begin(count, len(basis.spectrum), dtype)
-    chunks = score_chunks(context, samples, projection(mean, basis, dtype), len(basis.spectrum), writer.chunk_samples)
+    projected = context.device.projection(mean, basis, dtype)
+    chunks = score_chunks(context, samples, projected, len(basis.spectrum), writer.chunk_samples)
     grams = write_scores(context, writer, 0, chunks, basis)
     with context.timed("project"):
         factors = corrections(grams)
@@ -281,7 +282,9 @@ def _by_neurons(context: Context, task: SubspaceTask, samples: Samples | StoredS
             scores = writer.read_scores(chunk)
         with context.timed("project"):
             for columns, factor in factors:
-                scores[:, columns] = scores[:, columns] @ factor
+                room = np.empty((len(scores), len(factor)), np.result_type(scores, factor))
+                scores[:, columns] = context.device.multiply(scores[:, columns], factor, out=room)
+                del room
         with context.timed("write"):
             writer.write_scores(chunk, scores)
         del scores
@@ -289,20 +292,18 @@ def _by_neurons(context: Context, task: SubspaceTask, samples: Samples | StoredS
     return subspace_of(task, samples.neurons, count, whole_mean, basis, with_loadings=True)
 
 
-def sum_moments(context: Context, chunks: Iterable[InexactArray]) -> Moments:
+def sum_moments(context: Context, chunks: Iterable[Array]) -> Moments:
     """Moments of some chunks together.
 
     Infinities and overflow give a scatter that is not finite, which `check` refuses.
     """
-    total: Moments | None = None
-    with np.errstate(over="ignore", invalid="ignore"):
-        for chunk in chunks:
-            with context.timed("covariance"):
-                total = moments(chunk) if total is None else add_chunk(total, chunk)
-            del chunk
-    if total is None:
-        raise ValueError("there are no samples to sum up")
-    return total
+    total = context.device.moments()
+    for chunk in chunks:
+        with context.timed("covariance"):
+            total.add(chunk)
+        del chunk
+    with context.timed("covariance"):
+        return total.value
 
 
 def is_finite(total: Moments) -> bool:
@@ -320,7 +321,8 @@ def find_basis(
     count = total[0].count
     multiplicity = task.reading.multiplicity
     with context.timed("eigen"):
-        basis = eigenbasis(total.pop(), multiplicity=multiplicity, epsilon=samples.epsilon)
+        solve = context.device.eigenvectors
+        basis = eigenbasis(total.pop(), multiplicity=multiplicity, epsilon=samples.epsilon, solve=solve)
     if basis is None:
         rows = _rows(context, samples)
         with context.timed("eigen"):
@@ -335,7 +337,7 @@ def _rows(context: Context, samples: Samples | StoredSamples) -> Factor:
     for chunk in samples:
         for start in range(0, len(chunk), step):
             with context.timed("covariance"):
-                first, *others = np.moveaxis(chunk[start : start + step], 1, 0)
+                first, *others = np.moveaxis(context.device.host(chunk[start : start + step]), 1, 0)
                 part = factor([first.real, *others])
                 total = part if total is None else merge([total, part])
             del part, first, others

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,20 +22,21 @@ from dask_svcca.tasks.norms import sum_over_samples
 from dask_svcca.tasks.panel import Member, couplings, cut
 from dask_svcca.tasks.rectangles import rectangles
 from dask_svcca.tasks.related import related_values
+from dask_svcca.tasks.results import Results
 from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PENDING, UNFINISHED, VALUED, PairStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
     from dask_svcca.evaluate import Details
-    from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray
+    from dask_svcca.kernels._types import BoolArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
     from dask_svcca.plan.tasks import Places, SubspacePlace, TileTask
     from dask_svcca.readings import Meeting
-    from dask_svcca.stores._blocks import Parts
+    from dask_svcca.stores._blocks import BlockArray, Parts
     from dask_svcca.stores.subspaces import SubspaceEntry
     from dask_svcca.tasks.panel import Panel
     from dask_svcca.tasks.worker import Context
@@ -59,7 +61,7 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     for states, names in ((PENDING, ()), ((PairStatus.PARTIAL,), context.job.settled)):
         wanted = asked & np.isin(status, states)
         if wanted.any():
-            update = tile.compute(wanted, without=names)
+            update = tile.compute(wanted, status, without=names)
             status = np.where(update != PairStatus.MISSING, update, status)
     # All pairs that were asked for count: an attempt before this one may have computed some and died.
     outcomes = status[task.pairs(*tile.shape)]
@@ -86,7 +88,8 @@ class _Tile:
     def known(self, asked: BoolArray) -> StatusArray:
         """What has become of its pairs; those of a block are missing where something of it cannot be read.
 
-        Values are looked at only where others are about to be written beside them.
+        Values are looked at only where they are to count together with some that are added. All other values are
+        looked at when others are written beside them.
         """
         (array,) = self._context.worker.blocks(PAIR_STATUS.name)
         status = np.full(self.shape, PairStatus.MISSING, dtype=np.uint8)
@@ -94,17 +97,21 @@ class _Tile:
             for block, part in array.blocks(self.place):
                 try:
                     stored = array.read_block(block)
-                    if stored is not None and np.isin(stored[asked[part]], UNFINISHED).any():
+                    if stored is not None and (stored[asked[part]] == PairStatus.PARTIAL).any():
                         self._check_values(block, stored)
                 except DamagedStoreError:
-                    # First of all: nothing must count of which values are gone.
-                    for one in (block[::-1], block):
-                        for key in array.keys(one):
-                            self._backend.remove(key)
+                    self._forget(block)
                 else:
                     if stored is not None:
                         status[part] = stored
         return status
+
+    def _forget(self, block: tuple[int, int]) -> None:
+        """Have a block and its mirror image missing: nothing must count of which values are gone."""
+        (array,) = self._context.worker.blocks(PAIR_STATUS.name)
+        for one in (block[::-1], block):
+            for key in array.keys(one):
+                self._backend.remove(key)
 
     def _check_values(self, block: tuple[int, int], status: StatusArray) -> None:
         """Raise `DamagedStoreError` where values of a block, or of its mirror image, are gone."""
@@ -113,14 +120,22 @@ class _Tile:
         needed = [*(measure.name for measure in job.measures), *job.details] if some & set(VALUED) else []
         if not needed and PairStatus.PARTIAL in some:
             needed = list(job.settled)
-        names = [DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name for name in needed]
-        for array in self._context.worker.blocks(*names):
+        for array in self._context.worker.blocks(*map(_stored_name, needed)):
             for one in {block, block[::-1]}:
                 if array.read_block(one) is None:
                     raise damaged(self._context.worker.comparison, array.keys(one)[0])
 
-    def compute(self, wanted: BoolArray, without: Sequence[str]) -> StatusArray:
-        """Compute some pairs and write them. Returns what became of them, `PairStatus.MISSING` for all others."""
+    def compute(self, wanted: BoolArray, known: StatusArray, without: Sequence[str]) -> StatusArray:
+        """Compute some pairs and write them. Returns what became of them, `PairStatus.MISSING` for all others.
+
+        Parameters
+        ----------
+        wanted : (a, b)
+        known : (a, b)
+            What has become of all pairs so far; changed where values turn out to be gone.
+        without : sequence of str
+            Measures and details that these pairs have.
+        """
         measures = tuple(measure for measure in self._context.job.measures if measure.name not in without)
         sizes = {name: size for name, size in self._task.details.items() if name not in without}
         details = no_details(self.shape, sizes)
@@ -128,31 +143,58 @@ class _Tile:
         valued = np.isin(results.status, VALUED)
         with self._context.timed("write"):
             values = {measure.name: results.values[measure.name] for measure in measures}
-            values |= {DETAIL_VARIABLES[name].name: (both, both) for name, both in details.items()}
-            self._backend.write_many(self._encoded(values, valued))
+            values |= {_stored_name(name): (both, both) for name, both in details.items()}
+            arrays = self._context.worker.blocks(*values)
+            self._write(lambda: self._encoded(arrays, values, valued, known), known)
             # The mirror image first: a tile counts as done by its own status, which is written last of all.
-            (status,) = self._context.worker.blocks(PAIR_STATUS.name)
+            (array,) = self._context.worker.blocks(PAIR_STATUS.name)
             turned = [] if self.diagonal else [(self.place[::-1], results.turned.T)]
             for place, states in (*turned, (self.place, results.status)):
-                known = states != PairStatus.MISSING
-                self._backend.write_many(status.merged(place, states, known))
+                self._write(partial(array.merged, place, states, states != PairStatus.MISSING), known)
         return results.status
 
+    def _write(self, encoded: Callable[[], Iterator[tuple[str, Parts]]], known: StatusArray) -> None:
+        """Write chunks, with what is there of other pairs; what of that is damaged is missing from now on."""
+        while True:
+            try:
+                self._backend.write_many(encoded())
+            except DamagedStoreError as error:
+                # It is rare, and the others are written once more.
+                name, _, row, column = error.key.split("/")[:4]
+                lost = int(row), int(column)
+                self._forget(lost)
+                (array,) = self._context.worker.blocks(name)
+                for key in array.keys(lost):
+                    self._backend.remove(key)
+                for block, part in array.blocks(self.place):
+                    if lost in {block, block[::-1]}:
+                        known[part] = PairStatus.MISSING
+            else:
+                return
+
     def _encoded(
-        self, values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]], valued: BoolArray
+        self,
+        arrays: Sequence[BlockArray],
+        values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]],
+        valued: BoolArray,
+        known: StatusArray,
     ) -> Iterator[tuple[str, Parts]]:
         """Keys and bytes of all values, by name of the pairs and of their mirror images."""
-        for array, (straight, back) in zip(self._context.worker.blocks(*values), values.values(), strict=True):
+        settled = {
+            DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name for name in self._context.job.settled
+        }
+        done, partly = np.isin(known, VALUED), known == PairStatus.PARTIAL
+        for array, (straight, back) in zip(arrays, values.values(), strict=True):
+            there = done | partly if array.name in settled else done
             if not self.diagonal:
-                place = self.place[::-1]
-                yield from array.merged(place, back.swapaxes(0, 1), valued.T)
-            yield from array.merged(self.place, straight, valued)
+                yield from array.merged(self.place[::-1], back.swapaxes(0, 1), valued.T, there.T)
+            yield from array.merged(self.place, straight, valued, there)
 
-    def _evaluate(self, wanted: BoolArray, measures: Sequence[Measure], details: Details) -> _Results:
+    def _evaluate(self, wanted: BoolArray, measures: Sequence[Measure], details: Details) -> Results:
         """What becomes of the wanted pairs."""
         # On the diagonal each pair once; the other triangle is its mirror image.
         todo = np.triu(wanted) if self.diagonal else wanted
-        results = _Results(self.shape, measures)
+        results = Results(self.shape, measures)
         results.settle(PairStatus.FAILED, todo & self._failed())
         for kind_a, members_a in _kinds(self._entries[0]).items():
             for kind_b, members_b in _kinds(self._entries[1]).items():
@@ -182,7 +224,7 @@ class _Tile:
         meeting: Meeting,
         measures: Sequence[Measure],
         details: Details,
-        results: _Results,
+        results: Results,
         *,
         same: bool,
     ) -> None:
@@ -190,7 +232,8 @@ class _Tile:
         related, todo = related_values(self._context, self._places, measures, todo)
         measures = of_directions(measures)
         if not (details or of_directions(self._context.job.measures)):
-            results.take(todo, Values(related, (np.zeros_like(todo), np.zeros_like(todo))))
+            results.settle(PairStatus.DONE, todo)
+            results.put(todo, related)
             return
         kept_only = leading_only(measures)
         rows, columns = (np.asarray(todo.any(axis=axis)) for axis in (1, 0))
@@ -204,13 +247,16 @@ class _Tile:
         part[cells] = todo[cells]
         # Where a folded subspace could not be made, pairs stay missing, and its report says why.
         for pairs in rectangles(part) if part.any() else []:
-            rows, columns = (np.asarray(pairs.any(axis=axis)) for axis in (1, 0))
-            some_a = {number: member for number, member in a.items() if rows[number]}
+            # Of a tile to which few are new, only what these span is evaluated; details are put in place as they come.
+            in_rows, in_columns = (np.asarray(pairs.any(axis=axis)) for axis in (1, 0))
+            cells = np.ix_(*(np.flatnonzero(some | bool(details)) for some in (in_rows, in_columns)))
+            some_a = _renumbered(a, cells[0].ravel(), in_rows)
             some_b = some_a
-            if not same or not np.array_equal(rows, columns):
-                some_b = {number: member for number, member in b.items() if columns[number]}
-            values = self._pairs(some_a, some_b, pairs, meeting, measures, details)
-            results.take(pairs, replace(values, values={**values.values, **related}))
+            if not same or not np.array_equal(in_rows, in_columns):
+                some_b = _renumbered(b, cells[1].ravel(), in_columns)
+            values = self._pairs(some_a, some_b, pairs[cells], meeting, measures, details)
+            results.take(pairs, values, cells)
+            results.put(pairs, related)
 
     def _members(self, side: int, members: Sequence[int], fold: Grid, *, kept_only: bool) -> dict[int, Member]:
         """The subspaces to compare by: the representations' own, or those folded on a partner's grid."""
@@ -247,7 +293,7 @@ class _Tile:
         details: Details,
     ) -> Values:
         """Values of all measures for pairs of two sides, each of one kind."""
-        context, memory = self._context, self._task.memory
+        context, memory = self._context, self._task.memory_on(self._context.device.name)
         if not (measures or details):
             # The status is about all measures, also those that a pair has already.
             first, second = ({number: member.basis for number, member in side.items()} for side in (a, b))
@@ -264,6 +310,7 @@ class _Tile:
                 first.pack.chunk_samples,
                 first.record.entry.samples,
                 summing,
+                on_device=memory is not self._task.memory,
             )
             for first in (first_a, first_b)
         ]
@@ -284,6 +331,7 @@ class _Tile:
             details=details,
             single=panels_a[0].dtype.char in "fF",
             stack_bytes=memory.stack,
+            device=context.device,
         )
         for panel_a in panels_a:
             partners = [panel for panel in panels_b if todo[np.ix_(panel_a.members, panel.members)].any()]
@@ -335,52 +383,6 @@ class _Tile:
             return replace(values, saturated=evaluation.saturated(context.job.measures))
 
 
-class _Results:
-    """What becomes of the pairs of a tile.
-
-    Attributes
-    ----------
-    status, turned : (a, b)
-        `PairStatus` values, of a with b and of b with a; `PairStatus.MISSING` for pairs that were not looked at.
-    values : dict of str to ((a, b), (a, b))
-        By measure: of a with b, and of b with a; one array where these are the same.
-    """
-
-    def __init__(self, shape: tuple[int, int], measures: Sequence[Measure]) -> None:
-        self.status: StatusArray = np.full(shape, PairStatus.MISSING, dtype=np.uint8)
-        self.turned = self.status.copy()
-        self.values: dict[str, tuple[FloatArray, FloatArray]] = {}
-        for measure in measures:
-            straight = np.full(shape, np.nan)
-            self.values[measure.name] = straight, straight if measure.symmetric else straight.copy()
-
-    def settle(self, status: PairStatus, pairs: BoolArray) -> None:
-        """Record that some pairs have no value."""
-        self.status[pairs] = self.turned[pairs] = status
-
-    def take(self, pairs: BoolArray, values: Values) -> None:
-        """Take the values of some pairs."""
-        for status, saturated in zip((self.status, self.turned), values.saturated, strict=True):
-            status[pairs] = np.where(saturated, PairStatus.SATURATED, PairStatus.DONE)[pairs]
-        for name, both in values.values.items():
-            for target, value in zip(self.values[name], both, strict=True):
-                np.copyto(target, value, where=pairs)
-                if self.values[name][0] is self.values[name][1]:
-                    break
-
-    def mirrored(self) -> _Results:
-        """On the diagonal, the upper triangle copied to the lower."""
-        below = np.tri(len(self.status), k=-1, dtype=np.bool_)
-        self.status, self.turned = (
-            np.where(below, self.turned.T, self.status),
-            np.where(below, self.status.T, self.turned),
-        )
-        for name, (straight, back) in self.values.items():
-            whole = np.where(below, back.T, straight)
-            self.values[name] = whole, whole if back is straight else np.where(below, straight.T, back)
-        return self
-
-
 def _entry(context: Context, own: Sequence[SubspacePlace]) -> SubspaceEntry | None:
     """What is known of a representation; None where it was not made, or not with the loadings that a measure needs.
 
@@ -394,6 +396,11 @@ def _entry(context: Context, own: Sequence[SubspacePlace]) -> SubspaceEntry | No
         if entry is not None and entry.key and not lacking:
             entries.append(entry)
     return next((entry for entry in entries if not entry.problem), entries[0] if entries else None)
+
+
+def _stored_name(name: str) -> str:
+    """Name of the variable of a measure or a detail."""
+    return DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name
 
 
 def _kind(entry: SubspaceEntry) -> tuple[str, Grid]:
@@ -414,9 +421,18 @@ def _is_of_examples(meeting: Meeting, member: Member) -> bool:
     return meeting.is_of_samples and member.record.entry.domain == EXAMPLES
 
 
-def _largest(panels: Sequence[Panel]) -> InexactArray:
-    """A buffer that takes a chunk of any of the panels: reused, since fresh memory is five times slower to fill."""
-    return max(panels, key=lambda panel: panel.directions).buffer() if panels else np.empty((0, 0))
+def _renumbered(members: Mapping[int, Member], places: IntArray, chosen: BoolArray) -> dict[int, Member]:
+    """Some members of a group by their positions among ``places``, in the same order."""
+    return {
+        number: members[place] if number == place else members[place].at(number)
+        for number, place in enumerate(places.tolist())
+        if chosen[place] and place in members
+    }
+
+
+def _largest(panels: Sequence[Panel]) -> list[InexactArray]:
+    """Buffers that take a chunk of any of the panels: reused, since fresh memory is five times slower to fill."""
+    return max(panels, key=lambda panel: panel.directions).buffers() if panels else []
 
 
 def _add(
@@ -424,7 +440,7 @@ def _add(
     evaluation: Evaluation,
     a: Panel,
     b: Panel,
-    buffers: tuple[InexactArray, InexactArray],
+    buffers: tuple[list[InexactArray], list[InexactArray]],
     loadings: tuple[Mapping[int, InexactArray], Mapping[int, InexactArray]],
     *,
     summing: Summing,
@@ -440,7 +456,7 @@ def _add(
             for blocks_b in b.alike(frequency.b):
                 l, count_b = blocks_b[0].directions, len(blocks_b)
                 part = product[row : row + count_a * k, column : column + count_b * l]
-                cells = part.reshape(count_a, k, count_b, l).transpose(0, 2, 1, 3)
+                cells = part.reshape(count_a, k, count_b, l).swapaxes(1, 2)
                 some = None if overlaps is None else overlaps[first_a : first_a + count_a, first_b : first_b + count_b]
                 with context.timed("values"):
                     evaluation.add(cells, blocks_a, blocks_b, frequency, loadings, some)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Literal
 import threadpoolctl
 import zarr
 
+from dask_svcca.devices import leave_cores, open_device
 from dask_svcca.machine import own_time
 from dask_svcca.stores._blocks import block_arrays
 from dask_svcca.stores.subspaces import Pack, SubspaceStore
+from dask_svcca.tasks.held import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,6 +31,8 @@ class Worker:
     run : str
     zoo, comparison : zarr.Group
     subspaces : SubspaceStore
+    held : Held
+        Scores that are on the device.
     """
 
     def __init__(self, job: Job) -> None:
@@ -38,6 +42,7 @@ class Worker:
         # Shared subspaces may be in a place where nobody can write, and all there.
         mode: Literal["r", "r+"] = "r" if getattr(job.subspaces, "read_only", False) else "r+"
         self.subspaces = SubspaceStore(zarr.open_group(job.subspaces, mode=mode, zarr_format=3, use_consolidated=False))
+        self.held = Held(job.device_held)
         self._blocks: dict[str, BlockArray] = {}
         self._packs: dict[str, Pack] = {}
 
@@ -69,11 +74,14 @@ class Context:
     ----------
     job : Job
     worker : Worker
+    device : Device
+        Where the operations are done that carry the time.
     seconds : dict of str to float
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.device = open_device(job.device)
         self.worker = _worker_of(job)
         self.seconds: dict[str, float] = {}
 
@@ -108,6 +116,13 @@ def release(run: str) -> None:
         _WORKERS.pop(run, None)
 
 
+def clear_devices() -> None:
+    """Let go of what tasks of this process have left on devices: otherwise their memory would seem to be taken."""
+    with _LOCK:
+        for worker in _WORKERS.values():
+            worker.held.clear()
+
+
 @cache
 def single_blas_thread() -> None:
     """Limit BLAS to one thread, once in a worker process.
@@ -116,3 +131,4 @@ def single_blas_thread() -> None:
     is not set around a task: the task of another thread would lose it in the middle.
     """
     threadpoolctl.threadpool_limits(1)
+    leave_cores()

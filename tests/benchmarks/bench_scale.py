@@ -37,6 +37,7 @@ from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.plan.tasks import GroupTask, TileReport, TileTask
 from dask_svcca.run.compare import run_comparison
+from dask_svcca.stores.backend import backend_of
 from dask_svcca.tasks.worker import Context
 from dask_svcca.variables import PairStatus
 
@@ -95,16 +96,16 @@ class Filling:
 
 def fill(job: Job, task: TileTask, sizes: list[int], rng: np.random.Generator) -> TileReport:
     worker = Context(job).worker
-    rows, columns = (
+    backend = backend_of(worker.comparison)
+    place = tuple(
         slice(number * task.side, number * task.side + size)
         for number, size in zip((task.row, task.column), sizes, strict=True)
     )
-    for measure in job.measures:
-        values = rng.random(sizes)
-        worker.variable(measure.name)[rows, columns] = values
-        worker.variable(measure.name)[columns, rows] = values.T
-    worker.variable("pair_status")[rows, columns] = PairStatus.DONE
-    worker.variable("pair_status")[columns, rows] = PairStatus.DONE
+    for array in worker.blocks(*(measure.name for measure in job.measures), "pair_status"):
+        status = np.full(sizes, PairStatus.DONE, np.uint8)
+        values = status if array.name == "pair_status" else rng.random(sizes)
+        backend.write_many(array.encoded(place[::-1], values.T))
+        backend.write_many(array.encoded(place, values))
     pairs = math.prod(sizes) if task.row != task.column else sizes[0] * (sizes[0] + 1) // 2
     return TileReport(task.row, task.column, pairs, 0, {})
 

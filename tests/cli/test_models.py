@@ -21,7 +21,7 @@ def test_models__lists_both_orders(comparison: Path) -> None:
     shown = run("models comparison.zarr")
     found = dask_svcca.model_similarity(str(comparison))
     header, *rows = shown.stdout.splitlines()
-    assert header.split() == ["model", "model", "svcca", "null_svcca"]
+    assert header.split() == ["model", "model", "svcca", "null_svcca", "p_svcca"]
     values = {(row.split()[0], row.split()[1]): row.split()[2] for row in rows}
     assert values == {
         (one, other): f"{found.svcca.sel(model_a=one, model_b=other).item():.4f}"

@@ -20,7 +20,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
 
     class Noting:
-        def __init__(self, client: Any, run: str) -> None:
+        def __init__(self, client: Any, run: str, *, device: str) -> None:
             self._client = client
 
         def run(self, nodes: Any, perform: Any, on_done: Any) -> None:

@@ -10,6 +10,7 @@ from zarr.storage import LocalStore, MemoryStore
 from zoos import N, layers, make_zoo, write
 
 import dask_svcca
+from dask_svcca.coarse.estimated import Estimated
 from dask_svcca.coarse.guidance import Guidance
 from dask_svcca.coarse.sketched import place_beside
 from dask_svcca.errors import (
@@ -21,6 +22,7 @@ from dask_svcca.errors import (
 from dask_svcca.jobs.schema import parse_job
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.selection import Selection, select_pairs
+from dask_svcca.sketches.opened import opened
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -59,6 +61,22 @@ def test_nearest__are_the_partners_of_the_highest_estimates(tmp_path: Path) -> N
     again = dask_svcca.compare(zoo, tmp_path / "c.zarr", pairs="nearest 3")
     np.testing.assert_array_equal(compared(again), chosen)
     assert compared(dask_svcca.compare(zoo, pairs="nearest 1000")).all()
+
+
+def test_nearest__are_the_same_in_stripes_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = layers(COUNT)
+    sketches = dask_svcca.sketch(make_zoo(MemoryStore(), arrays))
+    labels = [str(label) for label in sketches.representation.values]
+    # One that is not there, in an order of the zoo that is not that of the sketches.
+    labels = [*reversed(labels), "net/step999/fc"]
+    chosen = expected(sketches, 3)[::-1, ::-1]
+    for stripe in (1, 4, 100):
+        monkeypatch.setattr("dask_svcca.coarse.estimated.STRIPE", stripe)
+        found = Estimated(opened(sketches), labels).nearest(3)
+        every = np.arange(COUNT + 1)
+        pairs = found.block(every, every)
+        np.testing.assert_array_equal(pairs[:COUNT, :COUNT], chosen)
+        assert pairs[COUNT].tolist() == [False] * COUNT + [True]
 
 
 def test_nearest__grow_with_the_zoo_and_what_is_there_stays(tmp_path: Path) -> None:

@@ -120,6 +120,18 @@ def test_run__is_what_compare_gives_and_says(tmp_path: Path) -> None:
     assert dask_svcca.verify(tmp_path / "c.zarr").ok
 
 
+def test_run__begins_with_estimates_where_the_job_says_so(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", 3)
+    file = job_file(tmp_path, tmp_path / "zoo.zarr")
+    file.write_text(f"{file.read_text()}preview: true\n")
+    run(f"run {file}")
+    with dask.config.set(scheduler="synchronous"):
+        assert_same(tmp_path / "c.zarr", dask_svcca.compare(zoo, measures=["svcca", "cka"]))
+    assert "There are estimates of 6 pairs; now they are compared" in run(f"logs {tmp_path / 'c.zarr'}").output
+    found = dask_svcca.open_comparison(tmp_path / "c.zarr")
+    assert float((abs(found.cka_estimate - found.cka) / (found.cka_estimate_error + 1e-6)).max()) < 4
+
+
 def test_commands__about_a_job_that_is_not_there(tmp_path: Path) -> None:
     for name in ("status", "attach", "logs", "cancel"):
         assert "no job '20250101-abcdef' was submitted" in run(f"{name} 20250101-abcdef", status=2).output

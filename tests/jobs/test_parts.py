@@ -25,6 +25,7 @@ from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run import slices
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.tasks import perform
+from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -209,6 +210,15 @@ def test_commands__three_of_them_do_a_job(zoo: Zoo, tmp_path: Path, undisturbed:
     assert "Part 1 (of 0 to 1): made" in printed[1]
     assert "210 of 210 pairs are there." in run(f"finalise {job}").output
     assert_same(dask_svcca.open_comparison(tmp_path / "c.zarr"), undisturbed)
+
+
+def test_init__begins_with_estimates_where_the_job_says_so(zoo: Zoo, tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text("zoo: zoo.zarr\ncomparison: c.zarr\nmeasures: cka\npreview: true\n")
+    run(f"init {job} --parts 2 --memory 1GiB")
+    first = dask_svcca.open_comparison(tmp_path / "c.zarr")
+    assert (first.pair_status == PairStatus.ESTIMATED).all()
+    assert (first.cka_estimate_error < 0.03).all()
 
 
 def test_parts__progress_counts_representations(tmp_path: Path) -> None:

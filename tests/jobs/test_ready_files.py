@@ -7,6 +7,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from dask_jobqueue.slurm import SLURMJob
 
 from dask_svcca.jobs.schema import ClusterClass, read_job
 
@@ -30,6 +31,20 @@ def test_slurm_file__has_a_class_and_adapts() -> None:
     cluster = read_job(JOBS / "slurm.yaml").cluster
     assert isinstance(cluster, ClusterClass)
     assert cluster.adapt is not None
+
+
+@pytest.mark.parametrize("name", ["gpu.yaml", "slurm-gpu.yaml"])
+def test_gpu_file__computes_on_gpus(name: str) -> None:
+    assert read_job(JOBS / name).device == "cuda"
+
+
+def test_slurm_gpu_file__asks_for_a_gpu_and_tells_the_scheduler() -> None:
+    cluster = read_job(JOBS / "slurm-gpu.yaml").cluster
+    assert isinstance(cluster, ClusterClass)
+    options = {name: value for name, value in cluster.options.items() if name != "scheduler_options"}
+    script = SLURMJob(scheduler="tcp://127.0.0.1:8786", name="one", **options).job_script()
+    assert "#SBATCH --gres=gpu:1" in script
+    assert "--resources GPU=1" in script
 
 
 @pytest.mark.parametrize(

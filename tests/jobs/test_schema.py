@@ -76,7 +76,8 @@ def test_parse_job__clusters(text: str, meant: object) -> None:
     [
         ("measure: svcca", "job.yaml, line 3: 'measure' is not a key of a job. Did you mean 'measures'?"),
         ("banana: 1", "line 3: 'banana' is not a key of a job; there are zoo, comparison, measures"),
-        ("preview: true", "line 3: a job computes pairs, and has no preview: 'dask-svcca compare --preview' makes one"),
+        ("preview: true", "line 3: a preview has estimates of 'cka' alone, and 'svcca' is asked for"),
+        ("preview: perhaps", "line 3: preview: input should be a valid boolean, .*; got 'perhaps'"),
         ("conv: dtf", "line 3: conv is 'dft', 'mean', 'positions' or 'flatten'; got 'dtf'. Did you mean 'dft'?"),
         ("variance: 1.5", "line 3: variance is the share of the variance to keep, above 0 and up to 1; got 1.5"),
         ("variance: much", "line 3: variance: input should be a valid number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from typing import TYPE_CHECKING, Literal
 
@@ -52,7 +53,8 @@ def test_estimates__are_near_exact_values(store: str) -> None:
 
 
 def test_estimates__are_those_of_the_kernel_in_blocks_of_any_size(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dask_svcca.sketches.estimates.BLOCK", 5)
+    monkeypatch.setattr("dask_svcca.sketches.pairs.BLOCK", 5)
+    monkeypatch.setattr("dask_svcca.sketches.pairs.STRIP", 2)
     s = dask_svcca.open_sketches(store).sketch.to_numpy()
     own, spread = (s * s).sum(axis=1), concentration(s)
     cka = estimate(s @ s.T, own[:, np.newaxis], own)
@@ -60,6 +62,8 @@ def test_estimates__are_those_of_the_kernel_in_blocks_of_any_size(store: str, mo
         np.testing.assert_allclose(found.cka, cka, atol=1e-6)
         expected = standard_error(cka, spread[:, np.newaxis], spread, 1024)
         np.testing.assert_allclose(found.cka_error, expected, atol=1e-5)
+        np.testing.assert_array_equal(found.cka, found.cka.T)
+        np.testing.assert_array_equal(found.cka_error, found.cka_error.T)
 
 
 def test_estimates__of_some_are_a_part_of_all(store: str) -> None:
@@ -97,6 +101,33 @@ def test_estimates__lazy_ones_are_those_that_are_read(
     for name in ("cka", "cka_error", "null_cka"):
         np.testing.assert_allclose(lazy[name], whole[name].isel(part), atol=1e-5)
     assert max(read) <= max(lazy.cka.sizes.values(), default=1)
+
+
+def test_estimates__lazy_ones_that_are_read_part_by_part_read_sketches_once(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = dask_svcca.estimates(store)
+    read: list[int] = []
+    real = SketchStore.read_rows
+
+    def counted(self: SketchStore, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        read.append(len(rows))
+        return real(self, rows)
+
+    monkeypatch.setattr(SketchStore, "read_rows", counted)
+    lazy = dask_svcca.estimates(store, lazy=True)
+    for start in range(0, 12, 3):
+        part = {"representation_a": slice(start, start + 3), "representation_b": slice(start, None)}
+        np.testing.assert_allclose(lazy.cka[part], whole.cka[part], atol=1e-5)
+    assert read == [12]
+    again = pickle.loads(pickle.dumps(lazy))
+    np.testing.assert_allclose(again.cka[2, ::-1], whole.cka[2, ::-1], atol=1e-5)
+    # None are kept where there is no room for them.
+    monkeypatch.setattr("dask_svcca.sketches.estimates.KEPT_BYTES", 1000)
+    read.clear()
+    for _ in range(2):
+        np.testing.assert_allclose(dask_svcca.estimates(store, lazy=True).cka[0], whole.cka[0], atol=1e-5)
+    assert sorted(read) == [1, 1, 12, 12]
 
 
 def test_estimates__say_what_chance_gives(store: str) -> None:
@@ -174,6 +205,10 @@ def test_estimates__refuse_another_dataset(store: str) -> None:
         dask_svcca.estimates(dask_svcca.estimates(store))
     with pytest.raises(IncompatibleError, match="have 10 numbers of 1024"):
         dask_svcca.estimates(dask_svcca.open_sketches(store).isel(feature=slice(10)))
+    for name, value in (("format_version", 9), ("family", "another")):
+        later = dask_svcca.open_sketches(store).assign_attrs({name: value})
+        with pytest.raises(DamagedStoreError, match=rf"{name}' of the sketches .* which this version reads: '{value}'"):
+            dask_svcca.estimates(later)
 
 
 @pytest.mark.parametrize("damage", ["gone", "flipped"])

@@ -269,6 +269,11 @@ def test_nearest__a_coarser_sketch_first_finds_the_same(store: str, monkeypatch:
     np.testing.assert_allclose(in_turn[1], whole[1], atol=1e-6)
     assert len(read) == 1
     assert 2 <= read[0] < 80 // 4
+    # Too many to be looked at one by one, and in turn: those of the highest coarser estimates.
+    monkeypatch.setattr("dask_svcca.sketches.nearest.SCANNED_BYTES", 0)
+    highest = nearest(source, numbers, 0.1, 2, 2)
+    np.testing.assert_array_equal(highest[0], whole[0])
+    assert read[1:] == [8]
 
 
 def test_search__recall_of_estimates_and_of_ranking_again(tmp_path: Path) -> None:

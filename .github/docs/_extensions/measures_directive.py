@@ -32,6 +32,7 @@ RELATED = (
     "magnitude_difference",
     "hard_correlation_match",
     "soft_correlation_match",
+    "soft_matching",
     "permutation_procrustes",
 )
 """Measures that ``all`` does not stand for."""

@@ -39,7 +39,7 @@ class Record:
     ----------
     layer : str
     values : array, or None
-        None where the tensor is one that was recorded already.
+        None where the tensor is one that was recorded already. While the model runs, a tensor where it computes.
     axes : tuple, or None
     source : str
     depth : int
@@ -213,6 +213,10 @@ class Recorder:
             self.skipped.setdefault(path, "it was not called")
         self._tensors.clear()
         self._inputs.clear()
+        for layer, record in self._records.items():
+            if record.values is not None:
+                # One by one: a GPU need not hold those that are handed out.
+                self._records[layer] = replace(record, values=_on_processor(record.values))
         return self._records
 
     def _follow(self, *, on: bool) -> None:
@@ -356,13 +360,16 @@ class Recorder:
             or not name_axes(None if trace is None else trace.axes, tensor.shape, self._examples).reason
         )
 
-    def _copied(self, tensor: Any) -> npt.NDArray[Any]:
-        """Values as NumPy has them, exactly. Copied at once: a module that works in place may change them next."""
+    def _copied(self, tensor: Any) -> Any:
+        """Values in a type that NumPy has, exactly. Copied at once: a module that works in place may change them next.
+
+        The copy stays on the device until the batch is whole: a GPU would stop for each that leaves it.
+        """
         torch = self.torch
         exact = {torch.float16, torch.float32, torch.float64}
         dtype = tensor.dtype if tensor.dtype in exact else torch.float32
         dense = tensor.detach().to_dense() if tensor.layout is not torch.strided else tensor.detach()
-        return np.asarray(dense.to("cpu", dtype, copy=True))
+        return dense.to(dtype, copy=True)
 
     def _first_tensor(self, output: Any) -> Any:
         if isinstance(output, self.torch.nn.utils.rnn.PackedSequence):
@@ -389,6 +396,10 @@ def evaluating(torch: Any, model: Any) -> Iterator[None]:
         finally:
             for module, mode in training.items():
                 module.training = mode
+
+
+def _on_processor(tensor: Any) -> npt.NDArray[Any]:
+    return np.asarray(tensor.to("cpu"))
 
 
 def _below(path: str, parents: Iterable[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Small packs put together: a comparison that grows by a layer at a time would else have a dozen files for each."""
+"""Small packs put together: a comparison that grows by a layer at a time would else have seven files for each."""
 
 from __future__ import annotations
 

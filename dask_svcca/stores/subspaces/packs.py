@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.errors import DamagedSubspacesError, StoreAccessError
-from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.stores import _chunked
 from dask_svcca.stores._digest import checksum, row_checksums
 from dask_svcca.stores.backend import backend_of
@@ -33,6 +32,12 @@ if TYPE_CHECKING:
 SCORES = "scores"
 SCORE_CHECKS = "scores_check"
 """Checksums of the scores, direction by direction and chunk by chunk: tiles read some directions only."""
+
+BASES = "bases"
+"""Numbers in double precision: the spectra of all subspaces, then all means, then all loadings; complex ones are two.
+
+One array, since small packs are many: each array is two files, and three folders.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +86,7 @@ class Pack:
     @cached_property
     def _spectra(self) -> FloatArray:
         # Whole: it is small, and each record's is asked for.
-        return self._read("spectrum", 0, self.directions, np.dtype(np.float64))
+        return self._read(0, self.directions, np.dtype(np.float64))
 
     def spectrum(self, record: SubspaceRecord) -> FloatArray:
         """Eigenvalues of the scatter, (direction,)."""
@@ -99,18 +104,31 @@ class Pack:
         with suppress(OSError):
             backend_of(unread[0].root).read_ranges(
                 {
-                    _chunked.chunk_key(f"{name}/spectrum", 0, 1): [(0, values.data.cast("B"))]
+                    _chunked.chunk_key(f"{name}/{BASES}", 0, 1): [(0, values.data.cast("B"))]
                     for name, values in found.items()
                 }
             )
             for pack in unread:
                 pack.__dict__["_spectra"] = found[pack.name]
 
-    def _read(self, name: str, start: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Consecutive numbers of an array along one axis, stored as one uncompressed chunk."""
-        return _chunked.read_numbers(
-            self._backend, _chunked.chunk_key(f"{self.name}/{name}", 0, 1), count, dtype, start=start
+    def _read(self, start: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Consecutive numbers, from one in double precision on."""
+        key, double = _chunked.chunk_key(f"{self.name}/{BASES}", 0, 1), np.dtype(np.float64)
+        numbers = _chunked.read_numbers(
+            self._backend, key, count * dtype.itemsize // double.itemsize, double, start=start
         )
+        return numbers.view(dtype)
+
+    def _place(self, record: SubspaceRecord, *, loadings: bool) -> int:
+        """Where the mean or the loadings of a subspace begin among the numbers of the pack."""
+        each = record.wide.itemsize // np.dtype(np.float64).itemsize
+        if not loadings:
+            return self.directions + record.mean_start * each
+        return self.directions + (self._neurons + record.loadings_start) * each
+
+    @cached_property
+    def _neurons(self) -> int:
+        return sum(record.entry.neurons for record in self.records)
 
     def _checked(self, name: str, record: SubspaceRecord, numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if numbers.size and checksum(numbers) != self.checks[name][record.position]:
@@ -121,14 +139,14 @@ class Pack:
         """Mean of each neuron of the first block, (neuron,); complex for a subspace of the DFT."""
         with self.reading():
             return self._checked(
-                "mean", record, self._read("mean", record.mean_start, record.entry.neurons, record.wide)
+                "mean", record, self._read(self._place(record, loadings=False), record.entry.neurons, record.wide)
             )
 
     def loadings(self, record: SubspaceRecord) -> InexactArray:
         """Orthonormal directions, (neuron, direction); complex for a subspace of the DFT."""
         shape = record.entry.directions, record.entry.neurons
         with self.reading():
-            flat = self._read("loadings", record.loadings_start, math.prod(shape), record.wide)
+            flat = self._read(self._place(record, loadings=True), math.prod(shape), record.wide)
             return self._checked("loadings", record, flat).reshape(shape).T
 
     def read_scores(self, chunk: int, wanted: Wanted) -> None:
@@ -339,14 +357,10 @@ class PackWriter:
             See `Pack`.
         """
         entries = [one.entry if isinstance(one, Subspace) else one for one in subspaces]
-        arrays = _arrays([one for one in subspaces if isinstance(one, Subspace)])
-        backend_of(self._root).write_many(
-            item
-            for name, (dims, values) in arrays.items()
-            for item in _chunked.array_items(
-                f"{self._name}/{name}", values, dims, fill=0 if values.dtype.kind == "i" else math.nan
-            )
-        )
+        numbers = _numbers([one for one in subspaces if isinstance(one, Subspace)])
+        if numbers:
+            items = _chunked.joined_items(f"{self._name}/{BASES}", numbers, "number", fill=math.nan)
+            backend_of(self._root).write_many(items)
         index = {
             "members": [entry.to_json() for entry in entries],
             "chunk_samples": self.chunk_samples,
@@ -369,24 +383,9 @@ def _checks(subspaces: Sequence[Subspace | SubspaceEntry]) -> dict[str, list[int
     }
 
 
-def _arrays(subspaces: Sequence[Subspace]) -> dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]:
-    """Arrays of a pack except the scores, with their dims; loadings direction by direction."""
-    if not subspaces:
-        return {}
-    entries = [one.entry for one in subspaces]
-    arrays: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]] = {
-        "member": (("direction",), np.repeat(np.arange(len(entries)), [entry.directions for entry in entries])),
-        "spectrum": (("direction",), np.concatenate([one.spectrum for one in subspaces])),
-        "mean": (("neuron",), np.concatenate([one.mean for one in subspaces])),
-    }
-    loadings = [one.loadings.T.ravel() for one in subspaces if one.entry.with_loadings]
-    if loadings:
-        # Loadings of a single subspace may be as large as all else that a task holds: they are not copied.
-        arrays["loadings"] = ("loading",), loadings[0] if len(loadings) == 1 else np.concatenate(loadings)
-    if any(entry.grid for entry in entries):
-        arrays["multiplicity"] = ("direction",), np.concatenate([entry.multiplicity for entry in entries])
-        axes = {len(entry.grid) for entry in entries}
-        if len(axes) == 1:
-            frequency = [half_plane(entry.grid).frequency[entry.block] for entry in entries]
-            arrays["frequency"] = ("direction", "axis"), np.concatenate(frequency)
-    return arrays
+def _numbers(subspaces: Sequence[Subspace]) -> list[FloatArray]:
+    """What `BASES` holds, some at a time; loadings direction by direction."""
+    parts = [one.spectrum for one in subspaces] + [one.mean for one in subspaces]
+    # Loadings may be as large as all else that a task holds: they are not copied.
+    parts += [one.loadings.T for one in subspaces if one.entry.with_loadings]
+    return [np.ascontiguousarray(part).ravel().view(np.float64) for part in parts if part.size]

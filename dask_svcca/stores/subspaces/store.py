@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -23,10 +24,25 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 FORMAT = "dask-svcca-subspaces"
 INSIDE = "subspaces"
 """Group of a comparison that holds its subspaces, where they are not shared."""
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class _Contents:
+    """What the index of a pack says: see `Pack`."""
+
+    records: tuple[SubspaceRecord, ...]
+    chunk_samples: int
+    dtype: np.dtype[Any]
+    checks: Mapping[str, Sequence[int]]
+    gathered: tuple[str, ...]
+
+
+_CONTENTS: WeakValueDictionary[tuple[str, bytes], _Contents] = WeakValueDictionary()
+"""By name of a pack and its document, for as long as a store holds them: who plans may be the process that computes."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +103,7 @@ class SubspaceStore:
 
     def __init__(self, root: zarr.Group) -> None:
         self.root = root
-        self._known: dict[str, tuple[Mapping[str, Any], Pack]] = {}
+        self._known: dict[str, tuple[bytes, Pack | None, _Contents | None]] = {}
 
     @classmethod
     def create(cls, store: StoreLike, identity: Mapping[str, Any], chunk_samples: int) -> Self:
@@ -186,16 +202,18 @@ class SubspaceStore:
 
     def read_index(self) -> SubspaceIndex:
         """Read what subspaces there are."""
-        packs = {}
-        known, self._known = self._known, {}
-        for name, attributes in _io.walk_attributes(self.root, depth=1):
+        backend, known = backend_of(self.root), self._known
+        names = backend.names("")
+        self._known = {}
+        for name, document in zip(names, backend.read_many([f"{name}/zarr.json" for name in names]), strict=True):
             # A run reads it several times, and few packs are new.
-            before, pack = known.get(name, ({}, None))
-            if pack is None or before != (attributes or {}):
-                pack = self._pack(name, attributes or {})
-            if pack is not None:
-                packs[name] = pack
-                self._known[name] = attributes or {}, pack
+            before = known.get(name)
+            if document is not None and before is not None and before[0] == document:
+                self._known[name] = before
+            elif document is not None:
+                contents = _contents(name, document)
+                self._known[name] = document, self._pack(name, contents), contents
+        packs = {name: pack for name, (_, pack, _) in self._known.items() if pack is not None}
         return SubspaceIndex(packs, self.chunk_samples)
 
     def pack(self, name: str) -> Pack | None:
@@ -204,8 +222,11 @@ class SubspaceStore:
 
     def packs(self, names: Sequence[str]) -> list[Pack | None]:
         """Some packs, as `pack` gives them."""
-        found = _io.read_attributes_of(self.root, names)
-        return [self._pack(name, attributes or {}) for name, attributes in zip(names, found, strict=True)]
+        documents = backend_of(self.root).read_many([f"{name}/zarr.json" for name in names])
+        return [
+            None if document is None else self._pack(name, _contents(name, document))
+            for name, document in zip(names, documents, strict=True)
+        ]
 
     def forget(self, name: str) -> None:
         """Let a pack that is damaged no longer count: its subspaces are made anew, and no others."""
@@ -218,7 +239,7 @@ class SubspaceStore:
 
     def draft(self, name: str) -> Pack | None:
         """A pack whose scores are still being written, by several tasks; None where there is none."""
-        return self._pack(name, (_io.read_attributes(self.root, name) or {}).get("draft", {}))
+        return self._pack(name, _read(name, (_io.read_attributes(self.root, name) or {}).get("draft", {})))
 
     def begin_correction(self, name: str) -> None:
         """Mark that the scores of a draft are being corrected, part by part.
@@ -233,21 +254,46 @@ class SubspaceStore:
         """Whether scores of a draft may be corrected already, so that they must not be written again."""
         return bool((_io.read_attributes(self.root, name) or {}).get("correcting"))
 
-    def _pack(self, name: str, attributes: Mapping[str, Any]) -> Pack | None:
-        """The pack of an index; None where there is none, or one that another program spoiled."""
-        records, first, mean, loadings = [], 0, 0, 0
-        try:
-            for position, values in enumerate(attributes["members"]):
-                entry = SubspaceEntry.from_json(values)
-                records.append(SubspaceRecord(name, position, entry, first, mean, loadings))
-                first, mean = first + entry.directions, mean + entry.neurons
-                loadings += entry.directions * entry.neurons if entry.with_loadings else 0
-            chunk_samples, dtype = int(attributes["chunk_samples"]), np.dtype(str(attributes["dtype"]))
-            checks = {str(key): list(values) for key, values in attributes["checks"].items()}
-            gathered = tuple(map(str, attributes.get("gathered", ())))
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+    def _pack(self, name: str, contents: _Contents | None) -> Pack | None:
+        if contents is None:
             return None
-        return Pack(self.root, name, tuple(records), chunk_samples, dtype, checks, gathered)
+        return Pack(
+            self.root,
+            name,
+            contents.records,
+            contents.chunk_samples,
+            contents.dtype,
+            contents.checks,
+            contents.gathered,
+        )
+
+
+def _contents(name: str, document: bytes) -> _Contents | None:
+    """What the document of a pack says of it; None where it is none, or damaged."""
+    found = _CONTENTS.get((name, document))
+    if found is None:
+        found = _read(name, _io.attributes_in(document))
+        if found is not None:
+            _CONTENTS[name, document] = found
+    return found
+
+
+def _read(name: str, attributes: Mapping[str, Any]) -> _Contents | None:
+    """The index of a pack; None where there is none, or one that another program spoiled."""
+    records, first, mean, loadings = [], 0, 0, 0
+    try:
+        for position, values in enumerate(attributes["members"]):
+            entry = SubspaceEntry.from_json(values)
+            records.append(SubspaceRecord(name, position, entry, first, mean, loadings))
+            directions = entry.directions
+            first, mean = first + directions, mean + entry.neurons
+            loadings += directions * entry.neurons if entry.with_loadings else 0
+        chunk_samples, dtype = int(attributes["chunk_samples"]), np.dtype(str(attributes["dtype"]))
+        checks = {str(key): list(values) for key, values in attributes["checks"].items()}
+        gathered = tuple(map(str, attributes.get("gathered", ())))
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        return None
+    return _Contents(tuple(records), chunk_samples, dtype, checks, gathered)
 
 
 def _is_damaged(document: bytes) -> bool:

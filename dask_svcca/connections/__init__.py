@@ -7,47 +7,50 @@ import contextlib
 import importlib
 import inspect
 import logging
-import multiprocessing.resource_tracker
-import os
 import re
-import signal
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import dask.config
-import dask.system
-import dask.utils
 import distributed
 import distributed.comm
 import distributed.utils
 from distributed.diagnostics.plugin import SchedulerPlugin
-from distributed.system import MEMORY_LIMIT
 
+from dask_svcca.connections.local import (
+    ENVIRONMENT,
+    GPU,
+    PRIVATE,
+    Resources,
+    local_resources,
+    parse_memory,
+    start_local,
+    visible_gpus,
+)
 from dask_svcca.errors import ClusterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+__all__ = [
+    "ENVIRONMENT",
+    "GPU",
+    "SETTINGS",
+    "Client",
+    "KeepBusyWorkers",
+    "Resources",
+    "connect",
+    "local_resources",
+    "parse_memory",
+    "start_cluster",
+    "visible_gpus",
+    "wait_for_worker",
+]
+
 Client: TypeAlias = distributed.Client
 """A client of a Dask cluster, for modules that may not import ``distributed``."""
 
-ENVIRONMENT: Final = {
-    # Otherwise the memory of each chunk returns to the system and is faulted in again, page by page: with Dask's own
-    # 64 KiB, reading is several times slower.
-    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-    # Processes are the parallelism: BLAS threads on top would fight over the same cores.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-}
-"""Environment of the worker processes of a local cluster; an allocator reads it only when a process starts."""
-
 CONNECT_SECONDS: Final = 10
-
-PRIVATE: Final = "127.0.0.1:0"
-"""Where a dashboard listens that is reached from its own machine alone, at a port that is free."""
 
 _NOT_STARTED: Final = re.compile("failed to start|start timed out")
 
@@ -62,80 +65,13 @@ SETTINGS: Final = {
 """Settings of Dask for clusters of a class, of other machines; those that the user has set stay."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """Size of a local cluster.
-
-    Attributes
-    ----------
-    workers : int
-        Processes, of one thread each.
-    memory : int
-        Bytes that each worker may take.
-    """
-
-    workers: int
-    memory: int
-
-
-def local_resources(workers: int | None = None, memory: str | int | None = None) -> Resources:
-    """Size of a local cluster: by default a worker for each core, and all memory shared between them.
-
-    Parameters
-    ----------
-    workers : int, optional
-    memory : str or int, optional
-        Memory of each worker: bytes, or text such as ``"4GiB"``.
-
-    Raises
-    ------
-    ClusterError
-        Where a number is not valid, or the machine has less memory.
-
-    Examples
-    --------
-    >>> local_resources(2, "1GiB")
-    Resources(workers=2, memory=1073741824)
-    """
-    count = dask.system.CPU_COUNT if workers is None else workers
-    if count < 1:
-        raise ClusterError(f"a cluster needs at least one worker; got {count}")
-    if memory is None:
-        return Resources(count, int(MEMORY_LIMIT) // count)
-    limit = parse_memory(memory)
-    if limit < 1 or limit * count > MEMORY_LIMIT:
-        raise ClusterError(
-            f"{count} workers of {dask.utils.format_bytes(limit)} each do not fit into the "
-            f"{dask.utils.format_bytes(int(MEMORY_LIMIT))} of this machine. Use fewer workers, or less memory for each"
-        )
-    return Resources(count, limit)
-
-
-def parse_memory(memory: str | int) -> int:
-    """Bytes, from text such as ``"4GiB"``.
-
-    Raises
-    ------
-    ClusterError
-        Where it is not an amount of memory.
-
-    Examples
-    --------
-    >>> parse_memory("4GiB")
-    4294967296
-    """
-    try:
-        return int(dask.utils.parse_bytes(memory))
-    except ValueError:
-        raise ClusterError(f"{memory!r} is not an amount of memory; write it like 4GiB or 500MB") from None
-
-
 @contextlib.contextmanager
 def connect(
     address: str | None = None,
     *,
     workers: int | None = None,
     memory: str | int | None = None,
+    device: str = "cpu",
     tls: tuple[str, str, str] | None = None,
 ) -> Iterator[distributed.Client]:
     """Connect to a running scheduler, or start a local cluster, for as long as the context lasts.
@@ -148,7 +84,10 @@ def connect(
     address : str, optional
         Address of a running scheduler, such as ``tcp://10.0.0.1:8786``. Its workers keep their own settings.
     workers, memory : optional
-        Size of a local cluster: by default a worker for each core, and all memory shared between them.
+        Size of a local cluster: by default a worker for each core, or each GPU, and all memory shared between them.
+    device : str
+        What the workers of a local cluster compute with, as for `dask_svcca.compare`. With ``cuda`` each worker process
+        has a GPU of its own.
     tls : (str, str, str), optional
         Files with the certificate of the authority, that of the client, and its key, for a scheduler that asks for
         them: its address begins with ``tls://``. By default what Dask's configuration says.
@@ -161,6 +100,8 @@ def connect(
     ------
     ClusterError
         Where no scheduler answers, or the local cluster cannot be as large as asked or does not start.
+    DeviceError
+        Where the device is not there.
 
     Examples
     --------
@@ -168,13 +109,13 @@ def connect(
     ...     dask_svcca.compare(zoo, "comparison.zarr", client=client)
     """
     if address is None:
-        with _local(local_resources(workers, memory)) as client:
+        with start_local(local_resources(workers, memory, device)) as client:
             yield client
         return
-    if workers is not None or memory is not None:
+    if workers is not None or memory is not None or device != "cpu":
         raise ClusterError(
-            f"the scheduler {address!r} has its own workers and memory; workers={workers!r} and memory={memory!r} are "
-            f"for a local cluster. Leave out either the scheduler, or workers and memory"
+            f"the scheduler {address!r} has its own workers and memory; workers={workers!r}, memory={memory!r} and "
+            f"device={device!r} are for a local cluster. Leave out either the scheduler, or these"
         )
     try:
         _check_address(address)
@@ -411,74 +352,3 @@ def _settings() -> dict[str, object]:
     return {
         name: value for name, value in SETTINGS.items() if dask.config.get(name) == dask.config.get(name, config=usual)
     }
-
-
-@contextlib.contextmanager
-def _local(resources: Resources) -> Iterator[distributed.Client]:
-    opened = contextlib.ExitStack()
-    try:
-        # After 15 seconds Dask would give a worker up for good whose nanny is just starting it again.
-        opened.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "24 h"}))
-        with _environment(ENVIRONMENT), _interrupts_held():
-            cluster = opened.enter_context(_start(resources))
-            client = opened.enter_context(distributed.Client(cluster, set_as_default=False))
-        yield client
-    finally:
-        # Lost connections are expected now, and a second Ctrl-C must not leave workers behind.
-        with distributed.utils.silence_logging_cmgr(logging.CRITICAL), _interrupts_held():
-            opened.close()
-
-
-def _start(resources: Resources) -> distributed.LocalCluster:
-    try:
-        return distributed.LocalCluster(
-            n_workers=resources.workers,
-            threads_per_worker=1,
-            memory_limit=resources.memory,
-            host="127.0.0.1",
-            # Without an address, the scheduler's HTTP server would fight for Dask's usual port.
-            dashboard_address=PRIVATE,
-            scheduler_kwargs={"dashboard": False},
-            # Errors of tasks are raised here; all else that is logged is about processes that end.
-            silence_logs=logging.CRITICAL,
-        )
-    except RuntimeError as error:
-        raise ClusterError(
-            f"the local cluster of {resources.workers} workers did not start: one of its processes ended at once "
-            f"({error.__cause__ or error}). It may have run out of memory: use fewer workers. A script "
-            f"that starts a cluster has to do so under if __name__ == '__main__'"
-        ) from error
-
-
-@contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for processes that start in the block; a nanny uses them for restarts too."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold back Ctrl-C until the end of the block; threads and processes started in it never see one.
-
-    A terminal sends it to all processes. Workers would end by themselves, with a traceback each, and this process
-    could no longer end them in order.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    # If the first worker started it, later, it would lift the mask again.
-    multiprocessing.resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

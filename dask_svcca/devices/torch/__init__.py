@@ -1,0 +1,5 @@
+"""The second implementation: PyTorch, on a CUDA GPU or, as a test of the same code, on the processor."""
+
+from dask_svcca.devices.torch.device import TorchDevice
+
+__all__ = ["TorchDevice"]

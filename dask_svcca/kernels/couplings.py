@@ -1,0 +1,171 @@
+"""Couplings of a stack of pairs in the processor's memory, and what is computed of them alone."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dask_svcca.kernels.pairs import canonical_correlations, singular_values, squared_magnitudes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
+    from dask_svcca.kernels.pairs import Side
+
+    Cells = tuple[InexactArray, IntArray, IntArray]
+
+WIDE_CELL = 2**12
+"""Numbers in a coupling from which copying one by one, converted on the way, beats copying all and then converting."""
+
+GATHERED_AT_ONCE = 2**17
+"""Numbers of small couplings that are copied at a time, before they are converted."""
+
+NEURONS_AT_ONCE = 64
+"""Least number of neurons whose inner products with canonical directions are formed at a time."""
+
+
+class HostCouplings:
+    """Couplings as an array of NumPy: see `dask_svcca.kernels.pairs.Couplings`.
+
+    Parameters
+    ----------
+    coupling : (pair, k, l)
+    original : HostCouplings, optional
+        Those of which these are the adjoints: what they have computed is not computed again.
+
+    Examples
+    --------
+    >>> couplings = HostCouplings(np.array([[[3.0, 0.0], [0.0, 4.0]]]))
+    >>> couplings.singular_sums(np.ones((1, 2)), np.ones((1, 2)))
+    array([7.])
+    """
+
+    def __init__(self, coupling: InexactArray, original: HostCouplings | None = None) -> None:
+        self._coupling, self._original = coupling, original
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Numbers of pairs and of directions on both sides."""
+        pairs, k, l = self._coupling.shape
+        return pairs, k, l
+
+    @property
+    def host(self) -> InexactArray:
+        """The array."""
+        return self._coupling
+
+    @cached_property
+    def squares(self) -> FloatArray:
+        """Squared absolute values, (pair, k, l)."""
+        if self._original is not None:
+            return self._original.squares.transpose(0, 2, 1)
+        return squared_magnitudes(self._coupling)
+
+    @cached_property
+    def decomposition(self) -> tuple[InexactArray, FloatArray, InexactArray]:
+        """Left singular vectors, singular values, and the adjoint of the right vectors."""
+        if self._original is not None:
+            left, values, adjoint = self._original.decomposition
+            return adjoint.conj().transpose(0, 2, 1), values, left.conj().transpose(0, 2, 1)
+        left, values, adjoint = np.linalg.svd(self._coupling, full_matrices=False)
+        return left, np.asarray(values), adjoint
+
+    @property
+    def adjoint(self) -> HostCouplings:
+        """The couplings with both sides exchanged."""
+        return HostCouplings(self._coupling.conj().transpose(0, 2, 1), self)
+
+    def leading(self, k: int, l: int) -> HostCouplings:
+        """The couplings of leading directions."""
+        return HostCouplings(self._coupling[:, :k, :l])
+
+    def correlations(self, *, single: bool, many: bool) -> FloatArray:
+        """Singular values, (pair, min(k, l)): see `dask_svcca.kernels.pairs.canonical_correlations`."""
+        return canonical_correlations(self._coupling, single=single, many=many)
+
+    def correlation_sums(self, *, single: bool, many: bool) -> FloatArray | None:  # noqa: ARG002 - as on a device
+        """None: the values themselves cost no more than their sum."""
+        return None
+
+    def square_sums(self) -> FloatArray:
+        """Sum of the squares, (pair,)."""
+        return np.asarray(self.squares.sum(axis=(1, 2)))
+
+    def weighted_sums(self, a: FloatArray, b: FloatArray | None) -> FloatArray:
+        """Sum of the squares with rows weighted, (pair, k), and columns, (pair, l): (pair,)."""
+        # No array larger than (pair, l) is made of the weights of rows and the squares.
+        by_column = (a[:, np.newaxis, :] @ self.squares)[:, 0]
+        return np.asarray((by_column if b is None else by_column * b).sum(axis=-1))
+
+    def weighted(self, a: FloatArray, b: FloatArray) -> InexactArray:
+        """The couplings with rows and columns weighted, (pair, k), (pair, l)."""
+        product = self._coupling * a[:, :, np.newaxis]
+        product *= b[:, np.newaxis, :]
+        return product
+
+    def singular_sums(self, a: FloatArray, b: FloatArray) -> FloatArray:
+        """Sum of the singular values of `weighted`, (pair,)."""
+        return np.asarray(singular_values(self.weighted(a, b)).sum(axis=-1))
+
+    def neuron_weights(self, side: Side) -> tuple[FloatArray, FloatArray]:
+        """Sums of the absolute inner products of canonical directions and neurons of the first side; singular values.
+
+        Both are (pair, min(k, l)).
+        """
+        vectors, values, _ = self.decomposition
+        weights = np.zeros((len(vectors), vectors.shape[-1]))
+        deviations = np.sqrt(side.spectrum)
+        for member in np.unique(side.member):
+            chosen = np.flatnonzero(side.member == member)
+            scaled = vectors[chosen]
+            scaled *= deviations[chosen][:, :, np.newaxis]
+            loadings = side.loadings[int(member)]
+            # As many neurons at a time as directions: their inner products take no more memory than the couplings.
+            step = max(NEURONS_AT_ONCE, *self.shape[1:])
+            for start in range(0, len(loadings), step):
+                # Inner products of neurons and canonical directions, V S u, without any sample.
+                products = loadings[start : start + step] @ scaled
+                magnitudes = np.abs(products, out=products) if products.dtype.kind == "f" else np.abs(products)
+                weights[chosen] += magnitudes.sum(axis=1)
+                del products, magnitudes
+        return weights, values
+
+
+def gathered(cells: Sequence[Cells]) -> InexactArray:
+    """Couplings of some pairs as one stack, (pair, k, l), in double precision.
+
+    Parameters
+    ----------
+    cells : sequence of ((a, b, k, l), (pair,), (pair,))
+        Couplings of members with members, and the positions of the pairs in them.
+
+    Examples
+    --------
+    >>> couplings = np.arange(4.0, dtype=np.float32).reshape(2, 2, 1, 1)
+    >>> gathered([(couplings, np.array([0, 1]), np.array([1, 0]))]).ravel()
+    array([1., 2.])
+    """
+    first = cells[0][0]
+    dtype: np.dtype[Any] = np.result_type(first.dtype, np.float64)
+    stack: npt.NDArray[Any] = np.empty((sum(len(rows) for _, rows, _ in cells), *first.shape[2:]), dtype)
+    start = 0
+    for couplings, rows, columns in cells:
+        part = stack[start : start + len(rows)]
+        start += len(part)
+        cell = max(1, part[0].size)
+        if cell < WIDE_CELL:
+            step = GATHERED_AT_ONCE // cell
+            for begin in range(0, len(part), step):
+                some = slice(begin, begin + step)
+                part[some] = couplings[rows[some], columns[some]]
+        else:
+            for target, row, column in zip(part, rows, columns, strict=True):
+                target[...] = couplings[row, column]
+    # A measure that works in place must fail, and not change what other measures see.
+    stack.flags.writeable = False
+    return stack

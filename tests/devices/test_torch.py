@@ -1,0 +1,231 @@
+"""What only PyTorch has: its settings, its failures, solvers that may be wrong, and products in place of solvers."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dask_svcca.devices import open_device
+from dask_svcca.errors import DaskSvccaError, DeviceFailedError
+
+torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from dask_svcca.devices.torch import eigen, polar, work  # noqa: E402 - PyTorch may be missing
+from dask_svcca.devices.torch.couplings import CORRELATION_STEPS, CORRELATION_TOLERANCE  # noqa: E402
+
+
+def tf32(x: np.ndarray) -> np.ndarray:
+    """What a product of TF32 sees of numbers in single precision: ten bits behind the point, rounded."""
+    bits = x.astype(np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x0FFF) + ((bits >> np.uint32(13)) & np.uint32(1))) & np.uint32(0xFFFFE000)).view(
+        np.float32
+    )
+
+
+def telling() -> tuple[np.ndarray, np.ndarray, float]:
+    """Scores of two layers whose one correlation TF32 gets wrong, and what it is."""
+    # Examples with the same share: their rounding does not cancel out.
+    scores = np.full((64, 524), 524**-0.5, np.float32)
+    return scores, scores, float(np.square(scores[0].astype(np.float64)).sum())
+
+
+def test_telling__is_what_tf32_gets_wrong() -> None:
+    a, b, expected = telling()
+    assert abs(float(tf32(a[0]) @ tf32(b[0])) - expected) > 5e-4
+    assert abs(float(a[0] @ b[0]) - expected) < 3e-7
+
+
+@pytest.mark.parametrize("name", ["torch:cpu", "cuda"])
+@pytest.mark.parametrize("allowed", ["highest", "high", "medium"])
+def test_products__are_in_true_single_precision(name: str, allowed: str) -> None:
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    a, b, expected = telling()
+    device = open_device(name)
+    torch.set_float32_matmul_precision(allowed)
+    try:
+        total = device.products(2**14)
+        total.add(device.sent(a), device.sent(b))
+        np.testing.assert_allclose(total.value, expected, rtol=0, atol=2e-6)
+        assert torch.get_float32_matmul_precision() == allowed
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def precisions() -> list[str]:
+    backends = torch.backends
+    return [backends.fp32_precision, backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision]
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="PyTorch has one setting for all")
+def test_true_single__leaves_settings_as_they_were() -> None:
+    try:
+        for general, own in (("none", "none"), ("tf32", "none"), ("none", "tf32"), ("tf32", "ieee")):
+            torch.backends.fp32_precision = general
+            torch.backends.cuda.matmul.fp32_precision = own
+            before = precisions()
+            with work.true_single():
+                assert not work.REDUCED & set(precisions()[1:])
+                with work.true_single():
+                    pass
+                # Another thread may be done first.
+                assert not work.REDUCED & set(precisions()[1:])
+            assert precisions() == before
+            if own == "none":
+                # What was inherited still is.
+                torch.backends.fp32_precision = "none"
+                assert precisions()[1] == "none"
+    finally:
+        torch.backends.fp32_precision = "none"
+        torch.backends.cuda.matmul.fp32_precision = "none"
+
+
+def test_true_single__of_several_threads_ends_with_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: list[str] = []
+    monkeypatch.setattr(work, "_reduced", lambda: iter([("place", "tf32")]))
+    monkeypatch.setattr(work, "_get", lambda _: "tf32")
+    monkeypatch.setattr(work, "_set", lambda _, value: changes.append(value))
+    inside, done = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with work.true_single():
+            inside.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=other)
+    with work.true_single():
+        thread.start()
+        assert inside.wait(10)
+    assert changes == ["ieee"]
+    done.set()
+    thread.join()
+    assert changes == ["ieee", "none"]
+
+
+def test_failures__say_the_operation_the_device_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = open_device("torch:cpu")
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore about it")
+
+    monkeypatch.setattr(torch, "matmul", fail)
+    total = device.products(8)
+    said = "^the device 'torch:cpu' failed at a product of scores: CUDA out of memory. Tried to allocate 2.00 GiB$"
+    with pytest.raises(DeviceFailedError, match=said) as failed:
+        total.add(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
+    assert isinstance(failed.value, DaskSvccaError)
+
+
+def test_failures__of_other_kinds_are_as_they_are() -> None:
+    with pytest.raises(ZeroDivisionError), work.at_work(torch.device("cpu"), "torch:cpu", "nothing"):
+        _ = 1 / 0
+    here = torch.device("cpu")
+    outer, inner = (work.at_work(here, "x", name) for name in ("the outer one", "the inner one"))
+    with pytest.raises(DeviceFailedError, match="failed at the inner one"), outer, inner:
+        raise RuntimeError("broken")
+
+
+def hermitian(dtype: Any) -> Any:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((4, 40, 50), dtype=dtype, generator=generator)
+    return x @ x.mH
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("damage", ["sum", "norm", "nan", "raises"])
+def test_eigenvalues__that_are_silently_wrong_are_solved_again(
+    monkeypatch: pytest.MonkeyPatch, dtype: Any, damage: str
+) -> None:
+    matrices = hermitian(dtype)
+    exact, right = np.linalg.eigvalsh(matrices.numpy()), torch.linalg.eigvalsh
+
+    def wrong(given: Any) -> Any:
+        values = right(given)
+        if damage == "raises":
+            raise torch.linalg.LinAlgError("did not converge")
+        if damage == "norm":
+            # The sum is right.
+            values[2, 0] -= 1.0
+        values[2, 1] += {"sum": 1e-3, "norm": 1.0, "nan": torch.nan}[damage]
+        return values
+
+    monkeypatch.setattr(torch.linalg, "eigvalsh", wrong)
+    np.testing.assert_allclose(eigen.eigenvalues(matrices).numpy(), exact, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("damage", ["values", "vectors", "raises"])
+def test_eigenvectors__that_are_silently_wrong_are_solved_again(monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    matrices = hermitian(torch.complex128)
+    right = torch.linalg.eigh
+
+    def wrong(given: Any) -> Any:
+        values, vectors = right(given)
+        if damage == "raises":
+            raise torch.linalg.LinAlgError("did not converge")
+        (values if damage == "values" else vectors)[1, 3] *= 1.001
+        return values, vectors
+
+    monkeypatch.setattr(torch.linalg, "eigh", wrong)
+    values, vectors = eigen.eigenvectors(matrices)
+    left = matrices @ vectors - vectors * values[:, None, :]
+    assert float(left.abs().max()) < 1e-10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64])
+@pytest.mark.parametrize(
+    "singular",
+    [
+        np.ones(64),
+        np.arange(1, 65) ** -0.7,
+        10.0 ** np.linspace(0, -8, 64),
+        np.r_[np.ones(32), np.full(32, 1e-5)],
+        np.full(64, 4e-7),
+        np.zeros(64),
+    ],
+    ids=["identical", "power", "dense in logarithms", "half hardly there", "tiny", "zero"],
+)
+def test_nuclear_norms__that_say_they_have_settled_have(dtype: Any, singular: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    imaginary = 1j * rng.normal(size=(2, 64, 64)) if dtype.is_complex else 0
+    left, right = np.linalg.qr(rng.normal(size=(2, 64, 64)) + imaginary)[0]
+    matrices = torch.from_numpy((left * singular) @ right.conj().T).to(dtype)[None]
+    for steps in ((3,), (8,), (8, 12), CORRELATION_STEPS):
+        sums, settled = polar.nuclear_norms(matrices, 1.0, steps, 64 * CORRELATION_TOLERANCE)
+        error = abs(float(sums[0]) - singular.sum()) / 64
+        assert not bool(settled[0]) or error < CORRELATION_TOLERANCE
+        if steps == CORRELATION_STEPS:
+            assert bool(settled[0])
+    # Three steps are not enough for any of them but the last.
+    assert bool(polar.nuclear_norms(matrices, 1.0, (3,), 64 * CORRELATION_TOLERANCE)[1][0]) == (not singular.any())
+
+
+def test_sums__that_have_not_settled_are_solved_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    stack = np.linalg.qr(rng.normal(size=(3, 80, 50)))[0].swapaxes(1, 2)[:, :, :60] * 0.9
+    device = open_device("torch:cpu")
+    cells = device.sent(stack[np.newaxis])
+    couplings = device.couplings([(cells, np.zeros(3, int), np.arange(3))])
+    exact = np.linalg.svd(stack, compute_uv=False).sum(axis=1)
+    monkeypatch.setattr("dask_svcca.devices.torch.couplings.CORRELATION_STEPS", (1,))
+    monkeypatch.setattr("dask_svcca.devices.torch.couplings.NUCLEAR_STEPS", (1,))
+    monkeypatch.setattr("dask_svcca.devices.torch.couplings.VECTOR_STEPS", (1,))
+    found = couplings.correlation_sums(single=True, many=False)
+    assert found is not None
+    np.testing.assert_allclose(found, exact, rtol=1e-7)
+    np.testing.assert_allclose(couplings.singular_sums(np.ones((3, 50)), np.ones((3, 60))), exact, rtol=1e-12)
+    left, values, adjoint = couplings.decomposition
+    np.testing.assert_allclose((left * values[:, None]) @ adjoint, stack, rtol=0, atol=1e-12)
+
+
+def test_device__of_the_processor_has_no_memory_of_its_own() -> None:
+    device = open_device("torch:cpu")
+    assert device.memory() is None
+    device.synchronise()
+    assert open_device("torch:cpu") is device
+    buffer = device.buffer((3, 4), np.dtype(np.complex64))
+    assert buffer.shape == (3, 4)
+    assert buffer.dtype == np.complex64
+    device.ready(buffer)
