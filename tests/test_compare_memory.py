@@ -72,7 +72,9 @@ def test_compute_tile__stays_within_its_memory(tmp_path: Path, monkeypatch: pyte
         assert peak < task[1].memory.peak
 
 
-@pytest.mark.parametrize(("small", "large"), [((2000, 8), (20_000, 8)), ((4000, 8), (4000, 80))])
+@pytest.mark.parametrize(
+    ("small", "large"), [((2000, 8), (20_000, 8)), pytest.param((4000, 8), (4000, 80), marks=pytest.mark.slow)]
+)
 def test_compare__ten_times_as_much_takes_no_more_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: tuple[int, int], large: tuple[int, int]
 ) -> None:

@@ -81,7 +81,11 @@ def run_python(page: str, block: Block, namespace: dict[str, object]) -> str:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("page", PAGES)
+# Each of its figures is drawn by the quick tests of `plot` too.
+LONG = "how-to/figures.md"
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=pytest.mark.slow if page == LONG else []) for page in PAGES])
 def test_page__does_what_it_shows(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

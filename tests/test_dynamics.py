@@ -56,7 +56,7 @@ def of_pairs(result: xr.Dataset, measure: str, model: str, step: float, layer: s
     return float(row[measure].item())
 
 
-@pytest.mark.parametrize("measure", ["svcca", "gulp"])
+@pytest.mark.parametrize("measure", ["svcca", pytest.param("gulp", marks=pytest.mark.slow)])
 def test_learning_dynamics__panes_are_layers_by_final_layers(planted: xr.Dataset, measure: str) -> None:
     found = learning_dynamics(planted, measure=measure)
     assert found[measure].dims == ("model", "step", "layer", "layer_final")

@@ -52,7 +52,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(
     ("examples", "chunk_bytes", "precision"),
-    [(120, 2**22, "float32"), (301, 2**22, "float64"), (1100, 2**17, "float32"), (1100, 2**17, "float64")],
+    [
+        (120, 2**22, "float32"),
+        (301, 2**22, "float64"),
+        (1100, 2**17, "float32"),
+        pytest.param(1100, 2**17, "float64", marks=pytest.mark.slow),
+    ],
 )
 def test_norms_by_samples__are_their_definitions_and_those_by_couplings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int], examples: int, chunk_bytes: int, precision: Any

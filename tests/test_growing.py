@@ -89,7 +89,14 @@ def assert_stayed(found: xr.Dataset, before: xr.Dataset) -> None:
             np.testing.assert_array_equal(found[name], before[name], err_msg=str(name))
 
 
-@pytest.mark.parametrize(("case", "where"), [*((case, "directory") for case in CASES), ("dense", "memory")])
+@pytest.mark.parametrize(
+    ("case", "where"),
+    [
+        *((case, "directory") for case in ("dense", "more neurons than samples", "crop", "positions")),
+        *(pytest.param(case, "directory", marks=pytest.mark.slow) for case in ("wide", "fold")),
+        ("dense", "memory"),
+    ],
+)
 def test_compare__gains_measures_without_activations(tmp_path: Path, case: str, where: str) -> None:
     arrays, options = CASES[case].arrays, CASES[case].options
     place: Any = tmp_path / "zoo.zarr" if where == "directory" else MemoryStore()

@@ -53,7 +53,7 @@ def jackknife(values: list[float]) -> float:
     return float(np.sqrt((len(known) - 1) / len(known) * ((known - known.mean()) ** 2).sum()))
 
 
-@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("complete", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_layer_identification__error_is_that_of_leaving_out_layers(result: xr.Dataset, complete: bool) -> None:
     part = result if complete else without_some(result)
     found = layer_identification(part, "all")

@@ -422,7 +422,7 @@ def test_canonical_directions__of_neighbours_are_none() -> None:
 # --- memory --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mebibytes", [2000, 80])
+@pytest.mark.parametrize("mebibytes", [pytest.param(2000, marks=pytest.mark.slow), 80])
 def test_neighbours__take_no_more_memory_than_planned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mebibytes: int
 ) -> None:

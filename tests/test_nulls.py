@@ -68,7 +68,7 @@ def test_null__is_mean_and_deviation_over_all_orders_of_the_examples(measures: A
     [
         (((30, 6), (30, 9)), {}),
         pytest.param(((30, 6), (30, 9)), {"precision": "float64"}, marks=pytest.mark.slow),
-        (((30, 50), (30, 70)), {"variance": 0.8}),
+        pytest.param(((30, 50), (30, 70)), {"variance": 0.8}, marks=pytest.mark.slow),
     ],
     ids=["dense", "double", "wide"],
 )

@@ -68,7 +68,7 @@ class Overwriting:
 
 @pytest.mark.parametrize(
     ("width", "moments"),
-    [(4, (0, 5, 10, 15)), (60, (0, 39, 91, 117))],
+    [(4, (0, 5, 10, 15)), pytest.param(60, (0, 39, 91, 117), marks=pytest.mark.slow)],
     ids=["fewer neurons than samples", "more neurons than samples"],
 )
 def test_compare__of_what_is_overwritten_meanwhile_mixes_nothing(

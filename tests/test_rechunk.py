@@ -130,7 +130,7 @@ def test_compare__that_has_outgrown_its_tiles_is_as_one_that_began_large(
     assert not (tmp_path / "c" / "rechunked").exists()
 
 
-@pytest.mark.parametrize("where", ["memory", "directory"])
+@pytest.mark.parametrize("where", [pytest.param("memory", marks=pytest.mark.slow), "directory"])
 def test_rechunk__stopped_anywhere_loses_nothing(
     zoo: Zoo, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

@@ -214,6 +214,7 @@ def test_compare__zoo_on_s3_and_comparison_on_disk(
     same(found.load(), local)
 
 
+@pytest.mark.slow
 def test_storage_options__say_what_the_environment_does_not(
     server: str, monkeypatch: pytest.MonkeyPatch, local: xr.Dataset, tmp_path: Path
 ) -> None:

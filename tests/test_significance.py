@@ -85,7 +85,13 @@ KINDS: dict[str, tuple[list[np.ndarray], dict[str, Any]]] = {
 # Shuffled examples.
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        *("dense", "more neurons than samples", "convolutional", "folded"),
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("cropped", "dense and convolutional", "tokens")),
+    ],
+)
 def kind(request: pytest.FixtureRequest) -> tuple[list[np.ndarray], dict[str, Any], Any, xr.Dataset]:
     """Two layers, how they are compared, where, and what comes of it."""
     layers, options = KINDS[request.param]

@@ -149,7 +149,7 @@ def test_verify__a_column_is_repaired_from_that_of_the_other_axis(
     xr.testing.assert_identical(dask_svcca.open_comparison(stores[1]).load().drop_attrs(), before.drop_attrs())
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [flip, delete])
 def test_verify__shared_subspaces(stores: tuple[Path, Path], tmp_path: Path, way: Callable[[Path], None]) -> None:
     zoo, place = stores[0], tmp_path / "other.zarr"
     shared = tmp_path / "s.zarr"
