@@ -20,9 +20,9 @@ from dask_svcca.kernels.subspace import (
     eigenbasis,
     eigenbasis_of_rows,
     gram_correction,
-    leading_directions,
     project,
 )
+from dask_svcca.kernels.threshold import leading_directions
 
 
 def full(x: np.ndarray, multiplicity: Any = None) -> Eigenbasis:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.evaluate import Basis
-from dask_svcca.kernels.subspace import leading_directions
+from dask_svcca.kernels.threshold import leading_directions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dask_svcca.kernels.noise import is_noise, live_noise, rounding_of_rows, rows_above_noise
-from dask_svcca.kernels.subspace import leading_directions
+from dask_svcca.kernels.threshold import leading_directions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

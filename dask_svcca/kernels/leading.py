@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dask_svcca.kernels.products import ProductSum
-from dask_svcca.kernels.subspace import eigenvectors, fewest
+from dask_svcca.kernels.subspace import eigenvectors
+from dask_svcca.kernels.threshold import fewest
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray

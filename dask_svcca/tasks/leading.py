@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_svcca.kernels.leading import ScoreProducts, leading, refined
 from dask_svcca.kernels.raw import KernelNorm
-from dask_svcca.kernels.subspace import leading_directions
+from dask_svcca.kernels.threshold import leading_directions
 from dask_svcca.stores.subspaces import Block, Subspace
 from dask_svcca.tasks.scores import HeldScores
 

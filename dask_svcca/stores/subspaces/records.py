@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from dask_svcca.kernels.subspace import leading_directions
+from dask_svcca.kernels.threshold import leading_directions
 from dask_svcca.stores._metadata import is_text, is_whole
 
 if TYPE_CHECKING:
