@@ -420,12 +420,18 @@ def prepare() -> None:
     measure(-1, WARM)
     # Where Numba is there, what it compiles.
     singular_values_abreast(np.zeros((LEAST_PAIRS, 2, 2)))
-    # BLAS, NumPy's and SciPy's, copies what it multiplies into a buffer of its own, and keeps it: its pages are touched
-    # up to the widest product.
-    wide = np.ones((600, 8192))
-    for product in (np.matmul, partial(scipy.linalg.blas.dgemm, 1.0)):
-        product(wide[:, :600], wide)
-        product(wide.T, wide[:, :600])
+
+
+def touch_buffers() -> None:
+    """Have BLAS touch the buffers that it keeps, into which it copies what it multiplies, up to the widest product.
+
+    NumPy's and SciPy's, in each process: a process that was forked begins with new ones.
+    """
+    for gemm in (scipy.linalg.blas.dgemm, scipy.linalg.blas.sgemm):
+        wide = np.ones((600, 8192), gemm.dtype)
+        for product in (np.matmul, partial(gemm, 1.0)):
+            product(wide[:, :600], wide)
+            product(wide.T, wide[:, :600])
 
 
 def measure_apart(seed: str, case: Case) -> None:
@@ -440,6 +446,7 @@ def measure_apart(seed: str, case: Case) -> None:
         if status:
             sys.exit(f"the plan {seed!r} was not measured: see above")
         return
+    touch_buffers()
     sys.stdout.write(json.dumps([vars(one) for one in measure(seed, case)]) + "\n")
     sys.exit()
 

@@ -17,7 +17,6 @@ from zoos import N, assert_same, label, layers, make_zoo, matrix, with_budget, w
 
 import dask_svcca
 from dask_svcca.errors import InvalidActivationsError, MemoryLimitError, ParametersChangedError, StoreFormatError
-from dask_svcca.evaluate import evaluation as evaluation_module
 from dask_svcca.plan import tiles as tiles_module
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.stores.dataset import parameters_of
@@ -218,7 +217,7 @@ def test_compare__couplings_gathered_one_by_one_are_the_same(
 ) -> None:
     measures = ("svcca", "linear_regression")
     together = dask_svcca.compare(zoo, tmp_path / "together", measures=measures).load()
-    monkeypatch.setattr(evaluation_module, "WIDE_CELL", 0)
+    monkeypatch.setattr("dask_svcca.kernels.couplings.WIDE_CELL", 0)
     assert_same(dask_svcca.compare(zoo, tmp_path / "one by one", measures=measures), together)
 
 

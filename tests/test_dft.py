@@ -26,6 +26,7 @@ from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca.connections import connect
+from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.plan import comparison as plan_module
 from dask_svcca.readings import Fourier
 from dask_svcca.stores.comparison import ComparisonStore
@@ -192,10 +193,20 @@ def test_fold__each_pair_meets_on_its_own_grid(compared: Compared) -> None:
 
 
 def stored_directions(store: Path, key: str, variance: float | None) -> xr.Dataset:
-    """What xarray finds of one subspace, its leading directions only."""
-    record = SubspaceStore.open_inside(ComparisonStore.open(store).root).read_index().records[key]
-    pack = xr.open_zarr(store, group=f"subspaces/{record.pack}", consolidated=False).load()
-    own = pack.isel(direction=pack.member == record.position)
+    """What is stored of one subspace, its leading directions only."""
+    subspaces = SubspaceStore.open_inside(ComparisonStore.open(store).root)
+    place = subspaces.read_index().records[key]
+    (pack,) = subspaces.packs([place.pack])
+    assert pack is not None
+    record = pack.records[place.position]
+    own = xr.Dataset(
+        {
+            "spectrum": ("direction", pack.spectrum(record)),
+            "scores": (("sample", "direction"), pack.scores(record)),
+            "frequency": (("direction", "axis"), half_plane(record.entry.grid).frequency[record.entry.block]),
+            "multiplicity": ("direction", record.entry.multiplicity),
+        }
+    )
     squares = np.sort(np.repeat(own.spectrum, own.multiplicity))[::-1]
     return own.isel(direction=own.spectrum >= squares[leading(squares, variance) - 1] * (1 - 1e-9))
 

@@ -310,7 +310,7 @@ def test_compare__another_run_cannot_overtake_it(tmp_path: Path, monkeypatch: py
     [
         ("scores/c/0/0", "missing"),
         ("scores/c/0/0", "short"),
-        ("spectrum/c/0", "missing"),
+        ("bases/c/0", "missing"),
         ("zarr.json", "another program's"),
     ],
 )
