@@ -212,6 +212,24 @@ def test_compare__chunks_of_scores_do_not_matter(monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(results[1, "float32"], results[2**22, "float32"], rtol=0, atol=1e-7)
 
 
+def test_compare__a_pair_does_not_hang_on_what_else_is_compared() -> None:
+    rng = np.random.default_rng(3)
+    narrow, wide, some = (rng.normal(size=(1500, width)).astype("f4") for width in (3, 150, 30))
+    # A direction of one example: sums in single precision lose what is added to it.
+    narrow[:] = 0
+    narrow[0] = 1
+    measures = ("svcca", "cka", "linear_regression")
+    few = dask_svcca.compare({"narrow": narrow, "some": some}, measures=measures)
+    all_of_them = dask_svcca.compare(
+        {"narrow": narrow, "wide": wide, "some": some, "more": wide[:, :60]}, measures=measures
+    )
+    for name in measures:
+        both = {"representation_a": few.representation_a, "representation_b": few.representation_b}
+        found = all_of_them[name].sel(both)
+        np.testing.assert_array_equal(found, few[name])
+        np.testing.assert_allclose(np.diag(found), 1.0, rtol=0, atol=1e-7)
+
+
 def test_compare__couplings_gathered_one_by_one_are_the_same(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

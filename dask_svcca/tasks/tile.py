@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -246,7 +247,7 @@ class _Tile:
         cells = np.ix_(list(a), list(b))
         part[cells] = todo[cells]
         # Where a folded subspace could not be made, pairs stay missing, and its report says why.
-        for pairs in rectangles(part) if part.any() else []:
+        for pairs in _parts(part, a, b):
             # Of a tile to which few are new, only what these span is evaluated; details are put in place as they come.
             in_rows, in_columns = (np.asarray(pairs.any(axis=axis)) for axis in (1, 0))
             cells = np.ix_(*(np.flatnonzero(some | bool(details)) for some in (in_rows, in_columns)))
@@ -300,7 +301,8 @@ class _Tile:
             return Values({}, Evaluation(first, second, meeting, (), todo).saturated(context.job.measures))
         if memory.by_samples:
             return self._pairs_by_samples(a, b, todo, meeting, measures)
-        summing = Summing.of(min(sum(member.directions for member in side.values()) / len(side) for side in (a, b)))
+        # All of a side are summed alike.
+        summing = Summing.of(min(member.directions for side in (a, b) for member in side.values()))
         loadings, same = needs_loadings(measures), b is a
         first_a, first_b = (next(iter(side.values())) for side in (a, b))
         units = [
@@ -420,6 +422,17 @@ def _kinds(entries: Sequence[SubspaceEntry | None]) -> dict[tuple[str, Grid], li
 def _is_of_examples(meeting: Meeting, member: Member) -> bool:
     """Whether pairs compare examples as they are: then orders of the samples are orders of the examples."""
     return meeting.is_of_samples and member.record.entry.domain == EXAMPLES
+
+
+def _parts(pairs: BoolArray, a: Mapping[int, Member], b: Mapping[int, Member]) -> Iterator[BoolArray]:
+    """Pairs in parts of which all on one side are summed alike: a value must not hang on what else is compared."""
+    of_a, of_b = ({number: Summing.of(one.directions) for number, one in side.items()} for side in (a, b))
+    for first, second in itertools.product(sorted(set(of_a.values())), sorted(set(of_b.values()))):
+        part = np.zeros_like(pairs)
+        rows, columns = ([number for number in of if of[number] == one] for of, one in ((of_a, first), (of_b, second)))
+        part[np.ix_(rows, columns)] = pairs[np.ix_(rows, columns)]
+        if part.any():
+            yield from rectangles(part)
 
 
 def _renumbered(members: Mapping[int, Member], places: IntArray, chosen: BoolArray) -> dict[int, Member]:
