@@ -82,6 +82,7 @@ def test_everything__killed_at_any_moment_goes_on(tmp_path: Path) -> None:
     started = time.perf_counter()
     assert ended([begun(everything, str(undisturbed))]) == [0]
     whole = time.perf_counter() - started
+    assert strays(undisturbed) == []
     kills = number = 0
     while kills < KILLS:
         number += 1
@@ -99,7 +100,8 @@ def test_everything__killed_at_any_moment_goes_on(tmp_path: Path) -> None:
         if kills > before:
             assert ended([begun(everything, str(folder))]) == [0]
             assert_equal(folder, undisturbed, 1e-12)
-            assert strays(folder) == []
+            # Killed between the last write to a checkpoint and the end of its lease: it is the next writer's to take.
+            assert [path for path in strays(folder) if "/example/lease-" not in path] == []
 
 
 def command(folder: Path) -> subprocess.Popen[str]:

@@ -14,6 +14,7 @@ from dask_svcca.connections import GPU
 from dask_svcca.devices import open_device
 from dask_svcca.devices.names import find_device, is_gpu, parse_device
 from dask_svcca.errors import ClusterError, DeviceError
+from dask_svcca.run.seen import look
 from dask_svcca.stores import _io
 from dask_svcca.tasks.worker import clear_devices
 
@@ -180,7 +181,7 @@ def check_workers(client: distributed.Client, places: Sequence[str], device: str
     """
     mine = version("dask-svcca")
     there = [place for place in places if _io.is_group(place)]
-    for address, (theirs, unseen) in _ask(client, _look, there):
+    for address, (theirs, unseen) in _ask(client, look, there):
         if theirs != mine:
             raise ClusterError(
                 f"the worker {address} has dask-svcca {theirs}, and this is {mine}: they may write other formats. "
@@ -192,8 +193,3 @@ def check_workers(client: distributed.Client, places: Sequence[str], device: str
                 f"stores where all workers reach them by the same path, such as a shared file system or object storage"
             )
     place_on(client, device)
-
-
-def _look(places: Sequence[str]) -> tuple[str, list[str]]:
-    """Version of the package on a worker, and the stores that it does not see."""
-    return version("dask-svcca"), [place for place in places if not _io.is_group(place)]
