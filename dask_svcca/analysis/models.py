@@ -26,7 +26,7 @@ from dask_svcca.analysis.measured import (
 )
 from dask_svcca.analysis.selection import SIDES, column, numbered, places_of, table_of, values_of
 from dask_svcca.errors import InvalidQuestionError, RepresentationNotFoundError
-from dask_svcca.kernels.extremes import moments_of_largest
+from dask_svcca.kernels.extremes import chance_of_a_search, moments_of_largest
 from dask_svcca.kernels.orders import chance_of
 from dask_svcca.kernels.transport import transport_plan
 from dask_svcca.patterns import matching
@@ -62,7 +62,7 @@ BY_CHANCE: Final[dict[str, str]] = {
 
 P_VALUE: Final = (
     "how often the same search finds as much by chance. However layers of one network depend on each other, it is not "
-    "less than that, as far as gamma distributions go"
+    "less than that, as far as the p-values of pairs of layers are right"
 )
 
 ASSUMES: Final = (
@@ -114,8 +114,9 @@ def model_similarity(
         independent from layer to layer; since layers of one network are alike, chance gives somewhat less. Where
         standard deviations are unknown (`compare` says when), it is the search among the nulls themselves, and chance
         gives more. ``p_`` and the name of the measure: how often the same search finds as much by chance, as if the
-        layers of a network said the same over and over, so that it is rather too large than too small; NaN where a
-        standard deviation is not known. `discoveries` corrects it for the number of models. ``missing`` is the number
+        layers of a network said the same over and over, by ``maximum`` the sum over all pairs of layers, so that it is
+        rather too large than too small, as far as the p-values of pairs of layers are right: see the page on chance.
+        NaN where a standard deviation is not known. `discoveries` corrects it for the number of models. ``missing`` is the number
         of pairs of layers without a value, and ``compared`` the share of those with one: where any is missing, as under
         ``pairs="nearest 20"``, neither has the pair of models. Coordinates along both: ``model``, ``checkpoint``,
         ``step``, ``parent`` and ``layers``, their number.
@@ -434,12 +435,11 @@ def _best_by_chance(
 def _chance_of_largest(
     found: FloatArray, mean: FloatArray, spread: FloatArray, first: tuple[IntArray, IntArray]
 ) -> FloatArray:
-    """How often the largest of each block is as large by chance."""
+    """How often the largest of each block is as large by chance: no more than this, however its entries depend."""
     sizes = [np.diff([*starts, end]) for starts, end in zip(first, mean.shape, strict=True)]
     scores = np.repeat(np.repeat(found, sizes[0], axis=0), sizes[1], axis=1)
-    with np.errstate(divide="ignore"):
-        none = np.log1p(-chance_of(scores, mean, np.square(spread)))
-    return -np.expm1(np.add.reduceat(np.add.reduceat(none, first[0], axis=0), first[1], axis=1))
+    each = chance_of_a_search(scores, mean, np.square(spread))
+    return np.minimum(np.add.reduceat(np.add.reduceat(each, first[0], axis=0), first[1], axis=1), 1.0)
 
 
 def _largest_of_blocks(mean: FloatArray, spread: FloatArray, first: tuple[IntArray, IntArray]) -> FloatArray:
