@@ -116,10 +116,10 @@ def model_similarity(
         gives more. ``p_`` and the name of the measure: how often the same search finds as much by chance, as if the
         layers of a network said the same over and over, by ``maximum`` the sum over all pairs of layers, so that it is
         rather too large than too small, as far as the p-values of pairs of layers are right: see the page on chance.
-        NaN where a standard deviation is not known. `discoveries` corrects it for the number of models. ``missing`` is the number
-        of pairs of layers without a value, and ``compared`` the share of those with one: where any is missing, as under
-        ``pairs="nearest 20"``, neither has the pair of models. Coordinates along both: ``model``, ``checkpoint``,
-        ``step``, ``parent`` and ``layers``, their number.
+        NaN where a standard deviation is not known. `discoveries` corrects it for the number of models. ``missing`` is
+        the number of pairs of layers without a value, and ``compared`` the share of those with one: where any is
+        missing, as under ``pairs="nearest 20"``, neither has the pair of models. Coordinates along both: ``model``,
+        ``checkpoint``, ``step``, ``parent`` and ``layers``, their number.
 
     Raises
     ------
