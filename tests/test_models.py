@@ -241,6 +241,41 @@ def test_model_similarity__p_of_a_search_is_not_too_small_of_related_layers() ->
     assert (p_values < 0.01).mean() < 0.015
 
 
+@pytest.mark.parametrize("measure", ["rsa", "rsa(compare=spearman)"])
+def test_model_similarity__of_rsa_chance_is_skewed_about_zero(measure: str) -> None:
+    rng = np.random.default_rng(2)
+    layers = {(f"m{model}", "1", f"fc{depth}"): rng.normal(size=(40, 5)) for model in range(4) for depth in range(3)}
+    result = dask_svcca.compare(layers, measures=measure)
+    (spread,) = (name for name in result if str(name).startswith("null_rsa_sd"))
+    block, score = (result[name].to_numpy()[:3, 3:6] for name in (spread, measure))
+    # Of skewness 1 for the widest, and all begin where it does.
+    begins = 2 * block.max()
+    sizes = (100_000, 3, 3), (100_000, 1, 3), (100_000, 3, 1)
+    np.testing.assert_allclose(block, block.mean(), rtol=0.2)
+    draws, of_rows, of_columns = (
+        rng.gamma((begins / block.mean()) ** 2, block.mean() ** 2 / begins, size=size) * np.ones((3, 3)) - begins
+        for size in sizes
+    )
+    mean_of_rows, mean_of_columns = of_rows.max(axis=2).mean(axis=1), of_columns.max(axis=1).mean(axis=1)
+    best, largest = score.max(axis=1).mean(), score.max()
+    found = {
+        kind: model_similarity(result, measure=measure, kind=kind).isel(model_a=0, model_b=1)  # type: ignore[arg-type]
+        for kind in ("best", "maximum", "transport")
+    }
+    null, p_value = f"null_{measure}", f"p_{measure}"
+    assert float(found["best"][null]) == pytest.approx(draws.max(axis=2).mean(), abs=2e-3)
+    assert float(found["maximum"][null]) == pytest.approx(draws.max(axis=(1, 2)).mean(), abs=3e-3)
+    assert float(found["best"][p_value]) == pytest.approx((mean_of_rows >= best).mean(), abs=0.02)
+    assert float(found["maximum"][p_value]) == pytest.approx(min(1, (draws >= largest).mean() * 9), abs=0.02)
+    plan = float(found["transport"][measure])
+    shares = [(each >= plan).mean() for each in (mean_of_rows, mean_of_columns)]
+    assert float(found["transport"][p_value]) == pytest.approx(min(shares), abs=0.02)
+    assert not dask_svcca.discoveries(model_similarity(result, measure=measure), 0.01).any()
+    # Other models have no part in it.
+    alone = model_similarity(result, measure=measure, where={"model": ["m0", "m1"]})
+    xr.testing.assert_allclose(alone.isel(model_a=0, model_b=1)[[null, p_value]], found["best"][[null, p_value]])
+
+
 @pytest.mark.parametrize("share", [1e-6, 0.05, 0.5, 1.3])
 def test_chance_of_a_search__is_of_the_heavier_tail(share: float) -> None:
     mean, score = 0.2, 0.2 * (1 + share * np.linspace(-0.7, 8, 30))

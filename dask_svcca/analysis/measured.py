@@ -207,8 +207,13 @@ def spread_of(result: xr.Dataset, measure: str) -> str:
     """Name of the variable with the standard deviation of what chance would give; empty where there is none."""
     null = null_of(result, measure)
     # Comparisons that gained it later do not say so at the measure.
-    name = str(result[measure].attrs.get("null_sd", "")) or f"{null}_sd"
-    return name if null and name in result else ""
+    name = str(result[measure].attrs.get("null_sd", "")) or (f"{null}_sd" if null else "")
+    return name if name in result else ""
+
+
+def centred_by_chance(result: xr.Dataset, measure: str) -> bool:
+    """Whether chance gives a measure 0 on average, with a standard deviation that is known, as `rsa`."""
+    return not null_of(result, measure) and bool(spread_of(result, measure))
 
 
 def p_value_of(result: xr.Dataset, measure: str) -> str:
