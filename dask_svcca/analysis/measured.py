@@ -193,7 +193,7 @@ def sign_of(result: xr.Dataset, measure: str) -> int:
     """1 where higher is more similar, -1 where lower is: of a distance, and of the p-values of a measure."""
     sense = result[measure].attrs.get("sense")
     if sense == "reference":
-        return -1 if any(p_value_of(result, one) == measure for one in measures_of(result)) else 1
+        return -1 if measure in p_values_of(result) else 1
     return -1 if sense == "distance" else 1
 
 
@@ -221,3 +221,8 @@ def p_value_of(result: xr.Dataset, measure: str) -> str:
     # Comparisons that gained p-values later do not say so at the measure.
     name = str(result[measure].attrs.get("p_value", "")) or f"p_{measure}"
     return name if name in result else ""
+
+
+def p_values_of(result: xr.Dataset) -> frozenset[str]:
+    """Names of all variables with p-values of a comparison."""
+    return frozenset(filter(None, (p_value_of(result, one) for one in measures_of(result))))
