@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
@@ -95,6 +95,32 @@ def test_discoveries__of_the_nearest_finds_nothing_in_noise() -> None:
     ceiling = dask_svcca.noise_ceiling(near)
     assert np.isnan(ceiling.cka).all()
     assert (ceiling.pairs + ceiling.missing).tolist() == [24 * 23 // 2]
+
+
+@pytest.mark.parametrize("kind", ["best", "maximum", "transport"])
+def test_discoveries__the_order_of_models_does_not_matter(kind: Literal["best", "maximum", "transport"]) -> None:
+    rng = np.random.default_rng(3)
+    common = rng.normal(size=(60, 2))
+    # A small model is in a large one and not the other way round: its p-values differ by direction.
+    arrays = {
+        (f"m{number}", "end", f"fc{depth}"): rng.normal(size=(60, 4)) + (0.8 * common[:, [depth % 2]] if number else 0)
+        for number in range(5)
+        for depth in range(1 + number)
+    }
+    models = dask_svcca.model_similarity(dask_svcca.compare(arrays, measures="cka"), kind=kind)
+    p = models["p_cka"].to_numpy()
+    tested = ~np.eye(5, dtype=bool) if kind == "best" else np.triu(np.ones((5, 5), dtype=bool), 1)
+    for level in (0.01, 0.05, 0.2, 0.5):
+        found = discoveries(models, level)
+        np.testing.assert_array_equal(found.to_numpy()[tested], by_definition(p[tested], level))
+        if kind != "best":
+            np.testing.assert_array_equal(found, found.T)
+        assert found.attrs["pairs"] == tested.sum()
+        for _ in range(3):
+            order = rng.permutation(5)
+            turned = discoveries(models.isel(model_a=order, model_b=order), level)
+            np.testing.assert_array_equal(turned, found.to_numpy()[np.ix_(order, order)])
+            assert turned.attrs == pytest.approx(found.attrs, nan_ok=True)
 
 
 def test_discoveries__without_p_values() -> None:

@@ -83,13 +83,27 @@ def test_soft_matching__shares_out_neurons_of_the_wider_layer() -> None:
     assert float(found["hard_correlation_match"][1, 2]) > float(values[1, 2]) + 0.01
 
 
-def test_matching__a_constant_neuron_correlates_with_none() -> None:
-    x, y = related(60, 3, 3)
-    dead = np.concatenate([x[:, :2], np.full((60, 1), 7.0)], axis=1)
-    found = correlations(x[:, :2], y)
-    padded = np.concatenate([found, np.zeros((1, 3))])
-    best = padded[linear_sum_assignment(padded, maximize=True)].mean()
-    assert float(compared(dead, y, measures=NAMES[0])[NAMES[0]][0, 1]) == pytest.approx(best, abs=1e-6)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(60, 6, 4), (9, 20, 14)])
+def test_matching__constant_neurons_are_left_out(shape: tuple[int, ...], dtype: str) -> None:
+    x, y = (one.astype(dtype) for one in related(*shape))
+    constants = np.tile(np.array([0.0, 7.1, -1e4], dtype=dtype), (len(x), 1))
+    dead = np.concatenate([x[:, :2], constants, x[:, 2:]], axis=1)
+    both = np.concatenate([constants[:, :1], y], axis=1)
+    found = compared(x, dead, y, both, measures=NAMES)
+    for name in NAMES:
+        values = [[expected(name, one, other) for other in (x, x, y, y)] for one in (x, x, y, y)]
+        np.testing.assert_allclose(found[name], values, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(np.diag(found[name]), 1, atol=1e-6)
+
+
+def test_matching__small_neurons_count() -> None:
+    (x,) = related(60, 6)
+    (y,) = related(60, 6, seed=1)
+    scaled = x * 10.0 ** -np.arange(6)
+    found = compared(x, scaled, y, measures=NAMES[:2], precision="float64")
+    for name in NAMES[:2]:
+        np.testing.assert_allclose(found[name][1], [1, 1, expected(name, x, y)], atol=1e-5)
 
 
 def test_matching__at_several_frequencies_has_no_value() -> None:

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure  # noqa: E402
 
 from dask_svcca import plot  # noqa: E402
 from dask_svcca.plot import _blocks, _names, _panes, _scale, _sides, _steps  # noqa: E402
+from dask_svcca.plot._sides import evenly  # noqa: E402
 
 HOSTILE = [
     "$$x$$",
@@ -215,6 +216,33 @@ def test_settling__a_planted_order_is_found() -> None:
     assert "rank correlation -0.50" in pane.get_title()
     assert pane.get_xscale() == "symlog"
     assert texts(pane.get_xticklabels()) == ["0", "1", "10", "100"]
+
+
+def test_settling__numbers_are_of_all_models() -> None:
+    models, steps, settles = tuple(f"net-s{seed}" for seed in range(10)), (0.0, 1.0, 10.0, 100.0), (1, 10, 100)
+    rng = np.random.default_rng(2)
+    result = made(models, steps, ("first", "second"))
+    for model in models:
+        for layer in ("first", "second"):
+            # Those of which lines are drawn settle last.
+            settled = 100 if model in evenly(models, 6) else rng.choice(settles[:2] if layer == "first" else settles)
+            for step in steps:
+                place = {
+                    "representation_a": f"{model}/step{step:g}/{layer}",
+                    "representation_b": f"{model}/step100/{layer}",
+                }
+                result["own"].loc[place] = 1.0 if step >= settled else 0.3
+    (pane,) = plot.settling(result)
+    found = dask_svcca.learning_dynamics(result, measure="own")
+    diamonds = [float(np.ravel(line.get_xdata())[0]) for line in pane.lines if line.get_marker() == "D"]
+    assert diamonds == found["settled_by"].to_numpy().tolist()
+    intervals = [list(line.get_xdata()) for line in pane.lines if line.get_marker() == "|"]
+    ends = zip(found["settled_low"].to_numpy(), found["settled_high"].to_numpy(), strict=True)
+    assert intervals == [[low, high] for low, high in ends if high > low]
+    assert f"rank correlation {float(found['depth_correlation'].mean()):.2f}" in pane.get_title()
+    assert "lines: 6 of 10 models" in pane.get_title()
+    lines = [line.get_ydata() for line in pane.lines if len(line.get_xdata()) == 4]
+    np.testing.assert_allclose(lines[0], [0.3, 0.3, 0.3, 1])
 
 
 def test_seeds__mean_of_both_orders_of_a_directed_measure() -> None:

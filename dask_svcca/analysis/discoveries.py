@@ -16,7 +16,7 @@ from dask_svcca.measures import find_measures
 if TYPE_CHECKING:
     import xarray as xr
 
-    from dask_svcca.kernels._types import BoolArray
+    from dask_svcca.kernels._types import BoolArray, IntArray
     from dask_svcca.stores._io import StoreLike
 
 PAIR_DIMS = ("representation_a", "representation_b")
@@ -46,9 +46,10 @@ def discoveries(comparison: xr.Dataset | StoreLike, level: float = 0.05, *, meas
     -------
     xarray.DataArray
         Whether a pair is one, (representation_a, representation_b). False for a representation with itself and where
-        there is no p-value. Attributes: ``measure``, ``level``, ``pairs`` (how many count as tested, each once),
-        ``computed`` (how many of these have a p-value), and ``largest_p`` (the largest p-value of a discovery; NaN
-        without any). Pairs that cannot have a p-value, such as those that are not comparable, do not count.
+        there is no p-value. Attributes: ``measure``, ``level``, ``pairs`` (how many count as tested: each once, or in
+        both directions where the measure is not symmetric, as `model_similarity` by ``best``), ``computed`` (how many
+        of these have a p-value), and ``largest_p`` (the largest p-value of a discovery; NaN without any). Pairs that
+        cannot have a p-value, such as those that are not comparable, do not count.
 
     Raises
     ------
@@ -93,8 +94,10 @@ def discoveries(comparison: xr.Dataset | StoreLike, level: float = 0.05, *, meas
     unseen = not_computed(result, p_name, {dim: np.arange(p.sizes[dim]) for dim in PAIR_DIMS})
     others = _others(p)
     values = np.where(unseen, 1.0, p.to_numpy())
-    tested = _each_once(p, others & np.isfinite(values))
-    computed = _each_once(p, others & ~unseen & np.isfinite(values))
+    tested = others & np.isfinite(values)
+    # Where the two directions of a pair are two questions, each is a test.
+    symmetric = bool(result[name].attrs.get("symmetric", True))
+    test = _pairs_of(p, tested) if symmetric else np.arange(tested.sum())
     if others.any() and not tested.any():
         raise InvalidQuestionError(
             f"no pair has a p-value of {name!r} here: it is not known where layers meet at several frequencies "
@@ -102,14 +105,16 @@ def discoveries(comparison: xr.Dataset | StoreLike, level: float = 0.05, *, meas
             f"compared. Compare with conv='mean', or ask permutation_null about some pairs"
         )
     chosen = np.zeros(values.shape, dtype=np.bool_)
-    largest = np.nan
-    if tested.any():
-        adjusted = scipy.stats.false_discovery_control(values[tested], method="bh")
-        if (found := values[tested][adjusted <= level]).size:
+    largest, count = np.nan, int(test.max(initial=-1)) + 1
+    if count:
+        # The two directions may differ by round-off.
+        each = np.ones(count)
+        np.minimum.at(each, test, values[tested])
+        if (found := each[scipy.stats.false_discovery_control(each, method="bh") <= level]).size:
             largest = float(found.max())
-            chosen = others & (values <= largest)
+            chosen[tested] = each[test] <= largest
     made = p.copy(data=chosen)
-    counts = {"pairs": int(tested.sum()), "computed": int(computed.sum())}
+    counts = {"pairs": count, "computed": len(np.unique(test[~unseen[tested]]))}
     made.attrs = {"measure": name, "level": level, **counts, "largest_p": largest}
     return made.rename("discovery")
 
@@ -134,14 +139,10 @@ def _others(p: xr.DataArray) -> BoolArray:
     return np.asarray(a[:, np.newaxis] != b)
 
 
-def _each_once(p: xr.DataArray, wanted: BoolArray) -> BoolArray:
-    """Some pairs, each in one of its two directions."""
+def _pairs_of(p: xr.DataArray, wanted: BoolArray) -> IntArray:
+    """Number of the pair of each wanted entry, the same in both directions, (entry,)."""
     a, b = (p[dim].to_numpy() for dim in PAIR_DIMS)
     labels, codes = np.unique(np.concatenate([a, b]), return_inverse=True)
     rows, columns = codes[: len(a), np.newaxis], codes[len(a) :]
     pair = np.minimum(rows, columns) * len(labels) + np.maximum(rows, columns)
-    places = np.flatnonzero(wanted)
-    _, first = np.unique(pair.ravel()[places], return_index=True)
-    once = np.zeros(pair.size, dtype=np.bool_)
-    once[places[first]] = True
-    return once.reshape(pair.shape)
+    return np.unique(pair[wanted], return_inverse=True)[1]

@@ -193,7 +193,7 @@ def sign_of(result: xr.Dataset, measure: str) -> int:
     """1 where higher is more similar, -1 where lower is: of a distance, and of the p-values of a measure."""
     sense = result[measure].attrs.get("sense")
     if sense == "reference":
-        return -1 if any(p_value_of(result, one) == measure for one in measures_of(result)) else 1
+        return -1 if measure in p_values_of(result) else 1
     return -1 if sense == "distance" else 1
 
 
@@ -207,8 +207,13 @@ def spread_of(result: xr.Dataset, measure: str) -> str:
     """Name of the variable with the standard deviation of what chance would give; empty where there is none."""
     null = null_of(result, measure)
     # Comparisons that gained it later do not say so at the measure.
-    name = str(result[measure].attrs.get("null_sd", "")) or f"{null}_sd"
-    return name if null and name in result else ""
+    name = str(result[measure].attrs.get("null_sd", "")) or (f"{null}_sd" if null else "")
+    return name if name in result else ""
+
+
+def centred_by_chance(result: xr.Dataset, measure: str) -> bool:
+    """Whether chance gives a measure 0 on average, with a standard deviation that is known, as `rsa`."""
+    return not null_of(result, measure) and bool(spread_of(result, measure))
 
 
 def p_value_of(result: xr.Dataset, measure: str) -> str:
@@ -216,3 +221,8 @@ def p_value_of(result: xr.Dataset, measure: str) -> str:
     # Comparisons that gained p-values later do not say so at the measure.
     name = str(result[measure].attrs.get("p_value", "")) or f"p_{measure}"
     return name if name in result else ""
+
+
+def p_values_of(result: xr.Dataset) -> frozenset[str]:
+    """Names of all variables with p-values of a comparison."""
+    return frozenset(filter(None, (p_value_of(result, one) for one in measures_of(result))))

@@ -14,9 +14,19 @@ import pandas as pd
 import xarray as xr
 
 from dask_svcca.analysis._options import is_number
+from dask_svcca.analysis._searches import (
+    best_by_chance,
+    chance_of_largest,
+    largest_of_blocks,
+    of_all,
+    searched,
+    sums,
+    widest,
+)
 from dask_svcca.analysis.identification import check_excluded
 from dask_svcca.analysis.measured import (
     as_dataset,
+    centred_by_chance,
     find_names,
     null_of,
     say_estimates_at,
@@ -26,7 +36,6 @@ from dask_svcca.analysis.measured import (
 )
 from dask_svcca.analysis.selection import SIDES, column, numbered, places_of, table_of, values_of
 from dask_svcca.errors import InvalidQuestionError, RepresentationNotFoundError
-from dask_svcca.kernels.extremes import moments_of_largest
 from dask_svcca.kernels.orders import chance_of
 from dask_svcca.kernels.transport import transport_plan
 from dask_svcca.patterns import matching
@@ -37,11 +46,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from dask_svcca.analysis.selection import Side, Where
-    from dask_svcca.kernels._types import BoolArray, FloatArray, IntArray
+    from dask_svcca.kernels._types import FloatArray, IntArray
     from dask_svcca.stores._io import StoreLike
 
 BLOCK_ELEMENTS: Final = 2**21
 """Pairs of layers that are in memory at a time."""
+
+BEGINS: Final = 2.0
+"""Standard deviations below 0 at which the gamma distribution of `rsa` begins, so that its skewness is 1."""
 
 CHECKPOINTS: Final = frozenset({"checkpoint", "step", "final", "representation"})
 """Keys of a choice that say which checkpoints are meant."""
@@ -62,7 +74,7 @@ BY_CHANCE: Final[dict[str, str]] = {
 
 P_VALUE: Final = (
     "how often the same search finds as much by chance. However layers of one network depend on each other, it is not "
-    "less than that, as far as gamma distributions go"
+    "less than that, as far as the p-values of pairs of layers are right"
 )
 
 ASSUMES: Final = (
@@ -109,16 +121,18 @@ def model_similarity(
     Returns
     -------
     xarray.Dataset
-        The measure, (model_a, model_b), and the null of it where it has one, under its name: what the same search
-        finds by chance. It takes the null of each pair of layers and its standard deviation, and values that are
-        independent from layer to layer; since layers of one network are alike, chance gives somewhat less. Where
-        standard deviations are unknown (`compare` says when), it is the search among the nulls themselves, and chance
-        gives more. ``p_`` and the name of the measure: how often the same search finds as much by chance, as if the
-        layers of a network said the same over and over, so that it is rather too large than too small; NaN where a
-        standard deviation is not known. `discoveries` corrects it for the number of models. ``missing`` is the number
-        of pairs of layers without a value, and ``compared`` the share of those with one: where any is missing, as under
-        ``pairs="nearest 20"``, neither has the pair of models. Coordinates along both: ``model``, ``checkpoint``,
-        ``step``, ``parent`` and ``layers``, their number.
+        The measure, (model_a, model_b), and the null of it where it has one (and of ``rsa``), under its name: what the
+        same search finds by chance. It takes the null of each pair of layers and its standard deviation, and values
+        that are independent from layer to layer; since layers of one network are alike, chance gives somewhat less.
+        Where standard deviations are unknown (`compare` says when), it is the search among the nulls themselves, and
+        chance gives more. ``p_`` and the name of the measure: how often the same search finds as much by chance, as if
+        the layers of a network said the same over and over, by ``maximum`` the sum over all pairs of layers, so that it
+        is rather too large than too small, as far as the p-values of pairs of layers are right: see the page on chance.
+        That of ``rsa`` takes its values by chance to be skewed. NaN where a standard deviation is not known.
+        `discoveries` corrects it for the number of models. ``missing`` is the number of pairs of layers without a
+        value, and ``compared`` the share of those with one: where any is missing, as under ``pairs="nearest 20"``,
+        neither has the pair of models. Coordinates along both: ``model``, ``checkpoint``, ``step``, ``parent`` and
+        ``layers``, their number.
 
     Raises
     ------
@@ -157,7 +171,9 @@ def model_similarity(
     variables: dict[str, tuple[tuple[str, str], Any, dict[str, Any]]] = {}
     dims = "model_a", "model_b"
     for name in names:
-        null = null_of(result, name) if sign_of(result, name) > 0 else ""
+        null = ""
+        if sign_of(result, name) > 0:
+            null = f"null_{name}" if centred_by_chance(result, name) else null_of(result, name)
         summary = _Summary(result, name, null, kind, gain)
         values, chance, p_values, lacking = summary.of(a, b)
         missing = np.maximum(missing, lacking)
@@ -344,17 +360,14 @@ class _Summary:
         values = sign * self._read(self.name, *places)
         nulls = None
         if self.null:
-            mean, spread = self._read(self.null, *places), None
-            if name := spread_of(self.result, self.name):
-                spread = self._read(name, *places)
-            nulls = mean, spread if spread is not None else np.zeros(mean.shape)
-        lacking = _sums(~np.isfinite(values), first)
+            nulls = self._nulls(*places)
+        lacking = sums(~np.isfinite(values), first)
         if self.transported is not None:
             one = self.transported(values, a, b, rows, columns)
             both = one, one.T
         else:
-            both = _searched(values, first, self.kind), _searched(values.T, first[::-1], self.kind)
-        expected = None if nulls is None else self._expected(*nulls, first, both)
+            both = searched(values, first, self.kind), searched(values.T, first[::-1], self.kind)
+        expected = None if nulls is None else self._expected(nulls, first, both)
         for place, part, lacks, turned in ((here, both[0], lacking, False), (mirror, both[1], lacking.T, True)):
             if turned and not mirrored:
                 continue
@@ -363,6 +376,18 @@ class _Summary:
             if expected is not None:
                 for target, values_of_both in zip((chance, p_values), expected, strict=True):
                     target[place] = np.where(lacks == 0, values_of_both[int(turned)], np.nan)
+
+    def _nulls(self, rows: IntArray, columns: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of each pair by chance."""
+        name = spread_of(self.result, self.name)
+        spread = self._read(name, rows, columns) if name else np.zeros((len(rows), len(columns)))
+        if not centred_by_chance(self.result, self.name):
+            return self._read(self.null, rows, columns), spread
+        stem, bracket, options = self.name.partition("(")
+        if (error := f"{stem}_error{bracket}{options}") in self.result:
+            # From a sample of the pairs of examples, a score is off by more than orders make it.
+            spread = np.hypot(spread, self._read(error, rows, columns))
+        return np.zeros(spread.shape), spread
 
     def _read(self, name: str, rows: IntArray, columns: IntArray) -> FloatArray:
         # In the order of the comparison, each of its chunks is read once.
@@ -374,86 +399,33 @@ class _Summary:
 
     def _expected(
         self,
-        mean: FloatArray,
-        spread: FloatArray,
+        nulls: tuple[FloatArray, FloatArray],
         first: tuple[IntArray, IntArray],
         found: tuple[FloatArray, FloatArray],
     ) -> tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]:
         """What the search finds by chance, and how often it finds as much as it did: each as (a, b) and (b, a)."""
-        known = _sums(~(np.isfinite(mean) & np.isfinite(spread)), first) == 0
+        mean, spread = nulls
+        known = sums(~(np.isfinite(mean) & np.isfinite(spread)), first) == 0
+        shift: FloatArray = np.zeros(found[0].shape)
+        if centred_by_chance(self.result, self.name):
+            # Orders of the examples make correlations of distances skewed, and a search asks for their tail.
+            shift = BEGINS * widest(spread, first)
+            mean, found = of_all(shift, spread.shape, first), (found[0] + shift, found[1] + shift.T)
         if self.kind == "maximum":
-            whole = _largest_of_blocks(mean, spread, first)
-            p_value = np.where(known, _chance_of_largest(found[0], mean, spread, first), np.nan)
+            whole = largest_of_blocks(mean, spread, first) - shift
+            p_value = np.where(known, chance_of_largest(found[0], mean, spread, first), np.nan)
             return (whole, whole.T), (p_value, p_value.T)
-        one = _best_by_chance(mean, spread, first)
-        other = _best_by_chance(mean.T, spread.T, first[::-1])
+        one = best_by_chance(mean, spread, first)
+        other = best_by_chance(mean.T, spread.T, first[::-1])
         chances = [
             np.where(sure, chance_of(score, expected, np.square(deviation)), np.nan)
             for score, (expected, deviation), sure in zip(found, (one, other), (known, known.T), strict=True)
         ]
         if self.kind == "transport":
             # Each layer's best match is at least what a plan gives it, on either side.
-            least, rarest = np.minimum(one[0], other[0].T), np.minimum(chances[0], chances[1].T)
+            least, rarest = np.minimum(one[0], other[0].T) - shift, np.minimum(chances[0], chances[1].T)
             return (least, least.T), (rarest, rarest.T)
-        return (one[0], other[0]), (chances[0], chances[1])
-
-
-def _sums(values: BoolArray, first: tuple[IntArray, IntArray]) -> IntArray:
-    """Number of true ones in each block."""
-    return np.add.reduceat(np.add.reduceat(values.astype(np.int64), first[0], axis=0), first[1], axis=1)
-
-
-def _mean_over_rows(values: FloatArray, first: IntArray) -> FloatArray:
-    """Means of groups of neighbouring rows."""
-    return np.add.reduceat(values, first, axis=0) / np.diff([*first, len(values)])[:, np.newaxis]
-
-
-def _searched(values: FloatArray, first: tuple[IntArray, IntArray], kind: Kind) -> FloatArray:
-    """The best of each block, or the mean of the best of each of its rows; NaN where one of them is.
-
-    Examples
-    --------
-    >>> values = np.array([[0.9, 0.2, 0.1], [0.5, 0.4, 0.3]])
-    >>> both = np.array([0]), np.array([0, 2])
-    >>> _searched(values, both, "best"), _searched(values, both, "maximum")
-    (array([[0.7, 0.2]]), array([[0.9, 0.3]]))
-    """
-    best = np.maximum.reduceat(values, first[1], axis=1)
-    return np.maximum.reduceat(best, first[0], axis=0) if kind == "maximum" else _mean_over_rows(best, first[0])
-
-
-def _best_by_chance(
-    mean: FloatArray, spread: FloatArray, first: tuple[IntArray, IntArray]
-) -> tuple[FloatArray, FloatArray]:
-    """Mean over the rows of a block of what their best is by chance, and the most that this mean may vary by."""
-    expected, deviation = moments_of_largest(mean, spread, first[1])
-    # However rows depend on each other, their mean varies by no more than they do on average.
-    return _mean_over_rows(expected, first[0]), _mean_over_rows(deviation, first[0])
-
-
-def _chance_of_largest(
-    found: FloatArray, mean: FloatArray, spread: FloatArray, first: tuple[IntArray, IntArray]
-) -> FloatArray:
-    """How often the largest of each block is as large by chance."""
-    sizes = [np.diff([*starts, end]) for starts, end in zip(first, mean.shape, strict=True)]
-    scores = np.repeat(np.repeat(found, sizes[0], axis=0), sizes[1], axis=1)
-    with np.errstate(divide="ignore"):
-        none = np.log1p(-chance_of(scores, mean, np.square(spread)))
-    return -np.expm1(np.add.reduceat(np.add.reduceat(none, first[0], axis=0), first[1], axis=1))
-
-
-def _largest_of_blocks(mean: FloatArray, spread: FloatArray, first: tuple[IntArray, IntArray]) -> FloatArray:
-    """What is the largest of each block by chance."""
-    ends = [*first[0], len(mean)]
-    found = []
-    for start, stop in pairwise(ends):
-        # The layers of all rows behind each other: those of one checkpoint of b stay together.
-        group = np.tile(np.repeat(np.arange(len(first[1])), np.diff([*first[1], mean.shape[1]])), stop - start)
-        wide = np.argsort(group, kind="stable")
-        flat = [np.asarray(each[start:stop]).ravel()[np.newaxis, :] for each in (mean, spread)]
-        groups = first[1] * (stop - start)
-        found.append(moments_of_largest(flat[0][:, wide], flat[1][:, wide], groups)[0][0])
-    return np.stack(found)
+        return (one[0] - shift, other[0] - shift.T), (chances[0], chances[1])
 
 
 def _transported(

@@ -108,6 +108,17 @@ def number(value: float) -> str:
     return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.4f}"
 
 
+def p_number(value: float) -> str:
+    """A p-value; one that is too small for a number says so.
+
+    Examples
+    --------
+    >>> p_number(0.0378), p_number(2.5e-161), p_number(0.0)
+    ('0.0378', '2.5e-161', '<1e-300')
+    """
+    return "<1e-300" if value == 0 else number(value)
+
+
 def counted(count: int, noun: str) -> str:
     """A number with its noun.
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 import numpy as np
 
-from dask_svcca.analysis.measured import as_dataset, null_of, p_value_of
+from dask_svcca.analysis.measured import as_dataset, null_of, p_value_of, p_values_of
 from dask_svcca.analysis.models import Kind, model_similarity
 from dask_svcca.analysis.query import PairQuery
-from dask_svcca.cli._console import counted, estimates_cautioned, examples, number, table
+from dask_svcca.cli._console import counted, estimates_cautioned, examples, number, p_number, table
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._listing import DEFAULT_TOP, check_form, listing
 from dask_svcca.cli._measures import split_measures
@@ -116,7 +116,7 @@ def models(
         parts = ("model",) if found.indexes["model_a"].is_unique else ("model", "checkpoint")
         table(
             [*parts, *(f"{part} " for part in parts), *shown],
-            [_row(row, parts, shown) for _, row in best.iterrows()],
+            [_row(row, parts, shown, p_values_of(result)) for _, row in best.iterrows()],
             right=shown,
         )
     _say_what_is_left(_without(found), total, len(best))
@@ -143,6 +143,6 @@ def _without(found: xr.Dataset) -> int:
     return int(np.triu(found["missing"].to_numpy() > 0, 1).sum())
 
 
-def _row(row: pd.Series[Any], parts: tuple[str, ...], shown: list[str]) -> list[str]:
+def _row(row: pd.Series[Any], parts: tuple[str, ...], shown: list[str], p_values: frozenset[str]) -> list[str]:
     names = (str(row[f"{part}_{side}"]) for side in "ab" for part in parts)
-    return [*names, *(number(row[one]) for one in shown)]
+    return [*names, *((p_number if one in p_values else number)(row[one]) for one in shown)]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from dask_svcca.analysis.measured import p_values_of
 from dask_svcca.analysis.query import Across, PairQuery
-from dask_svcca.cli._console import counted, examples, number, table
+from dask_svcca.cli._console import counted, examples, number, p_number, table
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._listing import DEFAULT_TOP, check_form, listing
 from dask_svcca.cli._measures import split_measures
@@ -73,8 +74,9 @@ def query(
     if not (-math.inf if low is None else low) <= (math.inf if high is None else high):
         given = " ".join(f"{name} {value:g}" for name, value in (("--min", low), ("--max", high)) if value is not None)
         raise click.UsageError(f"{given} is an empty interval: no value lies in it.")
+    result = open_comparison(comparison)
     pairs = PairQuery.build(
-        open_comparison(comparison),
+        result,
         split_measures(measures) or None,
         a={part: patterns[f"{part}_a"] for part in PARTS if patterns[f"{part}_a"]},
         b={part: patterns[f"{part}_b"] for part in PARTS if patterns[f"{part}_b"]},
@@ -99,7 +101,7 @@ def query(
         return
     table(
         ["model", "checkpoint", "layer", "model ", "checkpoint ", "layer ", pairs.measure, *pairs.others],
-        [_row(row, (pairs.measure, *pairs.others)) for _, row in best.iterrows()],
+        [_row(row, (pairs.measure, *pairs.others), p_values_of(result)) for _, row in best.iterrows()],
         right=(pairs.measure, *pairs.others),
     )
     within = int(((best["model_a"] == best["model_b"]) & (best["checkpoint_a"] == best["checkpoint_b"])).sum())
@@ -113,9 +115,9 @@ def query(
         click.echo(f"{len(best):,} of {counted(total, 'pair')}; more with --top N, all with --csv.", err=True)
 
 
-def _row(row: pd.Series[Any], measures: Sequence[str]) -> list[str]:
+def _row(row: pd.Series[Any], measures: Sequence[str], p_values: frozenset[str]) -> list[str]:
     names = (str(row[f"{part}_{side}"]) for side in "ab" for part in PARTS)
-    return [*names, *(number(row[measure]) for measure in measures)]
+    return [*names, *((p_number if one in p_values else number)(row[one]) for one in measures)]
 
 
 def _write_csv(pairs: PairQuery, file: str, top: int | None) -> None:

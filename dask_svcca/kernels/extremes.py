@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.special
 
+from dask_svcca.kernels.orders import chance_of
+
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, IntArray
 
@@ -70,3 +72,42 @@ def moments_of_largest(mean: FloatArray, spread: FloatArray, first: IntArray) ->
     variance = np.maximum(squared - np.square(above), 0.0)
     # Without any spread there is no interval to integrate over.
     return np.where(half > 0, low**3 + above, certain), np.where(half > 0, np.sqrt(variance), 0.0)
+
+
+def chance_of_a_search(score: FloatArray, mean: FloatArray, variance: FloatArray) -> FloatArray:
+    """How often an order of the examples scores as much, for a sum over all that were searched.
+
+    Such a sum is at least the chance that any scores as much, however they depend on each other, if each of its terms
+    is. A search asks for small chances, and there the gamma distribution falls too fast for layers of a few strong
+    directions: a sum of squares of unequal weights is more skewed. Above the mean it is therefore the larger of that
+    and of the inverse Gaussian distribution of the same mean and variance, which is half as skewed again.
+
+    Parameters
+    ----------
+    score, mean, variance : array
+        As of `chance_of`.
+
+    Returns
+    -------
+    array
+        In [0, 1], at least that of `chance_of`.
+
+    References
+    ----------
+    Chhikara and Folks (1989), The inverse Gaussian distribution.
+
+    Examples
+    --------
+    >>> given = np.array([0.5, 9.0, 1.0]), np.array([1.0, 3.0, 1.0]), np.array([0.25, 3.0, 0.0])
+    >>> chance_of_a_search(*given).round(3)
+    array([0.857, 0.01 , 1.   ])
+    """
+    score, mean, variance = np.broadcast_arrays(score, mean, variance)
+    chance = chance_of(score, mean, variance)
+    above = (variance > 0) & (score > mean)
+    ratio, shape = score[above] / mean[above], mean[above] ** 2 / variance[above]
+    near, far = (np.sqrt(shape / ratio) * (ratio + sign) for sign in (-1, 1))
+    # With a common factor taken out, nothing overflows where the variance is small.
+    scaled = scipy.special.erfcx(near / np.sqrt(2)) - scipy.special.erfcx(far / np.sqrt(2))
+    chance[above] = np.maximum(chance[above], np.exp(-np.square(near) / 2) * scaled / 2)
+    return chance

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 MOST_NEURONS: Final = 1024
 """Neurons of a layer that are matched: the assignment takes time with their cube, a tenth of a second here."""
 
+CONSTANT: Final = 1e-12
+"""Times the largest deviation, below which that of a neuron is rounding: directions are of 1e-10 of it at least."""
+
+_LIVE: Final = "Neurons that do not vary are left out"
+
 _MATCHED: Final = (
     f"(SciPy's linear_sum_assignment; up to {MOST_NEURONS:,} neurons). NaN of convolutional layers at several "
     "frequencies, conv='dft'"
@@ -43,9 +48,9 @@ def _of_neurons(pairs: PairStack, score: Callable[[FloatArray, FloatArray, Float
 
 
 def _correlations(covariance: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
-    # A constant neuron correlates with none.
-    scales = np.outer(a, b)
-    return np.asarray(np.divide(covariance, scales, out=np.zeros_like(covariance), where=scales > 0))
+    """Of the neurons that vary: that of a constant one is not defined, and it has no part in a match."""
+    live = [one > CONSTANT * one.max() for one in (a, b)]
+    return np.asarray(covariance[np.ix_(*live)] / np.outer(a[live[0]], b[live[1]]))
 
 
 def _hard(covariance: FloatArray, a: FloatArray, b: FloatArray) -> float:
@@ -80,7 +85,6 @@ def _over_deviations(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) 
 
 
 _COMMON: Final = {
-    "version": "1",
     "needs": frozenset({"spectrum", "loadings"}),
     "valid_range": (-1.0, 1.0),
     "readings": frozenset({"positions", "mean", "flatten"}),
@@ -90,8 +94,9 @@ _COMMON: Final = {
 MEASURES: Final = (
     Measure(
         name="hard_correlation_match",
+        version="2",
         description="mean correlation of neurons that are matched one to one so that it is greatest; of the layer with "
-        f"more neurons the rest is left out {_MATCHED}",
+        f"more neurons the rest is left out {_MATCHED}. {_LIVE}",
         sums=partial(_of_neurons, score=_hard),
         value=_the_score,
         invariances=("translation", "scaling and permutation of neurons"),
@@ -101,8 +106,9 @@ MEASURES: Final = (
     ),
     Measure(
         name="soft_correlation_match",
+        version="2",
         description="mean correlation of each neuron with the one of the other layer that it correlates with most, "
-        "mean of both directions. NaN of convolutional layers at several frequencies, conv='dft'",
+        f"mean of both directions. NaN of convolutional layers at several frequencies, conv='dft'. {_LIVE}",
         sums=partial(_of_neurons, score=_soft),
         value=_the_score,
         invariances=("translation", "scaling and permutation of neurons"),
@@ -111,10 +117,11 @@ MEASURES: Final = (
     ),
     Measure(
         name="soft_matching",
+        version="2",
         description="mean correlation of neurons under the plan that shares out the neurons of one layer over those "
         "of the other so that it is greatest, all of a layer with equal weight, also of layers of unequal widths; of "
         f"equal widths it is hard_correlation_match. The soft matching distance of neurons of variance 1 is sqrt(2 - 2 "
-        f"soft_matching) {_MATCHED.replace('linear_sum_assignment', 'linear_sum_assignment, or linprog')}",
+        f"soft_matching) {_MATCHED.replace('linear_sum_assignment', 'linear_sum_assignment, or linprog')}. {_LIVE}",
         sums=partial(_of_neurons, score=_transported),
         value=_the_score,
         invariances=("translation", "scaling and permutation of neurons"),
@@ -124,6 +131,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="permutation_procrustes",
+        version="1",
         description="procrustes with permutations of neurons in place of rotations: the largest sum of covariances of "
         f"neurons that are matched one to one, over |S_a| |S_b| {_MATCHED}",
         sums=partial(_of_neurons, score=_permuted),

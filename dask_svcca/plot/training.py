@@ -36,7 +36,7 @@ LINES: Final = 64
 """Largest number of layers of which lines are drawn, and of checkpoints that they are drawn through."""
 
 SEEDS: Final = 6
-"""Largest number of models of an architecture that are read: fifteen pairs of them."""
+"""Largest number of models of an architecture that lines are of: fifteen pairs of them."""
 
 
 def settling(
@@ -44,9 +44,10 @@ def settling(
 ) -> npt.NDArray[Any]:
     """Draw how layers become what they are at the end of training: a pane an architecture, a line a layer.
 
-    A line is the mean of all models whose layers have the same names, a band their spread, a diamond the step by which
+    A line is the mean of models whose layers have the same names, a band their spread, a diamond the step by which
     the layer has settled in more than half of them, as `learning_dynamics` has it, on the interval of that step; the
     title has the rank correlation of settled step and depth, positive where layers closer to the input settle first.
+    Of more than six models, lines and bands are of six, and all else is of all.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def settling(
         From `open_comparison` or `compare`, or where it is; finished or not.
     where : mapping, optional
         ``model`` and ``layer``, see `query`; of at most four architectures. Of more than 64 layers, 64 are shown, and
-        six of more models, evenly spaced; the title says so. Default: all.
+        of more than six models, lines of six, evenly spaced; the title says so. Default: all.
     measure : str, optional
         Default: the first that was asked for.
     ax : Axes, sequence of Axes, or Figure, optional
@@ -96,12 +97,14 @@ def settling(
         some = evenly(models, SEEDS)
         every = in_order(frame[frame["model"].isin(models)], "layer", "depth").to_list()
         layers = evenly(every, LINES)
-        found = learning_dynamics(result, model=some, layer=layers, measure=name)
-        x = draw_steps(pane, found["step"].to_numpy(), [])
-        values = found["similarity_to_final"].to_numpy()
+        found = learning_dynamics(result, model=models, layer=layers, measure=name)
+        drawn = found.sel(model=some)
+        drawn = drawn.isel(step=(drawn["checkpoint"] != "").any("model").to_numpy())
+        x = draw_steps(pane, drawn["step"].to_numpy(), [])
+        values = drawn["similarity_to_final"].to_numpy()
         average = means(values)
-        if "null_to_final" in found:
-            draw_chance(pane, x, means(found["null_to_final"].to_numpy()))
+        if "null_to_final" in drawn:
+            draw_chance(pane, x, means(drawn["null_to_final"].to_numpy()))
         names = [str(layer) for layer in found["layer"].to_numpy()]
         lines = draw_lines(pane, x, average, names, spread=extremes(values) if len(some) > 1 else None)
         settled, *ends = (found[f"settled_{one}"].to_numpy() for one in ("by", "low", "high"))
@@ -118,7 +121,7 @@ def settling(
         set_title(
             pane,
             _named(models),
-            some_of(len(some), len(models), "models"),
+            f"lines: {text}" if (text := some_of(len(some), len(models), "models")) else "",
             some_of(len(layers), len(every), "layers"),
             f"rank correlation {float(order):.2f} with depth" if np.isfinite(order) else "",
         )

@@ -30,6 +30,16 @@ def test_models__lists_both_orders(comparison: Path) -> None:
     assert not shown.stderr
 
 
+def test_models__p_values_that_are_too_small_for_a_number_say_so(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(2000, 300))
+    arrays = {("one", "1", "fc"): x, ("two", "1", "fc"): x, ("three", "1", "fc"): x[:, ::-1] + 1}
+    dask_svcca.compare(arrays, tmp_path / "c.zarr", measures="cka")
+    for command in ("models", "query --measure cka --measure p_cka"):
+        name, _, rest = command.partition(" ")
+        shown = run(f"{name} {tmp_path / 'c.zarr'} {rest}").stdout.splitlines()
+        assert {row.split()[-1] for row in shown[1:]} == {"<1e-300"}
+
+
 def test_models__csv_and_json_are_the_same(comparison: Path) -> None:
     csv = pd.read_csv(io.StringIO(run("models comparison.zarr --checkpoint ** --kind transport --csv").stdout))
     assert len(csv) == 4 * 3 / 2
