@@ -267,9 +267,16 @@ def compare(
     if device != "cpu":
         # Whether it is there, before sketches are made.
         device = budget_for(client, source, place, subspaces, device).device
-    where: dict[str, Any] = {"subspaces": subspaces, "drop_left": drop_left, "wait": wait}
+    where: dict[str, Any] = {"subspaces": subspaces, "drop_left": drop_left}
+
+    def check(selected: Pairs) -> None:
+        plan_run(
+            source, place, parameters, budget_for(client, source, place, subspaces, device), pairs=selected, **where
+        )
+
     with Bars(guidance.stages) if progress else nullcontext() as bars:
-        likeness = guidance.estimated(source, parameters, wait=wait, client=client, progress=bars)
+        likeness = guidance.estimated(source, parameters, check=check, wait=wait, client=client, progress=bars)
+        where["wait"] = wait
         chosen = guidance.pairs(likeness)
         if preview:
             assert likeness is not None  # noqa: S101 - for the type checker

@@ -417,7 +417,7 @@ def _tiles(
     budget.check(
         pair_of(widest),
         memory[largest].peak,
-        "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
+        "a reading with fewer neurons (conv=, sequence=)",
     )
     on: dict[tuple[int, int], TileMemory] = {}
     if room is not None and options.directions:

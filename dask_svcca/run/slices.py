@@ -68,6 +68,14 @@ class Parts:
     owners: dict[str, int]
 
 
+def budget_of_parts(parts: int, memory: int, device: str) -> Budget:
+    """Budget of so many processes, each with so many bytes, and with a device that need not be here."""
+    with contextlib.suppress(DeviceError):
+        placed = place_here(device, 1)
+        return Budget(parts, memory, placed.device, placed.memory, in_parts=True)
+    return Budget(parts, memory, parse_device(device), in_parts=True)
+
+
 def begin(
     zoo: Zoo,
     store: StoreLike,
@@ -93,10 +101,7 @@ def begin(
     device : str
         What they compute with, which need not be here: then ``memory`` bounds what they take of it.
     """
-    budget = Budget(parts, memory, parse_device(device))
-    with contextlib.suppress(DeviceError):
-        placed = place_here(device, 1)
-        budget = Budget(parts, memory, placed.device, placed.memory)
+    budget = budget_of_parts(parts, memory, device)
     with Leases(wait=False, told=None) as leases:
         while True:
             stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left, leases=leases)
@@ -369,7 +374,11 @@ def conclude(
         if document is None:
             raise JobError(f"{_io.describe(store)!r} was not planned in parts: begin with init")
         budget = Budget(
-            document["count"], document["memory"], document.get("device", "cpu"), document.get("device_memory")
+            document["count"],
+            document["memory"],
+            document.get("device", "cpu"),
+            document.get("device_memory"),
+            in_parts=True,
         )
         plan = plan_of(stores, pairs, budget)
         outcome = Outcome(plan)
