@@ -336,6 +336,8 @@ def summary(outcome: Outcome) -> str:
         )
     if plan.final:
         left += f" Taken for final: {plan.finals}."
+    if plan.fallback:
+        left += f" On the CPU (auto: {plan.fallback})."
     without = f"; {counted(outcome.settled, 'pair')} cannot have a value" if outcome.settled else ""
     if outcome.failed:
         without += f"; {counted(outcome.failed, 'pair')} failed, and the same command tries them again"

@@ -238,7 +238,7 @@ def _show_timing(comparison: ComparisonStore) -> None:
             [
                 run["finished"],
                 f"{run['seconds']:,.1f}",
-                f"{run['workers']}{'' if (device := run.get('device', 'cpu')) == 'cpu' else f' on {device}'}",
+                f"{run['workers']:,}{_computed_on(run)}",
                 f"{run['pairs']:,}",
                 f"{run['pairs_per_second']:,.0f}",
                 size(run["bytes_read"]),
@@ -251,6 +251,30 @@ def _show_timing(comparison: ComparisonStore) -> None:
     )
     click.echo(
         "\nStages are seconds over all workers; overhead is the rest of the workers' time, waiting for cores included."
+    )
+    for run in runs:
+        if reason := run.get("device_failure"):
+            click.echo(f"{run['finished']}: {run['device']} failed, the first time since {reason}")
+        if reason := run.get("fallback"):
+            click.echo(f"{run['finished']}: auto was the CPU, since {reason}")
+
+
+def _computed_on(run: dict[str, Any]) -> str:
+    """What a run computed with, where that was not the CPU alone, or might not have been.
+
+    Examples
+    --------
+    >>> _computed_on({"device": "cuda", "on_cpu": {"tiles": 2}}), _computed_on({"device": "cpu", "fallback": "no GPU"})
+    (' on cuda, 2 tiles on the CPU', ' on cpu (auto)')
+    >>> _computed_on({"device": "cpu"})
+    ''
+    """
+    device = run.get("device", "cpu")
+    if device == "cpu":
+        return " on cpu (auto)" if run.get("fallback") else ""
+    return f" on {device}" + "".join(
+        f", {number:,} {stage if number > 1 else stage.removesuffix('s')} on the CPU"
+        for stage, number in sorted(run.get("on_cpu", {}).items(), reverse=True)
     )
 
 

@@ -75,6 +75,7 @@ def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
         f"Planned {counted(plan.pairs - plan.pairs_done, 'pair')} in {counted(parts, 'part')}, 0 to {parts - 1}: "
         f"{counted(len(plan.packs), 'pack')} of subspaces and {counted(len(plan.tiles), 'tile')}. A task takes up to "
         f"{size(needed)}, within {size(limit)} for each part."
+        + (f" On the CPU (auto: {plan.fallback})." if plan.fallback else "")
     )
     echo_next(
         [

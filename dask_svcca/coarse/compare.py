@@ -266,7 +266,7 @@ def compare(
     guidance = Guidance.of(pairs, place, sketches, parameters, preview=preview, order=order)
     if device != "cpu":
         # Whether it is there, before sketches are made.
-        device = budget_for(client, source, place, subspaces, device).device
+        budget_for(client, source, place, subspaces, device)
     where: dict[str, Any] = {"subspaces": subspaces, "drop_left": drop_left}
 
     def check(selected: Pairs) -> None:

@@ -365,6 +365,8 @@ def drive(
                 reporter.say(f"There are estimates of {seen.estimated:,} pairs; now they are compared")
             plan = plan_run(zoo, job.comparison, parameters, executor.budget, **where)
             reporter.planned(plan.pairs, plan.pairs_done)
+            if plan.fallback:
+                reporter.say(f"On the CPU (auto: {plan.fallback})")
             outcome = run_comparison(
                 zoo,
                 job.comparison,

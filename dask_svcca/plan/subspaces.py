@@ -69,6 +69,8 @@ class Budget:
         Bytes that a task may take of a device with memory of its own.
     in_parts : bool
         Whether workers are the parts of an array job, whose memory is said by ``--memory``.
+    fallback : str
+        Why ``auto`` is the CPU, where it was asked for.
     """
 
     workers: int
@@ -76,6 +78,7 @@ class Budget:
     device: str = "cpu"
     device_memory: int | None = None
     in_parts: bool = False
+    fallback: str = ""
 
     @property
     def available(self) -> int:

@@ -155,7 +155,8 @@ class Outcome:
             "bytes_read": self.bytes_read,
             "stages": {name: round(seconds, 3) for name, seconds in sorted(self.stages.items())},
             "device": self.plan.device,
-            **({"on_cpu": dict(self.on_cpu)} if self.on_cpu else {}),
+            **({"fallback": self.plan.fallback} if self.plan.fallback else {}),
+            **({"on_cpu": dict(self.on_cpu), "device_failure": self.device_failure} if self.on_cpu else {}),
             # What the workers had time for and did not spend in a stage: Dask, Python, waiting for the last tile or for
             # a core.
             "overhead": round(max(0.0, self.seconds * workers - busy), 3),

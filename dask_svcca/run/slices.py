@@ -72,7 +72,7 @@ def budget_of_parts(parts: int, memory: int, device: str) -> Budget:
     """Budget of so many processes, each with so many bytes, and with a device that need not be here."""
     with contextlib.suppress(DeviceError):
         placed = place_here(device, 1)
-        return Budget(parts, memory, placed.device, placed.memory, in_parts=True)
+        return Budget(parts, memory, placed.device, placed.memory, in_parts=True, fallback=placed.fallback)
     return Budget(parts, memory, parse_device(device), in_parts=True)
 
 

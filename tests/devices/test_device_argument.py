@@ -101,7 +101,17 @@ def test_compare__auto_is_the_cpu_where_there_is_no_gpu(
     monkeypatch.setitem(sys.modules, "torch", fake_torch(0))
     result = dask_svcca.compare(zoo, place, device="auto")
     np.testing.assert_array_equal(result.svcca, undisturbed.svcca)
-    assert json.loads(result.attrs["runs"])[-1]["device"] == "cpu"
+    record = json.loads(result.attrs["runs"])[-1]
+    assert record["device"] == "cpu"
+    assert "has no GPU: " in record["fallback"]
+    said = f"(auto: {record['fallback']})"
+    assert f"cpu {said}" in str(dask_svcca.plan_comparison(zoo, place, device="auto"))
+    assert said not in str(dask_svcca.plan_comparison(zoo, place, device="cpu"))
+    said_by_command = run(f"compare {zoo.root.store_path} {place} --device auto").output
+    assert said in " ".join(said_by_command.split())
+    timing = run(f"info {place} --timing").output
+    assert "on cpu (auto)" in timing
+    assert f"auto was the CPU, since {record['fallback']}" in timing
 
 
 def test_compare__goes_on_with_another_device(zoo: dask_svcca.Zoo, place: Path) -> None:
