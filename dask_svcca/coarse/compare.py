@@ -169,8 +169,8 @@ def compare(
     device : {"cpu", "cuda", "cuda:1" and so on, "auto", "torch:cpu"}
         What long tasks compute with: NumPy on the CPU; PyTorch on a GPU, with ``cuda`` on the first that a worker sees;
         a GPU where one is there that PyTorch can use, else the CPU; or PyTorch on the CPU. It is not one of the
-        parameters of a comparison, and not stored with them: values are the same to 1e-6, and another run may go on
-        with another device.
+        parameters of a comparison, and not stored with them: values are the same to 1e-6 (``gulp`` near 0 to
+        1e-3), and another run may go on with another device.
     storage_options : mapping, optional
         For the URLs among ``zoo``, ``store``, ``subspaces`` and ``sketches``: see `create_zoo`.
 

@@ -199,4 +199,5 @@ def test_command__says_what_was_computed_on_the_cpu(
     said = run(f"part {place.parent}/job.yaml 0").output
     assert "6 tasks were computed on the CPU in the end, since the device 'torch:cpu' failed. The first: " in said
     assert "CUDA error: injected" in said
+    assert "1 (part 0) on torch:cpu, 6 tiles on the CPU" in run(f"info {place} --timing").output
     assert "210 of 210 pairs are there." in run(f"finalise {place.parent}/job.yaml").output
