@@ -143,9 +143,9 @@ def test_make_plan__refuses_a_subspace_that_cannot_fit() -> None:
         plan_of(zoo, memory=2 * GIGABYTE)
     message = str(error.value)
     assert "the subspace of 'net0/step8/fc0', an array of shape (9000, 8000)" in message
-    needed, beyond, there = (int(number.replace(",", "")) for number in re.findall(r"([\d,]+) MiB", message))
+    needed, beyond, held, there = (int(number.replace(",", "")) for number in re.findall(r"([\d,]+) MiB", message))
     assert needed > there == 2048
-    assert needed - beyond == PROCESS_BYTES // 2**20
+    assert needed - beyond == held == PROCESS_BYTES // 2**20
     assert "Use fewer workers with more memory each, or a reading with fewer neurons" in message
     assert isinstance(error.value, MemoryError)
     # It names what it takes: with that much there is a plan, which takes no more.

@@ -121,6 +121,7 @@ def budget_of(workers: int | None, memory: str | None, scheduler: str | None, de
         local = connections.local_resources(workers, memory, device)
         # Each of its workers has a GPU of its own, where it has one.
         placed = place_here(device, 1)
-        return Budget(local.workers, int(USABLE_SHARE * local.memory), placed.device, placed.memory)
+        usable = int(USABLE_SHARE * local.memory)
+        return Budget(local.workers, usable, placed.device, placed.memory, fallback=placed.fallback)
     with connected(workers, memory, scheduler) as client:
         return DaskExecutor(client, "", device=device).budget

@@ -89,8 +89,16 @@ def _describe_comparison(comparison: ComparisonStore, *, timing: bool) -> dict[s
         "subspaces": comparison.subspaces or None,
         "pairs": {status.name.lower(): count for status, count in comparison.count_pairs().items()},
         "problems": {str(label): str(problem) for label, problem in zip(labels, problems, strict=True) if problem},
-        **({"runs": attributes.get("runs", [])} if timing else {}),
+        **({"runs": runs_of(comparison)} if timing else {}),
     }
+
+
+def runs_of(comparison: ComparisonStore) -> list[dict[str, Any]]:
+    """Where the time of its latest runs went, and of the parts that were planned last."""
+    from dask_svcca.run.slices import runs_of_parts  # noqa: PLC0415 - only timing needs what it imports
+
+    runs: list[dict[str, Any]] = list(comparison.root.attrs.get("runs", []))  # type: ignore[arg-type]
+    return sorted([*runs, *runs_of_parts(comparison)], key=lambda run: str(run["finished"]))
 
 
 def lineage_of(comparison: ComparisonStore) -> dict[str, str]:

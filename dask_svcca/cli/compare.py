@@ -29,7 +29,7 @@ from dask_svcca.plan.parameters import ONLY_MASK, Keep, Match, Parameters, Preci
 from dask_svcca.plan.selection import SELECTIONS, select_pairs
 from dask_svcca.readings.choose import Convolutional, Sequential
 from dask_svcca.run.advice import advise
-from dask_svcca.run.compare import run_comparison
+from dask_svcca.run.compare import plan_run, run_comparison
 from dask_svcca.run.executors import Here
 from dask_svcca.run.forecast import forecast_run
 from dask_svcca.run.preview import run_preview
@@ -267,11 +267,17 @@ def compare(
         return
     bars = progress_of(as_json=log_json, stages=guidance.stages)
     executor = WhenNeeded(budget, lambda: connected(workers, memory, scheduler, device, announced=False))
-    where["wait"] = wait
     kept = "subspaces and tiles" if guidance.place is None else "sketches, subspaces and tiles"
     with resumable(kept, bars), bars, executor:
-        likeness = guidance.estimated(source, parameters, wait=wait, executor=executor, progress=bars)
-        where["pairs"] = guidance.pairs(likeness)
+        likeness = guidance.estimated(
+            source,
+            parameters,
+            check=lambda asked: plan_run(source, comparison, parameters, budget, pairs=asked, **where),
+            wait=wait,
+            executor=executor,
+            progress=bars,
+        )
+        where["wait"], where["pairs"] = wait, guidance.pairs(likeness)
         if preview and likeness is not None:
             seen = run_preview(source, comparison, parameters, likeness, budget, told=bars.say, **where)
             echo_preview(seen, likeness.problems, comparison)
@@ -330,6 +336,8 @@ def summary(outcome: Outcome) -> str:
         )
     if plan.final:
         left += f" Taken for final: {plan.finals}."
+    if plan.fallback:
+        left += f" On the CPU (auto: {plan.fallback})."
     without = f"; {counted(outcome.settled, 'pair')} cannot have a value" if outcome.settled else ""
     if outcome.failed:
         without += f"; {counted(outcome.failed, 'pair')} failed, and the same command tries them again"

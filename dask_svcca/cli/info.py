@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from dask_svcca.cli._console import SHOWN_PROBLEMS, counted, examples, named, results, size, table
-from dask_svcca.cli._describe import describe, layer_rows, lineage_of
+from dask_svcca.cli._describe import describe, layer_rows, lineage_of, runs_of
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._paths import Place, quoted
 from dask_svcca.stores._io import read_kind
@@ -159,6 +159,9 @@ def _show_comparison(store: str, comparison: ComparisonStore) -> None:
     total = sum(counts.values())
     missing = counts.pop(PairStatus.MISSING)
     measured = ranks[ranks > 0]
+    # A rank of 0 without a problem: no measure asks for directions.
+    known = ranks[problems == ""] == 0
+    none = "none: no measure asks for them" if known.any() else "none yet"
     progress = "".join(
         f"; {count:,} {status.name.lower().replace('_', ' ')}"
         for status, count in counts.items()
@@ -170,7 +173,7 @@ def _show_comparison(store: str, comparison: ComparisonStore) -> None:
             ("of the zoo", str(attributes["zoo"])),
             ("examples", f"{attributes['n_examples']:,}"),
             ("representations", f"{len(labels):,} of {counted(len(set(comparison.column('model'))), 'model')}"),
-            ("directions kept", _span(measured.min(), measured.max()) if len(measured) else "none yet"),
+            ("directions kept", _span(measured.min(), measured.max()) if len(measured) else none),
             *((name, _value(value)) for name, value in comparison.parameters.items()),
             ("subspaces", comparison.subspaces or "inside"),
             ("pairs", f"{counts[PairStatus.DONE]:,} of {total:,} done" + progress),
@@ -227,7 +230,7 @@ def _show_sketches(store: str, found: dict[str, Any]) -> None:
 
 
 def _show_timing(comparison: ComparisonStore) -> None:
-    runs: list[dict[str, Any]] = list(comparison.root.attrs.get("runs", []))  # type: ignore[arg-type]
+    runs = runs_of(comparison)
     if not runs:
         click.echo("No run has computed a pair yet.")
         return
@@ -238,7 +241,7 @@ def _show_timing(comparison: ComparisonStore) -> None:
             [
                 run["finished"],
                 f"{run['seconds']:,.1f}",
-                f"{run['workers']}{'' if (device := run.get('device', 'cpu')) == 'cpu' else f' on {device}'}",
+                f"{run['workers']:,}" + (f" (part {run['part']})" if "part" in run else "") + _computed_on(run),
                 f"{run['pairs']:,}",
                 f"{run['pairs_per_second']:,.0f}",
                 size(run["bytes_read"]),
@@ -251,6 +254,30 @@ def _show_timing(comparison: ComparisonStore) -> None:
     )
     click.echo(
         "\nStages are seconds over all workers; overhead is the rest of the workers' time, waiting for cores included."
+    )
+    for run in runs:
+        if reason := run.get("device_failure"):
+            click.echo(f"{run['finished']}: {run['device']} failed, the first time since {reason}")
+        if reason := run.get("fallback"):
+            click.echo(f"{run['finished']}: auto was the CPU, since {reason}")
+
+
+def _computed_on(run: dict[str, Any]) -> str:
+    """What a run computed with, where that was not the CPU alone, or might not have been.
+
+    Examples
+    --------
+    >>> _computed_on({"device": "cuda", "on_cpu": {"tiles": 2}}), _computed_on({"device": "cpu", "fallback": "no GPU"})
+    (' on cuda, 2 tiles on the CPU', ' on cpu (auto)')
+    >>> _computed_on({"device": "cpu"})
+    ''
+    """
+    device = run.get("device", "cpu")
+    if device == "cpu":
+        return " on cpu (auto)" if run.get("fallback") else ""
+    return f" on {device}" + "".join(
+        f", {number:,} {stage if number > 1 else stage.removesuffix('s')} on the CPU"
+        for stage, number in sorted(run.get("on_cpu", {}).items(), reverse=True)
     )
 
 

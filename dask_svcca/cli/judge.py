@@ -12,7 +12,7 @@ from dask_svcca.analysis.judging import judge_measures
 from dask_svcca.cli._console import checked_options, counted, examples, table
 from dask_svcca.cli._json import echo_json
 from dask_svcca.cli._measures import split_measures
-from dask_svcca.cli._paths import Place, check_folder
+from dask_svcca.cli._paths import Place, check_folder, quoted
 from dask_svcca.patterns import RULE
 
 if TYPE_CHECKING:
@@ -121,13 +121,28 @@ def _named(groups: Iterable[str]) -> dict[str, dict[str, list[str]]]:
         if not (name and equals and pattern):
             raise click.UsageError(f"--group {text!r} is not a name and a pattern of models; write it like true='a-*'.")
         found.setdefault(name, {"model": []})["model"].append(pattern)
+    if len(found) == 1:
+        (name,) = found
+        raise click.UsageError(
+            f"--group names one group, {name!r}, and judge compares it with another. Name a second one, as in "
+            f"--group {name}={quoted(found[name]['model'][0])} --group other='b-*'."
+        )
     return found
 
 
 def _show(found: xr.Dataset) -> None:
+    if not int(found["identification_tested"].max()):
+        click.echo(
+            "No layer could be looked for: that takes two trainings of one architecture, and all pairs of their layers "
+            "with values. Estimates and selected pairs are not enough."
+        )
+        if "separation" not in found:
+            return
     heads, columns = [], []
     for place, name in enumerate(found["architecture"].to_numpy().tolist()):
         one = found.isel(architecture=place)
+        if not int(one["identification_tested"].max()):
+            continue
         heads.append(f"{_headed(name)}, {counted(int(one['identification_tested'].max()), 'layer')}")
         shares = one["identification"].to_numpy(), one["identification_stderr"].to_numpy()
         columns.append([*map(_with_error, *shares), _alone(float(one["identification_chance"].max()))])

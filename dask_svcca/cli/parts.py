@@ -21,7 +21,6 @@ from dask_svcca.cli._paths import File, quoted
 from dask_svcca.connections import parse_memory
 from dask_svcca.jobs.driver import guided, open_job
 from dask_svcca.jobs.schema import read_job
-from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run import slices
 from dask_svcca.run.executors import USABLE_SHARE
 from dask_svcca.run.preview import run_preview
@@ -54,10 +53,11 @@ def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
                 f"order is about one run, and parts run side by side; the job says order: {described.order}. Leave it "
                 f"out."
             )
-        where, likeness = guided(described, zoo, parameters)
         usable = int(USABLE_SHARE * limit)
+        budget = slices.budget_of_parts(parts, usable, described.device)
+        where, likeness = guided(described, zoo, parameters, budget=lambda: budget)
         if described.preview and likeness is not None:
-            run_preview(zoo, described.comparison, parameters, likeness, Budget(parts, usable), **where)
+            run_preview(zoo, described.comparison, parameters, likeness, budget, **where)
         plan = slices.begin(
             zoo,
             described.comparison,
@@ -75,6 +75,7 @@ def init(job: str, *, parts: int, memory: str, as_json: bool) -> None:
         f"Planned {counted(plan.pairs - plan.pairs_done, 'pair')} in {counted(parts, 'part')}, 0 to {parts - 1}: "
         f"{counted(len(plan.packs), 'pack')} of subspaces and {counted(len(plan.tiles), 'tile')}. A task takes up to "
         f"{size(needed)}, within {size(limit)} for each part."
+        + (f" On the CPU (auto: {plan.fallback})." if plan.fallback else "")
     )
     echo_next(
         [

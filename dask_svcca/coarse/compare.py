@@ -169,8 +169,8 @@ def compare(
     device : {"cpu", "cuda", "cuda:1" and so on, "auto", "torch:cpu"}
         What long tasks compute with: NumPy on the CPU; PyTorch on a GPU, with ``cuda`` on the first that a worker sees;
         a GPU where one is there that PyTorch can use, else the CPU; or PyTorch on the CPU. It is not one of the
-        parameters of a comparison, and not stored with them: values are the same to 1e-6, and another run may go on
-        with another device.
+        parameters of a comparison, and not stored with them: values are the same to 1e-6 (``gulp`` near 0 to
+        1e-3), and another run may go on with another device.
     storage_options : mapping, optional
         For the URLs among ``zoo``, ``store``, ``subspaces`` and ``sketches``: see `create_zoo`.
 
@@ -266,10 +266,17 @@ def compare(
     guidance = Guidance.of(pairs, place, sketches, parameters, preview=preview, order=order)
     if device != "cpu":
         # Whether it is there, before sketches are made.
-        device = budget_for(client, source, place, subspaces, device).device
-    where: dict[str, Any] = {"subspaces": subspaces, "drop_left": drop_left, "wait": wait}
+        budget_for(client, source, place, subspaces, device)
+    where: dict[str, Any] = {"subspaces": subspaces, "drop_left": drop_left}
+
+    def check(selected: Pairs) -> None:
+        plan_run(
+            source, place, parameters, budget_for(client, source, place, subspaces, device), pairs=selected, **where
+        )
+
     with Bars(guidance.stages) if progress else nullcontext() as bars:
-        likeness = guidance.estimated(source, parameters, wait=wait, client=client, progress=bars)
+        likeness = guidance.estimated(source, parameters, check=check, wait=wait, client=client, progress=bars)
+        where["wait"] = wait
         chosen = guidance.pairs(likeness)
         if preview:
             assert likeness is not None  # noqa: S101 - for the type checker

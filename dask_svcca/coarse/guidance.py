@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+import numpy as np
+
 from dask_svcca.coarse.sketched import check_place, estimated, place_beside
-from dask_svcca.plan.selection import nearest_of
+from dask_svcca.plan.selection import Selection, nearest_of
 from dask_svcca.readings import check_choice
 from dask_svcca.run.preview import check_estimable
 from dask_svcca.run.progress import STAGES
 from dask_svcca.sketches.make import STAGES as SKETCH_STAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dask_svcca.coarse.estimated import Estimated
     from dask_svcca.plan.parameters import Parameters
     from dask_svcca.plan.selection import Pairs
@@ -91,7 +95,15 @@ class Guidance:
         """The stages of such a comparison, and how each is told."""
         return dict(STAGES if self.place is None else GUIDED_STAGES)
 
-    def estimated(self, zoo: Zoo, parameters: Parameters, *, make: bool = True, **options: Any) -> Estimated | None:
+    def estimated(
+        self,
+        zoo: Zoo,
+        parameters: Parameters,
+        *,
+        make: bool = True,
+        check: Callable[[Pairs], object] | None = None,
+        **options: Any,
+    ) -> Estimated | None:
         """What sketches say of all pairs, which are made where they are not there; None where they are not needed.
 
         Parameters
@@ -101,12 +113,20 @@ class Guidance:
         make : bool
             Whether sketches that are not there are made. Otherwise they are needed only where they choose the pairs:
             the order of tiles makes no difference to a plan.
+        check : callable, optional
+            Called with pairs before sketches are made, and raises where comparing them is refused: those asked for, and
+            where sketches choose these, each representation with itself, which is always among them.
         **options : object
             See `dask_svcca.coarse.sketched.estimated`.
         """
         if self.place is None or (not make and self.nearest is None):
             return None
-        return estimated(zoo, self.place, parameters, make=make, **options)
+
+        def before() -> None:
+            if check is not None:
+                check(self.asked if self.nearest is None else Selection.of_partners(np.empty((len(zoo), 0), np.int64)))
+
+        return estimated(zoo, self.place, parameters, make=make, before=before, **options)
 
     def pairs(self, found: Estimated | None) -> Pairs:
         """Pairs as `dask_svcca.run.compare.run_comparison` takes them."""

@@ -89,6 +89,7 @@ def estimated(
     parameters: Parameters,
     *,
     make: bool = True,
+    before: Callable[[], None] | None = None,
     wait: bool = False,
     client: Client | None = None,
     executor: Executor | None = None,
@@ -105,6 +106,8 @@ def estimated(
         Of the comparison: layers are read as there.
     make : bool
         Whether those that are not there are made; otherwise that is an error.
+    before : callable, optional
+        Called before any is made.
     wait, client, executor, progress
         See `run_sketches`.
 
@@ -129,6 +132,8 @@ def estimated(
                 f"them first, with layers read in the same way: sketch(zoo, {_io.describe(place)!r}, "
                 f"conv={parameters.conv!r}), or dask-svcca sketch with --conv {parameters.conv}"
             )
+        if before is not None:
+            before()
         run_sketches(zoo, place, parameters, family, wait=wait, client=client, executor=executor, progress=progress)
     return Estimated(SketchStore.open(place), [item.label for item in zoo.entries()])
 

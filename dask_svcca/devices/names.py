@@ -102,6 +102,23 @@ def find_device(name: object) -> str:
     return wanted
 
 
+def why_no_gpu() -> str:
+    """Why this process can use no GPU, as a sentence without its end.
+
+    Examples
+    --------
+    >>> import sys, unittest.mock
+    >>> with unittest.mock.patch.dict(sys.modules, {"torch": None}):
+    ...     why_no_gpu()
+    'PyTorch cannot be imported'
+    """
+    try:
+        torch = importlib.import_module("torch")
+    except (ImportError, OSError):
+        return "PyTorch cannot be imported"
+    return f"PyTorch {torch.__version__} has no GPU: {_reason(torch)}"
+
+
 def count_gpus() -> int:
     """How many GPUs this process can use: none where PyTorch is missing."""
     try:

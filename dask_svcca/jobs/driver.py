@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dask_svcca.jobs.records import State
     from dask_svcca.jobs.schema import JobFile
     from dask_svcca.plan.parameters import Parameters
+    from dask_svcca.plan.selection import Pairs
     from dask_svcca.plan.subspaces import Budget
     from dask_svcca.plan.tasks import Node
     from dask_svcca.run.forecast import Forecast
@@ -354,7 +355,9 @@ def drive(
             # Those that we start on this machine have none.
             reporter.joined(used, "" if isinstance(job.cluster, LocalCluster) else used.dashboard_link)
             executor = Watched(used, reporter, expected_workers(job), job.device)
-            where, likeness = guided(job, zoo, parameters, wait=wait, executor=executor, progress=reporter)
+            where, likeness = guided(
+                job, zoo, parameters, budget=lambda: executor.budget, wait=wait, executor=executor, progress=reporter
+            )
             if job.preview and likeness is not None:
                 seen = run_preview(
                     zoo, job.comparison, parameters, likeness, executor.budget, **where, wait=wait, told=reporter.say
@@ -362,6 +365,8 @@ def drive(
                 reporter.say(f"There are estimates of {seen.estimated:,} pairs; now they are compared")
             plan = plan_run(zoo, job.comparison, parameters, executor.budget, **where)
             reporter.planned(plan.pairs, plan.pairs_done)
+            if plan.fallback:
+                reporter.say(f"On the CPU (auto: {plan.fallback})")
             outcome = run_comparison(
                 zoo,
                 job.comparison,
@@ -397,16 +402,25 @@ def forecast(job: JobFile, *, allowed: Sequence[str] = ()) -> Forecast:
         return found
 
 
-def guided(job: JobFile, zoo: Zoo, parameters: Parameters, **options: Any) -> tuple[dict[str, Any], Estimated | None]:
+def guided(
+    job: JobFile, zoo: Zoo, parameters: Parameters, *, budget: Callable[[], Budget] | None = None, **options: Any
+) -> tuple[dict[str, Any], Estimated | None]:
     """Which pairs, and where subspaces are, as `run_comparison` takes them; and what sketches say of all pairs.
 
     Parameters
     ----------
     job, zoo, parameters
+    budget : callable, optional
+        What the comparison is to run within, where sketches are made that are not there: first it is seen to fit.
     **options : object
         See `dask_svcca.coarse.sketched.estimated`.
     """
-    likeness = job.guidance.estimated(zoo, parameters, **options)
+
+    def check(pairs: Pairs) -> None:
+        if budget is not None:
+            plan_run(zoo, job.comparison, parameters, budget(), **{**job.where, "pairs": pairs})
+
+    likeness = job.guidance.estimated(zoo, parameters, check=check, **options)
     return {**job.where, "pairs": job.guidance.pairs(likeness)}, likeness
 
 

@@ -41,6 +41,10 @@ def _sum_of_squared_ridges(spectrum: FloatArray, weights: FloatArray, lam: float
 
 
 def _ridge_distance(sums: FloatArray, a: Totals, b: Totals, _: PairTotals) -> FloatArray:
+    """The root of what is left of three sums: in single precision right to about 1e-3 near 0, its square to 1e-6.
+
+    What rounding leaves below 0 is 0.
+    """
     return np.asarray(np.sqrt(np.maximum(a.own + b.own - 2 * sums[..., 0], 0)))
 
 

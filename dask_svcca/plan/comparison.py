@@ -208,6 +208,7 @@ def make_plan(
         tile_bytes=max((task.worker_bytes(shared=budget.device_memory is None) for task in tiles), default=0),
         device=budget.device,
         device_memory=budget.device_memory,
+        fallback=budget.fallback,
         device_bytes=max((task.on.peak for task in tiles if task.on is not None), default=0),
         workers=workers,
         parts={
@@ -417,7 +418,7 @@ def _tiles(
     budget.check(
         pair_of(widest),
         memory[largest].peak,
-        "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
+        "a reading with fewer neurons (conv=, sequence=)",
     )
     on: dict[tuple[int, int], TileMemory] = {}
     if room is not None and options.directions:

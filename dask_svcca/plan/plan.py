@@ -91,6 +91,8 @@ class Plan:
         Bytes that a task may take of a device with memory of its own.
     device_bytes : int
         Most bytes that a tile takes of it; 0 without. In the rest scores stay from tile to tile.
+    fallback : str
+        Why the device is the CPU, where ``auto`` was asked for.
     workers, parts
         What decides the order of sums, for runs that go on with other workers: see `ComparisonState`.
     final : mapping of str to str
@@ -119,6 +121,7 @@ class Plan:
     device: str = "cpu"
     device_memory: int | None = None
     device_bytes: int = 0
+    fallback: str = ""
 
     @property
     def orthonormal(self) -> bool:
@@ -178,6 +181,7 @@ class Plan:
             "bytes_per_process": process_bytes(self.device),
             "bytes_kept_per_pair": pair_bytes(self.details),
             "device": self.device,
+            **({"fallback": self.fallback} if self.fallback else {}),
             **(
                 {}
                 if self.device_memory is None
@@ -217,6 +221,8 @@ class Plan:
             lines.append(("device", on_device))
         elif self.device != "cpu":
             lines.append(("device", f"{self.device}, in the memory of the process"))
+        elif self.fallback:
+            lines.append(("device", f"cpu (auto: {self.fallback})"))
         if self.details:
             lines.append(("details", f"up to {pair_bytes(self.details):,} bytes per pair, before compression"))
         if self.final:

@@ -25,3 +25,21 @@ def process_bytes(device: str) -> int:
     if device == "cpu":
         return PROCESS_BYTES
     return PROCESS_BYTES + (CUDA_BYTES if is_gpu(device) else TORCH_BYTES)
+
+
+def said_of_process(device: str) -> str:
+    """What a worker process holds beside its tasks, for people.
+
+    Examples
+    --------
+    >>> for device in ("cpu", "torch:cpu", "cuda"):
+    ...     print(said_of_process(device))
+    350 MiB
+    550 MiB, of which 200 MiB are PyTorch
+    1,886 MiB, of which 1,536 MiB are assumed for PyTorch with CUDA
+    """
+    held = process_bytes(device)
+    whole, more = (f"{size / 2**20:,.0f} MiB" for size in (held, held - PROCESS_BYTES))
+    if device == "cpu":
+        return whole
+    return f"{whole}, of which {more} are {'assumed for PyTorch with CUDA' if is_gpu(device) else 'PyTorch'}"

@@ -14,7 +14,7 @@ from dask_svcca.errors import MemoryLimitError
 from dask_svcca.kernels.leading import GREATEST_SHARE, LEAST_NEURONS
 from dask_svcca.kernels.noise import precision_of_means
 from dask_svcca.plan.memory import SubspaceMemory, stored_costs, subspace_costs
-from dask_svcca.plan.process import process_bytes
+from dask_svcca.plan.process import process_bytes, said_of_process
 from dask_svcca.plan.relations import relation_costs
 from dask_svcca.plan.tasks import PackTask, SubspacePlace, SubspaceTask
 from dask_svcca.stores.subspaces import chunk_length
@@ -67,26 +67,52 @@ class Budget:
         What tasks compute with: see `dask_svcca.compare`.
     device_memory : int or None
         Bytes that a task may take of a device with memory of its own.
+    in_parts : bool
+        Whether workers are the parts of an array job, whose memory is said by ``--memory``.
+    fallback : str
+        Why ``auto`` is the CPU, where it was asked for.
     """
 
     workers: int
     memory: int
     device: str = "cpu"
     device_memory: int | None = None
+    in_parts: bool = False
+    fallback: str = ""
 
     @property
     def available(self) -> int:
         """Bytes that a task may take beyond what its process holds anyway."""
         return max(0, self.memory - process_bytes(self.device))
 
-    def check(self, what: str, size: int, remedy: str = "Use fewer workers with more memory each") -> None:
-        """Raise `MemoryLimitError`, with both numbers, where something does not fit."""
-        if size > self.available:
-            whole = size + process_bytes(self.device)
-            raise MemoryLimitError(
-                f"{what} needs {whole / 2**20:,.0f} MiB in one worker ({size / 2**20:,.0f} MiB beyond "
-                f"its process), and a worker has {self.memory / 2**20:,.0f} MiB. {remedy}"
-            )
+    def check(self, what: str, size: int, otherwise: str = "") -> None:
+        """Raise `MemoryLimitError`, with both numbers, where something does not fit.
+
+        Parameters
+        ----------
+        what : str
+        size : int
+            Bytes that it takes beyond what its process holds.
+        otherwise : str
+            What else could be used than more memory.
+        """
+        if size <= self.available:
+            return
+        if self.in_parts:
+            where, memory, more = "part", "may take {} of its --memory", "more --memory for each part"
+        else:
+            where, memory, more = "worker", "has {}", "fewer workers with more memory each"
+        remedies = [more]
+        if self.device != "cpu" and size + process_bytes("cpu") <= self.memory:
+            remedies.append("device='cpu'")
+        remedies += [otherwise] if otherwise else []
+        needed, beyond, there = (
+            f"{number / 2**20:,.0f} MiB" for number in (size + process_bytes(self.device), size, self.memory)
+        )
+        raise MemoryLimitError(
+            f"{what} needs {needed} in one {where} ({beyond} beyond its process, which holds "
+            f"{said_of_process(self.device)}), and a {where} {memory.format(there)}. Use {', or '.join(remedies)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +233,7 @@ def plan_subspaces(
         budget.check(
             f"the subspace of {item.label!r}, an array of shape {item.shape},",
             costs.least,
-            "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
+            "a reading with fewer neurons (conv=, sequence=)",
         )
         # Parts wait in the memory of a worker until they are merged.
         waiting = PARTS_PER_WORKER * costs.scatter
@@ -267,7 +293,7 @@ def _of_relation(subspace: Wanted, relation: Relation, budget: Budget, precision
         f"what the examples of {item.label!r}, an array of shape {item.shape}, are among one another "
         f"({relation.identity})",
         costs.least,
-        "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)",
+        "a reading with fewer neurons (conv=, sequence=)",
     )
     return _task(
         subspace,

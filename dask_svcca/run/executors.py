@@ -98,17 +98,20 @@ class DaskExecutor:
         DeviceError
             Where the device is not there.
         """
-        device, device_memory = self._placed.device, self._placed.memory
+        placed = self._placed
         if self._client is None:
             threads = local_workers()
             share = int(machine.available_memory() * LOCAL_SHARE / threads)
-            return Budget(threads, share + process_bytes(device), device, device_memory)
+            return Budget(
+                threads, share + process_bytes(placed.device), placed.device, placed.memory, fallback=placed.fallback
+            )
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         if not workers:
             raise ClusterError("the cluster has no workers; wait for some with client.wait_for_workers(1)")
         limits = [worker["memory_limit"] / worker["nthreads"] for worker in workers if worker["memory_limit"]]
         memory = USABLE_SHARE * min(limits) if limits else machine.available_memory() * LOCAL_SHARE / len(workers)
-        return Budget(sum(worker["nthreads"] for worker in workers), int(memory), device, device_memory)
+        threads = sum(worker["nthreads"] for worker in workers)
+        return Budget(threads, int(memory), placed.device, placed.memory, fallback=placed.fallback)
 
     @cached_property
     def _placed(self) -> Placed:

@@ -10,7 +10,7 @@ from dask_svcca.measures import of_directions, relations_of
 from dask_svcca.plan.tasks import SubspaceReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dask_svcca.errors import DamagedSubspacesError
     from dask_svcca.plan.plan import Plan
@@ -145,21 +145,37 @@ class Outcome:
 
     def timing(self, workers: int) -> dict[str, Any]:
         """Where the time went, as stored with the comparison."""
-        busy = sum(self.stages.values())
         return {
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(self.seconds, 3),
-            "workers": workers,
-            "pairs": self.computed,
-            "pairs_per_second": round(self.computed / self.seconds, 1),
-            "bytes_read": self.bytes_read,
-            "stages": {name: round(seconds, 3) for name, seconds in sorted(self.stages.items())},
+            **timing(self.seconds, self.stages, workers=workers, pairs=self.computed, bytes_read=self.bytes_read),
             "device": self.plan.device,
-            **({"on_cpu": dict(self.on_cpu)} if self.on_cpu else {}),
-            # What the workers had time for and did not spend in a stage: Dask, Python, waiting for the last tile or for
-            # a core.
-            "overhead": round(max(0.0, self.seconds * workers - busy), 3),
+            **({"fallback": self.plan.fallback} if self.plan.fallback else {}),
+            **({"on_cpu": dict(self.on_cpu), "device_failure": self.device_failure} if self.on_cpu else {}),
         }
+
+
+def timing(seconds: float, stages: Mapping[str, float], *, workers: int, pairs: int, bytes_read: int) -> dict[str, Any]:
+    """Where the time of a run, or of one part, went, as stored with the comparison.
+
+    Parameters
+    ----------
+    seconds : float
+        From its beginning to its end.
+    stages : mapping of str to float
+        Seconds that tasks spent in each stage, over all workers.
+    workers, pairs, bytes_read : int
+    """
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "workers": workers,
+        "pairs": pairs,
+        "pairs_per_second": round(pairs / max(seconds, 1e-3), 1),
+        "bytes_read": bytes_read,
+        "stages": {name: round(spent, 3) for name, spent in sorted(stages.items())},
+        # What the workers had time for and did not spend in a stage: Dask, Python, waiting for the last tile or for a
+        # core.
+        "overhead": round(max(0.0, seconds * workers - sum(stages.values())), 3),
+    }
 
 
 class Tally:

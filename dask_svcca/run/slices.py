@@ -17,11 +17,12 @@ from dask_svcca.plan.graph import nodes_of_pack
 from dask_svcca.plan.memory import device_bytes
 from dask_svcca.plan.stored import from_json, to_json
 from dask_svcca.plan.subspaces import Budget
+from dask_svcca.plan.tasks import SubspaceReport
 from dask_svcca.run.failed import Failed
 from dask_svcca.run.failures import name_of, span, without
 from dask_svcca.run.graphs import attempt
 from dask_svcca.run.leases import Leases
-from dask_svcca.run.outcome import Outcome, Tally
+from dask_svcca.run.outcome import Outcome, Tally, timing
 from dask_svcca.run.steps import finish, job_of, plan_of
 from dask_svcca.run.stores import Stores
 from dask_svcca.run.workers import place_here
@@ -46,6 +47,7 @@ T = TypeVar("T")
 
 _GROUP: Final = "parts"
 _FAILURES: Final = "failures"
+_RUNS: Final = "runs"
 
 WAIT_SECONDS: Final = 10.0
 """How long a part waits for subspaces that others make, while none comes, before it makes one of them itself."""
@@ -66,6 +68,14 @@ class Parts:
 
     count: int
     owners: dict[str, int]
+
+
+def budget_of_parts(parts: int, memory: int, device: str) -> Budget:
+    """Budget of so many processes, each with so many bytes, and with a device that need not be here."""
+    with contextlib.suppress(DeviceError):
+        placed = place_here(device, 1)
+        return Budget(parts, memory, placed.device, placed.memory, in_parts=True, fallback=placed.fallback)
+    return Budget(parts, memory, parse_device(device), in_parts=True)
 
 
 def begin(
@@ -93,10 +103,7 @@ def begin(
     device : str
         What they compute with, which need not be here: then ``memory`` bounds what they take of it.
     """
-    budget = Budget(parts, memory, parse_device(device))
-    with contextlib.suppress(DeviceError):
-        placed = place_here(device, 1)
-        budget = Budget(parts, memory, placed.device, placed.memory)
+    budget = budget_of_parts(parts, memory, device)
     with Leases(wait=False, told=None) as leases:
         while True:
             stores = Stores.open(zoo, store, parameters, subspaces, mode="r+", drop_left=drop_left, leases=leases)
@@ -107,8 +114,19 @@ def begin(
         comparison, _ = prepared
         if plan.tiles and "correlations" in plan.details:
             comparison.resize_components(max(*plan.details["correlations"], *comparison.details["correlations"]))
+        # What parts have recorded of themselves goes with their documents.
+        for record in runs_of_parts(comparison):
+            comparison.add_run(record)
         _write(comparison, plan, budget)
     return plan
+
+
+def runs_of_parts(comparison: ComparisonStore) -> list[dict[str, Any]]:
+    """Where the time of parts went, of those that have computed pairs since they were planned: see `Outcome.timing`."""
+    planned = _io.read_attributes(comparison.root, _GROUP) or {}
+    documents = (_io.read_attributes(comparison.root, f"{_GROUP}/{part}") for part in range(planned.get("count", 0)))
+    found = [record for document in documents for record in (document or {}).get(_RUNS, [])]
+    return sorted(found, key=lambda record: str(record["finished"]))
 
 
 def _write(comparison: ComparisonStore, plan: Plan, budget: Budget) -> None:
@@ -196,6 +214,9 @@ class Part:
         self._labels = self._comparison.column("representation").tolist()
         self.failures: dict[str, str] = {}
         self.on_cpu: list[str] = []
+        self._stages: dict[str, float] = {}
+        self._bytes_read = 0
+        self._on_cpu: dict[str, int] = {}
         self._lost: set[str] = set()
         place = self._comparison.subspaces
         self._packs = (
@@ -242,6 +263,7 @@ class Part:
             Made, and compared. What failed for good is in `failures`, and all else is done.
         """
         single_blas_thread()
+        began = time.perf_counter()
         mine = self._tasks(self._number)
         made = pairs = 0
         try:
@@ -265,14 +287,22 @@ class Part:
                     progress("tiles", count, len(mine["tiles"]))
         finally:
             release(self._job.run)
-            self._remember()
+            self._remember(time.perf_counter() - began, pairs)
         return made, pairs
 
-    def _remember(self) -> None:
-        """Store what failed, in place of what did before."""
+    def _remember(self, seconds: float, pairs: int) -> None:
+        """Store what failed, in place of what did before, and where the time went."""
         document = _io.read_attributes(self._comparison.root, f"{_GROUP}/{self._number}") or {}
-        if document.get(_FAILURES, {}) != self.failures:
+        # A tile that was done before counts its pairs all the same, and writes nothing.
+        worked = pairs > 0 and "write" in self._stages
+        if worked or document.get(_FAILURES, {}) != self.failures:
             document[_FAILURES] = self.failures
+            if worked:
+                record: dict[str, Any] = {"part": self._number, "device": self._placed.device}
+                if self.on_cpu:
+                    record |= {"on_cpu": self._on_cpu, "device_failure": self.on_cpu[0]}
+                record |= timing(seconds, self._stages, workers=1, pairs=pairs, bytes_read=self._bytes_read)
+                document[_RUNS] = [*document.get(_RUNS, []), record]
             _chunked.write_group(self._comparison.root, f"{_GROUP}/{self._number}", document)
 
     def _attempt(self, what: str, does: str, work: Callable[[], T]) -> T | None:
@@ -306,7 +336,17 @@ class Part:
         return len(pack.members)
 
     def _note(self, reports: Iterable[Any]) -> None:
-        self.on_cpu += [report.device_failure for report in reports if report is not None and report.device_failure]
+        for report in reports:
+            if report is None:
+                continue
+            made = isinstance(report, SubspaceReport)
+            for name, seconds in report.seconds.items():
+                self._stages[name] = self._stages.get(name, 0.0) + seconds
+            self._bytes_read += report.read if made else 0
+            if report.device_failure:
+                stage = "subspaces" if made else "tiles"
+                self._on_cpu[stage] = self._on_cpu.get(stage, 0) + 1
+                self.on_cpu.append(report.device_failure)
 
     def _ready(self, tiles: tuple[TileTask, ...], groups: dict[int, GroupTask]) -> Iterator[TileTask]:
         """Tiles, each when its subspaces are there; while none is, this part helps others to make them."""
@@ -369,7 +409,11 @@ def conclude(
         if document is None:
             raise JobError(f"{_io.describe(store)!r} was not planned in parts: begin with init")
         budget = Budget(
-            document["count"], document["memory"], document.get("device", "cpu"), document.get("device_memory")
+            document["count"],
+            document["memory"],
+            document.get("device", "cpu"),
+            document.get("device_memory"),
+            in_parts=True,
         )
         plan = plan_of(stores, pairs, budget)
         outcome = Outcome(plan)

@@ -12,7 +12,7 @@ import distributed.comm
 
 from dask_svcca.connections import GPU
 from dask_svcca.devices import open_device
-from dask_svcca.devices.names import find_device, is_gpu, parse_device
+from dask_svcca.devices.names import find_device, is_gpu, parse_device, why_no_gpu
 from dask_svcca.errors import ClusterError, DeviceError
 from dask_svcca.run.seen import look
 from dask_svcca.stores import _io
@@ -35,10 +35,13 @@ class Placed:
         As `dask_svcca.devices.names.find_device` gives it.
     memory : int or None
         Bytes of it that a task may take; None where it has no memory of its own.
+    fallback : str
+        Why ``auto`` is the CPU; empty where it is not, or was not asked for.
     """
 
     device: str
     memory: int | None = None
+    fallback: str = ""
 
 
 def place_here(device: str, tasks: int) -> Placed:
@@ -51,7 +54,11 @@ def place_here(device: str, tasks: int) -> Placed:
     """
     found = find_device(device)
     memory = _memory(found)
-    return Placed(found, None if memory is None else int(DEVICE_SHARE * memory) // tasks)
+    return Placed(found, None if memory is None else int(DEVICE_SHARE * memory) // tasks, _fallback(device, found))
+
+
+def _fallback(asked: str, found: str) -> str:
+    return why_no_gpu() if asked == "auto" and found == "cpu" else ""
 
 
 def place_on(client: distributed.Client, device: str) -> Placed:
@@ -82,7 +89,9 @@ def place_on(client: distributed.Client, device: str) -> Placed:
         if isinstance(answer, str):
             raise DeviceError(f"the worker {address} cannot compute with device={device!r}: {answer}")
         found[address] = answer
+    fallback = ""
     if wanted == "auto":
+        fallback = next((f"the worker {address}: {own.fallback}" for address, own in found.items() if own.fallback), "")
         wanted = "cuda" if found and all(is_gpu(own.device) for own in found.values()) else "cpu"
     # Workers of one machine may share a GPU.
     sharing = Counter[tuple[str, str]]()
@@ -94,7 +103,7 @@ def place_on(client: distributed.Client, device: str) -> Placed:
         for address, own in found.items()
         if own.memory is not None and wanted != "cpu"
     ]
-    return Placed(wanted, min(memory, default=None))
+    return Placed(wanted, min(memory, default=None), fallback)
 
 
 def with_gpus(client: distributed.Client) -> list[str]:
@@ -105,11 +114,12 @@ def with_gpus(client: distributed.Client) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """The device of a worker: its name, its memory, and which of those of its machine it is."""
+    """The device of a worker: its name, its memory, which of those of its machine it is, and why it is not a GPU."""
 
     device: str
     memory: int | None
     place: str
+    fallback: str
 
 
 def _own_device(device: str) -> _Own | str:
@@ -121,7 +131,7 @@ def _own_device(device: str) -> _Own | str:
     ordinal = int(found.partition(":")[2] or 0) if is_gpu(found) else 0
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     place = visible[ordinal] if ordinal < len(visible) else str(ordinal)
-    return _Own(found, _memory(found), place)
+    return _Own(found, _memory(found), place, _fallback(device, found))
 
 
 def _memory(device: str) -> int | None:

@@ -113,7 +113,7 @@ def _scores_member(one: Wanted, kept: Kept, family: Family, budget: Budget) -> S
     budget.check(
         f"the sketch of the subspace of {one.item.label!r}",
         scores_bytes(family.size, length, entry.samples, is_complex=bool(entry.grid)),
-        "Use fewer workers with more memory each, or smaller sketches (size=, --size)",
+        "smaller sketches (size=, --size)",
     )
     return ScoresMember(one.row, one.item.label, one.digest, one.reading, record)
 
@@ -153,18 +153,18 @@ def _pieces(one: Wanted, family: Family, budget: Budget) -> int:
     reading_bytes = chunk + reading.transform_bytes(item.shape, examples, item.dtype.itemsize)
     reading_bytes += reading.sample_bytes(item.shape, examples, 8) * 5 // 2
     what = f"the sketch of {item.label!r}, an array of shape {item.shape},"
-    remedy = "Use fewer workers with more memory each, or a reading with fewer neurons (conv=, sequence=)"
+    otherwise = "a reading with fewer neurons (conv=, sequence=)"
     # The buckets of some neurons, their transforms, and the places of all samples.
     work = SMALL_TASK + 3 * 4 * family.size * max(2 * COUNTED, 4 * TRANSFORMED) * (wide // 4) + 64 * samples
     if blocks == 1 and neurons < samples:
         streamed = 3 * 8 * family.size * (neurons + 1) + 3 * 8 * neurons**2
-        budget.check(what, reading_bytes + work + streamed, remedy)
+        budget.check(what, reading_bytes + work + streamed, otherwise)
         return 0
     small = min(neurons, samples)
     fixed = reading_bytes + work + 2 * (wide + 2 * wide) * small**2
     parts = neurons if blocks == 1 else blocks
     # A piece is held, and copied once where its mean is taken off and its squares are formed.
     held = 4 * samples * neurons * blocks * wide
-    budget.check(what, fixed + held // parts, remedy)
+    budget.check(what, fixed + held // parts, otherwise)
     room = budget.available - fixed
     return min(parts, max(1, int(np.ceil(held / room))))

@@ -29,6 +29,7 @@ from rich.table import Table
 from dask_svcca import capture_torch, create_zoo, open_comparison, open_zoo
 from dask_svcca.devices import open_device
 from dask_svcca.devices.names import find_device, is_gpu
+from dask_svcca.errors import DeviceError
 from dask_svcca.machine import available_memory, own_time
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.plan.subspaces import Budget
@@ -190,7 +191,10 @@ def main() -> None:
     )
     parser.add_argument("--capture", type=int, default=0, metavar="EXAMPLES", help="capture_torch of so many, too")
     arguments = parser.parse_args()
-    devices = list(dict.fromkeys(["cpu", *map(find_device, arguments.device)]))
+    try:
+        devices = list(dict.fromkeys(["cpu", *map(find_device, arguments.device)]))
+    except DeviceError as error:
+        parser.error(str(error))
     for case in arguments.case:
         with tempfile.TemporaryDirectory() as folder:
             show(case, {device: measure(case, Path(folder), device, arguments.repeats) for device in devices})

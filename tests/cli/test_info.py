@@ -47,6 +47,13 @@ def test_info__of_a_comparison(zoo: Path) -> None:
     assert re.search(r"missing +24: not asked for yet, or interrupted", text)
 
 
+def test_info__of_a_comparison_whose_measures_ask_for_no_directions(zoo: Path) -> None:
+    run("compare zoo.zarr cka.zarr --measure cka")
+    assert re.search(r"directions kept +none: no measure asks for them\n", run("info cka.zarr").output)
+    run("compare zoo.zarr cka.zarr --measure svcca")
+    assert re.search(r"directions kept +\d", run("info cka.zarr").output)
+
+
 def test_info__of_a_comparison_without_a_value(folder: Path) -> None:
     with dask_svcca.create_zoo("zoo.zarr", examples=range(N)) as zoo:
         for layer in ("conv", "fc"):

@@ -53,6 +53,15 @@ def test_judge__prints_what_judge_measures_finds(trainings: str) -> None:
     assert "left out" not in run(f"judge {trainings} --relatives").stderr
 
 
+def test_judge__says_where_nothing_could_be_looked_for(trainings: str) -> None:
+    dask_svcca.compare("zoo.zarr", "seen.zarr", measures="cka", preview=True)
+    dask_svcca.compare("zoo.zarr", "near.zarr", measures="cka", pairs="nearest 1")
+    for store in ("seen.zarr", "near.zarr"):
+        shown = run(f"judge {store}")
+        assert shown.stdout.startswith("No layer could be looked for: that takes two trainings")
+        assert "nan" not in shown.stdout
+
+
 def test_judge__csv_and_json_are_the_same(trainings: str) -> None:
     csv = pd.read_csv(io.StringIO(run(f"judge {trainings} --measure cka --csv").stdout))
     assert list(csv["measure"]) == ["cka"]
@@ -77,7 +86,7 @@ def test_judge__of_some_has_errors_over_examples(trainings: str) -> None:
         ("--measure rsa", "no measure 'rsa' in this comparison; it has svcca, cka"),
         ("--exclude relu", "no layer of this comparison matches exclude='relu'"),
         ("--group true", "--group 'true' is not a name and a pattern of models; write it like true='a-*'"),
-        ("--group true=true-*", "groups is a mapping of two names or more"),
+        ("--group true=true-*", "as in --group true='true-*' --group other='b-*'"),
         ("--group a=true-* --group b=true-0", "'true-0/end/fc0' is in the groups 'a' and 'b'"),
         ("--model true-0", "no two of the models 'true-0' have the same layers"),
     ],

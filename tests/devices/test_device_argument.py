@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -79,13 +80,38 @@ def test_compare__writes_nothing_where_pytorch_is_missing(
     assert files(place.parent) == before
 
 
+@pytest.mark.parametrize("asked", [{"preview": True}, {"order": "by estimate"}, {"pairs": "nearest 2"}])
+def test_compare__makes_no_sketches_where_pairs_do_not_fit_on_the_device(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_zoo(tmp_path / "zoo.zarr", layers(4))
+    monkeypatch.setitem(sys.modules, "torch", fake_torch(1))
+    monkeypatch.setattr("dask_svcca.run.workers.open_device", lambda _: SimpleNamespace(memory=lambda: 10_000))
+    before = files(tmp_path)
+    with pytest.raises(MemoryLimitError, match="of the memory of the device 'cuda'"):
+        dask_svcca.compare(
+            tmp_path / "zoo.zarr", tmp_path / "c.zarr", measures=("svcca", "cka"), device="cuda", **asked
+        )
+    assert files(tmp_path) == before
+
+
 def test_compare__auto_is_the_cpu_where_there_is_no_gpu(
     zoo: dask_svcca.Zoo, place: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", fake_torch(0))
     result = dask_svcca.compare(zoo, place, device="auto")
     np.testing.assert_array_equal(result.svcca, undisturbed.svcca)
-    assert json.loads(result.attrs["runs"])[-1]["device"] == "cpu"
+    record = json.loads(result.attrs["runs"])[-1]
+    assert record["device"] == "cpu"
+    assert "has no GPU: " in record["fallback"]
+    said = f"(auto: {record['fallback']})"
+    assert f"cpu {said}" in str(dask_svcca.plan_comparison(zoo, place, device="auto"))
+    assert said not in str(dask_svcca.plan_comparison(zoo, place, device="cpu"))
+    said_by_command = run(f"compare {zoo.root.store_path} {place} --device auto").output
+    assert said in " ".join(said_by_command.split())
+    timing = run(f"info {place} --timing").output
+    assert "on cpu (auto)" in timing
+    assert f"auto was the CPU, since {record['fallback']}" in timing
 
 
 def test_compare__goes_on_with_another_device(zoo: dask_svcca.Zoo, place: Path) -> None:
@@ -261,6 +287,21 @@ def test_job__is_planned_in_parts_where_its_device_is_not(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "torch", None)
     run(f"init {tmp_path}/job.yaml --parts 1 --memory 4GiB")
     assert "needs PyTorch" in run(f"part {tmp_path}/job.yaml 0", 2).output
+
+
+@pytest.mark.parametrize("asked", ["preview: true", "pairs: nearest 2"])
+def test_job__in_parts_that_is_refused_leaves_nothing_behind(asked: str, tmp_path: Path) -> None:
+    make_zoo(tmp_path / "zoo.zarr", layers(4))
+    (tmp_path / "job.yaml").write_text(f"zoo: zoo.zarr\ncomparison: c.zarr\nmeasures: [cka]\ndevice: cuda\n{asked}\n")
+    before = files(tmp_path)
+    printed = " ".join(run(f"init {tmp_path}/job.yaml --parts 2 --memory 2GiB", 2).output.split())
+    assert re.search(
+        r"in one part \([\d,]+ MiB beyond its process, which holds 1,886 MiB, of which 1,536 MiB are assumed for "
+        r"PyTorch with CUDA\), and a part may take 1,536 MiB of its --memory\. Use more --memory for each part, or "
+        r"device='cpu', or a reading with fewer neurons",
+        printed,
+    )
+    assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize(("device", "planned"), [("cuda", None), ("auto", "cpu")])

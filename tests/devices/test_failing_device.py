@@ -98,6 +98,10 @@ def test_device__that_fails_twice_leaves_the_tile_to_the_cpu(
     same(result, undisturbed)
     record = json.loads(result.attrs["runs"])[-1]
     assert (record["device"], record["on_cpu"]) == ("torch:cpu", {"tiles": 1})
+    assert record["device_failure"].endswith("CUDA error: injected")
+    timing = run(f"info {place} --timing").output
+    assert "1 on torch:cpu, 1 tile on the CPU" in timing
+    assert f"torch:cpu failed, the first time since {record['device_failure']}" in timing
 
 
 def test_device__that_is_gone_leaves_all_to_the_cpu(
@@ -195,4 +199,5 @@ def test_command__says_what_was_computed_on_the_cpu(
     said = run(f"part {place.parent}/job.yaml 0").output
     assert "6 tasks were computed on the CPU in the end, since the device 'torch:cpu' failed. The first: " in said
     assert "CUDA error: injected" in said
+    assert "1 (part 0) on torch:cpu, 6 tiles on the CPU" in run(f"info {place} --timing").output
     assert "210 of 210 pairs are there." in run(f"finalise {place.parent}/job.yaml").output

@@ -208,7 +208,9 @@ def test_place_on__names_a_worker_without_the_device(
     assert str(error.value).startswith(
         f"the worker {with_gpu} cannot compute with device='cuda': device='cuda' needs a"
     )
-    assert place_on(mixed, "auto") == Placed("cpu", None)
+    placed = place_on(mixed, "auto")
+    assert (placed.device, placed.memory) == ("cpu", None)
+    assert "the worker " in placed.fallback
 
 
 def test_compare__writes_nothing_where_a_worker_has_no_device(

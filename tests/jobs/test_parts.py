@@ -61,6 +61,15 @@ def test_parts__in_any_order_give_what_one_run_gives(zoo: Zoo, place: Path, undi
     assert not unfinished
     assert_same(dask_svcca.open_comparison(place), undisturbed)
     assert dask_svcca.verify(place).ok
+    # The part that was done twice found nothing to do.
+    runs = json.loads(run(f"info {place} --timing --json").stdout)["runs"]
+    assert sorted(record["part"] for record in runs) == [0, 1, 2]
+    assert sum(record["pairs"] for record in runs) == outcome.plan.pairs
+    assert all(record["stages"] for record in runs)
+    assert "1 (part 2)" in run(f"info {place} --timing").output
+    # Planned anew, what they took is still known.
+    begin(zoo, place, 1)
+    assert json.loads(run(f"info {place} --timing --json").stdout)["runs"] == runs
 
 
 def test_parts__that_have_not_run_are_named_and_planned_again(zoo: Zoo, place: Path, undisturbed: xr.Dataset) -> None:
