@@ -197,8 +197,9 @@ def compare(
     InvalidActivationsError
         Where the zoo is empty, or arrays at hand are not valid activations. A representation that cannot be compared
         does not raise: variable ``problem_a`` of the result has the reason, and ``pair_status`` says ``failed`` for its
-        pairs. Nor does a task that fails three times, or whose workers die: its pairs are ``failed`` too, the attribute
-        ``failures`` of the result has the reason, and the next call tries them again.
+        pairs. Where several measures cannot take it, the reason is that of its directions, or else of the first measure
+        in the order asked for. Nor does a task that fails three times, or whose workers die: its pairs are ``failed``
+        too, the attribute ``failures`` of the result has the reason, and the next call tries them again.
 
     Warns
     -----
