@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -158,6 +159,17 @@ def test_p_rsa__is_the_share_of_orders_that_score_as_much(name: str) -> None:
         assert float(found[names["p_rsa"]][0, other]) == pytest.approx(as_much, abs=0.03)
     assert found[name].attrs["p_value"] == names["p_rsa"]
     assert dask_svcca.discoveries(found, measure=name)[0, 0].item() is False
+
+
+@pytest.mark.parametrize("samples", [5, 7])
+def test_p_value__of_few_examples_is_that_of_one_order_at_least(samples: int) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(samples, 3)), rng.normal(size=(samples, 2)) ** 3
+    found = compared(x, y, measures="rsa, distance_correlation, r2_cca, cka, mutual_knn(k=2)")
+    least = {name: float(found[name].min()) * math.factorial(samples) for name in found.data_vars if name[:2] == "p_"}
+    assert min(least.values()) == pytest.approx(1)
+    # Distributions that were fitted have less, here and for a layer with itself.
+    assert [least[name] for name in ("p_rsa", "p_distance_correlation", "p_r2_cca")] == pytest.approx([1] * 3)
 
 
 def test_p_rsa__knows_of_the_sample_of_pairs(few_pairs: None) -> None:

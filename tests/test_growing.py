@@ -244,3 +244,61 @@ def test_compare__a_measure_that_says_nothing_of_few_samples_makes_the_pair_say_
     # And still does when one is added that says something.
     found = dask_svcca.compare(zoo, tmp_path / "c", measures="procrustes", variance=None)
     assert (found.pair_status == PairStatus.SATURATED).all()
+
+
+def growing_zoo(n_layers: int) -> dict[str, np.ndarray]:
+    """Layers of which some have no distances (one neuron), or no neighbours (examples of zeros), or neither."""
+    rng = np.random.default_rng(3)
+    x, y, one, sparse, line = (rng.normal(size=(40, width)) for width in (8, 5, 1, 3, 1))
+    layers = {"x": x, "one": one, "y": y, "sparse": np.maximum(sparse - 1, 0), "both": np.maximum(line - 1, 0)}
+    return dict(list(layers.items())[:n_layers])
+
+
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FailedRepresentationWarning")
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("rsa", "cka"),
+        ("mutual_knn", "svcca"),
+        ("rsa", "mutual_knn"),
+        ("mutual_knn", "rsa"),
+        ("rsa", "soft_matching"),
+        ("svcca", "rsa"),
+    ],
+)
+def test_compare__what_one_measure_cannot_take_another_may(first: str, then: str) -> None:
+    store = MemoryStore()
+    dask_svcca.compare(growing_zoo(4), store, measures=first)
+    both = first, then
+    for count in (4, 5):
+        found = dask_svcca.compare(growing_zoo(count), store, measures=both).load()
+        fresh = dask_svcca.compare(growing_zoo(count), measures=both).load()
+        assert_same_to_rounding(found, fresh)
+        assert (found.pair_status == DONE)[:2, :2].all()
+        assert found[then].notnull().any()
+
+
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FailedRepresentationWarning")
+def test_compare__pairs_that_fail_with_what_is_added_keep_nothing() -> None:
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(40))
+    rng = np.random.default_rng(3)
+    with zoo:
+        for side in (4, 3):
+            images = rng.normal(size=(40, side, side, 2))
+            zoo.write("net", "last", f"conv{side}", images, dims=("example", "height", "width", "channel"))
+    store, options = MemoryStore(), {"conv": "dft", "match": "fold"}
+    before = dask_svcca.compare(zoo, store, measures="rsa", **options).load()
+    found = dask_svcca.compare(zoo, store, measures=("rsa", "svcca"), **options).load()
+    fresh = dask_svcca.compare(zoo, measures=("rsa", "svcca"), **options).load()
+    assert before.rsa.notnull().all()
+    assert found.pair_status[0, 1] == PairStatus.INCOMPATIBLE_GRIDS
+    assert_same_to_rounding(found, fresh)
+
+
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FailedRepresentationWarning")
+@pytest.mark.parametrize(("order", "reason"), [("rsa, mutual_knn", "no correlation"), ("mutual_knn, rsa", "no cosine")])
+def test_describe__the_reason_is_that_of_the_first_measure(order: str, reason: str) -> None:
+    store = MemoryStore()
+    for _ in range(2):
+        found = dask_svcca.compare(growing_zoo(4), store, measures=order)
+        assert reason in str(found.problem_a[3].item())

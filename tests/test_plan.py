@@ -189,11 +189,12 @@ def test_make_plan__done_pairs_are_planned_again_where_measures_are_added_and_no
     ]
     assert set(plan.settled) == set(versions)
     assert (plan.packs, plan.bytes_to_read) == ((), 0)
-    assert planned_pairs(plan) == {(i, j) for i in range(12) for j in range(i, 12) if 3 not in {i, j}}
-    assert plan.pairs - plan.pairs_done == 66
+    # What failed by one measure may have a value of another.
+    assert planned_pairs(plan) == {(i, j) for i in range(12) for j in range(i, 12)}
+    assert plan.pairs - plan.pairs_done == 78
     # Only those asked for.
     only = plan_of(zoo, state=state, index=there, measures=("procrustes",), selected=np.eye(12, dtype=bool))
-    assert planned_pairs(only) == {(i, i) for i in range(12) if i != 3}
+    assert planned_pairs(only) == {(i, i) for i in range(12)}
 
 
 def test_make_plan__partial_pairs_need_what_their_comparison_lacks() -> None:

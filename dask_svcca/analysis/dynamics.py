@@ -87,7 +87,8 @@ def learning_dynamics(
         between which the median of all trainings that could have been lies, with the probability ``settled_coverage``:
         0.95 or more from six trainings on, and less between the first and the last of fewer, a half with two;
         ``trainings`` (layer), how many. Relatives, as `noise_ceiling` has them, are one training. NaN where one is not
-        known. A checkpoint before a settled step says that it is not earlier than that.
+        known, and, but for ``settled_by``, where there is only one training. A checkpoint before a settled step says
+        that it is not earlier than that.
 
         With ``blocks``: ``settled_earliest`` and ``settled_latest`` (layer), the settled step if all differences to the
         final self were smaller, or larger, by 1.96 of their standard errors over examples,

@@ -45,7 +45,8 @@ def interval_of_median(steps: FloatArray) -> Interval:
     """Median of settled steps, and the interval between two of them that holds the median of all trainings.
 
     It takes no more than trainings that are independent: each settles before the median with probability a half. With
-    fewer than six it is from the first to the last, which is less sure than is asked for.
+    fewer than six it is from the first to the last, which is less sure than is asked for. One training has a median
+    and no interval: NaN.
 
     Parameters
     ----------
@@ -67,12 +68,12 @@ def interval_of_median(steps: FloatArray) -> Interval:
     if not count or not np.isfinite(steps).all():
         return Interval(np.nan, np.nan, np.nan, np.nan)
     ordered = np.sort(steps)
+    if count == 1:
+        return Interval(float(ordered[0]), np.nan, np.nan, np.nan)
     # How many on either side may be left out.
     outside = max(0, int(scipy.stats.binom.ppf((1 - COVERAGE) / 2, count, 0.5)) - 1)
     coverage = 1 - 2 * float(scipy.stats.binom.cdf(outside, count, 0.5))
-    return Interval(
-        float(ordered[count // 2]), float(ordered[outside]), float(ordered[count - 1 - outside]), max(coverage, 0.0)
-    )
+    return Interval(float(ordered[count // 2]), float(ordered[outside]), float(ordered[count - 1 - outside]), coverage)
 
 
 def settled_step(steps: FloatArray, within: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]) -> float:

@@ -125,7 +125,8 @@ def compare(
         Coordinate of the zoo, (example, token), true for tokens that count: padding is left out. By default the only
         such coordinate of the zoo, if it has one; None declines it.
     precision : {"float32", "float64"}
-        Precision of scores and their products. Correlations are right to about 1e-7 or 1e-12.
+        Precision of scores and their products. Correlations are right to about 1e-7 or 1e-12;
+        ``pwcca`` in single precision to 1e-5, or 1e-4 where a neuron is thousands of times larger than the others.
     keep : {"correlations", "frequencies"} or sequence of these
         What to store of every pair beside its measures; an existing comparison gains what it lacks. ``correlations``:
         all canonical correlations of the kept directions, (representation_a, representation_b, component).
@@ -197,8 +198,9 @@ def compare(
     InvalidActivationsError
         Where the zoo is empty, or arrays at hand are not valid activations. A representation that cannot be compared
         does not raise: variable ``problem_a`` of the result has the reason, and ``pair_status`` says ``failed`` for its
-        pairs. Nor does a task that fails three times, or whose workers die: its pairs are ``failed`` too, the attribute
-        ``failures`` of the result has the reason, and the next call tries them again.
+        pairs. Where several measures cannot take it, the reason is that of its directions, or else of the first measure
+        in the order asked for. Nor does a task that fails three times, or whose workers die: its pairs are ``failed``
+        too, the attribute ``failures`` of the result has the reason, and the next call tries them again.
 
     Warns
     -----

@@ -130,6 +130,19 @@ def chance_of(score: FloatArray, mean: FloatArray, variance: FloatArray) -> Floa
     return chance
 
 
+def least_chance(examples: int) -> float:
+    """Smallest share of all orders of some examples: that of one of them, 1 / n!.
+
+    A fitted distribution has less where there are few.
+
+    Examples
+    --------
+    >>> round(1 / least_chance(5)), least_chance(1000)
+    (120, 0.0)
+    """
+    return float(np.exp(-scipy.special.gammaln(examples + 1.0)))
+
+
 @lru_cache(maxsize=100_000)
 def spread_of_correlations(k: int, l: int, degrees: int) -> float:
     """Standard deviation of the sum of the canonical correlations over that of the sum of their squares.

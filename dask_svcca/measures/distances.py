@@ -16,7 +16,7 @@ from dask_svcca.kernels.distances import (
     squared_difference,
     value_count,
 )
-from dask_svcca.kernels.orders import KernelSums, chance_of, moments_over_orders
+from dask_svcca.kernels.orders import KernelSums, chance_of, least_chance, moments_over_orders
 from dask_svcca.measures.common import ORTHOGONAL, not_of_couplings
 from dask_svcca.measures.nulls import ORDERS, above_chance
 from dask_svcca.measures.record import Choices, Derived, Measure
@@ -90,7 +90,8 @@ def _distance_correlation_null(sums: RelatedSums) -> FloatArray:
 def _distance_correlation_chance(sums: RelatedSums) -> FloatArray:
     mean, variance = _over_orders(sums)
     # From a sample of the pairs, a score is off by more than orders of the examples make it.
-    return chance_of(_correlation(sums, "centred"), mean, variance + _correlation_error(sums, "centred") ** 2)
+    chance = chance_of(_correlation(sums, "centred"), mean, variance + _correlation_error(sums, "centred") ** 2)
+    return np.maximum(chance, least_chance(sums.samples))
 
 
 def _pairs_twice(sums: RelatedSums) -> float:
@@ -182,11 +183,12 @@ def _p_rsa(name: str) -> Derived:
     return Derived(
         name,
         "share of all orders of the examples that score as much, by the normal distribution of their mean, 0, and "
-        "their standard deviation; NaN where a sample is a part of an example",
+        "their standard deviation, and not below 1 / n!; NaN where a sample is a part of an example",
         tuple(name.replace("p_rsa", one, 1) for one in ("rsa", "null_rsa_sd", "rsa_error")),
         _rsa_chance,
         (0.0, 1.0),
         "Mantel (1967), The detection of disease clustering and a generalized regression approach, Cancer Research 27",
+        of_orders=True,
     )
 
 
@@ -288,9 +290,10 @@ MEASURES: Final = (
     ),
     Measure(
         name="p_distance_correlation",
-        version="1",
+        version="2",
         description="share of all orders of the examples that score as much, by the gamma distribution of the mean and "
-        "the variance of the squared distance correlation; NaN where a sample is a part of an example",
+        "the variance of the squared distance correlation, and not below 1 / n!; NaN where a sample is a part of an "
+        "example",
         sums=not_of_couplings,
         related=Related(CENTRED, _distance_correlation_chance),
         reference=ORDERS,

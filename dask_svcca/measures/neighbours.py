@@ -203,6 +203,7 @@ def _chance(given: str) -> Derived:
         chance_of_score,
         (0.0, 1.0),
         "Mantel (1967), Cancer Research 27",
+        of_orders=True,
     )
 
 

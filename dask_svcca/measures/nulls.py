@@ -141,7 +141,7 @@ MEASURES: Final = (
 
 def _p_value(measure: str) -> Derived:
     parents = measure, f"null_{measure}", f"null_{measure}_sd"
-    return Derived(f"p_{measure}", _P_VALUE, parents, chance_of_score, (0.0, 1.0), ORDERS)
+    return Derived(f"p_{measure}", _P_VALUE, parents, chance_of_score, (0.0, 1.0), ORDERS, of_orders=True)
 
 
 def _calibrated(measure: str) -> Derived:

@@ -221,6 +221,8 @@ class Derived:
         Takes their values, arrays of one shape, and gives its own.
     valid_range : (float, float)
     reference : str
+    of_orders : bool
+        Whether it is a share of all orders of the examples, of which none is smaller than that of one.
     """
 
     name: str
@@ -229,6 +231,7 @@ class Derived:
     formula: Callable[..., FloatArray]
     valid_range: tuple[float, float]
     reference: str
+    of_orders: bool = False
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def find_missing(
     side : int
         Representations along each axis of a tile.
     lacking : bool
-        Whether all pairs that have values lack some.
+        Whether all pairs that have values lack some; pairs that failed may then have values of what is added.
     """
     count, known = len(places), 0 if state is None else len(state.labels)
     found = MissingPairs(count, side)
@@ -112,7 +112,7 @@ def find_missing(
             status = np.asarray(state.status[start : min(start + side, known), start:known])
             found.partial = found.partial or bool((status == PairStatus.PARTIAL).any())
             missing = np.zeros(status.shape, dtype=np.bool_)
-            for value in (*UNFINISHED, *(VALUED if lacking else ())):
+            for value in (*UNFINISHED, *((*VALUED, PairStatus.FAILED) if lacking else ())):
                 missing |= status == value
             missing |= void[start : start + len(status), np.newaxis]
             missing |= void[start:known]

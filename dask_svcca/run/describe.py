@@ -44,7 +44,7 @@ def describe(
     variance : float or None
         See `Parameters`.
     directions : bool
-        Whether a measure of the comparison asks for directions.
+        Whether there may be directions of those of which none are known.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def describe(
         By label, samples (times the translations of a convolutional layer) and kept directions.
     """
     # A fold that could not be made has another key than the representation's own subspace.
-    unmade = {key.split(" ", maxsplit=1)[0]: problem for key, problem in new_problems.items()}
+    unmade = {key.split(" ", maxsplit=1)[0]: new_problems[key] for key in sorted(new_problems, reverse=True)}
     columns = comparison.columns(*NAMES)
     unknown: dict[int, str | None] = {}
     # A run that was stopped here may have written some of the columns.
@@ -63,7 +63,8 @@ def describe(
     known &= ~np.isnan(columns["variance_kept"]) | ((columns["rank"] == 0) & (not directions))
     for number, (row, there, problem) in enumerate(zip(rows, known, columns["problem"], strict=True)):
         if row.representation is not None and (not there or problem or row.representation.identity in unmade):
-            unknown[number] = new_problems.get(row.key, unmade.get(row.representation.identity))
+            own = (new_problems[key] for key in (row.key, *row.relations) if key in new_problems)
+            unknown[number] = next(own, unmade.get(row.representation.identity))
     if unknown:
         before = {name: values.copy() for name, values in columns.items()}
         _describe(columns, rows, unknown, None if subspaces is None else subspaces.read_index(), variance)
@@ -106,7 +107,8 @@ def _describe(
                 columns[name][number] = value
         entries = ([] if record is None else [record.entry]) + related
         if entries:
-            problem = new or next((entry.problem for entry in entries if entry.problem), "")
+            # In their order, whichever was found by this run, or first.
+            problem = next((entry.problem for entry in entries if entry.problem), new or "")
         if problem is not None:
             columns["problem"][number] = problem and f"{row.label!r} {problem}"
 

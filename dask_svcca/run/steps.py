@@ -84,7 +84,13 @@ def finish(
     numbers: dict[str, tuple[int, int]] = {}
     try:
         outcome.problems, numbers = describe(
-            comparison, plan.rows, packs, tally.problems, parameters.variance, directions=plan.orthonormal
+            comparison,
+            plan.rows,
+            packs,
+            tally.problems,
+            parameters.variance,
+            # What was computed may have found directions that no measure asks for.
+            directions=plan.orthonormal or bool(plan.tiles),
         )
         outcome.problems |= {name.label: problem for name, problem in zoo.damaged.items()}
     except DamagedSubspacesError as error:

@@ -9,6 +9,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from dask_svcca.kernels.orders import least_chance
 from dask_svcca.measures import DERIVED, find_derived
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ class DerivedArray(BackendArray):
     derived : Derived
     parents : sequence of xarray.Variable
         Of one shape.
+    examples : int
     """
 
     dtype = np.dtype(np.float64)
 
-    def __init__(self, derived: Derived, *parents: xr.Variable) -> None:
+    def __init__(self, derived: Derived, *parents: xr.Variable, examples: int) -> None:
         self._derived, self._parents = derived, parents
+        self._least = least_chance(examples) if derived.of_orders else -np.inf
         self.shape = parents[0].shape
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -39,13 +42,14 @@ class DerivedArray(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
     def _read(self, places: tuple[Any, ...]) -> FloatArray:
-        return self._derived.formula(*(parent[places].to_numpy() for parent in self._parents))
+        values = self._derived.formula(*(parent[places].to_numpy() for parent in self._parents))
+        return np.maximum(values, self._least)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
 
-def derived_variables(variables: Mapping[Any, xr.Variable]) -> dict[Any, xr.Variable]:
+def derived_variables(variables: Mapping[Any, xr.Variable], examples: int) -> dict[Any, xr.Variable]:
     """Derived variables, by name, of which all parents are there."""
     found = {}
     # Those with a parameter are found by the companions of what is there.
@@ -54,6 +58,6 @@ def derived_variables(variables: Mapping[Any, xr.Variable]) -> dict[Any, xr.Vari
         derived = find_derived(name)
         if derived is not None and all(parent in variables for parent in derived.parents):
             parents = [variables[parent] for parent in derived.parents]
-            array = indexing.LazilyIndexedArray(DerivedArray(derived, *parents))
+            array = indexing.LazilyIndexedArray(DerivedArray(derived, *parents, examples=examples))
             found[name] = xr.Variable(parents[0].dims, array, derived.attributes)
     return found

@@ -221,8 +221,8 @@ class ComparisonStore:
     ) -> None:
         """Add variables for measures and details; variables that are there stay.
 
-        Once their names are in the attributes, pairs that were done before count as partial. If this is interrupted,
-        the same call does what is left.
+        Once their names are in the attributes, pairs that were done before count as partial, and those that failed as
+        missing. If this is interrupted, the same call does what is left.
 
         Parameters
         ----------
@@ -259,7 +259,10 @@ class ComparisonStore:
             status = SoundStatus(self.root, array, ())
             for start in range(0, count, self.tile):
                 block = status[start : start + self.tile, 0:count]
-                array[start : start + self.tile] = np.where(np.isin(block, VALUED), PairStatus.PARTIAL, block)
+                block[np.isin(block, VALUED)] = PairStatus.PARTIAL
+                # What one measure cannot take another may.
+                block[block == PairStatus.FAILED] = PairStatus.MISSING
+                array[start : start + self.tile] = block
             self._update({"growing": False})
 
     def _update(self, attributes: Mapping[str, Any]) -> None:

@@ -114,7 +114,7 @@ def _indexed(dataset: xr.Dataset) -> xr.Dataset:
         name: fixed_width(variable) if variable.dtype.kind == "T" else variable
         for name, variable in sorted(dataset.variables.items(), key=lambda item: _place(dataset, str(item[0])))
     }
-    variables |= derived_variables(variables)
+    variables |= derived_variables(variables, dataset.attrs["n_examples"])
     coords: dict[Any, Any] = {name: variables.pop(name) for name in list(variables) if name in dataset.coords}
     first, second = "representation_a", "representation_b"
     same = np.array_equal(dataset.variables[first].to_numpy(), dataset.variables[second].to_numpy())
@@ -159,7 +159,8 @@ def as_opened(dataset: xr.Dataset) -> xr.Dataset:
     if not texts:
         return dataset
     coords = {name: texts.pop(name) for name in list(texts) if name in dataset.coords}
-    found = dataset.assign_coords(coords).assign(texts).assign(derived_variables(dataset.variables))
+    derived = derived_variables(dataset.variables, dataset.attrs["n_examples"])
+    found = dataset.assign_coords(coords).assign(texts).assign(derived)
     for attributes in (found.attrs, *(one.attrs for one in found.variables.values())):
         attributes.pop(SEAL, None)
         _make_plain(attributes)

@@ -147,12 +147,20 @@ class _Tile:
             values |= {_stored_name(name): (both, both) for name, both in details.items()}
             arrays = self._context.worker.blocks(*values)
             self._write(lambda: self._encoded(arrays, values, valued, known), known)
+            if without:
+                self._empty(~np.isin(results.status, (PairStatus.MISSING, *VALUED)), known)
             # The mirror image first: a tile counts as done by its own status, which is written last of all.
             (array,) = self._context.worker.blocks(PAIR_STATUS.name)
             turned = [] if self.diagonal else [(self.place[::-1], results.turned.T)]
             for place, states in (*turned, (self.place, results.status)):
                 self._write(partial(array.merged, place, states, states != PairStatus.MISSING), known)
         return results.status
+
+    def _empty(self, pairs: BoolArray, known: StatusArray) -> None:
+        """Take from pairs what they have, where what is added says that they cannot be compared."""
+        names = [name for name in self._context.job.settled if name not in DETAIL_VARIABLES] if pairs.any() else []
+        arrays, nothing = self._context.worker.blocks(*names), np.full(self.shape, np.nan)
+        self._write(lambda: self._encoded(arrays, dict.fromkeys(names, (nothing, nothing)), pairs, known), known)
 
     def _write(self, encoded: Callable[[], Iterator[tuple[str, Parts]]], known: StatusArray) -> None:
         """Write chunks, with what is there of other pairs; what of that is damaged is missing from now on."""
@@ -177,10 +185,10 @@ class _Tile:
         self,
         arrays: Sequence[BlockArray],
         values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]],
-        valued: BoolArray,
+        pairs: BoolArray,
         known: StatusArray,
     ) -> Iterator[tuple[str, Parts]]:
-        """Keys and bytes of all values, by name of the pairs and of their mirror images."""
+        """Keys and bytes of the values of some pairs, by name, and of their mirror images."""
         settled = {
             DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name for name in self._context.job.settled
         }
@@ -188,8 +196,8 @@ class _Tile:
         for array, (straight, back) in zip(arrays, values.values(), strict=True):
             there = done | partly if array.name in settled else done
             if not self.diagonal:
-                yield from array.merged(self.place[::-1], back.swapaxes(0, 1), valued.T, there.T)
-            yield from array.merged(self.place, straight, valued, there)
+                yield from array.merged(self.place[::-1], back.swapaxes(0, 1), pairs.T, there.T)
+            yield from array.merged(self.place, straight, pairs, there)
 
     def _evaluate(self, wanted: BoolArray, measures: Sequence[Measure], details: Details) -> Results:
         """What becomes of the wanted pairs."""
