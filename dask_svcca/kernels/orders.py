@@ -130,7 +130,7 @@ def chance_of(score: FloatArray, mean: FloatArray, variance: FloatArray) -> Floa
     return chance
 
 
-def least_chance(examples: int) -> float:
+def least_chance(examples: float) -> float:
     """Smallest share of all orders of some examples: that of one of them, 1 / n!.
 
     A fitted distribution has less where there are few.

@@ -27,12 +27,13 @@ class DerivedArray(BackendArray):
     derived : Derived
     parents : sequence of xarray.Variable
         Of one shape.
-    examples : int
+    examples : float
+        Infinite where that is not known.
     """
 
     dtype = np.dtype(np.float64)
 
-    def __init__(self, derived: Derived, *parents: xr.Variable, examples: int) -> None:
+    def __init__(self, derived: Derived, *parents: xr.Variable, examples: float) -> None:
         self._derived, self._parents = derived, parents
         self._least = least_chance(examples) if derived.of_orders else -np.inf
         self.shape = parents[0].shape
@@ -49,7 +50,7 @@ class DerivedArray(BackendArray):
         return self
 
 
-def derived_variables(variables: Mapping[Any, xr.Variable], examples: int) -> dict[Any, xr.Variable]:
+def derived_variables(variables: Mapping[Any, xr.Variable], examples: float) -> dict[Any, xr.Variable]:
     """Derived variables, by name, of which all parents are there."""
     found = {}
     # Those with a parameter are found by the companions of what is there.

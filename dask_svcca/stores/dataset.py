@@ -159,7 +159,8 @@ def as_opened(dataset: xr.Dataset) -> xr.Dataset:
     if not texts:
         return dataset
     coords = {name: texts.pop(name) for name in list(texts) if name in dataset.coords}
-    derived = derived_variables(dataset.variables, dataset.attrs["n_examples"])
+    # Attributes may be gone with what was done to it.
+    derived = derived_variables(dataset.variables, dataset.attrs.get("n_examples", math.inf))
     found = dataset.assign_coords(coords).assign(texts).assign(derived)
     for attributes in (found.attrs, *(one.attrs for one in found.variables.values())):
         attributes.pop(SEAL, None)
