@@ -66,7 +66,7 @@ def test_memory__of_random_plans_is_what_was_promised() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "first", "stop"),
-    [(0.5, 0, 50), (0.5, 50, 100), (1.0, 100, 150), (2.5, 150, 165), (2.5, 165, 180), (4.0, 180, 190), (4.0, 190, 200)],
+    [(0.5, 0, 50), (0.5, 50, 100), (1.0, 100, 150), (2.5, 150, 180), (4.0, 180, 200)],
 )
 def test_memory__of_two_hundred_random_plans_is_what_was_promised(scale: float, first: int, stop: int) -> None:
     tasks = measured(scale, range(first, stop))
