@@ -18,9 +18,9 @@ def dask_setup(worker: Any) -> None:
         with Path(place).open("a", encoding="utf-8") as file:
             file.write(f"{what} {one._task.row} {one._task.column} {pairs}\n")
 
-    def compute(self: Any, wanted: Any, without: Any) -> Any:
+    def compute(self: Any, wanted: Any, status: Any, without: Any) -> Any:
         say("began", self, int(wanted.sum()))
-        found = whole(self, wanted, without)
+        found = whole(self, wanted, status, without)
         say("ended", self, int(wanted.sum()))
         return found
 
