@@ -11,7 +11,7 @@ from dask_svcca.errors import DeviceError, did_you_mean
 NAMES: Final = ("cpu", "cuda", "auto", "torch:cpu")
 """Names of devices, beside ``cuda:1`` and so on: NumPy, a GPU, a GPU where there is one, and PyTorch on this CPU."""
 
-_ORDINAL: Final = re.compile(r"cuda:(\d{1,4})")
+_ORDINAL: Final = re.compile(r"cuda:([0-9]{1,4})")
 
 _MEANT: Final = {"gpu": "cuda", "numpy": "cpu", "torch": "torch:cpu", "torch:cuda": "cuda"}
 """What is meant by names that others use."""

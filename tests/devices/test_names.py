@@ -44,6 +44,7 @@ def test_parse_device__has_one_form_of_each_name(given: str, name: str) -> None:
         ("cuda:one", ""),
         ("cuda:1.0", ""),
         ("cuda:99999", ""),
+        ("cuda:\u0661", ""),
         ("tpu0", ""),
         ("", ""),
         (1, ""),
