@@ -165,11 +165,12 @@ def test_p_rsa__is_the_share_of_orders_that_score_as_much(name: str) -> None:
 def test_p_value__of_few_examples_is_that_of_one_order_at_least(samples: int) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(samples, 3)), rng.normal(size=(samples, 2)) ** 3
-    found = compared(x, y, measures="rsa, distance_correlation, r2_cca, cka, mutual_knn(k=2)")
+    found = compared(x, y, measures="rsa, distance_correlation, r2_cca, svcca, cka, mutual_knn(k=2)")
     least = {name: float(found[name].min()) * math.factorial(samples) for name in found.data_vars if name[:2] == "p_"}
     assert min(least.values()) == pytest.approx(1)
     # Distributions that were fitted have less, here and for a layer with itself.
     assert [least[name] for name in ("p_rsa", "p_distance_correlation", "p_r2_cca")] == pytest.approx([1] * 3)
+    assert least["p_svcca"] == pytest.approx(1, abs=0.02)
 
 
 def test_p_rsa__knows_of_the_sample_of_pairs(few_pairs: None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -285,6 +286,53 @@ def test_second_order_cosine__of_copies_has_nothing_to_compare() -> None:
     found = run(x, 2 * x, y, measures="second_order_cosine(k=3)")["second_order_cosine(k=3)"]
     np.testing.assert_array_equal(found[:2, :2], 1)
     assert 0 < float(found[0, 2]) < 1
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "hubs", "heavy tails", "clusters", "copies"])
+@pytest.mark.parametrize(("examples", "k", "tolerance"), [(6, 1, 1e-9), (7, 2, 1e-3), (7, 4, 1e-9), (40, 4, None)])
+def test_second_order_cosine__by_chance_is_the_mean_over_orders(
+    kind: str, examples: int, k: int, tolerance: float | None
+) -> None:
+    """Of few examples over all orders of them, of more over some."""
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_t(2, size=(2, examples, 4)) if kind == "heavy tails" else rng.normal(size=(2, examples, 4))
+    if kind == "hubs":
+        x, y = (layer + 3 * np.abs(layer[:, :1]) for layer in (x, y))
+    if kind == "clusters":
+        x, y = (3 * layer[:3][rng.integers(0, 3, size=examples)] + 0.3 * layer for layer in (x, y))
+    if kind == "copies":
+        x[1:4] = x[0]
+    sides = []
+    for layer in (x, y):
+        unit = layer / np.linalg.norm(layer, axis=1, keepdims=True)
+        distances = np.where(1 - unit @ unit.T < 1e-12, 0.0, 1 - unit @ unit.T)
+        sides.append((distances, nearest(layer, k)))
+    every = permutations(range(examples)) if examples < 10 else (rng.permutation(examples) for _ in range(1000))
+    scores = []
+    for order in every:
+        found = []
+        for i, place in enumerate(order):
+            some = sorted(sides[0][1][i] | {j for j in range(examples) if order[j] in sides[1][1][place]})
+            a, b = sides[0][0][i, some], sides[1][0][place, [order[j] for j in some]]
+            sizes = np.linalg.norm(a) * np.linalg.norm(b)
+            found.append(a @ b / sizes if sizes else float(np.array_equal(a, b)))
+        scores.append(np.mean(found))
+    name = f"second_order_cosine(k={k})"
+    result = run(x, y, measures=name, precision="float64")
+    null = float(result[f"null_{name}"][0, 1])
+    assert null == pytest.approx(np.mean(scores), abs=tolerance or 4 * np.std(scores) / np.sqrt(len(scores)))
+    expected = (float(result[name][0, 1]) - null) / (1 - null)
+    assert float(result[f"calibrated_{name}"][0, 1]) == pytest.approx(expected)
+    assert result[name].attrs["null"] == f"null_{name}"
+
+
+def test_second_order_cosine__has_no_chance_level_where_the_order_of_the_zoo_decides() -> None:
+    rng = np.random.default_rng(0)
+    x, y = (np.repeat(rng.normal(size=(6, 5)), 5, axis=0) for _ in range(2))
+    found = run(x, y, rng.normal(size=(30, 5)), measures="second_order_cosine(k=3)")
+    null = found["null_second_order_cosine(k=3)"].to_numpy()
+    assert np.isnan(null[0, 1])
+    assert np.isfinite(null[:2, 2]).all()
 
 
 # --- beside other measures, and again ------------------------------------------------------------------------------

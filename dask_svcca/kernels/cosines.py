@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dask_svcca.kernels.neighbours import nearest_keys, of_keys
+from dask_svcca.kernels.neighbours import MOST_EXAMPLES, chance_of_shared, nearest_keys, of_keys
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,6 +25,12 @@ SEED = 20231
 
 NOTHING = 1e-12
 """Distance by cosine that is rounding: copies of an example have none."""
+
+DRAWS = 2**17
+"""Sets of examples, over all chosen ones, that the mean over orders is found by, or somewhat more."""
+
+AT_ONCE = 2**16
+"""Distances of which sets are drawn at a time: they stay in a cache."""
 
 
 def chosen_count(examples: int) -> int:
@@ -67,15 +73,112 @@ class NearestOfChosen:
             mine = self._chosen[start:stop] - first
             self._cosines[start:stop, across : across + values.shape[1]] = values[mine]
 
-    @property
-    def found(self) -> FloatArray:
-        """Distances to all examples, and then which are nearest, (example + neighbour, chosen example)."""
+    def found(self) -> tuple[FloatArray, tuple[float, ...]]:
+        """What is kept of a layer, once all cosines are there.
+
+        Returns
+        -------
+        values : (example + neighbour, chosen example)
+            Distances to all examples, and then which are nearest.
+        own : tuple of float
+            Share of the chosen examples whose last neighbour is as near as the next one, and `sums_of_draws`.
+        """
         keys = nearest_keys(self._cosines, 0)
         keys[np.arange(len(self._chosen)), self._chosen] = np.iinfo(np.int64).min
-        nearest = of_keys(np.partition(keys, -self._count, axis=1)[:, -self._count :])
+        # One more than is asked for says whether the order of the zoo has decided which is the last.
+        last = np.sort(np.partition(keys, -self._count - 1, axis=1)[:, -self._count - 1 :], axis=1)
+        nearest = of_keys(last[:, 1:])
+        grades = -(-last[:, :2] // MOST_EXAMPLES)
+        tied = float(np.mean(grades[:, 0] == grades[:, 1]))
         distances = 1 - self._cosines
         distances[distances < NOTHING] = 0.0
-        return np.concatenate([distances, nearest], axis=1).T
+        sums = sums_of_draws(distances, nearest, self._chosen)
+        return np.concatenate([distances, nearest], axis=1).T, (tied, *sums.ravel().tolist())
+
+
+def sums_of_draws(distances: FloatArray, nearest: IntArray, itself: IntArray) -> FloatArray:
+    """What the mean over all orders of the examples needs of one layer.
+
+    In any order of the examples of the other layer, what is near to an example there is drawn from all others here. Of
+    those that are drawn c are near here as well, and the rest is drawn from what is not near: seeded draws.
+
+    Parameters
+    ----------
+    distances : (chosen example, example)
+    nearest : (chosen example, neighbour)
+    itself : (chosen example,)
+        Which example each is.
+
+    Returns
+    -------
+    (3, neighbours + 1)
+        By how many are near in both, means over examples and draws: of the mean distance of what is near here, and of
+        what is drawn, both over the length of all of these distances; and how often that length is zero. Zero for
+        numbers that cannot be.
+
+    Examples
+    --------
+    >>> distances = np.array([[0.0, 3.0, 4.0, 4.0]])
+    >>> sums_of_draws(distances, np.array([[1]]), np.array([0])).round(12)
+    array([[0.6, 1. ],
+           [0.8, 0. ],
+           [0. , 0. ]])
+    """
+    examples, count = distances.shape[1], nearest.shape[1]
+    others = examples - 1 - count
+    most = min(count, others)
+    sums = np.zeros((3, count + 1))
+    rng = np.random.default_rng(SEED)
+    width = min(others, max(most, DRAWS // len(distances)))
+    rounds = -(-DRAWS // (len(distances) * width))
+    length = max(1, AT_ONCE // others)
+    for start in range(0, len(distances), length):
+        some = slice(start, start + length)
+        near = np.take_along_axis(distances[some], nearest[some], axis=1)
+        apart = np.ones(distances[some].shape, dtype=bool)
+        np.put_along_axis(apart, nearest[some], values=False, axis=1)
+        np.put_along_axis(apart, itself[some, np.newaxis], values=False, axis=1)
+        far = distances[some][apart].reshape(-1, others)
+        mean, squares_near = near.mean(axis=1), np.square(near).sum(axis=1)[:, np.newaxis]
+        for _ in range(rounds):
+            # Those that follow one another, around the end, in an order of each example's own.
+            order = rng.permuted(far, axis=1)[:, :width]
+            drawn, squares = np.zeros(order.shape), np.zeros(order.shape)
+            for size in range(most + 1):
+                length_squared = squares_near + squares
+                there = length_squared > 0
+                over = np.where(there, 1 / np.sqrt(np.where(there, length_squared, 1)), 0)
+                sums[:, count - size] += (
+                    mean @ over.sum(axis=1),
+                    np.vdot(drawn, over) / max(size, 1),
+                    there.size - np.count_nonzero(there),
+                )
+                if size < most:
+                    following = np.roll(order, -size, axis=1)
+                    drawn += following
+                    squares += np.square(following)
+    return np.asarray(sums / (rounds * len(distances) * width))
+
+
+def expected_second_order(a: FloatArray, b: FloatArray, count: int, examples: int) -> FloatArray:
+    """Mean of the cosines of `second_order` over all orders of the examples of one of two layers.
+
+    Parameters
+    ----------
+    a, b : (3, neighbours + 1, ...)
+        See `sums_of_draws`; they broadcast.
+    count, examples : int
+
+    Examples
+    --------
+    >>> a = sums_of_draws(np.array([[0.0, 3.0, 4.0, 4.0]]), np.array([[1]]), np.array([0]))
+    >>> float(expected_second_order(a, a, 1, 4).round(12))
+    0.973333333333
+    """
+    shared = np.arange(count + 1.0).reshape(-1, *(1,) * (np.ndim(a) - 2))
+    # What is near in one layer alone is drawn in the other, and independent of what is drawn here.
+    cosines = (count - shared) * (a[0] * b[1] + a[1] * b[0]) + shared * a[0] * b[0] + a[2] * b[2]
+    return np.asarray(np.tensordot(chance_of_shared(count, examples), cosines, axes=1))
 
 
 def second_order(a: FloatArray, b: FloatArray, wanted: BoolArray, count: int) -> FloatArray:

@@ -143,6 +143,17 @@ def least_chance(examples: float) -> float:
     return float(np.exp(-scipy.special.gammaln(examples + 1.0)))
 
 
+def no_rarer_than_one_order(chance: FloatArray, examples: float) -> FloatArray:
+    """P-values that fitted distributions give, none below the share of one order of the examples.
+
+    Examples
+    --------
+    >>> no_rarer_than_one_order(np.array([1e-9, 0.5, np.nan]), 4).round(4)
+    array([0.0417, 0.5   ,    nan])
+    """
+    return np.maximum(chance, least_chance(examples))
+
+
 @lru_cache(maxsize=100_000)
 def spread_of_correlations(k: int, l: int, degrees: int) -> float:
     """Standard deviation of the sum of the canonical correlations over that of the sum of their squares.

@@ -16,7 +16,7 @@ from dask_svcca.kernels.distances import (
     squared_difference,
     value_count,
 )
-from dask_svcca.kernels.orders import KernelSums, chance_of, least_chance, moments_over_orders
+from dask_svcca.kernels.orders import KernelSums, chance_of, moments_over_orders, no_rarer_than_one_order
 from dask_svcca.measures.common import ORTHOGONAL, not_of_couplings
 from dask_svcca.measures.nulls import ORDERS, above_chance
 from dask_svcca.measures.record import Choices, Derived, Measure
@@ -91,7 +91,7 @@ def _distance_correlation_chance(sums: RelatedSums) -> FloatArray:
     mean, variance = _over_orders(sums)
     # From a sample of the pairs, a score is off by more than orders of the examples make it.
     chance = chance_of(_correlation(sums, "centred"), mean, variance + _correlation_error(sums, "centred") ** 2)
-    return np.maximum(chance, least_chance(sums.samples))
+    return no_rarer_than_one_order(chance, sums.samples)
 
 
 def _pairs_twice(sums: RelatedSums) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dask_svcca.errors import UnknownMeasureError
-from dask_svcca.kernels.cosines import chosen_count
+from dask_svcca.kernels.cosines import chosen_count, expected_second_order
 from dask_svcca.kernels.neighbours import chance_of_shared, spread_of_shared
 from dask_svcca.measures.common import not_of_couplings
 from dask_svcca.measures.nulls import above_chance, chance_of_score
@@ -57,20 +57,20 @@ def _mean_score(sums: RelatedSums, count: int, score: Callable[[int], FloatArray
     return np.asarray(sums.pairs @ score(count) / sums.samples)
 
 
-def _known(sums: RelatedSums) -> FloatArray:
-    """1 where orders of the examples say what chance gives, else NaN."""
-    return np.where((sums.a[2] > TIED) & (sums.b[2] > TIED), np.nan, 1.0)
+def _known(sums: RelatedSums, place: int) -> FloatArray:
+    """1 where orders of the examples say what chance gives, else NaN; shares of ties are at that place of the sums."""
+    return np.where((sums.a[place] > TIED) & (sums.b[place] > TIED), np.nan, 1.0)
 
 
 def _expected_score(sums: RelatedSums, count: int, score: Callable[[int], FloatArray]) -> FloatArray:
-    return chance_of_shared(count, sums.samples) @ score(count) * _known(sums)
+    return chance_of_shared(count, sums.samples) @ score(count) * _known(sums, 2)
 
 
 def _deviation(sums: RelatedSums, count: int) -> FloatArray:
     if not sums.of_examples:
         return np.full(sums.pairs.shape[:-1], np.nan)
     spread = spread_of_shared((sums.a[0], sums.b[0]), (sums.a[1], sums.b[1]), count, sums.samples)
-    return np.asarray(spread / (sums.samples * count)) * _known(sums)
+    return np.asarray(spread / (sums.samples * count)) * _known(sums, 2)
 
 
 def _with_k(name: str, given: str) -> str:
@@ -135,6 +135,11 @@ def _second_order_error(sums: RelatedSums) -> FloatArray:
     return np.asarray(np.sqrt(variance * (1 - count / sums.samples) / (count - 1)))
 
 
+def _second_order_null(sums: RelatedSums, count: int) -> FloatArray:
+    a, b = (side[1:].reshape(3, count + 1, *side.shape[1:]) for side in (sums.a, sums.b))
+    return expected_second_order(a, b, count, sums.samples) * _known(sums, 0)
+
+
 def _second_order_cosine(name: str, k: float) -> Measure:
     count = _number(name, "second_order_cosine", k)
     return Measure(
@@ -148,7 +153,27 @@ def _second_order_cosine(name: str, k: float) -> Measure:
         invariances=COSINE,
         reference="Hamilton, Leskovec and Jurafsky (2016), Cultural shift or linguistic drift?, EMNLP; as in Klabunde "
         "et al. (2025), ReSi, ICLR",
-        companions=(_with_k("second_order_cosine_error", name),),
+        companions=tuple(
+            _with_k(one, name)
+            for one in ("second_order_cosine_error", "null_second_order_cosine", "calibrated_second_order_cosine")
+        ),
+        null=_with_k("null_second_order_cosine", name),
+        calibrated=_with_k("calibrated_second_order_cosine", name),
+    )
+
+
+def _null_second_order_cosine(name: str, k: float) -> Measure:
+    count = _number(name, "null_second_order_cosine", k)
+    return Measure(
+        name=name,
+        version="1",
+        description=f"second_order_cosine of {count} neighbours expected by chance, from seeded draws of each layer's "
+        f"distances. {_UNLESS_TIED}",
+        sums=not_of_couplings,
+        related=Related(Cosines(count), partial(_second_order_null, count=count)),
+        reference="mean over all orders of the examples of one side: given how many neighbours are shared, what is "
+        "near in one layer and what is drawn for it in the other are independent",
+        role="reference",
     )
 
 
@@ -223,6 +248,7 @@ DERIVED_FAMILIES: Final[dict[str, Callable[[str], Derived]]] = {
     "p_mutual_knn": _chance,
     "calibrated_mutual_knn": partial(_calibrated, measure="mutual_knn"),
     "calibrated_jaccard": partial(_calibrated, measure="jaccard"),
+    "calibrated_second_order_cosine": partial(_calibrated, measure="second_order_cosine"),
 }
 """References that follow from others, by the name before their parameter: each takes its name as it was given."""
 
@@ -232,6 +258,7 @@ FAMILIES: Final = (
     Family("jaccard", "k", 10, _jaccard, in_all=False),
     Family("second_order_cosine", "k", 10, _second_order_cosine, in_all=False),
     Family("second_order_cosine_error", "k", 10, _second_order_cosine_error, in_all=False),
+    Family("null_second_order_cosine", "k", 10, _null_second_order_cosine, in_all=False),
     Family("null_mutual_knn", "k", 10, partial(_null, family="null_mutual_knn", score=_shares), in_all=False),
     Family("null_mutual_knn_sd", "k", 10, _null_sd, in_all=False),
     Family("null_jaccard", "k", 10, partial(_null, family="null_jaccard", score=_overlaps), in_all=False),

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dask_svcca.kernels.orders import KernelSums, chance_of, moments_over_orders, spread_of_correlations
+from dask_svcca.kernels.orders import (
+    KernelSums,
+    chance_of,
+    moments_over_orders,
+    no_rarer_than_one_order,
+    spread_of_correlations,
+)
 from dask_svcca.measures.common import expected_squares, over_geometric_mean, squared_correlations, sum_of_squares
 from dask_svcca.measures.record import Derived, Measure, Need, PairTotals, Totals, over_smaller_rank
 
@@ -49,7 +55,7 @@ def _deviation_over_rank(sums: FloatArray, a: Totals, b: Totals, pairs: PairTota
 
 
 def _chance(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> FloatArray:
-    return chance_of(sums[..., 0], *_over_orders(a, b, pairs))
+    return no_rarer_than_one_order(chance_of(sums[..., 0], *_over_orders(a, b, pairs)), pairs.samples)
 
 
 def chance_of_score(score: FloatArray, null: FloatArray, deviation: FloatArray) -> FloatArray:
@@ -72,8 +78,8 @@ def _spread(pairs: PairStack) -> FloatArray:
 
 
 _P_VALUE: Final = (
-    "share of all orders of the examples that score as much: by the gamma distribution of their mean and variance. NaN "
-    "at several frequencies, or where a sample is a part of an example"
+    "share of all orders of the examples that score as much: by the gamma distribution of their mean and variance, and "
+    "not below 1 / n!. NaN at several frequencies, or where a sample is a part of an example"
 )
 _DEVIATION: Final = "standard deviation of {} over all orders of the examples: NaN where p_{} is"
 
@@ -127,7 +133,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="p_svcca",
-        version="1",
+        version="2",
         description=_P_VALUE.replace("score as much:", "score as much in squared correlations of svcca:"),
         sums=squared_correlations,
         value=_chance,

@@ -89,7 +89,7 @@ class Cosines:
     @property
     def identity(self) -> str:
         """Text that tells it from any other."""
-        return f"cosines-with-{self.count}-nearest"
+        return f"cosines-and-draws-with-{self.count}-nearest"
 
     def width(self, samples: int) -> int:
         """Numbers that are stored in each row: one of each chosen example."""
@@ -224,8 +224,8 @@ class RelatedSums:
         Numbers that pairs have of a relation.
     a, b : (number, a, 1), (number, 1, b)
         Numbers of the layers themselves: of neighbours those of `dask_svcca.kernels.neighbours.neighbour_sums` and the
-        share of ties, of distances those of `dask_svcca.kernels.distances.Found`, and then the length of the mean of
-        the samples.
+        share of ties, of cosines that share and `dask_svcca.kernels.cosines.sums_of_draws`, of distances those of
+        `dask_svcca.kernels.distances.Found`, and then the length of the mean of the samples.
     samples : int
     of_examples : bool
         Whether samples are whole examples.

@@ -9,7 +9,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from dask_svcca.kernels.orders import least_chance
+from dask_svcca.kernels.orders import no_rarer_than_one_order
 from dask_svcca.measures import DERIVED, find_derived
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class DerivedArray(BackendArray):
 
     def __init__(self, derived: Derived, *parents: xr.Variable, examples: float) -> None:
         self._derived, self._parents = derived, parents
-        self._least = least_chance(examples) if derived.of_orders else -np.inf
+        self._examples = examples
         self.shape = parents[0].shape
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -44,7 +44,7 @@ class DerivedArray(BackendArray):
 
     def _read(self, places: tuple[Any, ...]) -> FloatArray:
         values = self._derived.formula(*(parent[places].to_numpy() for parent in self._parents))
-        return np.maximum(values, self._least)
+        return no_rarer_than_one_order(values, self._examples) if self._derived.of_orders else values
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self

@@ -91,7 +91,7 @@ def _cosines(
     found = NearestOfChosen(neurons.count, relation.count)
     _each_product(context, samples, neurons.count, task.memory.streamed, _of_length_one, found.add)
     with context.timed("eigen"):
-        return found.found, ()
+        return found.found()
 
 
 def _distances(
