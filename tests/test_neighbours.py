@@ -289,11 +289,13 @@ def test_second_order_cosine__of_copies_has_nothing_to_compare() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "hubs", "heavy tails", "clusters", "copies"])
-@pytest.mark.parametrize(("examples", "k", "tolerance"), [(6, 1, 1e-9), (7, 2, 1e-3), (7, 4, 1e-9), (40, 4, None)])
+@pytest.mark.parametrize(("examples", "k", "tolerance"), [(6, 1, 1e-9), (6, 2, 1e-3), (6, 3, 1e-9), (40, 4, None)])
 def test_second_order_cosine__by_chance_is_the_mean_over_orders(
-    kind: str, examples: int, k: int, tolerance: float | None
+    monkeypatch: pytest.MonkeyPatch, kind: str, examples: int, k: int, tolerance: float | None
 ) -> None:
     """Of few examples over all orders of them, of more over some."""
+    # Neighbours are permuted as they were found, so that ties do no harm here.
+    monkeypatch.setattr("dask_svcca.measures.neighbours.TIED", 1.0)
     rng = np.random.default_rng(3)
     x, y = rng.standard_t(2, size=(2, examples, 4)) if kind == "heavy tails" else rng.normal(size=(2, examples, 4))
     if kind == "hubs":
@@ -301,7 +303,8 @@ def test_second_order_cosine__by_chance_is_the_mean_over_orders(
     if kind == "clusters":
         x, y = (3 * layer[:3][rng.integers(0, 3, size=examples)] + 0.3 * layer for layer in (x, y))
     if kind == "copies":
-        x[1:4] = x[0]
+        # All that is near to some examples are copies of them, in both layers.
+        x[: k + 1], y[: k + 1] = x[0], y[0]
     sides = []
     for layer in (x, y):
         unit = layer / np.linalg.norm(layer, axis=1, keepdims=True)
