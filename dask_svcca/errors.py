@@ -121,7 +121,7 @@ class MeasureModuleError(DaskSvccaError):
 
 
 class FewSamplesWarning(UserWarning):
-    """Representations have so few samples per direction that chance alone correlates them."""
+    """So few samples per direction that chance alone correlates them, or so few examples that p-values are rough."""
 
 
 class FailedRepresentationWarning(UserWarning):

@@ -227,6 +227,27 @@ def test_compare__warns_once_of_few_samples_with_numbers() -> None:
     assert warning.filename == __file__
 
 
+@pytest.mark.parametrize(
+    ("examples", "said"),
+    [
+        (3, "With 3 examples, fewer than 10, p-values are NaN"),
+        (9, "With 9 examples, .*rough, and none is below 2.8e-06,"),
+    ],
+)
+def test_compare__warns_once_of_few_examples_with_their_number(examples: int, said: str) -> None:
+    x, y = np.random.default_rng(2).normal(size=(2, examples, 1))
+    with pytest.warns(FewSamplesWarning, match=said) as caught:
+        compared(x, y, measures="svcca, cka")
+    assert len(caught) == 1
+
+
+def test_compare__of_few_examples_says_nothing_of_p_values_that_there_are_not() -> None:
+    x, y = np.random.default_rng(2).normal(size=(2, 9, 1))
+    compared(x, y, measures="procrustes")
+    x, y = np.random.default_rng(2).normal(size=(2, 10, 1))
+    compared(x, y, measures="svcca, cka")
+
+
 def test_compare__names_the_null_that_there_is() -> None:
     x, y = np.random.default_rng(2).normal(size=(2, 30, 20))
     for measure, null in {"svcca": "; null_svcca is what", "cca": "; null_cca is what", "r2_cca_adjusted": ""}.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -161,6 +162,50 @@ def test_p_rsa__is_the_share_of_orders_that_score_as_much(name: str) -> None:
     assert dask_svcca.discoveries(found, measure=name)[0, 0].item() is False
 
 
+@pytest.mark.parametrize("name", RSA)
+@pytest.mark.parametrize("examples", [4, 5, 6, 7])
+def test_null__of_rsa_is_skewed_as_it_is_over_all_orders(name: str, examples: int) -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_t(3, size=(2, examples, 4))
+    found = compared(x, y, measures=name, precision="float64")
+    vectors = [pdist(each, "euclidean" if "distance=euclidean" in name else "correlation") for each in (x, y)]
+    if "spearman" in name:
+        vectors = [scipy.stats.rankdata(each) for each in vectors]
+    a, b = (squareform(each - each.mean()) for each in vectors)
+    scores = [np.vdot(a, b[np.ix_(order, order)]) for order in map(list, permutations(range(examples)))]
+    skewness = float(found[name.replace("rsa", "null_rsa_skewness")][0, 1])
+    assert skewness == pytest.approx(scipy.stats.skew(scores), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", RSA)
+def test_null__of_rsa_is_as_skewed_by_samples_of_the_examples(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """On average: what one sample is off by falls with its size."""
+    rng = np.random.default_rng(5)
+    x, y = (np.abs(rng.normal(size=(120, 3))) @ rng.normal(size=(3, 5)) for _ in range(2))
+    (measure,) = find_measures(name.replace("rsa", "null_rsa_skewness"))
+    assert measure.related is not None
+    relation = measure.related.relation
+    assert isinstance(relation, Distances)
+
+    def skewness() -> float:
+        for cache in (kernel.example_pairs, kernel.examples_among):
+            cache.cache_clear()
+        own = [np.array(found(layer, relation).own)[:, np.newaxis, np.newaxis] for layer in (x, y)]
+        return float(measure.related.value(RelatedSums(np.zeros((1, 1, 6)), *own, 120, of_examples=True))[0, 0])
+
+    whole = skewness()
+    monkeypatch.setattr(kernel, "MOST_AMONG", 60)
+    monkeypatch.setattr(kernel, "MOST_PAIRS", 4_000)
+    some = []
+    for seed in range(100):
+        monkeypatch.setattr(kernel, "SEED", seed)
+        some.append(skewness())
+    for cache in (kernel.example_pairs, kernel.examples_among):
+        cache.cache_clear()
+    assert whole > 0.1
+    assert np.mean(some) == pytest.approx(whole, abs=4 * np.std(some) / 10)
+
+
 @pytest.mark.parametrize("samples", [5, 7])
 def test_p_value__of_few_examples_is_that_of_one_order_at_least(samples: int) -> None:
     rng = np.random.default_rng(0)
@@ -169,16 +214,20 @@ def test_p_value__of_few_examples_is_that_of_one_order_at_least(samples: int) ->
     least = {name: float(found[name].min()) * math.factorial(samples) for name in found.data_vars if name[:2] == "p_"}
     assert min(least.values()) == pytest.approx(1)
     # Distributions that were fitted have less, here and for a layer with itself.
-    assert [least[name] for name in ("p_rsa", "p_distance_correlation", "p_r2_cca")] == pytest.approx([1] * 3)
+    assert [least[name] for name in ("p_distance_correlation", "p_r2_cca")] == pytest.approx([1] * 2)
+    assert least["p_rsa"] > 1 - 1e-9
     assert least["p_svcca"] == pytest.approx(1, abs=0.02)
 
 
 def test_p_rsa__knows_of_the_sample_of_pairs(few_pairs: None) -> None:
     x, y = layers(40, 4, 4)
     found = compared(x, y, measures="rsa")
-    score, deviation, error = (float(found[one][0, 1]) for one in ("rsa", "null_rsa_sd", "rsa_error"))
+    score, deviation, skewness, error = (
+        float(found[one][0, 1]) for one in ("rsa", "null_rsa_sd", "null_rsa_skewness", "rsa_error")
+    )
     assert error > 0
-    expected_p = scipy.stats.norm.sf(score, scale=np.hypot(deviation, error))
+    spread = np.hypot(deviation, error)
+    expected_p = scipy.stats.pearson3.sf(score / spread, max(skewness, 0) * (deviation / spread) ** 3)
     assert float(found.p_rsa[0, 1]) == pytest.approx(expected_p)
 
 

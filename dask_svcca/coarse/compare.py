@@ -210,7 +210,7 @@ def compare(
         Where the device failed, and tasks were computed on the CPU in the end.
     FewSamplesWarning
         For representations with fewer than five samples per kept direction; ``null_svcca`` says what they score by
-        chance.
+        chance. For fewer than ten examples, with measures that have p-values: these are rough.
     ReadingWarning
         For measures of convolutional layers that are read in another way than in the paper of the measure.
     UnalignedExamplesWarning

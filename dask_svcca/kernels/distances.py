@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 import scipy.stats
 
+from dask_svcca.kernels.mantel import KINDS, LEAST, mean_triples
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -22,6 +24,9 @@ Form: TypeAlias = Literal["plain", "ranks", "centred"]
 
 MOST_PAIRS = 2**19
 """Pairs of examples that are kept: all of up to 1,024 examples, a sample of those of more."""
+
+MOST_AMONG = 2**10
+"""Examples whose distances are all kept for triples of pairs, until these are summed."""
 
 SEED = 20230
 """Of the sample: it is the same for all layers of any zoo with as many examples."""
@@ -111,6 +116,14 @@ def example_pairs(examples: int) -> ExamplePairs:
     return ExamplePairs(first, places - before[first] + first + 1, MOST_PAIRS / total)
 
 
+@lru_cache(maxsize=16)
+def examples_among(examples: int) -> IntArray:
+    """Examples whose triples of pairs are looked at, in ascending order: all, or a seeded sample."""
+    if examples <= MOST_AMONG:
+        return np.arange(examples)
+    return np.sort(np.random.default_rng(SEED).choice(examples, MOST_AMONG, replace=False))
+
+
 class Found(NamedTuple):
     """What is kept of the distances of one layer.
 
@@ -123,7 +136,8 @@ class Found(NamedTuple):
         Mean and standard deviation of the distances of the pairs; mean second, third and fourth powers of the values as
         they are rounded; for Euclidean distances the logarithm of the mean of ``exp(-2 d**2)`` over all examples with
         all, themselves included; in the centred form, of the values of examples with themselves, the sum and that of
-        the squares; and the sum of products of values of pairs of examples that share one.
+        the squares; the sum of products of values of pairs of examples that share one; and, unless centred,
+        `dask_svcca.kernels.mantel.mean_triples` of all examples or a sample of them.
     """
 
     values: FloatArray
@@ -157,6 +171,8 @@ class PairDistances:
         self._lengths = np.zeros(examples)
         self._sums = np.zeros(examples)
         self._near = 0.0
+        self._chosen = examples_among(examples)
+        self._among = np.zeros((len(self._chosen),) * 2)
 
     def know_lengths(self, squared: FloatArray, first: int) -> None:
         """Take the squared lengths of consecutive examples."""
@@ -180,6 +196,11 @@ class PairDistances:
         else:
             self._sums[columns] += distances.sum(axis=0)
         self._sums[rows] += distances.sum(axis=1)
+        there, across = (
+            slice(*np.searchsorted(self._chosen, (some.start, some.stop)).tolist()) for some in (rows, columns)
+        )
+        among = distances[np.ix_(self._chosen[there] - rows.start, self._chosen[across] - columns.start)]
+        self._among[there, across], self._among[across, there] = among, among.T
         start, stop = np.searchsorted(self._pairs.first, (columns.start, columns.stop))
         second = self._pairs.second[start:stop]
         here = np.flatnonzero((second >= rows.start) & (second < rows.stop))
@@ -201,8 +222,17 @@ class PairDistances:
         mean = float(distances.mean())
         values = distances - mean
         deviation = float(np.sqrt(np.mean(np.square(values))))
+        among = self._among - mean
         if form == "ranks":
-            values = scipy.stats.rankdata(np.rint(distances * (STEPS / max(float(distances.max()), 1e-300))))
+            step = STEPS / max(float(distances.max()), 1e-300)
+            steps = np.rint(distances * step)
+            values = scipy.stats.rankdata(steps)
+            steps.sort()
+            below, up_to = (
+                np.searchsorted(steps, np.rint(self._among * step), side=side) for side in ("left", "right")
+            )
+            # Those that are in the sample have their ranks.
+            among = (below + up_to + 1) / 2 - values.mean()
             values -= values.mean()
         elif form == "centred":
             means = self._sums / n
@@ -221,7 +251,11 @@ class PairDistances:
         powers = [float(np.mean(power)) for power in (squares, squares * wide, np.square(squares))]
         itself = wide[len(distances) :]
         own = mean, deviation, *powers, uniformity, float(itself.sum()), float(itself @ itself)
-        return Found(values, (*own, self._shared_ends(wide[: len(distances)])))
+        own = *own, self._shared_ends(wide[: len(distances)])
+        if form == "centred" or n < LEAST or size == 0:
+            return Found(values, (*own, *(0.0,) * KINDS))
+        np.fill_diagonal(among, 0.0)
+        return Found(values, (*own, *mean_triples(among / size)))
 
     def _shared_ends(self, values: FloatArray) -> float:
         """Sum of the products of the values of all pairs of pairs that share an example, both orders counted."""

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import scipy.special
 
 from dask_svcca.kernels.distances import (
     error_of_product,
@@ -16,7 +15,14 @@ from dask_svcca.kernels.distances import (
     squared_difference,
     value_count,
 )
-from dask_svcca.kernels.orders import KernelSums, chance_of, moments_over_orders, no_rarer_than_one_order
+from dask_svcca.kernels.mantel import KINDS, third_over_orders
+from dask_svcca.kernels.orders import (
+    KernelSums,
+    chance_of,
+    chance_of_skewed,
+    moments_over_orders,
+    no_rarer_than_one_order,
+)
 from dask_svcca.measures.common import ORTHOGONAL, not_of_couplings
 from dask_svcca.measures.nulls import ORDERS, above_chance
 from dask_svcca.measures.record import Choices, Derived, Measure
@@ -114,7 +120,7 @@ def _uniformity_difference(sums: RelatedSums) -> FloatArray:
 
 
 def _magnitude_difference(sums: RelatedSums) -> FloatArray:
-    return np.asarray(np.abs(sums.a[9] - sums.b[9]))
+    return np.asarray(np.abs(sums.a[-1] - sums.b[-1]))
 
 
 def _rsa(name: str, chosen: Mapping[str, str]) -> Measure:
@@ -132,7 +138,9 @@ def _rsa(name: str, chosen: Mapping[str, str]) -> Measure:
         else ("isotropic scaling", "a shift of all neurons of an example", "permutation of neurons"),
         reference="Kriegeskorte, Mur and Bandettini (2008), Representational similarity analysis, Frontiers in Systems "
         "Neuroscience 2",
-        companions=tuple(name.replace("rsa", one, 1) for one in ("rsa_error", "null_rsa_sd", "p_rsa")),
+        companions=tuple(
+            name.replace("rsa", one, 1) for one in ("rsa_error", "null_rsa_sd", "null_rsa_skewness", "p_rsa")
+        ),
         null_sd=name.replace("rsa", "null_rsa_sd", 1),
         p_value=name.replace("rsa", "p_rsa", 1),
     )
@@ -156,6 +164,15 @@ def _rsa_deviation(sums: RelatedSums) -> FloatArray:
     return np.asarray(spread if sums.of_examples else np.full(spread.shape, np.nan))
 
 
+def _rsa_skewness(sums: RelatedSums) -> FloatArray:
+    pairs = sums.samples * (sums.samples - 1) / 2
+    deviation = _rsa_deviation(sums) * pairs
+    a, b = (list(side[9 : 9 + KINDS]) for side in (sums.a, sums.b))
+    third = third_over_orders(a, b, sums.samples)
+    # All orders of values of two kinds may score the same.
+    return np.asarray(np.where(deviation == 0, 0.0, third / np.where(deviation == 0, 1.0, deviation) ** 3))
+
+
 def _null_rsa_sd(name: str, chosen: Mapping[str, str]) -> Measure:
     relation, _ = _compared(chosen)
     return Measure(
@@ -172,22 +189,41 @@ def _null_rsa_sd(name: str, chosen: Mapping[str, str]) -> Measure:
     )
 
 
-def _rsa_chance(score: FloatArray, deviation: FloatArray, error: FloatArray) -> FloatArray:
-    # From a sample of the pairs, a score is off by more than orders of the examples make it.
+def _null_rsa_skewness(name: str, chosen: Mapping[str, str]) -> Measure:
+    relation, _ = _compared(chosen)
+    return Measure(
+        name=name,
+        version="1",
+        description="skewness of rsa over all orders of the examples; of more than 1,024 from a seeded sample of them. "
+        "NaN where a sample is a part of an example",
+        sums=not_of_couplings,
+        related=Related(relation, _rsa_skewness),
+        valid_range=(-np.inf, np.inf),
+        reference="Mielke (1979), On asymptotic non-normality of null distributions of MRPP statistics, Communications "
+        "in Statistics A8",
+        role="reference",
+    )
+
+
+def _rsa_chance(score: FloatArray, deviation: FloatArray, skewness: FloatArray, error: FloatArray) -> FloatArray:
+    # From a sample of the pairs, a score is off by more than orders of the examples make it, in either direction.
     spread = np.sqrt(np.square(deviation) + np.square(error))
-    chance = scipy.special.ndtr(-score / np.where(spread > 0, spread, 1.0))
+    there = np.where(spread > 0, spread, 1.0)
+    chance = chance_of_skewed(score / there, skewness * (deviation / there) ** 3)
     return np.where(spread > 0, chance, np.where(np.isfinite(spread), 1.0, np.nan))
 
 
 def _p_rsa(name: str) -> Derived:
     return Derived(
         name,
-        "share of all orders of the examples that score as much, by the normal distribution of their mean, 0, and "
-        "their standard deviation, and not below 1 / n!; NaN where a sample is a part of an example",
-        tuple(name.replace("p_rsa", one, 1) for one in ("rsa", "null_rsa_sd", "rsa_error")),
+        "share of all orders of the examples that score as much, by the distribution of Pearson's third kind of "
+        "their mean, 0, standard deviation and skewness (normal where that is negative), and not below 1 / n!; NaN "
+        "where a sample is a part of an example",
+        tuple(name.replace("p_rsa", one, 1) for one in ("rsa", "null_rsa_sd", "null_rsa_skewness", "rsa_error")),
         _rsa_chance,
         (0.0, 1.0),
-        "Mantel (1967), The detection of disease clustering and a generalized regression approach, Cancer Research 27",
+        "Mantel (1967), The detection of disease clustering and a generalized regression approach, Cancer Research 27; "
+        "Mielke (1979), Communications in Statistics A8",
         of_orders=True,
     )
 
@@ -322,4 +358,5 @@ FAMILIES: Final = (
     Choices("rsa", _OPTIONS, _rsa),
     Choices("rsa_error", _OPTIONS, _rsa_error),
     Choices("null_rsa_sd", _OPTIONS, _null_rsa_sd),
+    Choices("null_rsa_skewness", _OPTIONS, _null_rsa_skewness),
 )

@@ -163,7 +163,7 @@ class Distances:
     @property
     def identity(self) -> str:
         """Text that tells it from any other."""
-        return f"{self.form}-{self.metric}-distances"
+        return f"{self.form}-{self.metric}-distances-and-triples"
 
     def width(self, _samples: int) -> int:
         """Numbers that are stored in each row."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dask_svcca.measures import Cosines, relations_of
+from dask_svcca.kernels.distances import MOST_AMONG
+from dask_svcca.measures import Cosines, Distances, relations_of
 from dask_svcca.plan.memory import Pass, SubspaceCosts, sample_costs
 from dask_svcca.stores.subspaces import chunk_length
 
@@ -30,6 +31,9 @@ OPERAND_BYTES = 64 * 2**20
 
 PAIR_BYTES = 60
 """Bytes that a pair takes for a neighbour of each example: places in both layers, distances, how often it counts."""
+
+AMONG_COPIES = 4
+"""Matrices of distances of some examples that are held, times two, while triples of pairs are summed."""
 
 SAMPLE_COPIES = 6
 """Numbers that are held of each sample: lengths, sums of distances, and where its pairs begin."""
@@ -67,6 +71,8 @@ def relation_costs(
     at_once = min(SAMPLES_AT_ONCE, samples)
     stored = relation.rows(samples) * relation.width(samples)
     found = FOUND_COPIES * stored * 8 + SAMPLE_COPIES * samples * 8
+    if isinstance(relation, Distances):
+        found += AMONG_COPIES * min(samples, MOST_AMONG) ** 2 * 8
     products = PRODUCT_COPIES * at_once**2 * 8
     block = reading.samples(min(chunk_examples, shape[0])) * neurons * 8
     return SubspaceCosts(

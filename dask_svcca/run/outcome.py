@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from dask_svcca.kernels.orders import LEAST_SAMPLES, least_chance
 from dask_svcca.measures import of_directions, relations_of
 from dask_svcca.plan.tasks import SubspaceReport
 
@@ -22,6 +23,9 @@ Progress: TypeAlias = "Callable[[Stage, int, int], None]"
 
 SAMPLES_PER_DIRECTION = 5
 """Fewer samples per kept direction cause a warning: at five, independent representations of equal rank score 0.39."""
+
+ENOUGH_EXAMPLES = 10
+"""With fewer examples orders are few, and a distribution that is fitted to what they score is rough."""
 
 
 @dataclass
@@ -88,7 +92,26 @@ class Outcome:
 
     @property
     def caution(self) -> str:
-        """What to say of `few_samples`; empty where there are none."""
+        """What to say of `few_samples`, and of so few examples that p-values are rough; empty where there are none."""
+        return ". ".join(filter(None, (self._few_samples, self._few_examples)))
+
+    @property
+    def _few_examples(self) -> str:
+        """What to say of too few examples for p-values."""
+        examples = min(
+            (row.representation.shape[0] for row in self.plan.rows if row.representation is not None),
+            default=ENOUGH_EXAMPLES,
+        )
+        if examples >= ENOUGH_EXAMPLES or not any(measure.p_value for measure in self.plan.measures):
+            return ""
+        said = "p-values are NaN"
+        if examples >= LEAST_SAMPLES:
+            said = f"p-values are rough, and none is below {least_chance(examples):.2g}, the share of one order of them"
+        return f"With {examples} examples, fewer than {ENOUGH_EXAMPLES}, {said}. Use more examples"
+
+    @property
+    def _few_samples(self) -> str:
+        """What to say of `few_samples`."""
         if not self.few_samples:
             return ""
         worst, (samples, directions) = min(self.few_samples.items(), key=lambda item: item[1][0] / item[1][1])
