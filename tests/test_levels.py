@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dask_svcca
 from dask_svcca.kernels.chance import significant_correlations
 from dask_svcca.kernels.orders import KernelSums, chance_of, moments_over_orders
 
@@ -115,6 +116,27 @@ def test_levels__are_held_and_documented(kind: str, samples: int, width: int) ->
     assert all(share < LEVEL + 0.01 + error for share in held.values()), level
     found = [number for test in TESTS for number in (level[test], power[test])]
     np.testing.assert_allclose(documented()[kind, samples, width], found, atol=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rsa", "rsa(compare=spearman)", "rsa(distance=euclidean)"])
+def test_level__of_p_rsa_of_layers_of_few_directions(name: str) -> None:
+    """Where a normal distribution has 5.4 to 6.7 % and 1.4 to 2.6 %."""
+    found: list[np.ndarray] = []
+    for zoo in range(8):
+        rng = np.random.default_rng(100 + zoo)
+        layers = {}
+        for model in range(20):
+            signals = rng.normal(size=(80, 5))
+            for depth in range(4):
+                values = signals @ rng.normal(size=(5, 7)) + rng.normal(size=(80, 7))
+                layers[f"m{model:02}", "1", f"fc{depth}"] = values
+        result = dask_svcca.compare(layers, measures=name)
+        apart = result.model_a.to_numpy()[:, np.newaxis] < result.model_b.to_numpy()
+        found.append(result[name.replace("rsa", "p_rsa")].to_numpy()[apart])
+    p_values = np.concatenate(found)
+    assert 0.045 < (p_values < 0.05).mean() < 0.055
+    assert 0.007 < (p_values < 0.01).mean() < 0.014
 
 
 if __name__ == "__main__":
