@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 from planned import index_of, plan_of, representation, representations, state_of
 
-from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.tasks import MERGED_AT_ONCE, GroupTask, PackTask, PartTask, TileTask
 from dask_svcca.variables import PairStatus
 
@@ -38,7 +37,7 @@ PLANS = {
 
 @pytest.mark.parametrize("case", PLANS)
 def test_nodes_of__every_need_is_a_task_before_it(case: str) -> None:
-    nodes = nodes_of(PLANS[case])
+    nodes = PLANS[case].nodes
     before: set[str] = set()
     for key, node in nodes.items():
         assert key == node.task.key
@@ -50,7 +49,7 @@ def test_nodes_of__every_need_is_a_task_before_it(case: str) -> None:
 @pytest.mark.parametrize("case", PLANS)
 def test_nodes_of__whoever_runs_it_hears_of_each_pack_and_each_tile_once(case: str) -> None:
     plan = PLANS[case]
-    nodes = nodes_of(plan)
+    nodes = plan.nodes
     reporting = [key for key, node in nodes.items() if node.reports]
     assert sorted(reporting) == sorted([*(pack.key for pack in plan.packs), *(tile.key for tile in plan.tiles)])
     # Nothing is done in vain.
@@ -61,7 +60,7 @@ def test_nodes_of__whoever_runs_it_hears_of_each_pack_and_each_tile_once(case: s
 @pytest.mark.parametrize("case", PLANS)
 def test_nodes_of__a_tile_waits_for_its_two_groups(case: str) -> None:
     plan = PLANS[case]
-    tiles = of_kind(nodes_of(plan), TileTask)
+    tiles = of_kind(plan.nodes, TileTask)
     assert [node.task for node in tiles.values()] == list(plan.tiles)
     for node in tiles.values():
         assert isinstance(node.task, TileTask)
@@ -72,7 +71,7 @@ def test_nodes_of__a_tile_waits_for_its_two_groups(case: str) -> None:
 @pytest.mark.parametrize("case", PLANS)
 def test_nodes_of__a_group_waits_for_the_packs_of_its_members_only(case: str) -> None:
     plan = PLANS[case]
-    nodes = nodes_of(plan)
+    nodes = plan.nodes
     groups = of_kind(nodes, GroupTask)
     assert {node.task for node in groups.values()} == {
         plan.groups[number] for tile in plan.tiles for number in (tile.row, tile.column)
@@ -91,7 +90,7 @@ def test_nodes_of__a_group_waits_for_the_packs_of_its_members_only(case: str) ->
 
 
 def test_nodes_of__groups_do_not_wait_for_one_another() -> None:
-    nodes = nodes_of(long_and_short())
+    nodes = long_and_short().nodes
     groups = of_kind(nodes, GroupTask)
     assert len(groups) > 2
     everything = {key for key, node in nodes.items() if isinstance(node.task, PackTask) or node.reports}
@@ -104,7 +103,7 @@ def test_nodes_of__parts_are_merged_in_a_tree(workers: int) -> None:
     (pack,) = plan.packs
     assert pack.parts > MERGED_AT_ONCE
     steps: dict[str, dict[str, Node]] = {}
-    for key, node in of_kind(nodes_of(plan), PartTask).items():
+    for key, node in of_kind(plan.nodes, PartTask).items():
         assert isinstance(node.task, PartTask)
         assert node.task.pack == pack
         steps.setdefault(node.task.step, {})[key] = node
@@ -128,4 +127,4 @@ def test_nodes_of__parts_are_merged_in_a_tree(workers: int) -> None:
     assert steps["corrections"][corrections_key].needs == tuple(steps["scores"])
     assert all(node.needs == (basis_key, corrections_key) for node in steps["correct"].values())
     assert steps["finish"][pack.key].needs == (basis_key, corrections_key, *steps["correct"])
-    assert next(key for key, node in nodes_of(plan).items() if node.reports) == pack.key
+    assert next(key for key, node in plan.nodes.items() if node.reports) == pack.key

@@ -11,7 +11,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from dask_svcca.errors import DamagedSubspacesError, ParametersChangedError, StoreAccessError, StoreFormatError
-from dask_svcca.stores.subspaces import Block, PackWriter, Subspace, SubspaceEntry, SubspaceStore
+from dask_svcca.stores.subspaces import Block, PackWriter, Subspace, SubspaceEntry, SubspaceStore, gather
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -243,11 +243,11 @@ def assert_all_there(store: SubspaceStore, numbers: range) -> None:
 
 def test_gather__many_small_packs_become_one(store: SubspaceStore) -> None:
     write_many(store, range(15))
-    store.gather()
+    gather(store)
     assert len(store.read_index().packs) == 15
     write_many(store, range(15, 20))
     before = store.read_index()
-    store.gather()
+    gather(store)
     assert_all_there(store, range(20))
     # A run that begins now does not depend on those that will be removed.
     assert len({record.pack for record in store.read_index().records.values()}) == 1
@@ -255,13 +255,13 @@ def test_gather__many_small_packs_become_one(store: SubspaceStore) -> None:
     for record in before.records.values():
         if not record.entry.problem:
             before.packs[record.pack].scores(record)
-    store.gather()
+    gather(store)
     (pack,) = store.read_index().packs.values()
     assert_all_there(store, range(20))
     # And so on: a store that grows by a pack at a time has a handful of them.
     write_many(store, range(20, 60))
     for _ in range(2):
-        store.gather()
+        gather(store)
     assert len(store.read_index().packs) == 1
     assert pack.name not in store.read_index().packs
     assert_all_there(store, range(60))
@@ -273,11 +273,11 @@ def test_gather__leaves_what_is_large_or_of_another_kind(store: SubspaceStore, m
         made = subspace(f"key{number}", Block(0, 1, 1), grid=(4,), neurons=3)
         write_pack(store, f"pack{number}", [made], scores=(SCORES * 1j).astype("complex64"))
     for _ in range(2):
-        store.gather()
+        gather(store)
     assert len(store.read_index().packs) == 20
     write_many(store, range(20, 30))
-    monkeypatch.setattr("dask_svcca.stores.subspaces.gather.SMALL_BYTES", 60)
-    store.gather()
+    monkeypatch.setattr("dask_svcca.stores.subspaces.gathering.SMALL_BYTES", 60)
+    gather(store)
     # Those with loadings are larger than that.
     assert len(store.read_index().packs) == 30
 
@@ -286,7 +286,7 @@ def test_gather__what_is_damaged_stays_for_whoever_needs_it(store: SubspaceStore
     write_many(store, range(16))
     array = zarr.open_array(store.root.store, path=f"{store.root.path}/pack003/bases".lstrip("/"), mode="r+")
     array[0] = -1.0
-    store.gather()
+    gather(store)
     index = store.read_index()
     assert len(index.packs) == 16
     with pytest.raises(DamagedSubspacesError, match="'pack003'"):
@@ -301,8 +301,8 @@ def test_gather__without_room_leaves_all_as_it_is(store: SubspaceStore, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(PackWriter, "finish", full)
-        store.gather()
+        gather(store)
     assert len(store.read_index().packs) == len(dict(store.root.groups())) == 16
     assert_all_there(store, range(16))
-    store.gather()
+    gather(store)
     assert_all_there(store, range(16))

@@ -7,26 +7,27 @@ from typing import TYPE_CHECKING
 from dask_svcca.plan.tasks import MERGED_AT_ONCE, Node, PartTask
 
 if TYPE_CHECKING:
-    from dask_svcca.plan.plan import Plan
-    from dask_svcca.plan.tasks import PackTask
+    from collections.abc import Sequence
+
+    from dask_svcca.plan.tasks import GroupTask, PackTask, TileTask
 
 
-def nodes_of(plan: Plan) -> dict[str, Node]:
+def nodes_of(packs: Sequence[PackTask], groups: Sequence[GroupTask], tiles: Sequence[TileTask]) -> dict[str, Node]:
     """Tasks by key, each after those that it waits for.
 
     A tile waits for the subspaces of its two groups, not for all.
     """
     nodes: dict[str, Node] = {}
-    for pack in plan.packs:
+    for pack in packs:
         nodes |= nodes_of_pack(pack)
-    made = {pack.name: pack.key for pack in plan.packs}
-    groups = {number for tile in plan.tiles for number in (tile.row, tile.column)}
-    for number in sorted(groups):
-        group = plan.groups[number]
+    made = {pack.name: pack.key for pack in packs}
+    met = {number for tile in tiles for number in (tile.row, tile.column)}
+    for number in sorted(met):
+        group = groups[number]
         needs = dict.fromkeys(made[place.pack] for member in group.places for place in member if place.pack in made)
         nodes[group.key] = Node(group, tuple(needs))
-    for tile in plan.tiles:
-        both = plan.groups[tile.row].key, plan.groups[tile.column].key
+    for tile in tiles:
+        both = groups[tile.row].key, groups[tile.column].key
         nodes[tile.key] = Node(tile, both, reports=True, on_device=tile.on_device)
     return nodes
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.measures import Measure
     from dask_svcca.plan.details import Sizes
-    from dask_svcca.plan.tasks import GroupTask, PackTask, TileTask
+    from dask_svcca.plan.tasks import GroupTask, Node, PackTask, TileTask
     from dask_svcca.stores.zoo import Representation
 
 
@@ -147,7 +147,12 @@ class Plan:
     @property
     def tasks(self) -> int:
         """Number of tasks, those that only join others included."""
-        return len(nodes_of(self))
+        return len(self.nodes)
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """Tasks by key, each after those that it waits for."""
+        return nodes_of(self.packs, self.groups, self.tiles)
 
     @property
     def subspaces_to_write(self) -> int:

@@ -23,6 +23,7 @@ from dask_svcca.run.stores import Stores, choose_mask
 from dask_svcca.run.waves import places_of, waves_of
 from dask_svcca.stores import _io
 from dask_svcca.stores._urls import with_options
+from dask_svcca.stores.subspaces import gather
 from dask_svcca.tasks import perform, release
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def run_comparison(
                     comparison.add_run(outcome.timing(budget.workers))
             if not damaged or packs is None:
                 if plan.packs and packs is not None:
-                    packs.gather()
+                    gather(packs)
                 leases.sweep(used=plan.tasks > 0)
                 return outcome
             # What can only be read cannot be made anew there.

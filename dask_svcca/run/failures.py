@@ -78,7 +78,7 @@ def run_all(
         waiting = {tile.key: name for tile in wanted if gone for name in packs_of(tile, plan) if name in gone}
         failed |= {key: gone[name] for key, name in waiting.items()}
         ready = tuple(tile for tile in wanted if tile.key not in waiting)
-        executor.run(nodes_of(replace(plan, packs=needed, tiles=ready)), perform, take)
+        executor.run(nodes_of(needed, plan.groups, ready), perform, take)
     instead, rounds = _apart(plan, failed)
     for packs in rounds:
         executor.run({key: node for pack in packs for key, node in nodes_of_pack(pack).items()}, perform, take)
@@ -92,7 +92,7 @@ def run_all(
     waited = [tile for tile in plan.tiles if tile.key in failed and _needs(tile, plan.groups, instead.keys())]
     alone = [tile for tile in plan.tiles if tile.key in failed and failed[tile.key].died and tile not in waited]
     for tiles in ([waited] if waited else []) + [[tile] for tile in alone]:
-        executor.run(nodes_of(replace(plan, packs=(), groups=groups, tiles=tuple(tiles))), perform, take)
+        executor.run(nodes_of((), groups, tiles), perform, take)
     failures.tiles = {
         tile.key: _with_promise(failed[tile.key], tile.memory.peak, plan) for tile in plan.tiles if tile.key in failed
     }

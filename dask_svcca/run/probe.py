@@ -16,7 +16,6 @@ from dask_svcca.kernels.lanes import LEAST_PAIRS, singular_values_abreast
 from dask_svcca.machine import own_time
 from dask_svcca.measures import leading_only
 from dask_svcca.plan.comparison import make_plan
-from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.selection import select_pairs
 from dask_svcca.plan.tasks import PackTask, PartTask, TileTask
 from dask_svcca.plan.work import Amounts, Kept, Work, known_kept
@@ -184,7 +183,7 @@ def _try_tasks(found: Probed, job: Job, plan: Plan, tally: Tally) -> float:
     """Do all tasks of a plan, and take their time by stage. Returns the seconds of all."""
     results: dict[str, Any] = {}
     working = 0.0
-    for key, node in nodes_of(plan).items():
+    for key, node in plan.nodes.items():
         if isinstance(node.task, TileTask) and job.parameters.precision == "float32":
             # What is loaded once, or compiled once in the life of an installation, is not a tile's work.
             singular_values_abreast(np.ones((LEAST_PAIRS, 2, 2)))

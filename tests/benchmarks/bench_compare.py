@@ -35,7 +35,6 @@ from rich.table import Table
 from dask_svcca import create_zoo, open_comparison, open_zoo
 from dask_svcca.connections import connect
 from dask_svcca.plan.comparison import make_plan
-from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.plan.selection import select_pairs
 from dask_svcca.plan.sides import choose_tile
@@ -275,7 +274,7 @@ def scheduler_bytes(plan: Plan) -> tuple[int, int]:
     )
     graphs = []
     with dask.config.set(scheduler=lambda graph, keys, **_: graphs.append((graph, keys))):
-        DaskExecutor(None, "bench").run(nodes_of(plan), partial(perform, job), lambda *_: None)
+        DaskExecutor(None, "bench").run(plan.nodes, partial(perform, job), lambda *_: None)
     ((graph, keys),) = graphs
     with (
         distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as cluster,

@@ -312,8 +312,9 @@ def test_submit__to_a_scheduler_outlives_the_worker_that_drives_it(
     cluster.worker()
     wait_until(lambda: command("status", found["id"])["state"] == "done")
     assert command("status", found["id"])["process"] != driving
-    # Another number of workers has other packs and tiles, whose sums in single precision are in another order.
-    assert_same(place, undisturbed, rounding=1e-7)
+    # Another number of workers has other packs and tiles, whose sums in single precision are in another order: CKA is
+    # right to 1e-6 so, and some processors need more of that than others.
+    assert_same(place, undisturbed, rounding=1e-6)
 
 
 @pytest.mark.slow

@@ -17,7 +17,6 @@ import dask_svcca
 from dask_svcca.errors import JobError, StoreFormatError
 from dask_svcca.plan import subspaces as subspaces_module
 from dask_svcca.plan.comparison import make_plan
-from dask_svcca.plan.graph import nodes_of
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.selection import select_pairs
 from dask_svcca.plan.stored import from_json, to_json
@@ -175,7 +174,7 @@ def test_to_json__every_task_comes_back_as_it_was(of_all_kinds: Zoo) -> None:
     assert any(pack.parts > 1 for pack in plan.packs)
     for task in tasks:
         assert from_json(json.loads(json.dumps(to_json(task)))) == task
-    assert nodes_of(plan)
+    assert plan.nodes
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ import numpy as np
 
 from dask_svcca.capture._common import listing
 from dask_svcca.capture.torch.entries import Signature, is_label, mask_among
-from dask_svcca.capture.torch.feeds import Feed, fields_of, with_values
+from dask_svcca.capture.torch.feeds import fields_of, with_values
 from dask_svcca.capture.torch.finding import Finder
 from dask_svcca.capture.torch.masks import values_of
-from dask_svcca.capture.torch.sequences import MAIN, prefixes_of, sequences_of
+from dask_svcca.capture.torch.records import MAIN, Feed
+from dask_svcca.capture.torch.sequences import prefixes_of, sequences_of
 from dask_svcca.capture.torch.told import masks_of
 from dask_svcca.dims import EXAMPLE
 from dask_svcca.errors import CaptureError, MismatchedExamplesError

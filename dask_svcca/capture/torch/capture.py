@@ -17,8 +17,8 @@ from dask_svcca.capture._common import (
 )
 from dask_svcca.capture.torch.batches import Feeder, check_order
 from dask_svcca.capture.torch.hooks import Recorder, computing, evaluating, named_modules, unwrapped
-from dask_svcca.capture.torch.layers import Pool
 from dask_svcca.capture.torch.passes import passes
+from dask_svcca.capture.torch.records import Pool
 from dask_svcca.capture.torch.work import Capture
 from dask_svcca.errors import CaptureError, CaptureWarning
 from dask_svcca.stores.zoo import Zoo, open_zoo

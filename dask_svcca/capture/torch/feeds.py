@@ -5,71 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from dask_svcca.capture.torch.sequences import MAIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    import numpy.typing as npt
-
-    from dask_svcca.errors import CaptureError
-
-
-@dataclass(frozen=True)
-class Feed:
-    """A batch as the model takes it.
-
-    Attributes
-    ----------
-    args, kwargs
-        The model's arguments, on its device.
-    examples : int
-    tensors : dict of str to tensor
-        The arguments that are tensors, by name.
-    ids : array, or None
-    masks : dict of str to (example, token) array of bool
-        By sequence, true for tokens.
-    mask_names : dict of str to str
-        The arguments that hold them.
-    sequences : dict of str to str
-        The sequence of each argument that has tokens.
-    whole : bool
-        Whether the batch goes in as one argument, although it has keys.
-    beside : dict of str to tensor
-        What of the batch stays out of the model, but for labels.
-    open : frozenset of str
-        Sequences whose mask leaves out nothing in this batch, and may be no mask.
-    refused : CaptureError or None
-        What is to be raised unless the model turns out to take its tokens first, or tells what a mask means.
-    main : str
-        The argument that is the model's input.
-    told : dict of str to (example, token) array of bool
-        Masks, by sequence, that the model made and handed to its modules, where it was given none.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    examples: int
-    tensors: Mapping[str, Any]
-    ids: npt.NDArray[Any] | None
-    masks: Mapping[str, npt.NDArray[np.bool_]]
-    mask_names: Mapping[str, str]
-    sequences: Mapping[str, str]
-    whole: bool = False
-    beside: Mapping[str, Any] = field(default_factory=dict)
-    open: frozenset[str] = frozenset()
-    refused: CaptureError | None = None
-    main: str = ""
-    told: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
-
-    @property
-    def mask(self) -> npt.NDArray[np.bool_] | None:
-        """The mask of the model's main input."""
-        return self.masks.get(MAIN)
+    from dask_svcca.capture.torch.records import Feed
 
 
 def fields_of(value: Any) -> Mapping[str, Any]:

@@ -21,7 +21,8 @@ from dask_svcca.capture.torch.masks import (
     read_mask,
     values_of,
 )
-from dask_svcca.capture.torch.sequences import BESIDE, DECODER, MAIN, mask_sense, split_name
+from dask_svcca.capture.torch.records import DECODER, MAIN
+from dask_svcca.capture.torch.sequences import BESIDE, mask_sense, split_name
 from dask_svcca.capture.torch.told import sense_of, unread
 from dask_svcca.errors import CaptureError
 

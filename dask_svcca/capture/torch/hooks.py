@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.capture.torch.axes import Trace, follower, name_axes
-from dask_svcca.capture.torch.sequences import DECODER, INSIDE
+from dask_svcca.capture.torch.records import DECODER, INSIDE, Record
 from dask_svcca.capture.torch.told import Told, hear, mask_places, packed
 from dask_svcca.dims import EXAMPLE, NEURONS, TOKEN
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.capture.torch.feeds import Feed
     from dask_svcca.capture.torch.operations import Axes
+    from dask_svcca.capture.torch.records import Feed
 
 MARK = "_dask_svcca_trace"
 """Attribute that a tensor gets on its way: its `Trace`."""
@@ -29,33 +29,6 @@ MARK = "_dask_svcca_trace"
 THE_INPUT = "the input"
 
 _WRAPPING = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What one call of a module put out.
-
-    Attributes
-    ----------
-    layer : str
-    values : array, or None
-        None where the tensor is one that was recorded already. While the model runs, a tensor where it computes.
-    axes : tuple, or None
-    source : str
-    depth : int
-    repeats : str
-        The layer whose tensor it is; empty if it is a tensor of its own.
-    sequences : frozenset of str
-        Sequences of the batch that it was computed from.
-    """
-
-    layer: str
-    values: npt.NDArray[Any] | None
-    axes: Axes | None
-    source: str
-    depth: int
-    repeats: str
-    sequences: frozenset[str]
 
 
 class SequenceFirstError(Exception):

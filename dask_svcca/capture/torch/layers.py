@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -13,8 +13,9 @@ from dask_svcca.capture._common import listing
 from dask_svcca.capture.torch.axes import name_axes
 from dask_svcca.capture.torch.hooks import THE_INPUT
 from dask_svcca.capture.torch.operations import LOST, MAPS
-from dask_svcca.capture.torch.sequences import MAIN, kept_sequence, other_tokens, sequence_of, told_apart, without_mask
-from dask_svcca.dims import EXAMPLE, NEURONS, SPATIAL, TOKEN, arrange_dims
+from dask_svcca.capture.torch.records import HEAD, MAIN, Layer, Pool, stored_dims, with_heads
+from dask_svcca.capture.torch.sequences import kept_sequence, other_tokens, sequence_of, told_apart, without_mask
+from dask_svcca.dims import EXAMPLE, NEURONS, SPATIAL, TOKEN
 from dask_svcca.errors import CaptureError, did_you_mean
 from dask_svcca.patterns import matches
 
@@ -23,68 +24,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.capture.torch.feeds import Feed
-    from dask_svcca.capture.torch.hooks import Record
     from dask_svcca.capture.torch.operations import Axes
-
-Pool: TypeAlias = Literal["mean", "last", "first"]
-
-HEAD = "head"
-"""Axis of attention heads; with the channels of a head it makes up the neurons."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """What the records of a layer have in common over all batches.
-
-    Attributes
-    ----------
-    name : str
-    given : tuple of str
-        Dims of the module's output.
-    dims : tuple of str
-        Dims in which it is stored.
-    depth : int
-    sequence : str, or None
-        The sequence whose tokens it has; None where that is not known.
-    others : frozenset of str
-        Other sequences that it was computed from.
-    """
-
-    name: str
-    given: tuple[str, ...]
-    dims: tuple[str, ...]
-    depth: int
-    sequence: str | None = MAIN
-    others: frozenset[str] = frozenset()
-
-    def arrange(self, record: Record, pool: Pool | None, feed: Feed) -> npt.NDArray[Any]:
-        """Activations with their axes in order: heads among the neurons, tokens pooled.
-
-        Raises
-        ------
-        CaptureError
-            Where there are other axes than in the first batch.
-        """
-        values = record.values
-        if values is None or values.ndim != len(self.given):
-            raise CaptureError(
-                f"module {self.name!r} gave other axes than in the first batch. Leave it out with layers="
-            )
-        stored = _stored(self.given, values.shape)
-        if len(stored) == 2 < len(self.given) and HEAD not in self.given:
-            return np.moveaxis(values, self.given.index(EXAMPLE), 0).reshape(
-                values.shape[self.given.index(EXAMPLE)], -1
-            )
-        order = _with_heads(self.given)
-        values = values.transpose([self.given.index(dim) for dim in order])
-        if HEAD in order:
-            values = values.reshape(*values.shape[:-2], -1)
-        return (
-            _pooled(values, pool, feed.masks.get(self.sequence or MAIN))
-            if pool is not None and TOKEN in stored
-            else values
-        )
+    from dask_svcca.capture.torch.records import Feed, Record
 
 
 @dataclass
@@ -165,7 +106,7 @@ def choose(
         if reason:
             skipped[layer] = reason
             continue
-        stored = _stored(given, shape)
+        stored = stored_dims(given, shape)
         pooled = (EXAMPLE, "neuron") if pool is not None and TOKEN in stored else stored
         chosen.layers[layer] = Layer(layer, given, pooled, record.depth, sequence, others)
     _apart(chosen, records, feed, lengths, skipped, asked=not drop)
@@ -298,7 +239,7 @@ def _keys(record: Record | None, layer: Layer | None) -> frozenset[str]:
         return frozenset()
     keys = {_digest(record.values)}
     if layer is not None and record.values.ndim == len(layer.given):
-        order = _with_heads(layer.given)
+        order = with_heads(layer.given)
         keys.add(_digest(record.values.transpose([layer.given.index(dim) for dim in order])))
     return frozenset(keys)
 
@@ -327,41 +268,3 @@ def _said(said: tuple[str, ...], shape: tuple[int, ...], layer: str, feed: Feed)
         raise CaptureError(f"dims={said!r} of {layer!r} are not all known; they can be {', '.join(sorted(known))}")
     found = shape[said.index(EXAMPLE)]
     return said, "" if found == feed.examples else f"its axis 'example' has {found} of {feed.examples} examples"
-
-
-def _with_heads(given: tuple[str, ...]) -> tuple[str, ...]:
-    order = [dim for dim in arrange_dims(given) if dim != HEAD]
-    if HEAD in given:
-        order.insert(len(order) - 1, HEAD)
-    return tuple(order)
-
-
-def _stored(given: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Dims as they are stored; of maps with a single position, only the channels."""
-    spatial = [size for dim, size in zip(given, shape, strict=True) if dim in SPATIAL]
-    if spatial and len(spatial) == len(given) - 2 and set(spatial) == {1}:
-        return (EXAMPLE, "neuron")
-    if HEAD not in given:
-        return arrange_dims(given)
-    rest = arrange_dims([dim for dim in given if dim != HEAD])
-    return (*rest[:-1], "neuron" if not set(rest) & set(SPATIAL) else "channel")
-
-
-def _pooled(values: npt.NDArray[Any], pool: Pool, mask: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
-    """Tokens of every example reduced to one: values are (example, token, neuron)."""
-    tokens = np.ones(values.shape[:2], dtype=bool) if mask is None else mask
-    if tokens.shape != values.shape[:2]:
-        raise CaptureError(
-            f"a layer has {values.shape[1]} tokens an example and the mask {tokens.shape[1]}: pool={pool!r} cannot "
-            f"tell its tokens from padding. Leave it out with layers="
-        )
-    empty = ~tokens.any(axis=1)
-    if empty.any():
-        raise CaptureError(f"example {int(np.argmax(empty))} of a batch has padding only; there is no token to pool")
-    if pool == "mean":
-        # Zero times a NaN would be one: padding may hold anything.
-        total = np.where(tokens[..., None], values, 0).sum(axis=1, dtype=np.float64)
-        mean: npt.NDArray[Any] = total / tokens.sum(axis=1, keepdims=True)
-        return mean if values.dtype == np.float64 else mean.astype(np.float32)
-    at = np.argmax(tokens, axis=1) if pool == "first" else len(tokens.T) - 1 - np.argmax(tokens[:, ::-1], axis=1)
-    return np.asarray(values[np.arange(len(values)), at])

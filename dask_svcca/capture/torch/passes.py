@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from dask_svcca.capture.torch.batches import Feeder
-    from dask_svcca.capture.torch.feeds import Feed
-    from dask_svcca.capture.torch.hooks import Record, Recorder
+    from dask_svcca.capture.torch.hooks import Recorder
+    from dask_svcca.capture.torch.records import Feed, Record
 
 
 def passes(

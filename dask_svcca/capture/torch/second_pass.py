@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.capture.torch.feeds import Feed
-    from dask_svcca.capture.torch.hooks import Record, Recorder
+    from dask_svcca.capture.torch.hooks import Recorder
+    from dask_svcca.capture.torch.records import Feed, Record
 
 COMPANY = (
     "its values for an example depend on the other examples, or change from run to run: is it random, or is its first "

@@ -11,22 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from dask_svcca.capture._common import listing
 from dask_svcca.capture.torch.masks import MASKS, marks_tokens
+from dask_svcca.capture.torch.records import DECODER, ENCODER, INSIDE, MAIN
 from dask_svcca.dims import TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 
-    from dask_svcca.capture.torch.feeds import Feed
-    from dask_svcca.capture.torch.hooks import Record
-    from dask_svcca.capture.torch.layers import Layer
-
-MAIN = ""
-"""The sequence of the arguments that are called without a prefix."""
-
-DECODER, ENCODER = "decoder", "encoder"
-
-INSIDE = "inside a decoder"
-"""The sequence of a decoder for which the batches have no argument."""
+    from dask_svcca.capture.torch.records import Feed, Layer, Record
 
 _PREFIXES = {"decoder": DECODER, "tgt": DECODER, "encoder": ENCODER, "memory": ENCODER, "cross": ENCODER}
 _PATTERNS = frozenset({"src", "attn", "causal", "global", "head", "tgt", "memory", "cross"})

@@ -10,14 +10,15 @@ import numpy as np
 
 from dask_svcca.capture.torch.entries import is_label
 from dask_svcca.capture.torch.masks import MASKS, read_mask, values_of
-from dask_svcca.capture.torch.sequences import BESIDE, DECODER, MAIN
+from dask_svcca.capture.torch.records import DECODER, MAIN
+from dask_svcca.capture.torch.sequences import BESIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import numpy.typing as npt
 
-    from dask_svcca.capture.torch.feeds import Feed
+    from dask_svcca.capture.torch.records import Feed
 
 _LIKELY = ("pad", "valid", "mask", "real", "keep")
 _UNLIKELY = ("masked", "special", "global", "causal")

@@ -17,10 +17,10 @@ from dask_svcca.capture._common import (
     quantised,
 )
 from dask_svcca.capture.torch.changes import bits, digests_of, quantised_modules, with_other_values
-from dask_svcca.capture.torch.layers import Chosen, Pool, choose, repeated, still_repeats
+from dask_svcca.capture.torch.layers import Chosen, choose, repeated, still_repeats
 from dask_svcca.capture.torch.masks import keep_mask
+from dask_svcca.capture.torch.records import MAIN
 from dask_svcca.capture.torch.second_pass import SecondPass
-from dask_svcca.capture.torch.sequences import MAIN
 from dask_svcca.capture.torch.told import Unread
 from dask_svcca.dims import TOKEN
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dask_svcca.capture.torch.feeds import Feed
-    from dask_svcca.capture.torch.hooks import Record, Recorder
+    from dask_svcca.capture.torch.hooks import Recorder
+    from dask_svcca.capture.torch.records import Feed, Pool, Record
     from dask_svcca.stores.zoo import Representation, Zoo
 
 

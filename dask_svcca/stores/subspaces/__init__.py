@@ -6,6 +6,7 @@ subspace is the digest of its activations with the identity of their reading, so
 new one and the others stay as they are.
 """
 
+from dask_svcca.stores.subspaces.gathering import gather
 from dask_svcca.stores.subspaces.packs import Pack, PackWriter, Subspace, read_scores
 from dask_svcca.stores.subspaces.records import (
     Block,
@@ -28,6 +29,7 @@ __all__ = [
     "SubspaceRecord",
     "SubspaceStore",
     "chunk_length",
+    "gather",
     "read_scores",
     "relation_key",
     "subspace_key",

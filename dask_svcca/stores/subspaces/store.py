@@ -12,7 +12,6 @@ from dask_svcca.errors import DamagedStoreError, ParametersChangedError, StoreFo
 from dask_svcca.stores import _chunked, _create, _io, _nodes
 from dask_svcca.stores._documents import parse, parsed, sealed
 from dask_svcca.stores.backend import backend_of
-from dask_svcca.stores.subspaces.gather import gather
 from dask_svcca.stores.subspaces.packs import Pack
 from dask_svcca.stores.subspaces.records import SubspaceEntry, SubspaceRecord
 
@@ -232,10 +231,6 @@ class SubspaceStore:
         """Let a pack that is damaged no longer count: its subspaces are made anew, and no others."""
         self._known.pop(name, None)
         _chunked.write_group(self.root, name, {})
-
-    def gather(self) -> None:
-        """Put small packs together, where there are many."""
-        gather(self)
 
     def draft(self, name: str) -> Pack | None:
         """A pack whose scores are still being written, by several tasks; None where there is none."""
