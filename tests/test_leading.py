@@ -67,7 +67,8 @@ def test_compare__of_leading_directions_equals_double_precision(
     found = dask_svcca.open_comparison(tmp_path / "c")
     bases = [exact(x, variance) for x in arrays]
     expected = [[np.linalg.svd(a.T @ b, compute_uv=False).mean() for b in bases] for a in bases]
-    np.testing.assert_allclose(found.svcca, expected, rtol=0, atol=5e-7)
+    # With inner products of neurons in single precision: up to 9e-7 for this many samples.
+    np.testing.assert_allclose(found.svcca, expected, rtol=0, atol=2e-7)
     assert found.rank_a.values.tolist() == [basis.shape[1] for basis in bases]
     assert all(entry.share == variance for entry in entries(tmp_path / "c"))
 
