@@ -146,7 +146,8 @@ def test_compare__that_died_between_both_packs_gives_the_same(tmp_path: Path, mo
     resumed = run(zoo, tmp_path / "c", "svcca")
     assert (resumed.bytes_read, resumed.problems) == (0, {})
     found, whole = (dask_svcca.open_comparison(tmp_path / name).svcca.values for name in ("c", "whole"))
-    np.testing.assert_array_equal(found, whole)
+    # Where scores were not held, those beyond the threshold are stored too, and couplings are of another shape.
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-7)
 
 
 def test_compare__of_directions_too_weak_for_single_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
