@@ -67,7 +67,8 @@ def test_compare__of_leading_directions_equals_double_precision(
     found = dask_svcca.open_comparison(tmp_path / "c")
     bases = [exact(x, variance) for x in arrays]
     expected = [[np.linalg.svd(a.T @ b, compute_uv=False).mean() for b in bases] for a in bases]
-    np.testing.assert_allclose(found.svcca, expected, rtol=0, atol=5e-7)
+    # With inner products of neurons in single precision: up to 9e-7 for this many samples.
+    np.testing.assert_allclose(found.svcca, expected, rtol=0, atol=2e-7)
     assert found.rank_a.values.tolist() == [basis.shape[1] for basis in bases]
     assert all(entry.share == variance for entry in entries(tmp_path / "c"))
 
@@ -145,7 +146,8 @@ def test_compare__that_died_between_both_packs_gives_the_same(tmp_path: Path, mo
     resumed = run(zoo, tmp_path / "c", "svcca")
     assert (resumed.bytes_read, resumed.problems) == (0, {})
     found, whole = (dask_svcca.open_comparison(tmp_path / name).svcca.values for name in ("c", "whole"))
-    np.testing.assert_array_equal(found, whole)
+    # Where scores were not held, those beyond the threshold are stored too, and couplings are of another shape.
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-7)
 
 
 def test_compare__of_directions_too_weak_for_single_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

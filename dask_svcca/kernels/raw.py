@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_svcca.kernels.moments import moments
 from dask_svcca.kernels.noise import live_noise
-from dask_svcca.kernels.products import ProductSum, Summing
+from dask_svcca.kernels.products import FEW_SAMPLES, ProductSum, Summing
 from dask_svcca.kernels.projection import DoubleProjection
 from dask_svcca.kernels.subspace import (
     dual_basis,
@@ -43,7 +43,33 @@ def at_once(neurons: int) -> int:
 
 
 SUMMED = 2**12
-"""Samples whose products are summed in single precision, at most: directions may be made of the sums."""
+"""Samples whose products are summed in single precision, at most: directions may be made of the sums.
+
+Where they are, and there are no more samples than these, products are formed in double precision. The fewer samples
+there are, the more a sum in single precision moves means of canonical correlations: of 128 neurons whose variances fall
+with the power 2.4, by up to 1.6e-6 with 300 samples, 9e-7 with 700, and 2e-7 with 4,000 and more; in double precision,
+by less than 1e-7.
+"""
+
+
+def summing_of(neurons: int, samples: int | None = None) -> Summing:
+    """How inner products of neurons are summed.
+
+    Parameters
+    ----------
+    neurons : int
+    samples : int, optional
+        How many there are, where directions are made of the products.
+
+    Examples
+    --------
+    >>> summing_of(200), summing_of(200, samples=700)
+    (Summing(samples=4096, double=False), Summing(samples=256, double=True))
+    """
+    summing = Summing.of(neurons)
+    if summing.double or (samples is not None and samples <= SUMMED):
+        return Summing(FEW_SAMPLES, double=True)
+    return Summing(min(summing.samples, SUMMED), double=False)
 
 
 class Centring:
@@ -96,6 +122,8 @@ class KernelNorm:
     variances : (neuron,)
     products : callable
         Makes a sum of products, from the number of samples that are multiplied in one precision.
+    samples : int, optional
+        How many there are, where directions are made of the products.
 
     Examples
     --------
@@ -106,11 +134,12 @@ class KernelNorm:
     True
     """
 
-    def __init__(self, variances: FloatArray, products: MakesProducts = ProductSum) -> None:
+    def __init__(
+        self, variances: FloatArray, products: MakesProducts = ProductSum, *, samples: int | None = None
+    ) -> None:
         self._variances = variances
         self._products = products
-        summing = Summing.of(len(variances))
-        self._samples, self._double = min(summing.samples, SUMMED), summing.double
+        self._samples, self._double = summing_of(len(variances), samples)
         self._total = products(self._samples)
 
     def add(self, samples: InexactArray) -> None:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.kernels.products import Summing
-from dask_svcca.kernels.raw import SUMMED, at_once
+from dask_svcca.kernels.raw import at_once, summing_of
 from dask_svcca.readings import Neurons
 from dask_svcca.stores.subspaces import chunk_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dask_svcca.kernels.products import Summing
     from dask_svcca.readings import Reading
     from dask_svcca.stores.subspaces import SubspaceEntry
 
@@ -309,7 +309,7 @@ def _longest(one: Pass, other: Pass) -> Pass:
 
 def _leading_costs(common: dict[str, int], samples: int, neurons: int, length: int) -> SubspaceCosts:
     """Bytes that leading directions take, beside samples in single precision."""
-    raw, scores = _raw_costs(common, samples, neurons, length), length * neurons * 4
+    raw, scores = _raw_costs(common, samples, neurons, length, directed=True), length * neurons * 4
     square, vector = neurons**2 * 8, neurons * 8
     # Chunks of samples and of scores, one of them as it is stored; weights, inner products of scores and their sums.
     working = 4 * scores + 3 * square + 4 * vector
@@ -326,14 +326,15 @@ def _leading_costs(common: dict[str, int], samples: int, neurons: int, length: i
     )
 
 
-def _raw_costs(common: dict[str, int], samples: int, neurons: int, length: int) -> SubspaceCosts:
-    """Bytes that it takes to store samples as they are, in single precision."""
+def _raw_costs(
+    common: dict[str, int], samples: int, neurons: int, length: int, *, directed: bool = False
+) -> SubspaceCosts:
+    """Bytes that it takes to store samples as they are, in single precision; before directions are made, perhaps."""
     vector, scores = neurons * 8, length * neurons * 4
-    summing = Summing.of(neurons)
-    summed = min(summing.samples, SUMMED)
-    products = neurons**2 * (8 if summing.double else 12 if samples > summed else 4)
+    summing = summing_of(neurons, samples if directed else None)
+    products = neurons**2 * (8 if summing.double else 12 if samples > summing.samples else 4)
     # Samples of a chunk that is not whole, or summed up some at a time, are copied; those centred may be double.
-    copied = min(length, summed) * neurons * (8 if summing.double else 4)
+    copied = min(length, summing.samples) * neurons * (8 if summing.double else 4)
     beside = max(copied, scores if samples % length else 0, at_once(neurons) * vector)
     return SubspaceCosts(
         **common,

@@ -56,7 +56,7 @@ def make_leading(
     variances, count = raw.spectrum, raw.entry.samples
     chunks = range(-(-count // samples.chunk_samples))
     if norm is None:
-        norm = KernelNorm(variances, context.device.products)
+        norm = KernelNorm(variances, context.device.products, samples=count)
         for chunk in chunks:
             with context.timed("read"):
                 part = samples.read_scores(chunk)

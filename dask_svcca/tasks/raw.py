@@ -34,7 +34,10 @@ def store_samples(
     """Store samples as they are; with what took them, and the inner products of the neurons unless these are more."""
     entry, variances = _entry(task, samples, neurons)
     writer = begin(neurons.count, samples.neurons, SINGLE)
-    norm = None if task.reading.by_samples(samples.array.shape) else KernelNorm(variances, context.device.products)
+    norm = None
+    if not task.reading.by_samples(samples.array.shape):
+        directed = neurons.count if task.orthonormal else None
+        norm = KernelNorm(variances, context.device.products, samples=directed)
     chunks = score_chunks(context, samples, Centring(neurons.mean, variances), samples.neurons, writer.chunk_samples)
     for number, scores in enumerate(chunks):
         if norm is not None:
