@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import bench_measures
 import measure_oracles as oracle
 import numpy as np
 import pytest
@@ -250,3 +251,7 @@ def test_companions__are_shared_and_a_variable_names_its_own() -> None:
 def test_find_measures__a_parameter_is_given_once(name: str) -> None:
     with pytest.raises(UnknownMeasureError, match="gives a parameter twice"):
         find_measures(name)
+
+
+def test_measures__all_have_a_row_of_the_benchmark() -> None:
+    assert set(bench_measures.names()) == set(bench_measures.FORMULAS)
