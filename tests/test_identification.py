@@ -12,7 +12,7 @@ from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca import layer_identification
-from dask_svcca.errors import RepresentationNotFoundError, UnknownMeasureError
+from dask_svcca.errors import InvalidQuestionError, RepresentationNotFoundError, UnknownMeasureError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,8 +208,11 @@ def test_layer_identification__says_what_is_missing(options: Any, error: type[Ex
 
 
 def test_layer_identification__of_models_that_are_not_alike() -> None:
-    with pytest.raises(ValueError, match=r"no two of the models 's0', 's1' have the same layers; .* groups="):
+    with pytest.raises(InvalidQuestionError, match=r"no two of the models 's0', 's1' have the same layers; .* groups="):
         layer_identification(comparison(TWO[:5], svcca=np.ones((5, 5))))
+    nothing = comparison(TWO, svcca=np.ones((6, 6))).isel(representation_a=slice(0), representation_b=slice(0))
+    with pytest.raises(InvalidQuestionError, match="no representations here"):
+        layer_identification(nothing)
 
 
 def test_layer_identification__excludes_what_is_there() -> None:

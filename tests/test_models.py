@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
@@ -287,6 +288,15 @@ def test_chance_of_a_search__is_of_the_heavier_tail(share: float) -> None:
     inverse = invgauss.sf(score, variance / mean**2, scale=mean**3 / variance) if share > 1e-3 else gamma
     np.testing.assert_allclose(found[above], np.maximum(gamma, inverse)[above], rtol=1e-3)
     np.testing.assert_allclose(found[~above], gamma[~above], rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+@pytest.mark.parametrize("kind", ["best", "transport"])
+def test_model_similarity__no_p_value_is_below_that_of_one_order_of_the_examples(kind: Any) -> None:
+    rng = np.random.default_rng(0)
+    layers = {(model, "1", str(depth)): rng.normal(size=(12, 4)) for model in "abc" for depth in range(2)}
+    found = model_similarity(dask_svcca.compare(layers, measures="r2_cca", variance=None), kind=kind).p_r2_cca
+    assert float(found.min()) * math.factorial(12) == pytest.approx(1)
 
 
 def test_model_similarity__p_values_make_discoveries() -> None:

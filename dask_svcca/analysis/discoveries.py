@@ -11,6 +11,7 @@ import scipy.stats
 from dask_svcca.analysis.measured import as_dataset, find_name, measures_of, p_value_of
 from dask_svcca.analysis.selection import not_computed
 from dask_svcca.errors import InvalidQuestionError, UnknownMeasureError
+from dask_svcca.kernels.orders import LEAST_SAMPLES
 from dask_svcca.measures import find_measures
 
 if TYPE_CHECKING:
@@ -101,8 +102,9 @@ def discoveries(comparison: xr.Dataset | StoreLike, level: float = 0.05, *, meas
     if others.any() and not tested.any():
         raise InvalidQuestionError(
             f"no pair has a p-value of {name!r} here: it is not known where layers meet at several frequencies "
-            f"(conv='dft'), samples are parts of examples (conv or sequence 'positions'), or a layer could not be "
-            f"compared. Compare with conv='mean', or ask permutation_null about some pairs"
+            f"(conv='dft'), samples are parts of examples (conv or sequence 'positions'), examples are fewer than "
+            f"{LEAST_SAMPLES}, or a layer could not be compared. Compare with conv='mean', or ask permutation_null "
+            f"about some pairs"
         )
     chosen = np.zeros(values.shape, dtype=np.bool_)
     largest, count = np.nan, int(test.max(initial=-1)) + 1

@@ -13,7 +13,7 @@ import xarray as xr
 from dask_svcca.analysis.kin import Kin
 from dask_svcca.analysis.measured import as_dataset, named, sign_of
 from dask_svcca.analysis.selection import SIDES, architectures, not_computed, places_of, table_of
-from dask_svcca.errors import RepresentationNotFoundError, did_you_mean
+from dask_svcca.errors import InvalidQuestionError, RepresentationNotFoundError, did_you_mean
 from dask_svcca.patterns import matching, unmatched
 from dask_svcca.plan.final import final_checkpoints
 
@@ -82,7 +82,7 @@ def layer_identification(
     ------
     UnknownMeasureError, RepresentationNotFoundError
         Where the comparison has no such measure, model or checkpoint.
-    ValueError
+    InvalidQuestionError
         Where there are no two models to compare, or only relatives.
 
     References
@@ -129,7 +129,7 @@ def identified(
     }
     if not any(apart.values()):
         (first, second), *_ = (models[:2] for models in chosen.values())
-        raise ValueError(
+        raise InvalidQuestionError(
             f"all models that could be compared are relatives, such as {first!r} and {second!r}: one began with the "
             f"other, or both with one, and are not trainings of their own. Choose others, or look among these too, by "
             f"relatives=True"
@@ -260,8 +260,10 @@ def _groups(frame: pd.DataFrame, groups: Groups | None) -> dict[str, list[str]]:
     known = list(dict.fromkeys(frame["model"]))
     if groups is None:
         chosen = {", ".join(models): models for models in architectures(frame) if len(models) > 1}
+        if not known:
+            raise InvalidQuestionError("there are no representations here, and so no two models of one architecture")
         if not chosen:
-            raise ValueError(
+            raise InvalidQuestionError(
                 f"no two of the models {', '.join(map(repr, known))} have the same layers; say which are of one "
                 f"architecture: groups={{'name': [model, model]}}"
             )
@@ -270,7 +272,9 @@ def _groups(frame: pd.DataFrame, groups: Groups | None) -> dict[str, list[str]]:
     chosen = {name: list(models) for name, models in named}
     for name, models in chosen.items():
         if len(set(models)) < 2:
-            raise ValueError(f"a group has two models or more; {name!r} has {', '.join(map(repr, models)) or 'none'}")
+            raise InvalidQuestionError(
+                f"a group has two models or more; {name!r} has {', '.join(map(repr, models)) or 'none'}"
+            )
         for model in models:
             if model not in known:
                 raise RepresentationNotFoundError(

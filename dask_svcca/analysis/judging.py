@@ -89,9 +89,9 @@ def judge_measures(
 
     Raises
     ------
-    UnknownMeasureError, RepresentationNotFoundError, InvalidQuestionError
-    ValueError
-        Where there are no two models of one architecture.
+    UnknownMeasureError, RepresentationNotFoundError
+    InvalidQuestionError
+        Also where there are no two models of one architecture.
 
     References
     ----------

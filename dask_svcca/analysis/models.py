@@ -36,7 +36,7 @@ from dask_svcca.analysis.measured import (
 )
 from dask_svcca.analysis.selection import SIDES, column, numbered, places_of, table_of, values_of
 from dask_svcca.errors import InvalidQuestionError, RepresentationNotFoundError
-from dask_svcca.kernels.orders import chance_of
+from dask_svcca.kernels.orders import chance_of, no_rarer_than_one_order
 from dask_svcca.kernels.transport import transport_plan
 from dask_svcca.patterns import matching
 from dask_svcca.stores.choice import as_slice
@@ -186,6 +186,7 @@ def model_similarity(
             variables[null] = dims, chance, {"long_name": text, "sense": "reference", "assumes": ASSUMES}
             if spread_of(result, name):
                 text = f"p-value of {name}"
+                p_values = no_rarer_than_one_order(p_values, result.attrs.get("n_examples", np.inf))
                 variables[f"p_{name}"] = dims, p_values, {"long_name": text, "sense": "reference", "comment": P_VALUE}
     variables["missing"] = dims, missing, {"long_name": "pairs of layers without a value"}
     compared = 1 - missing / np.outer(np.diff(a.bounds), np.diff(b.bounds))
