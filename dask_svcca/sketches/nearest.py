@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -71,7 +72,10 @@ def ranked(
     source: Opened, rows: npt.NDArray[np.intp], numbers: npt.NDArray[np.float32], spread: float, count: int
 ) -> Nearest:
     """The nearest among some rows, by all of their numbers."""
-    found = numbers_of(source, rows)
+    # Sixteen small files each: to open them takes most of the time, and cores share it.
+    cores = machine.cores()
+    with ThreadPoolExecutor(cores) as threads:
+        found = np.concatenate(list(threads.map(partial(numbers_of, source), np.array_split(rows, cores))))
     own = np.vecdot(found, found)
     return _best(source, rows, estimate(found @ numbers, own, np.array(numbers @ numbers)), numbers, spread, count)
 
@@ -82,7 +86,8 @@ def _likely(values: npt.NDArray[np.float32], spread: float, count: int, sure: in
     if there <= max(sure, 4 * count):
         return np.flatnonzero(np.isfinite(values))
     # NaN sorts last.
-    highest = -np.partition(-values, [sure - 1, 4 * count - 1])[[sure - 1, 4 * count - 1]]
+    places = [there - sure, there - 4 * count]
+    highest = np.partition(values, places)[places]
     # The higher an estimate, the higher either end of its interval.
     both = np.concatenate([_GRID, highest[:1]])
     errors = SURE * standard_error(both, np.ones(1, np.float32), np.array(spread, dtype=np.float32), FEATURES)
@@ -121,25 +126,26 @@ def _estimates(
     share = np.float32(len(numbers) / len(read))
     of_query = np.array(read @ read) * share
     values = np.empty(count, dtype=np.float32)
-    chunks = -(-count // source.chunk_rows)
+    chunks, rows = -(-count // source.chunk_rows), source.chunk_rows
     local = threading.local()
 
     def work(first: int) -> None:
         if not hasattr(local, "buffer"):
             # One a thread, which stays in its cache.
             local.buffer = memoryview(bytearray(part_bytes(source)))
-        for chunk in range(first, min(first + TOGETHER, chunks)):
-            fill(chunk, local.buffer)
-
-    def fill(chunk: int, buffer: memoryview) -> None:
-        rows = slice(chunk * source.chunk_rows, min(count, (chunk + 1) * source.chunk_rows))
-        products, own = np.zeros((2, rows.stop - rows.start), dtype=np.float32)
-        for part in range(parts):
-            block = source.read_part(chunk, part, buffer)[: rows.stop - rows.start]
-            products += block @ read[part * FEATURES : part * FEATURES + block.shape[1]]
-            own += np.vecdot(block, block)
+        last = min(first + TOGETHER, chunks)
+        products, own = np.zeros((2, (last - first) * rows), dtype=np.float32)
+        for chunk in range(first, last):
+            start = (chunk - first) * rows
+            for part in range(parts):
+                block = source.read_part(chunk, part, local.buffer)
+                place = slice(start, start + len(block))
+                products[place] += block @ read[part * FEATURES : part * FEATURES + block.shape[1]]
+                own[place] += np.vecdot(block, block)
+        # Of all these rows at once: a step of NumPy on the few of a chunk takes little longer than to begin it.
+        into = values[first * rows : last * rows]
         with np.errstate(invalid="ignore", divide="ignore"):
-            values[rows] = estimate(products * share, own * share, of_query)
+            into[:] = estimate(products[: len(into)] * share, own[: len(into)] * share, of_query)
 
     with blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
         list(threads.map(work, range(0, chunks, TOGETHER)))

@@ -10,9 +10,9 @@ import xxhash
 from dask_svcca.errors import DamagedStoreError, ParametersChangedError
 from dask_svcca.sketches.family import FAMILY, MEASURES, Family, digest_of, mask_digest_of, order_of, words_of
 from dask_svcca.stores import _create, _io, _nodes
-from dask_svcca.stores._columns import chunks_with, write_columns
+from dask_svcca.stores._columns import chunks_with, values_at, write_columns
 from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole, unsealed
-from dask_svcca.stores._metadata import are_texts, is_text, reading
+from dask_svcca.stores._metadata import are_texts, is_text
 from dask_svcca.stores._metadata import is_whole as is_count
 from dask_svcca.stores._stored import COLUMN_CHUNK
 from dask_svcca.stores.backend import backend_of
@@ -178,30 +178,22 @@ class SketchStore:
 
     def values(self, name: str, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
         """Some values of a column; no more of it is read than the chunks that they are in."""
-        array = _nodes.open_array(self.root, name)
-        chunks = rows // COLUMN_CHUNK
-        found = np.empty(len(rows), dtype=object)
-        with reading(name, self.place):
-            for chunk in np.unique(chunks).tolist():
-                part = np.asarray(array[chunk * COLUMN_CHUNK : (chunk + 1) * COLUMN_CHUNK])
-                found[chunks == chunk] = part[rows[chunks == chunk] - chunk * COLUMN_CHUNK]
-        return found.astype(next(_dtype(one) for one in COLUMNS if one.name == name))
-
-    def find(self, label: str) -> int | None:
-        """Row of a representation; None where there is none."""
         try:
-            return self._find(label)
+            return values_at(self.root, next(one for one in COLUMNS if one.name == name), rows)
         except DamagedStoreError as error:
             raise self._damaged(error.key) from error
 
-    def _find(self, label: str) -> int | None:
-        array = _nodes.open_array(self.root, DIM)
-        for chunk in chunks_with(self.root, DIM, label, self.rows):
-            start = chunk * COLUMN_CHUNK
-            with reading(DIM, self.place):
-                places = np.flatnonzero(np.asarray(array[start : start + COLUMN_CHUNK]) == label)
-            if len(places) and start + places[0] < self.rows:
-                return start + int(places[0])
+    def find(self, label: str) -> int | None:
+        """Row of a representation; None where there is none."""
+        rows = self.rows
+        try:
+            for chunk in chunks_with(self.root, DIM, label, rows):
+                inside = np.arange(chunk * COLUMN_CHUNK, min(rows, (chunk + 1) * COLUMN_CHUNK))
+                places = np.flatnonzero(self.values(DIM, inside) == label)
+                if len(places):
+                    return int(inside[places[0]])
+        except DamagedStoreError as error:
+            raise self._damaged(error.key) from error
         return None
 
     @property

@@ -156,6 +156,28 @@ def chunks_with(root: zarr.Group, name: str, text: str, count: int) -> Iterator[
             yield number
 
 
+def values_at(root: zarr.Group, variable: Variable, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """Values of some rows of a column that has one axis, without opening it: zarr takes ten times as long for a chunk.
+
+    Raises
+    ------
+    DamagedStoreError
+    """
+    text = variable.dtype == "string"
+    found = np.empty(len(rows), dtype=object if text else variable.dtype)
+    chunks = rows // COLUMN_CHUNK
+    numbers = np.unique(chunks).tolist()
+    keys = [f"{variable.name}/c/{number}" for number in numbers]
+    for number, key, whole in zip(numbers, keys, backend_of(root).read_many(keys), strict=True):
+        if whole is None or not is_whole(whole):
+            raise damaged(root, key)
+        data = _ZSTD.decode(memoryview(whole)[:-CRC_BYTES])
+        values = _TEXT.decode(data) if text else np.frombuffer(data, variable.dtype)
+        here = chunks == number
+        found[here] = values[rows[here] - number * COLUMN_CHUNK]
+    return found
+
+
 def mend_columns(root: zarr.Group, variables: Sequence[Variable]) -> None:
     """Write anew what is damaged of the columns of either axis, from those of the other.
 
