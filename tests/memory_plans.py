@@ -425,13 +425,14 @@ def prepare() -> None:
 def touch_buffers() -> None:
     """Have BLAS touch the buffers that it keeps, into which it copies what it multiplies, up to the widest product.
 
-    NumPy's and SciPy's, in each process: a process that was forked begins with new ones.
+    NumPy's and SciPy's, in each process: a process that was forked begins with new ones. The one for the wide side is
+    filled where the other side has more rows than are copied at a time; the one for the other side by few columns.
     """
     for gemm in (scipy.linalg.blas.dgemm, scipy.linalg.blas.sgemm):
         wide = np.ones((600, 8192), gemm.dtype)
         for product in (np.matmul, partial(gemm, 1.0)):
             product(wide[:, :600], wide)
-            product(wide.T, wide[:, :600])
+            product(wide.T, wide[:, :32])
 
 
 def measure_apart(seed: str, case: Case) -> None:

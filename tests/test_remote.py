@@ -63,11 +63,11 @@ class Faults(BaseHTTPRequestHandler):
             Faults.count += 1
             number = Faults.count
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if number % 13 == 5:
+        if number % 37 == 5:
             Faults.failed += 1
             self.send_error(500)
             return
-        if number % 20 == 7:
+        if number % 59 == 7:
             Faults.failed += 1
             self.close_connection = True
             self.connection.close()

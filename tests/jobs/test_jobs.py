@@ -89,6 +89,11 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+def wait_for(name: str, state: str) -> None:
+    """Until a job is in a state. Asked from this process: another takes seconds to start, and time from the job."""
+    wait_until(lambda: submit.status(name).state == state)
+
+
 def assert_same(place: Path, expected: xr.Dataset, rounding: float = 0.0) -> None:
     found = dask_svcca.open_comparison(place)
     np.testing.assert_array_equal(found.pair_status, expected.pair_status)
@@ -213,15 +218,15 @@ def test_submit__goes_on_where_it_was_ended(tmp_path: Path, zoo: Path, undisturb
         os.kill(first["process"], signal.SIGSTOP)
         command("cancel", first["id"])
         os.kill(first["process"], signal.SIGCONT)
-        wait_until(lambda: command("status", first["id"])["state"] == "cancelled")
+        wait_for(first["id"], "cancelled")
     else:
         os.kill(first["process"], signal.SIGKILL)
-        wait_until(lambda: command("status", first["id"])["state"] == "stalled")
+        wait_for(first["id"], "stalled")
     done = pairs_done(place)
     assert 0 < done < 7260
     second = command("submit", str(job))
     assert second["id"] != first["id"]
-    wait_until(lambda: command("status", second["id"])["state"] == "done")
+    wait_for(second["id"], "done")
     assert_same(place, undisturbed)
 
 
@@ -233,7 +238,7 @@ def test_submit__a_job_that_fails_says_why(tmp_path: Path) -> None:
     )
     assert "Submitted " in run(f"submit {job}").output
     found = command("jobs")["jobs"][0]
-    wait_until(lambda: command("status", found["id"])["state"] == "failed")
+    wait_for(found["id"], "failed")
     assert "--allow-class distributed" in command("status", found["id"])["message"]
 
 
@@ -305,15 +310,15 @@ def test_submit__to_a_scheduler_outlives_the_worker_that_drives_it(
     place = tmp_path / "c.zarr"
     found = command("submit", str(job_file(tmp_path, zoo, cluster.address)))
     wait_until(lambda: pairs_done(place) > 0)
-    # From this process: another takes seconds to start.
     driving = submit.status(found["id"]).record.process
     assert driving in {process.pid for process in cluster.processes}
     os.kill(driving, signal.SIGKILL)
     cluster.worker()
-    wait_until(lambda: command("status", found["id"])["state"] == "done")
+    wait_for(found["id"], "done")
     assert command("status", found["id"])["process"] != driving
-    # Another number of workers has other packs and tiles, whose sums in single precision are in another order.
-    assert_same(place, undisturbed, rounding=1e-7)
+    # Another number of workers has other packs and tiles, whose sums in single precision are in another order: that
+    # moves cka, of which few directions make up most here, by some 1e-7.
+    assert_same(place, undisturbed, rounding=1e-6)
 
 
 @pytest.mark.slow
@@ -323,7 +328,8 @@ def test_submit__to_a_scheduler_is_cancelled_from_elsewhere(tmp_path: Path, zoo:
     wait_until(lambda: pairs_done(place) > 0)
     # By the path of the comparison, as from another machine.
     submit.cancel(str(place))
-    wait_until(lambda: command("status", found["id"])["state"] == "cancelled")
+    wait_for(found["id"], "cancelled")
+    assert command("status", found["id"])["state"] == "cancelled"
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 KINDS = ("worker", "workers", "scheduler", "client", "driver")
-RUNS = int(os.environ.get("KILLED_RUNS", "10"))
+RUNS = int(os.environ.get("KILLED_RUNS", "5"))
 """A multiple of five: each kind of kill as often. 100 take half an hour."""
 
 SECONDS = 120

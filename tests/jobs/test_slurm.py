@@ -130,7 +130,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def large(tmp_path: Path) -> Zoo:
     """Enough work for something to happen in the middle."""
     rng = np.random.default_rng(0)
-    arrays = (rng.normal(size=(5000, 200)).astype("float32") for _ in range(60))
+    arrays = (rng.normal(size=(5000, 200)).astype("float32") for _ in range(40))
     return make_zoo(tmp_path / "zoo.zarr", arrays, examples=5000)
 
 
