@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dask
 import numpy as np
 import pytest
+from thoroughness import ONE_OF
 from zarr.storage import MemoryStore
 from zoos import layers, make_zoo, spoil, write
 
@@ -183,7 +184,7 @@ def test_growing__stopped_is_as_if_it_had_not_been(mains: Mains, tmp_path: Path)
 def test_growing__stopped_at_any_write_is_as_if_it_had_not_been(
     mains: Mains, tmp_path: Path, where: str, keep: tuple[Any, ...]
 ) -> None:
-    place, step = (tmp_path, 3) if where == "directory" else (None, 1)
+    place, step = (tmp_path, 3 * ONE_OF) if where == "directory" else (None, 1)
     states = check_stops(mains, place, more_measures, lambda used: range(0, used, step), keep=keep)
     if step == 1:
         check_states(states)
@@ -191,5 +192,5 @@ def test_growing__stopped_at_any_write_is_as_if_it_had_not_been(
 
 @pytest.mark.slow
 def test_growing__stopped_while_representations_change_too_is_as_if_it_had_not_been(mains: Mains) -> None:
-    states = check_stops(mains, None, more_of_all, lambda used: range(0, used, 3), keep=("correlations",))
+    states = check_stops(mains, None, more_of_all, lambda used: range(0, used, 3 * ONE_OF), keep=("correlations",))
     assert len(states) > 3

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from measured import make_zoo, related
 from memory_plans import ENVIRONMENT, NAMED, Measured
+from thoroughness import ONE_OF
 from zarr.storage import MemoryStore
 
 import dask_svcca
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 PROGRAM = Path(__file__).with_name("memory_plans.py")
 LARGE = 100 * 2**20
 """Bytes of a promise from which it is also held to be no larger than need be."""
-
-PLANS = int(os.environ.get("MEMORY_PLANS", "100"))
-"""How many random plans are measured, of 200: every second, unless told otherwise."""
 
 SHARE = 0.6
 """Of such a promise, what is taken at least."""
@@ -71,8 +69,8 @@ def test_memory__of_random_plans_is_what_was_promised() -> None:
     ("scale", "first", "stop"),
     [(0.5, 0, 50), (0.5, 50, 100), (1.0, 100, 150), (2.5, 150, 180), (4.0, 180, 200)],
 )
-def test_memory__of_many_random_plans_is_what_was_promised(scale: float, first: int, stop: int) -> None:
-    tasks = measured(scale, range(first, stop, max(1, 200 // PLANS)))
+def test_memory__of_two_hundred_random_plans_is_what_was_promised(scale: float, first: int, stop: int) -> None:
+    tasks = measured(scale, range(first, stop, ONE_OF))
     assert any(task.promised > LARGE for task in tasks) or scale <= 1.0
     assert_kept(tasks)
 

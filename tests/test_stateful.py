@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from thoroughness import ONE_OF
 from zarr.storage import MemoryStore
 
 import dask_svcca
@@ -236,4 +237,4 @@ def test_stores__are_right_whatever_happens() -> None:
 
 @pytest.mark.slow
 def test_stores__are_right_whatever_happens_for_long() -> None:
-    run_machine(60, 10)
+    run_machine(60 // ONE_OF, 10)

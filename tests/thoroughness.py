@@ -1,0 +1,8 @@
+"""How many of many like cases the slow tests try."""
+
+from __future__ import annotations
+
+import os
+
+ONE_OF = int(os.environ.get("ONE_OF", "2"))
+"""One of so many moments, files, seeds and plans is tried. 1 tries all."""
