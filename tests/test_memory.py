@@ -69,7 +69,7 @@ def test_memory__of_random_plans_is_what_was_promised() -> None:
     ("scale", "first", "stop"),
     [(0.5, 0, 50), (0.5, 50, 100), (1.0, 100, 150), (2.5, 150, 180), (4.0, 180, 200)],
 )
-def test_memory__of_two_hundred_random_plans_is_what_was_promised(scale: float, first: int, stop: int) -> None:
+def test_memory__of_many_random_plans_is_what_was_promised(scale: float, first: int, stop: int) -> None:
     tasks = measured(scale, range(first, stop, ONE_OF))
     assert any(task.promised > LARGE for task in tasks) or scale <= 1.0
     assert_kept(tasks)
