@@ -145,7 +145,7 @@ def chance_of_skewed(deviations: FloatArray, skewness: FloatArray) -> FloatArray
     Examples
     --------
     >>> chance_of_skewed(np.array([1.6449, 1.6449, 3.0, -5.0]), np.array([0.0, 1.0, 1.0, 1.0])).round(4)
-    array([0.05  , 0.0653, 0.0106, 1.    ])
+    array([0.05  , 0.0679, 0.0103, 1.    ])
     """
     deviations, skewness = np.broadcast_arrays(deviations, skewness)
     chance = np.asarray(scipy.special.ndtr(-deviations))
