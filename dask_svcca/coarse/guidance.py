@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
-from dask_svcca.coarse.sketched import check_place, estimated, place_beside
+from dask_svcca.coarse.sketched import estimated, place_beside
 from dask_svcca.plan.selection import Selection, nearest_of
 from dask_svcca.readings import check_choice
 from dask_svcca.run.preview import check_estimable
 from dask_svcca.run.progress import STAGES
 from dask_svcca.sketches.make import STAGES as SKETCH_STAGES
+from dask_svcca.sketches.make import check_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from zarr.storage import MemoryStore
 from dask_svcca.coarse.estimated import Estimated
 from dask_svcca.errors import DamagedStoreError, StoreFormatError
 from dask_svcca.sketches.family import Family
-from dask_svcca.sketches.make import run_sketches
+from dask_svcca.sketches.make import check_place, run_sketches
 from dask_svcca.sketches.store import DIM, KIND, SketchStore, digests_of, identity_of
 from dask_svcca.stores import _create, _io
 from dask_svcca.stores._urls import like
@@ -51,36 +51,6 @@ def place_beside(store: StoreLike) -> StoreLike:
         f"the comparison {_io.describe(store)!r} has no name that its sketches could have one from. Name a place for "
         f"them with sketches="
     )
-
-
-def check_place(sketches: StoreLike, other: StoreLike, what: str) -> None:
-    """Refuse a place for sketches that is none, or that is in the folder of another store.
-
-    Parameters
-    ----------
-    sketches, other : path, zarr store, or URL
-    what : str
-        What the other store is.
-
-    Raises
-    ------
-    StoreFormatError
-
-    Examples
-    --------
-    >>> check_place("/data/c.zarr", "/data/c.zarr", "comparison")
-    Traceback (most recent call last):
-    dask_svcca.errors.StoreFormatError: the sketches at '/data/c.zarr' would lie in the comparison at '/data/c.zarr'...
-    """
-    if not _io.is_place(sketches):
-        raise StoreFormatError(f"sketches are at a path, a URL, or in a store of zarr; got {type(sketches).__name__}")
-    mine, theirs = (_io.folder_of(one) for one in (sketches, other))
-    nested = mine is not None and theirs is not None and (mine == theirs or theirs in mine.parents)
-    if nested or sketches is other or (isinstance(sketches, str) and sketches == other):
-        raise StoreFormatError(
-            f"the sketches at {_io.describe(sketches)!r} would lie in the {what} at {str(theirs or other)!r}. Give "
-            f"each its own place"
-        )
 
 
 def estimated(

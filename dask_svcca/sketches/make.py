@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 from zarr.storage import MemoryStore
 
-from dask_svcca.errors import FailedRepresentationWarning, InvalidActivationsError
+from dask_svcca.errors import FailedRepresentationWarning, InvalidActivationsError, StoreFormatError
 from dask_svcca.plan.parameters import ONLY_MASK, make_parameters
 from dask_svcca.plan.tasks import Job, Node
 from dask_svcca.readings import check_choice, choose_reading
@@ -227,6 +227,36 @@ def open_kept(measure: str, subspaces: StoreLike | None, parameters: Parameters)
     return Kept.open(subspaces, measure, parameters.variance)
 
 
+def check_place(sketches: StoreLike, other: StoreLike, what: str) -> None:
+    """Refuse a place for sketches that is none, or that is in the folder of another store.
+
+    Parameters
+    ----------
+    sketches, other : path, zarr store, or URL
+    what : str
+        What the other store is.
+
+    Raises
+    ------
+    StoreFormatError
+
+    Examples
+    --------
+    >>> check_place("/data/c.zarr", "/data/c.zarr", "comparison")
+    Traceback (most recent call last):
+    dask_svcca.errors.StoreFormatError: the sketches at '/data/c.zarr' would lie in the comparison at '/data/c.zarr'...
+    """
+    if not _io.is_place(sketches):
+        raise StoreFormatError(f"sketches are at a path, a URL, or in a store of zarr; got {type(sketches).__name__}")
+    mine, theirs = (_io.folder_of(one) for one in (sketches, other))
+    nested = mine is not None and theirs is not None and (mine == theirs or theirs in mine.parents)
+    if nested or sketches is other or (isinstance(sketches, str) and sketches == other):
+        raise StoreFormatError(
+            f"the sketches at {_io.describe(sketches)!r} would lie in the {what} at {str(theirs or other)!r}. Give "
+            f"each its own place"
+        )
+
+
 @naming_the_store
 def run_sketches(
     zoo: Zoo,
@@ -252,6 +282,7 @@ def run_sketches(
         See `run_comparison`.
     """
     started = time.perf_counter()
+    check_place(store, zoo.root.store_path, "zoo")
     entries = zoo.entries()
     if not entries:
         raise InvalidActivationsError(

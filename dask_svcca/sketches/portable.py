@@ -17,6 +17,7 @@ from dask_svcca.sketches.opened import made, numbers_of, opened
 from dask_svcca.sketches.search import check_alike
 from dask_svcca.sketches.store import COLUMNS, DIM, FORMAT_VERSION, IDENTITY, SketchStore, check_identity
 from dask_svcca.stores import _io
+from dask_svcca.stores._access import accessing
 from dask_svcca.stores._create import check_free
 from dask_svcca.stores._metadata import is_text, said
 from dask_svcca.variables import SKETCH
@@ -133,14 +134,17 @@ def export_sketches(sketches: SketchesLike, file: str | os.PathLike[str]) -> Non
     target = Path(file)
     if target.exists():
         raise StoreFormatError(f"there is already something at {str(target)!r}; choose another file")
+    if not target.parent.is_dir():
+        raise StoreFormatError(f"there is no folder {str(target.parent)!r} to write {target.name!r} to. Make it first")
     partial = target.with_name(f".{target.name}.partial")
-    try:
-        with partial.open("wb") as stream:
-            document = np.frombuffer(json.dumps(says).encode(), np.uint8)
-            np.savez(stream, **{ATTRIBUTES: document, SKETCH: numbers}, **texts)  # type: ignore[arg-type]
-        partial.rename(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with accessing(target):
+        try:
+            with partial.open("wb") as stream:
+                document = np.frombuffer(json.dumps(says).encode(), np.uint8)
+                np.savez(stream, **{ATTRIBUTES: document, SKETCH: numbers}, **texts)  # type: ignore[arg-type]
+            partial.rename(target)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def import_sketches(file: str | os.PathLike[str], store: StoreLike | None = None) -> xr.Dataset:

@@ -36,7 +36,7 @@ from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 CANDIDATES: Final = 50
 """Layers of the highest estimates whose exact values are computed, at least."""
+
+COMPARED: Final = 10_000
+"""Names that a name is compared with, at most, where there is none of it."""
 
 _READING: Final = ("conv", "sequence", "positions", "spatial_size", "mask")
 
@@ -231,7 +234,7 @@ def _query(source: Opened, query: Any, zoo: Zoo | None, kept: Kept | None) -> _Q
                 )
             raise RepresentationNotFoundError(
                 f"there is no sketch of {query!r} in {source.place!r}"
-                f"{did_you_mean(query, source.column(DIM)) or '.'} A name is "
+                f"{_like(query, source.column(DIM).astype(object).tolist()) or '.'} A name is "
                 f"model/checkpoint/layer; activations may be given in its place"
             )
         return _of_row(source, row, query)
@@ -247,6 +250,18 @@ def _query(source: Opened, query: Any, zoo: Zoo | None, kept: Kept | None) -> _Q
     if kept is not None:
         kept.check(_parameters(source).reading, own)
     return _of_zoo(source, own)
+
+
+def _like(query: str, labels: Sequence[str]) -> str:
+    """Question after a name that there is not, with one that is like it; empty where none is."""
+    first, *more = query.split("/")
+    layer = f"/{more[-1] if more else first}"
+    alike = [label for label in labels if label.endswith(layer) or (more and label.startswith(f"{first}/"))]
+    if alike and not more:
+        others = f", or one of {len(alike) - 1} others of that name" if len(alike) > 1 else ""
+        return f". Did you mean {alike[0]!r}{others}?"
+    # To look for the most similar takes a tenth of a millisecond for each.
+    return did_you_mean(query, labels if len(labels) <= COMPARED else alike[:COMPARED])
 
 
 def _of_zoo(source: Opened, own: Zoo) -> _Query:

@@ -10,10 +10,12 @@ import xxhash
 from dask_svcca.errors import DamagedStoreError, ParametersChangedError
 from dask_svcca.sketches.family import FAMILY, MEASURES, Family, digest_of, mask_digest_of, order_of, words_of
 from dask_svcca.stores import _create, _io, _nodes
+from dask_svcca.stores._access import accessing
 from dask_svcca.stores._columns import chunks_with, values_at, write_columns
 from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole, unsealed
 from dask_svcca.stores._metadata import are_texts, is_text
 from dask_svcca.stores._metadata import is_whole as is_count
+from dask_svcca.stores._ranges import ShortFileError
 from dask_svcca.stores._stored import COLUMN_CHUNK
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.choice import as_slice
@@ -269,10 +271,7 @@ class SketchStore:
     def read_part(self, chunk: int, part: int, buffer: memoryview) -> npt.NDArray[np.float32]:
         """One chunk of the numbers, into a buffer of `part_bytes`: all its rows, some of the features."""
         key = self._keys(chunk)[part]
-        try:
-            backend_of(self.root).read_ranges({key: [(0, buffer)]})
-        except FileNotFoundError as error:
-            raise self._damaged(key) from error
+        self._fill({key: [(0, buffer)]})
         if not is_whole(buffer):  # type: ignore[arg-type]
             raise self._damaged(key)
         numbers = np.frombuffer(buffer[:-CRC_BYTES], "<f4").reshape(self.chunk_rows, FEATURES)
@@ -321,10 +320,18 @@ class SketchStore:
             ]
             for part, key in enumerate(self._keys(chunk))
         }
-        try:
-            backend_of(self.root).read_ranges(wanted)
-        except FileNotFoundError as error:
-            raise self._damaged(next(iter(wanted))) from error
+        self._fill(wanted)
+
+    def _fill(self, wanted: Mapping[str, Sequence[tuple[int, memoryview]]]) -> None:
+        """Read ranges of files into buffers; an error names the file that is gone, or too short."""
+        backend = backend_of(self.root)
+        with accessing(self.place):
+            try:
+                backend.read_ranges(wanted)
+            except (FileNotFoundError, ShortFileError) as error:
+                sizes = backend.sizes(SKETCH)
+                whole = {key for key in wanted if sizes.get(key.removeprefix(f"{SKETCH}/")) == self.part_bytes}
+                raise self._damaged(next((key for key in wanted if key not in whole), next(iter(wanted)))) from error
 
     def _damaged(self, key: str) -> DamagedStoreError:
         place = self.place.removeprefix("file://")

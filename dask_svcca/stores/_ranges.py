@@ -41,9 +41,13 @@ def read_into(descriptor: int, views: list[memoryview], offset: int, file: str) 
             views[0] = views[0][count:]
 
 
-def too_short(place: str, wanted: int) -> OSError:
+class ShortFileError(OSError):
+    """A file ends before the bytes that are wanted."""
+
+
+def too_short(place: str, wanted: int) -> ShortFileError:
     """Error for a file that ends before the bytes that are wanted."""
-    return OSError(f"{place!r} is shorter than the {wanted} bytes that were expected")
+    return ShortFileError(f"{place!r} is shorter than the {wanted} bytes that were expected")
 
 
 def _read_some(descriptor: int, views: list[memoryview], offset: int) -> int:

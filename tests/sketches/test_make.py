@@ -269,3 +269,11 @@ def test_sketch_store__another_family_is_refused(tmp_path: Path) -> None:
         StoreFormatError, match=r"'family' of the sketches .* is not the family 'fourier-2x-1'.*'other-9'"
     ):
         dask_svcca.open_sketches(place)
+
+
+def test_sketch__refuses_a_place_in_the_zoo(tmp_path: Path) -> None:
+    with dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(30)) as zoo:
+        zoo.write("net", "end", "fc", np.random.default_rng(0).normal(size=(30, 4)))
+    with pytest.raises(StoreFormatError, match=r"the sketches at '.*' would lie in the zoo at '.*zoo.zarr'"):
+        dask_svcca.sketch(zoo, tmp_path / "zoo.zarr" / "s.zarr")
+    assert not (tmp_path / "zoo.zarr" / "s.zarr").exists()

@@ -179,3 +179,9 @@ def test_export__refuses_numbers_that_are_gone(tmp_path: Path) -> None:
     with pytest.raises(DamagedStoreError, match=r"the sketch of 'fc' .* has NaN"):
         dask_svcca.export_sketches(made, tmp_path / "mine.npz")
     assert not list(tmp_path.iterdir())
+
+
+def test_export__into_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    sketches = dask_svcca.sketch({"fc": np.random.default_rng(0).normal(size=(50, 4))}, size=64)
+    with pytest.raises(StoreFormatError, match=r"there is no folder '.*no' to write 'mine.npz' to. Make it first"):
+        dask_svcca.export_sketches(sketches, tmp_path / "no" / "mine.npz")

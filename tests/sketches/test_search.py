@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from zarr.storage import MemoryStore
 
 import dask_svcca
 from dask_svcca.errors import (
+    DamagedStoreError,
     IncompatibleError,
     InvalidActivationsError,
     MismatchedExamplesError,
@@ -308,3 +310,37 @@ def test_sketch_store__values_of_some_rows_are_those_of_the_columns(store: str) 
         assert found.dtype == values.astype(found.dtype).dtype
         np.testing.assert_array_equal(found, values[rows])
         assert len(made.values(name, rows[:0])) == 0
+
+
+@pytest.mark.parametrize("compared", [10_000, 40])
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("fc07", r"Did you mean 'net/s0/fc07', or one of 4 others of that name\?"),
+        ("net/s2/fc7", r"Did you mean 'net/s"),
+        ("unknown", r"no sketch of 'unknown' in '.*'\. A name is"),
+    ],
+)
+def test_search__a_name_that_is_not_there_is_told_what_is_like_it(
+    store: str, query: str, said: str, compared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dask_svcca.sketches.search.COMPARED", compared)
+    with pytest.raises(RepresentationNotFoundError, match=said):
+        dask_svcca.search(store, query)
+
+
+@pytest.mark.parametrize("part", [0, 3])
+@pytest.mark.parametrize("left", [None, 100])
+def test_search__names_a_file_of_numbers_that_is_gone_or_cut_short(
+    store: str, tmp_path: Path, part: int, left: int | None
+) -> None:
+    place = tmp_path / "s.zarr"
+    shutil.copytree(store, place)
+    file = place / "sketch" / "c" / "0" / str(part)
+    data = file.read_bytes()
+    file.unlink()
+    if left is not None:
+        file.write_bytes(data[:left])
+    for work in (lambda: dask_svcca.search(place, "net/s0/fc03"), lambda: dask_svcca.estimates(place)):
+        with pytest.raises(DamagedStoreError, match=f"the file 'sketch/c/0/{part}' of the sketches"):
+            work()
