@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask
+import numpy as np
 import pytest
 from cli_runner import run
 from zoos import assert_same, layers, make_zoo, write
@@ -20,6 +21,7 @@ from zoos import assert_same, layers, make_zoo, write
 import dask_svcca
 from dask_svcca.errors import DamagedSubspacesError, DiskSpaceError, StoreAccessError
 from dask_svcca.run import space
+from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dask_svcca import Zoo
+    from dask_svcca.plan.plan import Plan
 
 
 class Usage(NamedTuple):
@@ -51,6 +54,12 @@ def expected(small: Zoo, tmp_path: Path) -> xr.Dataset:
     return dask_svcca.compare(small, tmp_path / "expected.zarr", subspaces=tmp_path / "subspaces.zarr").load()
 
 
+def matrix_bytes(place: Path, plan: Plan) -> int:
+    """Bytes of the chunks of all matrices, without their checksums."""
+    names = ["pair_status", *(measure.name for measure in plan.measures)]
+    return sum(file.stat().st_size - 4 for name in names for file in (place / name / "c").rglob("*") if file.is_file())
+
+
 def test_plan__says_what_is_written(small: Zoo, tmp_path: Path) -> None:
     plan = dask_svcca.plan_comparison(small, tmp_path / "c.zarr")
     written = plan.to_dict()["bytes_to_write"]
@@ -58,10 +67,36 @@ def test_plan__says_what_is_written(small: Zoo, tmp_path: Path) -> None:
     # Scores in single precision, loadings, mean and spectrum in double.
     least = sum(4 * 60 * width for width in widths)
     assert least < written["subspaces"] < least + sum(8 * width * (width + 2) for width in widths) + 1
-    assert written["results"] == 2 * plan.pairs * (8 * len(plan.measures) + 1)
+    dask_svcca.compare(small, tmp_path / "made.zarr")
+    assert written["results"] == matrix_bytes(tmp_path / "made.zarr", plan)
     assert "bytes to write" in str(plan)
     numbers = json.loads(run(f"compare {tmp_path}/zoo.zarr {tmp_path}/c.zarr --dry-run --json").stdout)
     assert numbers["bytes_to_write"] == written
+
+
+def test_compare__few_of_all_pairs_take_little_more_than_their_values(tmp_path: Path) -> None:
+    count = 60
+    zoo, few = make_zoo(tmp_path / "zoo.zarr", layers(count)), np.eye(count, dtype=bool)
+    few[3, [7, 20]] = few[[7, 20], 3] = True
+    options: dict[str, Any] = {"measures": "cka", "variance": None}
+    whole = dask_svcca.compare(zoo, **options).load()
+    plan = dask_svcca.plan_comparison(zoo, tmp_path / "c.zarr", pairs=few, **options)
+    assert plan.is_sparse
+    found = dask_svcca.compare(zoo, tmp_path / "c.zarr", pairs=few, **options).load()
+    np.testing.assert_array_equal(found.pair_status == PairStatus.DONE, few)
+    # Products are in single precision.
+    np.testing.assert_allclose(found.cka, whole.cka.where(few), atol=1e-7)
+    files = matrix_bytes(tmp_path / "c.zarr", plan)
+    assert files < plan.results_to_write < 4 * files
+    assert files < len(plan.measures) * 8 * count**2 / 2
+    # More pairs, more layers, and what is damaged: as where matrices are not compressed.
+    write(zoo, layers(count + 5)[count:], start=count)
+    options["pairs"] = "all"
+    expected = dask_svcca.compare(zoo, **options).load().cka
+    np.testing.assert_allclose(dask_svcca.compare(zoo, tmp_path / "c.zarr", **options).cka, expected, atol=1e-7)
+    chunk = tmp_path / "c.zarr" / "cka" / "c" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    np.testing.assert_allclose(dask_svcca.compare(zoo, tmp_path / "c.zarr", **options).cka, expected, atol=1e-7)
 
 
 def test_compare__refuses_a_disk_that_is_too_small(small: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

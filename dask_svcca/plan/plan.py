@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dask_svcca.measures import kernels_only
 from dask_svcca.plan.details import pair_bytes
@@ -51,6 +52,16 @@ class Row:
     grid: Grid
     neurons: int = 0
     relations: tuple[str, ...] = ()
+
+
+SPARSE: Final = 8
+"""Times as many pairs as are asked for from which on matrices are compressed: below, it saves less than half."""
+
+BLANK: Final = 200
+"""Times smaller that matrices without values become by that."""
+
+SCATTERED_BYTES: Final = 48
+"""Bytes of a value among such, compressed: it interrupts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +171,17 @@ class Plan:
         return sum(member.memory.result for pack in self.packs for member in pack.members)
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether so few of all pairs are asked for that matrices are stored compressed, where they are new."""
+        return SPARSE * self.pairs < math.comb(len(self.rows) + 1, 2)
+
+    @property
     def results_to_write(self) -> int:
-        """Bytes of the results to compute, before compression, which hardly makes them smaller."""
-        return 2 * (self.pairs - self.pairs_done) * (8 * len(self.measures) + 1 + pair_bytes(self.details))
+        """Bytes of the results to compute: blocks are written whole, and for either side of the diagonal."""
+        cells = sum(_cells(task, len(self.rows), self.tile) for task in self.tiles)
+        values = 2 * (self.pairs - self.pairs_done)
+        each = cells * 8 // BLANK + values * SCATTERED_BYTES if self.is_sparse else cells * 8
+        return cells + len(self.measures) * each + values * pair_bytes(self.details)
 
     @property
     def device_held(self) -> int:
@@ -246,3 +265,10 @@ class Plan:
         """What was taken for the final checkpoint of each model, as text."""
         shown = [f"{checkpoint!r} of {model!r}" for model, checkpoint in self.final.items()]
         return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
+
+
+def _cells(task: TileTask, count: int, tile: int) -> int:
+    """Values in the blocks that a task writes of a matrix, its mirror image included."""
+    sides = (min(task.side, count - place * task.side) for place in (task.row, task.column))
+    rows, columns = (-(-side // tile) * tile for side in sides)
+    return rows * columns * (1 if task.row == task.column else 2)

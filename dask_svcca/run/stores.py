@@ -252,7 +252,7 @@ class Stores:
 
     def _fill(self, comparison: ComparisonStore, plan: Plan) -> None:
         asked = tuple(dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures)))
-        comparison.add_results(plan.measures, asked, plan.details, plan.settled)
+        comparison.add_results(plan.measures, asked, plan.details, plan.settled, sparse=plan.is_sparse)
         self._register(comparison, plan)
 
     def _register(self, comparison: ComparisonStore, plan: Plan) -> None:

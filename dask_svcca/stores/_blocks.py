@@ -1,7 +1,8 @@
 """Arrays along pairs, block by block: read and written as they lie in the store, many at a time.
 
 A block is what one task writes: a chunk of a matrix, and a chunk, or a few, of what has further axes. Matrices are not
-compressed, so that the size of a file shows that all of it is there; of a compressed chunk, its head says the size.
+compressed, unless most of their pairs have no value, so that the size of a file shows that all of it is there; of a
+compressed chunk, its head says the size.
 """
 
 from __future__ import annotations
@@ -330,7 +331,13 @@ def block_arrays(root: zarr.Group, names: Sequence[str]) -> dict[str, BlockArray
 
 
 def pair_document(
-    variable: Variable, sizes: tuple[int, ...], attributes: Mapping[str, Any], *, count: int, tile: int
+    variable: Variable,
+    sizes: tuple[int, ...],
+    attributes: Mapping[str, Any],
+    *,
+    count: int,
+    tile: int,
+    sparse: bool = False,
 ) -> bytes:
     """Document of an array along pairs.
 
@@ -344,6 +351,8 @@ def pair_document(
         Representations.
     tile : int
         Representations along each axis of a block.
+    sparse : bool
+        Whether most pairs have no value.
     """
     return array_document(
         shape=(count, count, *sizes),
@@ -351,6 +360,6 @@ def pair_document(
         dtype=variable.dtype,
         fill=variable.fill,
         dims=(*AXES, *variable.dims),
-        compression="lz4" if sizes else "none",
+        compression="lz4" if sizes or sparse else "none",
         attributes=attributes,
     )

@@ -218,6 +218,8 @@ class ComparisonStore:
         asked: Sequence[str],
         details: Mapping[str, tuple[int, ...]],
         settled: Sequence[str],
+        *,
+        sparse: bool = False,
     ) -> None:
         """Add variables for measures and details; variables that are there stay.
 
@@ -234,13 +236,17 @@ class ComparisonStore:
             All details, and the sizes of their dims after those of the pair.
         settled : sequence of str
             Measures and details that partial pairs have.
+        sparse : bool
+            Whether most pairs will have no value: the matrices that are added are compressed.
         """
         attributes: dict[str, Any] = dict(self.root.attrs)
         count = self.array(PAIR_STATUS.name).shape[0]
         versions, keep = dict(attributes["versions"]), list(attributes["parameters"]["keep"])
         added = [measure for measure in measures if measure.name not in versions]
         for measure in added:
-            _create_pairs(self.root, measure.variable, (), measure.attributes, count=count, tile=self.tile)
+            _create_pairs(
+                self.root, measure.variable, (), measure.attributes, count=count, tile=self.tile, sparse=sparse
+            )
         for name, sizes in details.items():
             if name in keep:
                 continue
@@ -426,9 +432,10 @@ def _create_pairs(
     *,
     count: int,
     tile: int,
+    sparse: bool = False,
 ) -> None:
     """Create an array along pairs; one that an interrupted call left is replaced."""
     backend = backend_of(root)
     backend.remove(variable.name)
-    document = pair_document(variable, sizes, attributes, count=count, tile=tile)
+    document = pair_document(variable, sizes, attributes, count=count, tile=tile, sparse=sparse)
     backend.write(f"{variable.name}/zarr.json", document)
