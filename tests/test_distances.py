@@ -206,6 +206,16 @@ def test_null__of_rsa_is_as_skewed_by_samples_of_the_examples(monkeypatch: pytes
     assert np.mean(some) == pytest.approx(whole, abs=4 * np.std(some) / 10)
 
 
+@pytest.mark.parametrize("examples", [8, 11])
+def test_rsa__of_examples_that_are_all_as_far_apart_is_none(examples: int) -> None:
+    x, y = 0.7 * np.eye(examples), layers(examples)[0]
+    found = compared(x, y, measures=RSA)
+    for name in RSA:
+        assert found[name][0].to_numpy().tolist() == [0, 0], name
+        assert found[name.replace("rsa", "null_rsa_sd")][0].to_numpy().tolist() == [0, 0], name
+        assert found[name.replace("rsa", "p_rsa")][0].to_numpy().tolist() == [1, 1], name
+
+
 @pytest.mark.parametrize("samples", [5, 7])
 def test_p_value__of_few_examples_is_that_of_one_order_at_least(samples: int) -> None:
     rng = np.random.default_rng(0)

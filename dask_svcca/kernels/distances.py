@@ -242,6 +242,9 @@ class PairDistances:
             values *= np.sqrt(2 / self._pairs.share)
             values = np.concatenate([values, overall - 2 * means])
         size = float(np.sqrt(np.mean(np.square(values))))
+        if form == "plain" and size <= float(distances.max()) / STEPS:
+            # All as far from each other: what is left is rounding.
+            values, size = np.zeros(values.shape), 0.0
         if size > 0:
             values /= size
         values = values.astype(dtype, copy=False)
