@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
-CONSOLE = Console(width=120)
+CONSOLE = Console(width=140)
 LAYERS, REPEATS = 6, 3
 VARIANCE = 0.99
 NEIGHBOURS = 10
