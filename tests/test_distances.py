@@ -188,8 +188,7 @@ def test_null__of_rsa_is_as_skewed_by_samples_of_the_examples(monkeypatch: pytes
     assert isinstance(relation, Distances)
 
     def skewness() -> float:
-        for cache in (kernel.example_pairs, kernel.examples_among):
-            cache.cache_clear()
+        kernel.example_pairs.cache_clear()
         own = [np.array(found(layer, relation).own)[:, np.newaxis, np.newaxis] for layer in (x, y)]
         return float(measure.related.value(RelatedSums(np.zeros((1, 1, 6)), *own, 120, of_examples=True))[0, 0])
 
@@ -200,8 +199,7 @@ def test_null__of_rsa_is_as_skewed_by_samples_of_the_examples(monkeypatch: pytes
     for seed in range(100):
         monkeypatch.setattr(kernel, "SEED", seed)
         some.append(skewness())
-    for cache in (kernel.example_pairs, kernel.examples_among):
-        cache.cache_clear()
+    kernel.example_pairs.cache_clear()
     assert whole > 0.1
     assert np.mean(some) == pytest.approx(whole, abs=4 * np.std(some) / 10)
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from measured import make_zoo, related
 from memory_plans import ENVIRONMENT, NAMED, Measured
-from thoroughness import ONE_OF
 from zarr.storage import MemoryStore
 
 import dask_svcca
@@ -69,8 +68,8 @@ def test_memory__of_random_plans_is_what_was_promised() -> None:
     ("scale", "first", "stop"),
     [(0.5, 0, 50), (0.5, 50, 100), (1.0, 100, 150), (2.5, 150, 180), (4.0, 180, 200)],
 )
-def test_memory__of_many_random_plans_is_what_was_promised(scale: float, first: int, stop: int) -> None:
-    tasks = measured(scale, range(first, stop, ONE_OF))
+def test_memory__of_two_hundred_random_plans_is_what_was_promised(scale: float, first: int, stop: int) -> None:
+    tasks = measured(scale, range(first, stop))
     assert any(task.promised > LARGE for task in tasks) or scale <= 1.0
     assert_kept(tasks)
 

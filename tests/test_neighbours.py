@@ -23,6 +23,7 @@ import dask_svcca
 from dask_svcca.errors import FailedRepresentationWarning, InvalidActivationsError, UnknownMeasureError
 from dask_svcca.kernels import cosines as cosine_kernel
 from dask_svcca.kernels import neighbours as kernel
+from dask_svcca.kernels.chosen import seeded_examples
 from dask_svcca.kernels.neighbours import Nearest, chance_of_shared, count_shared
 from dask_svcca.measures import Cosines, Distances, Neighbours
 from dask_svcca.plan.stored import from_json, to_json
@@ -265,12 +266,10 @@ def test_second_order_cosine__equals_its_definition(precision: str, tolerance: f
 
 def test_second_order_cosine__of_more_examples_is_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cosine_kernel, "MOST_NUMBERS", 60 * 40)
-    cosine_kernel.chosen_examples.cache_clear()
     monkeypatch.setattr(task, "SAMPLES_AT_ONCE", 7)
     arrays = layers()
     found = run(*arrays, measures="second_order_cosine(k=5)", precision="float64")
-    chosen = cosine_kernel.chosen_examples(60)
-    cosine_kernel.chosen_examples.cache_clear()
+    chosen = seeded_examples(60, 40, cosine_kernel.SEED)
     assert len(set(chosen.tolist())) == len(chosen) == 40
     for i, j in np.ndindex(3, 3):
         each = second_order_cosine(arrays[i], arrays[j], 5)

@@ -5,4 +5,4 @@ from __future__ import annotations
 import os
 
 ONE_OF = int(os.environ.get("ONE_OF", "2"))
-"""One of so many moments, files, seeds and plans is tried. 1 tries all."""
+"""One of so many moments, ways and courses of events is tried. 1 tries all."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dask_svcca.kernels.chosen import seeded_examples
 from dask_svcca.kernels.neighbours import MOST_EXAMPLES, chance_of_shared, nearest_keys, of_keys
 
 if TYPE_CHECKING:
@@ -44,15 +44,6 @@ def chosen_count(examples: int) -> int:
     return min(examples, max(LEAST_CHOSEN, MOST_NUMBERS // examples))
 
 
-@lru_cache(maxsize=16)
-def chosen_examples(examples: int) -> IntArray:
-    """Examples whose neighbours are compared, in ascending order: all, or a seeded sample."""
-    count = chosen_count(examples)
-    if count == examples:
-        return np.arange(examples)
-    return np.sort(np.random.default_rng(SEED).choice(examples, count, replace=False))
-
-
 class NearestOfChosen:
     """The nearest neighbours of chosen examples and their distances to all, found while cosines come in by blocks.
 
@@ -63,7 +54,7 @@ class NearestOfChosen:
     """
 
     def __init__(self, examples: int, count: int) -> None:
-        self._chosen, self._count = chosen_examples(examples), count
+        self._chosen, self._count = seeded_examples(examples, chosen_count(examples), SEED), count
         self._cosines = np.zeros((len(self._chosen), examples))
 
     def add(self, cosines: FloatArray, first_row: int, first_column: int) -> None:

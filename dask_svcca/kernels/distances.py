@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 import scipy.stats
 
+from dask_svcca.kernels.chosen import seeded_examples
 from dask_svcca.kernels.mantel import KINDS, LEAST, mean_triples
 
 if TYPE_CHECKING:
@@ -116,14 +117,6 @@ def example_pairs(examples: int) -> ExamplePairs:
     return ExamplePairs(first, places - before[first] + first + 1, MOST_PAIRS / total)
 
 
-@lru_cache(maxsize=16)
-def examples_among(examples: int) -> IntArray:
-    """Examples whose triples of pairs are looked at, in ascending order: all, or a seeded sample."""
-    if examples <= MOST_AMONG:
-        return np.arange(examples)
-    return np.sort(np.random.default_rng(SEED).choice(examples, MOST_AMONG, replace=False))
-
-
 class Found(NamedTuple):
     """What is kept of the distances of one layer.
 
@@ -171,7 +164,7 @@ class PairDistances:
         self._lengths = np.zeros(examples)
         self._sums = np.zeros(examples)
         self._near = 0.0
-        self._chosen = examples_among(examples)
+        self._chosen = seeded_examples(examples, MOST_AMONG, SEED)
         self._among = np.zeros((len(self._chosen),) * 2)
 
     def know_lengths(self, squared: FloatArray, first: int) -> None:
@@ -253,8 +246,8 @@ class PairDistances:
         uniformity = float(np.log(self._near / n**2)) if self._near > 0 else 0.0
         powers = [float(np.mean(power)) for power in (squares, squares * wide, np.square(squares))]
         itself = wide[len(distances) :]
-        own = mean, deviation, *powers, uniformity, float(itself.sum()), float(itself @ itself)
-        own = *own, self._shared_ends(wide[: len(distances)])
+        shared = self._shared_ends(wide[: len(distances)])
+        own = mean, deviation, *powers, uniformity, float(itself.sum()), float(itself @ itself), shared
         if form == "centred" or n < LEAST or size == 0:
             return Found(values, (*own, *(0.0,) * KINDS))
         np.fill_diagonal(among, 0.0)

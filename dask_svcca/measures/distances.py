@@ -160,8 +160,8 @@ def _rsa_error(name: str, chosen: Mapping[str, str]) -> Measure:
 def _rsa_deviation(sums: RelatedSums) -> FloatArray:
     pairs = sums.samples * (sums.samples - 1) / 2
     # Of a layer whose distances are all the same, values are zero.
-    squares = tuple(np.where(side[2] > 0, pairs, np.where(np.isnan(side[2]), np.nan, 0.0)) for side in (sums.a, sums.b))
-    spread = spread_over_orders((squares[0], squares[1]), (sums.a[8], sums.b[8]), sums.samples) / pairs
+    squares = pairs * np.sign(sums.a[2]), pairs * np.sign(sums.b[2])
+    spread = spread_over_orders(squares, (sums.a[8], sums.b[8]), sums.samples) / pairs
     return np.asarray(spread if sums.of_examples else np.full(spread.shape, np.nan))
 
 

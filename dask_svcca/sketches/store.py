@@ -181,7 +181,7 @@ class SketchStore:
     def values(self, name: str, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
         """Some values of a column; no more of it is read than the chunks that they are in."""
         try:
-            return values_at(self.root, next(one for one in COLUMNS if one.name == name), rows)
+            return values_at(self.root, _column(name), rows)
         except DamagedStoreError as error:
             raise self._damaged(error.key) from error
 
@@ -191,7 +191,7 @@ class SketchStore:
         try:
             for chunk in chunks_with(self.root, DIM, label, rows):
                 inside = np.arange(chunk * COLUMN_CHUNK, min(rows, (chunk + 1) * COLUMN_CHUNK))
-                places = np.flatnonzero(self.values(DIM, inside) == label)
+                places = np.flatnonzero(values_at(self.root, _column(DIM), inside) == label)
                 if len(places):
                     return int(inside[places[0]])
         except DamagedStoreError as error:
@@ -416,6 +416,10 @@ def check_identity(attributes: Mapping[str, Any], place: str) -> None:
                 f"the attribute {name!r} of the sketches {place!r} is not {what}: {str(attributes.get(name))[:80]!r}. "
                 f"Another version made them, or the store is damaged: make the sketches anew"
             )
+
+
+def _column(name: str) -> Variable:
+    return next(one for one in COLUMNS if one.name == name)
 
 
 def _dtype(variable: Variable) -> Any:

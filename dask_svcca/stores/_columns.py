@@ -10,7 +10,7 @@ import numpy as np
 
 from dask_svcca.stores._blocks import AXES
 from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole
-from dask_svcca.stores._metadata import check_texts
+from dask_svcca.stores._metadata import check_count
 from dask_svcca.stores._stored import COLUMN_CHUNK, damaged, stored
 from dask_svcca.stores.backend import backend_of
 
@@ -125,16 +125,24 @@ def _decoded(
         whole = chunks[f"{name}_a/c/{number}"]
         if whole is None or not is_whole(whole):
             (whole,) = backend_of(root).read_many([f"{name}_b/c/{number}"])
-        if whole is None or not is_whole(whole):
-            raise damaged(root, f"{name}_a/c/{number}")
-        if text:
-            try:
-                check_texts(document["codecs"], whole)
-            except (RuntimeError, ValueError) as error:
-                raise damaged(root, f"{name}_a/c/{number}") from error
-        data = _ZSTD.decode(memoryview(whole)[:-CRC_BYTES])
-        parts.append(_TEXT.decode(data) if text else np.frombuffer(data, document["data_type"]))
+        parts.append(_values(root, f"{name}_a/c/{number}", whole, document["data_type"]))
     return np.concatenate(parts)[:count]
+
+
+def _values(root: zarr.Group, key: str, whole: bytes | None, dtype: str) -> npt.NDArray[Any]:
+    """Values of a chunk as `_encoded` wrote it."""
+    if whole is None or not is_whole(whole):
+        raise damaged(root, key)
+    try:
+        data = _ZSTD.decode(memoryview(whole)[:-CRC_BYTES])
+        if dtype == "string":
+            check_count(data)
+        values: npt.NDArray[Any] = _TEXT.decode(data) if dtype == "string" else np.frombuffer(data, dtype)
+    except (RuntimeError, ValueError) as error:
+        raise damaged(root, key) from error
+    if len(values) != COLUMN_CHUNK:
+        raise damaged(root, key)
+    return values
 
 
 def chunks_with(root: zarr.Group, name: str, text: str, count: int) -> Iterator[int]:
@@ -163,18 +171,13 @@ def values_at(root: zarr.Group, variable: Variable, rows: npt.NDArray[np.intp]) 
     ------
     DamagedStoreError
     """
-    text = variable.dtype == "string"
-    found = np.empty(len(rows), dtype=object if text else variable.dtype)
+    found = np.empty(len(rows), dtype=object if variable.dtype == "string" else variable.dtype)
     chunks = rows // COLUMN_CHUNK
     numbers = np.unique(chunks).tolist()
     keys = [f"{variable.name}/c/{number}" for number in numbers]
     for number, key, whole in zip(numbers, keys, backend_of(root).read_many(keys), strict=True):
-        if whole is None or not is_whole(whole):
-            raise damaged(root, key)
-        data = _ZSTD.decode(memoryview(whole)[:-CRC_BYTES])
-        values = _TEXT.decode(data) if text else np.frombuffer(data, variable.dtype)
         here = chunks == number
-        found[here] = values[rows[here] - number * COLUMN_CHUNK]
+        found[here] = _values(root, key, whole, variable.dtype)[rows[here] - number * COLUMN_CHUNK]
     return found
 
 

@@ -330,5 +330,10 @@ def check_texts(codecs: Sequence[Mapping[str, Any]], chunk: bytes) -> None:
             chunk = bytes(numcodecs.zstd.Zstd().decode(chunk))
         else:
             return
-    if len(chunk) < 4 or 4 * int.from_bytes(chunk[:4], "little") > len(chunk) - 4:
+    check_count(chunk)
+
+
+def check_count(texts: bytes) -> None:
+    """Refuse texts behind their number, each behind its length, that say there are more than fit: see `check_texts`."""
+    if len(texts) < 4 or 4 * int.from_bytes(texts[:4], "little") > len(texts) - 4:
         raise ValueError("a chunk of texts is damaged")

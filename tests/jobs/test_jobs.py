@@ -94,10 +94,10 @@ def wait_for(name: str, state: str) -> None:
     wait_until(lambda: submit.status(name).state == state)
 
 
-def assert_same(place: Path, expected: xr.Dataset, rounding: float = 0.0) -> None:
+def assert_same(place: Path, expected: xr.Dataset, *, svcca: float = 0.0, cka: float = 0.0) -> None:
     found = dask_svcca.open_comparison(place)
     np.testing.assert_array_equal(found.pair_status, expected.pair_status)
-    for name in ("svcca", "cka"):
+    for name, rounding in (("svcca", svcca), ("cka", cka)):
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=rounding, err_msg=name)
 
 
@@ -318,7 +318,7 @@ def test_submit__to_a_scheduler_outlives_the_worker_that_drives_it(
     assert command("status", found["id"])["process"] != driving
     # Another number of workers has other packs and tiles, whose sums in single precision are in another order: CKA is
     # right to 1e-6 so, and some processors need more of that than others.
-    assert_same(place, undisturbed, rounding=1e-6)
+    assert_same(place, undisturbed, svcca=1e-7, cka=1e-6)
 
 
 @pytest.mark.slow

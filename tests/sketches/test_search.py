@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import xarray as xr
+from numcodecs.vlen import VLenUTF8
+from numcodecs.zstd import Zstd
 from zarr.storage import MemoryStore
 
 import dask_svcca
@@ -19,10 +21,12 @@ from dask_svcca.errors import (
     MismatchedExamplesError,
     ParametersChangedError,
     RepresentationNotFoundError,
+    StoreFormatError,
 )
 from dask_svcca.sketches.nearest import nearest
 from dask_svcca.sketches.opened import opened
 from dask_svcca.sketches.store import SketchStore
+from dask_svcca.stores._documents import crc
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -344,3 +348,19 @@ def test_search__names_a_file_of_numbers_that_is_gone_or_cut_short(
     for work in (lambda: dask_svcca.search(place, "net/s0/fc03"), lambda: dask_svcca.estimates(place)):
         with pytest.raises(DamagedStoreError, match=f"the file 'sketch/c/0/{part}' of the sketches"):
             work()
+
+
+@pytest.mark.parametrize("texts", [[], ["net/s0/fc03"], None])
+def test_search__names_a_file_of_names_that_says_what_is_not_in_it(
+    store: str, zoo: Zoo, tmp_path: Path, texts: list[str] | None
+) -> None:
+    """Whole by its checksum, as whoever wants to harm can make it; None: a number of texts that would take 16 GiB."""
+    place = tmp_path / "s.zarr"
+    shutil.copytree(store, place)
+    data = b"\xff" * 4 if texts is None else VLenUTF8().encode(np.array(texts, dtype=object))
+    data = bytes(Zstd().encode(data + b"\x0b\x00\x00\x00net/s0/fc03" * (texts is None)))
+    (place / "representation" / "c" / "0").write_bytes(data + crc(data))
+    for query in ("net/s0/fc03", zoo["net", "s0", "fc03"]):
+        # Where all names are read, zarr does not say which file it could not decode.
+        with pytest.raises((DamagedStoreError, StoreFormatError), match="representation.* of "):
+            dask_svcca.search(place, query)
