@@ -362,5 +362,5 @@ def test_search__names_a_file_of_names_that_says_what_is_not_in_it(
     (place / "representation" / "c" / "0").write_bytes(data + crc(data))
     for query in ("net/s0/fc03", zoo["net", "s0", "fc03"]):
         # Where all names are read, zarr does not say which file it could not decode.
-        with pytest.raises((DamagedStoreError, StoreFormatError), match="representation.* of "):
+        with pytest.raises((DamagedStoreError, StoreFormatError), match=r"representation.* of "):
             dask_svcca.search(place, query)
