@@ -106,6 +106,7 @@ def test_compare__a_measure_has_one_name() -> None:
         ("gulp(lambda=1e999)", "gulp's lambda is above 0"),
         ("partial_procrustes(alpha=1.5)", "alpha is from 0 .* to 1 .*; got 1.5"),
         ("cka(lambda=1)", "no measure 'cka\\(lambda=1\\)'"),
+        ("cca_heldout(folds=5)", r"It is asked of chosen pairs of a comparison: dask_svcca.cca_heldout\("),
         ("gulp(lambda=1", "no measure"),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import importlib.util
 import re
 import sys
 import threading
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import cloudpickle
-import xxhash
 
 from dask_svcca.errors import (
     InvalidMeasureError,
@@ -33,6 +31,7 @@ from dask_svcca.measures import (
     regression,
     shape,
 )
+from dask_svcca.measures.modules import import_file
 from dask_svcca.measures.record import (
     Choices,
     Derived,
@@ -377,7 +376,7 @@ def load_measures(module: str) -> tuple[str, ...]:
     before = dict(_OWN)
     is_file = module.endswith(".py")
     try:
-        loaded = _import_file(Path(module)) if is_file else importlib.import_module(module)
+        loaded = import_file(Path(module)) if is_file else importlib.import_module(module)
     except (Exception, SystemExit) as error:
         # A user's module may raise anything, and what it registered before that is incomplete.
         _OWN.clear()
@@ -399,24 +398,6 @@ def load_measures(module: str) -> tuple[str, ...]:
             f"@dask_svcca.register_measure(name, description=...)"
         )
     return names
-
-
-def _import_file(path: Path) -> ModuleType:
-    # Under its own name it could hide a module that is there already.
-    name = f"{path.stem}_{xxhash.xxh3_64_hexdigest(str(path.resolve()).encode())}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a file of Python")
-    known = sys.modules.get(name)
-    # As a reload does: what was registered before then uses the same names as what is registered now.
-    loaded = sys.modules[name] = importlib.util.module_from_spec(spec) if known is None else known
-    try:
-        spec.loader.exec_module(loaded)
-    except BaseException:
-        if known is None:
-            del sys.modules[name]
-        raise
-    return loaded
 
 
 def _is_from(measure: Measure, module: ModuleType) -> bool:
@@ -483,6 +464,8 @@ def _find(name: str) -> Measure:
         # References come with the measures that they belong to.
         measures = (one.name for one in (*_BUILT_IN.values(), *_OWN.values()) if one.role != "reference")
         near = did_you_mean(name, [*_BUILT_IN, *_OWN, *_FAMILIES])
+        if name.partition("(")[0].strip() == "cca_heldout":
+            near = ". It is asked of chosen pairs of a comparison: dask_svcca.cca_heldout(comparison, pairs, folds=5)"
         known = ", ".join(sorted([*measures, *families]))
         raise UnknownMeasureError(f"no measure {name!r}; there are {known}, or 'all'{near}")
     return found[0].find(name, found[1])
