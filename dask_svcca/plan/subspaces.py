@@ -101,7 +101,7 @@ class Budget:
         if self.in_parts:
             where, memory, more = "part", "may take {} of its --memory", "more --memory for each part"
         else:
-            where, memory, more = "worker", "has {}", "fewer workers with more memory each"
+            where, memory, more = "worker", "may take {} of its memory", "fewer workers with more memory each"
         remedies = [more]
         if self.device != "cpu" and size + process_bytes("cpu") <= self.memory:
             remedies.append("device='cpu'")
