@@ -40,15 +40,19 @@ def write_columns(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.N
     columns : sequence of (Variable, str, array)
         With the axis of each.
     """
-    backend = backend_of(root)
-    backend.write_many(
+    write_values(root, columns)
+    backend_of(root).write_many(
+        (f"{column_name(variable, axis)}/zarr.json", (_document(variable, axis, len(values)),))
+        for variable, axis, values in columns
+    )
+
+
+def write_values(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.NDArray[Any]]]) -> None:
+    """Write values of whole columns that are as long as before, so that their metadata stays."""
+    backend_of(root).write_many(
         (f"{column_name(variable, axis)}/c/{start // COLUMN_CHUNK}", _encoded(variable, values[start:][:COLUMN_CHUNK]))
         for variable, axis, values in columns
         for start in range(0, len(values), COLUMN_CHUNK)
-    )
-    backend.write_many(
-        (f"{column_name(variable, axis)}/zarr.json", (_document(variable, axis, len(values)),))
-        for variable, axis, values in columns
     )
 
 

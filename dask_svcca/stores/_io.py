@@ -393,7 +393,8 @@ def _remember(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
 def consolidate(root: zarr.Group, attributes: Mapping[str, Any] | None = None) -> None:
     """Write the metadata of the arrays directly below a root into the root's own, by one write with its attributes.
 
-    Subspaces are left out on purpose: there may be thousands, and nobody opens them from the root.
+    Subspaces are left out on purpose: there may be thousands, and nobody opens them from the root. Nothing is written
+    where the root says all that already.
 
     Parameters
     ----------
@@ -402,7 +403,8 @@ def consolidate(root: zarr.Group, attributes: Mapping[str, Any] | None = None) -
         In place of those that it has.
     """
     backend = backend_of(root)
-    document = parse(backend.read("zarr.json"))
+    before = backend.read("zarr.json")
+    document = parse(before)
     if attributes is not None:
         document["attributes"] = sealed(attributes)
         _remember(root, document["attributes"])
@@ -410,4 +412,6 @@ def consolidate(root: zarr.Group, attributes: Mapping[str, Any] | None = None) -
     # xarray lists dims in the order it finds them, and only the matrices have both.
     matrices_first = dict(sorted(arrays.items(), key=lambda item: -len(item[1]["shape"])))
     document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": matrices_first}
-    backend.write("zarr.json", json.dumps(document).encode())
+    after = json.dumps(document).encode()
+    if after != before:
+        backend.write("zarr.json", after)
