@@ -119,6 +119,41 @@ def read_columns(root: zarr.Group, names: Sequence[str]) -> dict[str, npt.NDArra
     return {name: _decoded(root, name, own[name], chunks) for name in names}
 
 
+def read_each(root: zarr.Group, documents: Mapping[str, Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Values of variables along either axis, each from its own file.
+
+    Parameters
+    ----------
+    root : zarr.Group
+    documents : mapping of str to mapping
+        Their metadata, by name with its axis.
+
+    Raises
+    ------
+    DamagedStoreError
+        Where one is damaged, whatever the other axis has.
+    """
+    keys = {
+        name: [f"{name}/c/{part}" for part in range(-(-one["shape"][0] // COLUMN_CHUNK))]
+        for name, one in documents.items()
+    }
+    wanted = [key for some in keys.values() for key in some]
+    chunks = dict(zip(wanted, backend_of(root).read_many(wanted), strict=True))
+    # Both axes have the same values, mostly.
+    known: dict[tuple[str, bytes | None], npt.NDArray[Any]] = {}
+    found = {}
+    for name, one in documents.items():
+        dtype = one["data_type"]
+        parts = [np.empty(0, object if dtype == "string" else dtype)]
+        for key in keys[name]:
+            place = (dtype, chunks[key])
+            if place not in known:
+                known[place] = _values(root, key, chunks[key], dtype)
+            parts.append(known[place])
+        found[name] = np.concatenate(parts)[: one["shape"][0]]
+    return found
+
+
 def _decoded(
     root: zarr.Group, name: str, document: Mapping[str, Any], chunks: Mapping[str, bytes | None]
 ) -> npt.NDArray[Any]:
