@@ -106,21 +106,25 @@ def process_start(process: int) -> str | None:
     """
     from pathlib import Path
 
+    try:
+        # psutil would look a millisecond for what stands here, and every lease asks.
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except ProcessLookupError:
+        return None
+    except FileNotFoundError:
+        return None if Path("/proc/self/stat").exists() else _start_elsewhere(process)
+    fields = stat.rpartition(")")[2].split()
+    # Ticks since the machine began: no clock that is set can change them.
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _start_elsewhere(process: int) -> str | None:
+    """The same where the system is not Linux."""
     import psutil
 
     try:
-        if psutil.Process(process).status() == psutil.STATUS_ZOMBIE:
-            return None
-        # Ticks since the machine began: no clock that is set can change them.
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
-        return fields.split()[19]
-    except (psutil.NoSuchProcess, ProcessLookupError):
-        return None
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
-    try:
-        return str(round(psutil.Process(process).create_time()))
+        found = psutil.Process(process)
+        return None if found.status() == psutil.STATUS_ZOMBIE else str(round(found.create_time()))
     except psutil.NoSuchProcess:
         return None
 
