@@ -41,6 +41,9 @@ _NOT_BESIDE = frozenset(
 """Errors where a folder cannot be replaced, but perhaps written to: a container mounts it, or it has a stray file."""
 
 
+_MADE = re.compile(rf"(\w+)-(\d+)-(\w+)\.\w+{re.escape(PARTIAL)}")
+"""Rest of the name of a folder in which a process makes a store: see `_maker`."""
+
 _DEAD_AFTER = 24 * 3600
 """Seconds after which a store that another machine is creating, and has not finished, is given up."""
 
@@ -139,11 +142,11 @@ def _maker() -> str:
 
 def _sweep(folder: Path) -> None:
     """Remove what processes left that were stopped while they made the same store."""
-    name = re.compile(rf"\.{re.escape(folder.name)}\.(\w+)-(\d+)-(\w+)\.\w+{re.escape(PARTIAL)}")
     if not folder.parent.is_dir():
         return
+    start = f".{folder.name}."
     for beside in folder.parent.iterdir():
-        match = name.fullmatch(beside.name)
+        match = _MADE.fullmatch(beside.name.removeprefix(start)) if beside.name.startswith(start) else None
         if match is None:
             continue
         here, process, started = match[1] == _maker().partition("-")[0], int(match[2]), match[3]
