@@ -1,4 +1,4 @@
-"""The store of a comparison's matrices as xarray reads them: what is damaged is named, and never read as NaN."""
+"""The store of a comparison as zarr reads its matrices for people: what is damaged is named, and never read as NaN."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from dask_svcca.stores._stored import damaged
 from dask_svcca.variables import ESTIMATE_VARIABLES, PAIR_STATUS, VALUED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
-
     import zarr
     from zarr.abc.store import ByteRequest, Store
     from zarr.core.buffer import Buffer, BufferPrototype
 
-_CHUNK = re.compile(r"([^/]+)/c/(\d+)(?:/(\d+))?(?:/\d+)*$")
+_CHUNK = re.compile(r"([^/]+)/c/(\d+)/(\d+)(?:/\d+)*$")
 
 
 _OPTIONAL = frozenset(variable.name for variable in (PAIR_STATUS, *ESTIMATE_VARIABLES))
@@ -35,23 +33,14 @@ class CheckedStore(WrapperStore[Any]):
     store : zarr store
     root : zarr.Group
         The comparison in it.
-    names : collection of str
-        Arrays that xarray is to see, none of them of text.
     """
 
-    def __init__(self, store: Store, root: zarr.Group, names: Collection[str]) -> None:
+    def __init__(self, store: Store, root: zarr.Group) -> None:
         super().__init__(store)
         self._root = root
         self._prefix = f"{root.path}/" if root.path else ""
-        self._names = {*names, "zarr.json"}
         # While measures are added, pairs may be marked as done that lack them.
         self._growing = bool(root.attrs["growing"])
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """See `zarr.abc.store.Store`: beside these there are columns, subspaces and jobs."""
-        async for name in self._store.list_dir(prefix):
-            if prefix.strip("/") != self._root.path or name in self._names:
-                yield name
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """See `zarr.abc.store.Store`."""
@@ -72,8 +61,6 @@ class CheckedStore(WrapperStore[Any]):
     async def _lost(self, key: re.Match[str], prototype: BufferPrototype) -> bool:
         """Whether a chunk that is not there should be."""
         name, row, column = key.groups()
-        if column is None:
-            return True
         if self._growing or name in _OPTIONAL:
             return False
         status = await self._store.get(f"{self._prefix}{PAIR_STATUS.name}/c/{row}/{column}", prototype)

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 COLUMN_CHUNK = 4096
 """Representations in a chunk of a column: few files, each written at once."""
 
-COLUMNS = {f"{variable.name}{side}": variable for variable in REPRESENTATION_VARIABLES for side in ("_a", "_b")}
+_COLUMNS = {f"{variable.name}{side}": variable for variable in REPRESENTATION_VARIABLES for side in ("_a", "_b")}
 _AXES = {variable.name: variable for variable in FREQUENCY_AXES}
 _PAIRS = (PAIR_STATUS, *DETAIL_VARIABLES.values(), *ESTIMATE_VARIABLES)
-_DECLARED = {**COLUMNS, **_AXES, **{variable.name: variable for variable in _PAIRS}}
+_DECLARED = {**_COLUMNS, **_AXES, **{variable.name: variable for variable in _PAIRS}}
 
 ESTIMATED = "estimated"
 """Attribute of a comparison that has estimates."""
@@ -49,7 +49,7 @@ def pair_names(root: zarr.Group) -> list[str]:
 def column_names(root: zarr.Group) -> list[str]:
     """Names of all arrays along one axis."""
     axes = _AXES if DETAIL_VARIABLES["frequencies"].name in pair_names(root) else ()
-    return [*COLUMNS, *axes]
+    return [*_COLUMNS, *axes]
 
 
 def check_stored(document: Mapping[str, Any], name: str, root: zarr.Group, tile: int | None = None) -> None:
