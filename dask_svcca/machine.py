@@ -8,8 +8,16 @@ Dask knows these limits. It is imported by the functions themselves, so that thi
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import threadpoolctl
 
 
 def cores() -> int:
@@ -67,6 +75,26 @@ def available_memory() -> int:
 
     held = int(psutil.Process().memory_info().rss)
     return max(0, min(int(psutil.virtual_memory().available), memory() - held))
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Context in which BLAS has one thread, as work that is done by several threads needs it.
+
+    Examples
+    --------
+    >>> with one_blas_thread():
+    ...     pass
+    """
+    limited: AbstractContextManager[object] = _blas(len(sys.modules)).limit(limits=1)
+    return limited
+
+
+@lru_cache(maxsize=1)
+def _blas(_modules: int) -> threadpoolctl.ThreadpoolController:
+    """The libraries, looked for again only when modules were imported since, which bring them: it takes long."""
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController()
 
 
 def host() -> str:

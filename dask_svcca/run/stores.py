@@ -337,10 +337,10 @@ def _take(leases: Leases | None, store: ComparisonStore | SubspaceStore | None, 
 
 def _exists(store: StoreLike, kind: str) -> bool:
     """Whether there is any zarr group; False where a store can be created."""
-    if _io.is_group(store):
-        return not _create.is_unfinished(store, kind)
-    _create.check_free(store)
-    return False
+    root = _io.group_at(store)
+    if root is None:
+        _create.check_free(store)
+    return root is not None and not _create.has_begun(root, kind)
 
 
 def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None, mode: str) -> SubspaceStore | None:

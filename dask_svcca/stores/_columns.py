@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numcodecs.vlen
@@ -49,11 +50,18 @@ def write_columns(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.N
 
 def write_values(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.NDArray[Any]]]) -> None:
     """Write values of whole columns that are as long as before, so that their metadata stays."""
-    backend_of(root).write_many(
-        (f"{column_name(variable, axis)}/c/{start // COLUMN_CHUNK}", _encoded(variable, values[start:][:COLUMN_CHUNK]))
-        for variable, axis, values in columns
-        for start in range(0, len(values), COLUMN_CHUNK)
-    )
+    # Both axes have the same values.
+    encoded: dict[tuple[str, int, int], tuple[bytes, bytes]] = {}
+
+    def items() -> Iterator[tuple[str, tuple[bytes, bytes]]]:
+        for variable, axis, values in columns:
+            for start in range(0, len(values), COLUMN_CHUNK):
+                known = (variable.name, id(values), start)
+                if known not in encoded:
+                    encoded[known] = _encoded(variable, values[start:][:COLUMN_CHUNK])
+                yield f"{column_name(variable, axis)}/c/{start // COLUMN_CHUNK}", encoded[known]
+
+    backend_of(root).write_many(items())
 
 
 def write_in_order(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.NDArray[Any]]]) -> None:
@@ -76,6 +84,7 @@ def _order(column: tuple[Variable, str, npt.NDArray[Any]]) -> tuple[int, bool]:
     return _identifies(variable), axis == AXES[0]
 
 
+@lru_cache(maxsize=1024)
 def _document(variable: Variable, axis: str, count: int) -> bytes:
     return array_document(
         shape=(count,),

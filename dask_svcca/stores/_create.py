@@ -132,7 +132,12 @@ def create_whole(
 
 def is_unfinished(store: StoreLike, kind: str) -> bool:
     """Whether a store was begun by `create_whole` where it cannot be created at once, and is not finished."""
-    return _io.is_group(store) and _io.open_group(store, mode="r").attrs.get("format") == _unfinished(kind)
+    return has_begun(_io.group_at(store), kind)
+
+
+def has_begun(root: zarr.Group | None, kind: str) -> bool:
+    """Whether a group, if there is any, was begun by `create_whole` in its place, and is not finished."""
+    return root is not None and root.attrs.get("format") == _unfinished(kind)
 
 
 def _maker() -> str:

@@ -107,18 +107,23 @@ def is_group(store: StoreLike) -> bool:
     StoreAccessError
         Where this cannot be found out, for example for lack of rights.
     """
+    return group_at(store) is not None
+
+
+def group_at(store: StoreLike) -> zarr.Group | None:
+    """The group that is there, open for reading; None where there is none. See `is_group` for errors."""
     try:
-        open_group(store, mode="r")
+        return open_group(store, mode="r")
     except ABSENT:
-        return False
-    return True
+        return None
 
 
 def read_kind(store: StoreLike) -> str:
     """Kind of a store: ``zoo``, ``comparison``, ``subspaces`` or ``sketches``."""
-    if not is_group(store):
+    root = group_at(store)
+    if root is None:
         raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}{_why_absent(store)}")
-    stored_format = open_group(store, mode="r").attrs.get("format")
+    stored_format = root.attrs.get("format")
     kind = str(stored_format).removeprefix("dask-svcca-")
     if kind not in {"zoo", "comparison", "subspaces", "sketches"}:
         raise StoreFormatError(

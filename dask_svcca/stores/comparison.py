@@ -11,18 +11,18 @@ import numpy as np
 
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io, _nodes
-from dask_svcca.stores._blocks import AXES, BlockArray, block_arrays, pair_document
+from dask_svcca.stores._blocks import AXES, BlockArray, block_arrays
 from dask_svcca.stores._columns import read_columns, write_columns, write_in_order, write_values
 from dask_svcca.stores._documents import resized
 from dask_svcca.stores._failures import TriedAgain, read_failures
 from dask_svcca.stores._rechunk import check_rechunked, finish_rechunking, is_rechunking, rechunk
+from dask_svcca.stores._results import create_pairs, create_results
 from dask_svcca.stores._sound import SoundStatus, count_pairs
 from dask_svcca.stores._state import ComparisonState
 from dask_svcca.stores._stored import check_stored, damaged, pair_names, stored
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
-    FREQUENCY_AXES,
     PAIR_STATUS,
     REPRESENTATION_VARIABLES,
     STATUS_ATTRIBUTES,
@@ -91,7 +91,7 @@ class ComparisonStore:
         columns = columns or {}
         count = len(columns.get("representation", ()))
         status = {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}
-        _create_pairs(root, PAIR_STATUS, (), status, count=count, tile=tile)
+        create_pairs(root, PAIR_STATUS, (), status, count=count, tile=tile)
         # Which of them comes first does not matter: what was begun and not finished is begun anew.
         empty = np.zeros(0)
         write_columns(
@@ -114,7 +114,7 @@ class ComparisonStore:
             **({} if planned is None else {"planned": planned}),
         }
         if results:
-            attributes |= _create_results(root, attributes, count=count, **results)
+            attributes |= create_results(root, attributes, count=count, **results)
         # Written last: without these attributes a store is not yet a comparison.
         _io.consolidate(root, attributes)
         return cls(root)
@@ -264,7 +264,7 @@ class ComparisonStore:
         """
         attributes: dict[str, Any] = dict(self.root.attrs)
         count = self.array(PAIR_STATUS.name).shape[0]
-        changed = _create_results(
+        changed = create_results(
             self.root,
             attributes,
             count=count,
@@ -451,54 +451,3 @@ def _of_both_axes(columns: Mapping[str, npt.NDArray[Any]]) -> list[tuple[Variabl
         if variable.name in columns
         for axis in AXES
     ]
-
-
-def _create_results(
-    root: zarr.Group,
-    attributes: Mapping[str, Any],
-    *,
-    count: int,
-    measures: Sequence[Measure],
-    asked: Sequence[str],
-    details: Mapping[str, tuple[int, ...]],
-    settled: Sequence[str],
-    sparse: bool,
-) -> dict[str, Any]:
-    """Create the arrays of measures and details that attributes do not name yet; attributes that then do, if any."""
-    versions, parameters, tile = dict(attributes["versions"]), attributes["parameters"], int(attributes["tile"])
-    keep = list(parameters["keep"])
-    added = [measure for measure in measures if measure.name not in versions]
-    for measure in added:
-        _create_pairs(root, measure.variable, (), measure.attributes, count=count, tile=tile, sparse=sparse)
-    for name, sizes in details.items():
-        if name in keep:
-            continue
-        variable = DETAIL_VARIABLES[name]
-        _create_pairs(root, variable, sizes, variable.attributes, count=count, tile=tile)
-        if name == "frequencies":
-            pairs = zip(FREQUENCY_AXES, sizes, strict=True)
-            write_columns(root, [(axis, axis.name, np.arange(size) - size // 2) for axis, size in pairs])
-    if not added and not set(details) - set(keep):
-        return {}
-    return {
-        "parameters": {**parameters, "measures": list(asked), "keep": sorted({*keep, *details})},
-        "versions": versions | {measure.name: measure.version for measure in added},
-        "settled": list(settled),
-    }
-
-
-def _create_pairs(
-    root: zarr.Group,
-    variable: Variable,
-    sizes: tuple[int, ...],
-    attributes: Mapping[str, Any],
-    *,
-    count: int,
-    tile: int,
-    sparse: bool = False,
-) -> None:
-    """Create an array along pairs; one that an interrupted call left is replaced."""
-    backend = backend_of(root)
-    backend.remove(variable.name)
-    document = pair_document(variable, sizes, attributes, count=count, tile=tile, sparse=sparse)
-    backend.write(f"{variable.name}/zarr.json", document)
