@@ -8,8 +8,16 @@ Dask knows these limits. It is imported by the functions themselves, so that thi
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import threadpoolctl
 
 
 def cores() -> int:
@@ -69,6 +77,26 @@ def available_memory() -> int:
     return max(0, min(int(psutil.virtual_memory().available), memory() - held))
 
 
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Context in which BLAS has one thread, as work that is done by several threads needs it.
+
+    Examples
+    --------
+    >>> with one_blas_thread():
+    ...     pass
+    """
+    limited: AbstractContextManager[object] = _blas(len(sys.modules)).limit(limits=1)
+    return limited
+
+
+@lru_cache(maxsize=1)
+def _blas(_modules: int) -> threadpoolctl.ThreadpoolController:
+    """The libraries, looked for again only when modules were imported since, which bring them: it takes long."""
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController()
+
+
 def host() -> str:
     """What tells this machine, as it has been running since its last start, from every other; containers are machines.
 
@@ -106,21 +134,25 @@ def process_start(process: int) -> str | None:
     """
     from pathlib import Path
 
+    try:
+        # psutil would look a millisecond for what stands here, and every lease asks.
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except ProcessLookupError:
+        return None
+    except FileNotFoundError:
+        return None if Path("/proc/self/stat").exists() else _start_elsewhere(process)
+    fields = stat.rpartition(")")[2].split()
+    # Ticks since the machine began: no clock that is set can change them.
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _start_elsewhere(process: int) -> str | None:
+    """The same where the system is not Linux."""
     import psutil
 
     try:
-        if psutil.Process(process).status() == psutil.STATUS_ZOMBIE:
-            return None
-        # Ticks since the machine began: no clock that is set can change them.
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
-        return fields.split()[19]
-    except (psutil.NoSuchProcess, ProcessLookupError):
-        return None
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
-    try:
-        return str(round(psutil.Process(process).create_time()))
+        found = psutil.Process(process)
+        return None if found.status() == psutil.STATUS_ZOMBIE else str(round(found.create_time()))
     except psutil.NoSuchProcess:
         return None
 

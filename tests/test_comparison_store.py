@@ -12,7 +12,7 @@ import xarray as xr
 import zarr
 
 import dask_svcca
-from dask_svcca.errors import ParametersChangedError, StoreFormatError
+from dask_svcca.errors import DamagedStoreError, ParametersChangedError, StoreFormatError
 from dask_svcca.measures import find_measures
 from dask_svcca.stores import _create
 from dask_svcca.stores.backend.local import LocalBackend
@@ -123,6 +123,31 @@ def test_open_comparison__reads_nothing_until_it_is_looked_at(
         assert not [key for key in asked if key.startswith("svcca/c/")]
         corner.load()
         assert {key for key in asked if key.startswith("svcca/c/")} == {"svcca/c/0/1"}
+
+
+def test_open_comparison__columns_are_those_that_xarray_reads(store: ComparisonStore, place: Path) -> None:
+    fill(store)
+    found = dask_svcca.open_comparison(place)
+    with xr.open_zarr(place) as twin:
+        for one in REPRESENTATION_VARIABLES:
+            for name in (f"{one.name}_a", f"{one.name}_b"):
+                assert found[name].to_numpy().tolist() == twin[name].to_numpy().tolist()
+                assert found[name].dims == twin[name].dims
+                assert (name in found.coords) == (name in twin.coords)
+                kept, wanted = ({key: str(value) for key, value in ds[name].encoding.items()} for ds in (found, twin))
+                assert kept == wanted
+
+
+def test_open_comparison__a_damaged_column_is_named_when_it_is_read(store: ComparisonStore, place: Path) -> None:
+    fill(store)
+    for name in ("problem_b", "rank_a"):
+        file = place / name / "c" / "0"
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    found = dask_svcca.open_comparison(place)
+    assert found.problem_a.to_numpy().tolist() == list(LABELS)
+    for name in ("problem_b", "rank_a"):
+        with pytest.raises(DamagedStoreError, match=f"the file '{name}/c/0' .* is missing, or is not what was written"):
+            found[name].load()
 
 
 @pytest.mark.parametrize("name", ["nothing", "zoo"])

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import dask
 import numpy as np
-import threadpoolctl
 
+from dask_svcca import machine
 from dask_svcca.arrays import as_given
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.kernels.factors import Factor, factor, merge
@@ -106,7 +106,7 @@ def _read_by_dask(layout: Layout, inputs: Sequence[InputArray]) -> PartialFactor
     while len(level) > 1:
         level = [dask.delayed(_merge)(level[start : start + FAN_IN]) for start in range(0, len(level), FAN_IN)]
     # There are as many tasks as cores; threads of BLAS on top would only contend.
-    with threadpoolctl.threadpool_limits(1):
+    with machine.one_blas_thread():
         (whole,) = dask.compute(level[0])
     return whole  # type: ignore[no-any-return]
 

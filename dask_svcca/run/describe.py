@@ -68,10 +68,8 @@ def describe(
     if unknown:
         before = {name: values.copy() for name, values in columns.items()}
         _describe(columns, rows, unknown, None if subspaces is None else subspaces.read_index(), variance)
-        if not all(_same(values, before[name]) for name, values in columns.items()):
-            comparison.write_columns(columns)
+        comparison.update_columns({name: values for name, values in columns.items() if not _same(values, before[name])})
     comparison.resize_components(max(columns["rank"], default=0))
-    comparison.consolidate()
     present = [number for number, row in enumerate(rows) if row.representation is not None]
     problems = {rows[number].label: str(columns["problem"][number]) for number in present if columns["problem"][number]}
     numbers = {

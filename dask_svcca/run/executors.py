@@ -6,8 +6,6 @@ import itertools
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-import threadpoolctl
-
 from dask_svcca import machine
 from dask_svcca.devices.names import is_gpu
 from dask_svcca.errors import ClusterError
@@ -153,7 +151,7 @@ class Here:
     def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
         """Run all tasks."""
         results: dict[str, Any] = {}
-        with threadpoolctl.threadpool_limits(1):
+        with machine.one_blas_thread():
             for key, node in nodes.items():
                 results[key] = perform(node.task, *(results[needed] for needed in node.needs))
                 if node.reports:

@@ -15,7 +15,6 @@ import dask.local
 import dask.multiprocessing
 import dask.threaded
 import distributed
-import threadpoolctl
 from dask.callbacks import Callback
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
@@ -156,7 +155,7 @@ def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone, on_failed: Ca
         if key in wanted:
             (on_failed if isinstance(result, Failed) else on_done)(key, result)
 
-    with threadpoolctl.threadpool_limits(1), Callback(posttask=finished):
+    with machine.one_blas_thread(), Callback(posttask=finished):
         scheduler({key: (_attempt, *work) for key, work in graph.items()}, list(keys))
 
 

@@ -23,7 +23,7 @@ from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.variables import REPRESENTATION_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     import numpy.typing as npt
     import zarr
@@ -212,7 +212,9 @@ class Stores:
         def fill(root: zarr.Group) -> None:
             # First: where it is made in its place, it is open to others with its first attributes.
             leases.take(root, "comparison", _io.describe(self.store))
-            comparison = ComparisonStore.create(
+            if self.place is None and plan.tiles:
+                self._create_subspaces(root, plan)
+            ComparisonStore.create(
                 root,
                 parameters={**self.parameters.to_dict(), "mask_digest": _mask_digest(self.zoo, self.parameters)},
                 tile=plan.tile,
@@ -220,10 +222,10 @@ class Stores:
                 examples_digest=self.zoo.examples_digest,
                 n_examples=self.zoo.n_examples,
                 subspaces=self._where,
+                columns=_columns(plan, range(len(plan.rows)), None),
+                planned=_planned(plan),
+                **self._results(plan),
             )
-            if self.place is None and plan.tiles:
-                self._create_subspaces(root, plan)
-            self._fill(comparison, plan)
 
         root = None
         try:
@@ -250,9 +252,19 @@ class Stores:
             raise RuntimeError("subspaces without a place of their own are inside a comparison")
         return SubspaceStore.create_inside(comparison, identity, plan.chunk_samples)
 
+    def _results(self, plan: Plan) -> dict[str, Any]:
+        """Arguments of `ComparisonStore.add_results`."""
+        before = () if self.state is None else self.state.measures
+        return {
+            "measures": plan.measures,
+            "asked": tuple(dict.fromkeys((*before, *self.parameters.measures))),
+            "details": plan.details,
+            "settled": plan.settled,
+            "sparse": plan.is_sparse,
+        }
+
     def _fill(self, comparison: ComparisonStore, plan: Plan) -> None:
-        asked = tuple(dict.fromkeys((*(() if self.state is None else self.state.measures), *self.parameters.measures)))
-        comparison.add_results(plan.measures, asked, plan.details, plan.settled, sparse=plan.is_sparse)
+        comparison.add_results(**self._results(plan))
         self._register(comparison, plan)
 
     def _register(self, comparison: ComparisonStore, plan: Plan) -> None:
@@ -262,35 +274,46 @@ class Stores:
         known = 0 if self.state is None else len(self.state.labels)
         if (plan.workers, plan.parts) != ((self.state.workers, self.state.parts) if self.state else None):
             # Before there are rows of which a run that goes on would not know it.
-            comparison.set_planned(plan.workers, plan.parts)
+            comparison.set_planned(_planned(plan))
         sizes = comparison.sizes
         if plan.changed or known < len(plan.rows) or sizes != {len(plan.rows)}:
             if max(sizes) > known:
                 # A run was stopped while it changed that: what lies behind may be of others.
                 comparison.resize(known)
             comparison.resize(len(plan.rows))
-            forgotten = {*plan.changed, *range(known, len(plan.rows))}
-            columns = {}
-            for variable in REPRESENTATION_VARIABLES:
-                name = variable.name
-                get = _NAMES.get(name)
-                columns[name] = _column(
-                    comparison,
-                    name,
-                    [
-                        (variable.fill if number in forgotten else None) if get is None else get(row)
-                        for number, row in enumerate(plan.rows)
-                    ],
-                )
-            comparison.write_columns(columns)
+            comparison.write_columns(_columns(plan, {*plan.changed, *range(known, len(plan.rows))}, comparison))
         comparison.consolidate()
 
 
-def _column(comparison: ComparisonStore, name: str, values: Sequence[Any]) -> npt.NDArray[Any]:
-    """Values of a variable along representations; None stands for what the comparison has."""
-    stored = comparison.column(name) if any(value is None for value in values) else None
-    filled = [stored[row] if value is None and stored is not None else value for row, value in enumerate(values)]
-    return np.array(filled, dtype=object) if any(isinstance(value, str) for value in filled) else np.array(filled)
+def _planned(plan: Plan) -> dict[str, Any]:
+    return {"workers": plan.workers, "parts": dict(plan.parts)}
+
+
+def _columns(plan: Plan, forgotten: Container[int], comparison: ComparisonStore | None) -> dict[str, npt.NDArray[Any]]:
+    """Variables along the representations of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+    forgotten : container of int
+        Rows of which nothing is known but what the zoo says.
+    comparison : ComparisonStore or None
+        What it says holds for what is not forgotten, and for what has left the zoo.
+    """
+    columns = {}
+    for variable in REPRESENTATION_VARIABLES:
+        get = _NAMES.get(variable.name)
+        values = [
+            (variable.fill if number in forgotten else None) if get is None else get(row)
+            for number, row in enumerate(plan.rows)
+        ]
+        stored: Sequence[Any] | npt.NDArray[Any] = ()
+        if any(value is None for value in values):
+            stored = [variable.fill] * len(values) if comparison is None else comparison.column(variable.name)
+        filled = [stored[row] if value is None else value for row, value in enumerate(values)]
+        text = any(isinstance(value, str) for value in filled)
+        columns[variable.name] = np.array(filled, dtype=object) if text else np.array(filled)
+    return columns
 
 
 def _check_places(zoo: Zoo, store: StoreLike, subspaces: StoreLike | None) -> None:
@@ -314,10 +337,10 @@ def _take(leases: Leases | None, store: ComparisonStore | SubspaceStore | None, 
 
 def _exists(store: StoreLike, kind: str) -> bool:
     """Whether there is any zarr group; False where a store can be created."""
-    if _io.is_group(store):
-        return not _create.is_unfinished(store, kind)
-    _create.check_free(store)
-    return False
+    root = _io.group_at(store)
+    if root is None:
+        _create.check_free(store)
+    return root is not None and not _create.has_begun(root, kind)
 
 
 def _open_subspaces(comparison: ComparisonStore | None, place: StoreLike | None, mode: str) -> SubspaceStore | None:

@@ -12,7 +12,6 @@ import numpy as np
 from dask_svcca import machine
 from dask_svcca.kernels.sketch import estimate, standard_error
 from dask_svcca.sketches.opened import numbers_of, part_bytes
-from dask_svcca.sketches.pairs import blas
 from dask_svcca.sketches.store import FEATURES
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def _estimates(
         with np.errstate(invalid="ignore", divide="ignore"):
             into[:] = estimate(products[: len(into)] * share, own[: len(into)] * share, of_query)
 
-    with blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
+    with machine.one_blas_thread(), ThreadPoolExecutor(machine.cores()) as threads:
         list(threads.map(work, range(0, chunks, TOGETHER)))
     if among is not None:
         values[~among] = np.nan

@@ -5,11 +5,9 @@ from __future__ import annotations
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
-import threadpoolctl
 
 from dask_svcca import machine
 from dask_svcca.kernels.sketch import estimate, standard_error
@@ -99,12 +97,6 @@ def estimated(a: Batch, b: Batch, *, errors: bool = True) -> tuple[FloatArray, F
 
     starts = itertools.product(range(0, len(a), BLOCK), range(0, len(b), BLOCK))
     # One thread of BLAS each: what comes after the product is work for all cores too.
-    with blas().limit(limits=1), ThreadPoolExecutor(machine.cores()) as threads:
+    with machine.one_blas_thread(), ThreadPoolExecutor(machine.cores()) as threads:
         list(threads.map(work, [place for place in starts if not mirrored or place[0] <= place[1]]))
     return values, off
-
-
-@cache
-def blas() -> threadpoolctl.ThreadpoolController:
-    """What limits the threads of BLAS; to find the libraries takes longer than a small search."""
-    return threadpoolctl.ThreadpoolController()

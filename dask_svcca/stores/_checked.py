@@ -1,4 +1,4 @@
-"""The store of a comparison as people read it through xarray: what is damaged is named, and never read as NaN."""
+"""The store of a comparison as zarr reads its matrices for people: what is damaged is named, and never read as NaN."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ from zarr.storage import WrapperStore
 
 from dask_svcca.stores._access import accessing
 from dask_svcca.stores._documents import CRC_BYTES, is_whole
-from dask_svcca.stores._metadata import check_texts
 from dask_svcca.stores._stored import damaged
 from dask_svcca.variables import ESTIMATE_VARIABLES, PAIR_STATUS, VALUED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
     import zarr
     from zarr.abc.store import ByteRequest, Store
     from zarr.core.buffer import Buffer, BufferPrototype
 
-_CHUNK = re.compile(r"([^/]+)/c/(\d+)(?:/(\d+))?(?:/\d+)*$")
+_CHUNK = re.compile(r"([^/]+)/c/(\d+)/(\d+)(?:/\d+)*$")
 
 
 _OPTIONAL = frozenset(variable.name for variable in (PAIR_STATUS, *ESTIMATE_VARIABLES))
@@ -29,31 +26,21 @@ _OPTIONAL = frozenset(variable.name for variable in (PAIR_STATUS, *ESTIMATE_VARI
 
 
 class CheckedStore(WrapperStore[Any]):
-    """A store, each of whose chunks of results and columns is verified as it is read.
+    """A store, each of whose chunks of results is verified as it is read.
 
     Parameters
     ----------
     store : zarr store
     root : zarr.Group
         The comparison in it.
-    documents : mapping of str to mapping
-        Metadata of its arrays, by name.
     """
 
-    def __init__(self, store: Store, root: zarr.Group, documents: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, store: Store, root: zarr.Group) -> None:
         super().__init__(store)
         self._root = root
         self._prefix = f"{root.path}/" if root.path else ""
-        self._names = {*documents, "zarr.json"}
-        self._texts = {name: one["codecs"] for name, one in documents.items() if one["data_type"] == "string"}
         # While measures are added, pairs may be marked as done that lack them.
         self._growing = bool(root.attrs["growing"])
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """See `zarr.abc.store.Store`: beside arrays there are subspaces and jobs, which are not of the dataset."""
-        async for name in self._store.list_dir(prefix):
-            if prefix.strip("/") != self._root.path or name in self._names:
-                yield name
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """See `zarr.abc.store.Store`."""
@@ -67,24 +54,13 @@ class CheckedStore(WrapperStore[Any]):
             found = await self._store.get(key, prototype)
             if found is None:
                 raise damaged(self._root, matched[0])
-        if found is not None:
-            self._check(matched, found.to_bytes())
+        if found is not None and not is_whole(found.to_bytes()):
+            raise damaged(self._root, matched[0])
         return found
-
-    def _check(self, key: re.Match[str], chunk: bytes) -> None:
-        if not is_whole(chunk):
-            raise damaged(self._root, key[0])
-        if key[1] in self._texts:
-            try:
-                check_texts(self._texts[key[1]], chunk)
-            except (RuntimeError, ValueError) as error:
-                raise damaged(self._root, key[0]) from error
 
     async def _lost(self, key: re.Match[str], prototype: BufferPrototype) -> bool:
         """Whether a chunk that is not there should be."""
         name, row, column = key.groups()
-        if column is None:
-            return True
         if self._growing or name in _OPTIONAL:
             return False
         status = await self._store.get(f"{self._prefix}{PAIR_STATUS.name}/c/{row}/{column}", prototype)

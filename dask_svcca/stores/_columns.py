@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numcodecs.vlen
@@ -40,16 +41,27 @@ def write_columns(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.N
     columns : sequence of (Variable, str, array)
         With the axis of each.
     """
-    backend = backend_of(root)
-    backend.write_many(
-        (f"{column_name(variable, axis)}/c/{start // COLUMN_CHUNK}", _encoded(variable, values[start:][:COLUMN_CHUNK]))
-        for variable, axis, values in columns
-        for start in range(0, len(values), COLUMN_CHUNK)
-    )
-    backend.write_many(
+    write_values(root, columns)
+    backend_of(root).write_many(
         (f"{column_name(variable, axis)}/zarr.json", (_document(variable, axis, len(values)),))
         for variable, axis, values in columns
     )
+
+
+def write_values(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.NDArray[Any]]]) -> None:
+    """Write values of whole columns that are as long as before, so that their metadata stays."""
+    # Both axes have the same values.
+    encoded: dict[tuple[str, int, int], tuple[bytes, bytes]] = {}
+
+    def items() -> Iterator[tuple[str, tuple[bytes, bytes]]]:
+        for variable, axis, values in columns:
+            for start in range(0, len(values), COLUMN_CHUNK):
+                known = (variable.name, id(values), start)
+                if known not in encoded:
+                    encoded[known] = _encoded(variable, values[start:][:COLUMN_CHUNK])
+                yield f"{column_name(variable, axis)}/c/{start // COLUMN_CHUNK}", encoded[known]
+
+    backend_of(root).write_many(items())
 
 
 def write_in_order(root: zarr.Group, columns: Sequence[tuple[Variable, str, npt.NDArray[Any]]]) -> None:
@@ -72,6 +84,7 @@ def _order(column: tuple[Variable, str, npt.NDArray[Any]]) -> tuple[int, bool]:
     return _identifies(variable), axis == AXES[0]
 
 
+@lru_cache(maxsize=1024)
 def _document(variable: Variable, axis: str, count: int) -> bytes:
     return array_document(
         shape=(count,),
@@ -113,6 +126,41 @@ def read_columns(root: zarr.Group, names: Sequence[str]) -> dict[str, npt.NDArra
     keys = [f"{name}_a/c/{part}" for name in names for part in range(-(-own[name]["shape"][0] // COLUMN_CHUNK))]
     chunks = dict(zip(keys, backend.read_many(keys), strict=True))
     return {name: _decoded(root, name, own[name], chunks) for name in names}
+
+
+def read_each(root: zarr.Group, documents: Mapping[str, Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Values of variables along either axis, each from its own file.
+
+    Parameters
+    ----------
+    root : zarr.Group
+    documents : mapping of str to mapping
+        Their metadata, by name with its axis.
+
+    Raises
+    ------
+    DamagedStoreError
+        Where one is damaged, whatever the other axis has.
+    """
+    keys = {
+        name: [f"{name}/c/{part}" for part in range(-(-one["shape"][0] // COLUMN_CHUNK))]
+        for name, one in documents.items()
+    }
+    wanted = [key for some in keys.values() for key in some]
+    chunks = dict(zip(wanted, backend_of(root).read_many(wanted), strict=True))
+    # Both axes have the same values, mostly.
+    known: dict[tuple[str, bytes | None], npt.NDArray[Any]] = {}
+    found = {}
+    for name, one in documents.items():
+        dtype = one["data_type"]
+        parts = [np.empty(0, object if dtype == "string" else dtype)]
+        for key in keys[name]:
+            place = (dtype, chunks[key])
+            if place not in known:
+                known[place] = _values(root, key, chunks[key], dtype)
+            parts.append(known[place])
+        found[name] = np.concatenate(parts)[: one["shape"][0]]
+    return found
 
 
 def _decoded(

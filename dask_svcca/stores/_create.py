@@ -41,6 +41,9 @@ _NOT_BESIDE = frozenset(
 """Errors where a folder cannot be replaced, but perhaps written to: a container mounts it, or it has a stray file."""
 
 
+_MADE = re.compile(rf"(\w+)-(\d+)-(\w+)\.\w+{re.escape(PARTIAL)}")
+"""Rest of the name of a folder in which a process makes a store: see `_maker`."""
+
 _DEAD_AFTER = 24 * 3600
 """Seconds after which a store that another machine is creating, and has not finished, is given up."""
 
@@ -129,7 +132,12 @@ def create_whole(
 
 def is_unfinished(store: StoreLike, kind: str) -> bool:
     """Whether a store was begun by `create_whole` where it cannot be created at once, and is not finished."""
-    return _io.is_group(store) and _io.open_group(store, mode="r").attrs.get("format") == _unfinished(kind)
+    return has_begun(_io.group_at(store), kind)
+
+
+def has_begun(root: zarr.Group | None, kind: str) -> bool:
+    """Whether a group, if there is any, was begun by `create_whole` in its place, and is not finished."""
+    return root is not None and root.attrs.get("format") == _unfinished(kind)
 
 
 def _maker() -> str:
@@ -139,11 +147,11 @@ def _maker() -> str:
 
 def _sweep(folder: Path) -> None:
     """Remove what processes left that were stopped while they made the same store."""
-    name = re.compile(rf"\.{re.escape(folder.name)}\.(\w+)-(\d+)-(\w+)\.\w+{re.escape(PARTIAL)}")
     if not folder.parent.is_dir():
         return
+    start = f".{folder.name}."
     for beside in folder.parent.iterdir():
-        match = name.fullmatch(beside.name)
+        match = _MADE.fullmatch(beside.name.removeprefix(start)) if beside.name.startswith(start) else None
         if match is None:
             continue
         here, process, started = match[1] == _maker().partition("-")[0], int(match[2]), match[3]

@@ -107,18 +107,23 @@ def is_group(store: StoreLike) -> bool:
     StoreAccessError
         Where this cannot be found out, for example for lack of rights.
     """
+    return group_at(store) is not None
+
+
+def group_at(store: StoreLike) -> zarr.Group | None:
+    """The group that is there, open for reading; None where there is none. See `is_group` for errors."""
     try:
-        open_group(store, mode="r")
+        return open_group(store, mode="r")
     except ABSENT:
-        return False
-    return True
+        return None
 
 
 def read_kind(store: StoreLike) -> str:
     """Kind of a store: ``zoo``, ``comparison``, ``subspaces`` or ``sketches``."""
-    if not is_group(store):
+    root = group_at(store)
+    if root is None:
         raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}{_why_absent(store)}")
-    stored_format = open_group(store, mode="r").attrs.get("format")
+    stored_format = root.attrs.get("format")
     kind = str(stored_format).removeprefix("dask-svcca-")
     if kind not in {"zoo", "comparison", "subspaces", "sketches"}:
         raise StoreFormatError(
@@ -393,7 +398,8 @@ def _remember(root: zarr.Group, attributes: Mapping[str, Any]) -> None:
 def consolidate(root: zarr.Group, attributes: Mapping[str, Any] | None = None) -> None:
     """Write the metadata of the arrays directly below a root into the root's own, by one write with its attributes.
 
-    Subspaces are left out on purpose: there may be thousands, and nobody opens them from the root.
+    Subspaces are left out on purpose: there may be thousands, and nobody opens them from the root. Nothing is written
+    where the root says all that already.
 
     Parameters
     ----------
@@ -402,7 +408,8 @@ def consolidate(root: zarr.Group, attributes: Mapping[str, Any] | None = None) -
         In place of those that it has.
     """
     backend = backend_of(root)
-    document = parse(backend.read("zarr.json"))
+    before = backend.read("zarr.json")
+    document = parse(before)
     if attributes is not None:
         document["attributes"] = sealed(attributes)
         _remember(root, document["attributes"])
@@ -410,4 +417,6 @@ def consolidate(root: zarr.Group, attributes: Mapping[str, Any] | None = None) -
     # xarray lists dims in the order it finds them, and only the matrices have both.
     matrices_first = dict(sorted(arrays.items(), key=lambda item: -len(item[1]["shape"])))
     document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": matrices_first}
-    backend.write("zarr.json", json.dumps(document).encode())
+    after = json.dumps(document).encode()
+    if after != before:
+        backend.write("zarr.json", after)

@@ -14,8 +14,24 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-class FixedWidth(BackendArray):
-    """A text variable, whose width is that of its longest entry: read whole, once, as soon as anything is asked.
+class Whole(BackendArray):
+    """A variable that is read whole, once, as soon as anything is asked."""
+
+    shape: tuple[int, ...]
+    values: npt.NDArray[Any]
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        """Some of it, as an array that may be changed."""
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.BASIC, lambda places: self.values[places].copy()
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+class FixedWidth(Whole):
+    """A text variable, whose width is that of its longest entry.
 
     Parameters
     ----------
@@ -27,23 +43,19 @@ class FixedWidth(BackendArray):
         self.shape = variable.shape
 
     @cached_property
-    def values(self) -> npt.NDArray[np.str_]:
+    def values(self) -> npt.NDArray[np.str_]:  # type: ignore[override]
         """All of it."""
-        return np.array(self._variable.to_numpy().tolist(), dtype=np.str_)
+        return text_of_fixed_width(self._variable.to_numpy())
 
     @property
     def dtype(self) -> np.dtype[np.str_]:
         """Known as soon as it is read."""
         return self.values.dtype
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        """Some of it, as an array that may be changed."""
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.BASIC, lambda places: self.values[places].copy()
-        )
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
+def text_of_fixed_width(values: npt.NDArray[Any]) -> npt.NDArray[np.str_]:
+    """Text as an array whose width is that of its longest entry."""
+    return np.array(values.tolist(), dtype=np.str_)
 
 
 def fixed_width(variable: xr.Variable) -> xr.Variable:

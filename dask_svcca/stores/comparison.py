@@ -11,18 +11,18 @@ import numpy as np
 
 from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io, _nodes
-from dask_svcca.stores._blocks import AXES, BlockArray, block_arrays, pair_document
-from dask_svcca.stores._columns import read_columns, write_columns, write_in_order
+from dask_svcca.stores._blocks import AXES, BlockArray, block_arrays
+from dask_svcca.stores._columns import read_columns, write_columns, write_in_order, write_values
 from dask_svcca.stores._documents import resized
 from dask_svcca.stores._failures import TriedAgain, read_failures
 from dask_svcca.stores._rechunk import check_rechunked, finish_rechunking, is_rechunking, rechunk
+from dask_svcca.stores._results import create_pairs, create_results
 from dask_svcca.stores._sound import SoundStatus, count_pairs
 from dask_svcca.stores._state import ComparisonState
 from dask_svcca.stores._stored import check_stored, damaged, pair_names, stored
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.variables import (
     DETAIL_VARIABLES,
-    FREQUENCY_AXES,
     PAIR_STATUS,
     REPRESENTATION_VARIABLES,
     STATUS_ATTRIBUTES,
@@ -70,30 +70,53 @@ class ComparisonStore:
         examples_digest: str,
         n_examples: int,
         subspaces: str = "",
+        columns: Mapping[str, npt.NDArray[Any]] | None = None,
+        planned: Mapping[str, Any] | None = None,
+        **results: Any,
     ) -> Self:
-        """Make a comparison of an empty group, without any representation or measure yet; see `add_results`."""
+        """Make a comparison of an empty group, each file once; what it has later, `add_results` and others add.
+
+        Parameters
+        ----------
+        root : zarr.Group
+        parameters, tile, zoo, examples_digest, n_examples, subspaces
+            See `ComparisonState`.
+        columns : mapping of str to (representation,), optional
+            All variables along the representations; by default there are none.
+        planned : mapping, optional
+            See `set_planned`.
+        **results
+            See `add_results`; by default there is no measure yet.
+        """
+        columns = columns or {}
+        count = len(columns.get("representation", ()))
         status = {**PAIR_STATUS.attributes, **STATUS_ATTRIBUTES}
-        _create_pairs(root, PAIR_STATUS, (), status, count=0, tile=tile)
-        write_columns(root, [(one, axis, np.zeros(0)) for one in REPRESENTATION_VARIABLES for axis in AXES])
-        coordinates = [v.name + axis[-2:] for v in REPRESENTATION_VARIABLES if v.coordinate for axis in AXES]
-        # Written last: without these attributes a store is not yet a comparison.
-        _io.consolidate(
-            root,
-            {
-                "format": "dask-svcca-comparison",
-                "format_version": FORMAT_VERSION,
-                "parameters": {**parameters, "measures": [], "keep": []},
-                "versions": {},
-                "settled": [],
-                "growing": False,
-                "zoo": zoo,
-                "subspaces": subspaces,
-                "examples_digest": examples_digest,
-                "n_examples": n_examples,
-                "tile": tile,
-                "coordinates": " ".join(name for name in coordinates if not name.startswith("representation")),
-            },
+        create_pairs(root, PAIR_STATUS, (), status, count=count, tile=tile)
+        # Which of them comes first does not matter: what was begun and not finished is begun anew.
+        empty = np.zeros(0)
+        write_columns(
+            root, [(one, axis, columns.get(one.name, empty)) for one in REPRESENTATION_VARIABLES for axis in AXES]
         )
+        coordinates = [v.name + axis[-2:] for v in REPRESENTATION_VARIABLES if v.coordinate for axis in AXES]
+        attributes = {
+            "format": "dask-svcca-comparison",
+            "format_version": FORMAT_VERSION,
+            "parameters": {**parameters, "measures": [], "keep": []},
+            "versions": {},
+            "settled": [],
+            "growing": False,
+            "zoo": zoo,
+            "subspaces": subspaces,
+            "examples_digest": examples_digest,
+            "n_examples": n_examples,
+            "tile": tile,
+            "coordinates": " ".join(name for name in coordinates if not name.startswith("representation")),
+            **({} if planned is None else {"planned": planned}),
+        }
+        if results:
+            attributes |= create_results(root, attributes, count=count, **results)
+        # Written last: without these attributes a store is not yet a comparison.
+        _io.consolidate(root, attributes)
         return cls(root)
 
     @classmethod
@@ -188,11 +211,11 @@ class ComparisonStore:
     def add_run(self, record: Mapping[str, Any]) -> None:
         """Store where the time of a run went; the latest twenty records are kept."""
         runs = [*self.root.attrs.get("runs", []), dict(record)]  # type: ignore[misc]
-        _io.consolidate(self.root, {**self.root.attrs, "runs": runs[-RUNS:]})
+        self._update({"runs": runs[-RUNS:]})
 
-    def set_planned(self, workers: int, parts: Mapping[str, int]) -> None:
+    def set_planned(self, planned: Mapping[str, Any]) -> None:
         """Store for how many workers it is planned, and which activations are read in parts: see `ComparisonState`."""
-        self._update({"planned": {"workers": workers, "parts": dict(parts)}})
+        self._update({"planned": dict(planned)})
 
     def set_subspaces(self, place: str) -> None:
         """Store where the subspaces are."""
@@ -241,25 +264,18 @@ class ComparisonStore:
         """
         attributes: dict[str, Any] = dict(self.root.attrs)
         count = self.array(PAIR_STATUS.name).shape[0]
-        versions, keep = dict(attributes["versions"]), list(attributes["parameters"]["keep"])
-        added = [measure for measure in measures if measure.name not in versions]
-        for measure in added:
-            _create_pairs(
-                self.root, measure.variable, (), measure.attributes, count=count, tile=self.tile, sparse=sparse
-            )
-        for name, sizes in details.items():
-            if name in keep:
-                continue
-            variable = DETAIL_VARIABLES[name]
-            _create_pairs(self.root, variable, sizes, variable.attributes, count=count, tile=self.tile)
-            if name == "frequencies":
-                pairs = zip(FREQUENCY_AXES, sizes, strict=True)
-                write_columns(self.root, [(axis, axis.name, np.arange(size) - size // 2) for axis, size in pairs])
-        if added or set(details) - set(keep):
-            growing = bool(versions)
-            parameters = {**attributes["parameters"], "measures": list(asked), "keep": sorted({*keep, *details})}
-            versions |= {measure.name: measure.version for measure in added}
-            self._update({"parameters": parameters, "versions": versions, "settled": list(settled), "growing": growing})
+        changed = create_results(
+            self.root,
+            attributes,
+            count=count,
+            measures=measures,
+            asked=asked,
+            details=details,
+            settled=settled,
+            sparse=sparse,
+        )
+        if changed:
+            self._update({**changed, "growing": bool(attributes["versions"])})
         if self.root.attrs["growing"]:
             array = self.array(PAIR_STATUS.name)
             status = SoundStatus(self.root, array, ())
@@ -276,8 +292,11 @@ class ComparisonStore:
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write variables along the representations, for both axes."""
-        given = [(one, columns[one.name]) for one in REPRESENTATION_VARIABLES if one.name in columns]
-        write_in_order(self.root, [(one, axis, values) for one, values in given for axis in AXES])
+        write_in_order(self.root, _of_both_axes(columns))
+
+    def update_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write other values of variables along the representations that are there, of as many representations."""
+        write_values(self.root, _of_both_axes(columns))
 
     def rechunk(self, tile: int) -> None:
         """Give tiles another size; what is there stays, and what cannot be read is missing."""
@@ -325,6 +344,7 @@ class ComparisonStore:
             array = self.array(DETAIL_VARIABLES["correlations"].name)
             if array.shape[2] != max(1, count):
                 self._resize(array, (*array.shape[:2], max(1, count)))
+                self.consolidate()
 
     def invalidate(self, positions: Sequence[int]) -> None:
         """Forget the pairs of the representations at some positions, whose activations have changed."""
@@ -385,7 +405,7 @@ class ComparisonStore:
         if tuple(self.root.attrs.get("left_zoo", ())) == tuple(labels):  # type: ignore[arg-type]
             return
         attributes = {name: value for name, value in self.root.attrs.items() if name != "left_zoo"}
-        _io.consolidate(self.root, {**attributes, **({"left_zoo": list(labels)} if labels else {})})
+        _io.set_attributes(self.root, {**attributes, **({"left_zoo": list(labels)} if labels else {})})
 
     def _status_first(self) -> list[zarr.Array[Any]]:
         """All arrays of pairs, in the order in which they forget: a pair without a value must not look done."""
@@ -424,18 +444,10 @@ class ComparisonStore:
         return count_pairs(SoundStatus(self.root, status, ()), status.shape[0], self.tile)
 
 
-def _create_pairs(
-    root: zarr.Group,
-    variable: Variable,
-    sizes: tuple[int, ...],
-    attributes: Mapping[str, Any],
-    *,
-    count: int,
-    tile: int,
-    sparse: bool = False,
-) -> None:
-    """Create an array along pairs; one that an interrupted call left is replaced."""
-    backend = backend_of(root)
-    backend.remove(variable.name)
-    document = pair_document(variable, sizes, attributes, count=count, tile=tile, sparse=sparse)
-    backend.write(f"{variable.name}/zarr.json", document)
+def _of_both_axes(columns: Mapping[str, npt.NDArray[Any]]) -> list[tuple[Variable, str, npt.NDArray[Any]]]:
+    return [
+        (variable, axis, columns[variable.name])
+        for variable in REPRESENTATION_VARIABLES
+        if variable.name in columns
+        for axis in AXES
+    ]

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from dask_svcca.errors import DamagedStoreError, StoreFormatError
 from dask_svcca.stores import _io
 from dask_svcca.stores._access import UNREADABLE, accessing
-from dask_svcca.stores._checked import CheckedStore
 from dask_svcca.stores._documents import SEAL
 from dask_svcca.stores._metadata import said
 from dask_svcca.stores._rechunk import check_rechunked
 from dask_svcca.stores._stored import check_all_stored
 from dask_svcca.stores._urls import with_options
 from dask_svcca.stores.comparison import FORMAT_VERSION
-from dask_svcca.variables import REPRESENTATION_VARIABLES
+from dask_svcca.variables import FREQUENCY_AXES, REPRESENTATION_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import xarray as xr
 
@@ -52,25 +52,18 @@ def open_comparison(store: StoreLike, *, storage_options: Mapping[str, Any] | No
         Where there is no comparison, or one of another version, or one to which a run is adding representations or was
         interrupted while it did.
     """
-    import xarray as xr  # noqa: PLC0415 - a worker and `dask-svcca info` import this module, and need no xarray
+    from dask_svcca.stores._lazy import variables_of  # noqa: PLC0415 - see `_indexed`
+    from dask_svcca.stores.side_index import COORDINATES  # noqa: PLC0415
 
     store = with_options(store, storage_options)
     root = _io.open_root(store, mode="r", kind="comparison", version=FORMAT_VERSION)
     check_rechunked(root)
     documents = check_all_stored(root)
+    # An index outlives the call: read later, it would be that of a comparison that has changed meanwhile.
+    indexed = {f"{name}{side}" for name in ("representation", *COORDINATES) for side in ("_a", "_b")}
     try:
-        with _io.ignoring_strange_folders(), accessing(root.store_path):
-            dataset = xr.open_dataset(
-                CheckedStore(root.store, root, documents),  # type: ignore[arg-type]
-                group=root.path or None,
-                engine="zarr",
-                zarr_format=3,
-                chunks=None,
-                consolidated=False,
-                # Those of the labels are made of text of fixed width.
-                create_default_indexes=False,
-            )
-            dataset = _indexed(dataset)
+        with accessing(root.store_path):
+            dataset = _indexed(variables_of(root, documents, at_once=indexed), dict(root.attrs))
     except DamagedStoreError:
         raise
     except UNREADABLE as error:
@@ -97,27 +90,21 @@ def parameters_of(dataset: xr.Dataset) -> dict[str, Any]:
     return dict(json.loads(parameters) if isinstance(parameters, str) else parameters)
 
 
-def _indexed(dataset: xr.Dataset) -> xr.Dataset:
-    """The same with an index over all coordinates of each side; text is of fixed width, as plots and files need it."""
-    import numpy as np  # noqa: PLC0415 - see `open_comparison`
+def _indexed(given: Mapping[str, xr.Variable], attributes: Mapping[str, Any]) -> xr.Dataset:
+    """A Dataset with an index over all coordinates of each side."""
+    # A worker and `dask-svcca info` import this module, and need no xarray.
+    import numpy as np  # noqa: PLC0415
     import xarray as xr  # noqa: PLC0415
 
     from dask_svcca.stores._derived import derived_variables  # noqa: PLC0415
-    from dask_svcca.stores._texts import fixed_width  # noqa: PLC0415
     from dask_svcca.stores.side_index import COORDINATES, SideIndex  # noqa: PLC0415
 
-    for dim in ("representation_a", "representation_b"):
-        for name in COORDINATES:
-            # An index outlives the call: read later, it would be that of a comparison that has changed meanwhile.
-            dataset.variables[f"{name}{dim[-2:]}"].load()
-    variables = {
-        name: fixed_width(variable) if variable.dtype.kind == "T" else variable
-        for name, variable in sorted(dataset.variables.items(), key=lambda item: _place(dataset, str(item[0])))
-    }
-    variables |= derived_variables(variables, dataset.attrs["n_examples"])
-    coords: dict[Any, Any] = {name: variables.pop(name) for name in list(variables) if name in dataset.coords}
+    asked = attributes["parameters"].get("measures", ())
+    variables: dict[Any, xr.Variable] = {name: given[name] for name in sorted(given, key=partial(_place, asked))}
+    variables |= derived_variables(variables, attributes["n_examples"])
+    coords: dict[Any, Any] = {name: variables.pop(name) for name in list(variables) if name in _COORDINATES}
     first, second = "representation_a", "representation_b"
-    same = np.array_equal(dataset.variables[first].to_numpy(), dataset.variables[second].to_numpy())
+    same = np.array_equal(given[first].to_numpy(), given[second].to_numpy())
     labels = xr.indexes.PandasIndex.from_variables({first: coords[first]}, options={})
     indexes: dict[Any, xr.Index] = {}
     # One by one, they would be checked against each other each time.
@@ -131,24 +118,29 @@ def _indexed(dataset: xr.Dataset) -> xr.Dataset:
         for index, own in ((labels, [dim]), (side, names)):
             coords |= index.create_variables({name: coords[name] for name in own})
             indexes |= dict.fromkeys(own, index)
-    whole = xr.Dataset(variables, coords=xr.Coordinates(coords, indexes), attrs=dataset.attrs)
-    whole.set_close(dataset.close)
-    return whole
+    # They name the coordinates, for whoever opens it otherwise.
+    shown = {name: value for name, value in attributes.items() if name != "coordinates"}
+    return xr.Dataset(variables, coords=xr.Coordinates(coords, indexes), attrs=shown)
 
 
-def _place(dataset: xr.Dataset, name: str) -> tuple[Any, ...]:
+_COORDINATES = {
+    *(f"{one.name}{side}" for one in REPRESENTATION_VARIABLES if one.coordinate for side in ("_a", "_b")),
+    *(axis.name for axis in FREQUENCY_AXES),
+}
+_KINDS = [one.name for one in REPRESENTATION_VARIABLES]
+
+
+def _place(asked: Sequence[str], name: str) -> tuple[Any, ...]:
     """Where a variable stands: measures that were asked for, what else pairs have, then each side."""
     base, _, side = name.rpartition("_")
-    kinds = [one.name for one in REPRESENTATION_VARIABLES]
-    if base in kinds and side in ("a", "b"):
-        return (1, side, kinds.index(base)) if name in dataset.coords else (2, kinds.index(base), side)
-    asked = parameters_of(dataset).get("measures", ())
+    if base in _KINDS and side in ("a", "b"):
+        return (1, side, _KINDS.index(base)) if name in _COORDINATES else (2, _KINDS.index(base), side)
     return (0, asked.index(name) if name in asked else len(asked), name)
 
 
 def as_opened(dataset: xr.Dataset) -> xr.Dataset:
     """A comparison that xarray alone opened, with what `open_comparison` makes of what is stored."""
-    from dask_svcca.stores._derived import derived_variables  # noqa: PLC0415 - see `open_comparison`
+    from dask_svcca.stores._derived import derived_variables  # noqa: PLC0415 - see `_indexed`
     from dask_svcca.stores._texts import fixed_width  # noqa: PLC0415
 
     texts = {
@@ -192,7 +184,7 @@ def store_of(comparison: xr.Dataset | StoreLike) -> StoreLike:
     StoreFormatError
         For a Dataset that does not say where it was opened from.
     """
-    import xarray as xr  # noqa: PLC0415 - see `open_comparison`
+    import xarray as xr  # noqa: PLC0415 - see `_indexed`
 
     if not isinstance(comparison, xr.Dataset):
         return comparison

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
-import zarr.codecs
 
 from dask_svcca.arrays import as_given
 from dask_svcca.dims import EXAMPLE, TOKEN
@@ -17,14 +15,16 @@ from dask_svcca.errors import (
     StoreFormatError,
 )
 from dask_svcca.examples import order_by_id
-from dask_svcca.stores import _io, _nodes
+from dask_svcca.stores import _io
 from dask_svcca.stores._digest import values_digest
 from dask_svcca.stores._names import encode
+from dask_svcca.stores._single import NUMBERS, read_single, write_single
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
+    import zarr
 
 
 def example_ids(examples: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -117,7 +117,7 @@ def _values(name: Any, value: Any, ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
         values = values if order is None else values[order]
     if values.dtype.kind == "O" and not all(isinstance(entry, str) for entry in values.flat):
         raise ValueError(f"{what} holds Python objects; give numbers, booleans or text")
-    if values.dtype.kind not in "biufUOT":
+    if values.dtype.kind not in "UOT" and values.dtype.name not in NUMBERS:
         raise ValueError(f"{what} is {values.dtype}, which cannot be stored; give numbers, booleans or text")
     return values
 
@@ -125,20 +125,7 @@ def _values(name: Any, value: Any, ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def write_coords(root: zarr.Group, coords: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write coordinates as arrays of one chunk each; `digests_of` goes into the attributes of the zoo."""
     for name, value in coords.items():
-        text = value.dtype.kind in "OUT"
-        array = root.create_array(
-            name,
-            shape=value.shape,
-            dtype="string" if text else value.dtype,
-            chunks=value.shape,
-            compressors=[zarr.codecs.ZstdCodec(level=1, checksum=True), zarr.codecs.Crc32cCodec()],
-            dimension_names=(EXAMPLE, TOKEN)[: value.ndim],
-            # A chunk of zeros that is missing has been lost.
-            config={"write_empty_chunks": True},
-            # What an interrupted creation left.
-            overwrite=True,
-        )
-        array[...] = value.astype(object) if text else value
+        write_single(root, name, value, (EXAMPLE, TOKEN)[: value.ndim])
 
 
 def digests_of(coords: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
@@ -171,14 +158,12 @@ def read_coord(root: zarr.Group, name: str) -> npt.NDArray[Any]:
     """Read back one coordinate; see `read_coords`."""
     digests: dict[str, str] = root.attrs["example_coordinates"]  # type: ignore[assignment]
     try:
-        shape = _nodes.open_array(root, name).shape
-        if shape[:1] != (root.attrs["n_examples"],) or len(shape) > (1 if name == EXAMPLE else 2):
-            raise _damaged(root, name, f" (its shape is {shape}, and the zoo has {root.attrs['n_examples']} examples)")
-        values = _nodes.read_whole(root, name)
-    except DamagedStoreError:
-        raise
-    except StoreFormatError as error:
+        values = read_single(root, name)
+    except (ValueError, StoreFormatError) as error:
         raise _damaged(root, name, f" ({error})") from error
+    if values.shape[:1] != (root.attrs["n_examples"],) or values.ndim > (1 if name == EXAMPLE else 2):
+        examples = root.attrs["n_examples"]
+        raise _damaged(root, name, f" (its shape is {values.shape}, and the zoo has {examples} examples)")
     if values_digest(values) != digests[name]:
         raise _damaged(root, name)
     return values
