@@ -228,3 +228,28 @@ def test_arrays__may_be_read_only_backwards_or_of_other_types(device: Device) ->
     total = device.moments()
     total.add(np.arange(12, dtype=np.uint8).reshape(6, 1, 2))
     np.testing.assert_allclose(total.value.mean, [5, 6])
+
+
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", ">c8", ">c16", "<f2", ">i8", ">u2", "i1", "?", "longdouble"])
+def test_arrays__of_any_type_and_order_of_bytes_have_their_values(device: Device, dtype: str) -> None:
+    values = draw(30, (7, 5), "complex128" if np.dtype(dtype).kind == "c" else "float64").astype(dtype)
+    expected = values.astype("complex128" if values.dtype.kind == "c" else "float64")
+    found = device.host(device.sent(values))
+    np.testing.assert_array_equal(found, expected)
+    total = device.moments()
+    total.add(values[:, np.newaxis])
+    np.testing.assert_allclose(total.value.mean, expected.mean(axis=0), rtol=1e-12)
+
+
+def test_arrays__may_lie_askew_or_far_apart_in_memory(device: Device) -> None:
+    values = draw(31, (6, 4), "float32")
+    records = np.zeros((6, 4), [("flag", "i1"), ("value", "f4")])
+    records["value"] = values
+    columns = np.asfortranarray(values)
+    wide = np.zeros((12, 8), "f4")
+    wide[::2, ::2] = values
+    shifted = np.frombuffer(b"x" + values.tobytes(), np.uint8)[1:].view("f4").reshape(6, 4)
+    for given in (records["value"], columns, wide[::2, ::2], shifted, values[::-1, ::-1][::-1, ::-1]):
+        np.testing.assert_array_equal(device.host(device.sent(given)), values)
+    same = np.broadcast_to(values[:1], (6, 4))
+    np.testing.assert_array_equal(device.host(device.sent(same)), same)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from dask_svcca.devices import open_device
 from dask_svcca.errors import DaskSvccaError, DeviceFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -55,39 +58,105 @@ def test_products__are_in_true_single_precision(name: str, allowed: str) -> None
         torch.set_float32_matmul_precision("highest")
 
 
-def precisions() -> list[str]:
+def settings() -> list[Any]:
+    """All that PyTorch says of the precision of products; the name of the error where it refuses to."""
     backends = torch.backends
-    return [backends.fp32_precision, backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision]
+
+    def asked(question: Callable[[], Any]) -> Any:
+        try:
+            return question()
+        except RuntimeError as error:
+            return type(error).__name__
+
+    older = asked(torch.get_float32_matmul_precision), asked(lambda: backends.cuda.matmul.allow_tf32)
+    if not hasattr(backends, "fp32_precision"):
+        return list(older)
+    return [*older, backends.fp32_precision, *(place.fp32_precision for place in places())]
 
 
-@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="PyTorch has one setting for all")
-def test_true_single__leaves_settings_as_they_were() -> None:
-    try:
-        for general, own in (("none", "none"), ("tf32", "none"), ("none", "tf32"), ("tf32", "ieee")):
-            torch.backends.fp32_precision = general
-            torch.backends.cuda.matmul.fp32_precision = own
-            before = precisions()
-            with work.true_single():
-                assert not work.REDUCED & set(precisions()[1:])
-                with work.true_single():
-                    pass
-                # Another thread may be done first.
-                assert not work.REDUCED & set(precisions()[1:])
-            assert precisions() == before
-            if own == "none":
-                # What was inherited still is.
-                torch.backends.fp32_precision = "none"
-                assert precisions()[1] == "none"
-    finally:
+def places() -> tuple[Any, Any]:
+    return torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+
+
+@pytest.fixture
+def as_found() -> Iterator[None]:
+    """Settings of PyTorch, put back behind a test that changes them."""
+    yield
+    torch.set_float32_matmul_precision("highest")
+    if hasattr(torch.backends, "fp32_precision"):
         torch.backends.fp32_precision = "none"
-        torch.backends.cuda.matmul.fp32_precision = "none"
+        for place in places():
+            place.fp32_precision = "none"
 
 
-def test_true_single__of_several_threads_ends_with_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    changes: list[str] = []
-    monkeypatch.setattr(work, "_reduced", lambda: iter([("place", "tf32")]))
-    monkeypatch.setattr(work, "_get", lambda _: "tf32")
-    monkeypatch.setattr(work, "_set", lambda _, value: changes.append(value))
+def older_api(value: str) -> None:
+    torch.set_float32_matmul_precision(value)
+
+
+def oldest_api(value: str) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = value == "high"
+
+
+def newer_api(value: str) -> None:
+    torch.backends.cuda.matmul.fp32_precision = value
+
+
+def newer_api_of_the_processor(value: str) -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = value
+
+
+def newest_api_for_all(value: str) -> None:
+    torch.backends.fp32_precision = value
+
+
+USERS = (
+    [],
+    [(older_api, "high")],
+    [(older_api, "medium")],
+    [(older_api, "high"), (older_api, "highest")],
+    [(oldest_api, "high")],
+    [(newer_api, "tf32")],
+    [(newer_api_of_the_processor, "tf32")],
+    [(newer_api_of_the_processor, "bf16")],
+    [(newest_api_for_all, "tf32")],
+    [(newest_api_for_all, "tf32"), (newer_api, "ieee")],
+    # Where both were used, PyTorch raises when it is asked by the older.
+    [(older_api, "high"), (newer_api, "ieee")],
+    [(older_api, "medium"), (newer_api_of_the_processor, "ieee")],
+    [(older_api, "highest"), (newer_api, "tf32")],
+    [(older_api, "high"), (newest_api_for_all, "ieee"), (newer_api, "none")],
+)
+"""What a user may have set before, one after another."""
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_true_single__is_what_every_setting_says_and_leaves_them_as_they_were(
+    user: list[tuple[Callable[[str], None], str]], as_found: None
+) -> None:
+    newer = hasattr(torch.backends, "fp32_precision")
+    if not newer and any(setter not in {older_api, oldest_api} for setter, _ in user):
+        pytest.skip("PyTorch has one setting for all")
+    for setter, value in user:
+        setter(value)
+    before = settings()
+    with work.true_single():
+        inside = settings()
+        # Both ways of asking, neither of which raises: PyTorch asks by either.
+        assert inside[:2] == ["highest", False]
+        assert not work.REDUCED & set(inside[3:])
+        with work.true_single():
+            pass
+        assert settings() == inside
+    assert settings() == before
+    if newer and user == [(newest_api_for_all, "tf32")]:
+        # What was inherited still is.
+        torch.backends.fp32_precision = "none"
+        assert settings()[3] == "none"
+
+
+def test_true_single__of_several_threads_ends_with_the_last(as_found: None) -> None:
+    torch.set_float32_matmul_precision("high")
+    before = settings()
     inside, done = threading.Event(), threading.Event()
 
     def other() -> None:
@@ -99,10 +168,20 @@ def test_true_single__of_several_threads_ends_with_the_last(monkeypatch: pytest.
     with work.true_single():
         thread.start()
         assert inside.wait(10)
-    assert changes == ["ieee"]
+    assert torch.get_float32_matmul_precision() == "highest"
     done.set()
     thread.join()
-    assert changes == ["ieee", "none"]
+    assert settings() == before
+
+
+def test_products__are_in_true_single_precision_inside_of_autocast() -> None:
+    a, b, expected = telling()
+    device = open_device("torch:cpu")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total = device.products(2**14)
+        total.add(device.sent(a), device.sent(b))
+        assert torch.is_autocast_enabled("cpu")
+    np.testing.assert_allclose(total.value, expected, rtol=0, atol=2e-6)
 
 
 def test_failures__say_the_operation_the_device_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

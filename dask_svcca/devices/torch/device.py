@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.kernels.products import Summing
     from dask_svcca.kernels.subspace import Eigenbasis
+
+KEPT: Final = frozenset(map(np.dtype, ("f2", "f4", "f8", "c8", "c16", "i8")))
+"""Types that stay as they are: of numbers, and of positions."""
 
 
 class TorchDevice:
@@ -73,10 +76,7 @@ class TorchDevice:
         """An array as a tensor on the device."""
         if isinstance(array, torch.Tensor):
             return array
-        # PyTorch knows neither half of NumPy's types nor arrays that run backwards, and warns of what is read-only.
-        given = array if array.dtype.kind in "fc" or array.dtype == np.int64 else array.astype(np.float64)
-        if not given.flags.writeable or any(stride < 0 for stride in given.strides):
-            given = given.copy()
+        given = _plain(array)
         found = torch.from_numpy(given)
         if self._is_processor:
             return found
@@ -204,6 +204,20 @@ class TorchDevice:
                 for couplings, rows, columns in cells
             ]
             return TorchCouplings(self, parts[0] if len(parts) == 1 else torch.cat(parts))
+
+
+def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array that PyTorch takes as it is: it itself, or a copy.
+
+    PyTorch knows neither half of NumPy's types nor the other order of bytes, nor arrays that run backwards or lie askew
+    in memory, and warns of what is read-only.
+    """
+    dtype = array.dtype.newbyteorder("=")
+    if dtype not in KEPT:
+        dtype = np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
+    given = array.astype(dtype, copy=False)
+    askew = any(stride < 0 or stride % given.itemsize for stride in given.strides)
+    return given.copy() if askew or not given.flags.writeable else given
 
 
 def _squares(scores: torch.Tensor) -> torch.Tensor:
