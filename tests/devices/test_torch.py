@@ -235,22 +235,29 @@ def test_eigenvalues__that_are_silently_wrong_are_solved_again(
     np.testing.assert_allclose(eigen.eigenvalues(matrices).numpy(), exact, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("damage", ["values", "vectors", "raises"])
+@pytest.mark.parametrize("damage", ["values", "vectors", "twice", "raises"])
 def test_eigenvectors__that_are_silently_wrong_are_solved_again(monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     matrices = hermitian(torch.complex128)
+    matrices[0] = torch.eye(matrices.shape[-1])
     right = torch.linalg.eigh
 
     def wrong(given: Any) -> Any:
         values, vectors = right(given)
         if damage == "raises":
             raise torch.linalg.LinAlgError("did not converge")
-        (values if damage == "values" else vectors)[1, 3] *= 1.001
+        if damage == "twice":
+            # Each of a pair of equal values is one, and both are the same.
+            vectors[0, :, 1] = vectors[0, :, 0]
+        else:
+            (values if damage == "values" else vectors)[1, 3] *= 1.001
         return values, vectors
 
     monkeypatch.setattr(torch.linalg, "eigh", wrong)
     values, vectors = eigen.eigenvectors(matrices)
     left = matrices @ vectors - vectors * values[:, None, :]
     assert float(left.abs().max()) < 1e-10
+    unit = torch.eye(matrices.shape[-1], dtype=matrices.dtype)
+    assert float((vectors.mH @ vectors - unit).abs().max()) < 1e-10
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64])
@@ -281,6 +288,51 @@ def test_nuclear_norms__that_say_they_have_settled_have(dtype: Any, singular: np
     assert bool(polar.nuclear_norms(matrices, 1.0, (3,), 64 * CORRELATION_TOLERANCE)[1][0]) == (not singular.any())
 
 
+@pytest.mark.parametrize("directions", [200, *(pytest.param(n, marks=pytest.mark.slow) for n in (500, 1000, 1500))])
+@pytest.mark.parametrize("spectrum", ["identical", "even", "half zero", "noise"])
+def test_correlation_sums__of_many_directions_need_no_solver(
+    directions: int, spectrum: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(7)
+    if spectrum == "noise":
+        matrix = rng.normal(size=(directions, directions)) / np.sqrt(10 * directions)
+        singular = np.linalg.svd(matrix.astype(np.float32).astype(float), compute_uv=False)
+    else:
+        ones, zeros = np.ones(directions // 2), np.zeros(directions - directions // 2)
+        even = np.linspace(1, 0, directions)
+        singular = {"identical": np.ones(directions), "even": even, "half zero": np.r_[ones, zeros]}[spectrum]
+        left, right = np.linalg.qr(rng.normal(size=(2, directions, directions)))[0]
+        matrix = (left * singular) @ right
+    device = open_device("torch:cpu")
+    # Scores in single precision: rounding alone may keep a sum from settling in it.
+    couplings = device.couplings([(device.sent(matrix[None, None].astype("f4")), np.zeros(1, int), np.zeros(1, int))])
+    # A GPU solves large matrices one after another, which takes a hundred times as long as products.
+    solver = torch.linalg.eigvalsh
+    solved: list[Any] = []
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda given: (solved.append(given), solver(given))[1])
+    found = couplings.correlation_sums(single=True, many=False)
+    assert found is not None
+    assert abs(found[0] - singular.sum()) / directions < CORRELATION_TOLERANCE
+    assert not solved
+
+
+@pytest.mark.parametrize("directions", [200, pytest.param(500, marks=pytest.mark.slow)])
+def test_singular_sums__of_many_directions_need_no_solver(directions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    left, right = np.linalg.qr(rng.normal(size=(2, directions, directions)))[0]
+    weights = np.logspace(0, -6, directions)
+    noise, dense = rng.normal(size=(directions, directions)) / 100, (left * np.logspace(0, -12, directions)) @ right
+    device = open_device("torch:cpu")
+    solver, solved = np.linalg.svd, []
+    monkeypatch.setattr(np.linalg, "svd", lambda *given, **options: (solved.append(1), solver(*given, **options))[1])
+    for matrix, own in ((noise, weights), (dense, np.ones(directions))):
+        couplings = device.couplings([(device.sent(matrix[None, None]), np.zeros(1, int), np.zeros(1, int))])
+        found = couplings.singular_sums(own[None], own[None])
+        expected = solver(own[:, None] * matrix * own, compute_uv=False).sum()
+        np.testing.assert_allclose(found, expected, rtol=1e-7)
+    assert not solved
+
+
 def test_sums__that_have_not_settled_are_solved_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     stack = np.linalg.qr(rng.normal(size=(3, 80, 50)))[0].swapaxes(1, 2)[:, :, :60] * 0.9
@@ -288,6 +340,7 @@ def test_sums__that_have_not_settled_are_solved_exactly(monkeypatch: pytest.Monk
     cells = device.sent(stack[np.newaxis])
     couplings = device.couplings([(cells, np.zeros(3, int), np.arange(3))])
     exact = np.linalg.svd(stack, compute_uv=False).sum(axis=1)
+    monkeypatch.setattr("dask_svcca.devices.torch.couplings.SINGLE_STEPS", (1,))
     monkeypatch.setattr("dask_svcca.devices.torch.couplings.CORRELATION_STEPS", (1,))
     monkeypatch.setattr("dask_svcca.devices.torch.couplings.NUCLEAR_STEPS", (1,))
     monkeypatch.setattr("dask_svcca.devices.torch.couplings.VECTOR_STEPS", (1,))
