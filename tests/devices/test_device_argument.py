@@ -23,8 +23,7 @@ from dask_svcca.errors import DeviceError, InvalidJobError, JobError, MemoryLimi
 from dask_svcca.jobs.driver import drive
 from dask_svcca.jobs.schema import parse_job
 from dask_svcca.plan.comparison import make_plan
-from dask_svcca.plan.memory import device_bytes, staged_bytes
-from dask_svcca.plan.on_device import TILES
+from dask_svcca.plan.on_device import TILES, device_bytes, staged_bytes
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.selection import Selection
 from dask_svcca.plan.stored import from_json, to_json

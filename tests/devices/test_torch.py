@@ -357,7 +357,7 @@ def test_device__of_the_processor_has_no_memory_of_its_own() -> None:
     assert device.memory() is None
     device.synchronise()
     assert open_device("torch:cpu") is device
+    device.mark()()
     buffer = device.buffer((3, 4), np.dtype(np.complex64))
     assert buffer.shape == (3, 4)
     assert buffer.dtype == np.complex64
-    device.ready(buffer)

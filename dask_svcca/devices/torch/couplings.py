@@ -162,7 +162,7 @@ class TorchCouplings:
             else:
                 exact = TorchCouplings(self._device, self._tensor[places]).correlations(single=single, many=many)
                 found[places] = self._device.tensor(exact.sum(axis=-1))
-            return np.clip(self._device.host(found), 0.0, count)
+            return np.asarray(np.clip(self._device.host(found), 0.0, count))
 
     def square_sums(self) -> FloatArray:
         """Sum of the squares, (pair,)."""
