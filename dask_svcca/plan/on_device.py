@@ -155,12 +155,15 @@ def check_pair(widest: Layer, worker: TileMemory, device: TileMemory, budget: Bu
     memory, what = budget.device_memory, pair_of(widest)
     if memory is None:
         budget.check(what, worker.peak + device.peak)
-    elif device.peak > memory:
+        return
+    if device.peak > memory:
+        needed, there = math.ceil(device.peak / 2**20), memory // 2**20
         raise MemoryLimitError(
-            f"{what} needs {device.peak / 2**20:,.0f} MiB of the memory of the device {budget.device!r}, and a task "
-            f"may take {memory / 2**20:,.0f} MiB of it. Use device='cpu', fewer tasks at a time on that device, or a "
-            f"reading with fewer neurons (conv=, sequence=)"
+            f"{what} needs {needed:,} MiB of the memory of the device {budget.device!r}, and a task may take {there:,} "
+            f"MiB of it. Use device='cpu', fewer tasks at a time on that device, or a reading with fewer neurons "
+            f"(conv=, sequence=); nvidia-smi lists other programs that hold its memory"
         )
+    budget.check(what, staged_bytes(device))
 
 
 def pair_of(widest: Layer) -> str:
