@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -64,7 +64,7 @@ class Device(Protocol):
     ----------
     name : str
     turns : int
-        Buffers to send arrays from by turns: the next is filled while the device computes.
+        Buffers to send arrays from by turns: with two, one is filled while the device computes.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Device(Protocol):
         """Leave the other cores of the processor to other workers."""
 
     def sent(self, array: npt.NDArray[Any]) -> Array:
-        """An array on the device. It may share its memory: whoever fills the array again asks `ready` before."""
+        """An array on the device. It may share its memory: whoever fills it again waits for a `mark` behind its use."""
 
     def is_complex(self, array: Array) -> bool:
         """Whether the numbers of an array are complex."""
@@ -91,8 +91,8 @@ class Device(Protocol):
     def buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Memory of the processor from which arrays are sent fastest."""
 
-    def ready(self, buffer: npt.NDArray[Any]) -> None:
-        """Wait until what was sent from a buffer has left it."""
+    def mark(self) -> Callable[[], None]:
+        """What waits, in any thread, until all is done that was asked of the device so far."""
 
     def split(self, activations: npt.NDArray[Any], grid: Grid) -> Array:
         """Unitary DFT over the spatial axes: see `dask_svcca.kernels.fourier.split`."""

@@ -16,7 +16,7 @@ from dask_svcca.kernels.squares import leverages, weighted_squares
 from dask_svcca.kernels.subspace import eigenvectors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -89,8 +89,9 @@ class NumPyDevice:
         """Memory that is not filled yet."""
         return np.empty(shape, dtype)
 
-    def ready(self, buffer: npt.NDArray[Any]) -> None:
-        """Nothing is ever on its way."""
+    def mark(self) -> Callable[[], None]:
+        """Nothing is ever left to be done."""
+        return self.synchronise
 
     def split(self, activations: npt.NDArray[Any], grid: Grid) -> InexactArray:
         """Unitary DFT over the spatial axes."""

@@ -476,24 +476,6 @@ class PanelUnits:
         return self.direction * directions + self.copied * widest
 
 
-DEVICE_CHUNKS = 2
-"""Chunks of the scores of each side that a device holds: one at work, and one on its way."""
-
-DEVICE_STACKS = 12.0
-"""Stacks of pairs that it holds: as they are, weighted, and what an iteration makes of them."""
-
-
-def device_bytes(limits: TileMemory) -> int:
-    """Bytes that a tile takes of a device: scores, couplings of two panels, loadings, and pairs that are solved."""
-    both = 2 * (DEVICE_CHUNKS * limits.operand + limits.loadings)
-    return math.ceil(both + limits.couplings + DEVICE_STACKS * limits.stack)
-
-
-def staged_bytes(limits: TileMemory) -> int:
-    """Bytes of a worker's own memory that it takes for that: scores on their way, and loadings."""
-    return 2 * (DEVICE_CHUNKS * limits.operand + limits.loadings)
-
-
 def loadings_bytes(neurons: int, directions: int, *, is_complex: bool) -> int:
     """Bytes of the loadings of one representation."""
     return neurons * directions * (16 if is_complex else 8)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from dask_svcca.errors import MemoryLimitError
-from dask_svcca.plan.memory import TileMemory, device_bytes, staged_bytes
+from dask_svcca.plan.memory import TileMemory
 from dask_svcca.plan.shares import largest
 from dask_svcca.plan.sides import most_by_values
 from dask_svcca.plan.tiles import pair_kinds, value_bytes
@@ -24,6 +24,35 @@ TILE_SHARE: Final = 1 / 4
 
 STACK_SHARE: Final = 1 / 32
 """Share of that for pairs that are solved together: it is fast where they are many."""
+
+DEVICE_CHUNKS: Final = 2
+"""Chunks of the scores of each side that a device holds: one at work, and one on its way."""
+
+DEVICE_STACKS: Final = 12.0
+"""Stacks of pairs that it holds: as they are, weighted, and what an iteration makes of them."""
+
+KEPT_BUFFERS: Final = 2
+"""How often PyTorch may hold what it gives as buffers: it keeps those of smaller tiles before, by powers of two."""
+
+
+def device_bytes(limits: TileMemory) -> int:
+    """Bytes that a tile takes of a device: scores, couplings of two panels, loadings, and pairs that are solved."""
+    both = 2 * (DEVICE_CHUNKS * limits.operand + limits.loadings)
+    return math.ceil(both + limits.couplings + DEVICE_STACKS * limits.stack)
+
+
+def staged_bytes(limits: TileMemory) -> int:
+    """Bytes of a worker's own memory that it takes for that: scores on their way, and loadings.
+
+    Memory from which a GPU copies while it computes is given out by powers of two.
+
+    Examples
+    --------
+    >>> staged_bytes(TileMemory(operand=1025, couplings=0, loadings=100, stack=0, peak=0))
+    16584
+    """
+    buffer = 1 << max(0, limits.operand - 1).bit_length()
+    return 2 * (DEVICE_CHUNKS * KEPT_BUFFERS * buffer + limits.loadings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +155,15 @@ def check_pair(widest: Layer, worker: TileMemory, device: TileMemory, budget: Bu
     memory, what = budget.device_memory, pair_of(widest)
     if memory is None:
         budget.check(what, worker.peak + device.peak)
-    elif device.peak > memory:
+        return
+    if device.peak > memory:
+        needed, there = math.ceil(device.peak / 2**20), memory // 2**20
         raise MemoryLimitError(
-            f"{what} needs {device.peak / 2**20:,.0f} MiB of the memory of the device {budget.device!r}, and a task "
-            f"may take {memory / 2**20:,.0f} MiB of it. Use device='cpu', fewer tasks at a time on that device, or a "
-            f"reading with fewer neurons (conv=, sequence=)"
+            f"{what} needs {needed:,} MiB of the memory of the device {budget.device!r}, and a task may take {there:,} "
+            f"MiB of it. Use device='cpu', fewer tasks at a time on that device, or a reading with fewer neurons "
+            f"(conv=, sequence=); nvidia-smi lists other programs that hold its memory"
         )
+    budget.check(what, staged_bytes(device))
 
 
 def pair_of(widest: Layer) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from dask_svcca.devices.names import is_gpu, parse_device
 from dask_svcca.errors import DeviceError, JobError, MemoryLimitError, StoreFormatError
 from dask_svcca.plan.graph import nodes_of_pack
-from dask_svcca.plan.memory import device_bytes
+from dask_svcca.plan.on_device import device_bytes
 from dask_svcca.plan.stored import from_json, to_json
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.plan.tasks import SubspaceReport

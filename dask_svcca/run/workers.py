@@ -13,13 +13,14 @@ import distributed.comm
 from dask_svcca.connections import GPU
 from dask_svcca.devices import open_device
 from dask_svcca.devices.names import find_device, is_gpu, parse_device, why_no_gpu
-from dask_svcca.errors import ClusterError, DeviceError
+from dask_svcca.errors import ClusterError, DeviceError, DeviceFailedError, MemoryLimitError
+from dask_svcca.plan.process import process_bytes, said_of_process
 from dask_svcca.run.seen import look
 from dask_svcca.stores import _io
 from dask_svcca.tasks.worker import clear_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 DEVICE_SHARE: Final = 0.8
 """Share of a device's memory that tasks may take: libraries keep workspace there, and others may be at work on it."""
@@ -52,13 +53,9 @@ def place_here(device: str, tasks: int) -> Placed:
     DeviceError
         Where it is not there.
     """
-    found = find_device(device)
-    memory = _memory(found)
-    return Placed(found, None if memory is None else int(DEVICE_SHARE * memory) // tasks, _fallback(device, found))
-
-
-def _fallback(asked: str, found: str) -> str:
-    return why_no_gpu() if asked == "auto" and found == "cpu" else ""
+    own = _own(device)
+    memory = None if own.memory is None else int(DEVICE_SHARE * own.memory) // tasks
+    return Placed(own.device, memory, own.fallback)
 
 
 def place_on(client: distributed.Client, device: str) -> Placed:
@@ -76,6 +73,8 @@ def place_on(client: distributed.Client, device: str) -> Placed:
     ------
     DeviceError
         Where one of them does not have it.
+    MemoryLimitError
+        Where one has less memory than its process holds with that device: it would be ended when it is asked.
     ClusterError
         Where they cannot be asked.
     """
@@ -84,6 +83,7 @@ def place_on(client: distributed.Client, device: str) -> Placed:
         return Placed(wanted)
     workers = client.scheduler_info(n_workers=-1)["workers"]
     asked = with_gpus(client) or list(workers)
+    _check_memory({address: workers[address]["memory_limit"] for address in asked}, wanted)
     found: dict[str, _Own] = {}
     for address, answer in _ask(client, _own_device, wanted, workers=asked):
         if isinstance(answer, str):
@@ -106,6 +106,18 @@ def place_on(client: distributed.Client, device: str) -> Placed:
     return Placed(wanted, min(memory, default=None), fallback)
 
 
+def _check_memory(limits: Mapping[str, int | None], device: str) -> None:
+    if device == "auto":
+        return
+    for address, limit in limits.items():
+        if limit and limit < process_bytes(device):
+            raise MemoryLimitError(
+                f"the worker {address} has {limit // 2**20:,} MiB of memory, and with device={device!r} its process "
+                f"holds {said_of_process(device)}, beside its tasks. Use fewer workers with more memory each, or "
+                f"device='cpu'"
+            )
+
+
 def with_gpus(client: distributed.Client) -> list[str]:
     """Addresses of the workers that say that they have a GPU."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
@@ -125,13 +137,34 @@ class _Own:
 def _own_device(device: str) -> _Own | str:
     """The device of this worker, or a sentence that says why it has none."""
     try:
-        found = find_device(device)
+        return _own(device)
     except DeviceError as error:
         return str(error)
+
+
+def _own(device: str) -> _Own:
+    """The device of this process.
+
+    Raises
+    ------
+    DeviceError
+        Where it has none, or nothing can be done with it.
+    """
+    found = find_device(device)
+    fallback = why_no_gpu() if device == "auto" and found == "cpu" else ""
     ordinal = int(found.partition(":")[2] or 0) if is_gpu(found) else 0
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     place = visible[ordinal] if ordinal < len(visible) else str(ordinal)
-    return _Own(found, _memory(found), place, _fallback(device, found))
+    try:
+        return _Own(found, _memory(found), place, fallback)
+    except DeviceFailedError as error:
+        # Other programs hold all of its memory, or it is broken.
+        if device == "auto":
+            return _Own("cpu", None, place, str(error))
+        raise DeviceError(
+            f"device={device!r} is there, and cannot be used: {error}. nvidia-smi lists the programs that hold its "
+            f"memory; wait for them, use another GPU, or device='cpu'"
+        ) from error
 
 
 def _memory(device: str) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from dask_svcca.plan.memory import LEAST_PIECE, NORM_COPIES, loadings_bytes
 from dask_svcca.stores.subspaces import read_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from dask_svcca.devices.interface import Array
     from dask_svcca.evaluate import Basis, MemberBlock
@@ -131,16 +133,24 @@ class Panel:
         """Memory for `read` to fill, of which nothing is sent while it is filled."""
         return np.empty((self.directions, self.length), dtype=self.dtype)
 
+    def held(self, chunk: int) -> Array | None:
+        """Scores of all blocks in one chunk, if they are on the device still."""
+        return self._context.worker.held.get((self._context.device.name, self._key, chunk))
+
+    def send(self, chunk: int, scores: InexactArray) -> Array:
+        """The same of what was read."""
+        device = self._context.device
+        sent = device.sent(scores)
+        self._context.worker.held.add((device.name, self._key, chunk), sent)
+        return sent
+
     def sent(self, chunk: int, buffer: InexactArray) -> Array:
-        """Scores of all blocks in one chunk on the device: those that it has, or read and sent from a buffer."""
-        held, device = self._context.worker.held, self._context.device
-        key = device.name, self._key, chunk
-        found = held.get(key)
+        """Those that the device has, or read and sent from a buffer, which it must have done with."""
+        found = self.held(chunk)
         if found is None:
             with self._context.timed("read"):
-                device.ready(buffer)
-            found = device.sent(self.read(chunk, buffer))
-            held.add(key, found)
+                self._context.device.mark()()
+            found = self.send(chunk, self.read(chunk, buffer))
         return found
 
     def read(self, chunk: int, buffer: InexactArray) -> InexactArray:
@@ -278,6 +288,54 @@ def cut(
     return [Panel(context, panel) for panel in panels]
 
 
+def sent_ahead(context: Context, sides: Sequence[tuple[Panel, Buffers]]) -> Generator[list[Array]]:
+    """Scores of some panels on the device, chunk by chunk, the next of them read by threads while it computes.
+
+    What is computed, and in which order, does not hang on threads. Whoever ends early closes it: no thread stays.
+
+    Parameters
+    ----------
+    context : Context
+    sides : sequence of (Panel, list of (direction, sample))
+        With the buffers of each.
+    """
+    device = context.device
+    count = sides[0][0].chunks
+    if device.turns == 1:
+        # It computes while it is asked to, and nothing is left to be done beside it.
+        for chunk in range(count):
+            yield [panel.sent(chunk, buffers[0]) for panel, buffers in sides]
+        return
+
+    def read(panel: Panel, chunk: int, buffer: InexactArray, wait: Callable[[], None]) -> InexactArray:
+        with context.timed("read"):
+            wait()
+        return panel.read(chunk, buffer)
+
+    with ThreadPoolExecutor(len(sides), thread_name_prefix="scores") as readers:
+
+        def begin(chunk: int, wait: Callable[[], None]) -> list[Array | Future[InexactArray]]:
+            coming = []
+            for panel, buffers in sides:
+                held = panel.held(chunk)
+                if held is None:
+                    held = readers.submit(read, panel, chunk, buffers[chunk % len(buffers)], wait)
+                coming.append(held)
+            return coming
+
+        coming = begin(0, device.mark())
+        for chunk in range(count):
+            # All that was computed with the chunk before this one: the next is read to where that one was.
+            before = device.mark()
+            found = [
+                panel.send(chunk, one.result()) if isinstance(one, Future) else one
+                for (panel, _), one in zip(sides, coming, strict=True)
+            ]
+            coming = begin(chunk + 1, before) if chunk + 1 < count else []
+            yield found
+            del found
+
+
 def couplings(
     context: Context,
     a: Panel,
@@ -298,18 +356,20 @@ def couplings(
     # The very same array on both sides lets BLAS compute half of the product.
     sides = ((a, buffers[0]),) if b is a else ((a, buffers[0]), (b, buffers[1]))
     pieces = [device.pieces(panel.directions, panel.length, panel.dtype, summing) for panel, _ in sides]
-    for chunk in range(a.chunks):
-        sent = [panel.sent(chunk, some[chunk % len(some)]) for panel, some in sides]
-        for parts in zip(*(one.of(scores) for one, scores in zip(pieces, sent, strict=True)), strict=True):
-            for number, (total, frequency) in enumerate(zip(totals, shared, strict=True)):
-                with context.timed("coupling"):
-                    rows = parts[0][a.span(frequency.a)]
-                    total.add(rows if frequency.conjugate else rows.conj(), parts[-1][b.span(frequency.b)])
-                    del rows
-                    if with_leverages:
-                        one = a.leverages(parts[0], frequency.a)
-                        same = b is a and frequency.a == frequency.b
-                        overlaps[number].add(one, one if same else b.leverages(parts[-1], frequency.b))
+    with contextlib.closing(sent_ahead(context, sides)) as chunks:
+        for sent in chunks:
+            for parts in zip(*(one.of(scores) for one, scores in zip(pieces, sent, strict=True)), strict=True):
+                for number, (total, frequency) in enumerate(zip(totals, shared, strict=True)):
+                    with context.timed("coupling"):
+                        rows = parts[0][a.span(frequency.a)]
+                        total.add(rows if frequency.conjugate else rows.conj(), parts[-1][b.span(frequency.b)])
+                        del rows
+                        if with_leverages:
+                            one = a.leverages(parts[0], frequency.a)
+                            same = b is a and frequency.a == frequency.b
+                            overlaps[number].add(one, one if same else b.leverages(parts[-1], frequency.b))
+            # Otherwise the device would have three chunks, with the one that comes.
+            del sent, parts
     with context.timed("coupling"):
         found: list[Any] = [overlap.value for overlap in overlaps] or [None for _ in shared]
         return [(total.kept, overlap) for total, overlap in zip(totals, found, strict=True)]

@@ -88,6 +88,7 @@ class Context:
         self.device = open_device(job.device)
         self.worker = _worker_of(job)
         self.seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -96,7 +97,9 @@ class Context:
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + own_time() - start
+            taken = own_time() - start
+            with self._lock:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
 
 
 _LOCK = threading.Lock()

@@ -141,6 +141,43 @@ def test_couplings__are_gathered_from_several_products(device: Device) -> None:
     np.testing.assert_array_equal(found.host, np.stack([first[2, 1], first[0, 1], second[1, 0]]))
 
 
+SHAPES = ((1, 1), (1, 5), (5, 1), (2, 40), (31, 31), (32, 32), (33, 33), (32, 50), (50, 32), (33, 1), (40, 34))
+"""Directions of both sides: one, and on both sides of where a device begins to use products."""
+
+
+@pytest.mark.parametrize("is_complex", [False, True])
+@pytest.mark.parametrize("pairs", [1, 3, 40])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_couplings__of_all_shapes(device: Device, shape: tuple[int, int], pairs: int, is_complex: bool) -> None:
+    if pairs == 40 and min(shape) > 33:
+        pytest.skip("as with fewer pairs")
+    rng, (k, l) = np.random.default_rng(6), shape
+    whole = rng.normal(size=(pairs, k, l)) + (1j * rng.normal(size=(pairs, k, l)) if is_complex else 0)
+    whole /= 1.1 * np.linalg.norm(whole, axis=(1, 2), ord=2, keepdims=True)
+    couplings, exact = stacked(device, list(whole)), np.linalg.svd(whole, compute_uv=False)
+    assert couplings.shape == whole.shape
+    for single in (False, True):
+        np.testing.assert_allclose(couplings.correlations(single=single, many=pairs > 1), exact, rtol=0, atol=1e-6)
+        sums = couplings.correlation_sums(single=single, many=pairs > 1)
+        if sums is not None:
+            np.testing.assert_allclose(sums / min(k, l), exact.mean(axis=1), rtol=0, atol=3e-7)
+    a, b = rng.uniform(0.1, 2, (pairs, k)), rng.uniform(0.1, 2, (pairs, l))
+    scaled = a[:, :, None] * whole * b[:, None, :]
+    nuclear = np.linalg.svd(scaled, compute_uv=False).sum(axis=1)
+    np.testing.assert_allclose(couplings.singular_sums(a, b), nuclear, rtol=1e-7)
+    np.testing.assert_allclose(couplings.adjoint.singular_sums(b, a), nuclear, rtol=1e-7)
+    np.testing.assert_allclose(couplings.weighted(a, b), scaled, rtol=1e-14)
+    squares = np.square(np.abs(whole))
+    np.testing.assert_allclose(couplings.weighted_sums(a, b), (a[:, :, None] * squares * b[:, None]).sum((1, 2)))
+    np.testing.assert_allclose(couplings.square_sums(), squares.sum((1, 2)))
+    for one, matrices in ((couplings, whole), (couplings.adjoint, whole.conj().swapaxes(1, 2))):
+        left, values, adjoint = one.decomposition
+        np.testing.assert_allclose(values, exact, rtol=0, atol=1e-12)
+        np.testing.assert_allclose((left * values[:, None]) @ adjoint, matrices, rtol=0, atol=1e-12)
+        unit = np.broadcast_to(np.eye(min(k, l)), (pairs, min(k, l), min(k, l)))
+        np.testing.assert_allclose(left.conj().swapaxes(1, 2) @ left, unit, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("shape", [(2, 0, 3), (2, 3, 0)])
 def test_couplings__without_directions(device: Device, shape: tuple[int, int, int]) -> None:
     couplings = stacked(device, list(np.zeros(shape)))

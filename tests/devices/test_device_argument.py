@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -23,9 +24,9 @@ from dask_svcca.errors import DeviceError, InvalidJobError, JobError, MemoryLimi
 from dask_svcca.jobs.driver import drive
 from dask_svcca.jobs.schema import parse_job
 from dask_svcca.plan.comparison import make_plan
-from dask_svcca.plan.memory import device_bytes, staged_bytes
-from dask_svcca.plan.on_device import TILES
+from dask_svcca.plan.on_device import TILES, device_bytes, staged_bytes
 from dask_svcca.plan.parameters import Parameters
+from dask_svcca.plan.process import process_bytes
 from dask_svcca.plan.selection import Selection
 from dask_svcca.plan.stored import from_json, to_json
 from dask_svcca.plan.subspaces import Budget
@@ -201,6 +202,23 @@ def test_plan__little_memory_of_the_worker_bounds_what_is_sent() -> None:
     plan = on_gpu(80 * GIGABYTE, memory=2 * GIGABYTE)
     room = 2 * GIGABYTE - plan.to_dict()["bytes_per_process"]
     assert all(tile.on is not None and staged_bytes(tile.on) <= room for tile in plan.tiles)
+
+
+def test_plan__buffers_are_within_the_least_memory_of_a_worker_that_it_takes() -> None:
+    process = process_bytes("cuda")
+    taken = []
+    for more in range(4, 400, 12):
+        with contextlib.suppress(MemoryLimitError):
+            plan = on_gpu(80 * GIGABYTE, memory=process + more * MIB)
+            taken.append(more)
+            assert all(staged_bytes(tile.on) <= more * MIB for tile in plan.tiles if tile.on is not None)
+    with pytest.raises(MemoryLimitError, match=r"needs [\d,]+ MiB in one worker .* may take [\d,]+ MiB of its memory"):
+        on_gpu(80 * GIGABYTE, memory=process + (taken[0] - 12) * MIB)
+
+
+def test_plan__refuses_a_gpu_that_others_use() -> None:
+    with pytest.raises(MemoryLimitError, match=r"needs 44 MiB .* may take 0 MiB of it.*nvidia-smi lists"):
+        on_gpu(0)
 
 
 def test_plan__refuses_a_pair_that_does_not_fit_on_the_device() -> None:

@@ -11,7 +11,7 @@ from zoos import layers, make_zoo
 
 import dask_svcca
 from dask_svcca.errors import MemoryLimitError
-from dask_svcca.plan.memory import device_bytes
+from dask_svcca.plan.on_device import device_bytes
 from dask_svcca.run.workers import DEVICE_SHARE
 from dask_svcca.tasks import panel, tile
 

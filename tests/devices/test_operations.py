@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from oracles import scatter
 
+from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.kernels.moments import moments
 from dask_svcca.kernels.products import Summing
 from dask_svcca.kernels.projection import DoubleProjection
@@ -228,3 +229,111 @@ def test_arrays__may_be_read_only_backwards_or_of_other_types(device: Device) ->
     total = device.moments()
     total.add(np.arange(12, dtype=np.uint8).reshape(6, 1, 2))
     np.testing.assert_allclose(total.value.mean, [5, 6])
+
+
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", ">c8", ">c16", "<f2", ">i8", ">u2", "i1", "?", "longdouble"])
+def test_arrays__of_any_type_and_order_of_bytes_have_their_values(device: Device, dtype: str) -> None:
+    values = draw(30, (7, 5), "complex128" if np.dtype(dtype).kind == "c" else "float64").astype(dtype)
+    expected = values.astype("complex128" if values.dtype.kind == "c" else "float64")
+    found = device.host(device.sent(values))
+    np.testing.assert_array_equal(found, expected)
+    total = device.moments()
+    total.add(values[:, np.newaxis])
+    np.testing.assert_allclose(total.value.mean, expected.mean(axis=0), rtol=1e-12)
+
+
+def test_arrays__may_lie_askew_or_far_apart_in_memory(device: Device) -> None:
+    values = draw(31, (6, 4), "float32")
+    records = np.zeros((6, 4), [("flag", "i1"), ("value", "f4")])
+    records["value"] = values
+    columns = np.asfortranarray(values)
+    wide = np.zeros((12, 8), "f4")
+    wide[::2, ::2] = values
+    shifted = np.frombuffer(b"x" + values.tobytes(), np.uint8)[1:].view("f4").reshape(6, 4)
+    for given in (records["value"], columns, wide[::2, ::2], shifted, values[::-1, ::-1][::-1, ::-1]):
+        np.testing.assert_array_equal(device.host(device.sent(given)), values)
+    same = np.broadcast_to(values[:1], (6, 4))
+    np.testing.assert_array_equal(device.host(device.sent(same)), same)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex64", "complex128"])
+@pytest.mark.parametrize("shape", [(9, 1, 1), (1, 1, 4), (2, 3, 1), (70, 1, 40)])
+def test_moments__of_one_sample_one_neuron_or_many(device: Device, dtype: str, shape: tuple[int, int, int]) -> None:
+    x = draw(40, shape, dtype)
+    total = device.moments()
+    for one in x:
+        total.add(one[np.newaxis])
+    assert total.value.count == shape[0]
+    exact = x.astype("complex128")
+    np.testing.assert_allclose(total.value.mean, exact[:, 0].mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(total.value.scatter, scatter(exact), rtol=0, atol=1e-11 * shape[0])
+
+
+@pytest.mark.parametrize("grid", [(1,), (1, 1), (2, 1), (1, 3), (3, 2)])
+def test_split__of_narrow_grids(device: Device, grid: tuple[int, ...]) -> None:
+    x = draw(41, (5, *grid, 2), "float32")
+    found = device.host(device.split(x, grid))
+    weights = half_plane(grid).multiplicity
+    np.testing.assert_allclose(found[:, 0], x.astype(float).reshape(5, -1, 2).mean(axis=1) * np.prod(grid) ** 0.5)
+    squares = np.square(np.abs(found)).sum(axis=2) @ weights
+    np.testing.assert_allclose(squares, np.square(x.astype(float)).reshape(5, -1).sum(axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 70])
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_eigenvectors__of_all_sizes(device: Device, n: int, is_complex: bool) -> None:
+    x = draw(42, (n + 3, n), "complex128" if is_complex else "float64")
+    matrix = x.conj().T @ x
+    values, vectors = device.eigenvectors(matrix)
+    np.testing.assert_allclose((vectors * values) @ vectors.conj().T, matrix, rtol=0, atol=1e-10 * values[-1])
+    np.testing.assert_allclose(vectors.conj().T @ vectors, np.eye(n), rtol=0, atol=1e-12)
+    assert (np.diff(values) >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+@pytest.mark.parametrize("widths", [(1, 1), (1, 40), (40, 33)])
+def test_products__of_one_direction_or_many(device: Device, dtype: str, widths: tuple[int, int]) -> None:
+    a, b = (draw(seed, (width, 50), dtype) for seed, width in zip((43, 44), widths, strict=True))
+    total = device.products(16)
+    for start in (0, 49):
+        total.add(device.sent(a[:, start:][:, :49]), device.sent(b[:, start:][:, :49]))
+    exact = a.astype("complex128") @ b.T
+    np.testing.assert_allclose(total.value, exact, rtol=0, atol=1e-3 if dtype != "float64" else 1e-10)
+    out = np.zeros(widths, dtype)
+    np.testing.assert_allclose(device.multiply(a, b.T, out=out), exact, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "float64"])
+def test_sums_of_squares__of_none_or_one_direction(device: Device, dtype: str) -> None:
+    scores = draw(45, (3, 8), dtype)
+    squares = np.square(np.abs(scores.astype("complex128")))
+    found = device.host(device.leverages(device.sent(scores), [slice(0, 1), slice(1, 1), slice(1, 3)]))
+    np.testing.assert_allclose(found, [squares[0], np.zeros(8), squares[1:].sum(axis=0)], rtol=1e-6)
+    out = [np.full((2, 8), 7.0)]
+    weights = [[np.array([2.0]), np.array([0.5, 3.0])]]
+    device.weighted_squares(device.sent(scores), [np.array([1]), np.array([0, 2])], weights, 1, [1, 0], out)
+    np.testing.assert_allclose(out[0], [0.5 * squares[0] + 3 * squares[2], 2 * squares[1]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("width", [1, 40])
+def test_projection__on_one_direction_or_many_of_one_sample(device: Device, width: int) -> None:
+    x = draw(46, (90, 1, width), "float32")
+    total = moments(x)
+    basis = eigenbasis(replace(total, scatter=total.scatter.copy()), multiplicity=np.ones(1, int), epsilon=1e-7)
+    assert basis is not None
+    project = device.projection(total.mean, basis, np.dtype(np.float32))
+    scores = np.empty((len(basis.spectrum), 90), project.dtype).T
+    for sample in range(90):
+        project(x[sample : sample + 1], scores[sample : sample + 1])
+    np.testing.assert_allclose(scores.T @ scores, np.eye(width), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 40])
+def test_gram_products__of_one_member_of_one_direction(device: Device, samples: int) -> None:
+    a = draw(47, (1, samples), "float32")
+    products = device.gram_products(1, 1, samples, np.dtype(np.float32), same=True)
+    sent = device.sent(a)
+    products.add([[(sent, sent)]], 1)
+    exact = np.square(np.square(a.astype(float)).sum())
+    np.testing.assert_allclose(products.total, [[exact]], rtol=1e-6)
+    np.testing.assert_allclose(products.own[0], [exact], rtol=1e-6)

@@ -16,7 +16,7 @@ from zoos import layers, make_zoo
 
 import dask_svcca
 from dask_svcca.connections import Resources, connect, local, local_resources, visible_gpus
-from dask_svcca.errors import ClusterError, DeviceError
+from dask_svcca.errors import ClusterError, DeviceError, DeviceFailedError, MemoryLimitError
 from dask_svcca.plan.tasks import Node
 from dask_svcca.run import workers
 from dask_svcca.run.executors import DaskExecutor
@@ -224,6 +224,39 @@ def test_compare__writes_nothing_where_a_worker_has_no_device(
     with pytest.raises(DeviceError, match="the worker"):
         workers.check_workers(mixed, [], "cuda")
     assert sorted(place.parent.rglob("*")) == before
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process, and workers that are threads of it, find a GPU whose memory others hold."""
+
+    def memory() -> int:
+        raise DeviceFailedError("the device 'cuda' failed at asking for its memory: CUDA error: out of memory")
+
+    monkeypatch.setitem(sys.modules, "torch", fake_torch(1))
+    monkeypatch.setattr(workers, "open_device", lambda _: types.SimpleNamespace(memory=memory))
+
+
+def test_place__says_that_a_gpu_is_busy(busy: None, mixed: distributed.Client) -> None:
+    said = r"device='cuda' is there, and cannot be used: .* out of memory\. nvidia-smi lists the programs"
+    with pytest.raises(DeviceError, match=said):
+        place_here("cuda", 1)
+    with pytest.raises(DeviceError, match=f"the worker .* cannot compute with device='cuda': {said}"):
+        place_on(mixed, "cuda")
+    for placed in (place_here("auto", 1), place_on(mixed, "auto")):
+        assert (placed.device, placed.memory) == ("cpu", None)
+        assert "out of memory" in placed.fallback
+
+
+def test_place_on__refuses_workers_that_would_end_when_they_are_asked(
+    mixed: distributed.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "open_device", lambda _: pytest.fail("a worker was asked"))
+    for worker_there in mixed.cluster.scheduler.workers.values():
+        worker_there.memory_limit = 300 * 2**20
+    said = r"the worker .* has 300 MiB of memory, and with device='torch:cpu' its process holds 550 MiB, of which 200"
+    with pytest.raises(MemoryLimitError, match=said):
+        place_on(mixed, "torch:cpu")
 
 
 def test_run_graph__long_tasks_wait_for_workers_with_a_gpu(mixed: distributed.Client) -> None:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import dask
 import numpy as np
+import pytest
 from zarr.storage import MemoryStore
 from zoos import layers, make_zoo
 
 import dask_svcca
 from dask_svcca.devices.numpy import NumPyDevice
+from dask_svcca.errors import DaskSvccaError
+from dask_svcca.kernels.products import ProductSum
 from dask_svcca.plan import comparison as plan_module
 from dask_svcca.tasks import panel as panel_module
 from dask_svcca.tasks import worker
 from dask_svcca.tasks.held import Held
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
     import numpy.typing as npt
-    import pytest
 
 
 class Slow(NumPyDevice):
-    """A device that reads from a buffer until somebody asks whether it is ready, as a GPU does."""
+    """A device that computes with a buffer until somebody waits for what was asked before, as a GPU may."""
 
     name = "slow"
     turns = 2
@@ -34,8 +40,40 @@ class Slow(NumPyDevice):
         self.busy.add(array.ctypes.data)
         return array.copy()
 
-    def ready(self, buffer: npt.NDArray[Any]) -> None:
-        self.busy.discard(buffer.ctypes.data)
+    def mark(self) -> Callable[[], None]:
+        asked = set(self.busy)
+        return lambda: self.busy.difference_update(asked)
+
+
+class Waiting(Slow):
+    """One that has done with the first chunk only when the second is being read; it may fail at the second."""
+
+    def __init__(self, failure: BaseException | None = None) -> None:
+        super().__init__()
+        self.second_is_read, self.failure, self.products_so_far = threading.Event(), failure, 0
+
+    def products(self, single_samples: int) -> ProductSum:
+        device = self
+
+        class Products(ProductSum):
+            def add(self, rows: Any, columns: Any) -> None:
+                device.products_so_far += 1
+                assert device.second_is_read.wait(timeout=30)
+                if device.failure is not None and device.products_so_far == 2:
+                    raise device.failure
+                super().add(rows, columns)
+
+        return Products(single_samples)
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("scores")]
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    assert not readers()
 
 
 def compared(monkeypatch: pytest.MonkeyPatch, device: NumPyDevice, room: int = 0) -> tuple[np.ndarray, int]:
@@ -47,6 +85,8 @@ def compared(monkeypatch: pytest.MonkeyPatch, device: NumPyDevice, room: int = 0
         nonlocal reads
         reads += 1
         assert buffer.ctypes.data not in getattr(device, "busy", set())
+        if isinstance(device, Waiting) and chunk == 1:
+            device.second_is_read.set()
         return read(self, chunk, buffer)
 
     monkeypatch.setattr(panel_module.Panel, "read", watched)
@@ -68,6 +108,78 @@ def test_scores__that_fit_the_device_are_read_once(monkeypatch: pytest.MonkeyPat
     # Three groups of up to eight layers, in three chunks.
     assert (again, once) == (often, 9)
     assert often > once
+
+
+def test_scores__are_read_while_the_device_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, _ = compared(monkeypatch, NumPyDevice())
+    found, _ = compared(monkeypatch, Waiting())
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_scores__no_thread_reads_on_when_the_run_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt) as raised:
+        compared(monkeypatch, Waiting(interrupt))
+    # The traceback is here still, and with it what was at work.
+    assert raised.value is interrupt
+    assert not readers()
+
+
+def test_scores__are_read_again_by_the_next_attempt_when_the_device_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, _ = compared(monkeypatch, NumPyDevice())
+    found, _ = compared(monkeypatch, Waiting(MemoryError("no memory")))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["cpu", "torch:cpu"])
+def test_scores__that_are_damaged_are_found_by_a_thread_as_without(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name != "cpu":
+        pytest.importorskip("torch")
+    monkeypatch.setattr(plan_module, "_chunk_samples", lambda *_: 25)
+    zoo, place = make_zoo(tmp_path / "zoo.zarr", layers(20)), tmp_path / "comparison.zarr"
+    found: list[tuple[str, str]] = []
+    read = panel_module.Panel.read
+
+    def watched(self: Any, chunk: int, buffer: Any) -> Any:
+        try:
+            return read(self, chunk, buffer)
+        except DaskSvccaError as error:
+            found.append((threading.current_thread().name, str(error)))
+            raise
+
+    monkeypatch.setattr(panel_module.Panel, "read", watched)
+    with dask.config.set(scheduler="synchronous"):
+        dask_svcca.compare(zoo, place, measures="svcca")
+        files = [file for file in (place / "subspaces").glob("**/scores/c/2/*") if file.is_file()]
+        assert files
+        for file in files:
+            file.write_bytes(file.read_bytes()[:-100] + b"\xff" * 100)
+        # Nothing is there any more but subspaces: all of their scores are read.
+        repaired = dask_svcca.compare(zoo, subspaces=place / "subspaces", measures="svcca", device=name)
+        expected = dask_svcca.compare(zoo, measures="svcca")
+    assert found
+    assert all("is not what was written" in text for _, text in found)
+    assert all(thread.startswith("scores") == (name != "cpu") for thread, _ in found)
+    np.testing.assert_allclose(repaired.svcca, expected.svcca, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("measures", [("svcca",), ("cka", "cka_debiased", "svcca"), ("pwcca", "procrustes")])
+def test_scores__of_several_chunks_have_the_values_of_the_processor(
+    measures: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(plan_module, "_chunk_samples", lambda *_: 25)
+    zoo = make_zoo(MemoryStore(), layers(20))
+    with dask.config.set(scheduler="threads"):
+        here, *there = (
+            dask_svcca.compare(zoo, MemoryStore(), measures=measures, device=name).load()
+            for name in ("cpu", "torch:cpu", "torch:cpu")
+        )
+    for name in measures:
+        np.testing.assert_allclose(there[0][name], here[name], rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(there[0][name], there[1][name])
 
 
 def test_held__lets_go_of_what_was_not_used_for_longest() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from dask_svcca.devices import open_device
 from dask_svcca.errors import DaskSvccaError, DeviceFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -55,39 +58,105 @@ def test_products__are_in_true_single_precision(name: str, allowed: str) -> None
         torch.set_float32_matmul_precision("highest")
 
 
-def precisions() -> list[str]:
+def settings() -> list[Any]:
+    """All that PyTorch says of the precision of products; the name of the error where it refuses to."""
     backends = torch.backends
-    return [backends.fp32_precision, backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision]
+
+    def asked(question: Callable[[], Any]) -> Any:
+        try:
+            return question()
+        except RuntimeError as error:
+            return type(error).__name__
+
+    older = asked(torch.get_float32_matmul_precision), asked(lambda: backends.cuda.matmul.allow_tf32)
+    if not hasattr(backends, "fp32_precision"):
+        return list(older)
+    return [*older, backends.fp32_precision, *(place.fp32_precision for place in places())]
 
 
-@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="PyTorch has one setting for all")
-def test_true_single__leaves_settings_as_they_were() -> None:
-    try:
-        for general, own in (("none", "none"), ("tf32", "none"), ("none", "tf32"), ("tf32", "ieee")):
-            torch.backends.fp32_precision = general
-            torch.backends.cuda.matmul.fp32_precision = own
-            before = precisions()
-            with work.true_single():
-                assert not work.REDUCED & set(precisions()[1:])
-                with work.true_single():
-                    pass
-                # Another thread may be done first.
-                assert not work.REDUCED & set(precisions()[1:])
-            assert precisions() == before
-            if own == "none":
-                # What was inherited still is.
-                torch.backends.fp32_precision = "none"
-                assert precisions()[1] == "none"
-    finally:
+def places() -> tuple[Any, Any]:
+    return torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+
+
+@pytest.fixture
+def as_found() -> Iterator[None]:
+    """Settings of PyTorch, put back behind a test that changes them."""
+    yield
+    torch.set_float32_matmul_precision("highest")
+    if hasattr(torch.backends, "fp32_precision"):
         torch.backends.fp32_precision = "none"
-        torch.backends.cuda.matmul.fp32_precision = "none"
+        for place in places():
+            place.fp32_precision = "none"
 
 
-def test_true_single__of_several_threads_ends_with_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    changes: list[str] = []
-    monkeypatch.setattr(work, "_reduced", lambda: iter([("place", "tf32")]))
-    monkeypatch.setattr(work, "_get", lambda _: "tf32")
-    monkeypatch.setattr(work, "_set", lambda _, value: changes.append(value))
+def older_api(value: str) -> None:
+    torch.set_float32_matmul_precision(value)
+
+
+def oldest_api(value: str) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = value == "high"
+
+
+def newer_api(value: str) -> None:
+    torch.backends.cuda.matmul.fp32_precision = value
+
+
+def newer_api_of_the_processor(value: str) -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = value
+
+
+def newest_api_for_all(value: str) -> None:
+    torch.backends.fp32_precision = value
+
+
+USERS = (
+    [],
+    [(older_api, "high")],
+    [(older_api, "medium")],
+    [(older_api, "high"), (older_api, "highest")],
+    [(oldest_api, "high")],
+    [(newer_api, "tf32")],
+    [(newer_api_of_the_processor, "tf32")],
+    [(newer_api_of_the_processor, "bf16")],
+    [(newest_api_for_all, "tf32")],
+    [(newest_api_for_all, "tf32"), (newer_api, "ieee")],
+    # Where both were used, PyTorch raises when it is asked by the older.
+    [(older_api, "high"), (newer_api, "ieee")],
+    [(older_api, "medium"), (newer_api_of_the_processor, "ieee")],
+    [(older_api, "highest"), (newer_api, "tf32")],
+    [(older_api, "high"), (newest_api_for_all, "ieee"), (newer_api, "none")],
+)
+"""What a user may have set before, one after another."""
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_true_single__is_what_every_setting_says_and_leaves_them_as_they_were(
+    user: list[tuple[Callable[[str], None], str]], as_found: None
+) -> None:
+    newer = hasattr(torch.backends, "fp32_precision")
+    if not newer and any(setter not in {older_api, oldest_api} for setter, _ in user):
+        pytest.skip("PyTorch has one setting for all")
+    for setter, value in user:
+        setter(value)
+    before = settings()
+    with work.true_single():
+        inside = settings()
+        # Both ways of asking, neither of which raises: PyTorch asks by either.
+        assert inside[:2] == ["highest", False]
+        assert not work.REDUCED & set(inside[3:])
+        with work.true_single():
+            pass
+        assert settings() == inside
+    assert settings() == before
+    if newer and user == [(newest_api_for_all, "tf32")]:
+        # What was inherited still is.
+        torch.backends.fp32_precision = "none"
+        assert settings()[3] == "none"
+
+
+def test_true_single__of_several_threads_ends_with_the_last(as_found: None) -> None:
+    torch.set_float32_matmul_precision("high")
+    before = settings()
     inside, done = threading.Event(), threading.Event()
 
     def other() -> None:
@@ -99,10 +168,20 @@ def test_true_single__of_several_threads_ends_with_the_last(monkeypatch: pytest.
     with work.true_single():
         thread.start()
         assert inside.wait(10)
-    assert changes == ["ieee"]
+    assert torch.get_float32_matmul_precision() == "highest"
     done.set()
     thread.join()
-    assert changes == ["ieee", "none"]
+    assert settings() == before
+
+
+def test_products__are_in_true_single_precision_inside_of_autocast() -> None:
+    a, b, expected = telling()
+    device = open_device("torch:cpu")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total = device.products(2**14)
+        total.add(device.sent(a), device.sent(b))
+        assert torch.is_autocast_enabled("cpu")
+    np.testing.assert_allclose(total.value, expected, rtol=0, atol=2e-6)
 
 
 def test_failures__say_the_operation_the_device_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,22 +235,29 @@ def test_eigenvalues__that_are_silently_wrong_are_solved_again(
     np.testing.assert_allclose(eigen.eigenvalues(matrices).numpy(), exact, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("damage", ["values", "vectors", "raises"])
+@pytest.mark.parametrize("damage", ["values", "vectors", "twice", "raises"])
 def test_eigenvectors__that_are_silently_wrong_are_solved_again(monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     matrices = hermitian(torch.complex128)
+    matrices[0] = torch.eye(matrices.shape[-1])
     right = torch.linalg.eigh
 
     def wrong(given: Any) -> Any:
         values, vectors = right(given)
         if damage == "raises":
             raise torch.linalg.LinAlgError("did not converge")
-        (values if damage == "values" else vectors)[1, 3] *= 1.001
+        if damage == "twice":
+            # Each of a pair of equal values is one, and both are the same.
+            vectors[0, :, 1] = vectors[0, :, 0]
+        else:
+            (values if damage == "values" else vectors)[1, 3] *= 1.001
         return values, vectors
 
     monkeypatch.setattr(torch.linalg, "eigh", wrong)
     values, vectors = eigen.eigenvectors(matrices)
     left = matrices @ vectors - vectors * values[:, None, :]
     assert float(left.abs().max()) < 1e-10
+    unit = torch.eye(matrices.shape[-1], dtype=matrices.dtype)
+    assert float((vectors.mH @ vectors - unit).abs().max()) < 1e-10
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64])
@@ -202,6 +288,51 @@ def test_nuclear_norms__that_say_they_have_settled_have(dtype: Any, singular: np
     assert bool(polar.nuclear_norms(matrices, 1.0, (3,), 64 * CORRELATION_TOLERANCE)[1][0]) == (not singular.any())
 
 
+@pytest.mark.parametrize("directions", [200, *(pytest.param(n, marks=pytest.mark.slow) for n in (500, 1000, 1500))])
+@pytest.mark.parametrize("spectrum", ["identical", "even", "half zero", "noise"])
+def test_correlation_sums__of_many_directions_need_no_solver(
+    directions: int, spectrum: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(7)
+    if spectrum == "noise":
+        matrix = rng.normal(size=(directions, directions)) / np.sqrt(10 * directions)
+        singular = np.linalg.svd(matrix.astype(np.float32).astype(float), compute_uv=False)
+    else:
+        ones, zeros = np.ones(directions // 2), np.zeros(directions - directions // 2)
+        even = np.linspace(1, 0, directions)
+        singular = {"identical": np.ones(directions), "even": even, "half zero": np.r_[ones, zeros]}[spectrum]
+        left, right = np.linalg.qr(rng.normal(size=(2, directions, directions)))[0]
+        matrix = (left * singular) @ right
+    device = open_device("torch:cpu")
+    # Scores in single precision: rounding alone may keep a sum from settling in it.
+    couplings = device.couplings([(device.sent(matrix[None, None].astype("f4")), np.zeros(1, int), np.zeros(1, int))])
+    # A GPU solves large matrices one after another, which takes a hundred times as long as products.
+    solver = torch.linalg.eigvalsh
+    solved: list[Any] = []
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda given: (solved.append(given), solver(given))[1])
+    found = couplings.correlation_sums(single=True, many=False)
+    assert found is not None
+    assert abs(found[0] - singular.sum()) / directions < CORRELATION_TOLERANCE
+    assert not solved
+
+
+@pytest.mark.parametrize("directions", [200, pytest.param(500, marks=pytest.mark.slow)])
+def test_singular_sums__of_many_directions_need_no_solver(directions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    left, right = np.linalg.qr(rng.normal(size=(2, directions, directions)))[0]
+    weights = np.logspace(0, -6, directions)
+    noise, dense = rng.normal(size=(directions, directions)) / 100, (left * np.logspace(0, -12, directions)) @ right
+    device = open_device("torch:cpu")
+    solver, solved = np.linalg.svd, []
+    monkeypatch.setattr(np.linalg, "svd", lambda *given, **options: (solved.append(1), solver(*given, **options))[1])
+    for matrix, own in ((noise, weights), (dense, np.ones(directions))):
+        couplings = device.couplings([(device.sent(matrix[None, None]), np.zeros(1, int), np.zeros(1, int))])
+        found = couplings.singular_sums(own[None], own[None])
+        expected = solver(own[:, None] * matrix * own, compute_uv=False).sum()
+        np.testing.assert_allclose(found, expected, rtol=1e-7)
+    assert not solved
+
+
 def test_sums__that_have_not_settled_are_solved_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     stack = np.linalg.qr(rng.normal(size=(3, 80, 50)))[0].swapaxes(1, 2)[:, :, :60] * 0.9
@@ -209,6 +340,7 @@ def test_sums__that_have_not_settled_are_solved_exactly(monkeypatch: pytest.Monk
     cells = device.sent(stack[np.newaxis])
     couplings = device.couplings([(cells, np.zeros(3, int), np.arange(3))])
     exact = np.linalg.svd(stack, compute_uv=False).sum(axis=1)
+    monkeypatch.setattr("dask_svcca.devices.torch.couplings.SINGLE_STEPS", (1,))
     monkeypatch.setattr("dask_svcca.devices.torch.couplings.CORRELATION_STEPS", (1,))
     monkeypatch.setattr("dask_svcca.devices.torch.couplings.NUCLEAR_STEPS", (1,))
     monkeypatch.setattr("dask_svcca.devices.torch.couplings.VECTOR_STEPS", (1,))
@@ -225,7 +357,7 @@ def test_device__of_the_processor_has_no_memory_of_its_own() -> None:
     assert device.memory() is None
     device.synchronise()
     assert open_device("torch:cpu") is device
+    device.mark()()
     buffer = device.buffer((3, 4), np.dtype(np.complex64))
     assert buffer.shape == (3, 4)
     assert buffer.dtype == np.complex64
-    device.ready(buffer)

@@ -25,9 +25,12 @@ CORRELATION_TOLERANCE: Final = 3e-7
 NUCLEAR_TOLERANCE: Final = 1e-7
 """Relative, of the sum of the singular values of a cross-covariance."""
 
+SINGLE_STEPS: Final = (8, 12)
+"""Steps in single precision after which sums are looked at. What has not settled by then begins anew in double."""
+
 CORRELATION_STEPS: Final = (8, 12, 16, 20)
-NUCLEAR_STEPS: Final = (12, 18, 24)
-"""Steps after which sums are looked at. What has not settled by then is solved exactly."""
+NUCLEAR_STEPS: Final = (12, 18, 24, 32)
+"""The same in double precision. What has not settled by then is solved exactly."""
 
 VECTOR_STEPS: Final = (24, 32, 40)
 ORTHONORMAL: Final = 1e-10
@@ -144,16 +147,22 @@ class TorchCouplings:
         if count < POLAR_FROM or not len(self._tensor):
             return None
         with self._device.at_work("sums of canonical correlations"):
-            matrices = self._tensor
-            if single:
-                matrices = matrices.to(torch.complex64 if matrices.is_complex() else torch.float32)
-            sums, settled = nuclear_norms(matrices, 1.0, CORRELATION_STEPS, count * CORRELATION_TOLERANCE)
-            found = self._device.host(sums)
-            wrong = ~self._device.host(settled)
-            if wrong.any():
-                open_still = TorchCouplings(self._device, self._tensor[~settled])
-                found[wrong] = open_still.correlations(single=single, many=many).sum(axis=-1)
-        return np.asarray(np.clip(found, 0.0, count))
+            found = self._tensor.new_zeros(len(self._tensor), dtype=torch.float64)
+            places = torch.arange(len(found), device=found.device)
+            # Rounding in single precision alone may leave more open than is allowed, whatever the steps.
+            for steps in (SINGLE_STEPS, CORRELATION_STEPS) if single else (CORRELATION_STEPS,):
+                matrices = self._tensor if len(places) == len(found) else self._tensor[places]
+                if steps is SINGLE_STEPS:
+                    matrices = matrices.to(torch.complex64 if matrices.is_complex() else torch.float32)
+                sums, settled = nuclear_norms(matrices, 1.0, steps, count * CORRELATION_TOLERANCE)
+                found[places] = sums
+                places = places[~settled]
+                if not len(places):
+                    break
+            else:
+                exact = TorchCouplings(self._device, self._tensor[places]).correlations(single=single, many=many)
+                found[places] = self._device.tensor(exact.sum(axis=-1))
+            return np.asarray(np.clip(self._device.host(found), 0.0, count))
 
     def square_sums(self) -> FloatArray:
         """Sum of the squares, (pair,)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from dask_svcca.devices.torch.work import at_work, wide
 from dask_svcca.kernels.fourier import half_plane
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import numpy.typing as npt
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.kernels.products import Summing
     from dask_svcca.kernels.subspace import Eigenbasis
+
+KEPT: Final = frozenset(map(np.dtype, ("f2", "f4", "f8", "c8", "c16", "i8")))
+"""Types that stay as they are: of numbers, and of positions."""
 
 
 class TorchDevice:
@@ -38,9 +42,7 @@ class TorchDevice:
     def __init__(self, name: str) -> None:
         self.name = name
         self._device = torch.device(name.removeprefix("torch:"))
-        self.turns = 1 if self._is_processor else 2
-        # What was sent from a buffer, by its address, until it has left it.
-        self._sent: dict[int, Any] = {}
+        self.turns = 2
 
     @property
     def _is_processor(self) -> bool:
@@ -73,32 +75,46 @@ class TorchDevice:
         """An array as a tensor on the device."""
         if isinstance(array, torch.Tensor):
             return array
-        # PyTorch knows neither half of NumPy's types nor arrays that run backwards, and warns of what is read-only.
-        given = array if array.dtype.kind in "fc" or array.dtype == np.int64 else array.astype(np.float64)
-        if not given.flags.writeable or any(stride < 0 for stride in given.strides):
-            given = given.copy()
+        given = _plain(array)
         found = torch.from_numpy(given)
         if self._is_processor:
             return found
-        pinned = found.is_pinned()
-        there = found.to(self._device, non_blocking=pinned)
-        if pinned:
-            event = torch.cuda.Event()
-            event.record(torch.cuda.current_stream(self._device))
-            self._sent[given.ctypes.data] = event
+        return self._copied(found) if found.is_pinned() else found.to(self._device)
+
+    def _copied(self, array: torch.Tensor) -> torch.Tensor:
+        """A copy on a GPU of what is in memory from which it copies while it computes."""
+        at_work_now = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._copies):
+            there = array.to(self._device, non_blocking=True)
+            arrived = self._copies.record_event()
+        at_work_now.wait_event(arrived)
+        # Its memory is the copies', and free for another only when those who compute with it are done, too.
+        there.record_stream(at_work_now)
         return there
+
+    @cached_property
+    def _copies(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self._device)
 
     def sent(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """An array on the device."""
         with self.at_work("taking an array"):
             return self.tensor(array)
 
-    def ready(self, buffer: npt.NDArray[Any]) -> None:
-        """Wait until what was sent from a buffer has left it."""
-        event = self._sent.pop(buffer.ctypes.data, None)
-        if event is not None:
-            with self.at_work("taking an array"):
+    def mark(self) -> Callable[[], None]:
+        """What waits until all is done that was asked of the device so far."""
+        if self._is_processor:
+            return self.synchronise
+        with self.at_work("what was asked of it before"):
+            # Whoever waits leaves the core to others meanwhile.
+            event = torch.cuda.Event(blocking=True)
+            event.record(torch.cuda.current_stream(self._device))
+
+        def wait() -> None:
+            with self.at_work("what was asked of it before"):
                 event.synchronize()
+
+        return wait
 
     def is_complex(self, array: Array) -> bool:
         """Whether the numbers of an array are complex."""
@@ -204,6 +220,20 @@ class TorchDevice:
                 for couplings, rows, columns in cells
             ]
             return TorchCouplings(self, parts[0] if len(parts) == 1 else torch.cat(parts))
+
+
+def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array that PyTorch takes as it is: it itself, or a copy.
+
+    PyTorch knows neither half of NumPy's types nor the other order of bytes, nor arrays that run backwards or lie askew
+    in memory, and warns of what is read-only.
+    """
+    dtype = array.dtype.newbyteorder("=")
+    if dtype not in KEPT:
+        dtype = np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
+    given = array.astype(dtype, copy=False)
+    askew = any(stride < 0 or stride % given.itemsize for stride in given.strides)
+    return given.copy() if askew or not given.flags.writeable else given
 
 
 def _squares(scores: torch.Tensor) -> torch.Tensor:

@@ -32,14 +32,17 @@ def eigenvalues(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def eigenvectors(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same with eigenvectors; what is left of the matrices without them is compared with nothing, too."""
+    """The same with eigenvectors: what is left of the matrices without them is nothing, and they are orthonormal."""
     try:
         values, vectors = torch.linalg.eigh(matrices)
     except torch.linalg.LinAlgError:
         values = torch.full(matrices.shape[:-1], torch.nan, dtype=torch.float64, device=matrices.device)
         vectors = matrices.clone()
     left = torch.linalg.matrix_norm(matrices @ vectors - vectors * values[..., None, :])
-    wrong = ~(_agree(matrices, values) & (left <= TOLERANCE * torch.linalg.matrix_norm(matrices)))
+    unit = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+    skew = torch.linalg.matrix_norm(vectors.mH @ vectors - unit)
+    good = _agree(matrices, values) & (left <= TOLERANCE * torch.linalg.matrix_norm(matrices)) & (skew <= TOLERANCE)
+    wrong = ~good
     if bool(wrong.any()):
         again: tuple[FloatArray, Any] = np.linalg.eigh(matrices[wrong].cpu().numpy())
         for target, found in zip((values, vectors), again, strict=True):
