@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid
     from dask_svcca.kernels.grams import SumsGrams
+    from dask_svcca.kernels.leading import ChoosesCount
     from dask_svcca.kernels.moments import Moments
     from dask_svcca.kernels.pairs import Couplings
     from dask_svcca.kernels.products import Summing, SumsProducts
@@ -105,6 +106,9 @@ class Device(Protocol):
 
     def eigenvectors_in_place(self, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The same of a symmetric matrix that may be overwritten: see `dask_svcca.kernels.subspace.eigenvectors`."""
+
+    def leading_eigenvectors(self, matrix: FloatArray, choose: ChoosesCount) -> tuple[FloatArray, FloatArray]:
+        """Eigenvectors of the largest eigenvalues: see `dask_svcca.kernels.leading.leading_eigenvectors`."""
 
     def projection(
         self,

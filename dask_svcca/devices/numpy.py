@@ -9,6 +9,7 @@ import numpy as np
 from dask_svcca.kernels.couplings import HostCouplings, gathered
 from dask_svcca.kernels.fourier import split
 from dask_svcca.kernels.grams import GramProducts
+from dask_svcca.kernels.leading import leading_eigenvectors
 from dask_svcca.kernels.moments import Moments, add_chunk, moments
 from dask_svcca.kernels.products import Pieces, ProductSum
 from dask_svcca.kernels.projection import projection
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dask_svcca.devices.interface import Cells
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid
+    from dask_svcca.kernels.leading import ChoosesCount
     from dask_svcca.kernels.products import Summing
     from dask_svcca.kernels.projection import Projection
     from dask_svcca.kernels.subspace import Eigenbasis
@@ -108,6 +110,10 @@ class NumPyDevice:
     def eigenvectors_in_place(self, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The same of a symmetric matrix, which is overwritten."""
         return eigenvectors(matrix)
+
+    def leading_eigenvectors(self, matrix: FloatArray, choose: ChoosesCount) -> tuple[FloatArray, FloatArray]:
+        """Eigenvalues, descending, of a symmetric matrix, which is overwritten; eigenvectors of the largest."""
+        return leading_eigenvectors(matrix, choose)
 
     def projection(
         self,

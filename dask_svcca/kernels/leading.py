@@ -12,15 +12,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.linalg
+from scipy.linalg import lapack
 
 from dask_svcca.kernels.products import ProductSum
-from dask_svcca.kernels.subspace import eigenvectors
 from dask_svcca.kernels.threshold import fewest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dask_svcca.kernels._types import FloatArray, InexactArray
     from dask_svcca.kernels.products import MakesProducts
     from dask_svcca.kernels.subspace import SymmetricSolver
+
+    ChoosesCount = Callable[[FloatArray], int]
+    LeadingSolver = Callable[[FloatArray, ChoosesCount], tuple[FloatArray, FloatArray]]
 
 GREATEST_SHARE = 0.999
 """Share of the variance up to which directions are found so.
@@ -68,12 +74,62 @@ class Leading:
     weights: FloatArray
 
 
+def leading_eigenvectors(matrix: FloatArray, choose: ChoosesCount) -> tuple[FloatArray, FloatArray]:
+    """All eigenvalues of a symmetric matrix, and the eigenvectors of the largest; it takes three times its memory.
+
+    The matrix is overwritten. Its tridiagonal form has all of its eigenvectors by divide and conquer; turning them back
+    is almost half of the work, and is done for those alone that are chosen.
+
+    Parameters
+    ----------
+    matrix : (row, row)
+        In double precision.
+    choose : callable
+        From the eigenvalues, descending: how many eigenvectors are wanted.
+
+    Returns
+    -------
+    values : (row,)
+        Descending.
+    vectors : (row, chosen)
+
+    References
+    ----------
+    Gu and Eisenstat (1995), A divide-and-conquer algorithm for the symmetric tridiagonal eigenproblem.
+
+    Examples
+    --------
+    >>> values, vectors = leading_eigenvectors(np.diag([1.0, 3.0, 2.0]), lambda values: int((values > 2.5).sum()))
+    >>> values, np.abs(vectors.T)
+    (array([3., 2., 1.]), array([[0., 1., 0.]]))
+    """
+    size = len(matrix)
+    lwork = max(1, int(lapack.dsytrd_lwork(size, lower=1)[0]))
+    # LAPACK takes columns: the transpose is the same matrix, and is overwritten without a copy.
+    reflected, diagonal, beside, factors, _ = lapack.dsytrd(matrix.T, lower=1, lwork=lwork, overwrite_a=1)
+    ascending, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside, check_finite=False)
+    values = ascending[::-1]
+    count = choose(values)
+    turned = np.empty((count, size)).T
+    if not count:
+        return values, turned
+    turned[0] = vectors[0, size - count :][::-1]
+    rest = np.array(vectors[1:, size - count :], order="F")
+    del vectors
+    if size > 1:
+        # The first row is never turned.
+        below = np.array(reflected[1:, :-1], order="F")
+        rest, _, _ = lapack.dormqr("L", "N", below, factors, rest, lwork=lwork, overwrite_c=1)
+    turned[1:] = rest[:, ::-1]
+    return values, turned
+
+
 def leading(
     products: FloatArray,
     variances: FloatArray,
     samples: int,
     share: float,
-    solve: SymmetricSolver = eigenvectors,
+    solve: LeadingSolver = leading_eigenvectors,
 ) -> Leading | None:
     """The leading directions, and some more.
 
@@ -87,7 +143,7 @@ def leading(
     share : float
         Share of the variance.
     solve : callable
-        As `dask_svcca.kernels.subspace.eigenvectors`.
+        As `leading_eigenvectors`.
 
     Returns
     -------
@@ -104,20 +160,25 @@ def leading(
     lengths = np.sqrt(variances)
     products *= lengths
     products *= lengths[:, np.newaxis]
-    ascending, vectors = solve(products)
-    values = ascending[::-1]
-    kept = fewest(np.cumsum(values), share, float(variances.sum()))
-    told = min(int((values > TOLD * values[0]).sum()), samples - 1)
-    if kept > told or values[kept - 1] < LEAST_RATIO * values[0]:
-        return None
-    count = min(kept + max(LEAST_MORE, kept // MORE), told)
-    if turn(values[:count], kept) > MOST_TURN:
+    total = float(variances.sum())
+    values, directions = solve(products, lambda values: _how_many(values, samples, share, total))
+    count = directions.shape[1]
+    if not count:
         return None
     weights = np.empty((len(values), count), np.float32, order="F")
-    directions = vectors[:, ::-1][:, :count]
     np.multiply(directions, lengths[:, np.newaxis], out=weights, casting="same_kind")
     weights /= np.sqrt(values[:count])
     return Leading(values[:count], weights)
+
+
+def _how_many(values: FloatArray, samples: int, share: float, total: float) -> int:
+    """How many directions to project on, from all eigenvalues, descending; 0 where single precision will not do."""
+    kept = fewest(np.cumsum(values), share, total)
+    told = min(int((values > TOLD * values[0]).sum()), samples - 1)
+    if kept > told or values[kept - 1] < LEAST_RATIO * values[0]:
+        return 0
+    count = min(kept + max(LEAST_MORE, kept // MORE), told)
+    return 0 if turn(values[:count], kept) > MOST_TURN else count
 
 
 def turn(spectrum: FloatArray, kept: int) -> float:

@@ -64,7 +64,7 @@ def make_leading(
                 norm.add(part)
             del part
     with context.timed("eigen"):
-        solve = context.device.eigenvectors_in_place
+        solve = context.device.leading_eigenvectors
         found = leading(norm.take_products(), variances, count, task.share, solve)
     if found is None:
         return None

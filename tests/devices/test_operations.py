@@ -104,6 +104,24 @@ def test_eigenvectors__are_those_of_the_matrix(device: Device, is_complex: bool)
         np.testing.assert_allclose(vectors.conj().T @ vectors, np.eye(12), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("count", [0, 1, 5, 12])
+def test_leading_eigenvectors__are_as_many_as_are_chosen(device: Device, count: int) -> None:
+    x = draw(4, (30, 12), "float64")
+    matrix = x.T @ x
+    seen = []
+
+    def choose(values: np.ndarray) -> int:
+        seen.append(values)
+        return count
+
+    values, vectors = device.leading_eigenvectors(matrix.copy(), choose)
+    np.testing.assert_allclose(values, np.linalg.eigvalsh(matrix)[::-1], rtol=1e-10)
+    np.testing.assert_array_equal(seen, [values])
+    assert vectors.shape == (12, count)
+    np.testing.assert_allclose(matrix @ vectors, vectors * values[:count], rtol=0, atol=1e-10 * values[0])
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(count), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("weak", [False, True])
 def test_projection__makes_orthonormal_scores(device: Device, dtype: str, weak: bool) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dask_svcca.devices.interface import Array, Cells
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid
+    from dask_svcca.kernels.leading import ChoosesCount
     from dask_svcca.kernels.products import Summing
     from dask_svcca.kernels.subspace import Eigenbasis
 
@@ -154,6 +155,13 @@ class TorchDevice:
     def eigenvectors_in_place(self, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The same of a symmetric matrix."""
         return self.eigenvectors(matrix)
+
+    def leading_eigenvectors(self, matrix: FloatArray, choose: ChoosesCount) -> tuple[FloatArray, FloatArray]:
+        """Eigenvalues, descending, of a symmetric matrix; eigenvectors of the largest, which alone leave the device."""
+        with self.at_work("eigenvectors"):
+            ascending, vectors = eigenvectors(wide(self.tensor(matrix))[None])
+            values = self.host(ascending[0])[::-1]
+            return values, self.host(vectors[0].flip(-1)[:, : choose(values)])
 
     def projection(
         self,
