@@ -13,8 +13,12 @@ NAMES: Final = ("cpu", "cuda", "auto", "torch:cpu")
 
 _ORDINAL: Final = re.compile(r"cuda:([0-9]{1,4})")
 
-_MEANT: Final = {"gpu": "cuda", "numpy": "cpu", "torch": "torch:cpu", "torch:cuda": "cuda"}
-"""What is meant by names that others use."""
+_GPU: Final = re.compile(r"(?:torch:)?(?:cuda|gpu|rocm|hip)(:[0-9]{1,4})?")
+_MEANT: Final = {"numpy": "cpu", "torch": "torch:cpu"}
+"""What is meant by names that others use; PyTorch calls AMD's GPUs ``cuda`` as well."""
+
+_OTHERS: Final = ("mps", "xpu", "tpu", "xla", "mtia", "npu", "hpu")
+"""Devices that others have."""
 
 
 def parse_device(name: object) -> str:
@@ -43,7 +47,12 @@ def parse_device(name: object) -> str:
         if (found := _ORDINAL.fullmatch(name)) is not None:
             return f"cuda:{int(found[1])}"
     plain = str(name).strip().lower()
-    meant = f". Did you mean {_MEANT[plain]!r}?" if plain in _MEANT else did_you_mean(plain, NAMES)
+    if (gpu := _GPU.fullmatch(plain)) is not None:
+        meant = f". Did you mean {'cuda' + (gpu[1] or '')!r}?"
+    elif plain in _MEANT:
+        meant = f". Did you mean {_MEANT[plain]!r}?"
+    else:
+        meant = "" if plain.partition(":")[0] in _OTHERS else did_you_mean(plain, NAMES)
     raise DeviceError(f"device is 'cpu', 'cuda', 'cuda:1' and so on, 'auto' or 'torch:cpu'; got {name!r}{meant}")
 
 

@@ -111,10 +111,10 @@ def _check_memory(limits: Mapping[str, int | None], device: str) -> None:
         return
     for address, limit in limits.items():
         if limit and limit < process_bytes(device):
+            otherwise = ", or device='cpu'" if limit > process_bytes("cpu") else ""
             raise MemoryLimitError(
                 f"the worker {address} has {limit // 2**20:,} MiB of memory, and with device={device!r} its process "
-                f"holds {said_of_process(device)}, beside its tasks. Use fewer workers with more memory each, or "
-                f"device='cpu'"
+                f"holds {said_of_process(device)}, beside its tasks. Use fewer workers with more memory each{otherwise}"
             )
 
 

@@ -31,6 +31,9 @@ def test_parse_device__has_one_form_of_each_name(given: str, name: str) -> None:
     ("given", "meant"),
     [
         ("gpu", "'cuda'"),
+        ("CUDA:1", "'cuda:1'"),
+        ("torch:cuda:2", "'cuda:2'"),
+        ("rocm", "'cuda'"),
         ("GPU", "'cuda'"),
         ("CUDA", "'cuda'"),
         ("cude", "'cuda'"),

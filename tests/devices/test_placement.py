@@ -253,9 +253,9 @@ def test_place_on__refuses_workers_that_would_end_when_they_are_asked(
 ) -> None:
     monkeypatch.setattr(workers, "open_device", lambda _: pytest.fail("a worker was asked"))
     for worker_there in mixed.cluster.scheduler.workers.values():
-        worker_there.memory_limit = 300 * 2**20
-    said = r"the worker .* has 300 MiB of memory, and with device='torch:cpu' its process holds 550 MiB, of which 200"
-    with pytest.raises(MemoryLimitError, match=said):
+        worker_there.memory_limit = 400 * 2**20
+    said = r"the worker .* has 400 MiB of memory, and with device='torch:cpu' its process holds 550 MiB, of which 200"
+    with pytest.raises(MemoryLimitError, match=f"{said}.* Use fewer workers with more memory each, or device='cpu'"):
         place_on(mixed, "torch:cpu")
 
 
