@@ -152,6 +152,33 @@ def test_open_comparison__a_damaged_column_is_named_when_it_is_read(store: Compa
             found[name].load()
 
 
+def test_update_columns__stopped_anywhere_leaves_no_column_new_on_the_first_axis_alone(
+    store: ComparisonStore, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    write, left = LocalBackend.write, [0]
+
+    def stopping(self: LocalBackend, key: str, *parts: Any) -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write(self, key, *parts)
+
+    monkeypatch.setattr(LocalBackend, "write", stopping)
+    seen = set()
+    for writes in range(4):
+        new = np.arange(5) + 100 * (writes + 1)
+        left[0] = writes
+        with pytest.raises(KeyboardInterrupt):
+            store.update_columns({"rank": new, "samples": new})
+        found = dask_svcca.open_comparison(place)
+        for name in ("rank", "samples"):
+            first, second = ((found[f"{name}_{axis}"].to_numpy() == new).all() for axis in "ab")
+            assert second or not first
+            seen.add((bool(first), bool(second)))
+    assert seen == {(False, False), (False, True), (True, True)}
+
+
 @pytest.mark.parametrize("name", ["nothing", "zoo"])
 def test_open_comparison__says_what_is_there_instead(tmp_path: Path, name: str) -> None:
     dask_svcca.create_zoo(tmp_path / "zoo", examples=range(3))

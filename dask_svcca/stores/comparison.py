@@ -295,8 +295,13 @@ class ComparisonStore:
         write_in_order(self.root, _of_both_axes(columns))
 
     def update_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write other values of variables along the representations that are there, of as many representations."""
-        write_values(self.root, _of_both_axes(columns))
+        """Write other values of variables along the representations that are there, of as many representations.
+
+        What the first axis says of a column is read: whoever finds there what it would write, as after an interruption,
+        leaves the column as it is. So the second axis has all of it by then.
+        """
+        for axis in reversed(AXES):
+            write_values(self.root, [one for one in _of_both_axes(columns) if one[1] == axis])
 
     def rechunk(self, tile: int) -> None:
         """Give tiles another size; what is there stays, and what cannot be read is missing."""
