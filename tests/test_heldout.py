@@ -15,6 +15,8 @@ from dask_svcca.errors import InvalidQuestionError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import xarray as xr
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
     pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
@@ -141,6 +143,39 @@ def test_without_extreme__leaves_out_what_is_extreme_in_both(tmp_path: Path) -> 
     for name in ("svcca", "cka"):
         assert float(found[f"{name}_without"][0]) == pytest.approx(float(expected[name][0, 1]), abs=1e-8)
         assert float(found[name][0]) > float(found[f"{name}_without"][0]) + 0.05
+
+
+@pytest.mark.parametrize(
+    ("times", "precision"), [(1e3, "float32"), (1e4, "float32"), (1e4, "float64"), (1e5, "float64")]
+)
+def test_remainders__of_an_example_that_is_nearly_all_of_a_direction(
+    times: float, precision: str, tmp_path: Path
+) -> None:
+    """As massive activations are: what the others have is not lost beside it."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(100, 4))
+    y = rng.normal(size=(100, 6)) + x[:, :1]
+    x[3] *= times
+    y[3] *= times
+    measures = ("svcca", "cka")
+    store = stored(tmp_path, x, y, measures=measures, variance=None, precision=precision)
+
+    def without(places: np.ndarray) -> xr.Dataset:
+        rest = np.setdiff1d(np.arange(100), places)
+        return compared(x[rest], y[rest], measures=measures, variance=None, precision="float64")
+
+    found = dask_svcca.without_extreme(store, [LABELS], examples=1, measures=measures)
+    assert found.left_out.to_numpy().tolist() == [[3]]
+    again = dask_svcca.jackknife(store, [LABELS], blocks=50, measures=measures)
+    for name in measures:
+        expected = [float(without(places)[name][0, 1]) for places in ([3], [2, 3], [4, 5])]
+        assert float(found[f"{name}_without"][0]) == pytest.approx(expected[0], abs=1e-6)
+        np.testing.assert_allclose(again[f"{name}_jackknife"][0, 1:3], expected[1:], rtol=0, atol=1e-6)
+    dealt = np.array_split(np.random.default_rng(2).permutation(100), 4)
+    expected = [held_out(x, y, np.sort(fold), None) for fold in dealt]
+    np.testing.assert_allclose(
+        dask_svcca.cca_heldout(store, [LABELS], folds=4, seed=2).cca_heldout_by_fold[0], expected, rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("examples", [0, 11, 1.5])

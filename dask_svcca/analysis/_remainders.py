@@ -7,17 +7,26 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from dask_svcca.analysis._pairs import PIECE
 from dask_svcca.errors import InvalidActivationsError
 from dask_svcca.evaluate import Basis
+from dask_svcca.kernels.pairs import squared_magnitudes
 from dask_svcca.kernels.threshold import leading_directions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dask_svcca.analysis._pairs import Pairs, Subspace
-    from dask_svcca.kernels._types import InexactArray, IntArray
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
 
 Samples: TypeAlias = "slice | IntArray"
+
+MOST = 0.5
+"""Share of a direction that a block has, up to which what remains is the whole less the block: the rounding of scores
+in single precision is at most doubled."""
+
+CERTAIN = 32
+"""Times the rounding of scores from which on they are something."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ class Remainder:
         Sum of the scores that remain, in the block that is centred.
     loadings : (neuron, direction) or None
         None where no measure needs them.
+    summed : bool
+        Whether the block has so much of a direction that sums over what remains are no differences.
     """
 
     left_out: Samples
@@ -45,6 +56,7 @@ class Remainder:
     transform: Mapping[int, InexactArray]
     total: InexactArray
     loadings: InexactArray | None
+    summed: bool
 
     def transform_kept(self, index: int) -> InexactArray:
         """From old scores of a block to the new ones that the variance threshold keeps, (direction, direction)."""
@@ -66,33 +78,54 @@ def blocks_of_samples(chosen: Pairs, subspace: Subspace, edges: IntArray) -> lis
     ]
 
 
-def _remainder(subspace: Subspace, left_out: Samples, variance: float | None) -> Remainder:
-    """Subspace of the samples that remain, from the scores of those that do not.
+def places_left(samples: int, left_out: Samples) -> Iterator[IntArray]:
+    """Places of the samples that remain, some at a time."""
+    remain = np.ones(samples, dtype=np.bool_)
+    remain[left_out] = False
+    places = np.flatnonzero(remain)
+    yield from (places[start : start + PIECE] for start in range(0, len(places), PIECE))
 
-    Scores Z are orthonormal, so that Z'Z of the samples that remain is the identity less Z'Z of the block. Its
-    eigenvectors make scores that are orthonormal over these samples; the scatter in their terms is as large as the
-    rank, and its eigenvectors are the new directions.
+
+def _remainder(subspace: Subspace, left_out: Samples, variance: float | None) -> Remainder:
+    """Subspace of the samples that remain, from scores alone.
+
+    Scores Z are orthonormal, so that Z'Z of the samples that remain is the identity less Z'Z of the block; where the
+    block has most of a direction, it is the sum over those that remain. Its eigenvectors make scores that are
+    orthonormal over these samples; the scatter in their terms is as large as the rank, and its eigenvectors are the new
+    directions.
     """
-    old, scores = subspace.basis, subspace.scores[left_out]
+    old = subspace.basis
+    scores = subspace.scores[left_out]
     samples = len(subspace.scores) - len(scores)
-    noise = 1e-5 if subspace.single else 1e-9
+    summed = bool((squared_magnitudes(scores).sum(axis=0) > MOST).any())
     spectra, transforms, loadings = {}, {}, []
     total: InexactArray = np.zeros(0)
     for index, block in subspace.blocks.items():
-        part, before = scores[:, block.columns], old.spectrum[block.columns]
-        gram = np.eye(part.shape[1]) - part.conj().T @ part
+        before = old.spectrum[block.columns]
+        if summed:
+            gram, sums, energy = _sums(subspace, left_out, block.columns, centred=index == 0)
+            rounding = _rounding(subspace, before, energy)
+        else:
+            part = scores[:, block.columns]
+            gram, sums = np.eye(part.shape[1]) - part.conj().T @ part, -part.sum(axis=0)
+            rounding = np.full(len(gram), 1e-5 if subspace.single else 1e-9)
+            if index == 0:
+                gram = gram - np.outer(sums.conj(), sums) / samples
         if index == 0:
-            total = -part.sum(axis=0)
-            gram -= np.outer(total.conj(), total) / samples
-        lengths, vectors = np.linalg.eigh(gram)
-        # Directions that only the block had.
-        lengths, vectors = lengths[lengths > noise], vectors[:, lengths > noise]
-        root = np.sqrt(before)[:, np.newaxis] * vectors * np.sqrt(lengths)
+            total = sums
+        # Of lengths that may be of any size, each in its own terms.
+        scale = np.sqrt(np.maximum(gram.diagonal().real, rounding))
+        lengths, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
+        # Not directions that only the block had, nor those that so few samples cannot have.
+        least = CERTAIN * len(gram) * np.finfo(np.float64).eps
+        there = lengths > np.maximum(squared_magnitudes(vectors).T @ (rounding / scale**2), least)
+        lengths, vectors = lengths[there], vectors[:, there]
+        root = (np.sqrt(before) * scale)[:, np.newaxis] * vectors * np.sqrt(lengths)
         ascending, rotation = np.linalg.eigh(root.conj().T @ root)
         spectrum, rotation = ascending[::-1], rotation[:, ::-1]
         if len(spectrum):
             spectra[index] = spectrum
-            transforms[index] = (vectors / np.sqrt(lengths)) @ rotation
+            transforms[index] = (vectors / scale[:, np.newaxis] / np.sqrt(lengths)) @ rotation
             if subspace.loadings is not None:
                 loadings.append(subspace.loadings[:, block.columns] @ (root @ rotation) / np.sqrt(spectrum))
     if not spectra:
@@ -109,8 +142,62 @@ def _remainder(subspace: Subspace, left_out: Samples, variance: float | None) ->
     )
     basis = replace(basis, kept=leading_directions(basis.spectrum, basis.multiplicity, variance))
     return Remainder(
-        left_out, samples, basis, transforms, total, np.concatenate(loadings, axis=1) if loadings else None
+        left_out, samples, basis, transforms, total, np.concatenate(loadings, axis=1) if loadings else None, summed
     )
+
+
+def coupling_without(
+    coupling: Callable[[Samples], InexactArray], whole: InexactArray, a: Remainder, b: Remainder, *, centred: bool
+) -> InexactArray:
+    """Coupling of the samples that remain, in terms of old scores.
+
+    Parameters
+    ----------
+    coupling : callable
+        What it is of some samples.
+    whole : (direction, direction)
+        What it is of all of them.
+    a, b : Remainder
+    centred : bool
+        Whether scores are those of the block that is centred.
+    """
+    if a.summed or b.summed:
+        found = np.zeros_like(whole)
+        for places in places_left(a.samples + _count(a.left_out), a.left_out):
+            found = found + coupling(places)
+    else:
+        found = whole - coupling(a.left_out)
+    return found - np.outer(a.total.conj(), b.total) / a.samples if centred else found
+
+
+def _count(left_out: Samples) -> int:
+    return left_out.stop - left_out.start if isinstance(left_out, slice) else len(left_out)
+
+
+def _sums(
+    subspace: Subspace, left_out: Samples, columns: slice, *, centred: bool
+) -> tuple[InexactArray, InexactArray, FloatArray]:
+    """Of the samples that remain: inner products of directions, sums of scores, and of squares before centring."""
+    pieces = list(places_left(len(subspace.scores), left_out))
+    samples = sum(map(len, pieces))
+    totals = [subspace.scores[places, columns].sum(axis=0) for places in pieces]
+    total: InexactArray = np.sum(totals, axis=0)
+    mean = total / samples if centred else 0.0
+    gram: InexactArray = np.zeros((len(total),) * 2, dtype=total.dtype)
+    energy = np.zeros(len(total))
+    for places in pieces:
+        part = subspace.scores[places, columns]
+        energy += squared_magnitudes(part).sum(axis=0)
+        part = part - mean
+        gram += part.conj().T @ part
+    return gram, total, energy
+
+
+def _rounding(subspace: Subspace, spectrum: FloatArray, energy: FloatArray) -> FloatArray:
+    """Squares of scores, summed, up to which they are rounding: as they are stored, and as they were projected."""
+    stored, projected = np.finfo(np.float32 if subspace.single else np.float64).eps, np.finfo(np.float64).eps
+    found = CERTAIN**2 * (stored**2 * energy + projected**2 * (energy @ spectrum) / spectrum)
+    return np.maximum(found, np.finfo(np.float64).tiny)
 
 
 def _said(left_out: Samples) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from dask_svcca.analysis._options import is_whole
 from dask_svcca.analysis._pairs import Pairs
-from dask_svcca.analysis._remainders import remainders
+from dask_svcca.analysis._remainders import coupling_without, remainders
 from dask_svcca.errors import InvalidQuestionError
 from dask_svcca.evaluate import block_weights
 
@@ -160,10 +160,10 @@ class _Pair:
                 continue
             if one.conjugate:
                 maps[0] = maps[0].conj()
-            coupling = whole - self._coupling(one, a.left_out)
+            centred = one.a == 0 and one.b == 0
+            coupling = coupling_without(partial(self._coupling, one), whole, a, b, centred=centred)
             left, right = self._scores(one, a.left_out)
-            if one.a == 0 and one.b == 0:
-                coupling -= np.outer(a.total.conj(), b.total) / a.samples
+            if centred:
                 left, right = left - a.total / a.samples, right - b.total / b.samples
             vectors_a, _, adjoint_b = np.linalg.svd(maps[0].conj().T @ coupling @ maps[1], full_matrices=False)
             seen = left @ (maps[0] @ vectors_a), right @ (maps[1] @ adjoint_b.conj().T)

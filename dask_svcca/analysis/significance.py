@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from dask_svcca.analysis._options import check_count, is_whole
 from dask_svcca.analysis._pairs import Pairs, RowNorms, Subspace, measure_pair
-from dask_svcca.analysis._remainders import blocks_of_samples, remainders
+from dask_svcca.analysis._remainders import blocks_of_samples, coupling_without, remainders
 from dask_svcca.errors import InvalidQuestionError
 from dask_svcca.evaluate import STACK_BYTES, direction_weights
 
@@ -396,9 +396,8 @@ class _Pair:
         for frequency, whole in self._couplings:
             if frequency.a not in a.transform or frequency.b not in b.transform:
                 continue
-            coupling = whole - self._coupling(frequency, a.left_out)
-            if frequency.a == 0 and frequency.b == 0:
-                coupling -= np.outer(a.total.conj(), b.total) / a.samples
+            centred = frequency.a == 0 and frequency.b == 0
+            coupling = coupling_without(partial(self._coupling, frequency), whole, a, b, centred=centred)
             left = a.transform[frequency.a]
             yield (
                 frequency,
