@@ -123,15 +123,25 @@ def _magnitude_difference(sums: RelatedSums) -> FloatArray:
     return np.asarray(np.abs(sums.a[-1] - sums.b[-1]))
 
 
+def _varies(sums: RelatedSums) -> FloatArray:
+    """1 where distances vary in both layers, NaN where they are all the same in one: no correlation is defined."""
+    return np.where((sums.a[2] > 0) & (sums.b[2] > 0), 1.0, np.nan)
+
+
+def _of_distances(sums: RelatedSums, value: Callable[[RelatedSums], FloatArray]) -> FloatArray:
+    return np.asarray(_varies(sums) * value(sums))
+
+
 def _rsa(name: str, chosen: Mapping[str, str]) -> Measure:
     relation, said = _compared(chosen)
     return Measure(
         name=name,
         version="1",
         description=f"{chosen['compare'].capitalize()} correlation of the {said} of all pairs of examples; 0 on "
-        f"average for independent layers. {_SAMPLED}",
+        f"average for independent layers, NaN where the examples of a layer are all as far from each other. "
+        f"{_SAMPLED}",
         sums=not_of_couplings,
-        related=Related(relation, partial(_correlation, form=relation.form)),
+        related=Related(relation, partial(_of_distances, value=partial(_correlation, form=relation.form))),
         valid_range=(-1.0, 1.0),
         invariances=ORTHOGONAL
         if relation.metric == "euclidean"
@@ -154,14 +164,14 @@ def _compared(chosen: Mapping[str, str]) -> tuple[Distances, str]:
 
 def _rsa_error(name: str, chosen: Mapping[str, str]) -> Measure:
     relation, _ = _compared(chosen)
-    return _error(name, "rsa", relation, partial(_correlation_error, form=relation.form))
+    value = partial(_correlation_error, form=relation.form)
+    return _error(name, "rsa", relation, partial(_of_distances, value=value))
 
 
 def _rsa_deviation(sums: RelatedSums) -> FloatArray:
     pairs = sums.samples * (sums.samples - 1) / 2
-    # Of a layer whose distances are all the same, values are zero.
-    squares = pairs * np.sign(sums.a[2]), pairs * np.sign(sums.b[2])
-    spread = spread_over_orders(squares, (sums.a[8], sums.b[8]), sums.samples) / pairs
+    squares = pairs * _varies(sums)
+    spread = spread_over_orders((squares, squares), (sums.a[8], sums.b[8]), sums.samples) / pairs
     return np.asarray(spread if sums.of_examples else np.full(spread.shape, np.nan))
 
 
