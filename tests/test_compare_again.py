@@ -137,26 +137,34 @@ def test_compare__a_zoo_that_grew_adds_its_rows_and_columns(zoo: Zoo, place: Pat
         assert plain.sizes["representation_a"] == 25
 
 
+@pytest.fixture(scope="module")
+def ten_and_eleven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, xr.Dataset]:
+    """A zoo of eleven layers with a comparison of the first ten, and what one of all eleven holds."""
+    folder, arrays = tmp_path_factory.mktemp("ten"), layers(11)
+    zoo = make_zoo(folder / "zoo", arrays[:10])
+    dask_svcca.compare(zoo, folder / "c", keep="correlations")
+    write(zoo, arrays[10:], start=10)
+    return folder, dask_svcca.compare(zoo, MemoryStore(), keep="correlations").load()
+
+
 @pytest.mark.parametrize("name", ["svcca", "significant", "correlations", "pair_status"])
 @pytest.mark.parametrize("block", ["1/1", "0/1", "1/0"])
 def test_compare__a_block_that_is_damaged_loses_its_own_pairs_where_others_are_written_into_it(
-    tmp_path: Path, name: str, block: str
+    ten_and_eleven: tuple[Path, xr.Dataset], tmp_path: Path, name: str, block: str
 ) -> None:
-    arrays, options = layers(11), {"keep": "correlations"}
-    zoo = make_zoo(tmp_path / "zoo", arrays[:10])
-    dask_svcca.compare(zoo, tmp_path / "c", **options)
-    write(zoo, arrays[10:], start=10)
+    made, right = ten_and_eleven
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    zoo, place = dask_svcca.open_zoo(tmp_path / "zoo"), tmp_path / "c"
     # Of the right size: only reading it shows it.
-    chunk = tmp_path / "c" / name / "c" / block
+    chunk = place / name / "c" / block
     file = chunk if chunk.is_file() else next(one for one in chunk.rglob("*") if one.is_file())
     file.write_bytes(file.read_bytes()[:-6] + b"damage")
-    found = dask_svcca.compare(zoo, tmp_path / "c", **options).load()
-    right = dask_svcca.compare(make_zoo(tmp_path / "zoo2", arrays), tmp_path / "c2", **options).load()
+    found = dask_svcca.compare(zoo, place, keep="correlations").load()
     assert (found.pair_status[10] == PairStatus.DONE).all()
     assert (found.pair_status[:8, :8] == PairStatus.DONE).all()
     done = found.pair_status == PairStatus.DONE
     np.testing.assert_allclose(found.svcca.where(done), right.svcca.where(done), atol=1e-12)
-    assert_same_to_rounding(dask_svcca.compare(zoo, tmp_path / "c", **options), right)
+    assert_same_to_rounding(dask_svcca.compare(zoo, place, keep="correlations"), right)
 
 
 def test_compare__a_zoo_that_grew_much_has_larger_tasks_and_the_same_tiles(

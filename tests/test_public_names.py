@@ -27,14 +27,25 @@ def seen_by_type_checkers() -> dict[str, str]:
     }
 
 
-def test_import__imports_nothing_heavy() -> None:
-    script = "import sys, dask_svcca; dir(dask_svcca); dask_svcca.errors; print(*sys.modules)"
+def imported(script: str) -> set[str]:
+    """What a process has imported after some lines of Python."""
+    script = f"import sys, dask_svcca; {script}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=SOURCE.parents[1]
     )
-    imported = set(done.stdout.split())
-    assert "dask_svcca.errors" in imported
-    assert not imported & {*HEAVY, "importlib.metadata"}
+    return set(done.stdout.split())
+
+
+def test_import__imports_nothing_heavy() -> None:
+    modules = imported("dir(dask_svcca); dask_svcca.errors")
+    assert "dask_svcca.errors" in modules
+    assert not modules & {*HEAVY, "importlib.metadata"}
+
+
+def test_compare__imports_nothing_that_only_few_measures_need() -> None:
+    modules = imported("dask_svcca.compare")
+    assert "scipy.linalg" in modules
+    assert not modules & {"scipy.stats", "matplotlib", "torch"}
 
 
 def test_dir__shows_the_public_names_and_nothing_else() -> None:

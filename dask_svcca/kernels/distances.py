@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import scipy.stats
 
 from dask_svcca.kernels.chosen import seeded_examples
 from dask_svcca.kernels.mantel import KINDS, LEAST, mean_triples
@@ -219,7 +218,9 @@ class PairDistances:
         if form == "ranks":
             step = STEPS / max(float(distances.max()), 1e-300)
             steps = np.rint(distances * step)
-            values = scipy.stats.rankdata(steps)
+            from scipy.stats import rankdata  # noqa: PLC0415 - to import it takes every process half a second
+
+            values = rankdata(steps)
             steps.sort()
             below, up_to = (
                 np.searchsorted(steps, np.rint(self._among * step), side=side) for side in ("left", "right")
