@@ -110,17 +110,16 @@ def leading_eigenvectors(matrix: FloatArray, choose: ChoosesCount) -> tuple[Floa
     ascending, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside, check_finite=False)
     values = ascending[::-1]
     count = choose(values)
-    turned = np.empty((count, size)).T
-    if not count:
-        return values, turned
-    turned[0] = vectors[0, size - count :][::-1]
-    rest = np.array(vectors[1:, size - count :], order="F")
+    # Each goes as soon as it has served, so that no more than two are there beside the matrix.
+    first, rest = vectors[0, size - count :].copy(), np.array(vectors[1:, size - count :], order="F")
     del vectors
-    if size > 1:
+    if rest.size:
         # The first row is never turned.
         below = np.array(reflected[1:, :-1], order="F")
         rest, _, _ = lapack.dormqr("L", "N", below, factors, rest, lwork=lwork, overwrite_c=1)
-    turned[1:] = rest[:, ::-1]
+        del below
+    turned = np.empty((count, size)).T
+    turned[0], turned[1:] = first[::-1], rest[:, ::-1]
     return values, turned
 
 
