@@ -208,6 +208,23 @@ def test_p_r2_cca__is_one_where_samples_fix_all_correlations() -> None:
     assert (found.null_r2_cca_sd[1, 2] > 0).all()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("samples", [4, 5, 6, 9])
+def test_p_value__of_few_examples_in_single_precision_is_one_where_all_orders_score_the_same(samples: int) -> None:
+    rng = np.random.default_rng(0)
+    kinds = [rng.normal(size=(samples, samples)), rng.normal(size=(samples, 1)), np.eye(samples)[:, :-1]]
+    kinds += [np.r_[1000 * rng.normal(size=(1, samples)), rng.normal(size=(samples - 1, samples))]]
+    kinds += [np.repeat(rng.normal(size=(samples // 2 + 1, 3)), 2, axis=0)[:samples]]
+    names = ("r2_cca", "cka")
+    found, exact = (compared(*kinds, measures=names, variance=None, precision=one) for one in ("float32", "float64"))
+    for name in names:
+        same = exact[f"null_{name}_sd"].to_numpy() == 0
+        assert same.any() or name == "cka"
+        assert (found[f"null_{name}_sd"].to_numpy()[same] == 0).all()
+        assert not np.signbit(found[f"null_{name}_sd"].to_numpy()).any()
+        assert (found[f"p_{name}"].to_numpy()[same] == 1).all()
+
+
 def test_p_mutual_knn__is_unknown_where_the_order_of_the_zoo_decides() -> None:
     rng = np.random.default_rng(0)
     one_hot = [np.eye(4)[rng.integers(0, 4, 200)] for _ in range(2)]

@@ -30,6 +30,14 @@ Of scores in single precision as many directions as the samples allow leave up t
 differ by as little, the score is what the numbers of directions and samples make it.
 """
 
+ROUNDING_OF_FEW = 2e-3
+"""The same, times the number of samples, of fewer than 70 of them.
+
+A variance is a difference, whose terms single precision leaves 1e-7 of where there are four samples, and less where
+there are more. Of directions that are one fewer than the samples allow, the deviation is the square root of 2 over the
+square of the number of samples, which is more.
+"""
+
 LEAST_SKEWNESS = 1e-3
 """Up to which a distribution is taken for normal: p-values of 1e-7 differ by 3 %."""
 
@@ -109,7 +117,8 @@ def moments_over_orders(a: KernelSums, b: KernelSums, samples: int) -> tuple[Flo
         2 * spread[0] * spread[1] / ((n - 1) ** 2 * (n + 1) * (n - 2))
         + peaks[0] * peaks[1] / (n * (n + 1) * (n - 1) * (n - 2) * (n - 3))
     )  # fmt: skip
-    return mean, np.where(variance > np.square(ROUNDING * mean), variance, variance * 0.0)
+    rounding = np.maximum(ROUNDING, ROUNDING_OF_FEW / n)
+    return mean, np.where(variance > np.square(rounding * mean), variance, np.abs(variance) * 0.0)
 
 
 def chance_of(score: FloatArray, mean: FloatArray, variance: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ from dask_svcca.kernels.distances import (
 )
 from dask_svcca.kernels.mantel import KINDS, third_over_orders
 from dask_svcca.kernels.orders import (
+    ROUNDING_OF_FEW,
     KernelSums,
     chance_of,
     chance_of_skewed,
@@ -172,6 +173,7 @@ def _rsa_deviation(sums: RelatedSums) -> FloatArray:
     pairs = sums.samples * (sums.samples - 1) / 2
     squares = pairs * _varies(sums)
     spread = spread_over_orders((squares, squares), (sums.a[8], sums.b[8]), sums.samples) / pairs
+    spread = np.where(spread <= ROUNDING_OF_FEW / sums.samples, 0.0, spread)
     return np.asarray(spread if sums.of_examples else np.full(spread.shape, np.nan))
 
 
