@@ -157,9 +157,9 @@ class JobFile(_Strict):
             return {} if value == "local" else {"address": value}
         return value
 
-    @field_validator("device")
+    @field_validator("device", mode="before")
     @classmethod
-    def _named(cls, value: str) -> str:
+    def _named(cls, value: Any) -> str:
         return parse_device(value)
 
     @field_validator("pairs")

@@ -106,8 +106,10 @@ class Budget:
         if self.device != "cpu" and size + process_bytes("cpu") <= self.memory:
             remedies.append("device='cpu'")
         remedies += [otherwise] if otherwise else []
+        # What is needed is rounded up, and what is there down: they are never the same number.
         needed, beyond, there = (
-            f"{number / 2**20:,.0f} MiB" for number in (size + process_bytes(self.device), size, self.memory)
+            f"{-(-number // 2**20):,} MiB"
+            for number in (size + process_bytes(self.device), size, self.memory - 2**20 + 1)
         )
         raise MemoryLimitError(
             f"{what} needs {needed} in one {where} ({beyond} beyond its process, which holds "

@@ -80,6 +80,8 @@ def test_parse_job__clusters(text: str, meant: object) -> None:
         ("preview: perhaps", "line 3: preview: input should be a valid boolean, .*; got 'perhaps'"),
         ("conv: dtf", "line 3: conv is 'dft', 'mean', 'positions' or 'flatten'; got 'dtf'. Did you mean 'dft'?"),
         ("variance: 1.5", "line 3: variance is the share of the variance to keep, above 0 and up to 1; got 1.5"),
+        ("device: 3", "line 3: device is 'cpu', 'cuda', .*; got 3"),
+        ("device:", "line 3: device is 'cpu', 'cuda', .*; got None"),
         ("variance: much", "line 3: variance: input should be a valid number"),
         ("\nmeasures: [svca]", "line 4: "),
         ("measures: [svca]", "Did you mean 'svcca'?"),
