@@ -155,7 +155,7 @@ def test_make_plan__refuses_a_subspace_that_cannot_fit() -> None:
 
 def test_make_plan__refuses_a_pair_that_cannot_fit() -> None:
     zoo = representations(1, 2, 1, shape=(9000, 8000))
-    with pytest.raises(MemoryLimitError, match=r"one pair of the widest .* needs [\d,]+ MiB .* has 1,024 MiB"):
+    with pytest.raises(MemoryLimitError, match=r"one pair of the widest .* needs [\d,]+ MiB .* may take 1,024 MiB"):
         plan_of(zoo, index=index_of(zoo))
 
 
