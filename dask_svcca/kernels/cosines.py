@@ -131,16 +131,20 @@ def sums_of_draws(distances: FloatArray, nearest: IntArray, itself: IntArray) ->
         np.put_along_axis(apart, itself[some, np.newaxis], values=False, axis=1)
         far = distances[some][apart].reshape(-1, others)
         mean, squares_near = near.mean(axis=1), np.square(near).sum(axis=1)[:, np.newaxis]
-        for _ in range(rounds):
+        # Few distances are drawn from many times, which would be as many small steps.
+        together = max(1, AT_ONCE // far.size)
+        for begun in range(0, rounds, together):
+            times = min(together, rounds - begun)
+            means, lengths = np.tile(mean, times), np.tile(squares_near, (times, 1))
             # Those that follow one another, around the end, in an order of each example's own.
-            order = rng.permuted(far, axis=1)[:, :width]
+            order = rng.permuted(np.tile(far, (times, 1)), axis=1)[:, :width]
             drawn, squares = np.zeros(order.shape), np.zeros(order.shape)
             for size in range(most + 1):
-                length_squared = squares_near + squares
+                length_squared = lengths + squares
                 there = length_squared > 0
                 over = np.where(there, 1 / np.sqrt(np.where(there, length_squared, 1)), 0)
                 sums[:, count - size] += (
-                    mean @ over.sum(axis=1),
+                    means @ over.sum(axis=1),
                     np.vdot(drawn, over) / max(size, 1),
                     there.size - np.count_nonzero(there),
                 )
