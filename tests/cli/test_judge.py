@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def trainings(folder: Path) -> str:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two trainings on one thing, two on another, and one that began with the first; by two measures."""
+    folder = tmp_path_factory.mktemp("judged")
     rng = np.random.default_rng(0)
     common = rng.normal(size=(2, 3, 60, 4))
     with dask_svcca.create_zoo(folder / "zoo.zarr", examples=range(60)) as zoo:
@@ -30,6 +32,13 @@ def trainings(folder: Path) -> str:
                 parent = "true-0/end" if model == "tuned" else None
                 zoo.write(model, "end", f"fc{depth}", values, depth=depth, parent=parent)
     dask_svcca.compare(zoo, folder / "judged.zarr", measures=["svcca", "cka"])
+    return folder
+
+
+@pytest.fixture
+def trainings(folder: Path, made: Path) -> str:
+    """A copy of them, in the working directory."""
+    shutil.copytree(made, folder, dirs_exist_ok=True)
     return "judged.zarr"
 
 

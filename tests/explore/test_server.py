@@ -182,7 +182,8 @@ def test_block__alike_together_is_the_same_block_in_another_order(explorer: Expl
 
 
 def test_pair__has_every_number_and_the_status(explorer: Explorer, store: Path) -> None:
-    with xr.open_zarr(store) as result:
+    with xr.open_zarr(store) as opened:
+        result = opened.load()
         names = [
             name for name, array in result.data_vars.items() if array.dims == ("representation_a", "representation_b")
         ]
