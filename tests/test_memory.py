@@ -58,7 +58,8 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 
 def test_memory__of_random_plans_is_what_was_promised() -> None:
-    tasks = measured(0.5, (1, 2, 4, 6))
+    # The fewest that have tasks of all kinds; two hundred are slow.
+    tasks = measured(0.5, (1, 6))
     assert {"tile", "pack of Neurons", "pack of Fourier", "pack of several"} <= {task.kind for task in tasks}
     assert_kept(tasks)
 
