@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import zarr
 from zarr.storage import MemoryStore
@@ -15,6 +16,9 @@ from dask_svcca.errors import MismatchedExamplesError, StoreFormatError
 from dask_svcca.stores import _create
 from dask_svcca.stores._create import create_root, create_whole
 from dask_svcca.stores.lease import Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def fill(root: zarr.Group) -> None:
@@ -99,3 +103,13 @@ def test_create__beside_leaves_nothing_where_it_was_outpaced(tmp_path: Path, mon
     with pytest.raises(StoreFormatError, match="there is a zoo at"):
         dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(3))
     assert [path.name for path in tmp_path.iterdir()] == ["zoo.zarr"]
+
+
+@pytest.mark.parametrize("ask", [dask_svcca.verify, dask_svcca.open_comparison, dask_svcca.query, dask_svcca.open_zoo])
+def test_create__that_was_stopped_in_its_place_is_said(ask: Callable[[Any], Any]) -> None:
+    store = MemoryStore()
+    zarr.open_group(store, mode="w", attributes={"format": "dask-svcca-comparison-unfinished"})
+    with pytest.raises(StoreFormatError, match="was stopped while it was created, and holds nothing yet: do again"):
+        ask(store)
+    layers = dict(zip("ab", np.random.default_rng(0).normal(size=(2, 50, 4)), strict=True))
+    assert dask_svcca.compare(layers, store).svcca.notnull().all()

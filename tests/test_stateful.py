@@ -158,10 +158,14 @@ class Disturbed(RuleBasedStateMachine):
             self.run(drop_left)
         self.look()
 
+    def is_comparison(self) -> bool:
+        """Whether there is one, and not only the beginning of its creation."""
+        document = self.store._store_dict.get("zarr.json")
+        return document is not None and b'"dask-svcca-comparison"' in document.to_bytes()
+
     def look(self) -> None:
         """What says that it is a comparison opens without this package, in whatever state it was left."""
-        document = self.store._store_dict.get("zarr.json")
-        if document is not None and b'"dask-svcca-comparison"' in document.to_bytes():
+        if self.is_comparison():
             with xr.open_zarr(self.store, chunks=None) as found:
                 assert found.attrs["format"] == "dask-svcca-comparison"
                 assert "pair_status" in found.load()
@@ -177,7 +181,7 @@ class Disturbed(RuleBasedStateMachine):
     @rule(data=st.data(), kind=st.sampled_from(["delete", "empty", "cut", "flip"]))
     def damage_and_repair(self, data: st.DataObject, kind: str) -> None:
         keys = sorted(key for key in self.store._store_dict if "/c/" in key)
-        if not keys:
+        if not keys or not self.is_comparison():
             return
         key = data.draw(st.sampled_from(keys))
         self.spoil(key, kind, data)

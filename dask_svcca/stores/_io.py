@@ -125,6 +125,7 @@ def read_kind(store: StoreLike) -> str:
         raise StoreFormatError(f"there is no zarr v3 group at {describe(store)!r}{_why_absent(store)}")
     stored_format = root.attrs.get("format")
     kind = str(stored_format).removeprefix("dask-svcca-")
+    _refuse_unfinished(store, stored_format)
     if kind not in {"zoo", "comparison", "subspaces", "sketches"}:
         raise StoreFormatError(
             f"{describe(store)!r} holds neither a zoo nor a comparison nor subspaces nor sketches: its format is "
@@ -166,10 +167,18 @@ def open_root(store: StoreLike, *, mode: str, kind: str, version: int) -> zarr.G
     return root
 
 
+def _refuse_unfinished(store: StoreLike, stored_format: object) -> None:
+    if str(stored_format).startswith("dask-svcca-") and str(stored_format).endswith("-unfinished"):
+        raise StoreFormatError(
+            f"{describe(store)!r} was stopped while it was created, and holds nothing yet: do again what creates it"
+        )
+
+
 def check_root(root: zarr.Group, store: StoreLike, *, kind: str, version: int) -> None:
     """Raise `StoreFormatError` where a group is not a store of a kind in a version; see `open_root`."""
     noun = f"store of {kind}" if kind in {"subspaces", "sketches"} else kind
     stored_format = root.attrs.get("format")
+    _refuse_unfinished(store, stored_format)
     if stored_format != f"dask-svcca-{kind}":
         what = f"it says format {stored_format!r}" if stored_format else "it has no 'format' attribute"
         raise StoreFormatError(f"{describe(store)!r} is not a {noun} of dask-svcca: {what}")
