@@ -71,18 +71,16 @@ def singular_values(matrices: InexactArray) -> FloatArray:
 
 
 def squared_magnitudes(numbers: InexactArray) -> FloatArray:
-    """Squares of the absolute values in double precision, without a copy of the numbers in it.
-
-    Nor is there an array of zeros for the imaginary part of real numbers.
+    """Squares of the absolute values, without an array of zeros for the imaginary part of real numbers.
 
     Examples
     --------
-    >>> squared_magnitudes(np.array([3 + 4j])), squared_magnitudes(np.array([0.1], np.float32))
-    (array([25.]), array([0.01]))
+    >>> squared_magnitudes(np.array([3 + 4j])), squared_magnitudes(np.array([2.0]))
+    (array([25.]), array([4.]))
     """
-    squares = np.square(numbers.real, dtype=np.float64)
+    squares = np.square(numbers.real)
     if numbers.dtype.kind == "c":
-        squares += np.square(numbers.imag, dtype=np.float64)
+        squares += np.square(numbers.imag)
     return np.asarray(squares)
 
 

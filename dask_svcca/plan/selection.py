@@ -87,9 +87,7 @@ class Selection:
         >>> Selection.of(np.array([[False, True], [False, False]])).block(np.array([1]), np.array([0, 1]))
         array([[ True, False]])
         """
-        either = self.rule(rows, columns)
-        either |= self.rule(columns, rows).T
-        return either
+        return self.rule(rows, columns) | self.rule(columns, rows).T
 
 
 def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> Selection:
