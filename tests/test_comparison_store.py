@@ -12,7 +12,7 @@ import xarray as xr
 import zarr
 
 import dask_svcca
-from dask_svcca.errors import ParametersChangedError, StoreFormatError
+from dask_svcca.errors import DamagedStoreError, ParametersChangedError, StoreFormatError
 from dask_svcca.measures import find_measures
 from dask_svcca.stores import _create
 from dask_svcca.stores.backend.local import LocalBackend
