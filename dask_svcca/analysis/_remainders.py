@@ -14,10 +14,10 @@ from dask_svcca.kernels.pairs import squared_magnitudes
 from dask_svcca.kernels.threshold import leading_directions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dask_svcca.analysis._pairs import Pairs, Subspace
-    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
+    from dask_svcca.kernels._types import BoolArray, FloatArray, InexactArray, IntArray
 
 Samples: TypeAlias = "slice | IntArray"
 
@@ -78,12 +78,17 @@ def blocks_of_samples(chosen: Pairs, subspace: Subspace, edges: IntArray) -> lis
     ]
 
 
-def places_left(samples: int, left_out: Samples) -> Iterator[IntArray]:
-    """Places of the samples that remain, some at a time."""
+def remaining(samples: int, left_out: Samples) -> BoolArray:
+    """Which of so many samples remain."""
     remain = np.ones(samples, dtype=np.bool_)
     remain[left_out] = False
-    places = np.flatnonzero(remain)
-    yield from (places[start : start + PIECE] for start in range(0, len(places), PIECE))
+    return remain
+
+
+def _pieces(samples: int, left_out: Samples) -> list[IntArray]:
+    """Places of the samples that remain, some at a time."""
+    places = np.flatnonzero(remaining(samples, left_out))
+    return [places[start : start + PIECE] for start in range(0, len(places), PIECE)]
 
 
 def _remainder(subspace: Subspace, left_out: Samples, variance: float | None) -> Remainder:
@@ -147,7 +152,13 @@ def _remainder(subspace: Subspace, left_out: Samples, variance: float | None) ->
 
 
 def coupling_without(
-    coupling: Callable[[Samples], InexactArray], whole: InexactArray, a: Remainder, b: Remainder, *, centred: bool
+    coupling: Callable[[Samples], InexactArray],
+    whole: InexactArray,
+    samples: int,
+    a: Remainder,
+    b: Remainder,
+    *,
+    centred: bool,
 ) -> InexactArray:
     """Coupling of the samples that remain, in terms of old scores.
 
@@ -157,28 +168,26 @@ def coupling_without(
         What it is of some samples.
     whole : (direction, direction)
         What it is of all of them.
+    samples : int
+        How many there are in all.
     a, b : Remainder
     centred : bool
         Whether scores are those of the block that is centred.
     """
     if a.summed or b.summed:
         found = np.zeros_like(whole)
-        for places in places_left(a.samples + _count(a.left_out), a.left_out):
+        for places in _pieces(samples, a.left_out):
             found = found + coupling(places)
     else:
         found = whole - coupling(a.left_out)
     return found - np.outer(a.total.conj(), b.total) / a.samples if centred else found
 
 
-def _count(left_out: Samples) -> int:
-    return left_out.stop - left_out.start if isinstance(left_out, slice) else len(left_out)
-
-
 def _sums(
     subspace: Subspace, left_out: Samples, columns: slice, *, centred: bool
 ) -> tuple[InexactArray, InexactArray, FloatArray]:
     """Of the samples that remain: inner products of directions, sums of scores, and of squares before centring."""
-    pieces = list(places_left(len(subspace.scores), left_out))
+    pieces = _pieces(len(subspace.scores), left_out)
     samples = sum(map(len, pieces))
     totals = [subspace.scores[places, columns].sum(axis=0) for places in pieces]
     total: InexactArray = np.sum(totals, axis=0)

@@ -161,7 +161,8 @@ class _Pair:
             if one.conjugate:
                 maps[0] = maps[0].conj()
             centred = one.a == 0 and one.b == 0
-            coupling = coupling_without(partial(self._coupling, one), whole, a, b, centred=centred)
+            part, samples = partial(self._coupling, one), len(self._a.scores)
+            coupling = coupling_without(part, whole, samples, a, b, centred=centred)
             left, right = self._scores(one, a.left_out)
             if centred:
                 left, right = left - a.total / a.samples, right - b.total / b.samples

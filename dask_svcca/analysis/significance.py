@@ -10,7 +10,7 @@ import numpy as np
 
 from dask_svcca.analysis._options import check_count, is_whole
 from dask_svcca.analysis._pairs import Pairs, RowNorms, Subspace, measure_pair
-from dask_svcca.analysis._remainders import blocks_of_samples, coupling_without, remainders
+from dask_svcca.analysis._remainders import blocks_of_samples, coupling_without, remainders, remaining
 from dask_svcca.errors import InvalidQuestionError
 from dask_svcca.evaluate import STACK_BYTES, direction_weights
 
@@ -383,8 +383,7 @@ class _Pair:
 
     def values_without(self, a: Remainder, b: Remainder) -> dict[str, FloatArray]:
         """From the samples that remain."""
-        remain = np.ones(len(self._a.scores), dtype=np.bool_)
-        remain[a.left_out] = False
+        remain = remaining(len(self._a.scores), a.left_out)
         norms = [
             self._norms_of(subspace, remainder, side, norms)[remain]
             for subspace, remainder, side, norms in (
@@ -399,7 +398,8 @@ class _Pair:
             if frequency.a not in a.transform or frequency.b not in b.transform:
                 continue
             centred = frequency.a == 0 and frequency.b == 0
-            coupling = coupling_without(partial(self._coupling, frequency), whole, a, b, centred=centred)
+            part, samples = partial(self._coupling, frequency), len(self._a.scores)
+            coupling = coupling_without(part, whole, samples, a, b, centred=centred)
             left = a.transform[frequency.a]
             yield (
                 frequency,

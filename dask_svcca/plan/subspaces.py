@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -107,10 +108,8 @@ class Budget:
             remedies.append("device='cpu'")
         remedies += [otherwise] if otherwise else []
         # What is needed is rounded up, and what is there down: they are never the same number.
-        needed, beyond, there = (
-            f"{-(-number // 2**20):,} MiB"
-            for number in (size + process_bytes(self.device), size, self.memory - 2**20 + 1)
-        )
+        needed, beyond = (f"{math.ceil(number / 2**20):,} MiB" for number in (size + process_bytes(self.device), size))
+        there = f"{self.memory // 2**20:,} MiB"
         raise MemoryLimitError(
             f"{what} needs {needed} in one {where} ({beyond} beyond its process, which holds "
             f"{said_of_process(self.device)}), and a {where} {memory.format(there)}. Use {', or '.join(remedies)}"

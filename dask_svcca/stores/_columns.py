@@ -5,13 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numcodecs.vlen
-import numcodecs.zstd
 import numpy as np
 
 from dask_svcca.stores._blocks import AXES
-from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole
-from dask_svcca.stores._metadata import check_count
+from dask_svcca.stores._documents import array_document, is_whole
+from dask_svcca.stores._packed import decompressed, packed, unpacked
 from dask_svcca.stores._stored import COLUMN_CHUNK, damaged, stored
 from dask_svcca.stores.backend import backend_of
 
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
     import zarr
 
     from dask_svcca.variables import Variable
-
-_ZSTD = numcodecs.zstd.Zstd(level=1, checksum=True)
-_TEXT = numcodecs.vlen.VLenUTF8()
 
 
 def column_name(variable: Variable, axis: str) -> str:
@@ -101,8 +96,7 @@ def _encoded(variable: Variable, values: npt.NDArray[Any]) -> tuple[bytes, bytes
     text = variable.dtype == "string"
     whole = np.full(COLUMN_CHUNK, variable.fill, dtype=object if text else variable.dtype)
     whole[: len(values)] = values
-    data = bytes(_ZSTD.encode(_TEXT.encode(whole) if text else whole))
-    return data, crc(data)
+    return packed(whole)
 
 
 def read_columns(root: zarr.Group, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
@@ -179,14 +173,9 @@ def _decoded(
 
 def _values(root: zarr.Group, key: str, whole: bytes | None, dtype: str) -> npt.NDArray[Any]:
     """Values of a chunk as `_encoded` wrote it."""
-    if whole is None or not is_whole(whole):
-        raise damaged(root, key)
     try:
-        data = _ZSTD.decode(memoryview(whole)[:-CRC_BYTES])
-        if dtype == "string":
-            check_count(data)
-        values: npt.NDArray[Any] = _TEXT.decode(data) if dtype == "string" else np.frombuffer(data, dtype)
-    except (RuntimeError, ValueError) as error:
+        values = unpacked(whole, dtype)
+    except ValueError as error:
         raise damaged(root, key) from error
     if len(values) != COLUMN_CHUNK:
         raise damaged(root, key)
@@ -206,9 +195,11 @@ def chunks_with(root: zarr.Group, name: str, text: str, count: int) -> Iterator[
     for number in range(-(-count // COLUMN_CHUNK)):
         key = f"{name}/c/{number}"
         (whole,) = backend_of(root).read_many([key])
-        if whole is None or not is_whole(whole):
-            raise damaged(root, key)
-        if wanted in bytes(_ZSTD.decode(memoryview(whole)[:-CRC_BYTES])):
+        try:
+            there = wanted in decompressed(whole)
+        except ValueError as error:
+            raise damaged(root, key) from error
+        if there:
             yield number
 
 

@@ -6,13 +6,9 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-import numcodecs.vlen
-import numcodecs.zstd
-import numpy as np
-
-from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole, parse
-from dask_svcca.stores._metadata import check_count
+from dask_svcca.stores._documents import array_document, parse
 from dask_svcca.stores._nodes import open_array
+from dask_svcca.stores._packed import is_text, packed, unpacked
 from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
@@ -20,9 +16,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     import zarr
-
-_ZSTD = numcodecs.zstd.Zstd(level=1, checksum=True)
-_TEXT = numcodecs.vlen.VLenUTF8()
 
 NUMBERS: Final = frozenset(
     {"bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "float16", "float32", "float64"}
@@ -35,13 +28,8 @@ def write_single(root: zarr.Group, name: str, values: npt.NDArray[Any], dims: Se
     backend = backend_of(root)
     # What an interrupted creation left.
     backend.remove(name)
-    text = values.dtype.kind in "OUT"
-    if text:
-        data = _TEXT.encode(values.astype(object).ravel())
-    else:
-        data = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    chunk = bytes(_ZSTD.encode(data))
-    backend.write(_key(name, values.ndim), chunk, crc(chunk))
+    text = is_text(values)
+    backend.write(_key(name, values.ndim), *packed(values))
     document = array_document(
         shape=values.shape,
         chunk_shape=values.shape,
@@ -63,20 +51,11 @@ def read_single(root: zarr.Group, name: str) -> npt.NDArray[Any]:
     """
     shape, dtype = _declared(root, name)
     (chunk,) = backend_of(root).read_many([_key(name, len(shape))])
-    if chunk is None or not is_whole(chunk):
-        raise ValueError("its chunk is missing, or is not what was written")
-    try:
-        data = _ZSTD.decode(memoryview(chunk)[:-CRC_BYTES])
-    except (RuntimeError, MemoryError) as error:
-        raise ValueError(f"its chunk is not compressed as it should be: {error}") from error
-    if dtype == "string":
-        check_count(data)
-        values = _TEXT.decode(data)
-    else:
-        values = np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).astype(dtype)
+    values = unpacked(chunk, dtype)
     if values.size != math.prod(shape):
         raise ValueError(f"it has {values.size} values, and its shape is {shape}")
-    return np.asarray(values).reshape(shape)
+    # Whoever reads it may change it.
+    return values.astype(object if dtype == "string" else dtype).reshape(shape)
 
 
 def _declared(root: zarr.Group, name: str) -> tuple[tuple[int, ...], str]:
