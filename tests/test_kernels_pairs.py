@@ -8,7 +8,7 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_svcca.kernels.couplings import HostCouplings
+from dask_svcca.kernels.couplings import HostCouplings, gathered
 from dask_svcca.kernels.pairs import PairStack, Side, canonical_correlations
 
 
@@ -95,3 +95,40 @@ def test_pair_stack__reversed_exchanges_the_sides() -> None:
     np.testing.assert_allclose(stack.reversed.coupling[0], b.conj().T @ a, rtol=0, atol=1e-14)
     assert (stack.reversed.a, stack.reversed.b) == (stack.b, stack.a)
     np.testing.assert_allclose(stack.reversed.correlations, stack.correlations, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("complex_values", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        # All of some rows and columns; these column by column, back to front, and without the last.
+        ([1, 1, 2, 2, 3, 3], [2, 3, 2, 3, 2, 3]),
+        ([1, 2, 3, 1, 2, 3], [2, 2, 2, 3, 3, 3]),
+        ([3, 3, 2, 2, 1, 1], [3, 2, 3, 2, 3, 2]),
+        ([1, 1, 2, 2, 3], [2, 3, 2, 3, 2]),
+        # As many as a rectangle has, but not one; a row, a column, and one twice.
+        ([0, 0, 1, 1], [0, 2, 0, 2]),
+        ([0, 0, 2, 2], [0, 1, 0, 1]),
+        ([0, 1, 1, 2], [1, 0, 1, 0]),
+        ([2, 2, 2], [0, 1, 2]),
+        ([0, 1, 2], [1, 1, 1]),
+        ([1, 1], [1, 1]),
+    ],
+)
+def test_gathered__are_the_couplings_of_these_pairs(
+    monkeypatch: pytest.MonkeyPatch, rows: list[int], columns: list[int], complex_values: bool, together: bool
+) -> None:
+    if not together:
+        monkeypatch.setattr("dask_svcca.kernels.couplings.WIDE_CELL", 0)
+    rng = np.random.default_rng(0)
+    product = rng.normal(size=(12, 8)).astype(np.complex64 if complex_values else np.float32)
+    if complex_values:
+        product += np.complex64(1j) * rng.normal(size=product.shape).astype(np.float32)
+    couplings = product.reshape(4, 3, 4, 2).swapaxes(1, 2)
+    some = couplings, np.array(rows, dtype=np.int64), np.array(columns, dtype=np.int64)
+    pairs = zip(rows, columns, strict=True)
+    expected = [product[3 * row : 3 * row + 3, 2 * column : 2 * column + 2] for row, column in pairs]
+    found = gathered([some, some])
+    assert found.dtype == np.result_type(product.dtype, np.float64)
+    np.testing.assert_array_equal(found, [*expected, *expected])

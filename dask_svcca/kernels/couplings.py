@@ -94,7 +94,11 @@ class HostCouplings:
 
     def square_sums(self) -> FloatArray:
         """Sum of the squares, (pair,)."""
-        return np.asarray(self.squares.sum(axis=(1, 2)))
+        if self._original is not None:
+            return self._original.square_sums()
+        # As the inner products of couplings with themselves: no array of their squares is made.
+        flat = self._coupling.reshape(len(self._coupling), -1)
+        return np.asarray(np.vecdot(flat, flat).real)
 
     def weighted_sums(self, a: FloatArray, b: FloatArray | None) -> FloatArray:
         """Sum of the squares with rows weighted, (pair, k), and columns, (pair, l): (pair,)."""
@@ -158,7 +162,9 @@ def gathered(cells: Sequence[Cells]) -> InexactArray:
         part = stack[start : start + len(rows)]
         start += len(part)
         cell = max(1, part[0].size)
-        if cell < WIDE_CELL:
+        if (whole := _rectangle(couplings, rows, columns)) is not None:
+            part.reshape(whole.shape)[...] = whole
+        elif cell < WIDE_CELL:
             step = GATHERED_AT_ONCE // cell
             for begin in range(0, len(part), step):
                 some = slice(begin, begin + step)
@@ -169,3 +175,12 @@ def gathered(cells: Sequence[Cells]) -> InexactArray:
     # A measure that works in place must fail, and not change what other measures see.
     stack.flags.writeable = False
     return stack
+
+
+def _rectangle(couplings: InexactArray, rows: IntArray, columns: IntArray) -> InexactArray | None:
+    """Couplings of pairs that are all of some consecutive rows and columns, row by row; None where they are not."""
+    top, left, width = int(rows[0]), int(columns.min()), int(np.ptp(columns)) + 1
+    height, rest = divmod(len(rows), width)
+    if rest or not np.array_equal((rows - top) * width + columns - left, np.arange(len(rows))):
+        return None
+    return couplings[top : top + height, left : left + width]

@@ -71,16 +71,18 @@ def singular_values(matrices: InexactArray) -> FloatArray:
 
 
 def squared_magnitudes(numbers: InexactArray) -> FloatArray:
-    """Squares of the absolute values, without an array of zeros for the imaginary part of real numbers.
+    """Squares of the absolute values in double precision, without a copy of the numbers in it.
+
+    Nor is there an array of zeros for the imaginary part of real numbers.
 
     Examples
     --------
-    >>> squared_magnitudes(np.array([3 + 4j])), squared_magnitudes(np.array([2.0]))
-    (array([25.]), array([4.]))
+    >>> squared_magnitudes(np.array([3 + 4j])), squared_magnitudes(np.array([0.1], np.float32))
+    (array([25.]), array([0.01]))
     """
-    squares = np.square(numbers.real)
+    squares = np.square(numbers.real, dtype=np.float64)
     if numbers.dtype.kind == "c":
-        squares += np.square(numbers.imag)
+        squares += np.square(numbers.imag, dtype=np.float64)
     return np.asarray(squares)
 
 
