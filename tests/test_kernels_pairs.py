@@ -132,3 +132,34 @@ def test_gathered__are_the_couplings_of_these_pairs(
     found = gathered([some, some])
     assert found.dtype == np.result_type(product.dtype, np.float64)
     np.testing.assert_array_equal(found, [*expected, *expected])
+
+
+@pytest.mark.parametrize("at_once", [1, 12, 40, 2**17])
+@pytest.mark.parametrize("complex_values", [False, True])
+def test_weighted_sums__of_some_numbers_at_a_time_are_those_of_all(
+    monkeypatch: pytest.MonkeyPatch, complex_values: bool, at_once: int
+) -> None:
+    monkeypatch.setattr("dask_svcca.kernels.couplings.SQUARED_AT_ONCE", at_once)
+    rng = np.random.default_rng(1)
+    matrices = rng.normal(size=(7, 5, 3)) + (1j * rng.normal(size=(7, 5, 3)) if complex_values else 0)
+    a, b, squares = rng.uniform(size=(7, 5)), rng.uniform(size=(7, 3)), np.abs(matrices) ** 2
+    couplings = HostCouplings(matrices)
+    np.testing.assert_allclose(couplings.weighted_sums(a, b), np.einsum("pk,pkl,pl->p", a, squares, b), rtol=1e-13)
+    np.testing.assert_allclose(couplings.weighted_sums(a, None), np.einsum("pk,pkl->p", a, squares), rtol=1e-13)
+    np.testing.assert_allclose(couplings.adjoint.weighted_sums(b, None), np.einsum("pl,pkl->p", b, squares), rtol=1e-13)
+    # Where a layer keeps nothing.
+    assert HostCouplings(matrices[:, :0]).weighted_sums(a[:, :0], b).tolist() == [0.0] * 7
+    assert HostCouplings(matrices[:, :, :0]).weighted_sums(a, b[:, :0]).tolist() == [0.0] * 7
+
+
+@pytest.mark.parametrize("shape", [(2, 70, 90), (2, 90, 70), (2, 3, 70, 70), (0, 70, 70)])
+@pytest.mark.parametrize("complex_values", [False, True])
+def test_canonical_correlations__by_gram_matrices_are_singular_values(
+    complex_values: bool, shape: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(2)
+    matrices = rng.normal(size=shape) + (1j * rng.normal(size=shape) if complex_values else 0)
+    matrices /= 40
+    expected = np.minimum(np.linalg.svd(matrices, compute_uv=False), 1)
+    found = canonical_correlations(matrices, single=True)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)

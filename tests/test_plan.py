@@ -480,3 +480,13 @@ def test_tile_limits__couplings_of_few_samples_are_made_a_quarter_at_a_time() ->
     # Where that is not enough for a pair, one is made.
     wide = by_kind([Layer.of("a/b/c", Neurons(), (1000, 1000))] * 2)
     assert tile_limits(wide, wide, 2, options, 2**20).couplings >= 4 * 1000**2
+
+
+def test_tile_limits__parts_of_one_side_hold_no_loadings_twice() -> None:
+    options = TileOptions(4000, "float32", "crop", find_measures("pwcca"), {})
+    group = by_kind([Layer.of("a/b/c", Neurons(), (FEW_SAMPLES, 20_000))] * 6)
+    loadings = 6 * 8 * FEW_SAMPLES * 20_000
+    diagonal, two = (tile_limits(group, other, 6, options, 2**36) for other in (group, [*group]))
+    # Couplings are made a quarter at a time, and so are those of the whole side with itself.
+    assert diagonal.couplings < 4 * (6 * FEW_SAMPLES) ** 2
+    assert loadings < diagonal.peak < two.peak - loadings * 0.99

@@ -57,8 +57,11 @@ def canonical_correlations(coupling: InexactArray, *, single: bool = False, many
     if single and many and (abreast := singular_values_abreast(coupling)) is not None:
         return np.asarray(np.minimum(abreast, 1.0))
     if single and min(coupling.shape[-2:]) >= GRAM_FROM:
-        adjoint = coupling.conj().swapaxes(-1, -2)
-        gram = coupling @ adjoint if coupling.shape[-2] <= coupling.shape[-1] else adjoint @ coupling
+        wide = coupling if coupling.shape[-2] <= coupling.shape[-1] else coupling.swapaxes(-1, -2)
+        gram = np.empty((*wide.shape[:-1], wide.shape[-2]), dtype=wide.dtype)
+        # One by one: of complex ones all together, a conjugate copy would be held as well.
+        for place in np.ndindex(gram.shape[:-2]):
+            np.matmul(wide[place], wide[place].conj().T, out=gram[place])
         return np.asarray(np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0.0, 1.0))[..., ::-1])
     return np.asarray(np.clip(singular_values(coupling), 0.0, 1.0))
 

@@ -298,6 +298,9 @@ class KindPair:
         operands = sum(min(side.operand, limits.operand) for side in sides)
         couplings = min(self._couplings(self.a, self.b), limits.couplings)
         loadings = float(sum(min(side.loadings, limits.loadings) for side in sides))
+        if self.same:
+            # Two parts of the same side have no member in common.
+            loadings = min(loadings, self.a.loadings)
         if self.conjugates:
             loadings += min(self.a.loadings, limits.loadings) / self.a.widest.blocks
         solving = solving_bytes(options.measures, limits.stack, self.pair)
