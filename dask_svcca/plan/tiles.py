@@ -15,13 +15,7 @@ from dask_svcca.kernels.grams import block_samples, products_by_samples
 from dask_svcca.kernels.products import Summing
 from dask_svcca.measures import norms_only, of_directions
 from dask_svcca.plan.details import pair_bytes as detail_bytes
-from dask_svcca.plan.memory import (
-    SMALL_TASK,
-    PanelUnits,
-    TileMemory,
-    loadings_bytes,
-    score_dtype,
-)
+from dask_svcca.plan.memory import SMALL_TASK, PanelUnits, TileMemory, loadings_bytes, score_dtype
 from dask_svcca.plan.relations import operand_bytes, sum_bytes
 from dask_svcca.plan.shares import largest
 from dask_svcca.readings import Meeting, meet
