@@ -230,15 +230,6 @@ def test_compare__a_pair_does_not_hang_on_what_else_is_compared() -> None:
         np.testing.assert_allclose(np.diag(found), 1.0, rtol=0, atol=1e-7)
 
 
-def test_compare__couplings_gathered_one_by_one_are_the_same(
-    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measures = ("svcca", "linear_regression")
-    together = dask_svcca.compare(zoo, tmp_path / "together", measures=measures).load()
-    monkeypatch.setattr("dask_svcca.kernels.couplings.WIDE_CELL", 0)
-    assert_same(dask_svcca.compare(zoo, tmp_path / "one by one", measures=measures), together)
-
-
 # Refused, naming both values.
 
 

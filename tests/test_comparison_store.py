@@ -15,6 +15,8 @@ import dask_svcca
 from dask_svcca.errors import DamagedStoreError, ParametersChangedError, StoreFormatError
 from dask_svcca.measures import find_measures
 from dask_svcca.stores import _create
+from dask_svcca.stores._blocks import block_arrays
+from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.backend.local import LocalBackend
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.subspaces import SubspaceStore
@@ -289,3 +291,30 @@ def test_invalidate__rewrites_each_chunk_once(
     assert len(chunks) == len(set(chunks)) == 5
     assert np.isnan(store.array("svcca")[:2]).all()
     assert np.isfinite(store.array("svcca")[2:, 2:]).all()
+
+
+def test_merged__keeps_what_is_stored_of_other_pairs(store: ComparisonStore) -> None:
+    fill(store)
+    (array,) = block_arrays(store.root, ["svcca"]).values()
+    chosen = np.zeros((3, 5), dtype=bool)
+    chosen[1] = chosen[:, 0] = True
+    rows = slice(2, 5), slice(0, 5)
+    backend_of(store.root).write_many(array.merged(rows, np.full((3, 5), 7.0), chosen))
+    expected = np.arange(25.0).reshape(5, 5) / 25
+    expected[2:][chosen] = 7.0
+    np.testing.assert_array_equal(store.array("svcca")[...], expected)
+
+
+@pytest.mark.parametrize("way", ["gone", "flipped", "cut", "empty"])
+def test_merged__a_damaged_block_is_not_merged_with(store: ComparisonStore, place: Path, way: str) -> None:
+    fill(store)
+    (array,) = block_arrays(store.root, ["svcca"]).values()
+    file = place / "svcca" / "c" / "1" / "0"
+    data = file.read_bytes()
+    changed = {"gone": None, "flipped": bytes([data[0] ^ 1, *data[1:]]), "cut": data[:-9], "empty": b""}[way]
+    file.unlink()
+    if changed is not None:
+        file.write_bytes(changed)
+    some = np.array([[True, False], [False, False]])
+    with pytest.raises(DamagedStoreError, match="svcca"):
+        list(array.merged((slice(2, 4), slice(0, 2)), np.ones((2, 2)), some, ~some))

@@ -8,7 +8,7 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_svcca.kernels.couplings import HostCouplings
+from dask_svcca.kernels.couplings import HostCouplings, gathered
 from dask_svcca.kernels.pairs import PairStack, Side, canonical_correlations
 
 
@@ -95,3 +95,71 @@ def test_pair_stack__reversed_exchanges_the_sides() -> None:
     np.testing.assert_allclose(stack.reversed.coupling[0], b.conj().T @ a, rtol=0, atol=1e-14)
     assert (stack.reversed.a, stack.reversed.b) == (stack.b, stack.a)
     np.testing.assert_allclose(stack.reversed.correlations, stack.correlations, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("complex_values", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        # All of some rows and columns; these column by column, back to front, and without the last.
+        ([1, 1, 2, 2, 3, 3], [2, 3, 2, 3, 2, 3]),
+        ([1, 2, 3, 1, 2, 3], [2, 2, 2, 3, 3, 3]),
+        ([3, 3, 2, 2, 1, 1], [3, 2, 3, 2, 3, 2]),
+        ([1, 1, 2, 2, 3], [2, 3, 2, 3, 2]),
+        # As many as a rectangle has, but not one; a row, a column, and one twice.
+        ([0, 0, 1, 1], [0, 2, 0, 2]),
+        ([0, 0, 2, 2], [0, 1, 0, 1]),
+        ([0, 1, 1, 2], [1, 0, 1, 0]),
+        ([2, 2, 2], [0, 1, 2]),
+        ([0, 1, 2], [1, 1, 1]),
+        ([1, 1], [1, 1]),
+    ],
+)
+def test_gathered__are_the_couplings_of_these_pairs(
+    monkeypatch: pytest.MonkeyPatch, rows: list[int], columns: list[int], complex_values: bool, together: bool
+) -> None:
+    if not together:
+        monkeypatch.setattr("dask_svcca.kernels.couplings.WIDE_CELL", 0)
+    rng = np.random.default_rng(0)
+    product = rng.normal(size=(12, 8)).astype(np.complex64 if complex_values else np.float32)
+    if complex_values:
+        product += np.complex64(1j) * rng.normal(size=product.shape).astype(np.float32)
+    couplings = product.reshape(4, 3, 4, 2).swapaxes(1, 2)
+    some = couplings, np.array(rows, dtype=np.int64), np.array(columns, dtype=np.int64)
+    pairs = zip(rows, columns, strict=True)
+    expected = [product[3 * row : 3 * row + 3, 2 * column : 2 * column + 2] for row, column in pairs]
+    found = gathered([some, some])
+    assert found.dtype == np.result_type(product.dtype, np.float64)
+    np.testing.assert_array_equal(found, [*expected, *expected])
+
+
+@pytest.mark.parametrize("at_once", [1, 12, 40, 2**17])
+@pytest.mark.parametrize("complex_values", [False, True])
+def test_weighted_sums__of_some_numbers_at_a_time_are_those_of_all(
+    monkeypatch: pytest.MonkeyPatch, complex_values: bool, at_once: int
+) -> None:
+    monkeypatch.setattr("dask_svcca.kernels.couplings.SQUARED_AT_ONCE", at_once)
+    rng = np.random.default_rng(1)
+    matrices = rng.normal(size=(7, 5, 3)) + (1j * rng.normal(size=(7, 5, 3)) if complex_values else 0)
+    a, b, squares = rng.uniform(size=(7, 5)), rng.uniform(size=(7, 3)), np.abs(matrices) ** 2
+    couplings = HostCouplings(matrices)
+    np.testing.assert_allclose(couplings.weighted_sums(a, b), np.einsum("pk,pkl,pl->p", a, squares, b), rtol=1e-13)
+    np.testing.assert_allclose(couplings.weighted_sums(a, None), np.einsum("pk,pkl->p", a, squares), rtol=1e-13)
+    np.testing.assert_allclose(couplings.adjoint.weighted_sums(b, None), np.einsum("pl,pkl->p", b, squares), rtol=1e-13)
+    # Where a layer keeps nothing.
+    assert HostCouplings(matrices[:, :0]).weighted_sums(a[:, :0], b).tolist() == [0.0] * 7
+    assert HostCouplings(matrices[:, :, :0]).weighted_sums(a, b[:, :0]).tolist() == [0.0] * 7
+
+
+@pytest.mark.parametrize("shape", [(2, 70, 90), (2, 90, 70), (2, 3, 70, 70), (0, 70, 70)])
+@pytest.mark.parametrize("complex_values", [False, True])
+def test_canonical_correlations__by_gram_matrices_are_singular_values(
+    complex_values: bool, shape: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(2)
+    matrices = rng.normal(size=shape) + (1j * rng.normal(size=shape) if complex_values else 0)
+    matrices /= 40
+    expected = np.minimum(np.linalg.svd(matrices, compute_uv=False), 1)
+    found = canonical_correlations(matrices, single=True)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)

@@ -24,7 +24,17 @@ from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.plan.sides import MAX_TILE, choose_tile
 from dask_svcca.plan.subspaces import Budget
-from dask_svcca.plan.tiles import LONG_TILE, choose_chunk_samples, value_bytes
+from dask_svcca.plan.tiles import (
+    FEW_SAMPLES,
+    LONG_TILE,
+    Layer,
+    TileOptions,
+    by_kind,
+    choose_chunk_samples,
+    tile_limits,
+    value_bytes,
+)
+from dask_svcca.readings import Neurons
 from dask_svcca.run.compare import plan_run
 from dask_svcca.variables import PairStatus
 
@@ -457,3 +467,26 @@ def test_plan_run__reads_names_only_and_writes_nothing(tmp_path: Path) -> None:
     assert plan_run(zoo, place, Parameters(), budget, subspaces=tmp_path / "subspaces.zarr") == expected
     assert plan_run(zoo, place, Parameters(), budget) == expected
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_tile_limits__couplings_of_few_samples_are_made_a_quarter_at_a_time() -> None:
+    options = TileOptions(4000, "float32", "crop", find_measures("svcca"), {})
+    few, many = (
+        by_kind([Layer.of("a/b/c", Neurons(), (samples, 64))] * 256) for samples in (FEW_SAMPLES, FEW_SAMPLES + 1)
+    )
+    a, b = (tile_limits(group, group, 256, options, 2**32) for group in (few, many))
+    assert a.couplings == b.couplings / 4
+    assert a.peak < b.peak
+    # Where that is not enough for a pair, one is made.
+    wide = by_kind([Layer.of("a/b/c", Neurons(), (1000, 1000))] * 2)
+    assert tile_limits(wide, wide, 2, options, 2**20).couplings >= 4 * 1000**2
+
+
+def test_tile_limits__parts_of_one_side_hold_no_loadings_twice() -> None:
+    options = TileOptions(4000, "float32", "crop", find_measures("pwcca"), {})
+    group = by_kind([Layer.of("a/b/c", Neurons(), (FEW_SAMPLES, 20_000))] * 6)
+    loadings = 6 * 8 * FEW_SAMPLES * 20_000
+    diagonal, two = (tile_limits(group, other, 6, options, 2**36) for other in (group, [*group]))
+    # Couplings are made a quarter at a time, and so are those of the whole side with itself.
+    assert diagonal.couplings < 4 * (6 * FEW_SAMPLES) ** 2
+    assert loadings < diagonal.peak < two.peak - loadings * 0.99

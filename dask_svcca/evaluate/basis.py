@@ -103,7 +103,7 @@ class Basis:
         """Directions of each block, or only the kept ones; a block without any is left out."""
         blocks = []
         for index, columns in blocks_of(self.block):
-            kept = int(self.kept[columns].sum())
+            kept = int(np.count_nonzero(self.kept[columns]))
             count = kept if kept_only else columns.stop - columns.start
             if count:
                 blocks.append(MemberBlock(member, index, columns.start, count, kept))

@@ -25,6 +25,9 @@ WIDE_CELL = 2**12
 GATHERED_AT_ONCE = 2**17
 """Numbers of small couplings that are copied at a time, before they are converted."""
 
+SQUARED_AT_ONCE = 2**17
+"""Numbers that are squared at a time, where only sums of the squares are asked for."""
+
 NEURONS_AT_ONCE = 64
 """Least number of neurons whose inner products with canonical directions are formed at a time."""
 
@@ -36,7 +39,7 @@ class HostCouplings:
     ----------
     coupling : (pair, k, l)
     original : HostCouplings, optional
-        Those of which these are the adjoints: what they have computed is not computed again.
+        Those of ``coupling``, of which these are the adjoints: what they have computed is not computed again.
 
     Examples
     --------
@@ -46,25 +49,25 @@ class HostCouplings:
     """
 
     def __init__(self, coupling: InexactArray, original: HostCouplings | None = None) -> None:
-        self._coupling, self._original = coupling, original
+        self._given, self._original = coupling, original
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Numbers of pairs and of directions on both sides."""
-        pairs, k, l = self._coupling.shape
-        return pairs, k, l
+        pairs, k, l = self._given.shape
+        return (pairs, k, l) if self._original is None else (pairs, l, k)
 
-    @property
+    @cached_property
     def host(self) -> InexactArray:
         """The array."""
-        return self._coupling
+        return self._given if self._original is None else self._given.conj().transpose(0, 2, 1)
 
     @cached_property
     def squares(self) -> FloatArray:
         """Squared absolute values, (pair, k, l)."""
         if self._original is not None:
             return self._original.squares.transpose(0, 2, 1)
-        return squared_magnitudes(self._coupling)
+        return squared_magnitudes(self._given)
 
     @cached_property
     def decomposition(self) -> tuple[InexactArray, FloatArray, InexactArray]:
@@ -72,21 +75,21 @@ class HostCouplings:
         if self._original is not None:
             left, values, adjoint = self._original.decomposition
             return adjoint.conj().transpose(0, 2, 1), values, left.conj().transpose(0, 2, 1)
-        left, values, adjoint = np.linalg.svd(self._coupling, full_matrices=False)
+        left, values, adjoint = np.linalg.svd(self._given, full_matrices=False)
         return left, np.asarray(values), adjoint
 
     @property
     def adjoint(self) -> HostCouplings:
         """The couplings with both sides exchanged."""
-        return HostCouplings(self._coupling.conj().transpose(0, 2, 1), self)
+        return HostCouplings(self._given, self)
 
     def leading(self, k: int, l: int) -> HostCouplings:
         """The couplings of leading directions."""
-        return HostCouplings(self._coupling[:, :k, :l])
+        return HostCouplings(self.host[:, :k, :l])
 
     def correlations(self, *, single: bool, many: bool) -> FloatArray:
         """Singular values, (pair, min(k, l)): see `dask_svcca.kernels.pairs.canonical_correlations`."""
-        return canonical_correlations(self._coupling, single=single, many=many)
+        return canonical_correlations(self.host, single=single, many=many)
 
     def correlation_sums(self, *, single: bool, many: bool) -> FloatArray | None:  # noqa: ARG002 - as on a device
         """None: the values themselves cost no more than their sum."""
@@ -94,17 +97,38 @@ class HostCouplings:
 
     def square_sums(self) -> FloatArray:
         """Sum of the squares, (pair,)."""
-        return np.asarray(self.squares.sum(axis=(1, 2)))
+        if self._original is not None:
+            return self._original.square_sums()
+        # As the inner products of couplings with themselves: no array of their squares is made.
+        flat = self._given.reshape(len(self._given), -1)
+        return np.asarray(np.vecdot(flat, flat).real)
 
     def weighted_sums(self, a: FloatArray, b: FloatArray | None) -> FloatArray:
         """Sum of the squares with rows weighted, (pair, k), and columns, (pair, l): (pair,)."""
-        # No array larger than (pair, l) is made of the weights of rows and the squares.
-        by_column = (a[:, np.newaxis, :] @ self.squares)[:, 0]
-        return np.asarray((by_column if b is None else by_column * b).sum(axis=-1))
+        if self._original is not None:
+            return self._original._sums_of_squares(b, a)  # noqa: SLF001 - of the same class
+        return self._sums_of_squares(a, b)
+
+    def _sums_of_squares(self, a: FloatArray | None, b: FloatArray | None) -> FloatArray:
+        """Sum of the squares, weighted where weights are given; of some numbers at a time, which caches hold."""
+        pairs, k, l = self._given.shape
+        step, rows = max(1, SQUARED_AT_ONCE // max(1, k * l)), max(1, SQUARED_AT_ONCE // max(1, l))
+        sums = np.zeros(pairs)
+        for start in range(0, pairs, step):
+            some = slice(start, start + step)
+            by_column = np.zeros((len(sums[some]), l))
+            for first in range(0, k, rows):
+                part = slice(first, first + rows)
+                squares = squared_magnitudes(self._given[some, part])
+                # No array larger than (pair, l) is made of the weights of rows and the squares.
+                by_column += squares.sum(axis=1) if a is None else (a[some, np.newaxis, part] @ squares)[:, 0]
+                del squares
+            sums[some] = (by_column if b is None else by_column * b[some]).sum(axis=-1)
+        return sums
 
     def weighted(self, a: FloatArray, b: FloatArray) -> InexactArray:
         """The couplings with rows and columns weighted, (pair, k), (pair, l)."""
-        product = self._coupling * a[:, :, np.newaxis]
+        product = self.host * a[:, :, np.newaxis]
         product *= b[:, np.newaxis, :]
         return product
 
@@ -117,12 +141,19 @@ class HostCouplings:
 
         Both are (pair, min(k, l)).
         """
-        vectors, values, _ = self.decomposition
+        if self._original is None:
+            vectors, values, _ = self.decomposition
+        else:
+            # They are conjugated below, those of some pairs at a time.
+            _, values, adjoint = self._original.decomposition
+            vectors = adjoint.transpose(0, 2, 1)
         weights = np.zeros((len(vectors), vectors.shape[-1]))
         deviations = np.sqrt(side.spectrum)
         for member in np.unique(side.member):
             chosen = np.flatnonzero(side.member == member)
             scaled = vectors[chosen]
+            if self._original is not None:
+                np.conjugate(scaled, out=scaled)
             scaled *= deviations[chosen][:, :, np.newaxis]
             loadings = side.loadings[int(member)]
             # As many neurons at a time as directions: their inner products take no more memory than the couplings.
@@ -158,7 +189,9 @@ def gathered(cells: Sequence[Cells]) -> InexactArray:
         part = stack[start : start + len(rows)]
         start += len(part)
         cell = max(1, part[0].size)
-        if cell < WIDE_CELL:
+        if (whole := _rectangle(couplings, rows, columns)) is not None:
+            part.reshape(whole.shape)[...] = whole
+        elif cell < WIDE_CELL:
             step = GATHERED_AT_ONCE // cell
             for begin in range(0, len(part), step):
                 some = slice(begin, begin + step)
@@ -169,3 +202,12 @@ def gathered(cells: Sequence[Cells]) -> InexactArray:
     # A measure that works in place must fail, and not change what other measures see.
     stack.flags.writeable = False
     return stack
+
+
+def _rectangle(couplings: InexactArray, rows: IntArray, columns: IntArray) -> InexactArray | None:
+    """Couplings of pairs that are all of some consecutive rows and columns, row by row; None where they are not."""
+    top, left, width = int(rows[0]), int(columns.min()), int(np.ptp(columns)) + 1
+    height, rest = divmod(len(rows), width)
+    if rest or not np.array_equal((rows - top) * width + columns - left, np.arange(len(rows))):
+        return None
+    return couplings[top : top + height, left : left + width]

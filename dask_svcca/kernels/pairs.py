@@ -57,8 +57,11 @@ def canonical_correlations(coupling: InexactArray, *, single: bool = False, many
     if single and many and (abreast := singular_values_abreast(coupling)) is not None:
         return np.asarray(np.minimum(abreast, 1.0))
     if single and min(coupling.shape[-2:]) >= GRAM_FROM:
-        adjoint = coupling.conj().swapaxes(-1, -2)
-        gram = coupling @ adjoint if coupling.shape[-2] <= coupling.shape[-1] else adjoint @ coupling
+        wide = coupling if coupling.shape[-2] <= coupling.shape[-1] else coupling.swapaxes(-1, -2)
+        gram = np.empty((*wide.shape[:-1], wide.shape[-2]), dtype=wide.dtype)
+        # One by one: of complex ones all together, a conjugate copy would be held as well.
+        for place in np.ndindex(gram.shape[:-2]):
+            np.matmul(wide[place], wide[place].conj().T, out=gram[place])
         return np.asarray(np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0.0, 1.0))[..., ::-1])
     return np.asarray(np.clip(singular_values(coupling), 0.0, 1.0))
 
@@ -71,16 +74,18 @@ def singular_values(matrices: InexactArray) -> FloatArray:
 
 
 def squared_magnitudes(numbers: InexactArray) -> FloatArray:
-    """Squares of the absolute values, without an array of zeros for the imaginary part of real numbers.
+    """Squares of the absolute values in double precision, without a copy of the numbers in it.
+
+    Nor is there an array of zeros for the imaginary part of real numbers.
 
     Examples
     --------
-    >>> squared_magnitudes(np.array([3 + 4j])), squared_magnitudes(np.array([2.0]))
-    (array([25.]), array([4.]))
+    >>> squared_magnitudes(np.array([3 + 4j])), squared_magnitudes(np.array([0.1], np.float32))
+    (array([25.]), array([0.01]))
     """
-    squares = np.square(numbers.real)
+    squares = np.square(numbers.real, dtype=np.float64)
     if numbers.dtype.kind == "c":
-        squares += np.square(numbers.imag)
+        squares += np.square(numbers.imag, dtype=np.float64)
     return np.asarray(squares)
 
 

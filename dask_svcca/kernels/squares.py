@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
@@ -78,10 +78,9 @@ def weighted_squares(
     """
     ends = np.cumsum([0, *map(len, rows)])
     summing = [scipy.sparse.csr_array((np.concatenate(one), np.concatenate(rows), ends)) for one in weights]
-    wide: np.dtype[Any] = np.result_type(scores.dtype, np.float64)
     for start in range(0, scores.shape[1], step):
         piece = slice(start, start + step)
-        squares = squared_magnitudes(scores[:, piece].astype(wide))
+        squares = squared_magnitudes(scores[:, piece])
         for target, one in zip(out, summing, strict=True):
             target[members, piece] = one @ squares
         del squares

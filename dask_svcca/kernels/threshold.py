@@ -53,7 +53,7 @@ def leading_directions(
     # Those of one block are in order already.
     ordered = bool((spectrum[1:] <= spectrum[:-1]).all())
     order = slice(None) if ordered else np.argsort(-spectrum, kind="stable")
-    explained = np.cumsum((spectrum * weights)[order])
+    explained = (spectrum * weights)[order].cumsum()
     least = spectrum[order][fewest(explained, variance, explained[-1] if total is None else total) - 1]
     return np.asarray(spectrum >= least - EQUAL * abs(least))
 
@@ -73,4 +73,4 @@ def fewest(explained: FloatArray, share: float, total: float) -> int:
     2
     """
     # A hair below the threshold counts as reached, so that variance=1.0 does not depend on the last bit of a sum.
-    return min(int(np.searchsorted(explained, share * total * (1 - 1e-12))) + 1, len(explained))
+    return min(int(explained.searchsorted(share * total * (1 - 1e-12))) + 1, len(explained))

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dask_svcca.plan.selection import Selection
     from dask_svcca.stores._state import ComparisonState
 
+AT_ONCE = 2**18
+"""Pairs of a stripe whose status is looked at together: what is made of it stays in the cache."""
+
 
 @dataclass(slots=True)
 class MissingPairs:
@@ -101,22 +104,28 @@ def find_missing(
     index = np.array(places, dtype=np.int64)
     void = np.zeros(count, dtype=np.bool_)
     void[list(changed)] = True
+    left = bool((index < 0).any())
+    wanted = (*UNFINISHED, *((*VALUED, PairStatus.FAILED) if lacking else ()))
     shared: dict[bytes, bytes] = {}
     for start in range(0, count, side):
         rows, columns = index[start : start + side], index[start:]
         asked = selected.block(rows, columns)
-        asked &= (rows >= 0)[:, np.newaxis]
-        asked &= columns >= 0
+        if left:
+            asked &= (rows >= 0)[:, np.newaxis]
+            asked &= columns >= 0
         found.asked += _count_once(asked)
         if state is not None and start < known:
             status = np.asarray(state.status[start : min(start + side, known), start:known])
-            found.partial = found.partial or bool((status == PairStatus.PARTIAL).any())
-            missing = np.zeros(status.shape, dtype=np.bool_)
-            for value in (*UNFINISHED, *((*VALUED, PairStatus.FAILED) if lacking else ())):
-                missing |= status == value
-            missing |= void[start : start + len(status), np.newaxis]
-            missing |= void[start:known]
-            asked[: len(status), : known - start] &= missing
+            step = max(1, AT_ONCE // (known - start))
+            for first in range(0, len(status), step):
+                some = status[first : first + step]
+                missing = some == PairStatus.PARTIAL
+                found.partial = found.partial or bool(missing.any())
+                for value in wanted:
+                    missing |= some == value
+                missing |= void[start + first : start + first + len(some), np.newaxis]
+                missing |= void[start:known]
+                asked[first : first + len(some), : known - start] &= missing
         once = _count_once(asked)
         if not once:
             continue

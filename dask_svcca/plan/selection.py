@@ -87,7 +87,9 @@ class Selection:
         >>> Selection.of(np.array([[False, True], [False, False]])).block(np.array([1]), np.array([0, 1]))
         array([[ True, False]])
         """
-        return self.rule(rows, columns) | self.rule(columns, rows).T
+        either = self.rule(rows, columns)
+        either |= self.rule(columns, rows).T
+        return either
 
 
 def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> Selection:

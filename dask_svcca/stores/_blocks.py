@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numcodecs.blosc
 import numpy as np
 
+from dask_svcca.errors import StoreAccessError
+from dask_svcca.stores._access import ABSENT, accessing
 from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole
+from dask_svcca.stores._ranges import ShortFileError
 from dask_svcca.stores._stored import damaged, stored
 from dask_svcca.stores.backend import backend_of
 
@@ -189,12 +192,11 @@ class BlockArray:
         """Values of a block to write others into, with room for all that it may have; None where it has none."""
         room = *self._chunk_shape[:2], *self.shape[2:]
         if self._codec is None and room == self._chunk_shape:
-            # Copied once: it is most of what it takes to add a few rows to a large comparison.
+            # Read where it is changed, and not copied: most of adding a few rows to a large comparison is such blocks.
             (key,) = self.keys(block)
-            (data,) = backend_of(self._root).read_many([key])
-            if data is None:
+            whole = self._read_whole(key)
+            if whole is None:
                 return None
-            whole = self._values_of(key, data).copy()
             rows, columns = self._sizes(block)
             whole[rows:] = whole[:, columns:] = self._fill
             return whole
@@ -203,6 +205,23 @@ class BlockArray:
             return None
         whole = np.full(room, self._fill, self._dtype)
         whole[tuple(map(slice, values.shape[:2]))] = values
+        return whole
+
+    def _read_whole(self, key: str) -> npt.NDArray[Any] | None:
+        """Values of a chunk that is not compressed, as it is stored; None where there is none."""
+        whole, check = np.empty(self._chunk_shape, self._dtype), bytearray(CRC_BYTES)
+        data = whole.data.cast("B")
+        try:
+            with accessing(self._root.store_path / key):
+                backend_of(self._root).read_ranges({key: [(0, data), (data.nbytes, memoryview(check))]})
+        except ABSENT:
+            return None
+        except StoreAccessError as error:
+            if isinstance(error.__cause__, ShortFileError):
+                raise damaged(self._root, key) from error
+            raise
+        if crc(data) != check:
+            raise damaged(self._root, key)
         return whole
 
     def _sizes(self, block: Block) -> tuple[int, int]:

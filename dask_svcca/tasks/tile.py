@@ -269,27 +269,29 @@ class _Tile:
 
     def _members(self, side: int, members: Sequence[int], fold: Grid, *, kept_only: bool) -> dict[int, Member]:
         """The subspaces to compare by: the representations' own, or those folded on a partner's grid."""
-        chosen = {}
+        found = {}
         for member in members:
             place = next((one for one in self._places[side][member] if one.fold == fold and not one.relation), None)
             pack = None if place is None else self._context.worker.pack(place.pack)
-            if place is None or pack is None:
-                continue
-            record = pack.records[place.position]
-            if record.entry.key and not record.entry.problem:
-                with self._context.timed("read"):
-                    spectrum = pack.spectrum(record)
-                variance = self._context.job.parameters.variance
-                basis = Basis(
-                    spectrum=spectrum,
-                    block=record.entry.block,
-                    kept=record.entry.kept(spectrum, variance),
-                    grid=record.entry.grid,
-                    samples=record.entry.samples,
-                    neurons=record.entry.neurons,
-                    squares=None if record.entry.orthonormal else record.entry.squares,
-                )
-                chosen[member] = Member(pack, record, basis, tuple(basis.member_blocks(member, kept_only=kept_only)))
+            if place is not None and pack is not None:
+                record = pack.records[place.position]
+                if record.entry.key and not record.entry.problem:
+                    found[member] = pack, record
+        with self._context.timed("read"):
+            spectra = [pack.spectrum(record) for pack, record in found.values()]
+        variance = self._context.job.parameters.variance
+        chosen = {}
+        for (member, (pack, record)), spectrum in zip(found.items(), spectra, strict=True):
+            basis = Basis(
+                spectrum=spectrum,
+                block=record.entry.block,
+                kept=record.entry.kept(spectrum, variance),
+                grid=record.entry.grid,
+                samples=record.entry.samples,
+                neurons=record.entry.neurons,
+                squares=None if record.entry.orthonormal else record.entry.squares,
+            )
+            chosen[member] = Member(pack, record, basis, tuple(basis.member_blocks(member, kept_only=kept_only)))
         return chosen
 
     def _pairs(
