@@ -14,6 +14,7 @@ from dask_svcca.errors import StoreAccessError
 from dask_svcca.stores.backend import Backend, LocalBackend, StoreBackend, backend_of, elsewhere
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # Line ends and an end of file, for whoever reads text.
@@ -150,6 +151,22 @@ def test_store_backend__requests_wait_together() -> None:
         backend.write(str(number), b"x")
     assert backend.read_many([str(number) for number in range(100)]) == [b"x"] * 100
     assert 10 < store.most <= 32
+
+
+def test_store_backend__writes_few_at_a_time_where_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elsewhere, "WRITTEN_AT_ONCE", 10)
+    backend, made, there = StoreBackend(MemoryStore(), ""), [], []
+
+    def items() -> Iterator[tuple[str, list[bytes]]]:
+        for number, size in enumerate((3, 3, 4, 20, 1)):
+            made.append(str(number))
+            there.append(sum(data is not None for data in backend.read_many(made)))
+            yield str(number), [b"x" * size, b"y"]
+
+    backend.write_many(items())
+    # What had been written when each was made.
+    assert there == [0, 0, 0, 3, 4]
+    assert backend.read_many(made) == [b"x" * size + b"y" for size in (3, 3, 4, 20, 1)]
 
 
 def test_store_backend__in_memory_waits_for_no_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,8 +32,8 @@ from dask_svcca.plan.tiles import (
     by_kind,
     choose_chunk_samples,
     tile_limits,
-    value_bytes,
 )
+from dask_svcca.plan.values import choose_patch, stored_bytes, value_bytes
 from dask_svcca.readings import Neurons
 from dask_svcca.run.compare import plan_run
 from dask_svcca.variables import PairStatus
@@ -391,21 +391,24 @@ def test_choose_tile__is_smaller_where_a_pair_is_long_work() -> None:
 def test_choose_tile__has_room_for_the_values_of_all_its_pairs() -> None:
     for names, memory in (("svcca", GIGABYTE), ("all", GIGABYTE), ("all", PROCESS_BYTES + 2**24), ("svcca", 0)):
         budget, measures = Budget(2, memory), with_companions(find_measures(names))
-        tile = choose_tile(10_000, budget, 1.0, value_bytes(measures), len(measures) + 1)
+        tile = choose_tile(10_000, budget, 1.0, stored_bytes(measures), len(measures) + 1)
         assert tile % 8 == 0
-        assert tile == 8 or tile**2 * value_bytes(measures) <= 0.75 * budget.available
+        assert tile == 8 or tile**2 * stored_bytes(measures) <= 0.75 * budget.available
+        patch = choose_patch(tile, measures, budget.available)
+        held = tile**2 * stored_bytes(measures) + patch**2 * value_bytes(measures)
+        assert patch == 1 or held < 0.9 * budget.available
 
 
-@pytest.mark.parametrize(("names", "gigabytes"), [("svcca", 1), ("all", 2), ("all", 4)])
+@pytest.mark.parametrize(("names", "gigabytes"), [("svcca", 1), ("all", 1), ("all", 2), ("all", 4)])
 def test_choose_tile__makes_few_files_of_many_variables(names: str, gigabytes: int) -> None:
     measures = with_companions(find_measures(names))
     products, variables = 300 * 24**2, len(measures) + 1
-    tile = choose_tile(10_000, Budget(2, gigabytes * GIGABYTE), products, value_bytes(measures), variables)
+    tile = choose_tile(10_000, Budget(2, gigabytes * GIGABYTE), products, stored_bytes(measures), variables)
     assert tile > MAX_TILE
     # The others are those of packs, and of variables along one axis.
-    assert variables * np.ceil(10_000 / tile) ** 2 <= 1500
+    assert variables * np.ceil(10_000 / tile) ** 2 <= (1500 if gigabytes > 1 else 1800)
     # Where there are more workers, none waits for want of tiles.
-    many = choose_tile(10_000, Budget(32, 16 * GIGABYTE), products, value_bytes(measures), variables)
+    many = choose_tile(10_000, Budget(32, 16 * GIGABYTE), products, stored_bytes(measures), variables)
     assert np.ceil(10_000 / many) ** 2 / 2 > 4 * 32
 
 

@@ -18,7 +18,6 @@ from dask_svcca.plan.details import detail_sizes, smaller_tile
 from dask_svcca.plan.on_device import Room, check_pair, device_limits, pair_of, tile_on_device
 from dask_svcca.plan.pairs import find_missing
 from dask_svcca.plan.plan import Plan, Row, asks_for_directions
-from dask_svcca.plan.relations import sum_bytes
 from dask_svcca.plan.sides import SMALL_TILE, choose_tile, pair_products, score_itemsize, tile_by_samples
 from dask_svcca.plan.subspaces import Wanted, holds_kernel, plan_subspaces
 from dask_svcca.plan.tasks import GroupTask, SubspacePlace, TileTask
@@ -29,8 +28,8 @@ from dask_svcca.plan.tiles import (
     choose_chunk_samples,
     limits_by_tile,
     tile_limits,
-    value_bytes,
 )
+from dask_svcca.plan.values import stored_bytes
 from dask_svcca.readings import Fourier, choose_reading, needed_folds
 from dask_svcca.stores.subspaces import relation_key, subspace_key
 
@@ -146,7 +145,7 @@ def make_plan(
             len(rows),
             replace(budget, workers=workers),
             pair_products(present_layers, directions=options.directions),
-            value_bytes(measures) + sum_bytes(measures),
+            stored_bytes(measures),
             len(measures) + len(details) + 1,
         ),
         details,

@@ -93,6 +93,8 @@ class TileMemory:
         Bytes at most.
     by_samples : int
         Members of each side that are compared at a time by the inner products of samples; 0 for couplings.
+    patch : int
+        Representations along each axis of what is evaluated at a time; 0 for all.
     """
 
     operand: int
@@ -101,6 +103,7 @@ class TileMemory:
     stack: int
     peak: int
     by_samples: int = 0
+    patch: int = 0
 
 
 # --- subspaces -----------------------------------------------------------------------------------------------------

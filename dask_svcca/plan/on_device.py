@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from dask_svcca.errors import MemoryLimitError
 from dask_svcca.plan.memory import TileMemory
 from dask_svcca.plan.shares import largest
-from dask_svcca.plan.sides import most_by_values
-from dask_svcca.plan.tiles import pair_kinds, value_bytes
+from dask_svcca.plan.tiles import pair_kinds
+from dask_svcca.plan.values import most_by_values, stored_bytes, value_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,6 +200,6 @@ def tile_on_device(layers: int, step: int, side: int, workers: int, measures: Se
     if room is None or room.shared:
         return side
     groups = math.ceil(math.sqrt(2 * TILES * workers))
-    # Values are the worker's to hold, whatever computes them.
-    most = most_by_values(budget, value_bytes(measures))
+    # Values are the worker's to hold, whatever computes them; in patches, scores would be sent as often as in tiles.
+    most = most_by_values(budget.available, stored_bytes(measures) + value_bytes(measures))
     return max(side, min(most, math.ceil(layers / groups)) // step * step)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dask_svcca.kernels.grams import products_by_samples
 from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tiles import GRAMS_CHEAPER, LONG_TILE
+from dask_svcca.plan.values import most_by_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,12 +29,6 @@ SMALL_TILE = 8
 
 TILE_PRODUCTS = 1e11
 """Multiplications in the couplings of a tile of that size from which it is made smaller: seconds of work."""
-
-VALUES_SHARE = 0.75
-"""Share of the memory that there is which the values of a tile take at most: they cannot be cut, all else can."""
-
-ROOM = 256 * 2**20
-"""Bytes that they leave for all else, up to half of the memory."""
 
 LONG_PAIR = 1e9
 """Multiplications in the coupling of a pair from which a tile of four by four is worth a task: a second or so."""
@@ -66,7 +61,7 @@ def score_itemsize(layers: Sequence[Layer], precision: str) -> tuple[int, int]:
 
 
 def choose_tile(
-    representations: int, budget: Budget, pair_products: float = 0.0, value_bytes: int = 0, variables: int = 1
+    representations: int, budget: Budget, pair_products: float = 0.0, stored_bytes: int = 0, variables: int = 1
 ) -> int:
     """Representations along each axis of a tile.
 
@@ -81,8 +76,8 @@ def choose_tile(
     budget : Budget
     pair_products : float
         Multiplications in the coupling of one pair; 0 where that is not known.
-    value_bytes : int
-        Bytes that a tile holds of the values of one pair: see `value_bytes`.
+    stored_bytes : int
+        Bytes that a tile holds of one pair until it is written: see `dask_svcca.plan.values.stored_bytes`.
     variables : int
         Variables of pairs: a tile is a file of each.
 
@@ -104,8 +99,8 @@ def choose_tile(
     largest = max(MAX_TILE, math.ceil(few / SMALL_TILE) * SMALL_TILE)
     share = min(1.0, math.sqrt(TILE_PRODUCTS / max(1.0, pair_products)) / MAX_TILE)
     most = max(LONG_TILE, int(largest * share))
-    if value_bytes:
-        most = min(most, most_by_values(budget, value_bytes))
+    if stored_bytes:
+        most = min(most, most_by_values(budget.available, stored_bytes))
     if pair_products and representations > LONG_TILE:
         worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
         side = max(side, min(worthwhile, math.ceil(representations / budget.workers)))
@@ -115,25 +110,6 @@ def choose_tile(
         side = math.ceil(side / SMALL_TILE) * SMALL_TILE
     least = SMALL_TILE // 2 if long else SMALL_TILE
     return max(least, min(most // SMALL_TILE * SMALL_TILE, side))
-
-
-def most_by_values(budget: Budget, value_bytes: int) -> int:
-    """Representations along each axis of a tile whose values fit in memory, beside all that can be cut.
-
-    Parameters
-    ----------
-    budget : Budget
-    value_bytes : int
-        As for `choose_tile`.
-
-    Examples
-    --------
-    >>> from dask_svcca.plan.subspaces import Budget
-    >>> most_by_values(Budget(2, 2**31), 1000)
-    1155
-    """
-    values = min(VALUES_SHARE * budget.available, max(budget.available / 2, budget.available - ROOM))
-    return math.isqrt(int(values // value_bytes))
 
 
 def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int, options: TileOptions) -> int:

@@ -16,8 +16,9 @@ from dask_svcca.kernels.products import Summing
 from dask_svcca.measures import norms_only, of_directions
 from dask_svcca.plan.details import pair_bytes as detail_bytes
 from dask_svcca.plan.memory import SMALL_TASK, PanelUnits, TileMemory, loadings_bytes, score_dtype
-from dask_svcca.plan.relations import operand_bytes, sum_bytes
+from dask_svcca.plan.relations import operand_bytes
 from dask_svcca.plan.shares import largest
+from dask_svcca.plan.values import choose_patch, stored_bytes, value_bytes
 from dask_svcca.readings import Meeting, meet
 from dask_svcca.stores.subspaces import chunk_length
 
@@ -51,24 +52,11 @@ SCORE_CHUNK_BYTES = 4 * 2**20
 DETAIL_COPIES = 4
 """How often a tile holds the details of its pairs while it writes them: measured."""
 
-VALUE_COPIES = 12
-"""Matrices of pairs beside those: values while they are computed, norms, masks, states; measured."""
-
 DIRECTION_BYTES = 48
 """Bytes that a tile holds of each direction beside its scores: its eigenvalue, its block, its weight."""
 
 BLOCK_BYTES = 600
 """Bytes that a tile holds of each block of a representation: where it is in the store and in the panel."""
-
-
-def value_bytes(measures: Sequence[Measure]) -> int:
-    """Bytes that a tile holds of the values of one pair.
-
-    Sums, and what is stored: of a with b, and of b with a where that is another; and the values of a measure on the way
-    from one to the other.
-    """
-    own = [8 * (1 if measure.symmetric else 2) * (1 + measure.components) for measure in measures]
-    return sum(own) + VALUE_COPIES * 8
 
 
 def choose_chunk_samples(directions: int, itemsize: int) -> int:
@@ -380,20 +368,24 @@ def tile_limits(
     >>> [round(tile_limits(group, group, 24, options, memory).peak / 1e6) for memory in (10**10, 3 * 10**8)]
     [759, 300]
     """
+    patch = choose_patch(side, options.measures, available)
+    members = [layer for group in ((a,) if a is b else (a, b)) for kind in group for layer in kind]
+    if patch < side:
+        # Two patches of a group are two sides.
+        a, b = _widest(a, patch), _widest(b, patch)
     kind_pairs = [
         kind_pair
         for one in a
         for other in b
         if (kind_pair := pair_kinds(one, other, options, same=a is b and one is other)) is not None
     ]
-    members = [layer for group in ((a,) if a is b else (a, b)) for kind in group for layer in kind]
     beside = SMALL_TASK + sum(DIRECTION_BYTES * layer.directions + BLOCK_BYTES * layer.blocks for layer in members)
-    values = side**2 * (value_bytes(options.measures) + sum_bytes(options.measures))
+    values = side**2 * stored_bytes(options.measures) + patch**2 * value_bytes(options.measures)
     details = side**2 * detail_bytes(options.details)
     samples = {layer.samples for layer in members}
-    related = max((operand_bytes(options.measures, count, side) for count in samples), default=0)
+    related = max((operand_bytes(options.measures, count, patch) for count in samples), default=0)
     if not kind_pairs or not options.directions:
-        return TileMemory(0, 0, 0, 0, beside + values + max(related, DETAIL_COPIES * details))
+        return TileMemory(0, 0, 0, 0, beside + values + max(related, DETAIL_COPIES * details), patch=patch)
 
     def tried(share: float) -> TileMemory:
         each = [kind_pair.limits(share) for kind_pair in kind_pairs]
@@ -403,6 +395,7 @@ def tile_limits(
             max(one.loadings for one in each),
             max(one.stack for one in each),
             0,
+            patch=patch,
         )
         working = max(related, *(kind_pair.peak(limits, options) for kind_pair in kind_pairs))
         # Working memory is free when the details are written.
@@ -412,8 +405,14 @@ def tile_limits(
     by_samples = _by_samples(kind_pairs, options, available - beside - values)
     if by_samples is not None:
         at_once, peak = by_samples
-        return TileMemory(0, 0, 0, 0, math.ceil(beside + values + max(related, peak)), by_samples=at_once)
+        peak = beside + values + max(related, peak)
+        return TileMemory(0, 0, 0, 0, math.ceil(peak), by_samples=at_once, patch=patch)
     return largest(tried, lambda limits: limits.peak <= available)
+
+
+def _widest(group: Sequence[Sequence[Layer]], count: int) -> list[list[Layer]]:
+    """The widest layers of each kind, so many at most."""
+    return [sorted(kind, key=lambda layer: layer.directions, reverse=True)[:count] for kind in group]
 
 
 def limits_by_tile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     StatusArray = npt.NDArray[np.uint8]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Results:
     """What becomes of the pairs of a tile.
 
@@ -31,13 +33,27 @@ class Results:
         By measure: of a with b, and of b with a; one array where these are the same.
     """
 
-    def __init__(self, shape: tuple[int, int], measures: Sequence[Measure]) -> None:
-        self.status: StatusArray = np.full(shape, PairStatus.MISSING, dtype=np.uint8)
-        self.turned = self.status.copy()
-        self.values: dict[str, tuple[FloatArray, FloatArray]] = {}
+    status: StatusArray
+    turned: StatusArray
+    values: dict[str, tuple[FloatArray, FloatArray]]
+
+    @classmethod
+    def nothing(cls, shape: tuple[int, int], measures: Sequence[Measure]) -> Results:
+        """Results of pairs that were not looked at."""
+        values = {}
         for measure in measures:
             straight = np.full(shape, np.nan)
-            self.values[measure.name] = straight, straight if measure.symmetric else straight.copy()
+            values[measure.name] = straight, straight if measure.symmetric else straight.copy()
+        status = np.full(shape, PairStatus.MISSING, dtype=np.uint8)
+        return cls(status, status.copy(), values)
+
+    def part(self, rows: slice, columns: slice) -> Results:
+        """Those of some rows and columns: what is put there is in all of them."""
+        values = {}
+        for name, (straight, back) in self.values.items():
+            some = straight[rows, columns]
+            values[name] = some, some if back is straight else back[rows, columns]
+        return Results(self.status[rows, columns], self.turned[rows, columns], values)
 
     def settle(self, status: PairStatus, pairs: BoolArray) -> None:
         """Record that some pairs have no value."""
@@ -63,14 +79,10 @@ class Results:
             for target, value in zip(self.values[name], both, strict=True):
                 np.copyto(target, value, where=pairs)
 
-    def mirrored(self) -> Results:
-        """On the diagonal, the upper triangle copied to the lower."""
+    def mirror(self) -> None:
+        """On the diagonal, copy the upper triangle to the lower."""
         below = np.tri(len(self.status), k=-1, dtype=np.bool_)
-        self.status, self.turned = (
-            np.where(below, self.turned.T, self.status),
-            np.where(below, self.status.T, self.turned),
-        )
-        for name, (straight, back) in self.values.items():
-            whole = np.where(below, back.T, straight)
-            self.values[name] = whole, whole if back is straight else np.where(below, straight.T, back)
-        return self
+        for straight, back in ((self.status, self.turned), *self.values.values()):
+            np.copyto(straight, back.T, where=below)
+            if back is not straight:
+                np.copyto(back, straight.T, where=below)

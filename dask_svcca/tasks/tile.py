@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dask_svcca.errors import DamagedStoreError
-from dask_svcca.evaluate import Basis, Evaluation, Values, finish_details, no_details
-from dask_svcca.kernels.products import Summing
-from dask_svcca.measures import leading_only, needs_loadings, of_directions
-from dask_svcca.plan.memory import PanelUnits
+from dask_svcca.evaluate import finish_details, no_details
+from dask_svcca.measures import needs_loadings
 from dask_svcca.plan.tasks import TileReport
-from dask_svcca.readings import EXAMPLES, meet
 from dask_svcca.stores._stored import damaged
 from dask_svcca.stores.backend import backend_of
-from dask_svcca.tasks.gram import norms_by_samples
-from dask_svcca.tasks.norms import sum_over_samples
-from dask_svcca.tasks.panel import Member, couplings, cut
-from dask_svcca.tasks.rectangles import rectangles
-from dask_svcca.tasks.related import related_values
+from dask_svcca.tasks.patch import Patch, patches
 from dask_svcca.tasks.results import Results
 from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PENDING, UNFINISHED, VALUED, PairStatus
 
@@ -32,14 +23,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.evaluate import Details
-    from dask_svcca.kernels._types import BoolArray, InexactArray, IntArray
-    from dask_svcca.kernels.fourier import Grid
+    from dask_svcca.kernels._types import BoolArray
     from dask_svcca.measures import Measure
     from dask_svcca.plan.tasks import Places, SubspacePlace, TileTask
-    from dask_svcca.readings import Meeting
     from dask_svcca.stores._blocks import BlockArray, Parts
     from dask_svcca.stores.subspaces import SubspaceEntry
-    from dask_svcca.tasks.panel import Panel
     from dask_svcca.tasks.worker import Context
 
     StatusArray = npt.NDArray[np.uint8]
@@ -203,197 +191,25 @@ class _Tile:
         """What becomes of the wanted pairs."""
         # On the diagonal each pair once; the other triangle is its mirror image.
         todo = np.triu(wanted) if self.diagonal else wanted
-        results = Results(self.shape, measures)
-        results.settle(PairStatus.FAILED, todo & self._failed())
-        for kind_a, members_a in _kinds(self._entries[0]).items():
-            for kind_b, members_b in _kinds(self._entries[1]).items():
-                part = np.zeros_like(todo)
-                cells = np.ix_(members_a, members_b)
-                part[cells] = todo[cells]
-                meeting = meet(*kind_a, *kind_b, self._context.job.parameters.match)
-                if isinstance(meeting, PairStatus):
-                    results.settle(meeting, part)
-                elif part.any():
-                    same = self.diagonal and kind_a == kind_b
-                    self._compare(members_a, members_b, part, meeting, measures, details, results, same=same)
+        results = Results.nothing(self.shape, measures)
+        for rows, columns in patches(self.shape, self._task.memory.patch):
+            if todo[rows, columns].any():
+                Patch(
+                    self._context,
+                    self._task,
+                    (self._places[0][rows], self._places[1][columns]),
+                    (self._entries[0][rows], self._entries[1][columns]),
+                    same=self.diagonal and rows == columns,
+                ).evaluate(
+                    todo[rows, columns],
+                    measures,
+                    {name: values[rows, columns] for name, values in details.items()},
+                    results.part(rows, columns),
+                )
         finish_details(details, diagonal=self.diagonal)
-        return results.mirrored() if self.diagonal else results
-
-    def _failed(self) -> BoolArray:
-        """Pairs of which both subspaces were looked for, and one could not be made."""
-        there = [[entry is not None for entry in entries] for entries in self._entries]
-        sound = [[entry is not None and not entry.problem for entry in entries] for entries in self._entries]
-        return np.asarray(np.outer(there[0], there[1]) & ~np.outer(sound[0], sound[1]))
-
-    def _compare(
-        self,
-        members_a: Sequence[int],
-        members_b: Sequence[int],
-        todo: BoolArray,
-        meeting: Meeting,
-        measures: Sequence[Measure],
-        details: Details,
-        results: Results,
-        *,
-        same: bool,
-    ) -> None:
-        """Compare members of one kind with those of another, and add their results."""
-        related, todo = related_values(self._context, self._places, measures, todo)
-        measures = of_directions(measures)
-        if not (details or of_directions(self._context.job.measures)):
-            results.settle(PairStatus.DONE, todo)
-            results.put(todo, related)
-            return
-        kept_only = leading_only(measures)
-        rows, columns = (np.asarray(todo.any(axis=axis)) for axis in (1, 0))
-        if same:
-            rows = columns = rows | columns
-        members_a, members_b = [one for one in members_a if rows[one]], [one for one in members_b if columns[one]]
-        a = self._members(0, members_a, meeting.fold_a, kept_only=kept_only)
-        b = a if same else self._members(1, members_b, meeting.fold_b, kept_only=kept_only)
-        part = np.zeros_like(todo)
-        cells = np.ix_(list(a), list(b))
-        part[cells] = todo[cells]
-        # Where a folded subspace could not be made, pairs stay missing, and its report says why.
-        for pairs in _parts(part, a, b):
-            # Of a tile to which few are new, only what these span is evaluated; details are put in place as they come.
-            in_rows, in_columns = (np.asarray(pairs.any(axis=axis)) for axis in (1, 0))
-            cells = np.ix_(*(np.flatnonzero(some | bool(details)) for some in (in_rows, in_columns)))
-            some_a = _renumbered(a, cells[0].ravel(), in_rows)
-            some_b = some_a
-            if not same or not np.array_equal(in_rows, in_columns):
-                some_b = _renumbered(b, cells[1].ravel(), in_columns)
-            values = self._pairs(some_a, some_b, pairs[cells], meeting, measures, details)
-            results.take(pairs, values, cells)
-            results.put(pairs, related)
-
-    def _members(self, side: int, members: Sequence[int], fold: Grid, *, kept_only: bool) -> dict[int, Member]:
-        """The subspaces to compare by: the representations' own, or those folded on a partner's grid."""
-        found = {}
-        for member in members:
-            place = next((one for one in self._places[side][member] if one.fold == fold and not one.relation), None)
-            pack = None if place is None else self._context.worker.pack(place.pack)
-            if place is not None and pack is not None:
-                record = pack.records[place.position]
-                if record.entry.key and not record.entry.problem:
-                    found[member] = pack, record
-        with self._context.timed("read"):
-            spectra = [pack.spectrum(record) for pack, record in found.values()]
-        variance = self._context.job.parameters.variance
-        chosen = {}
-        for (member, (pack, record)), spectrum in zip(found.items(), spectra, strict=True):
-            basis = Basis(
-                spectrum=spectrum,
-                block=record.entry.block,
-                kept=record.entry.kept(spectrum, variance),
-                grid=record.entry.grid,
-                samples=record.entry.samples,
-                neurons=record.entry.neurons,
-                squares=None if record.entry.orthonormal else record.entry.squares,
-            )
-            chosen[member] = Member(pack, record, basis, tuple(basis.member_blocks(member, kept_only=kept_only)))
-        return chosen
-
-    def _pairs(
-        self,
-        a: Mapping[int, Member],
-        b: Mapping[int, Member],
-        todo: BoolArray,
-        meeting: Meeting,
-        measures: Sequence[Measure],
-        details: Details,
-    ) -> Values:
-        """Values of all measures for pairs of two sides, each of one kind."""
-        context, memory = self._context, self._task.memory_on(self._context.device.name)
-        if not (measures or details):
-            # The status is about all measures, also those that a pair has already.
-            first, second = ({number: member.basis for number, member in side.items()} for side in (a, b))
-            return Values({}, Evaluation(first, second, meeting, (), todo).saturated(context.job.measures))
-        if memory.by_samples:
-            return self._pairs_by_samples(a, b, todo, meeting, measures)
-        # All of a side are summed alike.
-        summing = Summing.of(min(member.directions for side in (a, b) for member in side.values()))
-        loadings, same = needs_loadings(measures), b is a
-        first_a, first_b = (next(iter(side.values())) for side in (a, b))
-        units = [
-            PanelUnits.of(
-                first.pack.dtype,
-                np.result_type(first_a.pack.dtype, first_b.pack.dtype),
-                first.pack.chunk_samples,
-                first.record.entry.samples,
-                summing,
-                on_device=memory is not self._task.memory,
-            )
-            for first in (first_a, first_b)
-        ]
-        times = [
-            np.bincount([getattr(one, side) for one in meeting.shared], minlength=len(first.basis.block_multiplicity))
-            for side, first in (("a", first_a), ("b", first_b))
-        ]
-        panels_a = cut(context, a, units[0], memory, times[0], loadings=loadings)
-        panels_b = panels_a if same else cut(context, b, units[1], memory, times[1], loadings=loadings)
-        # A panel with itself needs no second buffer.
-        buffers = _largest(panels_a), _largest(panels_b if not same or len(panels_a) > 1 else [])
-        evaluation = Evaluation(
-            {number: member.basis for number, member in a.items()},
-            {number: member.basis for number, member in b.items()},
-            meeting,
-            measures,
-            todo,
-            details=details,
-            single=panels_a[0].dtype.char in "fF",
-            stack_bytes=memory.stack,
-            device=context.device,
-        )
-        for panel_a in panels_a:
-            partners = [panel for panel in panels_b if todo[np.ix_(panel_a.members, panel.members)].any()]
-            loadings_a = panel_a.read_loadings() if loadings and partners else {}
-            for panel_b in partners:
-                loadings_b = loadings_a
-                if loadings and panel_b is not panel_a:
-                    loadings_b = panel_b.read_loadings()
-                _add(context, evaluation, panel_a, panel_b, buffers, (loadings_a, loadings_b), summing=summing)
-                # Otherwise they would be held while the next are read.
-                evaluation.forget_loadings()
-                del loadings_b
-            del loadings_a
-        sums = sum_over_samples(
-            context,
-            evaluation,
-            panels_a,
-            panels_b,
-            buffers,
-            memory.stack,
-            row_norms=any("row_norms" in measure.needs for measure in measures),
-            kernels=evaluation.kernels if _is_of_examples(meeting, first_a) else (),
-        )
-        with context.timed("values"):
-            values = evaluation.values(*sums)
-            # The status is about all measures, also those that a pair has already.
-            return replace(values, saturated=evaluation.saturated(context.job.measures))
-
-    def _pairs_by_samples(
-        self,
-        a: Mapping[int, Member],
-        b: Mapping[int, Member],
-        todo: BoolArray,
-        meeting: Meeting,
-        measures: Sequence[Measure],
-    ) -> Values:
-        """The same by the inner products of samples."""
-        context = self._context
-        bases_a, bases_b = ({number: member.basis for number, member in side.items()} for side in (a, b))
-        evaluation = Evaluation(bases_a, bases_b, meeting, measures, todo)
-        kernels = evaluation.kernels if _is_of_examples(meeting, next(iter(a.values()))) else ()
-        needed = bool(kernels) or any("row_norms" in measure.needs for measure in measures)
-        norms = norms_by_samples(
-            context, a, b, (todo.shape[0], todo.shape[1]), self._task.memory.by_samples, row_norms=needed
-        )
-        with context.timed("values"):
-            evaluation.take_norms(norms.cross)
-            # Of one block, in the units of the activations: the squares of the diagonal of their inner products.
-            values = evaluation.values(norms.rows, norms.squares, dict.fromkeys(kernels, norms.squares))
-            return replace(values, saturated=evaluation.saturated(context.job.measures))
+        if self.diagonal:
+            results.mirror()
+        return results
 
 
 def _entry(context: Context, own: Sequence[SubspacePlace]) -> SubspaceEntry | None:
@@ -414,77 +230,3 @@ def _entry(context: Context, own: Sequence[SubspacePlace]) -> SubspaceEntry | No
 def _stored_name(name: str) -> str:
     """Name of the variable of a measure or a detail."""
     return DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name
-
-
-def _kind(entry: SubspaceEntry) -> tuple[str, Grid]:
-    return entry.domain, entry.grid
-
-
-def _kinds(entries: Sequence[SubspaceEntry | None]) -> dict[tuple[str, Grid], list[int]]:
-    """Members of a group by what a sample is and by grid."""
-    kinds: dict[tuple[str, Grid], list[int]] = {}
-    for member, entry in enumerate(entries):
-        if entry is not None and not entry.problem:
-            kinds.setdefault(_kind(entry), []).append(member)
-    return kinds
-
-
-def _is_of_examples(meeting: Meeting, member: Member) -> bool:
-    """Whether pairs compare examples as they are: then orders of the samples are orders of the examples."""
-    return meeting.is_of_samples and member.record.entry.domain == EXAMPLES
-
-
-def _parts(pairs: BoolArray, a: Mapping[int, Member], b: Mapping[int, Member]) -> Iterator[BoolArray]:
-    """Pairs in parts of which all on one side are summed alike: a value must not hang on what else is compared."""
-    of_a, of_b = ({number: Summing.of(one.directions) for number, one in side.items()} for side in (a, b))
-    for first, second in itertools.product(sorted(set(of_a.values())), sorted(set(of_b.values()))):
-        part = np.zeros_like(pairs)
-        rows, columns = ([number for number in of if of[number] == one] for of, one in ((of_a, first), (of_b, second)))
-        part[np.ix_(rows, columns)] = pairs[np.ix_(rows, columns)]
-        if part.any():
-            yield from rectangles(part)
-
-
-def _renumbered(members: Mapping[int, Member], places: IntArray, chosen: BoolArray) -> dict[int, Member]:
-    """Some members of a group by their positions among ``places``, in the same order."""
-    return {
-        number: members[place] if number == place else members[place].at(number)
-        for number, place in enumerate(places.tolist())
-        if chosen[place] and place in members
-    }
-
-
-def _largest(panels: Sequence[Panel]) -> list[InexactArray]:
-    """Buffers that take a chunk of any of the panels: reused, since fresh memory is five times slower to fill."""
-    return max(panels, key=lambda panel: panel.directions).buffers() if panels else []
-
-
-def _add(
-    context: Context,
-    evaluation: Evaluation,
-    a: Panel,
-    b: Panel,
-    buffers: tuple[list[InexactArray], list[InexactArray]],
-    loadings: tuple[Mapping[int, InexactArray], Mapping[int, InexactArray]],
-    *,
-    summing: Summing,
-) -> None:
-    """Give the couplings of two panels to an evaluation."""
-    shared = [one for one in evaluation.meeting.shared if a.has(one.a) and b.has(one.b)]
-    products = couplings(context, a, b, buffers, shared, summing=summing, with_leverages=evaluation.with_leverages)
-    for frequency, (product, overlaps) in zip(shared, products, strict=True):
-        row, first_a = 0, 0
-        for blocks_a in a.alike(frequency.a):
-            k, count_a = blocks_a[0].directions, len(blocks_a)
-            column, first_b = 0, 0
-            for blocks_b in b.alike(frequency.b):
-                l, count_b = blocks_b[0].directions, len(blocks_b)
-                part = product[row : row + count_a * k, column : column + count_b * l]
-                cells = part.reshape(count_a, k, count_b, l).swapaxes(1, 2)
-                some = None if overlaps is None else overlaps[first_a : first_a + count_a, first_b : first_b + count_b]
-                with context.timed("values"):
-                    evaluation.add(cells, blocks_a, blocks_b, frequency, loadings, some)
-                column, first_b = column + count_b * l, first_b + count_b
-            row, first_a = row + count_a * k, first_a + count_a
-    with context.timed("values"):
-        evaluation.finish()

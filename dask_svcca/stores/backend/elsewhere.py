@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zarr.abc.store import RangeByteRequest
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 
 IN_FLIGHT = 32
 """Requests to a store elsewhere that wait for an answer at the same time."""
+
+WRITTEN_AT_ONCE = 32 * 2**20
+"""Bytes from which fewer are written at the same time: all of them are in memory, twice."""
 
 T = TypeVar("T")
 
@@ -128,9 +130,20 @@ class StoreBackend:
 
     def write_many(self, items: Iterable[tuple[str, Sequence[bytes | memoryview]]]) -> None:
         """See `Backend`."""
-        waiting = iter(items)
-        while some := list(itertools.islice(waiting, IN_FLIGHT)):
-            self._values([self._set(key, parts) for key, parts in some])
+        some: list[tuple[str, Sequence[bytes | memoryview]]] = []
+        size = 0
+        for key, parts in items:
+            some.append((key, parts))
+            size += sum(memoryview(part).nbytes for part in parts)
+            if len(some) == IN_FLIGHT or size >= WRITTEN_AT_ONCE:
+                self._set_all(some)
+                size = 0
+        self._set_all(some)
+
+    def _set_all(self, items: list[tuple[str, Sequence[bytes | memoryview]]]) -> None:
+        """Write some, and let go of them."""
+        self._values([self._set(key, parts) for key, parts in items])
+        items.clear()
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Backend`."""
