@@ -14,7 +14,7 @@ from dask_svcca import connections
 from dask_svcca.cli._console import counted
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
-from dask_svcca.run.workers import place_here
+from dask_svcca.run.workers import Placed, place_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -81,7 +81,9 @@ class WhenNeeded:
             client = self._client or (self._stack or alone).enter_context(self._connect())
             if self._stack is not None:
                 self._client = client
-            DaskExecutor(client, uuid.uuid4().hex[:12], device=self.budget.device).run(nodes, perform, on_done)
+            # Its workers were asked for the budget.
+            placed = Placed(self.budget.device, self.budget.device_memory)
+            DaskExecutor(client, uuid.uuid4().hex[:12], device=placed).run(nodes, perform, on_done)
 
 
 @contextlib.contextmanager

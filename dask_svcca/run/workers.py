@@ -205,22 +205,19 @@ def _ask(
         yield address, answer
 
 
-def check_workers(client: distributed.Client, places: Sequence[str], device: str = "cpu") -> None:
-    """Look whether all workers have this version of the package, see the stores, and have the device.
+def check_workers(client: distributed.Client, places: Sequence[str]) -> None:
+    """Look whether all workers have this version of the package, and see the stores; not what device they have.
 
     Parameters
     ----------
     client : distributed.Client
     places : sequence of str
         Stores that are there; those that are not are still to be made.
-    device : str
 
     Raises
     ------
     ClusterError
         Where one of them does not.
-    DeviceError
-        Where one has no such device.
     """
     mine = version("dask-svcca")
     there = [place for place in places if _io.is_group(place)]
@@ -235,4 +232,3 @@ def check_workers(client: distributed.Client, places: Sequence[str], device: str
                 f"the worker {address} does not see {unseen[0]!r}, which is there on this machine. Put the "
                 f"stores where all workers reach them by the same path, such as a shared file system or object storage"
             )
-    place_on(client, device)

@@ -11,11 +11,13 @@ import cloudpickle
 import distributed
 import numpy as np
 import pytest
+from cli_runner import run
 from fake_torch import fake_torch
 from zoos import layers, make_zoo
 
 import dask_svcca
 from dask_svcca.connections import Resources, connect, local, local_resources, visible_gpus
+from dask_svcca.devices import open_device
 from dask_svcca.errors import ClusterError, DeviceError, DeviceFailedError, MemoryLimitError
 from dask_svcca.plan.tasks import Node
 from dask_svcca.run import workers
@@ -221,8 +223,6 @@ def test_compare__writes_nothing_where_a_worker_has_no_device(
     for call in (dask_svcca.compare, dask_svcca.plan_comparison):
         with pytest.raises(DeviceError, match=r"the worker .* cannot compute with device='cuda'.*needs PyTorch"):
             call(zoo, place, device="cuda", client=mixed)
-    with pytest.raises(DeviceError, match="the worker"):
-        workers.check_workers(mixed, [], "cuda")
     assert sorted(place.parent.rglob("*")) == before
 
 
@@ -246,6 +246,31 @@ def test_place__says_that_a_gpu_is_busy(busy: None, mixed: distributed.Client) -
     for placed in (place_here("auto", 1), place_on(mixed, "auto")):
         assert (placed.device, placed.memory) == ("cpu", None)
         assert "out of memory" in placed.fallback
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run {job}", "compare {zoo} {comparison} --device torch:cpu --scheduler {scheduler}"],
+)
+def test_workers__are_asked_once_what_they_have(
+    command: str, place: Path, mixed: distributed.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    asked: list[str] = []
+
+    def opened(name: str) -> Any:
+        asked.append(name)
+        return open_device(name)
+
+    monkeypatch.setattr(workers, "open_device", opened)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(place.parent / "home"))
+    zoo, scheduler = place.parent / "zoo.zarr", mixed.scheduler.address
+    make_zoo(zoo, layers(4))
+    job = place.parent / "job.yaml"
+    job.write_text(f"zoo: {zoo}\ncomparison: {place}\ndevice: torch:cpu\ncluster: {scheduler}\n")
+    run(command.format(job=job, zoo=zoo, comparison=place, scheduler=scheduler))
+    # The one with a GPU, and nobody else.
+    assert asked == ["torch:cpu"]
 
 
 def test_place_on__refuses_workers_that_would_end_when_they_are_asked(
