@@ -196,20 +196,22 @@ class TorchDevice:
         scores: Array,
         rows: Sequence[IntArray],
         weights: Sequence[Sequence[FloatArray]],
-        step: int,  # noqa: ARG002 - as on the processor
+        step: int,
         members: Sequence[int],
         out: Sequence[FloatArray],
     ) -> None:
-        """Weighted sums of squared scores, member by member."""
+        """Weighted sums of squared scores, member by member: squares take no more than is planned for them."""
         with self.at_work("sums of squared scores"):
             given = self.tensor(scores)
-            found = [
-                [self.tensor(one[number]) @ squares for one in weights]
-                for number, chosen in enumerate(rows)
-                for squares in [_squares(given[self.tensor(chosen)])]
-            ]
-            for target, sums in zip(out, zip(*found, strict=True), strict=True):
-                target[members] = self.host(torch.stack(sums))
+            for start in range(0, given.shape[1], step):
+                part = given[:, start : start + step]
+                found = [
+                    [self.tensor(one[number]) @ squares for one in weights]
+                    for number, chosen in enumerate(rows)
+                    for squares in [_squares(part[self.tensor(chosen)])]
+                ]
+                for target, sums in zip(out, zip(*found, strict=True), strict=True):
+                    target[members, start : start + step] = self.host(torch.stack(sums))
 
     def products(self, single_samples: int) -> TorchProducts:
         """A sum of products."""
