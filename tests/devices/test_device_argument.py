@@ -252,7 +252,7 @@ def test_plan__activations_are_read_ahead_where_the_device_computes_and_there_is
             found.append((ahead, plan.subspace_bytes))
     # With the least that is accepted there is no room for a second chunk: 1,000 x 512 in single precision, twice.
     first = [ahead for ahead, _ in found].index(True)
-    assert 0 < first
+    assert first > 0
     assert found[first][1] - found[first - 1][1] <= 2 * 1000 * 512 * 4
     assert all(ahead for ahead, _ in found[first:])
 
