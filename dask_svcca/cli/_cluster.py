@@ -14,7 +14,7 @@ from dask_svcca import connections
 from dask_svcca.cli._console import counted
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
-from dask_svcca.run.workers import Placed, place_here
+from dask_svcca.run.workers import Placed, place_local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -121,8 +121,7 @@ def budget_of(workers: int | None, memory: str | None, scheduler: str | None, de
     """Budget of the cluster that would be used; a local cluster is not started for this."""
     if scheduler is None:
         local = connections.local_resources(workers, memory, device)
-        # Each of its workers has a GPU of its own, where it has one.
-        placed = place_here(device, 1)
+        placed = place_local(device, local.workers)
         usable = int(USABLE_SHARE * local.memory)
         return Budget(local.workers, usable, placed.device, placed.memory, fallback=placed.fallback)
     with connected(workers, memory, scheduler) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import types
@@ -23,7 +24,7 @@ from dask_svcca.plan.tasks import Node
 from dask_svcca.run import workers
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.graphs import run_graph
-from dask_svcca.run.workers import Placed, place_here, place_on
+from dask_svcca.run.workers import Own, Placed, asked_apart, place_each, place_here, place_local, place_on
 from dask_svcca.tasks import worker
 from dask_svcca.tasks.held import Held
 
@@ -185,6 +186,31 @@ def test_place_here__lets_go_of_what_earlier_runs_left(two_gpus: None, monkeypat
     monkeypatch.setattr(worker, "_WORKERS", {"before": types.SimpleNamespace(held=held)})
     place_here("cuda", 1)
     assert held.get("scores") is None
+
+
+def test_place_local__without_a_gpu_is_what_this_process_has() -> None:
+    assert place_local("cpu", 2) == Placed("cpu")
+    with pytest.raises(DeviceError, match="device is 'cpu'"):
+        place_local("gpu", 2)
+
+
+def test_place_each__has_what_the_least_of_the_gpus_has() -> None:
+    free = [Own(f"cuda:{number}", memory, str(number), "") for number, memory in enumerate((10 * GIB, 5 * GIB))]
+    assert place_each("cuda", "cuda", free) == Placed("cuda", 4 * GIB)
+    assert place_each("auto", "cuda", free) == Placed("cuda", 4 * GIB)
+    assert place_each("auto", "cuda", [*free, "'cuda:2' is busy"]) == Placed("cpu", None, "'cuda:2' is busy")
+    with pytest.raises(DeviceError, match="'cuda:2' is busy"):
+        place_each("cuda", "cuda", [*free, "'cuda:2' is busy"])
+
+
+def test_asked_apart__leaves_no_process_behind_and_opens_nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "open_device", lambda _: pytest.fail("it was opened here"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    here, there = asked_apart(["cpu", "cuda:7"])
+    assert here == Own("cpu", None, "0", "")
+    assert isinstance(there, str)
+    assert there.startswith("device='cuda:7' needs")
+    assert not multiprocessing.active_children()
 
 
 def test_place_on__asks_those_with_the_resource_alone(two_gpus: None, mixed: distributed.Client) -> None:
