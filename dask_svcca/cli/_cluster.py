@@ -14,7 +14,7 @@ from dask_svcca import connections
 from dask_svcca.cli._console import counted
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run.executors import USABLE_SHARE, DaskExecutor
-from dask_svcca.run.workers import place_here
+from dask_svcca.run.workers import Placed, place_local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -81,7 +81,9 @@ class WhenNeeded:
             client = self._client or (self._stack or alone).enter_context(self._connect())
             if self._stack is not None:
                 self._client = client
-            DaskExecutor(client, uuid.uuid4().hex[:12], device=self.budget.device).run(nodes, perform, on_done)
+            # Its workers were asked for the budget.
+            placed = Placed(self.budget.device, self.budget.device_memory)
+            DaskExecutor(client, uuid.uuid4().hex[:12], device=placed).run(nodes, perform, on_done)
 
 
 @contextlib.contextmanager
@@ -119,8 +121,7 @@ def budget_of(workers: int | None, memory: str | None, scheduler: str | None, de
     """Budget of the cluster that would be used; a local cluster is not started for this."""
     if scheduler is None:
         local = connections.local_resources(workers, memory, device)
-        # Each of its workers has a GPU of its own, where it has one.
-        placed = place_here(device, 1)
+        placed = place_local(device, local.workers)
         usable = int(USABLE_SHARE * local.memory)
         return Budget(local.workers, usable, placed.device, placed.memory, fallback=placed.fallback)
     with connected(workers, memory, scheduler) as client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from dask_svcca.devices.names import is_gpu
 from dask_svcca.devices.numpy import HOST
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ def open_device(name: str) -> Device:
     name : str
         ``cpu``, ``cuda``, ``cuda:N`` or ``torch:cpu``.
 
+    Raises
+    ------
+    DeviceFailedError
+        Where a GPU does not compute what it should.
+
     Examples
     --------
     >>> open_device("cpu") is HOST
@@ -30,9 +36,11 @@ def open_device(name: str) -> Device:
     if name == HOST.name:
         return HOST
     # PyTorch is a package of the user's choice, and takes a second to load.
-    from dask_svcca.devices.torch import TorchDevice  # noqa: PLC0415
+    from dask_svcca.devices.torch import TorchDevice, try_out  # noqa: PLC0415
 
     device = TorchDevice(name)
+    if is_gpu(name):
+        try_out(device)
     if _CORES_LEFT:
         device.use_one_thread()
     _OPENED.append(device)

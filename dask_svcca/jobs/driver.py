@@ -80,7 +80,7 @@ def connected(
     with _cluster(job, allowed) as client:
         connections.wait_for_worker(client, job.cluster.workers_within, told, check)
         places = [place for place in (job.zoo, job.comparison, job.subspaces) if place is not None]
-        check_workers(client, places, job.device)
+        check_workers(client, places)
         yield client
 
 

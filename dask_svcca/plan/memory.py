@@ -67,12 +67,15 @@ class SubspaceMemory:
         Bytes of the result.
     peak : int
         Bytes at most, ``held`` included.
+    ahead : bool
+        Whether a chunk may be read while the one before is worked on.
     """
 
     held: int
     streamed: int
     result: int
     peak: int
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +167,11 @@ class SubspaceCosts:
         """Least bytes at the worst moment: holding all samples may take less than reading them once more."""
         return min(self.peak(), self.peak(self.samples))
 
-    def peak(self, held: int = 0, streamed: int = 0) -> int:
-        """Bytes at the worst moment, with ``held`` bytes of samples kept, and ``streamed`` that others stream past."""
+    def peak(self, held: int = 0, streamed: int = 0, *, ahead: bool = False) -> int:
+        """Bytes at the worst moment, with ``held`` bytes of samples kept, and ``streamed`` that others stream past.
+
+        Where chunks are read ahead, the next arrives while one is worked on.
+        """
         chunk = min(held + self.chunk, self.samples)
         passes = [(self.first, 0)]
         if self.gram is not None:
@@ -175,6 +181,9 @@ class SubspaceCosts:
             self.between + min(held, self.samples),
             *(one.working + extra + chunk for one, extra in [*passes, (self.last, 0)]),
         )
+        if ahead:
+            reading = [*passes, (self.last, 0)] if held < self.samples else passes[:1]
+            peak = max(peak, *(one.working + extra + chunk + self.arriving for one, extra in reading))
         if held < self.samples:
             peak = max(peak, *(one.reading + extra + held + self.arriving for one, extra in [*passes, (self.last, 0)]))
         return peak + self.objects + SMALL_TASK

@@ -44,7 +44,7 @@ def device_bytes(limits: TileMemory) -> int:
 def staged_bytes(limits: TileMemory) -> int:
     """Bytes of a worker's own memory that it takes for that: scores on their way, and loadings.
 
-    Memory from which a GPU copies while it computes is given out by powers of two.
+    Memory from which a GPU copies by itself is given out by powers of two.
 
     Examples
     --------

@@ -240,7 +240,8 @@ def plan_subspaces(
         waiting = PARTS_PER_WORKER * costs.scatter
         if costs.peak() + waiting > budget.available:
             pieces = 1
-        memory = _memory(costs, budget.available, waiting if pieces > 1 else 0)
+        on_device = _on_device(subspace, costs.peak(), budget)
+        memory = _memory(costs, budget.available, waiting if pieces > 1 else 0, ahead=on_device)
         task = _task(
             subspace,
             samples=subspace.reading.samples(item.shape[0]),
@@ -248,7 +249,7 @@ def plan_subspaces(
             memory=memory,
             orthonormal=orthonormal or not as_it_is,
             share=share if leading else 1.0,
-            on_device=_on_device(subspace, costs.peak(), budget),
+            on_device=on_device,
         )
         tasks.append((task, pieces))
     return _packs(tasks, [subspace.representation.nbytes for subspace in wanted], budget)
@@ -300,7 +301,7 @@ def _of_relation(subspace: Wanted, relation: Relation, budget: Budget, precision
         subspace,
         samples=reading.samples(item.shape[0]),
         with_loadings=False,
-        memory=_memory(costs, budget.available, 0),
+        memory=_memory(costs, budget.available, 0, ahead=False),
         relation=relation,
     )
 
@@ -360,8 +361,11 @@ def _of_stored(
 
 
 @lru_cache(maxsize=64)
-def _memory(costs: SubspaceCosts, available: int, waiting: int) -> SubspaceMemory:
-    """What a task may take: samples are kept between its passes where there is room, so that they are read once."""
+def _memory(costs: SubspaceCosts, available: int, waiting: int, *, ahead: bool) -> SubspaceMemory:
+    """What a task may take: samples are kept between its passes where there is room, so that they are read once.
+
+    On a device they are read ahead, where there is room for that, too.
+    """
     # All samples, or else as many as take a quarter of the memory.
     held = (
         0 if waiting or min(costs.samples, costs.peak(costs.samples) - costs.peak()) > available // 4 else costs.samples
@@ -370,7 +374,10 @@ def _memory(costs: SubspaceCosts, available: int, waiting: int) -> SubspaceMemor
         held = 0 if waiting else max(0, min(available // 4, available - costs.peak()))
     room = available - costs.peak(held)
     streamed = max(costs.centred, min(available // 4, costs.centred + room)) if costs.gram is not None else 0
-    return SubspaceMemory(held, streamed, costs.result, costs.peak(held, streamed) + waiting)
+    # A single chunk has no next.
+    ahead = ahead and costs.chunk < costs.samples and costs.peak(held, streamed, ahead=True) + waiting <= available
+    peak = costs.peak(held, streamed, ahead=ahead) + waiting
+    return SubspaceMemory(held, streamed, costs.result, peak, ahead)
 
 
 def choose_parts(nbytes: int, total: int, workers: int) -> int:

@@ -12,7 +12,7 @@ from dask_svcca.errors import ClusterError
 from dask_svcca.plan.process import process_bytes
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run.graphs import check_local, current_client, local_workers, run_graph
-from dask_svcca.run.workers import place_here, place_on, with_gpus
+from dask_svcca.run.workers import Placed, place_here, place_on, with_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import distributed
 
     from dask_svcca.plan.tasks import Node
-    from dask_svcca.run.workers import Placed
 
 USABLE_SHARE = 0.75
 """Share of a worker's memory limit that tasks may take; Dask pauses a worker at 80 %."""
@@ -64,8 +63,8 @@ class DaskExecutor:
         is a current client.
     check : callable, optional
         Called several times a second while a cluster is waited for; ends the run where it raises.
-    device : str
-        See `dask_svcca.compare`.
+    device : str or Placed
+        See `dask_svcca.compare`; or what was found when the workers were asked before.
 
     Raises
     ------
@@ -80,7 +79,7 @@ class DaskExecutor:
         *,
         in_memory: bool = False,
         check: Callable[[], None] | None = None,
-        device: str = "cpu",
+        device: str | Placed = "cpu",
     ) -> None:
         self._run, self._runs, self._check, self._device = run, itertools.count(), check, device
         if in_memory:
@@ -113,6 +112,8 @@ class DaskExecutor:
 
     @cached_property
     def _placed(self) -> Placed:
+        if isinstance(self._device, Placed):
+            return self._device
         if self._client is None:
             return place_here(self._device, local_workers())
         return place_on(self._client, self._device)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -58,6 +61,58 @@ def place_here(device: str, tasks: int) -> Placed:
     return Placed(own.device, memory, own.fallback)
 
 
+def place_local(device: str, workers: int) -> Placed:
+    """The device of workers that are still to be started on this machine, each with a GPU of its own.
+
+    A process that ends when it has looked asks the GPUs: as long as this one lives, it would hold memory of theirs, and
+    in exclusive mode be the one that may use them.
+
+    Raises
+    ------
+    DeviceError
+        Where it is not there.
+    """
+    found = find_device(device)
+    if not is_gpu(found):
+        return place_here(device, 1)
+    names = [found] if ":" in found else [f"{found}:{number}" for number in range(workers)]
+    return place_each(device, found, asked_apart(names))
+
+
+def place_each(device: str, found: str, answers: Sequence[Own | str]) -> Placed:
+    """The device of workers of which each has another: all have what the least of them has.
+
+    Parameters
+    ----------
+    device, found : str
+        As it was asked for, and what that is here.
+    answers : sequence of Own or str
+        What is there of each, or why it cannot be used: then ``auto`` is the CPU.
+
+    Raises
+    ------
+    DeviceError
+        Where one cannot be used.
+    """
+    refused = next((answer for answer in answers if isinstance(answer, str)), "")
+    if refused and device == "auto":
+        return Placed("cpu", None, refused)
+    if refused:
+        raise DeviceError(refused)
+    memory = [answer.memory for answer in answers if isinstance(answer, Own) and answer.memory is not None]
+    return Placed(found, int(DEVICE_SHARE * min(memory)) if memory else None)
+
+
+def asked_apart(devices: Sequence[str]) -> list[Own | str]:
+    """What a process that is started for it finds of some devices of this machine, or why they cannot be used."""
+    # Started anew and not forked: a fork of a process that has looked for GPUs cannot use them.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        try:
+            return list(process.map(_own_device, devices))
+        except BrokenProcessPool:
+            return [f"the process that was to look for {device!r} ended" for device in devices]
+
+
 def place_on(client: distributed.Client, device: str) -> Placed:
     """The device of the workers that will run the tasks, as they say it.
 
@@ -84,7 +139,7 @@ def place_on(client: distributed.Client, device: str) -> Placed:
     workers = client.scheduler_info(n_workers=-1)["workers"]
     asked = with_gpus(client) or list(workers)
     _check_memory({address: workers[address]["memory_limit"] for address in asked}, wanted)
-    found: dict[str, _Own] = {}
+    found: dict[str, Own] = {}
     for address, answer in _ask(client, _own_device, wanted, workers=asked):
         if isinstance(answer, str):
             raise DeviceError(f"the worker {address} cannot compute with device={device!r}: {answer}")
@@ -125,7 +180,7 @@ def with_gpus(client: distributed.Client) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Own:
+class Own:
     """The device of a worker: its name, its memory, which of those of its machine it is, and why it is not a GPU."""
 
     device: str
@@ -134,7 +189,7 @@ class _Own:
     fallback: str
 
 
-def _own_device(device: str) -> _Own | str:
+def _own_device(device: str) -> Own | str:
     """The device of this worker, or a sentence that says why it has none."""
     try:
         return _own(device)
@@ -142,7 +197,7 @@ def _own_device(device: str) -> _Own | str:
         return str(error)
 
 
-def _own(device: str) -> _Own:
+def _own(device: str) -> Own:
     """The device of this process.
 
     Raises
@@ -156,11 +211,11 @@ def _own(device: str) -> _Own:
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     place = visible[ordinal] if ordinal < len(visible) else str(ordinal)
     try:
-        return _Own(found, _memory(found), place, fallback)
+        return Own(found, _memory(found), place, fallback)
     except DeviceFailedError as error:
         # Other programs hold all of its memory, or it is broken.
         if device == "auto":
-            return _Own("cpu", None, place, str(error))
+            return Own("cpu", None, place, str(error))
         raise DeviceError(
             f"device={device!r} is there, and cannot be used: {error}. nvidia-smi lists the programs that hold its "
             f"memory; wait for them, use another GPU, or device='cpu'"
@@ -205,22 +260,19 @@ def _ask(
         yield address, answer
 
 
-def check_workers(client: distributed.Client, places: Sequence[str], device: str = "cpu") -> None:
-    """Look whether all workers have this version of the package, see the stores, and have the device.
+def check_workers(client: distributed.Client, places: Sequence[str]) -> None:
+    """Look whether all workers have this version of the package, and see the stores; not what device they have.
 
     Parameters
     ----------
     client : distributed.Client
     places : sequence of str
         Stores that are there; those that are not are still to be made.
-    device : str
 
     Raises
     ------
     ClusterError
         Where one of them does not.
-    DeviceError
-        Where one has no such device.
     """
     mine = version("dask-svcca")
     there = [place for place in places if _io.is_group(place)]
@@ -235,4 +287,3 @@ def check_workers(client: distributed.Client, places: Sequence[str], device: str
                 f"the worker {address} does not see {unseen[0]!r}, which is there on this machine. Put the "
                 f"stores where all workers reach them by the same path, such as a shared file system or object storage"
             )
-    place_on(client, device)

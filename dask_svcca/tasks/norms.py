@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dask_svcca.tasks.ahead import Ahead
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -73,14 +75,21 @@ def sum_over_samples(
     out = [np.zeros((len(asked), members, panels_a[0].length)) for members in evaluation.shape[: len(sides)]]
     squares = [np.zeros(norms.shape[:2]) for norms in out]
     products = np.zeros(evaluation.shape)
-    for chunk in range(panels_a[0].chunks if any(some) else 0):
-        for side, (panels, norms, square) in enumerate(zip(some, out, squares, strict=True)):
-            for panel in panels:
-                weights = [both[side] for both in asked]
-                panel.sums_of_squares(chunk, buffers[side][0], weights, room, out=list(norms))
-            np.add(square, np.einsum("wms,wms->wm", norms, norms), out=square)
-        if row_norms:
-            products += out[0][0] @ out[-1][0].T
+    order = [(side, panel) for side, panels in enumerate(some) for panel in panels]
+    steps = (
+        [panel.coming(chunk, buffers[side], chunk * len(order) + place)]
+        for chunk in range(panels_a[0].chunks)
+        for place, (side, panel) in enumerate(order)
+    )
+    with Ahead(context.device) as ahead:
+        scores = ahead(steps)
+        for _ in range(panels_a[0].chunks if order else 0):
+            for side, panel in order:
+                panel.sums_of_squares(next(scores)[0], [both[side] for both in asked], room, out=list(out[side]))
+            for norms, square in zip(out, squares, strict=True):
+                np.add(square, np.einsum("wms,wms->wm", norms, norms), out=square)
+            if row_norms:
+                products += out[0][0] @ out[-1][0].T
     for panels, found, square in zip(sides, some, squares, strict=True):
         for kernel, sums in zip(kernels, square[row_norms:], strict=True):
             new = {number for panel in found for number in panel.members}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,10 @@ import numpy as np
 
 from dask_svcca.plan.memory import LEAST_PIECE, NORM_COPIES, loadings_bytes
 from dask_svcca.stores.subspaces import read_scores
+from dask_svcca.tasks.ahead import Ahead, Coming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from dask_svcca.devices.interface import Array
     from dask_svcca.evaluate import Basis, MemberBlock
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels.products import Summing
     from dask_svcca.plan.memory import PanelUnits, TileMemory
     from dask_svcca.stores.subspaces import Pack, SubspaceRecord
+    from dask_svcca.tasks.ahead import Wait
     from dask_svcca.tasks.worker import Context
 
     Buffers = list[InexactArray]
@@ -133,25 +134,24 @@ class Panel:
         """Memory for `read` to fill, of which nothing is sent while it is filled."""
         return np.empty((self.directions, self.length), dtype=self.dtype)
 
-    def held(self, chunk: int) -> Array | None:
-        """Scores of all blocks in one chunk, if they are on the device still."""
-        return self._context.worker.held.get((self._context.device.name, self._key, chunk))
+    def coming(self, chunk: int, buffers: Buffers, step: int) -> Array | Coming:
+        """Scores of all blocks in one chunk: on the device still, or to be read into the buffer of a step, and sent."""
+        held = self._context.worker.held.get((self._context.device.name, self._key, chunk))
+        if held is not None:
+            return held
+        buffer = buffers[step % len(buffers)]
+        return Coming(partial(self._read_after, chunk, buffer), partial(self._sent, chunk))
 
-    def send(self, chunk: int, scores: InexactArray) -> Array:
-        """The same of what was read."""
+    def _read_after(self, chunk: int, buffer: InexactArray, wait: Wait) -> InexactArray:
+        with self._context.timed("read"):
+            wait()
+        return self.read(chunk, buffer)
+
+    def _sent(self, chunk: int, scores: InexactArray) -> Array:
         device = self._context.device
         sent = device.sent(scores)
         self._context.worker.held.add((device.name, self._key, chunk), sent)
         return sent
-
-    def sent(self, chunk: int, buffer: InexactArray) -> Array:
-        """Those that the device has, or read and sent from a buffer, which it must have done with."""
-        found = self.held(chunk)
-        if found is None:
-            with self._context.timed("read"):
-                self._context.device.mark()()
-            found = self.send(chunk, self.read(chunk, buffer))
-        return found
 
     def read(self, chunk: int, buffer: InexactArray) -> InexactArray:
         """Scores of all blocks in one chunk, (direction, sample), in the first rows of a buffer."""
@@ -212,8 +212,7 @@ class Panel:
 
     def sums_of_squares(
         self,
-        chunk: int,
-        buffer: InexactArray,
+        scores: Array,
         weights: Sequence[Mapping[int, FloatArray]],
         room: int,
         out: Sequence[FloatArray],
@@ -222,8 +221,8 @@ class Panel:
 
         Parameters
         ----------
-        chunk : int
-        buffer : (direction, sample)
+        scores : (direction, sample)
+            Of one chunk, on the device.
         weights : sequence of mapping of int to (direction,)
             By member, as often as sums are asked for.
         room : int
@@ -231,7 +230,7 @@ class Panel:
         out : sequence of (member of the group, sample)
             Each takes the sums of the members by one of the weights.
         """
-        scores, device = self.sent(chunk, buffer), self._context.device
+        device = self._context.device
         rows = [np.r_[tuple(self._places[number])] for number in self.members]
         summing = [
             [
@@ -288,54 +287,6 @@ def cut(
     return [Panel(context, panel) for panel in panels]
 
 
-def sent_ahead(context: Context, sides: Sequence[tuple[Panel, Buffers]]) -> Generator[list[Array]]:
-    """Scores of some panels on the device, chunk by chunk, the next of them read by threads while it computes.
-
-    What is computed, and in which order, does not hang on threads. Whoever ends early closes it: no thread stays.
-
-    Parameters
-    ----------
-    context : Context
-    sides : sequence of (Panel, list of (direction, sample))
-        With the buffers of each.
-    """
-    device = context.device
-    count = sides[0][0].chunks
-    if device.turns == 1:
-        # It computes while it is asked to, and nothing is left to be done beside it.
-        for chunk in range(count):
-            yield [panel.sent(chunk, buffers[0]) for panel, buffers in sides]
-        return
-
-    def read(panel: Panel, chunk: int, buffer: InexactArray, wait: Callable[[], None]) -> InexactArray:
-        with context.timed("read"):
-            wait()
-        return panel.read(chunk, buffer)
-
-    with ThreadPoolExecutor(len(sides), thread_name_prefix="scores") as readers:
-
-        def begin(chunk: int, wait: Callable[[], None]) -> list[Array | Future[InexactArray]]:
-            coming = []
-            for panel, buffers in sides:
-                held = panel.held(chunk)
-                if held is None:
-                    held = readers.submit(read, panel, chunk, buffers[chunk % len(buffers)], wait)
-                coming.append(held)
-            return coming
-
-        coming = begin(0, device.mark())
-        for chunk in range(count):
-            # All that was computed with the chunk before this one: the next is read to where that one was.
-            before = device.mark()
-            found = [
-                panel.send(chunk, one.result()) if isinstance(one, Future) else one
-                for (panel, _), one in zip(sides, coming, strict=True)
-            ]
-            coming = begin(chunk + 1, before) if chunk + 1 < count else []
-            yield found
-            del found
-
-
 def couplings(
     context: Context,
     a: Panel,
@@ -356,8 +307,9 @@ def couplings(
     # The very same array on both sides lets BLAS compute half of the product.
     sides = ((a, buffers[0]),) if b is a else ((a, buffers[0]), (b, buffers[1]))
     pieces = [device.pieces(panel.directions, panel.length, panel.dtype, summing) for panel, _ in sides]
-    with contextlib.closing(sent_ahead(context, sides)) as chunks:
-        for sent in chunks:
+    with Ahead(device, len(sides)) as ahead:
+        steps = ([panel.coming(chunk, own, chunk) for panel, own in sides] for chunk in range(a.chunks))
+        for sent in ahead(steps):
             for parts in zip(*(one.of(scores) for one, scores in zip(pieces, sent, strict=True)), strict=True):
                 for number, (total, frequency) in enumerate(zip(totals, shared, strict=True)):
                     with context.timed("coupling"):

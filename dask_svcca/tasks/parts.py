@@ -296,8 +296,8 @@ def _attempt(context: Context, task: PartTask, before: Sequence[Found], do: Call
     if failed is not None:
         return Found(problem=failed.problem, lasting=failed.lasting)
     try:
-        samples = Samples(context, _member(task))
-        value = do(samples)
+        with Samples(context, _member(task)) as samples:
+            value = do(samples)
     except InvalidActivationsError as error:
         return Found(problem=str(error), lasting=True, seconds=context.seconds)
     except UnreadableActivationsError as error:

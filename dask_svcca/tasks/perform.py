@@ -51,6 +51,9 @@ def perform(job: Job, task: Task, *needed: Any) -> Any:
         # Steps before this one may have been computed on the CPU, and have no report of their own.
         before = next((one.device_failure for one in needed if isinstance(one, Found) and one.device_failure), "")
         reason = ""
+        if not isinstance(task, TileTask):
+            # What stays there from tile to tile is not counted beside what a subspace takes.
+            Context(on_cpu).worker.held.clear()
         for attempt in range(1, DEVICE_ATTEMPTS + 1):
             try:
                 return _noted(_perform(job, task, *needed), before)

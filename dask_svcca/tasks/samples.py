@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,12 @@ from dask_svcca.stores._chunked import ChunkReader
 from dask_svcca.stores._metadata import said
 from dask_svcca.stores.zoo import chunk_digest, combined_digest
 from dask_svcca.stores.zoo.examples import read_coord
+from dask_svcca.tasks.ahead import Ahead, Coming
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
 
     import numpy.typing as npt
 
@@ -26,11 +30,14 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import BoolArray
     from dask_svcca.kernels.subspace import Eigenbasis
     from dask_svcca.plan.tasks import SubspaceTask
+    from dask_svcca.tasks.ahead import Wait
     from dask_svcca.tasks.worker import Context
 
 
 class Samples:
     """The samples of a representation, as often as they are iterated over; held in memory as far as the task may.
+
+    As a context it leaves no thread behind that reads ahead.
 
     Attributes
     ----------
@@ -77,6 +84,15 @@ class Samples:
             averaged = int(self.mask.sum(axis=1).min())
         self.epsilon = precision_of_means(task.epsilon, averaged)
         self.neurons = task.reading.neurons(self.array.shape[-1])
+        self._ahead = Ahead(context.device, allowed=task.memory.ahead)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ahead.__exit__(kind, error, traceback)
 
     def __iter__(self) -> Iterator[Array]:
         yield from self.of_chunks(0, self.array.chunks)
@@ -84,25 +100,31 @@ class Samples:
 
     def of_chunks(self, first: int, stop: int) -> Iterator[Array]:
         """Samples of some chunks, (sample, block, neuron) each; those of a DFT are on the device."""
-        for chunk in range(first, stop):
-            following = chunk + 1 < stop and chunk + 1 not in self._held
-            samples = self._held[chunk] if chunk in self._held else self._load(chunk, ahead=following)
+        for (samples,) in self._ahead(map(partial(self._coming, stop), range(first, stop))):
             # A mask may leave no chosen position in a whole chunk.
             if len(samples):
                 yield samples
             # Otherwise it would be held while the next chunk is read; callers delete theirs too.
             del samples
 
-    def _load(self, chunk: int, *, ahead: bool) -> Array:
+    def _coming(self, stop: int, chunk: int) -> Sequence[Array | Coming]:
+        if chunk in self._held:
+            return [self._held[chunk]]
+        following = chunk + 1 < stop and chunk + 1 not in self._held
+        return [Coming(partial(self._read_digested, chunk, following), partial(self._take, chunk))]
+
+    def _read_digested(self, chunk: int, following: bool, _: Wait) -> tuple[npt.NDArray[Any], bytes]:
         with self._context.timed("read"):
-            activations = self._read(chunk, ahead=ahead)
-            self.digests[chunk] = chunk_digest(activations)
+            activations = self._read(chunk, ahead=following)
+            return activations, chunk_digest(activations)
+
+    def _take(self, chunk: int, read: tuple[npt.NDArray[Any], bytes]) -> Array:
+        activations, self.digests[chunk] = read
         self.read += activations.nbytes
         start = chunk * self.array.rows
         mask = None if self.mask is None else self.mask[start : start + len(activations)]
         with self._context.timed("transform"):
             samples = self._read_as(activations, mask)
-        del activations
         self._budget -= samples.nbytes
         if self._budget >= 0:
             self._held[chunk] = samples

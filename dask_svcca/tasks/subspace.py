@@ -180,11 +180,11 @@ def attempt(
     try:
         if member.source is not None:
             return [_from_raw(context, member, *begin)], "", 0
-        samples = Samples(context, member, held=member.memory.held)
-        try:
-            subspaces = _make_subspaces(context, member, samples, begin)
-        finally:
-            read = samples.read
+        with Samples(context, member, held=member.memory.held) as samples:
+            try:
+                subspaces = _make_subspaces(context, member, samples, begin)
+            finally:
+                read = samples.read
     except DamagedSubspacesError as error:
         if not error.pack:
             raise

@@ -239,9 +239,28 @@ def test_plan__long_work_alone_is_the_devices() -> None:
     assert [{pack.on_device for pack in plan.packs} for plan in plans] == [{False}, {True}]
 
 
-def test_tile__is_the_same_as_json() -> None:
-    tile = on_gpu(16 * GIGABYTE).tiles[0]
-    assert from_json(json.loads(json.dumps(to_json(tile)))) == tile
+def test_plan__activations_are_read_ahead_where_the_device_computes_and_there_is_memory() -> None:
+    assert all(member.memory.ahead for pack in on_gpu(16 * GIGABYTE).packs for member in pack.members)
+    for plan in (on_gpu(None, device="cpu"), on_gpu(16 * GIGABYTE, shape=(500, 24))):
+        assert not any(member.memory.ahead for pack in plan.packs for member in pack.members)
+    process, found = process_bytes("cuda"), []
+    for more in range(20, 200, 2):
+        with contextlib.suppress(MemoryLimitError):
+            plan = on_gpu(80 * GIGABYTE, memory=process + more * MIB)
+            (ahead,) = {member.memory.ahead for pack in plan.packs for member in pack.members}
+            assert plan.subspace_bytes <= more * MIB
+            found.append((ahead, plan.subspace_bytes))
+    # With the least that is accepted there is no room for a second chunk: 1,000 x 512 in single precision, twice.
+    first = [ahead for ahead, _ in found].index(True)
+    assert first > 0
+    assert found[first][1] - found[first - 1][1] <= 2 * 1000 * 512 * 4
+    assert all(ahead for ahead, _ in found[first:])
+
+
+@pytest.mark.parametrize("kind", ["tiles", "packs"])
+def test_tasks__are_the_same_as_json(kind: str) -> None:
+    task = getattr(on_gpu(16 * GIGABYTE), kind)[0]
+    assert from_json(json.loads(json.dumps(to_json(task)))) == task
 
 
 # --- the command line ----------------------------------------------------------------------------------------------

@@ -11,13 +11,21 @@ from zoos import layers, make_zoo
 
 import dask_svcca
 from dask_svcca.errors import MemoryLimitError
+from dask_svcca.plan import subspaces
 from dask_svcca.plan.on_device import device_bytes
+from dask_svcca.plan.parameters import make_parameters
+from dask_svcca.plan.subspaces import Budget
+from dask_svcca.plan.tasks import PackTask
+from dask_svcca.run.compare import run_comparison
+from dask_svcca.run.executors import Here
 from dask_svcca.run.workers import DEVICE_SHARE
-from dask_svcca.tasks import panel, tile
+from dask_svcca.tasks import panel, tile, worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from dask_svcca.plan.tasks import Node
 
 torch = pytest.importorskip("torch")
 
@@ -88,3 +96,34 @@ def test_compare__in_panels_has_the_same_values(
     for name in measures:
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6, err_msg=name)
     np.testing.assert_array_equal(found.pair_status, expected.pair_status)
+
+
+class ThenPacksAgain:
+    """Runs all tasks, then those that make subspaces once more; how many arrays stay on the device after either."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.held: list[int] = []
+
+    def run(self, nodes: Mapping[str, Node], perform: Callable[..., Any], on_done: Callable[[str, Any], None]) -> None:
+        Here(self.budget).run(nodes, perform, on_done)
+        (at_work,) = worker._WORKERS.values()
+        self.held.append(len(at_work.held._arrays))
+        for node in nodes.values():
+            if isinstance(node.task, PackTask):
+                perform(node.task)
+        self.held.append(len(at_work.held._arrays))
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_compare__scores_leave_the_device_to_subspaces_that_it_makes(
+    on_device: bool, gpu: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subspaces, "ON_DEVICE", 0 if on_device else np.inf)
+    gpu(100 * MIB)
+    executor = ThenPacksAgain(Budget(1, 2**33, "cuda", 100 * MIB))
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(12))
+    run_comparison(zoo, tmp_path / "c.zarr", make_parameters("svcca"), executor=executor)
+    before, after = executor.held
+    assert before > 0
+    assert after == (0 if on_device else before)

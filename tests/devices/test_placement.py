@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import types
@@ -11,17 +12,19 @@ import cloudpickle
 import distributed
 import numpy as np
 import pytest
+from cli_runner import run
 from fake_torch import fake_torch
 from zoos import layers, make_zoo
 
 import dask_svcca
 from dask_svcca.connections import Resources, connect, local, local_resources, visible_gpus
+from dask_svcca.devices import open_device
 from dask_svcca.errors import ClusterError, DeviceError, DeviceFailedError, MemoryLimitError
 from dask_svcca.plan.tasks import Node
 from dask_svcca.run import workers
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.graphs import run_graph
-from dask_svcca.run.workers import Placed, place_here, place_on
+from dask_svcca.run.workers import Own, Placed, asked_apart, place_each, place_here, place_local, place_on
 from dask_svcca.tasks import worker
 from dask_svcca.tasks.held import Held
 
@@ -185,6 +188,31 @@ def test_place_here__lets_go_of_what_earlier_runs_left(two_gpus: None, monkeypat
     assert held.get("scores") is None
 
 
+def test_place_local__without_a_gpu_is_what_this_process_has() -> None:
+    assert place_local("cpu", 2) == Placed("cpu")
+    with pytest.raises(DeviceError, match="device is 'cpu'"):
+        place_local("gpu", 2)
+
+
+def test_place_each__has_what_the_least_of_the_gpus_has() -> None:
+    free = [Own(f"cuda:{number}", memory, str(number), "") for number, memory in enumerate((10 * GIB, 5 * GIB))]
+    assert place_each("cuda", "cuda", free) == Placed("cuda", 4 * GIB)
+    assert place_each("auto", "cuda", free) == Placed("cuda", 4 * GIB)
+    assert place_each("auto", "cuda", [*free, "'cuda:2' is busy"]) == Placed("cpu", None, "'cuda:2' is busy")
+    with pytest.raises(DeviceError, match="'cuda:2' is busy"):
+        place_each("cuda", "cuda", [*free, "'cuda:2' is busy"])
+
+
+def test_asked_apart__leaves_no_process_behind_and_opens_nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "open_device", lambda _: pytest.fail("it was opened here"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    here, there = asked_apart(["cpu", "cuda:7"])
+    assert here == Own("cpu", None, "0", "")
+    assert isinstance(there, str)
+    assert there.startswith("device='cuda:7' needs")
+    assert not multiprocessing.active_children()
+
+
 def test_place_on__asks_those_with_the_resource_alone(two_gpus: None, mixed: distributed.Client) -> None:
     assert place_on(mixed, "cuda") == Placed("cuda", 8 * GIB)
     assert place_on(mixed, "auto") == Placed("cuda", 8 * GIB)
@@ -221,8 +249,6 @@ def test_compare__writes_nothing_where_a_worker_has_no_device(
     for call in (dask_svcca.compare, dask_svcca.plan_comparison):
         with pytest.raises(DeviceError, match=r"the worker .* cannot compute with device='cuda'.*needs PyTorch"):
             call(zoo, place, device="cuda", client=mixed)
-    with pytest.raises(DeviceError, match="the worker"):
-        workers.check_workers(mixed, [], "cuda")
     assert sorted(place.parent.rglob("*")) == before
 
 
@@ -246,6 +272,31 @@ def test_place__says_that_a_gpu_is_busy(busy: None, mixed: distributed.Client) -
     for placed in (place_here("auto", 1), place_on(mixed, "auto")):
         assert (placed.device, placed.memory) == ("cpu", None)
         assert "out of memory" in placed.fallback
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run {job}", "compare {zoo} {comparison} --device torch:cpu --scheduler {scheduler}"],
+)
+def test_workers__are_asked_once_what_they_have(
+    command: str, place: Path, mixed: distributed.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    asked: list[str] = []
+
+    def opened(name: str) -> Any:
+        asked.append(name)
+        return open_device(name)
+
+    monkeypatch.setattr(workers, "open_device", opened)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(place.parent / "home"))
+    zoo, scheduler = place.parent / "zoo.zarr", mixed.scheduler.address
+    make_zoo(zoo, layers(4))
+    job = place.parent / "job.yaml"
+    job.write_text(f"zoo: {zoo}\ncomparison: {place}\ndevice: torch:cpu\ncluster: {scheduler}\n")
+    run(command.format(job=job, zoo=zoo, comparison=place, scheduler=scheduler))
+    # The one with a GPU, and nobody else.
+    assert asked == ["torch:cpu"]
 
 
 def test_place_on__refuses_workers_that_would_end_when_they_are_asked(

@@ -1,4 +1,4 @@
-"""Scores on their way to a device: no buffer is filled while it is read from, and none is read twice that fits."""
+"""What is read while a device computes: no buffer is filled while it is read from, and none is read twice that fits."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import dask
 import numpy as np
 import pytest
 from zarr.storage import MemoryStore
-from zoos import layers, make_zoo
+from zoos import assert_same, layers, make_zoo
 
 import dask_svcca
-from dask_svcca.devices.numpy import NumPyDevice
-from dask_svcca.errors import DaskSvccaError
+from dask_svcca.devices.numpy import HostMoments, NumPyDevice
+from dask_svcca.errors import DaskSvccaError, FailedRepresentationWarning
 from dask_svcca.kernels.products import ProductSum
 from dask_svcca.plan import comparison as plan_module
+from dask_svcca.plan import subspaces
+from dask_svcca.stores._chunked import ChunkReader
+from dask_svcca.stores.zoo import write
 from dask_svcca.tasks import panel as panel_module
 from dask_svcca.tasks import worker
 from dask_svcca.tasks.held import Held
@@ -66,8 +69,73 @@ class Waiting(Slow):
         return Products(single_samples)
 
 
+class Reads:
+    """How often something was read, for whoever waits for the next time."""
+
+    def __init__(self) -> None:
+        self.count, self._changed = 0, threading.Condition()
+
+    def add(self) -> None:
+        with self._changed:
+            self.count += 1
+            self._changed.notify_all()
+
+    def wait_for(self, count: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.count >= count, timeout=30)
+
+
+class WaitingWithNorms(Slow):
+    """One that has done with the first norms of samples only when the scores for the next are being read."""
+
+    def __init__(self, reads: Reads) -> None:
+        super().__init__()
+        self._reads, self._before, self._asked, self.waited = reads, 0, False, False
+
+    def products(self, single_samples: int) -> ProductSum:
+        device = self
+
+        class Products(ProductSum):
+            def add(self, rows: Any, columns: Any) -> None:
+                # With the last of them, all scores of a tile have been read for its couplings.
+                device._before = device._reads.count
+                super().add(rows, columns)
+
+        return Products(single_samples)
+
+    def weighted_squares(self, *given: Any) -> None:
+        if not self._asked:
+            self._asked = True
+            self._reads.wait_for(self._before + 2)
+            self.waited = True
+        super().weighted_squares(*given)
+
+
+class WaitingWithMoments(Slow):
+    """One that has done with the first activations only when the next are being read; it may fail then."""
+
+    def __init__(self, reads: Reads, failure: BaseException | None = None) -> None:
+        super().__init__()
+        self._reads, self._failure, self._asked, self.waited = reads, failure, False, False
+
+    def moments(self) -> HostMoments:
+        device = self
+
+        class Sum(HostMoments):
+            def add(self, samples: Any) -> None:
+                if not device._asked:
+                    device._asked = True
+                    device._reads.wait_for(2)
+                    device.waited = True
+                    if device._failure is not None:
+                        raise device._failure
+                super().add(samples)
+
+        return Sum()
+
+
 def readers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("scores")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +184,82 @@ def test_scores__are_read_while_the_device_computes(monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(found, expected)
 
 
+def test_norms__are_of_scores_that_are_read_while_the_device_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, _ = compared(monkeypatch, NumPyDevice())
+    reads, read = Reads(), panel_module.read_scores
+
+    def watched(*given: Any) -> None:
+        reads.add()
+        read(*given)
+
+    monkeypatch.setattr(panel_module, "read_scores", watched)
+    device = WaitingWithNorms(reads)
+    found, _ = compared(monkeypatch, device)
+    assert device.waited
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture
+def long_layers(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[dask_svcca.Zoo, Reads]]:
+    """Layers of several chunks of activations, all of them long work; and how many chunks were read of them."""
+    reads, read = Reads(), ChunkReader.read
+
+    def watched(self: ChunkReader, chunk: int, **options: Any) -> Any:
+        reads.add()
+        return read(self, chunk, **options)
+
+    monkeypatch.setattr(write, "CHUNK_BYTES", 600)
+    monkeypatch.setattr(subspaces, "_on_device", lambda *_: True)
+    zoo = make_zoo(MemoryStore(), layers(4))
+    monkeypatch.setattr(ChunkReader, "read", watched)
+    with dask.config.set(scheduler="synchronous"):
+        yield zoo, reads
+
+
+@pytest.mark.parametrize("measures", ["svcca", "cka"])
+def test_activations__are_read_while_the_device_computes(
+    measures: str, long_layers: tuple[dask_svcca.Zoo, Reads], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo, reads = long_layers
+    expected = dask_svcca.compare(zoo, measures=measures).load()
+    often, reads.count = reads.count, 0
+    device = WaitingWithMoments(reads)
+    monkeypatch.setattr(worker, "open_device", lambda _: device)
+    found = dask_svcca.compare(zoo, measures=measures).load()
+    assert device.waited == (measures == "svcca")
+    assert reads.count == often > 8
+    assert_same(found, expected)
+
+
+def test_activations__no_thread_reads_on_when_the_run_is_interrupted(
+    long_layers: tuple[dask_svcca.Zoo, Reads], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo, reads = long_layers
+    interrupt = KeyboardInterrupt()
+    device = WaitingWithMoments(reads, interrupt)
+    monkeypatch.setattr(worker, "open_device", lambda _: device)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        dask_svcca.compare(zoo)
+    assert raised.value is interrupt
+    assert not readers()
+
+
+def test_activations__that_are_damaged_are_found_by_a_thread_as_without(
+    long_layers: tuple[dask_svcca.Zoo, Reads], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo, _ = long_layers
+    store: Any = zoo.root.store
+    (key,) = [key for key in store._store_dict if key.endswith("step001/fc/activations/c/1/0")]
+    del store._store_dict[key]
+    problems = []
+    for device in (NumPyDevice(), Slow()):
+        monkeypatch.setattr(worker, "open_device", lambda _, device=device: device)
+        with pytest.warns(FailedRepresentationWarning):
+            problems.append(dask_svcca.compare(zoo).problem_a.to_numpy().tolist())
+    assert problems[0] == problems[1]
+    assert "chunk 1 of" in problems[0][1]
+
+
 def test_scores__no_thread_reads_on_when_the_run_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt) as raised:
@@ -161,7 +305,7 @@ def test_scores__that_are_damaged_are_found_by_a_thread_as_without(
         expected = dask_svcca.compare(zoo, measures="svcca")
     assert found
     assert all("is not what was written" in text for _, text in found)
-    assert all(thread.startswith("scores") == (name != "cpu") for thread, _ in found)
+    assert all(thread.startswith("ahead") == (name != "cpu") for thread, _ in found)
     np.testing.assert_allclose(repaired.svcca, expected.svcca, rtol=0, atol=1e-6)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from dask_svcca.devices.torch import eigen, polar, work  # noqa: E402 - PyTorch may be missing
+from dask_svcca.devices.torch import TorchDevice, eigen, polar, work  # noqa: E402 - PyTorch may be missing
 from dask_svcca.devices.torch.couplings import CORRELATION_STEPS, CORRELATION_TOLERANCE  # noqa: E402
 
 
@@ -350,6 +350,34 @@ def test_sums__that_have_not_settled_are_solved_exactly(monkeypatch: pytest.Monk
     np.testing.assert_allclose(couplings.singular_sums(np.ones((3, 50)), np.ones((3, 60))), exact, rtol=1e-12)
     left, values, adjoint = couplings.decomposition
     np.testing.assert_allclose((left * values[:, None]) @ adjoint, stack, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 8])
+def test_eigenvectors__of_many_matrices_are_found_some_at_a_time(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stacks: list[int] = []
+    for name in ("eigh", "eigvalsh"):
+        solve = getattr(torch.linalg, name)
+
+        def counted(matrices: Any, solve: Any = solve) -> Any:
+            stacks.append(len(matrices))
+            return solve(matrices)
+
+        monkeypatch.setattr(torch.linalg, name, counted)
+    monkeypatch.setattr(eigen, "MOST_AT_ONCE", 3)
+    half = np.random.default_rng(0).normal(size=(number, 5, 5))
+    matrices = half + half.swapaxes(1, 2)
+    expected = np.linalg.eigvalsh(matrices)
+    values, vectors = (found.numpy() for found in eigen.eigenvectors(torch.from_numpy(matrices)))
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(matrices @ vectors, vectors * values[:, None], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(eigen.eigenvalues(torch.from_numpy(matrices)).numpy(), expected, rtol=0, atol=1e-13)
+    assert max(stacks) <= 3
+    assert sum(stacks) == 2 * number
+
+
+def test_device__without_a_number_is_the_first() -> None:
+    # Each thread may have chosen another as its own.
+    assert [str(TorchDevice(name)._device) for name in ("cuda", "cuda:1", "torch:cpu")] == ["cuda:0", "cuda:1", "cpu"]
 
 
 def test_device__of_the_processor_has_no_memory_of_its_own() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -42,7 +41,8 @@ class TorchDevice:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._device = torch.device(name.removeprefix("torch:"))
+        # Without a number it would be that which each thread of the process has chosen.
+        self._device = torch.device("cuda:0" if name == "cuda" else name.removeprefix("torch:"))
         self.turns = 2
 
     @property
@@ -80,22 +80,8 @@ class TorchDevice:
         found = torch.from_numpy(given)
         if self._is_processor:
             return found
-        return self._copied(found) if found.is_pinned() else found.to(self._device)
-
-    def _copied(self, array: torch.Tensor) -> torch.Tensor:
-        """A copy on a GPU of what is in memory from which it copies while it computes."""
-        at_work_now = torch.cuda.current_stream(self._device)
-        with torch.cuda.stream(self._copies):
-            there = array.to(self._device, non_blocking=True)
-            arrived = self._copies.record_event()
-        at_work_now.wait_event(arrived)
-        # Its memory is the copies', and free for another only when those who compute with it are done, too.
-        there.record_stream(at_work_now)
-        return there
-
-    @cached_property
-    def _copies(self) -> torch.cuda.Stream:
-        return torch.cuda.Stream(self._device)
+        # From a buffer it is copied in turn with what the device computes, and this thread goes on.
+        return found.to(self._device, non_blocking=found.is_pinned())
 
     def sent(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """An array on the device."""
@@ -127,7 +113,7 @@ class TorchDevice:
         return found
 
     def buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Memory that the processor does not move, from which a GPU takes arrays while it computes."""
+        """Memory that the processor does not move, from which a GPU takes arrays by itself."""
         if self._is_processor:
             return np.empty(shape, dtype)
         with self.at_work("making room for scores"):
@@ -196,20 +182,22 @@ class TorchDevice:
         scores: Array,
         rows: Sequence[IntArray],
         weights: Sequence[Sequence[FloatArray]],
-        step: int,  # noqa: ARG002 - as on the processor
+        step: int,
         members: Sequence[int],
         out: Sequence[FloatArray],
     ) -> None:
-        """Weighted sums of squared scores, member by member."""
+        """Weighted sums of squared scores, member by member: squares take no more than is planned for them."""
         with self.at_work("sums of squared scores"):
             given = self.tensor(scores)
-            found = [
-                [self.tensor(one[number]) @ squares for one in weights]
-                for number, chosen in enumerate(rows)
-                for squares in [_squares(given[self.tensor(chosen)])]
-            ]
-            for target, sums in zip(out, zip(*found, strict=True), strict=True):
-                target[members] = self.host(torch.stack(sums))
+            for start in range(0, given.shape[1], step):
+                part = given[:, start : start + step]
+                found = [
+                    [self.tensor(one[number]) @ squares for one in weights]
+                    for number, chosen in enumerate(rows)
+                    for squares in [_squares(part[self.tensor(chosen)])]
+                ]
+                for target, sums in zip(out, zip(*found, strict=True), strict=True):
+                    target[members, start : start + step] = self.host(torch.stack(sums))
 
     def products(self, single_samples: int) -> TorchProducts:
         """A sum of products."""

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 TOLERANCE: Final = 1e-10
 """Relative difference of sums of eigenvalues from what the matrix says, in double precision; rounding gives 1e-13."""
 
+MOST_AT_ONCE: Final = 2**14
+"""Matrices that are solved by one call: of more than some 2**15, cuSOLVER refuses to."""
+
 
 def eigenvalues(matrices: torch.Tensor) -> torch.Tensor:
     """Eigenvalues, ascending, of a stack of Hermitian matrices in double precision, (matrix, n, n).
@@ -20,6 +23,11 @@ def eigenvalues(matrices: torch.Tensor) -> torch.Tensor:
     Their sum and that of their squares are compared with the trace and the norm. Matrices where they differ are solved
     again by LAPACK.
     """
+    parts = [_eigenvalues(part) for part in matrices.split(MOST_AT_ONCE)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _eigenvalues(matrices: torch.Tensor) -> torch.Tensor:
     try:
         values = torch.linalg.eigvalsh(matrices)
     except torch.linalg.LinAlgError:
@@ -33,6 +41,14 @@ def eigenvalues(matrices: torch.Tensor) -> torch.Tensor:
 
 def eigenvectors(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The same with eigenvectors: what is left of the matrices without them is nothing, and they are orthonormal."""
+    parts = [_eigenvectors(part) for part in matrices.split(MOST_AT_ONCE)]
+    if len(parts) == 1:
+        return parts[0]
+    values, vectors = zip(*parts, strict=True)
+    return torch.cat(values), torch.cat(vectors)
+
+
+def _eigenvectors(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     try:
         values, vectors = torch.linalg.eigh(matrices)
     except torch.linalg.LinAlgError:
