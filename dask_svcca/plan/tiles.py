@@ -366,7 +366,7 @@ def tile_limits(
     >>> options = TileOptions(2000, "float32", "crop", find_measures("svcca"), {})
     >>> group = by_kind([Layer.of("a/b/c", Neurons(), (10_000, 512))] * 24)
     >>> [round(tile_limits(group, group, 24, options, memory).peak / 1e6) for memory in (10**10, 3 * 10**8)]
-    [759, 300]
+    [742, 300]
     """
     patch = choose_patch(side, options.measures, available)
     members = [layer for group in ((a,) if a is b else (a, b)) for kind in group for layer in kind]
