@@ -13,7 +13,7 @@ import dask_svcca
 from dask_svcca.errors import MemoryLimitError
 from dask_svcca.plan.on_device import device_bytes
 from dask_svcca.run.workers import DEVICE_SHARE
-from dask_svcca.tasks import panel, tile
+from dask_svcca.tasks import panel, patch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def test_compare__in_panels_has_the_same_values(
         cut.append(len(found))
         return found
 
-    monkeypatch.setattr(tile, "cut", counted)
+    monkeypatch.setattr(patch, "cut", counted)
     found = dask_svcca.compare(zoo, measures=measures, device="cuda")
     # One pair fits, and not all: some are compared at a time.
     assert max(cut) > 1
