@@ -22,7 +22,7 @@ from dask_svcca.plan.tasks import PackTask
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.stores import _create
 from dask_svcca.stores.backend import LocalBackend
-from dask_svcca.tasks import tile as tile_module
+from dask_svcca.tasks import patch as patch_module
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -329,13 +329,13 @@ def test_compare__multiplies_no_more_than_what_is_missing(
     with_budget(monkeypatch, 2, 2**30)
     run_comparison(zoo, place, Parameters())
     write(zoo, [np.random.default_rng(9).normal(size=(zoo.n_examples, 6))], start=3, overwrite=True)
-    multiplied, multiply = [], tile_module.couplings
+    multiplied, multiply = [], patch_module.couplings
 
     def watched(context: Any, a: Any, b: Any, *args: Any, **options: Any) -> Any:
         multiplied.append(len(a.members) * len(b.members))
         return multiply(context, a, b, *args, **options)
 
-    monkeypatch.setattr(tile_module, "couplings", watched)
+    monkeypatch.setattr(patch_module, "couplings", watched)
     outcome = run_comparison(zoo, place, Parameters())
     assert outcome.computed == len(zoo)
     # Its row, and its column where that crosses the diagonal.

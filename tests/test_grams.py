@@ -15,7 +15,7 @@ import dask_svcca
 from dask_svcca.measures import find_measures, with_companions
 from dask_svcca.plan import sides, tiles
 from dask_svcca.readings import Neurons
-from dask_svcca.tasks import tile as tile_module
+from dask_svcca.tasks import patch as patch_module
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,13 +40,13 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each group that is compared with another by the inner products of samples."""
     calls: list[int] = []
-    by_samples = tile_module.norms_by_samples
+    by_samples = patch_module.norms_by_samples
 
     def watched(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         return by_samples(*arguments, **options)
 
-    monkeypatch.setattr(tile_module, "norms_by_samples", watched)
+    monkeypatch.setattr(patch_module, "norms_by_samples", watched)
     return calls
 
 

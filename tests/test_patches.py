@@ -41,7 +41,6 @@ def in_patches(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def little(measures: Any) -> None:
         evaluated = value_bytes(with_companions(find_measures(measures)))
-        monkeypatch.setattr(values_module, "VALUES_SHARE", 0.0)
         monkeypatch.setattr(values_module, "PATCH_SHARE", (SIDE + 0.5) ** 2 * evaluated / ROOM.available)
 
     return little

@@ -16,7 +16,7 @@ from dask_svcca.kernels import subspace as subspace_module
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.stores.subspaces import SubspaceStore
-from dask_svcca.tasks import tile as tile_module
+from dask_svcca.tasks import patch as patch_module
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
@@ -163,9 +163,9 @@ def test_compare__of_more_neurons_than_samples_and_of_fewer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, most: int
 ) -> None:
     monkeypatch.setattr("dask_svcca.plan.tiles.SCORE_CHUNK_BYTES", chunk_bytes)
-    by_samples = tile_module.norms_by_samples
+    by_samples = patch_module.norms_by_samples
     monkeypatch.setattr(
-        tile_module,
+        patch_module,
         "norms_by_samples",
         lambda context, a, b, shape, members, **options: by_samples(
             context, a, b, shape, min(members, most), **options

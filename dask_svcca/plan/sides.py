@@ -22,7 +22,7 @@ MAX_TILE = 640
 FILES = 1500
 """Files of all variables beyond which tiles are made larger than that, while there are enough for all workers."""
 
-LEAST_TILES = 8
+LEAST_TILES = 6
 """Tiles for each worker that are enough."""
 
 SMALL_TILE = 8

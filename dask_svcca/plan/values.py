@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
     from dask_svcca.measures import Measure
 
-STORED_COPIES = 4
+STORED_COPIES = 3
 """Matrices of all pairs beside their values: states, masks, one of them turned to be written; measured."""
 
-VALUE_COPIES = 8
+VALUE_COPIES = 9
 """Matrices of the pairs that are evaluated beside their sums: values while they are computed, norms; measured."""
 
 VALUES_SHARE = 0.75
 """Share of the memory that there is which the values of a tile take at most: they cannot be cut, all else can."""
 
-ROOM = 256 * 2**20
+ROOM = 160 * 2**20
 """Bytes that they leave for all else, up to half of the memory."""
 
 PATCH_SHARE = 0.25
@@ -39,7 +39,7 @@ def stored_bytes(measures: Sequence[Measure]) -> int:
     --------
     >>> from dask_svcca.measures import find_measures
     >>> [stored_bytes(find_measures(name)) for name in ("svcca", "pwcca")]
-    [40, 48]
+    [32, 40]
     """
     return 8 * (STORED_COPIES + sum(1 if measure.symmetric else 2 for measure in measures))
 
@@ -51,7 +51,7 @@ def value_bytes(measures: Sequence[Measure]) -> int:
     --------
     >>> from dask_svcca.measures import find_measures
     >>> [value_bytes(find_measures(name)) for name in ("svcca", "pwcca")]
-    [72, 96]
+    [80, 104]
     """
     sums = sum(measure.components * (1 if measure.symmetric else 2) for measure in measures)
     return 8 * (VALUE_COPIES + sums) + sum_bytes(measures)
@@ -93,8 +93,6 @@ def choose_patch(side: int, measures: Sequence[Measure], available: int) -> int:
     >>> [choose_patch(1000, find_measures("svcca"), 2**20 * memory) for memory in (500, 150, 100)]
     [1000, 500, 334]
     """
-    stored, evaluated = stored_bytes(measures), value_bytes(measures)
-    if side <= most_by_values(available, stored + evaluated):
-        return side
-    left = PATCH_SHARE * max(0, available - side**2 * stored)
-    return math.ceil(side / math.ceil(side / max(1, math.isqrt(int(left // evaluated)))))
+    left = PATCH_SHARE * max(0, available - side**2 * stored_bytes(measures))
+    most = max(1, math.isqrt(int(left // value_bytes(measures))))
+    return math.ceil(side / math.ceil(side / most))

@@ -19,7 +19,7 @@ from dask_svcca.plan.tasks import PackTask
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.run.executors import Here
 from dask_svcca.run.workers import DEVICE_SHARE
-from dask_svcca.tasks import panel, tile, worker
+from dask_svcca.tasks import panel, patch, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -89,7 +89,7 @@ def test_compare__in_panels_has_the_same_values(
         cut.append(len(found))
         return found
 
-    monkeypatch.setattr(tile, "cut", counted)
+    monkeypatch.setattr(patch, "cut", counted)
     found = dask_svcca.compare(zoo, measures=measures, device="cuda")
     # One pair fits, and not all: some are compared at a time.
     assert max(cut) > 1
