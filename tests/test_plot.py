@@ -216,7 +216,7 @@ def test_settling__a_planted_order_is_found() -> None:
     for line, settled in zip(curves, settles.values(), strict=True):
         np.testing.assert_array_equal(line.get_ydata(), [1.0 if step >= settled else 0.3 for step in steps])
     # Spearman of (1, 2, 3) and (3, 1, 2).
-    assert "rank correlation -0.50" in pane.get_title()
+    assert "settled step and depth: rank correlation -0.50" in " ".join(pane.get_title().split())
     assert pane.get_xscale() == "symlog"
     assert texts(pane.get_xticklabels()) == ["0", "1", "10", "100"]
 

@@ -123,7 +123,7 @@ def settling(
             _named(models),
             f"lines: {text}" if (text := some_of(len(some), len(models), "models")) else "",
             some_of(len(layers), len(every), "layers"),
-            f"rank correlation {float(order):.2f} with depth" if np.isfinite(order) else "",
+            f"settled step and depth: rank correlation {float(order):.2f}" if np.isfinite(order) else "",
         )
     return panes
 
