@@ -11,7 +11,7 @@ import xarray as xr
 
 from dask_svcca.analysis.selection import values_of
 from dask_svcca.errors import InvalidQuestionError, OnlyEstimatesWarning, UnknownMeasureError, did_you_mean
-from dask_svcca.measures import one_name
+from dask_svcca.measures import find_measures, one_name
 from dask_svcca.stores._io import is_place
 from dask_svcca.stores._names import checkpoint_label
 from dask_svcca.stores.choice import is_several
@@ -171,15 +171,16 @@ def named(name: str, present: Sequence[str]) -> str:
     """
     if name in present:
         return name
+    advice = did_you_mean(name, present)
     with suppress(UnknownMeasureError):
         # Comparisons that exist may have another spelling than the one name.
         wanted, stem = one_name(str(name)), str(name).partition("(")[0].strip()
         for one in present:
             if one.partition("(")[0] == stem and one_name(one) == wanted:
                 return one
-    raise UnknownMeasureError(
-        f"no measure {name!r} in this comparison; it has {', '.join(present)}{did_you_mean(name, present)}"
-    )
+        find_measures(str(name))
+        advice = f". compare adds it to what is there: measures={name!r}, or --measure {name!r}"
+    raise UnknownMeasureError(f"no measure {name!r} in this comparison; it has {', '.join(present)}{advice}")
 
 
 def find_name(result: xr.Dataset, measure: str | None, *, estimates: bool = False) -> str:

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 @click.option(
     "--zoo", required=True, type=Place(), metavar="STORE", help="The zoo to write to; made if it is not there."
 )
-@click.option("--model", required=True, metavar="NAME")
-@click.option("--checkpoint", required=True, metavar="NAME")
+@click.option("--model", required=True, metavar="NAME", help="The network, or the training of it.")
+@click.option("--checkpoint", required=True, metavar="NAME", help="When in its training; --step says the order.")
 @click.option("--layer", metavar="NAME", help="Name of the layer [default: the names of the arrays of an npz].")
 @click.option("--array", metavar="NAME", help="The array of an npz to take, under the name of --layer.")
 @click.option("--step", type=float, metavar="NUMBER", help="Training step, to order checkpoints by.")
@@ -81,6 +81,7 @@ def import_arrays(
     """Import activations from an npy or npz FILE.
 
     The first axis is the examples, in the order all representations of the zoo have them. Files are never unpickled.
+    Many files are brought in by a loop of zoo.write in Python, as the how-to page on capturing shows.
     """
     arrays = open_arrays(file)
     layers = _layers(arrays, layer, array)

@@ -79,9 +79,9 @@ def judge(
 ) -> None:
     """Judge the measures of a COMPARISON: what each finds that it should find, beside chance.
 
-    How often the layer of another training of the same architecture that is most similar is the same layer, and, with
-    --group, how often two models of one group are more similar than two of different groups. Errors are standard
-    errors, by leaving out one layer, or one model, after another.
+    How often the layer of another training that is most similar is the same layer, and, with --group, how often two
+    models of one group are more similar than two of different groups. Each layer is looked for in each other model
+    whose layers have the same names. Errors are standard errors, by leaving out one layer, or one model, after another.
     """
     if as_json and csv_file is not None:
         raise click.UsageError("--json and --csv are two forms of the same; use one.")
@@ -143,7 +143,7 @@ def _show(found: xr.Dataset) -> None:
         one = found.isel(architecture=place)
         if not int(one["identification_tested"].max()):
             continue
-        heads.append(f"{_headed(name)}, {counted(int(one['identification_tested'].max()), 'layer')}")
+        heads.append(f"{_headed(name)}, {counted(int(one['identification_tested'].max()), 'layer')} looked for")
         shares = one["identification"].to_numpy(), one["identification_stderr"].to_numpy()
         columns.append([*map(_with_error, *shares), _alone(float(one["identification_chance"].max()))])
     if "separation" in found:

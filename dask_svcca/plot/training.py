@@ -46,7 +46,8 @@ def settling(
 
     A line is the mean of models whose layers have the same names, a band their spread, a diamond the step by which
     the layer has settled in more than half of them, as `learning_dynamics` has it, on the interval of that step; the
-    title has the rank correlation of settled step and depth, positive where layers closer to the input settle first.
+    title has the rank correlation of settled step and depth, positive where layers closer to the input settle first,
+    in the mean of the models whose layers do not all settle at one step.
     Of more than six models, lines and bands are of six, and all else is of all.
 
     Parameters
@@ -117,13 +118,16 @@ def settling(
         set_values(pane, result[name].attrs, [average], f"{label_of(name, result[name].attrs)} to the final layer")
         if np.isfinite(settled).any():
             pane.set_xlabel(f"{pane.get_xlabel()} (diamonds: settled)")
-        order = means(found["depth_correlation"].to_numpy())
+        order = found["depth_correlation"].to_numpy()
+        # Where all layers of a model settle at one step, there is no order to correlate.
+        ordered = int(np.isfinite(order).sum())
+        correlation = f"settled step and depth: rank correlation {float(means(order)):.2f}"
         set_title(
             pane,
             _named(models),
             f"lines: {text}" if (text := some_of(len(some), len(models), "models")) else "",
             some_of(len(layers), len(every), "layers"),
-            f"rank correlation {float(order):.2f} with depth" if np.isfinite(order) else "",
+            ", ".join(filter(None, (correlation, some_of(ordered, len(models), "models")))) if ordered else "",
         )
     return panes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 
-from dask_svcca.errors import DamagedStoreError, StoreAccessError, StoreFormatError
+from dask_svcca.errors import DamagedStoreError, StoreAccessError, StoreFormatError, did_you_mean
 from dask_svcca.stores._access import ABSENT, UNREADABLE, accessing
 from dask_svcca.stores._documents import SEAL, is_sealed, parse, parsed, sealed, unsealed
 from dask_svcca.stores._links import refuse_links
@@ -219,11 +219,22 @@ def _why_absent(store: StoreLike) -> str:
         with accessing(store):
             zarr.open(opened(store), mode="r", zarr_format=2)
     except UNREADABLE:
-        return ". Is the path right, and was it created?"
+        return _where_it_may_be(path)
     return (
         " but a store of zarr format 2, which zarr before version 3 wrote. This package reads and writes format 3 "
         "only: make it anew from its arrays, zarr.open(..., zarr_format=2)"
     )
+
+
+def _where_it_may_be(path: Path | None) -> str:
+    """What to look at where there is no store: one of nearly that name beside it, or the folder that was searched."""
+    if path is None:
+        return ". Is the path right, and was it created?"
+    beside: list[str] = []
+    with suppress(OSError):
+        beside = [one.parent.name for one in path.absolute().parent.glob("*/zarr.json")]
+    searched = "" if path.is_absolute() else f", seen from the folder {str(Path.cwd())!r}"
+    return did_you_mean(path.name, beside) or f". Is the path right{searched}, and was it created?"
 
 
 def open_group(store: StoreLike, *, mode: str) -> zarr.Group:

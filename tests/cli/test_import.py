@@ -28,6 +28,13 @@ def test_import__npy_and_back(folder: Path) -> None:
     assert zoo.examples.tolist() == list(range(N))
 
 
+def test_import__neurons_first_where_they_are_said_to_be(folder: Path) -> None:
+    x = activations(0, 3)
+    np.save("across.npy", x.T)
+    run("import across.npy --zoo zoo.zarr --model m --checkpoint c --layer l --dims neuron,example")
+    np.testing.assert_array_equal(dask_svcca.open_zoo("zoo.zarr")["m", "c", "l"], x)
+
+
 def test_import__each_array_of_an_npz_is_a_layer(folder: Path) -> None:
     np.savez("layers.npz", conv=activations(0, 2, 3), fc=activations(1, 4))
     run("import layers.npz --zoo zoo.zarr --model m --checkpoint c")
@@ -111,6 +118,7 @@ def test_import__ids_in_another_order_put_the_examples_in_order(folder: Path, di
             "--dims example,head,token,channel of 'm/c/l' have an axis 'head'",
         ),
         ("short.npy --layer l", "'m/c/l' has 39 examples, its zoo has 40"),
+        ("across.npy --layer l", "and the array is 3 x 40. If its neurons come first, say so: dims="),
         ("x.npy --layer taken", "'taken' of 'm', 'c' is already in the zoo"),
     ],
 )
@@ -120,6 +128,7 @@ def test_import__refuses(folder: Path, arguments: str, message: str) -> None:
     np.savez("two.npz", a=activations(0, 3), b=activations(0, 3))
     np.savez("unequal.npz", a=activations(0, 3), b=activations(0, 3)[1:])
     np.save("short.npy", activations(0, 3)[1:])
+    np.save("across.npy", activations(0, 3).T)
     np.save("one.npy", activations(0, 3)[:, 0])
     np.save("six.npy", activations(0, 1, 1, 1, 1, 2))
     np.save("integers.npy", np.arange(N))

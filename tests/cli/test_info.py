@@ -83,12 +83,15 @@ def test_info__of_subspaces(zoo: Path) -> None:
 
 
 def test_info__of_something_else(folder: Path) -> None:
-    assert "there is no zarr v3 group at" in run("info nowhere.zarr", status=2).stderr
+    said = run("info nowhere.zarr", status=2).stderr
+    assert "there is no zarr v3 group at" in said
+    assert f"seen from the folder {str(folder)!r}" in said
     zarr.create_group("other.zarr")
     assert (
         "neither a zoo nor a comparison nor subspaces nor sketches: its format is None"
         in run("info other.zarr", status=2).stderr
     )
+    assert "there is no zarr v3 group. Did you mean 'other.zarr'?" in run("query othr.zarr", status=2).stderr
 
 
 def test_info__json(zoo: Path) -> None:

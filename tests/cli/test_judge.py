@@ -50,7 +50,10 @@ def test_judge__prints_what_judge_measures_finds(trainings: str) -> None:
     groups = {name: {"model": f"{name}-*"} for name in ("true", "other")}
     found = dask_svcca.judge_measures(trainings, groups=groups)
     header, *rows, chance = shown.stdout.splitlines()
-    assert re.split(r" {2,}", header.strip()) == ["other-0, other-1 and 3 more, 54 layers", "groups told apart"]
+    assert re.split(r" {2,}", header.strip()) == [
+        "other-0, other-1 and 3 more, 54 layers looked for",
+        "groups told apart",
+    ]
     assert len(rows) == 2
     for row in rows:
         name, *cells = re.split(r" {2,}", row.strip())

@@ -63,6 +63,8 @@ def test_query__an_interval_that_is_empty(comparison: Path, bounds: str, given: 
         ("--model-a vit", "no model matches 'vit' on side a; there are 'net-s0', 'net-s1'"),
         ("--layer-b 'conv*' --layer-b x --model-b 'n*' --checkpoint-b 9", "no checkpoint matches '9'"),
         ("--measure cka", "no measure 'cka' in this comparison; it has svcca"),
+        ("--measure pwcca", ". compare adds it to what is there: measures='pwcca', or --measure 'pwcca'"),
+        ("--measure svca", ". Did you mean 'svcca'?"),
     ],
 )
 def test_query__names_what_exists(comparison: Path, arguments: str, message: str) -> None:

@@ -159,8 +159,15 @@ def _check_masks(masks: Coords, coords: Coords, name: RepresentationName) -> Non
         )
 
 
-def mismatch(name: RepresentationName, got: int, examples: int, *, more: bool = False) -> MismatchedExamplesError:
-    """Error for activations of another number of examples than the zoo has."""
+def mismatch(
+    name: RepresentationName, got: int, examples: int, *, more: bool = False, shape: tuple[int, ...] = ()
+) -> MismatchedExamplesError:
+    """Error for activations of another number of examples than the zoo has; the shape may tell that they lie across."""
+    if shape[1:] == (examples,):
+        return MismatchedExamplesError(
+            f"{name.label!r} has {got} examples, its zoo has {examples}, and the array is {shape[0]} x {shape[1]}. If "
+            f"its neurons come first, say so: dims=('neuron', 'example'), or --dims neuron,example"
+        )
     return MismatchedExamplesError(
         f"{name.label!r} has {'at least ' if more else ''}{got} examples, its zoo has {examples}. All representations "
         f"of a zoo have the same examples in the same order: capture it again with the zoo's examples, or keep it in a "
@@ -220,7 +227,7 @@ def _from_disk(array: Any, name: RepresentationName, options: WriteOptions, coor
     shape = tuple(array.shape or ())
     along = example_axis(options.dims)
     if len(shape) <= along or shape[along] != len(examples):
-        raise mismatch(name, shape[along] if len(shape) > along else 0, len(examples))
+        raise mismatch(name, shape[along] if len(shape) > along else 0, len(examples), shape=shape)
     size = max(1, READ_BYTES // max(1, math.prod(shape) // shape[along] * np.dtype(array.dtype).itemsize))
     slices = [slice(None)] * len(shape)
     parts = []
@@ -243,7 +250,7 @@ def _whole(given: Given, name: RepresentationName, options: WriteOptions, coords
     if given.labels and (given.ids is None or given.counted):
         check_labels(given.labels, _labels(coords), repr(name.label), "its zoo")
     if values.shape[along] != len(examples):
-        raise mismatch(name, values.shape[along], len(examples))
+        raise mismatch(name, values.shape[along], len(examples), shape=values.shape)
     ordered = {key: mask if order is None else mask[order] for key, mask in given.masks.items()}
     _check_masks(ordered, coords, name)
     if given.lazy:
