@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,8 @@ def pytest_collection_finish() -> None:
     """Let no search for garbage look at modules and tests again and again: half a million objects that stay."""
     gc.collect()
     gc.freeze()
+    # Of what the tests themselves leave, little is garbage, and there is more of it with every test.
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +44,18 @@ def no_measures_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_OWN", {})
 
 
+@pytest.fixture(scope="session")
+def twenty_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the zoo lies that `zoo` is a copy of."""
+    place = tmp_path_factory.mktemp("twenty-layers") / "zoo.zarr"
+    make_zoo(place, layers(20))
+    return place
+
+
 @pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
+def zoo(tmp_path: Path, twenty_layers: Path) -> Zoo:
     """Twenty layers: three groups of up to eight, six tiles."""
-    return make_zoo(tmp_path / "zoo.zarr", layers(20))
+    return dask_svcca.open_zoo(shutil.copytree(twenty_layers, tmp_path / "zoo.zarr"), mode="r+")
 
 
 @pytest.fixture
@@ -53,7 +64,7 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, twenty_layers: Path) -> xr.Dataset:
     """The comparison of the same twenty layers where nothing went wrong."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return dask_svcca.compare(make_zoo(folder / "zoo.zarr", layers(20)), folder / "comparison.zarr").load()
+    return dask_svcca.compare(twenty_layers, folder / "comparison.zarr").load()

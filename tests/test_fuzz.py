@@ -37,7 +37,7 @@ def test_damage__ends_in_a_sentence_or_in_the_same_numbers(
     kind: str, first: int, templates: Templates, tmp_path: Path
 ) -> None:
     for seed in range(first, first + 20):
-        fuzz_cases.check(kind, seed, templates, tmp_path / "case", quick=True)
+        fuzz_cases.check(kind, seed, templates, tmp_path / str(seed), quick=True)
 
 
 @pytest.mark.fuzz

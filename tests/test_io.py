@@ -5,11 +5,12 @@ from __future__ import annotations
 import builtins
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
 import zarr
+from zarr.errors import ContainsArrayError, GroupNotFoundError
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
 import dask_svcca
@@ -51,6 +52,49 @@ def zoo(tmp_path: Path) -> Iterator[dask_svcca.Zoo]:
     with dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(5)) as zoo:
         zoo.write(*NAME, np.ones((5, 2)))
         yield zoo
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_open_group__of_a_folder_is_what_zarr_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Literal["r", "r+"]
+) -> None:
+    made = zarr.create_group(tmp_path / "a" / "b", attributes={"x": [1, None]})
+    made.create_array("inside", shape=(3,), dtype="int8")
+    zarr.consolidate_metadata(made.store)
+    monkeypatch.chdir(tmp_path)
+    for place in (tmp_path / "a" / "b", "a/b", f"file://{tmp_path}/a/b"):
+        found = _io.open_group(place, mode=mode)
+        expected = zarr.open_group(tmp_path / "a" / "b", mode=mode, use_consolidated=False)
+        assert found == expected
+        assert found.metadata.consolidated_metadata is None
+        assert (found.read_only, found.store_path) == (mode == "r", expected.store_path)
+        assert [*found] == ["inside"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b'{"zarr_format": 3, "node_type": 5}',
+        b'{"zarr_format": 3, "node_type": "array"}',
+        b'{"zarr_format": 3, "node_type": "group", "attributes": 5}',
+        b'{"zarr_format": 3, "node_type": "group", "more": 5}',
+    ],
+)
+def test_open_group__of_a_folder_that_is_damaged_says_what_it_says_of_any_store(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "zarr.json").write_bytes(content)
+    said = []
+    for store in (tmp_path, LocalStore(tmp_path)):
+        with pytest.raises((DaskSvccaError, GroupNotFoundError, ContainsArrayError)) as raised:
+            _io.open_group(store, mode="r")
+        words = str(raised.value).replace("file://", "") if isinstance(raised.value, DaskSvccaError) else ""
+        said.append((type(raised.value), words))
+    assert said[0] == said[1]
 
 
 def deny(monkeypatch: pytest.MonkeyPatch, owner: Any, function: str, where: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import subprocess
 import sys
@@ -17,6 +18,7 @@ HEAVY = ("dask", "distributed", "numpy", "pandas", "scipy", "xarray", "zarr")
 SOURCE = Path(dask_svcca.__file__)
 
 
+@functools.cache
 def seen_by_type_checkers() -> dict[str, str]:
     """Names that the package imports under TYPE_CHECKING, and from where."""
     return {

@@ -54,6 +54,18 @@ def answers(folder: Path) -> dict[str, Any]:
     return {name: ask(dask_svcca.open_comparison(folder / "comparison")) for name, ask in QUESTIONS.items()}
 
 
+@pytest.fixture(scope="module")
+def joined(folder: Path) -> list[tuple[xr.Dataset, xr.Dataset]]:
+    """Another comparison, and one of which most was left out, each with what it gives joined to the first."""
+    opened = dask_svcca.open_comparison(folder / "comparison")
+    whole = dask_svcca.compare(folder / "zoo", variance=None)
+    return [(whole, dask_svcca.join(opened, whole)), (opened, dask_svcca.join(_first(opened), opened))]
+
+
+def _first(comparison: xr.Dataset) -> xr.Dataset:
+    return comparison.isel(representation_a=[0], representation_b=slice(2))
+
+
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_questions__take_the_path_of_a_comparison(folder: Path, answers: dict[str, Any], question: str) -> None:
     store = str(folder / "comparison")
@@ -82,7 +94,9 @@ def _saved(folder: Path, by: str) -> xr.Dataset:
 
 
 @pytest.mark.parametrize("by", ["store", "zarr", "netcdf"])
-def test_questions__take_what_xarray_alone_opens(folder: Path, answers: dict[str, Any], by: str) -> None:
+def test_questions__take_what_xarray_alone_opens(
+    folder: Path, answers: dict[str, Any], joined: list[tuple[xr.Dataset, xr.Dataset]], by: str
+) -> None:
     saved, opened = _saved(folder, by), dask_svcca.open_comparison(folder / "comparison")
     for name, ask in QUESTIONS.items():
         found, expected = ask(saved), answers[name]
@@ -90,13 +104,8 @@ def test_questions__take_what_xarray_alone_opens(folder: Path, answers: dict[str
             xr.testing.assert_equal(found, expected)
         else:
             pd.testing.assert_frame_equal(found, expected)
-    whole = dask_svcca.compare(folder / "zoo", variance=None)
-    xr.testing.assert_equal(dask_svcca.join(saved, whole), dask_svcca.join(opened, whole))
-    first = opened.isel(representation_a=[0], representation_b=slice(2))
-    xr.testing.assert_equal(
-        dask_svcca.join(saved.isel(representation_a=[0], representation_b=slice(2)), opened),
-        dask_svcca.join(first, opened),
-    )
+    for first, (second, expected) in zip((saved, _first(saved)), joined, strict=True):
+        xr.testing.assert_equal(dask_svcca.join(first, second), expected)
     assert dask_svcca.plot.matrix(saved).get_ylabel() == dask_svcca.plot.matrix(opened).get_ylabel()
 
 
