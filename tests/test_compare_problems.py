@@ -57,6 +57,38 @@ def test_compare__a_bad_representation_is_recorded_and_stops_nothing(kind: str, 
         assert found[f"rank_{axis}"][1] == -1
 
 
+SCALED = ("cka", "cka_debiased", "pls", "procrustes", "linear_regression", "svcca")
+
+
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+@pytest.mark.parametrize("neurons", [5, 80])
+@pytest.mark.parametrize("exponents", [(40, 40), (-60, -60), (65, -65)])
+def test_compare__of_layers_in_any_unit_is_the_same(neurons: int, exponents: tuple[int, int]) -> None:
+    x, y = np.random.default_rng(1).normal(size=(2, N, neurons))
+    y += x
+    found, right = (
+        dask_svcca.compare({"a": x * 10.0**first, "b": y * 10.0**second}, measures=SCALED)
+        for first, second in (exponents, (0, 0))
+    )
+    for name in right.data_vars:
+        if right[name].dtype.kind == "f":
+            np.testing.assert_allclose(found[name], right[name], rtol=1e-4, atol=1e-6, err_msg=str(name))
+
+
+@pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+@pytest.mark.parametrize("neurons", [5, 80])
+@pytest.mark.parametrize("measures", [("cka",), SCALED])
+@pytest.mark.parametrize(("unit", "size"), [(1e-76, "small"), (1e72, "large"), (1e150, "large")])
+def test_compare__of_layers_whose_squares_leave_doubles_has_a_reason_and_no_number(
+    neurons: int, measures: tuple[str, ...], unit: float, size: str
+) -> None:
+    x, y = np.random.default_rng(1).normal(size=(2, N, neurons))
+    found = dask_svcca.compare({"a": x * unit, "b": y}, measures=measures)
+    np.testing.assert_array_equal(found.pair_status == FAILED, [[True, True], [True, False]])
+    assert f"has values so {size} that squares of its variance leave the range" in str(found.problem_a[0].values)
+    assert all(np.isnan(found[name][0, 1]) for name in measures)
+
+
 def test_compare__a_bad_representation_is_told_in_the_outcome(zoo: Zoo, place: Path) -> None:
     zoo.write("net", "step003", "fc", spoil("nan", layers(1)[0]), step=3, overwrite=True)
     outcome = run_comparison(zoo, place, Parameters())

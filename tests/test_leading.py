@@ -161,6 +161,27 @@ def test_compare__of_directions_too_weak_for_single_precision(tmp_path: Path, mo
     assert found == pytest.approx(np.linalg.svd(a.T @ b, compute_uv=False).mean(), abs=1e-7)
 
 
+@pytest.mark.parametrize(("dtype", "mean"), [("float16", 0.0), ("float16", 60.0), ("float32", 5e5)])
+def test_compare__of_rounded_activations_has_one_value_whatever_else_is_asked(
+    tmp_path: Path, dtype: str, mean: float
+) -> None:
+    # What is rounding is no direction, in whichever way directions are found.
+    arrays = [(x[:, 4:] + mean).astype(dtype) for x in layers(2, mean=0.0, power=1.2)]
+    arrays = [np.concatenate([x, 0.5 * x[:, :8]], axis=1) for x in arrays]
+    zoo = make_zoo(tmp_path / "zoo.zarr", arrays)
+    for measures in (("svcca",), ("svcca", "cca")):
+        run(zoo, tmp_path / str(len(measures)), *measures, variance=0.99)
+    alone, beside = (dask_svcca.open_comparison(tmp_path / str(count)) for count in (1, 2))
+    np.testing.assert_array_equal(alone.rank_a, beside.rank_a)
+    np.testing.assert_allclose(alone.svcca, beside.svcca, rtol=0, atol=2e-7)
+
+
+def test_leading__is_none_where_noise_has_a_share_of_the_variance() -> None:
+    variances = np.array([1.0, 1e-3, 1e-5])
+    assert leading(np.eye(3), variances, 10, 0.99, 1e-6) is not None
+    assert leading(np.eye(3), variances, 10, 0.99, 1e-4) is None
+
+
 def test_leading__is_none_where_kept_directions_are_too_weak() -> None:
     variances = np.array([1.0, 1e-8, 1e-9])
     assert leading(np.eye(3), variances, 10, 1 - 1e-9) is None

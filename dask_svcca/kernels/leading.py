@@ -57,6 +57,13 @@ canonical correlations is off by at most 2e-9 for each unit, 2e-7 here. Even and
 TOLD = 1e-7
 """The same for directions beyond those that are kept."""
 
+MOST_NOISE = 1e-6
+"""Share of the variance in directions that are rounding of the activations, up to which it does not matter.
+
+They are no directions, so that the threshold is a share of what remains. Measured with 5,000 samples of 160 neurons in
+half precision: correlations are off by at most a tenth of this share, and some direction more is kept beyond it.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Leading:
@@ -128,6 +135,7 @@ def leading(
     variances: FloatArray,
     samples: int,
     share: float,
+    noise: float = 0.0,
     solve: LeadingSolver = leading_eigenvectors,
 ) -> Leading | None:
     """The leading directions, and some more.
@@ -141,13 +149,16 @@ def leading(
     samples : int
     share : float
         Share of the variance.
+    noise : float
+        Largest scatter that rounding of the activations may give a direction; see `dask_svcca.kernels.noise`.
     solve : callable
         As `leading_eigenvectors`.
 
     Returns
     -------
     Leading or None
-        None where single precision does not tell some of them from its rounding, or from those that are not kept.
+        None where single precision does not tell some of them from its rounding, or from those that are not kept; or
+        where rounding of the activations has a share of the variance.
 
     Examples
     --------
@@ -160,7 +171,7 @@ def leading(
     products *= lengths
     products *= lengths[:, np.newaxis]
     total = float(variances.sum())
-    values, directions = solve(products, lambda values: _how_many(values, samples, share, total))
+    values, directions = solve(products, lambda values: _how_many(values, samples, share, total, noise))
     count = directions.shape[1]
     if not count:
         return None
@@ -170,8 +181,10 @@ def leading(
     return Leading(values[:count], weights)
 
 
-def _how_many(values: FloatArray, samples: int, share: float, total: float) -> int:
+def _how_many(values: FloatArray, samples: int, share: float, total: float, noise: float) -> int:
     """How many directions to project on, from all eigenvalues, descending; 0 where single precision will not do."""
+    if float(values.clip(min=0).sum(where=values <= noise)) > MOST_NOISE * total:
+        return 0
     kept = fewest(np.cumsum(values), share, total)
     told = min(int((values > TOLD * values[0]).sum()), samples - 1)
     if kept > told or values[kept - 1] < LEAST_RATIO * values[0]:

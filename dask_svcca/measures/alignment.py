@@ -48,7 +48,7 @@ def _debiased(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> Floa
 
     cross = unbiased(sums[..., 0], pairs.row_norms, a.variance * b.variance)
     # Cropped layers without variance at the frequencies they share have a similarity of zero.
-    return np.where(a.variance * b.variance > 0, np.clip(cross / np.sqrt(norm(a) * norm(b)), -1.0, 1.0), 0.0)
+    return np.where(a.variance * b.variance > 0, np.clip(cross / np.sqrt(norm(a)) / np.sqrt(norm(b)), -1.0, 1.0), 0.0)
 
 
 MEASURES: Final = (

@@ -17,7 +17,7 @@ from dask_svcca.kernels.orders import (
     no_rarer_than_one_order,
     spread_of_correlations,
 )
-from dask_svcca.measures.common import expected_squares, over_geometric_mean, squared_correlations, sum_of_squares
+from dask_svcca.measures.common import expected_squares, squared_correlations, sum_of_squares
 from dask_svcca.measures.record import Derived, Measure, Need, PairTotals, Totals, over_smaller_rank
 
 if TYPE_CHECKING:
@@ -41,17 +41,20 @@ def _over_orders(a: Totals, b: Totals, pairs: PairTotals) -> tuple[FloatArray, F
     return moments_over_orders(sums_a, sums_b, pairs.samples)
 
 
-def _deviation(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> FloatArray:
-    _, variance = _over_orders(a, b, pairs)
-    return np.asarray(sums * np.sqrt(variance)[..., np.newaxis])
+def _in_units(side: Totals) -> KernelSums:
+    norms = np.where(side.own > 0, side.own, 1)
+    return KernelSums(side.trace / np.sqrt(norms), side.squares / norms, side.diagonal / norms)
 
 
 def _deviation_over_norms(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> FloatArray:
-    return over_geometric_mean(_deviation(sums, a, b, pairs), a, b, pairs)
+    # Over the norms beforehand: products of squares of both sides leave the range of doubles long before they do.
+    _, variance = moments_over_orders(_in_units(a), _in_units(b), pairs.samples)
+    return np.asarray(sums[..., 0] * np.sqrt(variance))
 
 
 def _deviation_over_rank(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> FloatArray:
-    return over_smaller_rank(_deviation(sums, a, b, pairs), a, b, pairs)
+    _, variance = _over_orders(a, b, pairs)
+    return over_smaller_rank(sums * np.sqrt(variance)[..., np.newaxis], a, b, pairs)
 
 
 def _chance(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> FloatArray:

@@ -19,7 +19,7 @@ from dask_svcca.sketches.family import words_of
 from dask_svcca.stores._access import accessing
 from dask_svcca.stores.zoo.examples import read_coord
 from dask_svcca.tasks import Context
-from dask_svcca.tasks.samples import Samples, check, constant
+from dask_svcca.tasks.samples import Samples, check, check_scale, constant
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -141,6 +141,7 @@ def _make(samples: Samples, member: Member, words: Words, size: int, made: Made)
     noise = neuron_noise(sums.variances, sums.squares, len(own), samples.epsilon)
     if not norm or (sums.variances <= noise).all():
         raise constant(len(own))
+    check_scale(float(unscaled))
     numbers = finished(total, norm)
     return replace(
         made,

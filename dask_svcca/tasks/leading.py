@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from dask_svcca.kernels.leading import ScoreProducts, leading, refined
+from dask_svcca.kernels.noise import live_noise
 from dask_svcca.kernels.raw import KernelNorm
 from dask_svcca.kernels.threshold import leading_directions
 from dask_svcca.stores.subspaces import Block, Subspace
@@ -51,7 +52,7 @@ def make_leading(
     Returns
     -------
     Subspace or None
-        None where directions are so weak that they take double precision.
+        None where directions are so weak that they take double precision, or have to be told from noise.
     """
     variances, count = raw.spectrum, raw.entry.samples
     chunks = range(-(-count // samples.chunk_samples))
@@ -64,8 +65,9 @@ def make_leading(
                 norm.add(part)
             del part
     with context.timed("eigen"):
+        noise = live_noise(variances[np.newaxis], raw.mean, count, np.ones(1, dtype=np.int64), raw.entry.epsilon)
         solve = context.device.leading_eigenvectors
-        found = leading(norm.take_products(), variances, count, task.share, solve)
+        found = leading(norm.take_products(), variances, count, task.share, float(noise.max()), solve)
     if found is None:
         return None
     width, writer = len(found.spectrum), None

@@ -13,7 +13,7 @@ from dask_svcca.kernels.noise import live_noise
 from dask_svcca.kernels.raw import Centring, KernelNorm
 from dask_svcca.stores.subspaces import Block, Subspace, SubspaceEntry
 from dask_svcca.tasks.dual import Neurons
-from dask_svcca.tasks.samples import constant
+from dask_svcca.tasks.samples import check_scale, constant
 from dask_svcca.tasks.scores import score_chunks
 
 if TYPE_CHECKING:
@@ -56,12 +56,14 @@ def _entry(task: SubspaceTask, samples: Samples, neurons: Neurons) -> tuple[Subs
     variances = np.where(neurons.noise > 0, neurons.variances, 0.0)
     if not variances.any():
         raise constant(neurons.count)
+    total = float(variances.sum())
+    check_scale(total)
     return SubspaceEntry(
         key=task.key,
         samples=neurons.count,
         neurons=samples.neurons,
         domain=task.reading.domain,
-        total=float(variances.sum()),
+        total=total,
         orthonormal=False,
         epsilon=samples.epsilon,
     ), variances

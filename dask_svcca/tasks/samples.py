@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from dask_svcca.tasks.ahead import Wait
     from dask_svcca.tasks.worker import Context
 
+LARGEST = 1e140
+"""Sum of squares about the mean up to which its square, and one over that, are numbers in double precision."""
+
 
 class Samples:
     """The samples of a representation, as often as they are iterated over; held in memory as far as the task may.
@@ -165,10 +168,21 @@ def check(samples: Samples, count: int, *, finite: bool) -> None:
 
 
 def not_constant(basis: Eigenbasis, count: int) -> Eigenbasis:
-    """Refuse a basis without directions."""
+    """Refuse a basis without directions, or of such a scale that no measure can be trusted."""
     if not len(basis.spectrum):
         raise constant(count)
+    check_scale(basis.total)
     return basis
+
+
+def check_scale(squares: float) -> None:
+    """Refuse samples whose sum of squares about the mean is so large, or so small, that its square is no number."""
+    if not 1 / LARGEST < squares < LARGEST:
+        size = "large" if squares > 1 else "small"
+        raise InvalidActivationsError(
+            f"has values so {size} that squares of its variance leave the range of double precision: their squares "
+            f"about the mean have the sum {squares:.0e}. Multiply it by a constant, which changes hardly any measure"
+        )
 
 
 def constant(count: int) -> InvalidActivationsError:

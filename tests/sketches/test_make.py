@@ -14,6 +14,7 @@ from zarr.storage import MemoryStore
 import dask_svcca
 from dask_svcca.errors import (
     FailedRepresentationWarning,
+    IncompatibleError,
     InvalidActivationsError,
     MemoryLimitError,
     ParametersChangedError,
@@ -176,6 +177,19 @@ def test_sketch__records_what_has_none(tmp_path: Path) -> None:
     assert "1 of 420 values that are NaN or infinite" in problems["nan"]
     assert problems["constant"].startswith("is constant")
     np.testing.assert_array_equal(np.isnan(made.sketch).all(axis=1), [False, True, True, True])
+
+
+def test_sketch__of_values_whose_squares_leave_doubles_has_a_reason() -> None:
+    layers = {"good": KINDS["dense"], "small": KINDS["dense"] * 1e-90, "large": KINDS["dense"] * 1e75}
+    with pytest.warns(FailedRepresentationWarning, match="2 of 3 representations have no sketch"):
+        made = dask_svcca.sketch(layers, size=64)
+    problems = dict(zip(made.representation.values.tolist(), made.problem.values.tolist(), strict=True))
+    for size in ("small", "large"):
+        assert problems[size].startswith(f"has values so {size} that squares of its variance leave the range")
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(60))
+    zoo.write("m", "c", "l", KINDS["dense"])
+    with pytest.raises(IncompatibleError, match="the query has no sketch: it has values so small that squares"):
+        dask_svcca.search(dask_svcca.sketch(zoo, size=64), KINDS["dense"] * 1e-90, zoo=zoo)
 
 
 def test_sketch__grows_with_the_zoo_and_makes_nothing_twice(tmp_path: Path) -> None:
