@@ -153,16 +153,10 @@ NAMED = {
         for kind, shape, share in (("square", (1500, 1200), 0.0), ("tall", (8000, 400), 0.0), ("few", (3000, 200), 1.0))
         for before in ("", "cka")
     },
-    **{
-        f"tiles in patches, {measures}": Case(
-            [(40, 4)] * 160, share=0.0, options={"measures": measures, "variance": None}
-        )
-        for measures in ("svcca", "all")
-    },
 }
 """Plans whose promise was broken, or too large, before it was measured; and those of neurons of unequal scales.
 
-And those where no measure asks for directions, until one does; and where a tile has room for values, and for no more.
+And those where no measure asks for directions, until one does.
 """
 
 
