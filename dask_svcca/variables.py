@@ -167,6 +167,7 @@ FREQUENCY_AXES: Final = tuple(
 PAIR_STATUS: Final = Variable("pair_status", "pair", "uint8", int(PairStatus.MISSING), "what became of the pair")
 
 SKETCH: Final = "sketch"
+COARSE: Final = "coarse"
 """The numbers of sketches, (representation, feature)."""
 
 STORED_NAMES: Final = frozenset(

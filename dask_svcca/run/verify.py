@@ -36,7 +36,7 @@ from dask_svcca.tasks.verify import (
     VariableCheck,
     perform_check,
 )
-from dask_svcca.variables import PAIR_STATUS, SKETCH
+from dask_svcca.variables import COARSE, PAIR_STATUS, SKETCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -222,6 +222,7 @@ def _sketch_checks(root: zarr.Group) -> dict[str, list[Check]]:
         made = np.zeros(0, dtype=np.bool_)
     rows = np.unique(np.flatnonzero(made) // high).tolist()
     checks["chunks"] = [ArrayCheck(place, SKETCH, tuple(f"{row}/{part}" for part in parts)) for row in rows]
+    checks["coarser chunks"] = [ArrayCheck(place, COARSE, tuple(f"{row}/0" for row in rows))]
     return checks
 
 
@@ -233,7 +234,7 @@ def _repair_sketches(root: zarr.Group, damage: Iterable[Damage]) -> None:
             f"what the sketches {str(root.store_path)!r} say of themselves is damaged, and they cannot be made anew "
             f"there. Make them in another place"
         )
-    numbers = [one.key for one in damage if one.key.startswith(f"{SKETCH}/c/")]
+    numbers = [one.key for one in damage if one.key.startswith((f"{SKETCH}/c/", f"{COARSE}/c/"))]
     if len(numbers) == len(damage):
         high = copies[SKETCH]["chunk_grid"]["configuration"]["chunk_shape"][0]
         digests = _nodes.open_array(root, "digest", mode="r+")

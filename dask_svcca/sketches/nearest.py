@@ -15,6 +15,8 @@ from dask_svcca.sketches.opened import numbers_of, part_bytes
 from dask_svcca.sketches.store import FEATURES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from dask_svcca.sketches.opened import Opened
@@ -32,6 +34,10 @@ SCANNED_BYTES: Final = 2**31
 """Bytes of sketches up to which all of them are looked at, where the coarser sketches leave too many rows. Beyond, the
 highest by them are: that happens only where thousands of layers are about as near as the nearest, so that few differ
 by more than the error of an estimate."""
+
+HIGHEST: Final = 256
+"""Rows of the highest coarser estimates that are looked at then, at least. Among a million layers that are near nothing
+the last of these is at 0.22, where one that is similar by 0.4 is at 0.4 with an error of 0.05."""
 
 SURE: Final = 4.0
 """Standard errors of the coarser estimate within which a layer may still be among the nearest."""
@@ -57,13 +63,13 @@ def nearest(
     """
     parts, each = -(-source.family.size // FEATURES), source.family.size * 4
     if source.rows * each > WHOLE_BYTES and parts > 1:
-        coarse = _estimates(source, numbers, 1, among)
+        coarse = _estimates(source, numbers, among, coarse=True)
         rows = _likely(coarse, spread, count, sure)
         if len(rows) * parts < source.rows and len(rows) * each <= ROWS_BYTES:
             return ranked(source, rows, numbers, spread, count)
         if source.rows * each > SCANNED_BYTES:
-            return ranked(source, _highest(coarse, max(4 * count, ROWS_BYTES // each)), numbers, spread, count)
-    values = _estimates(source, numbers, parts, among)
+            return ranked(source, _highest(coarse, max(4 * count, HIGHEST)), numbers, spread, count)
+    values = _estimates(source, numbers, among, coarse=False)
     return _best(source, np.arange(source.rows), values, numbers, spread, count)
 
 
@@ -117,34 +123,46 @@ def _best(
 
 
 def _estimates(
-    source: Opened, numbers: npt.NDArray[np.float32], parts: int, among: npt.NDArray[np.bool_] | None
+    source: Opened, numbers: npt.NDArray[np.float32], among: npt.NDArray[np.bool_] | None, *, coarse: bool
 ) -> npt.NDArray[np.float32]:
-    """Estimates of all rows with a query from the first parts of their numbers; NaN of those that are not ``among``."""
-    count, read = source.rows, numbers[: parts * FEATURES]
+    """Estimates of all rows with a query, or of the coarser sketches of all; NaN of those that are not ``among``."""
+    count, size = source.rows, len(numbers)
+    read = numbers[:FEATURES] if coarse else numbers
     # What a part of a sketch has is the share of the whole that its length is.
-    share = np.float32(len(numbers) / len(read))
+    share = np.float32(size / len(read))
+    step = np.float32(source.coarse_step if coarse else 1)
     of_query = np.array(read @ read) * share
     values = np.empty(count, dtype=np.float32)
     chunks, rows = -(-count // source.chunk_rows), source.chunk_rows
     local = threading.local()
 
+    def blocks(chunk: int) -> Iterator[npt.NDArray[np.float32]]:
+        """Numbers of a chunk of rows, some of the features after others."""
+        if not coarse:
+            yield from (source.read_part(chunk, part, local.buffer) for part in range(-(-size // FEATURES)))
+            return
+        rounded = source.read_coarse(chunk, local.buffer)
+        numbers = local.numbers[: len(rounded)]
+        np.copyto(numbers, rounded)
+        yield numbers
+
     def work(first: int) -> None:
         if not hasattr(local, "buffer"):
             # One a thread, which stays in its cache.
             local.buffer = memoryview(bytearray(part_bytes(source)))
+            local.numbers = np.empty((rows, FEATURES), dtype=np.float32)
         last = min(first + TOGETHER, chunks)
         products, own = np.zeros((2, (last - first) * rows), dtype=np.float32)
         for chunk in range(first, last):
             start = (chunk - first) * rows
-            for part in range(parts):
-                block = source.read_part(chunk, part, local.buffer)
+            for part, block in enumerate(blocks(chunk)):
                 place = slice(start, start + len(block))
                 products[place] += block @ read[part * FEATURES : part * FEATURES + block.shape[1]]
                 own[place] += np.vecdot(block, block)
         # Of all these rows at once: a step of NumPy on the few of a chunk takes little longer than to begin it.
         into = values[first * rows : last * rows]
         with np.errstate(invalid="ignore", divide="ignore"):
-            into[:] = estimate(products[: len(into)] * share, own[: len(into)] * share, of_query)
+            into[:] = estimate(products[: len(into)] * (share * step), own[: len(into)] * (share * step**2), of_query)
 
     with machine.one_blas_thread(), ThreadPoolExecutor(machine.cores()) as threads:
         list(threads.map(work, range(0, chunks, TOGETHER)))

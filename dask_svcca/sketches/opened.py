@@ -71,6 +71,15 @@ class Opened(Protocol):
         """Rows of a chunk, and `FEATURES` of their numbers; there may be more rows behind the last."""
         ...
 
+    @property
+    def coarse_step(self) -> float:
+        """What the numbers of `read_coarse` are times."""
+        ...
+
+    def read_coarse(self, chunk: int, buffer: memoryview) -> npt.NDArray[np.int8] | npt.NDArray[np.float32]:
+        """Rows of a chunk, and the first `FEATURES` of their numbers; zeros or NaN where there are none."""
+        ...
+
     def read_rows(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Numbers of some rows, (row, size)."""
         ...
@@ -80,6 +89,7 @@ class OfDataset:
     """Sketches of a Dataset; see `Opened`."""
 
     chunk_rows = DATASET_ROWS
+    coarse_step = 1.0
 
     def __init__(self, dataset: xr.Dataset) -> None:
         missing = [name for name in (SKETCH, *(one.name for one in COLUMNS)) if name not in dataset.variables]
@@ -121,6 +131,10 @@ class OfDataset:
         """See `Opened`."""
         rows = slice(chunk * DATASET_ROWS, (chunk + 1) * DATASET_ROWS)
         return self._numbers[rows, part * FEATURES : (part + 1) * FEATURES]
+
+    def read_coarse(self, chunk: int, buffer: memoryview) -> npt.NDArray[np.float32]:
+        """See `Opened`."""
+        return self.read_part(chunk, 0, buffer)
 
     def read_rows(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """See `Opened`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from dask_svcca.stores._ranges import ShortFileError
 from dask_svcca.stores._stored import COLUMN_CHUNK
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.choice import as_slice
-from dask_svcca.variables import SKETCH, Variable
+from dask_svcca.variables import COARSE, SKETCH, Variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,11 +33,15 @@ if TYPE_CHECKING:
     from dask_svcca.stores.zoo import Representation, Zoo
 
 KIND: Final = "sketches"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 DIM: Final = "representation"
 
 FEATURES: Final = 256
-"""Numbers of a sketch in a chunk: the first ones are a coarser sketch, and can be read alone."""
+"""Numbers of a sketch in a chunk: the first ones are a coarser sketch, which is there once more in a byte each."""
+
+STEPS: Final = 16
+"""Steps of a coarser sketch in the root of the mean square of a number. Bytes end at eight times that; of layers of one
+direction, whose numbers are spread the most, one in 80,000 is beyond."""
 
 LEAST_ROWS, MOST_ROWS = 64, 1024
 """Rows in a chunk: few for a small zoo, since chunks are stored whole, and few files for a large one."""
@@ -220,14 +225,14 @@ class SketchStore:
 
     def whole_rows(self, count: int) -> npt.NDArray[np.bool_]:
         """Which of the rows have all their files, whatever is in them."""
-        sizes = backend_of(self.root).sizes(SKETCH)
+        sizes, coarse = map(backend_of(self.root).sizes, (SKETCH, COARSE))
         prefix = len(SKETCH) + 1
         chunks = range(-(-count // self.chunk_rows))
-        whole = [all(key[prefix:] in sizes for key in self._keys(chunk)) for chunk in chunks]
+        whole = [f"c/{i}/0" in coarse and all(key[prefix:] in sizes for key in self._keys(i)) for i in chunks]
         return np.repeat(np.array(whole, dtype=np.bool_), self.chunk_rows)[:count]
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write all columns, and the size of the array of numbers with them; digests last."""
+        """Write all columns, and the sizes of the arrays of numbers with them; digests last."""
         rows = len(columns[DIM])
         backend = backend_of(self.root)
         document = array_document(
@@ -239,6 +244,18 @@ class SketchStore:
             attributes={"long_name": "coordinates of the Gram matrix over its norm, real and imaginary parts in turns"},
         )
         backend.write(f"{SKETCH}/zarr.json", document)
+        document = array_document(
+            shape=(rows, min(FEATURES, self.family.size)),
+            chunk_shape=(self.chunk_rows, FEATURES),
+            dtype="int8",
+            fill=0,
+            dims=(DIM, "coarse_feature"),
+            attributes={
+                "long_name": "the first coordinates, rounded; zeros where there is no sketch",
+                "scale_factor": self.coarse_step,
+            },
+        )
+        backend.write(f"{COARSE}/zarr.json", document)
         write_columns(self.root, [(variable, DIM, columns[variable.name]) for variable in COLUMNS[:-1]])
         self.write_digests(columns["digest"])
         _io.consolidate(self.root)
@@ -264,18 +281,37 @@ class SketchStore:
                 for row, numbers in inside.items():
                     part[row, : len(numbers[span])] = numbers[span]
                 parts.append(part)
-            backend.write_many(
-                (key, (part.data.cast("B"), crc(part.data.cast("B")))) for key, part in zip(keys, parts, strict=True)
-            )
+            stored_parts = [*zip(keys, parts, strict=True), (self._coarse_key(chunk), self.coarse(parts[0]))]
+            backend.write_many((key, (part.data.cast("B"), crc(part.data.cast("B")))) for key, part in stored_parts)
+
+    def coarse(self, numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+        """The first numbers of a chunk of sketches, in a byte each."""
+        there = np.where(np.isnan(numbers), np.float32(0), numbers)
+        return np.clip(np.rint(there / np.float32(self.coarse_step)), -127, 127).astype(np.int8)
+
+    @property
+    def coarse_step(self) -> float:
+        """What a step of a byte of `read_coarse` is."""
+        # All numbers of a sketch together have a norm of one, but for the error of the sketch.
+        return 1 / (STEPS * math.sqrt(self.family.size))
+
+    def read_coarse(self, chunk: int, buffer: memoryview) -> npt.NDArray[np.int8]:
+        """The first numbers of a chunk of sketches, rounded, into a buffer of `part_bytes`; zeros where none are."""
+        whole = buffer[: self.chunk_rows * FEATURES + CRC_BYTES]
+        numbers = np.frombuffer(self._read_chunk(self._coarse_key(chunk), whole), np.int8)
+        return numbers.reshape(self.chunk_rows, FEATURES)
 
     def read_part(self, chunk: int, part: int, buffer: memoryview) -> npt.NDArray[np.float32]:
         """One chunk of the numbers, into a buffer of `part_bytes`: all its rows, some of the features."""
-        key = self._keys(chunk)[part]
+        numbers = np.frombuffer(self._read_chunk(self._keys(chunk)[part], buffer), "<f4")
+        return numbers.reshape(self.chunk_rows, FEATURES)[:, : self.family.size - part * FEATURES]
+
+    def _read_chunk(self, key: str, buffer: memoryview) -> memoryview:
+        """A chunk, read into a buffer of its size, without its checksum."""
         self._fill({key: [(0, buffer)]})
         if not is_whole(buffer):  # type: ignore[arg-type]
             raise self._damaged(key)
-        numbers = np.frombuffer(buffer[:-CRC_BYTES], "<f4").reshape(self.chunk_rows, FEATURES)
-        return numbers[:, : self.family.size - part * FEATURES]
+        return buffer[:-CRC_BYTES]
 
     @property
     def part_bytes(self) -> int:
@@ -329,9 +365,10 @@ class SketchStore:
             try:
                 backend.read_ranges(wanted)
             except (FileNotFoundError, ShortFileError) as error:
-                sizes = backend.sizes(SKETCH)
-                whole = {key for key in wanted if sizes.get(key.removeprefix(f"{SKETCH}/")) == self.part_bytes}
-                raise self._damaged(next((key for key in wanted if key not in whole), next(iter(wanted)))) from error
+                coarse = self.chunk_rows * FEATURES + CRC_BYTES
+                sizes = {f"{SKETCH}/{key}": size == self.part_bytes for key, size in backend.sizes(SKETCH).items()}
+                sizes |= {f"{COARSE}/{key}": size == coarse for key, size in backend.sizes(COARSE).items()}
+                raise self._damaged(next((key for key in wanted if not sizes.get(key)), next(iter(wanted)))) from error
 
     def _damaged(self, key: str) -> DamagedStoreError:
         place = self.place.removeprefix("file://")
@@ -343,6 +380,10 @@ class SketchStore:
 
     def _keys(self, chunk: int) -> list[str]:
         return [f"{SKETCH}/c/{chunk}/{part}" for part in range(self.parts)]
+
+    @staticmethod
+    def _coarse_key(chunk: int) -> str:
+        return f"{COARSE}/c/{chunk}/0"
 
 
 IDENTITY: Final = (

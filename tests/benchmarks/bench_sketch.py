@@ -34,7 +34,7 @@ from dask_svcca.sketches.nearest import nearest
 from dask_svcca.sketches.opened import opened
 from dask_svcca.sketches.store import COLUMNS, FEATURES, MOST_ROWS, SketchStore, identity_of
 from dask_svcca.stores._documents import crc
-from dask_svcca.variables import SKETCH
+from dask_svcca.variables import COARSE, SKETCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +132,10 @@ def write_first(store: SketchStore, place: Path, first: int, numbers: npt.NDArra
         whole = np.full((store.chunk_rows, FEATURES), np.nan, dtype="<f4")
         whole[: len(numbers) - start] = numbers[start : start + store.chunk_rows]
         (folder / "0").write_bytes(whole.tobytes() + crc(whole.data.cast("B")))
+        coarse = store.coarse(whole)
+        written = place / COARSE / "c" / folder.name / "0"
+        written.parent.mkdir(parents=True)
+        written.write_bytes(coarse.tobytes() + crc(coarse.data.cast("B")))
         for part in range(1, store.parts):
             with (folder / str(part)).open("wb") as file:
                 file.truncate(store.part_bytes)

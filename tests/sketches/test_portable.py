@@ -140,7 +140,7 @@ def said(**values: Any) -> Callable[[dict[str, Any]], None]:
         said(size=10**9),
         said(size="64"),
         said(family="other"),
-        said(format_version=2),
+        said(format_version=3),
         said(domains=3),
         lambda arrays: arrays.pop("norm"),
         lambda arrays: arrays.update(more=np.zeros(1)),

@@ -278,6 +278,7 @@ def test_nearest__a_coarser_sketch_first_finds_the_same(store: str, monkeypatch:
     assert not read
     # Too many to be looked at one by one, and in turn: those of the highest coarser estimates.
     monkeypatch.setattr("dask_svcca.sketches.nearest.SCANNED_BYTES", 0)
+    monkeypatch.setattr("dask_svcca.sketches.nearest.HIGHEST", 0)
     highest = nearest(source, numbers, 0.1, 2, 2)
     np.testing.assert_array_equal(highest[0], whole[0])
     assert sum(read) == 8
@@ -348,6 +349,39 @@ def test_search__names_a_file_of_numbers_that_is_gone_or_cut_short(
     for work in (lambda: dask_svcca.search(place, "net/s0/fc03"), lambda: dask_svcca.estimates(place)):
         with pytest.raises(DamagedStoreError, match=f"the file 'sketch/c/0/{part}' of the sketches"):
             work()
+
+
+@pytest.mark.parametrize("left", [None, 100, -1])
+def test_search__names_a_file_of_coarser_sketches_that_is_gone_or_damaged(
+    store: str, left: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dask_svcca.sketches.nearest.WHOLE_BYTES", 0)
+    place = tmp_path / "s.zarr"
+    shutil.copytree(store, place)
+    file = place / "coarse" / "c" / "0" / "0"
+    data = file.read_bytes()
+    file.unlink()
+    if left is not None:
+        file.write_bytes(data[:left] if left > 0 else bytes([data[0] ^ 1]) + data[1:])
+    with pytest.raises(DamagedStoreError, match="the file 'coarse/c/0/0' of the sketches"):
+        dask_svcca.search(place, "net/s0/fc03")
+
+
+def test_sketch_store__coarser_sketches_are_the_first_numbers_as_the_sketches_grow(tmp_path: Path) -> None:
+    place = tmp_path / "s.zarr"
+    labels = list(LAYERS)
+    growing = dask_svcca.create_zoo(MemoryStore(), examples=IDS)
+    for some in (labels[:7], labels[7:70], labels[70:]):
+        for label in some:
+            growing.write(*label.split("/"), LAYERS[label])
+        dask_svcca.sketch(growing, place, size=512)
+    growing.write(*labels[0].split("/"), LAYERS[labels[1]] ** 3, overwrite=True)
+    dask_svcca.sketch(growing, place, size=512)
+    whole = xr.open_zarr(place)
+    first = whole.sketch[:, :256].to_numpy()
+    # Rounded to the nearest step, a sixteenth of the root of the mean square.
+    assert np.abs(whole.coarse.to_numpy() - first).max() <= 0.51 / 16 / np.sqrt(512)
+    assert (whole.coarse.to_numpy() != 0).any(axis=1).all()
 
 
 @pytest.mark.parametrize("texts", [[], ["net/s0/fc03"], None])

@@ -67,7 +67,7 @@ def delete(file: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "way"),
     [
-        *(("sketch/c/1/0", way) for way in (flip, truncate, delete)),
+        *((key, way) for key in ("sketch/c/1/0", "coarse/c/1/0") for way in (flip, truncate, delete)),
         ("norm/c/0", flip),
         ("representation/c/0", truncate),
         ("layer/zarr.json", delete),
