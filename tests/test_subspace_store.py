@@ -206,7 +206,7 @@ def test_pack__opens_in_xarray(tmp_path: Path) -> None:
         assert [member["blocks"] for member in found.attrs["members"]] == [[[0, 1, 2], [2, 2, 1]]] * 2
 
 
-@pytest.mark.parametrize(("version", "message"), [(8, "reads up to 7"), (6, "reads version 7 only")])
+@pytest.mark.parametrize(("version", "message"), [(9, "reads up to 8"), (7, "reads version 8 only")])
 def test_open__refuses_another_format(tmp_path: Path, version: int, message: str) -> None:
     comparison = zarr.create_group(tmp_path / "comparison")
     inside = SubspaceStore.create_inside(comparison, IDENTITY, 4)

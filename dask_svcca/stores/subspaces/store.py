@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray
     from dask_svcca.stores._io import StoreLike
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 FORMAT = "dask-svcca-subspaces"
 INSIDE = "subspaces"
 """Group of a comparison that holds its subspaces, where they are not shared."""
