@@ -81,7 +81,9 @@ def test_compare__stores_directions_beyond_the_threshold_only_where_none_are_hel
     run(zoo, tmp_path / "whole", "svcca")
     if not held:
         plan = subspaces._memory
-        monkeypatch.setattr(subspaces, "_memory", lambda *given: replace(plan(*given), streamed=0))
+        monkeypatch.setattr(
+            subspaces, "_memory", lambda *given, **options: replace(plan(*given, **options), streamed=0)
+        )
     run(zoo, tmp_path / "c", "svcca")
     found, whole = (dask_svcca.open_comparison(tmp_path / name) for name in ("c", "whole"))
     stored = [entry.directions for entry in entries(tmp_path / "c")]
