@@ -10,8 +10,9 @@ from zarr.storage import MemoryStore
 from dask_svcca.coarse.estimated import Estimated
 from dask_svcca.errors import DamagedStoreError, StoreFormatError
 from dask_svcca.sketches.family import Family
+from dask_svcca.sketches.identity import digests_of, identity_of
 from dask_svcca.sketches.make import check_place, run_sketches
-from dask_svcca.sketches.store import DIM, KIND, SketchStore, digests_of, identity_of
+from dask_svcca.sketches.store import DIM, KIND, SketchStore
 from dask_svcca.stores import _create, _io
 from dask_svcca.stores._urls import like
 

@@ -211,19 +211,24 @@ def _sketch_checks(root: zarr.Group) -> dict[str, list[Check]]:
         "columns": [ArrayCheck(place, name, chunks) for name, chunks in sorted(columns.items())],
     }
     numbers = copies.get(SKETCH)
-    if numbers is None:
+    if numbers is None or COARSE not in copies:
         return checks
-    high, wide = numbers["chunk_grid"]["configuration"]["chunk_shape"]
+    (high, wide), (coarse_high, _) = map(_chunk_shape, (numbers, copies[COARSE]))
     parts = range(-(-numbers["shape"][1] // wide))
     try:
         made = (_nodes.read_whole(root, "digest") != "") & (_nodes.read_whole(root, "problem") == "")
     except DamagedStoreError:
         # The columns that are damaged are named.
         made = np.zeros(0, dtype=np.bool_)
-    rows = np.unique(np.flatnonzero(made) // high).tolist()
+    rows, coarse_rows = (np.unique(np.flatnonzero(made) // some).tolist() for some in (high, coarse_high))
     checks["chunks"] = [ArrayCheck(place, SKETCH, tuple(f"{row}/{part}" for part in parts)) for row in rows]
-    checks["coarser chunks"] = [ArrayCheck(place, COARSE, tuple(f"{row}/0" for row in rows))]
+    checks["coarser chunks"] = [ArrayCheck(place, COARSE, (f"{row}/0",)) for row in coarse_rows]
     return checks
+
+
+def _chunk_shape(document: Mapping[str, Any]) -> tuple[int, int]:
+    high, wide = document["chunk_grid"]["configuration"]["chunk_shape"]
+    return high, wide
 
 
 def _repair_sketches(root: zarr.Group, damage: Iterable[Damage]) -> None:
@@ -236,10 +241,11 @@ def _repair_sketches(root: zarr.Group, damage: Iterable[Damage]) -> None:
         )
     numbers = [one.key for one in damage if one.key.startswith((f"{SKETCH}/c/", f"{COARSE}/c/"))]
     if len(numbers) == len(damage):
-        high = copies[SKETCH]["chunk_grid"]["configuration"]["chunk_shape"][0]
         digests = _nodes.open_array(root, "digest", mode="r+")
         for key in numbers:
-            first = int(key.split("/")[2]) * high
+            name, _, chunk, _ = key.split("/")
+            high, _ = _chunk_shape(copies[name])
+            first = int(chunk) * high
             # A row without a digest is not there.
             digests[first : first + high] = ""
             backend.remove(key)

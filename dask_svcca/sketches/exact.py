@@ -11,8 +11,8 @@ import numpy as np
 from dask_svcca.errors import IncompatibleError, MismatchedExamplesError, UnreadableActivationsError
 from dask_svcca.kernels.fourier import half_plane
 from dask_svcca.readings import choose_reading
+from dask_svcca.sketches.identity import digests_of
 from dask_svcca.sketches.kept import NORMS_DIFFER
-from dask_svcca.sketches.store import digests_of
 from dask_svcca.stores import _io
 from dask_svcca.stores._access import UNREADABLE
 from dask_svcca.stores._chunked import ChunkReader

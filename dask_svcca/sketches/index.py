@@ -12,8 +12,9 @@ import xxhash
 
 from dask_svcca import machine
 from dask_svcca.errors import IncompatibleError, MissingPackageError, ParametersChangedError, StoreFormatError
+from dask_svcca.sketches.identity import IDENTITY
 from dask_svcca.sketches.opened import made, numbers_of, opened
-from dask_svcca.sketches.store import IDENTITY, SketchStore
+from dask_svcca.sketches.store import SketchStore
 from dask_svcca.stores._urls import with_options
 from dask_svcca.stores.backend import backend_of
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dask_svcca.errors import MismatchedExamplesError, ParametersChangedError, StoreFormatError
 from dask_svcca.kernels.subspace import blocks_of
-from dask_svcca.sketches.store import subspace_digest
+from dask_svcca.sketches.identity import subspace_digest
 from dask_svcca.stores import _io
 from dask_svcca.stores._urls import like
 from dask_svcca.stores.comparison import ComparisonStore

@@ -24,10 +24,11 @@ from dask_svcca.run.space import naming_the_store
 from dask_svcca.run.stores import check_mask, choose_mask
 from dask_svcca.sketches.dataset import open_sketches
 from dask_svcca.sketches.family import MEASURES, Family
+from dask_svcca.sketches.identity import digests_of, identity_of
 from dask_svcca.sketches.kept import Kept
 from dask_svcca.sketches.plan import Wanted, plan_sketches
 from dask_svcca.sketches.scores import perform_scores
-from dask_svcca.sketches.store import COLUMNS, KIND, SketchStore, digests_of, identity_of
+from dask_svcca.sketches.store import COLUMNS, KIND, SketchStore
 from dask_svcca.sketches.tasks import perform
 from dask_svcca.stores import _create, _io
 from dask_svcca.stores._urls import with_options

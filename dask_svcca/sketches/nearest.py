@@ -11,8 +11,8 @@ import numpy as np
 
 from dask_svcca import machine
 from dask_svcca.kernels.sketch import estimate, standard_error
-from dask_svcca.sketches.opened import numbers_of, part_bytes
-from dask_svcca.sketches.store import FEATURES
+from dask_svcca.sketches.opened import buffer_bytes, numbers_of
+from dask_svcca.sketches.store import COARSE_FEATURES, FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,11 +61,11 @@ def nearest(
     Where there are many, a coarser sketch says which rows are looked at: all that may be among the first ``sure``, and
     those of the highest estimates by it. Where these are too many, and so is the whole, only the highest are.
     """
-    parts, each = -(-source.family.size // FEATURES), source.family.size * 4
-    if source.rows * each > WHOLE_BYTES and parts > 1:
+    shorter, each = source.family.size // COARSE_FEATURES, source.family.size * 4
+    if source.rows * each > WHOLE_BYTES and shorter > 1:
         coarse = _estimates(source, numbers, among, coarse=True)
         rows = _likely(coarse, spread, count, sure)
-        if len(rows) * parts < source.rows and len(rows) * each <= ROWS_BYTES:
+        if len(rows) * shorter < source.rows and len(rows) * each <= ROWS_BYTES:
             return ranked(source, rows, numbers, spread, count)
         if source.rows * each > SCANNED_BYTES:
             return ranked(source, _highest(coarse, max(4 * count, HIGHEST)), numbers, spread, count)
@@ -77,7 +77,7 @@ def ranked(
     source: Opened, rows: npt.NDArray[np.intp], numbers: npt.NDArray[np.float32], spread: float, count: int
 ) -> Nearest:
     """The nearest among some rows, by all of their numbers."""
-    # Sixteen small files each: to open them takes most of the time, and cores share it.
+    # Nearly each is in another file: to open them takes most of the time, and cores share it.
     cores = machine.cores()
     with ThreadPoolExecutor(cores) as threads:
         found = np.concatenate(list(threads.map(partial(numbers_of, source), np.array_split(rows, cores))))
@@ -95,7 +95,7 @@ def _likely(values: npt.NDArray[np.float32], spread: float, count: int, sure: in
     highest = np.partition(values, places)[places]
     # The higher an estimate, the higher either end of its interval.
     both = np.concatenate([_GRID, highest[:1]])
-    errors = SURE * standard_error(both, np.ones(1, np.float32), np.array(spread, dtype=np.float32), FEATURES)
+    errors = SURE * standard_error(both, np.ones(1, np.float32), np.array(spread, dtype=np.float32), COARSE_FEATURES)
     reaching = _GRID[_GRID + errors[:-1] >= highest[0] - errors[-1]]
     return np.flatnonzero(values >= min(reaching[0], highest[1]))
 
@@ -127,13 +127,14 @@ def _estimates(
 ) -> npt.NDArray[np.float32]:
     """Estimates of all rows with a query, or of the coarser sketches of all; NaN of those that are not ``among``."""
     count, size = source.rows, len(numbers)
-    read = numbers[:FEATURES] if coarse else numbers
+    read = numbers[:COARSE_FEATURES] if coarse else numbers
     # What a part of a sketch has is the share of the whole that its length is.
     share = np.float32(size / len(read))
     step = np.float32(source.coarse_step if coarse else 1)
     of_query = np.array(read @ read) * share
     values = np.empty(count, dtype=np.float32)
-    chunks, rows = -(-count // source.chunk_rows), source.chunk_rows
+    rows = source.coarse_rows if coarse else source.chunk_rows
+    chunks = -(-count // rows)
     local = threading.local()
 
     def blocks(chunk: int) -> Iterator[npt.NDArray[np.float32]]:
@@ -149,8 +150,8 @@ def _estimates(
     def work(first: int) -> None:
         if not hasattr(local, "buffer"):
             # One a thread, which stays in its cache.
-            local.buffer = memoryview(bytearray(part_bytes(source)))
-            local.numbers = np.empty((rows, FEATURES), dtype=np.float32)
+            local.buffer = memoryview(bytearray(buffer_bytes(source)))
+            local.numbers = np.empty((rows, len(read)), dtype=np.float32)
         last = min(first + TOGETHER, chunks)
         products, own = np.zeros((2, (last - first) * rows), dtype=np.float32)
         for chunk in range(first, last):

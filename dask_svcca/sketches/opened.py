@@ -11,7 +11,8 @@ import xarray as xr
 
 from dask_svcca.errors import DamagedStoreError, IncompatibleError, InvalidQuestionError, did_you_mean
 from dask_svcca.sketches.family import Family
-from dask_svcca.sketches.store import COLUMNS, DIM, FEATURES, SketchStore, check_identity
+from dask_svcca.sketches.identity import check_identity
+from dask_svcca.sketches.store import COARSE_FEATURES, COLUMNS, DIM, FEATURES, SketchStore
 from dask_svcca.stores.choice import NAMES, NUMBERS, choose
 from dask_svcca.variables import SKETCH
 
@@ -52,7 +53,12 @@ class Opened(Protocol):
 
     @property
     def chunk_rows(self) -> int:
-        """Rows that are read together."""
+        """Rows that `read_part` reads."""
+        ...
+
+    @property
+    def coarse_rows(self) -> int:
+        """Rows that `read_coarse` reads."""
         ...
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -77,7 +83,7 @@ class Opened(Protocol):
         ...
 
     def read_coarse(self, chunk: int, buffer: memoryview) -> npt.NDArray[np.int8] | npt.NDArray[np.float32]:
-        """Rows of a chunk, and the first `FEATURES` of their numbers; zeros or NaN where there are none."""
+        """Rows of a chunk, and the first of their numbers; zeros or NaN where there are none."""
         ...
 
     def read_rows(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
@@ -88,7 +94,7 @@ class Opened(Protocol):
 class OfDataset:
     """Sketches of a Dataset; see `Opened`."""
 
-    chunk_rows = DATASET_ROWS
+    chunk_rows = coarse_rows = DATASET_ROWS
     coarse_step = 1.0
 
     def __init__(self, dataset: xr.Dataset) -> None:
@@ -134,7 +140,7 @@ class OfDataset:
 
     def read_coarse(self, chunk: int, buffer: memoryview) -> npt.NDArray[np.float32]:
         """See `Opened`."""
-        return self.read_part(chunk, 0, buffer)
+        return self.read_part(chunk, 0, buffer)[:, :COARSE_FEATURES]
 
     def read_rows(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """See `Opened`."""
@@ -158,9 +164,9 @@ def opened(sketches: SketchesLike | Opened) -> Opened:
     return SketchStore.open(sketches)  # type: ignore[arg-type]
 
 
-def part_bytes(sketches: Opened) -> int:
-    """Bytes of the buffer that `Opened.read_part` needs."""
-    return sketches.part_bytes if isinstance(sketches, SketchStore) else 0
+def buffer_bytes(sketches: Opened) -> int:
+    """Bytes of the buffer that `Opened.read_part` and `Opened.read_coarse` need."""
+    return sketches.buffer_bytes if isinstance(sketches, SketchStore) else 0
 
 
 def made(sketches: Opened) -> npt.NDArray[np.bool_]:

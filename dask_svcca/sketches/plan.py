@@ -11,8 +11,8 @@ import numpy as np
 from dask_svcca.kernels.sketch import TRANSFORMED
 from dask_svcca.plan.memory import SMALL_TASK, SubspaceMemory
 from dask_svcca.plan.tasks import SubspaceTask
+from dask_svcca.sketches.identity import subspace_digest
 from dask_svcca.sketches.scores import ScoresMember, ScoresTask, scores_bytes
-from dask_svcca.sketches.store import subspace_digest
 from dask_svcca.sketches.tasks import COUNTED, Member, SketchTask
 from dask_svcca.stores.subspaces import subspace_key
 

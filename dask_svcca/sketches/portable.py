@@ -13,9 +13,10 @@ from zarr.storage import MemoryStore
 
 from dask_svcca.errors import DaskSvccaError, RepresentationExistsError, StoreFormatError
 from dask_svcca.sketches.dataset import open_sketches
+from dask_svcca.sketches.identity import FORMAT_VERSION, IDENTITY, check_identity
 from dask_svcca.sketches.opened import made, numbers_of, opened
 from dask_svcca.sketches.search import check_alike
-from dask_svcca.sketches.store import COLUMNS, DIM, FORMAT_VERSION, IDENTITY, SketchStore, check_identity
+from dask_svcca.sketches.store import COLUMNS, DIM, SketchStore
 from dask_svcca.stores import _io
 from dask_svcca.stores._access import accessing
 from dask_svcca.stores._create import check_free
@@ -171,7 +172,7 @@ def import_sketches(file: str | os.PathLike[str], store: StoreLike | None = None
     """
     try:
         says, columns, numbers = _read(Path(file))
-        check_identity({**says, "chunk_rows": 64}, str(file))
+        check_identity({**says, "coarse_rows": 64}, str(file))
         _check(says, columns, numbers)
     except DaskSvccaError:
         raise

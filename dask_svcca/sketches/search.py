@@ -23,12 +23,13 @@ from dask_svcca.run.arrays import open_source
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.sketches.exact import OfActivations, OfSubspaces, Sketched
 from dask_svcca.sketches.family import digest_of, words_of
+from dask_svcca.sketches.identity import IDENTITY, mask_digest
 from dask_svcca.sketches.index import found_by_index
 from dask_svcca.sketches.kept import Kept
 from dask_svcca.sketches.make import run_sketches
 from dask_svcca.sketches.nearest import nearest, ranked
 from dask_svcca.sketches.opened import numbers_of, opened
-from dask_svcca.sketches.store import DIM, IDENTITY, SketchStore, mask_digest
+from dask_svcca.sketches.store import DIM, SketchStore
 from dask_svcca.stores import _io
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores._urls import with_options

@@ -6,16 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
-import xxhash
 
 from dask_svcca.errors import DamagedStoreError, ParametersChangedError
-from dask_svcca.sketches.family import FAMILY, MEASURES, Family, digest_of, mask_digest_of, order_of, words_of
+from dask_svcca.sketches.family import Family
+from dask_svcca.sketches.identity import FORMAT_VERSION, LEAST_ROWS, MOST_ROWS, check_identity
 from dask_svcca.stores import _create, _io, _nodes
 from dask_svcca.stores._access import accessing
 from dask_svcca.stores._columns import chunks_with, values_at, write_columns
 from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole, unsealed
-from dask_svcca.stores._metadata import are_texts, is_text
-from dask_svcca.stores._metadata import is_whole as is_count
 from dask_svcca.stores._ranges import ShortFileError
 from dask_svcca.stores._stored import COLUMN_CHUNK
 from dask_svcca.stores.backend import backend_of
@@ -23,28 +21,28 @@ from dask_svcca.stores.choice import as_slice
 from dask_svcca.variables import COARSE, SKETCH, Variable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
     import zarr
 
-    from dask_svcca.plan.parameters import Parameters
     from dask_svcca.stores._io import StoreLike
-    from dask_svcca.stores.zoo import Representation, Zoo
 
 KIND: Final = "sketches"
-FORMAT_VERSION: Final = 2
 DIM: Final = "representation"
 
-FEATURES: Final = 256
-"""Numbers of a sketch in a chunk: the first ones are a coarser sketch, which is there once more in a byte each."""
+ROWS: Final = 64
+"""Rows in a chunk of numbers: few, since a chunk is stored whole."""
+
+FEATURES: Final = 4096
+"""Numbers of a row in a chunk, at most: of few rows, as few files as can be are opened."""
+
+COARSE_FEATURES: Final = 256
+"""The first numbers of a sketch, which are a coarser one, and are there once more in a byte each."""
 
 STEPS: Final = 16
 """Steps of a coarser sketch in the root of the mean square of a number. Bytes end at eight times that; of layers of one
 direction, whose numbers are spread the most, one in 80,000 is beyond."""
-
-LEAST_ROWS, MOST_ROWS = 64, 1024
-"""Rows in a chunk: few for a small zoo, since chunks are stored whole, and few files for a large one."""
 
 COLUMNS: Final = (
     Variable("representation", "axis", "string", "", "label: model/checkpoint/layer", coordinate=True),
@@ -89,14 +87,18 @@ class SketchStore:
     ----------
     root : zarr.Group
     family : Family
+    chunk_rows, coarse_rows : int
+        Rows in a chunk of numbers, and of coarser sketches.
     """
+
+    chunk_rows = ROWS
 
     def __init__(self, root: zarr.Group) -> None:
         self.root = root
         attributes: dict[str, Any] = dict(root.attrs)
         check_identity(attributes, str(root.store_path))
         self.family = Family(attributes["size"], int(attributes["seed"]))
-        self.chunk_rows = int(attributes["chunk_rows"])
+        self.coarse_rows = int(attributes["coarse_rows"])
 
     @classmethod
     def open(cls, store: StoreLike, *, mode: str = "r") -> Self:
@@ -126,7 +128,7 @@ class SketchStore:
             "format": f"dask-svcca-{KIND}",
             "format_version": FORMAT_VERSION,
             **identity,
-            "chunk_rows": rows,
+            "coarse_rows": rows,
             "domains": [],
         }
 
@@ -227,9 +229,9 @@ class SketchStore:
         """Which of the rows have all their files, whatever is in them."""
         sizes, coarse = map(backend_of(self.root).sizes, (SKETCH, COARSE))
         prefix = len(SKETCH) + 1
-        chunks = range(-(-count // self.chunk_rows))
-        whole = [f"c/{i}/0" in coarse and all(key[prefix:] in sizes for key in self._keys(i)) for i in chunks]
-        return np.repeat(np.array(whole, dtype=np.bool_), self.chunk_rows)[:count]
+        numbers = [all(key[prefix:] in sizes for key in self._keys(chunk)) for chunk in range(-(-count // ROWS))]
+        rounded = [f"c/{chunk}/0" in coarse for chunk in range(-(-count // self.coarse_rows))]
+        return _of_rows(numbers, ROWS, count) & _of_rows(rounded, self.coarse_rows, count)
 
     def write_columns(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write all columns, and the sizes of the arrays of numbers with them; digests last."""
@@ -237,7 +239,7 @@ class SketchStore:
         backend = backend_of(self.root)
         document = array_document(
             shape=(rows, self.family.size),
-            chunk_shape=(self.chunk_rows, FEATURES),
+            chunk_shape=(ROWS, self.wide),
             dtype="float32",
             fill=np.nan,
             dims=(DIM, "feature"),
@@ -245,8 +247,8 @@ class SketchStore:
         )
         backend.write(f"{SKETCH}/zarr.json", document)
         document = array_document(
-            shape=(rows, min(FEATURES, self.family.size)),
-            chunk_shape=(self.chunk_rows, FEATURES),
+            shape=(rows, self.coarse_features),
+            chunk_shape=(self.coarse_rows, self.coarse_features),
             dtype="int8",
             fill=0,
             dims=(DIM, "coarse_feature"),
@@ -266,28 +268,39 @@ class SketchStore:
 
     def write_rows(self, rows: Mapping[int, npt.NDArray[np.float32]]) -> None:
         """Write the numbers of some rows; the others of their chunks stay."""
+        for chunk, inside in _by_chunk(rows, ROWS).items():
+            parts = [{row: one[start : start + self.wide] for row, one in inside.items()} for start in self._starts]
+            self._write_chunks(self._keys(chunk), (ROWS, self.wide), "<f4", np.nan, parts)
+        for chunk, inside in _by_chunk(rows, self.coarse_rows).items():
+            coarse = {row: self.coarse(one[: self.coarse_features]) for row, one in inside.items()}
+            shape = self.coarse_rows, self.coarse_features
+            self._write_chunks([self._coarse_key(chunk)], shape, "i1", 0, [coarse])
+
+    def _write_chunks(
+        self,
+        keys: Sequence[str],
+        shape: tuple[int, int],
+        dtype: str,
+        fill: float,
+        rows: Sequence[Mapping[int, npt.NDArray[Any]]],
+    ) -> None:
+        """Write some rows of chunks beside each other, each given its own numbers of them."""
         backend = backend_of(self.root)
-        for chunk in sorted({row // self.chunk_rows for row in rows}):
-            first = chunk * self.chunk_rows
-            inside = {row - first: numbers for row, numbers in rows.items() if row // self.chunk_rows == chunk}
-            keys = self._keys(chunk)
-            found = backend.read_many(keys) if len(inside) < self.chunk_rows else [None] * len(keys)
-            parts = []
-            for number, stored in enumerate(found):
-                part = np.full((self.chunk_rows, FEATURES), np.nan, dtype="<f4")
-                if stored is not None and is_whole(stored) and len(stored) == part.nbytes + CRC_BYTES:
-                    part[:] = np.frombuffer(stored, "<f4", part.size).reshape(part.shape)
-                span = slice(number * FEATURES, (number + 1) * FEATURES)
-                for row, numbers in inside.items():
-                    part[row, : len(numbers[span])] = numbers[span]
-                parts.append(part)
-            stored_parts = [*zip(keys, parts, strict=True), (self._coarse_key(chunk), self.coarse(parts[0]))]
-            backend.write_many((key, (part.data.cast("B"), crc(part.data.cast("B")))) for key, part in stored_parts)
+        found = backend.read_many(keys) if len(rows[0]) < shape[0] else [None] * len(keys)
+        blocks = []
+        for stored, given in zip(found, rows, strict=True):
+            block = np.full(shape, fill, dtype=dtype)
+            if stored is not None and is_whole(stored) and len(stored) == block.nbytes + CRC_BYTES:
+                block[:] = np.frombuffer(stored, dtype, block.size).reshape(shape)
+            for row, numbers in given.items():
+                block[row, : len(numbers)] = numbers
+            blocks.append(block.data.cast("B"))
+        backend.write_many((key, (block, crc(block))) for key, block in zip(keys, blocks, strict=True))
 
     def coarse(self, numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-        """The first numbers of a chunk of sketches, in a byte each."""
-        there = np.where(np.isnan(numbers), np.float32(0), numbers)
-        return np.clip(np.rint(there / np.float32(self.coarse_step)), -127, 127).astype(np.int8)
+        """The first numbers of sketches, in a byte each."""
+        rounded: npt.NDArray[np.float32] = np.rint(numbers / np.float32(self.coarse_step))
+        return np.clip(rounded, -127, 127).astype(np.int8)
 
     @property
     def coarse_step(self) -> float:
@@ -296,15 +309,14 @@ class SketchStore:
         return 1 / (STEPS * math.sqrt(self.family.size))
 
     def read_coarse(self, chunk: int, buffer: memoryview) -> npt.NDArray[np.int8]:
-        """The first numbers of a chunk of sketches, rounded, into a buffer of `part_bytes`; zeros where none are."""
-        whole = buffer[: self.chunk_rows * FEATURES + CRC_BYTES]
-        numbers = np.frombuffer(self._read_chunk(self._coarse_key(chunk), whole), np.int8)
-        return numbers.reshape(self.chunk_rows, FEATURES)
+        """The first numbers of a chunk of sketches, rounded, into a buffer of `buffer_bytes`; zeros where none are."""
+        numbers = np.frombuffer(self._read_chunk(self._coarse_key(chunk), buffer[: self._coarse_bytes]), np.int8)
+        return numbers.reshape(self.coarse_rows, self.coarse_features)
 
     def read_part(self, chunk: int, part: int, buffer: memoryview) -> npt.NDArray[np.float32]:
-        """One chunk of the numbers, into a buffer of `part_bytes`: all its rows, some of the features."""
-        numbers = np.frombuffer(self._read_chunk(self._keys(chunk)[part], buffer), "<f4")
-        return numbers.reshape(self.chunk_rows, FEATURES)[:, : self.family.size - part * FEATURES]
+        """One chunk of the numbers, into a buffer of `buffer_bytes`: all its rows, some of the features."""
+        numbers = np.frombuffer(self._read_chunk(self._keys(chunk)[part], buffer[: self._part_bytes]), "<f4")
+        return numbers.reshape(ROWS, self.wide)[:, : self.family.size - part * self.wide]
 
     def _read_chunk(self, key: str, buffer: memoryview) -> memoryview:
         """A chunk, read into a buffer of its size, without its checksum."""
@@ -314,29 +326,47 @@ class SketchStore:
         return buffer[:-CRC_BYTES]
 
     @property
-    def part_bytes(self) -> int:
-        """Bytes of a chunk of the numbers, with its checksum."""
-        return self.chunk_rows * FEATURES * 4 + CRC_BYTES
+    def wide(self) -> int:
+        """Numbers of a row in a chunk."""
+        return min(FEATURES, self.family.size)
 
     @property
-    def parts(self) -> int:
-        """Chunks that the numbers of a row are in."""
-        return -(-self.family.size // FEATURES)
+    def coarse_features(self) -> int:
+        """Numbers of a coarser sketch."""
+        return min(COARSE_FEATURES, self.family.size)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of the largest chunk, with its checksum."""
+        return max(self._part_bytes, self._coarse_bytes)
+
+    @property
+    def _part_bytes(self) -> int:
+        return ROWS * self.wide * 4 + CRC_BYTES
+
+    @property
+    def _coarse_bytes(self) -> int:
+        return self.coarse_rows * self.coarse_features + CRC_BYTES
+
+    @property
+    def _starts(self) -> range:
+        """Where the chunks begin that the numbers of a row are in."""
+        return range(0, self.family.size, self.wide)
 
     def read_rows(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Numbers of some rows, (row, size)."""
-        made = np.empty((len(rows), self.parts * FEATURES), dtype="<f4")
-        chunks = rows // self.chunk_rows
-        buffer = memoryview(bytearray(self.part_bytes))
+        made = np.empty((len(rows), len(self._starts) * self.wide), dtype="<f4")
+        chunks = rows // ROWS
+        buffer = memoryview(bytearray(self.buffer_bytes))
         for chunk in np.unique(chunks).tolist():
             places = np.flatnonzero(chunks == chunk)
-            inside = rows[places] - chunk * self.chunk_rows
-            if len(places) > self.chunk_rows // 8:
+            inside = rows[places] - chunk * ROWS
+            if len(places) > ROWS // 8:
                 # Rows in their order, as nearly always, are copied without being picked one by one.
                 here, there = as_slice(places), as_slice(inside)
-                for part in range(self.parts):
+                for part, start in enumerate(self._starts):
                     numbers = self.read_part(chunk, part, buffer)
-                    made[here, part * FEATURES : part * FEATURES + numbers.shape[1]] = numbers[there]
+                    made[here, start : start + numbers.shape[1]] = numbers[there]
             else:
                 self._read_ranges(chunk, inside, made, places)
         return made[:, : self.family.size]
@@ -349,12 +379,12 @@ class SketchStore:
         wanted = {
             key: [
                 (
-                    int(inside[one]) * FEATURES * 4,
-                    made[places[one], part * FEATURES : (part + 1) * FEATURES].data.cast("B"),
+                    int(inside[one]) * self.wide * 4,
+                    made[places[one], start : start + self.wide].data.cast("B"),
                 )
                 for one in order
             ]
-            for part, key in enumerate(self._keys(chunk))
+            for start, key in zip(self._starts, self._keys(chunk), strict=True)
         }
         self._fill(wanted)
 
@@ -365,9 +395,12 @@ class SketchStore:
             try:
                 backend.read_ranges(wanted)
             except (FileNotFoundError, ShortFileError) as error:
-                coarse = self.chunk_rows * FEATURES + CRC_BYTES
-                sizes = {f"{SKETCH}/{key}": size == self.part_bytes for key, size in backend.sizes(SKETCH).items()}
-                sizes |= {f"{COARSE}/{key}": size == coarse for key, size in backend.sizes(COARSE).items()}
+                wholes = {SKETCH: self._part_bytes, COARSE: self._coarse_bytes}
+                sizes = {
+                    f"{name}/{key}": size == whole
+                    for name, whole in wholes.items()
+                    for key, size in backend.sizes(name).items()
+                }
                 raise self._damaged(next((key for key in wanted if not sizes.get(key)), next(iter(wanted)))) from error
 
     def _damaged(self, key: str) -> DamagedStoreError:
@@ -379,84 +412,24 @@ class SketchStore:
         )
 
     def _keys(self, chunk: int) -> list[str]:
-        return [f"{SKETCH}/c/{chunk}/{part}" for part in range(self.parts)]
+        return [f"{SKETCH}/c/{chunk}/{part}" for part in range(len(self._starts))]
 
     @staticmethod
     def _coarse_key(chunk: int) -> str:
         return f"{COARSE}/c/{chunk}/0"
 
 
-IDENTITY: Final = (
-    "measure",
-    "family",
-    "size",
-    "seed",
-    "examples_digest",
-    "conv",
-    "sequence",
-    "positions",
-    "spatial_size",
-    "mask",
-    "mask_digest",
-    "variance",
-)
-"""Attributes that must be the same for sketches to be compared."""
+def _of_rows(chunks: Sequence[bool], high: int, count: int) -> npt.NDArray[np.bool_]:
+    """What is said of chunks of so many rows, for each row."""
+    return np.repeat(np.array(chunks, dtype=np.bool_), high)[:count]
 
 
-def identity_of(zoo: Zoo, parameters: Parameters, family: Family, measure: str = "cka") -> dict[str, Any]:
-    """What decides the numbers of sketches, as it is stored: two stores with equal ones can be compared."""
-    words = words_of(zoo.examples)
-    return {
-        "measure": measure,
-        "family": FAMILY,
-        "size": family.size,
-        # As text: JSON numbers are not exact beyond 2**53 everywhere.
-        "seed": str(family.seed),
-        "examples_digest": digest_of(words),
-        "n_examples": zoo.n_examples,
-        **parameters.reading.to_dict(),
-        "mask_digest": None if parameters.mask is None else mask_digest(zoo, parameters.mask),
-        "variance": parameters.variance if measure == "overlap" else None,
-    }
-
-
-def mask_digest(zoo: Zoo, name: str) -> str:
-    """Digest of a mask of a zoo, as sketches know it."""
-    return mask_digest_of(words_of(zoo.examples), zoo.coords[name].astype(np.bool_))
-
-
-def digests_of(zoo: Zoo, items: Sequence[Representation]) -> list[str]:
-    """Digests of representations of a zoo, as sketches know them: of their values, and of the order of examples."""
-    order = order_of(words_of(zoo.examples))
-    return [xxhash.xxh3_128_hexdigest(f"{order} {item.identity}".encode()) for item in items]
-
-
-def subspace_digest(key: str) -> str:
-    """Digest of the key of a subspace, as sketches know it: keys are long, and rows many."""
-    return xxhash.xxh3_128_hexdigest(key.encode())
-
-
-_RULES: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
-    "format_version": (f"{FORMAT_VERSION}, which this version reads", lambda value: value == FORMAT_VERSION),
-    "measure": (f"one of {', '.join(map(repr, MEASURES))}", lambda value: value in MEASURES),
-    "family": (f"the family {FAMILY!r}, which this version reads", lambda value: value == FAMILY),
-    "size": ("an even number from 64 on", lambda value: is_count(value, 64) and value % 2 == 0 and value <= 2**24),
-    "seed": ("a whole number, as text", lambda value: is_text(value) and value.isdecimal() and int(value) < 2**64),
-    "examples_digest": ("a digest", lambda value: is_text(value) and len(value) == 32),
-    "n_examples": ("a whole number from 2 on", lambda value: is_count(value, 2)),
-    "chunk_rows": ("a whole number", lambda value: is_count(value, LEAST_ROWS) and value <= MOST_ROWS),
-    "domains": ("a list of texts", are_texts),
-}
-
-
-def check_identity(attributes: Mapping[str, Any], place: str) -> None:
-    """Raise `DamagedStoreError` where attributes are not those of sketches, or of another family."""
-    for name, (what, valid) in _RULES.items():
-        if not valid(attributes.get(name)):
-            raise DamagedStoreError(
-                f"the attribute {name!r} of the sketches {place!r} is not {what}: {str(attributes.get(name))[:80]!r}. "
-                f"Another version made them, or the store is damaged: make the sketches anew"
-            )
+def _by_chunk(rows: Mapping[int, npt.NDArray[np.float32]], high: int) -> dict[int, dict[int, npt.NDArray[np.float32]]]:
+    """By chunk of so many rows, what is given of the rows in it."""
+    found: dict[int, dict[int, npt.NDArray[np.float32]]] = {}
+    for row in sorted(rows):
+        found.setdefault(row // high, {})[row % high] = rows[row]
+    return found
 
 
 def _column(name: str) -> Variable:

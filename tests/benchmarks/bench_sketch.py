@@ -28,11 +28,12 @@ from dask_svcca.analysis.models import Kind
 from dask_svcca.kernels.sketch import concentration
 from dask_svcca.plan.parameters import make_parameters
 from dask_svcca.sketches.family import Family
+from dask_svcca.sketches.identity import MOST_ROWS, identity_of
 from dask_svcca.sketches.index import INDEXED
 from dask_svcca.sketches.make import run_sketches
 from dask_svcca.sketches.nearest import nearest
 from dask_svcca.sketches.opened import opened
-from dask_svcca.sketches.store import COLUMNS, FEATURES, MOST_ROWS, SketchStore, identity_of
+from dask_svcca.sketches.store import COARSE_FEATURES, COLUMNS, ROWS, SketchStore
 from dask_svcca.stores._documents import crc
 from dask_svcca.variables import COARSE, SKETCH
 
@@ -90,7 +91,7 @@ def peak() -> str:
 def make_up(place: str, rows: int, size: int, *, holes: bool = False) -> None:
     """Make a store of random numbers, in groups that are near one another.
 
-    With holes only the first chunk of each row has numbers, and the others take no disk: what a search among many reads
+    With holes only the first numbers of each row are there, and the others take no disk: what a search among many reads
     is the same.
     """
     zoo = dask_svcca.create_zoo(f"{place}.zoo", examples=range(2))
@@ -98,7 +99,7 @@ def make_up(place: str, rows: int, size: int, *, holes: bool = False) -> None:
     store.domain("examples")
     rng = np.random.default_rng(0)
     spread = np.empty(rows)
-    wide = FEATURES if holes else size
+    wide = COARSE_FEATURES if holes else size
     for start in range(0, rows, 10 * MOST_ROWS):
         count = min(10 * MOST_ROWS, rows - start)
         centres = rng.standard_normal((-(-count // GROUP), wide), dtype=np.float32).repeat(GROUP, axis=0)[:count]
@@ -125,20 +126,31 @@ def make_up(place: str, rows: int, size: int, *, holes: bool = False) -> None:
 
 
 def write_first(store: SketchStore, place: Path, first: int, numbers: npt.NDArray[np.float32]) -> None:
-    """Write the first chunk of some rows, from the beginning of a chunk on; all zeros behind."""
-    for start in range(0, len(numbers), store.chunk_rows):
-        folder = place / SKETCH / "c" / str((first + start) // store.chunk_rows)
-        folder.mkdir(parents=True)
-        whole = np.full((store.chunk_rows, FEATURES), np.nan, dtype="<f4")
-        whole[: len(numbers) - start] = numbers[start : start + store.chunk_rows]
-        (folder / "0").write_bytes(whole.tobytes() + crc(whole.data.cast("B")))
-        coarse = store.coarse(whole)
-        written = place / COARSE / "c" / folder.name / "0"
-        written.parent.mkdir(parents=True)
-        written.write_bytes(coarse.tobytes() + crc(coarse.data.cast("B")))
-        for part in range(1, store.parts):
-            with (folder / str(part)).open("wb") as file:
-                file.truncate(store.part_bytes)
+    """Write the first numbers of some rows, from the beginning of a chunk on, and zeros that files leave out."""
+    for start in range(0, len(numbers), ROWS):
+        some = numbers[start : start + ROWS]
+        whole = np.zeros((ROWS, store.wide), dtype="<f4")
+        whole[: len(some), : some.shape[1]] = some
+        file = chunk_of(place, SKETCH, (first + start) // ROWS)
+        with file.open("wb") as stream:
+            for row in range(len(some)):
+                stream.seek(row * store.wide * 4)
+                stream.write(some[row].tobytes())
+            stream.seek(whole.nbytes)
+            stream.write(crc(whole.data.cast("B")))
+    for start in range(0, len(numbers), store.coarse_rows):
+        coarse = np.zeros((store.coarse_rows, COARSE_FEATURES), dtype=np.int8)
+        some = numbers[start : start + store.coarse_rows]
+        coarse[: len(some)] = store.coarse(some)
+        file = chunk_of(place, COARSE, (first + start) // store.coarse_rows)
+        file.write_bytes(coarse.tobytes() + crc(coarse.data.cast("B")))
+
+
+def chunk_of(place: Path, name: str, chunk: int) -> Path:
+    """The file of a chunk of an array, whose folder is made."""
+    file = place / name / "c" / str(chunk) / "0"
+    file.parent.mkdir(parents=True)
+    return file
 
 
 def of_zoo(place: str, size: int) -> None:

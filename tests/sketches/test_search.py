@@ -334,20 +334,20 @@ def test_search__a_name_that_is_not_there_is_told_what_is_like_it(
         dask_svcca.search(store, query)
 
 
-@pytest.mark.parametrize("part", [0, 3])
+@pytest.mark.parametrize("chunk", [0, 1])
 @pytest.mark.parametrize("left", [None, 100])
 def test_search__names_a_file_of_numbers_that_is_gone_or_cut_short(
-    store: str, tmp_path: Path, part: int, left: int | None
+    store: str, tmp_path: Path, chunk: int, left: int | None
 ) -> None:
     place = tmp_path / "s.zarr"
     shutil.copytree(store, place)
-    file = place / "sketch" / "c" / "0" / str(part)
+    file = place / "sketch" / "c" / str(chunk) / "0"
     data = file.read_bytes()
     file.unlink()
     if left is not None:
         file.write_bytes(data[:left])
     for work in (lambda: dask_svcca.search(place, "net/s0/fc03"), lambda: dask_svcca.estimates(place)):
-        with pytest.raises(DamagedStoreError, match=f"the file 'sketch/c/0/{part}' of the sketches"):
+        with pytest.raises(DamagedStoreError, match=f"the file 'sketch/c/{chunk}/0' of the sketches"):
             work()
 
 

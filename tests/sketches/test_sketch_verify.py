@@ -38,8 +38,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             zoo.write("net", f"step{number:02}", "fc", RNG.standard_normal((30, 3)).astype("float32"), step=number)
             if number == 0:
                 # A small store has small chunks.
-                dask_svcca.sketch(zoo, folder / "s.zarr", size=300)
-    dask_svcca.sketch(zoo, folder / "s.zarr", size=300)
+                dask_svcca.sketch(zoo, folder / "s.zarr", size=4098)
+    dask_svcca.sketch(zoo, folder / "s.zarr", size=4098)
     return folder / "zoo.zarr", folder / "s.zarr"
 
 
@@ -48,6 +48,13 @@ def stores(whole: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
     zoo, store = whole
     shutil.copytree(store, tmp_path / "s.zarr")
     return zoo, tmp_path / "s.zarr"
+
+
+@pytest.mark.parametrize("rows", [[69], [3, 1, 68], list(range(70))], ids=len)
+def test_sketch_store__rows_are_those_that_xarray_reads(stores: tuple[Path, Path], rows: list[int]) -> None:
+    _, store = stores
+    read = SketchStore.open(store).read_rows(np.array(rows))
+    np.testing.assert_array_equal(read, dask_svcca.open_sketches(store).sketch[rows])
 
 
 def flip(file: Path) -> None:
@@ -87,7 +94,7 @@ def test_verify__names_what_is_damaged_and_has_it_made_anew(
     assert [one.key for one in found.damage] == [key]
     assert dask_svcca.verify(store, repair=True).repaired
     assert dask_svcca.verify(store).ok
-    made = dask_svcca.sketch(zoo, store, size=300).load()
+    made = dask_svcca.sketch(zoo, store, size=4098).load()
     np.testing.assert_array_equal(made.sketch, before.sketch)
     assert made.representation.values.tolist() == before.representation.values.tolist()
     assert dask_svcca.verify(store).ok
