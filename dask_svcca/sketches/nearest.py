@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from dask_svcca import machine
+from dask_svcca.errors import DamagedStoreError
 from dask_svcca.kernels.sketch import estimate, standard_error
-from dask_svcca.sketches.opened import buffer_bytes, numbers_of
+from dask_svcca.sketches.opened import buffer_bytes, made, numbers_of
 from dask_svcca.sketches.store import COARSE_FEATURES, FEATURES
 
 if TYPE_CHECKING:
@@ -156,10 +157,15 @@ def _estimates(
         products, own = np.zeros((2, (last - first) * rows), dtype=np.float32)
         for chunk in range(first, last):
             start = (chunk - first) * rows
-            for part, block in enumerate(blocks(chunk)):
-                place = slice(start, start + len(block))
-                products[place] += block @ read[part * FEATURES : part * FEATURES + block.shape[1]]
-                own[place] += np.vecdot(block, block)
+            try:
+                for part, block in enumerate(blocks(chunk)):
+                    place = slice(start, start + len(block))
+                    products[place] += block @ read[part * FEATURES : part * FEATURES + block.shape[1]]
+                    own[place] += np.vecdot(block, block)
+            except DamagedStoreError:
+                # Of rows none of which has a sketch, nothing was written: sums of zero are no estimate.
+                if made(source, np.arange(chunk * rows, min(count, (chunk + 1) * rows))).any():
+                    raise
         # Of all these rows at once: a step of NumPy on the few of a chunk takes little longer than to begin it.
         into = values[first * rows : last * rows]
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -169,9 +169,11 @@ def buffer_bytes(sketches: Opened) -> int:
     return sketches.buffer_bytes if isinstance(sketches, SketchStore) else 0
 
 
-def made(sketches: Opened) -> npt.NDArray[np.bool_]:
-    """Which rows have a sketch."""
-    return np.asarray((sketches.column("digest") != "") & (sketches.column("problem") == ""), dtype=np.bool_)
+def made(sketches: Opened, rows: npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.bool_]:
+    """Which rows have a sketch, of some or of all."""
+    names = ("digest", "problem")
+    digest, problem = (sketches.column(one) if rows is None else sketches.values(one, rows) for one in names)
+    return np.asarray((digest != "") & (problem == ""), dtype=np.bool_)
 
 
 def numbers_of(

@@ -210,7 +210,8 @@ def _write(
     for what in domains:
         sketches.domain(str(what))
     texts = {one.name: columns[one.name].astype(_dtype(one, object)) for one in COLUMNS}
-    sketches.write_rows({row: numbers[row] for row in range(len(numbers))})
+    known = np.flatnonzero(~np.isnan(numbers[:, 0])).tolist()
+    sketches.write_rows({row: numbers[row] for row in known})
     sketches.write_columns(texts)
 
 

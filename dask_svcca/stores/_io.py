@@ -267,7 +267,7 @@ def _group_in(folder: Path, mode: str) -> zarr.Group | None:
     None where zarr is to say what is wrong.
     """
     try:
-        document = json.loads((folder / "zarr.json").read_bytes())
+        document = parse((folder / "zarr.json").read_bytes())
         if (document["node_type"], document["zarr_format"]) != ("group", 3):
             return None
         document.pop("consolidated_metadata", None)

@@ -12,7 +12,7 @@ import pytest
 from cli_runner import run
 
 import dask_svcca
-from dask_svcca.errors import StoreFormatError, StoreInUseError
+from dask_svcca.errors import FailedRepresentationWarning, StoreFormatError, StoreInUseError
 from dask_svcca.run.leases import Leases
 from dask_svcca.sketches.store import SketchStore
 
@@ -48,6 +48,26 @@ def stores(whole: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
     zoo, store = whole
     shutil.copytree(store, tmp_path / "s.zarr")
     return zoo, tmp_path / "s.zarr"
+
+
+def test_sketches__of_layers_that_mostly_have_none_are_searched_and_handed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks in which no row has a sketch are not written."""
+    with dask_svcca.create_zoo(tmp_path / "zoo.zarr", examples=range(30)) as zoo:
+        for number in range(150):
+            x = RNG.standard_normal((30, 3)) if number >= 140 else np.ones((30, 3))
+            zoo.write("net", f"step{number:03}", "fc", x, step=number)
+    with pytest.warns(FailedRepresentationWarning):
+        dask_svcca.sketch(zoo, tmp_path / "s.zarr", size=512)
+    dask_svcca.export_sketches(tmp_path / "s.zarr", tmp_path / "s.npz")
+    dask_svcca.import_sketches(tmp_path / "s.npz", tmp_path / "t.zarr")
+    for whole_bytes in (2**26, 0):
+        monkeypatch.setattr("dask_svcca.sketches.nearest.WHOLE_BYTES", whole_bytes)
+        found = [dask_svcca.search(tmp_path / name, "net/step149/fc") for name in ("s.zarr", "t.zarr")]
+        assert sorted(found[0]["step"]) == list(range(140, 149))
+        assert found[0].equals(found[1])
+    assert dask_svcca.verify(tmp_path / "t.zarr").ok
 
 
 @pytest.mark.parametrize("rows", [[69], [3, 1, 68], list(range(70))], ids=len)
