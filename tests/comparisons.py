@@ -29,9 +29,16 @@ def graph_of(zoo: Zoo, place: Any, **options: Any) -> dict[str, Any]:
 
 
 def tasks_of(graph: dict[str, Any], kind: str) -> list[tuple[Any, ...]]:
-    """Tasks whose key begins so, (function, task, *arguments): of a tile, where the subspaces of its groups are."""
+    """Tasks whose key begins so, (function, task, *arguments): of a tile, where the subspaces of its groups are.
+
+    A tile is not given what others have summed for it.
+    """
+
+    def given(part: Any) -> Any:
+        return graph[part][1].places if isinstance(part, str) and part in graph else part
+
     return [
-        tuple(graph[part][1].places if isinstance(part, str) and part in graph else part for part in task)
+        tuple(given(part) for part in task if not (isinstance(part, str) and part.startswith("share")))
         for key, task in graph.items()
         if key.startswith(kind)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 from comparisons import graph_of, peak_memory, tasks_of
 from measured import make_zoo
-from zoos import with_memory
+from zoos import with_budget, with_memory
 
 import dask_svcca
 from dask_svcca.measures import find_measures, with_companions
 from dask_svcca.plan import sides, tiles
 from dask_svcca.readings import Neurons
+from dask_svcca.tasks import gram
 from dask_svcca.tasks import patch as patch_module
 
 if TYPE_CHECKING:
@@ -112,11 +114,100 @@ def test_norms_by_samples__stay_within_their_memory(
     assert counted
 
 
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have three workers share one tile, however short its work is."""
+    for module in (tiles, sides):
+        monkeypatch.setattr(module, "GRAMS_CHEAPER", 100.0)
+    monkeypatch.setattr(sides, "SHORT_TILE", 1.0)
+    with_budget(monkeypatch, 3, 2**30)
+
+
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("examples", [120, 1100])
+def test_compare__is_the_same_whether_workers_share_a_tile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int
+) -> None:
+    monkeypatch.setattr(tiles, "SCORE_CHUNK_BYTES", 2**17)
+    zoo = make_zoo(layers(10, examples), tmp_path / "zoo.zarr")
+    with_shares = graph_of(zoo, tmp_path / "graph", variance=None, measures=MEASURES)
+    assert len(tasks_of(with_shares, "share")) == 3
+    together = dask_svcca.compare(zoo, tmp_path / "shares", measures=MEASURES).load()
+    # A worker that is given nothing sums the same shares, one after the other.
+    for function, *arguments in tasks_of(with_shares, "subspaces") + tasks_of(with_shares, "tile"):
+        function(*arguments)
+    by_one = dask_svcca.open_comparison(tmp_path / "graph").load()
+    with_budget(monkeypatch, 1, 2**30)
+    whole = dask_svcca.compare(zoo, tmp_path / "whole", measures=MEASURES).load()
+    for name in MEASURES:
+        np.testing.assert_array_equal(by_one[name], together[name])
+        # Sums of a billionth part each, in double precision, in another order.
+        np.testing.assert_allclose(whole[name], together[name], rtol=1e-12, atol=0)
+
+
+@pytest.mark.usefixtures("shared")
+def test_compare__sums_anew_where_shares_are_of_other_members(tmp_path: Path) -> None:
+    zoo = make_zoo(layers(4, 200), tmp_path / "zoo.zarr")
+    expected = dask_svcca.compare(zoo, tmp_path / "expected", measures=MEASURES).load()
+    graph = graph_of(zoo, tmp_path / "graph", variance=None, measures=MEASURES)
+    for function, task in tasks_of(graph, "subspaces"):
+        function(task)
+    shares = [function(task, *places) for function, task, *places in tasks_of(graph, "share")]
+    others = [
+        replace(share, sums={(True, ((("other", 0, 9),),)): sums._replace(cross=2 * sums.cross)})
+        for share in shares
+        for sums in share.sums.values()
+    ]
+    ((function, *arguments),) = tasks_of(graph, "tile")
+    function(*arguments, *others)
+    found = dask_svcca.open_comparison(tmp_path / "graph").load()
+    for name in MEASURES:
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+@pytest.mark.usefixtures("shared")
+def test_compare__makes_anew_what_a_share_finds_damaged(tmp_path: Path) -> None:
+    zoo = make_zoo(layers(6, 200), tmp_path / "zoo.zarr")
+    expected = dask_svcca.compare(zoo, tmp_path / "c", measures="cka").load()
+    dask_svcca.compare(zoo, tmp_path / "other", measures="cka", subspaces=tmp_path / "subspaces")
+    for scores in (tmp_path / "subspaces").glob("*/scores/c/0/*"):
+        scores.write_bytes(b"damaged" + scores.read_bytes()[7:])
+    found = dask_svcca.compare(zoo, tmp_path / "again", measures="cka", subspaces=tmp_path / "subspaces")
+    np.testing.assert_array_equal(found.cka, expected.cka)
+
+
+@pytest.mark.usefixtures("shared")
+def test_share__stays_within_the_memory_of_its_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "SCORE_CHUNK_BYTES", 2**17)
+    rng = np.random.default_rng(0)
+    zoo = make_zoo([rng.normal(size=(1500, 60)).astype("float32") for _ in range(24)], tmp_path / "zoo.zarr")
+    graph = graph_of(zoo, tmp_path / "c.zarr", variance=None, measures=MEASURES)
+    for function, task in tasks_of(graph, "subspaces"):
+        function(task)
+    shares = tasks_of(graph, "share")
+    assert len(shares) == 3
+    for share in shares:
+        _, peak = peak_memory(share)
+        assert 0.3 * share[1].tile.memory.peak < peak < share[1].tile.memory.peak
+
+
+@pytest.mark.parametrize(("length", "samples", "block"), [(5, 5, 2), (4, 11, 3), (7, 20, 7)])
+def test_blocks__cover_each_pair_of_samples_once(length: int, samples: int, block: int) -> None:
+    times = np.zeros((samples, samples), dtype=int)
+    for one in gram._blocks(length, samples, block):
+        rows = np.arange(samples)[one.chunk * length :][one.rows]
+        columns = np.arange(samples)[one.other * length :][one.columns]
+        times[np.ix_(rows, columns)] += 1
+        if not one.on_diagonal:
+            times[np.ix_(columns, rows)] += 1
+    assert (times == 1).all()
+
+
 def test_tile_by_samples__is_larger_where_gram_matrices_serve_more_pairs() -> None:
     options = tiles.TileOptions(4096, "float32", "crop", with_companions(find_measures("cka")), {})
     wide = [tiles.Layer.of("a/b/c", Neurons(), (2000, 8192))] * 24
     # Directions from two thousand samples cost as much as ten couplings; their inner products next to nothing.
     assert sides.tile_by_samples(wide, 4, 4, 1, options) == 24
-    assert sides.tile_by_samples(wide, 4, 4, 100, options) < 24
+    assert sides.tile_by_samples(wide, 4, 4, 100, options, shared=False) < 24
     svcca = tiles.TileOptions(4096, "float32", "crop", with_companions(find_measures("svcca")), {})
     assert sides.tile_by_samples(wide, 4, 4, 1, svcca) == 4

@@ -30,6 +30,7 @@ PLANS = {
     "long and short": long_and_short(),
     "long": plan_of([representation(shape=(10**7, 64), chunk_examples=4096)], workers=16),
     "folded": plan_of([representation(layer=str(n), shape=(500, n, n, 3)) for n in (8, 4, 2)], match="fold"),
+    "in shares": plan_of(representations(4, 4, 4, (5000, 256)), workers=4, measures="cka"),
     "nothing to make": plan_of(representations(), index=index_of(representations())),
     "nothing": plan_of(representations(), state=state_of(representations(), PairStatus.DONE)),
 }
@@ -64,8 +65,11 @@ def test_nodes_of__a_tile_waits_for_its_two_groups(case: str) -> None:
     assert [node.task for node in tiles.values()] == list(plan.tiles)
     for node in tiles.values():
         assert isinstance(node.task, TileTask)
-        # One for either side of it, even where they are the same.
-        assert node.needs == (f"group-{node.task.row}", f"group-{node.task.column}")
+        # One for either side of it, even where they are the same; and what was summed for it.
+        place, shares = f"{node.task.row}-{node.task.column}", node.task.shares
+        shared = [f"share-{place}-{number}" for number in range(shares if shares > 1 else 0)]
+        assert node.needs == (f"group-{node.task.row}", f"group-{node.task.column}", *shared)
+        assert bool(shared) == (case == "in shares")
 
 
 @pytest.mark.parametrize("case", PLANS)

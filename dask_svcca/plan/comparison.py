@@ -18,7 +18,14 @@ from dask_svcca.plan.details import detail_sizes, smaller_tile
 from dask_svcca.plan.on_device import Room, check_pair, device_limits, pair_of, tile_on_device
 from dask_svcca.plan.pairs import find_missing
 from dask_svcca.plan.plan import Plan, Row, asks_for_directions
-from dask_svcca.plan.sides import SMALL_TILE, choose_tile, pair_products, score_itemsize, tile_by_samples
+from dask_svcca.plan.sides import (
+    SMALL_TILE,
+    choose_tile,
+    gram_shares,
+    pair_products,
+    score_itemsize,
+    tile_by_samples,
+)
 from dask_svcca.plan.subspaces import Wanted, holds_kernel, plan_subspaces
 from dask_svcca.plan.tasks import GroupTask, SubspacePlace, TileTask
 from dask_svcca.plan.tiles import (
@@ -154,7 +161,7 @@ def make_plan(
     outgrown = state is not None and len(rows) > len(state.labels) and side >= OUTGROWN * state.tile
     step = min(SMALL_TILE, side) if state is None or outgrown else state.tile
     side = step * max(1, side // step)
-    side = given or tile_by_samples(present_layers, step, side, workers, options)
+    side = given or tile_by_samples(present_layers, step, side, workers, options, shared=not budget.in_parts)
     side = given or tile_on_device(len(rows), step, side, workers, measures, budget)
     tile = side if state is None or outgrown else state.tile
     places = [present.get(label, -1) for label in order]
@@ -187,7 +194,7 @@ def make_plan(
         )
         for number, start in enumerate(range(0, len(rows), side))
     )
-    tiles = _tiles(missing, layers, options, budget)
+    tiles = _tiles(missing, layers, options, budget, workers)
     return Plan(
         rows=rows,
         changed=changed,
@@ -399,7 +406,7 @@ class _Need:
 
 
 def _tiles(
-    missing: MissingPairs, layers: Sequence[Layer | None], options: TileOptions, budget: Budget
+    missing: MissingPairs, layers: Sequence[Layer | None], options: TileOptions, budget: Budget, workers: int
 ) -> tuple[TileTask, ...]:
     side = missing.side
     kinds = [by_kind(layers[start : start + side]) for start in range(0, len(layers), side)]
@@ -426,6 +433,12 @@ def _tiles(
         on = {place: limits for place, limits in on.items() if not memory[place].by_samples}
         for place, limits in on.items():
             check_pair(widest, memory[place], limits, budget)
+    shares: dict[tuple[int, int], int] = {}
+    if not budget.in_parts and not relations_of(options.measures):
+        by_samples = [place for place in missing.tiles if memory[place].by_samples]
+        shares = gram_shares(
+            by_samples, [layers[start : start + side] for start in range(0, len(layers), side)], workers
+        )
     return tuple(
         TileTask(
             row=row,
@@ -435,6 +448,7 @@ def _tiles(
             details=dict(options.details),
             memory=memory[row, column],
             on=on.get((row, column)),
+            shares=shares.get((row, column), 1),
         )
         for (row, column), bits in missing.tiles.items()
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dask_svcca.plan.tasks import MERGED_AT_ONCE, Node, PartTask
+from dask_svcca.plan.tasks import MERGED_AT_ONCE, Node, PartTask, ShareTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def nodes_of(packs: Sequence[PackTask], groups: Sequence[GroupTask], tiles: Sequence[TileTask]) -> dict[str, Node]:
     """Tasks by key, each after those that it waits for.
 
-    A tile waits for the subspaces of its two groups, not for all.
+    A tile waits for the subspaces of its two groups, not for all; and for what is summed for it in shares.
     """
     nodes: dict[str, Node] = {}
     for pack in packs:
@@ -28,7 +28,10 @@ def nodes_of(packs: Sequence[PackTask], groups: Sequence[GroupTask], tiles: Sequ
         nodes[group.key] = Node(group, tuple(needs))
     for tile in tiles:
         both = groups[tile.row].key, groups[tile.column].key
-        nodes[tile.key] = Node(tile, both, reports=True, on_device=tile.on_device)
+        shares = [ShareTask(tile, number) for number in range(tile.shares if tile.shares > 1 else 0)]
+        nodes |= {share.key: Node(share, both, on_device=share.on_device) for share in shares}
+        summed = tuple(share.key for share in shares)
+        nodes[tile.key] = Node(tile, both + summed, reports=True, on_device=tile.on_device)
     return nodes
 
 

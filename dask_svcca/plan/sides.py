@@ -112,10 +112,13 @@ def choose_tile(
     return max(least, min(most // SMALL_TILE * SMALL_TILE, side))
 
 
-def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int, options: TileOptions) -> int:
+def tile_by_samples(
+    layers: Sequence[Layer], step: int, side: int, workers: int, options: TileOptions, *, shared: bool = True
+) -> int:
     """Representations along each axis of what one task computes, where the inner products of samples may be cheaper.
 
-    A tile makes the Gram matrices of all its members anew: the larger it is the better, up to where workers wait.
+    A tile makes the Gram matrices of all its members anew: the larger it is the better, up to where workers wait. They
+    do not where they can share a tile.
 
     Parameters
     ----------
@@ -124,6 +127,8 @@ def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int,
         What it must be a multiple of; and the same without such products.
     workers : int
     options : TileOptions
+    shared : bool
+        Whether tasks can be handed what others have summed: see `gram_shares`.
 
     Examples
     --------
@@ -146,8 +151,46 @@ def tile_by_samples(layers: Sequence[Layer], step: int, side: int, workers: int,
         each = step * -(-count // (groups * step))
         tiles = groups * (groups + 1) // 2
         work = products_by_samples(samples, directions * groups, count**2 // 2)
-        longest = work / min(workers, tiles)
+        longest = work / min(workers, max(tiles, int(work / SHORT_TILE) if shared else 1))
         fits = each <= LONG_TILE or (each <= MAX_GRAM_TILE and work / tiles <= SHORT_TILE)
         if fits and longest < shortest:
             best, shortest = each, longest
     return best
+
+
+def gram_shares(
+    places: Sequence[tuple[int, int]], groups: Sequence[Sequence[Layer | None]], workers: int
+) -> dict[tuple[int, int], int]:
+    """In how many tasks each tile sums the inner products of samples, so that all workers have their share.
+
+    Parameters
+    ----------
+    places : sequence of (int, int)
+        Groups of the tiles that do so.
+    groups : sequence of sequence of Layer or None
+        The layers of each.
+    workers : int
+
+    Examples
+    --------
+    >>> from dask_svcca.plan.tiles import Layer
+    >>> from dask_svcca.readings import Neurons
+    >>> group = [Layer.of("a/b/c", Neurons(), (5000, 256))] * 48
+    >>> gram_shares([(0, 0)], [group], 2), gram_shares([(0, 0), (0, 1), (1, 1)], [group, group], 6)
+    ({(0, 0): 2}, {(0, 0): 3, (0, 1): 6, (1, 1): 3})
+    """
+
+    def work(row: int, column: int) -> float:
+        sides = [[layer for layer in groups[number] if layer is not None] for number in (row, column)]
+        # Of kernels there is nothing to make.
+        directions = [sum(layer.directions for layer in side if not layer.kernel) for side in sides]
+        samples = max((layer.samples for side in sides for layer in side), default=0)
+        return products_by_samples(samples, sum(directions[: 1 if row == column else 2]), math.prod(map(len, sides)))
+
+    each = {place: work(*place) for place in places}
+    whole = sum(each.values())
+    # Tiles of unequal work leave no worker without some where it is cut finer.
+    tasks = workers * min(2, len(each))
+    return {
+        place: max(1, min(round(tasks * own / whole), int(own / SHORT_TILE))) for place, own in each.items() if whole
+    }

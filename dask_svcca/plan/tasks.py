@@ -285,6 +285,8 @@ class TileTask:
         What it may take of a worker's memory, on the CPU.
     on : TileMemory or None
         What it may take of a device with memory of its own.
+    shares : int
+        In how many tasks before it the inner products of samples are summed, side by side; 1 where it does so itself.
     """
 
     row: int
@@ -294,6 +296,7 @@ class TileTask:
     details: Sizes
     memory: TileMemory
     on: TileMemory | None = None
+    shares: int = 1
 
     on_device = True
 
@@ -324,7 +327,32 @@ class TileTask:
         return f"tile-{self.row}-{self.column}"
 
 
-Task: TypeAlias = PackTask | PartTask | GroupTask | TileTask
+@dataclass(frozen=True, slots=True)
+class ShareTask:
+    """Sum a share of the inner products of samples that a tile asks for.
+
+    Attributes
+    ----------
+    tile : TileTask
+    number : int
+    """
+
+    tile: TileTask
+    number: int
+
+    on_device = True
+
+    def __dask_tokenize__(self) -> tuple[str, int, int, int]:
+        """What tells it from others of a run."""
+        return type(self).__name__, self.tile.row, self.tile.column, self.number
+
+    @property
+    def key(self) -> str:
+        """Name of the task."""
+        return f"share-{self.tile.row}-{self.tile.column}-{self.number}"
+
+
+Task: TypeAlias = PackTask | PartTask | GroupTask | TileTask | ShareTask
 
 
 @dataclass(frozen=True, slots=True)

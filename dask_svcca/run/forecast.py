@@ -185,7 +185,7 @@ class Pace:
         for tile in plan.tiles:
             amounts = self._seconds("tile", work.of_tile(tile))
             stages.add(amounts)
-            durations.append(sum(amounts.values()))
+            durations += [sum(amounts.values()) / tile.shares] * tile.shares
         beside = max((each.beside for each in self.found), default=0.0)
         total = planning + self.busy * (beside + makespan(durations, count) + plan.tasks * self.task_seconds)
         scores = np.dtype(parameters.precision).itemsize

@@ -17,7 +17,7 @@ from dask_svcca.machine import own_time
 from dask_svcca.measures import leading_only
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.selection import select_pairs
-from dask_svcca.plan.tasks import PackTask, PartTask, TileTask
+from dask_svcca.plan.tasks import PackTask, PartTask, ShareTask, TileTask
 from dask_svcca.plan.work import Amounts, Kept, Work, known_kept
 from dask_svcca.readings import choose_reading
 from dask_svcca.run.leases import Leases
@@ -115,7 +115,9 @@ class Probed:
 
 def _kind_of(task: object) -> str:
     """Of which kind a task is, as stages are named."""
-    return "tile" if isinstance(task, TileTask) else "pack" if isinstance(task, PackTask | PartTask) else ""
+    if isinstance(task, TileTask | ShareTask):
+        return "tile"
+    return "pack" if isinstance(task, PackTask | PartTask) else ""
 
 
 def probe(sample: Sample) -> Probed:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from functools import reduce
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -10,12 +13,12 @@ from dask_svcca.kernels.grams import block_samples
 from dask_svcca.tasks.panel import Panel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dask_svcca.devices.interface import Array
+    from dask_svcca.errors import DamagedSubspacesError
     from dask_svcca.evaluate import Basis
     from dask_svcca.kernels._types import FloatArray, InexactArray
-    from dask_svcca.kernels.grams import SumsGrams
     from dask_svcca.tasks.panel import Member
     from dask_svcca.tasks.worker import Context
 
@@ -38,6 +41,62 @@ class Norms(NamedTuple):
     squares: tuple[FloatArray, FloatArray]
 
 
+class Sums(NamedTuple):
+    """Sums over blocks of the Gram matrices of some members of each side, scaled to a norm of one.
+
+    Attributes
+    ----------
+    cross, rows : (a, b)
+        Of the products of Gram matrices, and of the products of their diagonals.
+    own, squares : ((a,), (b,))
+        The same of each member with itself.
+    """
+
+    cross: FloatArray
+    rows: FloatArray
+    own: tuple[FloatArray, FloatArray]
+    squares: tuple[FloatArray, FloatArray]
+
+    def plus(self, other: Sums) -> Sums:
+        """Those of the blocks of both."""
+        own, squares = (
+            (mine[0] + others[0], mine[1] + others[1])
+            for mine, others in ((self.own, other.own), (self.squares, other.squares))
+        )
+        return Sums(self.cross + other.cross, self.rows + other.rows, own, squares)
+
+
+SumsKey: TypeAlias = "tuple[bool, tuple[tuple[tuple[str, int, int], ...], ...]]"
+"""What was summed: whether with norms of samples, and the members of each side, by pack, position and directions."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Share:
+    """What a task has summed for a tile.
+
+    Attributes
+    ----------
+    sums : dict of SumsKey to Sums
+    seconds : dict of str to float
+        Time by stage.
+    damage : DamagedSubspacesError or None
+        Why nothing was summed, where subspaces are damaged.
+    device_failure : str
+        See `dask_svcca.plan.tasks.TileReport`.
+    """
+
+    sums: Mapping[SumsKey, Sums]
+    seconds: Mapping[str, float]
+    damage: DamagedSubspacesError | None = None
+    device_failure: str = ""
+
+
+def together(shares: Sequence[Share]) -> dict[SumsKey, Sums]:
+    """Sums of all blocks, from those of all shares."""
+    keys = shares[0].sums if shares else {}
+    return {key: reduce(Sums.plus, (share.sums[key] for share in shares)) for key in keys}
+
+
 class _Group:
     """Scores of one side, scaled to standard deviations of which the squares have a norm of one."""
 
@@ -49,6 +108,7 @@ class _Group:
         self.norms = np.array([_norm(member.basis) for member in members.values()])
         self._members = list(members.values())
         self.kernels = [member.record.entry.is_kernel for member in self._members]
+        self.key = tuple((one.pack.name, one.record.position, one.directions) for one in self._members)
         self._scales = [
             None if kernel else np.sqrt(member.basis.spectrum / norm).astype(self.panel.dtype)[:, np.newaxis]
             for member, norm, kernel in zip(self._members, self.norms, self.kernels, strict=True)
@@ -105,6 +165,8 @@ def norms_by_samples(
     most: int,
     *,
     row_norms: bool,
+    shares: int,
+    found: Mapping[SumsKey, Sums],
 ) -> Norms:
     """Norms of all pairs of two groups of dense layers.
 
@@ -119,45 +181,88 @@ def norms_by_samples(
         Members of each side that are compared at a time.
     row_norms : bool
         Whether norms of samples are needed.
+    shares : int
+        In how many shares the blocks of the Gram matrices are summed.
+    found : dict of SumsKey to Sums
+        What other tasks have summed already, see `sums_by_samples`: of all shares together.
     """
     norms = Norms(np.zeros(shape), np.zeros(shape), (np.zeros(shape[0]), np.zeros(shape[1])))
-    parts_a = _parts(a, most)
-    parts_b = parts_a if b is a else _parts(b, most)
-    for number, part_a in enumerate(parts_a):
-        # Of a group with itself each pair is asked for once.
-        for part_b in parts_b[number if b is a else 0 :]:
-            _add_norms(context, norms, part_a, part_b, row_norms=row_norms)
+    for part_a, part_b in _parts(a, b, most):
+        groups = _groups(context, part_a, part_b)
+        sums = found.get(_key(groups, row_norms=row_norms))
+        if sums is None:
+            each = (_sum(context, groups, number, shares, row_norms=row_norms) for number in range(shares))
+            sums = reduce(Sums.plus, each)
+        _add_norms(norms, groups, sums)
     return norms
 
 
-def _parts(members: Mapping[int, Member], most: int) -> list[dict[int, Member]]:
+def sums_by_samples(
+    context: Context,
+    a: Mapping[int, Member],
+    b: Mapping[int, Member],
+    most: int,
+    share: tuple[int, int],
+    *,
+    row_norms: bool,
+) -> dict[SumsKey, Sums]:
+    """The sums of one share of the blocks, of which `norms_by_samples` makes norms; ``share`` is its number of so many.
+
+    Other parameters are those of `norms_by_samples`.
+    """
+    sides = (_groups(context, part_a, part_b) for part_a, part_b in _parts(a, b, most))
+    return {_key(groups, row_norms=row_norms): _sum(context, groups, *share, row_norms=row_norms) for groups in sides}
+
+
+def _parts(
+    a: Mapping[int, Member], b: Mapping[int, Member], most: int
+) -> Iterator[tuple[dict[int, Member], dict[int, Member]]]:
+    """Members of both sides that are compared at a time; the very same for some members with themselves."""
+    parts_a = _cut(a, most)
+    parts_b = parts_a if b is a else _cut(b, most)
+    for number, part_a in enumerate(parts_a):
+        # Of a group with itself each pair is asked for once.
+        for part_b in parts_b[number if b is a else 0 :]:
+            yield part_a, part_b
+
+
+def _cut(members: Mapping[int, Member], most: int) -> list[dict[int, Member]]:
     items = list(members.items())
     return [dict(items[start : start + most]) for start in range(0, len(items), most)]
 
 
-def _add_norms(
-    context: Context, norms: Norms, a: Mapping[int, Member], b: Mapping[int, Member], *, row_norms: bool
-) -> None:
-    """Fill in the norms of the pairs of some members."""
-    same = b is a
-    groups = [_Group(context, members) for members in ((a,) if same else (a, b))]
+def _groups(context: Context, a: Mapping[int, Member], b: Mapping[int, Member]) -> list[_Group]:
+    """The two sides, or the one where both are the same."""
+    return [_Group(context, members) for members in ((a,) if b is a else (a, b))]
+
+
+def _key(groups: list[_Group], *, row_norms: bool) -> SumsKey:
+    return row_norms, tuple(group.key for group in groups)
+
+
+def _sum(context: Context, groups: list[_Group], number: int, shares: int, *, row_norms: bool) -> Sums:
+    """The sums of one share of the blocks."""
+    same = len(groups) == 1
+    a, b = (len(groups[side].numbers) for side in (0, -1))
     first = groups[0].panel
     block = block_samples(first.length, first.samples)
-    products = context.device.gram_products(len(a), len(b), block, first.dtype, same=same)
-    rows, squares = np.zeros((len(a), len(b))), [np.zeros(len(group.numbers)) for group in groups]
+    blocks = list(_blocks(first.length, first.samples, block))
+    products = context.device.gram_products(a, b, block, first.dtype, same=same)
+    rows, squares = np.zeros((a, b)), [np.zeros(len(group.numbers)) for group in groups]
     buffers = [[group.panel.buffer() for group in groups] for _ in range(min(2, first.chunks))]
-    for chunk in range(first.chunks):
+    mine = blocks[len(blocks) * number // shares : len(blocks) * (number + 1) // shares]
+    for chunk, of_chunk in groupby(mine, key=lambda one: one.chunk):
         upper = [group.read(chunk, buffer) for group, buffer in zip(groups, buffers[0], strict=True)]
-        if row_norms:
-            with context.timed("coupling"):
-                own = [group.squares(chunk, parts) for group, parts in zip(groups, upper, strict=True)]
-                rows += own[0] @ own[-1].T
-                for square, norm in zip(squares, own, strict=True):
-                    square[...] += np.einsum("ms,ms->m", norm, norm)
         with context.timed("coupling"):
             sent = _sent(context, upper)
-        for other in range(chunk + 1):
-            beside = sent
+        for other, of_both in groupby(of_chunk, key=lambda one: one.other):
+            beside, together = sent, list(of_both)
+            if row_norms and together[0].is_first:
+                with context.timed("coupling"):
+                    own = [group.squares(chunk, parts) for group, parts in zip(groups, upper, strict=True)]
+                    rows += own[0] @ own[-1].T
+                    for square, norm in zip(squares, own, strict=True):
+                        square[...] += np.einsum("ms,ms->m", norm, norm)
             if other < chunk:
                 # Inner products of all samples with those of a chunk are there already.
                 lower = [
@@ -167,18 +272,68 @@ def _add_norms(
                 with context.timed("coupling"):
                     beside = _sent(context, lower)
             with context.timed("coupling"):
-                _add_blocks(products, groups, sent, beside, block, chunk, other)
+                for one in together:
+                    parts = [
+                        group.block(above, below, one.rows, one.columns, other * first.length)
+                        for group, above, below in zip(groups, sent, beside, strict=True)
+                    ]
+                    products.add(parts, 1 if one.on_diagonal else 2)
     with context.timed("coupling"):
         sums, own_sums = products.total, products.own
     if same:
         np.fill_diagonal(sums, own_sums[0])
+    return Sums(sums, rows, (own_sums[0], own_sums[-1]), (squares[0], squares[-1]))
+
+
+def _add_norms(norms: Norms, groups: list[_Group], sums: Sums) -> None:
+    """Fill in the norms of the pairs of some members."""
     scale = np.multiply.outer(groups[0].norms, groups[-1].norms)
     # With itself each makes one: what rounding leaves of that is common to all of its pairs.
-    cross_scale = scale / np.sqrt(np.multiply.outer(own_sums[0], own_sums[-1]))
+    cross_scale = scale / np.sqrt(np.multiply.outer(*sums.own))
     cells = np.ix_(groups[0].numbers, groups[-1].numbers)
-    norms.cross[cells], norms.rows[cells] = sums * cross_scale, rows * scale
-    for fourth, group, square in zip(norms.squares, (groups[0], groups[-1]), (squares[0], squares[-1]), strict=True):
+    norms.cross[cells], norms.rows[cells] = sums.cross * cross_scale, sums.rows * scale
+    for fourth, group, square in zip(norms.squares, (groups[0], groups[-1]), sums.squares, strict=True):
         fourth[group.numbers] = square * group.norms**2
+
+
+class _Block(NamedTuple):
+    """One block of each Gram matrix: samples of a chunk by samples of the same, or of one before it.
+
+    Attributes
+    ----------
+    chunk, other : int
+        Chunks of its rows and of its columns.
+    rows, columns : slice
+        Samples of these chunks.
+    """
+
+    chunk: int
+    other: int
+    rows: slice
+    columns: slice
+
+    @property
+    def on_diagonal(self) -> bool:
+        """Whether its rows are its columns: all other blocks count twice, since the matrices are symmetric."""
+        return self.chunk == self.other and self.rows == self.columns
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the first of all blocks with rows of its chunk."""
+        return (self.other, self.rows.start, self.columns.start) == (0, 0, 0)
+
+
+def _blocks(length: int, samples: int, block: int) -> Iterator[_Block]:
+    """All blocks on the diagonal and to one side of it, chunk by chunk."""
+    for chunk in range(-(-samples // length)):
+        for other in range(chunk + 1):
+            height, width = (min(length, samples - number * length) for number in (chunk, other))
+            for row in range(0, height, block):
+                for column in range(0, row + 1 if other == chunk else width, block):
+                    rows, columns = (
+                        slice(start, min(start + block, most)) for start, most in ((row, height), (column, width))
+                    )
+                    yield _Block(chunk, other, rows, columns)
 
 
 def _sent(context: Context, groups: list[list[FloatArray]]) -> list[list[Array]]:
@@ -188,26 +343,3 @@ def _sent(context: Context, groups: list[list[FloatArray]]) -> list[list[Array]]
 def _squares(scores: FloatArray) -> FloatArray:
     """Squared norm of each sample, (sample,), in double precision."""
     return np.asarray(np.einsum("ks,ks->s", scores, scores, dtype=np.float64))
-
-
-def _add_blocks(
-    products: SumsGrams,
-    groups: list[_Group],
-    upper: list[list[Array]],
-    lower: list[list[Array]],
-    block: int,
-    chunk: int,
-    other: int,
-) -> None:
-    """Add the blocks of two chunks: on the diagonal, those on it and to one side of it."""
-    panel = groups[0].panel
-    height, width = (min(panel.length, panel.samples - number * panel.length) for number in (chunk, other))
-    for row in range(0, height, block):
-        rows = slice(row, min(row + block, height))
-        for column in range(0, row + 1 if other == chunk else width, block):
-            columns = slice(column, min(column + block, width))
-            parts = [
-                group.block(above, below, rows, columns, other * panel.length)
-                for group, above, below in zip(groups, upper, lower, strict=True)
-            ]
-            products.add(parts, 1 if other == chunk and row == column else 2)

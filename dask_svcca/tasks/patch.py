@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from dask_svcca.kernels.products import Summing
 from dask_svcca.measures import leading_only, needs_loadings, of_directions
 from dask_svcca.plan.memory import PanelUnits
 from dask_svcca.readings import EXAMPLES, meet
-from dask_svcca.tasks.gram import norms_by_samples
+from dask_svcca.tasks.gram import norms_by_samples, sums_by_samples
 from dask_svcca.tasks.norms import sum_over_samples
 from dask_svcca.tasks.panel import Member, couplings, cut
 from dask_svcca.tasks.rectangles import rectangles
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from dask_svcca.evaluate import Details
     from dask_svcca.kernels._types import BoolArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid
-    from dask_svcca.measures import Measure
+    from dask_svcca.measures import Kernel, Measure
     from dask_svcca.plan.tasks import Places, TileTask
     from dask_svcca.readings import Meeting
     from dask_svcca.stores.subspaces import SubspaceEntry
+    from dask_svcca.tasks.gram import Sums, SumsKey
     from dask_svcca.tasks.panel import Panel
     from dask_svcca.tasks.results import Results
     from dask_svcca.tasks.worker import Context
@@ -54,6 +55,46 @@ def patches(shape: tuple[int, int], side: int) -> list[tuple[slice, slice]]:
     return list(itertools.product(rows, columns))
 
 
+class _Kinds(NamedTuple):
+    """Members of one kind on each side, and pairs of them.
+
+    Attributes
+    ----------
+    a, b : list of int
+    todo : (a, b) of the patch
+    same : bool
+        Whether both are the same members.
+    """
+
+    a: list[int]
+    b: list[int]
+    todo: BoolArray
+    same: bool
+
+
+class _Part(NamedTuple):
+    """Members of one kind on each side whose pairs are evaluated together.
+
+    Attributes
+    ----------
+    a, b : dict of int to Member
+        By position among the rows and columns that these pairs span; the very same for a side with itself.
+    pairs : (a, b) of the patch
+    cells : ((row, 1), (1, column))
+        Rows and columns that these pairs span.
+    """
+
+    a: Mapping[int, Member]
+    b: Mapping[int, Member]
+    pairs: BoolArray
+    cells: tuple[IntArray, ...]
+
+    @property
+    def todo(self) -> BoolArray:
+        """These pairs within what they span."""
+        return self.pairs[self.cells]
+
+
 class Patch:
     """Pairs of a tile that are evaluated at a time.
 
@@ -66,6 +107,8 @@ class Patch:
         Where the subspaces of its rows and columns are.
     entries : (sequence of SubspaceEntry or None, the same)
         What is known of them; None where one was not made.
+    sums : dict of SumsKey to Sums
+        Inner products of samples that other tasks have summed.
     same : bool
         Whether rows and columns are the same.
     """
@@ -76,10 +119,11 @@ class Patch:
         task: TileTask,
         places: tuple[Places, Places],
         entries: tuple[Sequence[SubspaceEntry | None], Sequence[SubspaceEntry | None]],
+        sums: Mapping[SumsKey, Sums],
         *,
         same: bool,
     ) -> None:
-        self._context, self._task = context, task
+        self._context, self._task, self._sums = context, task, sums
         self._places, self._entries, self._same = places, entries, same
 
     def evaluate(self, todo: BoolArray, measures: Sequence[Measure], details: Details, results: Results) -> None:
@@ -95,17 +139,41 @@ class Patch:
             Takes their values.
         """
         results.settle(PairStatus.FAILED, todo & self._failed())
+        for meeting, kinds in self._meetings(todo):
+            if isinstance(meeting, PairStatus):
+                results.settle(meeting, kinds.todo)
+            elif kinds.todo.any():
+                self._compare(kinds, meeting, measures, details, results)
+
+    def sums(self, todo: BoolArray, number: int) -> dict[SumsKey, Sums]:
+        """One share of the inner products of samples of some pairs; see `dask_svcca.tasks.gram.sums_by_samples`."""
+        found: dict[SumsKey, Sums] = {}
+        measures = of_directions(self._context.job.measures)
+        for meeting, kinds in self._meetings(todo):
+            if isinstance(meeting, PairStatus) or not kinds.todo.any():
+                continue
+            for part in self._parts(kinds, meeting, kept_only=leading_only(measures), whole=False):
+                kernels = _kernels(self._evaluation(part, meeting, measures), part)
+                found |= sums_by_samples(
+                    self._context,
+                    part.a,
+                    part.b,
+                    self._task.memory.by_samples,
+                    (number, self._task.shares),
+                    row_norms=_row_norms(measures, kernels),
+                )
+        return found
+
+    def _meetings(self, todo: BoolArray) -> Iterator[tuple[Meeting | PairStatus, _Kinds]]:
+        """How members of one kind meet those of another, and their pairs."""
         for kind_a, members_a in _kinds(self._entries[0]).items():
             for kind_b, members_b in _kinds(self._entries[1]).items():
                 part = np.zeros_like(todo)
                 cells = np.ix_(members_a, members_b)
                 part[cells] = todo[cells]
+                same = self._same and kind_a == kind_b
                 meeting = meet(*kind_a, *kind_b, self._context.job.parameters.match)
-                if isinstance(meeting, PairStatus):
-                    results.settle(meeting, part)
-                elif part.any():
-                    same = self._same and kind_a == kind_b
-                    self._compare(members_a, members_b, part, meeting, measures, details, results, same=same)
+                yield meeting, _Kinds(members_a, members_b, part, same)
 
     def _failed(self) -> BoolArray:
         """Pairs of which both subspaces were looked for, and one could not be made."""
@@ -114,46 +182,46 @@ class Patch:
         return np.asarray(np.outer(there[0], there[1]) & ~np.outer(sound[0], sound[1]))
 
     def _compare(
-        self,
-        members_a: Sequence[int],
-        members_b: Sequence[int],
-        todo: BoolArray,
-        meeting: Meeting,
-        measures: Sequence[Measure],
-        details: Details,
-        results: Results,
-        *,
-        same: bool,
+        self, kinds: _Kinds, meeting: Meeting, measures: Sequence[Measure], details: Details, results: Results
     ) -> None:
         """Compare members of one kind with those of another, and add their results."""
-        related, todo = related_values(self._context, self._places, measures, todo)
+        related, todo = related_values(self._context, self._places, measures, kinds.todo)
         measures = of_directions(measures)
         if not (details or of_directions(self._context.job.measures)):
             results.settle(PairStatus.DONE, todo)
             results.put(todo, related)
             return
-        kept_only = leading_only(measures)
+        kinds = kinds._replace(todo=todo)
+        for part in self._parts(kinds, meeting, kept_only=leading_only(measures), whole=bool(details)):
+            values = self._pairs(part, meeting, measures, details)
+            results.take(part.pairs, values, part.cells)
+            results.put(part.pairs, related)
+
+    def _parts(self, kinds: _Kinds, meeting: Meeting, *, kept_only: bool, whole: bool) -> Iterator[_Part]:
+        """Pairs of some kinds that are evaluated together; ``whole`` where their rows and columns are all of the patch.
+
+        Where a folded subspace could not be made, pairs stay missing, and its report says why.
+        """
+        todo = kinds.todo
         rows, columns = (np.asarray(todo.any(axis=axis)) for axis in (1, 0))
-        if same:
+        if kinds.same:
             rows = columns = rows | columns
-        members_a, members_b = [one for one in members_a if rows[one]], [one for one in members_b if columns[one]]
-        a = self._members(0, members_a, meeting.fold_a, kept_only=kept_only)
-        b = a if same else self._members(1, members_b, meeting.fold_b, kept_only=kept_only)
-        part = np.zeros_like(todo)
+        a = self._members(0, [one for one in kinds.a if rows[one]], meeting.fold_a, kept_only=kept_only)
+        b = a
+        if not kinds.same:
+            b = self._members(1, [one for one in kinds.b if columns[one]], meeting.fold_b, kept_only=kept_only)
+        there = np.zeros_like(todo)
         cells = np.ix_(list(a), list(b))
-        part[cells] = todo[cells]
-        # Where a folded subspace could not be made, pairs stay missing, and its report says why.
-        for pairs in _parts(part, a, b):
+        there[cells] = todo[cells]
+        for pairs in _parts(there, a, b):
             # Of a tile to which few are new, only what these span is evaluated; details are put in place as they come.
             in_rows, in_columns = (np.asarray(pairs.any(axis=axis)) for axis in (1, 0))
-            cells = np.ix_(*(np.flatnonzero(some | bool(details)) for some in (in_rows, in_columns)))
+            cells = np.ix_(*(np.flatnonzero(some | whole) for some in (in_rows, in_columns)))
             some_a = _renumbered(a, cells[0].ravel(), in_rows)
             some_b = some_a
-            if not same or not np.array_equal(in_rows, in_columns):
+            if not kinds.same or not np.array_equal(in_rows, in_columns):
                 some_b = _renumbered(b, cells[1].ravel(), in_columns)
-            values = self._pairs(some_a, some_b, pairs[cells], meeting, measures, details)
-            results.take(pairs, values, cells)
-            results.put(pairs, related)
+            yield _Part(some_a, some_b, pairs, cells)
 
     def _members(self, side: int, members: Sequence[int], fold: Grid, *, kept_only: bool) -> dict[int, Member]:
         """The subspaces to compare by: the representations' own, or those folded on a partner's grid."""
@@ -182,23 +250,15 @@ class Patch:
             chosen[member] = Member(pack, record, basis, tuple(basis.member_blocks(member, kept_only=kept_only)))
         return chosen
 
-    def _pairs(
-        self,
-        a: Mapping[int, Member],
-        b: Mapping[int, Member],
-        todo: BoolArray,
-        meeting: Meeting,
-        measures: Sequence[Measure],
-        details: Details,
-    ) -> Values:
+    def _pairs(self, part: _Part, meeting: Meeting, measures: Sequence[Measure], details: Details) -> Values:
         """Values of all measures for pairs of two sides, each of one kind."""
         context, memory = self._context, self._task.memory_on(self._context.device.name)
+        a, b, todo = part.a, part.b, part.todo
         if not (measures or details):
             # The status is about all measures, also those that a pair has already.
-            first, second = ({number: member.basis for number, member in side.items()} for side in (a, b))
-            return Values({}, Evaluation(first, second, meeting, (), todo).saturated(context.job.measures))
+            return Values({}, self._evaluation(part, meeting, ()).saturated(context.job.measures))
         if memory.by_samples:
-            return self._pairs_by_samples(a, b, todo, meeting, measures)
+            return self._pairs_by_samples(part, meeting, measures)
         # All of a side are summed alike.
         summing = Summing.of(min(member.directions for side in (a, b) for member in side.values()))
         loadings, same = needs_loadings(measures), b is a
@@ -253,35 +313,38 @@ class Patch:
             buffers,
             memory.stack,
             row_norms=any("row_norms" in measure.needs for measure in measures),
-            kernels=evaluation.kernels if _is_of_examples(meeting, first_a) else (),
+            kernels=_kernels(evaluation, part),
         )
         with context.timed("values"):
             values = evaluation.values(*sums)
             # The status is about all measures, also those that a pair has already.
             return replace(values, saturated=evaluation.saturated(context.job.measures))
 
-    def _pairs_by_samples(
-        self,
-        a: Mapping[int, Member],
-        b: Mapping[int, Member],
-        todo: BoolArray,
-        meeting: Meeting,
-        measures: Sequence[Measure],
-    ) -> Values:
+    def _pairs_by_samples(self, part: _Part, meeting: Meeting, measures: Sequence[Measure]) -> Values:
         """The same by the inner products of samples."""
         context = self._context
-        bases_a, bases_b = ({number: member.basis for number, member in side.items()} for side in (a, b))
-        evaluation = Evaluation(bases_a, bases_b, meeting, measures, todo)
-        kernels = evaluation.kernels if _is_of_examples(meeting, next(iter(a.values()))) else ()
-        needed = bool(kernels) or any("row_norms" in measure.needs for measure in measures)
+        evaluation = self._evaluation(part, meeting, measures)
+        kernels = _kernels(evaluation, part)
         norms = norms_by_samples(
-            context, a, b, (todo.shape[0], todo.shape[1]), self._task.memory.by_samples, row_norms=needed
+            context,
+            part.a,
+            part.b,
+            part.todo.shape,
+            self._task.memory.by_samples,
+            row_norms=_row_norms(measures, kernels),
+            shares=self._task.shares,
+            found=self._sums,
         )
         with context.timed("values"):
             evaluation.take_norms(norms.cross)
             # Of one block, in the units of the activations: the squares of the diagonal of their inner products.
             values = evaluation.values(norms.rows, norms.squares, dict.fromkeys(kernels, norms.squares))
             return replace(values, saturated=evaluation.saturated(context.job.measures))
+
+    def _evaluation(self, part: _Part, meeting: Meeting, measures: Sequence[Measure]) -> Evaluation:
+        """An evaluation that is given no couplings."""
+        a, b = ({number: member.basis for number, member in side.items()} for side in (part.a, part.b))
+        return Evaluation(a, b, meeting, measures, part.todo)
 
 
 def _kind(entry: SubspaceEntry) -> tuple[str, Grid]:
@@ -297,9 +360,16 @@ def _kinds(entries: Sequence[SubspaceEntry | None]) -> dict[tuple[str, Grid], li
     return kinds
 
 
-def _is_of_examples(meeting: Meeting, member: Member) -> bool:
-    """Whether pairs compare examples as they are: then orders of the samples are orders of the examples."""
-    return meeting.is_of_samples and member.record.entry.domain == EXAMPLES
+def _kernels(evaluation: Evaluation, part: _Part) -> Sequence[Kernel]:
+    """Kernels whose diagonals are needed: where pairs compare examples as they are, orders of samples are theirs."""
+    first = next(iter(part.a.values()))
+    of_examples = evaluation.meeting.is_of_samples and first.record.entry.domain == EXAMPLES
+    return evaluation.kernels if of_examples else ()
+
+
+def _row_norms(measures: Sequence[Measure], kernels: Sequence[Kernel]) -> bool:
+    """Whether norms of samples are needed, where inner products of samples are summed."""
+    return bool(kernels) or any("row_norms" in measure.needs for measure in measures)
 
 
 def _parts(pairs: BoolArray, a: Mapping[int, Member], b: Mapping[int, Member]) -> Iterator[BoolArray]:

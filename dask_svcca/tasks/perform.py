@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dask_svcca.errors import DamagedSubspacesError, DeviceFailedError
-from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask, SubspaceReport, TileReport, TileTask
+from dask_svcca.plan.tasks import GroupTask, PackTask, PartTask, ShareTask, SubspaceReport, TileReport, TileTask
 from dask_svcca.stores._access import accessing
+from dask_svcca.tasks.gram import Share
 from dask_svcca.tasks.parts import Found, perform_part
 from dask_svcca.tasks.subspace import make_pack
-from dask_svcca.tasks.tile import compute_tile
+from dask_svcca.tasks.tile import compute_tile, sum_share
 from dask_svcca.tasks.worker import Context
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def perform(job: Job, task: Task, *needed: Any) -> Any:
         if not task.on_device:
             return _perform(on_cpu, task, *needed)
         # Steps before this one may have been computed on the CPU, and have no report of their own.
-        before = next((one.device_failure for one in needed if isinstance(one, Found) and one.device_failure), "")
-        reason = ""
-        if not isinstance(task, TileTask):
+        steps = [one.device_failure for one in needed if isinstance(one, Found | Share)]
+        before, reason = next(filter(None, steps), ""), ""
+        if not isinstance(task, TileTask | ShareTask):
             # What stays there from tile to tile is not counted beside what a subspace takes.
             Context(on_cpu).worker.held.clear()
         for attempt in range(1, DEVICE_ATTEMPTS + 1):
@@ -82,12 +83,18 @@ def _perform(job: Job, task: Task, *needed: Any) -> Any:
             return make_pack(Context(job), task)
         case PartTask():
             return perform_part(Context(job), task, *needed)
-        case TileTask():
+        case ShareTask() | TileTask():
             context = Context(job)
             try:
+                if isinstance(task, ShareTask):
+                    return sum_share(context, task, *needed)
                 return compute_tile(context, task, *needed)
             except DamagedSubspacesError as error:
                 if not error.pack:
                     raise
                 # The others go on; whoever started the run has the pack made anew.
-                return TileReport(task.row, task.column, 0, 0, context.seconds, damage=error)
+                return (
+                    Share({}, context.seconds, damage=error)
+                    if isinstance(task, ShareTask)
+                    else TileReport(task.row, task.column, 0, 0, context.seconds, damage=error)
+                )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from dask_svcca.measures import needs_loadings
 from dask_svcca.plan.tasks import TileReport
 from dask_svcca.stores._stored import damaged
 from dask_svcca.stores.backend import backend_of
+from dask_svcca.tasks.gram import Share, together
 from dask_svcca.tasks.patch import Patch, patches
 from dask_svcca.tasks.results import Results
 from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PENDING, UNFINISHED, VALUED, PairStatus
@@ -25,15 +27,16 @@ if TYPE_CHECKING:
     from dask_svcca.evaluate import Details
     from dask_svcca.kernels._types import BoolArray
     from dask_svcca.measures import Measure
-    from dask_svcca.plan.tasks import Places, SubspacePlace, TileTask
+    from dask_svcca.plan.tasks import Places, ShareTask, SubspacePlace, TileTask
     from dask_svcca.stores._blocks import BlockArray, Parts
     from dask_svcca.stores.subspaces import SubspaceEntry
+    from dask_svcca.tasks.gram import Sums, SumsKey
     from dask_svcca.tasks.worker import Context
 
     StatusArray = npt.NDArray[np.uint8]
 
 
-def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: Places) -> TileReport:
+def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: Places, *shares: Share) -> TileReport:
     """Compute the missing pairs of one tile and write them; the status last.
 
     Parameters
@@ -42,8 +45,13 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     task : TileTask
     places_a, places_b : tuple of tuple of SubspacePlace
         Where the subspaces of the two groups are.
+    *shares : Share
+        What was summed for it; all is summed here where that is nothing.
     """
-    tile = _Tile(context, task, places_a, places_b)
+    damaged_share = next((share.damage for share in shares if share.damage is not None), None)
+    if damaged_share is not None:
+        raise damaged_share
+    tile = _Tile(context, task, places_a, places_b, together(shares))
     asked = task.asked(*tile.shape)
     status = tile.known(asked)
     # Pairs that have some measures need only the others.
@@ -56,14 +64,34 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     outcomes = status[task.pairs(*tile.shape)]
     valued = int(np.isin(outcomes, VALUED).sum())
     missing = int(np.isin(outcomes, UNFINISHED).sum())
-    return TileReport(task.row, task.column, valued, len(outcomes) - valued - missing, context.seconds)
+    seconds = Counter(context.seconds)
+    for share in shares:
+        seconds.update(share.seconds)
+    return TileReport(task.row, task.column, valued, len(outcomes) - valued - missing, dict(seconds))
+
+
+def sum_share(context: Context, task: ShareTask, places_a: Places, places_b: Places) -> Share:
+    """Sum a share of the inner products of samples of the missing pairs of a tile.
+
+    Parameters
+    ----------
+    context : Context
+    task : ShareTask
+    places_a, places_b : tuple of tuple of SubspacePlace
+    """
+    tile = _Tile(context, task.tile, places_a, places_b, {})
+    asked = task.tile.asked(*tile.shape)
+    wanted = asked & np.isin(tile.known(asked), PENDING)
+    return Share(tile.sums(wanted, task.number), context.seconds)
 
 
 class _Tile:
     """One tile at work."""
 
-    def __init__(self, context: Context, task: TileTask, places_a: Places, places_b: Places) -> None:
-        self._context, self._task = context, task
+    def __init__(
+        self, context: Context, task: TileTask, places_a: Places, places_b: Places, sums: Mapping[SumsKey, Sums]
+    ) -> None:
+        self._context, self._task, self._sums = context, task, sums
         self.diagonal = task.row == task.column
         self.shape = len(places_a), len(places_b)
         first, second = task.row * task.side, task.column * task.side
@@ -189,27 +217,41 @@ class _Tile:
 
     def _evaluate(self, wanted: BoolArray, measures: Sequence[Measure], details: Details) -> Results:
         """What becomes of the wanted pairs."""
-        # On the diagonal each pair once; the other triangle is its mirror image.
-        todo = np.triu(wanted) if self.diagonal else wanted
         results = Results.nothing(self.shape, measures)
-        for rows, columns in patches(self.shape, self._task.memory.patch):
-            if todo[rows, columns].any():
-                Patch(
-                    self._context,
-                    self._task,
-                    (self._places[0][rows], self._places[1][columns]),
-                    (self._entries[0][rows], self._entries[1][columns]),
-                    same=self.diagonal and rows == columns,
-                ).evaluate(
-                    todo[rows, columns],
-                    measures,
-                    {name: values[rows, columns] for name, values in details.items()},
-                    results.part(rows, columns),
-                )
+        for patch, todo, rows, columns in self._patches(wanted):
+            patch.evaluate(
+                todo,
+                measures,
+                {name: values[rows, columns] for name, values in details.items()},
+                results.part(rows, columns),
+            )
         finish_details(details, diagonal=self.diagonal)
         if self.diagonal:
             results.mirror()
         return results
+
+    def sums(self, wanted: BoolArray, number: int) -> dict[SumsKey, Sums]:
+        """A share of the inner products of samples of the wanted pairs."""
+        found: dict[SumsKey, Sums] = {}
+        for patch, todo, _, _ in self._patches(wanted):
+            found |= patch.sums(todo, number)
+        return found
+
+    def _patches(self, wanted: BoolArray) -> Iterator[tuple[Patch, BoolArray, slice, slice]]:
+        """Those that have wanted pairs, with these, and their rows and columns."""
+        # On the diagonal each pair once; the other triangle is its mirror image.
+        todo = np.triu(wanted) if self.diagonal else wanted
+        for rows, columns in patches(self.shape, self._task.memory.patch):
+            if todo[rows, columns].any():
+                patch = Patch(
+                    self._context,
+                    self._task,
+                    (self._places[0][rows], self._places[1][columns]),
+                    (self._entries[0][rows], self._entries[1][columns]),
+                    self._sums,
+                    same=self.diagonal and rows == columns,
+                )
+                yield patch, todo[rows, columns], rows, columns
 
 
 def _entry(context: Context, own: Sequence[SubspacePlace]) -> SubspaceEntry | None:
