@@ -17,6 +17,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 import dask_svcca
 from dask_svcca.connections import connect
 from dask_svcca.errors import MemoryLimitError
+from dask_svcca.plan import sides, tiles
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
@@ -92,6 +93,23 @@ def test_compare__a_cluster_changes_no_bit(
 ) -> None:
     dask_svcca.compare(zoo, tmp_path / "comparison.zarr", client=client)
     assert_same(tmp_path / "comparison.zarr", undisturbed)
+
+
+def test_compare__workers_that_share_a_tile_change_no_bit(
+    client: distributed.Client, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, value in (
+        (tiles, "GRAMS_CHEAPER", 100.0),
+        (sides, "GRAMS_CHEAPER", 100.0),
+        (sides, "SHORT_TILE", 1.0),
+    ):
+        monkeypatch.setattr(module, name, value)
+    plan = dask_svcca.plan_comparison(zoo, tmp_path / "comparison.zarr", measures="cka", client=client)
+    assert [tile.shares for tile in plan.tiles] == [WORKERS]
+    with dask.config.set(scheduler="synchronous"):
+        alone = dask_svcca.compare(zoo, tmp_path / "alone.zarr", measures="cka").load()
+    dask_svcca.compare(zoo, tmp_path / "comparison.zarr", measures="cka", client=client)
+    assert_same(tmp_path / "comparison.zarr", alone)
 
 
 def test_compare__runs_on_the_current_client(

@@ -116,11 +116,11 @@ def test_norms_by_samples__stay_within_their_memory(
 
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have three workers share one tile, however short its work is."""
+    """Have four workers share one tile, however short its work is."""
     for module in (tiles, sides):
         monkeypatch.setattr(module, "GRAMS_CHEAPER", 100.0)
     monkeypatch.setattr(sides, "SHORT_TILE", 1.0)
-    with_budget(monkeypatch, 3, 2**30)
+    with_budget(monkeypatch, 4, 2**30)
 
 
 @pytest.mark.usefixtures("shared")
@@ -131,18 +131,26 @@ def test_compare__is_the_same_whether_workers_share_a_tile(
     monkeypatch.setattr(tiles, "SCORE_CHUNK_BYTES", 2**17)
     zoo = make_zoo(layers(10, examples), tmp_path / "zoo.zarr")
     with_shares = graph_of(zoo, tmp_path / "graph", variance=None, measures=MEASURES)
-    assert len(tasks_of(with_shares, "share")) == 3
+    assert len(tasks_of(with_shares, "share")) == 4
     together = dask_svcca.compare(zoo, tmp_path / "shares", measures=MEASURES).load()
-    # A worker that is given nothing sums the same shares, one after the other.
     for function, *arguments in tasks_of(with_shares, "subspaces") + tasks_of(with_shares, "tile"):
         function(*arguments)
-    by_one = dask_svcca.open_comparison(tmp_path / "graph").load()
+    given_nothing = dask_svcca.open_comparison(tmp_path / "graph").load()
     with_budget(monkeypatch, 1, 2**30)
     whole = dask_svcca.compare(zoo, tmp_path / "whole", measures=MEASURES).load()
     for name in MEASURES:
-        np.testing.assert_array_equal(by_one[name], together[name])
-        # Sums of a billionth part each, in double precision, in another order.
-        np.testing.assert_allclose(whole[name], together[name], rtol=1e-12, atol=0)
+        np.testing.assert_array_equal(given_nothing[name], together[name])
+        np.testing.assert_array_equal(whole[name], together[name])
+
+
+@pytest.mark.parametrize("shares", [1, 2, 8, 16])
+def test_sums__are_added_in_one_order(shares: int) -> None:
+    rng = np.random.default_rng(0)
+    sums = [gram.Sums(*(rng.normal(size=(3, 3)) for _ in range(2)), *((np.zeros(3),) * 2,) * 2) for _ in range(16)]
+    each = 16 // shares
+    parts = [gram._added(sums[start : start + each]) for start in range(0, 16, each)]
+    np.testing.assert_array_equal(gram._added(parts).cross, gram._added(sums).cross)
+    np.testing.assert_allclose(gram._added(parts).rows, sum(one.rows for one in sums), rtol=1e-12)
 
 
 @pytest.mark.usefixtures("shared")
@@ -154,9 +162,14 @@ def test_compare__sums_anew_where_shares_are_of_other_members(tmp_path: Path) ->
         function(task)
     shares = [function(task, *places) for function, task, *places in tasks_of(graph, "share")]
     others = [
-        replace(share, sums={(True, ((("other", 0, 9),),)): sums._replace(cross=2 * sums.cross)})
+        replace(
+            share,
+            sums={
+                (True, ((("other", number, 9),),)): sums._replace(cross=2 * sums.cross)
+                for number, sums in enumerate(share.sums.values())
+            },
+        )
         for share in shares
-        for sums in share.sums.values()
     ]
     ((function, *arguments),) = tasks_of(graph, "tile")
     function(*arguments, *others)
@@ -185,7 +198,7 @@ def test_share__stays_within_the_memory_of_its_tile(tmp_path: Path, monkeypatch:
     for function, task in tasks_of(graph, "subspaces"):
         function(task)
     shares = tasks_of(graph, "share")
-    assert len(shares) == 3
+    assert len(shares) == 4
     for share in shares:
         _, peak = peak_memory(share)
         assert 0.3 * share[1].tile.memory.peak < peak < share[1].tile.memory.peak

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 TERMS = 2**10
 """Entries of Gram matrices whose products are summed in one precision before they are added up in double."""
 
+PORTIONS = 16
+"""Portions of the blocks that are summed on their own, a power of two: at most so many tasks can share them."""
+
+HELD_SUMS = 6
+"""Sums of portions that are held at a time while they are added up two by two, with those that come."""
+
 
 class SumsGrams(Protocol):
     """What `GramProducts` computes, wherever it is computed."""
@@ -23,13 +29,8 @@ class SumsGrams(Protocol):
     def add(self, groups: Sequence[Sequence[Any]], times: int) -> None:
         """Add one block of all Gram matrices."""
 
-    @property
-    def total(self) -> FloatArray:
-        """Sums of all pairs, (a, b)."""
-
-    @property
-    def own(self) -> list[FloatArray]:
-        """Those of each member with itself, by group."""
+    def take(self) -> tuple[FloatArray, list[FloatArray]]:
+        """Sums of all pairs so far, and of each member with itself; then it begins anew."""
 
 
 class GramProducts:
@@ -48,12 +49,6 @@ class GramProducts:
     same : bool
         Whether both groups are the same.
 
-    Attributes
-    ----------
-    total : (a, b)
-    own : list of (a,) and (b,)
-        The same of each member with itself; of one group where both are the same.
-
     Examples
     --------
     >>> z = np.arange(6.0).reshape(2, 3)
@@ -61,14 +56,19 @@ class GramProducts:
     >>> for rows, columns in (((0, 2), (0, 2)), ((2, 3), (0, 2)), ((2, 3), (2, 3))):
     ...     first, second = (z[:, slice(*place)] for place in (rows, columns))
     ...     products.add([[(first, second)]], times=1 if rows == columns else 2)
-    >>> bool(products.total[0, 0] == np.square(z @ z.T).sum())
+    >>> total, own = products.take()
+    >>> bool(total[0, 0] == own[0][0] == np.square(z.T @ z).sum())
     True
     """
 
     def __init__(self, a: int, b: int, block: int, dtype: np.dtype[np.floating], *, same: bool) -> None:
-        self.total: FloatArray = np.zeros((a, b))
-        self.own: list[FloatArray] = [np.zeros(count) for count in ((a,) if same else (a, b))]
-        self._rooms = [np.empty((count, block * block), dtype=dtype) for count in ((a,) if same else (a, b))]
+        self._counts, self._shape = (a,) if same else (a, b), (a, b)
+        self._rooms = [np.empty((count, block * block), dtype=dtype) for count in self._counts]
+        self._begin()
+
+    def _begin(self) -> None:
+        self._total: FloatArray = np.zeros(self._shape)
+        self._own: list[FloatArray] = [np.zeros(count) for count in self._counts]
 
     def add(self, groups: Sequence[Sequence[Block]], times: int) -> None:
         """Add one block of all Gram matrices.
@@ -93,9 +93,22 @@ class GramProducts:
                     gram[:entries].reshape(member.shape)[...] = member
         for start in range(0, entries, TERMS):
             part = slice(start, min(start + TERMS, entries))
-            self.total += times * (self._rooms[0][:, part] @ self._rooms[-1][:, part].T)
-            for own, room in zip(self.own, self._rooms, strict=True):
+            self._total += times * (self._rooms[0][:, part] @ self._rooms[-1][:, part].T)
+            for own, room in zip(self._own, self._rooms, strict=True):
                 own[...] += times * np.vecdot(room[:, part], room[:, part])
+
+    def take(self) -> tuple[FloatArray, list[FloatArray]]:
+        """Sums of all pairs so far, and of each member with itself; then it begins anew.
+
+        Returns
+        -------
+        total : (a, b)
+        own : list of (a,) and (b,)
+            Of one group where both are the same.
+        """
+        taken = self._total, self._own
+        self._begin()
+        return taken
 
 
 def block_samples(length: int, samples: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dask_svcca.kernels.grams import products_by_samples
+from dask_svcca.kernels.grams import PORTIONS, products_by_samples
 from dask_svcca.plan.memory import score_dtype
 from dask_svcca.plan.tiles import GRAMS_CHEAPER, LONG_TILE
 from dask_svcca.plan.values import most_by_values
@@ -163,6 +163,8 @@ def gram_shares(
 ) -> dict[tuple[int, int], int]:
     """In how many tasks each tile sums the inner products of samples, so that all workers have their share.
 
+    A power of two, of which sums are the same bit by bit.
+
     Parameters
     ----------
     places : sequence of (int, int)
@@ -177,7 +179,7 @@ def gram_shares(
     >>> from dask_svcca.readings import Neurons
     >>> group = [Layer.of("a/b/c", Neurons(), (5000, 256))] * 48
     >>> gram_shares([(0, 0)], [group], 2), gram_shares([(0, 0), (0, 1), (1, 1)], [group, group], 6)
-    ({(0, 0): 2}, {(0, 0): 3, (0, 1): 6, (1, 1): 3})
+    ({(0, 0): 2}, {(0, 0): 8, (0, 1): 16, (1, 1): 8})
     """
 
     def work(row: int, column: int) -> float:
@@ -192,5 +194,19 @@ def gram_shares(
     # Tiles of unequal work leave no worker without some where it is cut finer.
     tasks = workers * min(2, len(each))
     return {
-        place: max(1, min(round(tasks * own / whole), int(own / SHORT_TILE))) for place, own in each.items() if whole
+        place: _power_of_two(min(round(tasks * own / whole), int(own / SHORT_TILE)))
+        for place, own in each.items()
+        if whole
     }
+
+
+def _power_of_two(shares: int) -> int:
+    """How many shares so many workers take: twice the next power of two where they are none, to be even among them.
+
+    Examples
+    --------
+    >>> [_power_of_two(shares) for shares in (0, 1, 2, 3, 4, 6, 20)]
+    [1, 1, 2, 8, 4, 16, 16]
+    """
+    power = 1 << max(0, shares - 1).bit_length()
+    return min(PORTIONS, power if power <= max(1, shares) else 2 * power)

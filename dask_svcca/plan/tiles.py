@@ -11,7 +11,7 @@ import numpy as np
 
 from dask_svcca.evaluate import STACK_BYTES, pair_bytes, solving_bytes
 from dask_svcca.kernels.fourier import half_plane
-from dask_svcca.kernels.grams import block_samples, products_by_samples
+from dask_svcca.kernels.grams import HELD_SUMS, block_samples, products_by_samples
 from dask_svcca.kernels.products import Summing
 from dask_svcca.measures import norms_only, of_directions
 from dask_svcca.plan.details import pair_bytes as detail_bytes
@@ -326,7 +326,8 @@ def _grams_bytes(pair: KindPair, options: TileOptions, members: int) -> float:
     """Bytes that two sides take, with so many members of each at a time."""
     # Two parts of the same side are two sides.
     sides = (pair.a,) if pair.same and members >= pair.a.members else (pair.a, pair.b)
-    return sum(_gram_bytes(side, options, members) for side in sides)
+    sums = HELD_SUMS * 16 * min(members, pair.a.members) * min(members, pair.b.members)
+    return sums + sum(_gram_bytes(side, options, members) for side in sides)
 
 
 def _gram_bytes(side: _Side, options: TileOptions, members: int) -> float:

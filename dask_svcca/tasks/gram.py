@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from dask_svcca.kernels.grams import block_samples
+from dask_svcca.kernels.grams import PORTIONS, block_samples
 from dask_svcca.tasks.panel import Panel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dask_svcca.devices.interface import Array
     from dask_svcca.errors import DamagedSubspacesError
@@ -91,10 +90,41 @@ class Share:
     device_failure: str = ""
 
 
+class _Tree:
+    """Adds up sums two by two, so that the order of additions does not hang on who has which of them.
+
+    A share of a power of two of them, from a multiple of it on, has a branch of the tree as its whole.
+    """
+
+    def __init__(self) -> None:
+        self._branches: list[tuple[int, Sums]] = []
+
+    def add(self, sums: Sums) -> None:
+        """Take the next ones."""
+        level = 0
+        while self._branches and self._branches[-1][0] == level:
+            sums = self._branches.pop()[1].plus(sums)
+            level += 1
+        self._branches.append((level, sums))
+
+    @property
+    def whole(self) -> Sums:
+        """Those of all, a power of two."""
+        ((_, sums),) = self._branches
+        return sums
+
+
+def _added(sums: Iterable[Sums]) -> Sums:
+    tree = _Tree()
+    for one in sums:
+        tree.add(one)
+    return tree.whole
+
+
 def together(shares: Sequence[Share]) -> dict[SumsKey, Sums]:
     """Sums of all blocks, from those of all shares."""
     keys = shares[0].sums if shares else {}
-    return {key: reduce(Sums.plus, (share.sums[key] for share in shares)) for key in keys}
+    return {key: _added(share.sums[key] for share in shares) for key in keys}
 
 
 class _Group:
@@ -165,7 +195,6 @@ def norms_by_samples(
     most: int,
     *,
     row_norms: bool,
-    shares: int,
     found: Mapping[SumsKey, Sums],
 ) -> Norms:
     """Norms of all pairs of two groups of dense layers.
@@ -181,18 +210,15 @@ def norms_by_samples(
         Members of each side that are compared at a time.
     row_norms : bool
         Whether norms of samples are needed.
-    shares : int
-        In how many shares the blocks of the Gram matrices are summed.
     found : dict of SumsKey to Sums
-        What other tasks have summed already, see `sums_by_samples`: of all shares together.
+        What other tasks have summed already, all shares of it together: see `sums_by_samples`.
     """
     norms = Norms(np.zeros(shape), np.zeros(shape), (np.zeros(shape[0]), np.zeros(shape[1])))
     for part_a, part_b in _parts(a, b, most):
         groups = _groups(context, part_a, part_b)
         sums = found.get(_key(groups, row_norms=row_norms))
         if sums is None:
-            each = (_sum(context, groups, number, shares, row_norms=row_norms) for number in range(shares))
-            sums = reduce(Sums.plus, each)
+            sums = _sum(context, groups, 0, 1, row_norms=row_norms)
         _add_norms(norms, groups, sums)
     return norms
 
@@ -246,43 +272,67 @@ def _sum(context: Context, groups: list[_Group], number: int, shares: int, *, ro
     a, b = (len(groups[side].numbers) for side in (0, -1))
     first = groups[0].panel
     block = block_samples(first.length, first.samples)
-    blocks = list(_blocks(first.length, first.samples, block))
     products = context.device.gram_products(a, b, block, first.dtype, same=same)
     rows, squares = np.zeros((a, b)), [np.zeros(len(group.numbers)) for group in groups]
     buffers = [[group.panel.buffer() for group in groups] for _ in range(min(2, first.chunks))]
-    mine = blocks[len(blocks) * number // shares : len(blocks) * (number + 1) // shares]
-    for chunk, of_chunk in groupby(mine, key=lambda one: one.chunk):
+
+    def taken() -> Sums:
+        nonlocal rows, squares
+        with context.timed("coupling"):
+            total, own = products.take()
+            if same:
+                np.fill_diagonal(total, own[0])
+            found = Sums(total, rows, (own[0], own[-1]), (squares[0], squares[-1]))
+        rows, squares = np.zeros_like(rows), [np.zeros_like(one) for one in squares]
+        return found
+
+    tree = _Tree()
+    portions = range(PORTIONS * number // shares, PORTIONS * (number + 1) // shares)
+    blocks = list(_blocks(first.length, first.samples, block))
+    mine = [
+        (portion, one)
+        for portion in portions
+        for one in blocks[len(blocks) * portion // PORTIONS : len(blocks) * (portion + 1) // PORTIONS]
+    ]
+    done = portions.start
+    for chunk, of_chunk in groupby(mine, key=lambda one: one[1].chunk):
         upper = [group.read(chunk, buffer) for group, buffer in zip(groups, buffers[0], strict=True)]
         with context.timed("coupling"):
             sent = _sent(context, upper)
-        for other, of_both in groupby(of_chunk, key=lambda one: one.other):
-            beside, together = sent, list(of_both)
-            if row_norms and together[0].is_first:
+        for other, of_both in groupby(of_chunk, key=lambda one: one[1].other):
+            beside = sent if other == chunk else _beside(context, groups, upper, other, buffers[1])
+            for portion, one in of_both:
+                for _ in range(done, portion):
+                    tree.add(taken())
+                done = portion
                 with context.timed("coupling"):
-                    own = [group.squares(chunk, parts) for group, parts in zip(groups, upper, strict=True)]
-                    rows += own[0] @ own[-1].T
-                    for square, norm in zip(squares, own, strict=True):
-                        square[...] += np.einsum("ms,ms->m", norm, norm)
-            if other < chunk:
-                # Inner products of all samples with those of a chunk are there already.
-                lower = [
-                    parts if all(group.kernels) else group.read(other, buffer)
-                    for group, parts, buffer in zip(groups, upper, buffers[1], strict=True)
-                ]
-                with context.timed("coupling"):
-                    beside = _sent(context, lower)
-            with context.timed("coupling"):
-                for one in together:
+                    if row_norms and one.is_first:
+                        own = [group.squares(chunk, parts) for group, parts in zip(groups, upper, strict=True)]
+                        rows += own[0] @ own[-1].T
+                        for square, norm in zip(squares, own, strict=True):
+                            square[...] += np.einsum("ms,ms->m", norm, norm)
                     parts = [
                         group.block(above, below, one.rows, one.columns, other * first.length)
                         for group, above, below in zip(groups, sent, beside, strict=True)
                     ]
                     products.add(parts, 1 if one.on_diagonal else 2)
+    # Of few samples some portions have no block.
+    for _ in range(done, portions.stop):
+        tree.add(taken())
+    return tree.whole
+
+
+def _beside(
+    context: Context, groups: list[_Group], upper: list[list[FloatArray]], chunk: int, buffers: list[InexactArray]
+) -> list[list[Array]]:
+    """Scores of a chunk before that of the rows, on the device."""
+    # Inner products of all samples with those of a chunk are there already.
+    lower = [
+        parts if all(group.kernels) else group.read(chunk, buffer)
+        for group, parts, buffer in zip(groups, upper, buffers, strict=True)
+    ]
     with context.timed("coupling"):
-        sums, own_sums = products.total, products.own
-    if same:
-        np.fill_diagonal(sums, own_sums[0])
-    return Sums(sums, rows, (own_sums[0], own_sums[-1]), (squares[0], squares[-1]))
+        return _sent(context, lower)
 
 
 def _add_norms(norms: Norms, groups: list[_Group], sums: Sums) -> None:

@@ -332,7 +332,6 @@ class Patch:
             part.todo.shape,
             self._task.memory.by_samples,
             row_norms=_row_norms(measures, kernels),
-            shares=self._task.shares,
             found=self._sums,
         )
         with context.timed("values"):

@@ -233,9 +233,14 @@ def test_gram_products__are_those_of_the_matrices(device: Device, same: bool) ->
             products.add(groups, 1 if row == column else 2)
     grams = [[one.astype(float).T @ one for one in side] for side in (a, b)]
     expected = [[np.sum(one * other) for other in grams[1]] for one in grams[0]]
-    np.testing.assert_allclose(products.total, expected, rtol=1e-5)
-    np.testing.assert_allclose(products.own[0], [np.square(one).sum() for one in grams[0]], rtol=1e-5)
-    assert len(products.own) == (1 if same else 2)
+    total, own = products.take()
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    np.testing.assert_allclose(own[0], [np.square(one).sum() for one in grams[0]], rtol=1e-5)
+    assert len(own) == (1 if same else 2)
+    anew, own_anew = products.take()
+    assert not anew.any()
+    assert not any(one.any() for one in own_anew)
+    assert total.any()
 
 
 def test_arrays__may_be_read_only_backwards_or_of_other_types(device: Device) -> None:
@@ -353,5 +358,6 @@ def test_gram_products__of_one_member_of_one_direction(device: Device, samples: 
     sent = device.sent(a)
     products.add([[(sent, sent)]], 1)
     exact = np.square(np.square(a.astype(float)).sum())
-    np.testing.assert_allclose(products.total, [[exact]], rtol=1e-6)
-    np.testing.assert_allclose(products.own[0], [exact], rtol=1e-6)
+    total, own = products.take()
+    np.testing.assert_allclose(total, [[exact]], rtol=1e-6)
+    np.testing.assert_allclose(own[0], [exact], rtol=1e-6)

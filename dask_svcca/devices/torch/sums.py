@@ -186,17 +186,13 @@ class TorchGramProducts:
                 for own, part in zip(self._own, parts, strict=True)
             ]
 
-    @property
-    def total(self) -> FloatArray:
-        """Sums of all pairs, (a, b)."""
+    def take(self) -> tuple[FloatArray, list[FloatArray]]:
+        """Sums of all pairs so far, and of each member with itself; then it begins anew."""
         with self._device.at_work("inner products of samples"):
-            return self._device.host(self._total)
-
-    @property
-    def own(self) -> list[FloatArray]:
-        """Those of each member with itself, by group."""
-        with self._device.at_work("inner products of samples"):
-            return [self._device.host(one) for one in self._own]
+            taken = self._device.host(self._total), [self._device.host(one) for one in self._own]
+            self._total = torch.zeros_like(self._total)
+            self._own = [torch.zeros_like(one) for one in self._own]
+            return taken
 
 
 class TorchProjection:
