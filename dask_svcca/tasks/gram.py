@@ -122,8 +122,8 @@ def _added(sums: Iterable[Sums]) -> Sums:
 
 
 def together(shares: Sequence[Share]) -> dict[SumsKey, Sums]:
-    """Sums of all blocks, from those of all shares."""
-    keys = shares[0].sums if shares else {}
+    """Sums of all blocks, from those of all shares: of what all of them have summed."""
+    keys = [key for key in shares[0].sums if all(key in share.sums for share in shares)] if shares else []
     return {key: _added(share.sums[key] for share in shares) for key in keys}
 
 

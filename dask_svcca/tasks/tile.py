@@ -53,7 +53,7 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
         raise damaged_share
     tile = _Tile(context, task, places_a, places_b, together(shares))
     asked = task.asked(*tile.shape)
-    status = tile.known(asked)
+    status = tile.known(asked, mends=True)
     # Pairs that have some measures need only the others.
     for states, names in ((PENDING, ()), ((PairStatus.PARTIAL,), context.job.settled)):
         wanted = asked & np.isin(status, states)
@@ -81,7 +81,8 @@ def sum_share(context: Context, task: ShareTask, places_a: Places, places_b: Pla
     """
     tile = _Tile(context, task.tile, places_a, places_b, {})
     asked = task.tile.asked(*tile.shape)
-    wanted = asked & np.isin(tile.known(asked), PENDING)
+    # What is damaged is taken away by the tile alone.
+    wanted = asked & np.isin(tile.known(asked, mends=False), PENDING)
     return Share(tile.sums(wanted, task.number), context.seconds)
 
 
@@ -102,10 +103,10 @@ class _Tile:
             context.worker.read_packs(place.pack for places in self._places for own in places for place in own)
             self._entries = [[_entry(context, own) for own in places] for places in self._places]
 
-    def known(self, asked: BoolArray) -> StatusArray:
+    def known(self, asked: BoolArray, *, mends: bool) -> StatusArray:
         """What has become of its pairs; those of a block are missing where something of it cannot be read.
 
-        Values are looked at only where they are to count together with some that are added. All other values are
+        With ``mends``, that is taken away. Values are looked at only where they are to count together with some that are added. All other values are
         looked at when others are written beside them.
         """
         (array,) = self._context.worker.blocks(PAIR_STATUS.name)
@@ -117,7 +118,8 @@ class _Tile:
                     if stored is not None and (stored[asked[part]] == PairStatus.PARTIAL).any():
                         self._check_values(block, stored)
                 except DamagedStoreError:
-                    self._forget(block)
+                    if mends:
+                        self._forget(block)
                 else:
                     if stored is not None:
                         status[part] = stored
