@@ -5,6 +5,7 @@ from dask_svcca.evaluate.details import Details, finish_details, no_details
 from dask_svcca.evaluate.evaluation import Evaluation, Values
 from dask_svcca.evaluate.memory import STACK_BYTES, pair_bytes, solving_bytes
 from dask_svcca.evaluate.trial import try_measure
+from dask_svcca.evaluate.unequal import are_unequal
 
 __all__ = [
     "STACK_BYTES",
@@ -13,6 +14,7 @@ __all__ = [
     "Evaluation",
     "MemberBlock",
     "Values",
+    "are_unequal",
     "block_weights",
     "direction_weights",
     "finish_details",

@@ -12,8 +12,9 @@ from dask_svcca.devices import HOST
 from dask_svcca.evaluate.details import Correlations, FrequencyMeans
 from dask_svcca.evaluate.group import Group
 from dask_svcca.evaluate.memory import STACK_BYTES, pair_bytes
+from dask_svcca.evaluate.unequal import stacks
 from dask_svcca.kernels.couplings import HostCouplings
-from dask_svcca.kernels.lanes import LEAST_NUMBERS
+from dask_svcca.kernels.lanes import solves_many
 from dask_svcca.kernels.pairs import PairStack
 from dask_svcca.measures import Measure, PairTotals, Totals
 
@@ -64,6 +65,8 @@ class Evaluation:
         Arrays that take the details of pairs, see `no_details`.
     single : bool
         Whether scores are in single precision.
+    many : bool
+        Whether there is so much to evaluate that compiled code is worth to be loaded: see `PairStack.many`.
     stack_bytes : int
         Bytes of the pairs that are solved together, as `pair_bytes` counts them; one pair may take more.
     device : Device
@@ -80,6 +83,7 @@ class Evaluation:
         *,
         details: Details | None = None,
         single: bool = False,
+        many: bool = False,
         stack_bytes: int = STACK_BYTES,
         device: Device = HOST,
     ) -> None:
@@ -93,9 +97,8 @@ class Evaluation:
         self._takers = list(self._take(details or {}, a, b))
         self._sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures}
         self._turned_sums = {m.name: np.zeros((*todo.shape, m.components)) for m in measures if not m.symmetric}
-        kept_a, kept_b = (group.counts("kept").sum(axis=1) for group in (self._a, self._b))
         self._tested = self._blocks_in_common()
-        self._many = float(kept_a @ todo @ kept_b) >= LEAST_NUMBERS
+        self._many = many
         # Loadings differ from block to block: couplings of different blocks must not share a stack.
         self._by_block = any("loadings" in measure.needs for measure in measures)
         self._each = bool(self._takers)
@@ -193,6 +196,47 @@ class Evaluation:
                 self._b.take_loadings(loadings[1], blocks_b, conjugate=False)
             if self._by_block or self._bytes[key] > self._stack_bytes // 2:
                 self._solve(key)
+
+    def takes_unequal(self, frequency: SharedFrequency) -> bool:
+        """Whether pairs with unequal numbers of directions are to be given to `add_unequal` at a frequency."""
+        real = not (self._a.counts_twice(frequency.a) or self._b.counts_twice(frequency.b))
+        given = self._single and self._many and self._device is HOST and real and not self._takers
+        # Loading what is compiled comes last.
+        return given and all(measure.takes_sizes for measure in self._measures) and solves_many()
+
+    def add_unequal(
+        self,
+        product: FloatArray,
+        blocks_a: Sequence[MemberBlock],
+        blocks_b: Sequence[MemberBlock],
+        frequency: SharedFrequency,
+        overlaps: FloatArray | None = None,
+    ) -> None:
+        """Take the couplings of all members of two panels, and solve them: few have equally many directions.
+
+        Parameters
+        ----------
+        product : (directions of a, directions of b)
+            At one frequency.
+        blocks_a, blocks_b : sequence of MemberBlock
+            In the order of the panels.
+        frequency : SharedFrequency
+        overlaps : (a, b), optional
+            See `add`.
+        """
+        centred = frequency.a == 0 and frequency.b == 0
+        for found in stacks(
+            product,
+            ((self._a, blocks_a), (self._b, blocks_b)),
+            self._todo,
+            degrees=self._a.samples - 1 if centred else self._a.samples,
+            stack_bytes=self._stack_bytes,
+            overlaps=overlaps,
+            tested=self._tested,
+            each=self._each,
+        ):
+            weights = np.full(len(found.members_a), frequency.multiplicity)
+            self._sum_up(found.every, found.leading, found.members_a, found.members_b, weights)
 
     def take_norms(self, norms: FloatArray) -> None:
         """Take squared norms of cross-covariances, (a, b), of layers with one block, where no measure asks for more."""
@@ -344,6 +388,12 @@ class Evaluation:
             for piece, stop in zip(pieces, np.cumsum(counts), strict=True):
                 part = leading.correlations[stop - len(piece.members_a) : stop]
                 taker.add(piece.members_a, piece.members_b, part, piece.frequency)
+        self._sum_up(every, leading, members_a, members_b, weights)
+
+    def _sum_up(
+        self, every: PairStack, leading: PairStack, members_a: IntArray, members_b: IntArray, weights: IntArray
+    ) -> None:
+        """Add what measures take of a stack, with all directions and with those that are kept."""
         for measure in self._measures:
             stack = leading if measure.directions == "kept" else every
             _accumulate(self._sums[measure.name], members_a, members_b, weights, measure.sums(stack))

@@ -159,10 +159,64 @@ def significant_correlations(
     return np.concatenate([np.zeros(0, dtype=np.int64), *counts])
 
 
-def _test(
-    correlations: FloatArray, k: int, l: int, degrees: int, level: FloatArray, excess: FloatArray, is_complex: bool
+def significant_of_sizes(
+    correlations: FloatArray,
+    sizes: IntArray,
+    degrees: int,
+    *,
+    level: FloatArray | float = 0.05,
+    overlap: FloatArray | float = 1.0,
 ) -> IntArray:
-    """The test of `significant_correlations`, for some of the pairs; ``level`` and ``excess`` are (pair, 1)."""
+    """The same of pairs of several sizes, of samples that are real.
+
+    Parameters
+    ----------
+    correlations : (pair, most)
+        Zero beyond those that a pair has.
+    sizes : (pair, 2)
+        Directions of both sides.
+    degrees, level, overlap
+        See `significant_correlations`.
+
+    Examples
+    --------
+    >>> correlations = np.array([[0.9, 0.05], [0.4, 0.0]])
+    >>> significant_of_sizes(correlations, np.array([[2, 2], [1, 1]]), 99)
+    array([1, 1])
+    """
+    pairs = len(correlations)
+    counts = np.zeros(pairs, dtype=np.int64)
+    levels, excess = (np.broadcast_to(one, pairs) for one in (level, overlap))
+    forced = sizes.sum(axis=1) > degrees
+    for k, l in np.unique(sizes[forced], axis=0).tolist():
+        alike = np.flatnonzero((sizes == (k, l)).all(axis=1))
+        some = correlations[alike, : min(k, l)]
+        counts[alike] = significant_correlations(
+            some, k, l, degrees, is_complex=False, level=levels[alike], overlap=excess[alike]
+        )
+    rest = np.flatnonzero(~forced)
+    step = max(1, TESTED_AT_ONCE // max(1, correlations.shape[1]))
+    for start in range(0, len(rest) if correlations.shape[1] else 0, step):
+        part = rest[start : start + step]
+        k, l = sizes[part].T[:, :, np.newaxis]
+        one, other = levels[part, np.newaxis], np.maximum(excess[part, np.newaxis], 1.0)
+        counts[part] = _test(correlations[part], k, l, degrees, one, other, is_complex=False)
+    return counts
+
+
+def _test(
+    correlations: FloatArray,
+    k: int | IntArray,
+    l: int | IntArray,
+    degrees: int,
+    level: FloatArray,
+    excess: FloatArray,
+    is_complex: bool,
+) -> IntArray:
+    """The test of `significant_correlations`, for some of the pairs; ``level`` and ``excess`` are (pair, 1).
+
+    So may ``k`` and ``l`` be.
+    """
     pairs, count = correlations.shape
     squared = correlations**2
     before = np.arange(count)
@@ -172,7 +226,8 @@ def _test(
     # Lawley's correction: degrees of freedom that are left for the remaining directions. Where earlier correlations
     # are almost zero it has no meaning, but the test has ended by then.
     left = degrees - 2 * before + np.clip(inverse, before, degrees)
-    rest_k, rest_l = k - before, l - before
+    # Where pairs have unequal numbers of directions, there may be none left.
+    rest_k, rest_l = np.maximum(k - before, 1), np.maximum(l - before, 1)
     mean = excess * (rest_k * rest_l) / left
     freedom = left**2 - 1 if is_complex else (left + 2) * (left - 1) / 2
     # Of the variance over the squared mean: the reciprocal of the shape of the gamma distribution.
@@ -187,6 +242,7 @@ def _test(
         shape = 1 / spread[doubtful]
         chance = scipy.special.gammaincc(shape, shape * tail[doubtful] / mean[doubtful])
         significant[doubtful] = chance < np.broadcast_to(level, doubtful.shape)[doubtful]
+    significant &= before < np.minimum(k, l)
     return np.asarray(np.argmin(np.column_stack([significant, np.zeros(pairs, dtype=bool)]), axis=1))
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.kernels.pairs import canonical_correlations, singular_values, squared_magnitudes
+from dask_svcca.kernels.pairs import (
+    PairStack,
+    Side,
+    canonical_correlations,
+    canonical_correlations_of_sizes,
+    singular_values,
+    squared_magnitudes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +23,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
-    from dask_svcca.kernels.pairs import Side
 
     Cells = tuple[InexactArray, IntArray, IntArray]
 
@@ -38,6 +45,8 @@ class HostCouplings:
     Parameters
     ----------
     coupling : (pair, k, l)
+    sizes : (pair, 2), optional
+        Directions of both sides of each pair, where these are unequal: it is zero beyond.
     original : HostCouplings, optional
         Those of ``coupling``, of which these are the adjoints: what they have computed is not computed again.
 
@@ -48,8 +57,10 @@ class HostCouplings:
     array([7.])
     """
 
-    def __init__(self, coupling: InexactArray, original: HostCouplings | None = None) -> None:
-        self._given, self._original = coupling, original
+    def __init__(
+        self, coupling: InexactArray, sizes: IntArray | None = None, original: HostCouplings | None = None
+    ) -> None:
+        self._given, self._sizes, self._original = coupling, sizes, original
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,7 +92,7 @@ class HostCouplings:
     @property
     def adjoint(self) -> HostCouplings:
         """The couplings with both sides exchanged."""
-        return HostCouplings(self._given, self)
+        return HostCouplings(self._given, self._sizes, self)
 
     def leading(self, k: int, l: int) -> HostCouplings:
         """The couplings of leading directions."""
@@ -89,7 +100,11 @@ class HostCouplings:
 
     def correlations(self, *, single: bool, many: bool) -> FloatArray:
         """Singular values, (pair, min(k, l)): see `dask_svcca.kernels.pairs.canonical_correlations`."""
-        return canonical_correlations(self.host, single=single, many=many)
+        if self._original is not None:
+            return self._original.correlations(single=single, many=many)
+        if self._sizes is not None:
+            return canonical_correlations_of_sizes(self._given.real, self._sizes)
+        return canonical_correlations(self._given, single=single, many=many)
 
     def correlation_sums(self, *, single: bool, many: bool) -> FloatArray | None:  # noqa: ARG002 - as on a device
         """None: the values themselves cost no more than their sum."""
@@ -204,6 +219,30 @@ def gathered(cells: Sequence[Cells]) -> InexactArray:
     return stack
 
 
+def gathered_of_sizes(product: FloatArray, tops: IntArray, lefts: IntArray, sizes: IntArray) -> FloatArray:
+    """Couplings of pairs of several sizes as one stack, (pair, k, l), in double precision; zero beyond each.
+
+    Parameters
+    ----------
+    product : (directions of a, directions of b)
+        Couplings of all members with all.
+    tops, lefts : (pair,)
+        Where in it each pair begins.
+    sizes : (pair, 2)
+
+    Examples
+    --------
+    >>> product = np.arange(1.0, 7).reshape(2, 3)
+    >>> gathered_of_sizes(product, np.array([0, 1]), np.array([0, 1]), np.array([[1, 1], [1, 2]])).tolist()
+    [[[1.0, 0.0]], [[5.0, 6.0]]]
+    """
+    stack: FloatArray = np.zeros((len(sizes), *sizes.max(axis=0)))
+    for target, top, left, (k, l) in zip(stack, tops.tolist(), lefts.tolist(), sizes.tolist(), strict=True):
+        target[:k, :l] = product[top : top + k, left : left + l]
+    stack.flags.writeable = False
+    return stack
+
+
 def _rectangle(couplings: InexactArray, rows: IntArray, columns: IntArray) -> InexactArray | None:
     """Couplings of pairs that are all of some consecutive rows and columns, row by row; None where they are not."""
     top, left, width = int(rows[0]), int(columns.min()), int(np.ptp(columns)) + 1
@@ -211,3 +250,25 @@ def _rectangle(couplings: InexactArray, rows: IntArray, columns: IntArray) -> In
     if rest or not np.array_equal((rows - top) * width + columns - left, np.arange(len(rows))):
         return None
     return couplings[top : top + height, left : left + width]
+
+
+def leading_of_sizes(pairs: PairStack, sizes: IntArray) -> PairStack:
+    """The same pairs with so many leading directions of each, (pair, 2); zero beyond.
+
+    Examples
+    --------
+    >>> side = Side(np.ones((1, 2)), np.ones(1), np.ones(1), np.zeros(1, int))
+    >>> couplings, sizes = HostCouplings(np.eye(2)[np.newaxis]), np.array([[2, 2]])
+    >>> whole = PairStack(couplings, side, side, degrees=9, single=True, sizes=sizes)
+    >>> leading_of_sizes(whole, np.array([[1, 2]])).correlations
+    array([[1.]])
+    """
+    if pairs.sizes is not None and np.array_equal(pairs.sizes, sizes):
+        return pairs
+    k, l = sizes.max(axis=0)
+    part = pairs.coupling[:, :k, :l].copy()
+    for coupling, (rows, columns) in zip(part, sizes.tolist(), strict=True):
+        coupling[rows:] = 0
+        coupling[:, columns:] = 0
+    a, b = (side.leading_of(counts) for side, counts in ((pairs.a, sizes[:, 0]), (pairs.b, sizes[:, 1])))
+    return replace(pairs, couplings=HostCouplings(part, sizes), a=a, b=b, sizes=sizes, _turned=None)

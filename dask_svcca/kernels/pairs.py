@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from dask_svcca.kernels.lanes import singular_values_abreast
+from dask_svcca.kernels.lanes import singular_values_abreast, singular_values_of_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
 
@@ -66,6 +66,28 @@ def canonical_correlations(coupling: InexactArray, *, single: bool = False, many
     return np.asarray(np.clip(singular_values(coupling), 0.0, 1.0))
 
 
+def canonical_correlations_of_sizes(coupling: FloatArray, sizes: IntArray) -> FloatArray:
+    """Canonical correlations of many pairs of several sizes, of scores in single precision.
+
+    Parameters
+    ----------
+    coupling : (pair, k, l)
+        Zero beyond the directions of each pair.
+    sizes : (pair, 2)
+        Directions of both sides of each.
+
+    Returns
+    -------
+    (pair, min(k, l))
+        As `canonical_correlations` of each alone; zero beyond those that it has.
+    """
+
+    def one(pair: FloatArray) -> FloatArray:
+        return canonical_correlations(pair, single=True)
+
+    return np.asarray(np.minimum(singular_values_of_sizes(coupling, sizes, one), 1.0))
+
+
 def singular_values(matrices: InexactArray) -> FloatArray:
     """Singular values of a stack, descending; none for matrices without rows or columns."""
     if 0 in matrices.shape[-2:]:
@@ -115,6 +137,12 @@ class Side:
         """The same representations with their leading directions only."""
         loadings = {member: matrix[:, :count] for member, matrix in self.loadings.items()}
         return Side(self.spectrum[:, :count], self.variance, self.rank, self.member, loadings)
+
+    def leading_of(self, counts: IntArray) -> Side:
+        """The same with so many leading directions of each, (pair,); zero beyond."""
+        most = int(counts.max(initial=0))
+        spectrum = np.where(np.arange(most) < counts[:, np.newaxis], self.spectrum[:, :most], 0.0)
+        return Side(spectrum, self.variance, self.rank, self.member)
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -173,7 +201,7 @@ class Couplings(Protocol):
 
 @dataclass(frozen=True)
 class PairStack:
-    """One block of a stack of pairs, all with the same numbers of directions.
+    """One block of a stack of pairs, all with the same numbers of directions; or see ``sizes``.
 
     What several measures need is computed once, at first use.
 
@@ -200,6 +228,9 @@ class PairStack:
         At how many frequencies both sides keep directions.
     each : bool
         Whether correlations are asked for one by one, so that their sum is not worth a way of its own.
+    sizes : (pair, 2), optional
+        Directions of both sides, where pairs have unequal numbers of them: couplings, spectra and correlations are zero
+        beyond. Only measures that take such stacks are given them, see `dask_svcca.measures.Measure.takes_sizes`.
     """
 
     couplings: Couplings
@@ -214,6 +245,7 @@ class PairStack:
     overlap: FloatArray | None = None
     blocks: IntArray | None = None
     each: bool = False
+    sizes: IntArray | None = None
     # The stack whose a and b are exchanged here: what it has computed is not computed again.
     _turned: PairStack | None = field(default=None, repr=False, compare=False)
 
@@ -221,6 +253,14 @@ class PairStack:
     def shape(self) -> tuple[int, int, int]:
         """Numbers of pairs, and of directions of a and of b."""
         return self.couplings.shape
+
+    def of_sizes(self, function: Callable[[int, int], float]) -> FloatArray:
+        """What a function makes of the numbers of directions of each pair, (pair,)."""
+        count, k, l = self.shape
+        if self.sizes is None:
+            return np.full(count, float(function(k, l)))
+        unique, places = np.unique(self.sizes @ np.array([l + 1, 1]), return_inverse=True)
+        return np.array([float(function(*divmod(size, l + 1))) for size in unique.tolist()])[places]
 
     @property
     def coupling(self) -> InexactArray:
@@ -302,7 +342,8 @@ class PairStack:
     @property
     def reversed(self) -> PairStack:
         """The same pairs with a and b exchanged."""
-        return replace(self, couplings=self.couplings.adjoint, a=self.b, b=self.a, _turned=self)
+        sizes = None if self.sizes is None else self.sizes[:, ::-1]
+        return replace(self, couplings=self.couplings.adjoint, a=self.b, b=self.a, sizes=sizes, _turned=self)
 
     def leading(self, k: int, l: int) -> PairStack:
         """The same pairs with their leading directions only."""

@@ -54,6 +54,7 @@ def _debiased(sums: FloatArray, a: Totals, b: Totals, pairs: PairTotals) -> Floa
 MEASURES: Final = (
     Measure(
         name="cka",
+        takes_sizes=True,
         version="1",
         description="linear centred kernel alignment: |S_a C S_b|**2 / (|S_a**2| |S_b**2|)",
         sums=_cross_covariance_norm,
@@ -72,6 +73,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="cka_debiased",
+        takes_sizes=True,
         version="1",
         description="linear centred kernel alignment from unbiased estimates: 0 on average for "
         "independent representations. NaN with fewer than four samples, or where all are orthogonal to one another",

@@ -34,8 +34,7 @@ def squared_correlations(pairs: PairStack) -> FloatArray:
 
 def expected_squares(pairs: PairStack) -> FloatArray:
     """What independent layers give for the sum of the squared canonical correlations of each block."""
-    count, k, l = pairs.shape
-    return np.full(count, min(k, pairs.degrees) * min(l, pairs.degrees) / pairs.degrees)
+    return pairs.of_sizes(lambda k, l: min(k, pairs.degrees) * min(l, pairs.degrees) / pairs.degrees)
 
 
 def sum_of_squares(spectrum: FloatArray, weights: FloatArray) -> float:

@@ -44,6 +44,7 @@ def _projection_weighted(pairs: PairStack) -> FloatArray:
 MEASURES: Final = (
     Measure(
         name="svcca",
+        takes_sizes=True,
         version="1",
         description="mean canonical correlation of the directions that explain most variance: sum(r) / min(k, l)",
         sums=_correlations,
@@ -68,6 +69,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="whitened_procrustes",
+        takes_sizes=True,
         version="1",
         description="correlations of svcca over the geometric mean of the ranks: sum(r) / sqrt(k l). Unlike by svcca, "
         "a layer of few directions that is contained in a larger one is not the same as it",
@@ -83,6 +85,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="cca",
+        takes_sizes=True,
         version="1",
         description="mean canonical correlation: sum(r) / min(k, l)",
         sums=_correlations,
@@ -109,6 +112,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="r2_cca",
+        takes_sizes=True,
         version="1",
         description="mean squared canonical correlation: sum(r**2) / min(k, l)",
         sums=squared_correlations,
@@ -124,6 +128,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="r2_cca_adjusted",
+        takes_sizes=True,
         version="1",
         description="r2_cca without what chance gives: (sum(r**2) - k l / (n - 1)) / (min(k, l) - k l / (n - 1)), 0 on "
         "average for independent representations. NaN where samples fix all correlations",

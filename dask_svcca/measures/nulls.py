@@ -77,7 +77,7 @@ def _one(pairs: PairStack) -> FloatArray:
 
 
 def _spread(pairs: PairStack) -> FloatArray:
-    return np.full(pairs.shape[0], spread_of_correlations(*pairs.shape[1:], pairs.degrees))
+    return pairs.of_sizes(lambda k, l: spread_of_correlations(k, l, pairs.degrees))
 
 
 _P_VALUE: Final = (
@@ -90,6 +90,7 @@ _DEVIATION: Final = "standard deviation of {} over all orders of the examples: N
 MEASURES: Final = (
     Measure(
         name="null_cka_sd",
+        takes_sizes=True,
         version="1",
         description=_DEVIATION.format("cka", "cka"),
         sums=_one,
@@ -103,6 +104,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="null_r2_cca",
+        takes_sizes=True,
         version="1",
         description="r2_cca over all orders of the examples: k l / (n - 1) / min(k, l)",
         sums=expected_squares,
@@ -111,6 +113,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="null_r2_cca_sd",
+        takes_sizes=True,
         version="1",
         description=_DEVIATION.format("r2_cca", "r2_cca"),
         sums=_one,
@@ -122,6 +125,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="null_svcca_sd",
+        takes_sizes=True,
         version="1",
         description=f"{_DEVIATION.format('svcca', 'svcca')}. That of the squared correlations, times how much "
         "correlations vary beside their squares in Gaussian layers: too large, by up to 38 %, for few directions of "
@@ -136,6 +140,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="p_svcca",
+        takes_sizes=True,
         version="2",
         description=_P_VALUE.replace("score as much:", "score as much in squared correlations of svcca:"),
         sums=squared_correlations,

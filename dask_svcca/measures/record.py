@@ -146,6 +146,8 @@ class Measure:
         another.
     most_neurons : int
         Most neurons of a layer that it takes; 0 for any number. What has such a bound is slow, and asked for by name.
+    takes_sizes : bool
+        Whether its sums are right of a stack of pairs with unequal numbers of directions: see `PairStack.sizes`.
     version : str
         Version of the formula: a change of the formula takes a new one. Measures of the user's own have a digest of
         what they compute, see `dask_svcca.measures.versions`; `find_measures` fills it in.
@@ -174,6 +176,7 @@ class Measure:
     readings: frozenset[Positional] = frozenset()
     related: Related | None = None
     most_neurons: int = 0
+    takes_sizes: bool = False
     version: str = ""
 
     @property

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dask_svcca.kernels.chance import expected_correlation, significant_correlations, spurious_correlations
+from dask_svcca.kernels.chance import (
+    expected_correlation,
+    significant_correlations,
+    significant_of_sizes,
+    spurious_correlations,
+)
 from dask_svcca.measures.common import LEVERAGES, SPECTRUM, over_geometric_mean, over_mean_rank, sum_of_squares
 from dask_svcca.measures.record import Measure, PairTotals, Totals
 
@@ -20,30 +25,31 @@ LEVEL: Final = 0.05
 
 
 def _expected_correlations(pairs: PairStack) -> FloatArray:
-    count, k, l = pairs.shape
-    return np.full(count, min(k, l) * expected_correlation(k, l, pairs.degrees))
+    return pairs.of_sizes(lambda k, l: min(k, l) * expected_correlation(k, l, pairs.degrees))
 
 
 def _significant(pairs: PairStack) -> FloatArray:
-    k, l = pairs.shape[1:]
-    tests = 1 if pairs.blocks is None else pairs.blocks
+    level = LEVEL / np.maximum(1 if pairs.blocks is None else pairs.blocks, 1)
     # Where nobody knows the samples, extreme ones cannot be told.
-    overlap = 1.0 if pairs.overlap is None else pairs.overlap * pairs.samples / max(1, k * l)
-    counts = significant_correlations(
-        pairs.correlations,
-        k,
-        l,
-        pairs.degrees,
-        is_complex=pairs.is_complex,
-        level=LEVEL / np.maximum(tests, 1),
-        overlap=overlap,
-    )
+    overlap: FloatArray | float = 1.0
+    if pairs.overlap is not None:
+        overlap = pairs.overlap * pairs.samples / pairs.of_sizes(lambda k, l: max(1, k * l))
+    if pairs.sizes is not None:
+        counts = significant_of_sizes(pairs.correlations, pairs.sizes, pairs.degrees, level=level, overlap=overlap)
+    else:
+        counts = significant_correlations(
+            pairs.correlations,
+            *pairs.shape[1:],
+            pairs.degrees,
+            is_complex=pairs.is_complex,
+            level=level,
+            overlap=overlap,
+        )
     return counts.astype(np.float64)
 
 
 def _spurious(pairs: PairStack) -> FloatArray:
-    count, k, l = pairs.shape
-    return np.full(count, float(spurious_correlations(k, l, pairs.degrees)))
+    return pairs.of_sizes(lambda k, l: spurious_correlations(k, l, pairs.degrees))
 
 
 def _overlap(pairs: PairStack) -> FloatArray:
@@ -51,8 +57,7 @@ def _overlap(pairs: PairStack) -> FloatArray:
 
 
 def _expected_overlap(pairs: PairStack) -> FloatArray:
-    count, k, l = pairs.shape
-    return np.full(count, k * l / max(1, pairs.samples))
+    return pairs.of_sizes(lambda k, l: k * l / max(1, pairs.samples))
 
 
 def _expected_cross_covariance(pairs: PairStack) -> FloatArray:
@@ -66,6 +71,7 @@ def _the_sum(sums: FloatArray, _a: Totals, _b: Totals, _: PairTotals) -> FloatAr
 MEASURES: Final = (
     Measure(
         name="null_svcca",
+        takes_sizes=True,
         version="1",
         description="svcca expected of independent representations of these ranks: Wachter's law",
         sums=_expected_correlations,
@@ -75,6 +81,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="null_whitened_procrustes",
+        takes_sizes=True,
         version="1",
         description="whitened_procrustes expected of independent representations of these ranks: Wachter's law",
         sums=_expected_correlations,
@@ -85,6 +92,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="null_cca",
+        takes_sizes=True,
         version="1",
         description="cca expected of independent representations of these ranks: Wachter's law",
         sums=_expected_correlations,
@@ -93,6 +101,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="significant",
+        takes_sizes=True,
         version="2",
         description="correlations that are more than chance, at level 0.05 for finding any: Pillai's trace of those "
         "that remain, Lawley's correction, times leverage_overlap where that is more than chance gives. With "
@@ -107,6 +116,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="leverage_overlap",
+        takes_sizes=True,
         version="1",
         description="sum over the samples of the products of both leverages: squared norms of the whitened scores in "
         "the kept directions. Far above null_leverage_overlap a few samples are extreme in both: shuffled ones are no "
@@ -122,6 +132,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="null_leverage_overlap",
+        takes_sizes=True,
         version="1",
         description="leverage_overlap of unrelated samples: k l / n",
         sums=_expected_overlap,
@@ -133,6 +144,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="spurious",
+        takes_sizes=True,
         version="1",
         description="correlations of svcca that are 1 whatever the data, since samples are too few",
         sums=_spurious,
@@ -144,6 +156,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="spurious_cca",
+        takes_sizes=True,
         version="1",
         description="correlations of cca that are 1 whatever the data, since samples are too few",
         sums=_spurious,
@@ -154,6 +167,7 @@ MEASURES: Final = (
     ),
     Measure(
         name="null_cka",
+        takes_sizes=True,
         version="1",
         description="cka expected of independent representations of these spectra",
         sums=_expected_cross_covariance,

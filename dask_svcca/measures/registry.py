@@ -77,6 +77,7 @@ OPTIONS: Final = frozenset(field.name for field in dataclasses.fields(Measure)) 
     "sums",
     "related",
     "most_neurons",
+    "takes_sizes",
     "version",
 }
 """Options of `register_measure` beside name and description."""

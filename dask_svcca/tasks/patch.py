@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dask_svcca.evaluate import Basis, Evaluation, Values
+from dask_svcca.evaluate import Basis, Evaluation, Values, are_unequal
+from dask_svcca.kernels.lanes import LEAST_NUMBERS
 from dask_svcca.kernels.products import Summing
 from dask_svcca.measures import leading_only, needs_loadings, of_directions
 from dask_svcca.plan.memory import PanelUnits
@@ -82,12 +83,15 @@ class _Part(NamedTuple):
     pairs : (a, b) of the patch
     cells : ((row, 1), (1, column))
         Rows and columns that these pairs span.
+    many : bool
+        Whether so much is evaluated of the patch that compiled code is worth to be loaded.
     """
 
     a: Mapping[int, Member]
     b: Mapping[int, Member]
     pairs: BoolArray
     cells: tuple[IntArray, ...]
+    many: bool
 
     @property
     def todo(self) -> BoolArray:
@@ -213,6 +217,10 @@ class Patch:
         there = np.zeros_like(todo)
         cells = np.ix_(list(a), list(b))
         there[cells] = todo[cells]
+        kept_a, kept_b = (np.zeros(length) for length in todo.shape)
+        for kept, side in ((kept_a, a), (kept_b, b)):
+            kept[list(side)] = [np.count_nonzero(member.basis.kept) for member in side.values()]
+        many = float(kept_a @ there @ kept_b) >= LEAST_NUMBERS
         for pairs in _parts(there, a, b):
             # Of a tile to which few are new, only what these span is evaluated; details are put in place as they come.
             in_rows, in_columns = (np.asarray(pairs.any(axis=axis)) for axis in (1, 0))
@@ -221,7 +229,7 @@ class Patch:
             some_b = some_a
             if not kinds.same or not np.array_equal(in_rows, in_columns):
                 some_b = _renumbered(b, cells[1].ravel(), in_columns)
-            yield _Part(some_a, some_b, pairs, cells)
+            yield _Part(some_a, some_b, pairs, cells, many)
 
     def _members(self, side: int, members: Sequence[int], fold: Grid, *, kept_only: bool) -> dict[int, Member]:
         """The subspaces to compare by: the representations' own, or those folded on a partner's grid."""
@@ -290,6 +298,7 @@ class Patch:
             todo,
             details=details,
             single=panels_a[0].dtype.char in "fF",
+            many=part.many,
             stack_bytes=memory.stack,
             device=context.device,
         )
@@ -411,10 +420,16 @@ def _add(
     products = couplings(context, a, b, buffers, shared, summing=summing, with_leverages=evaluation.with_leverages)
     for frequency, (product, overlaps) in zip(shared, products, strict=True):
         row, first_a = 0, 0
-        for blocks_a in a.alike(frequency.a):
+        alike_a, alike_b = a.alike(frequency.a), b.alike(frequency.b)
+        if are_unequal(alike_a, alike_b) and evaluation.takes_unequal(frequency):
+            with context.timed("values"):
+                each_a, each_b = ([one for blocks in alike for one in blocks] for alike in (alike_a, alike_b))
+                evaluation.add_unequal(product, each_a, each_b, frequency, overlaps)
+            continue
+        for blocks_a in alike_a:
             k, count_a = blocks_a[0].directions, len(blocks_a)
             column, first_b = 0, 0
-            for blocks_b in b.alike(frequency.b):
+            for blocks_b in alike_b:
                 l, count_b = blocks_b[0].directions, len(blocks_b)
                 part = product[row : row + count_a * k, column : column + count_b * l]
                 cells = part.reshape(count_a, k, count_b, l).swapaxes(1, 2)

@@ -106,8 +106,8 @@ class _Tile:
     def known(self, asked: BoolArray, *, mends: bool) -> StatusArray:
         """What has become of its pairs; those of a block are missing where something of it cannot be read.
 
-        With ``mends``, that is taken away. Values are looked at only where they are to count together with some that are added. All other values are
-        looked at when others are written beside them.
+        With ``mends``, that is taken away. Values are looked at only where they are to count together with some that
+        are added. All other values are looked at when others are written beside them.
         """
         (array,) = self._context.worker.blocks(PAIR_STATUS.name)
         status = np.full(self.shape, PairStatus.MISSING, dtype=np.uint8)

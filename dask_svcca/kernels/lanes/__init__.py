@@ -14,9 +14,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
 
-    Solver = Callable[[FloatArray], FloatArray | None]
+    Solver = Callable[[FloatArray, IntArray, int, int], FloatArray | None]
 
 LEAST_NUMBERS = 2**19
 """Numbers in all matrices of a task from which it is worth to load the compiled code, or to compile it once."""
@@ -59,7 +59,63 @@ def singular_values_abreast(matrices: InexactArray) -> FloatArray | None:
     if solve is None:
         return None
     real = matrices.real
-    return solve(real if real.shape[1] <= real.shape[2] else real.transpose(0, 2, 1))
+    across = real if real.shape[1] <= real.shape[2] else real.transpose(0, 2, 1)
+    return solve(across, np.arange(len(across)), *across.shape[1:])
+
+
+def solves_many() -> bool:
+    """Whether there is compiled code, so that matrices of several shapes are worth to be put into one stack."""
+    return _solver() is not None
+
+
+def singular_values_of_sizes(
+    matrices: FloatArray, sizes: IntArray, otherwise: Callable[[FloatArray], FloatArray]
+) -> FloatArray:
+    """Singular values of a stack of matrices of several sizes.
+
+    Parameters
+    ----------
+    matrices : (pair, k, l)
+        Zero beyond the size of each.
+    sizes : (pair, 2)
+        Rows and columns of each.
+    otherwise : callable
+        From a stack of matrices of one size to their singular values, where too few are alike to be solved abreast.
+
+    Returns
+    -------
+    (pair, min(k, l))
+        Descending; zero beyond those that a matrix has.
+
+    Examples
+    --------
+    >>> matrices = np.zeros((2, 2, 3))
+    >>> matrices[0, 0, 0], matrices[1] = 2, np.eye(2, 3)
+    >>> def lapack(stack):
+    ...     return np.linalg.svd(stack, compute_uv=False)
+    >>> singular_values_of_sizes(matrices, np.array([[1, 1], [2, 3]]), lapack)
+    array([[2., 0.],
+           [1., 1.]])
+    """
+    values = np.zeros((len(matrices), min(matrices.shape[1:])))
+    solve = _solver()
+    smaller, turned = sizes.min(axis=1), sizes[:, 0] > sizes[:, 1]
+    # Alike are those with as many singular values: of the other side, zeros are added to the shorter ones.
+    order = np.lexsort((sizes.max(axis=1), turned, smaller))
+    starts = np.flatnonzero(np.diff(smaller[order] * 2 + turned[order], prepend=-1))
+    for places in np.split(order, starts[1:]):
+        k, l = int(smaller[places[0]]), int(sizes[places].max())
+        across = matrices.transpose(0, 2, 1) if turned[places[0]] else matrices
+        found = None
+        if solve is not None and len(places) >= LEAST_PAIRS and 1 < k <= MOST_DIRECTIONS:
+            found = solve(across, places, k, l)
+        if found is not None:
+            values[places, :k] = found
+            continue
+        for place in places:
+            rows, columns = sizes[place]
+            values[place, :k] = otherwise(matrices[place : place + 1, :rows, :columns])[0]
+    return values
 
 
 @cache

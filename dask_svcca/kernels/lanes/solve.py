@@ -26,7 +26,7 @@ from dask_svcca.kernels.lanes.vectors import (
 )
 
 if TYPE_CHECKING:
-    from dask_svcca.kernels._types import FloatArray
+    from dask_svcca.kernels._types import FloatArray, IntArray
 
 COLUMNS = 32
 """Columns of eight matrices that are laid out at a time: few enough to stay in the cache."""
@@ -51,30 +51,36 @@ def _compiled(function: Any, signature: Any = None) -> Any:
         return numba.njit(signature, **options)(function)
 
 
-def singular_values(matrices: FloatArray) -> FloatArray | None:
-    """Singular values of a stack of matrices, (pair, k, l) with k <= l: (pair, k), descending.
+def singular_values(matrices: FloatArray, places: IntArray, k: int, l: int) -> FloatArray | None:
+    """Singular values of some matrices of a stack, (place, k), descending.
 
     None where the algorithm does not converge, as with numbers that are not finite.
+
+    Parameters
+    ----------
+    matrices : (pair, rows, columns)
+    places : (place,)
+        Which of them.
+    k, l : int
+        Their rows and columns, k <= l; columns of zeros change no bit.
     """
-    pairs, k, _ = matrices.shape
-    squares = np.empty((pairs, k))
+    squares = np.empty((len(places), k))
     room = np.empty((k * (k + 1) // 2 + 6 * k + k * COLUMNS) * LANES)
-    if not _solve(matrices, squares, room):
+    if not _solve(matrices, np.ascontiguousarray(places, np.int64), l, squares, room):
         return None
     squares.sort(axis=1)
     return np.sqrt(np.maximum(squares[:, ::-1], 0.0))
 
 
 @_compiled
-def _gram(matrices, first, gram, columns):  # type: ignore[no-untyped-def]  # noqa: C901 - compiled, and nothing in it is called
+def _gram(matrices, places, first, k, l, gram, columns):  # type: ignore[no-untyped-def]  # noqa: C901 - compiled, and nothing in it is called
     """Gram matrices of the rows of eight matrices; lanes beyond the last matrix repeat it."""
-    pairs, k, l = matrices.shape
     for place in range(k * (k + 1) // 2):
         store(gram, place, splat(0.0))
     for start in range(0, l, COLUMNS):
         count = min(COLUMNS, l - start)
         for lane in range(LANES):
-            pair = min(first + lane, pairs - 1)
+            pair = places[min(first + lane, len(places) - 1)]
             for i in range(k):
                 for t in range(count):
                     columns[(i * COLUMNS + t) * LANES + lane] = matrices[pair, i, start + t]
@@ -265,15 +271,15 @@ def _diagonalise(diagonal, squared, k):  # type: ignore[no-untyped-def]  # compi
     return True
 
 
-def _eigenvalues_of_gram(matrices, values, room):  # type: ignore[no-untyped-def]  # compiled
-    """Eigenvalues of the Gram matrices of a stack; false where some do not converge."""
-    pairs, k, _ = matrices.shape
+def _eigenvalues_of_gram(matrices, places, l, values, room):  # type: ignore[no-untyped-def]  # compiled
+    """Eigenvalues of the Gram matrices of some of a stack; false where some do not converge."""
+    pairs, k = values.shape
     whole = k * (k + 1) // 2 * LANES
     matrix = room[:whole]
     diagonal, squared, v, w, x, y = [room[whole + n * k * LANES : whole + (n + 1) * k * LANES] for n in range(6)]
     columns = room[whole + 6 * k * LANES :]
     for first in range(0, pairs, LANES):
-        _gram(matrices, first, matrix, columns)
+        _gram(matrices, places, first, k, l, matrix, columns)
         _tridiagonal(matrix, k, diagonal, squared, v, w, x, y)
         if not _diagonalise(diagonal, squared, k):
             return False
@@ -289,5 +295,11 @@ def _eigenvalues_of_gram(matrices, values, room):  # type: ignore[no-untyped-def
 _solve = _compiled(
     _eigenvalues_of_gram,
     # One for all layouts: each takes seconds to compile.
-    types.boolean(types.Array(types.float64, 3, "A", readonly=True), types.float64[:, ::1], types.float64[::1]),
+    types.boolean(
+        types.Array(types.float64, 3, "A", readonly=True),
+        types.int64[::1],
+        types.int64,
+        types.float64[:, ::1],
+        types.float64[::1],
+    ),
 )
