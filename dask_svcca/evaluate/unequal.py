@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -103,15 +104,13 @@ def stacks(
         `PairStack.blocks` of all pairs of the groups.
     """
     a, b = (_Side(*side) for side in sides)
-    rows, columns = np.nonzero(todo[np.ix_(a.members, b.members)])
-    classes = np.stack([a.classes[rows], b.classes[columns]], axis=1)
-    for one in np.unique(classes, axis=0):
-        alike = np.flatnonzero((classes == one).all(axis=1))
-        k, l = one.tolist()
+    for k, l in itertools.product(np.unique(a.classes).tolist(), np.unique(b.classes).tolist()):
+        in_a, in_b = np.flatnonzero(a.classes == k), np.flatnonzero(b.classes == l)
+        pairs = np.flatnonzero(todo[np.ix_(a.members[in_a], b.members[in_b])])
         batch = max(1, stack_bytes // pair_bytes(k, l, 8))
-        for start in range(0, len(alike), batch):
-            some = alike[start : start + batch]
-            at, beside = rows[some], columns[some]
+        for start in range(0, len(pairs), batch):
+            rows, columns = np.divmod(pairs[start : start + batch], len(in_b))
+            at, beside = in_a[rows], in_b[columns]
             sizes = np.stack([a.directions[at], b.directions[beside]], axis=1)
             coupling = gathered_of_sizes(product, a.starts[at], b.starts[beside], sizes)
             members = a.members[at], b.members[beside]

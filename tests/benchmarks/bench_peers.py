@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_peers.py                           # about ten minutes, 6 GB of memory
     python tests/benchmarks/bench_peers.py --cases 400x500x32 200x1000x64
+    python tests/benchmarks/bench_peers.py --unequal                 # layers of unequal spectra, as in a real zoo
 
 The script is written as a careful user would write it for zoos that fit in memory: single precision, one decomposition
 a layer, one product and one small problem a pair, as many BLAS threads as this has workers; for SVCCA by the SVD of
@@ -69,15 +70,19 @@ class Case:
 CASES = [Case(400, 500, 32), Case(200, 1000, 64), Case(48, 5000, 256), Case(24, 20_000, 1024)]
 
 
-def make_layers(case: Case) -> list[Array]:
-    """Layers with a decaying spectrum that share something with all others."""
+def make_layers(case: Case, *, unequal: bool = False) -> list[Array]:
+    """Layers with decaying spectra that share something with all others.
+
+    All decay alike, and keep almost equally many directions; or each in its own way, and these are a twentieth to most.
+    """
     rng = np.random.default_rng(0)
     shape = case.examples, case.neurons
     common = rng.standard_normal(shape, dtype=np.float32)
-    scales = np.arange(1, case.neurons + 1, dtype=np.float32) ** -0.85
+    directions = np.arange(1, case.neurons + 1, dtype=np.float32)
+    powers = rng.uniform(0.5, 1.3, case.representations) if unequal else np.full(case.representations, 0.85)
     layers = [
-        (common * np.float32(rng.uniform(0.3, 1.0)) + rng.standard_normal(shape, dtype=np.float32)) * scales
-        for _ in range(case.representations)
+        (common * np.float32(rng.uniform(0.3, 1.0)) + rng.standard_normal(shape, dtype=np.float32)) * directions**-power
+        for power in powers.astype(np.float32)
     ]
     if case.neurons > case.examples:
         return layers
@@ -163,8 +168,8 @@ def compared(zoo: Path, place: Path, measures: str, client: distributed.Client) 
     return values
 
 
-def bench(case: Case, folder: Path, workers: Sequence[int], repeats: int) -> None:
-    layers = make_layers(case)
+def bench(case: Case, folder: Path, workers: Sequence[int], repeats: int, *, unequal: bool = False) -> None:
+    layers = make_layers(case, unequal=unequal)
     place = folder / "zoo"
     shutil.rmtree(place, ignore_errors=True)
     with dask_svcca.create_zoo(place, examples=range(case.examples)) as zoo:
@@ -174,7 +179,8 @@ def bench(case: Case, folder: Path, workers: Sequence[int], repeats: int) -> Non
         "svcca": [partial(script_svcca, layers, way) for way in (orthonormal_by_svd, orthonormal_by_covariance)],
         "cka": [partial(script_cka, layers)],
     }
-    table = Table(title=f"{case} float32, {case.pairs:,} pairs; seconds", title_justify="left")
+    spectra = "unequal" if unequal else "equal"
+    table = Table(title=f"{case} float32, {case.pairs:,} pairs, {spectra} spectra; seconds", title_justify="left")
     for name in ("workers", "measures", "recipe, projected", "script", "this", "script / this", "largest difference"):
         table.add_column(name, justify="right")
     once: list[str] = []
@@ -208,18 +214,19 @@ def bench(case: Case, folder: Path, workers: Sequence[int], repeats: int) -> Non
 
 @pytest.mark.benchmark
 def test_benchmark__quick(tmp_path: Path) -> None:
-    bench(Case(20, 300, 24), tmp_path, [1], 1)
+    bench(Case(20, 300, 24), tmp_path, [1], 1, unequal=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", type=Case.parse, default=CASES, help="such as 48x5000x256")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--unequal", action="store_true", help="layers of unequal spectra")
     parser.add_argument("--repeats", type=int, default=1, help="the shortest of so many times counts")
     arguments = parser.parse_args()
     for case in arguments.cases:
         with tempfile.TemporaryDirectory() as folder:
-            bench(case, Path(folder), arguments.workers, arguments.repeats)
+            bench(case, Path(folder), arguments.workers, arguments.repeats, unequal=arguments.unequal)
 
 
 if __name__ == "__main__":
