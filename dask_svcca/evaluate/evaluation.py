@@ -237,6 +237,7 @@ class Evaluation:
         ):
             weights = np.full(len(found.members_a), frequency.multiplicity)
             self._sum_up(found.every, found.leading, found.members_a, found.members_b, weights)
+            del found
 
     def take_norms(self, norms: FloatArray) -> None:
         """Take squared norms of cross-covariances, (a, b), of layers with one block, where no measure asks for more."""

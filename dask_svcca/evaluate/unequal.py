@@ -129,3 +129,5 @@ def stacks(
             )
             kept = np.stack([a.kept[at], b.kept[beside]], axis=1)
             yield Unequal(every, leading_of_sizes(every, kept), *members)
+            # Otherwise they would be held while the next are gathered.
+            del coupling, every
