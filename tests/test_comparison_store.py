@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -212,6 +213,16 @@ def test_read_state__is_what_the_comparison_was_made_with(store: ComparisonStore
     assert (state.status[:, :] == PairStatus.DONE).all()
     assert state.subspaces == ""
     assert (state.lacks(["svcca"]), state.lacks(["svcca", "cka"])) == (False, True)
+
+
+def test_read_state__gives_any_rows_and_columns_of_the_status(store: ComparisonStore, place: Path) -> None:
+    fill(store)
+    array = store.array("pair_status")
+    stored = np.arange(array.size).reshape(array.shape).astype(np.uint8) % len(PairStatus)
+    array[:] = stored
+    status, ends = ComparisonStore.open(place).read_state().status, range(array.shape[0] + 1)
+    for rows, columns in itertools.product([slice(*pair) for pair in itertools.combinations(ends, 2)], repeat=2):
+        np.testing.assert_array_equal(status[rows, columns], stored[rows, columns])
 
 
 @pytest.mark.parametrize(

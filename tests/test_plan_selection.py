@@ -218,6 +218,47 @@ def test_find_missing__holds_no_matrix_of_all_pairs() -> None:
     assert all(columns.start == rows.start for rows, columns in read)
 
 
+@pytest.mark.parametrize("lacking", [False, True])
+def test_find_missing__is_what_the_whole_matrix_says(lacking: bool) -> None:
+    """More pairs than are looked at together, some of which nobody asked for, and some of what has left or changed."""
+    rng = np.random.default_rng(5)
+    count, known, side = 1200, 1150, 400
+    mask = rng.random((count, count)) < 0.6
+    status = np.full((known, known), PairStatus.DONE, np.uint8)
+    # Whole tiles are done, and others miss some.
+    status[500:, 900:] = rng.integers(0, len(PairStatus), (known - 500, known - 900))
+    places = [-1 if place in {3, 700} else place for place in range(count)]
+    state: Any = SimpleNamespace(labels=range(known), status=status)
+    found = find_missing(Selection.of(mask), places, state, [20, 1100], side, lacking=lacking)
+
+    asked = np.triu(mask | mask.T)
+    asked[[3, 700]] = asked[:, [3, 700]] = False
+    states = set(PairStatus) - {PairStatus.INCOMPATIBLE_GRIDS, PairStatus.INCOMPATIBLE_SAMPLES}
+    if not lacking:
+        states -= {PairStatus.DONE, PairStatus.SATURATED, PairStatus.FAILED}
+    missing = np.ones((count, count), dtype=bool)
+    missing[:known, :known] = np.isin(status, list(states))
+    missing[[20, 1100]] = missing[:, [20, 1100]] = True
+    missing &= asked
+    assert (found.asked, found.missing, found.partial) == (asked.sum(), missing.sum(), True)
+    tiles = {}
+    for (row, column), bits in found.tiles.items():
+        shape = min(side, count - row * side), min(side, count - column * side)
+        tiles[row, column] = np.unpackbits(np.frombuffer(bits, np.uint8), count=np.prod(shape)).reshape(shape)
+    again = np.zeros_like(missing)
+    for (row, column), pairs in tiles.items():
+        again[row * side :, column * side :][: pairs.shape[0], : pairs.shape[1]] = pairs
+    np.testing.assert_array_equal(np.triu(again), missing)
+    assert found.needed[missing.any(axis=0) | missing.any(axis=1)].all()
+
+
+def test_select_pairs__all_is_asked_one_way() -> None:
+    every = select_pairs("all", frame())
+    assert every.symmetric
+    assert every.block(np.arange(3), np.arange(5)).all()
+    assert not select_pairs("between net0 net1", frame()).symmetric
+
+
 # Parameters.
 
 

@@ -33,6 +33,7 @@ class Group:
         self.weights = {member: direction_weights(basis, meeting, side) for member, basis in bases.items()}
         self._counts: dict[Directions, IntArray] = {}
         self._totals: dict[tuple[Directions, Own], tuple[FloatArray, FloatArray, FloatArray]] = {}
+        self._diagonals: dict[Kernel, dict[int, FloatArray]] = {}
         self._kernels: dict[Kernel, tuple[FloatArray, FloatArray]] = {}
         self._loadings: dict[int, InexactArray] = {}
         self._variance, self._rank, _ = self._sum_up("all", _nothing)
@@ -85,7 +86,9 @@ class Group:
 
     def diagonal_weights(self, kernel: Kernel) -> dict[int, FloatArray]:
         """By what squared scores are multiplied to sum up to the diagonal of a kernel: (direction,) by member."""
-        return {member: kernel_weights(basis, kernel) for member, basis in self._bases.items()}
+        if kernel not in self._diagonals:
+            self._diagonals[kernel] = {member: kernel_weights(basis, kernel) for member, basis in self._bases.items()}
+        return self._diagonals[kernel]
 
     def totals(self, measure: Measure, squared_row_norms: FloatArray, diagonal: FloatArray) -> Totals:
         """What a measure may divide by, (member,)."""

@@ -233,7 +233,9 @@ def _test(
     # Of the variance over the squared mean: the reciprocal of the shape of the gamma distribution.
     spread = (left - rest_k) * (left - rest_l) / (rest_k * rest_l * freedom)
     # Wilson and Hilferty's approximation.
-    ratio = tail / (mean * np.maximum(1 - spread / 9 - scipy.special.ndtri(level) / 3 * np.sqrt(spread), 0) ** 3)
+    root = np.maximum(1 - spread / 9 - scipy.special.ndtri(level) / 3 * np.sqrt(spread), 0)
+    # A product: as a power it would take a quarter of the time of the test.
+    ratio = tail / (mean * (root * root * root))
     significant = ratio > 1
     # Of those that are close only the ones up to the first that is clearly not significant matter.
     margin = DOUBTFUL * spread

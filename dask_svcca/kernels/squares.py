@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import scipy.sparse
 from dask_svcca.kernels.pairs import squared_magnitudes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
 
@@ -36,13 +37,24 @@ def leverages(scores: InexactArray, places: Sequence[slice]) -> FloatArray:
            [ 9., 16.]])
     """
     found = np.empty((len(places), scores.shape[1]))
-    for row, place in zip(found, places, strict=True):
-        kept = scores[place]
+    for first, stop in _runs(places):
+        size = places[first].stop - places[first].start
+        kept = scores[places[first].start : places[stop - 1].stop].reshape(stop - first, size, scores.shape[1])
+        rows = found[first:stop]
         # In the precision of the scores: converting them takes four times as long.
-        row[...] = np.einsum("ks,ks->s", kept.real, kept.real)
+        rows[...] = np.einsum("mks,mks->ms", kept.real, kept.real)
         if kept.dtype.kind == "c":
-            np.add(row, np.einsum("ks,ks->s", kept.imag, kept.imag), out=row)
+            np.add(rows, np.einsum("mks,mks->ms", kept.imag, kept.imag), out=rows)
     return found
+
+
+def _runs(places: Sequence[slice]) -> Iterator[tuple[int, int]]:
+    """First and stop of members with equally many directions, one behind the other."""
+    first = 0
+    for number, (place, after) in enumerate(pairwise([*places, slice(0, 0)]), start=1):
+        if after.start != place.stop or after.stop - after.start != place.stop - place.start:
+            yield first, number
+            first = number
 
 
 def weighted_squares(

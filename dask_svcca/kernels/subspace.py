@@ -432,5 +432,8 @@ def blocks_of(block: IntArray) -> list[tuple[int, slice]]:
     """
     if not len(block):
         return []
+    if block[0] == block[-1]:
+        # Dense layers have one, and a tile asks for thousands of them.
+        return [(int(block[0]), slice(0, len(block)))]
     edges = [0, *(np.flatnonzero(block[1:] != block[:-1]) + 1).tolist(), len(block)]
     return [(int(block[start]), slice(start, stop)) for start, stop in itertools.pairwise(edges)]

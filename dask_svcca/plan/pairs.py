@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dask_svcca.variables import UNFINISHED, VALUED, PairStatus
+from dask_svcca.variables import UNFINISHED, VALUED, PairStatus, have_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dask_svcca.stores._state import ComparisonState
 
 AT_ONCE = 2**18
-"""Pairs of a stripe whose status is looked at together: what is made of it stays in the cache."""
+"""Pairs of a stripe that are looked at together: what is made of them stays in the cache."""
 
 
 @dataclass(slots=True)
@@ -108,39 +108,51 @@ def find_missing(
     wanted = (*UNFINISHED, *((*VALUED, PairStatus.FAILED) if lacking else ()))
     shared: dict[bytes, bytes] = {}
     for start in range(0, count, side):
-        rows, columns = index[start : start + side], index[start:]
-        asked = selected.block(rows, columns)
-        if left:
-            asked &= (rows >= 0)[:, np.newaxis]
-            asked &= columns >= 0
-        found.asked += _count_once(asked)
+        height, columns = min(side, count - start), index[start:]
+        status = None
         if state is not None and start < known:
             status = np.asarray(state.status[start : min(start + side, known), start:known])
-            step = max(1, AT_ONCE // (known - start))
-            for first in range(0, len(status), step):
-                some = status[first : first + step]
-                missing = some == PairStatus.PARTIAL
-                found.partial = found.partial or bool(missing.any())
-                for value in wanted:
-                    missing |= some == value
-                missing |= void[start + first : start + first + len(some), np.newaxis]
+        # Nothing of it is touched, and so takes memory, where no pair is missing.
+        pairs, once = np.zeros((height, count - start), dtype=np.bool_), 0
+        in_rows, in_columns = np.zeros(height, dtype=np.bool_), np.zeros(count - start, dtype=np.bool_)
+        step = max(1, AT_ONCE // (count - start))
+        for first in range(0, height, step):
+            part = slice(first, min(first + step, height))
+            rows = index[start:][part]
+            asked = selected.block(rows, columns)
+            if left:
+                asked &= (rows >= 0)[:, np.newaxis]
+                asked &= columns >= 0
+            found.asked += _count_once(asked, first)
+            if status is not None and first < len(status):
+                some = status[part]
+                missing = have_status(some, wanted)
+                missing[void[start:][part][: len(some)]] = True
                 missing |= void[start:known]
-                asked[first : first + len(some), : known - start] &= missing
-        once = _count_once(asked)
+                asked[: len(some), : known - start] &= missing
+                found.partial = found.partial or bool(have_status(some, (PairStatus.PARTIAL,)).any())
+            of_columns = np.asarray(asked.any(axis=0))
+            if not of_columns.any():
+                continue
+            once += _count_once(asked, first)
+            in_columns |= of_columns
+            in_rows[part] = asked.any(axis=1)
+            span = slice(int(of_columns.argmax()), len(of_columns) - int(of_columns[::-1].argmax()))
+            pairs[part, span] = asked[:, span]
         if not once:
             continue
         found.missing += once
-        found.needed[start : start + side] |= asked.any(axis=1)
-        found.needed[start:] |= asked.any(axis=0)
+        found.needed[start : start + height] |= in_rows
+        found.needed[start:] |= in_columns
         for column in range(start, count, side):
-            tile = asked[:, column - start : column - start + side]
-            if tile.any():
-                bits = np.packbits(tile).tobytes()
+            place = slice(column - start, column - start + side)
+            if in_columns[place].any():
+                bits = np.packbits(pairs[:, place]).tobytes()
                 found.tiles[start // side, column // side] = shared.setdefault(bits, bits)
     return found
 
 
-def _count_once(pairs: BoolArray) -> int:
-    """Pairs of a stripe that begins on the diagonal, each once."""
-    square = pairs[:, : len(pairs)]
-    return int(np.count_nonzero(pairs)) - int(np.count_nonzero(np.tril(square, -1)))
+def _count_once(pairs: BoolArray, first: int) -> int:
+    """Pairs of some rows of a stripe that begins on the diagonal, from a row on, each once."""
+    square = pairs[:, first : first + len(pairs)]
+    return int(np.count_nonzero(pairs[:, first:])) - int(np.count_nonzero(np.tril(square, -1)))

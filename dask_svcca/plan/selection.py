@@ -37,10 +37,13 @@ class Selection:
         Number of representations.
     rule : callable
         Takes positions of some rows and of some columns, and gives which of their pairs are asked for, (row, column).
+    symmetric : bool
+        Whether it says the same of a pair both ways.
     """
 
     count: int
     rule: Rule
+    symmetric: bool = False
 
     @classmethod
     def of(cls, mask: BoolMatrix) -> Self:
@@ -88,7 +91,8 @@ class Selection:
         array([[ True, False]])
         """
         either = self.rule(rows, columns)
-        either |= self.rule(columns, rows).T
+        if not self.symmetric:
+            either |= self.rule(columns, rows).T
         return either
 
 
@@ -139,7 +143,7 @@ def select_pairs(pairs: Pairs, representations: pd.DataFrame) -> Selection:
         )
     if isinstance(pairs, str):
         # Every selection by name has a pair, where there is a representation.
-        return Selection(len(representations), _by_name(pairs, representations))
+        return Selection(len(representations), _by_name(pairs, representations), symmetric=pairs.split() == ["all"])
     mask = _by_mask(pairs, representations)
     if len(mask) and not mask.any():
         raise ValueError(f"pairs=the given mask selects no pair of {len(mask)}")

@@ -102,16 +102,30 @@ class BlockArray:
         Parameters
         ----------
         place : (slice, slice)
-            Some rows and columns, from the beginning of a block on.
+            Some rows and columns.
         """
-        sides = self._chunk_shape[:2]
-        starts = (range(one.start, one.stop, side) for one, side in zip(place, sides, strict=True))
-        for row, column in product(*starts):
-            inner = tuple(
-                slice(at - one.start, min(at + side, one.stop) - one.start)
-                for at, one, side in zip((row, column), place, sides, strict=True)
+        return ((block, part) for block, part, _ in self.parts(place))
+
+    def parts(self, place: Place) -> Iterator[tuple[Block, Place, Place]]:
+        """Blocks that a place meets, where each is in it, and which part of the block that is.
+
+        Parameters
+        ----------
+        place : (slice, slice)
+            Some rows and columns.
+        """
+        side, along = self.side, []
+        for one in place:
+            starts = range(one.start // side * side, one.stop, side) if one.stop > one.start else range(0)
+            ends = [(start, max(start, one.start), min(start + side, one.stop)) for start in starts]
+            along.append(
+                [
+                    (start // side, slice(low - one.start, high - one.start), slice(low - start, high - start))
+                    for start, low, high in ends
+                ]
             )
-            yield (row // sides[0], column // sides[1]), (inner[0], inner[1])
+        for (row, rows, inner_rows), (column, columns, inner_columns) in product(*along):
+            yield (row, column), (rows, columns), (inner_rows, inner_columns)
 
     def encoded(self, place: Place, values: npt.NDArray[Any]) -> Iterator[tuple[str, Parts]]:
         """Keys and bytes of the chunks of a place, one after the other; see `blocks`.
@@ -139,6 +153,7 @@ class BlockArray:
         Parameters
         ----------
         place : (slice, slice)
+            Some rows and columns, which may begin and end within blocks.
         values : (a, b, ...)
         chosen : (a, b)
             Pairs that change.
@@ -150,11 +165,12 @@ class BlockArray:
         DamagedStoreError
             Where what is stored is not what was written, or is gone.
         """
-        for block, part in self.blocks(place):
+        for block, part, inner in self.parts(place):
             mine, new = chosen[part], values[part]
             if not mine.any():
                 continue
-            if mine.all():
+            whole = tuple(one.stop - one.start for one in inner) == self._sizes(block)
+            if whole and mine.all():
                 yield from self._encoded(block, new)
                 continue
             old = self._to_change(block)
@@ -162,8 +178,7 @@ class BlockArray:
                 if there is not None and there[part].any():
                     raise damaged(self._root, self.keys(block)[0])
                 old = np.full((*self._chunk_shape[:2], *self.shape[2:]), self._fill, self._dtype)
-            inside = old[tuple(map(slice, mine.shape))]
-            np.copyto(inside, new, where=mine.reshape(mine.shape + (1,) * (new.ndim - 2)))
+            np.copyto(old[inner], new, where=mine.reshape(mine.shape + (1,) * (new.ndim - 2)))
             yield from self._encoded(block, old)
 
     def emptied(self, gone: npt.NDArray[np.bool_]) -> Iterator[tuple[str, Parts]]:
@@ -288,16 +303,31 @@ class BlockArray:
         DamagedStoreError
             Where they are not what was written, or some are missing.
         """
-        rows, columns = self._sizes(block)
-        keys = self.keys(block)
-        stored = backend_of(self._root).read_many(keys)
-        if all(data is None for data in stored):
-            return None
-        values = np.empty((rows, columns, *self.shape[2:]), self._dtype)
-        for key, data, piece in zip(keys, stored, self._pieces(), strict=True):
-            target = self._part(values, piece)
-            target[...] = self._values_of(key, data)[tuple(map(slice, target.shape))]
-        return values
+        found = next(self.read_blocks([block]))
+        return None if found is None else found.copy()
+
+    def read_blocks(self, blocks: Sequence[Block]) -> Iterator[npt.NDArray[Any] | None]:
+        """Values of the pairs of some blocks, as `read_block` gives them, to be read only.
+
+        All are requested before the first is waited for.
+        """
+        backend, keys = backend_of(self._root), [self.keys(block) for block in blocks]
+        begun = [[backend.begin(key) for key in some] for some in keys]
+        for block, some, reads in zip(blocks, keys, begun, strict=True):
+            data = [read() for read in reads]
+            if all(one is None for one in data):
+                yield None
+                continue
+            rows, columns = self._sizes(block)
+            pieces = [self._values_of(key, one)[:rows, :columns] for key, one in zip(some, data, strict=True)]
+            if len(pieces) == 1 and pieces[0].shape[2:] == self.shape[2:]:
+                yield pieces[0]
+                continue
+            values = np.empty((rows, columns, *self.shape[2:]), self._dtype)
+            for part, piece in zip(pieces, self._pieces(), strict=True):
+                target = self._part(values, piece)
+                target[...] = part[tuple(map(slice, target.shape))]
+            yield values
 
     def _values_of(self, key: str, data: bytes | None) -> npt.NDArray[Any]:
         """Values of a chunk, as it is stored."""

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dask_svcca.stores._access import UNREADABLE
 from dask_svcca.stores._blocks import block_arrays
 from dask_svcca.stores.backend import backend_of
-from dask_svcca.variables import PAIR_STATUS, VALUED, PairStatus
+from dask_svcca.variables import PAIR_STATUS, VALUED, PairStatus, have_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
     import zarr
 
-    Block = tuple[int, int]
+    from dask_svcca.stores._blocks import Block, BlockArray, Place
+    from dask_svcca.stores.backend import Backend
 
 
 STRIPE = 640
@@ -38,8 +38,6 @@ class SoundStatus:
     ----------
     root : zarr.Group
         The comparison.
-    status : zarr.Array
-        As it is stored.
     variables : sequence of str
         What a pair with values has, by name.
 
@@ -49,61 +47,55 @@ class SoundStatus:
         Blocks that were found to have lost something, by their position among the tiles.
     """
 
-    def __init__(self, root: zarr.Group, status: zarr.Array[Any], variables: Sequence[str]) -> None:
-        self._status = status
-        self._side = status.chunks[0]
-        self._suspects = _suspects(root, variables)
+    def __init__(self, root: zarr.Group, variables: Sequence[str]) -> None:
+        arrays = block_arrays(root, (PAIR_STATUS.name, *variables))
+        self._status = arrays[PAIR_STATUS.name]
+        self._suspects = _suspects(backend_of(root), arrays)
         self.lost: set[Block] = set()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns of the matrix."""
+        return self._status.shape
 
     def __getitem__(self, place: tuple[slice, slice], /) -> npt.NDArray[np.uint8]:
         """Some rows and columns."""
+        rows, columns = (slice(*one.indices(size)[:2]) for one, size in zip(place, self.shape, strict=True))
+        shape = [max(0, one.stop - one.start) for one in (rows, columns)]
+        values = np.full(shape, PairStatus.MISSING, dtype=np.uint8)
+        parts = list(self._status.parts((rows, columns)))
         try:
-            values = np.array(self._status[place], dtype=np.uint8)
+            stored = self._status.read_blocks([block for block, _, _ in parts])
+            for (_, part, inner), found in zip(parts, stored, strict=True):
+                if found is not None:
+                    values[part] = found[inner]
         except UNREADABLE:
-            values = self._by_block(place)
-        for block, part in self._blocks(place) if self._suspects or self.lost else ():
-            gone = block in self.lost or (block in self._suspects and bool(np.isin(values[part], VALUED).any()))
+            self._read_one_by_one(parts, values)
+        for block, part, _ in parts if self._suspects or self.lost else ():
+            gone = block in self.lost or (block in self._suspects and bool(have_status(values[part], VALUED).any()))
             if gone:
                 # A block and its mirror image are made together.
                 self.lost |= {block, block[::-1]}
                 values[part] = PairStatus.MISSING
         return values
 
-    def _by_block(self, place: tuple[slice, slice]) -> npt.NDArray[np.uint8]:
-        """The same, where some of it cannot be read."""
-        rows, columns = (range(*one.indices(size)) for one, size in zip(place, self._status.shape, strict=True))
-        values = np.full((len(rows), len(columns)), PairStatus.MISSING, dtype=np.uint8)
-        for block, part in self._blocks(place):
-            inner_rows, inner_columns = rows[part[0]], columns[part[1]]
+    def _read_one_by_one(self, parts: Sequence[tuple[Block, Place, Place]], values: npt.NDArray[np.uint8]) -> None:
+        """Read parts of a place of which some cannot be read."""
+        for block, part, inner in parts:
             try:
-                values[part] = self._status[
-                    inner_rows.start : inner_rows.stop, inner_columns.start : inner_columns.stop
-                ]
+                found = self._status.read_block(block)
             except UNREADABLE:
                 self.lost |= {block, block[::-1]}
-        return values
-
-    def _blocks(self, place: tuple[slice, slice]) -> Iterator[tuple[Block, tuple[slice, slice]]]:
-        """Blocks that a place meets, and where they are in it."""
-        axes = []
-        for one, size in zip(place, self._status.shape, strict=True):
-            start, stop, _ = one.indices(size)
-            parts = range(start // self._side, -(-stop // self._side)) if stop > start else range(0)
-            axes.append(
-                [
-                    (part, slice(max(start, part * self._side) - start, min(stop, (part + 1) * self._side) - start))
-                    for part in parts
-                ]
-            )
-        for (row, rows), (column, columns) in product(*axes):
-            yield (row, column), (rows, columns)
+            else:
+                if found is not None:
+                    values[part] = found[inner]
 
 
-def count_pairs(status: SoundStatus, rows: int, tile: int) -> dict[PairStatus, int]:
+def count_pairs(status: SoundStatus, tile: int) -> dict[PairStatus, int]:
     """Number of pairs of each status, each pair once and a representation with itself included."""
     found = np.zeros(len(PairStatus), dtype=np.int64)
     height = tile * max(1, STRIPE // tile)
-    for start in range(0, rows, height):
+    for start in range(0, status.shape[0], height):
         block = status[start : start + height, start:]
         square = block[:, : len(block)]
         square[np.tri(len(block), k=-1, dtype=np.bool_)] = UNCOUNTED
@@ -111,22 +103,21 @@ def count_pairs(status: SoundStatus, rows: int, tile: int) -> dict[PairStatus, i
         # Nearly all are done, and the others are rarely looked for.
         for one in sorted(PairStatus, key=lambda one: one is not PairStatus.DONE):
             if left:
-                count = int(np.count_nonzero(block == one))
+                count = int(np.count_nonzero(block == np.uint8(one)))
                 found[one] += count
                 left -= count
     return {one: int(found[one]) for one in PairStatus}
 
 
-def _suspects(root: zarr.Group, variables: Sequence[str]) -> set[Block]:
+def _suspects(backend: Backend, arrays: Mapping[str, BlockArray]) -> set[Block]:
     """Blocks of which something that was written is not there, or has another size; with their mirror images.
 
     The status is looked at first: whatever is there then was written behind its values.
     """
-    backend, names = backend_of(root), (PAIR_STATUS.name, *variables)
-    arrays = block_arrays(root, names)
-    (status,) = backend.sizes_many([f"{PAIR_STATUS.name}/c"])
-    others = backend.sizes_many([f"{name}/c" for name in variables])
-    every = dict(zip(names, [status, *others], strict=True))
+    first, *rest = arrays
+    (status,) = backend.sizes_many([f"{first}/c"])
+    others = backend.sizes_many([f"{name}/c" for name in rest])
+    every = dict(zip(arrays, [status, *others], strict=True))
 
     def there(name: str) -> set[Block]:
         pieces = Counter(
@@ -137,9 +128,9 @@ def _suspects(root: zarr.Group, variables: Sequence[str]) -> set[Block]:
         )
         return {block for block, count in pieces.items() if count >= len(arrays[name].keys(block))}
 
-    known = there(PAIR_STATUS.name)
+    known = there(first)
     known |= {block[::-1] for block in known}
     found: set[Block] = set()
-    for name in (PAIR_STATUS.name, *variables):
+    for name in arrays:
         found |= known - there(name)
     return found | {block[::-1] for block in found}

@@ -176,7 +176,7 @@ class ComparisonStore:
         versions, growing = attributes["versions"], bool(attributes["growing"])
         details = [DETAIL_VARIABLES[name].name for name in attributes["parameters"]["keep"]]
         # While it grows, pairs may be marked as done that lack what was added.
-        self.sound = SoundStatus(self.root, self.array(PAIR_STATUS.name), () if growing else (*versions, *details))
+        self.sound = SoundStatus(self.root, () if growing else (*versions, *details))
         return ComparisonState(
             place=self.place,
             parameters=attributes["parameters"],
@@ -278,7 +278,7 @@ class ComparisonStore:
             self._update({**changed, "growing": bool(attributes["versions"])})
         if self.root.attrs["growing"]:
             array = self.array(PAIR_STATUS.name)
-            status = SoundStatus(self.root, array, ())
+            status = SoundStatus(self.root, ())
             for start in range(0, count, self.tile):
                 block = status[start : start + self.tile, 0:count]
                 block[np.isin(block, VALUED)] = PairStatus.PARTIAL
@@ -445,8 +445,7 @@ class ComparisonStore:
 
     def count_pairs(self) -> dict[PairStatus, int]:
         """Number of pairs of each status, each pair once and a representation with itself included."""
-        status = self.array(PAIR_STATUS.name)
-        return count_pairs(SoundStatus(self.root, status, ()), status.shape[0], self.tile)
+        return count_pairs(SoundStatus(self.root, ()), self.tile)
 
 
 def _of_both_axes(columns: Mapping[str, npt.NDArray[Any]]) -> list[tuple[Variable, str, npt.NDArray[Any]]]:

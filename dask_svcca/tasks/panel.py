@@ -231,7 +231,10 @@ class Panel:
             Each takes the sums of the members by one of the weights.
         """
         device = self._context.device
-        rows = [np.r_[tuple(self._places[number])] for number in self.members]
+        rows = [
+            np.concatenate([np.arange(place.start, place.stop) for place in self._places[number]])
+            for number in self.members
+        ]
         summing = [
             [
                 np.concatenate([one[number][block.columns] for block in member.blocks])

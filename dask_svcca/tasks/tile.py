@@ -17,7 +17,7 @@ from dask_svcca.stores.backend import backend_of
 from dask_svcca.tasks.gram import Share, together
 from dask_svcca.tasks.patch import Patch, patches
 from dask_svcca.tasks.results import Results
-from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PENDING, UNFINISHED, VALUED, PairStatus
+from dask_svcca.variables import DETAIL_VARIABLES, PAIR_STATUS, PENDING, UNFINISHED, VALUED, PairStatus, have_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import BoolArray
     from dask_svcca.measures import Measure
     from dask_svcca.plan.tasks import Places, ShareTask, SubspacePlace, TileTask
-    from dask_svcca.stores._blocks import BlockArray, Parts
+    from dask_svcca.stores._blocks import BlockArray, Parts, Place
     from dask_svcca.stores.subspaces import SubspaceEntry
     from dask_svcca.tasks.gram import Sums, SumsKey
     from dask_svcca.tasks.worker import Context
@@ -56,14 +56,13 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     status = tile.known(asked, mends=True)
     # Pairs that have some measures need only the others.
     for states, names in ((PENDING, ()), ((PairStatus.PARTIAL,), context.job.settled)):
-        wanted = asked & np.isin(status, states)
+        wanted = asked & have_status(status, states)
         if wanted.any():
-            update = tile.compute(wanted, status, without=names)
-            status = np.where(update != PairStatus.MISSING, update, status)
+            tile.compute(wanted, status, without=names)
     # All pairs that were asked for count: an attempt before this one may have computed some and died.
     outcomes = status[task.pairs(*tile.shape)]
-    valued = int(np.isin(outcomes, VALUED).sum())
-    missing = int(np.isin(outcomes, UNFINISHED).sum())
+    valued = int(have_status(outcomes, VALUED).sum())
+    missing = int(have_status(outcomes, UNFINISHED).sum())
     seconds = Counter(context.seconds)
     for share in shares:
         seconds.update(share.seconds)
@@ -82,7 +81,7 @@ def sum_share(context: Context, task: ShareTask, places_a: Places, places_b: Pla
     tile = _Tile(context, task.tile, places_a, places_b, {})
     asked = task.tile.asked(*tile.shape)
     # What is damaged is taken away by the tile alone.
-    wanted = asked & np.isin(tile.known(asked, mends=False), PENDING)
+    wanted = asked & have_status(tile.known(asked, mends=False), PENDING)
     return Share(tile.sums(wanted, task.number), context.seconds)
 
 
@@ -144,41 +143,62 @@ class _Tile:
                 if array.read_block(one) is None:
                     raise damaged(self._context.worker.comparison, array.keys(one)[0])
 
-    def compute(self, wanted: BoolArray, known: StatusArray, without: Sequence[str]) -> StatusArray:
-        """Compute some pairs and write them. Returns what became of them, `PairStatus.MISSING` for all others.
+    def compute(self, wanted: BoolArray, known: StatusArray, without: Sequence[str]) -> None:
+        """Compute some pairs and write them.
 
         Parameters
         ----------
         wanted : (a, b)
         known : (a, b)
-            What has become of all pairs so far; changed where values turn out to be gone.
+            What has become of all pairs so far; takes what becomes of these, and changes where values turn out to be
+            gone.
         without : sequence of str
             Measures and details that these pairs have.
         """
         measures = tuple(measure for measure in self._context.job.measures if measure.name not in without)
         sizes = {name: size for name, size in self._task.details.items() if name not in without}
-        details = no_details(self.shape, sizes)
-        results = self._evaluate(wanted, measures, details)
-        valued = np.isin(results.status, VALUED)
+        part = self._part(wanted)
+        details = no_details(wanted[part].shape, sizes)
+        results = self._evaluate(wanted[part], part, measures, details)
+        valued = have_status(results.status, VALUED)
         with self._context.timed("write"):
             values = {measure.name: results.values[measure.name] for measure in measures}
             values |= {_stored_name(name): (both, both) for name, both in details.items()}
             arrays = self._context.worker.blocks(*values)
-            self._write(lambda: self._encoded(arrays, values, valued, known), known)
+            self._write(lambda: self._encoded(part, arrays, values, valued, known), known)
             if without:
-                self._empty(~np.isin(results.status, (PairStatus.MISSING, *VALUED)), known)
+                self._empty(part, ~have_status(results.status, (PairStatus.MISSING, *VALUED)), known)
             # The mirror image first: a tile counts as done by its own status, which is written last of all.
             (array,) = self._context.worker.blocks(PAIR_STATUS.name)
-            turned = [] if self.diagonal else [(self.place[::-1], results.turned.T)]
-            for place, states in (*turned, (self.place, results.status)):
-                self._write(partial(array.merged, place, states, states != PairStatus.MISSING), known)
-        return results.status
+            place = self._place(part)
+            turned = [] if self.diagonal else [(place[::-1], results.turned.T)]
+            for one, states in (*turned, (place, results.status)):
+                self._write(partial(array.merged, one, states, states != PairStatus.MISSING), known)
+        np.copyto(known[part], results.status, where=results.status != PairStatus.MISSING)
 
-    def _empty(self, pairs: BoolArray, known: StatusArray) -> None:
+    def _part(self, wanted: BoolArray) -> Place:
+        """The rows and columns that some pairs span: of a tile to which few are new, the others are not held.
+
+        Half of a tile on the diagonal is the mirror image of the other half: it is all of these.
+        """
+        if self.diagonal:
+            return slice(0, self.shape[0]), slice(0, self.shape[1])
+        rows, columns = (np.flatnonzero(wanted.any(axis=axis)) for axis in (1, 0))
+        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+    def _place(self, part: Place) -> Place:
+        """Where a part of the tile is in the matrix."""
+        rows, columns = (
+            slice(whole.start + one.start, whole.start + one.stop) for whole, one in zip(self.place, part, strict=True)
+        )
+        return rows, columns
+
+    def _empty(self, part: Place, pairs: BoolArray, known: StatusArray) -> None:
         """Take from pairs what they have, where what is added says that they cannot be compared."""
         names = [name for name in self._context.job.settled if name not in DETAIL_VARIABLES] if pairs.any() else []
-        arrays, nothing = self._context.worker.blocks(*names), np.full(self.shape, np.nan)
-        self._write(lambda: self._encoded(arrays, dict.fromkeys(names, (nothing, nothing)), pairs, known), known)
+        arrays, nothing = self._context.worker.blocks(*names), np.full(pairs.shape, np.nan)
+        values = dict.fromkeys(names, (nothing, nothing))
+        self._write(lambda: self._encoded(part, arrays, values, pairs, known), known)
 
     def _write(self, encoded: Callable[[], Iterator[tuple[str, Parts]]], known: StatusArray) -> None:
         """Write chunks, with what is there of other pairs; what of that is damaged is missing from now on."""
@@ -201,26 +221,28 @@ class _Tile:
 
     def _encoded(
         self,
+        part: Place,
         arrays: Sequence[BlockArray],
         values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]],
         pairs: BoolArray,
         known: StatusArray,
     ) -> Iterator[tuple[str, Parts]]:
-        """Keys and bytes of the values of some pairs, by name, and of their mirror images."""
+        """Keys and bytes of the values of some pairs of a part, by name, and of their mirror images."""
         settled = {
             DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name for name in self._context.job.settled
         }
-        done, partly = np.isin(known, VALUED), known == PairStatus.PARTIAL
+        place = self._place(part)
+        done, partly = (have_status(known[part], states) for states in (VALUED, (PairStatus.PARTIAL,)))
         for array, (straight, back) in zip(arrays, values.values(), strict=True):
             there = done | partly if array.name in settled else done
             if not self.diagonal:
-                yield from array.merged(self.place[::-1], back.swapaxes(0, 1), pairs.T, there.T)
-            yield from array.merged(self.place, straight, pairs, there)
+                yield from array.merged(place[::-1], back.swapaxes(0, 1), pairs.T, there.T)
+            yield from array.merged(place, straight, pairs, there)
 
-    def _evaluate(self, wanted: BoolArray, measures: Sequence[Measure], details: Details) -> Results:
-        """What becomes of the wanted pairs."""
-        results = Results.nothing(self.shape, measures)
-        for patch, todo, rows, columns in self._patches(wanted):
+    def _evaluate(self, wanted: BoolArray, part: Place, measures: Sequence[Measure], details: Details) -> Results:
+        """What becomes of the wanted pairs of a part."""
+        results = Results.nothing(wanted.shape, measures)
+        for patch, todo, rows, columns in self._patches(wanted, part):
             patch.evaluate(
                 todo,
                 measures,
@@ -235,21 +257,24 @@ class _Tile:
     def sums(self, wanted: BoolArray, number: int) -> dict[SumsKey, Sums]:
         """A share of the inner products of samples of the wanted pairs."""
         found: dict[SumsKey, Sums] = {}
-        for patch, todo, _, _ in self._patches(wanted):
+        part = self._part(wanted) if wanted.any() else None
+        for patch, todo, _, _ in self._patches(wanted[part], part) if part is not None else ():
             found |= patch.sums(todo, number)
         return found
 
-    def _patches(self, wanted: BoolArray) -> Iterator[tuple[Patch, BoolArray, slice, slice]]:
-        """Those that have wanted pairs, with these, and their rows and columns."""
+    def _patches(self, wanted: BoolArray, part: Place) -> Iterator[tuple[Patch, BoolArray, slice, slice]]:
+        """Those of a part that have wanted pairs, with these, and their rows and columns."""
         # On the diagonal each pair once; the other triangle is its mirror image.
         todo = np.triu(wanted) if self.diagonal else wanted
-        for rows, columns in patches(self.shape, self._task.memory.patch):
+        places = self._places[0][part[0]], self._places[1][part[1]]
+        entries = self._entries[0][part[0]], self._entries[1][part[1]]
+        for rows, columns in patches(todo.shape, self._task.memory.patch):
             if todo[rows, columns].any():
                 patch = Patch(
                     self._context,
                     self._task,
-                    (self._places[0][rows], self._places[1][columns]),
-                    (self._entries[0][rows], self._entries[1][columns]),
+                    (places[0][rows], places[1][columns]),
+                    (entries[0][rows], entries[1][columns]),
                     self._sums,
                     same=self.diagonal and rows == columns,
                 )

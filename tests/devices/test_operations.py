@@ -204,9 +204,12 @@ def test_multiply__writes_into_what_is_given(device: Device) -> None:
 def test_leverages_and_weighted_squares__are_sums_of_squares(device: Device, dtype: str) -> None:
     scores = draw(12, (6, 20), dtype)
     squares = np.square(np.abs(scores.astype("complex128")))
-    found = device.host(device.leverages(device.sent(scores), [slice(0, 2), slice(3, 6)]))
-    # NumPy squares in the precision of the scores.
-    np.testing.assert_allclose(found, [squares[:2].sum(axis=0), squares[3:].sum(axis=0)], rtol=1e-6)
+    # One behind the other and alike, with some directions left out, and of other sizes.
+    for ends in ([(0, 2), (3, 6)], [(0, 2), (2, 4), (4, 6)], [(0, 2), (3, 5)], [(0, 1), (1, 2), (2, 5), (5, 6)]):
+        places = [slice(*one) for one in ends]
+        found = device.host(device.leverages(device.sent(scores), places))
+        # NumPy squares in the precision of the scores.
+        np.testing.assert_allclose(found, [squares[one].sum(axis=0) for one in places], rtol=1e-6)
     rows = [np.array([0, 4]), np.array([5, 1, 2])]
     weights = [[np.array([2.0, 3.0]), np.array([1.0, 0.5, 4.0])], [np.ones(2), np.ones(3)]]
     out = [np.zeros((4, 20)) for _ in weights]

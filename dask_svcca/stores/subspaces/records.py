@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -32,6 +33,16 @@ class Block:
     index: int
     multiplicity: int
     directions: int
+
+
+@lru_cache(maxsize=256)
+def _of_directions(blocks: tuple[Block, ...]) -> tuple[IntArray, IntArray]:
+    """Index and multiplicity of the block of each direction: asked for once of all layers that are alike."""
+    counts = [block.directions for block in blocks]
+    numbers = [[block.index for block in blocks], [block.multiplicity for block in blocks]]
+    index, multiplicity = (np.repeat(np.array(one, dtype=np.int64), counts) for one in numbers)
+    index.flags.writeable = multiplicity.flags.writeable = False
+    return index, multiplicity
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +113,12 @@ class SubspaceEntry:
     @property
     def block(self) -> IntArray:
         """The block of each direction, (direction,)."""
-        return np.repeat(
-            np.array([block.index for block in self.blocks], dtype=np.int64),
-            [block.directions for block in self.blocks],
-        )
+        return _of_directions(self.blocks)[0]
 
     @property
     def multiplicity(self) -> IntArray:
         """How often each direction counts, (direction,)."""
-        return np.repeat(
-            np.array([block.multiplicity for block in self.blocks], dtype=np.int64),
-            [block.directions for block in self.blocks],
-        )
+        return _of_directions(self.blocks)[1]
 
     def kept(self, spectrum: FloatArray, variance: float | None) -> BoolArray:
         """Which directions a variance threshold keeps, (direction,), from their eigenvalues."""
