@@ -26,6 +26,7 @@ from dask_svcca.errors import MemoryLimitError
 from dask_svcca.kernels.lanes import LEAST_PAIRS, singular_values_abreast
 from dask_svcca.kernels.moments import Moments
 from dask_svcca.kernels.subspace import Eigenbasis
+from dask_svcca.plan import sides as sides_module
 from dask_svcca.plan import subspaces as subspaces_module
 from dask_svcca.plan.comparison import make_plan
 from dask_svcca.plan.memory import PROCESS_BYTES
@@ -73,6 +74,10 @@ class Case:
     """Whether neurons are of very unequal scales, and depend on one another: noise has to be told from directions."""
     before: str = ""
     """A measure that was asked for before, and is not measured."""
+    memory: int = 0
+    """Bytes that a task may take; 0 for a share of what the plan has use for."""
+    few_tiles: bool = False
+    """Whether tiles are as large as in zoos of so many more layers that their number is no longer what decides."""
 
     @property
     def exact(self) -> bool:
@@ -158,6 +163,29 @@ NAMED = {
 
 And those where no measure asks for directions, until one does.
 """
+
+PATCHED = {
+    name: Case(
+        # Of uneven sizes, some equal: what is solved together differs from patch to patch.
+        [(*shape[:-1], shape[-1] + number % 3 * (shape[-1] // 4)) for number in range(count)],
+        memory=memory * 2**20,
+        few_tiles=True,
+        options={"variance": None, **options},
+    )
+    for name, shape, count, memory, options in (
+        ("all measures", (100, 16), 400, 115, {"measures": "all"}),
+        ("two measures", (60, 4), 1600, 125, {"measures": ["svcca", "cka"]}),
+        ("two measures, little memory", (60, 4), 900, 25, {"measures": ["svcca", "cka"]}),
+        ("canonical vectors", (60, 6), 1100, 70, {"measures": "pwcca"}),
+        ("frequencies", (40, 4, 4, 3), 500, 48, {"measures": ["svcca", "cka"]}),
+        ("all measures of frequencies", (60, 4, 4, 4), 160, 40, {"measures": "all"}),
+        ("distances", (60, 4), 1300, 120, {"measures": ["rsa", "svcca"]}),
+        ("neighbours", (60, 4), 500, 25, {"measures": ["jaccard(k=3)", "cka"]}),
+        ("inner products", (60, 100), 1600, 125, {"measures": ["cka", "cka_debiased"]}),
+        ("correlations", (60, 8), 500, 60, {"measures": "svcca", "keep": "correlations"}),
+    )
+}
+"""Plans of tiles whose pairs are evaluated patch by patch, since memory has room for their values, and not for more."""
 
 
 @dataclass(frozen=True)
@@ -299,6 +327,8 @@ def a_zoo(case: Case) -> Iterator[tuple[dask_svcca.Zoo, Path]]:
 
 def budget_of(case: Case, zoo: dask_svcca.Zoo) -> Budget:
     """From the least that is accepted to all that the plan has use for."""
+    if case.memory:
+        return Budget(case.workers, PROCESS_BYTES + case.memory)
     parameters = make_parameters(**case.options)
     entries, selected = zoo.entries(), select_pairs("all", zoo.representations)
 
@@ -355,6 +385,9 @@ class Measuring:
             taken = {name: size + sum(map(bytes_of, needed)) for name, size in taken.items()}
         else:
             kind, promised = "tile", task.memory.peak
+            longest = min(task.side, len(self._case.shapes) - task.row * task.side)
+            if 0 < task.memory.patch < longest:
+                kind = "tile in patches"
         self.found.append(Measured(self._seed, kind, promised, taken["traced"], taken["resident"], exact))
 
 
@@ -406,6 +439,9 @@ def memory_of(name: str) -> int:
 def measure(seed: int | str, case: Case) -> list[Measured]:
     """What each task of a plan takes."""
     subspaces_module.BATCHES_PER_WORKER, subspaces_module.SPLIT_BYTES = case.batches, case.split_bytes
+    if case.few_tiles:
+        sides_module.FILES = sides_module.LEAST_TILES = 1
+        sides_module.MAX_TILE = sides_module.SMALL_TILE
     with a_zoo(case) as (zoo, folder):
         executor = Measuring(seed, case, budget_of(case, zoo))
         if case.before:
@@ -460,7 +496,8 @@ def main() -> None:
     # What is there by now need not be looked through before every task.
     gc.freeze()
     for seed in seeds:
-        measure_apart(seed, NAMED[seed] if seed in NAMED else random_case(int(seed), float(scale)))
+        named = {**NAMED, **PATCHED}
+        measure_apart(seed, named[seed] if seed in named else random_case(int(seed), float(scale)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 import dask_svcca
 from dask_svcca.connections import connect
 from dask_svcca.errors import MemoryLimitError
-from dask_svcca.plan import sides, tiles
+from dask_svcca.plan import grams, sides
 from dask_svcca.plan.memory import PROCESS_BYTES
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
@@ -99,7 +99,7 @@ def test_compare__workers_that_share_a_tile_change_no_bit(
     client: distributed.Client, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, name, value in (
-        (tiles, "GRAMS_CHEAPER", 100.0),
+        (grams, "GRAMS_CHEAPER", 100.0),
         (sides, "GRAMS_CHEAPER", 100.0),
         (sides, "SHORT_TILE", 1.0),
     ):

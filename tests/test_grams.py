@@ -14,7 +14,7 @@ from zoos import with_budget, with_memory
 
 import dask_svcca
 from dask_svcca.measures import find_measures, with_companions
-from dask_svcca.plan import sides, tiles
+from dask_svcca.plan import grams, sides, tiles
 from dask_svcca.readings import Neurons
 from dask_svcca.tasks import gram
 from dask_svcca.tasks import patch as patch_module
@@ -69,7 +69,7 @@ def test_norms_by_samples__are_their_definitions_and_those_by_couplings(
     zoo = make_zoo(arrays, tmp_path / "zoo.zarr")
     found = []
     for name, share in (("samples", 100.0), ("couplings", 0.0)):
-        monkeypatch.setattr(tiles, "GRAMS_CHEAPER", share)
+        monkeypatch.setattr(grams, "GRAMS_CHEAPER", share)
         with dask.config.set(scheduler="synchronous"):
             found.append(dask_svcca.compare(zoo, tmp_path / name, measures=MEASURES, precision=precision).load())
         assert bool(counted) == (name == "samples")
@@ -89,7 +89,7 @@ def test_norms_by_samples__are_their_definitions_and_those_by_couplings(
 def test_compare__needs_couplings_for_more_than_their_norms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int], options: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(tiles, "GRAMS_CHEAPER", 100.0)
+    monkeypatch.setattr(grams, "GRAMS_CHEAPER", 100.0)
     zoo = make_zoo(layers(3, 1000), tmp_path / "zoo.zarr")
     dask_svcca.compare(zoo, tmp_path / "c", **{"measures": "cka", **options})
     assert not counted
@@ -99,7 +99,7 @@ def test_compare__needs_couplings_for_more_than_their_norms(
 def test_norms_by_samples__stay_within_their_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int], shape: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(tiles, "GRAMS_CHEAPER", 100.0)
+    monkeypatch.setattr(grams, "GRAMS_CHEAPER", 100.0)
     monkeypatch.setattr(tiles, "SCORE_CHUNK_BYTES", 2**17)
     with_memory(monkeypatch, 2**30)
     rng = np.random.default_rng(0)
@@ -117,7 +117,7 @@ def test_norms_by_samples__stay_within_their_memory(
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have four workers share one tile, however short its work is."""
-    for module in (tiles, sides):
+    for module in (grams, sides):
         monkeypatch.setattr(module, "GRAMS_CHEAPER", 100.0)
     monkeypatch.setattr(sides, "SHORT_TILE", 1.0)
     with_budget(monkeypatch, 4, 2**30)

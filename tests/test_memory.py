@@ -15,7 +15,7 @@ import dask
 import numpy as np
 import pytest
 from measured import make_zoo, related
-from memory_plans import ENVIRONMENT, NAMED, Measured
+from memory_plans import ENVIRONMENT, NAMED, PATCHED, Measured
 from zarr.storage import MemoryStore
 
 import dask_svcca
@@ -81,6 +81,17 @@ def test_memory__of_plans_that_broke_their_promise(part: int) -> None:
     names = list(NAMED)[part::4]
     tasks = measured(1.0, names)
     assert {task.seed for task in tasks} == set(names)
+    assert_kept(tasks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PATCHED)
+def test_memory__of_tiles_in_patches_is_what_was_promised(name: str) -> None:
+    tasks = measured(1.0, [name])
+    tiles = [task for task in tasks if task.kind.startswith("tile")]
+    # Two sides of uneven length, and each with itself.
+    assert len(tiles) >= 3
+    assert any(task.kind == "tile in patches" for task in tiles)
     assert_kept(tasks)
 
 

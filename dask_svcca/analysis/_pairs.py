@@ -328,9 +328,9 @@ def working_bytes(a: SubspaceEntry, b: SubspaceEntry, meeting: Meeting, measures
     vectors = VECTORS * 8 * a.samples
     scores = a.samples * max(max(pair) for pair in sizes) * wide * (2 if wide == 16 else 1)
     stack = max(STACK_BYTES, couplings)
-    pair = max(pair_bytes(k, l, wide) for k, l in sizes)
+    pair, k, l = max((pair_bytes(k, l, wide), k, l) for k, l in sizes)
     # A product is held while the couplings are summed up; no scores in another order while they are solved.
-    solving = solving_bytes(measures, max(STACK_BYTES, pair), pair)
+    solving = solving_bytes(measures, max(STACK_BYTES, pair), k, l, wide)
     rotating = 8 * wide * max(max(pair) for pair in sizes) ** 2
     return int(vectors + stack + max(scores, couplings) + max(solving, rotating))
 

@@ -15,7 +15,7 @@ STACK_BYTES = 16 * 2**20
 """Bytes of the pairs handed to LAPACK at once: many small ones in one call."""
 
 STACKS = 2.0
-"""Stacks held at the worst moment: couplings, and those weighted by the spectra or their Gram matrices."""
+"""Copies of the couplings of a stack at the worst moment: as they are, and weighted by spectra or Gram matrices."""
 
 STACKS_OF_VECTORS = 5.5
 """The same where canonical vectors are needed: vectors of both sides, scaled, and times the neurons; measured."""
@@ -55,7 +55,7 @@ def pair_bytes(k: int, l: int, itemsize: int) -> int:
     return itemsize * k * l + 8 * (2 * (k + l) + 4 * min(k, l) + 24)
 
 
-def solving_bytes(measures: Iterable[Measure], stack: float, pair: float) -> float:
+def solving_bytes(measures: Iterable[Measure], stack: float, k: int, l: int, itemsize: int) -> float:
     """Bytes of a stack that is solved, with all that measures compute from it.
 
     Parameters
@@ -63,21 +63,27 @@ def solving_bytes(measures: Iterable[Measure], stack: float, pair: float) -> flo
     measures : iterable of Measure
     stack : float
         Bytes of the pairs that are solved together.
-    pair : float
-        Bytes of the largest pair.
+    k, l, itemsize : int
+        Of the largest pair: see `pair_bytes`.
 
     Examples
     --------
+    Only couplings are copied, and of narrow layers these are the smaller part:
+
     >>> from dask_svcca.measures import find_measures
-    >>> [round(solving_bytes(find_measures(names), 4e8, 1e8) / 1e8) for names in ("svcca", "pwcca")]
-    [9, 22]
+    >>> measures = [find_measures(name) for name in ("svcca", "pwcca")]
+    >>> [[round(solving_bytes(one, 1e8, width, width, 8) / 1e6) for one in measures] for width in (500, 4)]
+    [[203, 545], [135, 213]]
     """
     measures = tuple(measures)
-    pieces = min(SMALL_STACK, 2 * stack)
+    pair, coupling = pair_bytes(k, l, itemsize), itemsize * k * l
+    couplings = stack * coupling / pair
+    # Spectra are held once more while couplings are weighted by them.
+    beside = stack - couplings + stack * 8 * (k + l) / pair + min(SMALL_STACK, 2 * stack)
     # Covariances of neurons, their correlations, and what the assignment takes.
-    pieces += max(MATCHED * 8 * measure.most_neurons**2 for measure in measures) if measures else 0
+    beside += max(MATCHED * 8 * measure.most_neurons**2 for measure in measures) if measures else 0
     if any(isinstance(measure, OwnMeasure) for measure in measures):
-        pieces += STACKS_OF_OWN * stack
+        beside += STACKS_OF_OWN * stack
     if any("loadings" in measure.needs for measure in measures):
-        return pieces + max(STACKS_OF_VECTORS * stack, 3 * stack + LAPACK_VECTORS * pair)
-    return pieces + STACKS * stack + LAPACK_VALUES * pair
+        return beside + max(STACKS_OF_VECTORS * couplings, 3 * couplings + LAPACK_VECTORS * pair)
+    return beside + STACKS * couplings + LAPACK_VALUES * pair

@@ -51,6 +51,9 @@ CHUNK_BYTES = 2**13
 SMALL_TASK = 2**20
 """Bytes that any task takes: Python's own objects, buffers of files, tables of the tile."""
 
+MEMBER_BYTES = 14 * 2**10
+"""Bytes that a pack holds of each of its members beside numbers: objects, and room left among them; measured."""
+
 
 @dataclass(frozen=True, slots=True)
 class SubspaceMemory:

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from dask_svcca.kernels.grams import PORTIONS, products_by_samples
+from dask_svcca.plan.grams import GRAMS_CHEAPER
 from dask_svcca.plan.memory import score_dtype
-from dask_svcca.plan.tiles import GRAMS_CHEAPER, LONG_TILE
+from dask_svcca.plan.tiles import LONG_TILE
 from dask_svcca.plan.values import most_by_values
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from dask_svcca.plan.memory import SMALL_TASK, score_dtype
+from dask_svcca.plan.memory import MEMBER_BYTES, SMALL_TASK, score_dtype
 
 if TYPE_CHECKING:
     from dask_svcca.errors import DamagedSubspacesError
@@ -173,7 +173,8 @@ class PackTask:
         """Bytes it takes at most: those of its largest member, and what all leave behind until it is written."""
         left = sum(member.memory.result for member in self.members) if len(self.members) > 1 else 0
         # To be written, it is put together once more, the scores chunk by chunk.
-        return left + max(left + SMALL_TASK, *(member.memory.peak for member in self.members))
+        most = max(left + SMALL_TASK, *(member.memory.peak for member in self.members))
+        return left + most + MEMBER_BYTES * (len(self.members) - 1)
 
     @property
     def on_device(self) -> bool:

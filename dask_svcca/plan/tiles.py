@@ -11,14 +11,14 @@ import numpy as np
 
 from dask_svcca.evaluate import STACK_BYTES, pair_bytes, solving_bytes
 from dask_svcca.kernels.fourier import half_plane
-from dask_svcca.kernels.grams import HELD_SUMS, block_samples, products_by_samples
 from dask_svcca.kernels.products import Summing
 from dask_svcca.measures import norms_only, of_directions
 from dask_svcca.plan.details import pair_bytes as detail_bytes
+from dask_svcca.plan.grams import memory_by_samples
 from dask_svcca.plan.memory import SMALL_TASK, PanelUnits, TileMemory, loadings_bytes, score_dtype
 from dask_svcca.plan.relations import operand_bytes
 from dask_svcca.plan.shares import largest
-from dask_svcca.plan.values import choose_patch, stored_bytes, value_bytes
+from dask_svcca.plan.values import choose_patch, values_bytes
 from dask_svcca.readings import Meeting, meet
 from dask_svcca.stores.subspaces import chunk_length
 
@@ -43,9 +43,6 @@ FEW_SAMPLES = 1500
 
 Of 300 samples and 24 directions that is a tenth faster, of 2,000 it makes no difference.
 """
-
-GRAMS_CHEAPER = 0.8
-"""Share of the multiplications from which inner products of samples are worth it: they are many small products."""
 
 SCORE_CHUNK_BYTES = 4 * 2**20
 
@@ -178,7 +175,7 @@ def by_kind(group: Sequence[Layer | None]) -> list[list[Layer]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
+class Side:
     """Layers of one kind side by side.
 
     Attributes
@@ -209,7 +206,7 @@ class _Side:
     kernels: bool
 
     @classmethod
-    def of(cls, layers: Sequence[Layer], units: PanelUnits, *, loadings: bool) -> _Side:
+    def of(cls, layers: Sequence[Layer], units: PanelUnits, *, loadings: bool) -> Side:
         """The side that these layers make."""
         width, directions = sum(layer.width for layer in layers), sum(layer.directions for layer in layers)
         sizes = [
@@ -236,22 +233,24 @@ class KindPair:
 
     Attributes
     ----------
-    a, b : _Side
+    a, b : Side
     shared : int
         Number of frequencies at which they are compared.
-    stack, pair : float
-        Bytes of the pairs that can be solved together, and of the largest pair.
+    stack : float
+        Bytes of the pairs that can be solved together.
+    wide : int
+        Bytes of a number of a coupling when it is solved.
     same : bool
         Whether both sides are the same layers.
     conjugates : bool
         Whether loadings of one side are conjugated.
     """
 
-    a: _Side
-    b: _Side
+    a: Side
+    b: Side
     shared: int
     stack: float
-    pair: float
+    wide: int
     same: bool
     conjugates: bool
 
@@ -268,7 +267,7 @@ class KindPair:
             math.ceil(max(*widest, share * self.a.operand, share * self.b.operand)),
             math.ceil(max(number * least**2, couplings)),
             math.ceil(max(self.a.most, self.b.most, share * self.a.loadings, share * self.b.loadings)),
-            math.ceil(max(self.pair, share * self.stack)),
+            math.ceil(max(pair_bytes(*self._widths, self.wide), share * self.stack)),
             0,
         )
 
@@ -285,7 +284,7 @@ class KindPair:
             loadings = min(loadings, self.a.loadings)
         if self.conjugates:
             loadings += min(self.a.loadings, limits.loadings) / self.a.widest.blocks
-        solving = solving_bytes(options.measures, limits.stack, self.pair)
+        solving = solving_bytes(options.measures, limits.stack, *self._widths, self.wide)
         one_each = sum(side.members for side in sides) * chunk_length(self.a.widest.samples, options.chunk_samples) * 8
         norms = options.sample_sums * one_each + limits.stack if options.sample_sums else 0.0
         leverages, overlaps = 0.0, 0.0
@@ -293,58 +292,21 @@ class KindPair:
             leverages, overlaps = one_each, 8 * self.shared * self.a.members * self.b.members
         return operands + max(couplings + loadings + overlaps + max(solving, leverages), norms)
 
-    def _couplings(self, one: _Side, other: _Side) -> float:
+    @property
+    def _widths(self) -> tuple[int, int]:
+        """Directions of the widest of each side."""
+        return self.a.widest.width, self.b.widest.width
+
+    def _couplings(self, one: Side, other: Side) -> float:
         return max(one.units.number, other.units.number) * self.shared * one.width * other.width
 
 
-def _by_samples(kind_pairs: Sequence[KindPair], options: TileOptions, available: float) -> tuple[int, float] | None:
-    """How many of each side are compared at a time by the inner products of samples, and the bytes that they take.
-
-    None where that is not possible, or not cheaper. Where inner products are stored there is no other way.
-    """
-    if not options.norms_only or any(side.widest.grid for pair in kind_pairs for side in (pair.a, pair.b)):
-        return None
-    couplings = grams = peak = 0.0
-    most = max(side.members for pair in kind_pairs for side in (pair.a, pair.b))
-    if any(side.kernels for pair in kind_pairs for side in (pair.a, pair.b)):
-        for members in sorted({most, *(2**power for power in range(most.bit_length()))}, reverse=True):
-            peak = max(_grams_bytes(pair, options, members) for pair in kind_pairs)
-            if peak <= available:
-                break
-        return members, peak
-    for pair in kind_pairs:
-        sides = (pair.a,) if pair.same else (pair.a, pair.b)
-        samples = pair.a.widest.samples
-        double = 2 if pair.a.units.number > score_dtype(options.precision, is_complex=False).itemsize else 1
-        couplings += double * samples * pair.a.directions * pair.b.directions / (2 if pair.same else 1)
-        grams += products_by_samples(samples, sum(side.directions for side in sides), pair.a.members * pair.b.members)
-        peak = max(peak, _grams_bytes(pair, options, most))
-    return (most, peak) if peak <= available and grams < GRAMS_CHEAPER * couplings else None
-
-
-def _grams_bytes(pair: KindPair, options: TileOptions, members: int) -> float:
-    """Bytes that two sides take, with so many members of each at a time."""
-    # Two parts of the same side are two sides.
-    sides = (pair.a,) if pair.same and members >= pair.a.members else (pair.a, pair.b)
-    sums = HELD_SUMS * 16 * min(members, pair.a.members) * min(members, pair.b.members)
-    return sums + sum(_gram_bytes(side, options, members) for side in sides)
-
-
-def _gram_bytes(side: _Side, options: TileOptions, members: int) -> float:
-    """Bytes of the scores of one side in two chunks, of a block of each Gram matrix, and of what is evaluated."""
-    item, samples = score_dtype(options.precision, is_complex=False).itemsize, side.widest.samples
-    length = chunk_length(samples, options.chunk_samples)
-    block = block_samples(length, samples)
-    members = min(members, side.members)
-    directions = min(side.directions, members * side.widest.width)
-    scores = min(2, -(-samples // length)) * directions * length * item
-    evaluated = 4 * 8 * side.members * (side.width // max(1, side.members) + side.widest.width)
-    norms = 3 * 8 * members * length if options.sample_sums else 0
-    return scores + members * block**2 * item + evaluated + norms + 2 * 8 * side.directions
-
-
 def tile_limits(
-    a: Sequence[Sequence[Layer]], b: Sequence[Sequence[Layer]], side: int, options: TileOptions, available: int
+    a: Sequence[Sequence[Layer]],
+    b: Sequence[Sequence[Layer]],
+    shape: tuple[int, int],
+    options: TileOptions,
+    available: int,
 ) -> TileMemory:
     """Memory that the tile of two groups may take: all that it can use, as far as it is available.
 
@@ -354,8 +316,8 @@ def tile_limits(
     ----------
     a, b : list of list of Layer
         See `by_kind`. The very same list for a tile on the diagonal.
-    side : int
-        Representations along each axis of a tile.
+    shape : (int, int)
+        Representations of the two, with those that have left the zoo.
     options : TileOptions
     available : int
         Bytes.
@@ -366,12 +328,12 @@ def tile_limits(
     >>> from dask_svcca.readings import Neurons
     >>> options = TileOptions(2000, "float32", "crop", find_measures("svcca"), {})
     >>> group = by_kind([Layer.of("a/b/c", Neurons(), (10_000, 512))] * 24)
-    >>> [round(tile_limits(group, group, 24, options, memory).peak / 1e6) for memory in (10**10, 3 * 10**8)]
+    >>> [round(tile_limits(group, group, (24, 24), options, memory).peak / 1e6) for memory in (10**10, 3 * 10**8)]
     [742, 300]
     """
-    patch = choose_patch(side, options.measures, available)
+    patch = choose_patch(shape, options.measures, available)
     members = [layer for group in ((a,) if a is b else (a, b)) for kind in group for layer in kind]
-    if patch < side:
+    if patch < max(shape):
         # Two patches of a group are two sides.
         a, b = _widest(a, patch), _widest(b, patch)
     kind_pairs = [
@@ -381,8 +343,8 @@ def tile_limits(
         if (kind_pair := pair_kinds(one, other, options, same=a is b and one is other)) is not None
     ]
     beside = SMALL_TASK + sum(DIRECTION_BYTES * layer.directions + BLOCK_BYTES * layer.blocks for layer in members)
-    values = side**2 * stored_bytes(options.measures) + patch**2 * value_bytes(options.measures)
-    details = side**2 * detail_bytes(options.details)
+    values = values_bytes(shape, patch, options.measures)
+    details = math.prod(shape) * detail_bytes(options.details)
     samples = {layer.samples for layer in members}
     related = max((operand_bytes(options.measures, count, patch) for count in samples), default=0)
     if not kind_pairs or not options.directions:
@@ -403,7 +365,7 @@ def tile_limits(
         peak = beside + values + max(details + working, DETAIL_COPIES * details)
         return replace(limits, peak=math.ceil(peak))
 
-    by_samples = _by_samples(kind_pairs, options, available - beside - values)
+    by_samples = memory_by_samples(kind_pairs, options, available - beside - values)
     if by_samples is not None:
         at_once, peak = by_samples
         peak = beside + values + max(related, peak)
@@ -418,8 +380,9 @@ def _widest(group: Sequence[Sequence[Layer]], count: int) -> list[list[Layer]]:
 
 def limits_by_tile(
     kinds: Sequence[Sequence[Sequence[Layer]]],
+    lengths: Sequence[int],
     places: Mapping[tuple[int, int], bool],
-    find: Callable[[Sequence[Sequence[Layer]], Sequence[Sequence[Layer]]], T],
+    find: Callable[[Sequence[Sequence[Layer]], Sequence[Sequence[Layer]], tuple[int, int]], T],
 ) -> dict[tuple[int, int], T]:
     """Memory that each tile may take: found once for all tiles whose layers are of the same sizes.
 
@@ -427,20 +390,23 @@ def limits_by_tile(
     ----------
     kinds : sequence of list of list of Layer
         Those of each group: see `by_kind`.
+    lengths : sequence of int
+        Representations of each group, with those that have left the zoo.
     places : dict of (int, int) to bool
         Groups of each tile, and whether it compares all of a group with itself: where only some of these pairs are
         missing, both sides are held.
     find : callable
-        Given the layers of two groups, what a tile of them may take: see `tile_limits`.
+        Given the layers of two groups, and their lengths, what a tile of them may take: see `tile_limits`.
     """
     sizes = [tuple(tuple(sorted(_sizes(kind).items())) for kind in group) for group in kinds]
     known: dict[Any, T] = {}
     found = {}
     for (row, column), same in places.items():
-        alike = sizes[row], sizes[column], same
+        shape = lengths[row], lengths[column]
+        alike = sizes[row], sizes[column], shape, same
         if alike not in known:
             other = kinds[row] if same else list(kinds[column])
-            known[alike] = find(kinds[row], other)
+            known[alike] = find(kinds[row], other, shape)
         found[row, column] = known[alike]
     return found
 
@@ -467,7 +433,7 @@ def pair_kinds(
     samples = layers[0][0].samples
     length = chunk_length(samples, options.chunk_samples)
     a, b = (
-        _Side.of(
+        Side.of(
             side,
             PanelUnits.of(dtype, coupling, length, samples, summing, on_device=most is not None),
             loadings=options.with_loadings,
@@ -490,7 +456,7 @@ def pair_kinds(
         b,
         len(meeting.shared),
         min(STACK_BYTES if most is None else most, together * float(stack)),
-        pair_bytes(a.widest.width, b.widest.width, wide),
+        wide,
         same,
         conjugates=any(frequency.conjugate for frequency in meeting.shared),
     )

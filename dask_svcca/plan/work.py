@@ -178,16 +178,21 @@ class Work:
         item = score_dtype(self._parameters.precision, is_complex=bool(a.grid or b.grid)).itemsize
         complexity = 4 if a.grid and b.grid else 2 if a.grid or b.grid else 1
         directions = [side.compared[some].sum() for side, some in ((a, asked.any(1)), (b, asked.any(0)))]
+        # Each side is read again for each patch of the other.
+        patch = tile.memory.patch or tile.side
+        rows, columns = (len({place // patch for place in side.places}) for side in (a, b))
         total: Amounts = Amounts()
         if tile.memory.by_samples:
-            total["coupling"] = products_by_samples(a.samples, int(sum(directions)), pairs.size) + CALL
+            read = columns * directions[0] + rows * directions[1]
+            total["coupling"] = products_by_samples(a.samples, int(read), pairs.size) + CALL
             total["values"] = PAIR * pairs.sum() + CALL
-            total["read"] = a.samples * item * sum(directions) + FILE_BYTES * (len(asked) + len(asked.T))
+            total["read"] = a.samples * item * read + FILE_BYTES * (columns * len(asked) + rows * len(asked.T))
             return total
         # Where not all of a side fits, the other side is read again for each panel of it.
         room = tile.memory.operand / max(1, item * min(a.samples, self._plan.chunk_samples))
-        panels = max(1.0, math.ceil(directions[0] / max(1.0, room)))
-        total["read"] = a.samples * item * (directions[0] + panels * directions[1]) + FILE_BYTES * 2 * panels
+        panels = max(rows, math.ceil(directions[0] / max(1.0, room)))
+        read = columns * directions[0] + panels * directions[1]
+        total["read"] = a.samples * item * read + FILE_BYTES * 2 * panels * columns
         folded = bool(meeting.fold_a or meeting.fold_b)
         for shared in meeting.shared:
             k, l = (side.at(0 if folded else block) for side, block in ((a, shared.a), (b, shared.b)))
