@@ -195,3 +195,18 @@ def test_compare__is_the_same_whether_unequal_pairs_are_solved_together(
     for name in found[0].data_vars:
         if found[0][name].dims[:2] == found[0].svcca.dims:
             np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-12, atol=1e-9, err_msg=str(name))
+
+
+def test_compare__of_layers_on_a_grid_is_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patch_module, "LEAST_NUMBERS", 1)
+    rng = np.random.default_rng(0)
+    powers = rng.uniform(0.2, 1.6, 6)
+    layers = [(rng.normal(size=(90, 3, 3, 12)) * np.arange(1, 13) ** -power).astype("float32") for power in powers]
+    zoo = make_zoo(layers, tmp_path / "zoo.zarr")
+    found = []
+    for few in (unequal.FEW_ALIKE, 0):
+        monkeypatch.setattr(unequal, "FEW_ALIKE", few)
+        with dask.config.set(scheduler="synchronous"):
+            found.append(dask_svcca.compare(zoo, tmp_path / str(few), measures="svcca", variance=0.95).load())
+    # Scores at a frequency are complex: each size is solved by itself.
+    np.testing.assert_array_equal(found[0].svcca, found[1].svcca)

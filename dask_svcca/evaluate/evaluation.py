@@ -197,12 +197,12 @@ class Evaluation:
             if self._by_block or self._bytes[key] > self._stack_bytes // 2:
                 self._solve(key)
 
-    def takes_unequal(self, frequency: SharedFrequency) -> bool:
-        """Whether pairs with unequal numbers of directions are to be given to `add_unequal` at a frequency."""
-        real = not (self._a.counts_twice(frequency.a) or self._b.counts_twice(frequency.b))
-        given = self._single and self._many and self._device is HOST and real and not self._takers
+    def takes_unequal(self, product: Array) -> bool:
+        """Whether pairs with unequal numbers of directions, of which this is a product, are for `add_unequal`."""
+        given = self._single and self._many and self._device is HOST and not self._takers
+        given = given and product.dtype.kind == "f" and all(measure.takes_sizes for measure in self._measures)
         # Loading what is compiled comes last.
-        return given and all(measure.takes_sizes for measure in self._measures) and solves_many()
+        return given and solves_many()
 
     def add_unequal(
         self,

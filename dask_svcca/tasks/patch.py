@@ -421,7 +421,7 @@ def _add(
     for frequency, (product, overlaps) in zip(shared, products, strict=True):
         row, first_a = 0, 0
         alike_a, alike_b = a.alike(frequency.a), b.alike(frequency.b)
-        if are_unequal(alike_a, alike_b) and evaluation.takes_unequal(frequency):
+        if are_unequal(alike_a, alike_b) and evaluation.takes_unequal(product):
             with context.timed("values"):
                 each_a, each_b = ([one for blocks in alike for one in blocks] for alike in (alike_a, alike_b))
                 evaluation.add_unequal(product, each_a, each_b, frequency, overlaps)
