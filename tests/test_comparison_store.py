@@ -344,4 +344,4 @@ def test_merged__a_damaged_block_is_not_merged_with(store: ComparisonStore, plac
         file.write_bytes(changed)
     some = np.array([[True, False], [False, False]])
     with pytest.raises(DamagedStoreError, match="svcca"):
-        list(array.merged((slice(2, 4), slice(0, 2)), np.ones((2, 2)), some, ~some))
+        list(array.merged((slice(2, 4), slice(0, 2)), np.ones((2, 2)), some, {(1, 0)}))

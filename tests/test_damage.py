@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dask
 import numpy as np
 import pytest
-from measured import related
+from measured import make_zoo, related
 from thoroughness import ONE_OF
 
 import dask_svcca
@@ -174,3 +174,29 @@ def test_compare__after_any_file_was_damaged(
             wrong.append(f"{name}: {type(error).__name__}: {error}")
         shutil.rmtree(folder)
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("lost", ["svcca/c/0/1", "svcca/c/1/0", "cka/c/0/1", "correlations/c/0/1/0"])
+def test_compare__what_is_lost_while_others_are_written_beside_it_is_missing(tmp_path: Path, lost: str) -> None:
+    layers = related(40, *[3, 4, 5] * 4)
+    folder, grown = tmp_path / "grown", tmp_path / "grown" / "inside.zarr"
+    make_zoo(layers[:-1], folder / "zoo.zarr")
+    compare(folder)
+    shutil.rmtree(folder / "zoo.zarr")
+    for place in (folder, tmp_path / "anew"):
+        make_zoo(layers, place / "zoo.zarr")
+
+    def losing(graph: Any, keys: Any, **options: Any) -> Any:
+        # What is planned looks at a tile of which one column is missing.
+        (grown / lost).unlink()
+        return dask.get(graph, keys, **options)
+
+    with dask.config.set(scheduler=losing):
+        found = compare(folder)
+    done = np.isin(found.pair_status, VALUED)
+    assert not done[:8, 8:11].any()
+    assert done[:8, 11].all()
+    right = compare(tmp_path / "anew")
+    for name in ("svcca", "cka", "correlations"):
+        np.testing.assert_allclose(found[name].to_numpy()[done], right[name].to_numpy()[done], rtol=0, atol=1e-12)
+    assert np.isin(compare(folder).pair_status, VALUED).all()

@@ -23,7 +23,7 @@ from dask_svcca.stores._stored import damaged, stored
 from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
     import zarr
@@ -144,7 +144,7 @@ class BlockArray:
         place: Place,
         values: npt.NDArray[Any],
         chosen: npt.NDArray[np.bool_],
-        there: npt.NDArray[np.bool_] | None = None,
+        there: Collection[Block] = (),
     ) -> Iterator[tuple[str, Parts]]:
         """Keys and bytes of the chunks of a place in which values of some pairs change, with what is stored of others.
 
@@ -157,8 +157,9 @@ class BlockArray:
         values : (a, b, ...)
         chosen : (a, b)
             Pairs that change.
-        there : (a, b), optional
-            Pairs that have a value. By default it does not matter whether there are any.
+        there : collection of (int, int), optional
+            Blocks of which some pair has a value, be it outside the place. By default it does not matter whether there
+            are any.
 
         Raises
         ------
@@ -175,7 +176,7 @@ class BlockArray:
                 continue
             old = self._to_change(block)
             if old is None:
-                if there is not None and there[part].any():
+                if block in there:
                     raise damaged(self._root, self.keys(block)[0])
                 old = np.full((*self._chunk_shape[:2], *self.shape[2:]), self._fill, self._dtype)
             np.copyto(old[inner], new, where=mine.reshape(mine.shape + (1,) * (new.ndim - 2)))

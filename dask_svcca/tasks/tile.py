@@ -232,11 +232,14 @@ class _Tile:
             DETAIL_VARIABLES[name].name if name in DETAIL_VARIABLES else name for name in self._context.job.settled
         }
         place = self._place(part)
-        done, partly = (have_status(known[part], states) for states in (VALUED, (PairStatus.PARTIAL,)))
+        done, partly = (have_status(known, states) for states in (VALUED, (PairStatus.PARTIAL,)))
         for array, (straight, back) in zip(arrays, values.values(), strict=True):
-            there = done | partly if array.name in settled else done
+            valued = done | partly if array.name in settled else done
+            # A chunk that is gone takes the values of all pairs of its block with it, not of those of the part alone.
+            there = {block for block, inner in array.blocks(self.place) if valued[inner].any()}
             if not self.diagonal:
-                yield from array.merged(place[::-1], back.swapaxes(0, 1), pairs.T, there.T)
+                turned = {block[::-1] for block in there}
+                yield from array.merged(place[::-1], back.swapaxes(0, 1), pairs.T, turned)
             yield from array.merged(place, straight, pairs, there)
 
     def _evaluate(self, wanted: BoolArray, part: Place, measures: Sequence[Measure], details: Details) -> Results:
