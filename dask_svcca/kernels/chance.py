@@ -195,12 +195,14 @@ def significant_of_sizes(
             some, k, l, degrees, is_complex=False, level=levels[alike], overlap=excess[alike]
         )
     rest = np.flatnonzero(~forced)
-    step = max(1, TESTED_AT_ONCE // max(1, correlations.shape[1]))
-    for start in range(0, len(rest) if correlations.shape[1] else 0, step):
+    # Those that are forced may have more, for which samples leave the others no degrees of freedom.
+    most = int(sizes[rest].min(axis=1).max(initial=0))
+    step = max(1, TESTED_AT_ONCE // max(1, most))
+    for start in range(0, len(rest) if most else 0, step):
         part = rest[start : start + step]
         k, l = sizes[part].T[:, :, np.newaxis]
         one, other = levels[part, np.newaxis], np.maximum(excess[part, np.newaxis], 1.0)
-        counts[part] = _test(correlations[part], k, l, degrees, one, other, is_complex=False)
+        counts[part] = _test(correlations[part, :most], k, l, degrees, one, other, is_complex=False)
     return counts
 
 
