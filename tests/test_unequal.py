@@ -176,8 +176,9 @@ def unequal_layers(count: int, examples: int) -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("names", [["svcca"], ["svcca", "cka", "cca"], ["svcca", "pls"]])
-@pytest.mark.parametrize("stack_bytes", [2**24, 2**16])
+@pytest.mark.parametrize(
+    ("names", "stack_bytes"), [(["svcca"], 2**24), (["svcca", "cka", "cca"], 2**16), (["svcca", "pls"], 2**24)]
+)
 def test_compare__is_the_same_whether_unequal_pairs_are_solved_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], stack_bytes: int
 ) -> None:

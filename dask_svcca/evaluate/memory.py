@@ -17,8 +17,11 @@ STACK_BYTES = 16 * 2**20
 STACKS = 2.0
 """Copies of the couplings of a stack at the worst moment: as they are, and weighted by spectra or Gram matrices."""
 
-STACKS_OF_VECTORS = 5.5
-"""The same where canonical vectors are needed: vectors of both sides, scaled, and times the neurons; measured."""
+STACKS_OF_VECTORS = {8: 4.5, 16: 5.5}
+"""The same where canonical vectors are needed: vectors of both sides, scaled, and times the neurons; measured.
+
+By the bytes of a number: those of complex ones are conjugated, too.
+"""
 
 STACKS_OF_OWN = 1.0
 """What comes to them where a measure is the user's own, which may ask for the squares; others only sum them up."""
@@ -73,7 +76,7 @@ def solving_bytes(measures: Iterable[Measure], stack: float, k: int, l: int, ite
     >>> from dask_svcca.measures import find_measures
     >>> measures = [find_measures(name) for name in ("svcca", "pwcca")]
     >>> [[round(solving_bytes(one, 1e8, width, width, 8) / 1e6) for one in measures] for width in (500, 4)]
-    [[203, 545], [135, 213]]
+    [[203, 447], [135, 191]]
     """
     measures = tuple(measures)
     pair, coupling = pair_bytes(k, l, itemsize), itemsize * k * l
@@ -85,5 +88,5 @@ def solving_bytes(measures: Iterable[Measure], stack: float, k: int, l: int, ite
     if any(isinstance(measure, OwnMeasure) for measure in measures):
         beside += STACKS_OF_OWN * stack
     if any("loadings" in measure.needs for measure in measures):
-        return beside + max(STACKS_OF_VECTORS * couplings, 3 * couplings + LAPACK_VECTORS * pair)
+        return beside + max(STACKS_OF_VECTORS[itemsize] * couplings, 3 * couplings + LAPACK_VECTORS * pair)
     return beside + STACKS * couplings + LAPACK_VALUES * pair

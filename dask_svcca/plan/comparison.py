@@ -409,8 +409,9 @@ def _tiles(
     missing: MissingPairs, layers: Sequence[Layer | None], options: TileOptions, budget: Budget, workers: int
 ) -> tuple[TileTask, ...]:
     side = missing.side
-    groups = [layers[start : start + side] for start in range(0, len(layers), side)]
-    kinds, lengths = [by_kind(group) for group in groups], [len(group) for group in groups]
+    kinds = [by_kind(layers[start : start + side]) for start in range(0, len(layers), side)]
+    # Of a tile at the edge, too, chunks are written at their full size.
+    lengths = [min(side, len(layers))] * len(kinds)
     places, room = missing.with_itself(), Room.of(budget)
     available = room.device if room is not None and room.shared else budget.available
     memory = limits_by_tile(kinds, lengths, places, lambda a, b, shape: tile_limits(a, b, shape, options, available))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import struct
-from itertools import product
+from collections import deque
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 import numcodecs.blosc
@@ -23,7 +24,7 @@ from dask_svcca.stores._stored import damaged, stored
 from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
     import zarr
@@ -39,6 +40,9 @@ _CHUNK = re.compile(r"\d+(/\d+)+$")
 """Key of a chunk, below ``c``; file managers leave other files."""
 
 AXES = ("representation_a", "representation_b")
+
+AHEAD = 32
+"""Blocks that are requested at a time, where a store is elsewhere."""
 
 HEAD = 16
 """Bytes of the head of a chunk that Blosc compressed; its own size is in the last four."""
@@ -310,24 +314,29 @@ class BlockArray:
     def read_blocks(self, blocks: Sequence[Block]) -> Iterator[npt.NDArray[Any] | None]:
         """Values of the pairs of some blocks, as `read_block` gives them, to be read only.
 
-        All are requested before the first is waited for.
+        The next are requested before one is waited for.
         """
-        backend, keys = backend_of(self._root), [self.keys(block) for block in blocks]
-        begun = [[backend.begin(key) for key in some] for some in keys]
-        for block, some, reads in zip(blocks, keys, begun, strict=True):
+        begin = backend_of(self._root).begin
+        waiting = iter([(block, self.keys(block)) for block in blocks])
+        begun: deque[tuple[Block, list[str], list[Callable[[], bytes | None]]]] = deque()
+        while True:
+            for block, some in islice(waiting, AHEAD - len(begun)):
+                begun.append((block, some, list(map(begin, some))))
+            if not begun:
+                return
+            block, some, reads = begun.popleft()
             data = [read() for read in reads]
             if all(one is None for one in data):
                 yield None
                 continue
             rows, columns = self._sizes(block)
-            pieces = [self._values_of(key, one)[:rows, :columns] for key, one in zip(some, data, strict=True)]
-            if len(pieces) == 1 and pieces[0].shape[2:] == self.shape[2:]:
-                yield pieces[0]
+            if self.shape[2:] == self._chunk_shape[2:]:
+                yield self._values_of(some[0], data[0])[:rows, :columns]
                 continue
             values = np.empty((rows, columns, *self.shape[2:]), self._dtype)
-            for part, piece in zip(pieces, self._pieces(), strict=True):
+            for key, one, piece in zip(some, data, self._pieces(), strict=True):
                 target = self._part(values, piece)
-                target[...] = part[tuple(map(slice, target.shape))]
+                target[...] = self._values_of(key, one)[tuple(map(slice, target.shape))]
             yield values
 
     def _values_of(self, key: str, data: bytes | None) -> npt.NDArray[Any]:

@@ -67,6 +67,9 @@ class Case:
         return f"{self.representations} x {self.examples:,} x {self.neurons:,}"
 
 
+SMALL = Case(200, 300, 24)
+"""What workers compare first, to import and to compile: so many that each of them solves pairs abreast."""
+
 CASES = [Case(400, 500, 32), Case(200, 1000, 64), Case(48, 5000, 256), Case(24, 20_000, 1024)]
 
 
@@ -88,6 +91,15 @@ def make_layers(case: Case, *, unequal: bool = False) -> list[Array]:
         return layers
     mixing = np.linalg.qr(rng.standard_normal((case.neurons, case.neurons), dtype=np.float32))[0]
     return [layer @ mixing for layer in layers]
+
+
+def make_zoo(place: Path, layers: Sequence[Array]) -> Path:
+    """A zoo of some layers."""
+    shutil.rmtree(place, ignore_errors=True)
+    with dask_svcca.create_zoo(place, examples=range(len(layers[0]))) as zoo:
+        for index, layer in enumerate(layers):
+            zoo.write("net", f"{index:04}", "layer", layer)
+    return place
 
 
 def of_all_pairs(count: int, similarity: Callable[[int, int], float]) -> Similarity:
@@ -170,11 +182,8 @@ def compared(zoo: Path, place: Path, measures: str, client: distributed.Client) 
 
 def bench(case: Case, folder: Path, workers: Sequence[int], repeats: int, *, unequal: bool = False) -> None:
     layers = make_layers(case, unequal=unequal)
-    place = folder / "zoo"
-    shutil.rmtree(place, ignore_errors=True)
-    with dask_svcca.create_zoo(place, examples=range(case.examples)) as zoo:
-        for index, layer in enumerate(layers):
-            zoo.write("net", f"{index:04}", "layer", layer)
+    place = make_zoo(folder / "zoo", layers)
+    small = make_zoo(folder / "small", make_layers(SMALL))
     scripts: dict[str, list[Callable[[], Similarity]]] = {
         "svcca": [partial(script_svcca, layers, way) for way in (orthonormal_by_svd, orthonormal_by_covariance)],
         "cka": [partial(script_cka, layers)],
@@ -193,8 +202,8 @@ def bench(case: Case, folder: Path, workers: Sequence[int], repeats: int, *, une
         start = time.perf_counter()
         with connect(workers=count) as client:
             started = time.perf_counter() - start
-            first, _ = timed(partial(compared, place, folder / "first", "svcca+cka", client), 1)
-            second, _ = timed(partial(compared, place, folder / "first", "svcca+cka", client), 1)
+            first, _ = timed(partial(compared, small, folder / "first", "svcca+cka", client), 1)
+            second, _ = timed(partial(compared, small, folder / "first", "svcca+cka", client), 1)
             once.append(f"{count}: {started:.1f} s to start, {max(0.0, first - second):.1f} s to import and compile")
             for name, times in script.items():
                 own, found = timed(partial(compared, place, folder / "comparison", name, client), repeats)
