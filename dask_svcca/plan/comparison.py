@@ -409,12 +409,11 @@ def _tiles(
     missing: MissingPairs, layers: Sequence[Layer | None], options: TileOptions, budget: Budget, workers: int
 ) -> tuple[TileTask, ...]:
     side = missing.side
-    kinds = [by_kind(layers[start : start + side]) for start in range(0, len(layers), side)]
-    # Of a tile at the edge, too, chunks are written at their full size.
-    lengths = [min(side, len(layers))] * len(kinds)
+    groups = [layers[start : start + side] for start in range(0, len(layers), side)]
+    kinds, length = [by_kind(group) for group in groups], min(side, len(layers))
     places, room = missing.with_itself(), Room.of(budget)
     available = room.device if room is not None and room.shared else budget.available
-    memory = limits_by_tile(kinds, lengths, places, lambda a, b, shape: tile_limits(a, b, shape, options, available))
+    memory = limits_by_tile(kinds, places, lambda a, b: tile_limits(a, b, length, options, available))
     largest = max(missing.tiles, key=lambda place: memory[place].peak, default=None)
     if largest is None:
         return ()
@@ -429,7 +428,7 @@ def _tiles(
     )
     on: dict[tuple[int, int], TileMemory] = {}
     if room is not None and options.directions:
-        on = limits_by_tile(kinds, lengths, places, lambda a, b, _: device_limits(a, b, options, room))
+        on = limits_by_tile(kinds, places, lambda a, b: device_limits(a, b, options, room))
         # Inner products of samples are cut by the worker's memory alone.
         on = {place: limits for place, limits in on.items() if not memory[place].by_samples}
         for place, limits in on.items():
@@ -437,9 +436,7 @@ def _tiles(
     shares: dict[tuple[int, int], int] = {}
     if not budget.in_parts and not relations_of(options.measures):
         by_samples = [place for place in missing.tiles if memory[place].by_samples]
-        shares = gram_shares(
-            by_samples, [layers[start : start + side] for start in range(0, len(layers), side)], workers
-        )
+        shares = gram_shares(by_samples, groups, workers)
     return tuple(
         TileTask(
             row=row,

@@ -18,7 +18,7 @@ from dask_svcca.plan.grams import memory_by_samples
 from dask_svcca.plan.memory import SMALL_TASK, PanelUnits, TileMemory, loadings_bytes, score_dtype
 from dask_svcca.plan.relations import operand_bytes
 from dask_svcca.plan.shares import largest
-from dask_svcca.plan.values import choose_patch, values_bytes
+from dask_svcca.plan.values import choose_patch, stored_bytes, value_bytes
 from dask_svcca.readings import Meeting, meet
 from dask_svcca.stores.subspaces import chunk_length
 
@@ -304,7 +304,7 @@ class KindPair:
 def tile_limits(
     a: Sequence[Sequence[Layer]],
     b: Sequence[Sequence[Layer]],
-    shape: tuple[int, int],
+    side: int,
     options: TileOptions,
     available: int,
 ) -> TileMemory:
@@ -316,8 +316,8 @@ def tile_limits(
     ----------
     a, b : list of list of Layer
         See `by_kind`. The very same list for a tile on the diagonal.
-    shape : (int, int)
-        Representations of the two, with those that have left the zoo.
+    side : int
+        Representations along each axis of a tile: of one at the edge, too, chunks are written at their full size.
     options : TileOptions
     available : int
         Bytes.
@@ -328,12 +328,12 @@ def tile_limits(
     >>> from dask_svcca.readings import Neurons
     >>> options = TileOptions(2000, "float32", "crop", find_measures("svcca"), {})
     >>> group = by_kind([Layer.of("a/b/c", Neurons(), (10_000, 512))] * 24)
-    >>> [round(tile_limits(group, group, (24, 24), options, memory).peak / 1e6) for memory in (10**10, 3 * 10**8)]
+    >>> [round(tile_limits(group, group, 24, options, memory).peak / 1e6) for memory in (10**10, 3 * 10**8)]
     [742, 300]
     """
-    patch = choose_patch(shape, options.measures, available)
+    patch = choose_patch(side, options.measures, available)
     members = [layer for group in ((a,) if a is b else (a, b)) for kind in group for layer in kind]
-    if patch < max(shape):
+    if patch < side:
         # Two patches of a group are two sides.
         a, b = _widest(a, patch), _widest(b, patch)
     kind_pairs = [
@@ -343,8 +343,8 @@ def tile_limits(
         if (kind_pair := pair_kinds(one, other, options, same=a is b and one is other)) is not None
     ]
     beside = SMALL_TASK + sum(DIRECTION_BYTES * layer.directions + BLOCK_BYTES * layer.blocks for layer in members)
-    values = values_bytes(shape, patch, options.measures)
-    details = math.prod(shape) * detail_bytes(options.details)
+    values = side**2 * stored_bytes(options.measures) + patch**2 * value_bytes(options.measures)
+    details = side**2 * detail_bytes(options.details)
     samples = {layer.samples for layer in members}
     related = max((operand_bytes(options.measures, count, patch) for count in samples), default=0)
     if not kind_pairs or not options.directions:
@@ -380,9 +380,8 @@ def _widest(group: Sequence[Sequence[Layer]], count: int) -> list[list[Layer]]:
 
 def limits_by_tile(
     kinds: Sequence[Sequence[Sequence[Layer]]],
-    lengths: Sequence[int],
     places: Mapping[tuple[int, int], bool],
-    find: Callable[[Sequence[Sequence[Layer]], Sequence[Sequence[Layer]], tuple[int, int]], T],
+    find: Callable[[Sequence[Sequence[Layer]], Sequence[Sequence[Layer]]], T],
 ) -> dict[tuple[int, int], T]:
     """Memory that each tile may take: found once for all tiles whose layers are of the same sizes.
 
@@ -390,23 +389,20 @@ def limits_by_tile(
     ----------
     kinds : sequence of list of list of Layer
         Those of each group: see `by_kind`.
-    lengths : sequence of int
-        Representations of each group, with those that have left the zoo.
     places : dict of (int, int) to bool
         Groups of each tile, and whether it compares all of a group with itself: where only some of these pairs are
         missing, both sides are held.
     find : callable
-        Given the layers of two groups, and their lengths, what a tile of them may take: see `tile_limits`.
+        Given the layers of two groups, what a tile of them may take: see `tile_limits`.
     """
     sizes = [tuple(tuple(sorted(_sizes(kind).items())) for kind in group) for group in kinds]
     known: dict[Any, T] = {}
     found = {}
     for (row, column), same in places.items():
-        shape = lengths[row], lengths[column]
-        alike = sizes[row], sizes[column], shape, same
+        alike = sizes[row], sizes[column], same
         if alike not in known:
             other = kinds[row] if same else list(kinds[column])
-            known[alike] = find(kinds[row], other, shape)
+            known[alike] = find(kinds[row], other)
         found[row, column] = known[alike]
     return found
 

@@ -76,12 +76,12 @@ def most_by_values(available: int, pair_bytes: int) -> int:
     return math.isqrt(int(values // pair_bytes))
 
 
-def choose_patch(shape: tuple[int, int], measures: Sequence[Measure], available: int) -> int:
+def choose_patch(side: int, measures: Sequence[Measure], available: int) -> int:
     """Representations along each axis of what a tile evaluates at a time: all where that fits, or patches of one size.
 
     Parameters
     ----------
-    shape : (int, int)
+    side : int
         Representations along each axis of the tile.
     measures : sequence of Measure
     available : int
@@ -90,22 +90,9 @@ def choose_patch(shape: tuple[int, int], measures: Sequence[Measure], available:
     Examples
     --------
     >>> from dask_svcca.measures import find_measures
-    >>> [choose_patch((1000, 900), find_measures("svcca"), 2**20 * memory) for memory in (500, 150, 95)]
+    >>> [choose_patch(1000, find_measures("svcca"), 2**20 * memory) for memory in (500, 150, 100)]
     [1000, 500, 334]
     """
-    left, side = PATCH_SHARE * max(0, available - math.prod(shape) * stored_bytes(measures)), max(shape)
+    left = PATCH_SHARE * max(0, available - side**2 * stored_bytes(measures))
     most = max(1, math.isqrt(int(left // value_bytes(measures))))
     return math.ceil(side / math.ceil(side / most))
-
-
-def values_bytes(shape: tuple[int, int], patch: int, measures: Sequence[Measure]) -> int:
-    """Bytes of the values of a tile of that shape, and of those pairs that are evaluated at a time.
-
-    Examples
-    --------
-    >>> from dask_svcca.measures import find_measures
-    >>> [values_bytes((1000, columns), 500, find_measures("svcca")) for columns in (1000, 100)]
-    [52000000, 7200000]
-    """
-    evaluated = math.prod(min(patch, side) for side in shape)
-    return math.prod(shape) * stored_bytes(measures) + evaluated * value_bytes(measures)
