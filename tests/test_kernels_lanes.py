@@ -57,6 +57,16 @@ def test_singular_values_abreast__of_matrices_of_every_kind_side_by_side() -> No
     np.testing.assert_allclose(found[1:3], 1, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_singular_values_abreast__of_few_signs_among_zeros_are_those_of_lapack(seed: int) -> None:
+    # Numbers cancel exactly here, at any step of the algorithm.
+    rng = np.random.default_rng(seed)
+    shape = 64, int(rng.integers(2, 30)), 30
+    matrices = rng.integers(-1, 2, shape) * (rng.random(shape) < 0.1) / 30
+    found, exact = lanes.singular_values_abreast(matrices), np.linalg.svd(matrices, compute_uv=False)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=5e-8)
+
+
 def test_singular_values_abreast__of_one_do_not_depend_on_its_neighbours() -> None:
     matrices = random_matrices(20, 12, 15, 12, 2.0)
     found, turned = lanes.singular_values_abreast(matrices), lanes.singular_values_abreast(matrices[::-1])

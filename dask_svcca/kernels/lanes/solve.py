@@ -28,6 +28,9 @@ from dask_svcca.kernels.lanes.vectors import (
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, IntArray
 
+LINE = 64
+"""Bytes of a line of the cache."""
+
 COLUMNS = 32
 """Columns of eight matrices that are laid out at a time: few enough to stay in the cache."""
 
@@ -36,6 +39,9 @@ MOST_STEPS = 60
 
 SMALLEST = 1e-290
 """What divides instead of zero."""
+
+LEAST_PIVOT = 1e-30
+"""What pivots are at least: it is as if numbers on the diagonal changed by so much, and no power of it is a zero."""
 
 SQUARED_PRECISION = 4.9e-32
 NEGLIGIBLE = 1e-40
@@ -65,7 +71,10 @@ def singular_values(matrices: FloatArray, places: IntArray, k: int, l: int) -> F
         Their rows and columns, k <= l; columns of zeros change no bit.
     """
     squares = np.empty((len(places), k))
-    room = np.empty((k * (k + 1) // 2 + 6 * k + k * COLUMNS) * LANES)
+    # Vectors that lie across two lines of the cache would take up to twice the time.
+    numbers = (k * (k + 1) // 2 + 6 * k + k * COLUMNS) * LANES
+    room = np.empty(numbers + LINE // 8)
+    room = room[-room.ctypes.data % LINE // 8 :][:numbers]
     if not _solve(matrices, np.ascontiguousarray(places, np.int64), l, squares, room):
         return None
     squares.sort(axis=1)
@@ -237,7 +246,7 @@ def _tridiagonal(matrix, k, diagonal, squared, v, w, x, y):  # type: ignore[no-u
 @_compiled
 def _diagonalise(diagonal, squared, k):  # type: ignore[no-untyped-def]  # compiled
     """Eigenvalues of tridiagonal matrices, in place of their diagonals; false where they do not converge."""
-    one, smallest = splat(1.0), splat(SMALLEST)
+    one, least = splat(1.0), splat(LEAST_PIVOT)
     for l in range(k - 1):
         steps = 0
         while True:
@@ -248,24 +257,27 @@ def _diagonalise(diagonal, squared, k):  # type: ignore[no-untyped-def]  # compi
             if steps == MOST_STEPS:
                 return False
             steps += 1
-            root = sqrt(beside) + splat(1e-160)
-            ratio = (following - here) / (root + root)
+            root = sqrt(beside)
+            ratio = (following - here) / larger(root + root, splat(1e-160))
             shift = here - root / (ratio + with_sign(sqrt(ratio * ratio + one), ratio))
-            cosine, sine = one, splat(0.0)
+            sine = splat(0.0)
             g = load(diagonal, k - 1) - shift
-            p = g * g
+            old = with_sign(larger(magnitude(g), least), g)
+            p = old * old
             for i in range(k - 2, l - 1, -1):
-                b = load(squared, i)
+                b, number = load(squared, i), load(diagonal, i)
                 r = p + b
-                if i != k - 2:
-                    store(squared, i + 1, sine * r)
-                # Both divisions at once: neither waits for the other.
-                over_r, over_p = one / larger(r, smallest), one / larger(p, smallest)
-                before, cosine, sine = cosine, where_larger(r, smallest, p * over_r, one), b * over_r
-                number, old = load(diagonal, i), g
-                g = cosine * (number - shift) - sine * old
-                store(diagonal, i + 1, old + (number - g))
-                p = where_larger(p, smallest, g * g * (r * over_p), before * b)
+                store(squared, i + 1, sine * r)
+                # With c = p / r and s = b / r, c * (number - shift) - s * old is next, and p its square over c. Little
+                # but one division stands between this p and the next, for which everything waits.
+                over = one / (p * r)
+                whole = p * (number - shift) - b * old
+                over_r = p * over
+                sine = b * over_r
+                before, g = g, whole * over_r
+                store(diagonal, i + 1, before + (number - g))
+                whole = with_sign(larger(magnitude(whole), p * least), whole)
+                old, p = whole * over_r, whole * whole * over
             store(squared, l, sine * p)
             store(diagonal, l, shift + g)
     return True
