@@ -10,6 +10,7 @@ import scipy.special
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from zarr.storage import MemoryStore
 
 import dask_svcca
@@ -17,6 +18,7 @@ from dask_svcca.errors import FewSamplesWarning
 from dask_svcca.kernels.chance import (
     expected_correlation,
     significant_correlations,
+    significant_of_sizes,
     spurious_correlations,
 )
 
@@ -125,18 +127,49 @@ def by_the_law(r: np.ndarray, k: int, m: int, degrees: int, level: float, overla
     return len(r)
 
 
+@pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("complex_values", [False, True])
 @pytest.mark.parametrize(("k", "m", "samples"), [(1, 1, 4), (2, 3, 7), (12, 9, 60), (30, 29, 60), (3, 96, 100)])
-def test_significant_correlations__are_those_of_the_law(k: int, m: int, samples: int, complex_values: bool) -> None:
+def test_significant_correlations__are_those_of_the_law(
+    k: int, m: int, samples: int, complex_values: bool, many: bool
+) -> None:
     rng = np.random.default_rng(k)
     planted = (0.95, 0.7)[: min(k, m)]
     r, degrees = simulate(samples, k, m, repeats=60, planted=planted, complex_values=complex_values)
     level, overlap = rng.choice([0.5, 0.05, 4e-4], 60), rng.choice([0.7, 1.0, 1.1], 60)
-    found = significant_correlations(r, k, m, degrees, is_complex=complex_values, level=level, overlap=overlap)
+    found = significant_correlations(
+        r, k, m, degrees, is_complex=complex_values, level=level, overlap=overlap, many=many
+    )
     each = zip(r, level, np.maximum(overlap, 1), strict=True)
     expected = [by_the_law(one, k, m, degrees, *rest, half=complex_values) for one, *rest in each]
     np.testing.assert_array_equal(found, expected)
     assert len({*found.tolist()}) > 1
+
+
+@given(
+    r=arrays(np.float64, (9, 7), elements=st.floats(0, 1) | st.sampled_from([0.0, 1e-160, 0.3, 1.0])),
+    k=st.integers(7, 30),
+    degrees=st.integers(7, 90),
+    complex_values=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_significant_correlations__are_the_same_compiled(
+    r: np.ndarray, k: int, degrees: int, complex_values: bool, seed: int
+) -> None:
+    r, rng = -np.sort(-r, axis=1), np.random.default_rng(seed)
+    level, overlap = rng.choice([0.5, 0.05, 4e-4], 9), rng.choice([0.7, 1.0, 3.0], 9)
+    one, other = (
+        significant_correlations(r, k, 7, degrees, is_complex=complex_values, level=level, overlap=overlap, many=many)
+        for many in (False, True)
+    )
+    np.testing.assert_array_equal(one, other)
+    if not complex_values:
+        sizes = rng.integers(1, 8, (9, 2))
+        r[np.arange(7) >= sizes.min(axis=1, keepdims=True)] = 0
+        one, other = (
+            significant_of_sizes(r, sizes, degrees, level=level, overlap=overlap, many=many) for many in (False, True)
+        )
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(("k", "m", "degrees"), [(4, 3, 30), (20, 5, 60)])

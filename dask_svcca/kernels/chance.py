@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.special
 
+from dask_svcca.kernels.lanes import significance_counter
+
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, IntArray
 
@@ -99,6 +101,7 @@ def significant_correlations(
     is_complex: bool,
     level: FloatArray | float = 0.05,
     overlap: FloatArray | float = 1.0,
+    many: bool = False,
 ) -> IntArray:
     """How many leading correlations are more than chance: a sequential test of the sum of the squares that remain.
 
@@ -123,6 +126,8 @@ def significant_correlations(
     overlap : float or (pair,)
         Sum over the samples of the products of the two leverages, over that of unrelated samples, ``k * l / samples``.
         Counts as 1 where it is less.
+    many : bool
+        Whether there are so many in all that compiled code is worth to be loaded: see `dask_svcca.kernels.lanes`.
 
     Returns
     -------
@@ -151,12 +156,9 @@ def significant_correlations(
     pairs, count = correlations.shape
     if count == 0:
         return np.zeros(pairs, dtype=np.int64)
-    levels, excess = (np.broadcast_to(one, pairs)[:, np.newaxis] for one in (level, np.maximum(overlap, 1.0)))
-    # Some pairs at a time: a dozen arrays are made of the correlations, which then stay in the cache.
-    step = max(1, TESTED_AT_ONCE // count)
-    parts = (slice(start, start + step) for start in range(0, pairs, step))
-    counts = [_test(correlations[part], k, l, degrees, levels[part], excess[part], is_complex) for part in parts]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *counts])
+    levels, excess = (np.broadcast_to(one, pairs) for one in (level, np.maximum(overlap, 1.0)))
+    sizes = np.broadcast_to(np.array([k, l]), (pairs, 2))
+    return _counts(correlations, sizes, degrees, levels, excess, is_complex, many)
 
 
 def significant_of_sizes(
@@ -166,6 +168,7 @@ def significant_of_sizes(
     *,
     level: FloatArray | float = 0.05,
     overlap: FloatArray | float = 1.0,
+    many: bool = False,
 ) -> IntArray:
     """The same of pairs of several sizes, of samples that are real.
 
@@ -175,7 +178,7 @@ def significant_of_sizes(
         Zero beyond those that a pair has.
     sizes : (pair, 2)
         Directions of both sides.
-    degrees, level, overlap
+    degrees, level, overlap, many
         See `significant_correlations`.
 
     Examples
@@ -192,33 +195,53 @@ def significant_of_sizes(
         alike = np.flatnonzero((sizes == (k, l)).all(axis=1))
         some = correlations[alike, : min(k, l)]
         counts[alike] = significant_correlations(
-            some, k, l, degrees, is_complex=False, level=levels[alike], overlap=excess[alike]
+            some, k, l, degrees, is_complex=False, level=levels[alike], overlap=excess[alike], many=many
         )
     rest = np.flatnonzero(~forced)
     # Those that are forced may have more, for which samples leave the others no degrees of freedom.
     most = int(sizes[rest].min(axis=1).max(initial=0))
-    step = max(1, TESTED_AT_ONCE // max(1, most))
-    for start in range(0, len(rest) if most else 0, step):
+    if most:
+        found = correlations[rest, :most], sizes[rest], degrees, levels[rest], np.maximum(excess[rest], 1.0)
+        counts[rest] = _counts(*found, is_complex=False, many=many)
+    return counts
+
+
+def _counts(
+    correlations: FloatArray,
+    sizes: IntArray,
+    degrees: int,
+    levels: FloatArray,
+    excess: FloatArray,
+    is_complex: bool,
+    many: bool,
+) -> IntArray:
+    """The test for all of some pairs; sizes are (pair, 2), levels and excess (pair,)."""
+    counts: IntArray = np.full(len(correlations), -1, dtype=np.int64)
+    counter = significance_counter() if many else None
+    if counter is not None:
+        counts = counter(correlations, *sizes.T, degrees, levels, excess, DOUBTFUL, is_complex=is_complex)
+    # Where compiled code is not sure, the law decides.
+    rest = np.flatnonzero(counts < 0)
+    # Some pairs at a time: a dozen arrays are made of the correlations, which then stay in the cache.
+    step = max(1, TESTED_AT_ONCE // correlations.shape[1])
+    for start in range(0, len(rest), step):
         part = rest[start : start + step]
         k, l = sizes[part].T[:, :, np.newaxis]
-        one, other = levels[part, np.newaxis], np.maximum(excess[part, np.newaxis], 1.0)
-        counts[part] = _test(correlations[part, :most], k, l, degrees, one, other, is_complex=False)
+        own = levels[part, np.newaxis], excess[part, np.newaxis]
+        counts[part] = _test(correlations[part], k, l, degrees, *own, is_complex)
     return counts
 
 
 def _test(
     correlations: FloatArray,
-    k: int | IntArray,
-    l: int | IntArray,
+    k: IntArray,
+    l: IntArray,
     degrees: int,
     level: FloatArray,
     excess: FloatArray,
     is_complex: bool,
 ) -> IntArray:
-    """The test of `significant_correlations`, for some of the pairs; ``level`` and ``excess`` are (pair, 1).
-
-    So may ``k`` and ``l`` be.
-    """
+    """The test of `significant_correlations`, for some of the pairs; what each has is (pair, 1)."""
     pairs, count = correlations.shape
     squared = correlations**2
     before = np.arange(count)

@@ -35,7 +35,9 @@ def _significant(pairs: PairStack) -> FloatArray:
     if pairs.overlap is not None:
         overlap = pairs.overlap * pairs.samples / pairs.of_sizes(lambda k, l: max(1, k * l))
     if pairs.sizes is not None:
-        counts = significant_of_sizes(pairs.correlations, pairs.sizes, pairs.degrees, level=level, overlap=overlap)
+        counts = significant_of_sizes(
+            pairs.correlations, pairs.sizes, pairs.degrees, level=level, overlap=overlap, many=pairs.many
+        )
     else:
         counts = significant_correlations(
             pairs.correlations,
@@ -44,6 +46,7 @@ def _significant(pairs: PairStack) -> FloatArray:
             is_complex=pairs.is_complex,
             level=level,
             overlap=overlap,
+            many=pairs.many,
         )
     return counts.astype(np.float64)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
 
     Solver = Callable[[FloatArray, IntArray, int, int], FloatArray | None]
+    Counter = Callable[..., IntArray]
 
 LEAST_NUMBERS = 2**19
 """Numbers in all matrices of a task from which it is worth to load the compiled code, or to compile it once."""
@@ -128,3 +129,13 @@ def _solver() -> Solver | None:
     except (ImportError, AttributeError, OSError):
         return None
     return singular_values
+
+
+@cache
+def significance_counter() -> Counter | None:
+    """What counts significant correlations of many pairs, `dask_svcca.kernels.lanes.significance.count_significant`."""
+    if _solver() is None:
+        return None
+    from dask_svcca.kernels.lanes.significance import count_significant  # noqa: PLC0415 - loading Numba takes a while
+
+    return count_significant

@@ -48,7 +48,8 @@ NEGLIGIBLE = 1e-40
 """Squares of off-diagonal numbers, relative to their neighbours on the diagonal and absolute, that count as zero."""
 
 
-def _compiled(function: Any, signature: Any = None) -> Any:
+def compiled(function: Any, signature: Any = None) -> Any:
+    """A function compiled by Numba, and kept for the next process; at once, where a signature is given."""
     options = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
     try:
         return numba.njit(signature, cache=True, **options)(function)
@@ -81,7 +82,7 @@ def singular_values(matrices: FloatArray, places: IntArray, k: int, l: int) -> F
     return np.sqrt(np.maximum(squares[:, ::-1], 0.0))
 
 
-@_compiled
+@compiled
 def _gram(matrices, places, first, k, l, gram, columns):  # type: ignore[no-untyped-def]  # noqa: C901 - compiled, and nothing in it is called
     """Gram matrices of the rows of eight matrices; lanes beyond the last matrix repeat it."""
     for place in range(k * (k + 1) // 2):
@@ -117,7 +118,7 @@ def _gram(matrices, places, first, k, l, gram, columns):  # type: ignore[no-unty
                     store(gram, under + j + 1, load(gram, under + j + 1) + d)
 
 
-@_compiled
+@compiled
 def _reflect(matrix, row, count, pending, v, w, x, diagonal, squared):  # type: ignore[no-untyped-def]  # compiled
     """Householder's vector of a row, in x; returns what its products are divided by, as a factor.
 
@@ -148,7 +149,7 @@ def _reflect(matrix, row, count, pending, v, w, x, diagonal, squared):  # type: 
     return where_larger(product, smallest, splat(1.0) / larger(product, smallest), splat(0.0))
 
 
-@_compiled
+@compiled
 def _row(matrix, i, pending, v, w, x, y):  # type: ignore[no-untyped-def]  # compiled
     """One row of a matrix: the update by v and w, and its part of the product with x, in y."""
     start = i * (i + 1) // 2
@@ -168,7 +169,7 @@ def _row(matrix, i, pending, v, w, x, y):  # type: ignore[no-untyped-def]  # com
     store(y, i, total + a * xi)
 
 
-@_compiled
+@compiled
 def _four_rows(matrix, i, v, w, x, y):  # type: ignore[no-untyped-def]  # compiled
     """The same for four rows: what is read of v, w, x and y serves them all."""
     p = i * (i + 1) // 2
@@ -212,7 +213,7 @@ def _four_rows(matrix, i, v, w, x, y):  # type: ignore[no-untyped-def]  # compil
         store(y, row, total + a * xi)
 
 
-@_compiled
+@compiled
 def _tridiagonal(matrix, k, diagonal, squared, v, w, x, y):  # type: ignore[no-untyped-def]  # compiled
     """Tridiagonal form, by Householder's reflections: its diagonal, and the squares beside it.
 
@@ -243,7 +244,7 @@ def _tridiagonal(matrix, k, diagonal, squared, v, w, x, y):  # type: ignore[no-u
     store(diagonal, 0, last - load(v, 0) * load(w, 0) - load(w, 0) * load(v, 0) if pending else last)
 
 
-@_compiled
+@compiled
 def _diagonalise(diagonal, squared, k):  # type: ignore[no-untyped-def]  # compiled
     """Eigenvalues of tridiagonal matrices, in place of their diagonals; false where they do not converge."""
     one, least = splat(1.0), splat(LEAST_PIVOT)
@@ -304,7 +305,7 @@ def _eigenvalues_of_gram(matrices, places, l, values, room):  # type: ignore[no-
     return True
 
 
-_solve = _compiled(
+_solve = compiled(
     _eigenvalues_of_gram,
     # One for all layouts: each takes seconds to compile.
     types.boolean(
