@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_svcca.kernels import products
-from dask_svcca.kernels.products import ProductSum
+from dask_svcca.kernels.products import FEW_SAMPLES, ProductSum, samples_in_single
 
 
 def samples(width: int, count: int, dtype: str, seed: int) -> np.ndarray:
@@ -59,6 +59,27 @@ def test_product_sum__adds_up_in_double_beyond_so_many_samples() -> None:
     assert short.value.dtype == "float32"
     assert long.value.dtype == "float64"
     np.testing.assert_allclose(long.value, 40 * (a.astype("float64") @ b.T), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [300, 1000, 5000])
+def test_product_sum__of_short_sums_is_as_precise_as_if_each_were_added_up_in_double(count: int) -> None:
+    rng, errors = np.random.default_rng(count), []
+    length = -(-count // -(-count // FEW_SAMPLES))
+    for _ in range(20):
+        common = rng.normal(size=(count, 24))
+        a, b = (
+            np.linalg.qr(common + 0.3 * rng.normal(size=(count, 24)))[0].T.astype("float32", order="C")
+            for _ in range(2)
+        )
+        exact = np.linalg.svd(a.astype("float64") @ b.T.astype("float64"), compute_uv=False)
+        for most in (FEW_SAMPLES, samples_in_single(FEW_SAMPLES)):
+            total = ProductSum(most)
+            for start in range(0, count, length):
+                total.add(*(np.ascontiguousarray(one[:, start : start + length]) for one in (a, b)))
+            errors.append(np.linalg.svd(total.value.astype("float64"), compute_uv=False).mean() - exact.mean())
+    each, together = np.sqrt(np.mean(np.square(errors).reshape(-1, 2), axis=0))
+    assert together < 1.2 * each
+    assert np.abs(errors).max() < 5e-8
 
 
 def test_product_sum__of_nothing_is_refused() -> None:

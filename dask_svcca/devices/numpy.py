@@ -11,7 +11,7 @@ from dask_svcca.kernels.fourier import split
 from dask_svcca.kernels.grams import GramProducts
 from dask_svcca.kernels.leading import leading_eigenvectors
 from dask_svcca.kernels.moments import Moments, add_chunk, moments
-from dask_svcca.kernels.products import Pieces, ProductSum
+from dask_svcca.kernels.products import Pieces, ProductSum, samples_in_single
 from dask_svcca.kernels.projection import projection
 from dask_svcca.kernels.squares import leverages, weighted_squares
 from dask_svcca.kernels.subspace import eigenvectors
@@ -151,7 +151,7 @@ class NumPyDevice:
 
     def products(self, single_samples: int) -> ProductSum:
         """A sum of products."""
-        return ProductSum(single_samples)
+        return ProductSum(samples_in_single(single_samples))
 
     def gram_products(self, a: int, b: int, block: int, dtype: np.dtype[Any], *, same: bool) -> GramProducts:
         """Sums over inner products of samples."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.kernels.products import samples_in_single
 from dask_svcca.kernels.raw import at_once, summing_of
 from dask_svcca.readings import Neurons
 from dask_svcca.stores.subspaces import chunk_length
@@ -483,7 +484,7 @@ class PanelUnits:
         return cls(
             dtype.itemsize * chunk_samples + (converted * piece if copies else 0),
             piece * own if coupling.kind == "c" else 0,
-            own + (wide if own < wide and (on_device or samples > summing.samples) else 0),
+            own + (wide if own < wide and (on_device or samples > samples_in_single(summing.samples)) else 0),
         )
 
     def operand(self, directions: float, widest: float) -> float:
