@@ -89,9 +89,10 @@ def _gram(matrices, places, first, k, l, gram, columns):  # type: ignore[no-unty
         store(gram, place, splat(0.0))
     for start in range(0, l, COLUMNS):
         count = min(COLUMNS, l - start)
-        for lane in range(LANES):
-            pair = places[min(first + lane, len(places) - 1)]
-            for i in range(k):
+        for i in range(k):
+            # Row by row of all eight: what is written stays in the cache until it is full.
+            for lane in range(LANES):
+                pair = places[min(first + lane, len(places) - 1)]
                 for t in range(count):
                     columns[(i * COLUMNS + t) * LANES + lane] = matrices[pair, i, start + t]
         # Two rows by two: four sums in registers. Beyond the last row they are those of the last, and not stored.
