@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dask_svcca.kernels.couplings import HostCouplings, gathered
+from dask_svcca.kernels.couplings import HostCouplings
 from dask_svcca.kernels.fourier import split
 from dask_svcca.kernels.grams import GramProducts
 from dask_svcca.kernels.leading import leading_eigenvectors
@@ -159,7 +159,7 @@ class NumPyDevice:
 
     def couplings(self, cells: Sequence[Cells]) -> HostCouplings:
         """Couplings of some pairs as one stack, in double precision."""
-        return HostCouplings(gathered(cells))
+        return HostCouplings(cells)
 
 
 HOST: Final = NumPyDevice()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dask_svcca.kernels.lanes import singular_values_of_cells
 from dask_svcca.kernels.pairs import (
     PairStack,
     Side,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 WIDE_CELL = 2**12
 """Numbers in a coupling from which copying one by one, converted on the way, beats copying all and then converting."""
 
+LEAST_CELLS = 64
+"""Pairs of a product that are solved where they are: of fewer, lanes would be left empty."""
+
 GATHERED_AT_ONCE = 2**17
 """Numbers of small couplings that are copied at a time, before they are converted."""
 
@@ -44,7 +48,8 @@ class HostCouplings:
 
     Parameters
     ----------
-    coupling : (pair, k, l)
+    coupling : (pair, k, l), or a sequence of ((a, b, k, l), (pair,), (pair,))
+        An array, or what `gathered` makes one of.
     sizes : (pair, 2), optional
         Directions of both sides of each pair, where these are unequal: it is zero beyond.
     original : HostCouplings, optional
@@ -58,15 +63,46 @@ class HostCouplings:
     """
 
     def __init__(
-        self, coupling: InexactArray, sizes: IntArray | None = None, original: HostCouplings | None = None
+        self,
+        coupling: InexactArray | Sequence[Cells],
+        sizes: IntArray | None = None,
+        original: HostCouplings | None = None,
     ) -> None:
-        self._given, self._sizes, self._original = coupling, sizes, original
+        self._source, self._sizes, self._original = coupling, sizes, original
+
+    @cached_property
+    def _given(self) -> InexactArray:
+        """As one array: cells of products are copied only where more than their singular values is asked for."""
+        if self._original is not None:
+            return self._original._given  # noqa: SLF001 - of the same class
+        return self._source if isinstance(self._source, np.ndarray) else gathered(self._source)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Numbers of pairs and of directions on both sides."""
-        pairs, k, l = self._given.shape
-        return (pairs, k, l) if self._original is None else (pairs, l, k)
+        if self._original is not None:
+            pairs, k, l = self._original.shape
+            return pairs, l, k
+        if isinstance(self._source, np.ndarray):
+            pairs, k, l = self._source.shape
+        else:
+            k, l = self._source[0][0].shape[2:]
+            pairs = sum(len(rows) for _, rows, _ in self._source)
+        return pairs, k, l
+
+    @cached_property
+    def _abreast(self) -> tuple[FloatArray, FloatArray] | None:
+        """Singular values of cells of products, and sums of their squares; None where these are to be one array."""
+        if isinstance(self._source, np.ndarray) or min(len(rows) for _, rows, _ in self._source) < LEAST_CELLS:
+            return None
+        found = []
+        for cells, rows, columns in self._source:
+            one = singular_values_of_cells(cells, rows, columns)
+            if one is None:
+                return None
+            found.append(one)
+        values, sums = (np.concatenate(each) for each in zip(*found, strict=True))
+        return values, sums
 
     @cached_property
     def host(self) -> InexactArray:
@@ -92,7 +128,7 @@ class HostCouplings:
     @property
     def adjoint(self) -> HostCouplings:
         """The couplings with both sides exchanged."""
-        return HostCouplings(self._given, self._sizes, self)
+        return HostCouplings(self._source, self._sizes, self)
 
     def leading(self, k: int, l: int) -> HostCouplings:
         """The couplings of leading directions."""
@@ -104,6 +140,8 @@ class HostCouplings:
             return self._original.correlations(single=single, many=many)
         if self._sizes is not None:
             return canonical_correlations_of_sizes(self._given.real, self._sizes)
+        if single and many and (abreast := self._abreast) is not None:
+            return np.asarray(np.minimum(abreast[0], 1.0))
         return canonical_correlations(self._given, single=single, many=many)
 
     def correlation_sums(self, *, single: bool, many: bool) -> FloatArray | None:  # noqa: ARG002 - as on a device
@@ -114,6 +152,8 @@ class HostCouplings:
         """Sum of the squares, (pair,)."""
         if self._original is not None:
             return self._original.square_sums()
+        if (abreast := vars(self).get("_abreast")) is not None:
+            return np.asarray(abreast[1])
         # As the inner products of couplings with themselves: no array of their squares is made.
         flat = self._given.reshape(len(self._given), -1)
         return np.asarray(np.vecdot(flat, flat).real)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
 
-    Solver = Callable[[FloatArray, IntArray, int, int], FloatArray | None]
+    Found = tuple[FloatArray, FloatArray]
+    Solver = Callable[[FloatArray, IntArray, IntArray, int, int], Found | None]
     Counter = Callable[..., IntArray]
 
 LEAST_NUMBERS = 2**19
@@ -52,16 +53,35 @@ def singular_values_abreast(matrices: InexactArray) -> FloatArray | None:
     >>> singular_values_abreast(np.eye(3)[np.newaxis]) is None
     True
     """
-    if matrices.ndim != 3 or matrices.dtype != np.float64 or len(matrices) < LEAST_PAIRS:
+    if matrices.ndim != 3 or matrices.dtype != np.float64:
         return None
-    if not 1 < min(matrices.shape[1:]) <= MOST_DIRECTIONS:
+    pairs = np.arange(len(matrices))
+    found = singular_values_of_cells(matrices[:, np.newaxis], pairs, np.zeros_like(pairs))
+    return None if found is None else found[0]
+
+
+def singular_values_of_cells(cells: InexactArray, rows: IntArray, columns: IntArray) -> Found | None:
+    """The same of some matrices of a table of them, where they are, and sums of their squares.
+
+    Parameters
+    ----------
+    cells : (row, column, k, l)
+        In single or double precision.
+    rows, columns : (pair,)
+
+    Returns
+    -------
+    (pair, min(k, l)), (pair,)
+        Or None, see `singular_values_abreast`.
+    """
+    if cells.dtype.char not in "fd" or len(rows) < LEAST_PAIRS or not 1 < min(cells.shape[2:]) <= MOST_DIRECTIONS:
         return None
     solve = _solver()
     if solve is None:
         return None
-    real = matrices.real
-    across = real if real.shape[1] <= real.shape[2] else real.transpose(0, 2, 1)
-    return solve(across, np.arange(len(across)), *across.shape[1:])
+    real = cells.real
+    across = real if real.shape[2] <= real.shape[3] else real.transpose(0, 1, 3, 2)
+    return solve(across, rows, columns, *across.shape[2:])
 
 
 def solves_many() -> bool:
@@ -109,9 +129,9 @@ def singular_values_of_sizes(
         across = matrices.transpose(0, 2, 1) if turned[places[0]] else matrices
         found = None
         if solve is not None and len(places) >= LEAST_PAIRS and 1 < k <= MOST_DIRECTIONS:
-            found = solve(across, places, k, l)
+            found = solve(across[:, np.newaxis], places, np.zeros_like(places), k, l)
         if found is not None:
-            values[places, :k] = found
+            values[places, :k], _ = found
             continue
         for place in places:
             rows, columns = sizes[place]
@@ -119,23 +139,26 @@ def singular_values_of_sizes(
     return values
 
 
-@cache
+def significance_counter() -> Counter | None:
+    """What counts significant correlations of many pairs, `dask_svcca.kernels.lanes.significance.count_significant`."""
+    found = _compiled()
+    return None if found is None else found[1]
+
+
 def _solver() -> Solver | None:
+    found = _compiled()
+    return None if found is None else found[0]
+
+
+@cache
+def _compiled() -> tuple[Solver, Counter] | None:
     """The compiled code; None without Numba, or with one that this NumPy or this processor cannot work with."""
     if find_spec("numba") is None:
         return None
     try:
-        from dask_svcca.kernels.lanes.solve import singular_values  # noqa: PLC0415 - loading Numba takes a while
+        # Loading Numba takes a while.
+        from dask_svcca.kernels.lanes.significance import count_significant  # noqa: PLC0415
+        from dask_svcca.kernels.lanes.solve import singular_values  # noqa: PLC0415
     except (ImportError, AttributeError, OSError):
         return None
-    return singular_values
-
-
-@cache
-def significance_counter() -> Counter | None:
-    """What counts significant correlations of many pairs, `dask_svcca.kernels.lanes.significance.count_significant`."""
-    if _solver() is None:
-        return None
-    from dask_svcca.kernels.lanes.significance import count_significant  # noqa: PLC0415 - loading Numba takes a while
-
-    return count_significant
+    return singular_values, count_significant

@@ -28,6 +28,8 @@ from dask_svcca.kernels.lanes.vectors import (
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, IntArray
 
+    Found = tuple[FloatArray, FloatArray]
+
 LINE = 64
 """Bytes of a line of the cache."""
 
@@ -58,32 +60,34 @@ def compiled(function: Any, signature: Any = None) -> Any:
         return numba.njit(signature, **options)(function)
 
 
-def singular_values(matrices: FloatArray, places: IntArray, k: int, l: int) -> FloatArray | None:
-    """Singular values of some matrices of a stack, (place, k), descending.
+def singular_values(cells: FloatArray, rows: IntArray, columns: IntArray, k: int, l: int) -> Found | None:
+    """Singular values of some matrices of a table of them, (pair, k), descending, and sums of their squares, (pair,).
 
     None where the algorithm does not converge, as with numbers that are not finite.
 
     Parameters
     ----------
-    matrices : (pair, rows, columns)
-    places : (place,)
+    cells : (row, column, k, l)
+        In single or double precision, with any strides; k or more, and l or more.
+    rows, columns : (pair,)
         Which of them.
     k, l : int
         Their rows and columns, k <= l; columns of zeros change no bit.
     """
-    squares = np.empty((len(places), k))
+    squares = np.empty((len(rows), k))
     # Vectors that lie across two lines of the cache would take up to twice the time.
     numbers = (k * (k + 1) // 2 + 6 * k + k * COLUMNS) * LANES
     room = np.empty(numbers + LINE // 8)
     room = room[-room.ctypes.data % LINE // 8 :][:numbers]
-    if not _solve(matrices, np.ascontiguousarray(places, np.int64), l, squares, room):
+    places = np.stack([rows, columns]).astype(np.int64, copy=False)
+    if not _solve(cells, places, l, squares, room):
         return None
     squares.sort(axis=1)
-    return np.sqrt(np.maximum(squares[:, ::-1], 0.0))
+    return np.sqrt(np.maximum(squares[:, ::-1], 0.0)), squares.sum(axis=1)
 
 
 @compiled
-def _gram(matrices, places, first, k, l, gram, columns):  # type: ignore[no-untyped-def]  # noqa: C901 - compiled, and nothing in it is called
+def _gram(cells, places, first, k, l, gram, columns):  # type: ignore[no-untyped-def]  # noqa: C901 - compiled, and nothing in it is called
     """Gram matrices of the rows of eight matrices; lanes beyond the last matrix repeat it."""
     for place in range(k * (k + 1) // 2):
         store(gram, place, splat(0.0))
@@ -92,9 +96,10 @@ def _gram(matrices, places, first, k, l, gram, columns):  # type: ignore[no-unty
         for i in range(k):
             # Row by row of all eight: what is written stays in the cache until it is full.
             for lane in range(LANES):
-                pair = places[min(first + lane, len(places) - 1)]
+                pair = min(first + lane, places.shape[1] - 1)
+                a, b = places[0, pair], places[1, pair]
                 for t in range(count):
-                    columns[(i * COLUMNS + t) * LANES + lane] = matrices[pair, i, start + t]
+                    columns[(i * COLUMNS + t) * LANES + lane] = cells[a, b, i, start + t]
         # Two rows by two: four sums in registers. Beyond the last row they are those of the last, and not stored.
         for i in range(0, k, 2):
             whole = i + 1 < k
@@ -285,7 +290,7 @@ def _diagonalise(diagonal, squared, k):  # type: ignore[no-untyped-def]  # compi
     return True
 
 
-def _eigenvalues_of_gram(matrices, places, l, values, room):  # type: ignore[no-untyped-def]  # compiled
+def _eigenvalues_of_gram(cells, places, l, values, room):  # type: ignore[no-untyped-def]  # compiled
     """Eigenvalues of the Gram matrices of some of a stack; false where some do not converge."""
     pairs, k = values.shape
     whole = k * (k + 1) // 2 * LANES
@@ -293,7 +298,7 @@ def _eigenvalues_of_gram(matrices, places, l, values, room):  # type: ignore[no-
     diagonal, squared, v, w, x, y = [room[whole + n * k * LANES : whole + (n + 1) * k * LANES] for n in range(6)]
     columns = room[whole + 6 * k * LANES :]
     for first in range(0, pairs, LANES):
-        _gram(matrices, places, first, k, l, matrix, columns)
+        _gram(cells, places, first, k, l, matrix, columns)
         _tridiagonal(matrix, k, diagonal, squared, v, w, x, y)
         if not _diagonalise(diagonal, squared, k):
             return False
@@ -309,11 +314,14 @@ def _eigenvalues_of_gram(matrices, places, l, values, room):  # type: ignore[no-
 _solve = compiled(
     _eigenvalues_of_gram,
     # One for all layouts: each takes seconds to compile.
-    types.boolean(
-        types.Array(types.float64, 3, "A", readonly=True),
-        types.int64[::1],
-        types.int64,
-        types.float64[:, ::1],
-        types.float64[::1],
-    ),
+    [
+        types.boolean(
+            types.Array(number, 4, "A", readonly=True),
+            types.int64[:, ::1],
+            types.int64,
+            types.float64[:, ::1],
+            types.float64[::1],
+        )
+        for number in (types.float64, types.float32)
+    ],
 )
