@@ -175,6 +175,7 @@ class Evaluation:
         batch = max(1, self._stack_bytes // one)
         if self._bytes.get(key, 0) + one * min(batch, len(rows)) > self._stack_bytes:
             self._solve(key)
+        spectra_a, spectra_b = self._a.spectra_of(blocks_a), self._b.spectra_of(blocks_b)
         for start in range(0, len(rows), batch):
             part = slice(start, start + batch)
             piece = _Piece(
@@ -183,8 +184,8 @@ class Evaluation:
                 columns=columns[part],
                 members_a=members_a[rows[part]],
                 members_b=members_b[columns[part]],
-                spectra_a=self._a.spectra_of(blocks_a)[rows[part]],
-                spectra_b=self._b.spectra_of(blocks_b)[columns[part]],
+                spectra_a=spectra_a[rows[part]],
+                spectra_b=spectra_b[columns[part]],
                 overlaps=None if overlaps is None else overlaps[rows[part], columns[part]],
                 frequency=frequency,
             )
@@ -408,8 +409,10 @@ class Evaluation:
 def _accumulate(
     target: FloatArray, members_a: IntArray, members_b: IntArray, weights: IntArray, added: FloatArray
 ) -> None:
-    # A pair may be there several times, at several frequencies.
-    np.add.at(target, (members_a, members_b), weights[:, np.newaxis] * added.reshape(len(weights), -1))
+    # A pair may be there several times, at several frequencies. One index takes a third of the time of two.
+    places = members_a * target.shape[1] + members_b
+    for component, values in zip(target.reshape(-1, target.shape[2]).T, added.reshape(len(weights), -1).T, strict=True):
+        np.add.at(component, places, weights * values)
 
 
 def _within(values: FloatArray, measure: Measure) -> FloatArray:
