@@ -50,15 +50,12 @@ def _hold(tails, ratios, margins, count, most, rows, columns, third, times, doub
     """Sums of squares over thresholds, and margins, of one pair."""
     for i in range(count):
         before = float(i)
-        inverse = max(before, ratios[i])
-        left = most - 2 * before + (min(most, inverse))
-        rest_k = rows - before if rows - before > 1 else 1.0
-        rest_l = columns - before if columns - before > 1 else 1.0
+        left = most - 2 * before + min(most, max(before, ratios[i]))
+        rest_k, rest_l = max(rows - before, 1.0), max(columns - before, 1.0)
         both = rest_k * rest_l
         freedom = left * left - 1 if is_complex else (left + 2) * (left - 1) / 2
         spread = (left - rest_k) * (left - rest_l) / (both * freedom)
-        root = 1 - spread / 9 - third * np.sqrt(spread)
-        root = root if root > 0 else 0.0
+        root = max(0.0, 1 - spread / 9 - third * np.sqrt(spread))
         ratios[i] = tails[i] / (times * both / left * (root * root * root))
         margins[i] = doubtful * spread
 
@@ -70,14 +67,13 @@ def _count_each(correlations, k, l, degrees, quantiles, excess, doubtful, is_com
         count = min(k[pair], l[pair], width)
         for i in range(width):
             margins[i] = correlations[pair, i] * correlations[pair, i]
-        # What is summed up one by one comes first: the rest is done for several correlations at a time, where neither
-        # a branch nor Python's maximum, which knows of numbers that are none, is in the way.
+        # What is summed up one by one comes first: the rest is done for several correlations at a time.
         rest = 0.0
         for i in range(width - 1, -1, -1):
             rest += margins[i]
             tails[i] = rest
         for i in range(count):
-            margins[i] = 1 / (max(1e-300, margins[i]))
+            margins[i] = 1 / max(1e-300, margins[i])
         total = 0.0
         for i in range(count):
             total += margins[i]
