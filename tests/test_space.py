@@ -84,7 +84,9 @@ def test_plan__says_what_is_written(small: Zoo, tmp_path: Path) -> None:
     least = sum(4 * 60 * width for width in widths)
     assert least < written["subspaces"] < least + sum(8 * width * (width + 2) for width in widths) + 1
     dask_svcca.compare(small, tmp_path / "made.zarr")
-    assert written["results"] == matrix_bytes(tmp_path / "made.zarr", plan)
+    # References that follow from the ranks alone are compressed, which saves little of a small matrix.
+    files = matrix_bytes(tmp_path / "made.zarr", plan)
+    assert files <= written["results"] < 2 * files
     assert "bytes to write" in str(plan)
     numbers = json.loads(run(f"compare {tmp_path}/zoo.zarr {tmp_path}/c.zarr --dry-run --json").stdout)
     assert numbers["bytes_to_write"] == written
