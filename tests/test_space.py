@@ -117,6 +117,17 @@ def test_compare__few_of_all_pairs_take_little_more_than_their_values(tmp_path: 
     np.testing.assert_allclose(dask_svcca.compare(zoo, tmp_path / "c.zarr", **options).cka, expected, atol=1e-7)
 
 
+def test_compare__references_of_few_values_are_compressed(tmp_path: Path) -> None:
+    zoo = make_zoo(tmp_path / "zoo.zarr", layers(40))
+    dask_svcca.compare(zoo, tmp_path / "c.zarr")
+    sizes = {name: (tmp_path / "c.zarr" / name / "c" / "0" / "0").stat().st_size for name in ("svcca", "null_svcca")}
+    assert sizes["null_svcca"] < sizes["svcca"]
+    write(zoo, layers(45)[40:], start=40)
+    chunk = tmp_path / "c.zarr" / "null_svcca" / "c" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    assert_same(dask_svcca.compare(zoo, tmp_path / "c.zarr"), dask_svcca.compare(zoo))
+
+
 def test_compare__refuses_a_disk_that_is_too_small(small: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space.shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 1000))
     before = sorted(tmp_path.rglob("*"))
