@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import operator
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -356,18 +355,11 @@ class ComparisonStore:
         """Forget the pairs of the representations at some positions, whose activations have changed."""
         backend = backend_of(self.root)
         names = [array.basename for array in self._status_first()]
-        status, *others = block_arrays(self.root, names).values()
-
-        def forget(array: BlockArray) -> None:
+        for array in block_arrays(self.root, names).values():
             # Where a run was stopped while it made room, arrays have different sizes.
             gone = np.zeros(array.shape[0], dtype=np.bool_)
             gone[[position for position in positions if position < len(gone)]] = True
             backend.write_many(array.emptied(gone))
-
-        forget(status)
-        # One reads while the other writes, and no more than two blocks are held.
-        with ThreadPoolExecutor(2) as threads:
-            list(threads.map(forget, others))
 
     def drop(self, positions: Sequence[int]) -> None:
         """Remove the representations at some positions, and their pairs.
