@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dask
+import numcodecs.blosc
 import numpy as np
 import pytest
 import xarray as xr
@@ -14,9 +15,10 @@ import zarr
 
 import dask_svcca
 from dask_svcca.errors import DamagedStoreError, ParametersChangedError, StoreFormatError
-from dask_svcca.measures import find_measures
+from dask_svcca.measures import find_measures, with_companions
 from dask_svcca.stores import _create
 from dask_svcca.stores._blocks import block_arrays
+from dask_svcca.stores._documents import crc
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.backend.local import LocalBackend
 from dask_svcca.stores.comparison import ComparisonStore
@@ -332,13 +334,43 @@ def test_merged__keeps_what_is_stored_of_other_pairs(store: ComparisonStore) -> 
     np.testing.assert_array_equal(store.array("svcca")[...], expected)
 
 
-@pytest.mark.parametrize("way", ["gone", "flipped", "cut", "empty"])
-def test_merged__a_damaged_block_is_not_merged_with(store: ComparisonStore, place: Path, way: str) -> None:
+def with_null(store: ComparisonStore) -> None:
+    """The same, and a reference of which pairs share few values."""
+    store.add_results(with_companions([SVCCA]), ["svcca"], {}, ())
     fill(store)
-    (array,) = block_arrays(store.root, ["svcca"]).values()
-    file = place / "svcca" / "c" / "1" / "0"
+    store.array("null_svcca")[...] = np.arange(25.0).reshape(5, 5) % 3
+
+
+def test_merged__keeps_what_is_compressed_of_other_pairs(store: ComparisonStore) -> None:
+    with_null(store)
+    (array,) = block_arrays(store.root, ["null_svcca"]).values()
+    assert [codec["name"] for codec in store.array("null_svcca").metadata.to_dict()["codecs"]][1] == "blosc"
+    chosen = np.zeros((3, 5), dtype=bool)
+    chosen[1] = chosen[:, 0] = True
+    rows = slice(2, 5), slice(0, 5)
+    backend_of(store.root).write_many(array.merged(rows, np.full((3, 5), 7.0), chosen))
+    expected = np.arange(25.0).reshape(5, 5) % 3
+    expected[2:][chosen] = 7.0
+    np.testing.assert_array_equal(store.array("null_svcca")[...], expected)
+
+
+@pytest.mark.parametrize("name", ["svcca", "null_svcca"])
+@pytest.mark.parametrize("way", ["gone", "flipped", "cut", "empty", "of fewer", "of nothing"])
+def test_merged__a_damaged_block_is_not_merged_with(store: ComparisonStore, place: Path, way: str, name: str) -> None:
+    with_null(store)
+    (array,) = block_arrays(store.root, [name]).values()
+    file = place / name / "c" / "1" / "0"
     data = file.read_bytes()
-    changed = {"gone": None, "flipped": bytes([data[0] ^ 1, *data[1:]]), "cut": data[:-9], "empty": b""}[way]
+    few = np.ones(3)
+    fewer = few.tobytes() if name == "svcca" else numcodecs.blosc.Blosc("lz4").encode(few)
+    changed = {
+        "gone": None,
+        "flipped": bytes([data[0] ^ 1, *data[1:]]),
+        "cut": data[:-9],
+        "empty": b"",
+        "of fewer": fewer + crc(fewer),
+        "of nothing": crc(b""),
+    }[way]
     file.unlink()
     if changed is not None:
         file.write_bytes(changed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +20,6 @@ from dask_svcca.errors import StoreFormatError, UnknownMeasureError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import xarray as xr
 
 PARTS = ("model", "checkpoint", "layer")
 MODELS, STEPS, LAYERS = ("cnn", "resnet"), (0, 10), ("conv1", "conv[2]", "fc")
@@ -161,6 +161,34 @@ def with_values(dataset: xr.Dataset, values: np.ndarray, **attributes: Any) -> x
     changed = dataset.copy()
     changed["svcca"] = (dataset["svcca"].dims, values, {**dataset["svcca"].attrs, **attributes})
     return changed
+
+
+def test_most_similar__holds_less_than_a_row_of_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 10_000)
+    count, tile = 2000, 50
+    values = np.random.default_rng(0).random((count, count))
+    labels = np.array([f"net/1/{number}" for number in range(count)])
+    coords: dict[str, Any] = {}
+    for side in "ab":
+        names = {"representation": labels, "model": labels, "checkpoint": labels, "layer": labels}
+        coords |= {f"{name}_{side}": (f"representation_{side}", one) for name, one in names.items()}
+        coords |= {f"{name}_{side}": (f"representation_{side}", np.zeros(count)) for name in ("step", "depth")}
+    dims = ("representation_a", "representation_b")
+    large = xr.Dataset({"svcca": (dims, values, {"sense": "similarity"})}, coords, {"tile": tile})
+    query = PairQuery.build(large)
+    tracemalloc.start()
+    best, total = query.most_similar(5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert total == count * (count - 1) // 2
+    np.testing.assert_array_equal(best["svcca"], np.sort(values[np.triu_indices(count, k=1)])[::-1][:5])
+    assert peak < 8 * tile * count
+
+
+def test_frames__without_a_match_have_columns(dataset: xr.Dataset) -> None:
+    (frame,) = PairQuery.build(dataset, low=2.0).frames()
+    assert frame.empty
+    assert "svcca" in frame
 
 
 @pytest.mark.parametrize("height", [1, 12, 1000])

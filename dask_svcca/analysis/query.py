@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     BoolVector = npt.NDArray[np.bool_]
 
-BLOCK_ELEMENTS = 2**22
+BLOCK_ELEMENTS = 2**21
 """Elements of the matrix that are read at a time."""
 
 Across: TypeAlias = Literal["checkpoints", "models"]
@@ -203,9 +204,14 @@ class PairQuery:
 
         Columns are the names, ``step`` and ``depth`` of both sides, and the value.
         """
-        for block in self._blocks():
-            row, column = np.nonzero(block.wanted)
-            yield self._frame(*self._found(block, row, column))
+        for stripe in self._stripes():
+            found = [self._found(block, *np.nonzero(block.wanted)) for block in stripe]
+            rows, columns, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            # Of a row, blocks come from left to right.
+            order = np.argsort(rows, kind="stable")
+            for start in range(0, max(1, len(order)), BLOCK_ELEMENTS):
+                some = order[start : start + BLOCK_ELEMENTS]
+                yield self._frame(rows[some], columns[some], values[some])
 
     def most_similar(self, count: int | None = None) -> tuple[pd.DataFrame, int]:
         """The most similar pairs, in that order, and the number of all pairs that match.
@@ -224,7 +230,7 @@ class PairQuery:
         sign = -sign_of(self.dataset, self.measure)
         rows, columns, values = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 1 + len(self.others)))
         total, worst = 0, np.inf
-        for block in self._blocks():
+        for block in itertools.chain.from_iterable(self._stripes()):
             total += int(np.count_nonzero(block.wanted))
             with np.errstate(invalid="ignore"):
                 near = block.wanted & (sign * block.matrix <= worst)
@@ -240,10 +246,10 @@ class PairQuery:
             rows, columns = np.concatenate([rows, more[0]]), np.concatenate([columns, more[1]])
             values = np.concatenate([values, more[2]])
             if count is not None:
-                order = np.argsort(sign * values[:, 0], kind="stable")[:count]
+                order = np.lexsort((rows, sign * values[:, 0]))[:count]
                 rows, columns, values = rows[order], columns[order], values[order]
                 worst = float(sign * values[-1, 0]) if len(order) == count else np.inf
-        order = np.argsort(sign * values[:, 0], kind="stable")
+        order = np.lexsort((rows, sign * values[:, 0]))
         return self._frame(rows[order], columns[order], values[order]), total
 
     def say_estimates(self) -> str:
@@ -267,8 +273,8 @@ class PairQuery:
             one[numbers[mask]] = True
         return asked
 
-    def _blocks(self) -> Iterator[_Block]:
-        """Some rows of the matrix at a time."""
+    def _stripes(self) -> Iterator[Iterator[_Block]]:
+        """Some rows of the matrix at a time, each in blocks from left to right."""
         rows, columns = np.flatnonzero(self.a), np.flatnonzero(self.b)
         symmetric = self.dataset[self.measure].attrs.get("symmetric", True)
         (of_a, of_b), (in_a, in_b) = self._numbers, self._asked
@@ -281,10 +287,17 @@ class PairQuery:
             if symmetric and in_b[of_a[block]].all():
                 # Pairs with those before the block are mirror images of others.
                 others = columns[(of_b[columns] >= of_a[block].min()) | ~in_a[of_b[columns]]]
-            values = self._read(self.measure, block, others)
+            yield self._blocks(block, others, tile)
+
+    def _blocks(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], tile: int) -> Iterator[_Block]:
+        """Some rows of the matrix, of whole tiles: of a large comparison, all columns of a tile take much memory."""
+        width = max(1, BLOCK_ELEMENTS // max(1, len(rows)) // tile) * tile
+        ends = np.flatnonzero(np.diff(columns // width)) + 1
+        for some in np.split(columns, ends):
+            values = self._read(self.measure, rows, some)
             with np.errstate(invalid="ignore"):
-                wanted = self._once(block, others) & (values >= self.low) & (values <= self.high)
-            yield _Block(block, others, values, wanted)
+                wanted = self._once(rows, some) & (values >= self.low) & (values <= self.high)
+            yield _Block(rows, some, values, wanted)
 
     def _found(
         self, block: _Block, row: npt.NDArray[np.int64], column: npt.NDArray[np.int64]
@@ -341,7 +354,7 @@ def _mask(dataset: xr.Dataset, side: Side, where: Where | None) -> BoolVector:
 
 @dataclass(frozen=True)
 class _Block:
-    """Some rows of the matrix of one measure.
+    """Some rows and columns of the matrix of one measure.
 
     Attributes
     ----------

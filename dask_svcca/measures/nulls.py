@@ -105,6 +105,7 @@ MEASURES: Final = (
     Measure(
         name="null_r2_cca",
         takes_sizes=True,
+        few_values=True,
         version="1",
         description="r2_cca over all orders of the examples: k l / (n - 1) / min(k, l)",
         sums=expected_squares,

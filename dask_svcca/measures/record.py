@@ -148,6 +148,9 @@ class Measure:
         Most neurons of a layer that it takes; 0 for any number. What has such a bound is slow, and asked for by name.
     takes_sizes : bool
         Whether its sums are right of a stack of pairs with unequal numbers of directions: see `PairStack.sizes`.
+    few_values : bool
+        Whether pairs share few values, as where these follow from the ranks alone, or are counts: they are stored
+        compressed.
     version : str
         Version of the formula: a change of the formula takes a new one. Measures of the user's own have a digest of
         what they compute, see `dask_svcca.measures.versions`; `find_measures` fills it in.
@@ -177,6 +180,7 @@ class Measure:
     related: Related | None = None
     most_neurons: int = 0
     takes_sizes: bool = False
+    few_values: bool = False
     version: str = ""
 
     @property

@@ -75,6 +75,7 @@ MEASURES: Final = (
     Measure(
         name="null_svcca",
         takes_sizes=True,
+        few_values=True,
         version="1",
         description="svcca expected of independent representations of these ranks: Wachter's law",
         sums=_expected_correlations,
@@ -85,6 +86,7 @@ MEASURES: Final = (
     Measure(
         name="null_whitened_procrustes",
         takes_sizes=True,
+        few_values=True,
         version="1",
         description="whitened_procrustes expected of independent representations of these ranks: Wachter's law",
         sums=_expected_correlations,
@@ -96,6 +98,7 @@ MEASURES: Final = (
     Measure(
         name="null_cca",
         takes_sizes=True,
+        few_values=True,
         version="1",
         description="cca expected of independent representations of these ranks: Wachter's law",
         sums=_expected_correlations,
@@ -105,6 +108,7 @@ MEASURES: Final = (
     Measure(
         name="significant",
         takes_sizes=True,
+        few_values=True,
         version="2",
         description="correlations that are more than chance, at level 0.05 for finding any: Pillai's trace of those "
         "that remain, Lawley's correction, times leverage_overlap where that is more than chance gives. With "
@@ -136,6 +140,7 @@ MEASURES: Final = (
     Measure(
         name="null_leverage_overlap",
         takes_sizes=True,
+        few_values=True,
         version="1",
         description="leverage_overlap of unrelated samples: k l / n",
         sums=_expected_overlap,
@@ -148,6 +153,7 @@ MEASURES: Final = (
     Measure(
         name="spurious",
         takes_sizes=True,
+        few_values=True,
         version="1",
         description="correlations of svcca that are 1 whatever the data, since samples are too few",
         sums=_spurious,
@@ -160,6 +166,7 @@ MEASURES: Final = (
     Measure(
         name="spurious_cca",
         takes_sizes=True,
+        few_values=True,
         version="1",
         description="correlations of cca that are 1 whatever the data, since samples are too few",
         sums=_spurious,

@@ -78,6 +78,7 @@ OPTIONS: Final = frozenset(field.name for field in dataclasses.fields(Measure)) 
     "related",
     "most_neurons",
     "takes_sizes",
+    "few_values",
     "version",
 }
 """Options of `register_measure` beside name and description."""

@@ -177,7 +177,7 @@ class Plan:
 
     @property
     def results_to_write(self) -> int:
-        """Bytes of the results to compute: blocks are written whole, and for either side of the diagonal."""
+        """Bytes of the results to compute, at most: blocks are written whole, and for either side of the diagonal."""
         cells = sum(_cells(task, len(self.rows), self.tile) for task in self.tiles)
         values = 2 * (self.pairs - self.pairs_done)
         each = cells * 8 // BLANK + values * SCATTERED_BYTES if self.is_sparse else cells * 8

@@ -155,7 +155,7 @@ def _run_local(graph: Graph, keys: Sequence[str], on_done: OnDone, on_failed: Ca
         if key in wanted:
             (on_failed if isinstance(result, Failed) else on_done)(key, result)
 
-    with machine.one_blas_thread(), Callback(posttask=finished):
+    with machine.one_blas_thread(), machine.collecting_new(), Callback(posttask=finished):
         scheduler({key: (_attempt, *work) for key, work in graph.items()}, list(keys))
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from dask_svcca import machine
 from dask_svcca.dims import TOKEN
 from dask_svcca.errors import DamagedSubspacesError, InvalidActivationsError
 from dask_svcca.measures import find_measures
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from dask_svcca.stores.zoo import Zoo
 
 
+@machine.collecting_later()
 def plan_of(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
     """Plan of what a store lacks, within a budget.
 

@@ -1,8 +1,8 @@
 """Arrays along pairs, block by block: read and written as they lie in the store, many at a time.
 
 A block is what one task writes: a chunk of a matrix, and a chunk, or a few, of what has further axes. Matrices are not
-compressed, unless most of their pairs have no value, so that the size of a file shows that all of it is there; of a
-compressed chunk, its head says the size.
+compressed, unless most of their pairs have no value or share a few, so that the size of a file shows that all of it is
+there; of a compressed chunk, its head says the size.
 """
 
 from __future__ import annotations
@@ -211,10 +211,10 @@ class BlockArray:
     def _to_change(self, block: Block) -> npt.NDArray[Any] | None:
         """Values of a block to write others into, with room for all that it may have; None where it has none."""
         room = *self._chunk_shape[:2], *self.shape[2:]
-        if self._codec is None and room == self._chunk_shape:
+        if room == self._chunk_shape:
             # Read where it is changed, and not copied: most of adding a few rows to a large comparison is such blocks.
             (key,) = self.keys(block)
-            whole = self._read_whole(key)
+            whole = self._read_whole(key) if self._codec is None else self._decompress_whole(self._codec, key)
             if whole is None:
                 return None
             rows, columns = self._sizes(block)
@@ -242,6 +242,21 @@ class BlockArray:
             raise
         if crc(data) != check:
             raise damaged(self._root, key)
+        return whole
+
+    def _decompress_whole(self, codec: numcodecs.blosc.Blosc, key: str) -> npt.NDArray[Any] | None:
+        """The same of a chunk that is compressed."""
+        stored = backend_of(self._root).begin(key)()
+        if stored is None:
+            return None
+        whole, inner = np.empty(self._chunk_shape, self._dtype), memoryview(stored)[:-CRC_BYTES]
+        # What is shorter would leave a part of the array as it was before.
+        if not is_whole(stored) or len(inner) < HEAD or struct.unpack_from("<I", inner, 4)[0] != whole.nbytes:
+            raise damaged(self._root, key)
+        try:
+            codec.decode(inner, out=whole)
+        except (RuntimeError, ValueError) as error:
+            raise damaged(self._root, key) from error
         return whole
 
     def _sizes(self, block: Block) -> tuple[int, int]:
@@ -396,7 +411,7 @@ def pair_document(
     *,
     count: int,
     tile: int,
-    sparse: bool = False,
+    compressed: bool = False,
 ) -> bytes:
     """Document of an array along pairs.
 
@@ -410,8 +425,8 @@ def pair_document(
         Representations.
     tile : int
         Representations along each axis of a block.
-    sparse : bool
-        Whether most pairs have no value.
+    compressed : bool
+        Whether most pairs have no value, or few different ones.
     """
     return array_document(
         shape=(count, count, *sizes),
@@ -419,6 +434,6 @@ def pair_document(
         dtype=variable.dtype,
         fill=variable.fill,
         dims=(*AXES, *variable.dims),
-        compression="lz4" if sizes or sparse else "none",
+        compression="lz4" if sizes or compressed else "none",
         attributes=attributes,
     )

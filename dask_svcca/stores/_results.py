@@ -36,7 +36,8 @@ def create_results(
     keep = list(parameters["keep"])
     added = [measure for measure in measures if measure.name not in versions]
     for measure in added:
-        create_pairs(root, measure.variable, (), measure.attributes, count=count, tile=tile, sparse=sparse)
+        compressed = sparse or measure.few_values
+        create_pairs(root, measure.variable, (), measure.attributes, count=count, tile=tile, compressed=compressed)
     for name, sizes in details.items():
         if name in keep:
             continue
@@ -62,10 +63,10 @@ def create_pairs(
     *,
     count: int,
     tile: int,
-    sparse: bool = False,
+    compressed: bool = False,
 ) -> None:
     """Create an array along pairs; one that an interrupted call left is replaced."""
     backend = backend_of(root)
     backend.remove(variable.name)
-    document = pair_document(variable, sizes, attributes, count=count, tile=tile, sparse=sparse)
+    document = pair_document(variable, sizes, attributes, count=count, tile=tile, compressed=compressed)
     backend.write(f"{variable.name}/zarr.json", document)
