@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_svcca.kernels import products
-from dask_svcca.kernels.products import FEW_SAMPLES, ProductSum, samples_in_single
+from dask_svcca.kernels.products import (
+    FEW_SAMPLES,
+    LEAST_DIRECTIONS,
+    Pieces,
+    ProductSum,
+    Summing,
+    samples_in_single,
+)
 
 
 def samples(width: int, count: int, dtype: str, seed: int) -> np.ndarray:
@@ -80,6 +87,26 @@ def test_product_sum__of_short_sums_is_as_precise_as_if_each_were_added_up_in_do
     each, together = np.sqrt(np.mean(np.square(errors).reshape(-1, 2), axis=0))
     assert together < 1.2 * each
     assert np.abs(errors).max() < 5e-8
+
+
+@pytest.mark.parametrize("count", [FEW_SAMPLES, 1000, 5000, 20_000])
+def test_summing__of_the_fewest_directions_in_single_precision_is_right_to_1e_7(count: int) -> None:
+    fewest = next(number for number in range(1, LEAST_DIRECTIONS + 1) if not Summing.of(number, count).double)
+    summing = Summing.of(fewest, count)
+    assert Summing.of(fewest - 1, count) == Summing(summing.samples, double=True)
+    rng, errors = np.random.default_rng(count), []
+    for _ in range(40):
+        common = rng.normal(size=(count, fewest))
+        # Correlations near one, whose sums are the largest.
+        a, b = (np.linalg.qr(common + 0.03 * rng.normal(size=common.shape))[0].T for _ in range(2))
+        total = ProductSum(samples_in_single(summing.samples))
+        pieces = [Pieces(fewest, count, np.dtype("float32"), summing).of(one.astype("float32")) for one in (a, b)]
+        for rows, columns in zip(*pieces, strict=True):
+            total.add(rows, columns)
+        means = [np.linalg.svd(one, compute_uv=False).mean() for one in (total.value.astype("float64"), a @ b.T)]
+        errors.append(means[0] - means[1])
+    assert np.sqrt(np.mean(np.square(errors))) < 4.5e-8
+    assert np.abs(errors).max() < 1e-7
 
 
 def test_product_sum__of_nothing_is_refused() -> None:
