@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from typing import TYPE_CHECKING, Any
-from unittest.mock import Mock
 
 import dask
 import numpy as np
@@ -20,10 +19,12 @@ from dask_svcca.errors import DamagedSubspacesError, ParametersChangedError, Sto
 from dask_svcca.plan.parameters import Parameters
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.run.stores import Stores
+from dask_svcca.stores.backend import LocalBackend
 from dask_svcca.stores.subspaces import SubspaceStore
 from dask_svcca.variables import PairStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import xarray as xr
@@ -362,7 +363,14 @@ def test_compare__a_chunk_that_is_missing_in_memory_is_made_anew() -> None:
 def test_compare__a_pack_that_stays_damaged_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     zoo = make_zoo(tmp_path / "zoo.zarr", layers(3))
     run(zoo, tmp_path / "c")
-    monkeypatch.setattr("dask_svcca.stores.backend.LocalBackend.read_ranges", Mock(side_effect=OSError("gone bad")))
+    read_ranges = LocalBackend.read_ranges
+
+    def gone_bad(backend: LocalBackend, wanted: Mapping[str, Any]) -> None:
+        if any("scores" in key for key in wanted):
+            raise OSError("gone bad")
+        read_ranges(backend, wanted)
+
+    monkeypatch.setattr(LocalBackend, "read_ranges", gone_bad)
     with (
         dask.config.set(scheduler="synchronous"),
         pytest.raises(DamagedSubspacesError, match=r"gone bad.*Compare again"),
