@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dask_svcca.kernels.couplings import HostCouplings, gathered
@@ -18,6 +18,7 @@ def orthonormal(seed: int, samples: int, directions: int, *, complex_values: boo
     return np.linalg.qr(rng.normal(size=(samples, directions)) + imaginary)[0]
 
 
+@example(seed=337, k=6, m=6, complex_values=False)
 @given(seed=st.integers(0, 999), k=st.integers(1, 8), m=st.integers(1, 8), complex_values=st.booleans())
 def test_canonical_correlations__are_cosines_of_the_angles_between(
     seed: int, k: int, m: int, complex_values: bool
@@ -26,9 +27,10 @@ def test_canonical_correlations__are_cosines_of_the_angles_between(
     b = orthonormal(seed + 1000, 20, m, complex_values=complex_values)
     found = canonical_correlations(a.conj().T @ b)
     assert found.shape == (min(k, m),)
-    angles = scipy.linalg.subspace_angles(a, b)
-    # Near a right angle, the cosine of an angle in double precision has eight digits.
-    np.testing.assert_allclose(found, np.sort(np.cos(angles))[::-1], rtol=1e-8, atol=1e-12)
+    # Independently, by way of the sum of both projectors, whose eigenvalues are 1 + cosine and 1 - cosine.
+    # SciPy's subspace_angles has the sine of some that are nearly right, and so loses four digits of their cosines.
+    cosines = np.linalg.eigvalsh(a @ a.conj().T + b @ b.conj().T)[::-1][: min(k, m)] - 1
+    np.testing.assert_allclose(found, cosines, rtol=0, atol=1e-13)
 
 
 def test_canonical_correlations__of_a_stack_are_those_of_each() -> None:
