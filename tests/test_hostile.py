@@ -22,6 +22,7 @@ from dask_svcca.errors import (
     DaskSvccaError,
     FailedRepresentationWarning,
     MemoryLimitError,
+    StoreAccessError,
     StoreFormatError,
 )
 from dask_svcca.stores._documents import sealed
@@ -141,6 +142,21 @@ def test_zoo__a_representation_whose_attributes_are_not_ours(
     zoo = dask_svcca.open_zoo(place / "zoo.zarr")
     assert (len(zoo), zoo.unfinished) == (2, ["net/step000/fc"])
     assert [one.what for one in dask_svcca.verify(place / "zoo.zarr").damage] == ["group 'net/step000/fc'"]
+
+
+@pytest.mark.parametrize("value", [[10**15, 10**15], None])
+def test_zoo__a_layer_beside_others_of_a_checkpoint_whose_metadata_is_damaged(place: Path, value: Any) -> None:
+    change(place / "zoo.zarr" / "net" / "step000" / "zarr.json", "zarr_format", value=value, seal=True)
+    with dask_svcca.open_zoo(place / "zoo.zarr", mode="r+") as zoo:
+        zoo.write("net", "step000", "other", np.random.default_rng(0).normal(size=(60, 3)))
+        assert len(zoo) == 4
+
+
+def test_verify__a_file_in_the_place_of_an_array(place: Path) -> None:
+    shutil.rmtree(place / "c.zarr" / "representation_a")
+    (place / "c.zarr" / "representation_a").touch()
+    with pytest.raises(StoreAccessError, match="something else is in its way"):
+        dask_svcca.verify(place / "c.zarr", repair=True)
 
 
 @pytest.mark.parametrize(

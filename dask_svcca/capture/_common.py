@@ -156,8 +156,7 @@ def captured(zoo: Zoo, model: str, checkpoint: str | None = None) -> Iterator[di
     path = "/".join(parts)
     if _io.read_attributes(zoo.root, path) is None:
         return
-    group = zoo.root[path]
-    for _, attributes in _io.walk_attributes(group, depth=3 - len(parts)):  # type: ignore[arg-type]
+    for _, attributes in _io.walk_attributes(zoo.root, depth=3 - len(parts), below=path):
         if attributes and attributes.get("complete"):
             yield attributes
 

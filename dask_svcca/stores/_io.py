@@ -363,8 +363,8 @@ def attributes_in(document: bytes) -> dict[str, Any]:
     return {} if found is None else unsealed(found["attributes"])
 
 
-def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Paths and attributes of all groups exactly ``depth`` levels below a root.
+def walk_attributes(root: zarr.Group, depth: int, *, below: str = "") -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Paths and attributes of all groups exactly ``depth`` levels below a root, or below a path in it.
 
     Empty attributes where they are damaged, and None where a folder has none.
 
@@ -374,10 +374,10 @@ def walk_attributes(root: zarr.Group, depth: int) -> Iterator[tuple[str, dict[st
         Where a folder on the way cannot be read.
     """
     backend = backend_of(root)
-    paths = [""]
+    paths = [below]
     for _ in range(depth):
-        below = zip(paths, backend.names_many(paths), strict=True)
-        paths = [f"{path}/{name}".lstrip("/") for path, names in below for name in names]
+        named = zip(paths, backend.names_many(paths), strict=True)
+        paths = [f"{path}/{name}".lstrip("/") for path, names in named for name in names]
     documents = backend.read_many([f"{path}/zarr.json" for path in paths])
     for path, document in zip(paths, documents, strict=True):
         yield path, None if document is None else attributes_in(document)

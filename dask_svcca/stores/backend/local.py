@@ -104,7 +104,7 @@ class LocalBackend:
     def create(self, key: str, data: bytes) -> bool:
         """See `Backend`."""
         path = path_to_write(self._folder, key)
-        with accessing(path):
+        with accessing(path), nothing_in_the_way(path):
             return create_file(path, data)
 
     def age(self, key: str) -> float | None:

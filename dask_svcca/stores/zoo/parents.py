@@ -19,10 +19,9 @@ def parents_in(root: zarr.Group, model: str, checkpoint: str) -> dict[str, str]:
     path = f"{encode(model)}/{encode(checkpoint)}"
     if _io.read_attributes(root, path) is None:
         return {}
-    found = _io.walk_attributes(root[path], depth=1)  # type: ignore[arg-type]
     return {
-        decode(segment): str(attributes.get("parent") or "")
-        for segment, attributes in found
+        decode(layer.rpartition("/")[2]): str(attributes.get("parent") or "")
+        for layer, attributes in _io.walk_attributes(root, depth=1, below=path)
         if attributes and attributes.get("complete")
     }
 
