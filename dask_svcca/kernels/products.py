@@ -50,11 +50,10 @@ below 1e-7; the mean over fewer does not.
 """
 
 LEAST_DIRECTIONS = 24
-"""Directions, of 256 samples, below which not even short sums will do, and products are formed in double precision.
+"""Directions below which not even short sums will do, and products are formed in double precision: they are cheap.
 
-Each short sum is off by its share of the whole: of four times as many samples, the error is half of that, which half as
-many directions average out. Means of correlations near one, of 24 directions and 200 samples, are off by 4e-8 (the root
-of the mean square), of 13 and 1,000 by 3e-8, of 6 and 5,000 by 2e-8, of 3 and 20,000 by 1.5e-8.
+However many samples there are: scores of one-hot or whole numbers repeat a few values, whose sums are rounded the same
+way again and again, which no number of samples averages out.
 """
 
 
@@ -91,20 +90,16 @@ class Summing(NamedTuple):
     double: bool
 
     @classmethod
-    def of(cls, directions: float, samples: int) -> Summing:
+    def of(cls, directions: float) -> Summing:
         """How to sum products of representations with so many directions, so that means are right to 1e-7.
 
         Examples
         --------
-        >>> [Summing.of(directions, 500) for directions in (12, 30, 100)]
+        >>> [Summing.of(directions) for directions in (12, 30, 100)]
         [Summing(samples=256, double=True), Summing(samples=256, double=False), Summing(samples=16384, double=False)]
-        >>> Summing.of(12, 5000)
-        Summing(samples=256, double=False)
         """
-        if directions >= FEW_DIRECTIONS:
-            return cls(SINGLE_SAMPLES, double=False)
-        least = LEAST_DIRECTIONS * (FEW_SAMPLES / samples) ** 0.5
-        return cls(FEW_SAMPLES, directions < min(LEAST_DIRECTIONS, least))
+        few = directions < FEW_DIRECTIONS
+        return cls(FEW_SAMPLES if few else SINGLE_SAMPLES, directions < LEAST_DIRECTIONS)
 
 
 class Pieces:

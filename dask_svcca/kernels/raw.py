@@ -66,8 +66,7 @@ def summing_of(neurons: int, samples: int | None = None) -> Summing:
     >>> summing_of(200), summing_of(200, samples=700)
     (Summing(samples=4096, double=False), Summing(samples=256, double=True))
     """
-    # However many samples there are: directions are made of these sums.
-    summing = Summing.of(neurons, FEW_SAMPLES)
+    summing = Summing.of(neurons)
     if summing.double or (samples is not None and samples <= SUMMED):
         return Summing(FEW_SAMPLES, double=True)
     return Summing(min(summing.samples, SUMMED), double=False)

@@ -467,13 +467,13 @@ class PanelUnits:
         --------
         >>> from dask_svcca.kernels.products import Summing
         >>> single, pair = np.dtype("float32"), np.dtype("complex64")
-        >>> PanelUnits.of(single, single, 2000, 10_000, Summing.of(100, 10_000))
+        >>> PanelUnits.of(single, single, 2000, 10_000, Summing.of(100))
         PanelUnits(direction=8000, copied=0, number=4)
-        >>> PanelUnits.of(single, single, 2000, 10_000, Summing.of(30, 10_000))
+        >>> PanelUnits.of(single, single, 2000, 10_000, Summing.of(30))
         PanelUnits(direction=9000, copied=0, number=12)
-        >>> PanelUnits.of(single, pair, 2000, 100_000, Summing.of(1, 100_000))
+        >>> PanelUnits.of(single, pair, 2000, 100_000, Summing.of(12))
         PanelUnits(direction=10000, copied=4000, number=16)
-        >>> PanelUnits.of(single, single, 2000, 10_000, Summing.of(100, 10_000), on_device=True)
+        >>> PanelUnits.of(single, single, 2000, 10_000, Summing.of(100), on_device=True)
         PanelUnits(direction=8000, copied=0, number=12)
         """
         piece = chunk_samples if on_device else chunk_length(chunk_samples, summing.samples)

@@ -423,10 +423,10 @@ def pair_kinds(
     if not isinstance(meeting, Meeting):
         return None
     layers = [layer.folded(meeting.fold_a) for layer in one], [layer.folded(meeting.fold_b) for layer in other]
+    summing = Summing.of(min(sum(layer.directions for layer in side) / len(side) for side in layers))
     dtypes = [score_dtype(options.precision, is_complex=bool(side[0].grid)) for side in layers]
     coupling = np.result_type(*dtypes)
     samples = layers[0][0].samples
-    summing = Summing.of(min(sum(layer.directions for layer in side) / len(side) for side in layers), samples)
     length = chunk_length(samples, options.chunk_samples)
     a, b = (
         Side.of(

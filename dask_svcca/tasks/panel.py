@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dask_svcca.kernels.products import Summing
 from dask_svcca.plan.memory import LEAST_PIECE, NORM_COPIES, loadings_bytes
 from dask_svcca.stores.subspaces import read_scores
 from dask_svcca.tasks.ahead import Ahead, Coming
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from dask_svcca.evaluate import Basis, MemberBlock
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import SharedFrequency
+    from dask_svcca.kernels.products import Summing
     from dask_svcca.plan.memory import PanelUnits, TileMemory
     from dask_svcca.stores.subspaces import Pack, SubspaceRecord
     from dask_svcca.tasks.ahead import Wait
@@ -51,11 +51,6 @@ class Member:
     def directions(self) -> int:
         """Number of directions that are compared."""
         return sum(block.directions for block in self.blocks)
-
-    @property
-    def summing(self) -> Summing:
-        """How its products with members of no fewer directions are summed."""
-        return Summing.of(self.directions, self.record.entry.samples)
 
     @property
     def loadings(self) -> int:

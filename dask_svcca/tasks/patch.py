@@ -10,6 +10,7 @@ import numpy as np
 
 from dask_svcca.evaluate import Basis, Evaluation, Values, are_unequal
 from dask_svcca.kernels.lanes import LEAST_NUMBERS
+from dask_svcca.kernels.products import Summing
 from dask_svcca.measures import leading_only, needs_loadings, of_directions
 from dask_svcca.plan.memory import PanelUnits
 from dask_svcca.readings import EXAMPLES, meet
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from dask_svcca.evaluate import Details
     from dask_svcca.kernels._types import BoolArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import Grid
-    from dask_svcca.kernels.products import Summing
     from dask_svcca.measures import Kernel, Measure
     from dask_svcca.plan.tasks import Places, TileTask
     from dask_svcca.readings import Meeting
@@ -268,7 +268,7 @@ class Patch:
         if memory.by_samples:
             return self._pairs_by_samples(part, meeting, measures)
         # All of a side are summed alike.
-        summing = min((member for side in (a, b) for member in side.values()), key=lambda one: one.directions).summing
+        summing = Summing.of(min(member.directions for side in (a, b) for member in side.values()))
         loadings, same = needs_loadings(measures), b is a
         first_a, first_b = (next(iter(side.values())) for side in (a, b))
         units = [
@@ -382,7 +382,7 @@ def _row_norms(measures: Sequence[Measure], kernels: Sequence[Kernel]) -> bool:
 
 def _parts(pairs: BoolArray, a: Mapping[int, Member], b: Mapping[int, Member]) -> Iterator[BoolArray]:
     """Pairs in parts of which all on one side are summed alike: a value must not hang on what else is compared."""
-    of_a, of_b = ({number: one.summing for number, one in side.items()} for side in (a, b))
+    of_a, of_b = ({number: Summing.of(one.directions) for number, one in side.items()} for side in (a, b))
     for first, second in itertools.product(sorted(set(of_a.values())), sorted(set(of_b.values()))):
         part = np.zeros_like(pairs)
         rows, columns = ([number for number in of if of[number] == one] for of, one in ((of_a, first), (of_b, second)))
