@@ -15,12 +15,15 @@ from numba import types
 from dask_svcca.kernels.lanes.vectors import (
     LANES,
     any_larger,
+    fetch,
+    gather,
     larger,
     load,
     magnitude,
     splat,
     sqrt,
     store,
+    turn,
     where_larger,
     with_sign,
 )
@@ -35,6 +38,9 @@ LINE = 64
 
 COLUMNS = 32
 """Columns of eight matrices that are laid out at a time: few enough to stay in the cache."""
+
+STRIDE = COLUMNS + 1
+"""Vectors from row to row: after a power of two, all rows would compete for the same lines of the cache."""
 
 MOST_STEPS = 60
 """Steps of the QL algorithm for one eigenvalue; two are usual."""
@@ -76,7 +82,7 @@ def singular_values(cells: FloatArray, rows: IntArray, columns: IntArray, k: int
     """
     squares = np.empty((len(rows), k))
     # Vectors that lie across two lines of the cache would take up to twice the time.
-    numbers = (k * (k + 1) // 2 + 6 * k + k * COLUMNS) * LANES
+    numbers = (k * (k + 1) // 2 + 6 * k + k * STRIDE) * LANES
     room = np.empty(numbers + LINE // 8)
     room = room[-room.ctypes.data % LINE // 8 :][:numbers]
     places = np.stack([rows, columns]).astype(np.int64, copy=False)
@@ -87,26 +93,55 @@ def singular_values(cells: FloatArray, rows: IntArray, columns: IntArray, k: int
 
 
 @compiled
-def _gram(cells, places, first, k, l, gram, columns):  # type: ignore[no-untyped-def]  # noqa: C901 - compiled, and nothing in it is called
-    """Gram matrices of the rows of eight matrices; lanes beyond the last matrix repeat it."""
+def _find(cells, places, first, starts):  # type: ignore[no-untyped-def]  # compiled
+    """Where in memory eight matrices begin; the last one is repeated."""
+    for lane in range(LANES):
+        pair = min(first + lane, places.shape[1] - 1)
+        starts[lane] = places[0, pair] * cells.strides[0] + places[1, pair] * cells.strides[1]
+
+
+@compiled
+def _lay_out(cells, starts, following, k, start, count, columns):  # type: ignore[no-untyped-def]  # compiled
+    """Some columns of eight matrices as vectors, row after row of them.
+
+    Eight numbers that are neighbours in memory are turned at a time; the last eight may begin before others end.
+    """
+    of_row, of_column = cells.strides[2:]
+    if of_column == cells.itemsize and count >= LANES:
+        for i in range(k):
+            for column in range(0, count, LANES):
+                t = min(column, count - LANES)
+                offset = i * of_row + (start + t) * of_column
+                fetch(cells, following, offset)
+                turn(cells, starts, offset, columns, i * STRIDE + t, 1)
+    elif of_row == cells.itemsize and k >= LANES:
+        for t in range(count):
+            for row in range(0, k, LANES):
+                i = min(row, k - LANES)
+                offset = i * of_row + (start + t) * of_column
+                fetch(cells, following, offset)
+                turn(cells, starts, offset, columns, i * STRIDE + t, STRIDE)
+    else:
+        for i in range(k):
+            for t in range(count):
+                store(columns, i * STRIDE + t, gather(cells, starts, i * of_row + (start + t) * of_column))
+
+
+@compiled
+def _gram(cells, starts, following, k, l, gram, columns):  # type: ignore[no-untyped-def]  # compiled
+    """Gram matrices of the rows of eight matrices."""
     for place in range(k * (k + 1) // 2):
         store(gram, place, splat(0.0))
     for start in range(0, l, COLUMNS):
         count = min(COLUMNS, l - start)
-        for i in range(k):
-            # Row by row of all eight: what is written stays in the cache until it is full.
-            for lane in range(LANES):
-                pair = min(first + lane, places.shape[1] - 1)
-                a, b = places[0, pair], places[1, pair]
-                for t in range(count):
-                    columns[(i * COLUMNS + t) * LANES + lane] = cells[a, b, i, start + t]
+        _lay_out(cells, starts, following, k, start, count, columns)
         # Two rows by two: four sums in registers. Beyond the last row they are those of the last, and not stored.
         for i in range(0, k, 2):
             whole = i + 1 < k
-            row, below = i * COLUMNS, min(i + 1, k - 1) * COLUMNS
+            row, below = i * STRIDE, min(i + 1, k - 1) * STRIDE
             at, under = i * (i + 1) // 2, (i + 1) * (i + 2) // 2
             for j in range(0, i + 1, 2):
-                left, right = j * COLUMNS, min(j + 1, k - 1) * COLUMNS
+                left, right = j * STRIDE, min(j + 1, k - 1) * STRIDE
                 a = b = c = d = splat(0.0)
                 for t in range(count):
                     x, y, u, v = (
@@ -297,8 +332,12 @@ def _eigenvalues_of_gram(cells, places, l, values, room):  # type: ignore[no-unt
     matrix = room[:whole]
     diagonal, squared, v, w, x, y = [room[whole + n * k * LANES : whole + (n + 1) * k * LANES] for n in range(6)]
     columns = room[whole + 6 * k * LANES :]
+    starts, following = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    _find(cells, places, 0, following)
     for first in range(0, pairs, LANES):
-        _gram(cells, places, first, k, l, matrix, columns)
+        starts, following = following, starts
+        _find(cells, places, first + LANES, following)
+        _gram(cells, starts, following, k, l, matrix, columns)
         _tridiagonal(matrix, k, diagonal, squared, v, w, x, y)
         if not _diagonalise(diagonal, squared, k):
             return False

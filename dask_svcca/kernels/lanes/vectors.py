@@ -66,6 +66,92 @@ def store(_context: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, VECTOR), generate
 
 
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """Columns of eight vectors: each step exchanges one bit of the two places of every number."""
+    for step in (1, 2, 4):
+        kept, moved = [
+            ir.Constant(
+                ir.VectorType(ir.IntType(32), LANES),
+                [
+                    (place & ~step) + added if not place & step else LANES + (place & ~step) + added
+                    for place in range(LANES)
+                ],
+            )
+            for added in (0, step)
+        ]
+        for row in range(LANES):
+            if not row & step:
+                pair = rows[row], rows[row + step]
+                rows[row], rows[row + step] = [builder.shuffle_vector(*pair, mask) for mask in (kept, moved)]
+    return rows
+
+
+def _addresses(context: Any, builder: Any, signature: Any, cells: Any, starts: Any, offset: Any) -> list[Any]:
+    """What is so many bytes behind each of eight starts in an array."""
+    data, from_there = [
+        context.make_array(kind)(context, builder, array).data
+        for kind, array in zip(signature.args, (cells, starts), strict=False)
+    ]
+    first = builder.gep(builder.bitcast(data, ir.IntType(8).as_pointer()), [offset])
+    places = [builder.gep(from_there, [ir.Constant(offset.type, lane)]) for lane in range(LANES)]
+    return [builder.gep(first, [builder.load(place)]) for place in places]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fetch(_context: Any, cells: Any, starts: Any, offset: Any) -> Any:
+    """Have what `turn` will read brought into the cache meanwhile."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        for address in _addresses(context, builder, signature, *arguments):
+            # To be read, into the second cache, as data.
+            builder.call(function, [address, *(ir.Constant(number, value) for value in (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.void(cells, starts, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def gather(_context: Any, cells: Any, starts: Any, offset: Any) -> Any:
+    """One number of each of eight matrices: so many bytes behind their starts in an array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = context.make_array(signature.args[0])(context, builder, arguments[0]).data.type
+        vector = ir.Constant(_LLVM, ir.Undefined)
+        for lane, address in enumerate(_addresses(context, builder, signature, *arguments)):
+            value = builder.load(builder.bitcast(address, number))
+            value = builder.fpext(value, ir.DoubleType())
+            vector = builder.insert_element(vector, value, ir.Constant(ir.IntType(32), lane))
+        return vector
+
+    return VECTOR(cells, starts, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def turn(_context: Any, cells: Any, starts: Any, offset: Any, into: Any, place: Any, step: Any) -> Any:
+    """Eight neighbouring numbers of each matrix, as eight vectors, one at every `step` places of ``into``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        cells, starts, offset, into, place, step = arguments
+        number = context.make_array(signature.args[0])(context, builder, cells).data.type.pointee
+        rows = []
+        for address in _addresses(context, builder, signature, cells, starts, offset):
+            row = builder.load(builder.bitcast(address, ir.VectorType(number, LANES).as_pointer()))
+            row.align = number.get_abi_size(context.target_data)
+            rows.append(row)
+        for turned in _transposed(builder, rows):
+            stored = builder.store(
+                builder.fpext(turned, _LLVM), _place(context, builder, signature.args[3], into, place)
+            )
+            stored.align = 8
+            place = builder.add(place, step)
+        return context.get_dummy_value()
+
+    return types.void(cells, starts, types.intp, into, types.intp, types.intp), generate
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def splat(_context: Any, value: Any) -> Any:
     """The same number in all lanes."""
