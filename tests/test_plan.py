@@ -344,7 +344,7 @@ def test_make_plan__a_pack_holds_members_of_one_domain_and_kind() -> None:
     assert {len(kind) for kind in kinds} == {1}
     assert len({pack.name for pack in plan.packs}) == len(plan.packs)
     # Of each kind there are full packs, however they were interleaved.
-    assert max(len(pack.members) for pack in plan.packs) == plan.subspaces // 32
+    assert max(len(pack.members) for pack in plan.packs) == plan.subspaces // 16
     assert sorted(members_of(plan)) == sorted({*members_of(plan)})
     # The same members make the same pack.
     assert plan_of(zoo, sequence="positions", match="fold").packs == plan.packs

@@ -37,8 +37,8 @@ def test_make_plan__many_small_ones_make_few_tasks() -> None:
     assert sum(sizes_of(plan)) == 880
     # In order, so that the first tiles find theirs early.
     assert [member.label for pack in plan.packs for member in pack.members] == [row.label for row in plan.rows]
-    assert 16 * 2 <= len(plan.packs) < 40
-    assert max(sizes_of(plan)) == 880 // 32
+    assert 8 * 2 <= len(plan.packs) < 20
+    assert max(sizes_of(plan)) == 880 // 16
     # Fewer at a time where they have a few megabytes each, and one by one where they have many.
     assert max(sizes_of(plan_of(representations(4, 11, 20, shape=(2**16, 24))))) == 2
     assert {*sizes_of(plan_of(representations(4, 11, 20, shape=(2**18, 24))))} == {1}

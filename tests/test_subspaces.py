@@ -153,7 +153,7 @@ def test_pack__of_good_and_bad_members_spoils_none_of_the_good(tmp_path: Path, m
     shutil.copytree(activations_of(tmp_path / "zoo.zarr", 4), tmp_path / "away")
     lose_all_chunks(activations_of(tmp_path / "zoo.zarr", 4))
     outcome = run(zoo, tmp_path / "c")
-    assert len(outcome.plan.packs[0].members) == 6
+    assert len(outcome.plan.packs[0].members) == 12
     assert sorted(outcome.problems) == [label(step) for step in (1, 2, 4)]
     found = dask_svcca.open_comparison(tmp_path / "c").load()
     expected = np.full((102, 102), DONE)

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)
-_ANGLES = (_NODES + 1) * (np.pi / 2), _WEIGHTS * (np.pi / 2)
-"""Gauss-Legendre nodes and weights on [0, pi]."""
+_COSINES, _SHARES = np.cos((_NODES + 1) * (np.pi / 2)), _WEIGHTS * np.sin((_NODES + 1) * (np.pi / 2)) ** 2
+"""Cosines of Gauss-Legendre nodes on [0, pi], and the nodes' weights times their squared sines."""
 
 
-@lru_cache(maxsize=100_000)
 def expected_correlation(k: int, l: int, degrees: int) -> float:
     """Mean canonical correlation of two independent Gaussian representations: Wachter's law.
 
@@ -45,18 +44,21 @@ def expected_correlation(k: int, l: int, degrees: int) -> float:
     >>> round(expected_correlation(100, 50, 1999), 4)
     0.2092
     """
-    small, large = min(k, l), max(k, l)
+    return _expected_correlation(min(k, l), max(k, l), degrees)
+
+
+@lru_cache(maxsize=100_000)
+def _expected_correlation(small: int, large: int, degrees: int) -> float:
     if small == 0:
         return 0.0
     if large >= degrees:
         return 1.0
     ones = max(0, small + large - degrees) / small
-    low, high = edges_of_correlations(k, l, degrees)
+    low, high = edges_of_correlations(small, large, degrees)
     # In the angle between the edges of the law the integrand is smooth, even where the lower edge is zero.
-    nodes, shares = _ANGLES
-    squared = (low + high) / 2 + (high - low) / 2 * np.cos(nodes)
-    density = ((high - low) / 2 * np.sin(nodes)) ** 2 / (squared * (1 - squared))
-    mean = float(shares @ (density * np.sqrt(squared))) / float(shares @ density)
+    squared = (low + high) / 2 + (high - low) / 2 * _COSINES
+    density = _SHARES / (squared * (1 - squared))
+    mean = float(density @ np.sqrt(squared)) / float(density.sum())
     return float(ones + (1 - ones) * mean)
 
 

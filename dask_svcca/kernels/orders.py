@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.fft
 import scipy.special
 
 from dask_svcca.kernels.chance import edges_of_correlations
@@ -43,6 +42,12 @@ LEAST_SKEWNESS = 1e-3
 
 ANGLES = 512
 """Points at which a function of correlations is taken to expand it in cosines."""
+
+_ORDERS = np.arange(1, ANGLES // 2)
+# Every other one forwards, then the others backwards: of values in this order, a real Fourier transform of as many
+# points holds the cosine transform.
+_PLACES = np.concatenate([np.arange(0, ANGLES, 2), np.arange(ANGLES - 1, 0, -2)])
+_COSINES, _PHASES = np.cos((_PLACES + 0.5) * (np.pi / ANGLES)), np.exp(-0.5j * np.pi / ANGLES * _ORDERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +193,6 @@ def no_rarer_than_one_order(chance: FloatArray, examples: float) -> FloatArray:
     return np.maximum(chance, least_chance(examples))
 
 
-@lru_cache(maxsize=100_000)
 def spread_of_correlations(k: int, l: int, degrees: int) -> float:
     """Standard deviation of the sum of the canonical correlations over that of the sum of their squares.
 
@@ -217,11 +221,14 @@ def spread_of_correlations(k: int, l: int, degrees: int) -> float:
     >>> round(spread_of_correlations(10, 10, 99), 2)
     1.49
     """
-    if min(k, l) == 0 or max(k, l) >= degrees:
+    return _spread_of_correlations(min(k, l), max(k, l), degrees)
+
+
+@lru_cache(maxsize=100_000)
+def _spread_of_correlations(small: int, large: int, degrees: int) -> float:
+    if small == 0 or large >= degrees:
         return 0.0
-    low, high = edges_of_correlations(k, l, degrees)
-    angles = (np.arange(ANGLES) + 0.5) * (np.pi / ANGLES)
-    values = np.sqrt((low + high) / 2 + (high - low) / 2 * np.cos(angles))
-    orders = np.arange(1, ANGLES // 2)
-    coefficients = scipy.fft.dct(values)[orders] / ANGLES
-    return float(np.sqrt(orders @ np.square(coefficients)) / ((high - low) / 2))
+    low, high = edges_of_correlations(small, large, degrees)
+    values = np.sqrt((low + high) / 2 + (high - low) / 2 * _COSINES)
+    coefficients = (_PHASES * np.fft.rfft(values)[_ORDERS]).real * (2 / ANGLES)
+    return float(np.sqrt(_ORDERS @ np.square(coefficients)) / ((high - low) / 2))

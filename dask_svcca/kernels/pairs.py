@@ -256,11 +256,18 @@ class PairStack:
 
     def of_sizes(self, function: Callable[[int, int], float]) -> FloatArray:
         """What a function makes of the numbers of directions of each pair, (pair,)."""
-        count, k, l = self.shape
         if self.sizes is None:
+            count, k, l = self.shape
             return np.full(count, float(function(k, l)))
-        unique, places = np.unique(self.sizes @ np.array([l + 1, 1]), return_inverse=True)
-        return np.array([float(function(*divmod(size, l + 1))) for size in unique.tolist()])[places]
+        unique, places = self._unique_sizes
+        return np.array([float(function(*size)) for size in unique])[places]
+
+    @cached_property
+    def _unique_sizes(self) -> tuple[list[tuple[int, int]], IntArray]:
+        """Numbers of directions that pairs have, and which of them each has."""
+        count = self.shape[2] + 1
+        unique, places = np.unique(self.sizes @ np.array([count, 1]), return_inverse=True)
+        return [divmod(size, count) for size in unique.tolist()], places
 
     @property
     def coupling(self) -> InexactArray:

@@ -38,8 +38,8 @@ PARTS_PER_WORKER = 4
 BATCH_BYTES = 16 * 2**20
 """Activations of small representations that one task makes subspaces of."""
 
-BATCHES_PER_WORKER = 16
-"""Least number of tasks per worker when small representations share a task: no worker waits long for the last."""
+BATCHES_PER_WORKER = 8
+"""Tasks per worker when small representations share a task: those that wait for the last compare others meanwhile."""
 
 LARGE_CHUNK_BYTES = 64 * 2**20
 """Bytes of a chunk of samples, stored as they are, beyond which neurons are too many to store them so."""
