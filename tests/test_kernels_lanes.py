@@ -119,6 +119,25 @@ def test_couplings__in_a_product_are_solved_as_if_copied(
     np.testing.assert_array_equal(found.adjoint.host, stack.transpose(0, 2, 1))
 
 
+@pytest.mark.parametrize("layout", ["rows", "columns", "neither"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("k", "l"), [(2, 3), (7, 8), (8, 8), (8, 13), (9, 7), (16, 31), (20, 33), (24, 24), (33, 40), (5, 65), (41, 64)]
+)
+def test_singular_values_of_cells__however_numbers_lie_in_memory(k: int, l: int, dtype: str, layout: str) -> None:
+    rng = np.random.default_rng(k + l)
+    # Eight pairs at a time, of which the last are not whole; what lies beside a matrix is not to be read into it.
+    rows, columns = rng.integers(0, 5, 21), rng.integers(0, 3, 21)
+    stored = {"rows": (5, k, 3, l), "columns": (5, l, 3, k), "neither": (5, 2 * k, 3, 2 * l)}[layout]
+    cells = (rng.normal(size=stored) / (k + l)).astype(dtype).swapaxes(1, 2)
+    cells = {"rows": cells, "columns": cells.swapaxes(2, 3), "neither": cells[..., ::2, 1::2]}[layout]
+    found = lanes.singular_values_of_cells(cells, rows, columns)
+    assert found is not None
+    exact = np.linalg.svd(cells[rows, columns].astype(np.float64), compute_uv=False)
+    np.testing.assert_allclose(found[0], exact, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found[1], np.square(exact).sum(axis=1), rtol=1e-13)
+
+
 SCRIPT = """
 import sys, warnings
 warnings.simplefilter("error")
