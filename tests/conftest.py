@@ -15,6 +15,7 @@ import dask_svcca
 from dask_svcca.measures import registry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import xarray as xr
@@ -61,6 +62,14 @@ def zoo(tmp_path: Path, twenty_layers: Path) -> Zoo:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     return tmp_path / "comparison.zarr"
+
+
+@pytest.fixture(scope="module")
+def several_tiles() -> Iterator[None]:
+    """Small comparisons have several tiles, as where workers are many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dask_svcca.plan.sides.FEW_WORKERS", 0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MISSING, DONE = PairStatus.MISSING, PairStatus.DONE
 
+pytestmark = pytest.mark.usefixtures("several_tiles")
+
 
 # On the scheduler of the user's choice.
 
@@ -99,7 +101,7 @@ def test_compare__small_ones_in_batches(tmp_path: Path, place: Path, monkeypatch
     zoo = make_zoo(tmp_path / "zoo.zarr", arrays)
     told: list[tuple[str, int, int]] = []
     outcome = run_comparison(zoo, place, Parameters(), progress=lambda *event: told.append(event))
-    assert {len(pack.members) for pack in outcome.plan.packs} == {2}
+    assert {len(pack.members) for pack in outcome.plan.packs} == {5}
     assert [event for event in told if event[0] == "subspaces"] == [("subspaces", i + 1, 40) for i in range(40)]
     assert list(outcome.problems) == [label(7)]
     found = dask_svcca.open_comparison(place).svcca.to_numpy()

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
     pytest.mark.filterwarnings("ignore::dask_svcca.errors.ReadingWarning"),
+    pytest.mark.usefixtures("several_tiles"),
 ]
 
 BUDGET = Budget(2, 2**31)

@@ -20,7 +20,10 @@ from dask_svcca.stores.zoo import write as zoo_module
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.usefixtures("several_tiles"),
+]
 
 MEMORY = 2**31
 PARAMETERS = Parameters(precision="float64")

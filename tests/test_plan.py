@@ -166,6 +166,7 @@ def test_make_plan__changed_activations_are_compared_again() -> None:
     assert members_of(plan) == [keys_of(zoo[5])]
 
 
+@pytest.mark.usefixtures("several_tiles")
 def test_make_plan__a_comparison_that_began_small_takes_whole_tiles_of_it() -> None:
     zoo = representations(10, 10, 9)
     plan = plan_of(zoo, state=state_of(zoo[:5], tile=32))

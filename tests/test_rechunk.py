@@ -74,6 +74,9 @@ class Changes:
         return counted
 
 
+pytestmark = pytest.mark.usefixtures("several_tiles")
+
+
 @pytest.fixture(autouse=True)
 def _in_order() -> Iterator[None]:
     with dask.config.set(scheduler="synchronous"):

@@ -38,6 +38,9 @@ class Usage(NamedTuple):
     free: int
 
 
+pytestmark = pytest.mark.usefixtures("several_tiles")
+
+
 @pytest.fixture(autouse=True)
 def _synchronous() -> Iterator[None]:
     with dask.config.set(scheduler="synchronous"):

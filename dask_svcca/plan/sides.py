@@ -37,6 +37,12 @@ LONG_PAIR = 1e9
 SHORT_TILE = 2e10
 """Multiplications below which a tile is not worth a task, and its files: a few tenths of a second."""
 
+FEW_TILES = 24
+"""Representations of which there are few tiles, however small."""
+
+FEW_WORKERS = 2
+"""Workers up to which a tile may take seconds, however few tiles there are: one never waits, two wait half a tile."""
+
 EACH_PAIR = 2e6
 """Multiplications that a pair is as long as beside its coupling: its values, and its share of all that is written."""
 
@@ -69,7 +75,7 @@ def choose_tile(
     Enough tiles to keep all workers busy to the end (about sixteen each), few enough that neither the scheduler nor the
     file system notices: a tile is a chunk of each variable. Where a pair is long work, tiles are twice as many and as
     small as 4 x 4, so that no worker waits long for the last; where it is short, tiles are as large as makes a task
-    worth it.
+    worth it, and larger where workers are few.
 
     Parameters
     ----------
@@ -90,8 +96,8 @@ def choose_tile(
     (120, 32, 640, 8)
     >>> choose_tile(30, two, 1e10), choose_tile(256, two, 1e10), choose_tile(10_000, two, 1e10)
     (4, 24, 128)
-    >>> choose_tile(400, two, 500 * 32**2)
-    96
+    >>> choose_tile(400, two, 500 * 32**2), choose_tile(400, Budget(1, 2**31), 500 * 32**2)
+    (136, 200)
     """
     long = pair_products >= LONG_PAIR
     groups = math.ceil(math.sqrt(2 * (32 if long else 16) * budget.workers))
@@ -102,9 +108,11 @@ def choose_tile(
     most = max(LONG_TILE, int(largest * share))
     if stored_bytes:
         most = min(most, most_by_values(budget.available, stored_bytes))
-    if pair_products and representations > LONG_TILE:
-        worthwhile = math.ceil(math.sqrt(SHORT_TILE / (pair_products + EACH_PAIR)))
-        side = max(side, min(worthwhile, math.ceil(representations / budget.workers)))
+    few_workers = budget.workers <= FEW_WORKERS
+    if pair_products and representations > (FEW_TILES if few_workers else LONG_TILE):
+        enough, least = (TILE_PRODUCTS, 2 * budget.workers - 1) if few_workers else (SHORT_TILE, budget.workers)
+        worthwhile = math.ceil(math.sqrt(enough / (pair_products + EACH_PAIR)))
+        side = max(side, min(worthwhile, math.ceil(representations / least)))
     if not long and few > MAX_TILE:
         side = max(side, min(few, math.ceil(representations / math.sqrt(2 * LEAST_TILES * budget.workers))))
     if side > SMALL_TILE:

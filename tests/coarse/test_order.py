@@ -19,7 +19,10 @@ from dask_svcca.variables import PairStatus
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dask_svcca.errors.FewSamplesWarning"),
+    pytest.mark.usefixtures("several_tiles"),
+]
 
 perform_module: Any = importlib.import_module("dask_svcca.tasks.perform")
 
