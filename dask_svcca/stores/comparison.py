@@ -319,24 +319,29 @@ class ComparisonStore:
         if found is None:
             raise damaged(self.root, f"{name}/zarr.json")
         document = resized(found, shape)
-        keys = backend.sizes(f"{name}/c")
+        ends = [-(-size // chunk) for size, chunk in zip(shape, array.chunks, strict=True)]
+        keys, gone = {}, []
+        for key, size in backend.sizes(f"{name}/c").items():
+            place = key.split("/")
+            outside = all(map(str.isdecimal, place)) and any(map(operator.ge, map(int, place), ends))
+            if outside:
+                gone.append(f"{name}/c/{key}")
+            else:
+                keys[key] = size
+        fewer = shape[0] < array.shape[0]
         # First, what is to go: behind the end of a smaller array it would wait for the array to grow again.
-        if any(size < before for size, before in zip(shape, array.shape, strict=True)):
-            ends = [-(-size // chunk) for size, chunk in zip(shape, array.chunks, strict=True)]
-            places = {key: key.split("/") for key in keys}
-            gone = {
-                key
-                for key, place in places.items()
-                if all(map(str.isdecimal, place)) and any(map(operator.ge, map(int, place), ends))
-            }
+        if fewer:
             for key in sorted(gone):
-                backend.remove(f"{name}/c/{key}")
-            keys = {key: size for key, size in keys.items() if key not in gone}
+                backend.remove(key)
             before = BlockArray(self.root, name, backend.read(f"{name}/zarr.json"))
             backend.write_many(before.narrowing(shape[0], keys))
         # What is there of a block must be all of it.
         backend.write_many(BlockArray(self.root, name, document).widening(keys))
         backend.write(f"{name}/zarr.json", document)
+        # Of fewer components no pair has a value in those that go, and a block without them would not be whole before.
+        if not fewer:
+            for key in sorted(gone):
+                backend.remove(key)
 
     @property
     def details(self) -> dict[str, tuple[int, ...]]:
