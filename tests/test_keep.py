@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import xarray as xr
 from comparisons import graph_of, peak_memory, tasks_of
+from dying import DyingStore, Power
 from oracles import correlations, translations
 from zarr.storage import MemoryStore
 from zoos import with_memory
 
 import dask_svcca
 from dask_svcca.errors import InvalidActivationsError, MemoryLimitError, ParametersChangedError
+from dask_svcca.kernels.lanes import solves_many
 from dask_svcca.plan import details as details_module
 from dask_svcca.plan import tiles as tiles_module
 from dask_svcca.plan.comparison import make_plan
@@ -26,6 +28,7 @@ from dask_svcca.plan.selection import select_pairs
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.readings import Neurons
 from dask_svcca.run.compare import plan_run, run_comparison
+from dask_svcca.run.verify import verify
 from dask_svcca.stores._names import RepresentationName
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.dataset import parameters_of
@@ -172,6 +175,51 @@ def test_correlations__a_wider_layer_makes_room_for_more(tmp_path: Path) -> None
             kept(after.correlations[9, 4]), correlations(dense(1, first=25)[0], dense(9)[4]), atol=1e-6
         )
         assert after.correlations[9, 9].count() == 25
+
+
+def few_of_many(width: int = 25) -> np.ndarray:
+    """A layer that keeps few directions, of as many as it has neurons."""
+    rng = np.random.default_rng(5)
+    return rng.normal(size=(N, 4)) @ rng.normal(size=(4, width)) + 1e-3 * rng.normal(size=(N, width))
+
+
+def test_correlations__a_wider_layer_that_keeps_few_directions_leaves_the_others(tmp_path: Path) -> None:
+    layers = [*dense(2), few_of_many()]
+    zoo = make_zoo(layers[:2], tmp_path / "zoo.zarr")
+    before = dask_svcca.compare(zoo, tmp_path / "c.zarr", keep="correlations").load()
+    write(zoo, layers[2:], start=2)
+    found = dask_svcca.compare(zoo, tmp_path / "c.zarr", keep="correlations").load()
+    np.testing.assert_array_equal(found.correlations[:2, :2, : before.sizes["component"]], before.correlations)
+    xr.testing.assert_allclose(found.correlations, compared(*layers).correlations, rtol=0, atol=1e-6)
+
+
+def test_correlations__whose_widest_layer_is_replaced_by_a_narrow_one_leave_the_others(tmp_path: Path) -> None:
+    wide = dense(1, first=25)
+    zoo = make_zoo(dense(2), tmp_path / "zoo.zarr")
+    for layer in (wide[0], dense(1, first=6)[0]):
+        with zoo:
+            zoo.write("net", "002", "layer", layer, overwrite=True)
+        found = dask_svcca.compare(zoo, tmp_path / "c.zarr", keep="correlations", variance=None).load()
+        expected = compared(*dense(2), layer, variance=None)
+        xr.testing.assert_allclose(found.correlations, expected.correlations, rtol=0, atol=1e-6)
+
+
+def test_correlations__with_fewer_components_are_whole_wherever_a_run_stops() -> None:
+    power, content = Power(), dict[str, Any]()
+    zoo = make_zoo(dense(2))
+    dask_svcca.compare(zoo, DyingStore(power, content), keep="correlations")
+    write(zoo, [few_of_many()], start=2)
+    before = power.used
+    expected = dask_svcca.compare(zoo, DyingStore(power, dict(content)), keep="correlations").load()
+    changes = power.used - before
+    # Room is made less at the end.
+    for last in range(1, 12):
+        store = DyingStore(power, dict(content))
+        with power.cut_after(changes - last):
+            dask_svcca.compare(zoo, store, keep="correlations")
+        assert not [one for one in verify(store).damage if one.block is not None]
+        found = dask_svcca.compare(zoo, store, keep="correlations")
+        np.testing.assert_array_equal(found.correlations, expected.correlations)
 
 
 @pytest.mark.filterwarnings("ignore::dask_svcca.errors.FailedRepresentationWarning")
@@ -357,6 +405,8 @@ def test_compute_tile__stays_within_its_memory_with_what_it_keeps(
     ComparisonStore.open(tmp_path / "c", mode="r+").resize_components(8 * 8 * 6)
     for function, task in tasks_of(graph, "subspaces"):
         function(task)
+    # What a process loads of Numba belongs to it, and not to the task that is first.
+    solves_many()
     for task in tasks_of(graph, "tile"):
         report, peak = peak_memory(task)
         assert report.computed > 0

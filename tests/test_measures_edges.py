@@ -178,6 +178,22 @@ def test_measures__at_the_edge_are_numbers_in_their_range(case: str, precision: 
         assert ((np.isnan(values) | (values >= low)) & ~(values > high + 1e-6)).all(), f"{name} {values}"
 
 
+def test_cka_debiased__of_independent_convolutional_layers_is_zero_where_examples_are_samples() -> None:
+    rng = np.random.default_rng(0)
+    layers = [rng.normal(size=(60, 4, 4, 3)) for _ in range(24)]
+    layers = [layer + 0.8 * np.roll(layer, 1, axis=1) for layer in layers]
+    means = {}
+    for conv in ("mean", "flatten", "dft"):
+        found = compared(*layers, measures="cka_debiased", conv=conv).cka_debiased
+        values = found.to_numpy()[np.triu_indices(24, 1)]
+        means[conv] = values.mean()
+        if conv != "dft":
+            assert abs(means[conv]) < 4 * values.std() / np.sqrt(len(values))
+    # As its description and the page on the DFT say.
+    assert 0.01 < means["dft"] < 0.02
+    assert "translations (conv='dft')" in found.attrs["comment"]
+
+
 def test_cka_debiased__is_none_where_it_would_divide_zero_by_zero() -> None:
     rng = np.random.default_rng(10)
     # No two samples of the first have anything in common, nor of the second, each neuron of which sees one.

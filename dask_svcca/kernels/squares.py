@@ -51,7 +51,7 @@ def leverages(scores: InexactArray, places: Sequence[slice]) -> FloatArray:
 def _runs(places: Sequence[slice]) -> Iterator[tuple[int, int]]:
     """First and stop of members with equally many directions, one behind the other."""
     first = 0
-    for number, (place, after) in enumerate(pairwise([*places, slice(0, 0)]), start=1):
+    for number, (place, after) in enumerate(pairwise([*places, slice(-1, -1)]), start=1):
         if after.start != place.stop or after.stop - after.start != place.stop - place.start:
             yield first, number
             first = number

@@ -76,7 +76,8 @@ MEASURES: Final = (
         takes_sizes=True,
         version="1",
         description="linear centred kernel alignment from unbiased estimates: 0 on average for "
-        "independent representations. NaN with fewer than four samples, or where all are orthogonal to one another",
+        "independent representations of independent samples, which translations (conv='dft') or positions of one "
+        "example are not. NaN with fewer than four samples, or where all are orthogonal to one another",
         sums=_cross_covariance_norm,
         value=_debiased,
         own=sum_of_squares,

@@ -419,6 +419,8 @@ class TileReport:
         Why nothing was computed, where subspaces are damaged.
     device_failure : str
         Why it was computed on the CPU in the end, where the device failed; empty where it did not.
+    lost : bool
+        Whether pairs are missing now that were not before: beside what was written, something could not be read.
     """
 
     row: int
@@ -428,6 +430,7 @@ class TileReport:
     seconds: dict[str, float]
     damage: DamagedSubspacesError | None = None
     device_failure: str = ""
+    lost: bool = False
 
 
 Report: TypeAlias = "list[SubspaceReport] | TileReport"

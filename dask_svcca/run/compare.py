@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     import distributed
 
-    from dask_svcca.errors import DamagedSubspacesError
     from dask_svcca.plan.parameters import Mask, Parameters
     from dask_svcca.plan.plan import Plan
     from dask_svcca.plan.selection import Pairs
@@ -128,7 +127,7 @@ def run_comparison(
     progress : callable, optional
     """
     _check_drop_left(drop_left)
-    started, forgotten, computed, settled = time.perf_counter(), set[str](), 0, 0
+    started, forgotten, mended, computed, settled = time.perf_counter(), set[str](), False, 0, 0
     # What draws bars can say for whom it waits, too; what reports of a job knows that it was asked to end.
     with Leases(wait=wait, told=getattr(progress, "say", None), check=getattr(progress, "check", None)) as leases:
         while True:
@@ -148,13 +147,16 @@ def run_comparison(
             outcome = Outcome(plan, computed=computed, settled=settled, readings=unusual_readings(plan, parameters))
             waves = [] if likeness is None else waves_of(plan, likeness, places_of(plan, zoo), budget.workers)
             try:
-                damaged = _run(outcome, comparison, packs, leases, parameters, zoo, run, chosen, progress, waves)
+                tally = _run(outcome, comparison, packs, leases, parameters, zoo, run, chosen, progress, waves)
             finally:
                 outcome.seconds = time.perf_counter() - started
                 if outcome.computed > computed:
                     leases.check()
                     comparison.add_run(outcome.timing(budget.workers))
-            if not damaged or packs is None:
+            damaged = tally.damaged
+            # Pairs that turned out to be damaged beside those of the plan are compared now, too: once, for a disk may
+            # lose them again.
+            if not (damaged or (tally.has_lost and not mended)) or packs is None:
                 if plan.packs and packs is not None:
                     gather(packs)
                 leases.sweep(used=plan.tasks > 0)
@@ -167,6 +169,7 @@ def run_comparison(
             for name in sorted(damaged):
                 packs.forget(name)
             forgotten |= damaged.keys()
+            mended |= tally.has_lost
             computed, settled = outcome.computed, outcome.settled
 
 
@@ -181,8 +184,8 @@ def _run(
     executor: Executor,
     progress: Progress | None,
     waves: Sequence[Wave],
-) -> dict[str, DamagedSubspacesError]:
-    """Run a plan, and add to its outcome what becomes of it. Returns the packs that are damaged."""
+) -> Tally:
+    """Run a plan, and add to its outcome what becomes of it."""
     plan = outcome.plan
     job = job_of(
         run,
@@ -215,7 +218,7 @@ def _run(
         release(run)
         leases.check()
         finish(outcome, tally, comparison, packs, parameters, zoo)
-    return tally.damaged
+    return tally
 
 
 def _check_drop_left(drop_left: object) -> None:

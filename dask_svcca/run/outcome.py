@@ -210,11 +210,14 @@ class Tally:
         By key of the subspace: sentences whose subject is the representation.
     damaged : dict of str to DamagedSubspacesError
         Packs of subspaces that tasks found damaged.
+    has_lost : bool
+        Whether pairs are missing that were not before, since values of theirs were found damaged.
     """
 
     def __init__(self, outcome: Outcome, progress: Progress | None) -> None:
         self.problems: dict[str, str] = {}
         self.damaged: dict[str, DamagedSubspacesError] = {}
+        self.has_lost = False
         self._outcome, self._progress = outcome, progress
         self._done: dict[Stage, int] = {"subspaces": 0, "tiles": 0}
         self._totals: dict[Stage, int] = {"subspaces": outcome.plan.subspaces, "tiles": len(outcome.plan.tiles)}
@@ -236,6 +239,7 @@ class Tally:
             else:
                 self._outcome.computed += report.computed
                 self._outcome.settled += report.settled
+                self.has_lost |= report.lost
                 if report.damage is not None:
                     self.damaged[report.damage.pack] = report.damage
             if self._progress is not None:

@@ -172,7 +172,8 @@ class Stores:
         subspaces : SubspaceStore or None
             None only where there are none and nothing is to be computed.
 
-        None instead of both where another run has made one of them since this one looked: look again.
+        None instead of both where another run has made one of them since this one looked, or pairs are missing that
+        could not be read: look again.
         """
         if plan.packs and self.subspaces is not None and self.subspaces.root.read_only:
             raise StoreAccessError(
@@ -184,10 +185,9 @@ class Stores:
             return self._create(plan, leases)
         self.comparison.forget_lost()
         forget_failures(self.comparison.root)
-        if self.dropped:
-            self.comparison.drop(self.dropped)
+        lost = bool(self.dropped) and self.comparison.drop(self.dropped)
         if plan.tile != self.comparison.tile:
-            self.comparison.rechunk(plan.tile)
+            lost |= self.comparison.rechunk(plan.tile)
         # Where nothing is computed, results stay with the subspaces that they are from.
         if plan.tiles and self.comparison.subspaces != self._where:
             self.comparison.set_subspaces(self._where)
@@ -195,8 +195,8 @@ class Stores:
             self.subspaces = self._create_subspaces(self.comparison.root, plan)
             if not self._is_first(leases):
                 return None
-        self._fill(self.comparison, plan)
-        return self.comparison, self.subspaces
+        lost |= self._fill(self.comparison, plan)
+        return None if lost else (self.comparison, self.subspaces)
 
     def _is_first(self, leases: Leases) -> bool:
         """Whether subspaces that this run has just made are for it alone, and no other run was faster."""
@@ -263,14 +263,13 @@ class Stores:
             "sparse": plan.is_sparse,
         }
 
-    def _fill(self, comparison: ComparisonStore, plan: Plan) -> None:
+    def _fill(self, comparison: ComparisonStore, plan: Plan) -> bool:
         comparison.add_results(**self._results(plan))
-        self._register(comparison, plan)
+        return self._register(comparison, plan)
 
-    def _register(self, comparison: ComparisonStore, plan: Plan) -> None:
-        """Make room for new representations, and forget pairs of those that have changed."""
-        if plan.changed:
-            comparison.invalidate(plan.changed)
+    def _register(self, comparison: ComparisonStore, plan: Plan) -> bool:
+        """Make room for new representations, and forget pairs of those that have changed; whether others are lost."""
+        lost = bool(plan.changed) and comparison.invalidate(plan.changed)
         known = 0 if self.state is None else len(self.state.labels)
         if (plan.workers, plan.parts) != ((self.state.workers, self.state.parts) if self.state else None):
             # Before there are rows of which a run that goes on would not know it.
@@ -283,6 +282,7 @@ class Stores:
             comparison.resize(len(plan.rows))
             comparison.write_columns(_columns(plan, {*plan.changed, *range(known, len(plan.rows))}, comparison))
         comparison.consolidate()
+        return lost
 
 
 def _planned(plan: Plan) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numcodecs.blosc
 import numpy as np
 
-from dask_svcca.errors import StoreAccessError
+from dask_svcca.errors import DamagedStoreError, StoreAccessError
 from dask_svcca.stores._access import ABSENT, accessing
 from dask_svcca.stores._documents import CRC_BYTES, array_document, crc, is_whole
 from dask_svcca.stores._ranges import ShortFileError
@@ -377,6 +377,19 @@ class BlockArray:
             stored = self.read_block(block)
             if stored is not None:
                 values[part] = stored
+        return values
+
+    def read_sound(self, place: Place, lost: set[Block]) -> npt.NDArray[Any]:
+        """Values of the pairs of any place; fill values where a block cannot be read, which ``lost`` takes."""
+        values = self.nothing(place)
+        for block, part, inner in self.parts(place):
+            try:
+                stored = self.read_block(block)
+            except DamagedStoreError:
+                lost.add(block)
+                continue
+            if stored is not None:
+                values[part] = stored[inner]
         return values
 
     def are_sized(self, backend: Backend, sizes: Mapping[str, int]) -> dict[str, bool]:

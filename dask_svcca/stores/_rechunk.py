@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from dask_svcca.errors import DamagedStoreError, StoreFormatError
+from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _chunked, _io
 from dask_svcca.stores._blocks import BlockArray
 from dask_svcca.stores._documents import parsed, rechunked
@@ -29,7 +29,7 @@ COPIES = "rechunked"
 """Group that holds the new variables until they are at their places, and attribute that says that they count."""
 
 
-def rechunk(root: zarr.Group, names: Sequence[str], tile: int) -> None:
+def rechunk(root: zarr.Group, names: Sequence[str], tile: int) -> bool:
     """Give the variables of pairs chunks of as many representations.
 
     Parameters
@@ -40,6 +40,11 @@ def rechunk(root: zarr.Group, names: Sequence[str], tile: int) -> None:
         All variables of pairs; the status is written last.
     tile : int
         A whole number of tiles as they are.
+
+    Returns
+    -------
+    bool
+        Whether pairs are missing, since something of them could not be read.
     """
     _chunked.remove_group(root, COPIES)
     _chunked.write_group(root, COPIES, {})
@@ -48,6 +53,7 @@ def rechunk(root: zarr.Group, names: Sequence[str], tile: int) -> None:
         _copy(root, name, tile, lost)
     _io.set_attributes(root, {**root.attrs, COPIES: tile})
     finish_rechunking(root)
+    return bool(lost)
 
 
 def _copy(root: zarr.Group, name: str, tile: int, lost: set[Block]) -> None:
@@ -62,10 +68,10 @@ def _copy(root: zarr.Group, name: str, tile: int, lost: set[Block]) -> None:
     if is_status:
         # Of the status itself too, before any of it is written: a pair and its mirror image are lost together.
         for place in _places(count, array.side):
-            _read(array, place, lost)
+            array.read_sound(place, lost)
         lost |= {block[::-1] for block in lost}
     for place in _places(count, tile):
-        values = _read(array, place, lost)
+        values = array.read_sound(place, lost)
         if is_status:
             for block, part in array.blocks(place):
                 if block in lost:
@@ -106,17 +112,3 @@ def finish_rechunking(root: zarr.Group) -> None:
 def _places(count: int, side: int) -> Iterator[Place]:
     parts = [slice(start, min(start + side, count)) for start in range(0, count, side)]
     return product(parts, parts)
-
-
-def _read(array: BlockArray, place: Place, lost: set[Block]) -> Any:
-    """Values of a place; fill values where a block cannot be read, which is then lost."""
-    values = array.nothing(place)
-    for block, part in array.blocks(place):
-        try:
-            stored = array.read_block(block)
-        except DamagedStoreError:
-            lost.add(block)
-            continue
-        if stored is not None:
-            values[part] = stored
-    return values

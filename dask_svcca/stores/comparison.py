@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from dask_svcca.errors import StoreFormatError
+from dask_svcca.errors import DamagedStoreError, StoreFormatError
 from dask_svcca.stores import _io, _nodes
 from dask_svcca.stores._blocks import AXES, BlockArray, block_arrays
 from dask_svcca.stores._columns import read_columns, write_columns, write_in_order, write_values
@@ -32,12 +32,13 @@ from dask_svcca.variables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
     import zarr
 
     from dask_svcca.measures import Measure
+    from dask_svcca.stores._blocks import Block
     from dask_svcca.stores._io import StoreLike
 
 FORMAT_VERSION = 4
@@ -197,10 +198,13 @@ class ComparisonStore:
 
     def forget_lost(self) -> None:
         """Mark the blocks as missing of which `read_state`, or whoever read that state, found something gone."""
-        if self.sound is None:
-            return
+        if self.sound is not None:
+            self._forget(self.sound.lost)
+
+    def _forget(self, blocks: Iterable[Block]) -> None:
+        """Take away some blocks, and their mirror images: they are made together."""
         backend = backend_of(self.root)
-        for row, column in sorted(self.sound.lost):
+        for row, column in sorted({*blocks, *(block[::-1] for block in blocks)}):
             for array in self._status_first():
                 backend.remove(f"{array.basename}/c/{row}/{column}")
 
@@ -303,9 +307,9 @@ class ComparisonStore:
         for axis in reversed(AXES):
             write_values(self.root, [one for one in _of_both_axes(columns) if one[1] == axis])
 
-    def rechunk(self, tile: int) -> None:
-        """Give tiles another size; what is there stays, and what cannot be read is missing."""
-        rechunk(self.root, [array.basename for array in self._pair_arrays()], tile)
+    def rechunk(self, tile: int) -> bool:
+        """Give tiles another size; what is there stays. Returns whether pairs are missing that could not be read."""
+        return rechunk(self.root, [array.basename for array in self._pair_arrays()], tile)
 
     def resize(self, count: int) -> None:
         """Make room for ``count`` representations; what is there stays."""
@@ -319,24 +323,29 @@ class ComparisonStore:
         if found is None:
             raise damaged(self.root, f"{name}/zarr.json")
         document = resized(found, shape)
-        keys = backend.sizes(f"{name}/c")
+        ends = [-(-size // chunk) for size, chunk in zip(shape, array.chunks, strict=True)]
+        keys, gone = {}, []
+        for key, size in backend.sizes(f"{name}/c").items():
+            place = key.split("/")
+            outside = all(map(str.isdecimal, place)) and any(map(operator.ge, map(int, place), ends))
+            if outside:
+                gone.append(f"{name}/c/{key}")
+            else:
+                keys[key] = size
+        fewer = shape[0] < array.shape[0]
         # First, what is to go: behind the end of a smaller array it would wait for the array to grow again.
-        if any(size < before for size, before in zip(shape, array.shape, strict=True)):
-            ends = [-(-size // chunk) for size, chunk in zip(shape, array.chunks, strict=True)]
-            places = {key: key.split("/") for key in keys}
-            gone = {
-                key
-                for key, place in places.items()
-                if all(map(str.isdecimal, place)) and any(map(operator.ge, map(int, place), ends))
-            }
+        if fewer:
             for key in sorted(gone):
-                backend.remove(f"{name}/c/{key}")
-            keys = {key: size for key, size in keys.items() if key not in gone}
+                backend.remove(key)
             before = BlockArray(self.root, name, backend.read(f"{name}/zarr.json"))
             backend.write_many(before.narrowing(shape[0], keys))
         # What is there of a block must be all of it.
         backend.write_many(BlockArray(self.root, name, document).widening(keys))
         backend.write(f"{name}/zarr.json", document)
+        # Of fewer components no pair has a value in those that go, and a block without them would not be whole before.
+        if not fewer:
+            for key in sorted(gone):
+                backend.remove(key)
 
     @property
     def details(self) -> dict[str, tuple[int, ...]]:
@@ -351,59 +360,88 @@ class ComparisonStore:
                 self._resize(array, (*array.shape[:2], max(1, count)))
                 self.consolidate()
 
-    def invalidate(self, positions: Sequence[int]) -> None:
-        """Forget the pairs of the representations at some positions, whose activations have changed."""
-        backend = backend_of(self.root)
-        names = [array.basename for array in self._status_first()]
-        for array in block_arrays(self.root, names).values():
-            # Where a run was stopped while it made room, arrays have different sizes.
-            gone = np.zeros(array.shape[0], dtype=np.bool_)
-            gone[[position for position in positions if position < len(gone)]] = True
-            backend.write_many(array.emptied(gone))
+    def invalidate(self, positions: Sequence[int]) -> bool:
+        """Forget the pairs of the representations at some positions, whose activations have changed.
 
-    def drop(self, positions: Sequence[int]) -> None:
+        Returns whether other pairs are missing, too: all of a block that could not be read.
+        """
+        backend, lost = backend_of(self.root), False
+        names = [array.basename for array in self._status_first()]
+        arrays = list(block_arrays(self.root, names).values())
+        while arrays:
+            # Where a run was stopped while it made room, arrays have different sizes.
+            gone = np.zeros(arrays[0].shape[0], dtype=np.bool_)
+            gone[[position for position in positions if position < len(gone)]] = True
+            try:
+                backend.write_many(arrays[0].emptied(gone))
+            except DamagedStoreError as error:
+                # It is rare, and the others are emptied once more.
+                _, _, row, column, *_ = error.key.split("/")
+                self._forget([(int(row), int(column))])
+                lost = True
+            else:
+                del arrays[0]
+        return lost
+
+    def drop(self, positions: Sequence[int]) -> bool:
         """Remove the representations at some positions, and their pairs.
 
         Those behind them move up. Their pairs have no status while they do: if this is interrupted, they are computed
         again. Labels are written before all else that moves with them: as long as there are fewer labels than rows of
         the matrix, the next run writes everything anew that is known of the representations.
+
+        Returns whether pairs are missing that could not be read.
         """
         count = len(self.column("representation"))
         kept = np.setdiff1d(np.arange(count), positions)
         first = min(positions)
-        status = self.array(PAIR_STATUS.name)
+        lost: set[Block] = set()
         # It waits until the values have moved; for very many representations, it would fill the memory as it is.
-        known = [zlib.compress(block[:, kept].tobytes(), 1) for block in self._stripes(kept)]
+        known = [zlib.compress(block.tobytes(), 1) for block in self._stripes(PAIR_STATUS.name, kept, lost)]
+        status = self.array(PAIR_STATUS.name)
         status[first:] = PairStatus.MISSING
         status[:, first:] = PairStatus.MISSING
         for array in self._pair_arrays():
             if array.basename != PAIR_STATUS.name:
-                self._move_up(array, kept)
+                self._move_up(array, kept, lost)
         columns = {variable.name: self.column(variable.name)[kept] for variable in REPRESENTATION_VARIABLES}
         self.write_columns({"representation": columns.pop("representation")})
         self.write_columns(columns)
         self.resize(len(kept))
         status = self.array(PAIR_STATUS.name)
+        before, gone = kept // self.tile, np.zeros((-(-count // self.tile),) * 2, dtype=np.bool_)
+        for row, column in lost:
+            gone[row, column] = gone[column, row] = True
         # From below: what is above the diagonal says whether a pair is there, and is written after its mirror image.
         for number in reversed(range(len(known))):
             block = np.frombuffer(zlib.decompress(known[number]), dtype=np.uint8).reshape(-1, len(kept))
-            status[number * self.tile : number * self.tile + len(block)] = block
+            rows = slice(number * self.tile, number * self.tile + len(block))
+            status[rows] = np.where(gone[np.ix_(before[rows], before)], PairStatus.MISSING, block)
         self.consolidate()
+        return bool(lost)
 
-    def _stripes(self, chosen: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.uint8]]:
-        """Status of some representations with all others, (representation_a, representation_b), tile by tile."""
-        status = self.array(PAIR_STATUS.name)
-        for start in range(0, len(chosen), self.tile):
-            rows = chosen[start : start + self.tile]
-            yield np.asarray(status[int(rows[0]) : int(rows[-1]) + 1])[rows - rows[0]]
+    def _stripes(self, name: str, kept: npt.NDArray[np.int64], lost: set[Block]) -> Iterator[npt.NDArray[Any]]:
+        """Values of the pairs of some representations, (representation_a, representation_b, ...), tile by tile.
 
-    def _move_up(self, array: zarr.Array[Any], kept: npt.NDArray[np.int64]) -> None:
-        """Values of the representations that are kept, side by side: a row of tiles at a time."""
+        Blocks that cannot be read are taken away, and ``lost`` takes them; none of their pairs is done.
+        """
+        (array,), backend = block_arrays(self.root, [name]).values(), backend_of(self.root)
         for start in range(0, len(kept), self.tile):
             rows = kept[start : start + self.tile]
-            # Rows only move up, and those that are read now are not yet overwritten.
-            values = np.asarray(array[int(rows[0]) : int(rows[-1]) + 1])[rows - rows[0]]
-            array[start : start + len(rows), : len(kept)] = values[:, kept]
+            damage: set[Block] = set()
+            values = array.read_sound((slice(int(rows[0]), int(rows[-1]) + 1), slice(0, array.shape[1])), damage)
+            for block in damage:
+                # Otherwise zarr would read it where it writes a part of it. Its mirror image may have moved already.
+                status = PAIR_STATUS.name
+                for one, (row, column) in ((status, block), (status, block[::-1]), (name, block)):
+                    backend.remove(f"{one}/c/{row}/{column}")
+            lost |= damage
+            yield values[rows - rows[0]][:, kept]
+
+    def _move_up(self, array: zarr.Array[Any], kept: npt.NDArray[np.int64], lost: set[Block]) -> None:
+        """Values of the representations that are kept, side by side: rows that are read are not yet overwritten."""
+        for number, values in enumerate(self._stripes(array.basename, kept, lost)):
+            array[number * self.tile : number * self.tile + len(values), : len(kept)] = values
 
     def set_left(self, labels: Sequence[str]) -> None:
         """Store which representations have left the zoo; nothing is written where that is known."""

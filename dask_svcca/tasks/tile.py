@@ -66,7 +66,9 @@ def compute_tile(context: Context, task: TileTask, places_a: Places, places_b: P
     seconds = Counter(context.seconds)
     for share in shares:
         seconds.update(share.seconds)
-    return TileReport(task.row, task.column, valued, len(outcomes) - valued - missing, dict(seconds))
+    return TileReport(
+        task.row, task.column, valued, len(outcomes) - valued - missing, dict(seconds), lost=tile.has_lost
+    )
 
 
 def sum_share(context: Context, task: ShareTask, places_a: Places, places_b: Places) -> Share:
@@ -86,12 +88,19 @@ def sum_share(context: Context, task: ShareTask, places_a: Places, places_b: Pla
 
 
 class _Tile:
-    """One tile at work."""
+    """One tile at work.
+
+    Attributes
+    ----------
+    has_lost : bool
+        Whether values of other pairs turned out to be damaged where some were written beside them.
+    """
 
     def __init__(
         self, context: Context, task: TileTask, places_a: Places, places_b: Places, sums: Mapping[SumsKey, Sums]
     ) -> None:
         self._context, self._task, self._sums = context, task, sums
+        self.has_lost = False
         self.diagonal = task.row == task.column
         self.shape = len(places_a), len(places_b)
         first, second = task.row * task.side, task.column * task.side
@@ -209,6 +218,7 @@ class _Tile:
                 # It is rare, and the others are written once more.
                 name, _, row, column = error.key.split("/")[:4]
                 lost = int(row), int(column)
+                self.has_lost = True
                 self._forget(lost)
                 (array,) = self._context.worker.blocks(name)
                 for key in array.keys(lost):

@@ -335,6 +335,10 @@ def test_sums_of_squares__of_none_or_one_direction(device: Device, dtype: str) -
     squares = np.square(np.abs(scores.astype("complex128")))
     found = device.host(device.leverages(device.sent(scores), [slice(0, 1), slice(1, 1), slice(1, 3)]))
     np.testing.assert_allclose(found, [squares[0], np.zeros(8), squares[1:].sum(axis=0)], rtol=1e-6)
+    for places in ([slice(0, 0)], [slice(0, 1), slice(1, 1)], [slice(0, 0), slice(0, 0)]):
+        found = device.host(device.leverages(device.sent(scores), places))
+        expected = [squares[one].sum(axis=0) for one in places]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
     out = [np.full((2, 8), 7.0)]
     weights = [[np.array([2.0]), np.array([0.5, 3.0])]]
     device.weighted_squares(device.sent(scores), [np.array([1]), np.array([0, 2])], weights, 1, [1, 0], out)
