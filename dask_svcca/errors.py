@@ -187,9 +187,14 @@ def did_you_mean(value: object, choices: Iterable[str]) -> str:
     --------
     >>> did_you_mean("varience", ("variance", "precision")), did_you_mean("x", ("variance",))
     (". Did you mean 'variance'?", '')
+    >>> did_you_mean("CKA", ("svcca", "cka"))
+    ". Did you mean 'cka'?"
     """
     # Not at the top: no other message needs it.
     import difflib  # noqa: PLC0415
 
-    near = difflib.get_close_matches(str(value), list(map(str, choices)), n=1)
+    known = list(map(str, choices))
+    # Papers write CKA, and to difflib that is far from 'cka'.
+    same = [choice for choice in known if choice.casefold() == str(value).casefold()]
+    near = same or difflib.get_close_matches(str(value), known, n=1)
     return f". Did you mean {near[0]!r}?" if near else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -260,6 +261,19 @@ def test_significance__reads_no_activations(tmp_path: Path) -> None:
 
 
 # Refused.
+
+
+def test_significance__of_a_name_that_labels_spell_otherwise() -> None:
+    zoo = dask_svcca.create_zoo(MemoryStore(), examples=range(N))
+    first, second = related((4,), (5,))
+    zoo.write("réseau", "étape", "/fc", first)
+    zoo.write("net", "1", "fc", second)
+    result = dask_svcca.compare(zoo, MemoryStore())
+    named = "réseau/étape//fc"
+    with pytest.raises(RepresentationNotFoundError, match=f"no representation '{named}' .*Did you mean") as caught:
+        dask_svcca.jackknife(result, [("net/1/fc", named)], blocks=2)
+    (meant,) = re.findall("Did you mean '(.*)'", str(caught.value))
+    assert dask_svcca.jackknife(result, [("net/1/fc", meant)], blocks=2).svcca.notnull().all()
 
 
 @pytest.mark.filterwarnings("ignore::dask_svcca.errors.FailedRepresentationWarning")

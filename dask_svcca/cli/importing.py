@@ -140,9 +140,12 @@ def _check(arrays: ArrayFile, layers: dict[str, str], along: int, axes: tuple[st
     for layer, source in layers.items():
         shape, dtype = arrays.headers[source]
         if dtype.kind != "f":
+            advice = "Choose such arrays with --array, one at a time" if source else "Save x.astype('float32')"
+            if dtype.kind == "c":
+                advice = "Give real and imaginary parts neurons of their own"
             raise InvalidActivationsError(
                 f"the array of layer {layer!r} in {arrays.path!r} is {dtype}; activations are float16, float32 or "
-                f"float64. Choose such arrays with --array, one at a time"
+                f"float64. {advice}"
             )
         if along >= len(shape):
             raise InvalidActivationsError(

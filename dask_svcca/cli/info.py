@@ -284,7 +284,7 @@ def _computed_on(run: dict[str, Any]) -> str:
 def _value(value: Any) -> str:
     if value is None:
         return "none"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def _show_some(items: list[str], noun: str, what: str) -> None:

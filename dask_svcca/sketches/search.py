@@ -226,7 +226,11 @@ def _of_domain(source: Opened, domain: str) -> npt.NDArray[np.bool_] | None:
 
 def _query(source: Opened, query: Any, zoo: Zoo | None, kept: Kept | None) -> _Query:
     if isinstance(query, str):
-        row = source.find(query)
+        label, row = query, source.find(query)
+        if row is None and query.count("/") >= 2:
+            # Labels spell some characters of models and checkpoints in another way than people do.
+            label = RepresentationName.of(query).label
+            row = source.find(label)
         if row is None:
             if zoo is not None and query in zoo:
                 raise RepresentationNotFoundError(
@@ -238,7 +242,7 @@ def _query(source: Opened, query: Any, zoo: Zoo | None, kept: Kept | None) -> _Q
                 f"{_like(query, source.column(DIM).astype(object).tolist()) or '.'} A name is "
                 f"model/checkpoint/layer; activations may be given in its place"
             )
-        return _of_row(source, row, query)
+        return _of_row(source, row, label)
     if isinstance(query, xr.Dataset):
         other = opened(query)
         if other.rows != 1:

@@ -95,7 +95,8 @@ def test_import__ids_in_another_order_put_the_examples_in_order(folder: Path, di
         ("x.npy --layer l --array a", "holds a single array without a name; leave out --array"),
         ("two.npz --layer l", "holds several arrays, 'a', 'b'; choose one with --array"),
         ("two.npz --array c", "has no array 'c'; it has 'a', 'b'"),
-        ("integers.npy --layer l", "is int64; activations are float16, float32 or float64"),
+        ("integers.npy --layer l", "is int64; activations are float16, float32 or float64. Save x.astype('float32')"),
+        ("complex.npy --layer l", "float64. Give real and imaginary parts neurons of their own"),
         (
             "objects.npy --layer l",
             "Error: the array of 'objects.npy' holds Python objects, which are never loaded, since they",
@@ -132,6 +133,7 @@ def test_import__refuses(folder: Path, arguments: str, message: str) -> None:
     np.save("one.npy", activations(0, 3)[:, 0])
     np.save("six.npy", activations(0, 1, 1, 1, 1, 2))
     np.save("integers.npy", np.arange(N))
+    np.save("complex.npy", np.ones((N, 2), dtype=complex))
     np.save("images.npy", activations(0, 2, 2, 3))
     np.save("objects.npy", np.array([{}] * N))
     np.savez("objects.npz", o=np.array([{}] * N))

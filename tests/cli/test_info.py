@@ -41,7 +41,13 @@ def test_info__of_an_empty_zoo(folder: Path) -> None:
 def test_info__of_a_comparison(zoo: Path) -> None:
     run("compare zoo.zarr comparison.zarr --pairs same-checkpoint --variance 0.9")
     text = run("info comparison.zarr").output
-    for name, value in [("variance", "0.9"), ("measures", "svcca"), ("examples", "40"), ("mask", "none")]:
+    for name, value in [
+        ("variance", "0.9"),
+        ("measures", "svcca"),
+        ("examples", "40"),
+        ("mask", "none"),
+        ("keep", "none"),
+    ]:
         assert re.search(rf"^{name} +{value}$", text, flags=re.MULTILINE)
     assert re.search(r"pairs +12 of 36 done", text)
     assert re.search(r"missing +24: not asked for yet, or interrupted", text)

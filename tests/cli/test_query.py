@@ -65,6 +65,7 @@ def test_query__an_interval_that_is_empty(comparison: Path, bounds: str, given: 
         ("--measure cka", "no measure 'cka' in this comparison; it has svcca"),
         ("--measure pwcca", ". compare adds it to what is there: measures='pwcca', or --measure 'pwcca'"),
         ("--measure svca", ". Did you mean 'svcca'?"),
+        ("--measure SVCCA", ". Did you mean 'svcca'?"),
     ],
 )
 def test_query__names_what_exists(comparison: Path, arguments: str, message: str) -> None:

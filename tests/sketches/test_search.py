@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 import xarray as xr
 from numcodecs.vlen import VLenUTF8
@@ -117,6 +118,21 @@ def test_search__by_activations(store: str, zoo: Zoo, kind: str) -> None:
         assert len(set(found.index) & set(list(best(query))[:10])) >= 8
     else:
         check(dask_svcca.search(store, given, zoo=zoo), best(query), 10)
+
+
+def test_search__by_a_name_as_it_was_given() -> None:
+    """Of models and checkpoints too, whose names labels spell otherwise."""
+    own = dask_svcca.create_zoo(MemoryStore(), examples=IDS)
+    for number, layer in enumerate(("/fc/Relu", "fc2")):
+        own.write("réseau 1", "étape", layer, BASES[0] + number * BASES[1])
+    sketches = dask_svcca.sketch(own, size=1024)
+    label = next(iter(own)).label
+    assert label != "réseau 1/étape//fc/Relu"
+    expected = dask_svcca.search(sketches, label)
+    assert len(expected) == 1
+    pd.testing.assert_frame_equal(dask_svcca.search(sketches, "réseau 1/étape//fc/Relu"), expected)
+    with pytest.raises(RepresentationNotFoundError, match="there is no sketch of 'réseau 1/étape/fc'"):
+        dask_svcca.search(sketches, "réseau 1/étape/fc")
 
 
 def test_search__by_the_sketch_of_another_zoo_in_another_order(store: str) -> None:
