@@ -21,6 +21,7 @@ NEURONS = ("neuron", "channel")
 SPATIAL = ("depth", "height", "width")
 """Spatial axes in the order they are stored in."""
 
+OTHERS = (TOKEN, *SPATIAL)
 KNOWN = (EXAMPLE, *NEURONS, *SPATIAL, TOKEN)
 """Names that an axis may have."""
 
@@ -75,7 +76,7 @@ def canonical_dims(dims: Sequence[str] | None, shape: Sequence[int], label: str)
     if len(dims) != axes or EXAMPLE not in dims or len(neurons) != 1 or len(set(dims)) != axes:
         raise InvalidActivationsError(
             f"dims={tuple(dims)!r} do not describe the {axes} axes of {label!r}: name each once, one 'example' "
-            f"and one 'neuron' or 'channel' among them"
+            f"and one 'neuron' or 'channel' among them; the others are {', '.join(map(repr, OTHERS))}"
         )
     check_known(dims, f"dims={tuple(dims)!r} of {label!r}")
     return arrange_dims(dims)

@@ -47,8 +47,9 @@ def query(
 ) -> pd.DataFrame:
     """Pairs of a comparison by name and value, the most similar first.
 
-    Each pair is listed once, and no representation with itself. Layers of one network are often most similar to their
-    neighbours: ``across`` leaves such pairs out. Only the rows and columns asked for are read.
+    Each pair is listed once, with a directed measure once each way, and no representation with itself. Layers of one
+    network are often most similar to their neighbours: ``across`` leaves such pairs out. Only the rows and columns asked
+    for are read.
 
     Parameters
     ----------

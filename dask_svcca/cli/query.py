@@ -66,9 +66,9 @@ def query(
 ) -> None:
     """List pairs of a COMPARISON, the most similar first.
 
-    Each pair is listed once, and no representation with itself. Layers of one network are often most similar to their
-    neighbours: --across checkpoints and --across models leave such pairs out. Only the rows and columns asked for are
-    read.
+    Each pair is listed once, with a directed measure once each way, and no representation with itself. Layers of one
+    network are often most similar to their neighbours: --across checkpoints and --across models leave such pairs out.
+    Only the rows and columns asked for are read.
     """
     check_form(csv_file, as_json=as_json)
     if not (-math.inf if low is None else low) <= (math.inf if high is None else high):
