@@ -48,8 +48,8 @@ def query(
     """Pairs of a comparison by name and value, the most similar first.
 
     Each pair is listed once, with a directed measure once each way, and no representation with itself. Layers of one
-    network are often most similar to their neighbours: ``across`` leaves such pairs out. Only the rows and columns asked
-    for are read.
+    network are often most similar to their neighbours: ``across`` leaves such pairs out. Only the rows and columns
+    asked for are read.
 
     Parameters
     ----------
