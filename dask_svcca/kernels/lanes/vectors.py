@@ -118,7 +118,7 @@ def gather(_context: Any, cells: Any, starts: Any, offset: Any) -> Any:
     """One number of each of eight matrices: so many bytes behind their starts in an array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number = context.make_array(signature.args[0])(context, builder, arguments[0]).data.type
+        number = context.get_data_type(signature.args[0].dtype).as_pointer()
         vector = ir.Constant(_LLVM, ir.Undefined)
         for lane, address in enumerate(_addresses(context, builder, signature, *arguments)):
             value = builder.load(builder.bitcast(address, number))
@@ -135,7 +135,7 @@ def turn(_context: Any, cells: Any, starts: Any, offset: Any, into: Any, place: 
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         cells, starts, offset, into, place, step = arguments
-        number = context.make_array(signature.args[0])(context, builder, cells).data.type.pointee
+        number = context.get_data_type(signature.args[0].dtype)
         rows = []
         for address in _addresses(context, builder, signature, cells, starts, offset):
             row = builder.load(builder.bitcast(address, ir.VectorType(number, LANES).as_pointer()))
