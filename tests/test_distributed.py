@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::dask_svcca.errors.FailedRepresentationWarning"),
+    pytest.mark.usefixtures("several_tiles"),
 ]
 
 WORKERS = 2
