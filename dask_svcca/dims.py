@@ -21,8 +21,10 @@ NEURONS = ("neuron", "channel")
 SPATIAL = ("depth", "height", "width")
 """Spatial axes in the order they are stored in."""
 
-OTHERS = (TOKEN, *SPATIAL)
-KNOWN = (EXAMPLE, *NEURONS, *SPATIAL, TOKEN)
+OTHERS = (*SPATIAL, TOKEN)
+"""Names that the axes between examples and neurons may have."""
+
+KNOWN = (EXAMPLE, *NEURONS, *OTHERS)
 """Names that an axis may have."""
 
 DEFAULT_DIMS = {2: (EXAMPLE, "neuron"), 3: (EXAMPLE, TOKEN, "neuron")}

@@ -23,7 +23,7 @@ from dask_svcca.kernels.raw import orthonormal
 from dask_svcca.measures import find_measures, needs_loadings
 from dask_svcca.readings import meet
 from dask_svcca.stores import _io
-from dask_svcca.stores._names import RepresentationName
+from dask_svcca.stores._names import label_of
 from dask_svcca.stores.choice import is_several
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.dataset import store_of
@@ -199,8 +199,7 @@ class Pairs:
         known = {str(label): str(key) for label, key in zip(*columns, strict=True)}
         for label in {name for pair in self.labels for name in pair} - set(known):
             shown = ", ".join(map(repr, list(known)[:5]))
-            # Labels spell some characters of models and checkpoints in another way than people do.
-            spelt = RepresentationName.of(label).label if label.count("/") >= 2 else label
+            spelt = label_of(label)
             meant = f". Did you mean {spelt!r}?" if spelt in known else ""
             raise RepresentationNotFoundError(
                 f"no representation {label!r} in the comparison {self.place!r}; it has {len(known)}, the first {shown}"

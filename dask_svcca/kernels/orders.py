@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.fft
 import scipy.special
 
 from dask_svcca.kernels.chance import edges_of_correlations
@@ -43,11 +44,7 @@ LEAST_SKEWNESS = 1e-3
 ANGLES = 512
 """Points at which a function of correlations is taken to expand it in cosines."""
 
-_ORDERS = np.arange(1, ANGLES // 2)
-# Every other one forwards, then the others backwards: of values in this order, a real Fourier transform of as many
-# points holds the cosine transform.
-_PLACES = np.concatenate([np.arange(0, ANGLES, 2), np.arange(ANGLES - 1, 0, -2)])
-_COSINES, _PHASES = np.cos((_PLACES + 0.5) * (np.pi / ANGLES)), np.exp(-0.5j * np.pi / ANGLES * _ORDERS)
+_COSINES, _ORDERS = np.cos((np.arange(ANGLES) + 0.5) * (np.pi / ANGLES)), np.arange(1, ANGLES // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,5 +227,5 @@ def _spread_of_correlations(small: int, large: int, degrees: int) -> float:
         return 0.0
     low, high = edges_of_correlations(small, large, degrees)
     values = np.sqrt((low + high) / 2 + (high - low) / 2 * _COSINES)
-    coefficients = (_PHASES * np.fft.rfft(values)[_ORDERS]).real * (2 / ANGLES)
+    coefficients = scipy.fft.dct(values)[_ORDERS] / ANGLES
     return float(np.sqrt(_ORDERS @ np.square(coefficients)) / ((high - low) / 2))

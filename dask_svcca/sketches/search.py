@@ -31,7 +31,7 @@ from dask_svcca.sketches.nearest import nearest, ranked
 from dask_svcca.sketches.opened import numbers_of, opened
 from dask_svcca.sketches.store import DIM, SketchStore
 from dask_svcca.stores import _io
-from dask_svcca.stores._names import RepresentationName
+from dask_svcca.stores._names import RepresentationName, label_of
 from dask_svcca.stores._urls import with_options
 from dask_svcca.stores.zoo import Zoo, create_zoo, open_zoo
 
@@ -227,9 +227,8 @@ def _of_domain(source: Opened, domain: str) -> npt.NDArray[np.bool_] | None:
 def _query(source: Opened, query: Any, zoo: Zoo | None, kept: Kept | None) -> _Query:
     if isinstance(query, str):
         label, row = query, source.find(query)
-        if row is None and query.count("/") >= 2:
-            # Labels spell some characters of models and checkpoints in another way than people do.
-            label = RepresentationName.of(query).label
+        if row is None:
+            label = label_of(query)
             row = source.find(label)
         if row is None:
             if zoo is not None and query in zoo:

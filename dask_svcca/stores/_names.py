@@ -150,3 +150,14 @@ class RepresentationName(NamedTuple):
                     f"the name of a {part} takes {length} bytes as a file name, and file systems allow 255: "
                     f"{value[:40]!r}... Give it a shorter name"
                 )
+
+
+def label_of(text: str) -> str:
+    """The label of a representation whose names are spelt as people do; other texts as they are.
+
+    Examples
+    --------
+    >>> label_of("résumé/1/fc"), label_of("fc")
+    ('r%C3%A9sum%C3%A9/1/fc', 'fc')
+    """
+    return RepresentationName.of(text).label if text.count("/") >= 2 else text
