@@ -172,6 +172,21 @@ def test_significant_correlations__are_the_same_compiled(
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("complex_values", [False, True])
+def test_significant_correlations__just_above_and_below_every_threshold(complex_values: bool, many: bool) -> None:
+    levels = np.concatenate([np.logspace(-12, -2, 60), np.linspace(0.01, 0.5, 60)])
+    for m in (1, 2, 3, 5, 8, 15, 40, 200, 3000):
+        for degrees in (m + 3, 2 * m + 1, 10 * m, 10_000 * m):
+            freedom = degrees**2 - 1 if complex_values else (degrees + 2) * (degrees - 1) / 2
+            shape = m * freedom / ((degrees - 1) * (degrees - m))
+            threshold = m / degrees * scipy.special.gammainccinv(shape, levels) / shape
+            for factor in (1 - 1e-9, 1 + 1e-9):
+                r = np.sqrt(threshold * factor)[:, np.newaxis]
+                found = significant_correlations(r, 1, m, degrees, is_complex=complex_values, level=levels, many=many)
+                assert (found == (factor > 1)).all(), (m, degrees, levels[found != (factor > 1)])
+
+
 @pytest.mark.parametrize(("k", "m", "degrees"), [(4, 3, 30), (20, 5, 60)])
 def test_significant_correlations__moments_are_those_of_independent_layers(k: int, m: int, degrees: int) -> None:
     found, _ = simulate(degrees + 1, k, m, repeats=3000)

@@ -113,6 +113,10 @@ def test_couplings__in_a_product_are_solved_as_if_copied(
     for one in (found, found.adjoint):
         np.testing.assert_allclose(one.correlations(single=True, many=True), exact, rtol=0, atol=1e-12)
         np.testing.assert_allclose(one.square_sums(), np.square(stack).sum(axis=(1, 2)), rtol=1e-14)
+        sums = one.correlation_sums(single=True, many=True, each=True)
+        assert (sums is None) == (min(k, l) == 1)
+        if sums is not None:
+            np.testing.assert_allclose(sums, exact.sum(axis=1), rtol=1e-12)
     # Nobody asked for more than these, and one array was made only where lanes do not solve them.
     assert ("_given" in vars(found)) == (min(k, l) == 1)
     np.testing.assert_array_equal(found.host, stack)
@@ -135,7 +139,14 @@ def test_singular_values_of_cells__however_numbers_lie_in_memory(k: int, l: int,
     assert found is not None
     exact = np.linalg.svd(cells[rows, columns].astype(np.float64), compute_uv=False)
     np.testing.assert_allclose(found[0], exact, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(found[1], np.square(exact).sum(axis=1), rtol=1e-13)
+    np.testing.assert_allclose(found[1], exact.sum(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(found[2], np.square(exact).sum(axis=1), rtol=1e-13)
+    most = float(np.median(exact))
+    some = lanes.singular_values_of_cells(cells, rows, columns, most)
+    assert some is not None
+    np.testing.assert_array_equal(some[0], np.minimum(found[0], most))
+    np.testing.assert_allclose(some[1], some[0].sum(axis=1), rtol=1e-14)
+    np.testing.assert_array_equal(some[2], found[2])
 
 
 SCRIPT = """

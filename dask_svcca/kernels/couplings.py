@@ -91,18 +91,20 @@ class HostCouplings:
         return pairs, k, l
 
     @cached_property
-    def _abreast(self) -> tuple[FloatArray, FloatArray] | None:
-        """Singular values of cells of products, and sums of their squares; None where these are to be one array."""
+    def _abreast(self) -> tuple[FloatArray, ...] | None:
+        """Singular values of cells of products, at most 1, their sums, and sums of squares.
+
+        None where these are to be one array.
+        """
         if isinstance(self._source, np.ndarray) or min(len(rows) for _, rows, _ in self._source) < LEAST_CELLS:
             return None
         found = []
         for cells, rows, columns in self._source:
-            one = singular_values_of_cells(cells, rows, columns)
+            one = singular_values_of_cells(cells, rows, columns, most=1.0)
             if one is None:
                 return None
             found.append(one)
-        values, sums = (np.concatenate(each) for each in zip(*found, strict=True))
-        return values, sums
+        return found[0] if len(found) == 1 else tuple(map(np.concatenate, zip(*found, strict=True)))
 
     @cached_property
     def host(self) -> InexactArray:
@@ -141,19 +143,22 @@ class HostCouplings:
         if self._sizes is not None:
             return canonical_correlations_of_sizes(self._given.real, self._sizes)
         if single and many and (abreast := self._abreast) is not None:
-            return np.asarray(np.minimum(abreast[0], 1.0))
+            return abreast[0]
         return canonical_correlations(self._given, single=single, many=many)
 
-    def correlation_sums(self, *, single: bool, many: bool) -> FloatArray | None:  # noqa: ARG002 - as on a device
-        """None: the values themselves cost no more than their sum."""
-        return None
+    def correlation_sums(self, *, single: bool, many: bool, each: bool = False) -> FloatArray | None:
+        """Sum of the singular values, (pair,), where these come with their sums; else None."""
+        if self._original is not None:
+            return self._original.correlation_sums(single=single, many=many, each=each)
+        abreast = self._abreast if single and many and self._sizes is None else None
+        return None if abreast is None else abreast[1]
 
     def square_sums(self) -> FloatArray:
         """Sum of the squares, (pair,)."""
         if self._original is not None:
             return self._original.square_sums()
         if (abreast := vars(self).get("_abreast")) is not None:
-            return np.asarray(abreast[1])
+            return np.asarray(abreast[2])
         # As the inner products of couplings with themselves: no array of their squares is made.
         flat = self._given.reshape(len(self._given), -1)
         return np.asarray(np.vecdot(flat, flat).real)

@@ -180,8 +180,8 @@ class Couplings(Protocol):
     def correlations(self, *, single: bool, many: bool) -> FloatArray:
         """Singular values, (pair, min(k, l)), descending: see `canonical_correlations`."""
 
-    def correlation_sums(self, *, single: bool, many: bool) -> FloatArray | None:
-        """Their sum, (pair,), where that costs less than they do; else None."""
+    def correlation_sums(self, *, single: bool, many: bool, each: bool = False) -> FloatArray | None:
+        """Their sum, (pair,); None where that costs no less than they do, or, with ``each``, they are needed anyway."""
 
     def square_sums(self) -> FloatArray:
         """Sum of the squares, (pair,)."""
@@ -286,9 +286,8 @@ class PairStack:
         """Sum of the canonical correlations, (pair,)."""
         if self._turned is not None:
             return self._turned.correlation_sum
-        sums = None
-        if not (self.each or "correlations" in vars(self)):
-            sums = self.couplings.correlation_sums(single=self.single, many=self.many)
+        each = self.each or "correlations" in vars(self)
+        sums = self.couplings.correlation_sums(single=self.single, many=self.many, each=each)
         return _read_only(np.asarray(self.correlations.sum(axis=-1) if sums is None else sums))
 
     @property

@@ -141,10 +141,10 @@ class TorchCouplings:
             values = eigenvalues(matrices @ matrices.mH).clamp(0.0, 1.0).sqrt()
             return self._device.host(values.flip(-1))
 
-    def correlation_sums(self, *, single: bool, many: bool) -> FloatArray | None:
-        """Sums of the canonical correlations, (pair,), by products alone; None of small matrices."""
+    def correlation_sums(self, *, single: bool, many: bool, each: bool = False) -> FloatArray | None:
+        """Sums of the canonical correlations, (pair,), by products alone; None of small matrices, or with ``each``."""
         count = min(self.shape[1:])
-        if count < POLAR_FROM or not len(self._tensor):
+        if each or count < POLAR_FROM or not len(self._tensor):
             return None
         with self._device.at_work("sums of canonical correlations"):
             found = self._tensor.new_zeros(len(self._tensor), dtype=torch.float64)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
 
-    Found = tuple[FloatArray, FloatArray]
-    Solver = Callable[[FloatArray, IntArray, IntArray, int, int], Found | None]
+    Found = tuple[FloatArray, FloatArray, FloatArray]
+    Solver = Callable[..., Found | None]
     Counter = Callable[..., IntArray]
 
 LEAST_NUMBERS = 2**19
@@ -62,18 +62,22 @@ def singular_values_abreast(matrices: InexactArray) -> FloatArray | None:
     return None if found is None else found[0]
 
 
-def singular_values_of_cells(cells: InexactArray, rows: IntArray, columns: IntArray) -> Found | None:
-    """The same of some matrices of a table of them, where they are, and sums of their squares.
+def singular_values_of_cells(
+    cells: InexactArray, rows: IntArray, columns: IntArray, most: float = np.inf
+) -> Found | None:
+    """The same of some matrices of a table of them, where they are; their sums, and sums of their squares.
 
     Parameters
     ----------
     cells : (row, column, k, l)
         In single or double precision.
     rows, columns : (pair,)
+    most : float
+        What values are at most where rounding took them above; squares are summed up as they were found.
 
     Returns
     -------
-    (pair, min(k, l)), (pair,)
+    (pair, min(k, l)), (pair,), (pair,)
         Or None, see `singular_values_abreast`.
     """
     if cells.dtype.char not in "fd" or len(rows) < LEAST_PAIRS or not 1 < min(cells.shape[2:]) <= MOST_DIRECTIONS:
@@ -83,7 +87,7 @@ def singular_values_of_cells(cells: InexactArray, rows: IntArray, columns: IntAr
         return None
     real = cells.real
     across = real if real.shape[2] <= real.shape[3] else real.transpose(0, 1, 3, 2)
-    return solve(across, rows, columns, *across.shape[2:])
+    return solve(across, rows, columns, *across.shape[2:], most)
 
 
 def solves_many() -> bool:
@@ -133,7 +137,7 @@ def singular_values_of_sizes(
         if solve is not None and len(places) >= LEAST_PAIRS and 1 < k <= MOST_DIRECTIONS:
             found = solve(across[:, np.newaxis], places, np.zeros_like(places), k, l)
         if found is not None:
-            values[places, :k], _ = found
+            values[places, :k] = found[0]
             continue
         for place in places:
             rows, columns = sizes[place]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.special
 from numba import types
 
 from dask_svcca.kernels.lanes.solve import compiled
@@ -19,9 +18,9 @@ def count_significant(
     k: IntArray,
     l: IntArray,
     degrees: int,
-    level: FloatArray,
+    deviates: FloatArray,
+    doubts: FloatArray,
     excess: FloatArray,
-    doubtful: float,
     *,
     is_complex: bool,
 ) -> IntArray:
@@ -33,20 +32,21 @@ def count_significant(
         Descending.
     k, l : (pair,)
     degrees : int
-    level, excess : (pair,)
-    doubtful : float
-        Relative distance from a threshold, over the relative variance, within which it is not sure.
+    deviates : (pair,)
+        Normal deviates of the levels.
+    doubts : (pair,)
+        Relative distance from a threshold, over the relative variance to the power 3/2, within which it is not sure.
+    excess : (pair,)
     is_complex : bool
     """
     counts = np.empty(len(correlations), dtype=np.int64)
     tails, ratios, margins = (np.empty(correlations.shape[1]) for _ in range(3))
-    quantiles = scipy.special.ndtri(level)
-    _count(correlations, k, l, degrees, quantiles, excess, doubtful, is_complex, tails, ratios, margins, counts)
+    _count(correlations, k, l, degrees, deviates, doubts, excess, is_complex, tails, ratios, margins, counts)
     return counts
 
 
 @compiled
-def _hold(tails, ratios, margins, count, most, rows, columns, third, times, doubtful, is_complex):  # type: ignore[no-untyped-def]  # compiled
+def _hold(tails, ratios, margins, count, most, rows, columns, third, doubt, times, is_complex):  # type: ignore[no-untyped-def]  # compiled
     """Sums of squares over thresholds, and margins, of one pair."""
     for i in range(count):
         before = float(i)
@@ -55,12 +55,13 @@ def _hold(tails, ratios, margins, count, most, rows, columns, third, times, doub
         both = rest_k * rest_l
         freedom = left * left - 1 if is_complex else (left + 2) * (left - 1) / 2
         spread = (left - rest_k) * (left - rest_l) / (both * freedom)
-        root = max(0.0, 1 - spread / 9 - third * np.sqrt(spread))
+        deviation = np.sqrt(spread)
+        root = max(0.0, 1 - spread / 9 - third * deviation)
         ratios[i] = tails[i] / (times * both / left * (root * root * root))
-        margins[i] = doubtful * spread
+        margins[i] = doubt * (spread * deviation)
 
 
-def _count_each(correlations, k, l, degrees, quantiles, excess, doubtful, is_complex, tails, ratios, margins, counts):  # type: ignore[no-untyped-def]  # compiled
+def _count_each(correlations, k, l, degrees, deviates, doubts, excess, is_complex, tails, ratios, margins, counts):  # type: ignore[no-untyped-def]  # compiled
     """Put a count for each pair, as the NumPy twin does for all at once, where its formulas are explained."""
     width = correlations.shape[1]
     for pair in range(len(correlations)):
@@ -78,8 +79,8 @@ def _count_each(correlations, k, l, degrees, quantiles, excess, doubtful, is_com
         for i in range(count):
             total += margins[i]
             ratios[i] = total - margins[i]
-        rows, columns, third = float(k[pair]), float(l[pair]), quantiles[pair] / 3
-        _hold(tails, ratios, margins, count, float(degrees), rows, columns, third, excess[pair], doubtful, is_complex)
+        rows, columns, third, doubt = float(k[pair]), float(l[pair]), deviates[pair] / 3, doubts[pair]
+        _hold(tails, ratios, margins, count, float(degrees), rows, columns, third, doubt, excess[pair], is_complex)
         found = count
         for i in range(count):
             if abs(ratios[i] - 1) < margins[i]:
@@ -103,9 +104,7 @@ _count = compiled(
         _given(types.int64),
         _given(types.int64),
         types.int64,
-        _given(types.float64),
-        _given(types.float64),
-        types.float64,
+        *[_given(types.float64)] * 3,
         types.boolean,
         *[types.float64[::1]] * 3,
         types.int64[::1],

@@ -31,7 +31,7 @@ from dask_svcca.kernels.lanes.vectors import (
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, IntArray
 
-    Found = tuple[FloatArray, FloatArray]
+    Found = tuple[FloatArray, FloatArray, FloatArray]
 
 LINE = 64
 """Bytes of a line of the cache."""
@@ -66,8 +66,10 @@ def compiled(function: Any, signature: Any = None) -> Any:
         return numba.njit(signature, **options)(function)
 
 
-def singular_values(cells: FloatArray, rows: IntArray, columns: IntArray, k: int, l: int) -> Found | None:
-    """Singular values of some matrices of a table of them, (pair, k), descending, and sums of their squares, (pair,).
+def singular_values(
+    cells: FloatArray, rows: IntArray, columns: IntArray, k: int, l: int, most: float = np.inf
+) -> Found | None:
+    """Singular values of some matrices of a table of them, (pair, k), descending; their sums and sums of squares.
 
     None where the algorithm does not converge, as with numbers that are not finite.
 
@@ -79,17 +81,16 @@ def singular_values(cells: FloatArray, rows: IntArray, columns: IntArray, k: int
         Which of them.
     k, l : int
         Their rows and columns, k <= l; columns of zeros change no bit.
+    most : float
+        What values are at most. Sums of squares, (pair,), are of those that were found; sums, (pair,), of these.
     """
-    squares = np.empty((len(rows), k))
+    values, sums, squares = np.empty((len(rows), k)), np.empty(len(rows)), np.empty(len(rows))
     # Vectors that lie across two lines of the cache would take up to twice the time.
-    numbers = (k * (k + 1) // 2 + 6 * k + k * STRIDE) * LANES
+    numbers = (k * (k + 1) // 2 + 8 * k + k * STRIDE) * LANES
     room = np.empty(numbers + LINE // 8)
     room = room[-room.ctypes.data % LINE // 8 :][:numbers]
     places = np.stack([rows, columns]).astype(np.int64, copy=False)
-    if not _solve(cells, places, l, squares, room):
-        return None
-    squares.sort(axis=1)
-    return np.sqrt(np.maximum(squares[:, ::-1], 0.0)), squares.sum(axis=1)
+    return (values, sums, squares) if _solve(cells, places, l, most, values, sums, squares, room) else None
 
 
 @compiled
@@ -286,79 +287,166 @@ def _tridiagonal(matrix, k, diagonal, squared, v, w, x, y):  # type: ignore[no-u
 
 
 @compiled
-def _diagonalise(diagonal, squared, k):  # type: ignore[no-untyped-def]  # compiled
-    """Eigenvalues of tridiagonal matrices, in place of their diagonals; false where they do not converge."""
+def _is_open(diagonal, squared, l):  # type: ignore[no-untyped-def]  # compiled
+    """Whether what stands beside a number of the diagonal is not negligible in all lanes."""
+    here, following = load(diagonal, l), load(diagonal, l + 1)
+    negligible = larger(splat(SQUARED_PRECISION) * magnitude(here * following), splat(NEGLIGIBLE))
+    return any_larger(load(squared, l), negligible)
+
+
+@compiled
+def _begin(diagonal, squared, k, l):  # type: ignore[no-untyped-def]  # compiled
+    """A step of the QL algorithm from the last row to row l, before its first rotation."""
     one, least = splat(1.0), splat(LEAST_PIVOT)
+    here, following = load(diagonal, l), load(diagonal, l + 1)
+    root = sqrt(load(squared, l))
+    ratio = (following - here) / larger(root + root, splat(1e-160))
+    shift = here - root / (ratio + with_sign(sqrt(ratio * ratio + one), ratio))
+    g = load(diagonal, k - 1) - shift
+    old = with_sign(larger(magnitude(g), least), g)
+    return shift, g, old, old * old, splat(0.0)
+
+
+@compiled
+def _rotate(diagonal, squared, i, state):  # type: ignore[no-untyped-def]  # compiled
+    """A rotation of a step, at row i."""
+    shift, g, old, p, sine = state
+    b, number = load(squared, i), load(diagonal, i)
+    r = p + b
+    store(squared, i + 1, sine * r)
+    # With c = p / r and s = b / r, c * (number - shift) - s * old is next, and p its square over c. Little but one
+    # division stands between this p and the next, for which everything waits.
+    over = splat(1.0) / (p * r)
+    whole = p * (number - shift) - b * old
+    over_r = p * over
+    after = whole * over_r
+    store(diagonal, i + 1, g + (number - after))
+    whole = with_sign(larger(magnitude(whole), p * splat(LEAST_PIVOT)), whole)
+    return shift, after, whole * over_r, whole * whole * over, b * over_r
+
+
+@compiled
+def _end(diagonal, squared, l, state):  # type: ignore[no-untyped-def]  # compiled
+    """The end of a step."""
+    shift, g, _, p, sine = state
+    store(squared, l, sine * p)
+    store(diagonal, l, shift + g)
+
+
+@compiled
+def _diagonalise(diagonal, squared, others, beside, k):  # type: ignore[no-untyped-def]  # compiled
+    """Eigenvalues of tridiagonal matrices, in place of their diagonals; false where they do not converge.
+
+    Of twice eight matrices: while a division of the one is waited for, that of the other is under way.
+    """
     for l in range(k - 1):
         steps = 0
-        while True:
-            beside, here, following = load(squared, l), load(diagonal, l), load(diagonal, l + 1)
-            negligible = larger(splat(SQUARED_PRECISION) * magnitude(here * following), splat(NEGLIGIBLE))
-            if not any_larger(beside, negligible):
-                break
+        while _is_open(diagonal, squared, l) or _is_open(others, beside, l):
             if steps == MOST_STEPS:
                 return False
             steps += 1
-            root = sqrt(beside)
-            ratio = (following - here) / larger(root + root, splat(1e-160))
-            shift = here - root / (ratio + with_sign(sqrt(ratio * ratio + one), ratio))
-            sine = splat(0.0)
-            g = load(diagonal, k - 1) - shift
-            old = with_sign(larger(magnitude(g), least), g)
-            p = old * old
+            one, other = _begin(diagonal, squared, k, l), _begin(others, beside, k, l)
             for i in range(k - 2, l - 1, -1):
-                b, number = load(squared, i), load(diagonal, i)
-                r = p + b
-                store(squared, i + 1, sine * r)
-                # With c = p / r and s = b / r, c * (number - shift) - s * old is next, and p its square over c. Little
-                # but one division stands between this p and the next, for which everything waits.
-                over = one / (p * r)
-                whole = p * (number - shift) - b * old
-                over_r = p * over
-                sine = b * over_r
-                before, g = g, whole * over_r
-                store(diagonal, i + 1, before + (number - g))
-                whole = with_sign(larger(magnitude(whole), p * least), whole)
-                old, p = whole * over_r, whole * whole * over
-            store(squared, l, sine * p)
-            store(diagonal, l, shift + g)
+                one, other = _rotate(diagonal, squared, i, one), _rotate(others, beside, i, other)
+            _end(diagonal, squared, l, one)
+            _end(others, beside, l, other)
     return True
 
 
-def _eigenvalues_of_gram(cells, places, l, values, room):  # type: ignore[no-untyped-def]  # compiled
-    """Eigenvalues of the Gram matrices of some of a stack; false where some do not converge."""
+@compiled
+def _sort(values, k):  # type: ignore[no-untyped-def]  # compiled
+    """Numbers of each lane, descending, by Batcher's merge exchange: which are compared does not hang on them.
+
+    Knuth (1998), The art of computer programming 3, section 5.2.2, algorithm M.
+    """
+    half = 1
+    while 2 * half < k:
+        half *= 2
+    bit = half
+    while bit > 0:
+        span, chosen, distance = half, 0, bit
+        while True:
+            for i in range(k - distance):
+                if i & bit == chosen:
+                    a, b = load(values, i), load(values, i + distance)
+                    store(values, i, where_larger(a, b, a, b))
+                    store(values, i + distance, where_larger(a, b, b, a))
+            if span == bit:
+                break
+            distance, chosen = span - bit, bit
+            span //= 2
+        bit //= 2
+
+
+@compiled
+def _put(diagonal, first, most, values, sums, squares, v, w):  # type: ignore[no-untyped-def]  # compiled
+    """Roots of the eigenvalues of eight matrices, in place; false where some are not finite."""
+    pairs, k = values.shape
+    _sort(diagonal, k)
+    both = total = splat(0.0)
+    for i in range(k):
+        square = load(diagonal, i)
+        both = both + square
+        root = sqrt(larger(square, splat(0.0)))
+        root = where_larger(root, splat(most), splat(most), root)
+        total = total + root
+        store(diagonal, i, root)
+    store(v, 0, both)
+    store(w, 0, total)
+    for lane in range(min(LANES, pairs - first)):
+        pair = first + lane
+        squares[pair], sums[pair] = v[lane], w[lane]
+        # One that is not finite leaves no finite sum.
+        if not np.isfinite(squares[pair]):
+            return False
+        for i in range(k):
+            values[pair, i] = diagonal[i * LANES + lane]
+    return True
+
+
+def _singular_values(cells, places, l, most, values, sums, squares, room):  # type: ignore[no-untyped-def]  # compiled
+    """Roots of the eigenvalues of the Gram matrices of some of a stack; false where some do not converge."""
     pairs, k = values.shape
     whole = k * (k + 1) // 2 * LANES
     matrix = room[:whole]
-    diagonal, squared, v, w, x, y = [room[whole + n * k * LANES : whole + (n + 1) * k * LANES] for n in range(6)]
-    columns = room[whole + 6 * k * LANES :]
+    diagonal, squared, others, beside, v, w, x, y = [
+        room[whole + n * k * LANES : whole + (n + 1) * k * LANES] for n in range(8)
+    ]
+    columns = room[whole + 8 * k * LANES :]
     starts, following = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     _find(cells, places, 0, following)
-    for first in range(0, pairs, LANES):
-        starts, following = following, starts
-        _find(cells, places, first + LANES, following)
-        _gram(cells, starts, following, k, l, matrix, columns)
-        _tridiagonal(matrix, k, diagonal, squared, v, w, x, y)
-        if not _diagonalise(diagonal, squared, k):
+    for first in range(0, pairs, 2 * LANES):
+        second = first + LANES
+        for start, on, off in ((first, diagonal, squared), (second, others, beside)):
+            if start >= pairs:
+                # Nothing, which is diagonal as it is.
+                on[:] = off[:] = 0.0
+                break
+            starts, following = following, starts
+            _find(cells, places, start + LANES, following)
+            _gram(cells, starts, following, k, l, matrix, columns)
+            _tridiagonal(matrix, k, on, off, v, w, x, y)
+        if not _diagonalise(diagonal, squared, others, beside, k):
             return False
-        for lane in range(min(LANES, pairs - first)):
-            for i in range(k):
-                value = diagonal[i * LANES + lane]
-                if not np.isfinite(value):
-                    return False
-                values[first + lane, i] = value
+        if not _put(diagonal, first, most, values, sums, squares, v, w):
+            return False
+        if second < pairs and not _put(others, second, most, values, sums, squares, v, w):
+            return False
     return True
 
 
 _solve = compiled(
-    _eigenvalues_of_gram,
+    _singular_values,
     # One for all layouts: each takes seconds to compile.
     [
         types.boolean(
             types.Array(number, 4, "A", readonly=True),
             types.int64[:, ::1],
             types.int64,
+            types.float64,
             types.float64[:, ::1],
+            types.float64[::1],
+            types.float64[::1],
             types.float64[::1],
         )
         for number in (types.float64, types.float32)
