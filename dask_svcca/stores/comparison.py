@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from dask_svcca.errors import DamagedStoreError, StoreFormatError
+from dask_svcca.errors import StoreFormatError
 from dask_svcca.stores import _io, _nodes
 from dask_svcca.stores._blocks import AXES, BlockArray, block_arrays
 from dask_svcca.stores._columns import read_columns, write_columns, write_in_order, write_values
 from dask_svcca.stores._documents import resized
+from dask_svcca.stores._emptied import invalidate
 from dask_svcca.stores._failures import TriedAgain, read_failures
 from dask_svcca.stores._rechunk import check_rechunked, finish_rechunking, is_rechunking, rechunk
 from dask_svcca.stores._results import create_pairs, create_results
@@ -365,23 +366,7 @@ class ComparisonStore:
 
         Returns whether other pairs are missing, too: all of a block that could not be read.
         """
-        backend, lost = backend_of(self.root), False
-        names = [array.basename for array in self._status_first()]
-        arrays = list(block_arrays(self.root, names).values())
-        while arrays:
-            # Where a run was stopped while it made room, arrays have different sizes.
-            gone = np.zeros(arrays[0].shape[0], dtype=np.bool_)
-            gone[[position for position in positions if position < len(gone)]] = True
-            try:
-                backend.write_many(arrays[0].emptied(gone))
-            except DamagedStoreError as error:
-                # It is rare, and the others are emptied once more.
-                _, _, row, column, *_ = error.key.split("/")
-                self._forget([(int(row), int(column))])
-                lost = True
-            else:
-                del arrays[0]
-        return lost
+        return invalidate(self.root, [array.basename for array in self._status_first()], positions, self._forget)
 
     def drop(self, positions: Sequence[int]) -> bool:
         """Remove the representations at some positions, and their pairs.

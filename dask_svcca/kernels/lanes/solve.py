@@ -161,54 +161,45 @@ def _gram(cells, starts, following, k, l, gram, columns):  # type: ignore[no-unt
 
 
 @compiled
-def _reflect(matrix, row, count, pending, v, w, x, diagonal, squared):  # type: ignore[no-untyped-def]  # compiled
+def _reflect(matrix, row, v, w, x, diagonal, squared):  # type: ignore[no-untyped-def]  # compiled
     """Householder's vector of a row, in x; returns what its products are divided by, as a factor.
 
     The row is still without the update by v and w of the row before.
     """
     start = row * (row + 1) // 2
-    norm = splat(0.0)
-    corner = load(matrix, start + row)
-    if pending:
-        vi, wi = load(v, row), load(w, row)
-        for j in range(count):
-            a = load(matrix, start + j) - vi * load(w, j) - wi * load(v, j)
-            store(x, j, a)
-            norm = norm + a * a
-        corner = corner - (vi * wi + wi * vi)
-    else:
-        for j in range(count):
-            a = load(matrix, start + j)
-            store(x, j, a)
-            norm = norm + a * a
-    store(diagonal, row, corner)
+    vi, wi, norm = load(v, row), load(w, row), splat(0.0)
+    for j in range(row):
+        a = load(matrix, start + j) - vi * load(w, j) - wi * load(v, j)
+        store(x, j, a)
+        norm = norm + a * a
+    store(diagonal, row, load(matrix, start + row) - (vi * wi + wi * vi))
     store(squared, row - 1, norm)
-    last = load(x, count - 1)
+    last = load(x, row - 1)
     root = with_sign(sqrt(norm), last)
     last = last + root
-    store(x, count - 1, last)
+    store(x, row - 1, last)
     product, smallest = root * last, splat(SMALLEST)
     return where_larger(product, smallest, splat(1.0) / larger(product, smallest), splat(0.0))
 
 
 @compiled
-def _row(matrix, i, pending, v, w, x, y):  # type: ignore[no-untyped-def]  # compiled
+def _changed(matrix, place, vi, wi, vj, wj):  # type: ignore[no-untyped-def]  # compiled
+    """A number of a matrix, updated by v and w."""
+    a = load(matrix, place) - vi * wj - wi * vj
+    store(matrix, place, a)
+    return a
+
+
+@compiled
+def _row(matrix, i, v, w, x, y):  # type: ignore[no-untyped-def]  # compiled
     """One row of a matrix: the update by v and w, and its part of the product with x, in y."""
     start = i * (i + 1) // 2
-    vi, wi = (load(v, i), load(w, i)) if pending else (splat(0.0), splat(0.0))
-    xi, total = load(x, i), splat(0.0)
+    vi, wi, xi, total = load(v, i), load(w, i), load(x, i), splat(0.0)
     for j in range(i):
-        a = load(matrix, start + j)
-        if pending:
-            a = a - vi * load(w, j) - wi * load(v, j)
-            store(matrix, start + j, a)
+        a = _changed(matrix, start + j, vi, wi, load(v, j), load(w, j))
         store(y, j, load(y, j) + a * xi)
         total = total + a * load(x, j)
-    a = load(matrix, start + i)
-    if pending:
-        a = a - vi * wi - wi * vi
-        store(matrix, start + i, a)
-    store(y, i, total + a * xi)
+    store(y, i, total + _changed(matrix, start + i, vi, wi, vi, wi) * xi)
 
 
 @compiled
@@ -224,35 +215,31 @@ def _four_rows(matrix, i, v, w, x, y):  # type: ignore[no-untyped-def]  # compil
     yp = yq = yr = ys = splat(0.0)
     for j in range(i):
         vj, wj, xj, yj = load(v, j), load(w, j), load(x, j), load(y, j)
-        a = load(matrix, p + j) - vp * wj - wp * vj
-        store(matrix, p + j, a)
+        a = _changed(matrix, p + j, vp, wp, vj, wj)
         yj, yp = yj + a * xp, yp + a * xj
-        b = load(matrix, q + j) - vq * wj - wq * vj
-        store(matrix, q + j, b)
+        b = _changed(matrix, q + j, vq, wq, vj, wj)
         yj, yq = yj + b * xq, yq + b * xj
-        c = load(matrix, r + j) - vr * wj - wr * vj
-        store(matrix, r + j, c)
+        c = _changed(matrix, r + j, vr, wr, vj, wj)
         yj, yr = yj + c * xr, yr + c * xj
-        d = load(matrix, s + j) - vs * wj - ws * vj
-        store(matrix, s + j, d)
+        d = _changed(matrix, s + j, vs, ws, vj, wj)
         yj, ys = yj + d * xs, ys + d * xj
         store(y, j, yj)
+    # The corner on the diagonal.
+    yp = yp + _changed(matrix, p + i, vp, wp, vp, wp) * xp
+    a = _changed(matrix, q + i, vq, wq, vp, wp)
+    yp, yq = yp + a * xq, yq + a * xp
+    yq = yq + _changed(matrix, q + i + 1, vq, wq, vq, wq) * xq
+    a, b = _changed(matrix, r + i, vr, wr, vp, wp), _changed(matrix, r + i + 1, vr, wr, vq, wq)
+    yp, yq, yr = yp + a * xr, yq + b * xr, yr + a * xp + b * xq
+    yr = yr + _changed(matrix, r + i + 2, vr, wr, vr, wr) * xr
+    a, b = _changed(matrix, s + i, vs, ws, vp, wp), _changed(matrix, s + i + 1, vs, ws, vq, wq)
+    c = _changed(matrix, s + i + 2, vs, ws, vr, wr)
+    yp, yq, yr, ys = yp + a * xs, yq + b * xs, yr + c * xs, ys + a * xp + b * xq + c * xr
+    ys = ys + _changed(matrix, s + i + 3, vs, ws, vs, ws) * xs
     store(y, i, yp)
     store(y, i + 1, yq)
     store(y, i + 2, yr)
     store(y, i + 3, ys)
-    # The corner on the diagonal.
-    for row in range(i, i + 4):
-        start = row * (row + 1) // 2
-        vi, wi, xi, total = load(v, row), load(w, row), load(x, row), load(y, row)
-        for j in range(i, row):
-            a = load(matrix, start + j) - vi * load(w, j) - wi * load(v, j)
-            store(matrix, start + j, a)
-            store(y, j, load(y, j) + a * xi)
-            total = total + a * load(x, j)
-        a = load(matrix, start + row) - vi * wi - wi * vi
-        store(matrix, start + row, a)
-        store(y, row, total + a * xi)
 
 
 @compiled
@@ -262,16 +249,16 @@ def _tridiagonal(matrix, k, diagonal, squared, v, w, x, y):  # type: ignore[no-u
     A reflection changes the whole matrix. It is applied on the next pass over it, which also takes the product with
     the next vector: memory, not arithmetic, is what limits.
     """
-    pending = False
+    for j in range(k):
+        store(v, j, splat(0.0))
+        store(w, j, splat(0.0))
     for row in range(k - 1, 0, -1):
-        factor = _reflect(matrix, row, row, pending, v, w, x, diagonal, squared)
-        i = 0
-        while pending and i + 3 < row:
+        factor = _reflect(matrix, row, v, w, x, diagonal, squared)
+        # The first rows are the shortest.
+        for i in range(row % 4):
+            _row(matrix, i, v, w, x, y)
+        for i in range(row % 4, row, 4):
             _four_rows(matrix, i, v, w, x, y)
-            i += 4
-        while i < row:
-            _row(matrix, i, pending, v, w, x, y)
-            i += 1
         inner = splat(0.0)
         for j in range(row):
             scaled = load(y, j) * factor
@@ -281,9 +268,7 @@ def _tridiagonal(matrix, k, diagonal, squared, v, w, x, y):  # type: ignore[no-u
         for j in range(row):
             store(y, j, load(y, j) - inner * load(x, j))
         v, w, x, y = x, y, v, w
-        pending = True
-    last = load(matrix, 0)
-    store(diagonal, 0, last - load(v, 0) * load(w, 0) - load(w, 0) * load(v, 0) if pending else last)
+    store(diagonal, 0, load(matrix, 0) - load(v, 0) * load(w, 0) - load(w, 0) * load(v, 0))
 
 
 @compiled
