@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -72,6 +72,28 @@ def test_singular_values_abreast__of_one_do_not_depend_on_its_neighbours() -> No
     matrices = random_matrices(20, 12, 15, 12, 2.0)
     found, turned = lanes.singular_values_abreast(matrices), lanes.singular_values_abreast(matrices[::-1])
     np.testing.assert_allclose(found, turned[::-1], rtol=1e-13)
+
+
+@pytest.mark.parametrize("pairs", [3, 8, 9, 16, 17, 40])
+@pytest.mark.parametrize(("k", "l"), [(2, 3), (7, 8), (10, 10), (24, 24), (33, 40)])
+def test_singular_values_abreast__hang_on_nothing_that_lay_in_memory(
+    pairs: int, k: int, l: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrices, empty = np.random.default_rng(k).normal(size=(pairs, k, l)) / (k + l), np.empty
+    found = set()
+    for number in (np.nan, 0.0, 1e5, -3.0):
+        with monkeypatch.context() as patched:
+
+            def filled(*args: Any, number: float = number, **options: Any) -> np.ndarray:
+                array = empty(*args, **options)
+                array.fill(number if array.dtype.kind == "f" else 0)
+                return array
+
+            patched.setattr(np, "empty", filled)
+            values = lanes.singular_values_abreast(matrices)
+        assert values is not None
+        found.add(values.tobytes())
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

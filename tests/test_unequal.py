@@ -108,17 +108,22 @@ def test_singular_values_of_sizes__are_those_of_lapack(pairs: int) -> None:
     sizes = rng.integers(1, 12, (pairs, 2))
     sizes[: pairs // 2] = [[7, 9], [9, 7]][pairs % 2]
     stack = draw_stack(0, sizes).coupling
-    found = singular_values_of_sizes(stack, sizes, lambda one: np.linalg.svd(one, compute_uv=False))
+    found, sums = singular_values_of_sizes(stack, sizes, lambda one: np.linalg.svd(one, compute_uv=False))
     for place, (k, l) in enumerate(sizes.tolist()):
         exact = np.linalg.svd(stack[place, :k, :l], compute_uv=False)
         np.testing.assert_allclose(found[place, : min(k, l)], exact, rtol=0, atol=5e-8)
         assert not found[place, min(k, l) :].any()
+    np.testing.assert_allclose(sums, found.sum(axis=1), rtol=1e-14)
+    most = float(np.median(found[found > 0]))
+    clipped, sums = singular_values_of_sizes(stack, sizes, lambda one: np.linalg.svd(one, compute_uv=False), most)
+    np.testing.assert_array_equal(clipped, np.minimum(found, most))
+    np.testing.assert_allclose(sums, clipped.sum(axis=1), rtol=1e-14)
 
 
 def test_singular_values_of_sizes__are_the_same_whatever_stands_beside_them() -> None:
     sizes = np.array([[6, 9], [6, 7], [6, 40], [9, 6], [6, 6], [8, 6], [3, 3], [6, 33], [40, 6]])
     stack = draw_stack(3, sizes).coupling
-    found = singular_values_of_sizes(stack, sizes, np.linalg.svdvals)
+    found, _ = singular_values_of_sizes(stack, sizes, np.linalg.svdvals)
     for place, (k, l) in enumerate(sizes.tolist()):
         if min(k, l) == 6:
             part = stack[place, :k, :l]
@@ -132,7 +137,7 @@ def test_singular_values_of_sizes__that_are_not_finite_are_left_to_lapack() -> N
     sizes = np.array([[2, 3]] * 4)
     stack = draw_stack(1, sizes).coupling.copy()
     stack[2, 0, 0] = np.nan
-    found = singular_values_of_sizes(stack, sizes, lambda one: np.full((1, 2), float(np.isnan(one).any())))
+    found, _ = singular_values_of_sizes(stack, sizes, lambda one: np.full((1, 2), float(np.isnan(one).any())))
     np.testing.assert_array_equal(found[:, 0], [0, 0, 1, 0])
 
 

@@ -139,8 +139,11 @@ class Device(Protocol):
     ) -> None:
         """Weighted sums of squared scores: see `dask_svcca.kernels.squares.weighted_squares`."""
 
-    def products(self, single_samples: int) -> SumsProducts:
-        """A sum of products, of which so many samples are multiplied in one precision before they are added up."""
+    def products(self, single_samples: int, room: Any = None) -> SumsProducts:
+        """A sum of products, of which so many samples are multiplied in one precision before they are added up.
+
+        On the CPU it may be put into ``room``, see `dask_svcca.kernels.products.Room`.
+        """
 
     def gram_products(self, a: int, b: int, block: int, dtype: np.dtype[Any], *, same: bool) -> SumsGrams:
         """Sums over inner products of samples: see `dask_svcca.kernels.grams.GramProducts`."""

@@ -149,9 +149,9 @@ class NumPyDevice:
         """Weighted sums of squared scores."""
         weighted_squares(scores, rows, weights, step, members, out)
 
-    def products(self, single_samples: int) -> ProductSum:
+    def products(self, single_samples: int, room: npt.NDArray[Any] | None = None) -> ProductSum:
         """A sum of products."""
-        return ProductSum(samples_in_single(single_samples))
+        return ProductSum(samples_in_single(single_samples), room)
 
     def gram_products(self, a: int, b: int, block: int, dtype: np.dtype[Any], *, same: bool) -> GramProducts:
         """Sums over inner products of samples."""

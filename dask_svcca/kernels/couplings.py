@@ -91,20 +91,28 @@ class HostCouplings:
         return pairs, k, l
 
     @cached_property
-    def _abreast(self) -> tuple[FloatArray, ...] | None:
-        """Singular values of cells of products, at most 1, their sums, and sums of squares.
+    def _abreast(self) -> tuple[FloatArray, FloatArray, FloatArray | None] | None:
+        """Canonical correlations of many couplings, their sums, and sums of squares unless these are of several sizes.
 
-        None where these are to be one array.
+        Sums come from the same code however couplings are given, so that no bit hangs on that. None where LAPACK is to
+        solve them.
         """
-        if isinstance(self._source, np.ndarray) or min(len(rows) for _, rows, _ in self._source) < LEAST_CELLS:
-            return None
+        if self._sizes is not None:
+            return *canonical_correlations_of_sizes(self._given.real, self._sizes), None
+        source = self._source
+        if isinstance(source, np.ndarray) or min(len(rows) for _, rows, _ in source) < LEAST_CELLS:
+            places = np.arange(len(self._given))
+            source = [(self._given[:, np.newaxis], places, np.zeros_like(places))]
         found = []
-        for cells, rows, columns in self._source:
+        for cells, rows, columns in source:
             one = singular_values_of_cells(cells, rows, columns, most=1.0)
             if one is None:
                 return None
             found.append(one)
-        return found[0] if len(found) == 1 else tuple(map(np.concatenate, zip(*found, strict=True)))
+        if len(found) == 1:
+            return found[0]
+        values, sums, squares = map(np.concatenate, zip(*found, strict=True))
+        return values, sums, squares
 
     @cached_property
     def host(self) -> InexactArray:
@@ -140,8 +148,6 @@ class HostCouplings:
         """Singular values, (pair, min(k, l)): see `dask_svcca.kernels.pairs.canonical_correlations`."""
         if self._original is not None:
             return self._original.correlations(single=single, many=many)
-        if self._sizes is not None:
-            return canonical_correlations_of_sizes(self._given.real, self._sizes)
         if single and many and (abreast := self._abreast) is not None:
             return abreast[0]
         return canonical_correlations(self._given, single=single, many=many)
@@ -150,14 +156,14 @@ class HostCouplings:
         """Sum of the singular values, (pair,), where these come with their sums; else None."""
         if self._original is not None:
             return self._original.correlation_sums(single=single, many=many, each=each)
-        abreast = self._abreast if single and many and self._sizes is None else None
+        abreast = self._abreast if single and many else None
         return None if abreast is None else abreast[1]
 
     def square_sums(self) -> FloatArray:
         """Sum of the squares, (pair,)."""
         if self._original is not None:
             return self._original.square_sums()
-        if (abreast := vars(self).get("_abreast")) is not None:
+        if (abreast := vars(self).get("_abreast")) is not None and abreast[2] is not None:
             return np.asarray(abreast[2])
         # As the inner products of couplings with themselves: no array of their squares is made.
         flat = self._given.reshape(len(self._given), -1)

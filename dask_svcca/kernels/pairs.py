@@ -66,8 +66,8 @@ def canonical_correlations(coupling: InexactArray, *, single: bool = False, many
     return np.asarray(np.clip(singular_values(coupling), 0.0, 1.0))
 
 
-def canonical_correlations_of_sizes(coupling: FloatArray, sizes: IntArray) -> FloatArray:
-    """Canonical correlations of many pairs of several sizes, of scores in single precision.
+def canonical_correlations_of_sizes(coupling: FloatArray, sizes: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Canonical correlations of many pairs of several sizes, of scores in single precision, and their sums.
 
     Parameters
     ----------
@@ -78,14 +78,14 @@ def canonical_correlations_of_sizes(coupling: FloatArray, sizes: IntArray) -> Fl
 
     Returns
     -------
-    (pair, min(k, l))
+    (pair, min(k, l)), (pair,)
         As `canonical_correlations` of each alone; zero beyond those that it has.
     """
 
     def one(pair: FloatArray) -> FloatArray:
         return canonical_correlations(pair, single=True)
 
-    return np.asarray(np.minimum(singular_values_of_sizes(coupling, sizes, one), 1.0))
+    return singular_values_of_sizes(coupling, sizes, one, most=1.0)
 
 
 def singular_values(matrices: InexactArray) -> FloatArray:

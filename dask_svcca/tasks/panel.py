@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dask_svcca.evaluate import Basis, MemberBlock
     from dask_svcca.kernels._types import FloatArray, InexactArray, IntArray
     from dask_svcca.kernels.fourier import SharedFrequency
-    from dask_svcca.kernels.products import Summing
+    from dask_svcca.kernels.products import Room, Summing
     from dask_svcca.plan.memory import PanelUnits, TileMemory
     from dask_svcca.stores.subspaces import Pack, SubspaceRecord
     from dask_svcca.tasks.ahead import Wait
@@ -298,14 +298,19 @@ def couplings(
     shared: Sequence[SharedFrequency],
     *,
     summing: Summing,
+    room: Room | None,
     with_leverages: bool,
 ) -> list[tuple[Array, FloatArray | None]]:
     """Couplings of all members of two panels at each shared frequency, summed over all samples.
 
-    With them come sums of the products of their leverages, where these are needed: (member of a, member of b).
+    They may lie in ``room``. With them come sums of the products of their leverages, where these are needed: (member of
+    a, member of b).
     """
     device = context.device
-    totals = [device.products(summing.samples) for _ in shared]
+    spans = [(a.span(one.a), b.span(one.b)) for one in shared]
+    shapes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in spans]
+    parts_of_room = [None for _ in shared] if room is None else room.cut(shapes)
+    totals = [device.products(summing.samples, part) for part in parts_of_room]
     overlaps = [device.products(summing.samples) for _ in shared if with_leverages]
     # The very same array on both sides lets BLAS compute half of the product.
     sides = ((a, buffers[0]),) if b is a else ((a, buffers[0]), (b, buffers[1]))

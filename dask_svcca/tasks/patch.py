@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dask_svcca.devices import HOST
 from dask_svcca.evaluate import Basis, Evaluation, Values, are_unequal
 from dask_svcca.kernels.lanes import LEAST_NUMBERS
-from dask_svcca.kernels.products import Summing
+from dask_svcca.kernels.products import Room, Summing
 from dask_svcca.measures import leading_only, needs_loadings, of_directions
 from dask_svcca.plan.memory import PanelUnits
 from dask_svcca.readings import EXAMPLES, meet
@@ -288,6 +289,9 @@ class Patch:
         ]
         panels_a = cut(context, a, units[0], memory, times[0], loadings=loadings)
         panels_b = panels_a if same else cut(context, b, units[1], memory, times[1], loadings=loadings)
+        dtype = np.result_type(first_a.pack.dtype, first_b.pack.dtype, np.float64 if summing.double else np.float32)
+        # What is made of couplings is made before the next ones come.
+        room = Room(dtype) if context.device is HOST else None
         # A panel with itself needs no second buffer.
         buffers = _largest(panels_a), _largest(panels_b if not same or len(panels_a) > 1 else [])
         evaluation = Evaluation(
@@ -309,11 +313,13 @@ class Patch:
                 loadings_b = loadings_a
                 if loadings and panel_b is not panel_a:
                     loadings_b = panel_b.read_loadings()
-                _add(context, evaluation, panel_a, panel_b, buffers, (loadings_a, loadings_b), summing=summing)
+                both = loadings_a, loadings_b
+                _add(context, evaluation, panel_a, panel_b, buffers, both, summing=summing, room=room)
                 # Otherwise they would be held while the next are read.
                 evaluation.forget_loadings()
-                del loadings_b
+                del loadings_b, both
             del loadings_a
+        del room
         sums = sum_over_samples(
             context,
             evaluation,
@@ -414,10 +420,12 @@ def _add(
     loadings: tuple[Mapping[int, InexactArray], Mapping[int, InexactArray]],
     *,
     summing: Summing,
+    room: Room | None,
 ) -> None:
     """Give the couplings of two panels to an evaluation."""
     shared = [one for one in evaluation.meeting.shared if a.has(one.a) and b.has(one.b)]
-    products = couplings(context, a, b, buffers, shared, summing=summing, with_leverages=evaluation.with_leverages)
+    with_leverages = evaluation.with_leverages
+    products = couplings(context, a, b, buffers, shared, summing=summing, room=room, with_leverages=with_leverages)
     for frequency, (product, overlaps) in zip(shared, products, strict=True):
         row, first_a = 0, 0
         alike_a, alike_b = a.alike(frequency.a), b.alike(frequency.b)

@@ -199,8 +199,8 @@ class TorchDevice:
                 for target, sums in zip(out, zip(*found, strict=True), strict=True):
                     target[members, start : start + step] = self.host(torch.stack(sums))
 
-    def products(self, single_samples: int) -> TorchProducts:
-        """A sum of products."""
+    def products(self, single_samples: int, room: None = None) -> TorchProducts:  # noqa: ARG002 - as of NumPy
+        """A sum of products; PyTorch keeps memory for them by itself."""
         return TorchProducts(self, single_samples)
 
     def gram_products(self, a: int, b: int, block: int, dtype: np.dtype[Any], *, same: bool) -> TorchGramProducts:

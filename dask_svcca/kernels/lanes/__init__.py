@@ -96,9 +96,9 @@ def solves_many() -> bool:
 
 
 def singular_values_of_sizes(
-    matrices: FloatArray, sizes: IntArray, otherwise: Callable[[FloatArray], FloatArray]
-) -> FloatArray:
-    """Singular values of a stack of matrices of several sizes.
+    matrices: FloatArray, sizes: IntArray, otherwise: Callable[[FloatArray], FloatArray], most: float = np.inf
+) -> tuple[FloatArray, FloatArray]:
+    """Singular values of a stack of matrices of several sizes, and their sums.
 
     Parameters
     ----------
@@ -108,10 +108,12 @@ def singular_values_of_sizes(
         Rows and columns of each.
     otherwise : callable
         From a stack of matrices of one size to their singular values, where too few are alike to be solved abreast.
+    most : float
+        What values are at most.
 
     Returns
     -------
-    (pair, min(k, l))
+    (pair, min(k, l)), (pair,)
         Descending; zero beyond those that a matrix has.
 
     Examples
@@ -121,10 +123,10 @@ def singular_values_of_sizes(
     >>> def lapack(stack):
     ...     return np.linalg.svd(stack, compute_uv=False)
     >>> singular_values_of_sizes(matrices, np.array([[1, 1], [2, 3]]), lapack)
-    array([[2., 0.],
-           [1., 1.]])
+    (array([[2., 0.],
+           [1., 1.]]), array([2., 2.]))
     """
-    values = np.zeros((len(matrices), min(matrices.shape[1:])))
+    values, sums = np.zeros((len(matrices), min(matrices.shape[1:]))), np.zeros(len(matrices))
     solve = _solver()
     smaller, turned = sizes.min(axis=1), sizes[:, 0] > sizes[:, 1]
     # Alike are those with as many singular values: of the other side, zeros are added to the shorter ones.
@@ -135,14 +137,15 @@ def singular_values_of_sizes(
         across = matrices.transpose(0, 2, 1) if turned[places[0]] else matrices
         found = None
         if solve is not None and len(places) >= LEAST_PAIRS and 1 < k <= MOST_DIRECTIONS:
-            found = solve(across[:, np.newaxis], places, np.zeros_like(places), k, l)
+            found = solve(across[:, np.newaxis], places, np.zeros_like(places), k, l, most)
         if found is not None:
-            values[places, :k] = found[0]
+            values[places, :k], sums[places], _ = found
             continue
         for place in places:
             rows, columns = sizes[place]
-            values[place, :k] = otherwise(matrices[place : place + 1, :rows, :columns])[0]
-    return values
+            one = np.minimum(otherwise(matrices[place : place + 1, :rows, :columns])[0], most)
+            values[place, :k], sums[place] = one, one.sum()
+    return values, sums
 
 
 def significance_counter() -> Counter | None:

@@ -364,6 +364,12 @@ def _sort(values, k):  # type: ignore[no-untyped-def]  # compiled
 
 
 @compiled
+def _vectors(room, number, k):  # type: ignore[no-untyped-def]  # compiled
+    """The place of one of several sets of k vectors."""
+    return room[number * k * LANES : (number + 1) * k * LANES]
+
+
+@compiled
 def _put(diagonal, first, most, values, sums, squares, v, w):  # type: ignore[no-untyped-def]  # compiled
     """Roots of the eigenvalues of eight matrices, in place; false where some are not finite."""
     pairs, k = values.shape
@@ -392,12 +398,12 @@ def _put(diagonal, first, most, values, sums, squares, v, w):  # type: ignore[no
 def _singular_values(cells, places, l, most, values, sums, squares, room):  # type: ignore[no-untyped-def]  # compiled
     """Roots of the eigenvalues of the Gram matrices of some of a stack; false where some do not converge."""
     pairs, k = values.shape
-    whole = k * (k + 1) // 2 * LANES
-    matrix = room[:whole]
-    diagonal, squared, others, beside, v, w, x, y = [
-        room[whole + n * k * LANES : whole + (n + 1) * k * LANES] for n in range(8)
-    ]
-    columns = room[whole + 8 * k * LANES :]
+    # One by one: to Numba, what a list of them is unpacked into may be a copy.
+    diagonal, squared = _vectors(room, 0, k), _vectors(room, 1, k)
+    others, beside = _vectors(room, 2, k), _vectors(room, 3, k)
+    v, w, x, y = _vectors(room, 4, k), _vectors(room, 5, k), _vectors(room, 6, k), _vectors(room, 7, k)
+    whole = 8 * k * LANES
+    matrix, columns = room[whole : whole + k * (k + 1) // 2 * LANES], room[whole + k * (k + 1) // 2 * LANES :]
     starts, following = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     _find(cells, places, 0, following)
     for first in range(0, pairs, 2 * LANES):
@@ -405,7 +411,9 @@ def _singular_values(cells, places, l, most, values, sums, squares, room):  # ty
         for start, on, off in ((first, diagonal, squared), (second, others, beside)):
             if start >= pairs:
                 # Nothing, which is diagonal as it is.
-                on[:] = off[:] = 0.0
+                for i in range(k):
+                    store(on, i, splat(0.0))
+                    store(off, i, splat(0.0))
                 break
             starts, following = following, starts
             _find(cells, places, start + LANES, following)
