@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import zarr
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 from dask_svcca.errors import StoreAccessError
 from dask_svcca.stores.backend import Backend, LocalBackend, StoreBackend, backend_of, elsewhere
@@ -45,6 +45,20 @@ def test_backend__gives_back_what_was_written(backend: Backend) -> None:
     assert backend.read_many(["b", "a/c/2/0", "a/c/1/0", "b/c"]) == [b"", None, b"1", None]
     with pytest.raises(FileNotFoundError):
         backend.read("a/c/2/0")
+
+
+def test_store_backend__removes_from_a_file_system_that_has_folders(tmp_path: Path) -> None:
+    options = {"auto_mkdir": True}
+    backend = StoreBackend(FsspecStore.from_url(f"file://{tmp_path.as_posix()}/s", storage_options=options), "")
+    for key in ("x/zarr.json", "x/c/0/1/0", "x/c/0/10/0", "y"):
+        backend.write(key, key.encode())
+    for key in ("x/c/0/1", "x/c/0/1", "y", "y", "nothing/here"):
+        # The second time there is not even a folder.
+        backend.remove(key)
+    assert backend.sizes("") == {"x/zarr.json": 11, "x/c/0/10/0": 10}
+    assert backend.children("") == ["x"]
+    backend.remove("x")
+    assert backend.children("") == []
 
 
 def test_backend__tells_what_is_there(backend: Backend) -> None:

@@ -284,6 +284,21 @@ def test_invalidate__forgets_a_row_and_its_column(store: ComparisonStore) -> Non
     np.testing.assert_array_equal(np.isnan(store.array("svcca")[...]), gone)
 
 
+@pytest.mark.parametrize("file", ["zarr.json", "c/0"])
+def test_columns__that_both_axes_have_lost_are_not_said_to_be_repaired(
+    store: ComparisonStore, place: Path, file: str
+) -> None:
+    fill(store)
+    for axis in "ab":
+        damaged = place / f"rank_{axis}" / file
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    said = rf"'rank_a/{file}' and 'rank_b/{file}' of the comparison .* Compare into another store"
+    with pytest.raises(DamagedStoreError, match=said):
+        store.columns("rank")
+    with pytest.raises(DamagedStoreError, match=said):
+        dask_svcca.verify(place, repair=True)
+
+
 def test_array__of_a_group_is_refused(store: ComparisonStore) -> None:
     with pytest.raises(StoreFormatError, match=r"'subspaces' .* is a group, not an array"):
         store.array("subspaces")

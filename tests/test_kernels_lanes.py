@@ -183,12 +183,16 @@ print(found if found is None else float(found.sum()))
 """
 
 
-@pytest.mark.parametrize(("case", "printed"), [("absent", "None"), ("uncached", "36.0")])
+@pytest.mark.parametrize(("case", "printed"), [("absent", "None"), ("uncached", "36.0"), ("not compiling", "None")])
 def test_singular_values_abreast__without_numba_or_a_place_to_cache(case: str, printed: str, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     # A folder below a file cannot be made, whoever asks.
-    environment = {"NUMBA_CACHE_DIR": str(file / "cache")} if case == "uncached" else {}
+    environment = {
+        "absent": {},
+        "uncached": {"NUMBA_CACHE_DIR": str(file / "cache")},
+        "not compiling": {"NUMBA_DISABLE_JIT": "1"},
+    }[case]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, case],
         env={**os.environ, **environment},

@@ -10,7 +10,7 @@ import numpy as np
 from dask_svcca.stores._blocks import AXES
 from dask_svcca.stores._documents import array_document, is_whole
 from dask_svcca.stores._packed import decompressed, packed, unpacked
-from dask_svcca.stores._stored import COLUMN_CHUNK, damaged, stored
+from dask_svcca.stores._stored import COLUMN_CHUNK, damaged, lost, stored
 from dask_svcca.stores.backend import backend_of
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def read_columns(root: zarr.Group, names: Sequence[str]) -> dict[str, npt.NDArra
         found = (stored(document, f"{name}{axis[-2:]}", root) for axis, document in pair)
         document = next((one for one in found if one is not None), None)
         if document is None:
-            raise damaged(root, f"{name}_a/zarr.json")
+            raise lost(root, f"{name}_a/zarr.json", f"{name}_b/zarr.json")
         own[name] = document
     keys = [f"{name}_a/c/{part}" for name in names for part in range(-(-own[name]["shape"][0] // COLUMN_CHUNK))]
     chunks = dict(zip(keys, backend.read_many(keys), strict=True))
@@ -167,6 +167,8 @@ def _decoded(
         whole = chunks[f"{name}_a/c/{number}"]
         if whole is None or not is_whole(whole):
             (whole,) = backend_of(root).read_many([f"{name}_b/c/{number}"])
+            if whole is None or not is_whole(whole):
+                raise lost(root, f"{name}_a/c/{number}", f"{name}_b/c/{number}")
         parts.append(_values(root, f"{name}_a/c/{number}", whole, document["data_type"]))
     return np.concatenate(parts)[:count]
 
@@ -237,7 +239,7 @@ def mend_columns(root: zarr.Group, variables: Sequence[Variable]) -> None:
         pair = documents[2 * number : 2 * number + 2]
         counts = [one["shape"][0] for one in pair if one is not None]
         if not counts:
-            raise damaged(root, f"{names[2 * number]}/zarr.json")
+            raise lost(root, *(f"{name}/zarr.json" for name in names[2 * number : 2 * number + 2]))
         for axis, one in zip(AXES, pair, strict=True):
             if one is None:
                 backend.write(f"{column_name(variable, axis)}/zarr.json", _document(variable, axis, min(counts)))
@@ -247,7 +249,7 @@ def mend_columns(root: zarr.Group, variables: Sequence[Variable]) -> None:
         a, b = chunks[2 * number : 2 * number + 2]
         whole_a, whole_b = (one is not None and is_whole(one) for one in (a, b))
         if not whole_a and not whole_b:
-            raise damaged(root, key.format("a"))
+            raise lost(root, *map(key.format, "ab"))
         if a is not None and whole_a and not whole_b:
             backend.write(key.format("b"), a)
         elif b is not None and whole_b and not whole_a:

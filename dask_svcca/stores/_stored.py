@@ -116,3 +116,13 @@ def damaged(root: zarr.Group, key: str) -> DamagedStoreError:
         f"missing with dask-svcca verify {place} --repair, and compare again: it is made anew",
         key,
     )
+
+
+def lost(root: zarr.Group, key: str, other: str) -> DamagedStoreError:
+    """Error for a file of a comparison that is damaged, and so is the other that has the same: no repair finds it."""
+    place = str(root.store_path).removeprefix("file://")
+    return DamagedStoreError(
+        f"the files {key!r} and {other!r} of the comparison {place!r} are missing, or are not what was written, and "
+        f"nothing else has what was in them. Compare into another store",
+        key,
+    )

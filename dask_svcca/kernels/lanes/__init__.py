@@ -161,11 +161,18 @@ def _solver() -> Solver | None:
 
 @cache
 def _compiled() -> tuple[Solver, Counter] | None:
-    """The compiled code; None without Numba, or with one that this NumPy or this processor cannot work with."""
+    """The compiled code; None without Numba, or with one that this NumPy or this processor cannot work with.
+
+    Nor is there any where Numba is told to compile nothing (``NUMBA_DISABLE_JIT``), as whoever debugs other code may.
+    """
     if find_spec("numba") is None:
         return None
     try:
         # Loading Numba takes a while.
+        from numba import config  # noqa: PLC0415
+
+        if config.DISABLE_JIT:
+            return None
         from dask_svcca.kernels.lanes.significance import count_significant  # noqa: PLC0415
         from dask_svcca.kernels.lanes.solve import singular_values  # noqa: PLC0415
     except (ImportError, AttributeError, OSError):

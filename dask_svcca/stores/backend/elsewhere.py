@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import _get_loop, sync
-from zarr.storage import MemoryStore, ObjectStore
+from zarr.storage import FsspecStore, MemoryStore, ObjectStore
 
 from dask_svcca.stores._access import accessing, creating
 from dask_svcca.stores._exclusive import PARTIAL, age_of_object
@@ -206,7 +206,16 @@ class StoreBackend:
         """See `Backend`."""
         # What says that it is there goes first.
         keys = sorted(self._listed(key), key=lambda one: not one.endswith("zarr.json"))
-        self._wait([self._store.delete(one) for one in [*keys, self._key(key)]])
+        if isinstance(self._store, FsspecStore):
+            self._wait([self._delete(one) for one in keys])
+            # A file, or folders that no file is left in: file systems have them, and do not delete them as keys.
+            self._wait([self._delete(self._key(key), below=True)])
+        else:
+            self._wait([self._delete(one) for one in [*keys, self._key(key)]])
+
+    async def _delete(self, name: str, *, below: bool = False) -> None:
+        with accessing(f"{self._store}/{name}"):
+            await (self._store.delete_dir(name) if below else self._store.delete(name))
 
     def move(self, key: str, target: str) -> None:
         """See `Backend`."""
