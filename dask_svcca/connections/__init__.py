@@ -280,12 +280,15 @@ def _failures_in_sentences() -> Iterator[None]:
             record.exc_info = record.exc_text = None
         return True
 
-    logger = logging.getLogger("tornado.application")
-    logger.addFilter(shorten)
+    # The second says at times what was on its way to the scheduler when that was lost.
+    loggers = [logging.getLogger(name) for name in ("tornado.application", "distributed.batched")]
+    for logger in loggers:
+        logger.addFilter(shorten)
     try:
         yield
     finally:
-        logger.removeFilter(shorten)
+        for logger in loggers:
+            logger.removeFilter(shorten)
 
 
 def wait_for_worker(
