@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_svcca.kernels import products
-from dask_svcca.kernels.products import FEW_SAMPLES, Pieces, ProductSum, Summing, samples_in_single
+from dask_svcca.kernels.products import FEW_SAMPLES, Pieces, ProductSum, Room, Summing, samples_in_single
 
 
 def samples(width: int, count: int, dtype: str, seed: int) -> np.ndarray:
@@ -78,6 +78,23 @@ def test_product_sum__of_short_sums_added_up_in_single_precision_is_right_to_5e_
         errors.append(np.linalg.svd(total.value.astype("float64"), compute_uv=False).mean() - exact.mean())
     # How much less it is where each is added up in double precision hangs on BLAS: nothing, or a half.
     assert np.abs(errors).max() < 5e-8
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+def test_room__changes_no_bit_of_sums_that_are_formed_one_after_another(dtype: str) -> None:
+    rng, room = np.random.default_rng(5), Room(np.dtype(dtype))
+    for k, l in ((40, 40), (3, 70), (70, 3), (90, 30), (5, 5)):
+        a, b = (rng.normal(size=(size, 30)).astype(dtype) for size in (k, l))
+        pairs = [(a, a), (a, b), (b, b)]
+        rooms = room.cut([(len(rows), len(columns)) for rows, columns in pairs])
+        alone, within = [ProductSum() for _ in pairs], [ProductSum(room=one) for one in rooms]
+        for (rows, columns), one, other in zip(pairs, alone, within, strict=True):
+            for total in (one, one, other, other):
+                total.add(rows, columns)
+        for one, other, memory in zip(alone, within, rooms, strict=True):
+            np.testing.assert_array_equal(one.value, other.value)
+            assert np.shares_memory(other.value, memory)
+    assert room.cut([]) == []
 
 
 @pytest.mark.parametrize(("directions", "count"), [(1, 5000), (3, 20_000), (13, 5000), (20, 2000)])

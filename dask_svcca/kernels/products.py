@@ -166,8 +166,9 @@ class Room:
         if sum(sizes) > len(self._memory):
             dtype, self._memory = self._memory.dtype, self._memory[:0].copy()
             self._memory = np.zeros(sum(sizes), dtype)
-        parts = np.split(self._memory[: sum(sizes)], np.cumsum(sizes)[:-1])
-        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        ends = np.cumsum(sizes, dtype=np.int64).tolist()
+        each = zip(shapes, sizes, ends, strict=True)
+        return [self._memory[end - size : end].reshape(shape) for shape, size, end in each]
 
 
 MIRRORED_AT_ONCE = 192

@@ -11,7 +11,7 @@ import numpy as np
 from dask_svcca.devices import HOST
 from dask_svcca.evaluate import Basis, Evaluation, Values, are_unequal
 from dask_svcca.kernels.lanes import LEAST_NUMBERS
-from dask_svcca.kernels.products import Room, Summing
+from dask_svcca.kernels.products import Room, Summing, samples_in_single
 from dask_svcca.measures import leading_only, needs_loadings, of_directions
 from dask_svcca.plan.memory import PanelUnits
 from dask_svcca.readings import EXAMPLES, meet
@@ -290,8 +290,10 @@ class Patch:
         panels_a = cut(context, a, units[0], memory, times[0], loadings=loadings)
         panels_b = panels_a if same else cut(context, b, units[1], memory, times[1], loadings=loadings)
         dtype = np.result_type(first_a.pack.dtype, first_b.pack.dtype, np.float64 if summing.double else np.float32)
-        # What is made of couplings is made before the next ones come.
-        room = Room(dtype) if context.device is HOST else None
+        # What is made of couplings is made before the next ones come. Sums in single precision that are added up in
+        # double are let go of before that.
+        stays = summing.double or first_a.record.entry.samples <= samples_in_single(summing.samples)
+        room = Room(dtype) if context.device is HOST and stays else None
         # A panel with itself needs no second buffer.
         buffers = _largest(panels_a), _largest(panels_b if not same or len(panels_a) > 1 else [])
         evaluation = Evaluation(

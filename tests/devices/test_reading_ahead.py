@@ -55,7 +55,7 @@ class Waiting(Slow):
         super().__init__()
         self.second_is_read, self.failure, self.products_so_far = threading.Event(), failure, 0
 
-    def products(self, single_samples: int) -> ProductSum:
+    def products(self, single_samples: int, room: Any = None) -> ProductSum:
         device = self
 
         class Products(ProductSum):
@@ -66,7 +66,7 @@ class Waiting(Slow):
                     raise device.failure
                 super().add(rows, columns)
 
-        return Products(single_samples)
+        return Products(single_samples, room)
 
 
 class Reads:
@@ -92,7 +92,7 @@ class WaitingWithNorms(Slow):
         super().__init__()
         self._reads, self._before, self._asked, self.waited = reads, 0, False, False
 
-    def products(self, single_samples: int) -> ProductSum:
+    def products(self, single_samples: int, room: Any = None) -> ProductSum:
         device = self
 
         class Products(ProductSum):
@@ -101,7 +101,7 @@ class WaitingWithNorms(Slow):
                 device._before = device._reads.count
                 super().add(rows, columns)
 
-        return Products(single_samples)
+        return Products(single_samples, room)
 
     def weighted_squares(self, *given: Any) -> None:
         if not self._asked:

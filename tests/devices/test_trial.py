@@ -43,8 +43,8 @@ class Late(TorchDevice):
     def __init__(self) -> None:
         super().__init__("torch:cpu")
 
-    def products(self, single_samples: int) -> Any:
-        return Later(super().products(single_samples))
+    def products(self, single_samples: int, room: Any = None) -> Any:
+        return Later(super().products(single_samples, room))
 
 
 class Later:
