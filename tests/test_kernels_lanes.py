@@ -12,7 +12,6 @@ import pytest
 
 from dask_svcca.kernels import lanes
 from dask_svcca.kernels.couplings import HostCouplings, gathered
-from dask_svcca.kernels.pairs import canonical_correlations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,9 +110,13 @@ def test_singular_values_abreast__leave_what_is_complex_or_large_to_lapack() -> 
 
 def test_canonical_correlations__abreast_stay_in_their_range() -> None:
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 6, 6)))[0]
-    found = canonical_correlations(rotation * (1 + 1e-9), single=True, many=True)
+    couplings = HostCouplings(rotation * (1 + 1e-9))
+    found = couplings.correlations(single=True, many=True)
     assert found.max() <= 1
     np.testing.assert_allclose(found, 1, rtol=1e-12)
+    sums = couplings.correlation_sums(single=True, many=True)
+    assert sums is not None
+    assert sums.max() <= 6
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

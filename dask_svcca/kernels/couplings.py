@@ -150,7 +150,7 @@ class HostCouplings:
             return self._original.correlations(single=single, many=many)
         if single and many and (abreast := self._abreast) is not None:
             return abreast[0]
-        return canonical_correlations(self._given, single=single, many=many)
+        return canonical_correlations(self._given, single=single)
 
     def correlation_sums(self, *, single: bool, many: bool, each: bool = False) -> FloatArray | None:
         """Sum of the singular values, (pair,), where these come with their sums; else None."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from dask_svcca.kernels.lanes import singular_values_abreast, singular_values_of_sizes
+from dask_svcca.kernels.lanes import singular_values_of_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ GRAM_FROM = 64
 """Directions from which the eigenvalues of ``C* C`` are clearly faster to compute than the singular values of ``C``."""
 
 
-def canonical_correlations(coupling: InexactArray, *, single: bool = False, many: bool = False) -> FloatArray:
+def canonical_correlations(coupling: InexactArray, *, single: bool = False) -> FloatArray:
     """Canonical correlations of one pair, or of a stack of pairs.
 
     Parameters
@@ -33,9 +33,6 @@ def canonical_correlations(coupling: InexactArray, *, single: bool = False, many
         Whether it is of scores in single precision, which are off by about 1e-7 themselves. Then its Gram matrix will
         do: squaring costs a correlation of ``r`` about ``1e-15 / r``, and one of zero at most 1e-7. Large couplings
         take two thirds of the time.
-    many : bool
-        Whether there are so many in all that it is worth to load what takes a fifth of the time: see
-        `dask_svcca.kernels.lanes`.
 
     Returns
     -------
@@ -54,8 +51,6 @@ def canonical_correlations(coupling: InexactArray, *, single: bool = False, many
     >>> canonical_correlations(xy.T @ xz)
     array([1., 0.])
     """
-    if single and many and (abreast := singular_values_abreast(coupling)) is not None:
-        return np.asarray(np.minimum(abreast, 1.0))
     if single and min(coupling.shape[-2:]) >= GRAM_FROM:
         wide = coupling if coupling.shape[-2] <= coupling.shape[-1] else coupling.swapaxes(-1, -2)
         gram = np.empty((*wide.shape[:-1], wide.shape[-2]), dtype=wide.dtype)

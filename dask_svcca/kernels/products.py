@@ -164,6 +164,7 @@ class Room:
         """Arrays of some shapes, which those of the next call overwrite."""
         sizes = [rows * columns for rows, columns in shapes]
         if sum(sizes) > len(self._memory):
+            # What was there is let go of first: both are not held.
             dtype, self._memory = self._memory.dtype, self._memory[:0].copy()
             self._memory = np.zeros(sum(sizes), dtype)
         ends = np.cumsum(sizes, dtype=np.int64).tolist()

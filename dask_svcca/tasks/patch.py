@@ -315,11 +315,12 @@ class Patch:
                 loadings_b = loadings_a
                 if loadings and panel_b is not panel_a:
                     loadings_b = panel_b.read_loadings()
-                both = loadings_a, loadings_b
-                _add(context, evaluation, panel_a, panel_b, buffers, both, summing=summing, room=room)
+                _add(
+                    context, evaluation, panel_a, panel_b, buffers, (loadings_a, loadings_b), summing=summing, room=room
+                )
                 # Otherwise they would be held while the next are read.
                 evaluation.forget_loadings()
-                del loadings_b, both
+                del loadings_b
             del loadings_a
         del room
         sums = sum_over_samples(

@@ -273,7 +273,7 @@ def _tridiagonal(matrix, k, diagonal, squared, v, w, x, y):  # type: ignore[no-u
 
 @compiled
 def _is_open(diagonal, squared, l):  # type: ignore[no-untyped-def]  # compiled
-    """Whether what stands beside a number of the diagonal is not negligible in all lanes."""
+    """Whether what stands beside a number of the diagonal is more than negligible in any lane."""
     here, following = load(diagonal, l), load(diagonal, l + 1)
     negligible = larger(splat(SQUARED_PRECISION) * magnitude(here * following), splat(NEGLIGIBLE))
     return any_larger(load(squared, l), negligible)
@@ -374,15 +374,15 @@ def _put(diagonal, first, most, values, sums, squares, v, w):  # type: ignore[no
     """Roots of the eigenvalues of eight matrices, in place; false where some are not finite."""
     pairs, k = values.shape
     _sort(diagonal, k)
-    both = total = splat(0.0)
+    of_squares = total = splat(0.0)
     for i in range(k):
         square = load(diagonal, i)
-        both = both + square
+        of_squares = of_squares + square
         root = sqrt(larger(square, splat(0.0)))
         root = where_larger(root, splat(most), splat(most), root)
         total = total + root
         store(diagonal, i, root)
-    store(v, 0, both)
+    store(v, 0, of_squares)
     store(w, 0, total)
     for lane in range(min(LANES, pairs - first)):
         pair = first + lane
