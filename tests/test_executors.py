@@ -207,3 +207,23 @@ def test_run_graph__ends_when_it_is_asked_to_and_not_only_when_a_task_ends() -> 
             assert not HELD.is_set()
         finally:
             HELD.set()
+
+
+BOTH = threading.Barrier(2)
+
+
+def meet(_: int) -> int:
+    return BOTH.wait(timeout=30)
+
+
+def test_run_graph__no_worker_stands_idle_for_what_another_has() -> None:
+    """Both wait for the same: where it is, there is one thread, and they meet."""
+    met: list[Any] = []
+    graph = {"group": (int,), "share-0": (meet, "group"), "share-1": (meet, "group")}
+    with (
+        dask.config.set({"distributed.scheduler.work-stealing": False}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        run_graph(graph, ["share-0", "share-1"], lambda _, result: met.append(result), client)
+    assert sorted(met) == [0, 1]

@@ -15,6 +15,7 @@ import dask.local
 import dask.multiprocessing
 import dask.threaded
 import distributed
+from dask._task_spec import Task, TaskRef
 from dask.callbacks import Callback
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
@@ -199,7 +200,7 @@ def _run_distributed(
 ) -> None:
     # The graph of ten thousand representations is 15 MB, and Dask would warn of it.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}):
-        work: Any = {key: (_on_worker, *rest) for key, rest in graph.items()}
+        work: Any = {key: _anywhere(key, rest, graph) for key, rest in graph.items()}
         if on_gpu:
             layer = MaterializedLayer(work, annotations={"resources": partial(_resources, on_gpu)})
             work = HighLevelGraph({"tasks": layer}, {"tasks": set()})
@@ -232,6 +233,18 @@ def _run_distributed(
         for future in pending.values():
             future.release()
         raise
+
+
+def _anywhere(key: str, work: tuple[Any, ...], graph: Graph) -> Task:
+    """A task that whichever worker is free takes.
+
+    Where it is not said that a task makes data, Dask sends it to a worker that has what it waits for, however long the
+    queue is there; ours read from a store nearly all that they work on. Other workers stand idle until tasks of the
+    kind are known to take long, which for two shares of one tile is half of their time.
+    """
+    function, *arguments = work
+    references = (TaskRef(one) if isinstance(one, str) and one in graph else one for one in arguments)
+    return Task(key, _on_worker, function, *references, _data_producer=True)
 
 
 def _resources(on_gpu: AbstractSet[str], key: str) -> dict[str, int]:
