@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -167,8 +168,8 @@ def test_compare__of_more_neurons_than_samples_and_of_fewer(
     monkeypatch.setattr(
         patch_module,
         "norms_by_samples",
-        lambda context, a, b, shape, members, **options: by_samples(
-            context, a, b, shape, min(members, most), **options
+        lambda context, a, b, shape, memory, **options: by_samples(
+            context, a, b, shape, replace(memory, by_samples=min(memory.by_samples, most)), **options
         ),
     )
     arrays = unequal(300)

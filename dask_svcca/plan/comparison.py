@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -413,7 +414,8 @@ def _tiles(
     kinds, length = [by_kind(group) for group in groups], min(side, len(layers))
     places, room = missing.with_itself(), Room.of(budget)
     available = room.device if room is not None and room.shared else budget.available
-    memory = limits_by_tile(kinds, places, lambda a, b: tile_limits(a, b, length, options, available))
+    device = math.inf if room is None else room.device
+    memory = limits_by_tile(kinds, places, lambda a, b: tile_limits(a, b, length, options, available, device))
     largest = max(missing.tiles, key=lambda place: memory[place].peak, default=None)
     if largest is None:
         return ()
@@ -429,7 +431,7 @@ def _tiles(
     on: dict[tuple[int, int], TileMemory] = {}
     if room is not None and options.directions:
         on = limits_by_tile(kinds, places, lambda a, b: device_limits(a, b, options, room))
-        # Inner products of samples are cut by the worker's memory alone.
+        # Inner products of samples are cut alike on both.
         on = {place: limits for place, limits in on.items() if not memory[place].by_samples}
         for place, limits in on.items():
             check_pair(widest, memory[place], limits, budget)

@@ -100,6 +100,9 @@ class TileMemory:
         Bytes at most.
     by_samples : int
         Members of each side that are compared at a time by the inner products of samples; 0 for couplings.
+    narrow, held : int
+        How often narrower blocks of inner products are, for want of memory; and of how many chunks the samples of their
+        rows are held at a time.
     patch : int
         Representations along each axis of what is evaluated at a time; 0 for all.
     """
@@ -110,6 +113,8 @@ class TileMemory:
     stack: int
     peak: int
     by_samples: int = 0
+    narrow: int = 1
+    held: int = 1
     patch: int = 0
 
 

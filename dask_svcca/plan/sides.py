@@ -147,7 +147,7 @@ def tile_by_samples(
     >>> layers = [Layer.of("a/b/c", Neurons(), (5000, 256))] * 48
     >>> for names in ("svcca", "cka"):
     ...     options = TileOptions(4096, "float32", "crop", find_measures(names), {})
-    ...     print(tile_by_samples(layers, 8, 8, 1, options), tile_by_samples(layers, 8, 8, 16, options))
+    ...     print(tile_by_samples(layers, 8, 8, 1, options), tile_by_samples(layers, 8, 8, 40, options))
     8 8
     48 8
     """
@@ -155,11 +155,12 @@ def tile_by_samples(
         return side
     count, directions = len(layers), sum(layer.directions for layer in layers)
     samples = max((layer.samples for layer in layers), default=0)
-    best, shortest = side, samples * directions**2 / 2 / workers * GRAMS_CHEAPER
+    pairs = count * (count + 1) // 2
+    best, shortest = side, samples * (directions / max(1, count)) ** 2 * pairs / workers * GRAMS_CHEAPER
     for groups in range(1, -(-count // side) + 1):
         each = step * -(-count // (groups * step))
         tiles = groups * (groups + 1) // 2
-        work = products_by_samples(samples, directions * groups, count**2 // 2)
+        work = products_by_samples(samples, directions * groups, count * groups, pairs)
         longest = work / min(workers, max(tiles, int(work / SHORT_TILE) if shared else 1))
         fits = each <= LONG_TILE or (each <= MAX_GRAM_TILE and work / tiles <= SHORT_TILE)
         if fits and longest < shortest:
@@ -196,7 +197,9 @@ def gram_shares(
         # Of kernels there is nothing to make.
         directions = [sum(layer.directions for layer in side if not layer.kernel) for side in sides]
         samples = max((layer.samples for side in sides for layer in side), default=0)
-        return products_by_samples(samples, sum(directions[: 1 if row == column else 2]), math.prod(map(len, sides)))
+        counts = [len(side) for side in sides]
+        one_each = slice(1 if row == column else 2)
+        return products_by_samples(samples, sum(directions[one_each]), sum(counts[one_each]), math.prod(counts))
 
     each = {place: work(*place) for place in places}
     whole = sum(each.values())

@@ -307,6 +307,7 @@ def tile_limits(
     side: int,
     options: TileOptions,
     available: int,
+    device: float = math.inf,
 ) -> TileMemory:
     """Memory that the tile of two groups may take: all that it can use, as far as it is available.
 
@@ -321,6 +322,8 @@ def tile_limits(
     options : TileOptions
     available : int
         Bytes.
+    device : float
+        Bytes of the device that makes inner products of samples, where it has memory of its own.
 
     Examples
     --------
@@ -365,11 +368,10 @@ def tile_limits(
         peak = beside + values + max(details + working, DETAIL_COPIES * details)
         return replace(limits, peak=math.ceil(peak))
 
-    by_samples = memory_by_samples(kind_pairs, options, available - beside - values)
+    by_samples = memory_by_samples(kind_pairs, options, min(available - beside - values, device))
     if by_samples is not None:
-        at_once, peak = by_samples
-        peak = beside + values + max(related, peak)
-        return TileMemory(0, 0, 0, 0, math.ceil(peak), by_samples=at_once, patch=patch)
+        peak = beside + values + max(related, by_samples.peak)
+        return replace(by_samples, peak=math.ceil(peak), patch=patch)
     return largest(tried, lambda limits: limits.peak <= available)
 
 

@@ -184,9 +184,10 @@ class Work:
         total: Amounts = Amounts()
         if tile.memory.by_samples:
             read = columns * directions[0] + rows * directions[1]
-            total["coupling"] = products_by_samples(a.samples, int(read), pairs.size) + CALL
+            members = columns * len(asked) + rows * len(asked.T)
+            total["coupling"] = products_by_samples(a.samples, int(read), members, pairs.size) + CALL
             total["values"] = PAIR * pairs.sum() + CALL
-            total["read"] = a.samples * item * read + FILE_BYTES * (columns * len(asked) + rows * len(asked.T))
+            total["read"] = a.samples * item * read + FILE_BYTES * members
             return total
         # Where not all of a side fits, the other side is read again for each panel of it.
         room = tile.memory.operand / max(1, item * min(a.samples, self._plan.chunk_samples))

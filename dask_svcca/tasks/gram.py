@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from dask_svcca.kernels.grams import PORTIONS, block_samples
+from dask_svcca.kernels.grams import PORTIONS, block_entries, block_samples
 from dask_svcca.tasks.panel import Panel
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dask_svcca.errors import DamagedSubspacesError
     from dask_svcca.evaluate import Basis
     from dask_svcca.kernels._types import FloatArray, InexactArray
+    from dask_svcca.plan.memory import TileMemory
     from dask_svcca.tasks.panel import Member
     from dask_svcca.tasks.worker import Context
 
@@ -192,7 +193,7 @@ def norms_by_samples(
     a: Mapping[int, Member],
     b: Mapping[int, Member],
     shape: tuple[int, int],
-    most: int,
+    memory: TileMemory,
     *,
     row_norms: bool,
     found: Mapping[SumsKey, Sums],
@@ -206,19 +207,18 @@ def norms_by_samples(
         By position in the group. The very same for a group with itself.
     shape : (int, int)
         Members of the two groups, with those that are not compared.
-    most : int
-        Members of each side that are compared at a time.
+    memory : TileMemory
     row_norms : bool
         Whether norms of samples are needed.
     found : dict of SumsKey to Sums
         What other tasks have summed already, all shares of it together: see `sums_by_samples`.
     """
     norms = Norms(np.zeros(shape), np.zeros(shape), (np.zeros(shape[0]), np.zeros(shape[1])))
-    for part_a, part_b in _parts(a, b, most):
+    for part_a, part_b in _parts(a, b, memory.by_samples):
         groups = _groups(context, part_a, part_b)
         sums = found.get(_key(groups, row_norms=row_norms))
         if sums is None:
-            sums = _sum(context, groups, 0, 1, row_norms=row_norms)
+            sums = _sum(context, groups, memory, (0, 1), row_norms=row_norms)
         _add_norms(norms, groups, sums)
     return norms
 
@@ -227,7 +227,7 @@ def sums_by_samples(
     context: Context,
     a: Mapping[int, Member],
     b: Mapping[int, Member],
-    most: int,
+    memory: TileMemory,
     share: tuple[int, int],
     *,
     row_norms: bool,
@@ -236,8 +236,10 @@ def sums_by_samples(
 
     Other parameters are those of `norms_by_samples`.
     """
-    sides = (_groups(context, part_a, part_b) for part_a, part_b in _parts(a, b, most))
-    return {_key(groups, row_norms=row_norms): _sum(context, groups, *share, row_norms=row_norms) for groups in sides}
+    sides = (_groups(context, part_a, part_b) for part_a, part_b in _parts(a, b, memory.by_samples))
+    return {
+        _key(groups, row_norms=row_norms): _sum(context, groups, memory, share, row_norms=row_norms) for groups in sides
+    }
 
 
 def _parts(
@@ -266,73 +268,90 @@ def _key(groups: list[_Group], *, row_norms: bool) -> SumsKey:
     return row_norms, tuple(group.key for group in groups)
 
 
-def _sum(context: Context, groups: list[_Group], number: int, shares: int, *, row_norms: bool) -> Sums:
+def _sum(
+    context: Context, groups: list[_Group], memory: TileMemory, share: tuple[int, int], *, row_norms: bool
+) -> Sums:
     """The sums of one share of the blocks."""
+    number, shares = share
     same = len(groups) == 1
     a, b = (len(groups[side].numbers) for side in (0, -1))
     first = groups[0].panel
-    block = block_samples(first.length, first.samples)
-    products = context.device.gram_products(a, b, block, first.dtype, same=same)
+    columns = block_samples(first.length, first.samples, memory.narrow)
+    entries = block_entries(first.length, first.samples, memory.narrow)
+    products = context.device.gram_products(a, b, entries, first.dtype, same=same)
     rows, squares = np.zeros((a, b)), [np.zeros(len(group.numbers)) for group in groups]
-    buffers = [[group.panel.buffer() for group in groups] for _ in range(min(2, first.chunks))]
+    slots = min(memory.held + 1, first.chunks)
+    scores = [_Scores(context, group, slots) for group in groups]
 
     def taken() -> Sums:
         nonlocal rows, squares
         with context.timed("coupling"):
             total, own = products.take()
-            if same:
-                np.fill_diagonal(total, own[0])
             found = Sums(total, rows, (own[0], own[-1]), (squares[0], squares[-1]))
         rows, squares = np.zeros_like(rows), [np.zeros_like(one) for one in squares]
         return found
 
     tree = _Tree()
     portions = range(PORTIONS * number // shares, PORTIONS * (number + 1) // shares)
-    blocks = list(_blocks(first.length, first.samples, block))
-    mine = [
-        (portion, one)
-        for portion in portions
-        for one in blocks[len(blocks) * portion // PORTIONS : len(blocks) * (portion + 1) // PORTIONS]
-    ]
+    blocks = list(_blocks(first.length, first.samples, columns, memory.held))
     done = portions.start
-    for chunk, of_chunk in groupby(mine, key=lambda one: one[1].chunk):
-        upper = [group.read(chunk, buffer) for group, buffer in zip(groups, buffers[0], strict=True)]
+    for portion, block in _portions(blocks):
+        if portion not in portions:
+            continue
+        for _ in range(done, portion):
+            tree.add(taken())
+        done = portion
+        band, slot = divmod(block.chunk, memory.held)
+        beside = block.other % memory.held if block.other // memory.held == band else memory.held
+        upper = [one.of(block.chunk, slot) for one in scores]
+        # Inner products of all samples with those of a chunk are there already.
+        lower = [
+            parts if all(one.group.kernels) else one.of(block.other, beside)
+            for one, parts in zip(scores, upper, strict=True)
+        ]
         with context.timed("coupling"):
-            sent = _sent(context, upper)
-        for other, of_both in groupby(of_chunk, key=lambda one: one[1].other):
-            beside = sent if other == chunk else _beside(context, groups, upper, other, buffers[1])
-            for portion, one in of_both:
-                for _ in range(done, portion):
-                    tree.add(taken())
-                done = portion
-                with context.timed("coupling"):
-                    if row_norms and one.is_first:
-                        own = [group.squares(chunk, parts) for group, parts in zip(groups, upper, strict=True)]
-                        rows += own[0] @ own[-1].T
-                        for square, norm in zip(squares, own, strict=True):
-                            square[...] += np.einsum("ms,ms->m", norm, norm)
-                    parts = [
-                        group.block(above, below, one.rows, one.columns, other * first.length)
-                        for group, above, below in zip(groups, sent, beside, strict=True)
-                    ]
-                    products.add(parts, 1 if one.on_diagonal else 2)
+            if row_norms and block.is_first:
+                own = [group.squares(block.chunk, parts.there) for group, parts in zip(groups, upper, strict=True)]
+                rows += own[0] @ own[-1].T
+                for square, norm in zip(squares, own, strict=True):
+                    square[...] += np.einsum("ms,ms->m", norm, norm)
+            parts = [
+                group.block(above.sent, below.sent, block.rows, block.columns, block.other * first.length)
+                for group, above, below in zip(groups, upper, lower, strict=True)
+            ]
+            products.add(parts, 1 if block.on_diagonal else 2)
     # Of few samples some portions have no block.
     for _ in range(done, portions.stop):
         tree.add(taken())
     return tree.whole
 
 
-def _beside(
-    context: Context, groups: list[_Group], upper: list[list[FloatArray]], chunk: int, buffers: list[InexactArray]
-) -> list[list[Array]]:
-    """Scores of a chunk before that of the rows, on the device."""
-    # Inner products of all samples with those of a chunk are there already.
-    lower = [
-        parts if all(group.kernels) else group.read(chunk, buffer)
-        for group, parts, buffer in zip(groups, upper, buffers, strict=True)
-    ]
-    with context.timed("coupling"):
-        return _sent(context, lower)
+class _Chunk(NamedTuple):
+    """Scores of each member in a chunk, (direction, sample): here, and on the device."""
+
+    there: list[FloatArray]
+    sent: list[Array]
+
+
+class _Scores:
+    """Chunks of the scores of one side, of which some are held."""
+
+    def __init__(self, context: Context, group: _Group, slots: int) -> None:
+        self._context, self.group = context, group
+        self._buffers = [group.panel.buffer() for _ in range(slots)]
+        self._held: dict[int, tuple[int, _Chunk]] = {}
+
+    def of(self, chunk: int, slot: int) -> _Chunk:
+        """Those of a chunk, read into the buffer of a slot unless they are there."""
+        number, scores = self._held.pop(slot, (-1, None))
+        if scores is None or number != chunk:
+            # What was there is let go of first, on the device, too.
+            del scores
+            there = self.group.read(chunk, self._buffers[slot])
+            with self._context.timed("coupling"):
+                scores = _Chunk(there, [self._context.device.sent(part) for part in there])
+        self._held[slot] = chunk, scores
+        return scores
 
 
 def _add_norms(norms: Norms, groups: list[_Group], sums: Sums) -> None:
@@ -368,26 +387,42 @@ class _Block(NamedTuple):
         return self.chunk == self.other and self.rows == self.columns
 
     @property
+    def entries(self) -> int:
+        """Numbers in it."""
+        rows, columns = (len(range(one.start, one.stop)) for one in (self.rows, self.columns))
+        return rows * columns
+
+    @property
     def is_first(self) -> bool:
         """Whether it is the first of all blocks with rows of its chunk."""
         return (self.other, self.rows.start, self.columns.start) == (0, 0, 0)
 
 
-def _blocks(length: int, samples: int, block: int) -> Iterator[_Block]:
-    """All blocks on the diagonal and to one side of it, chunk by chunk."""
-    for chunk in range(-(-samples // length)):
-        for other in range(chunk + 1):
+def _blocks(length: int, samples: int, most: int, held: int) -> Iterator[_Block]:
+    """All blocks on the diagonal and to one side of it, with so many columns at most.
+
+    Rows are of so many chunks at a time as are held: those of the columns are read once for all of them.
+    """
+    chunks = -(-samples // length)
+    for begin in range(0, chunks, held):
+        band = range(begin, min(begin + held, chunks))
+        for other, chunk in itertools.product(range(band.stop), band):
             height, width = (min(length, samples - number * length) for number in (chunk, other))
-            for row in range(0, height, block):
-                for column in range(0, row + 1 if other == chunk else width, block):
-                    rows, columns = (
-                        slice(start, min(start + block, most)) for start, most in ((row, height), (column, width))
-                    )
-                    yield _Block(chunk, other, rows, columns)
+            for start in range(0, width if other <= chunk else 0, most):
+                columns, below = slice(start, min(start + most, width)), 0
+                if other == chunk:
+                    yield _Block(chunk, other, columns, columns)
+                    below = columns.stop
+                if below < height:
+                    yield _Block(chunk, other, slice(below, height), columns)
 
 
-def _sent(context: Context, groups: list[list[FloatArray]]) -> list[list[Array]]:
-    return [[context.device.sent(part) for part in parts] for parts in groups]
+def _portions(blocks: Sequence[_Block]) -> Iterator[tuple[int, _Block]]:
+    """The portion that each block is summed in: as even as blocks allow, whoever sums which."""
+    ends = np.cumsum([block.entries for block in blocks])
+    # Of each block, where its middle is among all entries.
+    middles = ends - [block.entries / 2 for block in blocks]
+    yield from zip((middles * (PORTIONS / ends[-1])).astype(int).tolist(), blocks, strict=True)
 
 
 def _squares(scores: FloatArray) -> FloatArray:

@@ -163,7 +163,7 @@ class Patch:
                     self._context,
                     part.a,
                     part.b,
-                    self._task.memory.by_samples,
+                    self._task.memory,
                     (number, self._task.shares),
                     row_norms=_row_norms(measures, kernels),
                 )
@@ -348,7 +348,7 @@ class Patch:
             part.a,
             part.b,
             part.todo.shape,
-            self._task.memory.by_samples,
+            self._task.memory,
             row_norms=_row_norms(measures, kernels),
             found=self._sums,
         )

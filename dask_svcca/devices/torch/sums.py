@@ -149,18 +149,18 @@ class TorchGramProducts:
     Parameters
     ----------
     device : TorchDevice
-    a, b, block, dtype, same
+    a, b, entries, dtype, same
         As there.
     """
 
-    def __init__(self, device: TorchDevice, a: int, b: int, block: int, dtype: np.dtype[Any], *, same: bool) -> None:
+    def __init__(self, device: TorchDevice, a: int, b: int, entries: int, dtype: np.dtype[Any], *, same: bool) -> None:
         self._device = device
         like = device.tensor(np.zeros(1, dtype))
         counts = (a,) if same else (a, b)
-        pieces = -(-(block**2) // TERMS)
+        pieces = -(-entries // TERMS)
         self._rooms = [like.new_empty((count, pieces * TERMS)) for count in counts]
         self._total = wide(like.new_zeros((a, b)))
-        self._own = [wide(like.new_zeros(count)) for count in counts]
+        self._own = [] if same else [wide(like.new_zeros(count)) for count in counts]
 
     def add(self, groups: Sequence[Sequence[Any]], times: int) -> None:
         """Add one block of all Gram matrices."""
@@ -181,15 +181,17 @@ class TorchGramProducts:
                 room[:, entries:whole] = 0
                 parts.append(room[:, :whole].view(len(room), -1, TERMS).swapaxes(0, 1))
             self._total += times * wide(torch.bmm(parts[0], parts[-1].mT)).sum(0)
-            self._own = [
-                own + times * wide(torch.linalg.vecdot(part, part)).sum(0)
-                for own, part in zip(self._own, parts, strict=True)
-            ]
+            if self._own:
+                self._own = [
+                    own + times * wide(torch.linalg.vecdot(part, part)).sum(0)
+                    for own, part in zip(self._own, parts, strict=True)
+                ]
 
     def take(self) -> tuple[FloatArray, list[FloatArray]]:
         """Sums of all pairs so far, and of each member with itself; then it begins anew."""
         with self._device.at_work("inner products of samples"):
-            taken = self._device.host(self._total), [self._device.host(one) for one in self._own]
+            own = self._own or [self._total.diagonal()]
+            taken = self._device.host(self._total), [self._device.host(one).copy() for one in own]
             self._total = torch.zeros_like(self._total)
             self._own = [torch.zeros_like(one) for one in self._own]
             return taken
