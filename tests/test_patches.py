@@ -11,6 +11,7 @@ from zoos import assert_same_to_rounding
 
 import dask_svcca
 from dask_svcca.measures import find_measures, with_companions
+from dask_svcca.plan import grams
 from dask_svcca.plan import values as values_module
 from dask_svcca.plan import work as work_module
 from dask_svcca.plan.parameters import make_parameters
@@ -67,7 +68,10 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("case", LAYERS)
-def test_patches__give_what_whole_tiles_give(case: str, tmp_path: Path, in_patches: Any) -> None:
+def test_patches__give_what_whole_tiles_give(
+    case: str, tmp_path: Path, in_patches: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grams, "GRAMS_CHEAPER", 100.0 if case == "inner products alone" else 0.0)
     layers, parameters = LAYERS[case]
     layers = [*layers, np.full_like(layers[3], np.nan)]
     zoo = make_zoo(layers, tmp_path / "zoo.zarr")
