@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-import scipy.linalg.blas
+
+from dask_svcca.kernels.blas import add_product, add_square
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -222,16 +223,19 @@ class ProductSum:
         half = rows.dtype.kind == "f" and rows.ctypes.data == columns.ctypes.data and rows.shape == columns.shape
         if self._half and not half:
             self._mirror()
-        gemm, syrk = scipy.linalg.blas.get_blas_funcs(("gemm", "syrk"), (rows, columns))
-        # Fortran sees the transposes of all three arrays.
-        onto: dict[str, Any] = {} if self._samples == 0 or self._part is None else {"beta": 1.0}
-        room = self._room if self._part is None else self._part
-        onto |= {} if room is None else {"c": room.T, "overwrite_c": 1}
-        if half and (self._half or (self._part is None and self._whole is None)):
+        onto = self._samples > 0 and self._part is not None
+        half &= self._half or (self._part is None and self._whole is None)
+        if self._part is None:
+            dtype = np.result_type(rows, columns)
+            # What a symmetric sum leaves out is read before it is filled.
+            shape, make = (len(rows), len(columns)), np.zeros if half else np.empty
+            self._part = make(shape, dtype) if self._room is None else self._room
+        if half:
             self._half = True
-            self._part = syrk(1.0, rows.T, trans=1, **onto).T
+            add_square(rows, self._part, onto=onto)
         else:
-            self._part = gemm(1.0, columns.T, rows.T, trans_a=1, **onto).T
+            rows, columns = (one.astype(self._part.dtype, copy=False) for one in (rows, columns))
+            add_product(rows, columns, self._part, onto=onto)
         self._samples += rows.shape[1]
 
     def _mirror(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import scipy.linalg.blas
 
+from dask_svcca.kernels.blas import add_product
 from dask_svcca.kernels.subspace import blocks_of, needs_correction, project
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class SingleProjection:
                 np.multiply(part, self._scale[columns], out=out[:, columns], casting="same_kind")
         if first:
             # Whatever the rounding of these scores: it lies in directions that the others are orthogonal to.
-            scipy.linalg.blas.dgemm(-1.0, weights, part.T, beta=1.0, c=centred.T, overwrite_c=1)
+            add_product(part, weights, centred, scale=-1, onto=True)
         np.matmul(centred.astype(np.float32), self._weights, out=out[:, self._within])
 
 
