@@ -465,8 +465,8 @@ def touch_buffers() -> None:
     NumPy's and SciPy's, in each process: a process that was forked begins with new ones. The one for the wide side is
     filled where the other side has more rows than are copied at a time; the one for the other side by few columns.
     """
-    for gemm in (scipy.linalg.blas.dgemm, scipy.linalg.blas.sgemm):
-        wide = np.ones((600, 8192), gemm.dtype)
+    for dtype in (np.float64, np.float32):
+        gemm, wide = scipy.linalg.blas.get_blas_funcs("gemm", dtype=dtype), np.ones((600, 8192), dtype)
         for product in (np.matmul, partial(gemm, 1.0)):
             product(wide[:, :600], wide)
             product(wide.T, wide[:, :32])
