@@ -289,3 +289,10 @@ def test_tile_by_samples__is_chosen_where_it_is_faster(count: int, shape: tuple[
     options = tiles.TileOptions(4096, "float32", "crop", with_companions(find_measures("cka")), {})
     group = [tiles.Layer.of("a/b/c", Neurons(), shape)] * count
     assert (sides.tile_by_samples(group, 8, 8, 1, options) > 8) == by_samples
+
+
+@pytest.mark.parametrize(("count", "shape"), [(200, (1000, 64)), (400, (500, 32))])
+def test_tile_by_samples__is_one_for_one_worker_where_it_takes_a_second(count: int, shape: tuple[int, int]) -> None:
+    options = tiles.TileOptions(4096, "float32", "crop", with_companions(find_measures("cka")), {})
+    group = [tiles.Layer.of("a/b/c", Neurons(), shape)] * count
+    assert sides.tile_by_samples(group, 8, 200, 1, options) == count

@@ -47,7 +47,7 @@ EACH_PAIR = 2e6
 """Multiplications that a pair is as long as beside its coupling: its values, and its share of all that is written."""
 
 MAX_GRAM_TILE = 512
-"""Representations along each axis of a tile by inner products of samples, where its work is short."""
+"""Representations along each axis of a tile by inner products of samples, where its work is a second or so."""
 
 
 LOOKED_UP = 1000
@@ -162,7 +162,7 @@ def tile_by_samples(
         tiles = groups * (groups + 1) // 2
         work = products_by_samples(samples, directions * groups, count * groups, pairs)
         longest = work / min(workers, max(tiles, int(work / SHORT_TILE) if shared else 1))
-        fits = each <= LONG_TILE or (each <= MAX_GRAM_TILE and work / tiles <= SHORT_TILE)
+        fits = each <= LONG_TILE or (each <= MAX_GRAM_TILE and work / tiles <= TILE_PRODUCTS)
         if fits and longest < shortest:
             best, shortest = each, longest
     return best
