@@ -25,6 +25,7 @@ from dask_svcca.run import compare as compare_module
 from dask_svcca.run.compare import run_comparison
 from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.graphs import run_graph
+from dask_svcca.run.workers import workers_of
 from dask_svcca.stores.zoo import write as zoo_module
 from dask_svcca.tasks import perform
 
@@ -227,3 +228,19 @@ def test_run_graph__no_worker_stands_idle_for_what_another_has() -> None:
     ):
         run_graph(graph, ["share-0", "share-1"], lambda _, result: met.append(result), client)
     assert sorted(met) == [0, 1]
+
+
+class Overwritten:
+    """A client whose own look at the scheduler, which leaves workers out, comes between the question and the answer."""
+
+    def __init__(self, workers: dict[str, Any]) -> None:
+        self._answers = iter([{"workers": {}}, {"workers": workers}])
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        assert n_workers == -1
+        return next(self._answers)
+
+
+@pytest.mark.parametrize("workers", [{"tcp://one": {}}, {}])
+def test_workers_of__are_asked_for_again_where_there_seem_to_be_none(workers: dict[str, Any]) -> None:
+    assert workers_of(Overwritten(workers)) == workers

@@ -13,6 +13,7 @@ from measured import make_zoo
 from zoos import with_budget, with_memory
 
 import dask_svcca
+from dask_svcca.kernels import grams as grams_module
 from dask_svcca.measures import find_measures, with_companions
 from dask_svcca.plan import grams, sides, tiles
 from dask_svcca.readings import Neurons
@@ -261,6 +262,15 @@ def test_blocks__cover_each_pair_of_samples_once(length: int, samples: int, most
         if not one.on_diagonal:
             times[np.ix_(columns, rows)] += 1
     assert (times == 1).all()
+
+
+@pytest.mark.parametrize(("length", "samples", "most", "held"), [(500, 5000, 250, 4), (300, 2900, 60, 1)])
+def test_portions__are_as_even_as_blocks_allow(length: int, samples: int, most: int, held: int) -> None:
+    entries, largest = np.zeros(grams_module.PORTIONS), 0
+    for portion, block in gram._portions(list(gram._blocks(length, samples, most, held))):
+        entries[portion] += block.entries
+        largest = max(largest, block.entries)
+    assert np.abs(entries - entries.mean()).max() <= largest
 
 
 def test_tile_by_samples__is_larger_where_gram_matrices_serve_more_pairs() -> None:

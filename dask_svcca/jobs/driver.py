@@ -24,7 +24,7 @@ from dask_svcca.run.executors import DaskExecutor
 from dask_svcca.run.forecast import forecast_run
 from dask_svcca.run.preview import run_preview
 from dask_svcca.run.stores import choose_mask
-from dask_svcca.run.workers import check_workers
+from dask_svcca.run.workers import check_workers, workers_of
 from dask_svcca.stores import _io
 from dask_svcca.stores.zoo import open_zoo
 
@@ -214,7 +214,7 @@ class Reporter:
 
     def joined(self, client: Client, dashboard: str) -> None:
         """Take the cluster that is there, and the address of its dashboard."""
-        workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        workers = len(workers_of(client))
         with self._lock:
             self._record = dataclasses.replace(self._record, dashboard=dashboard)
         self._log(f"Working with {workers} {'worker' if workers == 1 else 'workers'}")

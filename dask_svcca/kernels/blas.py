@@ -82,12 +82,9 @@ def add_product(
         out[...] = out + product if onto else product
         return
     # Fortran sees the transposes of all three arrays.
-    (first, along_b, rows_b), (second, along_a, rows_a) = _operand(b, b"TN"), _operand(a, b"NT")
+    (by_b, b, width_b), (by_a, a, width_a) = _operand(b, b"TN"), _operand(a, b"NT")
     factors = np.array([scale, onto], out.dtype)
-    _call(
-        gemm,
-        *(first, second, n, m, k, factors[:1], along_b, rows_b, along_a, rows_a, factors[1:], out, n),
-    )
+    _call(gemm, by_b, by_a, n, m, k, factors[:1], b, width_b, a, width_a, factors[1:], out, n)
 
 
 def add_square(a: InexactArray, out: npt.NDArray[Any], *, onto: bool = False) -> None:

@@ -12,7 +12,7 @@ from dask_svcca.errors import ClusterError
 from dask_svcca.plan.process import process_bytes
 from dask_svcca.plan.subspaces import Budget
 from dask_svcca.run.graphs import check_local, current_client, local_workers, run_graph
-from dask_svcca.run.workers import Placed, place_here, place_on, with_gpus
+from dask_svcca.run.workers import Placed, place_here, place_on, with_gpus, workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -102,7 +102,7 @@ class DaskExecutor:
             return Budget(
                 threads, share + process_bytes(placed.device), placed.device, placed.memory, fallback=placed.fallback
             )
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = workers_of(self._client).values()
         if not workers:
             raise ClusterError("the cluster has no workers; wait for some with client.wait_for_workers(1)")
         limits = [worker["memory_limit"] / worker["nthreads"] for worker in workers if worker["memory_limit"]]

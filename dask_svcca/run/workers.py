@@ -136,7 +136,7 @@ def place_on(client: distributed.Client, device: str) -> Placed:
     wanted = parse_device(device)
     if wanted == "cpu":
         return Placed(wanted)
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     asked = with_gpus(client) or list(workers)
     _check_memory({address: workers[address]["memory_limit"] for address in asked}, wanted)
     found: dict[str, Own] = {}
@@ -173,10 +173,22 @@ def _check_memory(limits: Mapping[str, int | None], device: str) -> None:
             )
 
 
+def workers_of(client: distributed.Client) -> dict[str, Any]:
+    """What the scheduler says of each worker, by address.
+
+    Every two seconds a client asks for all but the workers. Where that answer comes between ours and its being read,
+    there seem to be none: then it is asked once more.
+    """
+    for _ in range(2):
+        found: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+        if found:
+            break
+    return found
+
+
 def with_gpus(client: distributed.Client) -> list[str]:
     """Addresses of the workers that say that they have a GPU."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    return [address for address, worker in workers.items() if worker.get("resources", {}).get(GPU)]
+    return [address for address, worker in workers_of(client).items() if worker.get("resources", {}).get(GPU)]
 
 
 @dataclass(frozen=True, slots=True)
