@@ -39,6 +39,12 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
     return np.linalg.norm(x.T @ y) ** 2 / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y)
 
 
+@pytest.fixture(autouse=True)
+def _any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled for few members is not too much for small ones."""
+    monkeypatch.setattr(grams_module, "LEAST_PRODUCTS", 0)
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each group that is compared with another by the inner products of samples."""
@@ -84,6 +90,26 @@ def test_norms_by_samples__are_their_definitions_and_those_by_couplings(
     for name in (*MEASURES, "null_cka"):
         np.testing.assert_allclose(by_samples[name], by_couplings[name], rtol=0, atol=equal)
     np.testing.assert_array_equal(by_samples.pair_status, by_couplings.pair_status)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_gram_products__of_few_members_are_those_of_blas(monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(members, 30, 91)).astype(np.float32) for members in (5, 7))
+    sides = [a] if same else [a, b]
+    found = []
+    for least in (0, np.inf):
+        monkeypatch.setattr(grams_module, "LEAST_PRODUCTS", least)
+        products = grams_module.GramProducts(5, 5 if same else 7, 91, 91 * 90, a.dtype, same=same)
+        for columns in (90, 60, 37):
+            products.add([[(one, one[:, :columns]) for one in side] for side in sides], 2)
+        found.append(products.take())
+    (compiled, own), (by_blas, own_by_blas) = found
+    np.testing.assert_allclose(compiled, by_blas, rtol=1e-6)
+    assert not np.array_equal(compiled, by_blas)
+    for one, other in zip(own, own_by_blas, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 @pytest.mark.parametrize("options", [{"keep": "correlations"}, {"measures": ["cka", "svcca"]}])

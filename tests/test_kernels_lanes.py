@@ -204,3 +204,28 @@ def test_singular_values_abreast__without_numba_or_a_place_to_cache(case: str, p
         check=True,
     )
     assert (done.stdout.strip(), done.stderr) == (printed, "")
+
+
+@pytest.mark.parametrize("same", [False, True])
+@pytest.mark.parametrize(
+    ("a", "b", "count", "terms"), [(1, 1, 1, 8), (2, 5, 7, 8), (4, 3, 64, 64), (9, 7, 1003, 256), (5, 128, 4500, 4096)]
+)
+def test_inner_products__are_those_of_double_precision(a: int, b: int, count: int, terms: int, same: bool) -> None:
+    rng = np.random.default_rng(a * count)
+    widths = [-(-count // 8) * 8 + more for more in (8, 16)]
+    left, right = (
+        rng.normal(size=(rows, width)).astype(np.float32) for rows, width in zip((a, b), widths, strict=True)
+    )
+    for side in (left, right):
+        side[:, count:] = np.nan
+        side[:, count : -(-count // 8) * 8] = 0
+    right = left if same else right
+    multiply = lanes.adder_of_inner_products()
+    assert multiply is not None
+    found = multiply(left, right, count, terms, same=same)
+    one, other = (side[:, :count].astype(float) for side in (left, right))
+    # Eight sums of up to so many terms, each rounded to single precision.
+    norms = np.multiply.outer(np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1))
+    assert np.all(np.abs(found - one @ other.T) <= 6e-8 * max(1, terms // 8) * norms)
+    if same:
+        np.testing.assert_array_equal(found, found.T)

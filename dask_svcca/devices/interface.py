@@ -145,7 +145,9 @@ class Device(Protocol):
         On the CPU it may be put into ``room``, see `dask_svcca.kernels.products.Room`.
         """
 
-    def gram_products(self, a: int, b: int, entries: int, dtype: np.dtype[Any], *, same: bool) -> SumsGrams:
+    def gram_products(
+        self, a: int, b: int, samples: int, entries: int, dtype: np.dtype[Any], *, same: bool
+    ) -> SumsGrams:
         """Sums over inner products of samples: see `dask_svcca.kernels.grams.GramProducts`."""
 
     def couplings(self, cells: Sequence[Cells]) -> Couplings:

@@ -153,9 +153,11 @@ class NumPyDevice:
         """A sum of products."""
         return ProductSum(samples_in_single(single_samples), room)
 
-    def gram_products(self, a: int, b: int, entries: int, dtype: np.dtype[Any], *, same: bool) -> GramProducts:
+    def gram_products(
+        self, a: int, b: int, samples: int, entries: int, dtype: np.dtype[Any], *, same: bool
+    ) -> GramProducts:
         """Sums over inner products of samples."""
-        return GramProducts(a, b, entries, dtype, same=same)
+        return GramProducts(a, b, samples, entries, dtype, same=same)
 
     def couplings(self, cells: Sequence[Cells]) -> HostCouplings:
         """Couplings of some pairs as one stack, in double precision."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from dask_svcca.kernels.lanes import MOST_ROWS, adder_of_inner_products
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
 
 TERMS = 2**12
 """Entries of Gram matrices whose products are summed in one precision before they are added up in double."""
+
+LEAST_PRODUCTS = 2**35
+"""Multiplications for the sums over all pairs from which it is worth to load what is compiled for few members."""
+
+LINE = 16
+"""Numbers to a multiple of which the room of each member is rounded up, and an odd one: all begin with a line of the
+cache, and do not compete for the same ones."""
 
 LEAST_COLUMNS = 32
 """Samples in the columns of a block, however little memory there is."""
@@ -46,6 +55,8 @@ class GramProducts:
     ----------
     a, b : int
         Members of the two groups.
+    samples : int
+        In all blocks together.
     entries : int
         Most entries of a block.
     dtype : numpy.dtype
@@ -55,7 +66,7 @@ class GramProducts:
     Examples
     --------
     >>> z = np.arange(6.0).reshape(2, 3)
-    >>> products = GramProducts(1, 1, 4, z.dtype, same=True)
+    >>> products = GramProducts(1, 1, 3, 4, z.dtype, same=True)
     >>> for rows, columns in (((0, 2), (0, 2)), ((2, 3), (0, 2)), ((2, 3), (2, 3))):
     ...     first, second = (z[:, slice(*place)] for place in (rows, columns))
     ...     products.add([[(first, second)]], times=1 if rows == columns else 2)
@@ -64,9 +75,11 @@ class GramProducts:
     True
     """
 
-    def __init__(self, a: int, b: int, entries: int, dtype: np.dtype[np.floating], *, same: bool) -> None:
+    def __init__(self, a: int, b: int, samples: int, entries: int, dtype: np.dtype[np.floating], *, same: bool) -> None:
         self._shape, self._same = (a, b), same
-        self._rooms = [np.empty((count, entries), dtype=dtype) for count in ((a,) if same else (a, b))]
+        self._rooms = [_room(count, entries, dtype) for count in ((a,) if same else (a, b))]
+        few = dtype == np.float32 and max(a, b) <= MOST_ROWS and a * b * samples**2 >= LEAST_PRODUCTS
+        self._add_all = adder_of_inner_products() if few else None
         self._begin()
 
     def _begin(self) -> None:
@@ -94,9 +107,15 @@ class GramProducts:
                 else:
                     entries = member.size
                     gram[:entries].reshape(member.shape)[...] = member
+        if self._add_all is not None:
+            for room in self._rooms:
+                # The last line is taken whole.
+                room[:, entries : entries + -entries % LINE] = 0
+            self._total += times * self._add_all(self._rooms[0], self._rooms[-1], entries, TERMS, same=self._same)
         for start in range(0, entries, TERMS):
             part = slice(start, min(start + TERMS, entries))
-            self._total += times * (self._rooms[0][:, part] @ self._rooms[-1][:, part].T)
+            if self._add_all is None:
+                self._total += times * (self._rooms[0][:, part] @ self._rooms[-1][:, part].T)
             if not self._same:
                 for own, room in zip(self._own, self._rooms, strict=True):
                     own[...] += times * np.vecdot(room[:, part], room[:, part])
@@ -113,6 +132,25 @@ class GramProducts:
         taken = self._total, [self._total.diagonal().copy()] if self._same else self._own
         self._begin()
         return taken
+
+
+def _room(members: int, entries: int, dtype: np.dtype[np.floating]) -> FloatArray:
+    """Room for so many numbers of each member, in lines of the cache."""
+    width, line = room_entries(entries), LINE * dtype.itemsize
+    whole = np.empty(members * width + LINE, dtype=dtype)
+    first = -whole.ctypes.data % line // dtype.itemsize
+    return whole[first : first + members * width].reshape(members, width)
+
+
+def room_entries(entries: int) -> int:
+    """Numbers for which there is room where a block of so many is put.
+
+    Examples
+    --------
+    >>> room_entries(1), room_entries(17), room_entries(33)
+    (16, 48, 48)
+    """
+    return LINE * (-(-entries // LINE) | 1)
 
 
 def block_samples(length: int, samples: int, narrow: int = 1) -> int:

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from dask_svcca.kernels.grams import HELD_SUMS, block_entries, products_by_samples
+from dask_svcca.kernels.grams import HELD_SUMS, block_entries, products_by_samples, room_entries
 from dask_svcca.plan.memory import TileMemory, score_dtype
 from dask_svcca.stores.subspaces import chunk_length
 
@@ -86,7 +86,7 @@ def _gram_bytes(side: Side, options: TileOptions, memory: TileMemory) -> float:
     norms = 3 * 8 * members * length if options.sample_sums else 0
     return (
         scores
-        + members * block_entries(length, samples, memory.narrow) * item
+        + members * room_entries(block_entries(length, samples, memory.narrow)) * item
         + evaluated
         + norms
         + 2 * 8 * side.directions

@@ -278,7 +278,7 @@ def _sum(
     first = groups[0].panel
     columns = block_samples(first.length, first.samples, memory.narrow)
     entries = block_entries(first.length, first.samples, memory.narrow)
-    products = context.device.gram_products(a, b, entries, first.dtype, same=same)
+    products = context.device.gram_products(a, b, first.samples, entries, first.dtype, same=same)
     rows, squares = np.zeros((a, b)), [np.zeros(len(group.numbers)) for group in groups]
     slots = min(memory.held + 1, first.chunks)
     scores = [_Scores(context, group, slots) for group in groups]

@@ -224,7 +224,7 @@ def test_gram_products__are_those_of_the_matrices(device: Device, same: bool) ->
     a = [draw(seed, (width, 70), "float32") - 3 for seed, width in ((20, 9), (21, 4), (22, 90))]
     b = a if same else [draw(seed, (width, 70), "float32") - 3 for seed, width in ((23, 5), (24, 60))]
     block = 40
-    products = device.gram_products(len(a), len(b), block**2, np.dtype(np.float32), same=same)
+    products = device.gram_products(len(a), len(b), 70, block**2, np.dtype(np.float32), same=same)
     for row in range(0, 70, block):
         for column in range(0, row + 1, block):
             rows, columns = slice(row, row + block), slice(column, column + block)
@@ -361,7 +361,7 @@ def test_projection__on_one_direction_or_many_of_one_sample(device: Device, widt
 @pytest.mark.parametrize("samples", [1, 40])
 def test_gram_products__of_one_member_of_one_direction(device: Device, samples: int) -> None:
     a = draw(47, (1, samples), "float32")
-    products = device.gram_products(1, 1, samples**2, np.dtype(np.float32), same=True)
+    products = device.gram_products(1, 1, samples, samples**2, np.dtype(np.float32), same=True)
     sent = device.sent(a)
     products.add([[(sent, sent)]], 1)
     exact = np.square(np.square(a.astype(float)).sum())

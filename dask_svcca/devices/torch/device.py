@@ -203,7 +203,16 @@ class TorchDevice:
         """A sum of products; PyTorch keeps memory for them by itself."""
         return TorchProducts(self, single_samples)
 
-    def gram_products(self, a: int, b: int, entries: int, dtype: np.dtype[Any], *, same: bool) -> TorchGramProducts:
+    def gram_products(
+        self,
+        a: int,
+        b: int,
+        samples: int,  # noqa: ARG002 - as of NumPy
+        entries: int,
+        dtype: np.dtype[Any],
+        *,
+        same: bool,
+    ) -> TorchGramProducts:
         """Sums over inner products of samples."""
         with self.at_work("inner products of samples"):
             return TorchGramProducts(self, a, b, entries, dtype, same=same)

@@ -1,4 +1,4 @@
-"""A vector of eight doubles as a type of Numba: what the lanes of one register hold, one matrix each.
+"""A vector of eight numbers as a type of Numba: what the lanes of one register hold, such as one matrix each.
 
 LLVM splits it where registers are shorter. Loops over eight numbers would leave it to LLVM's optimiser whether they
 become vectors, and their sums would be kept in memory.
@@ -20,26 +20,29 @@ _LLVM = ir.VectorType(ir.DoubleType(), LANES)
 
 
 class VectorType(types.Type):  # type: ignore[misc]  # Numba ships no types
-    """Eight doubles."""
+    """Eight numbers in double or in single precision."""
 
-    def __init__(self) -> None:
-        super().__init__(name=f"dask_svcca.Vector{LANES}")
+    def __init__(self, number: types.Float) -> None:
+        self.number = number
+        super().__init__(name=f"dask_svcca.Vector{LANES}({number})")
 
 
-VECTOR = VectorType()
+VECTOR, SINGLE = VectorType(types.float64), VectorType(types.float32)
 
 
 @register_model(VectorType)
 class _Model(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _LLVM)
+        number = ir.DoubleType() if kind.number == types.float64 else ir.FloatType()
+        super().__init__(manager, kind, ir.VectorType(number, LANES))
 
 
 def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
     """Address of a vector in a contiguous array."""
     data = context.make_array(kind)(context, builder, array).data
     first = builder.mul(index, ir.Constant(index.type, LANES))
-    return builder.bitcast(builder.gep(data, [first]), _LLVM.as_pointer())
+    vector = context.get_data_type(VectorType(kind.dtype))
+    return builder.bitcast(builder.gep(data, [first]), vector.as_pointer())
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -48,10 +51,10 @@ def load(_context: Any, array: Any, index: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         loaded = builder.load(_place(context, builder, signature.args[0], *arguments))
-        loaded.align = 8
+        loaded.align = signature.args[0].dtype.bitwidth // 8
         return loaded
 
-    return VECTOR(array, types.intp), generate
+    return VectorType(array.dtype)(array, types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -60,10 +63,10 @@ def store(_context: Any, array: Any, index: Any, value: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         stored = builder.store(arguments[2], _place(context, builder, signature.args[0], *arguments[:2]))
-        stored.align = 8
+        stored.align = signature.args[0].dtype.bitwidth // 8
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, VECTOR), generate
+    return types.void(array, types.intp, VectorType(array.dtype)), generate
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
@@ -173,7 +176,7 @@ def _define(function: Any, instruction: str) -> None:
 
     @type_callable(function)  # type: ignore[untyped-decorator]
     def typer(_context: Any) -> Any:
-        return lambda a, b: VECTOR if isinstance(a, VectorType) and isinstance(b, VectorType) else None
+        return lambda a, b: a if isinstance(a, VectorType) and a == b else None
 
     lower_builtin(function, VectorType, VectorType)(generate)
 
