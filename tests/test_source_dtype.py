@@ -136,7 +136,7 @@ def test_representation__of_a_zoo_that_says_nothing_of_it() -> None:
     zoo.write(*NAME, Y)
     (item,) = zoo.entries()
     attributes = {key: value for key, value in item.attributes.items() if key != "source_dtype"}
-    assert Representation.from_attributes(item.path, attributes) == item
+    assert Representation.from_attributes(item.name, attributes) == item
     assert (item.source_dtype, item.identity) == ("float32", item.digest)
 
 

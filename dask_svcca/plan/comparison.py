@@ -234,11 +234,13 @@ def _check_samples(
         for item, reading in zip(items, readings, strict=True)
         if item is not None and reading is not None
     ]
-    for measure in measures if known else ():
+    if not known:
+        return
+    widest, read = max(known, key=lambda one: one[1].neurons(one[0].shape[-1]))
+    neurons = read.neurons(widest.shape[-1])
+    for measure in measures:
         if measure.related is not None:
             measure.related.relation.check(measure.name, min(reading.samples(item.shape[0]) for item, reading in known))
-        widest, reading = max(known, key=lambda one: one[1].neurons(one[0].shape[-1]))
-        neurons = reading.neurons(widest.shape[-1])
         if 0 < measure.most_neurons < neurons:
             raise InvalidActivationsError(
                 f"{measure.name} matches neurons one by one, up to {measure.most_neurons:,} of a layer, and "

@@ -25,6 +25,9 @@ SEAL = "seal"
 CRC_BYTES = 4
 """Bytes that a chunk's checksum takes, behind what it covers."""
 
+_ENCODER = json.JSONEncoder(sort_keys=True)
+"""Made once: an index has thousands of seals to check."""
+
 LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
@@ -58,8 +61,7 @@ def unsealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _checksum(attributes: Mapping[str, Any], rest: Mapping[str, Any]) -> str:
     """Checksum of values as they are once they were written and read."""
-    text = json.dumps([attributes, rest], sort_keys=True)
-    return str(xxhash.xxh3_64_hexdigest(text.encode()))
+    return str(xxhash.xxh3_64_hexdigest(_ENCODER.encode([attributes, rest]).encode()))
 
 
 def _plain(values: Mapping[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from dask_svcca.precision import coarsest, epsilon_of
 from dask_svcca.stores import _io
 from dask_svcca.stores._documents import SEAL
 from dask_svcca.stores._metadata import are_texts, is_number, is_text, is_whole
-from dask_svcca.stores._names import RepresentationName, decode, encode, natural_order
+from dask_svcca.stores._names import RepresentationName, decode, natural_order
 from dask_svcca.stores.backend import backend_of
 from dask_svcca.stores.zoo.replace import beside
 
@@ -154,13 +154,13 @@ class Representation:
         }
 
     @classmethod
-    def from_attributes(cls, path: str, attributes: Mapping[str, Any]) -> Self:
+    def from_attributes(cls, name: RepresentationName, attributes: Mapping[str, Any]) -> Self:
         """Read back what `attributes` gave.
 
         Parameters
         ----------
-        path : str
-            Path below the root of the zoo. It says the name, so that to move a representation renames it, at once.
+        name : RepresentationName
+            By its path, whatever they say: to move a representation renames it, at once.
         attributes : mapping
 
         Raises
@@ -168,10 +168,10 @@ class Representation:
         KeyError, TypeError, ValueError
             Where they are not what `attributes` gives.
         """
-        numbers = {name: attributes.get(name) for name in ("step", "depth")}
-        for name, value in numbers.items():
+        numbers = {known: attributes.get(known) for known in ("step", "depth")}
+        for known, value in numbers.items():
             if value is not None and not (is_number(value) and math.isfinite(value)):
-                raise TypeError(f"{name} is {value!r}")
+                raise TypeError(f"{known} is {value!r}")
         dims, shape, digest = attributes["dims"], attributes["shape"], attributes["digest"]
         parent = attributes.get("parent", "")
         if not are_texts(dims) or not is_text(digest) or not isinstance(shape, list) or not is_text(parent):
@@ -180,12 +180,12 @@ class Representation:
         if not all(is_whole(length, 1) for length in (rows, *shape)) or rows > shape[0]:
             raise ValueError(f"the shape is {shape!r}, in chunks of {rows!r} examples")
         dtype = np.dtype(str(attributes["dtype"]))
-        if dtype.name not in _TYPES or math.prod(shape[1:]) > MOST_NEURONS or math.prod(shape) > MOST_NUMBERS:
+        if _name_of(dtype) not in _TYPES or math.prod(shape[1:]) > MOST_NEURONS or math.prod(shape) > MOST_NUMBERS:
             raise ValueError(f"activations of {dtype} and shape {shape}")
         if not _are_axes(tuple(dims), tuple(shape)):
             raise ValueError(f"the axes are {dims!r}")
         return cls(
-            name=name_of(path),
+            name=name,
             dims=tuple(dims),
             shape=tuple(shape),
             dtype=dtype,
@@ -229,17 +229,18 @@ class Index:
         complete, unfinished, damaged, bare = [], [], [], []
         examples = root.attrs["n_examples"]
         for path, attributes in _io.walk_attributes(root, depth=3):
-            if "/".join(map(encode, name_of(path))) != path:
+            name = name_of(path)
+            if name.path != path:
                 # No name has this path: a folder of something else.
                 continue
             if not attributes:
                 bare.append(path)
             if attributes is None:
                 continue
-            unfinished.append(name_of(path))
+            unfinished.append(name)
             try:
                 if attributes.get("complete"):
-                    found = Representation.from_attributes(path, attributes)
+                    found = Representation.from_attributes(name, attributes)
                     if found.shape[0] == examples:
                         complete.append(found)
                         unfinished.pop()

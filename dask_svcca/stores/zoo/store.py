@@ -346,7 +346,7 @@ class Zoo(ZooView):
             self._parents.pop(name[:2], None)
         if self._index is not None:
             self._index.remove(before)
-            self._index.add(Representation.from_attributes(after.path, attributes))
+            self._index.add(Representation.from_attributes(after, attributes))
 
     @contextmanager
     def _writing(self, name: RepresentationName) -> Iterator[None]:
