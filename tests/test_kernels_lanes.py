@@ -229,3 +229,13 @@ def test_inner_products__are_those_of_double_precision(a: int, b: int, count: in
     assert np.all(np.abs(found - one @ other.T) <= 6e-8 * max(1, terms // 8) * norms)
     if same:
         np.testing.assert_array_equal(found, found.T)
+
+
+def test_inner_products__of_like_numbers_are_not_rounded_the_same_way_too_often() -> None:
+    """As they are of layers with a few values, such as classes, where examples are in the order of these."""
+    values = np.random.default_rng(0).uniform(1, 2, 24).astype(np.float32)
+    rows = np.repeat(values[:, np.newaxis], 8192, axis=1)
+    multiply = lanes.adder_of_inner_products()
+    assert multiply is not None
+    found = multiply(rows, rows, 8192, 4096, same=True)
+    np.testing.assert_allclose(found, 8192 * np.multiply.outer(*[values.astype(float)] * 2), rtol=1.5e-6)

@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 
 from dask_svcca.kernels.lanes.solve import compiled
-from dask_svcca.kernels.lanes.vectors import LANES, load, store
+from dask_svcca.kernels.lanes.vectors import LANES, load, splat, store
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray
@@ -49,10 +49,8 @@ def inner_products(a: FloatArray, b: FloatArray, count: int, terms: int, *, same
 @compiled
 def _add_tile(a, b, p, q, r, s, x, y, z, count, sums, at):  # type: ignore[no-untyped-def]  # compiled
     """Add to the sums of four rows by three, which begin at p to s and at x to z."""
-    px, py, pz = load(sums, at), load(sums, at + 1), load(sums, at + 2)
-    qx, qy, qz = load(sums, at + 3), load(sums, at + 4), load(sums, at + 5)
-    rx, ry, rz = load(sums, at + 6), load(sums, at + 7), load(sums, at + 8)
-    sx, sy, sz = load(sums, at + 9), load(sums, at + 10), load(sums, at + 11)
+    # Begun anew each time: of a layer with few values, many products in a row may be rounded the same way.
+    px = py = pz = qx = qy = qz = rx = ry = rz = sx = sy = sz = splat(np.float32(0))
     for place in range(count):
         u, v, w = load(b, x + place), load(b, y + place), load(b, z + place)
         one = load(a, p + place)
@@ -63,18 +61,18 @@ def _add_tile(a, b, p, q, r, s, x, y, z, count, sums, at):  # type: ignore[no-un
         rx, ry, rz = rx + one * u, ry + one * v, rz + one * w
         one = load(a, s + place)
         sx, sy, sz = sx + one * u, sy + one * v, sz + one * w
-    store(sums, at, px)
-    store(sums, at + 1, py)
-    store(sums, at + 2, pz)
-    store(sums, at + 3, qx)
-    store(sums, at + 4, qy)
-    store(sums, at + 5, qz)
-    store(sums, at + 6, rx)
-    store(sums, at + 7, ry)
-    store(sums, at + 8, rz)
-    store(sums, at + 9, sx)
-    store(sums, at + 10, sy)
-    store(sums, at + 11, sz)
+    store(sums, at, load(sums, at) + px)
+    store(sums, at + 1, load(sums, at + 1) + py)
+    store(sums, at + 2, load(sums, at + 2) + pz)
+    store(sums, at + 3, load(sums, at + 3) + qx)
+    store(sums, at + 4, load(sums, at + 4) + qy)
+    store(sums, at + 5, load(sums, at + 5) + qz)
+    store(sums, at + 6, load(sums, at + 6) + rx)
+    store(sums, at + 7, load(sums, at + 7) + ry)
+    store(sums, at + 8, load(sums, at + 8) + rz)
+    store(sums, at + 9, load(sums, at + 9) + sx)
+    store(sums, at + 10, load(sums, at + 10) + sy)
+    store(sums, at + 11, load(sums, at + 11) + sz)
 
 
 @compiled

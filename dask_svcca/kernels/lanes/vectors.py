@@ -159,12 +159,12 @@ def turn(_context: Any, cells: Any, starts: Any, offset: Any, into: Any, place: 
 def splat(_context: Any, value: Any) -> Any:
     """The same number in all lanes."""
 
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        nothing = ir.Constant(_LLVM, ir.Undefined)
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        nothing = ir.Constant(context.get_data_type(signature.return_type), ir.Undefined)
         first = builder.insert_element(nothing, arguments[0], ir.Constant(ir.IntType(32), 0))
         return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
-    return VECTOR(types.float64), generate
+    return VectorType(value)(value), generate
 
 
 def _define(function: Any, instruction: str) -> None:
