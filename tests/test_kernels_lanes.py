@@ -239,3 +239,18 @@ def test_inner_products__of_like_numbers_are_not_rounded_the_same_way_too_often(
     assert multiply is not None
     found = multiply(rows, rows, 8192, 4096, same=True)
     np.testing.assert_allclose(found, 8192 * np.multiply.outer(*[values.astype(float)] * 2), rtol=1.5e-6)
+
+
+LOADS = """
+import sys
+from dask_svcca.kernels import lanes
+lanes.adder_of_inner_products()
+print(*sorted(name.rpartition(".")[2] for name in sys.modules if name.startswith("dask_svcca.kernels.lanes.")))
+"""
+
+
+def test_adder_of_inner_products__loads_no_solver() -> None:
+    """It takes nine seconds to compile, several times as long as what the sums are worth."""
+    done = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True, check=True)
+    assert "sums" in done.stdout.split()
+    assert "solve" not in done.stdout.split()

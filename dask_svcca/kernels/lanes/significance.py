@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import types
 
-from dask_svcca.kernels.lanes.solve import compiled
+from dask_svcca.kernels.lanes.compiling import compiled
 
 if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, IntArray

@@ -6,12 +6,12 @@ numbers of eight matrices at that place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 from numba import types
 
+from dask_svcca.kernels.lanes.compiling import compiled
 from dask_svcca.kernels.lanes.vectors import (
     LANES,
     any_larger,
@@ -54,16 +54,6 @@ LEAST_PIVOT = 1e-30
 SQUARED_PRECISION = 4.9e-32
 NEGLIGIBLE = 1e-40
 """Squares of off-diagonal numbers, relative to their neighbours on the diagonal and absolute, that count as zero."""
-
-
-def compiled(function: Any, signature: Any = None) -> Any:
-    """A function compiled by Numba, and kept for the next process; at once, where a signature is given."""
-    options = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
-    try:
-        return numba.njit(signature, cache=True, **options)(function)
-    except (RuntimeError, OSError):
-        # There is no folder that it could be cached in, or no room.
-        return numba.njit(signature, **options)(function)
 
 
 def singular_values(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import types
 
-from dask_svcca.kernels.lanes.solve import compiled
+from dask_svcca.kernels.lanes.compiling import compiled
 from dask_svcca.kernels.lanes.vectors import LANES, load, splat, store
 
 if TYPE_CHECKING:
