@@ -356,3 +356,19 @@ def test_compare__nothing_to_do_reads_no_subspace(
     assert (again.few_samples, again.problems) == (first.few_samples, first.problems)
     assert sorted((path, path.stat().st_mtime_ns) for path in place.glob("*_a/c/*")) == columns
     assert_same(dask_svcca.open_comparison(place), undisturbed)
+
+
+def test_compare__takes_over_what_was_corrected_of_the_same_activations(zoo: Zoo, place: Path) -> None:
+    before = dask_svcca.compare(zoo, place).load()
+    last = zoo.entries()[-1]
+    values = zoo[tuple(last.name)].load()
+    zoo.write(*last.name, values, step=77, depth=5, overwrite=True)
+    after = dask_svcca.compare(zoo, place).load()
+    chosen = (after.representation_a == last.label).to_numpy()
+    for axis in "ab":
+        step, depth = (after[f"{name}_{axis}"].to_numpy() for name in ("step", "depth"))
+        assert (step[chosen].item(), depth[chosen].item()) == (77, 5)
+        np.testing.assert_array_equal(step[~chosen], before[f"step_{axis}"].to_numpy()[~chosen])
+    # None of it is computed anew.
+    np.testing.assert_array_equal(after.svcca, before.svcca)
+    assert (after.pair_status == DONE).all()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from noted import read_when_used
 
 import dask_svcca
@@ -219,6 +220,16 @@ def test_settling__a_planted_order_is_found() -> None:
     assert "settled step and depth: rank correlation -0.50" in " ".join(pane.get_title().split())
     assert pane.get_xscale() == "symlog"
     assert texts(pane.get_xticklabels()) == ["0", "1", "10", "100"]
+
+
+def test_settling__of_a_checkpoint_without_a_step() -> None:
+    rng = np.random.default_rng(0)
+    with dask_svcca.create_zoo(zarr.storage.MemoryStore(), examples=range(50)) as zoo:
+        for step in (0, 10, None, 100):
+            zoo.write("net", f"at{step}", "fc", rng.normal(size=(50, 4)), step=step, depth=0)
+    (pane,) = plot.settling(dask_svcca.compare(zoo))
+    assert pane.get_xlabel() == "checkpoint"
+    assert set(texts(pane.get_xticklabels())) == {"at0", "at10", "atNone", "at100"}
 
 
 def test_settling__numbers_are_of_all_models() -> None:

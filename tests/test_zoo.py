@@ -506,13 +506,16 @@ def test_write__refuses_a_name_that_is_there(zoo: Zoo) -> None:
     np.testing.assert_array_equal(zoo[NAME], X)
 
 
-def test_write__overwrite_replaces_everything(zoo: Zoo) -> None:
+def test_write__overwrite_replaces_everything_but_its_place_in_training(zoo: Zoo) -> None:
     zoo.write(*NAME, X, step=1, attrs={"note": "old"})
     before = digest(zoo)
     zoo.write(*NAME, values(N, 3, dtype="float64"), depth=2, overwrite=True)
     attributes = zoo.root["/".join(NAME)].attrs.asdict()
     assert "note" not in attributes
-    assert (attributes["step"], attributes["depth"]) == (None, 2)
+    assert (attributes["step"], attributes["depth"]) == (1, 2)
+    zoo.write(*NAME, X, step=0, overwrite=True)
+    (item,) = zoo.entries()
+    assert (item.step, item.depth) == (0, 2)
     assert attributes["digest"] != before
 
 

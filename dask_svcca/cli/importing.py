@@ -60,7 +60,11 @@ if TYPE_CHECKING:
     "is put in order.",
 )
 @storage_options
-@click.option("--overwrite", is_flag=True, help="Replace representations of the same name, all or none.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace representations of the same name, all or none; their step and depth hold unless others are given.",
+)
 def import_arrays(
     file: str,
     *,

@@ -23,7 +23,7 @@ from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.variables import REPRESENTATION_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable, Collection, Container, Sequence
 
     import numpy.typing as npt
     import zarr
@@ -58,6 +58,9 @@ _NAMES: dict[str, Callable[[Row], object]] = {
     "subspace": lambda row: row.key or None,
 }
 """Variables that are known before the subspace is made; `dask_svcca.run.describe` writes the others."""
+
+CORRECTED = ("step", "depth", "parent")
+"""Variables that may be others of the same activations."""
 
 
 @dataclass
@@ -281,6 +284,12 @@ class Stores:
                 comparison.resize(known)
             comparison.resize(len(plan.rows))
             comparison.write_columns(_columns(plan, {*plan.changed, *range(known, len(plan.rows))}, comparison))
+        else:
+            # What the zoo says of activations that are the same may have been corrected.
+            before = comparison.columns(*CORRECTED)
+            now = _columns(plan, (), comparison, CORRECTED)
+            others = [name for name in CORRECTED if not _are_equal(before[name], now[name])]
+            comparison.update_columns({name: now[name] for name in others})
         comparison.consolidate()
         return lost
 
@@ -289,7 +298,16 @@ def _planned(plan: Plan) -> dict[str, Any]:
     return {"workers": plan.workers, "parts": dict(plan.parts)}
 
 
-def _columns(plan: Plan, forgotten: Container[int], comparison: ComparisonStore | None) -> dict[str, npt.NDArray[Any]]:
+def _are_equal(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f")
+
+
+def _columns(
+    plan: Plan,
+    forgotten: Container[int],
+    comparison: ComparisonStore | None,
+    names: Collection[str] = (),
+) -> dict[str, npt.NDArray[Any]]:
     """Variables along the representations of a plan.
 
     Parameters
@@ -299,9 +317,13 @@ def _columns(plan: Plan, forgotten: Container[int], comparison: ComparisonStore 
         Rows of which nothing is known but what the zoo says.
     comparison : ComparisonStore or None
         What it says holds for what is not forgotten, and for what has left the zoo.
+    names : collection of str
+        Which of them; all where there are none.
     """
     columns = {}
     for variable in REPRESENTATION_VARIABLES:
+        if names and variable.name not in names:
+            continue
         get = _NAMES.get(variable.name)
         values = [
             (variable.fill if number in forgotten else None) if get is None else get(row)

@@ -16,6 +16,7 @@ from dask_svcca.errors import (
 )
 from dask_svcca.stores import _chunked, _io
 from dask_svcca.stores._links import under_other_case
+from dask_svcca.stores._metadata import is_number
 from dask_svcca.stores._names import RepresentationName, decode
 from dask_svcca.stores.zoo.batches import batches_of, mismatch, prepare
 from dask_svcca.stores.zoo.index import Representation
@@ -128,9 +129,9 @@ class Zoo(ZooView):
             was fine-tuned; it need not be in the zoo. It is one for all layers of a checkpoint, and what one of them
             has is the default for the others. Comparisons keep it as the coordinate ``parent``.
         overwrite : bool
-            Replace a representation of the same name. It stays until all examples of the new one are written, and so
-            stays where that is interrupted. A comparison that reads it just then has the numbers of the old one, or
-            none and a problem that says so, until it is run again.
+            Replace a representation of the same name, whose step and depth hold unless others are given. It stays until
+            all examples of the new one are written, and so stays where that is interrupted. A comparison that reads it
+            just then has the numbers of the old one, or none and a problem that says so, until it is run again.
 
         Raises
         ------
@@ -387,6 +388,8 @@ class Zoo(ZooView):
         begin_writing(self, self._root, name)
         try:
             options = replace(options, parent=self._parent_for(name, options.parent, overwrite=overwrite))
+            if overwrite:
+                options = self._placed_as_before(name, options)
             place = self._begin(name, overwrite=overwrite)
             writer = Writer(self._root, name, batch, self.n_examples, options, place)
             writer.append(batch)
@@ -402,6 +405,12 @@ class Zoo(ZooView):
         later = stored.keys() if self._held is not None and overwrite else ()
         layers = {**written, **{layer: stored[layer] for layer in stored.keys() - written.keys()}}
         return one_parent(layers, parent, *name[:2], {name.layer} | (set(later) - written.keys()))
+
+    def _placed_as_before(self, name: RepresentationName, options: WriteOptions) -> WriteOptions:
+        """Options with the step and the depth of the representation that is replaced, where none are given."""
+        present = _io.read_attributes(self._root, name.path) or {}
+        before = {key: present.get(key) for key in ("step", "depth") if getattr(options, key) is None}
+        return replace(options, **{key: value for key, value in before.items() if is_number(value)})
 
     def _parents_begun(self, name: RepresentationName) -> dict[str, str]:
         """Parents of layers of a checkpoint that are being written."""
