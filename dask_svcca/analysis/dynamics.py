@@ -289,6 +289,8 @@ class _Trainings:
         final = final[final["model"].isin(models) & final["layer"].isin(chosen["layer"])]
         final = final[is_final(final, known)]
         _check_steps(chosen)
+        # A layer that has none is of its checkpoint's.
+        chosen["step"] = chosen.groupby(["model", "checkpoint"], sort=False)["step"].transform("max")
         steps, layers = np.unique(chosen["step"]), in_order(chosen, "layer", "depth")
         shape = len(models), len(layers), len(steps)
         names = [name, *filter(None, [null_of(result, name)])]

@@ -101,9 +101,7 @@ def settling(
         found = learning_dynamics(result, model=models, layer=layers, measure=name)
         drawn = found.sel(model=some)
         drawn = drawn.isel(step=(drawn["checkpoint"] != "").any("model").to_numpy())
-        # Those without a step are told by their names.
-        checkpoints = [next(filter(None, column), "") for column in drawn["checkpoint"].to_numpy().T.tolist()]
-        x = draw_steps(pane, drawn["step"].to_numpy(), checkpoints)
+        x = draw_steps(pane, drawn["step"].to_numpy(), [])
         values = drawn["similarity_to_final"].to_numpy()
         average = means(values)
         if "null_to_final" in drawn:

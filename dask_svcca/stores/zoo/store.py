@@ -409,8 +409,12 @@ class Zoo(ZooView):
     def _placed_as_before(self, name: RepresentationName, options: WriteOptions) -> WriteOptions:
         """Options with the step and the depth of the representation that is replaced, where none are given."""
         present = _io.read_attributes(self._root, name.path) or {}
-        before = {key: present.get(key) for key in ("step", "depth") if getattr(options, key) is None}
-        return replace(options, **{key: value for key, value in before.items() if is_number(value)})
+        step, depth = (number if is_number(number := present.get(key)) else None for key in ("step", "depth"))
+        return replace(
+            options,
+            step=step if options.step is None else options.step,
+            depth=depth if options.depth is None else options.depth,
+        )
 
     def _parents_begun(self, name: RepresentationName) -> dict[str, str]:
         """Parents of layers of a checkpoint that are being written."""
