@@ -222,6 +222,17 @@ def test_settling__a_planted_order_is_found() -> None:
     assert texts(pane.get_xticklabels()) == ["0", "1", "10", "100"]
 
 
+@pytest.mark.parametrize(("ends", "label"), [((100, 100), "b: at the end, step 100"), ((100, 200), "b: at the end")])
+def test_dynamics__says_the_last_step_where_it_is_one(ends: tuple[int, int], label: str) -> None:
+    rng = np.random.default_rng(0)
+    with dask_svcca.create_zoo(zarr.storage.MemoryStore(), examples=range(50)) as zoo:
+        for model, end in zip(("one", "two"), ends, strict=True):
+            for step in (0, end):
+                zoo.write(model, f"at{step}", "fc", rng.normal(size=(50, 4)), step=step, depth=0)
+    axes = plot.dynamics(dask_svcca.compare(zoo))
+    assert [pane.get_xlabel() for pane in axes.flat if pane.get_xlabel()] == [label]
+
+
 def test_settling__of_a_layer_without_a_step_in_a_checkpoint_that_has_one() -> None:
     rng = np.random.default_rng(0)
     with dask_svcca.create_zoo(zarr.storage.MemoryStore(), examples=range(50)) as zoo:

@@ -112,6 +112,9 @@ def dynamics(
     scale = scale_of(name, result[name].attrs, [cells.matrix for row in rows for cells in row])
     without: Counter[str] = Counter()
     drawn = None
+    # One label is for all rows: models may end at different steps.
+    last = {in_training(cells.b.frame) for row in rows for cells in row}
+    end = f"b: at the end{f', {last.pop()}' if len(last) == 1 else ''}"
     for line, (row, panes) in enumerate(zip(rows, axes, strict=True)):
         for cells, pane in zip(row, panes, strict=False):
             make_small(pane)
@@ -123,9 +126,7 @@ def dynamics(
                 draw_names(pane, "y", cells.a, cells.first_a)
             set_labels(
                 pane,
-                x=f"b: at the end, {in_training(cells.b.frame)}"
-                if line == len(rows) - 1 and pane is _middle(panes, row)
-                else "",
+                x=end if line == len(rows) - 1 and pane is _middle(panes, row) else "",
                 y=f"a: {shown(models[line])}" if pane is panes[0] else "",
             )
         for spare in panes[len(row) :]:
