@@ -32,8 +32,9 @@ LEAST_PAIRS = 3
 MOST_DIRECTIONS = 256
 """Largest matrices that are solved abreast: eight that are larger leave the cache."""
 
-MOST_ROWS = 128
-"""Rows of which `adder_of_inner_products` is faster than BLAS: 2.5 times at 24, 1.7 times at 48, hardly at 200."""
+MOST_ROWS = 96
+"""Rows of which `adder_of_inner_products` is no slower than BLAS: 2.9 times as fast at 24, 1.7 times at 48, 1.35 times
+here; with other rows 2.2, 1.3 and 1.0 times."""
 
 
 def singular_values_abreast(matrices: InexactArray) -> FloatArray | None:
