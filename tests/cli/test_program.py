@@ -46,7 +46,7 @@ def test_readme__python_runs(folder: Path) -> None:
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)
-    assert names["result"].sizes == {"representation_a": 2, "representation_b": 2}
+    assert names["result"].sizes == {"representation_a": 3, "representation_b": 3}
 
 
 def test_version() -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import distributed
 import numpy as np
 import pytest
 
@@ -52,6 +53,9 @@ class Cluster:
         wait_until(self.file.exists)
         self.address = str(json.loads(self.file.read_text())["address"])
         self.start_workers()
+        # Values of a plan for one worker differ in their last bits.
+        with distributed.Client(self.address, set_as_default=False) as one:
+            one.wait_for_workers(2, timeout=SECONDS)
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{words[0]}.log").open("ab") as log:
