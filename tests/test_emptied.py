@@ -102,11 +102,12 @@ def test_invalidate__that_fails_in_one_array_ends_in_the_others(
         written.extend([key] if key.startswith(f"{first}/") else [])
 
     monkeypatch.setattr(LocalBackend, "write", failing)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises((StoreAccessError, KeyboardInterrupt)):
         store.invalidate([0])
     assert len(written) < 5
-    assert threading.active_count() == before
+    # Threads of earlier tests may end meanwhile.
+    assert set(threading.enumerate()) <= before
     # Of its pairs none looks done, whatever else was written.
     assert (np.asarray(store.array(PAIR_STATUS.name)[0]) == PairStatus.MISSING).all()
     monkeypatch.undo()
