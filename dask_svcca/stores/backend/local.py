@@ -22,12 +22,16 @@ from dask_svcca.stores._links import (
 )
 from dask_svcca.stores._listing import is_strange
 from dask_svcca.stores._ranges import consecutive, read_into
+from dask_svcca.stores._reserved import reserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _READ_BYTES = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 """Flags to open a file with: otherwise Windows would translate line ends."""
+
+RESERVED = 2**16
+"""Bytes from which on a file has room on the disk before it takes another's place: of less, the call takes as long."""
 
 
 class LocalBackend:
@@ -90,6 +94,9 @@ class LocalBackend:
                 target = open(partial, "xb")  # noqa: PTH123, SIM115
             try:
                 with target:
+                    size = sum(memoryview(part).nbytes for part in parts)
+                    if size >= RESERVED and os.path.exists(path):  # noqa: PTH110
+                        reserve(target.fileno(), size)
                     target.writelines(parts)
                 replace_file(partial, path)
             except BaseException:
