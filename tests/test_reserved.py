@@ -72,7 +72,8 @@ def test_write__reserves_room_where_it_takes_the_place_of_a_large_file(
 
 def test_write__without_room_leaves_what_was_there(backend: LocalBackend, tmp_path: Path) -> None:
     backend.write("large", b"a" * SIZE)
-    with at_most(SIZE), pytest.raises(StoreAccessError):
+    with at_most(SIZE), pytest.raises(StoreAccessError, match="free some space") as raised:
         backend.write("large", b"b" * (SIZE + 1))
+    assert str(tmp_path / "store.zarr" / "large") in str(raised.value)
     assert backend.read("large") == b"a" * SIZE
     assert sorted(path.name for path in (tmp_path / "store.zarr").iterdir()) == ["large", "zarr.json"]

@@ -41,5 +41,6 @@ def backend_of(group: zarr.Group) -> Backend:
 def backend_at(store: Store, path: str = "") -> Backend:
     """The bytes of a store below a path, whether or not there is a group."""
     if isinstance(store, LocalStore):
-        return LocalBackend(os.path.join(store.root, path))  # noqa: PTH118 - see `LocalBackend`
+        # Joined with nothing, it would end in a separator, and messages would have two in a row.
+        return LocalBackend(os.path.join(store.root, path) if path else os.fspath(store.root))  # noqa: PTH118
     return StoreBackend(store, path)
