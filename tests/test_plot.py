@@ -190,6 +190,18 @@ def test_checkpoints__of_a_part_shows_layers_that_both_sides_have() -> None:
         plot.checkpoints(part_of(result, {"model": "net-s0"}, {"model": "net-s1"}))
 
 
+def test_checkpoints__are_more_than_one() -> None:
+    result = made(steps=(9, 10))
+    with pytest.raises(InvalidQuestionError, match=r"each of 6 layers has one checkpoint here: .*`matrix`"):
+        plot.checkpoints(result, where={"step": 9})
+    # Layers that have but one are left out, and counted.
+    some = (result["layer_a"] != "relu") | (result["step_a"] == 10)
+    result = result.isel(representation_a=some.to_numpy(), representation_b=some.to_numpy())
+    panes = plot.checkpoints(result, where={"model": "net-s0"})
+    assert len(panes) == 2
+    assert panes[0].get_title().startswith("2 of 3 layers")
+
+
 def test_cluster__another_order_of_side_b_changes_nothing() -> None:
     result = made(steps=(9,))
     turned = result.isel(representation_b=[3, 5, 0, 1, 4, 2])
@@ -323,6 +335,16 @@ def test_rank__of_the_final_checkpoint_in_order_of_depth() -> None:
     np.testing.assert_array_equal(upper.lines[0].get_ydata(), [20, 19, 18])
     np.testing.assert_array_equal(lower.lines[0].get_ydata(), result["variance_kept_a"].to_numpy()[[11, 10, 9]])
     assert texts(lower.get_xticklabels()) == ["conv", "relu", "fc"]
+
+
+@pytest.mark.parametrize("width", [(18, 20), (20, 70), (2, 500)])
+def test_rank__has_numbers_at_its_axis(width: tuple[int, int]) -> None:
+    result = made()
+    result["rank_a"][:], result["neurons_a"][:] = width
+    upper = plot.rank(result)[0, 0]
+    low, high = upper.get_ylim()
+    assert sum(low <= tick <= high for tick in upper.get_yticks()) >= 2
+    assert all(texts(upper.get_yticklabels()))
 
 
 def test_correlations__and_how_many_are_above_chance() -> None:

@@ -169,7 +169,7 @@ def _share(name: str, value: object) -> float | None:
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real) or not 0 < float(value) <= 1:
         raise ValueError(
             f"{name} is the share of the variance to keep, above 0 and up to 1; got {value!r}. The paper's is 0.99, "
-            f"and None keeps all"
+            f"and None (on the command line: none) keeps all"
         )
     return float(value)
 

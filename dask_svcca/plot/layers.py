@@ -92,6 +92,8 @@ def rank(result: xr.Dataset | StoreLike, *, where: Where | None = None, ax: Plac
 
 
 def _draw_ranks(panes: npt.NDArray[Any], frame: pd.DataFrame, *, first: bool, note: str) -> None:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - only who draws needs it
+
     upper, lower = panes
     networks = list(frame.groupby(["model", "checkpoint"], sort=False))
     some = evenly(networks, NETWORKS)
@@ -111,6 +113,10 @@ def _draw_ranks(panes: npt.NDArray[Any], frame: pd.DataFrame, *, first: bool, no
     upper.set_yscale("log", base=2)
     upper.yaxis.set_major_formatter(lambda value, _: as_number(value))
     upper.minorticks_off()
+    least, most = upper.get_ylim()
+    if most < 4 * least:
+        # Of the powers of two there may be one in between, or none.
+        upper.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     lower.set_ylim(-0.03, 1.03)
     set_ticks(upper, "x", [], [])
     set_ticks(lower, "x", list(range(len(layers))), layers, upright=True)

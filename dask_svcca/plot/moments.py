@@ -193,7 +193,13 @@ def checkpoints(
             f"such as {f'{model}/{layer}'!r}, is on side b: pass the whole comparison, or a part with one model on "
             f"both sides"
         )
-    chosen = evenly(both, LAYERS)
+    trained = [key for key in both if max(len(rows[key]), len(columns[key])) > 1]
+    if not trained:
+        raise InvalidQuestionError(
+            f"this figure is of layers through training, and each of {len(both):,} layers has one checkpoint here: "
+            f"choose more checkpoints, or draw the layers against each other, as `matrix` does"
+        )
+    chosen = evenly(trained, LAYERS)
     blocks = [cells_of(result, name, a.take(rows[key]), b.take(columns[key])) for key in chosen]
     axes, first, lowest = wrapped_panes(ax, len(blocks), width=2.5, height=2.5)
     # Ticks at the edges hold for all panes where these have the same checkpoints.
