@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RULE", "matched", "matches", "matching", "unmatched"]
 
-RULE = "* for one level (text without dots and slashes), ** for any text, ? for one character of a level"
+RULE = (
+    "* for one level (text without dots and slashes), ** for any text, ? for one character of a level, [12] for 1 or 2"
+)
 """The rule in words, for the help of options and for messages."""
 
 _SPECIAL = re.compile(r"(\*\*+|\*|\?|\[!?\]?[^\]]*\])")

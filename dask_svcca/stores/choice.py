@@ -102,7 +102,7 @@ def _by_name(
     found = known.intersection(wanted).union(matching(present, patterns) if patterns else ())
     missing = unmatched(present, patterns) if patterns else []
     if missing or not found:
-        rule = f". In patterns stand {RULE}" if any("*" in one or "?" in one for one in wanted) else ""
+        rule = f". In patterns stand {RULE}" if any(set(one) & set("*?[") for one in wanted) else ""
         near = did_you_mean(missing[0], present) if missing else ""
         raise RepresentationNotFoundError(
             f"no {name} matches {' or '.join(map(repr, missing or wanted))} on {what}; there are "
