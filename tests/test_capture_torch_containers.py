@@ -9,30 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from torch_networks import N, capture, small_zoo, still, torch
 
-from dask_svcca.capture.torch import capture_torch
 from dask_svcca.errors import CaptureError, MismatchedExamplesError
-from dask_svcca.stores.zoo import create_zoo
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dask_svcca.stores.zoo import Zoo
 
-torch = pytest.importorskip("torch", reason="needs PyTorch")
 nn = torch.nn
 
-N = 6
-
-
-@pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
-    torch.manual_seed(0)
-    return create_zoo(tmp_path / "zoo.zarr", examples=range(N))
-
-
-def capture(model: Any, batches: Any, zoo: Any, **options: Any) -> Any:
-    return capture_torch(model, batches, zoo=zoo, name="net", checkpoint="c", **options)
+_still = pytest.fixture(autouse=True)(still)
+zoo = pytest.fixture(small_zoo)
 
 
 class OneArgument(nn.Module):

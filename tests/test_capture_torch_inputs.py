@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from torch_networks import N, capture, small_zoo, still, torch
 
 from dask_svcca.capture.torch import capture_torch
 from dask_svcca.errors import CaptureError, CaptureWarning, MismatchedExamplesError, StoreFormatError
@@ -20,24 +21,12 @@ if TYPE_CHECKING:
 
     from dask_svcca.stores.zoo import Zoo
 
-torch = pytest.importorskip("torch", reason="needs PyTorch")
 nn = torch.nn
 
-N, T = 6, 5
+T = 5
 
-
-@pytest.fixture(autouse=True)
-def _still() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
-    return create_zoo(tmp_path / "zoo.zarr", examples=range(N))
+_still = pytest.fixture(autouse=True)(still)
+zoo = pytest.fixture(small_zoo)
 
 
 @pytest.fixture
@@ -47,10 +36,6 @@ def x() -> Any:
 
 def attributes(zoo: Zoo, layer: str, checkpoint: str = "c") -> dict[str, Any]:
     return _io.read_attributes(zoo.root, RepresentationName("net", checkpoint, layer).path) or {}
-
-
-def capture(model: Any, batches: Any, zoo: Any, checkpoint: str = "c", **options: Any) -> Any:
-    return capture_torch(model, batches, zoo=zoo, name="net", checkpoint=checkpoint, **options)
 
 
 def padding() -> Any:
@@ -191,7 +176,7 @@ def test_capture_torch__weights_that_changed(zoo: Zoo, x: Any) -> None:
     with torch.no_grad():
         model[0].weight.mul_(2)
     with pytest.warns(CaptureWarning, match=r"nothing was written: 'net', checkpoint 'c'.*overwrite=True") as caught:
-        assert capture(model, [x], zoo).written == 0
+        assert capture_torch(model, [x], zoo=zoo, name="net", checkpoint="c").written == 0
     assert caught[0].filename == __file__
     np.testing.assert_array_equal(zoo["net", "c", "1"].values, before)
     with pytest.raises(CaptureError, match="already with '0', captured from other weights"):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from torch_networks import Lambda, N, torch
 
 from dask_svcca.capture.torch import capture_torch
 from dask_svcca.errors import CaptureWarning
@@ -16,22 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-torch = pytest.importorskip("torch", reason="needs PyTorch")
 nn = torch.nn
 F = torch.nn.functional
-
-N = 6
-
-
-class Lambda(nn.Module):
-    def __init__(self, function: Callable[..., Any], **modules: Any) -> None:
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Any) -> Any:
-        return self.function(self, x)
 
 
 def normal(*shape: int) -> Any:

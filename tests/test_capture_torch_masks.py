@@ -6,39 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from torch_networks import N, capture, small_zoo, still, torch
 
 from dask_svcca.capture.torch import capture_torch
 from dask_svcca.errors import CaptureError, CaptureWarning, MismatchedExamplesError
-from dask_svcca.stores.zoo import create_zoo
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dask_svcca.stores.zoo import Zoo
 
-torch = pytest.importorskip("torch", reason="needs PyTorch")
 nn = torch.nn
 
-N, T = 6, 5
+T = 5
 LENGTHS = torch.tensor([5, 3, 5, 4, 1, 2])
 
-
-@pytest.fixture(autouse=True)
-def _still() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
-    return create_zoo(tmp_path / "zoo.zarr", examples=range(N))
-
-
-def capture(model: Any, batches: Any, zoo: Any, checkpoint: str = "c", **options: Any) -> Any:
-    return capture_torch(model, batches, zoo=zoo, name="net", checkpoint=checkpoint, **options)
+_still = pytest.fixture(autouse=True)(still)
+zoo = pytest.fixture(small_zoo)
 
 
 def tokens() -> Any:

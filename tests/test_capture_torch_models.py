@@ -6,43 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from torch_networks import Lambda, N, capture, small_zoo, still, torch
 
-from dask_svcca.capture.torch import capture_torch
 from dask_svcca.errors import CaptureError
-from dask_svcca.stores.zoo import create_zoo
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dask_svcca.stores.zoo import Zoo
 
-torch = pytest.importorskip("torch", reason="needs PyTorch")
 nn = torch.nn
 
-N = 6
-
-
-@pytest.fixture(autouse=True)
-def _still() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def zoo(tmp_path: Path) -> Zoo:
-    return create_zoo(tmp_path / "zoo.zarr", examples=range(N))
+_still = pytest.fixture(autouse=True)(still)
+zoo = pytest.fixture(small_zoo)
 
 
 @pytest.fixture
 def x() -> Any:
     return torch.randn(N, 4)
-
-
-def capture(model: Any, batches: Any, zoo: Any, checkpoint: str = "c", **options: Any) -> Any:
-    return capture_torch(model, batches, zoo=zoo, name="net", checkpoint=checkpoint, **options)
 
 
 class Decorated(nn.Sequential):
@@ -78,17 +57,6 @@ def test_capture_torch__transformed_by_vmap(zoo: Zoo, x: Any) -> None:
     report = capture(model, [x], zoo)
     assert report.skipped == {"inner": "its values are not at hand while the model runs, as within torch.func.vmap"}
     np.testing.assert_allclose(zoo["net", "c", "fc"].values, model(x).detach(), rtol=1e-5)
-
-
-class Lambda(nn.Module):
-    def __init__(self, function: Any, **modules: Any) -> None:
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, *args: Any) -> Any:
-        return self.function(self, *args)
 
 
 @pytest.mark.parametrize("cell", ["gru", "linear"])

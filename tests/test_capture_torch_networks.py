@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from torch_networks import Lambda, N, torch
 
 from dask_svcca.capture.torch import capture_torch
 from dask_svcca.stores.zoo import create_zoo
@@ -17,12 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-torch = pytest.importorskip("torch", reason="needs PyTorch")
 nn = torch.nn
 F = torch.nn.functional
-
-N = 6
-"""Examples; the sequences have as many tokens, so that a wrong axis has the right size."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,17 +43,6 @@ class Case:
     layouts: dict[str, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     least: int = 3
-
-
-class Lambda(nn.Module):
-    def __init__(self, function: Callable[..., Any], **modules: Any) -> None:
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, *args: Any) -> Any:
-        return self.function(self, *args)
 
 
 def images(height: int = 6, width: int = 5, channels: int = 2) -> Any:

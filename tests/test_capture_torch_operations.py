@@ -6,39 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from torch_networks import Lambda, N, small_zoo, still, torch
 
 from dask_svcca.capture.torch import capture_torch
-from dask_svcca.stores.zoo import create_zoo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from dask_svcca.stores.zoo import Zoo
 
-torch = pytest.importorskip("torch", reason="needs PyTorch")
 nn = torch.nn
 F = torch.nn.functional
 
-N = 6
-
-
-class Lambda(nn.Module):
-    def __init__(self, function: Callable[..., Any], **modules: Any) -> None:
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Any) -> Any:
-        return self.function(self, x)
-
-
-@pytest.fixture
-def zoo(tmp_path: Path) -> Iterator[Zoo]:
-    torch.manual_seed(0)
-    with create_zoo(tmp_path / "zoo.zarr", examples=range(N)) as zoo:
-        yield zoo
+_still = pytest.fixture(autouse=True)(still)
+zoo = pytest.fixture(small_zoo)
 
 
 def capture(model: Any, x: Any, zoo: Zoo, **options: Any) -> Any:

@@ -8,45 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from torch_networks import Lambda, N, capture, small_zoo, still, torch
 
-from dask_svcca.capture.torch import capture_torch
 from dask_svcca.errors import CaptureError
 from dask_svcca.stores.zoo import create_zoo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from dask_svcca.stores.zoo import Zoo
 
-torch = pytest.importorskip("torch", reason="needs PyTorch")
 nn = torch.nn
 F = torch.nn.functional
 
-N = 6
-"""Examples, and steps: the sizes do not tell them apart."""
-
-
-class Lambda(nn.Module):
-    def __init__(self, function: Callable[..., Any], **modules: Any) -> None:
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(self, *args, **kwargs)
-
-
-@pytest.fixture
-def zoo(tmp_path: Path) -> Iterator[Zoo]:
-    torch.manual_seed(0)
-    with create_zoo(tmp_path / "zoo.zarr", examples=range(N)) as zoo:
-        yield zoo
-
-
-def capture(model: Any, batches: Any, zoo: Zoo, **options: Any) -> Any:
-    return capture_torch(model, batches, zoo=zoo, name="net", checkpoint="c", **options)
+_still = pytest.fixture(autouse=True)(still)
+zoo = pytest.fixture(small_zoo)
 
 
 class Turned(torch.autograd.Function):
