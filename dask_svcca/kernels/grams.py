@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from dask_svcca.kernels._rooms import at_a_line
 from dask_svcca.kernels.lanes import MOST_ROWS, adder_of_inner_products
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class GramProducts:
 
     def __init__(self, a: int, b: int, samples: int, entries: int, dtype: np.dtype[np.floating], *, same: bool) -> None:
         self._shape, self._same = (a, b), same
-        self._rooms = [_room(count, entries, dtype) for count in ((a,) if same else (a, b))]
+        width = room_entries(entries)
+        self._rooms = [at_a_line(count * width, dtype).reshape(count, width) for count in ((a,) if same else (a, b))]
         few = dtype == np.float32 and max(a, b) <= MOST_ROWS and a * b * samples**2 >= LEAST_PRODUCTS
         self._add_all = adder_of_inner_products() if few else None
         self._begin()
@@ -132,14 +134,6 @@ class GramProducts:
         taken = self._total, [self._total.diagonal().copy()] if self._same else self._own
         self._begin()
         return taken
-
-
-def _room(members: int, entries: int, dtype: np.dtype[np.floating]) -> FloatArray:
-    """Room for so many numbers of each member, in lines of the cache."""
-    width, line = room_entries(entries), LINE * dtype.itemsize
-    whole = np.empty(members * width + LINE, dtype=dtype)
-    first = -whole.ctypes.data % line // dtype.itemsize
-    return whole[first : first + members * width].reshape(members, width)
 
 
 def room_entries(entries: int) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import types
 
+from dask_svcca.kernels._rooms import at_a_line
 from dask_svcca.kernels.lanes.compiling import compiled
 from dask_svcca.kernels.lanes.vectors import (
     LANES,
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from dask_svcca.kernels._types import FloatArray, IntArray
 
     Found = tuple[FloatArray, FloatArray, FloatArray]
-
-LINE = 64
-"""Bytes of a line of the cache."""
 
 COLUMNS = 32
 """Columns of eight matrices that are laid out at a time: few enough to stay in the cache."""
@@ -75,10 +73,7 @@ def singular_values(
         What values are at most. Sums of squares, (pair,), are of those that were found; sums, (pair,), of these.
     """
     values, sums, squares = np.empty((len(rows), k)), np.empty(len(rows)), np.empty(len(rows))
-    # Vectors that lie across two lines of the cache would take up to twice the time.
-    numbers = (k * (k + 1) // 2 + 8 * k + k * STRIDE) * LANES
-    room = np.empty(numbers + LINE // 8)
-    room = room[-room.ctypes.data % LINE // 8 :][:numbers]
+    room = at_a_line((k * (k + 1) // 2 + 8 * k + k * STRIDE) * LANES, np.float64)
     places = np.stack([rows, columns]).astype(np.int64, copy=False)
     return (values, sums, squares) if _solve(cells, places, l, most, values, sums, squares, room) else None
 
