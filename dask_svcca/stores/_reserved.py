@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-import errno
-import os
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_UNABLE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EINTR}
-"""What says that a file system, or this system, cannot; the file is written without."""
-
 
 def _load() -> Callable[[int, int, int, int], int] | None:
     """The system call of Linux: where a file system lacks it, `os.posix_fallocate` writes a byte into each block."""
-    if not sys.platform.startswith("linux"):
+    # Where a long has 32 bits, C libraries differ in how many an offset has.
+    if not sys.platform.startswith("linux") or ctypes.sizeof(ctypes.c_long) < 8:
         return None
     try:
-        call = ctypes.CDLL(None, use_errno=True).fallocate
+        call = ctypes.CDLL(None).fallocate
     except (OSError, AttributeError):
         return None
     call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
@@ -32,25 +28,24 @@ def _load() -> Callable[[int, int, int, int], int] | None:
 _FALLOCATE = _load()
 
 
-def reserve(descriptor: int, size: int) -> None:
+def reserve(descriptor: int, size: int) -> bool:
     """Give room to an open file that will take the place of another, where the file system can.
 
     ext4 sends a file to the disk at once, within the call that renames it, if it takes another's place and has no room
-    yet: that takes three times as long as to write it, and one thread waits for the other. What is lost without it,
-    where the power fails soon after, checksums find.
+    yet: that takes three times as long as to write it, and one thread waits for the other. Without that, where the
+    power fails soon after, the file has zeros in place of its bytes, and what it replaced is lost: checksums find that
+    of a block, which is made anew, but a store without its document cannot be opened.
 
     Parameters
     ----------
     descriptor : int
     size : int
-        Bytes, at least one.
+        Bytes, at least one: no more than will be written.
 
-    Raises
-    ------
-    OSError
-        Where there is no room.
+    Returns
+    -------
+    bool
+        Whether it has. Where it has not, writing says why, or works: some network file systems have errors of their
+        own, and those that compress need less.
     """
-    if _FALLOCATE is not None and _FALLOCATE(descriptor, 0, 0, size):
-        error = ctypes.get_errno()
-        if error not in _UNABLE:
-            raise OSError(error, os.strerror(error))
+    return _FALLOCATE is not None and _FALLOCATE(descriptor, 0, 0, size) == 0

@@ -95,7 +95,8 @@ class LocalBackend:
             try:
                 with target:
                     size = sum(memoryview(part).nbytes for part in parts)
-                    if size >= RESERVED and os.path.exists(path):  # noqa: PTH110
+                    # Of blocks alone: see `reserve`.
+                    if size >= RESERVED and not key.endswith(".json") and os.path.exists(path):  # noqa: PTH110
                         reserve(target.fileno(), size)
                     target.writelines(parts)
                 replace_file(partial, path)
