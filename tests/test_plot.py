@@ -17,7 +17,13 @@ from noted import read_when_used
 
 import dask_svcca
 from dask_svcca.analysis.selection import part_of
-from dask_svcca.errors import IncompatibleError, InvalidQuestionError, MissingPackageError, UnknownMeasureError
+from dask_svcca.errors import (
+    IncompatibleError,
+    InvalidQuestionError,
+    MissingPackageError,
+    RepresentationNotFoundError,
+    UnknownMeasureError,
+)
 from dask_svcca.variables import PairStatus
 
 mpl = pytest.importorskip("matplotlib")
@@ -30,6 +36,7 @@ from dask_svcca.plot import _blocks, _names, _panes, _scale, _sides, _steps  # n
 from dask_svcca.plot._sides import evenly  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 HOSTILE = [
@@ -194,6 +201,8 @@ def test_checkpoints__are_more_than_one() -> None:
     result = made(steps=(9, 10))
     with pytest.raises(InvalidQuestionError, match=r"each of 6 layers has one checkpoint here: .*`matrix`"):
         plot.checkpoints(result, where={"step": 9})
+    with pytest.raises(InvalidQuestionError, match="and the only layer has one checkpoint here: "):
+        plot.checkpoints(result, where={"step": 9, "model": "net-s0", "layer": "fc"})
     # Layers that have but one are left out, and counted.
     some = (result["layer_a"] != "relu") | (result["step_a"] == 10)
     result = result.isel(representation_a=some.to_numpy(), representation_b=some.to_numpy())
@@ -337,7 +346,7 @@ def test_rank__of_the_final_checkpoint_in_order_of_depth() -> None:
     assert texts(lower.get_xticklabels()) == ["conv", "relu", "fc"]
 
 
-@pytest.mark.parametrize("width", [(18, 20), (20, 70), (2, 500)])
+@pytest.mark.parametrize("width", [(18, 20), (20, 70), (2, 500), (9_999, 10_000), (10**6, 10**6 + 1)])
 def test_rank__has_numbers_at_its_axis(width: tuple[int, int]) -> None:
     result = made()
     result["rank_a"][:], result["neurons_a"][:] = width
@@ -345,6 +354,14 @@ def test_rank__has_numbers_at_its_axis(width: tuple[int, int]) -> None:
     low, high = upper.get_ylim()
     assert sum(low <= tick <= high for tick in upper.get_yticks()) >= 2
     assert all(texts(upper.get_yticklabels()))
+    assert len(set(texts(upper.get_yticklabels()))) == len(upper.get_yticks())
+
+
+@pytest.mark.parametrize("draw", [plot.matrix, plot.checkpoints, plot.cluster, plot.settling, plot.rank])
+def test_figures__of_no_representation_say_so(draw: Callable[[xr.Dataset], object]) -> None:
+    nothing = made().isel(representation_a=[], representation_b=[])
+    with pytest.raises(RepresentationNotFoundError, match="no representation"):
+        draw(nothing)
 
 
 def test_correlations__and_how_many_are_above_chance() -> None:

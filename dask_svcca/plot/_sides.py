@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_svcca.analysis.selection import places_of, table_of
+from dask_svcca.errors import RepresentationNotFoundError
 from dask_svcca.plot._names import PARTS, as_number, in_a_sentence, room, runs, set_ticks
 from dask_svcca.stores._names import natural_order
 
@@ -79,8 +80,18 @@ class Along:
 
 
 def along(result: xr.Dataset, side: Side, where: Where | None) -> Along:
-    """Representations that a choice means: by model, then in the order of training, then of depth."""
+    """Representations that a choice means: by model, then in the order of training, then of depth.
+
+    Raises
+    ------
+    RepresentationNotFoundError
+        Where there is none.
+    """
     places = places_of(result, side, where)
+    if not len(places):
+        raise RepresentationNotFoundError(
+            f"there is no representation on side {side} of this comparison or part of one, and nothing to draw"
+        )
     frame = table_of(result, side).iloc[places]
     order = np.lexsort(
         (

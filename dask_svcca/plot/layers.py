@@ -117,6 +117,9 @@ def _draw_ranks(panes: npt.NDArray[Any], frame: pd.DataFrame, *, first: bool, no
     if most < 4 * least:
         # Of the powers of two there may be one in between, or none.
         upper.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if most < 1.1 * least:
+        # Four digits would not tell them apart.
+        upper.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     lower.set_ylim(-0.03, 1.03)
     set_ticks(upper, "x", [], [])
     set_ticks(lower, "x", list(range(len(layers))), layers, upright=True)

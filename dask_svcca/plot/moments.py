@@ -195,8 +195,9 @@ def checkpoints(
         )
     trained = [key for key in both if max(len(rows[key]), len(columns[key])) > 1]
     if not trained:
+        which = "the only layer" if len(both) == 1 else f"each of {len(both):,} layers"
         raise InvalidQuestionError(
-            f"this figure is of layers through training, and each of {len(both):,} layers has one checkpoint here: "
+            f"this figure is of layers through training, and {which} has one checkpoint here: "
             f"choose more checkpoints, or draw the layers against each other, as `matrix` does"
         )
     chosen = evenly(trained, LAYERS)
