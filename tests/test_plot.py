@@ -312,6 +312,7 @@ def test_by_chance__in_seeds_settling_and_groups() -> None:
     for draw, where, expected in ((plot.seeds, None, across), (plot.settling, {"model": "net-s1"}, to_final)):
         (pane,) = draw(result, where=where)
         assert (pane.lines[0].get_linestyle(), to_hex(pane.lines[0].get_color())) == ("--", _scale.GREY)
+        assert pane.lines[0].get_zorder() > max(line.get_zorder() for line in pane.lines[1:])
         np.testing.assert_allclose(pane.lines[0].get_ydata(), expected, rtol=1e-12)
         assert texts(pane.texts) == ["by chance"]
     sides: dict[str, Any] = {"zero": {"model": "*s0"}, "one": {"model": "*s1"}}

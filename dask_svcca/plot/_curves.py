@@ -97,7 +97,8 @@ def draw_chance(pane: Axes, x: npt.NDArray[Any], values: npt.NDArray[Any]) -> No
     """What independent layers of these ranks would have, (layer, x), the mean of all layers, with its name."""
     mean = means(values)
     if np.isfinite(mean).any():
-        pane.plot(x, mean, color=GREY, linestyle="--", linewidth=1.2)
+        # Above the layers: where these are as alike as by chance, they lie on it.
+        pane.plot(x, mean, color=GREY, linestyle="--", linewidth=1.2, zorder=2.5)
         first = np.flatnonzero(np.isfinite(mean))[0]
         pane.annotate(
             "by chance",
