@@ -126,6 +126,23 @@ def means(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
 
 
+def means_of(values: npt.NDArray[Any], what: str) -> str:
+    """For a title: that means along the first axis, (what, layer, x), are of more at some x than at others; or empty.
+
+    Where a training lacks a checkpoint, a line of means may jump though no training does.
+
+    Examples
+    --------
+    >>> means_of(np.array([[[0.9, 0.9, 0.9]], [[0.1, np.nan, 0.1]]]), "models")
+    'means of 1 to 2 models, by step'
+    """
+    counts = np.isfinite(values).sum(axis=0)
+    counts = counts[counts > 0]
+    if not counts.size or counts.min() == counts.max():
+        return ""
+    return f"means of {counts.min():,} to {counts.max():,} {what}, by step"
+
+
 def extremes(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Lowest and highest along the first axis, of what has a value; NaN where nothing has."""
     known = np.isfinite(values)
