@@ -321,6 +321,7 @@ def test_by_chance__in_seeds_settling_and_groups() -> None:
     for draw, where, expected in ((plot.seeds, None, across), (plot.settling, {"model": "net-s1"}, to_final)):
         (pane,) = draw(result, where=where)
         assert (pane.lines[0].get_linestyle(), to_hex(pane.lines[0].get_color())) == ("--", _scale.GREY)
+        assert pane.lines[0].get_zorder() > max(line.get_zorder() for line in pane.lines[1:])
         np.testing.assert_allclose(pane.lines[0].get_ydata(), expected, rtol=1e-12)
         assert texts(pane.texts) == ["by chance"]
     sides: dict[str, Any] = {"zero": {"model": "*s0"}, "one": {"model": "*s1"}}
@@ -333,6 +334,17 @@ def test_by_chance__in_seeds_settling_and_groups() -> None:
     ]
     found = dask_svcca.within_and_between(result, sides)
     assert marks == [float(found["null"].sel(group_a="zero", group_b="one"))]
+
+
+@pytest.mark.parametrize("lacking", [False, True])
+def test_seeds_and_settling__say_where_means_are_of_fewer_trainings(lacking: bool) -> None:
+    # A checkpoint that one of three lacks: the mean of the others is another, and need not be of what training does.
+    result = made(("s0", "s1", "s2"), layers=("fc",), symmetric=True)
+    if lacking:
+        result = result.drop_sel({f"representation_{side}": ["s1/step40/fc"] for side in "ab"})
+    (seeds,), (settling,) = plot.seeds(result), plot.settling(result)
+    assert ("means of 1 to 3 pairs of models, by step" in seeds.get_title()) == lacking
+    assert ("means of 2 to 3 models, by step" in settling.get_title()) == lacking
 
 
 def test_rank__of_the_final_checkpoint_in_order_of_depth() -> None:

@@ -172,6 +172,21 @@ def test_questions__options_of_another_kind_are_named(folder: Path, ask: Callabl
         ask(folder / "comparison")
 
 
+def test_questions__pairs_are_what_query_found(folder: Path) -> None:
+    found = dask_svcca.query(folder / "comparison", a={"model": "s0"}, b={"model": "s1"})
+    labels = [
+        (f"{a}/{b}/{c}", f"{d}/{e}/{f}")
+        for a, b, c, d, e, f in found[
+            ["model_a", "checkpoint_a", "layer_a", "model_b", "checkpoint_b", "layer_b"]
+        ].to_numpy()
+    ]
+    assert len(labels) == 4
+    for ask in (dask_svcca.permutation_null, dask_svcca.jackknife):
+        xr.testing.assert_identical(ask(folder / "comparison", found), ask(folder / "comparison", labels))
+    with pytest.raises(InvalidQuestionError, match=r"of a DataFrame, columns .* are needed, as query .*; got"):
+        dask_svcca.jackknife(folder / "comparison", found[["model_a", "svcca"]])
+
+
 def test_questions__a_measure_is_a_name(folder: Path) -> None:
     with pytest.raises(UnknownMeasureError, match="no measure 5 in this comparison"):
         dask_svcca.query(folder / "comparison", 5)

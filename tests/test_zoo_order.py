@@ -97,6 +97,17 @@ def test_delete__removes_a_representation(zoo: Zoo, key: Any, looked: bool) -> N
     np.testing.assert_array_equal(zoo[NAME], X + 1)
 
 
+@pytest.mark.parametrize("key", [("net", "step1"), ("net", None, "fc")])
+def test_delete__of_more_than_one_says_how(zoo: Zoo, key: Any) -> None:
+    zoo.write(*NAME, X)
+    with pytest.raises(
+        RepresentationNotFoundError,
+        match=r"does not name a representation: give .* for all of a checkpoint, delete each: for name in zoo",
+    ):
+        zoo.delete(*key)
+    assert names(zoo) == ["net/step1/fc"]
+
+
 def test_delete__goes_through_a_zoo(zoo: Zoo) -> None:
     for step in range(4):
         zoo.write("net", f"step{step % 2}", f"fc{step}", X)

@@ -7,6 +7,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from dask_svcca import machine
@@ -23,7 +24,7 @@ from dask_svcca.kernels.raw import orthonormal
 from dask_svcca.measures import find_measures, needs_loadings
 from dask_svcca.readings import meet
 from dask_svcca.stores import _io
-from dask_svcca.stores._names import label_of
+from dask_svcca.stores._names import RepresentationName, label_of
 from dask_svcca.stores.choice import is_several
 from dask_svcca.stores.comparison import ComparisonStore
 from dask_svcca.stores.dataset import store_of
@@ -120,7 +121,7 @@ class Pairs:
     def __init__(
         self,
         comparison: xr.Dataset | StoreLike,
-        pairs: Iterable[tuple[str, str]],
+        pairs: Iterable[tuple[str, str]] | pd.DataFrame,
         measures: str | Iterable[str],
         *,
         left_out: int = 0,
@@ -297,6 +298,8 @@ class Pairs:
 
 def _label_pairs(pairs: Any) -> list[LabelPair]:
     """What was given as pairs, each two labels."""
+    if isinstance(pairs, pd.DataFrame):
+        return _found_pairs(pairs)
     found = []
     for pair in pairs if is_several(pairs) else [pairs]:
         if not is_several(pair) or len(labels := [str(label) for label in pair]) != 2:
@@ -305,6 +308,19 @@ def _label_pairs(pairs: Any) -> list[LabelPair]:
             )
         found.append(LabelPair(*labels))
     return found
+
+
+def _found_pairs(frame: pd.DataFrame) -> list[LabelPair]:
+    """The labels of pairs that `dask_svcca.query` found."""
+    sides = [[f"{part}_{side}" for part in RepresentationName._fields] for side in "ab"]
+    needed = [*sides[0], *sides[1]]
+    if any(name not in frame for name in needed):
+        raise InvalidQuestionError(
+            f"of a DataFrame, columns {', '.join(map(repr, needed))} are needed, as query returns them; got "
+            f"{', '.join(map(repr, frame.columns))}"
+        )
+    a, b = ([RepresentationName(*names).label for names in frame[side].itertuples(index=False)] for side in sides)
+    return [LabelPair(*labels) for labels in zip(a, b, strict=True)]
 
 
 def held_bytes(entry: SubspaceEntry, left_out: int, *, loadings: bool) -> int:
@@ -396,7 +412,7 @@ def measure_pair(
         members = [replace(blocks_b[frequency.b], member=member) for member in range(count)]
         evaluation.add(coupling[np.newaxis], [blocks_a[frequency.a]], members, frequency, loaded)
     if norms is None:
-        return {name: values[0][0] for name, values in evaluation.values().values.items()}
+        return {name: values[0][0] for name, values in evaluation.values().values.items()}  # noqa: PD011 - no frame
     squares = np.array([norms.a]), np.full(count, norms.b)
     evaluated = evaluation.values(norms.products[np.newaxis], squares)
-    return {name: values[0][0] for name, values in evaluated.values.items()}
+    return {name: values[0][0] for name, values in evaluated.values.items()}  # noqa: PD011 - no frame

@@ -16,6 +16,7 @@ from dask_svcca.evaluate import block_weights
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import pandas as pd
     import xarray as xr
 
     from dask_svcca.analysis._pairs import Subspace
@@ -33,7 +34,11 @@ SIDES: tuple[Literal["a"], Literal["b"]] = ("a", "b")
 
 
 def cca_heldout(
-    comparison: xr.Dataset | StoreLike, pairs: Iterable[tuple[str, str]], *, folds: int = 5, seed: int = 0
+    comparison: xr.Dataset | StoreLike,
+    pairs: Iterable[tuple[str, str]] | pd.DataFrame,
+    *,
+    folds: int = 5,
+    seed: int = 0,
 ) -> xr.Dataset:
     """Mean canonical correlation of examples that the directions were not fitted to.
 
@@ -45,8 +50,8 @@ def cca_heldout(
     ----------
     comparison : Dataset, path, zarr store, or URL
         What `compare` or `open_comparison` returned, or where it is; its subspaces must be there.
-    pairs : iterable of (str, str)
-        Labels of representations.
+    pairs : iterable of (str, str), or DataFrame
+        Labels of representations, or what `query` returned.
     folds : int
         From 2 to half the number of examples.
     seed : int

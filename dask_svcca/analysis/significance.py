@@ -17,6 +17,7 @@ from dask_svcca.evaluate import STACK_BYTES, direction_weights
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import pandas as pd
     import xarray as xr
 
     from dask_svcca.analysis._pairs import LabelPair
@@ -37,7 +38,7 @@ ROUNDING = 1e-6
 
 def permutation_null(
     comparison: xr.Dataset | StoreLike,
-    pairs: Iterable[tuple[str, str]],
+    pairs: Iterable[tuple[str, str]] | pd.DataFrame,
     *,
     permutations: int = 199,
     measures: str | Iterable[str] = ("svcca",),
@@ -49,8 +50,9 @@ def permutation_null(
     ----------
     comparison : Dataset, path, zarr store, or URL
         What `compare` or `open_comparison` returned, or where it is; its subspaces must be there.
-    pairs : iterable of (str, str)
-        Labels of representations: all pairs that were searched, not only those that were chosen.
+    pairs : iterable of (str, str), or DataFrame
+        Labels of representations, or what `query` returned: all pairs that were searched, not only those
+        that were chosen.
     permutations : int
         At least 1. The smallest p-value is ``1 / (permutations + 1)``.
     measures : str or iterable of str
@@ -109,7 +111,7 @@ def permutation_null(
 
 def jackknife(
     comparison: xr.Dataset | StoreLike,
-    pairs: Iterable[tuple[str, str]],
+    pairs: Iterable[tuple[str, str]] | pd.DataFrame,
     *,
     blocks: int = 20,
     measures: str | Iterable[str] = ("svcca",),
@@ -123,8 +125,8 @@ def jackknife(
     ----------
     comparison : Dataset, path, zarr store, or URL
         What `compare` or `open_comparison` returned, or where it is; its subspaces must be there.
-    pairs : iterable of (str, str)
-        Labels of representations.
+    pairs : iterable of (str, str), or DataFrame
+        Labels of representations, or what `query` returned.
     blocks : int
         Number of blocks of consecutive examples, as equal as can be; at least 2.
     measures : str or iterable of str
@@ -195,7 +197,7 @@ def jackknife(
 
 def without_extreme(
     comparison: xr.Dataset | StoreLike,
-    pairs: Iterable[tuple[str, str]],
+    pairs: Iterable[tuple[str, str]] | pd.DataFrame,
     *,
     examples: int = 10,
     measures: str | Iterable[str] = ("svcca",),
@@ -211,8 +213,8 @@ def without_extreme(
     ----------
     comparison : Dataset, path, zarr store, or URL
         What `compare` or `open_comparison` returned, or where it is; its subspaces must be there.
-    pairs : iterable of (str, str)
-        Labels of representations.
+    pairs : iterable of (str, str), or DataFrame
+        Labels of representations, or what `query` returned.
     examples : int
         How many to leave out, from 1 to half of them.
     measures : str or iterable of str

@@ -341,9 +341,17 @@ def summary(outcome: Outcome) -> str:
     without = f"; {counted(outcome.settled, 'pair')} cannot have a value" if outcome.settled else ""
     if outcome.failed:
         without += f"; {counted(outcome.failed, 'pair')} failed, and the same command tries them again"
+    removed = ""
+    if plan.dropped:
+        removed = (
+            f"Removed {counted(len(plan.dropped), 'representation')} that left the zoo, {plan.dropped[0]!r} among "
+            f"them. "
+        )
     if not outcome.computed and not outcome.settled and not outcome.failed and there == plan.pairs:
-        return f"Nothing to do: all {plan.pairs:,} pairs of {plan.representations:,} representations are there.{left}"
+        said = f"{removed}All" if removed else "Nothing to do: all"
+        return f"{said} {plan.pairs:,} pairs of {plan.representations:,} representations are there.{left}"
+    compared = f"{counted(outcome.computed, 'pair')} of {counted(plan.representations, 'representation')}"
     return (
-        f"Compared {counted(outcome.computed, 'pair')} of {counted(plan.representations, 'representation')} in "
-        f"{seconds(outcome.seconds)}{without}. {there:,} of {plan.pairs:,} pairs are there now.{left}"
+        f"{removed}Compared {compared} in {seconds(outcome.seconds)}{without}. "
+        f"{there:,} of {plan.pairs:,} pairs are there now.{left}"
     )

@@ -108,6 +108,8 @@ class Plan:
         What decides the order of sums, for runs that go on with other workers: see `ComparisonState`.
     final : mapping of str to str
         Final checkpoint of each model, where the pairs asked for are those with final checkpoints.
+    dropped : tuple of str
+        Representations that left the zoo and whose results are removed; no rows.
     """
 
     rows: tuple[Row, ...]
@@ -133,6 +135,12 @@ class Plan:
     device_memory: int | None = None
     device_bytes: int = 0
     fallback: str = ""
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Representations that left the zoo and whose results stay."""
+        return tuple(row.label for row in self.rows if row.representation is None)
 
     @property
     def orthonormal(self) -> bool:
@@ -216,6 +224,8 @@ class Plan:
                 }
             ),
             **({"final": dict(self.final)} if self.final else {}),
+            **({"left": len(self.left)} if self.left else {}),
+            **({"dropped": len(self.dropped)} if self.dropped else {}),
         }
 
     def _facts(self) -> list[tuple[str, str]]:
@@ -227,8 +237,10 @@ class Plan:
             f"at most {self.subspaces_to_write / 1e6:,.1f} MB of subspaces and {self.results_to_write / 1e6:,.1f} MB "
             f"of results"
         )
+        gone = f"; {len(self.left):,} left the zoo, and their results stay" if self.left else ""
+        gone += f"; results of {len(self.dropped):,} that left the zoo are removed" if self.dropped else ""
         lines = [
-            ("representations", f"{self.representations:,}, of which {self._to_make} to make"),
+            ("representations", f"{self.representations:,}, of which {self._to_make} to make{gone}"),
             ("pairs", f"{self.pairs:,}, of which {self.pairs - self.pairs_done:,} to compute"),
             ("tiles", f"{len(self.tiles):,} of {self.side} x {self.side} representations"),
             ("tasks", f"{self.tasks:,}"),

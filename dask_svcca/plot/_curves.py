@@ -97,7 +97,8 @@ def draw_chance(pane: Axes, x: npt.NDArray[Any], values: npt.NDArray[Any]) -> No
     """What independent layers of these ranks would have, (layer, x), the mean of all layers, with its name."""
     mean = means(values)
     if np.isfinite(mean).any():
-        pane.plot(x, mean, color=GREY, linestyle="--", linewidth=1.2)
+        # Above the layers: where these are as alike as by chance, they lie on it.
+        pane.plot(x, mean, color=GREY, linestyle="--", linewidth=1.2, zorder=2.5)
         first = np.flatnonzero(np.isfinite(mean))[0]
         pane.annotate(
             "by chance",
@@ -123,6 +124,23 @@ def means(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     count = known.sum(axis=0)
     total = np.asarray(np.where(known, values, 0.0).sum(axis=0))
     return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
+
+
+def means_of(values: npt.NDArray[Any], what: str) -> str:
+    """For a title: that means along the first axis, (what, layer, x), are of more at some x than at others; or empty.
+
+    Where a training lacks a checkpoint, a line of means may jump though no training does.
+
+    Examples
+    --------
+    >>> means_of(np.array([[[0.9, 0.9, 0.9]], [[0.1, np.nan, 0.1]]]), "models")
+    'means of 1 to 2 models, by step'
+    """
+    counts = np.isfinite(values).sum(axis=0)
+    counts = counts[counts > 0]
+    if not counts.size or counts.min() == counts.max():
+        return ""
+    return f"means of {counts.min():,} to {counts.max():,} {what}, by step"
 
 
 def extremes(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

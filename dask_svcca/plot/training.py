@@ -12,7 +12,7 @@ from dask_svcca.analysis.measured import as_dataset, find_name, null_of
 from dask_svcca.analysis.selection import architectures, in_order
 from dask_svcca.errors import InvalidQuestionError
 from dask_svcca.plot._blocks import read_pairs
-from dask_svcca.plot._curves import draw_chance, draw_lines, extremes, means, set_values
+from dask_svcca.plot._curves import draw_chance, draw_lines, extremes, means, means_of, set_values
 from dask_svcca.plot._names import in_a_sentence, set_title
 from dask_svcca.plot._panes import wrapped_panes
 from dask_svcca.plot._scale import label_of
@@ -127,6 +127,7 @@ def settling(
             _named(models),
             f"lines: {text}" if (text := some_of(len(some), len(models), "models")) else "",
             some_of(len(layers), len(every), "layers"),
+            means_of(values, "models"),
             ", ".join(filter(None, (correlation, some_of(ordered, len(models), "models")))) if ordered else "",
         )
     return panes
@@ -214,6 +215,7 @@ def seeds(
             _named(models),
             some_of(len(some), len(models), "models"),
             some_of(len(layers), len(every), "layers"),
+            means_of(values[name], "pairs of models"),
         )
     return panes
 

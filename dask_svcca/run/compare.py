@@ -128,6 +128,7 @@ def run_comparison(
     """
     _check_drop_left(drop_left)
     started, forgotten, mended, computed, settled = time.perf_counter(), set[str](), False, 0, 0
+    dropped: tuple[str, ...] = ()
     # What draws bars can say for whom it waits, too; what reports of a job knows that it was asked to end.
     with Leases(wait=wait, told=getattr(progress, "say", None), check=getattr(progress, "check", None)) as leases:
         while True:
@@ -137,13 +138,15 @@ def run_comparison(
             # Asked for once: at the end of a run there may be no worker left to ask about.
             budget = chosen.budget
             plan = plan_of(stores, pairs, budget)
+            # What another round would find removed already.
+            dropped = dropped or plan.dropped
             # Only now: a plan that is refused must not leave a store with its parameters behind.
             prepared = stores.prepare(plan, leases)
             if prepared is None:
                 continue
             comparison, packs = prepared
             # What this call did before it found damage is not what was there before.
-            plan = replace(plan, pairs_done=plan.pairs_done - computed - settled)
+            plan = replace(plan, pairs_done=plan.pairs_done - computed - settled, dropped=dropped)
             outcome = Outcome(plan, computed=computed, settled=settled, readings=unusual_readings(plan, parameters))
             waves = [] if likeness is None else waves_of(plan, likeness, places_of(plan, zoo), budget.workers)
             try:

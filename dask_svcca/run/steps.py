@@ -51,7 +51,7 @@ def plan_of(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
     selected = select_pairs(pairs, representations)
     plan = make_plan(zoo.entries(), selected, stores.state, stores.read_index(), parameters, budget)
     check_space(plan, stores.store, stores.place)
-    return replace(plan, final=finals_of(pairs, representations))
+    return replace(plan, final=finals_of(pairs, representations), dropped=stores.dropped_labels)
 
 
 def job_of(
@@ -105,7 +105,7 @@ def finish(
             for label, (samples, rank) in numbers.items()
             if samples < SAMPLES_PER_DIRECTION * rank
         }
-    outcome.left = tuple(row.label for row in plan.rows if row.representation is None)
+    outcome.left = plan.left
     comparison.set_left(outcome.left)
 
 

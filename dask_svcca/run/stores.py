@@ -80,6 +80,8 @@ class Stores:
         Where the subspaces are; None if inside the comparison.
     dropped : tuple of int
         Rows of the comparison that `prepare` removes; ``state`` is without them.
+    dropped_labels : tuple of str
+        What they were called.
     """
 
     zoo: Zoo
@@ -90,6 +92,7 @@ class Stores:
     subspaces: SubspaceStore | None
     place: StoreLike | None
     dropped: tuple[int, ...] = ()
+    dropped_labels: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -149,12 +152,14 @@ class Stores:
             opened.check(_identity(zoo, parameters))
             _take(leases, None if place is None else opened, "subspaces")
         dropped: list[int] = []
+        labels: tuple[str, ...] = ()
         if drop_left and state is not None:
             # Those that are there and cannot be read have not left.
             present = {item.label for item in zoo.entries()} | {name.label for name in zoo.damaged}
             dropped = [place for place, label in enumerate(state.labels) if label not in present]
+            labels = tuple(state.labels[place] for place in dropped)
             state = state.without(dropped)
-        return cls(zoo, store, parameters, comparison, state, opened, place, tuple(dropped))
+        return cls(zoo, store, parameters, comparison, state, opened, place, tuple(dropped), labels)
 
     def read_index(self) -> SubspaceIndex | None:
         """Read what subspaces there are."""

@@ -134,10 +134,16 @@ def test_compare__names_and_drops_what_left_the_zoo(comparison: Path) -> None:
     shutil.rmtree("zoo.zarr/net-s1/step1")
     result = run("compare zoo.zarr comparison.zarr")
     assert "2 representations left the zoo, 'net-s1/step1/conv' among them: their results are from" in result.stdout
+    result = run("compare zoo.zarr comparison.zarr --dry-run")
+    assert "representations  8, of which 0 subspaces to make; 2 left the zoo, and their results stay" in result.stdout
     result = run("compare zoo.zarr comparison.zarr --drop-left --dry-run")
-    assert "representations  6, of which 0 subspaces to make" in result.stdout
+    assert "  6, of which 0 subspaces to make; results of 2 that left the zoo are removed" in result.stdout
     assert dask_svcca.open_comparison("comparison.zarr").sizes["representation_a"] == 8
-    assert "left the zoo" not in run("compare zoo.zarr comparison.zarr --drop-left").stdout
+    result = run("compare zoo.zarr comparison.zarr --drop-left")
+    assert result.stdout.startswith(
+        "Removed 2 representations that left the zoo, 'net-s1/step1/conv' among them. All 21 pairs of 6 representations"
+    )
+    assert run("compare zoo.zarr comparison.zarr --drop-left").stdout.startswith("Nothing to do: all 21 pairs of 6 ")
     assert dask_svcca.open_comparison("comparison.zarr").sizes["representation_a"] == 6
 
 

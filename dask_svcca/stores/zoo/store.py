@@ -284,8 +284,13 @@ class Zoo(ZooView):
                 if name.checkpoint == "step00100":
                     zoo.delete(name)
         """
-        key: object = model if checkpoint is None and layer is None else (model, checkpoint, layer)
-        name = self._present(key)
+        if (checkpoint is None) != (layer is None):
+            raise RepresentationNotFoundError(
+                f"{(model, checkpoint, layer)!r} does not name a representation: give its model, checkpoint and layer; "
+                f"for all of a checkpoint, delete each: for name in zoo: if name.checkpoint == 'step1': "
+                f"zoo.delete(name)"
+            )
+        name = self._present(model if checkpoint is None else (model, checkpoint, layer))
         with self._writing(name):
             # It must not look complete while its files go, one by one.
             _chunked.write_group(self._root, name.path, {"complete": False})
