@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_KEEP_SIZE = 1
+"""The file is as long as what is written of it, as of a file without: whatever the power leaves of it is cut short."""
+
 
 def _load() -> Callable[[int, int, int, int], int] | None:
     """The system call of Linux: where a file system lacks it, `os.posix_fallocate` writes a byte into each block."""
@@ -33,8 +36,8 @@ def reserve(descriptor: int, size: int) -> bool:
 
     ext4 sends a file to the disk at once, within the call that renames it, if it takes another's place and has no room
     yet: that takes three times as long as to write it, and one thread waits for the other. Without that, where the
-    power fails soon after, the file has zeros in place of its bytes, and what it replaced is lost: checksums find that
-    of a block, which is made anew, but a store without its document cannot be opened.
+    power fails soon after, the file is cut short, and what it replaced is lost: a block is made anew, since its size
+    tells, but a store without its document cannot be opened.
 
     Parameters
     ----------
@@ -48,4 +51,4 @@ def reserve(descriptor: int, size: int) -> bool:
         Whether it has. Where it has not, writing says why, or works: some network file systems have errors of their
         own, and those that compress need less.
     """
-    return _FALLOCATE is not None and _FALLOCATE(descriptor, 0, 0, size) == 0
+    return _FALLOCATE is not None and _FALLOCATE(descriptor, _KEEP_SIZE, 0, size) == 0
