@@ -48,7 +48,7 @@ class Bars:
         self._stages = stages
         self.anything_done = False
         self._console = Console(stderr=True, highlight=False)
-        self._started = self._spoken = self._stage_began = time.monotonic()
+        self._spoken = self._stage_began = time.monotonic()
         self._tasks: dict[str, Task] = {}
         self._pace = Rates()
         self._progress: Progress | None = None
@@ -101,18 +101,19 @@ class Bars:
         rate = self._pace.rate(stage, done, now)
         if self._progress is not None:
             self._progress.update(self._show(stage).id, completed=done, total=total)
-            if done == total:
-                self._stage_began = now
-                for following in [*self._stages][[*self._stages].index(stage) + 1 :][:1]:
-                    self._show(following)
-            return
-        if done == total or now - self._spoken > LINE_SECONDS:
+        elif done == total or now - self._spoken > LINE_SECONDS:
             self._spoken = now
             what, unit = self._stages[stage]
             left = f", {_told(rate)} a second" if rate else ""
             left += f", about {seconds((total - done) / rate)} left" if rate and done < total else ""
-            sys.stderr.write(f"{what}: {done:,} of {total:,} {unit}, {seconds(now - self._started)}{left}\n")
+            took = seconds(now - self._stage_began)
+            sys.stderr.write(f"{what}: {done:,} of {total:,} {unit}, {took}{left}\n")
             sys.stderr.flush()
+        if done == total:
+            self._stage_began = now
+            if self._progress is not None:
+                for following in [*self._stages][[*self._stages].index(stage) + 1 :][:1]:
+                    self._show(following)
 
 
 class Rates:

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from cli_runner import run
@@ -85,6 +86,20 @@ def test_bars__in_a_terminal_show_each_stage(monkeypatch: pytest.MonkeyPatch) ->
     assert re.search(r"Reading .*2/2 files", shown)
     assert re.search(r"Writing .*5/5 files", shown)
     assert "Idling" not in last
+
+
+def test_bars__elsewhere_tell_the_time_of_each_stage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moments = iter([10.0, 13.0, 15.0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    with _console.Bars({"read": ("Reading", "files"), "write": ("Writing", "files")}) as bars:
+        bars("read", 2, 2)
+        bars("write", 5, 5)
+    assert capsys.readouterr().err.splitlines() == [
+        "Reading: 2 of 2 files, 3.0 s",
+        "Writing: 5 of 5 files, 2.0 s",
+    ]
 
 
 @pytest.mark.parametrize("installed", [True, False])
