@@ -343,10 +343,8 @@ def summary(outcome: Outcome) -> str:
         without += f"; {counted(outcome.failed, 'pair')} failed, and the same command tries them again"
     removed = ""
     if plan.dropped:
-        removed = (
-            f"Removed {counted(len(plan.dropped), 'representation')} that left the zoo, {plan.dropped[0]!r} among "
-            f"them. "
-        )
+        which = f"such as {plan.dropped[0]!r}" if len(plan.dropped) > 1 else repr(plan.dropped[0])
+        removed = f"Removed {counted(len(plan.dropped), 'representation')} that left the zoo, {which}. "
     if not outcome.computed and not outcome.settled and not outcome.failed and there == plan.pairs:
         said = f"{removed}All" if removed else "Nothing to do: all"
         return f"{said} {plan.pairs:,} pairs of {plan.representations:,} representations are there.{left}"

@@ -51,7 +51,7 @@ def plan_of(stores: Stores, pairs: Pairs, budget: Budget) -> Plan:
     selected = select_pairs(pairs, representations)
     plan = make_plan(zoo.entries(), selected, stores.state, stores.read_index(), parameters, budget)
     check_space(plan, stores.store, stores.place)
-    return replace(plan, final=finals_of(pairs, representations), dropped=stores.dropped_labels)
+    return replace(plan, final=finals_of(pairs, representations), dropped=tuple(stores.dropped.values()))
 
 
 def job_of(

@@ -23,7 +23,7 @@ from dask_svcca.stores.subspaces import INSIDE, SubspaceStore
 from dask_svcca.variables import REPRESENTATION_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Container, Sequence
+    from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
     import numpy.typing as npt
     import zarr
@@ -78,10 +78,8 @@ class Stores:
     subspaces : SubspaceStore or None
     place : path, zarr store, URL, or None
         Where the subspaces are; None if inside the comparison.
-    dropped : tuple of int
-        Rows of the comparison that `prepare` removes; ``state`` is without them.
-    dropped_labels : tuple of str
-        What they were called.
+    dropped : mapping of int to str
+        Rows of the comparison that `prepare` removes, and their labels; ``state`` is without them.
     """
 
     zoo: Zoo
@@ -91,8 +89,7 @@ class Stores:
     state: ComparisonState | None
     subspaces: SubspaceStore | None
     place: StoreLike | None
-    dropped: tuple[int, ...] = ()
-    dropped_labels: tuple[str, ...] = ()
+    dropped: Mapping[int, str]
 
     @classmethod
     def open(
@@ -151,15 +148,13 @@ class Stores:
         if opened is not None:
             opened.check(_identity(zoo, parameters))
             _take(leases, None if place is None else opened, "subspaces")
-        dropped: list[int] = []
-        labels: tuple[str, ...] = ()
+        dropped: dict[int, str] = {}
         if drop_left and state is not None:
             # Those that are there and cannot be read have not left.
             present = {item.label for item in zoo.entries()} | {name.label for name in zoo.damaged}
-            dropped = [place for place, label in enumerate(state.labels) if label not in present]
-            labels = tuple(state.labels[place] for place in dropped)
+            dropped = {place: label for place, label in enumerate(state.labels) if label not in present}
             state = state.without(dropped)
-        return cls(zoo, store, parameters, comparison, state, opened, place, tuple(dropped), labels)
+        return cls(zoo, store, parameters, comparison, state, opened, place, dropped)
 
     def read_index(self) -> SubspaceIndex | None:
         """Read what subspaces there are."""
@@ -193,7 +188,7 @@ class Stores:
             return self._create(plan, leases)
         self.comparison.forget_lost()
         forget_failures(self.comparison.root)
-        lost = bool(self.dropped) and self.comparison.drop(self.dropped)
+        lost = bool(self.dropped) and self.comparison.drop(list(self.dropped))
         if plan.tile != self.comparison.tile:
             lost |= self.comparison.rechunk(plan.tile)
         # Where nothing is computed, results stay with the subspaces that they are from.
